@@ -1,0 +1,56 @@
+# make dev    a running kmsd with a software token of its own, and a first round trip
+# make test   lint, types, import contracts, drift of generated files, all tests
+PYTHON ?= python3
+export PYTHON
+export PYTHONDONTWRITEBYTECODE ?= 1
+
+.PHONY: install install-dev dev test check lint types contracts drift tests bench proto lock format audit
+
+install:
+	@sh scripts/install.sh
+
+install-dev:
+	@sh scripts/install.sh dev
+
+dev: install
+	@sh scripts/dev.sh
+
+test: install-dev
+	@sh scripts/test-tools.sh
+	@$(MAKE) --no-print-directory check tests
+
+check: lint types contracts drift
+
+lint:
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+types:
+	.venv/bin/mypy
+
+contracts:
+	.venv/bin/lint-imports
+
+drift:
+	@sh scripts/proto.sh --check
+
+tests:
+	.venv/bin/pytest $(ARGS)
+
+bench: install-dev
+	@sh scripts/test-tools.sh
+	.venv/bin/python -m tests.bench $(ARGS)
+
+# For developers: write generated files anew.
+proto: install-dev
+	@sh scripts/proto.sh
+
+lock: install-dev
+	@sh scripts/lock.sh
+
+format: install-dev
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+audit: install-dev
+	.venv/bin/pip-audit --require-hashes --disable-pip -r requirements/run.lock

@@ -1,0 +1,86 @@
+"""What can go wrong, in words an operator can act on.
+
+    KmsdError
+    |-- InvalidRequest      the caller sent something that can never succeed
+    |-- NotFound            no such key
+    |-- AlreadyExists       the label or the key id is taken
+    |-- Conflict            the state of the key or the token forbids it
+    |-- Unavailable         the token, or kmsd, cannot serve now; a retry may
+    |-- Denied              the token refused us: PIN, permissions
+    |-- Misconfigured       the configuration or the token needs an operator's hand first
+    |-- Overloaded          a bound was reached
+    |-- DeadlineExceeded    no answer from the token in time
+    `-- Internal            a bug
+
+Knows nothing of gRPC: `code` is the name of a canonical status code, and one place in `kmsd.rpc` maps it.
+An error never holds a PIN, a plaintext or a ciphertext.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class KmsdError(Exception):
+    """One failure.
+
+    message: what failed, on which token or key; one sentence without a full stop.
+    hint: what the operator should do; may be empty.
+    code: name of the canonical gRPC status code (https://grpc.io/docs/guides/status-codes/).
+    retryable: whether the same call, unchanged, may succeed later without an operator's help.
+    """
+
+    code: ClassVar[str] = "INTERNAL"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def sentence(self) -> str:
+        """Message and hint as one line, for callers that see nothing else (kube-apiserver's log)."""
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+class InvalidRequest(KmsdError):
+    code = "INVALID_ARGUMENT"
+
+
+class NotFound(KmsdError):
+    code = "NOT_FOUND"
+
+
+class AlreadyExists(KmsdError):
+    code = "ALREADY_EXISTS"
+
+
+class Conflict(KmsdError):
+    code = "FAILED_PRECONDITION"
+
+
+class Unavailable(KmsdError):
+    code = "UNAVAILABLE"
+    retryable = True
+
+
+class Denied(KmsdError):
+    code = "PERMISSION_DENIED"
+
+
+class Misconfigured(KmsdError):
+    code = "FAILED_PRECONDITION"
+
+
+class Overloaded(KmsdError):
+    code = "RESOURCE_EXHAUSTED"
+    retryable = True
+
+
+class DeadlineExceeded(KmsdError):
+    code = "DEADLINE_EXCEEDED"
+    retryable = True
+
+
+class Internal(KmsdError):
+    code = "INTERNAL"

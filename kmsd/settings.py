@@ -1,0 +1,134 @@
+"""The settings of one kmsd: typed, validated, frozen. Reads nothing itself; `kmsd.config` does.
+
+The section and field names are the names in the TOML file; `KMSD_<SECTION>__<FIELD>` in the environment.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+
+from kmsd import paths
+
+SOCKET_PATH_MAX = 107
+"""Bytes of a Unix socket's path: sun_path is 108 with its NUL (unix(7))."""
+
+
+def _socket_path(path: Path) -> Path:
+    text = str(path)
+    if text.startswith(("@", "\0")):
+        raise ValueError("abstract sockets have no permissions: name a path in a directory")
+    if not path.is_absolute():
+        raise ValueError("the path of a socket must be absolute")
+    if len(text.encode()) > SOCKET_PATH_MAX:
+        raise ValueError(f"the path of a Unix socket may have at most {SOCKET_PATH_MAX} bytes")
+    return path
+
+
+def _label(text: str) -> str:
+    if not text or len(text.encode()) > 255 or not text.isprintable():
+        raise ValueError("a label has 1 to 255 bytes and no control characters")
+    return text
+
+
+def _mode(text: str) -> str:
+    if int(text, 8) & 0o117:
+        raise ValueError("a socket's mode is 0600 or 0660: no execute bits, nothing for others")
+    return text
+
+
+SocketPath = Annotated[Path, AfterValidator(_socket_path)]
+Label = Annotated[str, AfterValidator(_label)]
+Mode = Annotated[str, Field(pattern=r"^0[0-7]{3}$"), AfterValidator(_mode)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Kms(Section):
+    """The socket of the two KMS APIs."""
+
+    socket: SocketPath = Field(default_factory=paths.kms_socket)
+    mode: Mode = "0600"
+    group: str = ""
+    """Group name that owns the socket; with mode 0660 its members may call."""
+    on_hsm_loss: Literal["coast", "fail-closed"] = "coast"
+    """What Status answers while the token is away. coast: a reason in healthz (kube-apiserver goes on
+    with its cached data key); fail-closed: a gRPC error (kube-apiserver stops writing)."""
+    request_timeout: float = Field(default=3.0, gt=0, le=60)
+    """Seconds until a call without a deadline of its own is given up."""
+    max_plaintext: int = Field(default=65536, ge=64, le=524288)
+    """Bytes, for v1beta1; v2 is bounded by kube-apiserver's 1 KiB for a ciphertext."""
+
+
+class Admin(Section):
+    """The socket of the admin API."""
+
+    socket: SocketPath = Field(default_factory=paths.admin_socket)
+    group: str = ""
+    """Group name; empty: mode 0600, else mode 0660 and this group."""
+
+
+class Token(Section):
+    """The PKCS#11 module, the token on it, and how to log in."""
+
+    provider: Literal["p11", "softhsm"] = "p11"
+    """softhsm: finds the module by itself."""
+    module: str = ""
+    """Path of the PKCS#11 module."""
+    label: str = ""
+    slot: int | None = Field(default=None, ge=0)
+    """Slot id; wins over label."""
+    pin: SecretStr | None = None
+    """Prefer pin_file: a PIN in a command line or in the environment can be read by others."""
+    pin_file: Path | None = None
+    """A file with the PIN on its first line. A relative path is looked up in $CREDENTIALS_DIRECTORY first."""
+    sessions: int = Field(default=4, ge=1, le=64)
+    """Worker threads, each with a session of its own."""
+    queue: int = Field(default=1024, ge=1, le=65536)
+    """Calls that may wait for a session."""
+
+
+class Keys(Section):
+    """Which key writes, and how."""
+
+    label: Label = "k8s-kek"
+    """The write key is the one with this CKA_LABEL."""
+    hmac_label: str = ""
+    """Label of a second key for AES-CBC pairs."""
+    algorithm: Literal["auto", "aes-gcm"] = "auto"
+    write_format: Literal["native", "k8s-kms-plugin"] = "native"
+    auto_create: bool = False
+    """Make the write key at start if the token has none."""
+    refresh: float = Field(default=10.0, ge=0.1, le=3600)
+    """Seconds between looks at the token for keys made or moved by others."""
+
+
+class Health(Section):
+    interval: float = Field(default=10.0, ge=0.1, le=300)
+    """Seconds between background round trips with the write key."""
+    stuck_after: float = Field(default=10.0, ge=0.1, le=600)
+    """Seconds in one HSM call after which its session counts as stuck."""
+
+
+class Log(Section):
+    format: Literal["auto", "json", "console"] = "auto"
+    """auto: console on a terminal, else json."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class State(Section):
+    dir: Path = Field(default_factory=paths.state_dir)
+
+
+class Settings(Section):
+    kms: Kms = Field(default_factory=Kms)
+    admin: Admin = Field(default_factory=Admin)
+    token: Token = Field(default_factory=Token)
+    keys: Keys = Field(default_factory=Keys)
+    health: Health = Field(default_factory=Health)
+    log: Log = Field(default_factory=Log)
+    state: State = Field(default_factory=State)

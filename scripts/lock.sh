@@ -1,0 +1,11 @@
+#!/bin/sh
+# Write requirements/*.lock anew: exact versions with hashes, for every supported Python.
+# Lock files name no place to download from: pip's own configuration decides that.
+set -eu
+cd "$(dirname "$0")/.."
+uv=${UV:-.venv/bin/uv}
+"$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+  --no-annotate --custom-compile-command 'make lock' --extra build pyproject.toml -o requirements/run.lock
+"$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+  --no-annotate --custom-compile-command 'make lock' --extra build --extra test -c requirements/run.lock \
+  pyproject.toml -o requirements/dev.lock
