@@ -21,6 +21,7 @@ class KeyState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     KEY_STATE_READABLE: _ClassVar[KeyState]
     KEY_STATE_PENDING: _ClassVar[KeyState]
     KEY_STATE_UNUSABLE: _ClassVar[KeyState]
+    KEY_STATE_COMPANION: _ClassVar[KeyState]
 
 class KeyType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -37,6 +38,7 @@ KEY_STATE_WRITE: KeyState
 KEY_STATE_READABLE: KeyState
 KEY_STATE_PENDING: KeyState
 KEY_STATE_UNUSABLE: KeyState
+KEY_STATE_COMPANION: KeyState
 KEY_TYPE_UNSPECIFIED: KeyType
 KEY_TYPE_AES: KeyType
 KEY_TYPE_HMAC: KeyType

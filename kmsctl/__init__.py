@@ -1,0 +1,1 @@
+"""kmsctl: everything about a running kmsd that a script or an operator asks or does."""

@@ -1,0 +1,144 @@
+"""The program: its commands and global options, and the one place where a failure becomes an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from typer.exceptions import Abort, TyperException
+
+from kmsctl import diagnostics, options, output
+from kmsctl.commands import crypt, health, help, keys, slots, status, version  # noqa: A004 - the command's name
+from kmsctl.diagnostics import ExitCode, UsageError
+from kmsctl.options import Invocation, Options
+from kmsd.client import ClientError, __version__
+
+app = typer.Typer(
+    name="kmsctl",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        output.emit(f"kmsctl {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    ctx: typer.Context,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target",
+            metavar="SOCKET",
+            envvar="KMSCTL_TARGET",
+            help="Admin socket of kmsd: unix:///path or /path.",
+        ),
+    ] = None,
+    timeout: options.Timeout = None,
+    output_format: options.Output = None,
+    no_color: Annotated[bool, typer.Option("--no-color", help="No colour; as NO_COLOR=1.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,
+    version_: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version of kmsctl."),
+    ] = False,
+) -> None:
+    """\b
+    Examples:
+      kmsctl status
+      kmsctl health --wait --timeout 2m
+      kmsctl keygen k8s-kek --if-not-exists
+      kmsctl keys list -o json
+      kmsctl help exit-codes
+
+    Ask and operate a running kmsd over its admin socket.
+    """
+    if no_color:
+        os.environ["NO_COLOR"] = "1"  # the one switch that stdout and stderr both look at
+    invocation = ctx.find_object(Invocation)
+    if invocation is not None:
+        invocation.options = Options(
+            target=target,
+            target_typed=_typed(ctx, "target"),
+            output=output_format,
+            debug=debug,
+        )
+    options.gather(ctx, timeout=timeout)
+    if ctx.invoked_subcommand is None:
+        diagnostics.screed(ctx.get_help())
+        raise typer.Exit(ExitCode.USAGE)
+
+
+app.command(short_help="Show how kmsd is: state, key, token, problems.")(status.status)
+app.command(short_help="Say ok, or why not; with --wait, wait for it.")(health.health)
+app.command(short_help="List the slots and tokens that kmsd sees.")(slots.slots)
+app.add_typer(keys.app, name="keys", short_help="List and adopt keys.")
+app.command(short_help="Make a key on the token.")(keys.keygen)
+app.command(short_help="Encrypt a file or stdin, as kube-apiserver would.")(crypt.encrypt)
+app.command(short_help="Decrypt a file or stdin.")(crypt.decrypt)
+app.command(short_help="Show the versions of kmsctl and kmsd.")(version.version)
+app.add_typer(help.app, name="help", short_help="Explain kmsctl, or a topic such as exit-codes.")
+
+
+def _typed(ctx: typer.Context, name: str) -> bool:
+    """Whether an option stands on the command line, rather than in the environment."""
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs kmsctl with these arguments, the process' own by default; the exit code."""
+    invocation = Invocation()
+    try:
+        code = app(argv, prog_name="kmsctl", standalone_mode=False, obj=invocation)
+    except ClientError as error:
+        diagnostics.error(error.message, error.hint, retryable=error.retryable)
+        _trace(error, invocation)
+        return diagnostics.exit_code(error)
+    except UsageError as error:
+        diagnostics.error(error.message, error.hint)
+        _trace(error, invocation)
+        return ExitCode.USAGE
+    except TyperException as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "kmsctl"
+        diagnostics.error(_sentence(error.format_message()), f"`{command} --help` shows how it is used")
+        return ExitCode.USAGE
+    except (KeyboardInterrupt, Abort):
+        return ExitCode.INTERRUPTED
+    except OSError as error:
+        return _stdout_failed(error, invocation)
+    except Exception as error:  # noqa: BLE001 - the last resort: one line instead of a traceback
+        diagnostics.error(
+            f"unexpected {type(error).__name__}: {error}", "this is a bug in kmsctl; --debug shows where"
+        )
+        _trace(error, invocation)
+        return ExitCode.FAILED
+    return code if isinstance(code, int) else ExitCode.OK
+
+
+def _stdout_failed(error: OSError, invocation: Invocation) -> int:
+    """Everything else that meets the operating system has dealt with its errors where it knows the name."""
+    if not isinstance(error, BrokenPipeError):
+        diagnostics.error(f"cannot write the output: {error.strerror or error}")
+        _trace(error, invocation)
+    # The interpreter flushes stdout once more at exit, and would complain again.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return ExitCode.FAILED
+
+
+def _trace(error: BaseException, invocation: Invocation) -> None:
+    if invocation.options.debug:
+        diagnostics.trace(error)
+
+
+def _sentence(text: str) -> str:
+    return (text[:1].lower() + text[1:]).rstrip(".")

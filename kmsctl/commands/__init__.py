@@ -1,0 +1,1 @@
+"""The commands of kmsctl, a module for each noun."""

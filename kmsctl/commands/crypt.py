@@ -1,0 +1,154 @@
+"""`kmsctl encrypt` and `kmsctl decrypt`: one call each over the socket that kube-apiserver uses."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from kmsctl import files, options, output
+from kmsctl.diagnostics import UsageError
+from kmsctl.options import Options
+from kmsctl.output import Document, Format
+from kmsd.client import Encrypted, key_id_of, kms_connect
+
+
+class Api(StrEnum):
+    V2 = "v2"
+    V1BETA1 = "v1beta1"
+
+
+Source = Annotated[
+    str, typer.Argument(metavar="[FILE]", help="File to read; - or nothing: stdin.", show_default=False)
+]
+ApiOption = Annotated[Api, typer.Option("--api", help="Which of the two KMS APIs to call.")]
+Out = Annotated[
+    str | None,
+    typer.Option("--out", metavar="FILE", help="Write here (mode 0600) instead of to stdout."),
+]
+
+
+def encrypt(
+    ctx: typer.Context,
+    source: Source = "-",
+    api: ApiOption = Api.V2,
+    out: Out = None,
+    output_format: Annotated[
+        Format | None,
+        typer.Option("--output", "-o", help="json or yaml: with key id and annotations, bytes in base64."),
+    ] = None,
+    socket: options.Socket = None,
+    timeout: options.Timeout = None,
+) -> None:
+    """\b
+    Examples:
+      printf hello | kmsctl encrypt > hello.jwe
+      kmsctl encrypt seed.bin --out seed.jwe
+      printf hello | kmsctl encrypt -o json
+
+    Encrypt a file or stdin, at most 1 MiB, and write the ciphertext.
+
+    kmsd itself takes less: KMS v2 is made for keys, not for data.
+    """
+    opts = _options(ctx, timeout, output_format)
+    if opts.output is not None:
+        opts.form(Format.JSON, Format.YAML)
+    plaintext = files.read(source, "the plaintext")
+    with kms_connect(socket, api.value, timeout=opts.timeout) as kms:
+        made = kms.encrypt(plaintext)
+    if opts.output is not None:
+        data = output.document_text(_document(made), opts.output).encode() + b"\n"
+    else:
+        data = made.ciphertext
+        if out is None and output.on_terminal():
+            data += b"\n"
+    _deliver(data, out)
+
+
+def decrypt(
+    ctx: typer.Context,
+    source: Source = "-",
+    api: ApiOption = Api.V2,
+    key_id: Annotated[
+        str,
+        typer.Option(
+            "--key-id", metavar="TEXT", help="Key id, for v2. Default: the one the ciphertext names."
+        ),
+    ] = "",
+    out: Out = None,
+    socket: options.Socket = None,
+    timeout: options.Timeout = None,
+) -> None:
+    """\b
+    Examples:
+      kmsctl decrypt hello.jwe
+      printf hello | kmsctl encrypt -o json | kmsctl decrypt
+      kmsctl decrypt seed.jwe --out seed.bin
+
+    Decrypt a file or stdin, and write the plaintext as it is.
+
+    Takes a bare ciphertext, or what `kmsctl encrypt -o json` wrote.
+    """
+    opts = _options(ctx, timeout, None)
+    if opts.output is not None:
+        raise UsageError("decrypt writes the plaintext as it is", "leave out --output")
+    sealed = _parse(files.read(source, "the ciphertext"))
+    wanted = key_id or sealed.key_id or (key_id_of(sealed.ciphertext) or "")
+    if api is Api.V2 and not wanted:
+        raise UsageError(
+            "the ciphertext names no key", "name it with --key-id, or use --api v1beta1, which needs none"
+        )
+    with kms_connect(socket, api.value, timeout=opts.timeout) as kms:
+        plaintext = kms.decrypt(sealed.ciphertext, key_id=wanted, annotations=sealed.annotations)
+    _deliver(plaintext, out)
+
+
+def _options(ctx: typer.Context, timeout: float | None, form: Format | None) -> Options:
+    opts = options.gather(ctx, timeout=timeout, output=form)
+    if opts.target_typed:
+        raise UsageError(
+            "--target is the admin socket, and this calls the KMS socket", "name it with --socket"
+        )
+    return opts
+
+
+def _deliver(data: bytes, out: str | None) -> None:
+    if out is None:
+        output.emit_bytes(data)
+    else:
+        files.write(out, data)
+
+
+def _document(made: Encrypted) -> Document:
+    return {
+        "ciphertext": base64.b64encode(made.ciphertext).decode(),
+        "key_id": made.key_id or None,
+        "annotations": {
+            name: base64.b64encode(value).decode() for name, value in sorted(made.annotations.items())
+        },
+    }
+
+
+def _parse(data: bytes) -> Encrypted:
+    """Undoes `_document`; anything that is no JSON object is a bare ciphertext."""
+    text = data.strip()
+    if not text.startswith(b"{"):
+        # A compact JWE is text without spaces (RFC 7516 7.1): what is around it came from an editor or echo.
+        return Encrypted(text if text.count(b".") == 4 else data)
+    try:
+        document = json.loads(text)
+        annotations = document.get("annotations") or {}
+        return Encrypted(
+            base64.b64decode(document["ciphertext"], validate=True),
+            str(document.get("key_id") or ""),
+            {str(name): base64.b64decode(value, validate=True) for name, value in annotations.items()},
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error, RecursionError):
+        raise UsageError(
+            "the input is JSON, but not what `kmsctl encrypt -o json` writes",
+            "give an object with ciphertext (base64), key_id and annotations",
+        ) from None

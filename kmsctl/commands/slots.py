@@ -1,0 +1,65 @@
+"""`kmsctl slots`: the slots of kmsd's PKCS#11 module and the tokens in them."""
+
+from __future__ import annotations
+
+import typer
+
+from kmsctl import diagnostics, documents, options, output
+from kmsctl.output import Format
+from kmsd.client import Slot, connect
+
+
+def slots(
+    ctx: typer.Context,
+    output_format: options.Output = None,
+    target: options.Target = None,
+    timeout: options.Timeout = None,
+) -> None:
+    """\b
+    Examples:
+      kmsctl slots
+      kmsctl slots -o wide
+      kmsctl slots -o json | jq '.slots[] | select(.in_use)'
+
+    List the slots that kmsd sees, and which token it uses.
+    """
+    opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
+    form = opts.form(Format.TABLE, Format.WIDE, Format.JSON, Format.YAML, Format.NAME)
+    with connect(opts.target, timeout=opts.timeout) as kmsd:
+        found = kmsd.list_slots()
+    match form:
+        case Format.NAME:
+            output.emit_names(each.token_label for each in found if each.token_label)
+        case Format.JSON | Format.YAML:
+            output.emit_document({"slots": [documents.slot(each) for each in found]}, form)
+        case _:
+            output.emit(_table(found, wide=form is Format.WIDE))
+            _comment(found)
+
+
+def _table(slots: tuple[Slot, ...], *, wide: bool) -> str:
+    headers = ["SLOT", "TOKEN", "SERIAL", "MODEL", "IN USE"]
+    rows = [
+        [
+            str(each.slot_id),
+            each.token_label if each.token_present else "(no token)",
+            each.token_serial,
+            each.token_model,
+            "yes" if each.in_use else "no",
+        ]
+        for each in slots
+    ]
+    if wide:
+        headers += ["MANUFACTURER", "DESCRIPTION", "FLAGS"]
+        for row, each in zip(rows, slots, strict=True):
+            row += [each.token_manufacturer or each.manufacturer, each.description, ",".join(each.flags)]
+    return output.table(headers, rows)
+
+
+def _comment(slots: tuple[Slot, ...]) -> None:
+    if not slots:
+        diagnostics.warning("the PKCS#11 module shows no slots")
+        diagnostics.hint("is its configuration the one you think, and the HSM's client connected?")
+    for each in slots:
+        for warning in each.pin_warnings:
+            diagnostics.warning(f"token {each.token_label!r}: {warning}")

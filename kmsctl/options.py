@@ -1,0 +1,92 @@
+"""The options that commands share, and what they come to for one run. Knows typer, and no command."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Annotated
+
+import typer
+
+from kmsctl.diagnostics import UsageError
+from kmsctl.output import Format
+from kmsctl.text import parse_duration
+from kmsd.client import DEFAULT_TIMEOUT
+
+
+def duration(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+@dataclass(frozen=True)
+class Options:
+    target: str | None = None
+    """None: where kmsd listens by default."""
+    target_typed: bool = False
+    """Whether --target was typed, rather than found in the environment."""
+    timeout: float = DEFAULT_TIMEOUT
+    """Seconds for one call."""
+    output: Format | None = None
+    """None: the command's own default."""
+    debug: bool = False
+
+    def form(self, *allowed: Format) -> Format:
+        """The output format, the first of `allowed` by default. Raises UsageError for any other."""
+        chosen = self.output or allowed[0]
+        if chosen not in allowed:
+            raise UsageError(
+                f"this command has no output format {chosen}",
+                f"it writes {', '.join(allowed)}" if len(allowed) > 1 else "leave out --output",
+            )
+        return chosen
+
+
+@dataclass
+class Invocation:
+    """One run of the program: filled in by the options before the command, read by everything after."""
+
+    options: Options = field(default_factory=Options)
+
+
+Target = Annotated[
+    str | None,
+    typer.Option("--target", metavar="SOCKET", help="Admin socket of kmsd: unix:///path or /path."),
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout", metavar="DURATION", parser=duration, help="For each call: 10, 10s, 1m30s. Default: 10s."
+    ),
+]
+Output = Annotated[Format | None, typer.Option("--output", "-o", help="Output format.")]
+Socket = Annotated[
+    str | None,
+    typer.Option(
+        "--socket",
+        metavar="SOCKET",
+        envvar="KMSCTL_SOCKET",
+        help="KMS socket of kmsd: unix:///path or /path.",
+    ),
+]
+
+
+def gather(
+    ctx: typer.Context,
+    *,
+    target: str | None = None,
+    timeout: float | None = None,
+    output: Format | None = None,
+) -> Options:
+    """The options of this run; what stands after the command wins over what stands before it."""
+    invocation: Invocation = ctx.find_object(Invocation) or Invocation()
+    options = invocation.options
+    if target is not None:
+        options = replace(options, target=target)
+    if timeout is not None:
+        options = replace(options, timeout=timeout)
+    if output is not None:
+        options = replace(options, output=output)
+    invocation.options = options
+    return options

@@ -1,0 +1,76 @@
+"""Text that a terminal can be trusted with: escapes, display widths, ages, durations. Pure."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from datetime import datetime, timedelta
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h))+|\d+(?:\.\d+)?")
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+
+DURATION_MAX = 24 * 3600.0
+"""Seconds."""
+
+
+def escape(text: str) -> str:
+    """Control, direction-changing and undecodable characters written as \\x1b, \\u202e: labels on a token may
+    hold anything, and none of it shall reach the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else _escaped(each) for each in text)
+
+
+def _escaped(character: str) -> str:
+    number = ord(character)
+    if number < 0x100:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def width(text: str) -> int:
+    """Columns that escaped text takes in a terminal: wide characters take two, combining marks none."""
+    if text.isascii():
+        return len(text)
+    return sum(_columns(each) for each in text)
+
+
+def _columns(character: str) -> int:
+    if unicodedata.category(character) in ("Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in ("W", "F") else 1
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from `30`, `30s`, `1m30s`, `500ms`, `1h` (as Go writes durations). Raises ValueError."""
+    if not _DURATION.fullmatch(text):
+        raise ValueError("a duration is written as 30 (seconds), 30s, 1m30s, 500ms or 1h")
+    if text[-1].isdigit():
+        seconds = float(text)
+    else:
+        seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+    if not 0 < seconds <= DURATION_MAX:
+        raise ValueError("a duration is longer than nothing and at most 24h")
+    return seconds
+
+
+def age(then: datetime | None, now: datetime) -> str:
+    """Time since `then` in its one or two largest units, as kubectl shows it; "-" if unknown."""
+    if then is None:
+        return "-"
+    seconds = max(0, int((now - then) / timedelta(seconds=1)))
+    if seconds < 120:
+        return f"{seconds}s"
+    if seconds < 7200:
+        minutes, rest = divmod(seconds, 60)
+        return f"{minutes}m{rest}s" if minutes < 10 and rest else f"{minutes}m"
+    if seconds < 2 * 86400:
+        hours, rest = divmod(seconds // 60, 60)
+        return f"{hours}h{rest}m" if hours < 10 and rest else f"{hours}h"
+    return f"{seconds // 86400}d"
+
+
+def timestamp(then: datetime | None) -> str | None:
+    """RFC 3339 in UTC with milliseconds; None if unknown."""
+    return None if then is None else then.strftime("%Y-%m-%dT%H:%M:%S.") + f"{then.microsecond // 1000:03d}Z"

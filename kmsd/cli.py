@@ -1,0 +1,309 @@
+"""The command line of kmsd: parses, loads the configuration, hands over.
+
+Knows nothing of tokens and sockets: what serves is imported inside the command that serves, so that `--help`
+and `check-config` load neither grpc nor pkcs11.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+from pydantic import SecretStr
+
+from kmsd import __version__, config, paths
+from kmsd.config_errors import valid
+from kmsd.config_values import to_toml
+from kmsd.settings import Settings
+
+USAGE = 2
+"""Exit code for a wrong command line and a wrong configuration."""
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag of `serve` and `check-config`. key: the setting it sets, empty if none; off: the name that
+    says no, for a flag without a value."""
+
+    name: str
+    key: str
+    metavar: str
+    help: str
+    off: str = ""
+
+    @property
+    def parameter(self) -> str:
+        return self.name.removeprefix("--").replace("-", "_")
+
+
+REMOTE = "Comes with remote mode, which this version does not have: refused."
+
+FLAGS = (
+    Flag("--config", "", "FILE", "TOML file; default: $KMSD_CONFIG, else the first of the usual places."),
+    Flag("--socket", "kms.socket", "PATH", "Unix socket of the KMS APIs, which kube-apiserver calls."),
+    Flag("--admin-socket", "admin.socket", "PATH", "Unix socket of the admin API, which kmsctl calls."),
+    Flag("--admin-group", "admin.group", "GROUP", "Group that may call the admin API."),
+    Flag("--state-dir", "state.dir", "DIR", "Directory for what kmsd keeps."),
+    Flag("--provider", "token.provider", "p11|softhsm", "softhsm finds its module by itself."),
+    Flag("--p11-lib", "token.module", "PATH", "PKCS#11 module."),
+    Flag("--p11-label", "token.label", "LABEL", "Label of the token."),
+    Flag("--p11-slot", "token.slot", "ID", "Id of the token's slot; wins over the label."),
+    Flag("--p11-pin", "token.pin", "PIN", "PIN of the token; others can read it here: use --p11-pin-file."),
+    Flag("--p11-pin-file", "token.pin_file", "FILE", "File with the PIN on its first line."),
+    Flag("--p11-key-label", "keys.label", "LABEL", "Label of the key that encrypts."),
+    Flag("--p11-hmac-label", "keys.hmac_label", "LABEL", "Label of the HMAC key of an AES-CBC pair."),
+    Flag("--algorithm", "keys.algorithm", "auto|aes-gcm", "How to encrypt."),
+    Flag("--auto-create", "keys.auto_create", "", "Make the key if it is missing.", off="--no-auto-create"),
+    Flag("--log-format", "log.format", "auto|json|console", "auto: console on a terminal, else json."),
+    Flag("--log-level", "log.level", "debug|info|warning|error", "Least level that is logged."),
+    Flag("--enable-server", "", "", REMOTE),
+    Flag("--host", "", "HOST", REMOTE),
+    Flag("--port", "", "PORT", REMOTE),
+    Flag("--tls-ca", "", "FILE", REMOTE),
+    Flag("--tls-key", "", "FILE", REMOTE),
+    Flag("--tls-certificate", "", "FILE", REMOTE),
+)
+_DEV_FLAGS = ("--log-format", "--log-level")
+
+Given = dict[str, str | bool]
+"""Flag -> what the command line says; only flags that it has."""
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="A KMS provider for Kubernetes whose keys never leave a PKCS#11 token.",
+    epilog="The flags of a command may also stand before it, as k8s-kms-plugin allowed.",
+)
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _takes(flags: Sequence[Flag], *, hidden: bool = False) -> Callable[[Command], Command]:
+    """Gives a command the flags, after the parameters it has: it gets them as keywords, None if not given."""
+
+    def apply(command: Command) -> Command:
+        own = [
+            each
+            for each in inspect.signature(command, eval_str=True).parameters.values()
+            if each.kind is not each.VAR_KEYWORD
+        ]
+        for flag in flags:
+            names = f"{flag.name}/{flag.off}" if flag.off else flag.name
+            option = typer.Option(names, metavar=flag.metavar or None, help=flag.help, hidden=hidden)
+            kind = str if flag.metavar else bool
+            own.append(
+                inspect.Parameter(
+                    flag.parameter,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=None,
+                    annotation=Annotated[kind | None, option],
+                )
+            )
+        command.__signature__ = inspect.Signature(own)  # type: ignore[attr-defined]
+        command.__annotations__ = {each.name: each.annotation for each in own}
+        return command
+
+    return apply
+
+
+@app.callback(invoke_without_command=True)
+@_takes(FLAGS, hidden=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+    **values: str | bool | None,
+) -> None:
+    if version:
+        _show_version()
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(USAGE)
+    context.obj = _given(values)
+
+
+@app.command(short_help="Serve the KMS APIs and the admin API.")
+@_takes(FLAGS)
+def serve(context: typer.Context, **values: str | bool | None) -> None:
+    """Serve the KMS APIs and the admin API on their Unix sockets until SIGTERM."""
+    given = {**context.obj, **_given(values)}
+    loaded = _load(given)
+    token = loaded.settings.token
+    pin = None
+    if token.pin is None and token.pin_file is None and sys.stdin is not None and sys.stdin.isatty():
+        pin = getpass.getpass("PIN of the token: ") or None
+
+    from kmsd import daemon
+
+    raise typer.Exit(daemon.run(_with_pin(loaded, pin), reload=lambda: _with_pin(_load(given), pin)))
+
+
+@app.command("check-config", short_help="Show the settings, or what is wrong.")
+@_takes(FLAGS)
+def check_config(context: typer.Context, **values: str | bool | None) -> None:
+    """Show every setting and where it comes from; exit 2 if the configuration is wrong. Starts nothing."""
+    loaded = _load({**context.obj, **_given(values)})
+    for warning in (*loaded.warnings, *_missing(loaded.settings)):
+        typer.echo(f"kmsd: warning: {warning}", err=True)
+    places = " or ".join(str(path) for path in paths.config_files())
+    typer.echo(f"# configuration file: {loaded.file or f'none, looked for {places}'}")
+    rows = []
+    for key, origin in loaded.origins.items():
+        section, name = key.split(".")
+        value = getattr(getattr(loaded.settings, section), name)
+        shown = f"# {key} is not set" if value is None else f"{key} = {to_toml(key, value)}"
+        rows.append((shown, origin.where))
+    width = max(len(shown) for shown, _ in rows)
+    for shown, where in rows:
+        typer.echo(f"{shown:{width}}   # {where}")
+
+
+@app.command(short_help="Serve from a SoftHSM token of its own.")
+@_takes([flag for flag in FLAGS if flag.name in _DEV_FLAGS])
+def dev(context: typer.Context, **values: str | bool | None) -> None:
+    """Serve from a SoftHSM token of its own in the user's data directory, to try things out."""
+    given = {**context.obj, **_given(values)}
+    _only(given, _DEV_FLAGS, "dev")
+    settings = _settings(given)
+    nested = {"log": {key.removeprefix("log."): value for key, (_, value) in settings.items()}}
+    log = valid(nested, lambda loc: config.Origin("flag", settings[".".join(loc)][0])).log
+
+    from kmsd import dev as development
+
+    raise typer.Exit(development.run(log_level=log.level, log_format=log.format))
+
+
+@app.command()
+def version(context: typer.Context) -> None:
+    """Show the version."""
+    _only(context.obj, (), "version")
+    _show_version()
+
+
+def _show_version() -> None:
+    typer.echo(f"kmsd {__version__}")
+
+
+def _given(values: dict[str, str | bool | None]) -> Given:
+    by_parameter = {flag.parameter: flag.name for flag in FLAGS}
+    return {by_parameter[name]: value for name, value in values.items() if value is not None}
+
+
+def _only(given: Given, allowed: Sequence[str], command: str) -> None:
+    for name in given:
+        if name not in allowed:
+            raise config.ConfigError(f"{name} is not a flag of {command}", f"try `kmsd {command} --help`")
+
+
+def _load(given: Given) -> config.Loaded:
+    refused = [flag.name for flag in FLAGS if flag.help is REMOTE and flag.name in given]
+    if refused:
+        raise config.ConfigError(
+            "\n".join(f"{name} comes with remote mode, which this version does not have" for name in refused),
+            f"drop {', '.join(refused)}: nothing listens on TCP, the KMS APIs are on the Unix socket",
+        )
+    file = given.get("--config")
+    return config.load(_settings(given), config_file=Path(str(file)) if file else None)
+
+
+def _settings(given: Given) -> dict[str, tuple[str, object]]:
+    settings: dict[str, tuple[str, object]] = {}
+    for flag in FLAGS:
+        if flag.key and flag.name in given:
+            value = given[flag.name]
+            settings[flag.key] = (flag.off if value is False else flag.name, value)
+    return settings
+
+
+def _with_pin(loaded: config.Loaded, pin: str | None) -> config.Loaded:
+    """`loaded` with the PIN that was typed in, unless a PIN has been configured since."""
+    token = loaded.settings.token
+    if pin is None or token.pin is not None or token.pin_file is not None:
+        return loaded
+    token = token.model_copy(update={"pin": SecretStr(pin)})
+    origins = {**loaded.origins, "token.pin": config.Origin("flag", "typed in")}
+    settings = loaded.settings.model_copy(update={"token": token})
+    return dataclasses.replace(loaded, settings=settings, origins=origins)
+
+
+def _missing(settings: Settings) -> list[str]:
+    """What will keep the token from being used, as far as it can be seen without touching it."""
+    token = settings.token
+    missing = []
+    if token.module and not os.path.exists(token.module):  # noqa: PTH110 - Path.exists raises where a folder is closed
+        missing.append(f"token.module: there is no {token.module} here")
+    elif not token.module and token.provider == "p11":
+        missing.append(
+            "token.module is empty: name the PKCS#11 module with --p11-lib, P11_LIB or token.module, "
+            'or say --provider softhsm (token.provider = "softhsm")'
+        )
+    pin_file = config.pin_path(token)
+    if token.pin is None and pin_file is not None and not os.path.exists(pin_file):  # noqa: PTH110 - as above
+        missing.append(f"token.pin_file: there is no {pin_file} here")
+    return missing
+
+
+_GO_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+_GO_FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
+
+
+def _from_go(argv: Sequence[str]) -> list[str]:
+    """The arguments with `--auto-create=true` and the like, as Go writes them, in the form of this parser."""
+    switches = {flag.name: flag.off for flag in FLAGS if not flag.metavar}
+    translated: list[str] = []
+    for argument in argv:
+        name, equals, value = argument.partition("=")
+        if not equals or name not in switches:
+            translated.append(argument)
+        elif value in _GO_TRUE:
+            translated.append(name)
+        elif value not in _GO_FALSE:
+            raise config.ConfigError(f"{name}: expected true or false after the =")
+        elif switches[name]:
+            translated.append(switches[name])  # and one without a name for no is off anyway
+    return translated
+
+
+def _fail(message: str, hint: str = "") -> NoReturn:
+    for line in message.splitlines():
+        typer.echo(f"kmsd: error: {line}", err=True)
+    for line in hint.splitlines():
+        typer.echo(f"hint: {line}", err=True)
+    raise SystemExit(USAGE)
+
+
+def _usage(error: typer.TyperException) -> tuple[str, str]:
+    """The words of a wrong command line; a stray argument is not repeated, it may be a PIN."""
+    message = error.format_message().rstrip(".")
+    if message.startswith("No such command"):
+        known = ", ".join(
+            info.name or info.callback.__name__ for info in app.registered_commands if info.callback
+        )
+        return "no such command", f"the commands are {known}"
+    if message.startswith("Got unexpected extra argument"):
+        return "an argument that is not a flag", "every argument is a flag or its value; try `kmsd --help`"
+    return re.sub(r"^(No|Option)\b", lambda word: word[0].lower(), message), "try `kmsd --help`"
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs one command line and exits with its code: 2 for a wrong one, or a wrong configuration."""
+    try:
+        arguments = _from_go(sys.argv[1:] if argv is None else argv)
+        code = app(arguments, prog_name="kmsd", standalone_mode=False)
+    except config.ConfigError as error:
+        _fail(error.message, error.hint)
+    except typer.TyperException as error:
+        _fail(*_usage(error))
+    except typer.Abort:
+        raise SystemExit(130) from None
+    raise SystemExit(code)

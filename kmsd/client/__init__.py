@@ -1,0 +1,109 @@
+"""What kmsctl and kmstui import: connect to a running kmsd, get frozen dataclasses, catch `ClientError`.
+
+    with connect() as kmsd:
+        print(kmsd.get_status().state)
+
+Importing this package loads neither grpc nor protobuf, so that `--help` stays quick; the two functions that
+connect do. It must not know pkcs11, the daemon's settings, or how anything is shown.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from kmsd import __version__
+from kmsd.client.envelope import key_id_of
+from kmsd.client.errors import (
+    ClientError,
+    Conflict,
+    Denied,
+    InvalidRequest,
+    NotFound,
+    Outdated,
+    Overloaded,
+    Unhealthy,
+    Unreachable,
+)
+from kmsd.client.model import (
+    Encrypted,
+    GeneratedKey,
+    Key,
+    KeyState,
+    KeyType,
+    KmsStatus,
+    Listener,
+    Probe,
+    Problem,
+    ServingState,
+    Sessions,
+    Slot,
+    Status,
+    Token,
+)
+from kmsd.client.targets import default_kms_socket, default_target, parse_target
+
+if TYPE_CHECKING:
+    from kmsd.client.admin import AdminClient
+    from kmsd.client.kms import KmsClient
+
+DEFAULT_TIMEOUT = 10.0
+"""Seconds for one call. Making a key on a slow token takes some of them."""
+
+Api = Literal["v2", "v1beta1"]
+
+
+def connect(target: str | None = None, *, timeout: float = DEFAULT_TIMEOUT) -> AdminClient:
+    """A client of the admin API.
+
+    target: `unix:///path` or `/path`; None: `default_target()`.
+    timeout: seconds for each call that names none of its own.
+    Nothing is dialled until the first call. Raises InvalidRequest if the target is no path of a Unix socket.
+    """
+    path = parse_target(default_target() if target is None else target)
+    from kmsd.client.admin import AdminClient
+
+    return AdminClient(path, timeout)
+
+
+def kms_connect(socket: str | None = None, api: Api = "v2", *, timeout: float = DEFAULT_TIMEOUT) -> KmsClient:
+    """A client of the KMS API that kube-apiserver calls; arguments and errors as `connect`."""
+    path = parse_target(default_kms_socket() if socket is None else socket)
+    from kmsd.client.kms import KmsClient
+
+    return KmsClient(path, api, timeout)
+
+
+__all__ = [
+    "DEFAULT_TIMEOUT",
+    "Api",
+    "ClientError",
+    "Conflict",
+    "Denied",
+    "Encrypted",
+    "GeneratedKey",
+    "InvalidRequest",
+    "Key",
+    "KeyState",
+    "KeyType",
+    "KmsStatus",
+    "Listener",
+    "NotFound",
+    "Outdated",
+    "Overloaded",
+    "Probe",
+    "Problem",
+    "ServingState",
+    "Sessions",
+    "Slot",
+    "Status",
+    "Token",
+    "Unhealthy",
+    "Unreachable",
+    "__version__",
+    "connect",
+    "default_kms_socket",
+    "default_target",
+    "key_id_of",
+    "kms_connect",
+    "parse_target",
+]

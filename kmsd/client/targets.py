@@ -1,0 +1,61 @@
+"""Where kmsd is looked for: a Unix socket named by the caller, else the default of kmsd itself.
+
+Knows nothing of gRPC and opens no connection.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kmsd import paths
+from kmsd.client.errors import InvalidRequest
+
+SOCKET_PATH_MAX = 107
+"""Bytes of a Unix socket's path: sun_path is 108 with its NUL (unix(7))."""
+
+
+def default_target() -> str:
+    """The admin socket that kmsd uses by default for this user; that of `kmsd dev` if only that exists."""
+    return f"unix://{_existing(paths.admin_socket(), paths.dev_admin_socket())}"
+
+
+def default_kms_socket() -> str:
+    """The KMS socket, found as `default_target` finds the admin socket."""
+    return f"unix://{_existing(paths.kms_socket(), paths.dev_kms_socket())}"
+
+
+def parse_target(target: str) -> Path:
+    """The path of the Unix socket in `unix:///path`, `unix:/path` or `/path`. Raises InvalidRequest."""
+    path = target
+    if target.startswith("unix:"):
+        path = target.removeprefix("unix:")
+        path = path.removeprefix("//")
+    if target.startswith(("unix-abstract:", "@", "\0")) or path.startswith(("@", "\0")):
+        raise _refused(target, "abstract sockets have no permissions and are not used")
+    if not path.startswith("/"):
+        raise _refused(target, "only Unix sockets are dialled, by their absolute path")
+    if "\0" in path:
+        raise _refused(target, "a path holds no NUL")
+    if len(path.encode(errors="surrogateescape")) > SOCKET_PATH_MAX:
+        raise _refused(target, f"the path of a Unix socket may have at most {SOCKET_PATH_MAX} bytes")
+    return Path(path)
+
+
+def _refused(target: str, why: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"target {target!r}: {why}", "name it as unix:///path/of/the.sock", "INVALID_ARGUMENT"
+    )
+
+
+def _existing(first: Path, second: Path) -> Path:
+    return second if not _exists(first) and _exists(second) else first
+
+
+def _exists(path: Path) -> bool:
+    try:
+        path.stat()
+    except PermissionError:
+        return True  # what cannot be looked at is for the caller to be told about, not to be passed over
+    except OSError:
+        return False
+    return True

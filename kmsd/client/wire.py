@@ -1,0 +1,117 @@
+"""One gRPC channel to a Unix socket, and the one place where a failed call becomes a `ClientError`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar, cast
+from urllib.parse import quote
+
+import grpc
+from google.protobuf.message import Message
+
+from kmsd.client import dial
+from kmsd.client.errors import (
+    ClientError,
+    Conflict,
+    Denied,
+    InvalidRequest,
+    NotFound,
+    Outdated,
+    Overloaded,
+    Unhealthy,
+    Unreachable,
+)
+
+Response = TypeVar("Response", bound=Message)
+
+HINT_METADATA = "kmsd-hint-bin"
+RETRYABLE_METADATA = "kmsd-retryable"
+
+_OPTIONS = (
+    ("grpc.enable_http_proxy", 0),
+    # A client that watches kmsd comes back soon after kmsd does; the defaults wait up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+)
+
+
+class Wire:
+    """Calls unary methods on `path`, each bounded by `timeout` seconds unless the call names its own."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        self.path = path
+        self.timeout = timeout
+        # gRPC reads a unix: target as a URI and undoes percent-encoding.
+        self._channel = grpc.insecure_channel(f"unix:{quote(str(path))}", options=_OPTIONS)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def call(
+        self, method: str, request: Message, response: type[Response], timeout: float | None = None
+    ) -> Response:
+        """`method`: full path, as "/package.Service/Method". Raises ClientError."""
+        seconds = self.timeout if timeout is None else timeout
+        stub = self._channel.unary_unary(
+            method,
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=response.FromString,
+        )
+        try:
+            answer: Response = stub(request, timeout=seconds, wait_for_ready=False)
+        except grpc.RpcError as error:
+            raise self._translate(error, seconds) from error
+        return answer
+
+    def _translate(self, error: grpc.RpcError, seconds: float) -> ClientError:
+        # What a stub raises is also a grpc.Call; the stubs of grpc's own types do not say so.
+        call = cast("grpc.Call", error)
+        metadata = dict(call.trailing_metadata() or ())
+        code, details = call.code(), call.details() or ""
+        # gRPC core's own account is the only thing that tells the statuses it makes up from the peer's.
+        account = getattr(error, "debug_error_string", str)()
+        answered = bool(metadata) or "received from peer" in account
+        if not answered and code is grpc.StatusCode.UNAVAILABLE:
+            return dial.explain(self.path)
+        if not answered and code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return Unreachable(
+                f"kmsd on {self.path} gave no answer within {seconds:g} s",
+                f"allow it more time, or {dial.LOG}",
+                code.name,
+                retryable=True,
+            )
+        hint = metadata.get(HINT_METADATA, b"")
+        text = hint.decode(errors="replace") if isinstance(hint, bytes) else hint
+        retryable = metadata.get(RETRYABLE_METADATA) in ("true", b"true")
+        return _answered(code, details, text, retryable=retryable)
+
+
+def _answered(code: grpc.StatusCode, details: str, hint: str, *, retryable: bool) -> ClientError:
+    message = details or f"kmsd answered {code.name}"
+    kind: type[ClientError]
+    match code:
+        case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.OUT_OF_RANGE:
+            kind = InvalidRequest
+        case grpc.StatusCode.PERMISSION_DENIED | grpc.StatusCode.UNAUTHENTICATED:
+            kind = Denied
+        case grpc.StatusCode.NOT_FOUND:
+            kind = NotFound
+        case grpc.StatusCode.ALREADY_EXISTS:
+            kind = Conflict
+        case grpc.StatusCode.FAILED_PRECONDITION:
+            kind = Unhealthy if retryable else Conflict
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
+            kind, retryable = Unhealthy, True
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            kind = Overloaded
+        case grpc.StatusCode.UNIMPLEMENTED:
+            kind = Outdated
+            message = "this kmsd does not know the call"
+            hint = (
+                "it is older than this program, or its socket serves another API: `kmsctl version` shows both"
+            )
+        case _:
+            kind = ClientError
+            hint = hint or dial.LOG
+    return kind(message, hint, code.name, retryable=retryable)

@@ -1,0 +1,283 @@
+"""From files, the environment and flags to `Settings`: the only reader of all three.
+
+Defaults < one TOML file < the environment < flags; every value knows where it came from. Knows nothing of the
+token or of the command line's syntax, and never puts a PIN into a message.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+
+from kmsd import config_toml, paths
+from kmsd.config_errors import ConfigError, Origin, Problem, refuse, validate
+from kmsd.config_values import LEAVES, PIN, from_text, from_toml
+from kmsd.settings import Settings, Token
+
+__all__ = ["ANCESTOR_ENVIRON", "ENVIRON", "ConfigError", "Loaded", "Origin", "load", "pin_path", "read_pin"]
+
+PREFIX = "KMSD_"
+CONFIG_VARIABLE = "KMSD_CONFIG"
+PIN_MAX = 1024
+"""Bytes of a PIN in a file."""
+
+ENVIRON: Mapping[str, str] = MappingProxyType(
+    {PREFIX + key.replace(".", "__").upper(): key for key in LEAVES}
+)
+"""Variable -> setting."""
+
+ANCESTOR_ENVIRON: Mapping[str, str] = MappingProxyType(
+    {
+        "SOCKET": "kms.socket",
+        "P11_LIB": "token.module",
+        "P11_TOKEN": "token.label",
+        "P11_SLOT": "token.slot",
+        "P11_PIN": "token.pin",
+        "P11_PIN_FILE": "token.pin_file",
+    }
+)
+"""The variables of k8s-kms-plugin; those of `ENVIRON` win over them, and empty ones count as unset."""
+
+_SUPERSEDES = {"token.pin": "token.pin_file", "token.pin_file": "token.pin", "token.label": "token.slot"}
+"""Settings that answer the same question: the first, given at one level, sets aside the second from below."""
+
+_KUBERNETES = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_|$)")
+"""What Kubernetes itself sets in a pod for a Service whose name begins with kmsd."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Valid settings. origins: `section.field` -> where its value came from, for every setting; file: the
+    configuration file that was read; warnings: sentences for the operator."""
+
+    settings: Settings
+    origins: Mapping[str, Origin]
+    file: Path | None
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Level:
+    values: dict[str, object] = field(default_factory=dict)
+    origins: dict[str, Origin] = field(default_factory=dict)
+
+    def put(self, key: str, value: object, origin: Origin) -> None:
+        self.values[key] = value
+        self.origins[key] = origin
+
+
+def load(
+    flags: Mapping[str, tuple[str, object]],
+    *,
+    config_file: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Loaded:
+    """The settings of this process.
+
+    flags: `section.field` -> (the flag's name, its value: text or already typed).
+    config_file: must exist; None: what KMSD_CONFIG names, which must exist too, else the first there is of
+    `paths.config_files()`.
+    Raises ConfigError with every problem found.
+    """
+    document = _document(config_file, environ)
+    problems: list[Problem] = []
+    warnings: list[str] = []
+    levels = [
+        _from_file(document, problems),
+        _from_variables(ANCESTOR_ENVIRON, {name: text for name, text in environ.items() if text}),
+        _from_variables(ENVIRON, environ),
+        _from_flags(flags),
+    ]
+    for name, known in _strangers(environ):
+        if known:
+            problems.append(Problem(f"{name}: no such setting{known}"))
+        else:
+            warnings.append(f"{name} is not a setting of kmsd: it is ignored")
+    merged = _merge(levels, warnings)
+    # Each level by itself too, so that a mistake shows before the day when what hides it is removed. The
+    # ancestor's names are spared: something else may use a name like SOCKET.
+    for level in (levels[2], levels[3], merged):
+        checked = validate(_nested(level.values), partial(_origin, level))
+        if isinstance(checked, list):
+            problems += checked
+        else:
+            settings = checked
+    refuse(problems)
+    warnings += _pin_warnings(levels, settings, document, environ)
+    file = document.path if document else None
+    return Loaded(settings, MappingProxyType(merged.origins), file, tuple(dict.fromkeys(warnings)))
+
+
+def _document(config_file: Path | None, environ: Mapping[str, str]) -> config_toml.Document | None:
+    named, by = config_file, "--config"
+    if named is None and environ.get(CONFIG_VARIABLE):
+        named, by = Path(environ[CONFIG_VARIABLE]), CONFIG_VARIABLE
+    if named is not None:
+        document = config_toml.read(named)
+        if document is None:
+            raise ConfigError(f"{named}: no such file", f"{by} must name a file that exists")
+        return document
+    for path in paths.config_files():
+        if document := config_toml.read(path):
+            return document
+    return None
+
+
+def _from_file(document: config_toml.Document | None, problems: list[Problem]) -> _Level:
+    level = _Level()
+    if document is None:
+        return level
+    nested: dict[str, object] = {}
+    for section, body in document.data.items():
+        if not isinstance(body, dict):
+            nested[section] = body
+            continue
+        inner = nested[section] = dict(body)
+        for name in body:
+            key = f"{section}.{name}"
+            if key in LEAVES:
+                inner[name] = from_toml(LEAVES[key], body[name])
+                level.put(key, inner[name], Origin("file", document.where((section, name))))
+    checked = validate(nested, lambda loc: Origin("file", document.where(loc)))
+    if isinstance(checked, list):
+        problems += checked
+    return level
+
+
+def _from_variables(names: Mapping[str, str], environ: Mapping[str, str]) -> _Level:
+    level = _Level()
+    for name, key in names.items():
+        if name in environ:
+            level.put(key, from_text(LEAVES[key], environ[name]), Origin("environment", name))
+    return level
+
+
+def _from_flags(flags: Mapping[str, tuple[str, object]]) -> _Level:
+    level = _Level()
+    for key, (name, value) in flags.items():
+        typed = from_text(LEAVES[key], value) if isinstance(value, str) else value
+        level.put(key, typed, Origin("flag", name))
+    return level
+
+
+def _strangers(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Variables that begin like ours and are not: with words to refuse them by, or none if harmless."""
+    for name in sorted(environ):
+        if not name.startswith(PREFIX) or name in ENVIRON or name == CONFIG_VARIABLE:
+            continue
+        if "__" in name:
+            near = difflib.get_close_matches(name, ENVIRON, n=1)
+            yield name, f"; did you mean {near[0]}?" if near else ", though it is written like one"
+        elif not _KUBERNETES.search(name):
+            yield name, ""
+
+
+def _merge(levels: list[_Level], warnings: list[str]) -> _Level:
+    merged = _Level()
+    defaults = Settings()
+    for key in LEAVES:
+        section, name = key.split(".")
+        merged.put(key, getattr(getattr(defaults, section), name), Origin("default", "default"))
+    for level in levels:
+        for winner, loser in _SUPERSEDES.items():
+            if not level.values.get(winner) or loser in level.values or merged.values[loser] is None:
+                continue
+            wins = level.origins[winner]
+            warnings.append(f"{wins.where}: sets aside {loser} of {merged.origins[loser].where}")
+            merged.put(loser, None, wins)
+        merged.values.update(level.values)
+        merged.origins.update(level.origins)
+    return merged
+
+
+def _nested(values: Mapping[str, object]) -> dict[str, dict[str, object]]:
+    nested: dict[str, dict[str, object]] = {}
+    for key, value in values.items():
+        section, name = key.split(".")
+        nested.setdefault(section, {})[name] = value
+    return nested
+
+
+def _origin(level: _Level, loc: tuple[str, ...]) -> Origin:
+    return level.origins[".".join(loc[:2])]
+
+
+def _pin_warnings(
+    levels: list[_Level],
+    settings: Settings,
+    document: config_toml.Document | None,
+    environ: Mapping[str, str],
+) -> Iterator[str]:
+    for level in levels:
+        if not level.values.get(PIN):
+            continue
+        origin = level.origins[PIN]
+        if origin.kind != "file":
+            yield f"{origin.where}: others on this machine can read it: use --p11-pin-file"
+        elif document and document.mode & 0o077:
+            file = document.path
+            yield f"{file}: holds the PIN and has mode {document.mode:04o}: chmod 600 {file}"
+    token = settings.token
+    if token.pin is not None and token.pin_file is not None:
+        yield "token.pin and token.pin_file are both given: the file is not read"
+    if path := pin_path(token, environ):
+        try:
+            status = path.stat()
+        except OSError:
+            return  # whoever reads it says why it cannot
+        if stat.S_ISREG(status.st_mode) and status.st_mode & 0o007:
+            mode = stat.S_IMODE(status.st_mode)
+            yield f"{path}: holds the PIN and has mode {mode:04o}: chmod o= {path}"
+
+
+def pin_path(token: Token, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """The file that holds the PIN, if one is set: a relative one in $CREDENTIALS_DIRECTORY if it is there,
+    else in the working directory."""
+    if token.pin_file is None:
+        return None
+    credentials = environ.get("CREDENTIALS_DIRECTORY")
+    if credentials and not token.pin_file.is_absolute():
+        credential = Path(credentials) / token.pin_file
+        if os.path.lexists(credential):
+            return credential
+    return token.pin_file
+
+
+def read_pin(token: Token, environ: Mapping[str, str] = os.environ) -> str | None:
+    """The PIN to log in with, None if none is configured.
+
+    From a file it is the first line without its line end; a pipe in /dev/fd can be read only once.
+    Raises ConfigError if the file is missing, cannot be read, or does not begin with a PIN.
+    """
+    if token.pin is not None:
+        return token.pin.get_secret_value()
+    path = pin_path(token, environ)
+    if path is None:
+        return None
+    try:
+        with path.open("rb", buffering=0) as file:  # unbuffered: nothing past the PIN is taken
+            line = file.readline(PIN_MAX + 3)
+    except OSError as error:
+        reason = (error.strerror or "cannot be read").lower()
+        hint = (
+            f"token.pin_file must name a file with the PIN on its first line that uid {os.geteuid()} may read"
+        )
+        raise ConfigError(f"the PIN file {path}: {reason}", hint) from None
+    line = line.removesuffix(b"\n").removesuffix(b"\r")
+    if not line:
+        raise ConfigError(f"the PIN file {path}: its first line is empty", "write the PIN on its first line")
+    if len(line) > PIN_MAX:
+        raise ConfigError(
+            f"the PIN file {path}: its first line has more than {PIN_MAX} bytes: this is no PIN"
+        )
+    text = line.decode(errors="replace")
+    if "\ufffd" in text:  # and no exception that holds the bytes
+        raise ConfigError(f"the PIN file {path}: its first line is not UTF-8", "write the PIN as UTF-8 text")
+    return text

@@ -1,0 +1,106 @@
+"""Where a value came from, and the errors of a configuration, in words that name that place.
+
+Validates with the models of `kmsd.settings`; reads neither files nor the environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import ValidationError
+
+from kmsd.config_values import LEAVES, PIN, found, key_text, suggestion
+from kmsd.settings import Settings
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a value came from. where: `FILE:LINE`, the name of a variable or a flag, or `default`."""
+
+    kind: Literal["default", "file", "environment", "flag"]
+    where: str
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used.
+
+    message: one problem a line, each naming its place; never a PIN.
+    hint: what to do, one hint a line; may be empty.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+@dataclass(frozen=True)
+class Problem:
+    message: str
+    hint: str = ""
+
+
+def refuse(problems: Sequence[Problem]) -> None:
+    """Raises ConfigError with every problem, each once, if there are any."""
+    if problems:
+        raise _error(problems)
+
+
+def _error(problems: Sequence[Problem]) -> ConfigError:
+    messages = dict.fromkeys(problem.message for problem in problems)
+    hints = dict.fromkeys(problem.hint for problem in problems if problem.hint)
+    return ConfigError("\n".join(messages), "\n".join(hints))
+
+
+def validate(
+    nested: Mapping[str, object], origin_of: Callable[[tuple[str, ...]], Origin]
+) -> Settings | list[Problem]:
+    """The settings in `nested` (section -> field -> value), or all that is wrong with it.
+
+    origin_of: from the path of a key to where it was given.
+    """
+    try:
+        return Settings.model_validate(nested, strict=True)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    problems = []
+    for detail in details:
+        loc = tuple(str(part) for part in detail["loc"])
+        said = detail.get("ctx", {}).get("error") if detail["type"] == "value_error" else None
+        problems.append(_problem(loc, detail["type"], detail["input"], said, origin_of(loc)))
+    return problems
+
+
+def valid(nested: Mapping[str, object], origin_of: Callable[[tuple[str, ...]], Origin]) -> Settings:
+    """As `validate`, but raises ConfigError with all that is wrong."""
+    match validate(nested, origin_of):
+        case Settings() as settings:
+            return settings
+        case problems:
+            raise _error(problems)
+
+
+def _problem(loc: tuple[str, ...], kind: str, value: object, said: object, origin: Origin) -> Problem:
+    key = ".".join(loc)
+    hint = ""
+    if kind == "extra_forbidden":
+        # Only the name is repeated: the value may be a PIN under a mistyped key.
+        noun = "section" if len(loc) == 1 and isinstance(value, dict) else "key"
+        what = f"unknown {noun}; {suggestion(loc)}"
+    elif key not in LEAVES:
+        what = f"expected a section, [{key_text(loc)}], found {found(key, value)}"
+    elif said is not None:
+        what = f"{said}, found {found(key, value)}"
+    else:
+        what = f"expected {LEAVES[key].expected}, found {found(key, value)}"
+        if key == PIN and isinstance(value, int | float) and not isinstance(value, bool):
+            hint = 'put the PIN in quotes (pin = "..."), or better in a file that token.pin_file names'
+    match origin.kind:
+        case "file":
+            return Problem(f"{origin.where}: {key_text(loc)}: {what}", hint)
+        case "default":
+            return Problem(f"{key_text(loc)}: {what} (the default)", hint)
+        case _:
+            return Problem(f"{origin.where}: {what}", hint)

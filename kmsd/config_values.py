@@ -1,0 +1,212 @@
+"""What each setting may hold: text to typed values, and the words for what was expected and what was found.
+
+All of it is derived from the models in `kmsd.settings`. Knows nothing of files, the environment or flags, and
+never puts the PIN's value into words.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType, NoneType
+from typing import Literal, get_args, get_origin
+
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from kmsd.settings import Settings
+
+PIN = "token.pin"
+REDACTED = "<redacted>"
+
+_TRUE = frozenset({"1", "t", "true", "y", "yes", "on"})
+_FALSE = frozenset({"0", "f", "false", "n", "no", "off"})
+_SHOWN = 60  # characters of a wrong value that an error repeats
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One setting. kind: its type; optional: whether it may be unset; expected: both, in words."""
+
+    key: str
+    kind: type
+    optional: bool
+    expected: str
+
+
+def from_text(leaf: Leaf, text: str) -> object:
+    """The value that `text` (a flag, a variable) stands for; what cannot be read stays as it is, for
+    validation to refuse. Empty text unsets what may be unset."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode(errors="surrogateescape")  # bytes: no setting accepts them
+    if leaf.optional and not text:
+        return None
+    word = text.strip()
+    if leaf.kind is bool and word.lower() in _TRUE | _FALSE:
+        return word.lower() in _TRUE
+    if leaf.kind is int and re.fullmatch(r"[+-]?[0-9]{1,18}", word):
+        return int(word)
+    if leaf.kind is float and re.fullmatch(r"[+-]?[0-9.]{1,30}([eE][+-]?[0-9]{1,3})?", word):
+        try:
+            return float(word)
+        except ValueError:
+            return text
+    return _path(leaf, text)
+
+
+def from_toml(leaf: Leaf, value: object) -> object:
+    """The value of `leaf` for what tomllib read: only strings that are paths or empty change."""
+    if not isinstance(value, str):
+        return value
+    return None if leaf.optional and not value else _path(leaf, value)
+
+
+def _path(leaf: Leaf, text: str) -> object:
+    return Path(text) if leaf.kind is Path and text and "\0" not in text else text
+
+
+def to_toml(key: str, value: object) -> str:
+    """`value` as TOML writes it, the PIN redacted. value: not None."""
+    match value:
+        case _ if key == PIN:
+            return json.dumps(REDACTED)
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return repr(value)
+        case _:
+            return _quoted(str(value))
+
+
+def found(key: str, value: object) -> str:
+    """What was found instead of what was expected; of the PIN, and of whole tables, only the kind."""
+    match value:
+        case None:
+            return "nothing"
+        case bytes():
+            return "text that is not UTF-8"
+        case dict():
+            return "a table"
+        case list():
+            return "an array"
+        case _ if key == PIN or key not in LEAVES:
+            return _kind(value)
+        case bool():
+            return "true" if value else "false"
+        case int() if abs(value) >= 10**18:
+            return "a number with too many digits"
+        case float() if not math.isfinite(value):
+            return "a number that is not finite"
+        case int() | float():
+            return repr(value)
+        case str() | Path():
+            text = str(value)
+            return _quoted(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")
+        case _:
+            return _kind(value)
+
+
+def _kind(value: object) -> str:
+    match value:
+        case bool():
+            return "true or false without quotes"
+        case int() | float():
+            return "a number without quotes"
+        case str() | Path():
+            return "a string"
+        case _:
+            return "a date or time"
+
+
+def _quoted(text: str) -> str:
+    """A TOML basic string: JSON's, but TOML also escapes DEL."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def key_text(loc: Sequence[str]) -> str:
+    """A dotted key as TOML writes it, quoted where it has to be."""
+    return ".".join(part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else _quoted(part[:_SHOWN]) for part in loc)
+
+
+def suggestion(loc: Sequence[str]) -> str:
+    """A sentence for an unknown key or section: what may have been meant, else what there is."""
+    section, name = loc[0], loc[-1].replace("-", "_")
+    meant = [key for key in LEAVES if key.split(".")[1] == name]
+    if len(loc) > 1:
+        near = difflib.get_close_matches(name, SECTIONS[section], n=1)
+        fallback = f"[{section}] has {', '.join(SECTIONS[section])}"
+        own = [key for key in meant if key.startswith(f"{section}.")]
+        meant = own or meant or [f"{section}.{near[0]}" for _ in near]
+    else:
+        near = difflib.get_close_matches(name, SECTIONS, n=1)
+        fallback = "the sections are " + ", ".join(f"[{known}]" for known in SECTIONS)
+        meant = meant or [f"[{near[0]}]" for _ in near]
+    return f"did you mean {' or '.join(meant)}?" if meant else fallback
+
+
+def _leaf(key: str, field: FieldInfo) -> Leaf:
+    annotation = field.annotation
+    arms = [arm for arm in get_args(annotation) if arm is not NoneType]
+    optional = NoneType in get_args(annotation)
+    if optional:
+        (annotation,) = arms
+    kind: type = str if get_origin(annotation) is Literal else annotation or str
+    return Leaf(key, kind, optional, _expected(key, field, annotation))
+
+
+def _expected(key: str, field: FieldInfo, annotation: object) -> str:
+    if get_origin(annotation) is Literal:
+        return " or ".join(_quoted(str(choice)) for choice in get_args(annotation))
+    if annotation is bool:
+        return "true or false"
+    if annotation is Path:
+        return "a path in quotes"
+    if annotation is SecretStr:
+        return "the PIN as a string in quotes"
+    if annotation is str:
+        patterned = any(getattr(mark, "pattern", None) for mark in field.metadata)
+        return f"a string such as {_quoted(field.default)}" if patterned else "a string in quotes"
+    number = "a whole number" if annotation is int else "a number"
+    bounds = {
+        name: getattr(mark, name)
+        for mark in field.metadata
+        for name in ("gt", "ge", "le")
+        if hasattr(mark, name)
+    }
+    match bounds:
+        case {"ge": low, "le": high}:
+            return f"{number} from {low} to {high}"
+        case {"gt": low, "le": high}:
+            return f"{number} above {low}, at most {high}"
+        case {"ge": low}:
+            return f"{number} from {low} up"
+        case _:
+            raise TypeError(f"{key}: no words for {annotation}")
+
+
+def _leaves() -> dict[str, Leaf]:
+    leaves = {}
+    for section, outer in Settings.model_fields.items():
+        model = outer.annotation
+        for name, field in getattr(model, "model_fields", {}).items():
+            key = f"{section}.{name}"
+            leaves[key] = _leaf(key, field)
+    return leaves
+
+
+LEAVES: Mapping[str, Leaf] = MappingProxyType(_leaves())
+"""Every setting by its dotted name, in the order of the models."""
+
+SECTIONS: Mapping[str, Sequence[str]] = MappingProxyType(
+    {
+        section: tuple(key.split(".")[1] for key in LEAVES if key.startswith(f"{section}."))
+        for section in Settings.model_fields
+    }
+)

@@ -1,0 +1,88 @@
+"""AES-GCM JWEs made and opened by a key on the token, in the native and in the ancestor's form.
+
+Knows keys by CKA_ID and forms by their header; which key it is to be, the keyring says.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kmsd.crypto import jwe, legacy
+from kmsd.crypto.jwe import Jwe
+from kmsd.errors import InvalidRequest
+from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.connection import Hsm
+from kmsd.hsm.session import TAG_BYTES, KeyAmbiguousError, KeyMissingError, TokenSession
+
+NATIVE_IV_BYTES: Final = 12
+"""RFC 7518, 5.3."""
+
+_MAY_BE_TAG: Final = frozenset(
+    {
+        "CKR_AEAD_DECRYPT_FAILED",
+        "CKR_ENCRYPTED_DATA_INVALID",
+        "CKR_ENCRYPTED_DATA_LEN_RANGE",
+        "CKR_DATA_INVALID",
+        "CKR_DATA_LEN_RANGE",
+        "CKR_GENERAL_ERROR",
+        "CKR_FUNCTION_FAILED",
+        "CKR_DEVICE_ERROR",
+    }
+)
+"""How tokens say that a tag does not fit, when they do not fail for other reasons."""
+
+
+class TagMismatch(InvalidRequest):
+    """The ciphertext was altered, or this is not the key that wrote it."""
+
+
+def enc_for(bits: int) -> str:
+    """JWE `enc` for an AES key of this size (RFC 7518, 5.3)."""
+    return f"A{bits}GCM"
+
+
+def encrypt_native(session: TokenSession, cka_id: bytes, header: bytes, plaintext: bytes) -> bytes:
+    """A compact JWE. Runs on a thread of the token; `header` is the encoded first segment and the AAD."""
+    iv, sealed = session.encrypt_gcm(cka_id, NATIVE_IV_BYTES, header, plaintext)
+    return jwe.assemble(header, iv, sealed)
+
+
+def encrypt_legacy(session: TokenSession, cka_id: bytes, header: bytes, plaintext: bytes) -> bytes:
+    """The same in the ancestor's form: an IV of 16 bytes."""
+    iv, sealed = session.encrypt_gcm(cka_id, legacy.IV_BYTES, header, plaintext)
+    return jwe.assemble(header, iv, sealed)
+
+
+async def decrypt(hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float) -> bytes:
+    """The plaintext, if the tag fits.
+
+    Raises TagMismatch only when the token has just shown that it can still use this key; else Unavailable.
+    """
+    if len(sealed.tag) != TAG_BYTES or not sealed.iv:
+        raise InvalidRequest(f"the authentication tag has {len(sealed.tag)} bytes where {TAG_BYTES} are needed")
+    try:
+        return await hsm.submit(
+            TokenSession.decrypt_gcm, cka_id, sealed.iv, sealed.header, sealed.ciphertext + sealed.tag, timeout=timeout
+        )
+    except CkrError as error:
+        if error.function != "C_Decrypt" or error.name not in _MAY_BE_TAG:
+            raise hsm.explain(error) from error
+        await round_trip(hsm, cka_id, timeout)
+        raise TagMismatch(
+            "the ciphertext does not authenticate: it was altered, or another key wrote it",
+            "restore the stored object from a backup, or the key that wrote it",
+        ) from error
+    except (KeyMissingError, KeyAmbiguousError) as error:
+        raise hsm.explain(error) from error
+
+
+async def round_trip(hsm: Hsm, cka_id: bytes, timeout: float) -> None:
+    """Encrypt and decrypt random bytes with this key. Raises KmsdError if the token cannot."""
+    await hsm.run(_round_trip, cka_id, timeout=timeout)
+
+
+def _round_trip(session: TokenSession, cka_id: bytes) -> None:
+    plaintext = session.iv(16)
+    iv, sealed = session.encrypt_gcm(cka_id, NATIVE_IV_BYTES, b"kmsd round trip", plaintext)
+    if session.decrypt_gcm(cka_id, iv, b"kmsd round trip", sealed) != plaintext:
+        raise CkrError("the token does not decrypt what it encrypted", "C_Decrypt")

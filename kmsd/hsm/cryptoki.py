@@ -1,0 +1,194 @@
+"""The calls that python-pkcs11 cannot make the way a server needs them, through ctypes.
+
+- C_Initialize with CKF_OS_LOCKING_OK. `pkcs11.lib()` passes NULL, which promises the module that only one
+  thread will ever call it, and then lets every thread call it: SoftHSM crashes.
+- C_Finalize, C_Login and C_InitToken on their own.
+- Finding keys and reading their attributes without building a Python class per object, and encrypting with
+  two C calls instead of three: each call hands the interpreter lock back and forth once.
+
+Types and structures are those of PKCS#11 3.0 (pkcs11t.h), where CK_ULONG is C's unsigned long.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import POINTER, Structure, byref, c_char_p, c_ulong, c_void_p
+from typing import Final
+
+from kmsd.hsm.ckr import CkrError, check
+
+CKF_OS_LOCKING_OK: Final = 0x02
+CKU_SO: Final = 0
+CKU_USER: Final = 1
+CKO_SECRET_KEY: Final = 4
+CKM_AES_GCM: Final = 0x1087
+
+CKA_CLASS: Final = 0x00
+CKA_TOKEN: Final = 0x01
+CKA_PRIVATE: Final = 0x02
+CKA_LABEL: Final = 0x03
+CKA_KEY_TYPE: Final = 0x100
+CKA_ID: Final = 0x102
+CKA_SENSITIVE: Final = 0x103
+CKA_ENCRYPT: Final = 0x104
+CKA_DECRYPT: Final = 0x105
+CKA_SIGN: Final = 0x108
+CKA_VERIFY: Final = 0x10A
+CKA_VALUE_LEN: Final = 0x161
+CKA_EXTRACTABLE: Final = 0x162
+
+CK_UNAVAILABLE_INFORMATION: Final = c_ulong(-1).value
+
+_READ_OK: Final = frozenset(
+    {"CKR_ATTRIBUTE_SENSITIVE", "CKR_ATTRIBUTE_TYPE_INVALID", "CKR_BUFFER_TOO_SMALL"}
+)
+"""C_GetAttributeValue fills what it can and marks the rest as unavailable (PKCS#11 3.0, 5.7.5)."""
+
+
+class CInitializeArgs(Structure):
+    _fields_ = (
+        ("CreateMutex", c_void_p),
+        ("DestroyMutex", c_void_p),
+        ("LockMutex", c_void_p),
+        ("UnlockMutex", c_void_p),
+        ("flags", c_ulong),
+        ("pReserved", c_void_p),
+    )
+
+
+class Attribute(Structure):
+    _fields_ = (("type", c_ulong), ("pValue", c_void_p), ("ulValueLen", c_ulong))
+
+
+class Mechanism(Structure):
+    _fields_ = (("mechanism", c_ulong), ("pParameter", c_void_p), ("ulParameterLen", c_ulong))
+
+
+class GcmParams(Structure):
+    _fields_ = (
+        ("pIv", c_char_p),
+        ("ulIvLen", c_ulong),
+        ("ulIvBits", c_ulong),
+        ("pAAD", c_char_p),
+        ("ulAADLen", c_ulong),
+        ("ulTagBits", c_ulong),
+    )
+
+
+class Cryptoki:
+    """One PKCS#11 module, loaded by the dynamic linker; nothing of it has been called yet.
+
+    so: path of the module. Raises OSError if it cannot be loaded, AttributeError if it is no PKCS#11 module.
+    """
+
+    def __init__(self, so: str) -> None:
+        dll = ctypes.CDLL(so)
+        for name, arguments in _SIGNATURES.items():
+            function = getattr(dll, name)
+            function.argtypes = arguments
+            function.restype = c_ulong
+        self._dll = dll
+        self.encrypt_init = dll.C_EncryptInit
+        self.encrypt = dll.C_Encrypt
+        self.decrypt_init = dll.C_DecryptInit
+        self.decrypt = dll.C_Decrypt
+
+    def initialize(self) -> bool:
+        """C_Initialize for many threads. Returns False if the module cannot lock: then use one thread only."""
+        arguments = CInitializeArgs(flags=CKF_OS_LOCKING_OK)
+        try:
+            check(self._dll.C_Initialize(byref(arguments)), "C_Initialize")
+        except CkrError as error:
+            if error.name != "CKR_CANT_LOCK":
+                raise
+            check(self._dll.C_Initialize(None), "C_Initialize")
+            return False
+        return True
+
+    def finalize(self) -> None:
+        """C_Finalize. Crashes the process if any other thread is inside the module: drain them first."""
+        check(self._dll.C_Finalize(None), "C_Finalize")
+
+    def login(self, session: int, pin: str) -> None:
+        data = pin.encode()
+        check(self._dll.C_Login(session, CKU_USER, data, len(data)), "C_Login")
+
+    def init_token(self, slot: int, so_pin: str, label: str) -> None:
+        """C_InitToken: makes a token in a free slot. Destroys the token that may be there."""
+        pin = so_pin.encode()
+        name = label.encode().ljust(32)
+        if len(name) > 32:
+            raise ValueError("a token label has at most 32 bytes (PKCS#11 3.0, CK_TOKEN_INFO)")
+        check(self._dll.C_InitToken(slot, pin, len(pin), name), "C_InitToken")
+
+    def find(self, session: int, template: dict[int, bytes | int | bool], most: int = 100_000) -> list[int]:
+        """Handles of the objects that match, at most `most`."""
+        keep, attributes = _template(template)
+        check(self._dll.C_FindObjectsInit(session, attributes, len(keep)), "C_FindObjectsInit")
+        handles: list[int] = []
+        batch = (c_ulong * 256)()
+        count = c_ulong(0)
+        try:
+            while len(handles) < most:
+                check(self._dll.C_FindObjects(session, batch, 256, byref(count)), "C_FindObjects")
+                if not count.value:
+                    break
+                handles.extend(batch[: count.value])
+        finally:
+            rv = self._dll.C_FindObjectsFinal(session)
+        check(rv, "C_FindObjectsFinal")
+        return handles
+
+    def attributes(self, session: int, handle: int, types: tuple[int, ...]) -> dict[int, bytes]:
+        """The raw values of those attributes that the token will tell; each up to 1024 bytes."""
+        buffers = [ctypes.create_string_buffer(1024) for _ in types]
+        wanted = (Attribute * len(types))(
+            *(Attribute(t, ctypes.addressof(b), 1024) for t, b in zip(types, buffers, strict=True))
+        )
+        try:
+            check(
+                self._dll.C_GetAttributeValue(session, handle, wanted, len(types)),
+                "C_GetAttributeValue",
+            )
+        except CkrError as error:
+            if error.name not in _READ_OK:
+                raise
+        return {
+            item.type: buffer.raw[: item.ulValueLen]
+            for item, buffer in zip(wanted, buffers, strict=True)
+            if item.ulValueLen != CK_UNAVAILABLE_INFORMATION and item.ulValueLen <= 1024
+        }
+
+
+def _template(values: dict[int, bytes | int | bool]) -> tuple[list[ctypes.Array[ctypes.c_char]], object]:
+    keep = [ctypes.create_string_buffer(raw, len(raw)) for raw in map(_raw, values.values())]
+    attributes = (Attribute * len(keep))(
+        *(Attribute(t, ctypes.addressof(b), len(b)) for t, b in zip(values, keep, strict=True))
+    )
+    return keep, attributes
+
+
+def _raw(value: bytes | int | bool) -> bytes:
+    match value:
+        case bool():
+            return b"\x01" if value else b"\x00"
+        case int():
+            return bytes(c_ulong(value))
+        case bytes():
+            return value
+
+
+_SIGNATURES: Final[dict[str, list[object]]] = {
+    "C_Initialize": [c_void_p],
+    "C_Finalize": [c_void_p],
+    "C_Login": [c_ulong, c_ulong, c_char_p, c_ulong],
+    "C_InitToken": [c_ulong, c_char_p, c_ulong, c_char_p],
+    "C_FindObjectsInit": [c_ulong, c_void_p, c_ulong],
+    "C_FindObjects": [c_ulong, c_void_p, c_ulong, POINTER(c_ulong)],
+    "C_FindObjectsFinal": [c_ulong],
+    "C_GetAttributeValue": [c_ulong, c_ulong, c_void_p, c_ulong],
+    "C_EncryptInit": [c_ulong, c_void_p, c_ulong],
+    "C_Encrypt": [c_ulong, c_char_p, c_ulong, c_void_p, c_void_p],
+    "C_DecryptInit": [c_ulong, c_void_p, c_ulong],
+    "C_Decrypt": [c_ulong, c_char_p, c_ulong, c_void_p, c_void_p],
+}

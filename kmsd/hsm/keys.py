@@ -1,0 +1,183 @@
+"""Keys as objects on the token: listing, making, naming. Each function runs on a thread with a session.
+
+Knows CKA_LABEL and CKA_ID as bytes; what a label or an id means is the keyring's business.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import pkcs11
+import pkcs11.exceptions
+
+from kmsd.errors import Conflict, InvalidRequest
+from kmsd.hsm import cryptoki as c
+from kmsd.hsm.ckr import CkrError, from_library
+from kmsd.hsm.session import CKK_AES, TokenSession
+
+Kind = Literal["aes", "hmac", "other"]
+
+_HMAC_TYPES: Final = frozenset({0x10, 0x28, 0x2B, 0x2C, 0x2D, 0x2E})
+"""CKK_GENERIC_SECRET and CKK_SHA_1/256/384/512/224_HMAC."""
+_ATTRIBUTES: Final = (
+    c.CKA_LABEL,
+    c.CKA_ID,
+    c.CKA_KEY_TYPE,
+    c.CKA_VALUE_LEN,
+    c.CKA_ENCRYPT,
+    c.CKA_DECRYPT,
+    c.CKA_SIGN,
+    c.CKA_VERIFY,
+    c.CKA_SENSITIVE,
+    c.CKA_EXTRACTABLE,
+    c.CKA_PRIVATE,
+)
+_TRIES: Final = 4
+"""SoftHSM answers CKR_OBJECT_HANDLE_INVALID or CKR_GENERAL_ERROR while others change objects."""
+
+
+@dataclass(frozen=True)
+class TokenKey:
+    """One secret key as the token describes it."""
+
+    label: str
+    cka_id: bytes
+    kind: Kind
+    bits: int
+    """0 if the token does not tell."""
+    encrypt: bool
+    decrypt: bool
+    sign: bool
+    verify: bool
+    sensitive: bool
+    extractable: bool
+    private: bool
+
+
+def list_keys(session: TokenSession) -> tuple[TokenKey, ...]:
+    """All secret keys on the token, in the token's order. Raises CkrError."""
+    for last in range(_TRIES, 0, -1):
+        try:
+            handles = session.cryptoki.find(
+                session.handle, {c.CKA_CLASS: c.CKO_SECRET_KEY, c.CKA_TOKEN: True}
+            )
+            return tuple(_describe(session, handle) for handle in handles)
+        except CkrError as error:
+            # A key destroyed between the two calls, by us or by another process.
+            if error.name != "CKR_OBJECT_HANDLE_INVALID" or last == 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _describe(session: TokenSession, handle: int) -> TokenKey:
+    raw = session.cryptoki.attributes(session.handle, handle, _ATTRIBUTES)
+
+    def flag(attribute: int) -> bool:
+        return raw.get(attribute, b"\0") != b"\0"
+
+    def number(attribute: int) -> int:
+        value = raw.get(attribute, b"")
+        return ctypes.c_ulong.from_buffer_copy(value).value if len(value) == ctypes.sizeof(ctypes.c_ulong) else 0
+
+    key_type = number(c.CKA_KEY_TYPE)
+    kind: Kind = "aes" if key_type == CKK_AES else "hmac" if key_type in _HMAC_TYPES else "other"
+    return TokenKey(
+        label=raw.get(c.CKA_LABEL, b"").decode("utf-8", "replace"),
+        cka_id=raw.get(c.CKA_ID, b""),
+        kind=kind,
+        bits=number(c.CKA_VALUE_LEN) * 8,
+        encrypt=flag(c.CKA_ENCRYPT),
+        decrypt=flag(c.CKA_DECRYPT),
+        sign=flag(c.CKA_SIGN),
+        verify=flag(c.CKA_VERIFY),
+        sensitive=flag(c.CKA_SENSITIVE),
+        extractable=flag(c.CKA_EXTRACTABLE),
+        private=flag(c.CKA_PRIVATE),
+    )
+
+
+def generate(session: TokenSession, label: str, cka_id: bytes, kind: Kind, bits: int) -> TokenKey:
+    """Make a key and read it back. `session` is read-write.
+
+    AES: ENCRYPT and DECRYPT only; HMAC: SIGN and VERIFY only; both TOKEN, PRIVATE, SENSITIVE and not
+    EXTRACTABLE (PKCS#11 3.0, 4.10). Raises CkrError.
+    """
+    aes = kind == "aes"
+    flags = (
+        pkcs11.MechanismFlag.ENCRYPT | pkcs11.MechanismFlag.DECRYPT
+        if aes
+        else pkcs11.MechanismFlag.SIGN | pkcs11.MechanismFlag.VERIFY
+    )
+    for last in range(_TRIES, 0, -1):
+        try:
+            session.library.generate_key(
+                pkcs11.KeyType.AES if aes else pkcs11.KeyType.GENERIC_SECRET,
+                bits,
+                id=cka_id,
+                label=label,
+                store=True,
+                capabilities=flags,
+                mechanism=pkcs11.Mechanism.AES_KEY_GEN if aes else pkcs11.Mechanism.GENERIC_SECRET_KEY_GEN,
+                template={pkcs11.Attribute.EXTRACTABLE: False, pkcs11.Attribute.SENSITIVE: True},
+            )
+        except pkcs11.exceptions.PKCS11Error as library_error:
+            error = from_library(library_error, "C_GenerateKey")
+            # The call may have failed after the object was made: what the token shows is what counts.
+            if error.name != "CKR_GENERAL_ERROR" or (last == 1 and not _with_id(session, cka_id, kind)):
+                raise error from library_error
+        found = _with_id(session, cka_id, kind)
+        if len(found) == 1 and found[0].label == label:
+            return found[0]
+        if found:
+            raise CkrError("the new key does not read back as it was made", "C_GenerateKey")
+    raise CkrError("the new key is not to be found", "C_GenerateKey")
+
+
+def set_id(session: TokenSession, label: str, kind: Kind, cka_id: bytes) -> TokenKey:
+    """Give a CKA_ID to the one key with this label that has none. `session` is read-write.
+
+    Raises InvalidRequest, Conflict or CkrError.
+    """
+    handles = [
+        handle
+        for handle in session.cryptoki.find(
+            session.handle,
+            {c.CKA_CLASS: c.CKO_SECRET_KEY, c.CKA_TOKEN: True, c.CKA_LABEL: label.encode()},
+        )
+        if _describe(session, handle).kind == kind and not _describe(session, handle).cka_id
+    ]
+    if len(handles) != 1:
+        raise InvalidRequest(
+            f"{len(handles)} keys labelled {label!r} lack a CKA_ID; exactly one is needed",
+            "kmsctl keys list shows them",
+        )
+    for key in _library_objects(session, label):
+        if key.handle == handles[0]:
+            try:
+                key[pkcs11.Attribute.ID] = cka_id
+            except pkcs11.exceptions.PKCS11Error as error:
+                raise from_library(error, "C_SetAttributeValue") from error
+    found = _with_id(session, cka_id, kind)
+    if len(found) != 1:
+        raise Conflict(f"the token did not take the CKA_ID of {label!r}", "kmsctl keys list shows its state")
+    return found[0]
+
+
+def _library_objects(session: TokenSession, label: str) -> list[pkcs11.Object]:
+    try:
+        return list(
+            session.library.get_objects(
+                {pkcs11.Attribute.CLASS: pkcs11.ObjectClass.SECRET_KEY, pkcs11.Attribute.LABEL: label}
+            )
+        )
+    except pkcs11.exceptions.PKCS11Error as error:
+        raise from_library(error, "C_FindObjects") from error
+
+
+def _with_id(session: TokenSession, cka_id: bytes, kind: Kind) -> list[TokenKey]:
+    handles = session.cryptoki.find(
+        session.handle, {c.CKA_CLASS: c.CKO_SECRET_KEY, c.CKA_TOKEN: True, c.CKA_ID: cka_id}
+    )
+    return [key for key in (_describe(session, handle) for handle in handles) if key.kind == kind]

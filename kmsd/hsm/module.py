@@ -1,0 +1,189 @@
+"""Loading a PKCS#11 module so that many threads may call it, and looking at its slots.
+
+A module is loaded once per process and stays; it can be finalised and initialised again, which is how
+most of them recover a lost token. Knows nothing of logins and keys.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pkcs11
+import pkcs11._pkcs11
+import pkcs11.exceptions
+
+from kmsd.errors import Misconfigured, Unavailable
+from kmsd.hsm.ckr import CkrError, from_library
+from kmsd.hsm.cryptoki import Cryptoki
+
+SOFTHSM_MODULES: Final = (
+    "/usr/lib/softhsm/libsofthsm2.so",
+    "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
+    "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
+    "/usr/lib64/pkcs11/libsofthsm2.so",
+    "/usr/lib64/softhsm/libsofthsm.so",
+    "/usr/local/lib/softhsm/libsofthsm2.so",
+    "/opt/homebrew/lib/softhsm/libsofthsm2.so",
+)
+"""Where Debian, Ubuntu, Fedora, a local build and Homebrew put it."""
+
+
+@dataclass(frozen=True)
+class TokenView:
+    """CK_TOKEN_INFO (PKCS#11 3.0, 3.2) of one token, in words."""
+
+    label: str
+    serial: str
+    model: str
+    manufacturer: str
+    flags: frozenset[str]
+    """Names of CKF_* without the prefix, for example USER_PIN_LOCKED."""
+
+    @property
+    def pin_warnings(self) -> tuple[str, ...]:
+        """What the flags say about the user PIN, worst first."""
+        said = {
+            "USER_PIN_LOCKED": "the user PIN is locked",
+            "USER_PIN_FINAL_TRY": "one more wrong user PIN locks it",
+            "USER_PIN_COUNT_LOW": "a wrong user PIN was given since the last login",
+            "USER_PIN_TO_BE_CHANGED": "the user PIN must be changed",
+        }
+        warnings = [text for flag, text in said.items() if flag in self.flags]
+        if "USER_PIN_INITIALIZED" not in self.flags:
+            warnings.append("no user PIN is set")
+        return tuple(warnings)
+
+
+@dataclass(frozen=True)
+class SlotView:
+    """CK_SLOT_INFO (PKCS#11 3.0, 3.2) and the token in it, if there is one."""
+
+    slot_id: int
+    description: str
+    manufacturer: str
+    token: TokenView | None
+
+
+class Module:
+    """One loaded module. Make it with `load`, which knows the modules of this process."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.cryptoki = Cryptoki(path)
+        self.multithreaded = True
+        self._library = _library(self)
+        self._initialized = True
+
+    def initialize(self) -> None:
+        """C_Initialize after `finalize`. Does nothing to an initialised module."""
+        if not self._initialized:
+            self.multithreaded = self.cryptoki.initialize()
+            self._initialized = True
+
+    def finalize(self) -> None:
+        """C_Finalize. The caller has made sure that no thread is inside the module (it would crash)."""
+        if self._initialized:
+            self._initialized = False
+            self.cryptoki.finalize()
+
+    def slots(self) -> list[SlotView]:
+        return [_slot_view(slot) for slot in self._slots()]
+
+    def token(self, slot_id: int) -> pkcs11.Token:
+        """The token in a slot. Raises CkrError, for example CKR_SLOT_ID_INVALID."""
+        for slot in self._slots():
+            if slot.slot_id == slot_id:
+                try:
+                    return slot.get_token()
+                except pkcs11.exceptions.PKCS11Error as error:
+                    raise from_library(error, "C_GetTokenInfo") from error
+        raise CkrError("CKR_SLOT_ID_INVALID", "C_GetSlotList")
+
+    def _slots(self) -> list[pkcs11.Slot]:
+        try:
+            return self._library.get_slots()
+        except pkcs11.exceptions.PKCS11Error as error:
+            raise from_library(error, "C_GetSlotList") from error
+
+
+_loaded: dict[str, Module] = {}
+_loading = threading.Lock()
+
+
+def load(path: str) -> Module:
+    """The module at this path, loaded and initialised for many threads.
+
+    Raises Misconfigured if there is no usable module, Unavailable if it would not initialise.
+    """
+    if not path:
+        raise Misconfigured(
+            "no PKCS#11 module is configured", "name it with --p11-lib, or use --provider softhsm"
+        )
+    resolved = str(Path(path).resolve())
+    with _loading:
+        module = _loaded.get(resolved)
+        try:
+            if module is None:
+                module = _loaded[resolved] = Module(resolved)
+            else:
+                module.initialize()
+        except OSError as error:
+            raise Misconfigured(
+                f"PKCS#11 module {path} cannot be loaded: {error}",
+                "check the path given as --p11-lib and that the file is a library for this machine",
+            ) from error
+        except AttributeError as error:
+            raise Misconfigured(
+                f"{path} is no PKCS#11 module: {error}", "check the path given as --p11-lib"
+            ) from error
+        except CkrError as error:
+            raise Unavailable(
+                f"PKCS#11 module {path} does not initialise: {error.name}",
+                "check the module's own configuration (for SoftHSM: SOFTHSM2_CONF and its token directory)",
+            ) from error
+    return module
+
+
+def find_softhsm() -> str:
+    """Path of SoftHSM's module. Raises Misconfigured if it is not installed in a known place."""
+    for path in SOFTHSM_MODULES:
+        if Path(path).exists():
+            return path
+    raise Misconfigured(
+        "SoftHSM is not installed in a known place",
+        "install it (Debian, Ubuntu: apt-get install softhsm2), or name its module with --p11-lib",
+    )
+
+
+def _library(module: Module) -> pkcs11._pkcs11.lib:
+    class Library(pkcs11._pkcs11.lib):
+        """python-pkcs11's module whose C_Initialize is ours; its own would pass NULL."""
+
+        def initialize(self) -> None:
+            module.multithreaded = module.cryptoki.initialize()
+
+    return Library(module.path)
+
+
+def _slot_view(slot: pkcs11.Slot) -> SlotView:
+    try:
+        token = slot.get_token()
+    except pkcs11.exceptions.PKCS11Error:
+        view = None
+    else:
+        view = token_view(token)
+    return SlotView(slot.slot_id, slot.slot_description.strip(), slot.manufacturer_id.strip(), view)
+
+
+def token_view(token: pkcs11.Token) -> TokenView:
+    flags = token.flags
+    return TokenView(
+        label=token.label.rstrip(),
+        serial=token.serial.decode("utf-8", "replace").strip("\0 "),
+        model=token.model.strip("\0 "),
+        manufacturer=token.manufacturer_id.strip("\0 "),
+        flags=frozenset(flag.name for flag in pkcs11.TokenFlag if flag in flags and flag.name),
+    )

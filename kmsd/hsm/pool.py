@@ -1,0 +1,302 @@
+"""Worker threads with a session each, and the way to them from the event loop and back.
+
+The event loop never waits for a thread and a thread never waits for the event loop. A wake-up costs more
+than an operation on a fast token, so they are batched on both ways: a burst of calls wakes as many workers
+as its expected duration deserves, and results travel back together.
+
+A C call cannot be cancelled. The pool bounds its queue, answers late calls itself, and counts stuck workers.
+Knows nothing of what the jobs do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, Final, TypeVar, TypeVarTuple
+
+from kmsd.errors import DeadlineExceeded, Internal, KmsdError, Overloaded
+from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.session import TokenSession
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+_BATCH_SECONDS: Final = 0.0005
+"""A second worker is worth waking when the calls that wait would take this long."""
+_SWEEP_SECONDS: Final = 0.05
+
+
+@dataclass(frozen=True)
+class PoolView:
+    """What the workers are doing now."""
+
+    configured: int
+    open: int
+    busy: int
+    stuck: int
+    queued: int
+
+
+class _Job:
+    __slots__ = ("args", "deadline", "error", "fn", "future", "result", "retry")
+
+    def __init__(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], future: asyncio.Future[Any], deadline: float, retry: bool
+    ) -> None:
+        self.fn = fn
+        self.args = args
+        self.future = future
+        self.deadline = deadline
+        self.retry = retry
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+
+class _Worker:
+    __slots__ = ("busy_since", "bell", "session", "thread")
+
+    def __init__(self, session: TokenSession | None) -> None:
+        self.session = session
+        self.bell = threading.Lock()
+        self.bell.acquire()
+        self.busy_since = 0.0
+        self.thread: threading.Thread | None = None
+
+
+class Pool:
+    """Threads that run functions of (session, *args).
+
+    open_session: makes a session, on a worker's thread; raises CkrError.
+    sessions: the ones opened already, one worker each.
+    on_lost: called on the event loop when an operation failed, and failed again on a new session, in a way
+    that may mean that the token is away.
+    """
+
+    def __init__(
+        self,
+        open_session: Callable[[], TokenSession],
+        sessions: list[TokenSession],
+        *,
+        loop: asyncio.AbstractEventLoop,
+        queue: int,
+        stuck_after: float,
+        on_lost: Callable[[CkrError], None],
+    ) -> None:
+        self._open_session = open_session
+        self._loop = loop
+        self._queue = queue
+        self._stuck_after = stuck_after
+        self._on_lost = on_lost
+        self._jobs: deque[_Job] = deque()
+        self._done: deque[_Job] = deque()
+        self._idle: deque[_Worker] = deque()
+        self._pending: set[_Job] = set()
+        self._result_bell = False
+        self._closing = False
+        self._seconds = 0.0
+        self._workers = [_Worker(session) for session in sessions]
+        for number, worker in enumerate(self._workers):
+            worker.thread = threading.Thread(
+                target=self._work, args=(worker,), name=f"hsm-{number}", daemon=True
+            )
+            worker.thread.start()
+        self._sweeper = loop.call_later(_SWEEP_SECONDS, self._sweep)
+
+    def submit(
+        self,
+        fn: Callable[[TokenSession, *Ts], T],
+        *args: *Ts,
+        timeout: float,
+        retry: bool = True,
+    ) -> asyncio.Future[T]:
+        """Run fn(session, *args) on a worker; the future ends with its result or its exception.
+
+        timeout: seconds until the future ends with DeadlineExceeded, whatever the token does.
+        retry: whether fn may run a second time, on a new session, after a failure of the session.
+        Raises Overloaded. Called on the event loop only.
+        """
+        if len(self._jobs) >= self._queue or self._closing:
+            raise Overloaded(
+                f"{len(self._jobs)} calls wait for the token already",
+                "the token is slower than its callers: raise token.sessions, or look at its health",
+            )
+        future: asyncio.Future[T] = self._loop.create_future()
+        job = _Job(fn, args, future, monotonic() + timeout, retry)
+        self._pending.add(job)
+        self._jobs.append(job)
+        idle = self._idle
+        if idle and (
+            len(idle) == len(self._workers) or len(self._jobs) * self._seconds > _BATCH_SECONDS
+        ):
+            self._wake_one()
+        return future
+
+    def _wake_one(self) -> None:
+        with contextlib.suppress(IndexError):
+            self._idle.pop().bell.release()
+
+    def forget_handles(self) -> None:
+        """Make every session look its keys up again: the token's keys have changed."""
+        for worker in self._workers:
+            # One dict.clear(), atomic under the interpreter lock; a look-up in flight just repeats itself.
+            if worker.session is not None:
+                worker.session.forget()
+
+    def view(self) -> PoolView:
+        now = monotonic()
+        busy = [w.busy_since for w in self._workers if w.busy_since]
+        return PoolView(
+            configured=len(self._workers),
+            open=sum(w.session is not None for w in self._workers),
+            busy=len(busy),
+            stuck=sum(now - since > self._stuck_after for since in busy),
+            queued=len(self._jobs),
+        )
+
+    async def drain(self, timeout: float) -> bool:
+        """Stop taking calls, end the workers, close their sessions. False if one is still inside the module."""
+        self._closing = True
+        deadline = monotonic() + timeout
+        while self._idle:
+            self._wake_one()
+        while any(w.thread is not None and w.thread.is_alive() for w in self._workers):
+            if monotonic() > deadline:
+                return False
+            while self._idle:
+                self._wake_one()
+            await asyncio.sleep(0.01)
+        self._sweeper.cancel()
+        self._drain_results()
+        for job in tuple(self._pending):
+            self._fail(job, Overloaded("the token is being reconnected", "try again"))
+        return True
+
+    # On the event loop.
+
+    def _drain_results(self) -> None:
+        self._result_bell = False
+        done = self._done
+        pending = self._pending
+        while done:
+            job = done.popleft()
+            pending.discard(job)
+            future = job.future
+            if future.done():
+                continue
+            if job.error is None:
+                future.set_result(job.result)
+            else:
+                future.set_exception(job.error)
+
+    def _fail(self, job: _Job, error: KmsdError) -> None:
+        self._pending.discard(job)
+        if not job.future.done():
+            job.future.set_exception(error)
+
+    def _sweep(self) -> None:
+        self._sweeper = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
+        if not self._pending:
+            return
+        now = monotonic()
+        late = [job for job in self._pending if job.deadline < now]
+        for job in late:
+            view = self.view()
+            self._fail(
+                job,
+                DeadlineExceeded(
+                    "the token did not answer in time"
+                    + (f": {view.stuck} of {view.configured} sessions are stuck" if view.stuck else ""),
+                    "check the token and the network to it; the call may be repeated",
+                ),
+            )
+        # A worker stuck in a C call takes no jobs, so those behind it need another.
+        if self._jobs and self._idle:
+            self._wake_one()
+
+    # On the workers' threads.
+
+    def _work(self, worker: _Worker) -> None:
+        jobs, idle = self._jobs, self._idle
+        while True:
+            try:
+                job = jobs.popleft()
+            except IndexError:
+                if self._closing:
+                    break
+                idle.append(worker)
+                if jobs or self._closing:
+                    # A job may have come between the look and the lying down. If somebody has already
+                    # taken us off the list, they will ring, and the ring must be used up.
+                    try:
+                        idle.remove(worker)
+                    except ValueError:
+                        worker.bell.acquire()
+                else:
+                    worker.bell.acquire()
+                continue
+            if job.future.done():
+                continue
+            began = worker.busy_since = monotonic()
+            try:
+                job.result = self._run(worker, job)
+            except Exception as error:  # noqa: BLE001  whatever it is, it belongs to the caller
+                job.error = error
+            # Exponential average over the last dozen operations.
+            self._seconds += (monotonic() - began - self._seconds) / 12
+            worker.busy_since = 0.0
+            self._done.append(job)
+            if not self._result_bell:
+                self._result_bell = True
+                self._call_loop(self._drain_results)
+        if worker.session is not None:
+            with contextlib.suppress(CkrError):
+                worker.session.close()
+            worker.session = None
+
+    def _run(self, worker: _Worker, job: _Job) -> Any:
+        session = worker.session
+        if session is None:
+            session = worker.session = self._renew()
+        try:
+            return job.fn(session, *job.args)
+        except CkrError as error:
+            if not (error.stale_session or error.lost):
+                raise
+            # After a failed operation the session may be left in the middle of it: never use it again.
+            worker.session = None
+            with contextlib.suppress(CkrError):
+                session.close()
+            if not job.retry:
+                raise
+        session = worker.session = self._renew()
+        try:
+            return job.fn(session, *job.args)
+        except CkrError as error:
+            if error.lost:
+                worker.session = None
+                with contextlib.suppress(CkrError):
+                    session.close()
+                self._call_loop(self._on_lost, error)
+            raise
+
+    def _renew(self) -> TokenSession:
+        try:
+            return self._open_session()
+        except CkrError as error:
+            self._call_loop(self._on_lost, error)
+            raise
+
+    def _call_loop(self, fn: Callable[..., object], *args: object) -> None:
+        # RuntimeError: the loop is closed, kmsd is ending; nobody waits for this any more.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(fn, *args)
+
+
+def unexpected(error: BaseException) -> KmsdError:
+    """A job's exception that is no KmsdError and no CkrError: a bug, told without its details."""
+    return error if isinstance(error, KmsdError) else Internal(f"unexpected {type(error).__name__}")

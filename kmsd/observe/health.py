@@ -1,0 +1,124 @@
+"""Health that is earned: a background round trip with the write key, remembered with its time.
+
+Knows only a function that makes the round trip, and errors; whoever asks gets an answer at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from time import monotonic
+
+from kmsd.errors import DeadlineExceeded, KmsdError, Unavailable
+
+
+@dataclass(frozen=True)
+class HealthView:
+    """ok: the last round trip worked and is recent. error: why not.
+
+    last_success: Unix time in seconds, 0 if there was none. round_trip: seconds. age: seconds since a check ended.
+    """
+
+    ok: bool
+    error: KmsdError | None
+    last_success: float
+    round_trip: float
+    age: float
+
+
+class Health:
+    """check: makes one round trip, raises KmsdError. interval: seconds between checks.
+
+    on_change: called with the new view when health came or went, or its reason changed.
+    """
+
+    def __init__(
+        self,
+        check: Callable[[], Awaitable[None]],
+        *,
+        interval: float,
+        timeout: float,
+        on_change: Callable[[HealthView], None],
+    ) -> None:
+        self._check = check
+        self._interval = interval
+        self._timeout = timeout
+        self._on_change = on_change
+        self._error: KmsdError | None = Unavailable("kmsd is starting", "wait a moment")
+        self._last_success = 0.0
+        self._round_trip = 0.0
+        self._checked = -1e9
+        self._running: asyncio.Task[None] | None = None
+        self._again = False
+        self._told: tuple[bool, str] | None = None
+
+    def view(self) -> HealthView:
+        age = monotonic() - self._checked
+        error = self._error
+        if error is None and age > 3 * self._interval + self._timeout:
+            error = Unavailable(
+                f"the last round trip with the token is {age:.0f} s old", "the token hangs, or kmsd is starved of CPU"
+            )
+        return HealthView(error is None, error, self._last_success, self._round_trip, age)
+
+    async def run(self) -> None:
+        """Check for ever, every `interval` seconds."""
+        while True:
+            await self.check()
+            await asyncio.sleep(self._interval)
+
+    def poke(self) -> None:
+        """Something has changed: check soon, without waiting for it."""
+        if self._running is not None:
+            self._again = True
+            return
+        self._start()
+
+    async def check(self, wait: float | None = None) -> HealthView:
+        """Check now; callers at the same time share one round trip. wait: seconds to wait for it at the most."""
+        if self._running is None:
+            self._start()
+        running = self._running
+        if running is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await asyncio.shield(running)
+        return self.view()
+
+    async def fresh(self, older_than: float, wait: float) -> HealthView:
+        """The view; while not ok, after a new check unless the last one is younger than `older_than` seconds."""
+        view = self.view()
+        if view.ok or view.age < older_than:
+            return view
+        return await self.check(wait)
+
+    def _start(self) -> None:
+        self._running = asyncio.create_task(self._once(), name="health-check")
+
+    async def _once(self) -> None:
+        began = monotonic()
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._check()
+        except TimeoutError:
+            self._error = DeadlineExceeded("the token does not answer", "check the token and the network to it")
+        except KmsdError as error:
+            self._error = error
+        else:
+            self._error = None
+            self._last_success = time.time()
+            self._round_trip = monotonic() - began
+        finally:
+            self._checked = monotonic()
+            self._running = None
+        view = self.view()
+        told = (view.ok, view.error.message if view.error else "")
+        if told != self._told:
+            self._told = told
+            self._on_change(view)
+        if self._again:
+            self._again = False
+            self._start()

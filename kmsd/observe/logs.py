@@ -1,0 +1,40 @@
+"""Logging: structlog, as JSON lines or for a console, on stderr.
+
+Requests are one line each at debug, changes one line each at info. Bodies, PINs and keys never come here.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Final, Literal
+
+import structlog
+
+LEVELS: Final = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+
+
+def configure(log_format: Literal["auto", "json", "console"], level: str) -> None:
+    """Set up logging for the process. auto: console if stderr is a terminal, else JSON. May be called again."""
+    console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    processors: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if console:
+        processors.append(structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()))
+    else:
+        processors.append(structlog.processors.JSONRenderer())
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        # Loggers are made at import time and must follow a reload that changes the level.
+        cache_logger_on_first_use=False,
+    )

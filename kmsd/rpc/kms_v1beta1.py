@@ -1,0 +1,58 @@
+"""The deprecated KMS v1beta1 API: protobuf to domain and back."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kmsd import __version__
+from kmsd.api.kms.v1beta1 import api_pb2 as pb
+from kmsd.errors import InvalidRequest
+from kmsd.rpc.call import Call, Method, Table, parse
+from kmsd.service import KmsService
+
+API: Final = "v1beta1"
+SERVICE: Final = "v1beta1.KeyManagementService"
+
+
+def table(service: KmsService, max_plaintext: int) -> Table:
+    """max_plaintext: bytes that Encrypt takes; Decrypt takes what those become."""
+    max_cipher = max_plaintext * 4 // 3 + 5000
+
+    async def version(call: Call, body: bytes) -> bytes:
+        _check_version(parse(pb.VersionRequest, body).version)
+        return pb.VersionResponse(
+            version=API, runtime_name="kmsd", runtime_version=__version__
+        ).SerializeToString()
+
+    async def encrypt(call: Call, body: bytes) -> bytes:
+        request = parse(pb.EncryptRequest, body)
+        _check_version(request.version)
+        _check_size("plaintext", len(request.plain), max_plaintext)
+        done = await service.encrypt(request.plain, call.timeout)
+        call.key_id_sha256 = done.key.key_id_sha256
+        return pb.EncryptResponse(cipher=done.ciphertext).SerializeToString()
+
+    async def decrypt(call: Call, body: bytes) -> bytes:
+        request = parse(pb.DecryptRequest, body)
+        _check_version(request.version)
+        _check_size("ciphertext", len(request.cipher), max_cipher)
+        done = await service.decrypt(request.cipher, None, call.timeout)
+        call.key_id_sha256 = done.key.key_id_sha256
+        return pb.DecryptResponse(plain=done.plaintext).SerializeToString()
+
+    return {
+        f"/{SERVICE}/Version": Method(API, "Version", version),
+        f"/{SERVICE}/Encrypt": Method(API, "Encrypt", encrypt),
+        f"/{SERVICE}/Decrypt": Method(API, "Decrypt", decrypt),
+    }
+
+
+def _check_version(version: str) -> None:
+    if version != API:
+        shown = version if len(version) <= 20 else version[:17] + "..."
+        raise InvalidRequest(f"the request's version is {shown!r}", f"this API's version is {API!r}")
+
+
+def _check_size(what: str, size: int, most: int) -> None:
+    if not 0 < size <= most:
+        raise InvalidRequest(f"the {what} has {size} bytes", f"this kmsd takes 1 to {most} (kms.max_plaintext)")

@@ -1,0 +1,58 @@
+"""The KMS v2 API (KEP-3299): protobuf to domain and back, and kube-apiserver's size rules."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kmsd.api.kms.v2 import api_pb2 as pb
+from kmsd.errors import InvalidRequest
+from kmsd.rpc.call import Call, Method, Table, parse
+from kmsd.service import KmsService
+
+API: Final = "v2"
+SERVICE: Final = "v2.KeyManagementService"
+LIMIT: Final = 1024
+"""kube-apiserver refuses a ciphertext, and a key_id, of this many bytes or more."""
+
+
+def table(service: KmsService) -> Table:
+    async def status(call: Call, request: bytes) -> bytes:
+        parse(pb.StatusRequest, request)
+        answer = await service.status()
+        return pb.StatusResponse(version=API, healthz=answer.healthz, key_id=answer.key_id).SerializeToString()
+
+    async def encrypt(call: Call, body: bytes) -> bytes:
+        request = parse(pb.EncryptRequest, body)
+        call.uid = request.uid
+        plaintext = request.plaintext
+        if not 0 < len(plaintext) < LIMIT:
+            raise _size("plaintext", len(plaintext))
+        done = await service.encrypt(plaintext, call.timeout)
+        call.key_id_sha256 = done.key.key_id_sha256
+        if len(done.ciphertext) >= LIMIT:
+            raise InvalidRequest(
+                f"the ciphertext of {len(plaintext)} bytes would have {len(done.ciphertext)}",
+                f"kube-apiserver takes under {LIMIT}; KMS v2 encrypts 32-byte seeds",
+            )
+        return pb.EncryptResponse(ciphertext=done.ciphertext, key_id=done.key.key_id).SerializeToString()
+
+    async def decrypt(call: Call, body: bytes) -> bytes:
+        request = parse(pb.DecryptRequest, body)
+        call.uid = request.uid
+        if not 0 < len(request.ciphertext) < LIMIT:
+            raise _size("ciphertext", len(request.ciphertext))
+        if not request.key_id:
+            raise InvalidRequest("the request has no key_id", "send the key_id that Encrypt answered")
+        done = await service.decrypt(request.ciphertext, request.key_id, call.timeout)
+        call.key_id_sha256 = done.key.key_id_sha256
+        return pb.DecryptResponse(plaintext=done.plaintext).SerializeToString()
+
+    return {
+        f"/{SERVICE}/Status": Method(API, "Status", status),
+        f"/{SERVICE}/Encrypt": Method(API, "Encrypt", encrypt),
+        f"/{SERVICE}/Decrypt": Method(API, "Decrypt", decrypt),
+    }
+
+
+def _size(what: str, size: int) -> InvalidRequest:
+    return InvalidRequest(f"the {what} has {size} bytes", f"KMS v2 takes 1 to {LIMIT - 1}")

@@ -1,0 +1,106 @@
+"""A listener on grpcio's asyncio server: serves a method table on one Unix socket.
+
+The only module that knows grpc's server side. What it hands to a handler is bytes and a timeout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health as grpc_health
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from kmsd.errors import KmsdError
+from kmsd.rpc.call import Method, Observer, Table, run
+from kmsd.rpc.sockets import SocketPlace
+
+MAX_MESSAGE: Final = 2 * 1024 * 1024
+"""Bytes. More than any call needs, so that a message that is too large for its method gets a sentence of ours."""
+
+_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_send_message_length", MAX_MESSAGE),
+    ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.max_concurrent_streams", 256),
+    ("grpc.so_reuseport", 0),
+)
+
+_CODES: Final = {code.name: code for code in grpc.StatusCode}
+
+
+class Listener:
+    """One socket. apis: short names for people; services: full names for grpc.health.v1."""
+
+    def __init__(
+        self,
+        place: SocketPlace,
+        tables: Iterable[Table],
+        *,
+        apis: Sequence[str],
+        services: Sequence[str],
+        timeout: float,
+        observe: Observer,
+    ) -> None:
+        self.place = place
+        self.apis = tuple(apis)
+        self._services = ("", *services)
+        self._health = grpc_health.aio.HealthServicer()
+        self._server = grpc.aio.server(options=_OPTIONS)
+        methods = {path: method for table in tables for path, method in table.items()}
+        self._server.add_generic_rpc_handlers((_Handlers(methods, timeout, observe),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+
+    async def start(self) -> None:
+        """Bind and serve. The place has been claimed."""
+
+        def listen(path: str) -> None:
+            self._server.add_insecure_port(f"unix:{path}")
+
+        self.place.bind(listen)
+        await self._server.start()
+
+    async def set_serving(self, serving: bool) -> None:
+        """What grpc.health.v1 answers from now on, for every service of this socket."""
+        status = (
+            health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        )
+        for service in self._services:
+            await self._health.set(service, status)
+
+    async def stop(self, grace: float) -> None:
+        """Take no new calls, give the running ones `grace` seconds, then remove the socket."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace)
+        self.place.release()
+
+
+class _Handlers(grpc.GenericRpcHandler):
+    def __init__(self, methods: Table, timeout: float, observe: Observer) -> None:
+        self._handlers = {
+            path: grpc.unary_unary_rpc_method_handler(_bridge(method, timeout, observe))
+            for path, method in methods.items()
+        }
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
+        return self._handlers.get(handler_call_details.method)
+
+
+def _bridge(method: Method, most: float, observe: Observer):  # type: ignore[no-untyped-def]  # grpc.aio's own types are private
+    async def behaviour(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        left = context.time_remaining()
+        timeout = most if left is None or left > most else max(left, 0.001)
+        try:
+            return await run(method, timeout, request, observe)
+        except KmsdError as error:
+            await context.abort(
+                _CODES[error.code],
+                # kube-apiserver logs nothing but this text; our own tools read the hint from its own place.
+                error.message if method.api == "admin" else error.sentence(),
+                (("kmsd-hint-bin", error.hint.encode()), ("kmsd-retryable", str(error.retryable).lower())),
+            )
+            raise AssertionError("abort raises") from error
+
+    return behaviour

@@ -1,0 +1,146 @@
+"""The KMS service in domain types: what the two Kubernetes APIs have in common, without protobuf.
+
+`KmsService` is the seam: `rpc` translates to it, `LocalService` answers from a token on this machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from kmsd.crypto import gcm, jwe, legacy
+from kmsd.crypto.gcm import TagMismatch
+from kmsd.errors import InvalidRequest, KmsdError, Unavailable
+from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.connection import Hsm
+from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError
+from kmsd.keyring import Key, Keyring
+from kmsd.observe.health import Health
+
+_STATUS_RECHECK: Final = 0.2
+_STATUS_WAIT: Final = 1.0
+_LEGACY_CANDIDATES: Final = 64
+"""Keys tried for one ciphertext that names only a label."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encrypted:
+    """ciphertext: what is stored. key: the key that wrote it."""
+
+    ciphertext: bytes
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class Decrypted:
+    plaintext: bytes
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    """healthz: exactly "ok", or the reason. key_id: of the write key; empty if there never was one."""
+
+    healthz: str
+    key_id: str
+
+
+class KmsService(Protocol):
+    """What a KMS plugin does (KEP-3299)."""
+
+    async def status(self) -> ServiceStatus: ...
+
+    async def encrypt(self, plaintext: bytes, timeout: float) -> Encrypted:
+        """Encrypt with the write key. timeout: seconds. Raises KmsdError."""
+        ...
+
+    async def decrypt(self, ciphertext: bytes, key_id: str | None, timeout: float) -> Decrypted:
+        """Decrypt with the key that the ciphertext names; it must be `key_id` if that is given. Raises KmsdError."""
+        ...
+
+
+class LocalService:
+    """The KMS service on one token.
+
+    write_legacy: write the ancestor's format. fail_closed: Status is an error while the token is away.
+    """
+
+    def __init__(
+        self, hsm: Hsm, keyring: Keyring, health: Health, *, write_legacy: bool, fail_closed: bool
+    ) -> None:
+        self._hsm = hsm
+        self._keyring = keyring
+        self._health = health
+        self._write_legacy = write_legacy
+        self._fail_closed = fail_closed
+
+    async def status(self) -> ServiceStatus:
+        health = await self._health.fresh(_STATUS_RECHECK, _STATUS_WAIT)
+        write = self._keyring.picture.write
+        key_id = write.key_id if write else ""
+        if health.ok and key_id:
+            return ServiceStatus("ok", key_id)
+        error = health.error or self._keyring.why_none()
+        if self._fail_closed and isinstance(error, Unavailable):
+            raise error
+        return ServiceStatus(error.sentence(), key_id)
+
+    async def encrypt(self, plaintext: bytes, timeout: float) -> Encrypted:
+        key = self._keyring.write_key()
+        if self._write_legacy:
+            job, header = gcm.encrypt_legacy, key.legacy_header
+        else:
+            job, header = gcm.encrypt_native, key.header
+        try:
+            ciphertext = await self._hsm.submit(job, key.cka_id, header, plaintext, timeout=timeout)
+        except (CkrError, KeyMissingError, KeyAmbiguousError) as error:
+            self._health.poke()
+            raise self._hsm.explain(error) from error
+        return Encrypted(ciphertext, key)
+
+    async def decrypt(self, ciphertext: bytes, key_id: str | None, timeout: float) -> Decrypted:
+        try:
+            parsed = jwe.parse(ciphertext)
+        except jwe.JweError as error:
+            raise InvalidRequest(
+                f"the ciphertext cannot be read: {error}", "it was not written by kmsd, or was damaged since"
+            ) from error
+        if legacy.is_legacy(parsed):
+            return await self._decrypt_legacy(parsed, key_id, timeout)
+        if key_id is not None and parsed.kid != key_id:
+            raise InvalidRequest(
+                "the request's key_id and the ciphertext's kid name different keys",
+                "the stored object mixes parts of two; restore it from a backup",
+            )
+        key = await self._keyring.find(parsed.kid)
+        if parsed.enc != gcm.enc_for(key.token.bits) or len(parsed.iv) != gcm.NATIVE_IV_BYTES:
+            raise InvalidRequest(
+                f"the ciphertext's enc or IV does not fit its key, which is AES-{key.token.bits}",
+                "it was not written by kmsd, or was damaged since",
+            )
+        return Decrypted(await self._open(key, parsed, timeout), key)
+
+    async def _decrypt_legacy(self, parsed: jwe.Jwe, key_id: str | None, timeout: float) -> Decrypted:
+        """The ancestor names a label, so the key is one that holds it now or held it once: the tag decides."""
+        candidates = await self._keyring.labelled(parsed.kid)
+        if key_id is not None:
+            candidates = [key for key in candidates if key.key_id == key_id]
+            if not candidates:
+                raise InvalidRequest(
+                    "the request's key_id is not that of a key with the ciphertext's label",
+                    "the stored object mixes parts of two; restore it from a backup",
+                )
+        mismatch: KmsdError | None = None
+        for key in candidates[:_LEGACY_CANDIDATES]:
+            try:
+                return Decrypted(await self._open(key, parsed, timeout), key)
+            except TagMismatch as error:
+                mismatch = error
+        raise mismatch or InvalidRequest("no key fits the ciphertext")
+
+    async def _open(self, key: Key, parsed: jwe.Jwe, timeout: float) -> bytes:
+        try:
+            return await gcm.decrypt(self._hsm, key.cka_id, parsed, timeout)
+        except Unavailable:
+            self._health.poke()
+            raise

@@ -1,0 +1,48 @@
+"""Fixtures that every package of tests shares: a real token, and a real kmsd on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.daemons import Kmsd
+from tests.tokens import SoftToken, make_token
+
+
+@pytest.fixture
+def short_tmp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a path short enough for Unix sockets."""
+    return tmp_path_factory.mktemp("k")
+
+
+@pytest.fixture
+def token(short_tmp: Path) -> SoftToken:
+    """A fresh SoftHSM token without keys."""
+    return make_token(short_tmp / "hsm")
+
+
+@pytest.fixture
+def start_kmsd(short_tmp: Path, token: SoftToken) -> Iterator[Callable[..., Kmsd]]:
+    """Starts a kmsd on the token, as often as it is called; all are stopped at the end."""
+    running: list[Kmsd] = []
+
+    def start(*flags: str, name: str = "d", wait: bool = True, **fields: Any) -> Kmsd:
+        folder = short_tmp / name
+        folder.mkdir(exist_ok=True)
+        kmsd = Kmsd(folder, token, flags, **fields)
+        running.append(kmsd)
+        return kmsd.start(wait=wait)
+
+    yield start
+    for kmsd in running:
+        if kmsd.process is not None and kmsd.process.poll() is None:
+            kmsd.stop()
+
+
+@pytest.fixture
+def kmsd(start_kmsd: Callable[..., Kmsd]) -> Kmsd:
+    """A kmsd that serves with a fresh write key."""
+    return start_kmsd("--auto-create").wait_ok()

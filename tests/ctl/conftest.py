@@ -1,0 +1,96 @@
+"""kmsctl as its users run it: against a server on a Unix socket, in this process or in one of its own."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from kmsctl.app import main
+from tests.ctl.canned import Canned, serve
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: bytes
+    err: str
+
+    @property
+    def text(self) -> str:
+        return self.out.decode()
+
+
+class Run(Protocol):
+    def __call__(self, *argv: str, stdin: bytes = b"") -> Result: ...
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A directory with a path short enough for a socket, that other users may enter."""
+    path = Path(tempfile.mkdtemp(prefix="ctl-", dir="/tmp"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def canned(directory: Path) -> Iterator[Canned]:
+    with serve(Canned(directory)) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+    """The sockets in this test's directory, whether anything listens there or not; no taste in colours."""
+    monkeypatch.setenv("KMSCTL_TARGET", f"unix://{directory}/admin.sock")
+    monkeypatch.setenv("KMSCTL_SOCKET", f"unix://{directory}/kms.sock")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+@pytest.fixture
+def run(
+    capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch, directory: Path
+) -> Run:
+    """Runs kmsctl in this process. The test's directory is written DIR, and ages AGE, for the golden files."""
+
+    def call(*argv: str, stdin: bytes = b"") -> Result:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        capfdbinary.readouterr()
+        code = main(argv)
+        return _result(code, *capfdbinary.readouterr(), directory)
+
+    return call
+
+
+@pytest.fixture
+def spawn(directory: Path) -> Run:
+    """Runs kmsctl in a process of its own, with pipes."""
+
+    def call(*argv: str, stdin: bytes = b"") -> Result:
+        done = subprocess.run(
+            [sys.executable, "-m", "kmsctl", *argv], input=stdin, capture_output=True, check=False, timeout=60
+        )
+        return _result(done.returncode, done.stdout, done.stderr, directory)
+
+    return call
+
+
+def _result(code: int, out: bytes, err: bytes, directory: Path) -> Result:
+    return Result(code, _steady(out, directory), _steady(err, directory).decode())
+
+
+def _steady(data: bytes, directory: Path) -> bytes:
+    return re.sub(rb"\b\d+d\b", b"AGE", data.replace(os.fsencode(directory), b"DIR"))

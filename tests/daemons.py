@@ -1,0 +1,178 @@
+"""A real kmsd in a process of its own, and clients of its two sockets."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from kmsd.api.admin.v1 import admin_pb2 as admin
+from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
+from kmsd.api.kms.v2 import api_pb2 as v2
+from tests.tokens import SoftToken
+
+KMSD = str(Path(sys.executable).with_name("kmsd"))
+KMSCTL = str(Path(sys.executable).with_name("kmsctl"))
+M = TypeVar("M", bound=Message)
+
+
+def wait_for(what: Callable[[], Any], timeout: float = 20.0, pause: float = 0.02) -> Any:
+    """What the function returns once that is true; fails with its last answer after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        answer = what()
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, f"still {answer!r} after {timeout} s"
+        time.sleep(pause)
+
+
+@dataclass
+class Kmsd:
+    """`kmsd serve` on a token; leave out token for one without any module."""
+
+    folder: Path
+    token: SoftToken | None
+    flags: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    default_flags: bool = True
+    command: Sequence[str] = (KMSD, "serve")
+    process: subprocess.Popen[bytes] | None = None
+    _channels: list[grpc.Channel] = field(default_factory=list)
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / "kms" / "kms.sock"
+
+    @property
+    def admin_socket(self) -> Path:
+        return self.folder / "admin" / "admin.sock"
+
+    @property
+    def log_file(self) -> Path:
+        return self.folder / "log"
+
+    @property
+    def arguments(self) -> list[str]:
+        flags = [f"--socket={self.socket}", f"--admin-socket={self.admin_socket}"]
+        if self.token is not None and self.default_flags:
+            flags += [
+                "--provider=softhsm",
+                f"--p11-label={self.token.label}",
+                f"--p11-pin-file={self.token.pin_file}",
+            ]
+        return [*self.command, *flags, "--log-level=debug", "--log-format=json", *self.flags]
+
+    def start(self, *, wait: bool = True) -> Self:
+        """Start it; wait: until its admin socket answers."""
+        assert self.token is not None
+        environment = {**self.token.environment, **self.environment}
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.arguments, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        if wait:
+            wait_for(self._answers)
+        return self
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.log_text()
+        if not self.admin_socket.exists() or not self.socket.exists():
+            return False
+        try:
+            self.status()
+        except grpc.RpcError:
+            return False
+        return True
+
+    def wait_ok(self, timeout: float = 20.0) -> Self:
+        wait_for(lambda: self.v2("Status").healthz == "ok", timeout)
+        return self
+
+    def stop(self, number: int = signal.SIGTERM, timeout: float = 15.0) -> int:
+        """Signal it and wait. Returns the exit code."""
+        assert self.process is not None
+        for channel in self._channels:
+            channel.close()
+        self._channels.clear()
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+    def __enter__(self) -> Self:
+        return self if self.process is not None else self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def log_text(self) -> str:
+        return self.log_file.read_text()
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log_text().splitlines() if line.startswith("{")]
+
+    def channel(self, path: Path | None = None, *options: tuple[str, Any]) -> grpc.Channel:
+        channel = grpc.insecure_channel(f"unix:{path or self.socket}", options=list(options))
+        self._channels.append(channel)
+        return channel
+
+    def v2(self, method: str, request: Message | None = None, timeout: float = 5.0) -> Any:
+        """Call the v2 API: v2("Encrypt", v2.EncryptRequest(...))."""
+        return self._call(self.socket, "v2.KeyManagementService", v2, method, request, timeout)
+
+    def v1beta1(self, method: str, request: Message | None = None, timeout: float = 5.0) -> Any:
+        return self._call(self.socket, "v1beta1.KeyManagementService", v1beta1, method, request, timeout)
+
+    def admin(self, method: str, request: Message | None = None, timeout: float = 10.0) -> Any:
+        return self._call(self.admin_socket, "kmsd.admin.v1.Admin", admin, method, request, timeout)
+
+    def status(self) -> admin.GetStatusResponse:
+        answer: admin.GetStatusResponse = self.admin("GetStatus")
+        return answer
+
+    def raw(self, path: str, body: bytes, timeout: float = 5.0) -> bytes:
+        """Any bytes to any method of the KMS socket."""
+        answer: bytes = self._shared(self.socket).unary_unary(path)(body, timeout=timeout)
+        return answer
+
+    def _shared(self, path: Path) -> grpc.Channel:
+        for channel in self._channels:
+            if getattr(channel, "kmsd_path", None) == path:
+                return channel
+        channel = self.channel(path)
+        channel.kmsd_path = path  # type: ignore[attr-defined]
+        return channel
+
+    def _call(
+        self, socket: Path, service: str, module: Any, method: str, request: Message | None, timeout: float
+    ) -> Any:
+        request = request if request is not None else getattr(module, f"{method}Request")()
+        return self._shared(socket).unary_unary(
+            f"/{service}/{method}",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=getattr(module, f"{method}Response").FromString,
+        )(request, timeout=timeout)
+
+    def keygen(self, label: str = "k8s-kek", **fields: Any) -> admin.Key:
+        answer: admin.GenerateKeyResponse = self.admin(
+            "GenerateKey", admin.GenerateKeyRequest(label=label, type=admin.KEY_TYPE_AES, **fields)
+        )
+        return answer.key

@@ -1,0 +1,132 @@
+"""Real SoftHSM tokens for tests, each in a folder of its own, changed only from other processes.
+
+A test process never loads the PKCS#11 module itself: a module is one per process, and some tests crash theirs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+PIN = "1234-user"
+SO_PIN = "1234-so"
+MODULES = ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so")
+MODULE = next((path for path in MODULES if Path(path).exists()), MODULES[0])
+
+_OBJECTS = """
+import json, sys
+import pkcs11
+from pkcs11 import Attribute, KeyType, ObjectClass
+job = json.load(sys.stdin)
+tokens = list(pkcs11.lib(job["module"]).get_tokens(token_label=job["token"]))
+session = tokens[0].open(rw=True, user_pin=job["pin"])
+for step in job["steps"]:
+    if step["do"] == "import":
+        aes = step["type"] == "aes"
+        template = {
+            Attribute.CLASS: ObjectClass.SECRET_KEY,
+            Attribute.KEY_TYPE: KeyType.AES if aes else KeyType.GENERIC_SECRET,
+            Attribute.TOKEN: True, Attribute.PRIVATE: True, Attribute.SENSITIVE: True,
+            Attribute.EXTRACTABLE: False, Attribute.LABEL: step["label"],
+            Attribute.VALUE: bytes.fromhex(step["value"]),
+            Attribute.ENCRYPT: aes, Attribute.DECRYPT: aes, Attribute.SIGN: not aes, Attribute.VERIFY: not aes,
+        }
+        if step["id"]:
+            template[Attribute.ID] = bytes.fromhex(step["id"])
+        session.create_object(template)
+    else:
+        found = list(session.get_objects({Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.LABEL: step["label"]}))
+        assert found, step
+        for key in found:
+            if step["do"] == "relabel":
+                key[Attribute.LABEL] = step["to"]
+            elif step["do"] == "destroy":
+                key.destroy()
+"""
+
+
+@dataclass(frozen=True)
+class SoftToken:
+    """One SoftHSM installation: a configuration file, and tokens under it. `label` is the first token."""
+
+    folder: Path
+    label: str = "kmsd-test"
+
+    @property
+    def conf(self) -> Path:
+        return self.folder / "softhsm2.conf"
+
+    @property
+    def pin_file(self) -> Path:
+        return self.folder / "pin"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For child processes: ours, without what would configure kmsd, with this SoftHSM."""
+        return {**clean_environment(), "SOFTHSM2_CONF": str(self.conf)}
+
+    def init_token(self, label: str) -> None:
+        # These PINs open nothing; softhsm2-util takes PINs no other way.
+        self._run("softhsm2-util", "--init-token", "--free", "--label", label, "--so-pin", SO_PIN, "--pin", PIN)
+
+    def import_aes(self, label: str, value: bytes, cka_id: bytes | None) -> None:
+        """A key with a known value; cka_id None: without CKA_ID."""
+        self.objects({"do": "import", "type": "aes", "label": label, "value": value.hex(), "id": _hex(cka_id)})
+
+    def import_hmac(self, label: str, value: bytes, cka_id: bytes | None) -> None:
+        self.objects({"do": "import", "type": "hmac", "label": label, "value": value.hex(), "id": _hex(cka_id)})
+
+    def relabel(self, label: str, to: str) -> None:
+        self.objects({"do": "relabel", "label": label, "to": to})
+
+    def destroy(self, label: str) -> None:
+        self.objects({"do": "destroy", "label": label})
+
+    def objects(self, *steps: Mapping[str, str], token: str = "") -> None:
+        """Run steps in another process, as any other program that uses the token would."""
+        job = {"module": MODULE, "token": token or self.label, "pin": PIN, "steps": steps}
+        done = subprocess.run(
+            [sys.executable, "-c", _OBJECTS],
+            input=json.dumps(job),
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+    def _run(self, *command: str) -> None:
+        done = subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def clean_environment() -> dict[str, str]:
+    ours = ("KMSD_", "KMSCTL_", "P11_", "SOCKET", "SOFTHSM2_CONF", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
+def make_token(folder: Path, label: str = "kmsd-test") -> SoftToken:
+    """A fresh SoftHSM with one token."""
+    token = SoftToken(folder, label)
+    tokens = folder / "tokens"
+    tokens.mkdir(parents=True)
+    token.conf.write_text(
+        f"directories.tokendir = {tokens}\nobjectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n"
+    )
+    descriptor = os.open(token.pin_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(PIN + "\n")
+    token.init_token(label)
+    return token
+
+
+def _hex(data: bytes | None) -> str:
+    return data.hex() if data is not None else ""
