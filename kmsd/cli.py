@@ -157,7 +157,7 @@ def check_config(context: typer.Context, **values: str | bool | None) -> None:
         typer.echo(f"kmsd: warning: {warning}", err=True)
     places = " or ".join(str(path) for path in paths.config_files())
     typer.echo(f"# configuration file: {loaded.file or f'none, looked for {places}'}")
-    rows = []
+    rows: list[tuple[str, str]] = []
     for key, origin in loaded.origins.items():
         section, name = key.split(".")
         value = getattr(getattr(loaded.settings, section), name)
@@ -286,9 +286,7 @@ def _usage(error: typer.TyperException) -> tuple[str, str]:
     """The words of a wrong command line; a stray argument is not repeated, it may be a PIN."""
     message = error.format_message().rstrip(".")
     if message.startswith("No such command"):
-        known = ", ".join(
-            info.name or info.callback.__name__ for info in app.registered_commands if info.callback
-        )
+        known = ", ".join(info.name or info.callback.__name__ for info in app.registered_commands if info.callback)
         return "no such command", f"the commands are {known}"
     if message.startswith("Got unexpected extra argument"):
         return "an argument that is not a flag", "every argument is a flag or its value; try `kmsd --help`"

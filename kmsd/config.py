@@ -28,9 +28,7 @@ CONFIG_VARIABLE = "KMSD_CONFIG"
 PIN_MAX = 1024
 """Bytes of a PIN in a file."""
 
-ENVIRON: Mapping[str, str] = MappingProxyType(
-    {PREFIX + key.replace(".", "__").upper(): key for key in LEAVES}
-)
+ENVIRON: Mapping[str, str] = MappingProxyType({PREFIX + key.replace(".", "__").upper(): key for key in LEAVES})
 """Variable -> setting."""
 
 ANCESTOR_ENVIRON: Mapping[str, str] = MappingProxyType(
@@ -147,7 +145,7 @@ def _from_file(document: config_toml.Document | None, problems: list[Problem]) -
                 level.put(key, inner[name], Origin("file", document.where((section, name))))
     checked = validate(nested, lambda loc: Origin("file", document.where(loc)))
     if isinstance(checked, list):
-        problems += checked
+        problems += sorted(checked, key=lambda problem: document.line(problem.loc))
     return level
 
 
@@ -243,8 +241,8 @@ def pin_path(token: Token, environ: Mapping[str, str] = os.environ) -> Path | No
     if token.pin_file is None:
         return None
     credentials = environ.get("CREDENTIALS_DIRECTORY")
-    if credentials and not token.pin_file.is_absolute():
-        credential = Path(credentials) / token.pin_file
+    if credentials:
+        credential = Path(credentials) / token.pin_file  # an absolute pin_file is itself
         if os.path.lexists(credential):
             return credential
     return token.pin_file
@@ -266,17 +264,13 @@ def read_pin(token: Token, environ: Mapping[str, str] = os.environ) -> str | Non
             line = file.readline(PIN_MAX + 3)
     except OSError as error:
         reason = (error.strerror or "cannot be read").lower()
-        hint = (
-            f"token.pin_file must name a file with the PIN on its first line that uid {os.geteuid()} may read"
-        )
+        hint = f"token.pin_file must name a file with the PIN on its first line that uid {os.geteuid()} may read"
         raise ConfigError(f"the PIN file {path}: {reason}", hint) from None
     line = line.removesuffix(b"\n").removesuffix(b"\r")
     if not line:
         raise ConfigError(f"the PIN file {path}: its first line is empty", "write the PIN on its first line")
     if len(line) > PIN_MAX:
-        raise ConfigError(
-            f"the PIN file {path}: its first line has more than {PIN_MAX} bytes: this is no PIN"
-        )
+        raise ConfigError(f"the PIN file {path}: its first line has more than {PIN_MAX} bytes: this is no PIN")
     text = line.decode(errors="replace")
     if "\ufffd" in text:  # and no exception that holds the bytes
         raise ConfigError(f"the PIN file {path}: its first line is not UTF-8", "write the PIN as UTF-8 text")

@@ -38,8 +38,11 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True)
 class Problem:
+    """One thing that is wrong. loc: the path of its key, if it has one."""
+
     message: str
     hint: str = ""
+    loc: tuple[str, ...] = ()
 
 
 def refuse(problems: Sequence[Problem]) -> None:
@@ -54,9 +57,7 @@ def _error(problems: Sequence[Problem]) -> ConfigError:
     return ConfigError("\n".join(messages), "\n".join(hints))
 
 
-def validate(
-    nested: Mapping[str, object], origin_of: Callable[[tuple[str, ...]], Origin]
-) -> Settings | list[Problem]:
+def validate(nested: Mapping[str, object], origin_of: Callable[[tuple[str, ...]], Origin]) -> Settings | list[Problem]:
     """The settings in `nested` (section -> field -> value), or all that is wrong with it.
 
     origin_of: from the path of a key to where it was given.
@@ -94,13 +95,16 @@ def _problem(loc: tuple[str, ...], kind: str, value: object, said: object, origi
     elif said is not None:
         what = f"{said}, found {found(key, value)}"
     else:
-        what = f"expected {LEAVES[key].expected}, found {found(key, value)}"
+        expected = LEAVES[key].expected
+        if origin.kind != "file":
+            expected = expected.removesuffix(" in quotes")  # TOML's need, not a shell's
+        what = f"expected {expected}, found {found(key, value)}"
         if key == PIN and isinstance(value, int | float) and not isinstance(value, bool):
             hint = 'put the PIN in quotes (pin = "..."), or better in a file that token.pin_file names'
     match origin.kind:
         case "file":
-            return Problem(f"{origin.where}: {key_text(loc)}: {what}", hint)
+            return Problem(f"{origin.where}: {key_text(loc)}: {what}", hint, loc)
         case "default":
-            return Problem(f"{key_text(loc)}: {what} (the default)", hint)
+            return Problem(f"{key_text(loc)}: {what} (the default)", hint, loc)
         case _:
-            return Problem(f"{origin.where}: {what}", hint)
+            return Problem(f"{origin.where}: {what}", hint, loc)

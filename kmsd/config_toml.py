@@ -34,11 +34,16 @@ class Document:
     data: Mapping[str, object]
     lines: Mapping[tuple[str, ...], int]
 
-    def where(self, loc: tuple[str, ...]) -> str:
-        """`FILE:LINE` of a key, or of the nearest table around it that has a line."""
+    def line(self, loc: tuple[str, ...]) -> int:
+        """The line of a key, or of the nearest table around it that has one; 0 if none has."""
         while loc and loc not in self.lines:
             loc = loc[:-1]
-        return f"{self.path}:{self.lines[loc]}" if loc else str(self.path)
+        return self.lines.get(loc, 0)
+
+    def where(self, loc: tuple[str, ...]) -> str:
+        """`FILE:LINE` of a key."""
+        line = self.line(loc)
+        return f"{self.path}:{line}" if line else str(self.path)
 
 
 def read(path: Path) -> Document | None:

@@ -157,7 +157,7 @@ def _leaf(key: str, field: FieldInfo) -> Leaf:
     optional = NoneType in get_args(annotation)
     if optional:
         (annotation,) = arms
-    kind: type = str if get_origin(annotation) is Literal else annotation or str
+    kind = annotation if isinstance(annotation, type) else str  # a Literal of strings is no type
     return Leaf(key, kind, optional, _expected(key, field, annotation))
 
 
@@ -175,10 +175,7 @@ def _expected(key: str, field: FieldInfo, annotation: object) -> str:
         return f"a string such as {_quoted(field.default)}" if patterned else "a string in quotes"
     number = "a whole number" if annotation is int else "a number"
     bounds = {
-        name: getattr(mark, name)
-        for mark in field.metadata
-        for name in ("gt", "ge", "le")
-        if hasattr(mark, name)
+        name: getattr(mark, name) for mark in field.metadata for name in ("gt", "ge", "le") if hasattr(mark, name)
     }
     match bounds:
         case {"ge": low, "le": high}:

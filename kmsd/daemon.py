@@ -1,7 +1,7 @@
 """The composition root: the only place that builds kmsd's objects and wires them together.
 
-    hsm -> keyring -> service -> method tables -> two listeners
-              `---- health ----'
+hsm -> keyring -> service -> method tables -> two listeners
+          `---- health ----'
 """
 
 from __future__ import annotations
@@ -121,9 +121,7 @@ class Daemon:
             read_pin=self._read_pin,
             on_change=self._token_changed,
         )
-        self._keyring = Keyring(
-            self._hsm, write_label=settings.keys.label, on_change=self._keys_changed
-        )
+        self._keyring = Keyring(self._hsm, write_label=settings.keys.label, on_change=self._keys_changed)
         self._health = Health(
             self._round_trip,
             interval=settings.health.interval,
@@ -227,7 +225,12 @@ class Daemon:
     def _token_changed(self) -> None:
         connected = self._hsm.connected
         if connected is not None:
-            log.info("token is up", token=connected.token.label, slot=connected.slot_id, module=connected.module.path)
+            log.info(
+                "token is up",
+                token=connected.token.label,
+                slot=connected.slot_id,
+                module=connected.module.path,
+            )
             if self._hsm.connects > 1:
                 self._spawn(self._look())
         elif not self._stopping:
@@ -286,7 +289,10 @@ class Daemon:
                     update={
                         "log": fresh.settings.log,
                         "token": old.token.model_copy(
-                            update={"pin": fresh.settings.token.pin, "pin_file": fresh.settings.token.pin_file}
+                            update={
+                                "pin": fresh.settings.token.pin,
+                                "pin_file": fresh.settings.token.pin_file,
+                            }
                         ),
                     }
                 ),
@@ -324,6 +330,8 @@ class Daemon:
 
 
 def _log_call(call: Call, code: str, seconds: float) -> None:
+    if not logs.debugging():
+        return
     log.debug(
         "call",
         api=call.api,
@@ -338,4 +346,3 @@ def _log_call(call: Call, code: str, seconds: float) -> None:
 def _value(loaded: Loaded, name: str) -> object:
     section, _, key = name.partition(".")
     return getattr(getattr(loaded.settings, section), key)
-

@@ -104,7 +104,8 @@ def key_id_bytes(text: str) -> bytes:
     """CKA_ID for a key_id that an operator gives. Raises InvalidRequest."""
     if not 0 < len(text) <= MAX_KEY_ID or not all(0x20 < ord(character) < 0x7F for character in text):
         raise InvalidRequest(
-            f"a key id has 1 to {MAX_KEY_ID} printable ASCII characters and no spaces", "leave it out: kmsd makes one"
+            f"a key id has 1 to {MAX_KEY_ID} printable ASCII characters and no spaces",
+            "leave it out: kmsd makes one",
         )
     return text.encode("ascii")
 
@@ -156,11 +157,11 @@ def judge(found: Iterable[TokenKey], write_label: str, token: str) -> Picture:
                 fatal=False,
             )
         )
-    for key in keys:
-        if key.label == write_label and key.token.kind == "aes" and not key.reads:
-            problems.append(
-                Problem(f"key {write_label!r} on {token} cannot serve: {key.reason}", key.hint, fatal=write is None)
-            )
+    problems.extend(
+        Problem(f"key {write_label!r} on {token} cannot serve: {key.reason}", key.hint, fatal=write is None)
+        for key in keys
+        if key.label == write_label and key.token.kind == "aes" and not key.reads
+    )
     if write is None and not problems:
         problems.append(
             Problem(
@@ -213,7 +214,9 @@ def _judge_one(key: TokenKey) -> Key:
             pass
     if not key.cka_id:
         return _unusable(
-            judged, "it has no CKA_ID, so nothing could name it", f"give it one: kmsctl keys adopt {key.label}"
+            judged,
+            "it has no CKA_ID, so nothing could name it",
+            f"give it one: kmsctl keys adopt {key.label}",
         )
     if len(key_id) > MAX_KEY_ID:
         return _unusable(judged, f"its key id has over {MAX_KEY_ID} characters", "give it a shorter CKA_ID")
@@ -237,9 +240,7 @@ class Keyring:
     on_change: called after a look that changed which key writes or which keys there are.
     """
 
-    def __init__(
-        self, hsm: Hsm, *, write_label: str, on_change: Callable[[Picture, Picture], None]
-    ) -> None:
+    def __init__(self, hsm: Hsm, *, write_label: str, on_change: Callable[[Picture, Picture], None]) -> None:
         self.write_label = write_label
         self.picture = EMPTY
         self.seen = False
@@ -354,7 +355,9 @@ class Keyring:
         )
         return vanished and monotonic() - self._verified > _VERIFY_PAUSE
 
-    async def generate(self, label: str, kind: Kind, bits: int, key_id: str, *, if_not_exists: bool) -> tuple[Key, bool]:
+    async def generate(
+        self, label: str, kind: Kind, bits: int, key_id: str, *, if_not_exists: bool
+    ) -> tuple[Key, bool]:
         """Make a key; (key, True), or with if_not_exists the one that holds the label and False.
 
         Raises InvalidRequest, AlreadyExists, and what the token says.
@@ -364,21 +367,21 @@ class Keyring:
         bits = bits or 256
         if kind == "other" or bits not in allowed:
             raise InvalidRequest(
-                f"an {kind.upper()} key cannot have {bits} bits", f"choose one of {', '.join(map(str, allowed))}"
+                f"an {kind.upper()} key cannot have {bits} bits",
+                f"choose one of {', '.join(map(str, allowed))}",
             )
         async with self._changing:
             return await self._generate(label, kind, bits, key_id, if_not_exists)
 
-    async def _generate(
-        self, label: str, kind: Kind, bits: int, key_id: str, if_not_exists: bool
-    ) -> tuple[Key, bool]:
+    async def _generate(self, label: str, kind: Kind, bits: int, key_id: str, if_not_exists: bool) -> tuple[Key, bool]:
         await self.look()
         for key in self.picture.keys:
             if key.label == label and key.token.kind == kind:
                 if if_not_exists:
                     return key, False
                 raise AlreadyExists(
-                    f"{self._hsm.name} has a key labelled {label!r} already", "choose another label, or --if-not-exists"
+                    f"{self._hsm.name} has a key labelled {label!r} already",
+                    "choose another label, or --if-not-exists",
                 )
         wanted = key_id or new_key_id()
         cka_id = key_id_bytes(wanted)

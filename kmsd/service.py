@@ -65,9 +65,7 @@ class LocalService:
     write_legacy: write the ancestor's format. fail_closed: Status is an error while the token is away.
     """
 
-    def __init__(
-        self, hsm: Hsm, keyring: Keyring, health: Health, *, write_legacy: bool, fail_closed: bool
-    ) -> None:
+    def __init__(self, hsm: Hsm, keyring: Keyring, health: Health, *, write_legacy: bool, fail_closed: bool) -> None:
         self._hsm = hsm
         self._keyring = keyring
         self._health = health

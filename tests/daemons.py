@@ -47,6 +47,7 @@ class Kmsd:
     environment: Mapping[str, str] = field(default_factory=dict)
     default_flags: bool = True
     command: Sequence[str] = (KMSD, "serve")
+    logging: Sequence[str] = ("--log-level=debug", "--log-format=json")
     process: subprocess.Popen[bytes] | None = None
     _channels: list[grpc.Channel] = field(default_factory=list)
 
@@ -71,7 +72,7 @@ class Kmsd:
                 f"--p11-label={self.token.label}",
                 f"--p11-pin-file={self.token.pin_file}",
             ]
-        return [*self.command, *flags, "--log-level=debug", "--log-format=json", *self.flags]
+        return [*self.command, *flags, *self.logging, *self.flags]
 
     def start(self, *, wait: bool = True) -> Self:
         """Start it; wait: until its admin socket answers."""

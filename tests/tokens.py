@@ -5,11 +5,13 @@ A test process never loads the PKCS#11 module itself: a module is one per proces
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +72,31 @@ class SoftToken:
         """For child processes: ours, without what would configure kmsd, with this SoftHSM."""
         return {**clean_environment(), "SOFTHSM2_CONF": str(self.conf)}
 
+    @property
+    def tokens(self) -> Path:
+        """The directory that holds one directory per token."""
+        return self.folder / "tokens"
+
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        """As if the device were unplugged: the files of all tokens are gone, and come back at the end."""
+        elsewhere = self.folder / "unplugged"
+        self.tokens.rename(elsewhere)
+        try:
+            yield
+        finally:
+            elsewhere.rename(self.tokens)
+
+    @contextlib.contextmanager
+    def hanging(self) -> Iterator[None]:
+        """As if the device had stopped answering: SoftHSM takes a lock on a token's files (fcntl(2)) for every
+        operation with a key, and waits inside the C call while this process holds it."""
+        with contextlib.ExitStack() as held:
+            for path in self.tokens.glob("*/*"):
+                file = held.enter_context(path.open("r+b"))
+                fcntl.lockf(file, fcntl.LOCK_EX)
+            yield
+
     def init_token(self, label: str) -> None:
         # These PINs open nothing; softhsm2-util takes PINs no other way.
         self._run("softhsm2-util", "--init-token", "--free", "--label", label, "--so-pin", SO_PIN, "--pin", PIN)
@@ -102,9 +129,7 @@ class SoftToken:
         assert done.returncode == 0, done.stderr
 
     def _run(self, *command: str) -> None:
-        done = subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, timeout=60, check=False
-        )
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -116,10 +141,9 @@ def clean_environment() -> dict[str, str]:
 def make_token(folder: Path, label: str = "kmsd-test") -> SoftToken:
     """A fresh SoftHSM with one token."""
     token = SoftToken(folder, label)
-    tokens = folder / "tokens"
-    tokens.mkdir(parents=True)
+    token.tokens.mkdir(parents=True)
     token.conf.write_text(
-        f"directories.tokendir = {tokens}\nobjectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n"
+        f"directories.tokendir = {token.tokens}\nobjectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n"
     )
     descriptor = os.open(token.pin_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:

@@ -68,9 +68,7 @@ class AdminClient:
         self._wire.close()
 
     def get_status(self, *, timeout: float | None = None) -> Status:
-        answer = self._wire.call(
-            f"{_SERVICE}/GetStatus", pb.GetStatusRequest(), pb.GetStatusResponse, timeout
-        )
+        answer = self._wire.call(f"{_SERVICE}/GetStatus", pb.GetStatusRequest(), pb.GetStatusResponse, timeout)
         return _status(answer)
 
     def list_slots(self, *, timeout: float | None = None) -> tuple[Slot, ...]:
@@ -101,9 +99,7 @@ class AdminClient:
         """
         number = _KEY_TYPE_NUMBERS.get(type)
         if number is None:
-            raise InvalidRequest(
-                f"keys of type {type} cannot be made", "make an aes or hmac key", "INVALID_ARGUMENT"
-            )
+            raise InvalidRequest(f"keys of type {type} cannot be made", "make an aes or hmac key", "INVALID_ARGUMENT")
         request = pb.GenerateKeyRequest(
             label=_text("label", label),
             type=number,
@@ -149,9 +145,7 @@ def _text(what: str, text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise InvalidRequest(
-            f"the {what} {text!r} is not UTF-8", "name it in UTF-8", "INVALID_ARGUMENT"
-        ) from None
+        raise InvalidRequest(f"the {what} {text!r} is not UTF-8", "name it in UTF-8", "INVALID_ARGUMENT") from None
     return text
 
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from kmsd.client.errors import ClientError, Denied, InvalidRequest, Unreachable
 
 START = "start it with `systemctl start kmsd`, or `kmsd serve`, or `kmsd dev` to try it out"
-LOG = "look at its log (`journalctl -u kmsd`)"
+LOG = "look at the log of kmsd (`journalctl -u kmsd`)"
 
 
-def explain(path: Path) -> ClientError:
-    """Dials once more with a plain socket, and says what is wrong."""
+def explain(path: Path) -> ClientError | None:
+    """Dials once more with a plain socket, and says what is wrong; None if somebody listens."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(1.0)
@@ -34,6 +34,11 @@ def explain(path: Path) -> ClientError:
         return _unreachable(f"kmsd does not accept connections on {path}", LOG)
     except OSError as error:
         return _unreachable(f"cannot connect to {path}: {error.strerror}", START)
+    return None
+
+
+def broken(path: Path) -> ClientError:
+    """What to say when somebody listens, and still no answer came."""
     return _unreachable(
         f"the connection to {path} broke before an answer came", f"is it kmsd that listens there? {LOG}"
     )

@@ -25,9 +25,7 @@ class ClientError(Exception):
     retryable: whether the same call, unchanged, may succeed later.
     """
 
-    def __init__(
-        self, message: str, hint: str = "", code: str = "UNKNOWN", *, retryable: bool = False
-    ) -> None:
+    def __init__(self, message: str, hint: str = "", code: str = "UNKNOWN", *, retryable: bool = False) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint

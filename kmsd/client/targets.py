@@ -42,9 +42,7 @@ def parse_target(target: str) -> Path:
 
 
 def _refused(target: str, why: str) -> InvalidRequest:
-    return InvalidRequest(
-        f"target {target!r}: {why}", "name it as unix:///path/of/the.sock", "INVALID_ARGUMENT"
-    )
+    return InvalidRequest(f"target {target!r}: {why}", "name it as unix:///path/of/the.sock", "INVALID_ARGUMENT")
 
 
 def _existing(first: Path, second: Path) -> Path:

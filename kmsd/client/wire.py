@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TypeVar, cast
 from urllib.parse import quote
+
+# gRPC core writes to stderr of its own accord (a line for each kmsd that stops); read once, when it loads.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
 from google.protobuf.message import Message
@@ -31,8 +35,20 @@ _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     # A client that watches kmsd comes back soon after kmsd does; the defaults wait up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),
+)
+
+# kmsd marks its own failures with metadata; another server's UNAVAILABLE is told from gRPC core's by these.
+_OWN_WORDS = (
+    "failed to connect to all addresses",
+    "Cancelling all calls",
+    "Socket closed",
+    "GOAWAY",
+    "recvmsg",
+    "sendmsg",
+    "Connection reset",
+    "Broken pipe",
+    "Stream removed",
 )
 
 
@@ -48,9 +64,7 @@ class Wire:
     def close(self) -> None:
         self._channel.close()
 
-    def call(
-        self, method: str, request: Message, response: type[Response], timeout: float | None = None
-    ) -> Response:
+    def call(self, method: str, request: Message, response: type[Response], timeout: float | None = None) -> Response:
         """`method`: full path, as "/package.Service/Method". Raises ClientError."""
         seconds = self.timeout if timeout is None else timeout
         stub = self._channel.unary_unary(
@@ -69,12 +83,13 @@ class Wire:
         call = cast("grpc.Call", error)
         metadata = dict(call.trailing_metadata() or ())
         code, details = call.code(), call.details() or ""
-        # gRPC core's own account is the only thing that tells the statuses it makes up from the peer's.
-        account = getattr(error, "debug_error_string", str)()
-        answered = bool(metadata) or "received from peer" in account
-        if not answered and code is grpc.StatusCode.UNAVAILABLE:
-            return dial.explain(self.path)
-        if not answered and code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        if not metadata and code is grpc.StatusCode.UNAVAILABLE:
+            unreachable = dial.explain(self.path)
+            if unreachable is not None:
+                return unreachable
+            if any(words in details for words in _OWN_WORDS):
+                return dial.broken(self.path)
+        if not metadata and code is grpc.StatusCode.DEADLINE_EXCEEDED and details == "Deadline Exceeded":
             return Unreachable(
                 f"kmsd on {self.path} gave no answer within {seconds:g} s",
                 f"allow it more time, or {dial.LOG}",
@@ -88,7 +103,8 @@ class Wire:
 
 
 def _answered(code: grpc.StatusCode, details: str, hint: str, *, retryable: bool) -> ClientError:
-    message = details or f"kmsd answered {code.name}"
+    # The KMS APIs put the hint into the sentence too: kube-apiserver logs nothing else.
+    message = details.removesuffix(f"; {hint}") or f"kmsd answered {code.name}"
     kind: type[ClientError]
     match code:
         case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.OUT_OF_RANGE:
@@ -108,9 +124,7 @@ def _answered(code: grpc.StatusCode, details: str, hint: str, *, retryable: bool
         case grpc.StatusCode.UNIMPLEMENTED:
             kind = Outdated
             message = "this kmsd does not know the call"
-            hint = (
-                "it is older than this program, or its socket serves another API: `kmsctl version` shows both"
-            )
+            hint = "it is older than this program, or its socket serves another API: `kmsctl version` shows both"
         case _:
             kind = ClientError
             hint = hint or dial.LOG

@@ -62,7 +62,12 @@ async def decrypt(hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float) -> bytes
         raise InvalidRequest(f"the authentication tag has {len(sealed.tag)} bytes where {TAG_BYTES} are needed")
     try:
         return await hsm.submit(
-            TokenSession.decrypt_gcm, cka_id, sealed.iv, sealed.header, sealed.ciphertext + sealed.tag, timeout=timeout
+            TokenSession.decrypt_gcm,
+            cka_id,
+            sealed.iv,
+            sealed.header,
+            sealed.ciphertext + sealed.tag,
+            timeout=timeout,
         )
     except CkrError as error:
         if error.function != "C_Decrypt" or error.name not in _MAY_BE_TAG:

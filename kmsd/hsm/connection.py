@@ -167,18 +167,14 @@ class Hsm:
         except (CkrError, KeyMissingError, KeyAmbiguousError) as error:
             raise self.explain(error) from error
 
-    async def run_rw(
-        self, fn: Callable[[TokenSession, *Ts], T], *args: *Ts, timeout: float | None = None
-    ) -> T:
+    async def run_rw(self, fn: Callable[[TokenSession, *Ts], T], *args: *Ts, timeout: float | None = None) -> T:
         """`run` with a read-write session made for this one call, never repeated by itself."""
         connected = self._connected
         if connected is None:
             raise self.error
 
         def with_rw(_: TokenSession) -> T:
-            session = TokenSession(
-                connected.module, connected.module.token(connected.slot_id), rw=True
-            )
+            session = TokenSession(connected.module, connected.module.token(connected.slot_id), rw=True)
             try:
                 return fn(session, *args)
             finally:
@@ -261,9 +257,7 @@ class Hsm:
             except Exception as error:  # noqa: BLE001  a module may do anything; kmsd stays up and says so
                 self.error = unexpected(error)
             else:
-                self._connected = Connected(
-                    module, slot_id, view, self._pool(loop, module, slot_id, sessions)
-                )
+                self._connected = Connected(module, slot_id, view, self._pool(loop, module, slot_id, sessions))
                 self.connects += 1
         self._on_change()
 
@@ -428,7 +422,8 @@ def choose_slot(slots: list[SlotView], address: TokenAddress, module: str) -> Sl
     if len(found) > 1:
         ids = ", ".join(str(slot.slot_id) for slot in found)
         raise Misconfigured(
-            f"{len(found)} tokens are labelled {address.label!r} (slots {ids})", "name one slot with --p11-slot"
+            f"{len(found)} tokens are labelled {address.label!r} (slots {ids})",
+            "name one slot with --p11-slot",
         )
     return found[0]
 

@@ -39,9 +39,7 @@ CKA_EXTRACTABLE: Final = 0x162
 
 CK_UNAVAILABLE_INFORMATION: Final = c_ulong(-1).value
 
-_READ_OK: Final = frozenset(
-    {"CKR_ATTRIBUTE_SENSITIVE", "CKR_ATTRIBUTE_TYPE_INVALID", "CKR_BUFFER_TOO_SMALL"}
-)
+_READ_OK: Final = frozenset({"CKR_ATTRIBUTE_SENSITIVE", "CKR_ATTRIBUTE_TYPE_INVALID", "CKR_BUFFER_TOO_SMALL"})
 """C_GetAttributeValue fills what it can and marks the rest as unavailable (PKCS#11 3.0, 5.7.5)."""
 
 

@@ -60,9 +60,7 @@ def list_keys(session: TokenSession) -> tuple[TokenKey, ...]:
     """All secret keys on the token, in the token's order. Raises CkrError."""
     for last in range(_TRIES, 0, -1):
         try:
-            handles = session.cryptoki.find(
-                session.handle, {c.CKA_CLASS: c.CKO_SECRET_KEY, c.CKA_TOKEN: True}
-            )
+            handles = session.cryptoki.find(session.handle, {c.CKA_CLASS: c.CKO_SECRET_KEY, c.CKA_TOKEN: True})
             return tuple(_describe(session, handle) for handle in handles)
         except CkrError as error:
             # A key destroyed between the two calls, by us or by another process.

@@ -119,9 +119,7 @@ def load(path: str) -> Module:
     Raises Misconfigured if there is no usable module, Unavailable if it would not initialise.
     """
     if not path:
-        raise Misconfigured(
-            "no PKCS#11 module is configured", "name it with --p11-lib, or use --provider softhsm"
-        )
+        raise Misconfigured("no PKCS#11 module is configured", "name it with --p11-lib, or use --provider softhsm")
     resolved = str(Path(path).resolve())
     with _loading:
         module = _loaded.get(resolved)
@@ -136,9 +134,7 @@ def load(path: str) -> Module:
                 "check the path given as --p11-lib and that the file is a library for this machine",
             ) from error
         except AttributeError as error:
-            raise Misconfigured(
-                f"{path} is no PKCS#11 module: {error}", "check the path given as --p11-lib"
-            ) from error
+            raise Misconfigured(f"{path} is no PKCS#11 module: {error}", "check the path given as --p11-lib") from error
         except CkrError as error:
             raise Unavailable(
                 f"PKCS#11 module {path} does not initialise: {error.name}",

@@ -28,6 +28,8 @@ Ts = TypeVarTuple("Ts")
 
 _BATCH_SECONDS: Final = 0.0005
 """A second worker is worth waking when the calls that wait would take this long."""
+_FORGET: Final = 1.01
+"""How much longer, per operation, the token is believed to have become while no short one is seen."""
 _SWEEP_SECONDS: Final = 0.05
 
 
@@ -46,7 +48,12 @@ class _Job:
     __slots__ = ("args", "deadline", "error", "fn", "future", "result", "retry")
 
     def __init__(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], future: asyncio.Future[Any], deadline: float, retry: bool
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        future: asyncio.Future[Any],
+        deadline: float,
+        retry: bool,
     ) -> None:
         self.fn = fn
         self.args = args
@@ -58,7 +65,7 @@ class _Job:
 
 
 class _Worker:
-    __slots__ = ("busy_since", "bell", "session", "thread")
+    __slots__ = ("bell", "busy_since", "session", "thread")
 
     def __init__(self, session: TokenSession | None) -> None:
         self.session = session
@@ -96,14 +103,13 @@ class Pool:
         self._done: deque[_Job] = deque()
         self._idle: deque[_Worker] = deque()
         self._pending: set[_Job] = set()
-        self._result_bell = False
+        self._bell_due = False
         self._closing = False
-        self._seconds = 0.0
+        self._seen = 0
+        self._seconds = _BATCH_SECONDS
         self._workers = [_Worker(session) for session in sessions]
         for number, worker in enumerate(self._workers):
-            worker.thread = threading.Thread(
-                target=self._work, args=(worker,), name=f"hsm-{number}", daemon=True
-            )
+            worker.thread = threading.Thread(target=self._work, args=(worker,), name=f"hsm-{number}", daemon=True)
             worker.thread.start()
         self._sweeper = loop.call_later(_SWEEP_SECONDS, self._sweep)
 
@@ -129,12 +135,25 @@ class Pool:
         job = _Job(fn, args, future, monotonic() + timeout, retry)
         self._pending.add(job)
         self._jobs.append(job)
-        idle = self._idle
-        if idle and (
-            len(idle) == len(self._workers) or len(self._jobs) * self._seconds > _BATCH_SECONDS
-        ):
-            self._wake_one()
+        if not self._bell_due:
+            # At the end of this turn of the loop, so that calls which came together are handed over together.
+            self._bell_due = True
+            self._loop.call_soon(self._wake_enough)
         return future
+
+    def _wake_enough(self) -> None:
+        """Wake as many workers as the calls that wait deserve; the one at work takes what little there is."""
+        waiting = len(self._jobs)
+        if self._seen < waiting < 32:
+            self._seen = waiting
+            self._loop.call_soon(self._wake_enough)
+            return
+        self._seen = 0
+        self._bell_due = False
+        deserved = 1 + int(len(self._jobs) * self._seconds / _BATCH_SECONDS)
+        working = len(self._workers) - len(self._idle)
+        for _ in range(min(len(self._jobs), deserved) - working):
+            self._wake_one()
 
     def _wake_one(self) -> None:
         with contextlib.suppress(IndexError):
@@ -179,7 +198,6 @@ class Pool:
     # On the event loop.
 
     def _drain_results(self) -> None:
-        self._result_bell = False
         done = self._done
         pending = self._pending
         while done:
@@ -202,6 +220,8 @@ class Pool:
         self._sweeper = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
         if not self._pending:
             return
+        # Results may lie behind a call that hangs: their worker rings only when it has done a batch.
+        self._drain_results()
         now = monotonic()
         late = [job for job in self._pending if job.deadline < now]
         for job in late:
@@ -222,10 +242,14 @@ class Pool:
 
     def _work(self, worker: _Worker) -> None:
         jobs, idle = self._jobs, self._idle
+        unrung = 0.0
         while True:
             try:
                 job = jobs.popleft()
             except IndexError:
+                if unrung:
+                    unrung = 0.0
+                    self._call_loop(self._drain_results)
                 if self._closing:
                     break
                 idle.append(worker)
@@ -246,13 +270,17 @@ class Pool:
                 job.result = self._run(worker, job)
             except Exception as error:  # noqa: BLE001  whatever it is, it belongs to the caller
                 job.error = error
-            # Exponential average over the last dozen operations.
-            self._seconds += (monotonic() - began - self._seconds) / 12
+            now = monotonic()
+            # Near the shortest of the last operations: the others also hold time spent waiting for the
+            # interpreter lock, and more workers would only make that longer.
+            self._seconds = min(now - began, self._seconds * _FORGET)
             worker.busy_since = 0.0
             self._done.append(job)
-            if not self._result_bell:
-                self._result_bell = True
+            if now - (unrung or began) > _BATCH_SECONDS:
+                unrung = 0.0
                 self._call_loop(self._drain_results)
+            elif not unrung:
+                unrung = began
         if worker.session is not None:
             with contextlib.suppress(CkrError):
                 worker.session.close()

@@ -52,7 +52,7 @@ class TokenSession:
         except pkcs11.exceptions.PKCS11Error as error:
             raise from_library(error, "C_OpenSession") from error
         self.cryptoki = module.cryptoki
-        self.handle: int = self.library.handle
+        self.handle: int = self.library.handle  # type: ignore[attr-defined]  # missing from the library's types
         self._keys: dict[bytes, int] = {}
         self._random = b""
         self._params = GcmParams(ulTagBits=TAG_BYTES * 8)
@@ -115,9 +115,7 @@ class TokenSession:
         rv = self.cryptoki.encrypt_init(self.handle, self._mechanism_address, key)
         if rv:
             check(rv, "C_EncryptInit")
-        rv = self.cryptoki.encrypt(
-            self.handle, plaintext, len(plaintext), self._buffer_address, self._length_address
-        )
+        rv = self.cryptoki.encrypt(self.handle, plaintext, len(plaintext), self._buffer_address, self._length_address)
         if rv:
             check(rv, "C_Encrypt")
         if self._length.value != len(plaintext) + TAG_BYTES:
@@ -131,9 +129,7 @@ class TokenSession:
         rv = self.cryptoki.decrypt_init(self.handle, self._mechanism_address, key)
         if rv:
             check(rv, "C_DecryptInit")
-        rv = self.cryptoki.decrypt(
-            self.handle, ciphertext, len(ciphertext), self._buffer_address, self._length_address
-        )
+        rv = self.cryptoki.decrypt(self.handle, ciphertext, len(ciphertext), self._buffer_address, self._length_address)
         if rv:
             check(rv, "C_Decrypt")
         size = self._length.value

@@ -60,7 +60,8 @@ class Health:
         error = self._error
         if error is None and age > 3 * self._interval + self._timeout:
             error = Unavailable(
-                f"the last round trip with the token is {age:.0f} s old", "the token hangs, or kmsd is starved of CPU"
+                f"the last round trip with the token is {age:.0f} s old",
+                "the token hangs, or kmsd is starved of CPU",
             )
         return HealthView(error is None, error, self._last_success, self._round_trip, age)
 

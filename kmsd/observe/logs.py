@@ -19,8 +19,18 @@ LEVELS: Final = {
 }
 
 
+_level = logging.INFO
+
+
+def debugging() -> bool:
+    """Whether debug lines are written; asked before one is put together for every request."""
+    return _level <= logging.DEBUG
+
+
 def configure(log_format: Literal["auto", "json", "console"], level: str) -> None:
     """Set up logging for the process. auto: console if stderr is a terminal, else JSON. May be called again."""
+    global _level
+    _level = LEVELS[level]
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     processors: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,

@@ -81,14 +81,16 @@ class Admin:
             write_key=self._key(write) if write else None,
             token=self._token(),
             sessions=pb.GetStatusResponse.Sessions(
-                open=pool.open, configured=pool.configured, busy=pool.busy, stuck=pool.stuck, queued=pool.queued
+                open=pool.open,
+                configured=pool.configured,
+                busy=pool.busy,
+                stuck=pool.stuck,
+                queued=pool.queued,
             ),
             probe=pb.GetStatusResponse.HealthProbe(
                 last_success_unix_ms=int(health.last_success * 1000), round_trip_ms=health.round_trip * 1000
             ),
-            listeners=[
-                pb.GetStatusResponse.Listener(socket=socket, apis=apis) for socket, apis in self.listeners()
-            ],
+            listeners=[pb.GetStatusResponse.Listener(socket=socket, apis=apis) for socket, apis in self.listeners()],
             problems=[pb.Problem(message=p.message, hint=p.hint, fatal=p.fatal) for p in problems],
             keys=len(self.keyring.picture.keys),
             write_format=self.write_format,
@@ -139,7 +141,9 @@ class Admin:
         connected = self.hsm.connected
         if connected is None:
             return pb.GetStatusResponse.Token(
-                module=self.hsm.address.module, label=self.hsm.address.label, slot_id=self.hsm.address.slot or 0
+                module=self.hsm.address.module,
+                label=self.hsm.address.label,
+                slot_id=self.hsm.address.slot or 0,
             )
         token = connected.token
         return pb.GetStatusResponse.Token(

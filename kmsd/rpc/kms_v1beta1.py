@@ -20,9 +20,7 @@ def table(service: KmsService, max_plaintext: int) -> Table:
 
     async def version(call: Call, body: bytes) -> bytes:
         _check_version(parse(pb.VersionRequest, body).version)
-        return pb.VersionResponse(
-            version=API, runtime_name="kmsd", runtime_version=__version__
-        ).SerializeToString()
+        return pb.VersionResponse(version=API, runtime_name="kmsd", runtime_version=__version__).SerializeToString()
 
     async def encrypt(call: Call, body: bytes) -> bytes:
         request = parse(pb.EncryptRequest, body)

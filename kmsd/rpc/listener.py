@@ -64,9 +64,7 @@ class Listener:
 
     async def set_serving(self, serving: bool) -> None:
         """What grpc.health.v1 answers from now on, for every service of this socket."""
-        status = (
-            health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        )
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for service in self._services:
             await self._health.set(service, status)
 
@@ -79,7 +77,7 @@ class Listener:
 
 class _Handlers(grpc.GenericRpcHandler):
     def __init__(self, methods: Table, timeout: float, observe: Observer) -> None:
-        self._handlers = {
+        self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             path: grpc.unary_unary_rpc_method_handler(_bridge(method, timeout, observe))
             for path, method in methods.items()
         }

@@ -55,7 +55,8 @@ class SocketPlace:
         except OSError as error:
             self._close()
             raise Misconfigured(
-                f"{lock} cannot be made: {error.strerror}", "run kmsd as the owner of the directory, or choose another"
+                f"{lock} cannot be made: {error.strerror}",
+                "run kmsd as the owner of the directory, or choose another",
             ) from error
         self._check_occupant()
 
@@ -76,12 +77,11 @@ class SocketPlace:
             except OSError as error:
                 self._close()
                 raise Misconfigured(
-                    f"{self.path} cannot be examined: {error.strerror or error}", "remove it if no server uses it"
+                    f"{self.path} cannot be examined: {error.strerror or error}",
+                    "remove it if no server uses it",
                 ) from error
         self._close()
-        raise Misconfigured(
-            f"another server answers on {self.path}", "stop it first, or give this one another socket"
-        )
+        raise Misconfigured(f"another server answers on {self.path}", "stop it first, or give this one another socket")
 
     def bind(self, listen: Callable[[str], None]) -> None:
         """Have `listen` bind a path, under a umask that leaves exactly `mode`; then move it to its place."""
@@ -90,7 +90,8 @@ class SocketPlace:
             made = private / "s"
             if len(os.fsencode(made)) > _SUN_PATH_MAX:
                 raise Misconfigured(
-                    f"the directory {self.path.parent} has too long a path for a Unix socket", "choose a shorter one"
+                    f"the directory {self.path.parent} has too long a path for a Unix socket",
+                    "choose a shorter one",
                 )
             before = os.umask(0o777 & ~self.mode)
             try:
@@ -140,7 +141,8 @@ def _make_directory(path: Path, gid: int) -> None:
             os.chown(path, -1, gid)
     except OSError as error:
         raise Misconfigured(
-            f"the directory {path} cannot be made: {error.strerror}", "make it for kmsd, or choose another socket"
+            f"the directory {path} cannot be made: {error.strerror}",
+            "make it for kmsd, or choose another socket",
         ) from error
 
 

@@ -1,0 +1,1 @@
+"""Benchmarks: ratios within one run on real parts, printed; never a timed test."""

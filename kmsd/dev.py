@@ -1,0 +1,118 @@
+"""`kmsd dev`: a kmsd to try things with, on a SoftHSM token of its own under the user's data directory.
+
+Touches nothing outside that directory: the token, its PINs, SoftHSM's configuration, both sockets and a ready
+EncryptionConfiguration lie in it. Removing it removes everything, the key included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sys
+from pathlib import Path
+from typing import Final
+
+from kmsd import daemon, paths
+from kmsd.config import Loaded
+from kmsd.errors import KmsdError
+from kmsd.hsm import module as modules
+from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.provision import ensure_token
+from kmsd.settings import Admin, Keys, Kms, Log, Settings, State, Token
+
+_LABEL: Final = "kmsd-dev"
+_KEY: Final = "k8s-kek"
+
+_ENCRYPTION: Final = """\
+# For kube-apiserver: --encryption-provider-config=<this file>
+apiVersion: apiserver.config.k8s.io/v1
+kind: EncryptionConfiguration
+resources:
+  - resources: [secrets]
+    providers:
+      - kms:
+          apiVersion: {version}
+          name: kmsd-dev
+          endpoint: unix://{socket}
+          timeout: 3s
+      - identity: {{}}
+"""
+
+
+def run(*, log_level: str, log_format: str) -> int:
+    """Prepare what is missing, serve, say what to type next. Returns the exit code."""
+    folder = paths.dev_dir()
+    try:
+        loaded = _prepare(folder, log_level, log_format)
+    except (KmsdError, CkrError, OSError) as error:
+        hint = error.hint if isinstance(error, KmsdError) else f"rm -r {folder} begins anew, without the dev key"
+        what = error.message if isinstance(error, KmsdError) else str(error)
+        sys.stderr.write(f"kmsd: error: {what}\nhint: {hint}\n")
+        return 1
+    return daemon.run(loaded, lambda: loaded, on_ready=lambda: _say(folder))
+
+
+def _prepare(folder: Path, log_level: str, log_format: str) -> Loaded:
+    _private_directory(folder)
+    _private_directory(folder / "tokens")
+    conf = folder / "softhsm2.conf"
+    _write(conf, f"directories.tokendir = {folder / 'tokens'}\nobjectstore.backend = file\nlog.level = ERROR\n")
+    pin = _secret(folder / "pin")
+    so_pin = _secret(folder / "so-pin")
+    for version, name in (("v2", "encryption-config.yaml"), ("v1", "encryption-config-v1beta1.yaml")):
+        _write(folder / name, _ENCRYPTION.format(version=version, socket=paths.dev_kms_socket()))
+    # Read by SoftHSM when it is initialised, by nobody else.
+    os.environ["SOFTHSM2_CONF"] = str(conf)
+    module = modules.load(modules.find_softhsm())
+    try:
+        ensure_token(module, _LABEL, so_pin, pin)
+    finally:
+        # The daemon loads it anew, as it would any other.
+        module.finalize()
+    settings = Settings(
+        kms=Kms(socket=paths.dev_kms_socket()),
+        admin=Admin(socket=paths.dev_admin_socket()),
+        token=Token(provider="softhsm", label=_LABEL, pin_file=folder / "pin"),
+        keys=Keys(label=_KEY, auto_create=True),
+        log=Log.model_validate({"format": log_format, "level": log_level}),
+        state=State(dir=folder),
+    )
+    return Loaded(settings=settings, origins={}, file=None, warnings=())
+
+
+def _private_directory(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)
+
+
+def _secret(path: Path) -> str:
+    """The secret in this file, made at the first time."""
+    with contextlib.suppress(FileExistsError):
+        _write(path, secrets.token_urlsafe(24) + "\n", new=True)
+    return path.read_text().strip()
+
+
+def _write(path: Path, text: str, *, new: bool = False) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | (os.O_EXCL if new else os.O_TRUNC)
+    with os.fdopen(os.open(path, flags, 0o600), "w") as file:
+        file.write(text)
+
+
+def _say(folder: Path) -> None:
+    kms = paths.dev_kms_socket()
+    sys.stdout.write(
+        f"""kmsd dev serves on a software token of its own (in {folder}).
+
+  KMS v2 and v1beta1   unix://{kms}
+  admin                unix://{paths.dev_admin_socket()}
+  for kube-apiserver   {folder / "encryption-config.yaml"}
+
+Type next, in another terminal:
+  kmsctl --target unix://{paths.dev_admin_socket()} status
+  kmstui --target unix://{paths.dev_admin_socket()}
+  echo hello | kmsctl encrypt --socket {kms} - | kmsctl decrypt --socket {kms} -
+Stop it with Ctrl-C; rm -r {folder} removes everything, the key included.
+"""
+    )
+    sys.stdout.flush()

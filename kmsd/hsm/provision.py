@@ -1,0 +1,36 @@
+"""Making a token where there is none: C_InitToken and the user PIN (PKCS#11 3.0, 5.5)."""
+
+from __future__ import annotations
+
+import pkcs11.exceptions
+
+from kmsd.errors import Unavailable
+from kmsd.hsm.ckr import CkrError, from_library
+from kmsd.hsm.module import Module
+
+
+def ensure_token(module: Module, label: str, so_pin: str, pin: str) -> bool:
+    """A token with this label and this user PIN, made in a free slot unless it is there.
+
+    Finishes what an interrupted run began. An initialised token is never touched. Returns whether anything was made.
+    Raises Unavailable if there is no free slot, CkrError.
+    """
+    ours = [slot for slot in module.slots() if slot.token and slot.token.label == label]
+    if not ours:
+        free = [slot for slot in module.slots() if slot.token and "TOKEN_INITIALIZED" not in slot.token.flags]
+        if not free:
+            raise Unavailable(f"module {module.path} has no free slot for token {label!r}", "remove a token")
+        module.cryptoki.init_token(free[0].slot_id, so_pin, label)
+        ours = [slot for slot in module.slots() if slot.token and slot.token.label == label]
+        if not ours:
+            raise CkrError("the new token is not to be found", "C_InitToken")
+    view = ours[0].token
+    if view is not None and "USER_PIN_INITIALIZED" in view.flags:
+        return False
+    try:
+        session = module.token(ours[0].slot_id).open(rw=True, so_pin=so_pin)
+        session.init_pin(pin)
+        session.close()
+    except pkcs11.exceptions.PKCS11Error as error:
+        raise from_library(error, "C_InitPIN") from error
+    return True

@@ -1,0 +1,134 @@
+"""make bench: what kmsd adds to a gRPC server that does nothing, on this machine, in this run.
+
+h2load (nghttp2) sends framed gRPC bodies to the Unix sockets. The servers take turns, several rounds of each, and the
+medians are compared, so that a machine that is busy with other things disturbs all of them alike.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from kmsd.api.kms.v2 import api_pb2 as v2
+from tests.daemons import Kmsd, wait_for
+from tests.tokens import SoftToken, make_token
+
+ROUNDS = 5
+REQUESTS = 8000
+IN_FLIGHT = 16
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="kb") as name:
+        folder = Path(name)
+        body = folder / "encrypt"
+        request = v2.EncryptRequest(plaintext=b"p" * 32, uid="0192c3a1-77f0-7b1e").SerializeToString()
+        body.write_bytes(b"\0" + struct.pack(">I", len(request)) + request)
+        few = make_token(folder / "few")
+        many = make_token(folder / "many")
+        with Kmsd(_made(folder / "a"), few, ("--log-level=info", "--auto-create")) as small:
+            small.wait_ok()
+            small.keygen("second")
+            first = _first_answer(folder, many)
+            with Kmsd(_made(folder / "b"), many, ("--log-level=info", "--auto-create")) as large:
+                large.wait_ok()
+                print("making 500 keys ...", file=sys.stderr)
+                for number in range(499):
+                    large.keygen(f"key-{number}")
+                _compare(folder, body, small, large)
+                _memory(small, large)
+        print(f"first answer after start          {first * 1000:8.0f} ms       (goal: < 1000)")
+
+
+def _compare(folder: Path, body: Path, small: Kmsd, large: Kmsd) -> None:
+    bare_asyncio, bare_uvloop = folder / "asyncio.sock", folder / "uvloop.sock"
+    servers = [
+        subprocess.Popen([sys.executable, "-m", "tests.bench.bare", str(path), loop])
+        for path, loop in ((bare_asyncio, "asyncio"), (bare_uvloop, "uvloop"))
+    ]
+    try:
+        wait_for(lambda: bare_asyncio.exists() and bare_uvloop.exists())
+        time.sleep(0.5)
+        targets = {
+            "bare grpc.aio": bare_asyncio,
+            "bare grpc.aio on uvloop": bare_uvloop,
+            "kmsd, 2 keys": small.socket,
+            "kmsd, 500 keys": large.socket,
+        }
+        rates: dict[str, list[float]] = {name: [] for name in targets}
+        for turn in range(ROUNDS + 1):
+            for name, path in targets.items():
+                rate = _load(path, body)
+                if turn:  # the first round warms up
+                    rates[name].append(rate)
+    finally:
+        for server in servers:
+            server.terminate()
+            server.wait()
+    median = {name: statistics.median(values) for name, values in rates.items()}
+    for name, values in rates.items():
+        print(f"{name:32}  {median[name]:8.0f} requests/s   ({min(values):.0f} to {max(values):.0f})")
+    base = median["bare grpc.aio"]
+    print(f"kmsd / bare grpc.aio              {median['kmsd, 2 keys'] / base:8.2f}          (goal: >= 0.70)")
+    print(f"kmsd / bare grpc.aio on uvloop    {median['kmsd, 2 keys'] / median['bare grpc.aio on uvloop']:8.2f}")
+    print(
+        f"500 keys / 2 keys                 {median['kmsd, 500 keys'] / median['kmsd, 2 keys']:8.2f}"
+        "          (goal: 0.90 to 1.10)"
+    )
+
+
+def _load(path: Path, body: Path) -> float:
+    done = subprocess.run(
+        [
+            "h2load", f"--requests={REQUESTS}", "--clients=1", f"--max-concurrent-streams={IN_FLIGHT}",
+            f"--data={body}", "--header=content-type: application/grpc", "--header=te: trailers",
+            f"--base-uri=unix:{path}", "http://localhost/v2.KeyManagementService/Encrypt",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )  # fmt: skip
+    succeeded = re.search(r"(\d+) succeeded, 0 failed, 0 errored", done.stdout)
+    rate = re.search(r"finished in .*?, ([0-9.]+) req/s", done.stdout)
+    if not succeeded or int(succeeded[1]) != REQUESTS or not rate:
+        raise SystemExit(f"h2load against {path} did not succeed:\n{done.stdout}{done.stderr}")
+    return float(rate[1])
+
+
+def _memory(small: Kmsd, large: Kmsd) -> None:
+    for name, kmsd in (("2 keys", small), ("500 keys", large)):
+        assert kmsd.process is not None
+        status = Path(f"/proc/{kmsd.process.pid}/status").read_text()
+        resident = re.search(r"VmRSS:\s+(\d+) kB", status)
+        assert resident is not None
+        print(f"RSS after the load, {name:12}  {int(resident[1]) / 1024:8.1f} MiB      (goal: < 70)")
+
+
+def _first_answer(folder: Path, token: SoftToken) -> float:
+    """Seconds from exec to the first answered Status; the median of five starts."""
+    seconds = []
+    for number in range(5):
+        kmsd = Kmsd(_made(folder / f"f{number}"), token, ("--auto-create",))
+        began = time.monotonic()
+        kmsd.start(wait=False)
+        wait_for(kmsd.socket.exists, pause=0.002)
+        kmsd.v2("Status")
+        seconds.append(time.monotonic() - began)
+        kmsd.stop()
+    return statistics.median(seconds)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+if __name__ == "__main__":
+    main()
