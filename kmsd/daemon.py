@@ -7,7 +7,9 @@ hsm -> keyring -> service -> method tables -> two listeners
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
+import os
 import signal
 import sys
 import time
@@ -21,7 +23,7 @@ import uvloop
 from kmsd import __version__
 from kmsd.config import ConfigError, Loaded, read_pin
 from kmsd.crypto import gcm
-from kmsd.errors import KmsdError, Misconfigured
+from kmsd.errors import KmsdError, Misconfigured, Unavailable
 from kmsd.hsm.connection import Hsm, TokenAddress
 from kmsd.keyring import Keyring, Picture, Problem
 from kmsd.observe import logs
@@ -49,11 +51,16 @@ def run(loaded: Loaded, reload: Callable[[], Loaded], on_ready: Callable[[], Non
     """
     logs.configure(loaded.settings.log.format, loaded.settings.log.level)
     _no_core_dumps()
+    daemon = Daemon(loaded, reload, on_ready)
     try:
-        uvloop.run(Daemon(loaded, reload, on_ready).run())
+        uvloop.run(daemon.run())
     except KmsdError as error:
         sys.stderr.write(f"kmsd: error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
         return 2 if isinstance(error, Misconfigured) else 1
+    if not daemon.clean:
+        # A thread hangs inside the module; Python would wait for it for ever.
+        sys.stderr.flush()
+        os._exit(0)
     return 0
 
 
@@ -71,7 +78,10 @@ class Daemon:
     reload: Callable[[], Loaded]
     on_ready: Callable[[], None] | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _nudge: asyncio.Event = field(default_factory=asyncio.Event)
     _stopping: bool = False
+    _pin: str | None = field(default=None, repr=False)
+    clean: bool = True
 
     async def run(self) -> None:
         settings = self.loaded.settings
@@ -170,6 +180,7 @@ class Daemon:
         created = not settings.keys.auto_create
         self._spawn(self._health.run())
         while True:
+            self._nudge.clear()
             if self._hsm.connected is not None:
                 try:
                     await self._keyring.look()
@@ -178,7 +189,9 @@ class Daemon:
                         created = True
                 except KmsdError as error:
                     log.debug("look failed", reason=error.message)
-            await asyncio.sleep(settings.keys.refresh if created or self._hsm.connected is None else 1.0)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(settings.keys.refresh):
+                    await self._nudge.wait()
 
     async def _auto_create(self, settings: Settings) -> None:
         wanted: list[tuple[str, str]] = []
@@ -196,12 +209,20 @@ class Daemon:
     async def _round_trip(self) -> None:
         if not self._keyring.seen or self._keyring.picture.write is None:
             await self._keyring.look_soon()
-        key = self._keyring.write_key()
-        await gcm.round_trip(self._hsm, key.cka_id, self.loaded.settings.kms.request_timeout)
+        timeout = self.loaded.settings.kms.request_timeout
+        try:
+            await gcm.round_trip(self._hsm, self._keyring.write_key().cka_id, timeout)
+        except Unavailable:
+            # The key may have been destroyed, or the token be away: a look tells which.
+            await self._keyring.look_soon()
+            await gcm.round_trip(self._hsm, self._keyring.write_key().cka_id, timeout)
 
     def _read_pin(self) -> str | None:
         try:
-            return read_pin(self.loaded.settings.token)
+            # Kept until a reload: a file descriptor or a credential may be there to be read only once.
+            if self._pin is None:
+                self._pin = read_pin(self.loaded.settings.token)
+            return self._pin
         except ConfigError as error:
             raise Misconfigured(error.message, error.hint) from error
 
@@ -231,17 +252,10 @@ class Daemon:
                 slot=connected.slot_id,
                 module=connected.module.path,
             )
-            if self._hsm.connects > 1:
-                self._spawn(self._look())
+            self._nudge.set()
         elif not self._stopping:
             log.warning("token is down", reason=self._hsm.error.message, hint=self._hsm.error.hint)
         self._health.poke()
-
-    async def _look(self) -> None:
-        try:
-            await self._keyring.look()
-        except KmsdError as error:
-            log.debug("look failed", reason=error.message)
 
     def _keys_changed(self, before: Picture, after: Picture) -> None:
         old, new = before.write, after.write
@@ -302,6 +316,7 @@ class Daemon:
             )
             logs.configure(self.loaded.settings.log.format, self.loaded.settings.log.level)
             log.info("configuration read again", needs_restart=needs_restart)
+            self._pin = None
             if self._hsm.connected is None:
                 await self._hsm.reconnect("reload")
         notify(READY="1")
@@ -316,7 +331,7 @@ class Daemon:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._hsm.close()
+        self.clean = await self._hsm.close()
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -79,8 +79,8 @@ class LocalService:
         if health.ok and key_id:
             return ServiceStatus("ok", key_id)
         error = health.error or self._keyring.why_none()
-        if self._fail_closed and isinstance(error, Unavailable):
-            raise error
+        if self._fail_closed and (self._hsm.connected is None or error.retryable):
+            raise Unavailable(error.message, error.hint)
         return ServiceStatus(error.sentence(), key_id)
 
     async def encrypt(self, plaintext: bytes, timeout: float) -> Encrypted:

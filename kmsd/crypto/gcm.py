@@ -59,7 +59,10 @@ async def decrypt(hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float) -> bytes
     Raises TagMismatch only when the token has just shown that it can still use this key; else Unavailable.
     """
     if len(sealed.tag) != TAG_BYTES or not sealed.iv:
-        raise InvalidRequest(f"the authentication tag has {len(sealed.tag)} bytes where {TAG_BYTES} are needed")
+        raise InvalidRequest(
+            f"the authentication tag has {len(sealed.tag)} bytes where {TAG_BYTES} are needed",
+            "it was not written by kmsd, or was damaged since",
+        )
     try:
         return await hsm.submit(
             TokenSession.decrypt_gcm,

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final, TypeVar, TypeVarTuple
 
-from kmsd.errors import Denied, KmsdError, Misconfigured, Unavailable
+from kmsd.errors import KmsdError, Misconfigured, Unavailable
 from kmsd.hsm import module as modules
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.module import Module, SlotView, TokenView
@@ -76,7 +76,7 @@ class Connected:
     pool: Pool
 
 
-class PinRefused(Denied):
+class PinRefused(Misconfigured):
     """The token refused the PIN, or is about to lock. Nothing is tried again until an operator has acted."""
 
 
@@ -103,7 +103,7 @@ class Hsm:
         self._control = ThreadPoolExecutor(1, thread_name_prefix="hsm-control")
         self._lock = asyncio.Lock()
         self._work: asyncio.Task[None] | None = None
-        self._suspecting = False
+        self._suspecting: asyncio.Task[None] | None = None
         self._refused = False
 
     @property
@@ -127,8 +127,8 @@ class Hsm:
         if self._connected is None:
             self._retry()
 
-    async def close(self) -> None:
-        """Let go of the token: drain, C_Finalize. Bounded in time; a hung module is left as it is."""
+    async def close(self) -> bool:
+        """Let go of the token: drain, C_Finalize. Bounded in time; a hung module is left as it is: False."""
         if self._work is not None:
             self._work.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -136,7 +136,11 @@ class Hsm:
         with contextlib.suppress(asyncio.TimeoutError):
             async with asyncio.timeout(_DRAIN_SECONDS + 2):
                 await self._disconnect(Unavailable("kmsd is stopping", "retry against the next kmsd"))
+                await asyncio.get_running_loop().run_in_executor(self._control, self._finalize)
+                self._control.shutdown(wait=False, cancel_futures=True)
+                return self._draining is None
         self._control.shutdown(wait=False, cancel_futures=True)
+        return False
 
     def submit(
         self,
@@ -275,10 +279,8 @@ class Hsm:
 
     def _suspect(self, error: CkrError) -> None:
         """An operation failed twice. A probe decides: a wrong GCM tag looks the same on some tokens."""
-        if self._suspecting or self._connected is None:
-            return
-        self._suspecting = True
-        self._probe_task = asyncio.create_task(self._probe(error, self._connected), name="hsm-probe")
+        if self._suspecting is None and self._connected is not None:
+            self._suspecting = asyncio.create_task(self._probe(error, self._connected), name="hsm-probe")
 
     async def _probe(self, cause: CkrError, connected: Connected) -> None:
         try:
@@ -297,7 +299,7 @@ class Hsm:
                 )
                 self._retry()
         finally:
-            self._suspecting = False
+            self._suspecting = None
 
     async def _disconnect(self, why: KmsdError) -> None:
         async with self._lock:

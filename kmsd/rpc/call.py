@@ -20,6 +20,10 @@ log = structlog.get_logger("kmsd.rpc")
 M = TypeVar("M", bound=Message)
 
 
+MAX_UID = 64
+"""Characters of a request's uid that a log line shows; kube-apiserver sends a UUID."""
+
+
 class Call:
     """What travels beside a request.
 

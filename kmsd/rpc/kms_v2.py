@@ -6,7 +6,7 @@ from typing import Final
 
 from kmsd.api.kms.v2 import api_pb2 as pb
 from kmsd.errors import InvalidRequest
-from kmsd.rpc.call import Call, Method, Table, parse
+from kmsd.rpc.call import MAX_UID, Call, Method, Table, parse
 from kmsd.service import KmsService
 
 API: Final = "v2"
@@ -23,7 +23,7 @@ def table(service: KmsService) -> Table:
 
     async def encrypt(call: Call, body: bytes) -> bytes:
         request = parse(pb.EncryptRequest, body)
-        call.uid = request.uid
+        call.uid = request.uid[:MAX_UID]
         plaintext = request.plaintext
         if not 0 < len(plaintext) < LIMIT:
             raise _size("plaintext", len(plaintext))
@@ -38,7 +38,7 @@ def table(service: KmsService) -> Table:
 
     async def decrypt(call: Call, body: bytes) -> bytes:
         request = parse(pb.DecryptRequest, body)
-        call.uid = request.uid
+        call.uid = request.uid[:MAX_UID]
         if not 0 < len(request.ciphertext) < LIMIT:
             raise _size("ciphertext", len(request.ciphertext))
         if not request.key_id:

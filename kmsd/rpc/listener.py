@@ -17,14 +17,16 @@ from kmsd.errors import KmsdError
 from kmsd.rpc.call import Method, Observer, Table, run
 from kmsd.rpc.sockets import SocketPlace
 
-MAX_MESSAGE: Final = 2 * 1024 * 1024
+MAX_MESSAGE: Final = 1280 * 1024
 """Bytes. More than any call needs, so that a message that is too large for its method gets a sentence of ours."""
 
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
     ("grpc.max_metadata_size", 16 * 1024),
-    ("grpc.max_concurrent_streams", 256),
+    # kube-apiserver decrypts everything it caches at once when it starts, over one connection; core answers what is
+    # over the limit with RST_STREAM, which looks like an outage.
+    ("grpc.max_concurrent_streams", 1000),
     ("grpc.so_reuseport", 0),
 )
 
@@ -60,6 +62,7 @@ class Listener:
             self._server.add_insecure_port(f"unix:{path}")
 
         self.place.bind(listen)
+        await self.set_serving(False)
         await self._server.start()
 
     async def set_serving(self, serving: bool) -> None:

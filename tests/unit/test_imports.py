@@ -1,0 +1,82 @@
+"""Who loads what, seen from outside: in a fresh process, by its sys.modules."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"grpc", "google.protobuf", "textual", "pkcs11", "uvloop", "structlog", "yaml", "kmstui"}
+
+
+def _loaded(program: str) -> set[str]:
+    """The modules that are loaded when `program`, Python source, has run."""
+    report = f"import sys\n{program}\nprint('MODULES', *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, check=True, timeout=60)
+    return set(done.stdout.rpartition("MODULES")[2].split())
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["--help"],
+        ["keys", "--help"],
+        ["keygen", "--help"],
+        ["--version"],
+        ["help", "exit-codes"],
+        ["keygen"],
+    ],
+    ids=" ".join,
+)
+def test_kmsctl_help_loads_neither_grpc_nor_textual(argv: list[str]) -> None:
+    loaded = _loaded(f"from kmsctl.app import main\nmain({argv!r})")
+    assert "kmsctl.app" in loaded
+    assert not loaded & HEAVY
+
+
+def test_importing_the_client_loads_no_grpc() -> None:
+    loaded = _loaded("import kmsd.client")
+    assert "kmsd.client.model" in loaded
+    assert not loaded & (HEAVY | {"typer", "pydantic"})
+
+
+def test_the_client_knows_nothing_of_the_daemon() -> None:
+    loaded = _loaded("import kmsd.client.admin, kmsd.client.kms")
+    assert "grpc" in loaded
+    ours = {name for name in loaded if name.split(".")[0] == "kmsd"}
+    assert {name for name in ours if not name.startswith(("kmsd.client", "kmsd.api"))} == {
+        "kmsd",
+        "kmsd.paths",
+    }
+    assert not loaded & (HEAVY - {"grpc", "google.protobuf"})
+
+
+def test_kmsctl_knows_nothing_of_kmsd_but_its_client() -> None:
+    loaded = _loaded("import kmsctl.app")
+    ours = {name for name in loaded if name.split(".")[0] == "kmsd"}
+    assert {name for name in ours if not name.startswith("kmsd.client")} == {"kmsd", "kmsd.paths"}
+
+
+@pytest.mark.parametrize("module", ["kmsd.settings", "kmsd.errors", "kmsd.paths", "kmsd.client.model"])
+def test_the_base_modules_load_neither_grpc_nor_pkcs11(module: str) -> None:
+    assert not _loaded(f"import {module}") & HEAVY
+
+
+def test_the_jwe_module_knows_nothing_of_ours() -> None:
+    ours = {name for name in _loaded("import kmsd.crypto.jwe") if name.split(".")[0] == "kmsd"}
+    assert ours == {"kmsd", "kmsd.crypto", "kmsd.crypto.jwe"}
+
+
+def test_the_service_knows_no_protobuf() -> None:
+    loaded = _loaded("import kmsd.service, kmsd.keyring")
+    assert "kmsd.service" in loaded
+    assert not loaded & {"grpc", "google.protobuf", "kmsd.api"}
+
+
+def test_the_tui_knows_nothing_of_kmsd_but_its_client_and_nothing_of_kmsctl() -> None:
+    loaded = _loaded("import kmstui.app")
+    ours = {name for name in loaded if name.split(".")[0] in ("kmsd", "kmsctl")}
+    assert {name for name in ours if not name.startswith("kmsd.client")} == {"kmsd", "kmsd.paths"}
+    assert not loaded & {"pkcs11", "structlog", "grpc"}
