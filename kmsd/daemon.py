@@ -20,7 +20,7 @@ from typing import Final
 import structlog
 import uvloop
 
-from kmsd import __version__
+from kmsd import __version__, state
 from kmsd.config import ConfigError, Loaded, read_pin
 from kmsd.crypto import gcm
 from kmsd.errors import KmsdError, Misconfigured, Unavailable
@@ -144,6 +144,7 @@ class Daemon:
             self._health,
             write_legacy=settings.keys.write_format == "k8s-kms-plugin",
             fail_closed=settings.kms.on_hsm_loss == "fail-closed",
+            remembered=state.recall(settings.state.dir, settings.keys.label),
         )
         front = admin.Admin(
             hsm=self._hsm,
@@ -269,6 +270,14 @@ class Daemon:
             log.warning(problem.message, hint=problem.hint)
         if (old and old.key_id) != (new and new.key_id):
             self._health.poke()
+            if new is not None:
+                directory = self.loaded.settings.state.dir
+                try:
+                    state.remember(directory, self._keyring.write_label, new.key_id)
+                except OSError as error:
+                    log.warning(
+                        "the state directory cannot be written", directory=str(directory), reason=error.strerror
+                    )
 
     def _health_changed(self, view: HealthView) -> None:
         if self._stopping:

@@ -63,19 +63,23 @@ class LocalService:
     """The KMS service on one token.
 
     write_legacy: write the ancestor's format. fail_closed: Status is an error while the token is away.
+    remembered: key_id that Status names until the token has been seen.
     """
 
-    def __init__(self, hsm: Hsm, keyring: Keyring, health: Health, *, write_legacy: bool, fail_closed: bool) -> None:
+    def __init__(
+        self, hsm: Hsm, keyring: Keyring, health: Health, *, write_legacy: bool, fail_closed: bool, remembered: str = ""
+    ) -> None:
         self._hsm = hsm
         self._keyring = keyring
         self._health = health
         self._write_legacy = write_legacy
         self._fail_closed = fail_closed
+        self._remembered = remembered
 
     async def status(self) -> ServiceStatus:
         health = await self._health.fresh(_STATUS_RECHECK, _STATUS_WAIT)
         write = self._keyring.picture.write
-        key_id = write.key_id if write else ""
+        key_id = write.key_id if write else "" if self._keyring.seen else self._remembered
         if health.ok and key_id:
             return ServiceStatus("ok", key_id)
         error = health.error or self._keyring.why_none()

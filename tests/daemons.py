@@ -65,7 +65,11 @@ class Kmsd:
 
     @property
     def arguments(self) -> list[str]:
-        flags = [f"--socket={self.socket}", f"--admin-socket={self.admin_socket}"]
+        flags = [
+            f"--socket={self.socket}",
+            f"--admin-socket={self.admin_socket}",
+            f"--state-dir={self.folder / 'state'}",
+        ]
         if self.token is not None and self.default_flags:
             flags += [
                 "--provider=softhsm",

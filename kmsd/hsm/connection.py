@@ -22,7 +22,7 @@ from typing import Final, TypeVar, TypeVarTuple
 from kmsd.errors import KmsdError, Misconfigured, Unavailable
 from kmsd.hsm import module as modules
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.module import Module, SlotView, TokenView
+from kmsd.hsm.module import Module, SlotView, TokenView, can_gcm
 from kmsd.hsm.pool import Pool, PoolView, unexpected
 from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError, TokenSession
 
@@ -348,6 +348,10 @@ class Hsm:
             if view is None:
                 raise Misconfigured(f"slot {slot.slot_id} has no token", "insert it, or name another slot")
             token = module.token(slot.slot_id)
+            if not can_gcm(token):
+                raise Misconfigured(
+                    f"token {view.label!r} cannot do AES-GCM", "use a token that can; this version knows nothing else"
+                )
             # Held as long as the login: a token may log out with its last session.
             self._login = TokenSession(module, token)
             if "LOGIN_REQUIRED" in view.flags:

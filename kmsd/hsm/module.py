@@ -183,3 +183,11 @@ def token_view(token: pkcs11.Token) -> TokenView:
         manufacturer=token.manufacturer_id.strip("\0 "),
         flags=frozenset(flag.name for flag in pkcs11.TokenFlag if flag in flags and flag.name),
     )
+
+
+def can_gcm(token: pkcs11.Token) -> bool:
+    """Whether the token lists CKM_AES_GCM. Raises CkrError."""
+    try:
+        return pkcs11.Mechanism.AES_GCM in token.slot.get_mechanisms()
+    except pkcs11.exceptions.PKCS11Error as error:
+        raise from_library(error, "C_GetMechanismList") from error

@@ -1,0 +1,58 @@
+"""What is kept across restarts, and that nothing depends on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kmsd import state
+from tests.daemons import Kmsd, wait_for
+from tests.tokens import SoftToken
+
+
+def test_what_was_remembered_is_recalled_for_the_same_label_only(tmp_path: Path) -> None:
+    state.remember(tmp_path / "s", "k8s-kek", "an-id")
+    state.remember(tmp_path / "s", "k8s-kek", "another-id")
+    assert state.recall(tmp_path / "s", "k8s-kek") == "another-id"
+    assert state.recall(tmp_path / "s", "other") == ""
+
+
+def test_nobody_else_can_read_it(tmp_path: Path) -> None:
+    state.remember(tmp_path / "s", "k8s-kek", "an-id")
+    assert (tmp_path / "s").stat().st_mode & 0o777 == 0o700
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path / "s").iterdir()] == [0o600]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"label": "k8s-kek"}', '{"label": "k8s-kek", "key_id": 7}', "\xff"]
+)
+def test_a_damaged_file_counts_as_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / "write-key.json").write_text(content, encoding="latin-1")
+    assert state.recall(tmp_path, "k8s-kek") == ""
+
+
+def test_a_restart_without_the_token_names_the_key_that_wrote(short_tmp: Path, token: SoftToken) -> None:
+    folder = short_tmp / "d"
+    folder.mkdir()
+    with Kmsd(folder, token, ("--auto-create",)) as kmsd:
+        kmsd.wait_ok()
+        key_id = kmsd.v2("Status").key_id
+    away = token.folder / "away"
+    (token.folder / "tokens").rename(away)
+    with Kmsd(folder, token) as kmsd:
+        status = kmsd.v2("Status")
+        assert status.healthz != "ok"
+        assert status.key_id == key_id
+        away.rename(token.folder / "tokens")
+        wait_for(lambda: kmsd.v2("Status").healthz == "ok", 30)
+        assert kmsd.v2("Status").key_id == key_id
+
+
+def test_a_state_directory_that_cannot_be_written_is_a_warning_and_no_more(short_tmp: Path, token: SoftToken) -> None:
+    folder = short_tmp / "d"
+    folder.mkdir()
+    (folder / "state").write_text("a file where the directory should be")
+    with Kmsd(folder, token, ("--auto-create",)) as kmsd:
+        kmsd.wait_ok()
+        assert any("state directory" in line["event"] for line in kmsd.log_lines())
