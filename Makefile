@@ -1,10 +1,22 @@
-# make dev    a running kmsd with a software token of its own, and a first round trip
-# make test   lint, types, import contracts, drift of generated files, all tests
+# make dev      a running kmsd with a software token of its own, and a first round trip
+# make test     lint, types, import contracts, drift of generated files, all tests
+# make install  .venv with kmsd, kmsctl and kmstui, from locked versions
+# make check    what make test does before the tests
+# make tests    the tests alone, ARGS="-k sockets" for some of them
+# make bench    what kmsd costs, as ratios within one run
+# make proto    write kmsd/api anew from protos/
+# make lock     write requirements/*.lock anew
+# make format   put the code into its form
+# make audit    look the locked versions up in the advisory database
 PYTHON ?= python3
 export PYTHON
 export PYTHONDONTWRITEBYTECODE ?= 1
 
-.PHONY: install install-dev dev test check lint types contracts drift tests bench proto lock format audit
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev dev test check lint types contracts drift tests bench proto lock format audit
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
 
 install:
 	@sh scripts/install.sh

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import sys
 from pathlib import Path
 from typing import Final
@@ -100,19 +101,31 @@ def _write(path: Path, text: str, *, new: bool = False) -> None:
 
 
 def _say(folder: Path) -> None:
-    kms = paths.dev_kms_socket()
+    kms, admin = paths.dev_kms_socket(), paths.dev_admin_socket()
+    # The tools find this kmsd by themselves, unless one is installed on the machine.
+    target = f" --target unix://{admin}" if paths.admin_socket().exists() else ""
+    socket = f" --socket {kms}" if paths.kms_socket().exists() else ""
     sys.stdout.write(
-        f"""kmsd dev serves on a software token of its own (in {folder}).
+        f"""kmsd dev serves on a software token of its own, in {folder}
 
   KMS v2 and v1beta1   unix://{kms}
-  admin                unix://{paths.dev_admin_socket()}
+  admin                unix://{admin}
   for kube-apiserver   {folder / "encryption-config.yaml"}
 
 Type next, in another terminal:
-  kmsctl --target unix://{paths.dev_admin_socket()} status
-  kmstui --target unix://{paths.dev_admin_socket()}
-  echo hello | kmsctl encrypt --socket {kms} - | kmsctl decrypt --socket {kms} -
-Stop it with Ctrl-C; rm -r {folder} removes everything, the key included.
+  {_program("kmsctl")}{target} status
+  {_program("kmstui")}{target}
+  echo hello | {_program("kmsctl")} encrypt{socket} - | {_program("kmsctl")} decrypt{socket} -
+Ctrl-C stops it; rm -r {folder} removes everything, the key included.
 """
     )
     sys.stdout.flush()
+
+
+def _program(name: str) -> str:
+    """How to type the program that was installed beside this one."""
+    beside = Path(sys.argv[0]).resolve().with_name(name)
+    found = shutil.which(name)
+    if found and Path(found).resolve() == beside:
+        return name
+    return str(beside.relative_to(Path.cwd())) if beside.is_relative_to(Path.cwd()) else str(beside)

@@ -363,7 +363,7 @@ class Keyring:
         Raises InvalidRequest, AlreadyExists, and what the token says.
         """
         check_label(label)
-        allowed = (128, 192, 256) if kind == "aes" else (256, 384, 512)
+        allowed = (128, 192, 256) if kind == "aes" else (128, 192, 256, 384, 512)
         bits = bits or 256
         if kind == "other" or bits not in allowed:
             raise InvalidRequest(
