@@ -88,4 +88,5 @@ class ProviderError(Exception):
 def explain(doing: str, error: grpc.RpcError) -> ProviderError:
     """`error` as grpc-go writes it."""
     call = cast("grpc.Call", error)
-    return ProviderError(f"{doing}: rpc error: code = {call.code().name} desc = {call.details()}")
+    code = call.code().name.title().replace("_", "")
+    return ProviderError(f"{doing}: rpc error: code = {code} desc = {call.details()}")

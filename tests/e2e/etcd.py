@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.waiting import Program, TooLateError, free_port
+from tests.e2e.program import NotUpError, Program, free_port
 
 
 class Etcd:
@@ -31,7 +31,7 @@ class Etcd:
         for attempt in range(3):  # another process may take a port between the look and the bind
             try:
                 self._start()
-            except TooLateError:
+            except NotUpError:
                 if attempt == 2:
                     raise
                 self.stop()

@@ -88,9 +88,7 @@ class ProviderV1:
             part = "decrypt"
             self._decrypt(cipher)
         except grpc.RpcError as error:
-            return explain(
-                f"failed to perform {part} section of the healthz check for KMS Provider {self.name}", error
-            )
+            return explain(f"failed to perform {part} section of the healthz check for KMS Provider {self.name}", error)
         except ProviderError as failed:
             return failed
         return None
@@ -113,9 +111,7 @@ class ProviderV1:
         request = api_pb2.VersionRequest(version=VERSION)
         got = self._connection.call(f"{SERVICE}/Version", request, api_pb2.VersionResponse).version
         if got != VERSION:
-            raise ProviderError(
-                f"KMS provider api version {got} is not supported, only {VERSION} is supported now"
-            )
+            raise ProviderError(f"KMS provider api version {got} is not supported, only {VERSION} is supported now")
         self._version_checked = True
 
     def _remember(self, encrypted: bytes, key: bytes) -> None:

@@ -128,13 +128,9 @@ class ProviderV2:
 
     def _ask(self) -> ProviderError | None:
         try:
-            status = self._connection.call(
-                f"{SERVICE}/Status", api_pb2.StatusRequest(), api_pb2.StatusResponse
-            )
+            status = self._connection.call(f"{SERVICE}/Status", api_pb2.StatusRequest(), api_pb2.StatusResponse)
         except grpc.RpcError as error:
-            doing = (
-                f"failed to perform status section of the healthz check for KMS Provider {self.name}, error"
-            )
+            doing = f"failed to perform status section of the healthz check for KMS Provider {self.name}, error"
             return explain(doing, error)
         except ValueError as closed:  # the channel was closed under a late poll
             return ProviderError(str(closed))
@@ -174,8 +170,7 @@ class ProviderV2:
         validate(replace(envelope, data=b"\0"))
         if answer.key_id != key_id:
             raise ProviderError(
-                f"failed to rotate DEK, statusKeyIDHash={_hash(key_id)}, "
-                f"encryptKeyIDHash={_hash(answer.key_id)}"
+                f"failed to rotate DEK, statusKeyIDHash={_hash(key_id)}, encryptKeyIDHash={_hash(answer.key_id)}"
             )
         self._state = State(seed, envelope, expires)
 

@@ -33,7 +33,7 @@ from tests.e2e.apiserver import path_of
 from tests.e2e.connection import ProviderError
 from tests.e2e.encryption_config import Document, Kms, providers_of_secrets
 from tests.e2e.etcd import Etcd
-from tests.e2e.waiting import Program, free_port
+from tests.e2e.program import Program, free_port
 
 STARTING = 90.0
 """Seconds that a kube-apiserver may take on a small machine until it answers."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography.exceptions import InvalidTag
 
+from tests.daemons import wait_for
 from tests.e2e.apiserver import SimulatedApiServer
 from tests.e2e.connection import HASTY, ProviderError
 from tests.e2e.encrypted_object import EncryptedObject
@@ -17,7 +18,6 @@ from tests.e2e.etcd import Etcd
 from tests.e2e.plugin import Plugin
 from tests.e2e.provider_v1 import ProviderV1
 from tests.e2e.provider_v2 import ProviderV2
-from tests.e2e.waiting import wait_until
 
 DATA = {"password": b"correct horse", "binary": bytes(range(256)), "empty": b""}
 
@@ -75,7 +75,7 @@ def test_v2_encrypts_once_for_many_writes_and_again_when_the_key_changes(
         server.create_secret(f"s{number}", DATA)
     assert plugin.calls.count("v2.Encrypt") == 1
     plugin.key_id = "second"
-    wait_until(lambda: plugin.calls.count("v2.Encrypt") == 2, seconds=5, what="a seed under the new key")
+    wait_for(lambda: plugin.calls.count("v2.Encrypt") == 2, 5)
     server.create_secret("s5", DATA)
     stored = [
         EncryptedObject.from_bytes(server.raw_stored(name).removeprefix(b"k8s:enc:kms:v2:kms:"))
@@ -85,9 +85,7 @@ def test_v2_encrypts_once_for_many_writes_and_again_when_the_key_changes(
     assert server.read_secret("s0") == server.read_secret("s5") == DATA
 
 
-def test_v1_encrypts_for_every_write_after_one_version_call(
-    server: SimulatedApiServer, plugin: Plugin
-) -> None:
+def test_v1_encrypts_for_every_write_after_one_version_call(server: SimulatedApiServer, plugin: Plugin) -> None:
     server.start(v1(plugin))
     assert plugin.calls == []
     for number in range(3):
@@ -107,7 +105,7 @@ def test_v1_encrypts_for_every_write_after_one_version_call(
         ({"annotations": {"nodots": b""}}, "no fully qualified domain name"),
         ({"annotations": {"a_b.example.org": b""}}, "no fully qualified domain name"),
         ({"annotations": {"kms.example.org": bytes(32768)}}, "total size of annotations"),
-        ({"down": True}, "code = UNAVAILABLE desc = the token is away"),
+        ({"down": True}, "code = Unavailable desc = the token is away"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -125,21 +123,21 @@ def test_v2_is_not_ready_while_a_rule_is_broken_and_ready_after(
         setattr(plugin, name, value)
     if "version" in broken:
         server.restart()
-    wait_until(lambda: server.readyz() == (True, "ok"), seconds=5, what="readyz is ok")
+    wait_for(lambda: server.readyz() == (True, "ok"), 5)
 
 
 def test_v2_takes_a_changed_version_for_a_failure(server: SimulatedApiServer, plugin: Plugin) -> None:
     server.start(v2(plugin))
     assert server.readyz() == (True, "ok")
     plugin.version = "v2beta1"
-    wait_until(lambda: "should not change" in server.readyz()[1], seconds=5, what="readyz sees the version")
+    wait_for(lambda: "should not change" in server.readyz()[1], 5)
 
 
 def test_v2_writes_go_on_while_healthz_is_bad_and_stop_after_status_fails(etcd: Etcd, plugin: Plugin) -> None:
     server = SimulatedApiServer(etcd, replace(HASTY, write_expiry=0.6))
     server.start(v2(plugin))
     plugin.healthz = "the token is away"
-    wait_until(lambda: not server.readyz()[0], seconds=5, what="readyz fails")
+    wait_for(lambda: not server.readyz()[0], 5)
     server.create_secret("coasting", DATA)
     plugin.down = True
 
@@ -150,41 +148,33 @@ def test_v2_writes_go_on_while_healthz_is_bad_and_stop_after_status_fails(etcd: 
             return "expired" in str(error)
         return False
 
-    wait_until(refused, seconds=5, what="writes are refused")
+    wait_for(refused, 5)
     assert server.read_secret("coasting") == DATA
     server.stop()
 
 
-def test_a_call_waits_for_the_socket_and_gives_up_at_its_timeout(
-    server: SimulatedApiServer, tmp_path: Path
-) -> None:
+def test_a_call_waits_for_the_socket_and_gives_up_at_its_timeout(server: SimulatedApiServer, tmp_path: Path) -> None:
     socket = tmp_path / "late.sock"
     server.start(document(Kms("kms", "v2", socket, timeout=0.3)))
     ready, text = server.readyz()
     assert not ready
     assert "status section of the healthz check for KMS Provider kms" in text
     plugin = Plugin(socket)
-    wait_until(lambda: server.readyz()[0], seconds=10, what="the late plugin is found")
+    wait_for(lambda: server.readyz()[0], 10)
     plugin.stop()
 
 
-def test_v1_is_not_ready_when_ping_fails_or_the_version_is_wrong(
-    server: SimulatedApiServer, plugin: Plugin
-) -> None:
+def test_v1_is_not_ready_when_ping_fails_or_the_version_is_wrong(server: SimulatedApiServer, plugin: Plugin) -> None:
     plugin.v1_version = "v2"
     server.start(v1(plugin))
     assert "api version v2 is not supported" in server.readyz()[1]
     plugin.v1_version = "v1beta1"
-    wait_until(lambda: server.readyz()[0], seconds=5, what="readyz is ok")
+    wait_for(lambda: server.readyz()[0], 5)
     plugin.down = True
-    wait_until(
-        lambda: "failed to perform encrypt section" in server.readyz()[1], seconds=5, what="ping fails"
-    )
+    wait_for(lambda: "failed to perform encrypt section" in server.readyz()[1], 5)
 
 
-def test_a_value_moved_to_another_path_does_not_open(
-    server: SimulatedApiServer, plugin: Plugin, etcd: Etcd
-) -> None:
+def test_a_value_moved_to_another_path_does_not_open(server: SimulatedApiServer, plugin: Plugin, etcd: Etcd) -> None:
     server.start(v2(plugin))
     server.create_secret("one", DATA)
     etcd.put("/registry/secrets/default/two", server.raw_stored("one"))
@@ -192,9 +182,7 @@ def test_a_value_moved_to_another_path_does_not_open(
         server.read_secret("two")
 
 
-def test_without_a_matching_provider_encrypted_values_are_refused(
-    server: SimulatedApiServer, plugin: Plugin
-) -> None:
+def test_without_a_matching_provider_encrypted_values_are_refused(server: SimulatedApiServer, plugin: Plugin) -> None:
     server.start(v2(plugin))
     server.create_secret("one", DATA)
     server.restart(v1(plugin))
