@@ -117,9 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _stdout_failed(error, invocation)
     except Exception as error:  # noqa: BLE001 - the last resort: one line instead of a traceback
-        diagnostics.error(
-            f"unexpected {type(error).__name__}: {error}", "this is a bug in kmsctl; --debug shows where"
-        )
+        diagnostics.error(f"unexpected {type(error).__name__}: {error}", "this is a bug in kmsctl; --debug shows where")
         _trace(error, invocation)
         return ExitCode.FAILED
     return code if isinstance(code, int) else ExitCode.OK
@@ -141,4 +139,6 @@ def _trace(error: BaseException, invocation: Invocation) -> None:
 
 
 def _sentence(text: str) -> str:
+    """typer's words, with what its parts are called left out."""
+    text = text.replace("Value error, ", "")
     return (text[:1].lower() + text[1:]).rstrip(".")

@@ -25,7 +25,7 @@ def key(key: Key) -> Document:
         "sensitive": key.sensitive,
         "extractable": key.extractable,
         "private": key.private,
-        "created": timestamp(key.created),
+        "created_at": timestamp(key.created),
         "token_label": key.token_label,
     }
 
@@ -56,7 +56,7 @@ def status(status: Status) -> Document:
         "state": status.state.value,
         "healthz": status.healthz,
         "hint": status.hint or None,
-        "started": timestamp(status.started),
+        "started_at": timestamp(status.started),
         "write_label": status.write_label,
         "write_format": status.write_format,
         "write_key": None if status.write_key is None else key(status.write_key),
@@ -78,7 +78,7 @@ def status(status: Status) -> Document:
             "queued": status.sessions.queued,
         },
         "probe": {
-            "last_success": timestamp(status.probe.last_success),
+            "last_success_at": timestamp(status.probe.last_success),
             "round_trip_ms": status.probe.round_trip_ms,
         },
         "listeners": [{"socket": each.socket, "apis": list(each.apis)} for each in status.listeners],

@@ -32,9 +32,7 @@ def read(source: str, what: str) -> bytes:
 def _bounded(file: BinaryIO, name: str) -> bytes:
     data = file.read(INPUT_MAX + 1)
     if len(data) > INPUT_MAX:
-        raise UsageError(
-            f"{name} holds more than {INPUT_MAX} bytes", "a KMS encrypts keys; encrypt the data with one"
-        )
+        raise UsageError(f"{name} holds more than {INPUT_MAX} bytes", "a KMS encrypts keys; encrypt the data with one")
     return data
 
 
@@ -53,6 +51,4 @@ def write(target: str, data: bytes) -> None:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink()
-        raise UsageError(
-            f"cannot write {target}: {error.strerror}", "name a file in a directory of yours"
-        ) from error
+        raise UsageError(f"cannot write {target}: {error.strerror}", "name a file in a directory of yours") from error

@@ -56,9 +56,7 @@ Target = Annotated[
 ]
 Timeout = Annotated[
     float | None,
-    typer.Option(
-        "--timeout", metavar="DURATION", parser=duration, help="For each call: 10, 10s, 1m30s. Default: 10s."
-    ),
+    typer.Option("--timeout", metavar="DURATION", parser=duration, help="For each call: 10, 10s, 1m30s. Default: 10s."),
 ]
 Output = Annotated[Format | None, typer.Option("--output", "-o", help="Output format.")]
 Socket = Annotated[

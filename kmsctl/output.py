@@ -77,9 +77,7 @@ def sheet(rows: Sequence[tuple[str, str]]) -> str:
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    return "   ".join(
-        cell + " " * (room - width(cell)) for cell, room in zip(row, widths, strict=True)
-    ).rstrip()
+    return "   ".join(cell + " " * (room - width(cell)) for cell, room in zip(row, widths, strict=True)).rstrip()
 
 
 def on_terminal() -> bool:

@@ -158,9 +158,11 @@ def judge(found: Iterable[TokenKey], write_label: str, token: str) -> Picture:
             )
         )
     problems.extend(
-        Problem(f"key {write_label!r} on {token} cannot serve: {key.reason}", key.hint, fatal=write is None)
+        Problem(f"key {write_label!r} on {token} cannot serve: {reason}", hint, fatal=write is None)
         for key in keys
-        if key.label == write_label and key.token.kind == "aes" and not key.reads
+        if key.label == write_label and key.token.kind == "aes"
+        for reason, hint in [_why_not_writing(key)]
+        if reason
     )
     if write is None and not problems:
         problems.append(
@@ -185,6 +187,15 @@ def judge(found: Iterable[TokenKey], write_label: str, token: str) -> Picture:
         by_key_id=by_key_id,
         problems=tuple(problems),
     )
+
+
+def _why_not_writing(key: Key) -> tuple[str, str]:
+    """(reason, hint) why this key cannot write; ("", "") if it can."""
+    if not key.reads:
+        return key.reason, key.hint
+    if not key.token.encrypt:
+        return "CKA_ENCRYPT is not set, so it only reads", "set it, or give it another label and make a new key"
+    return "", ""
 
 
 def _newest_first(keys: Iterable[Key]) -> list[Key]:

@@ -121,6 +121,8 @@ class Log(Section):
 
 
 class State(Section):
+    """What is kept across restarts: the id of the key that wrote last."""
+
     dir: Path = Field(default_factory=paths.state_dir)
 
 

@@ -22,9 +22,7 @@ class Api(StrEnum):
     V1BETA1 = "v1beta1"
 
 
-Source = Annotated[
-    str, typer.Argument(metavar="[FILE]", help="File to read; - or nothing: stdin.", show_default=False)
-]
+Source = Annotated[str, typer.Argument(metavar="[FILE]", help="File to read; - or nothing: stdin.", show_default=False)]
 ApiOption = Annotated[Api, typer.Option("--api", help="Which of the two KMS APIs to call.")]
 Out = Annotated[
     str | None,
@@ -75,9 +73,7 @@ def decrypt(
     api: ApiOption = Api.V2,
     key_id: Annotated[
         str,
-        typer.Option(
-            "--key-id", metavar="TEXT", help="Key id, for v2. Default: the one the ciphertext names."
-        ),
+        typer.Option("--key-id", metavar="TEXT", help="Key id, for v2. Default: the one the ciphertext names."),
     ] = "",
     out: Out = None,
     socket: options.Socket = None,
@@ -99,9 +95,7 @@ def decrypt(
     sealed = _parse(files.read(source, "the ciphertext"))
     wanted = key_id or sealed.key_id or (key_id_of(sealed.ciphertext) or "")
     if api is Api.V2 and not wanted:
-        raise UsageError(
-            "the ciphertext names no key", "name it with --key-id, or use --api v1beta1, which needs none"
-        )
+        raise UsageError("the ciphertext names no key", "name it with --key-id, or use --api v1beta1, which needs none")
     with kms_connect(socket, api.value, timeout=opts.timeout) as kms:
         plaintext = kms.decrypt(sealed.ciphertext, key_id=wanted, annotations=sealed.annotations)
     _deliver(plaintext, out)
@@ -110,9 +104,7 @@ def decrypt(
 def _options(ctx: typer.Context, timeout: float | None, form: Format | None) -> Options:
     opts = options.gather(ctx, timeout=timeout, output=form)
     if opts.target_typed:
-        raise UsageError(
-            "--target is the admin socket, and this calls the KMS socket", "name it with --socket"
-        )
+        raise UsageError("--target is the admin socket, and this calls the KMS socket", "name it with --socket")
     return opts
 
 
@@ -127,9 +119,7 @@ def _document(made: Encrypted) -> Document:
     return {
         "ciphertext": base64.b64encode(made.ciphertext).decode(),
         "key_id": made.key_id or None,
-        "annotations": {
-            name: base64.b64encode(value).decode() for name, value in sorted(made.annotations.items())
-        },
+        "annotations": {name: base64.b64encode(value).decode() for name, value in sorted(made.annotations.items())},
     }
 
 

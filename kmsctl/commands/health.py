@@ -48,9 +48,7 @@ def health(
     """
     opts = options.gather(ctx, target=target, output=output_format)
     form = opts.form(Format.TABLE, Format.JSON, Format.YAML)
-    found = (
-        _wait(opts, WAIT if timeout is None else timeout) if wait else _look(opts, timeout or opts.timeout)
-    )
+    found = _wait(opts, WAIT if timeout is None else timeout) if wait else _look(opts, timeout or opts.timeout)
     if form is Format.TABLE:
         output.emit(escape(found.healthz or "unknown"))
     else:

@@ -9,21 +9,17 @@ from typing import Annotated
 import typer
 
 from kmsctl import diagnostics, documents, options, output
-from kmsctl.commands.status import key_hash
+from kmsctl.commands.status import algorithm, key_hash
 from kmsctl.output import Document, Format
 from kmsctl.text import age, timestamp
 from kmsd.client import Key, KeyState, KeyType, connect
 
 _FORMATS = (Format.TABLE, Format.WIDE, Format.JSON, Format.YAML, Format.NAME)
 
-Label = Annotated[
-    str, typer.Argument(metavar="LABEL", help="Label of the key (CKA_LABEL).", show_default=False)
-]
+Label = Annotated[str, typer.Argument(metavar="LABEL", help="Label of the key (CKA_LABEL).", show_default=False)]
 KeyId = Annotated[
     str,
-    typer.Option(
-        "--id", metavar="TEXT", help="Its key id (CKA_ID). Default: a new UUID.", show_default=False
-    ),
+    typer.Option("--id", metavar="TEXT", help="Its key id (CKA_ID). Default: a new UUID.", show_default=False),
 ]
 
 
@@ -149,7 +145,7 @@ def keygen(
 def _compare(key: Key, kind: Kind, bits: Bits, key_id: str) -> None:
     """Says where a key that was found differs from the one that was asked for."""
     if key.type != kind.value or key.bits != int(bits.value):
-        diagnostics.warning(f"it is {key.type}-{key.bits}, not {kind.value}-{bits.value}")
+        diagnostics.warning(f"it is {algorithm(key)}, not {kind.value}-{bits.value}")
     if key_id and key.key_id != key_id:
         diagnostics.warning(f"its key id is {key.key_id!r}, not {key_id!r}")
 
@@ -157,15 +153,13 @@ def _compare(key: Key, kind: Kind, bits: Bits, key_id: str) -> None:
 def _next_step(key: Key) -> None:
     match key.state:
         case KeyState.WRITE:
-            diagnostics.hint(
-                "kmsd encrypts with this key now; `kmsctl health --wait` returns when it is served"
-            )
+            diagnostics.hint("kmsd encrypts with this key now; `kmsctl health --wait` returns when it is served")
         case KeyState.READABLE:
-            diagnostics.hint(
-                "this key decrypts what names it; `kmsctl status` shows the key that kmsd encrypts with"
-            )
+            diagnostics.hint("this key decrypts what names it; `kmsctl status` shows the key that kmsd encrypts with")
         case KeyState.PENDING:
             diagnostics.hint("this key waits for the write label; `kmsctl keys list` shows who has it")
+        case KeyState.COMPANION:
+            diagnostics.hint("an HMAC key encrypts nothing by itself; it is the second key of an AES-CBC pair")
         case KeyState.UNUSABLE:
             _complain(key)
         case _:
@@ -203,7 +197,7 @@ def _table(keys: tuple[Key, ...], *, wide: bool, now: datetime) -> str:
         [
             each.label,
             each.state.value,
-            f"{each.type}-{each.bits}",
+            algorithm(each),
             each.key_id,
             key_hash(each, wide=wide),
             (timestamp(each.created) or "") if wide else age(each.created, now),

@@ -52,7 +52,7 @@ def _table(slots: tuple[Slot, ...], *, wide: bool) -> str:
     if wide:
         headers += ["MANUFACTURER", "DESCRIPTION", "FLAGS"]
         for row, each in zip(rows, slots, strict=True):
-            row += [each.token_manufacturer or each.manufacturer, each.description, ",".join(each.flags)]
+            row += [each.token_manufacturer or each.manufacturer, each.description, ", ".join(each.flags)]
     return output.table(headers, rows)
 
 

@@ -92,7 +92,7 @@ def _write_key(status: Status, *, wide: bool) -> Iterator[tuple[str, str]]:
     if key is None:
         yield "WRITE KEY", f"none: no key can write under the label {escape(status.write_label)}"
     else:
-        yield "WRITE KEY", f"{escape(key.label)} ({key.type}-{key.bits}), one of {status.keys} on the token"
+        yield "WRITE KEY", f"{escape(key.label)} ({algorithm(key)}), one of {status.keys} on the token"
         yield "", f"{escape(key.key_id)} {key_hash(key, wide=wide)}"
     if wide:
         yield "FORMAT", escape(status.write_format) or "-"
@@ -104,6 +104,10 @@ def _token(status: Status, *, wide: bool) -> Iterator[tuple[str, str]]:
     if wide:
         yield "", escape(f"{token.manufacturer} {token.model}, serial {token.serial}")
         yield "", escape(token.module)
+
+
+def algorithm(key: Key) -> str:
+    return f"{key.type}-{key.bits}" if key.bits else key.type.value
 
 
 def key_hash(key: Key, *, wide: bool) -> str:

@@ -28,6 +28,8 @@ class KeyState(StrEnum):
     PENDING = "pending"
     """Made for a rotation that has not moved the write label yet."""
     UNUSABLE = "unusable"
+    COMPANION = "companion"
+    """Serves beside an AES key: an HMAC key."""
     UNKNOWN = "unknown"
 
 

@@ -1,5 +1,7 @@
-"""A real gRPC server on a real Unix socket whose answers are written down here, so that output can be compared
-with golden files. Holds no keys: its "ciphertext" is the plaintext in base64 under a header that names a key."""
+"""A real gRPC server on real Unix sockets whose answers are written down here, for the golden files.
+
+Holds no keys: its "ciphertext" is the plaintext in base64 under a header that names a key.
+"""
 
 from __future__ import annotations
 
@@ -106,9 +108,7 @@ def degraded() -> pb.GetStatusResponse:
     status = serving()
     status.state = pb.SERVING_STATE_DEGRADED
     status.problems.append(
-        pb.Problem(
-            message="two keys hold the label k8s-kek", hint="kmsctl keys list shows both; relabel one"
-        )
+        pb.Problem(message="two keys hold the label k8s-kek", hint="kmsctl keys list shows both; relabel one")
     )
     return status
 
@@ -140,7 +140,7 @@ def slots() -> list[pb.ListSlotsResponse.Slot]:
             token_serial="0011223344556677",
             token_model="SoftHSM v2",
             token_manufacturer="SoftHSM project",
-            flags=["rng", "login-required", "token-initialized"],
+            flags=["login required", "rng", "token initialized"],
             pin_warnings=["one wrong PIN more locks the token"],
             in_use=True,
         ),
@@ -190,7 +190,7 @@ class Canned:
         if held is not None:
             if request.if_not_exists:
                 return pb.GenerateKeyResponse(key=held, created=False)
-            raise _Failed(
+            raise _FailedError(
                 Failure(
                     grpc.StatusCode.ALREADY_EXISTS,
                     f"the label {request.label} is taken",
@@ -211,12 +211,12 @@ class Canned:
     def adopt_key(self, request: pb.AdoptKeyRequest) -> pb.AdoptKeyResponse:
         for key in self.keys:
             if key.label == request.label:
-                return pb.AdoptKeyResponse(
-                    key=_key(key.label, request.key_id or OLD_ID, pb.KEY_STATE_READABLE)
-                )
-        raise _Failed(
+                return pb.AdoptKeyResponse(key=_key(key.label, request.key_id or OLD_ID, pb.KEY_STATE_READABLE))
+        raise _FailedError(
             Failure(
-                grpc.StatusCode.NOT_FOUND, f"no key has the label {request.label}", "kmsctl keys list shows all"
+                grpc.StatusCode.NOT_FOUND,
+                f"no key has the label {request.label}",
+                "kmsctl keys list shows all",
             )
         )
 
@@ -250,11 +250,11 @@ def seal(plaintext: bytes, key_id: str = WRITE_ID) -> bytes:
 def unseal(ciphertext: bytes) -> bytes:
     parts = ciphertext.split(b".")
     if len(parts) != 5:
-        raise _Failed(Failure(grpc.StatusCode.INVALID_ARGUMENT, "the ciphertext is no compact JWE"))
+        raise _FailedError(Failure(grpc.StatusCode.INVALID_ARGUMENT, "the ciphertext is no compact JWE"))
     return base64.urlsafe_b64decode(parts[3] + b"=" * (-len(parts[3]) % 4))
 
 
-class _Failed(Exception):
+class _FailedError(Exception):
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
         self.failure = failure
@@ -307,10 +307,9 @@ def _service(
         def handle(request: Any, context: Any) -> Message:
             canned.requests.append(request)
             try:
-                if method in canned.failures:
-                    raise _Failed(canned.failures[method])
-                return answer(request)
-            except _Failed as failed:
+                failure = canned.failures.get(method)
+                return _abort(context, failure) if failure else answer(request)
+            except _FailedError as failed:
                 return _abort(context, failed.failure)
 
         return handle

@@ -55,16 +55,15 @@ def environment(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
     """The sockets in this test's directory, whether anything listens there or not; no taste in colours."""
     monkeypatch.setenv("KMSCTL_TARGET", f"unix://{directory}/admin.sock")
     monkeypatch.setenv("KMSCTL_SOCKET", f"unix://{directory}/kms.sock")
-    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name in ("NO_COLOR", "PYTHONUNBUFFERED", "PYTHONIOENCODING"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "100")
 
 
 @pytest.fixture
-def run(
-    capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch, directory: Path
-) -> Run:
-    """Runs kmsctl in this process. The test's directory is written DIR, and ages AGE, for the golden files."""
+def run(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch, directory: Path) -> Run:
+    """Runs kmsctl in this process. The test's directory reads DIR, and an age AGE, for the golden files."""
 
     def call(*argv: str, stdin: bytes = b"") -> Result:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))

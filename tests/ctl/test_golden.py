@@ -1,4 +1,4 @@
-"""What people and scripts read, to the letter. A change here is a change of contract or of manners: look twice."""
+"""What people and scripts read, to the letter. A change here changes a contract or manners."""
 
 from __future__ import annotations
 
@@ -88,6 +88,7 @@ def test_columns_line_up_under_wide_characters(run: Run, canned: Canned) -> None
     column = lines[0].index("STATE")
     wide = next(line for line in lines if line.startswith("鍵"))
     assert wide.index("pending") == column - 1  # one character that takes two columns
+
 
 def test_an_empty_list_is_empty_on_stdout_and_says_what_next(run: Run, canned: Canned) -> None:
     canned.keys.clear()

@@ -1,0 +1,26 @@
+#!/bin/sh
+# Brings a node to a kmsd that serves, however often it is run, and wherever an earlier run stopped.
+# Arguments: those of `kmsd serve`. Environment: KMSCTL_TARGET, KMSCTL_SOCKET; STATE, a folder for log and pid.
+set -eu
+
+answers() { # Exit code 3 alone means that no kmsd is there.
+    code=0
+    kmsctl status -o name >/dev/null 2>&1 || code=$?
+    [ "$code" -ne 3 ]
+}
+
+if ! answers; then
+    kmsd serve "$@" >>"$STATE/log" 2>&1 </dev/null &
+    echo $! >"$STATE/pid"
+    tries=0
+    until answers; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 100 ] || { echo "kmsd does not come up: see $STATE/log" >&2; exit 1; }
+        sleep 0.1
+    done
+fi
+
+kmsctl keygen k8s-kek --if-not-exists -o name
+kmsctl health --wait --timeout 60s
+[ "$(printf ping | kmsctl encrypt | kmsctl decrypt)" = ping ]
+[ "$(printf ping | kmsctl encrypt --api v1beta1 | kmsctl decrypt --api v1beta1)" = ping ]
