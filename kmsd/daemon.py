@@ -17,7 +17,6 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Final
 
-import structlog
 import uvloop
 
 from kmsd import __version__, state
@@ -36,7 +35,7 @@ from kmsd.rpc.sockets import SocketPlace
 from kmsd.service import LocalService
 from kmsd.settings import Settings
 
-log = structlog.get_logger("kmsd")
+log = logs.get_logger("kmsd")
 
 _DRAIN_SECONDS: Final = 5.0
 _PR_SET_DUMPABLE: Final = 4

@@ -6,19 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-import structlog
-
 from kmsd import __version__
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.errors import InvalidRequest
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.module import SlotView
 from kmsd.keyring import Key, Keyring, Problem, State
+from kmsd.observe import logs
 from kmsd.observe.health import Health
 from kmsd.rpc.call import Call, Method, Table, parse
 from kmsd.service import KmsService
 
-log = structlog.get_logger("kmsd.admin")
+log = logs.get_logger("kmsd.admin")
 
 API: Final = "admin"
 SERVICE: Final = "kmsd.admin.v1.Admin"
@@ -64,7 +63,7 @@ class Admin:
         health = await self.health.fresh(0.2, 1.0)
         write = self.keyring.picture.write
         problems = self.problems()
-        error = health.error or (None if write else self.keyring.why_none())
+        error = health.error or (None if write and self.hsm.connected else self.keyring.why_none())
         state = pb.SERVING_STATE_SERVING
         if error is not None:
             state = pb.SERVING_STATE_DOWN

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol, TypeVar
 
-import structlog
 from google.protobuf.message import DecodeError, Message
 
 from kmsd.errors import Internal, InvalidRequest, KmsdError
+from kmsd.observe import logs
 
-log = structlog.get_logger("kmsd.rpc")
+log = logs.get_logger("kmsd.rpc")
 
 M = TypeVar("M", bound=Message)
 

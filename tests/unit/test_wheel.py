@@ -1,0 +1,34 @@
+"""What is installed: one wheel with the three packages and their programs, and nothing else."""
+
+from __future__ import annotations
+
+import configparser
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+
+def test_one_wheel_holds_the_three_packages_and_programs(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (info,) = {name.split("/")[0] for name in names if ".dist-info/" in name}
+        assert {name.split("/")[0] for name in names} == {"kmsd", "kmsctl", "kmstui", info}
+        assert f"{info}/licenses/LICENSE" in names
+        assert "kmsd/api/kms/v2/api_pb2.py" in names
+        assert "kmstui/app.tcss" in names
+        scripts = configparser.ConfigParser()
+        scripts.read_string(archive.read(f"{info}/entry_points.txt").decode())
+        assert set(scripts["console_scripts"]) == {"kmsd", "kmsctl", "kmstui"}
+        assert "Requires-Python: >=3.11" in archive.read(f"{info}/METADATA").decode()
