@@ -260,6 +260,7 @@ class Keyring:
         self._looking: asyncio.Task[None] | None = None
         self._looked = -1e9
         self._verified = -1e9
+        self._wrote = False
         self._changing = asyncio.Lock()
 
     def write_key(self) -> Key:
@@ -356,15 +357,19 @@ class Keyring:
             after = judge(found, self.write_label, self._hsm.name)
         self.picture = after
         self.seen = True
+        self._wrote = self._wrote or after.write is not None
         if {k.token for k in before.keys} != {k.token for k in after.keys}:
             self._hsm.forget_handles()
             self._on_change(before, after)
 
     def _suspicious(self, before: Picture, after: Picture) -> bool:
-        vanished = (before.write is not None and before.write.key_id not in after.by_key_id) or (
-            bool(before.keys) and not after.keys
-        )
-        return vanished and monotonic() - self._verified > _VERIFY_PAUSE
+        if before.write is not None and before.write.key_id not in after.by_key_id:
+            return True
+        if before.keys and not after.keys:
+            return True
+        # The token may have gone just when the module started anew: a write key that is missed is asked for again.
+        missed = self._wrote and after.write is None
+        return missed and monotonic() - self._verified > _VERIFY_PAUSE
 
     async def generate(
         self, label: str, kind: Kind, bits: int, key_id: str, *, if_not_exists: bool
@@ -418,7 +423,7 @@ class Keyring:
         cka_id = key_id_bytes(wanted)
         if any(key.cka_id == cka_id for key in self.picture.keys):
             raise AlreadyExists(f"{self._hsm.name} has a key with key id {wanted!r} already", "choose another id")
-        await self._hsm.run_rw(token_keys.set_id, label, "aes", cka_id)
+        await self._hsm.run_rw(token_keys.set_id, label, cka_id)
         return await self._made(cka_id, "aes")
 
     async def _made(self, cka_id: bytes, kind: Kind) -> Key:

@@ -80,7 +80,7 @@ class LocalService:
         health = await self._health.fresh(_STATUS_RECHECK, _STATUS_WAIT)
         write = self._keyring.picture.write
         key_id = write.key_id if write else "" if self._keyring.seen else self._remembered
-        if health.ok and key_id:
+        if health.ok and key_id and self._hsm.connected is not None:
             return ServiceStatus("ok", key_id)
         error = health.error or self._keyring.why_none()
         if self._fail_closed and (self._hsm.connected is None or error.retryable):

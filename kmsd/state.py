@@ -22,7 +22,7 @@ def recall(directory: Path, write_label: str) -> str:
     try:
         with (directory / _FILE).open("rb") as file:
             kept = json.loads(file.read(_MOST))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return ""
     key_id = kept.get("key_id") if isinstance(kept, dict) and kept.get("label") == write_label else None
     return key_id if isinstance(key_id, str) else ""

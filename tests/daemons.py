@@ -153,9 +153,10 @@ class Kmsd:
         answer: admin.GetStatusResponse = self.admin("GetStatus")
         return answer
 
-    def raw(self, path: str, body: bytes, timeout: float = 5.0) -> bytes:
-        """Any bytes to any method of the KMS socket."""
-        answer: bytes = self._shared(self.socket).unary_unary(path)(body, timeout=timeout)
+    def raw(self, path: str, body: bytes, timeout: float = 5.0, *, admin: bool = False) -> bytes:
+        """Any bytes to any method of the KMS socket, or of the admin socket."""
+        channel = self._shared(self.admin_socket if admin else self.socket)
+        answer: bytes = channel.unary_unary(path)(body, timeout=timeout)
         return answer
 
     def _shared(self, path: Path) -> grpc.Channel:

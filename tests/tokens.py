@@ -77,20 +77,33 @@ class SoftToken:
         """The directory that holds one directory per token."""
         return self.folder / "tokens"
 
+    def logins(self) -> int:
+        """Goes up by one with every attempt to log in to the one token, right or wrong: SoftHSM writes the token's
+        flags each time, and a count of the writes."""
+        (path,) = self.tokens.glob("*/token.object")
+        return int.from_bytes(path.read_bytes()[:8], "big")
+
     @contextlib.contextmanager
-    def away(self) -> Iterator[None]:
-        """As if the device were unplugged: the files of all tokens are gone, and come back at the end."""
+    def away(self, *, empty: bool = False) -> Iterator[None]:
+        """As if the device were unplugged: the files of all tokens are gone, and come back at the end.
+
+        empty: their directory is there and has nothing in it, as when a file system is not mounted.
+        """
         elsewhere = self.folder / "unplugged"
         self.tokens.rename(elsewhere)
+        if empty:
+            self.tokens.mkdir()
         try:
             yield
         finally:
+            if empty:
+                self.tokens.rmdir()
             elsewhere.rename(self.tokens)
 
     @contextlib.contextmanager
     def hanging(self) -> Iterator[None]:
-        """As if the device had stopped answering: SoftHSM takes a lock on a token's files (fcntl(2)) for every
-        operation with a key, and waits inside the C call while this process holds it."""
+        """As if the device had stopped answering: SoftHSM locks a token's files (fcntl(2)) for every operation with
+        a key, and waits inside the C call while this process holds the lock."""
         with contextlib.ExitStack() as held:
             for path in self.tokens.glob("*/*"):
                 file = held.enter_context(path.open("r+b"))
@@ -143,7 +156,8 @@ def make_token(folder: Path, label: str = "kmsd-test") -> SoftToken:
     token = SoftToken(folder, label)
     token.tokens.mkdir(parents=True)
     token.conf.write_text(
-        f"directories.tokendir = {token.tokens}\nobjectstore.backend = file\nlog.level = ERROR\nslots.removable = false\n"
+        f"directories.tokendir = {token.tokens}\nobjectstore.backend = file\n"
+        "log.level = ERROR\nslots.removable = false\n"
     )
     descriptor = os.open(token.pin_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:

@@ -195,8 +195,14 @@ class Hsm:
         """All slots of the module, with or without the token being up. Raises KmsdError."""
 
         def look() -> list[SlotView]:
-            module = self._module or modules.load(self._module_path())
-            return module.slots()
+            idle = self._module is None or not self._module.initialized
+            module = modules.load(self._module_path())
+            try:
+                return module.slots()
+            finally:
+                if idle:
+                    # The next attempt to connect must see what is there then, not what was there now.
+                    module.finalize()
 
         try:
             async with asyncio.timeout(timeout):

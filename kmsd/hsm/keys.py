@@ -35,7 +35,8 @@ _ATTRIBUTES: Final = (
     c.CKA_PRIVATE,
 )
 _TRIES: Final = 4
-"""SoftHSM answers CKR_OBJECT_HANDLE_INVALID or CKR_GENERAL_ERROR while others change objects."""
+_PASSING: Final = frozenset({"CKR_OBJECT_HANDLE_INVALID", "CKR_KEY_HANDLE_INVALID", "CKR_GENERAL_ERROR"})
+"""What SoftHSM answers now and then while others change objects: look again, and believe what is seen."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,18 @@ class TokenKey:
 
 def list_keys(session: TokenSession) -> tuple[TokenKey, ...]:
     """All secret keys on the token, in the token's order. Raises CkrError."""
+    return tuple(_find(session, {}))
+
+
+def _find(session: TokenSession, template: dict[int, bytes | int | bool]) -> list[TokenKey]:
+    """The secret keys on the token that match, described."""
+    whole = {c.CKA_CLASS: c.CKO_SECRET_KEY, c.CKA_TOKEN: True, **template}
     for last in range(_TRIES, 0, -1):
         try:
-            handles = session.cryptoki.find(session.handle, {c.CKA_CLASS: c.CKO_SECRET_KEY, c.CKA_TOKEN: True})
-            return tuple(_describe(session, handle) for handle in handles)
+            return [_describe(session, handle) for handle in session.cryptoki.find(session.handle, whole)]
         except CkrError as error:
-            # A key destroyed between the two calls, by us or by another process.
-            if error.name != "CKR_OBJECT_HANDLE_INVALID" or last == 1:
+            # A key made or destroyed between the two calls, by us or by another process.
+            if error.name not in _PASSING or last == 1:
                 raise
     raise AssertionError("unreachable")
 
@@ -123,7 +129,7 @@ def generate(session: TokenSession, label: str, cka_id: bytes, kind: Kind, bits:
         except pkcs11.exceptions.PKCS11Error as library_error:
             error = from_library(library_error, "C_GenerateKey")
             # The call may have failed after the object was made: what the token shows is what counts.
-            if error.name != "CKR_GENERAL_ERROR" or (last == 1 and not _with_id(session, cka_id, kind)):
+            if error.name not in _PASSING or (last == 1 and not _with_id(session, cka_id, kind)):
                 raise error from library_error
         found = _with_id(session, cka_id, kind)
         if len(found) == 1 and found[0].label == label:
@@ -133,49 +139,33 @@ def generate(session: TokenSession, label: str, cka_id: bytes, kind: Kind, bits:
     raise CkrError("the new key is not to be found", "C_GenerateKey")
 
 
-def set_id(session: TokenSession, label: str, kind: Kind, cka_id: bytes) -> TokenKey:
-    """Give a CKA_ID to the one key with this label that has none. `session` is read-write.
+def set_id(session: TokenSession, label: str, cka_id: bytes) -> TokenKey:
+    """Give a CKA_ID to the one AES key with this label that has none. `session` is read-write.
 
     Raises InvalidRequest, Conflict or CkrError.
     """
-    handles = [
-        handle
-        for handle in session.cryptoki.find(
-            session.handle,
-            {c.CKA_CLASS: c.CKO_SECRET_KEY, c.CKA_TOKEN: True, c.CKA_LABEL: label.encode()},
-        )
-        if _describe(session, handle).kind == kind and not _describe(session, handle).cka_id
-    ]
-    if len(handles) != 1:
+    bare = [key for key in _find(session, {c.CKA_LABEL: label.encode()}) if key.kind == "aes" and not key.cka_id]
+    if len(bare) != 1:
         raise InvalidRequest(
-            f"{len(handles)} keys labelled {label!r} lack a CKA_ID; exactly one is needed",
+            f"{len(bare)} keys labelled {label!r} lack a CKA_ID; exactly one is needed",
             "kmsctl keys list shows them",
         )
-    for key in _library_objects(session, label):
-        if key.handle == handles[0]:
-            try:
-                key[pkcs11.Attribute.ID] = cka_id
-            except pkcs11.exceptions.PKCS11Error as error:
-                raise from_library(error, "C_SetAttributeValue") from error
-    found = _with_id(session, cka_id, kind)
+    _set_id(session, label, cka_id)
+    found = _with_id(session, cka_id, "aes")
     if len(found) != 1:
         raise Conflict(f"the token did not take the CKA_ID of {label!r}", "kmsctl keys list shows its state")
     return found[0]
 
 
-def _library_objects(session: TokenSession, label: str) -> list[pkcs11.Object]:
+def _set_id(session: TokenSession, label: str, cka_id: bytes) -> None:
+    template = {pkcs11.Attribute.CLASS: pkcs11.ObjectClass.SECRET_KEY, pkcs11.Attribute.LABEL: label}
     try:
-        return list(
-            session.library.get_objects(
-                {pkcs11.Attribute.CLASS: pkcs11.ObjectClass.SECRET_KEY, pkcs11.Attribute.LABEL: label}
-            )
-        )
+        for key in session.library.get_objects(template):
+            if not key[pkcs11.Attribute.ID] and key[pkcs11.Attribute.KEY_TYPE] == pkcs11.KeyType.AES:
+                key[pkcs11.Attribute.ID] = cka_id
     except pkcs11.exceptions.PKCS11Error as error:
-        raise from_library(error, "C_FindObjects") from error
+        raise from_library(error, "C_SetAttributeValue") from error
 
 
 def _with_id(session: TokenSession, cka_id: bytes, kind: Kind) -> list[TokenKey]:
-    handles = session.cryptoki.find(
-        session.handle, {c.CKA_CLASS: c.CKO_SECRET_KEY, c.CKA_TOKEN: True, c.CKA_ID: cka_id}
-    )
-    return [key for key in (_describe(session, handle) for handle in handles) if key.kind == kind]
+    return [key for key in _find(session, {c.CKA_ID: cka_id}) if key.kind == kind]

@@ -77,6 +77,10 @@ class Module:
         self._library = _library(self)
         self._initialized = True
 
+    @property
+    def initialized(self) -> bool:
+        return self._initialized
+
     def initialize(self) -> None:
         """C_Initialize after `finalize`. Does nothing to an initialised module."""
         if not self._initialized:

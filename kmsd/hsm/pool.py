@@ -28,7 +28,7 @@ Ts = TypeVarTuple("Ts")
 
 _BATCH_SECONDS: Final = 0.0005
 """A second worker is worth waking when the calls that wait would take this long."""
-_FORGET: Final = 1.01
+_FORGET: Final = 1.001
 """How much longer, per operation, the token is believed to have become while no short one is seen."""
 _SWEEP_SECONDS: Final = 0.05
 
@@ -295,22 +295,28 @@ class Pool:
         except CkrError as error:
             if not (error.stale_session or error.lost):
                 raise
-            # After a failed operation the session may be left in the middle of it: never use it again.
-            worker.session = None
-            with contextlib.suppress(CkrError):
-                session.close()
             if not job.retry:
+                with contextlib.suppress(CkrError):
+                    self._replace(worker)
                 raise
-        session = worker.session = self._renew()
+        session = self._replace(worker)
         try:
             return job.fn(session, *job.args)
         except CkrError as error:
             if error.lost:
-                worker.session = None
                 with contextlib.suppress(CkrError):
-                    session.close()
+                    self._replace(worker)
                 self._call_loop(self._on_lost, error)
             raise
+
+    def _replace(self, worker: _Worker) -> TokenSession:
+        """A new session for a worker: after a failed operation the old one may be left in the middle of it."""
+        session, worker.session = worker.session, None
+        if session is not None:
+            with contextlib.suppress(CkrError):
+                session.close()
+        worker.session = self._renew()
+        return worker.session
 
     def _renew(self) -> TokenSession:
         try:

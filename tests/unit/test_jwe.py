@@ -1,0 +1,180 @@
+"""The JWE parser against anything at all, and against what `assemble` makes."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from kmsd.crypto import jwe, legacy
+
+ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+relaxed = settings(deadline=None, max_examples=300)
+
+kids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=80)
+encs = st.sampled_from(sorted(jwe.GCM))
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+members = st.fixed_dictionaries(
+    {},
+    optional={
+        "alg": st.just("dir") | anything,
+        "kid": kids | anything,
+        "enc": encs | anything,
+        "zip": st.just("DEF") | anything,
+        "crit": st.just(["x"]) | anything,
+        "_thales_aad": anything,
+        "typ": anything,
+    },
+)
+raw_headers = st.one_of(
+    members.map(lambda value: json.dumps(value).encode()),
+    anything.map(lambda value: json.dumps(value).encode()),
+    st.binary(max_size=200),
+    st.text(max_size=50).map(lambda text: text.encode("utf-16")),
+)
+segments = st.one_of(
+    st.binary(max_size=60).map(jwe.encode),
+    st.text(st.sampled_from(ALPHABET.decode()), max_size=40).map(str.encode),
+    st.binary(max_size=40),
+)
+compacts = st.one_of(
+    st.binary(max_size=400),
+    st.lists(segments, max_size=7).map(b".".join),
+    st.tuples(raw_headers.map(jwe.encode) | segments, st.just(b"") | segments, segments, segments, segments).map(
+        b".".join
+    ),
+)
+
+
+def _parses(compact: bytes) -> jwe.Jwe | None:
+    """None if it is refused; anything but a JweError escapes and fails the test."""
+    try:
+        return jwe.parse(compact)
+    except jwe.JweError as error:
+        assert str(error).isprintable()
+        assert len(str(error)) < 300
+        return None
+
+
+@relaxed
+@given(compacts)
+@example(b"")
+@example(b"....")
+@example(b".." * 200)
+@example(jwe.encode(b'{"a":' * 700) + b"....")
+@example(jwe.encode(b"[" * 3000) + b"....")
+@example(jwe.encode(b'{"alg":' + b"9" * 2900 + b"}") + b"....")
+@example(jwe.encode(b'{"alg":NaN}') + b"....")
+@example(jwe.encode(b'{"alg":"dir","kid":"\\ud800","enc":"A256GCM"}') + b"....")
+def test_whatever_comes_the_parser_answers_or_says_why_not(compact: bytes) -> None:
+    parsed = _parses(compact)
+    if parsed is None:
+        return
+    assert parsed.enc in jwe.GCM
+    assert parsed.kid
+    # What was accepted has exactly one spelling.
+    assert jwe.assemble(parsed.header, parsed.iv, parsed.ciphertext + parsed.tag, len(parsed.tag)) == compact
+
+
+@relaxed
+@given(kids, encs, st.binary(max_size=32), st.binary(max_size=300), st.binary(min_size=16, max_size=16))
+def test_what_is_assembled_is_parsed_again(kid: str, enc: str, iv: bytes, body: bytes, tag: bytes) -> None:
+    header = jwe.header(kid, enc)
+    parsed = jwe.parse(jwe.assemble(header, iv, body + tag))
+    assert parsed == jwe.Jwe(header, kid, enc, iv, body, tag)
+
+
+@relaxed
+@given(kids, st.binary(min_size=12, max_size=12), st.binary(min_size=1, max_size=64), st.data())
+def test_a_changed_character_is_refused_or_changes_what_is_read(
+    kid: str, iv: bytes, body: bytes, data: st.DataObject
+) -> None:
+    compact = jwe.assemble(jwe.header(kid, "A256GCM"), iv, body + bytes(16))
+    place = data.draw(st.integers(0, len(compact) - 1))
+    other = data.draw(st.integers(0, 255).filter(lambda byte: byte != compact[place]))
+    changed = compact[:place] + bytes([other]) + compact[place + 1 :]
+    assert _parses(changed) != jwe.parse(compact)
+
+
+@relaxed
+@given(kids, st.data())
+def test_no_prefix_is_taken_for_the_whole(kid: str, data: st.DataObject) -> None:
+    compact = jwe.assemble(jwe.header(kid, "A256GCM"), bytes(12), b"body" + bytes(16))
+    cut = compact[: data.draw(st.integers(0, len(compact) - 1))]
+    parsed = _parses(cut)
+    assert parsed is None or len(parsed.tag) < 16
+
+
+@relaxed
+@given(st.binary(max_size=64))
+def test_base64url_is_that_of_the_standard_without_padding(data: bytes) -> None:
+    text = jwe.encode(data)
+    assert text == base64.urlsafe_b64encode(data).rstrip(b"=")
+    assert jwe.decode(text, "test") == data
+
+
+@relaxed
+@given(st.binary(max_size=64))
+def test_each_octet_string_has_one_text(text: bytes) -> None:
+    try:
+        data = jwe.decode(text, "test")
+    except jwe.JweError:
+        return
+    assert jwe.encode(data) == text
+
+
+@pytest.mark.parametrize("text", [b"A", b"AB", b"AAB", b"AA==", b"A+", b"A/AA", b"AA\n", b" AA", b"A.A", b"\xff\xff"])
+def test_other_spellings_are_refused(text: bytes) -> None:
+    with pytest.raises(jwe.JweError, match="the test is not base64url"):
+        jwe.decode(text, "test")
+
+
+def test_the_header_is_in_order_and_without_spaces() -> None:
+    assert jwe.decode(jwe.header("a-key", "A192GCM"), "test") == b'{"alg":"dir","kid":"a-key","enc":"A192GCM"}'
+
+
+def test_the_example_of_the_standard_with_direct_encryption_is_told_what_is_missing() -> None:
+    """RFC 7516, 4.1: kid is optional there; here nothing could be decrypted without it."""
+    header = jwe.encode(b'{"alg":"dir","enc":"A256GCM"}')
+    with pytest.raises(jwe.JweError, match="the header has no kid"):
+        jwe.parse(jwe.assemble(header, bytes(12), bytes(20)))
+
+
+def test_size_is_bounded_before_anything_is_read() -> None:
+    with pytest.raises(jwe.JweError, match="more than a JWE may have"):
+        jwe.parse(b"." * (jwe.MAX_COMPACT + 1))
+    with pytest.raises(jwe.JweError, match="the header has 4097 bytes"):
+        jwe.parse(b"A" * (jwe.MAX_HEADER + 1) + b"....")
+
+
+@pytest.mark.parametrize(
+    ("label", "text"),
+    [
+        ("k8s-dek", '"k8s-dek"'),
+        ('we<ird>&"label', '"we\\u003cird\\u003e\\u0026\\"label"'),
+        ("back\\slash", '"back\\\\slash"'),
+        ("sch\u00f6n", '"sch\u00f6n"'),
+        ("line\u2028para\u2029", '"line\\u2028para\\u2029"'),
+    ],
+)
+def test_the_ancestors_header_is_spelled_as_go_spells_it(label: str, text: str) -> None:
+    """encoding/json escapes <, >, & and the two separators, and leaves other letters as they are."""
+    expected = f'{{"alg":"dir","kid":{text},"enc":"A256GCM"}}'
+    assert jwe.decode(legacy.header(label), "test").decode() == expected
+    assert jwe.parse(jwe.assemble(legacy.header(label), bytes(16), bytes(20))).kid == label
+
+
+@pytest.mark.parametrize(
+    ("enc", "iv", "expected"),
+    [("A256GCM", 16, True), ("A256GCM", 12, False), ("A128GCM", 16, False), ("A128GCM", 12, False)],
+)
+def test_the_ancestors_form_is_told_by_its_iv(enc: str, iv: int, expected: bool) -> None:
+    parsed = jwe.parse(jwe.assemble(jwe.header("k", enc), bytes(iv), bytes(20)))
+    assert legacy.is_legacy(parsed) is expected

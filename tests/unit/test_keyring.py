@@ -1,0 +1,346 @@
+"""The rules over keys: which one writes, which read, what they are called."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kmsd.errors import InvalidRequest
+from kmsd.hsm.keys import TokenKey
+from kmsd.keyring import (
+    MAX_KEY_ID,
+    Picture,
+    State,
+    created_ms,
+    judge,
+    key_id_bytes,
+    key_id_text,
+    new_key_id,
+)
+
+L = "k8s-kek"
+OLD = b"01900000-0000-7000-8000-000000000001"
+NEW = b"01990000-0000-7000-8000-000000000002"
+PLAIN = b"made-elsewhere"
+"""No version 7 UUID, so nobody knows how old it is."""
+
+
+def aes(label: str = L, cka_id: bytes = NEW, **changed: object) -> TokenKey:
+    key = TokenKey(
+        label=label,
+        cka_id=cka_id,
+        kind="aes",
+        bits=256,
+        encrypt=True,
+        decrypt=True,
+        sign=False,
+        verify=False,
+        sensitive=True,
+        extractable=False,
+        private=True,
+    )
+    return replace(key, **changed)  # type: ignore[arg-type]
+
+
+def hmac(label: str = f"{L}.hmac", cka_id: bytes = NEW) -> TokenKey:
+    return aes(label, cka_id, kind="hmac", encrypt=False, decrypt=False, sign=True, verify=True)
+
+
+def look(*keys: TokenKey) -> Picture:
+    return judge(keys, L, "token 'test'")
+
+
+def states(picture: Picture) -> dict[str, State]:
+    return {key.key_id: key.state for key in picture.keys}
+
+
+def fatal(picture: Picture) -> list[str]:
+    return [problem.message for problem in picture.problems if problem.fatal]
+
+
+def test_the_key_with_the_label_writes_and_all_others_read() -> None:
+    picture = look(aes(cka_id=NEW), aes("other", OLD), aes("third", PLAIN))
+    assert picture.write is not None
+    assert picture.write.key_id == NEW.decode()
+    assert states(picture) == {
+        NEW.decode(): State.WRITE,
+        OLD.decode(): State.READABLE,
+        PLAIN.decode(): State.READABLE,
+    }
+    assert set(picture.by_key_id) == set(states(picture))
+    assert not picture.problems
+
+
+def test_of_two_keys_with_the_label_the_newest_writes_and_it_is_said() -> None:
+    for keys in ((aes(cka_id=OLD), aes(cka_id=NEW)), (aes(cka_id=NEW), aes(cka_id=OLD))):
+        picture = look(*keys)
+        assert picture.write is not None
+        assert picture.write.key_id == NEW.decode()
+        assert states(picture)[OLD.decode()] is State.READABLE
+        assert [p.message for p in picture.problems] == [
+            f"2 keys on token 'test' are labelled '{L}'; the newest writes, all read"
+        ]
+        assert not fatal(picture)
+
+
+def test_a_key_of_unknown_age_is_older_than_any_with_a_time() -> None:
+    picture = look(aes(cka_id=b"zzzz"), aes(cka_id=OLD))
+    assert picture.write is not None
+    assert picture.write.key_id == OLD.decode()
+
+
+def test_a_pending_key_writes_only_while_no_key_has_the_label() -> None:
+    picture = look(aes(f"{L}.pending", NEW), aes(L, OLD))
+    assert picture.write is not None
+    assert picture.write.key_id == OLD.decode()
+    assert states(picture)[NEW.decode()] is State.PENDING
+    assert NEW.decode() in picture.by_key_id
+
+    picture = look(aes(f"{L}.pending", OLD), aes(f"{L}.pending", NEW), aes(f"{L}@2026", PLAIN))
+    assert picture.write is not None
+    assert picture.write.key_id == NEW.decode()
+    assert states(picture) == {
+        NEW.decode(): State.WRITE,
+        OLD.decode(): State.PENDING,
+        PLAIN.decode(): State.READABLE,
+    }
+
+
+def test_no_key_is_said_with_what_to_do() -> None:
+    for picture in (look(), look(aes("other")), look(hmac(L))):
+        assert picture.write is None
+        assert fatal(picture) == [f"there is no key labelled '{L}' on token 'test'"]
+        assert picture.problems[0].hint == f"make one: kmsctl keygen {L}"
+
+
+def test_two_keys_with_one_id_are_both_refused() -> None:
+    picture = look(aes(L, NEW), aes("other", NEW), aes("third", OLD))
+    assert picture.write is None
+    assert set(picture.by_key_id) == {OLD.decode()}
+    refused = [key for key in picture.keys if key.key_id == NEW.decode()]
+    assert [key.state for key in refused] == [State.UNUSABLE] * 2
+    assert all(key.reason == "2 keys have this key id" and key.hint for key in refused)
+    assert fatal(picture) == [f"key '{L}' on token 'test' cannot serve: 2 keys have this key id"]
+
+
+def test_two_ids_with_one_text_are_both_refused() -> None:
+    """The bytes 01 and the characters 0x01 are written alike."""
+    picture = look(aes(L, b"\x01"), aes("other", b"0x01"))
+    assert picture.write is None
+    assert not picture.by_key_id
+
+
+def test_a_collision_of_others_leaves_the_write_key_alone() -> None:
+    picture = look(aes(), aes("a", OLD), aes("b", OLD))
+    assert picture.write is not None
+    assert not fatal(picture)
+    assert set(picture.by_key_id) == {NEW.decode()}
+
+
+def test_the_hmac_key_of_a_pair_is_no_collision() -> None:
+    picture = look(aes(), hmac(cka_id=NEW))
+    assert picture.write is not None
+    assert sorted(key.state.value for key in picture.keys) == ["companion", "write"]
+    assert picture.by_key_id[NEW.decode()].token.kind == "aes"
+    assert not picture.problems
+
+
+def test_an_hmac_key_alone_never_reads() -> None:
+    picture = look(aes(), hmac("k8s-hmac", OLD))
+    assert OLD.decode() not in picture.by_key_id
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason", "hint"),
+    [
+        ({"cka_id": b""}, "it has no CKA_ID", f"kmsctl keys adopt {L}"),
+        ({"cka_id": b"x" * (MAX_KEY_ID + 1)}, "its key id has over", "shorter CKA_ID"),
+        ({"cka_id": b"\xff" * (MAX_KEY_ID // 2)}, "its key id has over", "shorter CKA_ID"),
+        ({"bits": 0}, "the token does not tell its size", "kmsctl keygen"),
+        ({"bits": 512}, "the token does not tell its size", "kmsctl keygen"),
+        ({"decrypt": False}, "CKA_DECRYPT is not set", "kmsctl keygen"),
+    ],
+)
+def test_a_key_that_cannot_serve_says_why(changed: dict[str, object], reason: str, hint: str) -> None:
+    picture = look(replace(aes(), **changed))  # type: ignore[arg-type]
+    assert picture.write is None
+    assert not picture.by_key_id
+    (key,) = picture.keys
+    assert key.state is State.UNUSABLE
+    assert key.reason.startswith(reason)
+    assert hint in key.hint
+    (message,) = fatal(picture)
+    assert message.startswith(f"key '{L}' on token 'test' cannot serve: {reason}")
+    assert picture.problems[0].hint == key.hint
+
+
+def test_a_usable_key_with_the_label_makes_an_unusable_one_a_warning() -> None:
+    picture = look(aes(), aes(cka_id=b""))
+    assert picture.write is not None
+    assert [problem.fatal for problem in picture.problems] == [False]
+
+
+def test_a_labelled_key_that_may_not_encrypt_reads_and_does_not_write() -> None:
+    picture = look(aes(encrypt=False))
+    assert picture.write is None
+    assert states(picture) == {NEW.decode(): State.READABLE}
+    (message,) = fatal(picture)
+    assert "CKA_ENCRYPT is not set" in message
+
+    picture = look(aes(encrypt=False), aes(cka_id=OLD))
+    assert picture.write is not None
+    assert picture.write.key_id == OLD.decode()
+
+
+def test_another_kind_of_key_is_left_alone() -> None:
+    picture = look(aes(), aes("3des", OLD, kind="other", bits=192))
+    assert states(picture)[OLD.decode()] is State.UNUSABLE
+    assert OLD.decode() not in picture.by_key_id
+    assert not picture.problems
+
+
+@pytest.mark.parametrize(
+    ("cka_id", "text"),
+    [
+        (b"", ""),
+        (b"11111111-1111-4111-8111-111111111111", "11111111-1111-4111-8111-111111111111"),
+        (b"key=1~", "key=1~"),
+        (b"\x00", "0x00"),
+        (b"a b", "0x612062"),
+        (b"tab\t", "0x74616209"),
+        (b"\x7f", "0x7f"),
+        ("schl\u00fcssel".encode(), "0x7363686cc3bc7373656c"),
+        (b"\xde\xad\xbe\xef", "0xdeadbeef"),
+    ],
+)
+def test_a_key_id_is_the_id_if_printable_else_hex(cka_id: bytes, text: str) -> None:
+    assert key_id_text(cka_id) == text
+    picture = look(aes(cka_id=cka_id))
+    (key,) = picture.keys
+    assert key.key_id == text
+    assert key.key_id_sha256 == (hashlib.sha256(text.encode()).hexdigest() if text else "")
+
+
+@pytest.mark.parametrize("text", ["", "a b", "\n", "\u00fc", "x" * (MAX_KEY_ID + 1), "\x7f"])
+def test_an_id_that_would_not_read_back_as_given_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest):
+        key_id_bytes(text)
+
+
+@given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=64))
+@settings(deadline=None)
+def test_an_id_that_an_operator_gives_reads_back_as_given(text: str) -> None:
+    assert key_id_text(key_id_bytes(text)) == text
+
+
+def test_new_ids_are_version_7_uuids_that_carry_their_time() -> None:
+    form = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+    before = time.time_ns() // 1_000_000
+    ids = [new_key_id() for _ in range(2000)]
+    after = time.time_ns() // 1_000_000
+    assert all(form.fullmatch(each) for each in ids)
+    assert len(set(ids)) == len(ids)
+    assert all(before <= created_ms(each) <= after for each in ids)
+
+
+def test_new_ids_sort_by_the_time_they_were_made() -> None:
+    ids = [new_key_id()]
+    while len(ids) < 5:
+        made = new_key_id()
+        if created_ms(made) > created_ms(ids[-1]):
+            ids.append(made)
+    assert ids == sorted(ids)
+    newest = look(*(aes(cka_id=each.encode()) for each in ids)).write
+    assert newest is not None
+    assert newest.key_id == ids[-1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "made-elsewhere",
+        "11111111-1111-4111-8111-111111111111",
+        "01990000-0000-7000-c000-000000000002",
+        "01990000-0000-7000-8000-000000000002x",
+        "01990000-0000-7000-8000-00000000000G",
+        "01990000000070008000000000000002",
+        "01990000-0000-7000-8000-00000000000\u0662",
+    ],
+)
+def test_ids_of_another_form_carry_no_time(text: str) -> None:
+    assert created_ms(text) == 0
+
+
+uuid7s = st.builds(
+    lambda ms, n: f"{ms:012x}"[:8] + "-" + f"{ms:012x}"[8:] + f"-7{n:03x}-8{n:03x}-{n:012x}",
+    st.integers(0, 2**48 - 1),
+    st.integers(0, 3),
+).map(str.encode)
+token_keys = st.builds(
+    TokenKey,
+    label=st.sampled_from([L, f"{L}.pending", f"{L}@2026", f"{L}.hmac", "other", ""]),
+    cka_id=uuid7s | st.sampled_from([b"", OLD, NEW, b"\x01", b"0x01", b"x" * 600]) | st.binary(max_size=8),
+    kind=st.sampled_from(["aes", "aes", "aes", "hmac", "other"]),
+    bits=st.sampled_from([256, 256, 128, 192, 0, 56]),
+    encrypt=st.sampled_from([True, True, False]),
+    decrypt=st.sampled_from([True, True, False]),
+    sign=st.booleans(),
+    verify=st.booleans(),
+    sensitive=st.booleans(),
+    extractable=st.booleans(),
+    private=st.booleans(),
+)
+
+
+@given(st.lists(token_keys, max_size=12), st.randoms(use_true_random=False))
+@settings(deadline=None, max_examples=400)
+def test_whatever_is_on_the_token_the_picture_is_sound(found: list[TokenKey], random: object) -> None:
+    picture = look(*found)
+    assert sorted(key.token.cka_id for key in picture.keys) == sorted(key.cka_id for key in found)
+
+    writing = [key for key in picture.keys if key.state is State.WRITE]
+    assert writing == ([picture.write] if picture.write else [])
+    if picture.write:
+        assert picture.by_key_id[picture.write.key_id] is picture.write
+        assert picture.write.token.encrypt
+        assert picture.write.label in (L, f"{L}.pending")
+        assert not fatal(picture)
+    else:
+        assert fatal(picture)
+
+    for key_id, key in picture.by_key_id.items():
+        assert key.key_id == key_id != ""
+        assert key.reads
+        assert key.token.kind == "aes"
+        assert key.token.decrypt
+        assert sum(other.token.kind == "aes" and other.key_id == key_id for other in picture.keys) == 1
+    assert sum(key.reads for key in picture.keys) == len(picture.by_key_id)
+    for key in picture.keys:
+        assert (key.state is State.UNUSABLE) == bool(key.reason) == bool(key.hint)
+
+    # Every node sees the keys in an order of its own, and must come to the same picture.
+    shuffled = list(found)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    again = look(*shuffled)
+    assert again.write == picture.write
+    assert again.by_key_id == picture.by_key_id
+
+
+@given(st.lists(token_keys, max_size=8), token_keys)
+@settings(deadline=None, max_examples=300)
+def test_a_pending_key_never_takes_over_from_one_with_the_label(found: list[TokenKey], extra: TokenKey) -> None:
+    """A rotation that has only begun changes nothing."""
+    before = look(*found)
+    pending = replace(
+        extra, label=f"{L}.pending", cka_id=b"an id that nothing else on the token has".replace(b" ", b"-")
+    )
+    after = look(*found, pending)
+    if before.write is not None and before.write.label == L:
+        assert after.write == before.write
