@@ -23,11 +23,13 @@ from kmsd import __version__, state
 from kmsd.config import ConfigError, Loaded, read_pin
 from kmsd.crypto import gcm
 from kmsd.errors import KmsdError, Misconfigured, Unavailable
-from kmsd.hsm.connection import Hsm, TokenAddress
-from kmsd.keyring import Keyring, Picture, Problem
+from kmsd.hsm.address import TokenAddress
+from kmsd.hsm.connection import Hsm
+from kmsd.keyring import Keyring
 from kmsd.observe import logs
 from kmsd.observe.health import Health, HealthView
 from kmsd.observe.sdnotify import notify
+from kmsd.picture import Picture, Problem
 from kmsd.rpc import admin, kms_v1beta1, kms_v2
 from kmsd.rpc.call import Call
 from kmsd.rpc.listener import Listener

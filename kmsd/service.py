@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -14,8 +15,9 @@ from kmsd.errors import InvalidRequest, KmsdError, Unavailable
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError
-from kmsd.keyring import Key, Keyring
+from kmsd.keyring import Keyring
 from kmsd.observe.health import Health
+from kmsd.picture import Key
 
 _STATUS_RECHECK: Final = 0.2
 _STATUS_WAIT: Final = 1.0
@@ -88,6 +90,10 @@ class LocalService:
         return ServiceStatus(error.sentence(), key_id)
 
     async def encrypt(self, plaintext: bytes, timeout: float) -> Encrypted:
+        if not self._keyring.seen:
+            # kmsd has just started: the socket answers before the token does.
+            with contextlib.suppress(KmsdError):
+                await self._keyring.look_soon()
         key = self._keyring.write_key()
         if self._write_legacy:
             job, header = gcm.encrypt_legacy, key.legacy_header

@@ -21,7 +21,9 @@ from typing import Final, TypeVar, TypeVarTuple
 
 from kmsd.errors import KmsdError, Misconfigured, Unavailable
 from kmsd.hsm import module as modules
+from kmsd.hsm.address import TokenAddress, choose_slot
 from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.explain import explain
 from kmsd.hsm.module import Module, SlotView, TokenView, can_gcm
 from kmsd.hsm.pool import Pool, PoolView, unexpected
 from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError, TokenSession
@@ -42,28 +44,6 @@ _PIN_ERRORS: Final = frozenset(
         "CKR_USER_PIN_NOT_INITIALIZED",
     }
 )
-
-
-@dataclass(frozen=True)
-class TokenAddress:
-    """Which token, and how to use it.
-
-    module: path; empty with `softhsm` true: found by itself.
-    slot: slot id, wins over label. sessions: worker threads. queue: calls that may wait.
-    timeout: seconds for a call that has no deadline of its own. stuck_after: seconds.
-    """
-
-    module: str
-    softhsm: bool
-    label: str
-    slot: int | None
-    sessions: int
-    queue: int
-    timeout: float
-    stuck_after: float
-
-    def __str__(self) -> str:
-        return f"token {self.label!r}" if self.slot is None else f"the token in slot {self.slot}"
 
 
 @dataclass(frozen=True)
@@ -92,7 +72,6 @@ class Hsm:
     ) -> None:
         self.address = address
         self.error: KmsdError = Unavailable(f"{address} is not connected yet", "wait a moment")
-        self.connects = 0
         self._read_pin = read_pin
         self._on_change = on_change
         self._connected: Connected | None = None
@@ -102,6 +81,7 @@ class Hsm:
         # One thread for everything that is rare and may hang: loading, logging in, listing slots.
         self._control = ThreadPoolExecutor(1, thread_name_prefix="hsm-control")
         self._lock = asyncio.Lock()
+        self._attempted = asyncio.Event()
         self._work: asyncio.Task[None] | None = None
         self._suspecting: asyncio.Task[None] | None = None
         self._refused = False
@@ -165,7 +145,11 @@ class Hsm:
         timeout: float | None = None,
         retry: bool = True,
     ) -> T:
-        """`submit`, awaited, with every failure as a KmsdError."""
+        """`submit`, awaited, with every failure as a KmsdError. Waits for the first attempt to connect."""
+        if self._connected is None and not self._attempted.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout or self.address.timeout):
+                    await self._attempted.wait()
         try:
             return await self.submit(fn, *args, timeout=timeout, retry=retry)
         except (CkrError, KeyMissingError, KeyAmbiguousError) as error:
@@ -226,15 +210,7 @@ class Hsm:
         return self._connected is not None
 
     def explain(self, error: CkrError | KeyMissingError | KeyAmbiguousError) -> KmsdError:
-        match error:
-            case KeyMissingError():
-                return Unavailable(f"the key is not to be found on {self.name}", "kmsctl keys list shows what is")
-            case KeyAmbiguousError():
-                return Misconfigured(
-                    f"several keys on {self.name} have the same CKA_ID", "give all but one another CKA_ID"
-                )
-            case CkrError():
-                return _explain(error, self.name)
+        return explain(error, self.name)
 
     # The rest runs on the event loop, one attempt at a time.
 
@@ -268,7 +244,7 @@ class Hsm:
                 self.error = unexpected(error)
             else:
                 self._connected = Connected(module, slot_id, view, self._pool(loop, module, slot_id, sessions))
-                self.connects += 1
+        self._attempted.set()
         self._on_change()
 
     def _pool(
@@ -369,7 +345,7 @@ class Hsm:
                 sessions.extend(TokenSession(module, token) for _ in range(wanted - 1))
         except CkrError as error:
             self._finalize()
-            raise _explain(error, str(self.address)) from error
+            raise explain(error, str(self.address)) from error
         except KmsdError:
             # The next attempt begins with a module that knows nothing of this one.
             self._finalize()
@@ -400,59 +376,3 @@ class Hsm:
                     "correct the PIN (the file named by --p11-pin-file), then reload kmsd (SIGHUP)",
                 ) from error
             raise
-
-
-def choose_slot(slots: list[SlotView], address: TokenAddress, module: str) -> SlotView:
-    """The one slot that the address means. Raises Misconfigured, or Unavailable if the token may yet come."""
-    present = [slot for slot in slots if slot.token and "TOKEN_INITIALIZED" in slot.token.flags]
-    shown = ", ".join(f"{s.token.label!r} in slot {s.slot_id}" for s in present if s.token) or "none"
-    if address.slot is not None:
-        for slot in present:
-            if slot.slot_id == address.slot:
-                if address.label and slot.token and slot.token.label != address.label:
-                    raise Misconfigured(
-                        f"slot {address.slot} holds token {slot.token.label!r}, not {address.label!r}",
-                        "correct --p11-slot or --p11-label",
-                    )
-                return slot
-        raise Unavailable(
-            f"there is no initialised token in slot {address.slot}; module {module} shows: {shown}",
-            "correct --p11-slot, or name the token with --p11-label",
-        )
-    if not address.label:
-        if len(present) == 1:
-            return present[0]
-        raise Misconfigured(
-            f"no token is configured; module {module} shows: {shown}", "name the token with --p11-label"
-        )
-    found = [slot for slot in present if slot.token and slot.token.label == address.label]
-    if not found:
-        raise Unavailable(
-            f"there is no token labelled {address.label!r}; module {module} shows: {shown}",
-            "correct --p11-label, or initialise the token; kmsd goes on looking",
-        )
-    if len(found) > 1:
-        ids = ", ".join(str(slot.slot_id) for slot in found)
-        raise Misconfigured(
-            f"{len(found)} tokens are labelled {address.label!r} (slots {ids})",
-            "name one slot with --p11-slot",
-        )
-    return found[0]
-
-
-def _explain(error: CkrError, token: str) -> KmsdError:
-    what = f"{token}: {error.function} failed with {error.name}"
-    match error.name:
-        case "CKR_TOKEN_WRITE_PROTECTED" | "CKR_SESSION_READ_ONLY":
-            return Misconfigured(f"{token} is read-only", "make the key where the token can be written")
-        case "CKR_MECHANISM_INVALID" | "CKR_FUNCTION_NOT_SUPPORTED":
-            return Misconfigured(
-                f"{token} cannot do this ({error.function}: {error.name})",
-                "kmsctl slots shows the token; use one with AES-GCM and AES key generation",
-            )
-        case "CKR_KEY_FUNCTION_NOT_PERMITTED" | "CKR_KEY_TYPE_INCONSISTENT" | "CKR_KEY_SIZE_RANGE":
-            return Misconfigured(what, "the key's attributes do not allow this: make a new key with kmsctl keygen")
-        case "CKR_DEVICE_MEMORY" | "CKR_HOST_MEMORY":
-            return Unavailable(what, "the token or the machine is out of memory")
-        case _:
-            return Unavailable(what, "check the token; the call may be repeated")

@@ -11,9 +11,10 @@ from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.errors import InvalidRequest
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.module import SlotView
-from kmsd.keyring import Key, Keyring, Problem, State
+from kmsd.keyring import Keyring
 from kmsd.observe import logs
 from kmsd.observe.health import Health
+from kmsd.picture import Key, Problem, State
 from kmsd.rpc.call import Call, Method, Table, parse
 from kmsd.service import KmsService
 

@@ -90,9 +90,7 @@ def test_check_config_shows_every_value_with_its_origin() -> None:
 def test_check_config_names_file_and_line_variable_and_flag(tmp_path: Path) -> None:
     file = tmp_path / "kmsd.toml"
     file.write_text('[keys]\n# comment\nlabel = "from-file"\nrefresh = 2\n[token]\nprovider = "softhsm"\n')
-    done = kmsd(
-        "check-config", f"--config={file}", "--log-level=debug", KMSD_KEYS__REFRESH="3", P11_TOKEN="t"
-    )
+    done = kmsd("check-config", f"--config={file}", "--log-level=debug", KMSD_KEYS__REFRESH="3", P11_TOKEN="t")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[0] == f"# configuration file: {file}"
     shown = table(done.stdout)
@@ -124,8 +122,7 @@ def test_check_config_refuses_a_bad_file_with_exit_2_and_prints_nothing_else(tmp
     assert done.stderr.splitlines() == [
         f'kmsd: error: {file}:2: keys.refresh: expected a number from 0.1 to 3600, found "soon"',
         f"kmsd: error: {file}:3: keys.lable: unknown key; did you mean keys.label?",
-        f"kmsd: error: {file}:5: token.pin: expected the PIN as a string in quotes, "
-        "found a number without quotes",
+        f"kmsd: error: {file}:5: token.pin: expected the PIN as a string in quotes, found a number without quotes",
         'hint: put the PIN in quotes (pin = "..."), or better in a file that token.pin_file names',
     ]
 
@@ -134,9 +131,7 @@ def test_check_config_refuses_a_bad_file_with_exit_2_and_prints_nothing_else(tmp
 def test_a_named_file_that_is_not_there_is_exit_2(run: Run, command: str, tmp_path: Path) -> None:
     code, out, err = run(command, f"--config={tmp_path}/absent.toml")
     assert (code, out) == (2, "")
-    assert err == (
-        f"kmsd: error: {tmp_path}/absent.toml: no such file\nhint: --config must name a file that exists\n"
-    )
+    assert err == (f"kmsd: error: {tmp_path}/absent.toml: no such file\nhint: --config must name a file that exists\n")
 
 
 # --- flags
@@ -184,9 +179,7 @@ def test_every_flag_that_sets_something_is_in_this_file() -> None:
     assert all(flag.key in LEAVES for flag in cli.FLAGS if flag.key)
 
 
-def test_a_flag_after_the_command_beats_the_same_one_before(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_flag_after_the_command_beats_the_same_one_before(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     served = record_serve(monkeypatch)
     run("--p11-label=before", "serve", "--p11-label=after")
     assert served[0][0].settings.token.label == "after"
@@ -466,9 +459,7 @@ def test_serve_exits_as_the_daemon_does(run: Run, monkeypatch: pytest.MonkeyPatc
     assert run("serve") == (code, "", "")
 
 
-def test_a_reload_reads_the_same_sources_again(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_reload_reads_the_same_sources_again(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "kmsd.toml"
     file.write_text('keys.label = "one"\nlog.level = "error"')
     served = record_serve(monkeypatch)
@@ -503,18 +494,14 @@ def test_a_typed_in_pin_survives_a_reload_until_one_is_configured(
 
 
 @pytest.mark.parametrize("argv", [["--p11-pin=x"], ["--p11-pin-file=/x"]])
-def test_a_configured_pin_is_not_asked_for(
-    run: Run, monkeypatch: pytest.MonkeyPatch, argv: list[str]
-) -> None:
+def test_a_configured_pin_is_not_asked_for(run: Run, monkeypatch: pytest.MonkeyPatch, argv: list[str]) -> None:
     served = record_serve(monkeypatch)
     prompts = on_a_terminal(monkeypatch, PIN)
     run("serve", *argv)
     assert (len(served), prompts) == (1, [])
 
 
-def test_without_a_terminal_or_an_answer_serve_goes_on_without_a_pin(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_terminal_or_an_answer_serve_goes_on_without_a_pin(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     served = record_serve(monkeypatch)
     run("serve")
     prompts = on_a_terminal(monkeypatch, "")
@@ -534,20 +521,14 @@ TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sy
 """Runs a program on a terminal of its own, whose keyboard is stdin and whose screen is stdout."""
 
 
-def test_on_a_terminal_serve_asks_for_the_pin_unseen_and_stops_on_ctrl_c(
-    short_tmp: Path, token: SoftToken
-) -> None:
+def test_on_a_terminal_serve_asks_for_the_pin_unseen_and_stops_on_ctrl_c(short_tmp: Path, token: SoftToken) -> None:
     folder = short_tmp / "d"
     folder.mkdir()
     flags = ["--provider=softhsm", f"--p11-label={token.label}", "--auto-create", "--config=/dev/null"]
-    served = Kmsd(
-        folder, token, flags, default_flags=False, command=(sys.executable, "-c", TERMINAL, KMSD, "serve")
-    )
+    served = Kmsd(folder, token, flags, default_flags=False, command=(sys.executable, "-c", TERMINAL, KMSD, "serve"))
     with (
         served.log_file.open("wb") as screen,
-        subprocess.Popen(
-            served.arguments, env=token.environment, stdin=subprocess.PIPE, stdout=screen
-        ) as process,
+        subprocess.Popen(served.arguments, env=token.environment, stdin=subprocess.PIPE, stdout=screen) as process,
     ):
         served.process = process
         assert process.stdin is not None

@@ -245,8 +245,7 @@ def test_slot_and_label_of_one_level_stand_together() -> None:
         ('kms.mode = "600"', 'F:1: kms.mode: expected a string such as "0600", found "600"'),
         (
             'kms.mode = "0666"',
-            "F:1: kms.mode: a socket's mode is 0600 or 0660: no execute bits, nothing for others, "
-            'found "0666"',
+            'F:1: kms.mode: a socket\'s mode is 0600 or 0660: no execute bits, nothing for others, found "0666"',
         ),
         ('kms.socket = "x.sock"', 'F:1: kms.socket: the path of a socket must be absolute, found "x.sock"'),
         (
@@ -261,15 +260,13 @@ def test_slot_and_label_of_one_level_stand_together() -> None:
         ("[log]\nzzz = 1", "F:2: log.zzz: unknown key; [log] has format, level"),
         (
             "[keys.sub]\nx = 1",
-            "F:1: keys.sub: unknown key; [keys] has label, hmac_label, algorithm, "
-            "write_format, auto_create, refresh",
+            "F:1: keys.sub: unknown key; [keys] has label, hmac_label, algorithm, write_format, auto_create, refresh",
         ),
         ("# first\n[tokens]\nlabel = 'x'", "F:2: tokens: unknown section; did you mean [token]?"),
         ('socket = "/x"', "F:1: socket: unknown key; did you mean kms.socket or admin.socket?"),
         (
             "qqq = 1",
-            "F:1: qqq: unknown key; "
-            "the sections are [kms], [admin], [token], [keys], [health], [log], [state]",
+            "F:1: qqq: unknown key; the sections are [kms], [admin], [token], [keys], [health], [log], [state]",
         ),
         ('keys = "x"', "F:1: keys: expected a section, [keys], found a string"),
         ("[[keys]]\nlabel = 'x'", "F:1: keys: expected a section, [keys], found an array"),
@@ -289,9 +286,7 @@ def test_slot_and_label_of_one_level_stand_together() -> None:
         ("#" * (1 << 20) + "\n", "F: more than 1 MiB; this is not a configuration of kmsd"),
     ],
 )
-def test_a_bad_file_is_told_by_line_key_and_what_was_expected(
-    tmp_path: Path, text: str | bytes, message: str
-) -> None:
+def test_a_bad_file_is_told_by_line_key_and_what_was_expected(tmp_path: Path, text: str | bytes, message: str) -> None:
     assert error_of(tmp_path, text) == message
 
 
@@ -384,9 +379,7 @@ def test_a_variable_written_like_a_setting_must_be_one(variable: str, message: s
 
 def test_other_variables_only_warn_and_those_of_kubernetes_do_not() -> None:
     kubernetes = ("KMSD_SERVICE_HOST", "KMSD_SERVICE_PORT", "KMSD_SERVICE_PORT_GRPC", "KMSD_PORT")
-    environ = dict.fromkeys(
-        (*kubernetes, "KMSD_PORT_443_TCP_ADDR", "KMSD_UI_SERVICE_HOST", "KMSD_LABEL"), "x"
-    )
+    environ = dict.fromkeys((*kubernetes, "KMSD_PORT_443_TCP_ADDR", "KMSD_UI_SERVICE_HOST", "KMSD_LABEL"), "x")
     warning = "KMSD_LABEL is not a setting of kmsd: it is ignored"
     assert load({}, environ=environ).warnings == (warning,)
 
@@ -400,9 +393,7 @@ def test_true_and_false_as_people_and_go_write_them(text: str, expected: bool) -
 def test_text_that_is_no_number_is_refused(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load({}, environ={"KMSD_TOKEN__QUEUE": text})
-    assert caught.value.message.startswith(
-        "KMSD_TOKEN__QUEUE: expected a whole number from 1 to 65536, found "
-    )
+    assert caught.value.message.startswith("KMSD_TOKEN__QUEUE: expected a whole number from 1 to 65536, found ")
     assert len(caught.value.message) < 200
 
 
@@ -482,9 +473,7 @@ def test_a_configuration_without_a_pin_may_be_read_by_all(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("mode", "warns"), [(0o600, False), (0o640, False), (0o644, True)])
-def test_a_pin_file_may_be_read_by_its_group_but_not_by_others(
-    tmp_path: Path, mode: int, warns: bool
-) -> None:
+def test_a_pin_file_may_be_read_by_its_group_but_not_by_others(tmp_path: Path, mode: int, warns: bool) -> None:
     path = write(tmp_path / "pin", PIN, mode)
     loaded = load({"token.pin_file": ("--p11-pin-file", str(path))}, environ={})
     warning = f"{path}: holds the PIN and has mode {mode:04o}: chmod o= {path}"
@@ -613,9 +602,7 @@ _VALUES = st.one_of(
             "1979-05-27",
         ]
     ),
-    st.sampled_from(
-        ["07:32:00", "0x" + "f" * 5000, "{ label = 1 }", '"\\u0000"', "'/run/x'", '"@x"', "''' '''"]
-    ),
+    st.sampled_from(["07:32:00", "0x" + "f" * 5000, "{ label = 1 }", '"\\u0000"', "'/run/x'", '"@x"', "''' '''"]),
     st.integers().map(str),
     st.text(max_size=12).map(lambda text: f'"{text}"'),
 )
@@ -629,9 +616,7 @@ _LINES = st.one_of(
 )
 
 
-@given(
-    st.one_of(st.lists(_LINES, max_size=6).map("\n".join), st.text()), st.just(b"") | st.binary(max_size=4)
-)
+@given(st.one_of(st.lists(_LINES, max_size=6).map("\n".join), st.text()), st.just(b"") | st.binary(max_size=4))
 def test_whatever_the_file_holds_it_loads_or_is_refused_in_words(
     tmp_path_factory: pytest.TempPathFactory, text: str, tail: bytes
 ) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kmsd.errors import InvalidRequest
 from kmsd.hsm.keys import TokenKey
-from kmsd.keyring import (
+from kmsd.picture import (
     MAX_KEY_ID,
     Picture,
     State,
