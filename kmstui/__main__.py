@@ -1,0 +1,7 @@
+"""`python -m kmstui`."""
+
+import sys
+
+from kmstui.app import main
+
+sys.exit(main())

@@ -1,0 +1,64 @@
+"""How states look: a glyph, a word and a colour for each, so that none of the three is needed alone. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from kmsd.client import ServingState
+from kmstui.store import View
+
+
+class Colour(StrEnum):
+    """Names of colours in Textual's themes."""
+
+    GOOD = "text-success"
+    WARN = "text-warning"
+    BAD = "text-error"
+    PLAIN = "foreground"
+
+
+@dataclass(frozen=True)
+class Look:
+    glyph: str
+    word: str
+    colour: Colour
+
+    def __str__(self) -> str:
+        return f"{self.glyph} {self.word}"
+
+
+GOOD, WARN, BAD = "●", "◐", "○"
+
+NO_ANSWER = Look("✕", "NO ANSWER", Colour.BAD)
+CONNECTING = Look("…", "CONNECTING", Colour.PLAIN)
+
+_SERVING = {
+    ServingState.SERVING: Look(GOOD, "SERVING", Colour.GOOD),
+    ServingState.DEGRADED: Look(WARN, "DEGRADED", Colour.WARN),
+    ServingState.DOWN: Look(BAD, "DOWN", Colour.BAD),
+}
+_KEYS = {
+    "write": Look("●", "write", Colour.GOOD),
+    "readable": Look("◦", "readable", Colour.PLAIN),
+    "companion": Look("◦", "companion", Colour.PLAIN),
+    "pending": Look("▲", "pending", Colour.WARN),
+    "unusable": Look("✕", "unusable", Colour.BAD),
+}
+
+
+def serving(state: ServingState) -> Look:
+    return _SERVING.get(state, Look("?", "UNKNOWN", Colour.WARN))
+
+
+def key(state: str) -> Look:
+    return _KEYS.get(state, Look("?", "unknown", Colour.WARN))
+
+
+def now(view: View) -> Look:
+    """The one state to show: whether kmsd answers, else what it says of itself."""
+    if view.status.error is not None:
+        return NO_ANSWER
+    if view.status.value is None:
+        return CONNECTING
+    return serving(view.status.value.state)

@@ -1,0 +1,181 @@
+"""kmstui as a person starts it: a process of its own in a real terminal (tmux)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from kmstui.store import CALL_TIMEOUT
+from tests.daemons import Kmsd, wait_for
+from tests.tokens import clean_environment
+
+KMSTUI = str(Path(sys.executable).with_name("kmstui"))
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """A tmux server of its own, with one pane of 80x24."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def tmux(self, *arguments: str) -> str:
+        done = subprocess.run(
+            ["tmux", "-L", "kmstui-test", "-f", "/dev/null", *arguments],
+            env=self.environment,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=20,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    @property
+    def ended(self) -> Path:
+        """Holds the exit code once the program has ended."""
+        return self.folder / "ended"
+
+    def run(self, *command: str) -> None:
+        # The pane outlives the program, so that what it leaves on the screen can be looked at.
+        script = '"$@"; echo $? >"$0.new"; mv "$0.new" "$0"; exec sleep 600'
+        self.tmux("new-session", "-d", "-x", "80", "-y", "24", "sh", "-c", script, str(self.ended), *command)
+
+    def press(self, *keys: str) -> None:
+        self.tmux("send-keys", *keys)
+
+    def screen(self) -> str:
+        return self.tmux("capture-pane", "-p")
+
+    def raw(self) -> str:
+        """With the colours."""
+        return self.tmux("capture-pane", "-p", "-e")
+
+    def shows(self, *wanted: str) -> str:
+        return str(wait_for(lambda: self._having(wanted)))
+
+    def _having(self, wanted: Sequence[str]) -> str:
+        screen = self.screen()
+        return screen if all(text in screen for text in wanted) else ""
+
+    def exit_code(self, timeout: float = 20.0) -> int:
+        wait_for(self.ended.exists, timeout)
+        return int(self.ended.read_text())
+
+
+@pytest.fixture
+def open_terminal(short_tmp: Path) -> Iterator[Callable[..., Terminal]]:
+    opened: list[Terminal] = []
+
+    def start(*command: str, **environment: str) -> Terminal:
+        base = {name: text for name, text in clean_environment().items() if not name.startswith(("TMUX", "NO_COLOR"))}
+        folder = short_tmp / "tmux"
+        folder.mkdir()
+        terminal = Terminal(folder, {**base, "LC_ALL": "C.UTF-8", "TMUX_TMPDIR": str(folder), **environment})
+        opened.append(terminal)
+        terminal.run(*command)
+        return terminal
+
+    yield start
+    for terminal in opened:
+        terminal.tmux("kill-server")
+
+
+def test_a_person_sees_the_key_looks_at_slots_and_quits(kmsd: Kmsd, open_terminal: Callable[..., Terminal]) -> None:
+    key_id = kmsd.status().write_key.key_id
+    terminal = open_terminal(KMSTUI, KMSCTL_TARGET=f"unix://{kmsd.admin_socket}")
+    terminal.shows("● SERVING", "● write", key_id, "k8s-kek")
+    assert ";2;" in terminal.raw() or "38;5;" in terminal.raw()
+    terminal.press("2")
+    terminal.shows("● in use", "kmsd-test")
+    terminal.press("q")
+    assert terminal.exit_code() == 0
+
+
+def test_no_color_is_honoured(kmsd: Kmsd, open_terminal: Callable[..., Terminal]) -> None:
+    terminal = open_terminal(KMSTUI, f"--target={kmsd.admin_socket}", NO_COLOR="1")
+    terminal.shows("● SERVING", "● write")
+    coloured = [code for code in _colours(terminal.raw()) if not _is_grey(code)]
+    assert coloured == []
+    terminal.press("q")
+    assert terminal.exit_code() == 0
+
+
+def test_quits_at_once_while_kmsd_hangs(kmsd: Kmsd, open_terminal: Callable[..., Terminal]) -> None:
+    assert kmsd.process is not None
+    terminal = open_terminal(KMSTUI, f"--target={kmsd.admin_socket}", "--interval=0.2")
+    terminal.shows("● SERVING")
+    kmsd.process.send_signal(signal.SIGSTOP)
+    try:
+        terminal.shows("every 0.2 s, read ")  # at least 1 s ago, so a call is under way, with most of its time left
+        terminal.press("q")
+        assert terminal.exit_code(timeout=CALL_TIMEOUT / 2) == 0
+    finally:
+        kmsd.process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--target", "tcp://localhost:1"], "only Unix sockets are dialled"),
+        (["--interval", "0"], "is not a number of seconds"),
+        (["--bogus"], "unrecognized arguments: --bogus"),
+        ([], "kmstui needs a terminal"),
+    ],
+    ids=["target", "interval", "flag", "no terminal"],
+)
+def test_what_cannot_work_is_refused_with_a_hint(arguments: list[str], told: str) -> None:
+    done = _run(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert told in done.stderr
+    assert done.stderr.startswith("kmstui: error: ")
+    assert "\nhint: " in done.stderr
+
+
+def test_help_and_version_need_no_terminal() -> None:
+    assert "--target SOCKET" in _run("--help").stdout
+    assert _run("--version").stdout.startswith("kmstui ")
+
+
+def test_importing_kmstui_loads_no_grpc_no_module_and_no_daemon() -> None:
+    code = "import sys, kmstui.app; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    loaded = set(done.stdout.split())
+    assert "kmsd.client" in loaded
+    assert not loaded & {"grpc", "pkcs11", "kmsctl", "kmsd.api", "kmsd.settings", "kmsd.hsm", "kmsd.daemon"}
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [KMSTUI, *arguments],
+        env={**clean_environment(), "HOME": os.environ.get("HOME", "/")},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def _colours(raw: str) -> Iterator[tuple[str, str]]:
+    """(kind, value) of each colour that is set: ("5", "235") or ("2", "10;20;30")."""
+    for sequence in raw.split("\x1b[")[1:]:
+        codes = sequence.split("m", 1)[0].split(";")
+        for at, code in enumerate(codes):
+            if code in ("38", "48") and at + 1 < len(codes):
+                yield codes[at + 1], ";".join(codes[at + 2 : at + (3 if codes[at + 1] == "5" else 5)])
+
+
+def _is_grey(colour: tuple[str, str]) -> bool:
+    kind, value = colour
+    if kind == "5":
+        return int(value) in (0, 7, 8, 15, 16, 59, 102, 145, 188, 231) or int(value) >= 232
+    return len(set(value.split(";"))) == 1
