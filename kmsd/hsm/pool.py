@@ -105,7 +105,6 @@ class Pool:
         self._pending: set[_Job] = set()
         self._bell_due = False
         self._closing = False
-        self._seen = 0
         self._seconds = _BATCH_SECONDS
         self._workers = [_Worker(session) for session in sessions]
         for number, worker in enumerate(self._workers):
@@ -143,12 +142,6 @@ class Pool:
 
     def _wake_enough(self) -> None:
         """Wake as many workers as the calls that wait deserve; the one at work takes what little there is."""
-        waiting = len(self._jobs)
-        if self._seen < waiting < 32:
-            self._seen = waiting
-            self._loop.call_soon(self._wake_enough)
-            return
-        self._seen = 0
         self._bell_due = False
         deserved = 1 + int(len(self._jobs) * self._seconds / _BATCH_SECONDS)
         working = len(self._workers) - len(self._idle)
