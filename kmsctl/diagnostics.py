@@ -10,8 +10,7 @@ import traceback
 from enum import IntEnum
 
 from kmsctl import terminal
-from kmsctl.text import escape
-from kmsd.client import ClientError, Conflict, Denied, InvalidRequest, NotFound, Unreachable
+from kmsd.client import ClientError, Conflict, Denied, InvalidRequest, NotFound, Unreachable, escape
 
 
 class ExitCode(IntEnum):

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
 from kmsctl import terminal
-from kmsctl.text import escape, width
+from kmsctl.text import width
+from kmsd.client import escape
 
 Document = dict[str, object]
 

@@ -1,4 +1,4 @@
-"""Text that a terminal can be trusted with: escapes, display widths, ages, durations. Pure."""
+"""Text that a terminal can be trusted with: display widths, ages, durations. Pure."""
 
 from __future__ import annotations
 
@@ -12,21 +12,6 @@ _DURATION = re.compile(rf"(?:{_PART.pattern})+|[0-9]+(?:\.[0-9]+)?")
 
 DURATION_MAX = 24 * 3600.0
 """Seconds."""
-
-
-def escape(text: str) -> str:
-    """Control, direction-changing and undecodable characters written as \\x1b, \\u202e: labels on a token may
-    hold anything, and none of it shall reach the terminal."""
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else _escaped(each) for each in text)
-
-
-def _escaped(character: str) -> str:
-    number = ord(character)
-    if number < 0x100:
-        return f"\\x{number:02x}"
-    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def width(text: str) -> int:

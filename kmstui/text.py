@@ -1,4 +1,4 @@
-"""Text that a terminal can be trusted with: escapes, shortening by display width, ages. Pure."""
+"""Text cut to display widths, ages and filters. Pure."""
 
 from __future__ import annotations
 
@@ -8,24 +8,9 @@ from datetime import UTC, datetime
 from rich.cells import cell_len
 from textual.content import Content
 
-from kmsd.client import Key, KeyType
+from kmsd.client import Key, KeyType, escape
 
 _TYPES = {KeyType.AES: "AES", KeyType.HMAC: "HMAC"}
-
-
-def escape(text: str) -> str:
-    """Control, direction-changing and undecodable characters written as \\x1b, \\u202e: labels on a token may
-    hold anything, and none of it shall reach the terminal."""
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else _escaped(each) for each in text)
-
-
-def _escaped(character: str) -> str:
-    number = ord(character)
-    if number < 0x100:
-        return f"\\x{number:02x}"
-    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def shorten(text: str, width: int) -> str:

@@ -11,8 +11,7 @@ from kmsctl import diagnostics, options, output
 from kmsctl.diagnostics import ExitCode
 from kmsctl.options import Options
 from kmsctl.output import Format
-from kmsctl.text import escape
-from kmsd.client import ClientError, Status, Unhealthy, Unreachable, connect
+from kmsd.client import ClientError, Status, Unhealthy, Unreachable, connect, escape
 
 WAIT = 60.0
 """Seconds that --wait waits unless told."""

@@ -9,8 +9,8 @@ import typer
 
 from kmsctl import documents, options, output
 from kmsctl.output import Colour, Format
-from kmsctl.text import age, escape
-from kmsd.client import Key, ServingState, Status, connect
+from kmsctl.text import age
+from kmsd.client import Key, ServingState, Status, connect, escape
 
 _LOOKS = {
     ServingState.SERVING: ("●", "*", Colour.GREEN),

@@ -8,8 +8,7 @@ import typer
 
 from kmsctl import diagnostics, options, output
 from kmsctl.output import Format
-from kmsctl.text import escape
-from kmsd.client import ClientError, __version__, connect
+from kmsd.client import ClientError, __version__, connect, escape
 
 
 def version(

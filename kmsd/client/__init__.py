@@ -41,6 +41,7 @@ from kmsd.client.model import (
     Token,
 )
 from kmsd.client.targets import default_kms_socket, default_target, parse_target
+from kmsd.client.text import escape
 
 if TYPE_CHECKING:
     from kmsd.client.admin import AdminClient
@@ -103,6 +104,7 @@ __all__ = [
     "connect",
     "default_kms_socket",
     "default_target",
+    "escape",
     "key_id_of",
     "kms_connect",
     "parse_target",

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.client.errors import ClientError, InvalidRequest
@@ -24,7 +21,7 @@ from kmsd.client.model import (
     Status,
     Token,
 )
-from kmsd.client.wire import Wire
+from kmsd.client.wire import Client
 
 _SERVICE = "/kmsd.admin.v1.Admin"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -49,24 +46,9 @@ _KEY_TYPES = {
 _KEY_TYPE_NUMBERS = {KeyType.AES: pb.KEY_TYPE_AES, KeyType.HMAC: pb.KEY_TYPE_HMAC}
 
 
-class AdminClient:
+class AdminClient(Client):
     """Every method takes `timeout`: seconds for each of its calls, instead of the client's own; all raise
     ClientError. Threads may share one."""
-
-    def __init__(self, path: Path, timeout: float) -> None:
-        self.path = path
-        self._wire = Wire(path, timeout)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._wire.close()
 
     def get_status(self, *, timeout: float | None = None) -> Status:
         answer = self._wire.call(f"{_SERVICE}/GetStatus", pb.GetStatusRequest(), pb.GetStatusResponse, timeout)

@@ -5,36 +5,23 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
 from kmsd.api.kms.v2 import api_pb2 as v2
 from kmsd.client.model import Encrypted, KmsStatus
-from kmsd.client.wire import Wire
+from kmsd.client.wire import Client
 
 _V2 = "/v2.KeyManagementService"
 _V1BETA1 = "/v1beta1.KeyManagementService"
 
 
-class KmsClient:
+class KmsClient(Client):
     """Encrypts and decrypts as kube-apiserver would. `timeout`: seconds per call; all raise ClientError."""
 
     def __init__(self, path: Path, api: Literal["v2", "v1beta1"], timeout: float) -> None:
-        self.path = path
+        super().__init__(path, timeout)
         self.api = api
-        self._wire = Wire(path, timeout)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._wire.close()
 
     def status(self, *, timeout: float | None = None) -> KmsStatus:
         """Status in v2, Version in v1beta1."""

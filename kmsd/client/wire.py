@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TypeVar, cast
+from types import TracebackType
+from typing import Self, TypeVar, cast
 from urllib.parse import quote
 
 # gRPC core writes to stderr of its own accord (a line for each kmsd that stops); read once, when it loads.
@@ -129,3 +130,22 @@ def _answered(code: grpc.StatusCode, details: str, hint: str, *, retryable: bool
             kind = ClientError
             hint = hint or dial.LOG
     return kind(message, hint, code.name, retryable=retryable)
+
+
+class Client:
+    """What the clients share: one `Wire`, closed at the end of a with block. `timeout`: seconds per call."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        self.path = path
+        self._wire = Wire(path, timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._wire.close()

@@ -9,11 +9,11 @@ from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.widget import Widget
 
-from kmsd.client import Key
+from kmsd.client import Key, escape
 from kmstui import looks
 from kmstui.screens.page import Page, age, waiting
 from kmstui.store import Moment, View
-from kmstui.text import ago, escape, key_type, short_hash
+from kmstui.text import ago, key_type, short_hash
 from kmstui.widgets.columns import Column
 from kmstui.widgets.detail import Detail, of_key
 from kmstui.widgets.grid import Grid, Row

@@ -6,11 +6,10 @@ from collections.abc import Iterable
 
 from textual.widget import Widget
 
-from kmsd.client import Slot
+from kmsd.client import Slot, escape
 from kmstui.looks import Colour
 from kmstui.screens.page import Page, age, waiting
 from kmstui.store import Moment, View
-from kmstui.text import escape
 from kmstui.widgets.columns import Column
 from kmstui.widgets.detail import Detail, of_slot
 from kmstui.widgets.grid import Grid, Row

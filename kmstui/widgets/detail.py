@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from textual.content import Content
 from textual.widgets import Static
 
-from kmsd.client import Key, Slot
-from kmstui.text import absolute, escape, hang, key_type
+from kmsd.client import Key, Slot, escape
+from kmstui.text import absolute, hang, key_type
 
 
 class Detail(Static):

@@ -8,10 +8,10 @@ from rich.cells import cell_len
 from textual.content import Content
 from textual.widget import Widget
 
-from kmsd.client import Key, Status
+from kmsd.client import Key, Status, escape
 from kmstui.looks import BAD, GOOD, WARN, Colour
 from kmstui.store import Moment, View
-from kmstui.text import ago, duration, escape, key_type, short_hash, shorten, shorten_left
+from kmstui.text import ago, duration, key_type, short_hash, shorten, shorten_left
 
 _COLOURS = {GOOD: Colour.GOOD, WARN: Colour.WARN, BAD: Colour.BAD}
 _WAITING = Content.styled("waiting for the first answer", "dim")

@@ -9,9 +9,10 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Static
 
+from kmsd.client import escape
 from kmstui import looks
 from kmstui.store import Moment, View
-from kmstui.text import duration, escape, shorten, shorten_left
+from kmstui.text import duration, shorten, shorten_left
 
 _TOKEN_MOST = 32
 """Columns, PKCS#11's own bound for a token's label."""

@@ -9,7 +9,8 @@ from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widgets import Static
 
-from kmstui.text import escape, hang
+from kmsd.client import escape
+from kmstui.text import hang
 from kmstui.troubles import Trouble
 
 

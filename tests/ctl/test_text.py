@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kmsctl.output import table
-from kmsctl.text import age, escape, parse_duration, width
+from kmsctl.text import age, parse_duration, width
+from kmsd.client import escape
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
