@@ -82,6 +82,7 @@ class Daemon:
     _nudge: asyncio.Event = field(default_factory=asyncio.Event)
     _stopping: bool = False
     _pin: str | None = field(default=None, repr=False)
+    _withheld: Problem | None = None
     clean: bool = True
 
     async def run(self) -> None:
@@ -91,7 +92,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload()))
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
         places = [listener.place for listener in self._listeners]
         try:
             for place in places:
@@ -178,9 +179,9 @@ class Daemon:
 
     async def _begin(self, settings: Settings) -> None:
         """Connect, make what is to be made, then look and check for ever."""
+        self._spawn(self._health.run())
         await self._hsm.start()
         created = not settings.keys.auto_create
-        self._spawn(self._health.run())
         while True:
             self._nudge.clear()
             if self._hsm.connected is not None:
@@ -197,7 +198,16 @@ class Daemon:
 
     async def _auto_create(self, settings: Settings) -> None:
         wanted: list[tuple[str, str]] = []
-        if self._keyring.picture.write is None:
+        known = state.recall(settings.state.dir, settings.keys.label)
+        if self._keyring.picture.write is None and known:
+            # Another write key in its place would hide a loss, or a token that is not the right one.
+            self._withheld = Problem(
+                f"key {known} wrote here before and is not on {self._hsm.name}: --auto-create makes no other",
+                f"bring the right token or key back; if it is gone for good: kmsctl keygen {settings.keys.label}",
+                fatal=False,
+            )
+            log.error(self._withheld.message, hint=self._withheld.hint)
+        elif self._keyring.picture.write is None:
             wanted.append((settings.keys.label, "aes"))
         if settings.keys.hmac_label:
             wanted.append((settings.keys.hmac_label, "hmac"))
@@ -230,6 +240,8 @@ class Daemon:
 
     def _problems(self) -> list[Problem]:
         problems = list(self._keyring.picture.problems)
+        if self._withheld is not None and self._keyring.picture.write is None:
+            problems.append(self._withheld)
         connected = self._hsm.connected
         if connected is None:
             problems.insert(0, Problem(self._hsm.error.message, self._hsm.error.hint, fatal=True))
@@ -294,7 +306,7 @@ class Daemon:
         self._spawn(kms.set_serving(view.ok))
         self._spawn(front.set_serving(True))
 
-    async def _reload(self) -> None:
+    def _reload(self) -> None:
         """SIGHUP: log settings and the PIN change now; a token that refused its PIN is tried again."""
         notify(RELOADING="1", MONOTONIC_USEC=str(time.monotonic_ns() // 1000))
         try:
@@ -326,10 +338,22 @@ class Daemon:
             )
             logs.configure(self.loaded.settings.log.format, self.loaded.settings.log.level)
             log.info("configuration read again", needs_restart=needs_restart)
-            self._pin = None
+            self._read_pin_again()
             if self._hsm.connected is None:
-                await self._hsm.reconnect("reload")
+                self._spawn(self._reconnect())
         notify(READY="1")
+
+    def _read_pin_again(self) -> None:
+        """Take the PIN that is configured now; keep the old one if it could be read only once."""
+        try:
+            fresh = read_pin(self.loaded.settings.token)
+        except ConfigError as error:
+            log.warning("the PIN cannot be read again, the old one stays", reason=error.message, hint=error.hint)
+        else:
+            self._pin = fresh if fresh is not None else self._pin
+
+    async def _reconnect(self) -> None:
+        await self._hsm.reconnect("reload")
 
     async def _stop(self, places: list[SocketPlace]) -> None:
         self._stopping = True

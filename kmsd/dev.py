@@ -46,7 +46,7 @@ def run(*, log_level: str, log_format: str) -> int:
     folder = paths.dev_dir()
     try:
         loaded = _prepare(folder, log_level, log_format)
-    except (KmsdError, CkrError, OSError) as error:
+    except (KmsdError, CkrError, OSError, ValueError) as error:
         hint = error.hint if isinstance(error, KmsdError) else f"rm -r {folder} begins anew, without the dev key"
         what = error.message if isinstance(error, KmsdError) else str(error)
         sys.stderr.write(f"kmsd: error: {what}\nhint: {hint}\n")

@@ -18,7 +18,7 @@ An error never holds a PIN, a plaintext or a ciphertext.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class KmsdError(Exception):
@@ -37,6 +37,11 @@ class KmsdError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def again(self) -> Self:
+        """The same failure to be raised once more. One instance raised for many callers would gather their tracebacks,
+        and with them their plaintexts."""
+        return type(self)(self.message, self.hint)
 
     def sentence(self) -> str:
         """Message and hint as one line, for callers that see nothing else (kube-apiserver's log)."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
-from kmsd.errors import AlreadyExists, Conflict, InvalidRequest, KmsdError, Misconfigured, NotFound
+from kmsd.errors import AlreadyExists, Conflict, InvalidRequest, KmsdError, Misconfigured, NotFound, Unavailable
 from kmsd.hsm import keys as token_keys
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.keys import Kind
@@ -21,6 +21,8 @@ from kmsd.picture import EMPTY, Key, Picture, check_label, judge, key_id_bytes, 
 _LOOK_PAUSE: Final = 0.25
 """Seconds between looks that requests ask for (an unknown kid), so that garbage cannot keep the token busy."""
 _VERIFY_PAUSE: Final = 30.0
+_VERIFY_PAUSE_MOST: Final = 600.0
+"""Seconds between re-initialisations that ask for a write key which is missed: from the first up to the second."""
 
 
 class Keyring:
@@ -38,6 +40,7 @@ class Keyring:
         self._looking: asyncio.Task[None] | None = None
         self._looked = -1e9
         self._verified = -1e9
+        self._verify_pause = _VERIFY_PAUSE
         self._wrote = False
         self._changing = asyncio.Lock()
 
@@ -50,11 +53,15 @@ class Keyring:
 
     def why_none(self) -> KmsdError:
         if self._hsm.connected is None:
-            return self._hsm.error
+            return self._hsm.error.again()
+        if not self.seen:
+            return Unavailable(f"the keys on {self._hsm.name} have not been looked at yet", "try again in a moment")
         for problem in self.picture.problems:
             if problem.fatal:
                 return Misconfigured(problem.message, problem.hint)
-        return self._hsm.error
+        return Misconfigured(
+            f"there is no write key on {self._hsm.name}", f"make one: kmsctl keygen {self.write_label}"
+        )
 
     async def find(self, key_id: str) -> Key:
         """The key with this id, after a fresh look at the token if it is unknown. Raises NotFound."""
@@ -147,7 +154,13 @@ class Keyring:
             return True
         # The token may have gone just when the module started anew: a write key that is missed is asked for again.
         missed = self._wrote and after.write is None
-        return missed and monotonic() - self._verified > _VERIFY_PAUSE
+        if not missed:
+            self._verify_pause = _VERIFY_PAUSE
+        elif monotonic() - self._verified > self._verify_pause:
+            # Less and less often: each time stops the other keys for a moment.
+            self._verify_pause = min(self._verify_pause * 2, _VERIFY_PAUSE_MOST)
+            return True
+        return False
 
     async def generate(
         self, label: str, kind: Kind, bits: int, key_id: str, *, if_not_exists: bool

@@ -23,6 +23,9 @@ from kmsd.hsm.keys import TokenKey
 
 MAX_KEY_ID: Final = 512
 """Characters. kube-apiserver takes under 1024; the rest is room for the ciphertext beside it."""
+SAME_ID_HINT: Final = "give all but one another CKA_ID, with a tool of the token's such as pkcs11-tool --set-id"
+_NEW_KEY: Final = "make a new key under a free label: kmsctl keygen LABEL"
+_MAY_NOT_WRITE: Final = "set it, or choose another write label (--p11-key-label) and make its key"
 _UUID7: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
@@ -130,7 +133,11 @@ def judge(found: Iterable[TokenKey], write_label: str, token: str) -> Picture:
     keys = [_judge_one(key) for key in found]
     counts = Counter(key.key_id for key in keys if key.token.kind == "aes" and key.key_id)
     keys = [
-        _unusable(key, f"{counts[key.key_id]} keys have this key id", "give all but one another CKA_ID")
+        _unusable(
+            key,
+            f"{counts[key.key_id]} keys have this key id",
+            SAME_ID_HINT,
+        )
         if key.token.kind == "aes" and counts[key.key_id] > 1
         else key
         for key in keys
@@ -144,7 +151,7 @@ def judge(found: Iterable[TokenKey], write_label: str, token: str) -> Picture:
         problems.append(
             Problem(
                 f"{len(writers)} keys on {token} are labelled {write_label!r}; the newest writes, all read",
-                "give the older ones another label",
+                "relabel the older ones with the token's own tools, such as p11tool --set-label",
                 fatal=False,
             )
         )
@@ -185,7 +192,10 @@ def _why_not_writing(key: Key) -> tuple[str, str]:
     if not key.reads:
         return key.reason, key.hint
     if not key.token.encrypt:
-        return "CKA_ENCRYPT is not set, so it only reads", "set it, or give it another label and make a new key"
+        return (
+            "CKA_ENCRYPT is not set, so it only reads",
+            _MAY_NOT_WRITE,
+        )
     return "", ""
 
 
@@ -223,9 +233,9 @@ def _judge_one(key: TokenKey) -> Key:
     if len(key_id) > MAX_KEY_ID:
         return _unusable(judged, f"its key id has over {MAX_KEY_ID} characters", "give it a shorter CKA_ID")
     if key.bits not in (128, 192, 256):
-        return _unusable(judged, "the token does not tell its size", "make a new key: kmsctl keygen")
+        return _unusable(judged, "the token does not tell its size", _NEW_KEY)
     if not key.decrypt:
-        return _unusable(judged, "CKA_DECRYPT is not set", "set it, or make a new key: kmsctl keygen")
+        return _unusable(judged, "CKA_DECRYPT is not set", f"set it, or {_NEW_KEY}")
     return judged
 
 

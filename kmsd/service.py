@@ -5,19 +5,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from kmsd.crypto import gcm, jwe, legacy
 from kmsd.crypto.gcm import TagMismatch
-from kmsd.errors import InvalidRequest, KmsdError, Unavailable
+from kmsd.errors import DeadlineExceeded, InvalidRequest, KmsdError, Unavailable
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError
 from kmsd.keyring import Keyring
 from kmsd.observe.health import Health
 from kmsd.picture import Key
+
+T = TypeVar("T")
 
 _STATUS_RECHECK: Final = 0.2
 _STATUS_WAIT: Final = 1.0
@@ -90,10 +94,10 @@ class LocalService:
         return ServiceStatus(error.sentence(), key_id)
 
     async def encrypt(self, plaintext: bytes, timeout: float) -> Encrypted:
-        if not self._keyring.seen:
+        if not self._keyring.seen and not self._hsm.refused:
             # kmsd has just started: the socket answers before the token does.
             with contextlib.suppress(KmsdError):
-                await self._keyring.look_soon()
+                await _within(timeout, self._keyring.look_soon())
         key = self._keyring.write_key()
         if self._write_legacy:
             job, header = gcm.encrypt_legacy, key.legacy_header
@@ -120,7 +124,7 @@ class LocalService:
                 "the request's key_id and the ciphertext's kid name different keys",
                 "the stored object mixes parts of two; restore it from a backup",
             )
-        key = await self._keyring.find(parsed.kid)
+        key = await _within(timeout, self._keyring.find(parsed.kid))
         if parsed.enc != gcm.enc_for(key.token.bits) or len(parsed.iv) != gcm.NATIVE_IV_BYTES:
             raise InvalidRequest(
                 f"the ciphertext's enc or IV does not fit its key, which is AES-{key.token.bits}",
@@ -130,7 +134,7 @@ class LocalService:
 
     async def _decrypt_legacy(self, parsed: jwe.Jwe, key_id: str | None, timeout: float) -> Decrypted:
         """The ancestor names a label, so the key is one that holds it now or held it once: the tag decides."""
-        candidates = await self._keyring.labelled(parsed.kid)
+        candidates = await _within(timeout, self._keyring.labelled(parsed.kid))
         if key_id is not None:
             candidates = [key for key in candidates if key.key_id == key_id]
             if not candidates:
@@ -138,17 +142,30 @@ class LocalService:
                     "the request's key_id is not that of a key with the ciphertext's label",
                     "the stored object mixes parts of two; restore it from a backup",
                 )
-        mismatch: KmsdError | None = None
+        failed: KmsdError | None = None
         for key in candidates[:_LEGACY_CANDIDATES]:
             try:
                 return Decrypted(await self._open(key, parsed, timeout), key)
-            except TagMismatch as error:
-                mismatch = error
-        raise mismatch or InvalidRequest("no key fits the ciphertext")
+            except KmsdError as error:
+                # A key that cannot be tried leaves it open whether the data is intact: that is the answer then.
+                if failed is None or isinstance(failed, TagMismatch):
+                    failed = error
+        raise failed or InvalidRequest("no key fits the ciphertext")
 
     async def _open(self, key: Key, parsed: jwe.Jwe, timeout: float) -> bytes:
         try:
-            return await gcm.decrypt(self._hsm, key.cka_id, parsed, timeout)
+            return await gcm.decrypt(self._hsm, key.cka_id, parsed, timeout, encrypts=key.token.encrypt)
         except Unavailable:
             self._health.poke()
             raise
+
+
+async def _within(timeout: float, answer: Awaitable[T]) -> T:
+    """What `answer` gives within `timeout` seconds. Raises DeadlineExceeded."""
+    try:
+        async with asyncio.timeout(timeout):
+            return await answer
+    except TimeoutError:
+        raise DeadlineExceeded(
+            "the token did not show its keys in time", "check the token; the call may be repeated"
+        ) from None

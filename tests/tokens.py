@@ -36,7 +36,8 @@ for step in job["steps"]:
             Attribute.TOKEN: True, Attribute.PRIVATE: True, Attribute.SENSITIVE: True,
             Attribute.EXTRACTABLE: False, Attribute.LABEL: step["label"],
             Attribute.VALUE: bytes.fromhex(step["value"]),
-            Attribute.ENCRYPT: aes, Attribute.DECRYPT: aes, Attribute.SIGN: not aes, Attribute.VERIFY: not aes,
+            Attribute.ENCRYPT: aes and "encrypt" not in step, Attribute.DECRYPT: aes,
+            Attribute.SIGN: not aes, Attribute.VERIFY: not aes,
         }
         if step["id"]:
             template[Attribute.ID] = bytes.fromhex(step["id"])

@@ -53,10 +53,10 @@ def encrypt_legacy(session: TokenSession, cka_id: bytes, header: bytes, plaintex
     return jwe.assemble(header, iv, sealed)
 
 
-async def decrypt(hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float) -> bytes:
-    """The plaintext, if the tag fits.
+async def decrypt(hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float, *, encrypts: bool = True) -> bytes:
+    """The plaintext, if the tag fits. encrypts: whether this key may encrypt, too.
 
-    Raises TagMismatch only when the token has just shown that it can still use this key; else Unavailable.
+    Raises TagMismatch only when the token has just shown that it works, with this key if it may; else Unavailable.
     """
     if len(sealed.tag) != TAG_BYTES or not sealed.iv:
         raise InvalidRequest(
@@ -75,7 +75,10 @@ async def decrypt(hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float) -> bytes
     except CkrError as error:
         if error.function != "C_Decrypt" or error.name not in _MAY_BE_TAG:
             raise hsm.explain(error) from error
-        await round_trip(hsm, cka_id, timeout)
+        if encrypts:
+            await round_trip(hsm, cka_id, timeout)
+        else:
+            await hsm.run(TokenSession.random, 8, timeout=timeout)
         raise TagMismatch(
             "the ciphertext does not authenticate: it was altered, or another key wrote it",
             "restore the stored object from a backup, or the key that wrote it",

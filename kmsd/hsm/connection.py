@@ -13,18 +13,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import hmac
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final, TypeVar, TypeVarTuple
 
+import pkcs11
+
 from kmsd.errors import KmsdError, Misconfigured, Unavailable
 from kmsd.hsm import module as modules
 from kmsd.hsm.address import TokenAddress, choose_slot
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.explain import explain
-from kmsd.hsm.module import Module, SlotView, TokenView, can_gcm
+from kmsd.hsm.module import Module, SlotView, TokenView, can_gcm, token_view
 from kmsd.hsm.pool import Pool, PoolView, unexpected
 from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError, TokenSession
 
@@ -82,6 +86,8 @@ class Hsm:
         self._control = ThreadPoolExecutor(1, thread_name_prefix="hsm-control")
         self._lock = asyncio.Lock()
         self._attempted = asyncio.Event()
+        self._reconnecting = asyncio.Lock()
+        self._refused_pin = b""
         self._work: asyncio.Task[None] | None = None
         self._suspecting: asyncio.Task[None] | None = None
         self._refused = False
@@ -89,6 +95,11 @@ class Hsm:
     @property
     def connected(self) -> Connected | None:
         return self._connected
+
+    @property
+    def refused(self) -> bool:
+        """Whether the token will not be tried again before an operator has acted."""
+        return self._refused
 
     @property
     def name(self) -> str:
@@ -135,7 +146,7 @@ class Hsm:
         """
         connected = self._connected
         if connected is None:
-            raise self.error
+            raise self.error.again()
         return connected.pool.submit(fn, *args, timeout=timeout or self.address.timeout, retry=retry)
 
     async def run(
@@ -154,12 +165,16 @@ class Hsm:
             return await self.submit(fn, *args, timeout=timeout, retry=retry)
         except (CkrError, KeyMissingError, KeyAmbiguousError) as error:
             raise self.explain(error) from error
+        except KmsdError:
+            raise
+        except Exception as error:
+            raise unexpected(error) from error
 
     async def run_rw(self, fn: Callable[[TokenSession, *Ts], T], *args: *Ts, timeout: float | None = None) -> T:
         """`run` with a read-write session made for this one call, never repeated by itself."""
         connected = self._connected
         if connected is None:
-            raise self.error
+            raise self.error.again()
 
         def with_rw(_: TokenSession) -> T:
             session = TokenSession(connected.module, connected.module.token(connected.slot_id), rw=True)
@@ -199,15 +214,16 @@ class Hsm:
     async def reconnect(self, why: str) -> bool:
         """Drop the connection, initialise the module anew, connect. An operator's correction, or a suspicion
         that the module shows a state that is not the token's. Returns whether the token is up."""
-        self._refused = False
-        if self._work is not None:
-            self._work.cancel()
-            self._work = None
-        await self._disconnect(Unavailable(f"{self.name} is being reconnected: {why}", "try again"))
-        await self._attempt()
-        if self._connected is None:
-            self._retry()
-        return self._connected is not None
+        async with self._reconnecting:
+            self._refused = False
+            if self._work is not None:
+                self._work.cancel()
+                self._work = None
+            await self._disconnect(Unavailable(f"{self.name} is being reconnected: {why}", "try again"))
+            await self._attempt()
+            if self._connected is None:
+                self._retry()
+            return self._connected is not None
 
     def explain(self, error: CkrError | KeyMissingError | KeyAmbiguousError) -> KmsdError:
         return explain(error, self.name)
@@ -237,9 +253,9 @@ class Hsm:
                 module, slot_id, view, sessions = await loop.run_in_executor(self._control, self._open)
             except PinRefused as error:
                 self._refused = True
-                self.error = error
+                self.error = error.again()
             except KmsdError as error:
-                self.error = error
+                self.error = error.again()
             except Exception as error:  # noqa: BLE001  a module may do anything; kmsd stays up and says so
                 self.error = unexpected(error)
             else:
@@ -304,7 +320,7 @@ class Hsm:
                 f"a call into the PKCS#11 module has not come back for over {monotonic() - began:.0f} s",
                 "kmsd goes on waiting; if the token is well again and this stays, restart kmsd",
             )
-            raise self.error
+            raise self.error.again()
         self._draining = None
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._control, self._finalize)
@@ -323,17 +339,15 @@ class Hsm:
         return self.address.module
 
     def _open(self) -> tuple[Module, int, TokenView, list[TokenSession]]:
+        if self._login is not None:
+            # Left by an attempt whose waiter has gone: nobody holds its sessions.
+            self._finalize()
         module = self._module = modules.load(self._module_path())
         try:
             slot = choose_slot(module.slots(), self.address, module.path)
-            view = slot.token
-            if view is None:
-                raise Misconfigured(f"slot {slot.slot_id} has no token", "insert it, or name another slot")
             token = module.token(slot.slot_id)
-            if not can_gcm(token):
-                raise Misconfigured(
-                    f"token {view.label!r} cannot do AES-GCM", "use a token that can; this version knows nothing else"
-                )
+            view = token_view(token)
+            _check_gcm(token, view)
             # Held as long as the login: a token may log out with its last session.
             self._login = TokenSession(module, token)
             if "LOGIN_REQUIRED" in view.flags:
@@ -343,12 +357,11 @@ class Hsm:
             with contextlib.suppress(CkrError):
                 # A token with few sessions serves with those it has.
                 sessions.extend(TokenSession(module, token) for _ in range(wanted - 1))
-        except CkrError as error:
-            self._finalize()
-            raise explain(error, str(self.address)) from error
-        except KmsdError:
+        except BaseException as error:
             # The next attempt begins with a module that knows nothing of this one.
             self._finalize()
+            if isinstance(error, CkrError):
+                raise explain(error, str(self.address)) from error
             raise
         return module, slot.slot_id, view, sessions
 
@@ -367,12 +380,29 @@ class Hsm:
                 f"{name} needs a PIN and none is configured",
                 "name a file that holds it with --p11-pin-file, then restart kmsd",
             )
+        digest = hashlib.sha256(pin.encode()).digest()
+        if hmac.compare_digest(digest, self._refused_pin):
+            raise _pin_refused(name, "as before")
         try:
             module.cryptoki.login(session.handle, pin)
         except CkrError as error:
             if error.name in _PIN_ERRORS:
-                raise PinRefused(
-                    f"{name} refused the PIN ({error.name}); kmsd does not try it again",
-                    "correct the PIN (the file named by --p11-pin-file), then reload kmsd (SIGHUP)",
-                ) from error
+                # Kept here, on the one thread that logs in, so that no cancelled waiter can lose it.
+                self._refused_pin = digest
+                raise _pin_refused(name, error.name) from error
             raise
+        self._refused_pin = b""
+
+
+def _check_gcm(token: pkcs11.Token, view: TokenView) -> None:
+    if not can_gcm(token):
+        raise Misconfigured(
+            f"token {view.label!r} cannot do AES-GCM", "use a token that can; this version knows nothing else"
+        )
+
+
+def _pin_refused(token: str, why: str) -> PinRefused:
+    return PinRefused(
+        f"{token} refused the PIN ({why}); kmsd does not try it again",
+        "correct the file named by --p11-pin-file, then reload kmsd (SIGHUP); a systemd credential needs a restart",
+    )

@@ -13,7 +13,10 @@ def explain(error: CkrError | KeyMissingError | KeyAmbiguousError, token: str) -
         case KeyMissingError():
             return Unavailable(f"the key is not to be found on {token}", "kmsctl keys list shows what is")
         case KeyAmbiguousError():
-            return Misconfigured(f"several keys on {token} have the same CKA_ID", "give all but one another CKA_ID")
+            return Misconfigured(
+                f"several keys on {token} have the same CKA_ID",
+                "give all but one another CKA_ID (pkcs11-tool --set-id)",
+            )
         case CkrError():
             return _explain(error, token)
 
@@ -29,7 +32,9 @@ def _explain(error: CkrError, token: str) -> KmsdError:
                 "kmsctl slots shows the token; use one with AES-GCM and AES key generation",
             )
         case "CKR_KEY_FUNCTION_NOT_PERMITTED" | "CKR_KEY_TYPE_INCONSISTENT" | "CKR_KEY_SIZE_RANGE":
-            return Misconfigured(what, "the key's attributes do not allow this: make a new key with kmsctl keygen")
+            return Misconfigured(
+                what, "the key's attributes forbid it: make another under a free label, kmsctl keygen LABEL"
+            )
         case "CKR_DEVICE_MEMORY" | "CKR_HOST_MEMORY":
             return Unavailable(what, "the token or the machine is out of memory")
         case _:

@@ -26,8 +26,11 @@ from kmsd.hsm.session import TokenSession
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
+_WORTH_SECONDS: Final = 0.002
+"""Another worker is worth waking when the calls that wait would take this long: on a token in software, two threads
+that pass the interpreter lock back and forth are slower than one."""
 _BATCH_SECONDS: Final = 0.0005
-"""A second worker is worth waking when the calls that wait would take this long."""
+"""Results travel back together, but none waits longer for the others."""
 _FORGET: Final = 1.001
 """How much longer, per operation, the token is believed to have become while no short one is seen."""
 _SWEEP_SECONDS: Final = 0.05
@@ -143,7 +146,7 @@ class Pool:
     def _wake_enough(self) -> None:
         """Wake as many workers as the calls that wait deserve; the one at work takes what little there is."""
         self._bell_due = False
-        deserved = 1 + int(len(self._jobs) * self._seconds / _BATCH_SECONDS)
+        deserved = 1 + int(len(self._jobs) * self._seconds / _WORTH_SECONDS)
         working = len(self._workers) - len(self._idle)
         for _ in range(min(len(self._jobs), deserved) - working):
             self._wake_one()
@@ -266,7 +269,8 @@ class Pool:
             now = monotonic()
             # Near the shortest of the last operations: the others also hold time spent waiting for the
             # interpreter lock, and more workers would only make that longer.
-            self._seconds = min(now - began, self._seconds * _FORGET)
+            if job.error is None:
+                self._seconds = min(now - began, self._seconds * _FORGET)
             worker.busy_since = 0.0
             self._done.append(job)
             if now - (unrung or began) > _BATCH_SECONDS:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import monotonic
 
-from kmsd.errors import DeadlineExceeded, KmsdError, Unavailable
+from kmsd.errors import DeadlineExceeded, Internal, KmsdError, Unavailable
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,9 @@ class Health:
         except TimeoutError:
             self._error = DeadlineExceeded("the token does not answer", "check the token and the network to it")
         except KmsdError as error:
-            self._error = error
+            self._error = error.again()
+        except Exception as error:  # noqa: BLE001  whatever it is, the key has not been shown to work
+            self._error = Internal(f"the round trip failed with an unexpected {type(error).__name__}")
         else:
             self._error = None
             self._last_success = time.time()

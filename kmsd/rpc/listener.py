@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Final
+from urllib.parse import quote
 
 import grpc
 import grpc.aio
@@ -27,8 +28,13 @@ _OPTIONS: Final = (
     # kube-apiserver decrypts everything it caches at once when it starts, over one connection; core answers what is
     # over the limit with RST_STREAM, which looks like an outage.
     ("grpc.max_concurrent_streams", 1000),
+    # kube-apiserver asks for Status once a minute; whoever has not called for this long may dial again.
+    ("grpc.max_connection_idle_ms", 30 * 60 * 1000),
     ("grpc.so_reuseport", 0),
 )
+
+_MAX_CALLS: Final = 4096
+"""Calls of all connections together; one more is RESOURCE_EXHAUSTED."""
 
 _CODES: Final = {code.name: code for code in grpc.StatusCode}
 
@@ -50,7 +56,7 @@ class Listener:
         self.apis = tuple(apis)
         self._services = ("", *services)
         self._health = grpc_health.aio.HealthServicer()
-        self._server = grpc.aio.server(options=_OPTIONS)
+        self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=_MAX_CALLS)
         methods = {path: method for table in tables for path, method in table.items()}
         self._server.add_generic_rpc_handlers((_Handlers(methods, timeout, observe),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -59,7 +65,7 @@ class Listener:
         """Bind and serve. The place has been claimed."""
 
         def listen(path: str) -> None:
-            self._server.add_insecure_port(f"unix:{path}")
+            self._server.add_insecure_port(f"unix:{quote(path)}")
 
         self.place.bind(listen)
         await self.set_serving(False)

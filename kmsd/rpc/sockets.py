@@ -85,7 +85,12 @@ class SocketPlace:
 
     def bind(self, listen: Callable[[str], None]) -> None:
         """Have `listen` bind a path, under a umask that leaves exactly `mode`; then move it to its place."""
-        private = Path(tempfile.mkdtemp(prefix=".k", dir=self.path.parent))
+        try:
+            private = Path(tempfile.mkdtemp(prefix=".k", dir=self.path.parent))
+        except OSError as error:
+            raise Misconfigured(
+                f"{self.path.parent} cannot be written: {error.strerror}", "run kmsd as its owner, or choose another"
+            ) from error
         try:
             made = private / "s"
             if len(os.fsencode(made)) > _SUN_PATH_MAX:
@@ -102,6 +107,13 @@ class SocketPlace:
                 os.chown(made, -1, self._gid)
             made.replace(self.path)
             self._inode = self.path.stat().st_ino
+        except PermissionError as error:
+            raise Misconfigured(
+                f"{self.path} cannot be given its owner and mode: {error.strerror}",
+                "let kmsd's user be a member of the socket's group (systemd: SupplementaryGroups=)",
+            ) from error
+        except (OSError, RuntimeError) as error:
+            raise Misconfigured(f"nothing can be served on {self.path}: {error}", "choose another socket") from error
         finally:
             shutil.rmtree(private, ignore_errors=True)
 
