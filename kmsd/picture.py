@@ -151,7 +151,7 @@ def judge(found: Iterable[TokenKey], write_label: str, token: str) -> Picture:
         problems.append(
             Problem(
                 f"{len(writers)} keys on {token} are labelled {write_label!r}; the newest writes, all read",
-                "relabel the older ones with the token's own tools, such as p11tool --set-label",
+                "relabel the older ones (p11tool --set-label)",
                 fatal=False,
             )
         )

@@ -54,7 +54,7 @@ async def test_two_keys_with_the_write_label_show_as_degraded_with_what_to_do(km
         token.import_aes("k8s-kek", bytes(32), b"second")
         screen = await until(pilot, "◐ DEGRADED", "Keys (2)")
         assert "labelled 'k8s-kek'" in line_with(screen, "◐ 2 keys on token")
-        assert "→ give the older ones another label" in screen
+        assert "→ relabel the older ones (p11tool --set-label)" in screen
 
 
 async def test_a_lost_token_shows_down_and_the_keys_known_before(
