@@ -127,9 +127,11 @@ class Hsm:
         with contextlib.suppress(asyncio.TimeoutError):
             async with asyncio.timeout(_DRAIN_SECONDS + 2):
                 await self._disconnect(Unavailable("kmsd is stopping", "retry against the next kmsd"))
-                await asyncio.get_running_loop().run_in_executor(self._control, self._finalize)
-                self._control.shutdown(wait=False, cancel_futures=True)
-                return self._draining is None
+                # Never with a worker still inside the module: C_Finalize would crash.
+                if self._draining is None:
+                    await asyncio.get_running_loop().run_in_executor(self._control, self._finalize)
+                    self._control.shutdown(wait=False, cancel_futures=True)
+                    return True
         self._control.shutdown(wait=False, cancel_futures=True)
         return False
 
