@@ -105,6 +105,8 @@ class Keys(Section):
     """Make the write key at start if the token has none."""
     refresh: float = Field(default=10.0, ge=0.1, le=3600)
     """Seconds between looks at the token for keys made or moved by others."""
+    idle_before_destroy: float = Field(default=86400.0, ge=0, le=366 * 86400)
+    """Seconds since its last use before a key may be destroyed or retired without giving its label once more."""
 
 
 class Health(Section):
@@ -120,8 +122,26 @@ class Log(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class Audit(Section):
+    """The record of what was done, in a hash chain of JSON lines."""
+
+    enabled: bool = True
+    file: Path | None = None
+    """None: audit.jsonl in the state directory."""
+    kms: Literal["none", "sampled", "all"] = "sampled"
+    """Which calls of the KMS APIs are recorded; admin actions and events always are, failed KMS calls unless none."""
+    sample: int = Field(default=100, ge=1, le=1_000_000)
+    """With kms = "sampled": one of so many calls."""
+    max_bytes: int = Field(default=16 * 1024 * 1024, ge=65536, le=1024**3)
+    """Size at which a file is put aside and the chain goes on in a new one."""
+    keep: int = Field(default=10, ge=1, le=1000)
+    """Files put aside that are kept."""
+    required: bool = False
+    """Refuse admin actions that change something while the audit cannot be written."""
+
+
 class State(Section):
-    """What is kept across restarts: the id of the key that wrote last."""
+    """What is kept across restarts: the id of the key that wrote last, and when each key was used."""
 
     dir: Path = Field(default_factory=paths.state_dir)
 
@@ -133,4 +153,5 @@ class Settings(Section):
     keys: Keys = Field(default_factory=Keys)
     health: Health = Field(default_factory=Health)
     log: Log = Field(default_factory=Log)
+    audit: Audit = Field(default_factory=Audit)
     state: State = Field(default_factory=State)

@@ -2,69 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator
+from typing import Protocol, TypeVar
+
+from google.protobuf.message import Message
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
+from kmsd.client import decode, model
 from kmsd.client.errors import ClientError, InvalidRequest
-from kmsd.client.model import (
-    GeneratedKey,
-    Key,
-    KeyState,
-    KeyType,
-    Listener,
-    Probe,
-    Problem,
-    ServingState,
-    Sessions,
-    Slot,
-    Status,
-    Token,
-)
-from kmsd.client.wire import Client
+from kmsd.client.model import Key, KeyType
+from kmsd.client.wire import Client, Stream
 
 _SERVICE = "/kmsd.admin.v1.Admin"
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_KEY_TYPE_NUMBERS = {KeyType.AES: pb.KEY_TYPE_AES, KeyType.HMAC: pb.KEY_TYPE_HMAC, KeyType.PAIR: pb.KEY_TYPE_PAIR}
 
-_SERVING_STATES = {
-    pb.SERVING_STATE_SERVING: ServingState.SERVING,
-    pb.SERVING_STATE_DEGRADED: ServingState.DEGRADED,
-    pb.SERVING_STATE_DOWN: ServingState.DOWN,
-}
-_KEY_STATES = {
-    pb.KEY_STATE_WRITE: KeyState.WRITE,
-    pb.KEY_STATE_READABLE: KeyState.READABLE,
-    pb.KEY_STATE_PENDING: KeyState.PENDING,
-    pb.KEY_STATE_UNUSABLE: KeyState.UNUSABLE,
-    pb.KEY_STATE_COMPANION: KeyState.COMPANION,
-}
-_KEY_TYPES = {
-    pb.KEY_TYPE_AES: KeyType.AES,
-    pb.KEY_TYPE_HMAC: KeyType.HMAC,
-    pb.KEY_TYPE_OTHER: KeyType.OTHER,
-}
-_KEY_TYPE_NUMBERS = {KeyType.AES: pb.KEY_TYPE_AES, KeyType.HMAC: pb.KEY_TYPE_HMAC}
+
+class _Page(Protocol):
+    @property
+    def next_page_token(self) -> str: ...
+
+
+P = TypeVar("P", bound=_Page)
+Response = TypeVar("Response", bound=Message)
 
 
 class AdminClient(Client):
     """Every method takes `timeout`: seconds for each of its calls, instead of the client's own; all raise
-    ClientError. Threads may share one."""
+    ClientError. Threads may share one.
 
-    def get_status(self, *, timeout: float | None = None) -> Status:
-        answer = self._wire.call(f"{_SERVICE}/GetStatus", pb.GetStatusRequest(), pb.GetStatusResponse, timeout)
-        return _status(answer)
+    key: a key id, a label that one key holds, or "sha256:" and the first digits (8 at least) of a key id's hash.
+    token: the name of a token in kmsd's configuration; empty: the write token.
+    dry_run: find out what would be done, or why not, and change nothing.
+    confirm_label: the key's label once more, for what is dangerous.
+    """
 
-    def list_slots(self, *, timeout: float | None = None) -> tuple[Slot, ...]:
-        slots: list[Slot] = []
-        for page in self._slot_pages(timeout):
-            slots.extend(map(_slot, page.slots))
-        return tuple(slots)
+    def get_status(self, *, timeout: float | None = None) -> model.Status:
+        return decode.status(self._call("GetStatus", pb.GetStatusRequest(), pb.GetStatusResponse, timeout))
+
+    def get_config(self, *, timeout: float | None = None) -> model.Config:
+        return decode.config(self._call("GetConfig", pb.GetConfigRequest(), pb.GetConfigResponse, timeout))
+
+    def set_log_level(self, level: str = "", *, timeout: float | None = None) -> model.LogLevel:
+        """level: debug, info, warning or error; empty: as configured."""
+        request = pb.SetLogLevelRequest(level=_text("level", level))
+        answer = self._call("SetLogLevel", request, pb.SetLogLevelResponse, timeout)
+        return model.LogLevel(answer.level, answer.previous)
+
+    def list_slots(self, *, timeout: float | None = None) -> tuple[model.Slot, ...]:
+        def page(token: str) -> pb.ListSlotsResponse:
+            return self._call("ListSlots", pb.ListSlotsRequest(page_token=token), pb.ListSlotsResponse, timeout)
+
+        return tuple(decode.slot(each) for answer in _pages(page) for each in answer.slots)
+
+    def list_mechanisms(self, token: str = "", *, timeout: float | None = None) -> tuple[model.Mechanism, ...]:
+        name = _text("token", token)
+
+        def page(token: str) -> pb.ListMechanismsResponse:
+            request = pb.ListMechanismsRequest(token=name, page_token=token)
+            return self._call("ListMechanisms", request, pb.ListMechanismsResponse, timeout)
+
+        return tuple(decode.mechanism(each) for answer in _pages(page) for each in answer.mechanisms)
 
     def list_keys(self, *, timeout: float | None = None) -> tuple[Key, ...]:
-        keys: list[Key] = []
-        for page in self._key_pages(timeout):
-            keys.extend(map(_key, page.keys))
-        return tuple(keys)
+        def page(token: str) -> pb.ListKeysResponse:
+            return self._call("ListKeys", pb.ListKeysRequest(page_token=token), pb.ListKeysResponse, timeout)
+
+        return tuple(decode.key(each) for answer in _pages(page) for each in answer.keys)
+
+    def get_key(self, key: str, *, timeout: float | None = None) -> model.KeyDetail:
+        answer = self._call("GetKey", pb.GetKeyRequest(key=_text("key", key)), pb.GetKeyResponse, timeout)
+        return model.KeyDetail(decode.key(answer.key), decode.optional_key(answer, "companion"))
 
     def generate_key(
         self,
@@ -74,54 +81,145 @@ class AdminClient(Client):
         bits: int = 256,
         key_id: str = "",
         if_not_exists: bool = False,
+        token: str = "",
         timeout: float | None = None,
-    ) -> GeneratedKey:
+    ) -> model.GeneratedKey:
         """Makes a key on the token. key_id: text for CKA_ID; empty: kmsd makes one.
 
         Conflict if the label or key id is taken; with if_not_exists, the key that has the label is answered.
         """
         number = _KEY_TYPE_NUMBERS.get(type)
         if number is None:
-            raise InvalidRequest(f"keys of type {type} cannot be made", "make an aes or hmac key", "INVALID_ARGUMENT")
+            raise InvalidRequest(
+                f"keys of type {type} cannot be made", "make an aes or hmac key, or a pair", "INVALID_ARGUMENT"
+            )
         request = pb.GenerateKeyRequest(
             label=_text("label", label),
             type=number,
             bits=bits,
             key_id=_text("key id", key_id),
             if_not_exists=if_not_exists,
+            token=_text("token", token),
         )
-        answer = self._wire.call(f"{_SERVICE}/GenerateKey", request, pb.GenerateKeyResponse, timeout)
-        return GeneratedKey(_key(answer.key), answer.created)
+        answer = self._call("GenerateKey", request, pb.GenerateKeyResponse, timeout)
+        return model.GeneratedKey(decode.key(answer.key), answer.created, decode.optional_key(answer, "companion"))
 
     def adopt_key(self, label: str, *, key_id: str = "", timeout: float | None = None) -> Key:
         """Gives a CKA_ID to the key that has this label and none; NotFound, Conflict."""
         request = pb.AdoptKeyRequest(label=_text("label", label), key_id=_text("key id", key_id))
-        answer = self._wire.call(f"{_SERVICE}/AdoptKey", request, pb.AdoptKeyResponse, timeout)
-        return _key(answer.key)
+        return decode.key(self._call("AdoptKey", request, pb.AdoptKeyResponse, timeout).key)
 
-    def _slot_pages(self, timeout: float | None) -> Iterator[pb.ListSlotsResponse]:
-        token = ""
-        while True:
-            request = pb.ListSlotsRequest(page_token=token)
-            page = self._wire.call(f"{_SERVICE}/ListSlots", request, pb.ListSlotsResponse, timeout)
-            yield page
-            if not (token := _next(token, page.next_page_token)):
-                return
+    def relabel_key(
+        self, key: str, label: str, *, confirm_label: str = "", dry_run: bool = False, timeout: float | None = None
+    ) -> model.RelabelledKey:
+        """Conflict if the label is taken, or if it would change which key writes and confirm_label is missing."""
+        request = pb.RelabelKeyRequest(
+            key=_text("key", key),
+            label=_text("label", label),
+            confirm_label=_text("label", confirm_label),
+            dry_run=dry_run,
+        )
+        answer = self._call("RelabelKey", request, pb.RelabelKeyResponse, timeout)
+        return model.RelabelledKey(decode.key(answer.key), answer.previous_label)
 
-    def _key_pages(self, timeout: float | None) -> Iterator[pb.ListKeysResponse]:
-        token = ""
-        while True:
-            request = pb.ListKeysRequest(page_token=token)
-            page = self._wire.call(f"{_SERVICE}/ListKeys", request, pb.ListKeysResponse, timeout)
-            yield page
-            if not (token := _next(token, page.next_page_token)):
-                return
+    def destroy_key(
+        self, key: str, *, confirm_label: str = "", dry_run: bool = False, timeout: float | None = None
+    ) -> model.DestroyedKey:
+        """Conflict if the key is in use and confirm_label is missing. Cannot be undone."""
+        request = pb.DestroyKeyRequest(
+            key=_text("key", key), confirm_label=_text("label", confirm_label), dry_run=dry_run
+        )
+        answer = self._call("DestroyKey", request, pb.DestroyKeyResponse, timeout)
+        return model.DestroyedKey(decode.key(answer.key), decode.optional_key(answer, "companion"), answer.destroyed)
+
+    def test_key(self, key: str, *, rounds: int = 10, timeout: float | None = None) -> model.KeyTest:
+        """Encrypts and decrypts random bytes. rounds: 1 to 1000."""
+        request = pb.TestKeyRequest(key=_text("key", key), rounds=rounds)
+        return decode.key_test(self._call("TestKey", request, pb.TestKeyResponse, timeout))
+
+    def rotate_key(
+        self,
+        label: str = "",
+        *,
+        from_key_id: str = "",
+        token: str = "",
+        dry_run: bool = False,
+        timeout: float | None = None,
+    ) -> model.Rotation:
+        """A new write key. from_key_id: rotate only away from this key, so that a repeated call rotates once."""
+        request = pb.RotateKeyRequest(
+            label=_text("label", label),
+            from_key_id=_text("key id", from_key_id),
+            token=_text("token", token),
+            dry_run=dry_run,
+        )
+        return decode.rotation(self._call("RotateKey", request, pb.RotateKeyResponse, timeout))
+
+    def retire_key(
+        self,
+        key: str,
+        *,
+        scan: model.ScanReport | None = None,
+        confirm_label: str = "",
+        dry_run: bool = False,
+        timeout: float | None = None,
+    ) -> model.RelabelledKey:
+        """Marks a key that nothing needs. scan: what is stored, counted. Conflict if something speaks against it."""
+        request = pb.RetireKeyRequest(
+            key=_text("key", key), confirm_label=_text("label", confirm_label), dry_run=dry_run
+        )
+        if scan is not None:
+            request.scan.CopyFrom(decode.scan_report(scan))
+        answer = self._call("RetireKey", request, pb.RetireKeyResponse, timeout)
+        return model.RelabelledKey(decode.key(answer.key), answer.previous_label)
+
+    def revert_key(
+        self, label: str = "", *, from_key_id: str = "", dry_run: bool = False, timeout: float | None = None
+    ) -> model.Reversion:
+        """After a bad rotation: a new write key, on the token of the one before."""
+        request = pb.RevertKeyRequest(
+            label=_text("label", label), from_key_id=_text("key id", from_key_id), dry_run=dry_run
+        )
+        return decode.reversion(self._call("RevertKey", request, pb.RevertKeyResponse, timeout))
+
+    def inspect_ciphertext(self, data: bytes, *, timeout: float | None = None) -> model.Inspection:
+        request = pb.InspectCiphertextRequest(data=data)
+        return decode.inspection(self._call("InspectCiphertext", request, pb.InspectCiphertextResponse, timeout))
+
+    def watch_stats(self, *, interval: float = 1.0, history: float = 900.0) -> Stream[model.StatsFrame]:
+        """interval: seconds from 0.2 to 60. history: seconds of it in the first frame; 0: none."""
+        request = pb.WatchStatsRequest(interval_ms=round(interval * 1000), history_seconds=round(history) or -1)
+        return self._stream("WatchStats", request, pb.WatchStatsResponse).map(decode.stats_frame)
+
+    def watch_requests(self, *, backlog: int = 0, follow: bool = True, admin: bool = False) -> Stream[model.Requests]:
+        request = pb.WatchRequestsRequest(backlog=backlog, follow=follow, admin=admin)
+        return self._stream("WatchRequests", request, pb.WatchRequestsResponse).map(decode.requests)
+
+    def watch_audit(self, *, backlog: int = 0, follow: bool = True) -> Stream[model.AuditRecords]:
+        request = pb.WatchAuditRequest(backlog=backlog, follow=follow)
+        return self._stream("WatchAudit", request, pb.WatchAuditResponse).map(decode.audit_records)
+
+    def verify_audit(self, *, timeout: float | None = None) -> model.AuditVerdict:
+        return decode.audit_verdict(self._call("VerifyAudit", pb.VerifyAuditRequest(), pb.VerifyAuditResponse, timeout))
+
+    def _call(self, method: str, request: Message, response: type[Response], timeout: float | None) -> Response:
+        return self._wire.call(f"{_SERVICE}/{method}", request, response, timeout)
+
+    def _stream(self, method: str, request: Message, response: type[Response]) -> Stream[Response]:
+        return self._wire.stream(f"{_SERVICE}/{method}", request, response)
 
 
-def _next(token: str, following: str) -> str:
-    if following and following == token:
-        raise ClientError("kmsd answered the same page twice", "this is a bug in kmsd", "INTERNAL")
-    return following
+def _pages(ask: Callable[[str], P]) -> Iterator[P]:
+    """Every page; ask: gives the one at a page token, "" first."""
+    token = ""
+    while True:
+        page = ask(token)
+        yield page
+        if page.next_page_token and page.next_page_token == token:
+            raise ClientError("kmsd answered the same page twice", "this is a bug in kmsd", "INTERNAL")
+        token = page.next_page_token
+        if not token:
+            return
 
 
 def _text(what: str, text: str) -> str:
@@ -130,82 +228,3 @@ def _text(what: str, text: str) -> str:
     except UnicodeEncodeError:
         raise InvalidRequest(f"the {what} {text!r} is not UTF-8", "name it in UTF-8", "INVALID_ARGUMENT") from None
     return text
-
-
-def _time(unix_ms: int) -> datetime | None:
-    try:
-        return _EPOCH + timedelta(milliseconds=unix_ms) if unix_ms > 0 else None
-    except OverflowError:
-        return None  # an identity that only looks like a version 7 UUID may carry any number
-
-
-def _key(key: pb.Key) -> Key:
-    return Key(
-        label=key.label,
-        key_id=key.key_id,
-        key_id_sha256=key.key_id_sha256,
-        type=_KEY_TYPES.get(key.type, KeyType.UNKNOWN),
-        bits=key.bits,
-        state=_KEY_STATES.get(key.state, KeyState.UNKNOWN),
-        unusable_reason=key.unusable_reason,
-        unusable_hint=key.unusable_hint,
-        can_encrypt=key.can_encrypt,
-        can_decrypt=key.can_decrypt,
-        can_sign=key.can_sign,
-        can_verify=key.can_verify,
-        sensitive=key.sensitive,
-        extractable=key.extractable,
-        private=key.private,
-        created=_time(key.created_unix_ms),
-        token_label=key.token_label,
-    )
-
-
-def _slot(slot: pb.ListSlotsResponse.Slot) -> Slot:
-    return Slot(
-        slot_id=slot.slot_id,
-        description=slot.description,
-        manufacturer=slot.manufacturer,
-        token_present=slot.token_present,
-        token_label=slot.token_label,
-        token_serial=slot.token_serial,
-        token_model=slot.token_model,
-        token_manufacturer=slot.token_manufacturer,
-        flags=tuple(slot.flags),
-        pin_warnings=tuple(slot.pin_warnings),
-        in_use=slot.in_use,
-    )
-
-
-def _status(status: pb.GetStatusResponse) -> Status:
-    token, sessions = status.token, status.sessions
-    return Status(
-        version=status.version,
-        state=_SERVING_STATES.get(status.state, ServingState.UNKNOWN),
-        healthz=status.healthz,
-        hint=status.hint,
-        started=_time(status.started_unix_ms),
-        write_label=status.write_label,
-        write_key=_key(status.write_key) if status.HasField("write_key") else None,
-        token=Token(
-            module=token.module,
-            label=token.label,
-            serial=token.serial,
-            model=token.model,
-            manufacturer=token.manufacturer,
-            slot_id=token.slot_id,
-            up=token.up,
-        ),
-        sessions=Sessions(
-            open=sessions.open,
-            configured=sessions.configured,
-            busy=sessions.busy,
-            stuck=sessions.stuck,
-            queued=sessions.queued,
-        ),
-        probe=Probe(_time(status.probe.last_success_unix_ms), status.probe.round_trip_ms),
-        listeners=tuple(Listener(each.socket, tuple(each.apis)) for each in status.listeners),
-        problems=tuple(Problem(each.message, each.hint, each.fatal) for each in status.problems),
-        keys=status.keys,
-        write_format=status.write_format,
-    )

@@ -30,12 +30,16 @@ class KeyState(StrEnum):
     UNUSABLE = "unusable"
     COMPANION = "companion"
     """Serves beside an AES key: an HMAC key."""
+    ARCHIVED = "archived"
+    """Retired: decrypts still, and may be destroyed."""
     UNKNOWN = "unknown"
 
 
 class KeyType(StrEnum):
     AES = "aes"
     HMAC = "hmac"
+    PAIR = "pair"
+    """An AES key and an HMAC key with one CKA_ID: to be asked for, never in a list."""
     OTHER = "other"
     UNKNOWN = "unknown"
 
@@ -70,6 +74,14 @@ class Key:
     private: bool
     created: datetime | None
     token_label: str
+    token: str = ""
+    """Name of the token in kmsd's configuration; what calls take as `token`."""
+    encrypts: int = 0
+    decrypts: int = 0
+    """Since kmsd started."""
+    last_used: datetime | None = None
+    enc: str = ""
+    """JWE enc of what it writes; empty if it writes nothing."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +116,35 @@ class Probe:
 
 
 @dataclass(frozen=True)
+class TokenStatus:
+    """One configured token. name: in kmsd's configuration. write: new keys are made here.
+    reason, hint: why it is not up."""
+
+    name: str
+    token: Token
+    sessions: Sessions
+    write: bool
+    reason: str
+    hint: str
+    keys: int
+
+
+@dataclass(frozen=True)
+class Following:
+    """How far kube-apiserver has followed to the present write key; None for what has not happened."""
+
+    since: datetime | None = None
+    """When kmsd began to answer this key id."""
+    first_status: datetime | None = None
+    last_status: datetime | None = None
+    first_encrypt: datetime | None = None
+    last_encrypt: datetime | None = None
+    previous_key_id: str = ""
+    """What kmsd wrote with before; empty if nothing since it started."""
+    previous_key_id_sha256: str = ""
+
+
+@dataclass(frozen=True)
 class Listener:
     socket: str
     apis: tuple[str, ...]
@@ -126,6 +167,8 @@ class Status:
     problems: tuple[Problem, ...]
     keys: int
     write_format: str
+    tokens: tuple[TokenStatus, ...] = ()
+    following: Following = Following()
 
     @property
     def healthy(self) -> bool:
@@ -146,6 +189,14 @@ class Slot:
     """CKF_* of CK_TOKEN_INFO in words."""
     pin_warnings: tuple[str, ...]
     in_use: bool
+    module: str = ""
+    name: str = ""
+    """Of the token in kmsd's configuration, if it is in use."""
+    sessions: int | None = None
+    sessions_max: int | None = None
+    rw_sessions: int | None = None
+    rw_sessions_max: int | None = None
+    """Open sessions of all programs, and how many there may be; None if the token does not tell."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +204,307 @@ class GeneratedKey:
     key: Key
     created: bool
     """False if the key was there already and `if_not_exists` asked for it."""
+    companion: Key | None = None
+    """The HMAC key of a pair."""
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """name: as "CKM_AES_GCM". min_key, max_key: in the mechanism's own unit (bits or bytes). flags: CKF_* in words.
+    used_for: what kmsd does with it here; may be empty."""
+
+    name: str
+    type: int
+    min_key: int
+    max_key: int
+    flags: tuple[str, ...]
+    used_for: str
+
+
+@dataclass(frozen=True)
+class KeyDetail:
+    """companion: the HMAC key beside an AES key, or the other way round."""
+
+    key: Key
+    companion: Key | None
+
+
+@dataclass(frozen=True)
+class RelabelledKey:
+    key: Key
+    previous_label: str
+
+
+@dataclass(frozen=True)
+class DestroyedKey:
+    """key, companion: as they were. destroyed: False in a dry run."""
+
+    key: Key
+    companion: Key | None
+    destroyed: bool
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds."""
+
+    minimum: float
+    median: float
+    maximum: float
+
+
+@dataclass(frozen=True)
+class KeyTest:
+    key: Key
+    rounds: int
+    encrypt: Timing
+    decrypt: Timing
+
+
+@dataclass(frozen=True)
+class RotationStep:
+    """action: "generate", "test" or "relabel". text: in words."""
+
+    action: str
+    key_id: str
+    key_id_sha256: str
+    from_label: str
+    to_label: str
+    token: str
+    done: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """old: None if nothing wrote before. new: None in a dry run. rotated: False in a dry run, and when `from_key_id`
+    wrote no more."""
+
+    steps: tuple[RotationStep, ...]
+    old: Key | None
+    new: Key | None
+    rotated: bool
+
+
+@dataclass(frozen=True)
+class Reversion:
+    """previous: the key that wrote before `old`; `new` is on its token. not_undone: sentences."""
+
+    steps: tuple[RotationStep, ...]
+    old: Key | None
+    new: Key | None
+    previous: Key | None
+    reverted: bool
+    not_undone: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class KeyInEtcd:
+    """by_label: the envelope names a label instead of a key id, as the ancestor's data does."""
+
+    key_id: str
+    objects: int
+    by_label: bool = False
+
+
+@dataclass(frozen=True)
+class ScanReport:
+    """What a scan of etcd counted; evidence for retiring a key. prefix: what was read.
+    unknown: values that could not be understood, and so may need any key."""
+
+    started: datetime
+    finished: datetime
+    cluster_id: int
+    prefix: str
+    revision: int
+    objects: int
+    unknown: int
+    uses: tuple[KeyInEtcd, ...]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """name: section and field, as "token.pin_file". origin: "default", or the place in words."""
+
+    name: str
+    value: str
+    origin: str
+    secret: bool
+    reloadable: bool
+
+
+@dataclass(frozen=True)
+class Config:
+    """file: empty if none was read."""
+
+    file: str
+    settings: tuple[Setting, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LogLevel:
+    level: str
+    previous: str
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What kube-apiserver put around a ciphertext. prefix: as "k8s:enc:kms:v2:"."""
+
+    prefix: str
+    provider: str
+    key_id: str
+    key_id_sha256: str
+    source_type: str
+    encrypted_dek_bytes: int
+    encrypted_data_bytes: int
+    annotations: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Jwe:
+    alg: str
+    enc: str
+    kid: str
+    kid_sha256: str
+    iv_bytes: int
+    ciphertext_bytes: int
+    tag_bytes: int
+    header: str
+    """The protected header as it is, in JSON."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """format: for example "native" or "k8s-kms-plugin aes-gcm". keys: those that may open it, best first.
+    readable: whether kmsd would decrypt it, as far as can be told without trying."""
+
+    format: str
+    summary: str
+    envelope: Envelope | None
+    jwe: Jwe | None
+    keys: tuple[Key, ...]
+    findings: tuple[Problem, ...]
+    readable: bool
+
+
+@dataclass(frozen=True)
+class Second:
+    """One second of the KMS APIs. time: its beginning."""
+
+    time: datetime
+    requests: int
+    errors: int
+    encrypts: int
+    decrypts: int
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+@dataclass(frozen=True)
+class CallCount:
+    api: str
+    method: str
+    code: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Latency:
+    """api: empty for an operation of the token, which `method` names. Milliseconds."""
+
+    api: str
+    method: str
+    count: int
+    sum_ms: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+@dataclass(frozen=True)
+class KeyUse:
+    key_id: str
+    key_id_sha256: str
+    encrypts: int
+    decrypts: int
+    last_used: datetime | None
+
+
+@dataclass(frozen=True)
+class StatsFrame:
+    """seconds: whole seconds since the last frame, oldest first; in the first frame, the history. The rest counts
+    since kmsd started. quantile_error: how far a quantile may be off, as a fraction."""
+
+    time: datetime | None
+    seconds: tuple[Second, ...]
+    calls: tuple[CallCount, ...]
+    latencies: tuple[Latency, ...]
+    operations: tuple[Latency, ...]
+    keys: tuple[KeyUse, ...]
+    sessions: Sessions
+    in_flight: int
+    started: datetime | None
+    quantile_error: float
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call that ended. code: canonical status name, "OK" included."""
+
+    time: datetime | None
+    api: str
+    method: str
+    uid: str
+    key_id_sha256: str
+    code: str
+    latency_ms: float
+
+
+@dataclass(frozen=True)
+class Requests:
+    """dropped: calls that the stream was too slow to be told of, since the last batch."""
+
+    requests: tuple[Request, ...]
+    dropped: int
+
+
+@dataclass(frozen=True)
+class AuditRecord:
+    """kind: "admin", "kms" or "event". line: as it is in the file."""
+
+    seq: int
+    time: datetime | None
+    kind: str
+    action: str
+    caller: str
+    key_id_sha256: str
+    outcome: str
+    latency_ms: float
+    detail: str
+    line: str
+
+
+@dataclass(frozen=True)
+class AuditRecords:
+    records: tuple[AuditRecord, ...]
+    dropped: int
+
+
+@dataclass(frozen=True)
+class AuditVerdict:
+    """head: hash of the last record. problem: what is wrong, in which file and line; empty if intact."""
+
+    intact: bool
+    records: int
+    first_seq: int
+    last_seq: int
+    head: str
+    files: tuple[str, ...]
+    problem: str
 
 
 @dataclass(frozen=True)

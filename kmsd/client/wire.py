@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import pwd
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar, cast
+from typing import Any, Generic, Self, TypeVar, cast
 from urllib.parse import quote
 
 # gRPC core writes to stderr of its own accord (a line for each kmsd that stops); read once, when it loads.
@@ -28,9 +32,13 @@ from kmsd.client.errors import (
 )
 
 Response = TypeVar("Response", bound=Message)
+T = TypeVar("T")
+U = TypeVar("U")
 
 HINT_METADATA = "kmsd-hint-bin"
 RETRYABLE_METADATA = "kmsd-retryable"
+CALLER_METADATA = "kmsd-caller-bin"
+"""Who says to be calling, for the audit: UTF-8 text. A Unix socket proves nothing beyond its permissions."""
 
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
@@ -51,6 +59,50 @@ _OWN_WORDS = (
     "Broken pipe",
     "Stream removed",
 )
+
+
+class Stream(Generic[T]):
+    """The messages of one call, as they come. Iterate it on one thread; `close` it from any: the iteration ends."""
+
+    def __init__(self, messages: Any, translate: Callable[[grpc.RpcError], ClientError]) -> None:
+        self._messages = messages
+        self._translate = translate
+        self._closed = False
+
+    def __iter__(self) -> Iterator[T]:
+        try:
+            yield from self._messages
+        except grpc.RpcError as error:
+            if not self._closed:
+                raise self._translate(error) from error
+
+    def map(self, convert: Callable[[T], U]) -> Stream[U]:
+        """The same call with each message converted."""
+        return _Mapped(self, convert)
+
+    def close(self) -> None:
+        self._closed = True
+        self._messages.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Mapped(Stream[U]):
+    def __init__(self, stream: Stream[Any], convert: Callable[[Any], U]) -> None:
+        self._stream = stream
+        self._convert = convert
+
+    def __iter__(self) -> Iterator[U]:
+        return map(self._convert, self._stream)
+
+    def close(self) -> None:
+        self._stream.close()
 
 
 class Wire:
@@ -74,10 +126,21 @@ class Wire:
             response_deserializer=response.FromString,
         )
         try:
-            answer: Response = stub(request, timeout=seconds, wait_for_ready=False)
+            answer: Response = stub(request, timeout=seconds, wait_for_ready=False, metadata=_caller())
         except grpc.RpcError as error:
             raise self._translate(error, seconds) from error
         return answer
+
+    def stream(self, method: str, request: Message, response: type[Response]) -> Stream[Response]:
+        """A method that answers many messages, for as long as it is iterated. Failures as `call`, from the iterator."""
+        stub = self._channel.unary_stream(
+            method,
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=response.FromString,
+        )
+        return Stream(
+            stub(request, wait_for_ready=False, metadata=_caller()), lambda error: self._translate(error, self.timeout)
+        )
 
     def _translate(self, error: grpc.RpcError, seconds: float) -> ClientError:
         # What a stub raises is also a grpc.Call; the stubs of grpc's own types do not say so.
@@ -101,6 +164,19 @@ class Wire:
         text = hint.decode(errors="replace") if isinstance(hint, bytes) else hint
         retryable = metadata.get(RETRYABLE_METADATA) in ("true", b"true")
         return _answered(code, details, text, retryable=retryable)
+
+
+@functools.cache
+def _caller() -> tuple[tuple[str, bytes], ...]:
+    uid = os.geteuid()
+    try:
+        user = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        user = "?"
+    # sudo says on whose behalf root acts; as true as anything a client says of itself.
+    behalf = os.environ.get("SUDO_USER", "")
+    text = f"{Path(sys.argv[0]).name} uid={uid} user={user}" + (f" for={behalf}" if behalf else "")
+    return ((CALLER_METADATA, text.encode(errors="replace")[:200]),)
 
 
 def _answered(code: grpc.StatusCode, details: str, hint: str, *, retryable: bool) -> ClientError:

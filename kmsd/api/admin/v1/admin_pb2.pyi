@@ -22,6 +22,7 @@ class KeyState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     KEY_STATE_PENDING: _ClassVar[KeyState]
     KEY_STATE_UNUSABLE: _ClassVar[KeyState]
     KEY_STATE_COMPANION: _ClassVar[KeyState]
+    KEY_STATE_ARCHIVED: _ClassVar[KeyState]
 
 class KeyType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -29,6 +30,7 @@ class KeyType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     KEY_TYPE_AES: _ClassVar[KeyType]
     KEY_TYPE_HMAC: _ClassVar[KeyType]
     KEY_TYPE_OTHER: _ClassVar[KeyType]
+    KEY_TYPE_PAIR: _ClassVar[KeyType]
 SERVING_STATE_UNSPECIFIED: ServingState
 SERVING_STATE_SERVING: ServingState
 SERVING_STATE_DEGRADED: ServingState
@@ -39,10 +41,12 @@ KEY_STATE_READABLE: KeyState
 KEY_STATE_PENDING: KeyState
 KEY_STATE_UNUSABLE: KeyState
 KEY_STATE_COMPANION: KeyState
+KEY_STATE_ARCHIVED: KeyState
 KEY_TYPE_UNSPECIFIED: KeyType
 KEY_TYPE_AES: KeyType
 KEY_TYPE_HMAC: KeyType
 KEY_TYPE_OTHER: KeyType
+KEY_TYPE_PAIR: KeyType
 
 class Problem(_message.Message):
     __slots__ = ("message", "hint", "fatal")
@@ -55,7 +59,7 @@ class Problem(_message.Message):
     def __init__(self, message: _Optional[str] = ..., hint: _Optional[str] = ..., fatal: _Optional[bool] = ...) -> None: ...
 
 class Key(_message.Message):
-    __slots__ = ("label", "key_id", "key_id_sha256", "type", "bits", "state", "unusable_reason", "unusable_hint", "can_encrypt", "can_decrypt", "can_sign", "can_verify", "sensitive", "extractable", "private", "created_unix_ms", "token_label")
+    __slots__ = ("label", "key_id", "key_id_sha256", "type", "bits", "state", "unusable_reason", "unusable_hint", "can_encrypt", "can_decrypt", "can_sign", "can_verify", "sensitive", "extractable", "private", "created_unix_ms", "token_label", "token", "encrypts", "decrypts", "last_used_unix_ms", "enc")
     LABEL_FIELD_NUMBER: _ClassVar[int]
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
     KEY_ID_SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -73,6 +77,11 @@ class Key(_message.Message):
     PRIVATE_FIELD_NUMBER: _ClassVar[int]
     CREATED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     TOKEN_LABEL_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ENCRYPTS_FIELD_NUMBER: _ClassVar[int]
+    DECRYPTS_FIELD_NUMBER: _ClassVar[int]
+    LAST_USED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    ENC_FIELD_NUMBER: _ClassVar[int]
     label: str
     key_id: str
     key_id_sha256: str
@@ -90,14 +99,53 @@ class Key(_message.Message):
     private: bool
     created_unix_ms: int
     token_label: str
-    def __init__(self, label: _Optional[str] = ..., key_id: _Optional[str] = ..., key_id_sha256: _Optional[str] = ..., type: _Optional[_Union[KeyType, str]] = ..., bits: _Optional[int] = ..., state: _Optional[_Union[KeyState, str]] = ..., unusable_reason: _Optional[str] = ..., unusable_hint: _Optional[str] = ..., can_encrypt: _Optional[bool] = ..., can_decrypt: _Optional[bool] = ..., can_sign: _Optional[bool] = ..., can_verify: _Optional[bool] = ..., sensitive: _Optional[bool] = ..., extractable: _Optional[bool] = ..., private: _Optional[bool] = ..., created_unix_ms: _Optional[int] = ..., token_label: _Optional[str] = ...) -> None: ...
+    token: str
+    encrypts: int
+    decrypts: int
+    last_used_unix_ms: int
+    enc: str
+    def __init__(self, label: _Optional[str] = ..., key_id: _Optional[str] = ..., key_id_sha256: _Optional[str] = ..., type: _Optional[_Union[KeyType, str]] = ..., bits: _Optional[int] = ..., state: _Optional[_Union[KeyState, str]] = ..., unusable_reason: _Optional[str] = ..., unusable_hint: _Optional[str] = ..., can_encrypt: _Optional[bool] = ..., can_decrypt: _Optional[bool] = ..., can_sign: _Optional[bool] = ..., can_verify: _Optional[bool] = ..., sensitive: _Optional[bool] = ..., extractable: _Optional[bool] = ..., private: _Optional[bool] = ..., created_unix_ms: _Optional[int] = ..., token_label: _Optional[str] = ..., token: _Optional[str] = ..., encrypts: _Optional[int] = ..., decrypts: _Optional[int] = ..., last_used_unix_ms: _Optional[int] = ..., enc: _Optional[str] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("version", "state", "healthz", "hint", "started_unix_ms", "write_label", "write_key", "token", "sessions", "probe", "listeners", "problems", "keys", "write_format")
+    __slots__ = ("version", "state", "healthz", "hint", "started_unix_ms", "write_label", "write_key", "token", "sessions", "probe", "listeners", "problems", "keys", "write_format", "tokens", "following")
+    class TokenStatus(_message.Message):
+        __slots__ = ("name", "token", "sessions", "write", "reason", "hint", "keys")
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        TOKEN_FIELD_NUMBER: _ClassVar[int]
+        SESSIONS_FIELD_NUMBER: _ClassVar[int]
+        WRITE_FIELD_NUMBER: _ClassVar[int]
+        REASON_FIELD_NUMBER: _ClassVar[int]
+        HINT_FIELD_NUMBER: _ClassVar[int]
+        KEYS_FIELD_NUMBER: _ClassVar[int]
+        name: str
+        token: GetStatusResponse.Token
+        sessions: GetStatusResponse.Sessions
+        write: bool
+        reason: str
+        hint: str
+        keys: int
+        def __init__(self, name: _Optional[str] = ..., token: _Optional[_Union[GetStatusResponse.Token, _Mapping]] = ..., sessions: _Optional[_Union[GetStatusResponse.Sessions, _Mapping]] = ..., write: _Optional[bool] = ..., reason: _Optional[str] = ..., hint: _Optional[str] = ..., keys: _Optional[int] = ...) -> None: ...
+    class Following(_message.Message):
+        __slots__ = ("since_unix_ms", "first_status_unix_ms", "last_status_unix_ms", "first_encrypt_unix_ms", "last_encrypt_unix_ms", "previous_key_id", "previous_key_id_sha256")
+        SINCE_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+        FIRST_STATUS_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+        LAST_STATUS_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+        FIRST_ENCRYPT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+        LAST_ENCRYPT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+        PREVIOUS_KEY_ID_FIELD_NUMBER: _ClassVar[int]
+        PREVIOUS_KEY_ID_SHA256_FIELD_NUMBER: _ClassVar[int]
+        since_unix_ms: int
+        first_status_unix_ms: int
+        last_status_unix_ms: int
+        first_encrypt_unix_ms: int
+        last_encrypt_unix_ms: int
+        previous_key_id: str
+        previous_key_id_sha256: str
+        def __init__(self, since_unix_ms: _Optional[int] = ..., first_status_unix_ms: _Optional[int] = ..., last_status_unix_ms: _Optional[int] = ..., first_encrypt_unix_ms: _Optional[int] = ..., last_encrypt_unix_ms: _Optional[int] = ..., previous_key_id: _Optional[str] = ..., previous_key_id_sha256: _Optional[str] = ...) -> None: ...
     class Token(_message.Message):
         __slots__ = ("module", "label", "serial", "model", "manufacturer", "slot_id", "up")
         MODULE_FIELD_NUMBER: _ClassVar[int]
@@ -156,6 +204,8 @@ class GetStatusResponse(_message.Message):
     PROBLEMS_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
     WRITE_FORMAT_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    FOLLOWING_FIELD_NUMBER: _ClassVar[int]
     version: str
     state: ServingState
     healthz: str
@@ -170,7 +220,9 @@ class GetStatusResponse(_message.Message):
     problems: _containers.RepeatedCompositeFieldContainer[Problem]
     keys: int
     write_format: str
-    def __init__(self, version: _Optional[str] = ..., state: _Optional[_Union[ServingState, str]] = ..., healthz: _Optional[str] = ..., hint: _Optional[str] = ..., started_unix_ms: _Optional[int] = ..., write_label: _Optional[str] = ..., write_key: _Optional[_Union[Key, _Mapping]] = ..., token: _Optional[_Union[GetStatusResponse.Token, _Mapping]] = ..., sessions: _Optional[_Union[GetStatusResponse.Sessions, _Mapping]] = ..., probe: _Optional[_Union[GetStatusResponse.HealthProbe, _Mapping]] = ..., listeners: _Optional[_Iterable[_Union[GetStatusResponse.Listener, _Mapping]]] = ..., problems: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ..., keys: _Optional[int] = ..., write_format: _Optional[str] = ...) -> None: ...
+    tokens: _containers.RepeatedCompositeFieldContainer[GetStatusResponse.TokenStatus]
+    following: GetStatusResponse.Following
+    def __init__(self, version: _Optional[str] = ..., state: _Optional[_Union[ServingState, str]] = ..., healthz: _Optional[str] = ..., hint: _Optional[str] = ..., started_unix_ms: _Optional[int] = ..., write_label: _Optional[str] = ..., write_key: _Optional[_Union[Key, _Mapping]] = ..., token: _Optional[_Union[GetStatusResponse.Token, _Mapping]] = ..., sessions: _Optional[_Union[GetStatusResponse.Sessions, _Mapping]] = ..., probe: _Optional[_Union[GetStatusResponse.HealthProbe, _Mapping]] = ..., listeners: _Optional[_Iterable[_Union[GetStatusResponse.Listener, _Mapping]]] = ..., problems: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ..., keys: _Optional[int] = ..., write_format: _Optional[str] = ..., tokens: _Optional[_Iterable[_Union[GetStatusResponse.TokenStatus, _Mapping]]] = ..., following: _Optional[_Union[GetStatusResponse.Following, _Mapping]] = ...) -> None: ...
 
 class ListSlotsRequest(_message.Message):
     __slots__ = ("page_size", "page_token")
@@ -183,7 +235,7 @@ class ListSlotsRequest(_message.Message):
 class ListSlotsResponse(_message.Message):
     __slots__ = ("slots", "next_page_token")
     class Slot(_message.Message):
-        __slots__ = ("slot_id", "description", "manufacturer", "token_present", "token_label", "token_serial", "token_model", "token_manufacturer", "flags", "pin_warnings", "in_use")
+        __slots__ = ("slot_id", "description", "manufacturer", "token_present", "token_label", "token_serial", "token_model", "token_manufacturer", "flags", "pin_warnings", "in_use", "module", "sessions", "sessions_max", "rw_sessions", "rw_sessions_max", "name")
         SLOT_ID_FIELD_NUMBER: _ClassVar[int]
         DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
         MANUFACTURER_FIELD_NUMBER: _ClassVar[int]
@@ -195,6 +247,12 @@ class ListSlotsResponse(_message.Message):
         FLAGS_FIELD_NUMBER: _ClassVar[int]
         PIN_WARNINGS_FIELD_NUMBER: _ClassVar[int]
         IN_USE_FIELD_NUMBER: _ClassVar[int]
+        MODULE_FIELD_NUMBER: _ClassVar[int]
+        SESSIONS_FIELD_NUMBER: _ClassVar[int]
+        SESSIONS_MAX_FIELD_NUMBER: _ClassVar[int]
+        RW_SESSIONS_FIELD_NUMBER: _ClassVar[int]
+        RW_SESSIONS_MAX_FIELD_NUMBER: _ClassVar[int]
+        NAME_FIELD_NUMBER: _ClassVar[int]
         slot_id: int
         description: str
         manufacturer: str
@@ -206,7 +264,13 @@ class ListSlotsResponse(_message.Message):
         flags: _containers.RepeatedScalarFieldContainer[str]
         pin_warnings: _containers.RepeatedScalarFieldContainer[str]
         in_use: bool
-        def __init__(self, slot_id: _Optional[int] = ..., description: _Optional[str] = ..., manufacturer: _Optional[str] = ..., token_present: _Optional[bool] = ..., token_label: _Optional[str] = ..., token_serial: _Optional[str] = ..., token_model: _Optional[str] = ..., token_manufacturer: _Optional[str] = ..., flags: _Optional[_Iterable[str]] = ..., pin_warnings: _Optional[_Iterable[str]] = ..., in_use: _Optional[bool] = ...) -> None: ...
+        module: str
+        sessions: int
+        sessions_max: int
+        rw_sessions: int
+        rw_sessions_max: int
+        name: str
+        def __init__(self, slot_id: _Optional[int] = ..., description: _Optional[str] = ..., manufacturer: _Optional[str] = ..., token_present: _Optional[bool] = ..., token_label: _Optional[str] = ..., token_serial: _Optional[str] = ..., token_model: _Optional[str] = ..., token_manufacturer: _Optional[str] = ..., flags: _Optional[_Iterable[str]] = ..., pin_warnings: _Optional[_Iterable[str]] = ..., in_use: _Optional[bool] = ..., module: _Optional[str] = ..., sessions: _Optional[int] = ..., sessions_max: _Optional[int] = ..., rw_sessions: _Optional[int] = ..., rw_sessions_max: _Optional[int] = ..., name: _Optional[str] = ...) -> None: ...
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     slots: _containers.RepeatedCompositeFieldContainer[ListSlotsResponse.Slot]
@@ -230,26 +294,30 @@ class ListKeysResponse(_message.Message):
     def __init__(self, keys: _Optional[_Iterable[_Union[Key, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class GenerateKeyRequest(_message.Message):
-    __slots__ = ("label", "type", "bits", "key_id", "if_not_exists")
+    __slots__ = ("label", "type", "bits", "key_id", "if_not_exists", "token")
     LABEL_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     BITS_FIELD_NUMBER: _ClassVar[int]
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
     IF_NOT_EXISTS_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
     label: str
     type: KeyType
     bits: int
     key_id: str
     if_not_exists: bool
-    def __init__(self, label: _Optional[str] = ..., type: _Optional[_Union[KeyType, str]] = ..., bits: _Optional[int] = ..., key_id: _Optional[str] = ..., if_not_exists: _Optional[bool] = ...) -> None: ...
+    token: str
+    def __init__(self, label: _Optional[str] = ..., type: _Optional[_Union[KeyType, str]] = ..., bits: _Optional[int] = ..., key_id: _Optional[str] = ..., if_not_exists: _Optional[bool] = ..., token: _Optional[str] = ...) -> None: ...
 
 class GenerateKeyResponse(_message.Message):
-    __slots__ = ("key", "created")
+    __slots__ = ("key", "created", "companion")
     KEY_FIELD_NUMBER: _ClassVar[int]
     CREATED_FIELD_NUMBER: _ClassVar[int]
+    COMPANION_FIELD_NUMBER: _ClassVar[int]
     key: Key
     created: bool
-    def __init__(self, key: _Optional[_Union[Key, _Mapping]] = ..., created: _Optional[bool] = ...) -> None: ...
+    companion: Key
+    def __init__(self, key: _Optional[_Union[Key, _Mapping]] = ..., created: _Optional[bool] = ..., companion: _Optional[_Union[Key, _Mapping]] = ...) -> None: ...
 
 class AdoptKeyRequest(_message.Message):
     __slots__ = ("label", "key_id")
@@ -264,3 +332,532 @@ class AdoptKeyResponse(_message.Message):
     KEY_FIELD_NUMBER: _ClassVar[int]
     key: Key
     def __init__(self, key: _Optional[_Union[Key, _Mapping]] = ...) -> None: ...
+
+class GetConfigRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetConfigResponse(_message.Message):
+    __slots__ = ("file", "settings", "warnings")
+    class Setting(_message.Message):
+        __slots__ = ("name", "value", "origin", "secret", "reloadable")
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        ORIGIN_FIELD_NUMBER: _ClassVar[int]
+        SECRET_FIELD_NUMBER: _ClassVar[int]
+        RELOADABLE_FIELD_NUMBER: _ClassVar[int]
+        name: str
+        value: str
+        origin: str
+        secret: bool
+        reloadable: bool
+        def __init__(self, name: _Optional[str] = ..., value: _Optional[str] = ..., origin: _Optional[str] = ..., secret: _Optional[bool] = ..., reloadable: _Optional[bool] = ...) -> None: ...
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    file: str
+    settings: _containers.RepeatedCompositeFieldContainer[GetConfigResponse.Setting]
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, file: _Optional[str] = ..., settings: _Optional[_Iterable[_Union[GetConfigResponse.Setting, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class SetLogLevelRequest(_message.Message):
+    __slots__ = ("level",)
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    level: str
+    def __init__(self, level: _Optional[str] = ...) -> None: ...
+
+class SetLogLevelResponse(_message.Message):
+    __slots__ = ("level", "previous")
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_FIELD_NUMBER: _ClassVar[int]
+    level: str
+    previous: str
+    def __init__(self, level: _Optional[str] = ..., previous: _Optional[str] = ...) -> None: ...
+
+class ListMechanismsRequest(_message.Message):
+    __slots__ = ("token", "page_size", "page_token")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    page_size: int
+    page_token: str
+    def __init__(self, token: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListMechanismsResponse(_message.Message):
+    __slots__ = ("mechanisms", "next_page_token", "token_label")
+    class Mechanism(_message.Message):
+        __slots__ = ("name", "type", "min_key", "max_key", "flags", "used_for")
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        TYPE_FIELD_NUMBER: _ClassVar[int]
+        MIN_KEY_FIELD_NUMBER: _ClassVar[int]
+        MAX_KEY_FIELD_NUMBER: _ClassVar[int]
+        FLAGS_FIELD_NUMBER: _ClassVar[int]
+        USED_FOR_FIELD_NUMBER: _ClassVar[int]
+        name: str
+        type: int
+        min_key: int
+        max_key: int
+        flags: _containers.RepeatedScalarFieldContainer[str]
+        used_for: str
+        def __init__(self, name: _Optional[str] = ..., type: _Optional[int] = ..., min_key: _Optional[int] = ..., max_key: _Optional[int] = ..., flags: _Optional[_Iterable[str]] = ..., used_for: _Optional[str] = ...) -> None: ...
+    MECHANISMS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_LABEL_FIELD_NUMBER: _ClassVar[int]
+    mechanisms: _containers.RepeatedCompositeFieldContainer[ListMechanismsResponse.Mechanism]
+    next_page_token: str
+    token_label: str
+    def __init__(self, mechanisms: _Optional[_Iterable[_Union[ListMechanismsResponse.Mechanism, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., token_label: _Optional[str] = ...) -> None: ...
+
+class GetKeyRequest(_message.Message):
+    __slots__ = ("key",)
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    def __init__(self, key: _Optional[str] = ...) -> None: ...
+
+class GetKeyResponse(_message.Message):
+    __slots__ = ("key", "companion")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    COMPANION_FIELD_NUMBER: _ClassVar[int]
+    key: Key
+    companion: Key
+    def __init__(self, key: _Optional[_Union[Key, _Mapping]] = ..., companion: _Optional[_Union[Key, _Mapping]] = ...) -> None: ...
+
+class RelabelKeyRequest(_message.Message):
+    __slots__ = ("key", "label", "dry_run", "confirm_label")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    CONFIRM_LABEL_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    label: str
+    dry_run: bool
+    confirm_label: str
+    def __init__(self, key: _Optional[str] = ..., label: _Optional[str] = ..., dry_run: _Optional[bool] = ..., confirm_label: _Optional[str] = ...) -> None: ...
+
+class RelabelKeyResponse(_message.Message):
+    __slots__ = ("key", "previous_label")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_LABEL_FIELD_NUMBER: _ClassVar[int]
+    key: Key
+    previous_label: str
+    def __init__(self, key: _Optional[_Union[Key, _Mapping]] = ..., previous_label: _Optional[str] = ...) -> None: ...
+
+class DestroyKeyRequest(_message.Message):
+    __slots__ = ("key", "confirm_label", "dry_run")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    CONFIRM_LABEL_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    confirm_label: str
+    dry_run: bool
+    def __init__(self, key: _Optional[str] = ..., confirm_label: _Optional[str] = ..., dry_run: _Optional[bool] = ...) -> None: ...
+
+class DestroyKeyResponse(_message.Message):
+    __slots__ = ("key", "companion", "destroyed")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    COMPANION_FIELD_NUMBER: _ClassVar[int]
+    DESTROYED_FIELD_NUMBER: _ClassVar[int]
+    key: Key
+    companion: Key
+    destroyed: bool
+    def __init__(self, key: _Optional[_Union[Key, _Mapping]] = ..., companion: _Optional[_Union[Key, _Mapping]] = ..., destroyed: _Optional[bool] = ...) -> None: ...
+
+class TestKeyRequest(_message.Message):
+    __slots__ = ("key", "rounds")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    rounds: int
+    def __init__(self, key: _Optional[str] = ..., rounds: _Optional[int] = ...) -> None: ...
+
+class TestKeyResponse(_message.Message):
+    __slots__ = ("key", "rounds", "encrypt_ms_min", "encrypt_ms_median", "encrypt_ms_max", "decrypt_ms_min", "decrypt_ms_median", "decrypt_ms_max")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    ENCRYPT_MS_MIN_FIELD_NUMBER: _ClassVar[int]
+    ENCRYPT_MS_MEDIAN_FIELD_NUMBER: _ClassVar[int]
+    ENCRYPT_MS_MAX_FIELD_NUMBER: _ClassVar[int]
+    DECRYPT_MS_MIN_FIELD_NUMBER: _ClassVar[int]
+    DECRYPT_MS_MEDIAN_FIELD_NUMBER: _ClassVar[int]
+    DECRYPT_MS_MAX_FIELD_NUMBER: _ClassVar[int]
+    key: Key
+    rounds: int
+    encrypt_ms_min: float
+    encrypt_ms_median: float
+    encrypt_ms_max: float
+    decrypt_ms_min: float
+    decrypt_ms_median: float
+    decrypt_ms_max: float
+    def __init__(self, key: _Optional[_Union[Key, _Mapping]] = ..., rounds: _Optional[int] = ..., encrypt_ms_min: _Optional[float] = ..., encrypt_ms_median: _Optional[float] = ..., encrypt_ms_max: _Optional[float] = ..., decrypt_ms_min: _Optional[float] = ..., decrypt_ms_median: _Optional[float] = ..., decrypt_ms_max: _Optional[float] = ...) -> None: ...
+
+class RotationStep(_message.Message):
+    __slots__ = ("action", "key_id", "key_id_sha256", "from_label", "to_label", "token", "done", "text")
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    KEY_ID_SHA256_FIELD_NUMBER: _ClassVar[int]
+    FROM_LABEL_FIELD_NUMBER: _ClassVar[int]
+    TO_LABEL_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    action: str
+    key_id: str
+    key_id_sha256: str
+    from_label: str
+    to_label: str
+    token: str
+    done: bool
+    text: str
+    def __init__(self, action: _Optional[str] = ..., key_id: _Optional[str] = ..., key_id_sha256: _Optional[str] = ..., from_label: _Optional[str] = ..., to_label: _Optional[str] = ..., token: _Optional[str] = ..., done: _Optional[bool] = ..., text: _Optional[str] = ...) -> None: ...
+
+class RotateKeyRequest(_message.Message):
+    __slots__ = ("label", "from_key_id", "dry_run", "token")
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    FROM_KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    label: str
+    from_key_id: str
+    dry_run: bool
+    token: str
+    def __init__(self, label: _Optional[str] = ..., from_key_id: _Optional[str] = ..., dry_run: _Optional[bool] = ..., token: _Optional[str] = ...) -> None: ...
+
+class RotateKeyResponse(_message.Message):
+    __slots__ = ("steps", "old_key", "new_key", "rotated")
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    OLD_KEY_FIELD_NUMBER: _ClassVar[int]
+    NEW_KEY_FIELD_NUMBER: _ClassVar[int]
+    ROTATED_FIELD_NUMBER: _ClassVar[int]
+    steps: _containers.RepeatedCompositeFieldContainer[RotationStep]
+    old_key: Key
+    new_key: Key
+    rotated: bool
+    def __init__(self, steps: _Optional[_Iterable[_Union[RotationStep, _Mapping]]] = ..., old_key: _Optional[_Union[Key, _Mapping]] = ..., new_key: _Optional[_Union[Key, _Mapping]] = ..., rotated: _Optional[bool] = ...) -> None: ...
+
+class ScanReport(_message.Message):
+    __slots__ = ("started_unix_ms", "finished_unix_ms", "cluster_id", "prefix", "revision", "objects", "unknown", "uses")
+    class Use(_message.Message):
+        __slots__ = ("key_id", "objects", "by_label")
+        KEY_ID_FIELD_NUMBER: _ClassVar[int]
+        OBJECTS_FIELD_NUMBER: _ClassVar[int]
+        BY_LABEL_FIELD_NUMBER: _ClassVar[int]
+        key_id: str
+        objects: int
+        by_label: bool
+        def __init__(self, key_id: _Optional[str] = ..., objects: _Optional[int] = ..., by_label: _Optional[bool] = ...) -> None: ...
+    STARTED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    OBJECTS_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    USES_FIELD_NUMBER: _ClassVar[int]
+    started_unix_ms: int
+    finished_unix_ms: int
+    cluster_id: int
+    prefix: str
+    revision: int
+    objects: int
+    unknown: int
+    uses: _containers.RepeatedCompositeFieldContainer[ScanReport.Use]
+    def __init__(self, started_unix_ms: _Optional[int] = ..., finished_unix_ms: _Optional[int] = ..., cluster_id: _Optional[int] = ..., prefix: _Optional[str] = ..., revision: _Optional[int] = ..., objects: _Optional[int] = ..., unknown: _Optional[int] = ..., uses: _Optional[_Iterable[_Union[ScanReport.Use, _Mapping]]] = ...) -> None: ...
+
+class RetireKeyRequest(_message.Message):
+    __slots__ = ("key", "scan", "dry_run", "confirm_label")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    SCAN_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    CONFIRM_LABEL_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    scan: ScanReport
+    dry_run: bool
+    confirm_label: str
+    def __init__(self, key: _Optional[str] = ..., scan: _Optional[_Union[ScanReport, _Mapping]] = ..., dry_run: _Optional[bool] = ..., confirm_label: _Optional[str] = ...) -> None: ...
+
+class RetireKeyResponse(_message.Message):
+    __slots__ = ("key", "previous_label")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_LABEL_FIELD_NUMBER: _ClassVar[int]
+    key: Key
+    previous_label: str
+    def __init__(self, key: _Optional[_Union[Key, _Mapping]] = ..., previous_label: _Optional[str] = ...) -> None: ...
+
+class RevertKeyRequest(_message.Message):
+    __slots__ = ("label", "from_key_id", "dry_run")
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    FROM_KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    label: str
+    from_key_id: str
+    dry_run: bool
+    def __init__(self, label: _Optional[str] = ..., from_key_id: _Optional[str] = ..., dry_run: _Optional[bool] = ...) -> None: ...
+
+class RevertKeyResponse(_message.Message):
+    __slots__ = ("steps", "old_key", "new_key", "reverted", "previous_key", "not_undone")
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    OLD_KEY_FIELD_NUMBER: _ClassVar[int]
+    NEW_KEY_FIELD_NUMBER: _ClassVar[int]
+    REVERTED_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_KEY_FIELD_NUMBER: _ClassVar[int]
+    NOT_UNDONE_FIELD_NUMBER: _ClassVar[int]
+    steps: _containers.RepeatedCompositeFieldContainer[RotationStep]
+    old_key: Key
+    new_key: Key
+    reverted: bool
+    previous_key: Key
+    not_undone: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, steps: _Optional[_Iterable[_Union[RotationStep, _Mapping]]] = ..., old_key: _Optional[_Union[Key, _Mapping]] = ..., new_key: _Optional[_Union[Key, _Mapping]] = ..., reverted: _Optional[bool] = ..., previous_key: _Optional[_Union[Key, _Mapping]] = ..., not_undone: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class InspectCiphertextRequest(_message.Message):
+    __slots__ = ("data",)
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+
+class InspectCiphertextResponse(_message.Message):
+    __slots__ = ("format", "summary", "envelope", "jwe", "keys", "findings", "readable")
+    class Envelope(_message.Message):
+        __slots__ = ("prefix", "provider", "key_id", "key_id_sha256", "source_type", "encrypted_dek_bytes", "encrypted_data_bytes", "annotations")
+        PREFIX_FIELD_NUMBER: _ClassVar[int]
+        PROVIDER_FIELD_NUMBER: _ClassVar[int]
+        KEY_ID_FIELD_NUMBER: _ClassVar[int]
+        KEY_ID_SHA256_FIELD_NUMBER: _ClassVar[int]
+        SOURCE_TYPE_FIELD_NUMBER: _ClassVar[int]
+        ENCRYPTED_DEK_BYTES_FIELD_NUMBER: _ClassVar[int]
+        ENCRYPTED_DATA_BYTES_FIELD_NUMBER: _ClassVar[int]
+        ANNOTATIONS_FIELD_NUMBER: _ClassVar[int]
+        prefix: str
+        provider: str
+        key_id: str
+        key_id_sha256: str
+        source_type: str
+        encrypted_dek_bytes: int
+        encrypted_data_bytes: int
+        annotations: _containers.RepeatedScalarFieldContainer[str]
+        def __init__(self, prefix: _Optional[str] = ..., provider: _Optional[str] = ..., key_id: _Optional[str] = ..., key_id_sha256: _Optional[str] = ..., source_type: _Optional[str] = ..., encrypted_dek_bytes: _Optional[int] = ..., encrypted_data_bytes: _Optional[int] = ..., annotations: _Optional[_Iterable[str]] = ...) -> None: ...
+    class Jwe(_message.Message):
+        __slots__ = ("alg", "enc", "kid", "kid_sha256", "iv_bytes", "ciphertext_bytes", "tag_bytes", "header")
+        ALG_FIELD_NUMBER: _ClassVar[int]
+        ENC_FIELD_NUMBER: _ClassVar[int]
+        KID_FIELD_NUMBER: _ClassVar[int]
+        KID_SHA256_FIELD_NUMBER: _ClassVar[int]
+        IV_BYTES_FIELD_NUMBER: _ClassVar[int]
+        CIPHERTEXT_BYTES_FIELD_NUMBER: _ClassVar[int]
+        TAG_BYTES_FIELD_NUMBER: _ClassVar[int]
+        HEADER_FIELD_NUMBER: _ClassVar[int]
+        alg: str
+        enc: str
+        kid: str
+        kid_sha256: str
+        iv_bytes: int
+        ciphertext_bytes: int
+        tag_bytes: int
+        header: str
+        def __init__(self, alg: _Optional[str] = ..., enc: _Optional[str] = ..., kid: _Optional[str] = ..., kid_sha256: _Optional[str] = ..., iv_bytes: _Optional[int] = ..., ciphertext_bytes: _Optional[int] = ..., tag_bytes: _Optional[int] = ..., header: _Optional[str] = ...) -> None: ...
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    ENVELOPE_FIELD_NUMBER: _ClassVar[int]
+    JWE_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    FINDINGS_FIELD_NUMBER: _ClassVar[int]
+    READABLE_FIELD_NUMBER: _ClassVar[int]
+    format: str
+    summary: str
+    envelope: InspectCiphertextResponse.Envelope
+    jwe: InspectCiphertextResponse.Jwe
+    keys: _containers.RepeatedCompositeFieldContainer[Key]
+    findings: _containers.RepeatedCompositeFieldContainer[Problem]
+    readable: bool
+    def __init__(self, format: _Optional[str] = ..., summary: _Optional[str] = ..., envelope: _Optional[_Union[InspectCiphertextResponse.Envelope, _Mapping]] = ..., jwe: _Optional[_Union[InspectCiphertextResponse.Jwe, _Mapping]] = ..., keys: _Optional[_Iterable[_Union[Key, _Mapping]]] = ..., findings: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ..., readable: _Optional[bool] = ...) -> None: ...
+
+class WatchStatsRequest(_message.Message):
+    __slots__ = ("interval_ms", "history_seconds")
+    INTERVAL_MS_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    interval_ms: int
+    history_seconds: int
+    def __init__(self, interval_ms: _Optional[int] = ..., history_seconds: _Optional[int] = ...) -> None: ...
+
+class WatchStatsResponse(_message.Message):
+    __slots__ = ("unix_ms", "seconds", "calls", "latencies", "operations", "keys", "sessions", "in_flight", "started_unix_ms", "quantile_error")
+    class Second(_message.Message):
+        __slots__ = ("unix_s", "requests", "errors", "encrypts", "decrypts", "p50_ms", "p99_ms", "max_ms")
+        UNIX_S_FIELD_NUMBER: _ClassVar[int]
+        REQUESTS_FIELD_NUMBER: _ClassVar[int]
+        ERRORS_FIELD_NUMBER: _ClassVar[int]
+        ENCRYPTS_FIELD_NUMBER: _ClassVar[int]
+        DECRYPTS_FIELD_NUMBER: _ClassVar[int]
+        P50_MS_FIELD_NUMBER: _ClassVar[int]
+        P99_MS_FIELD_NUMBER: _ClassVar[int]
+        MAX_MS_FIELD_NUMBER: _ClassVar[int]
+        unix_s: int
+        requests: int
+        errors: int
+        encrypts: int
+        decrypts: int
+        p50_ms: float
+        p99_ms: float
+        max_ms: float
+        def __init__(self, unix_s: _Optional[int] = ..., requests: _Optional[int] = ..., errors: _Optional[int] = ..., encrypts: _Optional[int] = ..., decrypts: _Optional[int] = ..., p50_ms: _Optional[float] = ..., p99_ms: _Optional[float] = ..., max_ms: _Optional[float] = ...) -> None: ...
+    class Calls(_message.Message):
+        __slots__ = ("api", "method", "code", "count")
+        API_FIELD_NUMBER: _ClassVar[int]
+        METHOD_FIELD_NUMBER: _ClassVar[int]
+        CODE_FIELD_NUMBER: _ClassVar[int]
+        COUNT_FIELD_NUMBER: _ClassVar[int]
+        api: str
+        method: str
+        code: str
+        count: int
+        def __init__(self, api: _Optional[str] = ..., method: _Optional[str] = ..., code: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
+    class Latency(_message.Message):
+        __slots__ = ("api", "method", "count", "sum_ms", "p50_ms", "p90_ms", "p99_ms", "max_ms")
+        API_FIELD_NUMBER: _ClassVar[int]
+        METHOD_FIELD_NUMBER: _ClassVar[int]
+        COUNT_FIELD_NUMBER: _ClassVar[int]
+        SUM_MS_FIELD_NUMBER: _ClassVar[int]
+        P50_MS_FIELD_NUMBER: _ClassVar[int]
+        P90_MS_FIELD_NUMBER: _ClassVar[int]
+        P99_MS_FIELD_NUMBER: _ClassVar[int]
+        MAX_MS_FIELD_NUMBER: _ClassVar[int]
+        api: str
+        method: str
+        count: int
+        sum_ms: float
+        p50_ms: float
+        p90_ms: float
+        p99_ms: float
+        max_ms: float
+        def __init__(self, api: _Optional[str] = ..., method: _Optional[str] = ..., count: _Optional[int] = ..., sum_ms: _Optional[float] = ..., p50_ms: _Optional[float] = ..., p90_ms: _Optional[float] = ..., p99_ms: _Optional[float] = ..., max_ms: _Optional[float] = ...) -> None: ...
+    class KeyUse(_message.Message):
+        __slots__ = ("key_id", "key_id_sha256", "encrypts", "decrypts", "last_used_unix_ms")
+        KEY_ID_FIELD_NUMBER: _ClassVar[int]
+        KEY_ID_SHA256_FIELD_NUMBER: _ClassVar[int]
+        ENCRYPTS_FIELD_NUMBER: _ClassVar[int]
+        DECRYPTS_FIELD_NUMBER: _ClassVar[int]
+        LAST_USED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+        key_id: str
+        key_id_sha256: str
+        encrypts: int
+        decrypts: int
+        last_used_unix_ms: int
+        def __init__(self, key_id: _Optional[str] = ..., key_id_sha256: _Optional[str] = ..., encrypts: _Optional[int] = ..., decrypts: _Optional[int] = ..., last_used_unix_ms: _Optional[int] = ...) -> None: ...
+    UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    LATENCIES_FIELD_NUMBER: _ClassVar[int]
+    OPERATIONS_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+    STARTED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    QUANTILE_ERROR_FIELD_NUMBER: _ClassVar[int]
+    unix_ms: int
+    seconds: _containers.RepeatedCompositeFieldContainer[WatchStatsResponse.Second]
+    calls: _containers.RepeatedCompositeFieldContainer[WatchStatsResponse.Calls]
+    latencies: _containers.RepeatedCompositeFieldContainer[WatchStatsResponse.Latency]
+    operations: _containers.RepeatedCompositeFieldContainer[WatchStatsResponse.Latency]
+    keys: _containers.RepeatedCompositeFieldContainer[WatchStatsResponse.KeyUse]
+    sessions: GetStatusResponse.Sessions
+    in_flight: int
+    started_unix_ms: int
+    quantile_error: float
+    def __init__(self, unix_ms: _Optional[int] = ..., seconds: _Optional[_Iterable[_Union[WatchStatsResponse.Second, _Mapping]]] = ..., calls: _Optional[_Iterable[_Union[WatchStatsResponse.Calls, _Mapping]]] = ..., latencies: _Optional[_Iterable[_Union[WatchStatsResponse.Latency, _Mapping]]] = ..., operations: _Optional[_Iterable[_Union[WatchStatsResponse.Latency, _Mapping]]] = ..., keys: _Optional[_Iterable[_Union[WatchStatsResponse.KeyUse, _Mapping]]] = ..., sessions: _Optional[_Union[GetStatusResponse.Sessions, _Mapping]] = ..., in_flight: _Optional[int] = ..., started_unix_ms: _Optional[int] = ..., quantile_error: _Optional[float] = ...) -> None: ...
+
+class WatchRequestsRequest(_message.Message):
+    __slots__ = ("backlog", "follow", "admin")
+    BACKLOG_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    ADMIN_FIELD_NUMBER: _ClassVar[int]
+    backlog: int
+    follow: bool
+    admin: bool
+    def __init__(self, backlog: _Optional[int] = ..., follow: _Optional[bool] = ..., admin: _Optional[bool] = ...) -> None: ...
+
+class WatchRequestsResponse(_message.Message):
+    __slots__ = ("requests", "dropped")
+    class Request(_message.Message):
+        __slots__ = ("unix_ms", "api", "method", "uid", "key_id_sha256", "code", "latency_ms")
+        UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+        API_FIELD_NUMBER: _ClassVar[int]
+        METHOD_FIELD_NUMBER: _ClassVar[int]
+        UID_FIELD_NUMBER: _ClassVar[int]
+        KEY_ID_SHA256_FIELD_NUMBER: _ClassVar[int]
+        CODE_FIELD_NUMBER: _ClassVar[int]
+        LATENCY_MS_FIELD_NUMBER: _ClassVar[int]
+        unix_ms: int
+        api: str
+        method: str
+        uid: str
+        key_id_sha256: str
+        code: str
+        latency_ms: float
+        def __init__(self, unix_ms: _Optional[int] = ..., api: _Optional[str] = ..., method: _Optional[str] = ..., uid: _Optional[str] = ..., key_id_sha256: _Optional[str] = ..., code: _Optional[str] = ..., latency_ms: _Optional[float] = ...) -> None: ...
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    requests: _containers.RepeatedCompositeFieldContainer[WatchRequestsResponse.Request]
+    dropped: int
+    def __init__(self, requests: _Optional[_Iterable[_Union[WatchRequestsResponse.Request, _Mapping]]] = ..., dropped: _Optional[int] = ...) -> None: ...
+
+class WatchAuditRequest(_message.Message):
+    __slots__ = ("backlog", "follow")
+    BACKLOG_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    backlog: int
+    follow: bool
+    def __init__(self, backlog: _Optional[int] = ..., follow: _Optional[bool] = ...) -> None: ...
+
+class WatchAuditResponse(_message.Message):
+    __slots__ = ("records", "dropped")
+    class Record(_message.Message):
+        __slots__ = ("seq", "unix_ms", "kind", "action", "caller", "key_id_sha256", "outcome", "latency_ms", "detail", "line")
+        SEQ_FIELD_NUMBER: _ClassVar[int]
+        UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+        KIND_FIELD_NUMBER: _ClassVar[int]
+        ACTION_FIELD_NUMBER: _ClassVar[int]
+        CALLER_FIELD_NUMBER: _ClassVar[int]
+        KEY_ID_SHA256_FIELD_NUMBER: _ClassVar[int]
+        OUTCOME_FIELD_NUMBER: _ClassVar[int]
+        LATENCY_MS_FIELD_NUMBER: _ClassVar[int]
+        DETAIL_FIELD_NUMBER: _ClassVar[int]
+        LINE_FIELD_NUMBER: _ClassVar[int]
+        seq: int
+        unix_ms: int
+        kind: str
+        action: str
+        caller: str
+        key_id_sha256: str
+        outcome: str
+        latency_ms: float
+        detail: str
+        line: str
+        def __init__(self, seq: _Optional[int] = ..., unix_ms: _Optional[int] = ..., kind: _Optional[str] = ..., action: _Optional[str] = ..., caller: _Optional[str] = ..., key_id_sha256: _Optional[str] = ..., outcome: _Optional[str] = ..., latency_ms: _Optional[float] = ..., detail: _Optional[str] = ..., line: _Optional[str] = ...) -> None: ...
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    records: _containers.RepeatedCompositeFieldContainer[WatchAuditResponse.Record]
+    dropped: int
+    def __init__(self, records: _Optional[_Iterable[_Union[WatchAuditResponse.Record, _Mapping]]] = ..., dropped: _Optional[int] = ...) -> None: ...
+
+class VerifyAuditRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class VerifyAuditResponse(_message.Message):
+    __slots__ = ("intact", "records", "first_seq", "last_seq", "head", "files", "problem")
+    INTACT_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_SEQ_FIELD_NUMBER: _ClassVar[int]
+    LAST_SEQ_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    intact: bool
+    records: int
+    first_seq: int
+    last_seq: int
+    head: str
+    files: _containers.RepeatedScalarFieldContainer[str]
+    problem: str
+    def __init__(self, intact: _Optional[bool] = ..., records: _Optional[int] = ..., first_seq: _Optional[int] = ..., last_seq: _Optional[int] = ..., head: _Optional[str] = ..., files: _Optional[_Iterable[str]] = ..., problem: _Optional[str] = ...) -> None: ...
