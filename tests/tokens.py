@@ -137,9 +137,7 @@ class SoftToken:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def change_objects(
-    module: str, token: str, environment: Mapping[str, str], steps: Sequence[Mapping[str, str]]
-) -> None:
+def change_objects(module: str, token: str, environment: Mapping[str, str], steps: Sequence[Mapping[str, str]]) -> None:
     """Import, relabel and destroy objects on a token through any PKCS#11 module, in a process made for it."""
     job = {"module": module, "token": token, "pin": PIN, "steps": steps}
     done = subprocess.run(
