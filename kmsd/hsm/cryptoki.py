@@ -16,6 +16,7 @@ from ctypes import POINTER, Structure, byref, c_char_p, c_ulong, c_void_p
 from typing import Final
 
 from kmsd.hsm.ckr import CkrError, check
+from kmsd.hsm.table import FunctionTable
 
 CKF_OS_LOCKING_OK: Final = 0x02
 CKU_SO: Final = 0
@@ -100,15 +101,11 @@ class RsaOaepParams(Structure):
 class Cryptoki:
     """One PKCS#11 module, loaded by the dynamic linker; nothing of it has been called yet.
 
-    so: path of the module. Raises OSError if it cannot be loaded, AttributeError if it is no PKCS#11 module.
+    so: path of the module. Raises OSError if it cannot be loaded, AttributeError if it is no PKCS#11 module, CkrError.
     """
 
     def __init__(self, so: str) -> None:
-        dll = ctypes.CDLL(so)
-        for name, arguments in _SIGNATURES.items():
-            function = getattr(dll, name)
-            function.argtypes = arguments
-            function.restype = c_ulong
+        dll = self.table = FunctionTable(so, _SIGNATURES)
         self._dll = dll
         self.encrypt_init = dll.C_EncryptInit
         self.encrypt = dll.C_Encrypt
