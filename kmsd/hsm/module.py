@@ -2,10 +2,15 @@
 
 A module is loaded once per process and stays; it can be finalised and initialised again, which is how
 most of them recover a lost token. Knows nothing of logins and keys.
+
+Everything goes through the one table of functions that `kmsd.hsm.cryptoki` got of the module. python-pkcs11 gets its
+own from C_GetFunctionList: for most modules that is the same one, and its objects may be used beside ours; p11-kit's
+client and proxy give it another instance, which knows nothing of our sessions.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +21,10 @@ import pkcs11._pkcs11
 import pkcs11.exceptions
 
 from kmsd.errors import Misconfigured, Unavailable
+from kmsd.hsm import calls
 from kmsd.hsm.ckr import CkrError, from_library
 from kmsd.hsm.cryptoki import Cryptoki
+from kmsd.hsm.table import FunctionTable
 
 SOFTHSM_MODULES: Final = (
     "/usr/lib/softhsm/libsofthsm2.so",
@@ -73,9 +80,9 @@ class Module:
     def __init__(self, path: str) -> None:
         self.path = path
         self.cryptoki = Cryptoki(path)
-        self.multithreaded = True
-        self._library = _library(self)
+        self.multithreaded = self.cryptoki.initialize()
         self._initialized = True
+        self._python: pkcs11._pkcs11.lib | None = None
 
     @property
     def initialized(self) -> bool:
@@ -93,24 +100,36 @@ class Module:
             self._initialized = False
             self.cryptoki.finalize()
 
+    def info(self) -> calls.LibraryInfo:
+        """What the module says of itself. Raises CkrError."""
+        return calls.library_info(self.cryptoki.table)
+
     def slots(self) -> list[SlotView]:
-        return [_slot_view(slot) for slot in self._slots()]
+        """All slots, and the tokens in them. Raises CkrError."""
+        table = self.cryptoki.table
+        return [_slot_view(table, slot) for slot in calls.slot_ids(table)]
 
     def token(self, slot_id: int) -> pkcs11.Token:
         """The token in a slot. Raises CkrError, for example CKR_SLOT_ID_INVALID."""
-        for slot in self._slots():
-            if slot.slot_id == slot_id:
-                try:
+        try:
+            for slot in self._library().get_slots():
+                if slot.slot_id == slot_id:
                     return slot.get_token()
-                except pkcs11.exceptions.PKCS11Error as error:
-                    raise from_library(error, "C_GetTokenInfo") from error
+        except pkcs11.exceptions.PKCS11Error as error:
+            raise from_library(error, "C_GetTokenInfo") from error
         raise CkrError("CKR_SLOT_ID_INVALID", "C_GetSlotList")
 
-    def _slots(self) -> list[pkcs11.Slot]:
-        try:
-            return self._library.get_slots()
-        except pkcs11.exceptions.PKCS11Error as error:
-            raise from_library(error, "C_GetSlotList") from error
+    def _library(self) -> pkcs11._pkcs11.lib:
+        if self._python is None:
+            self._python = _Initialized(self.path)
+        return self._python
+
+
+class _Initialized(pkcs11._pkcs11.lib):
+    """python-pkcs11's module, which is initialised already: its own C_Initialize would pass NULL."""
+
+    def initialize(self) -> None:
+        pass
 
 
 _loaded: dict[str, Module] = {}
@@ -158,24 +177,13 @@ def find_softhsm() -> str:
     )
 
 
-def _library(module: Module) -> pkcs11._pkcs11.lib:
-    class Library(pkcs11._pkcs11.lib):
-        """python-pkcs11's module whose C_Initialize is ours; its own would pass NULL."""
-
-        def initialize(self) -> None:
-            module.multithreaded = module.cryptoki.initialize()
-
-    return Library(module.path)
-
-
-def _slot_view(slot: pkcs11.Slot) -> SlotView:
-    try:
-        token = slot.get_token()
-    except pkcs11.exceptions.PKCS11Error:
-        view = None
-    else:
-        view = token_view(token)
-    return SlotView(slot.slot_id, slot.slot_description.strip(), slot.manufacturer_id.strip(), view)
+def _slot_view(table: FunctionTable, slot: int) -> SlotView:
+    info = calls.slot_info(table, slot)
+    view = None
+    with contextlib.suppress(CkrError):
+        token = calls.token_info(table, slot)
+        view = TokenView(token.label, token.serial, token.model, token.manufacturer, token.flags)
+    return SlotView(slot, info.description, info.manufacturer, view)
 
 
 def token_view(token: pkcs11.Token) -> TokenView:
