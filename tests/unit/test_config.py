@@ -704,7 +704,7 @@ def test_what_is_wrong_with_several_tokens_is_told(tmp_path: Path, before: str, 
 def test_flags_of_the_one_token_are_refused_beside_several(tmp_path: Path) -> None:
     file = tmp_path / "kmsd.toml"
     file.write_text(TWO_TOKENS.format(pin=PIN))
-    with pytest.raises(ConfigError, match="--p11-label: token.label: the file has"):
+    with pytest.raises(ConfigError, match=r"--p11-label: token\.label: the file has"):
         load({"token.label": ("--p11-label", "x")}, config_file=file, environ={})
-    with pytest.raises(ConfigError, match="P11_TOKEN: token.label: the file has"):
+    with pytest.raises(ConfigError, match=r"P11_TOKEN: token\.label: the file has"):
         load({}, config_file=file, environ={"P11_TOKEN": "x"})
