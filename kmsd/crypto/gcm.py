@@ -18,6 +18,8 @@ from kmsd.hsm.session import TAG_BYTES, KeyAmbiguousError, KeyMissingError, Toke
 NATIVE_IV_BYTES: Final = 12
 """RFC 7518, 5.3."""
 
+_NOT_OURS: Final = "it was not written by kmsd, or was damaged since"
+
 _MAY_BE_TAG: Final = frozenset(
     {
         "CKR_AEAD_DECRYPT_FAILED",
@@ -34,7 +36,13 @@ _MAY_BE_TAG: Final = frozenset(
 
 
 class TagMismatch(InvalidRequest):
-    """The ciphertext was altered, or this is not the key that wrote it."""
+    """The ciphertext was altered, or this is not the key that wrote it. One sentence for all that shows it."""
+
+    def __init__(self, message: str = "", hint: str = "") -> None:
+        super().__init__(
+            message or "the ciphertext does not authenticate: it was altered, or another key wrote it",
+            hint or "restore the stored object from a backup, or the key that wrote it",
+        )
 
 
 def enc_for(bits: int) -> str:
@@ -59,10 +67,11 @@ async def decrypt(hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float, *, encry
 
     Raises TagMismatch only when the token has just shown that it works, with this key if it may; else Unavailable.
     """
+    if sealed.alg != jwe.DIRECT or sealed.enc not in jwe.GCM:
+        raise InvalidRequest("the ciphertext is not in GCM mode, as its key is", _NOT_OURS)
     if len(sealed.tag) != TAG_BYTES or not sealed.iv:
         raise InvalidRequest(
-            f"the authentication tag has {len(sealed.tag)} bytes where {TAG_BYTES} are needed",
-            "it was not written by kmsd, or was damaged since",
+            f"the authentication tag has {len(sealed.tag)} bytes where {TAG_BYTES} are needed", _NOT_OURS
         )
     try:
         return await hsm.submit(
@@ -80,10 +89,7 @@ async def decrypt(hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float, *, encry
             await round_trip(hsm, cka_id, timeout)
         else:
             await hsm.run(TokenSession.random, 8, timeout=timeout)
-        raise TagMismatch(
-            "the ciphertext does not authenticate: it was altered, or another key wrote it",
-            "restore the stored object from a backup, or the key that wrote it",
-        ) from error
+        raise TagMismatch from error
     except (KeyMissingError, KeyAmbiguousError) as error:
         raise hsm.explain(error) from error
 
