@@ -14,7 +14,8 @@ heads. kmsd holds the present one in memory; `kmsctl audit verify`, WatchAudit a
 kept on another machine, and every record up to it is then fixed.
 """
 
-from kmsd.auditchain.proof import Finding, Source, Verdict, files_of, sources_of, verify, verify_files
+from kmsd.auditchain.proof import Finding, Verdict, verify, verify_files
+from kmsd.auditchain.reading import Source, files_of, sources_of, tail
 from kmsd.auditchain.record import MAX_LINE, START, Entry, Head, Kind, NotARecord, Record, bounded, make, parse
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "make",
     "parse",
     "sources_of",
+    "tail",
     "verify",
     "verify_files",
 ]

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final, Literal
+from typing import Final, Literal
 
-from kmsd.auditchain.record import MAX_LINE, START, Head, NotARecord, Record, parse
+from kmsd.auditchain.reading import Source, lines_of, sources_of
+from kmsd.auditchain.record import START, Head, NotARecord, Record, parse
 
 MAX_FINDINGS: Final = 50
 """Findings that are described; more are only counted."""
 _PAUSE_LINES: Final = 64
 
 What = Literal["changed", "inserted", "missing", "moved", "repeated", "replaced", "torn", "cut off", "begins late"]
-
-
-@dataclass(frozen=True)
-class Source:
-    """One file of the chain. size: bytes of it to read; None: all. first_seq: of its first record, as far as it is
-    known from elsewhere (the name of a file that was put aside)."""
-
-    name: str
-    stream: BinaryIO
-    size: int | None = None
-    first_seq: int | None = None
 
 
 @dataclass(frozen=True)
@@ -82,59 +71,17 @@ def verify(
     for index, source in enumerate(sources):
         if index == 0:
             walk.begin(source)
-        for number, raw in _lines(source):
-            walk.line(source.name, number, raw, last=index == len(sources) - 1)
+        for number, raw, whole in lines_of(source):
+            walk.line(source.name, number, raw, torn=not whole, last=index == len(sources) - 1)
             if number % _PAUSE_LINES == 0:
                 pause()
     return walk.end(tuple(source.name for source in sources))
-
-
-def files_of(path: Path) -> list[Path]:
-    """The files of the chain whose present file is `path`, oldest first: those put aside (`audit-57.jsonl` beside
-    `audit.jsonl`), then itself if it is there. Raises OSError if the directory cannot be read."""
-    pattern = re.compile(re.escape(path.stem) + r"-([1-9][0-9]{0,18})" + re.escape(path.suffix))
-    aside = [
-        (int(match[1]), other)
-        for other in path.parent.iterdir()
-        if (match := pattern.fullmatch(other.name)) is not None
-    ]
-    return [other for _, other in sorted(aside)] + ([path] if path.exists() else [])
-
-
-def sources_of(path: Path, stack: ExitStack) -> list[Source]:
-    """Those files, opened; `stack` closes them. Raises OSError."""
-    files = files_of(path)
-    return [
-        # Putting a file aside always leaves it beside the next: a present file alone begins with record 1.
-        Source(
-            str(file),
-            stack.enter_context(file.open("rb")),
-            first_seq=int(file.stem.rpartition("-")[2]) if file != path else 1 if len(files) == 1 else None,
-        )
-        for file in files
-    ]
 
 
 def verify_files(path: Path, known: Collection[Head] = ()) -> Verdict:
     """Check the chain whose present file is `path`. Raises OSError."""
     with ExitStack() as stack:
         return verify(sources_of(path, stack), known)
-
-
-def _lines(source: Source) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines; of one that is too long its beginning, more than MAX_LINE bytes."""
-    left = source.size if source.size is not None else 2**63
-    number = 0
-    while raw := source.stream.readline(min(MAX_LINE + 1, left)):
-        left -= len(raw)
-        number += 1
-        rest = raw
-        while len(raw) > MAX_LINE and not rest.endswith(b"\n"):
-            rest = source.stream.readline(min(65536, left))
-            left -= len(rest)
-            if not rest:
-                break
-        yield number, raw
 
 
 @dataclass(frozen=True)
@@ -159,6 +106,8 @@ class _Walk:
     findings: list[Finding] = field(default_factory=list)
     more: int = 0
     _broken: list[_Broken] = field(default_factory=list)
+    _count: int = 0
+    """Of broken lines in a row, those included that there is no room to describe."""
     _missing: list[tuple[int, int]] = field(default_factory=list)
     _place: tuple[str, int] = ("", 0)
 
@@ -166,27 +115,25 @@ class _Walk:
         self.next_seq = source.first_seq
         self.after = START.hash if source.first_seq == 1 else None
 
-    def line(self, file: str, number: int, raw: bytes, last: bool) -> None:
+    def line(self, file: str, number: int, raw: bytes, *, torn: bool, last: bool) -> None:
+        """torn: it has no newline. last: it is of the last file, where a crash can leave that."""
         self._place = (file, number)
-        whole = raw.endswith(b"\n") or len(raw) > MAX_LINE
+        record, broken = None, ""
         try:
             record = parse(raw)
         except NotARecord as error:
-            if last and not whole:
-                self._torn(file, number)
-            else:
-                self._broken.append(_Broken(file, number, f"is no record: {error}"))
+            broken = f"is no record: {error}"
         else:
-            if not whole:
-                self._torn(file, number)
-            if record.intact:
-                self._record(file, number, record)
-            elif last and not whole:
-                return
-            else:
-                self._broken.append(_Broken(file, number, f"says seq {record.seq}, but its hash does not fit its text"))
-        if len(self._broken) > MAX_FINDINGS:
-            self._settle("changed")
+            if not record.intact:
+                broken = f"says seq {record.seq}, but its hash does not fit its text"
+        if torn and (last or not broken):
+            self._torn(file, number)
+        if record is not None and not broken:
+            self._record(file, number, record)
+        elif not (torn and last):
+            self._count += 1
+            if len(self._broken) < MAX_FINDINGS:
+                self._broken.append(_Broken(file, number, broken))
 
     def end(self, files: tuple[str, ...]) -> Verdict:
         self._settle("changed")
@@ -221,7 +168,7 @@ class _Walk:
 
     def _resume(self, record: Record) -> None:
         """Go on after broken lines: were they put in, or do they stand in the place of records?"""
-        expected, count = self.next_seq, len(self._broken)
+        expected, count = self.next_seq, self._count
         if record.seq == expected and self.after in (None, record.prev):
             self._settle("inserted")
             return
@@ -283,10 +230,12 @@ class _Walk:
                 self._find(what, broken.file, broken.line, 0, f"{broken.text}; {meaning}")
             else:
                 self._find(what, broken.file, broken.line, seq + number if seq else 0, f"{broken.text}; changed")
-        if what == "changed" and self._broken:
+        self.more += self._count - len(self._broken)
+        if what == "changed" and self._count:
             self.after = None
-            self.next_seq = None if self.next_seq is None else self.next_seq + len(self._broken)
+            self.next_seq = None if self.next_seq is None else self.next_seq + self._count
         self._broken.clear()
+        self._count = 0
 
     def _find(self, what: What, file: str, line: int, seq: int, text: str) -> None:
         if len(self.findings) < MAX_FINDINGS:

@@ -27,6 +27,7 @@ from kmsd.auditchain import (
     files_of,
     make,
     parse,
+    tail,
     verify,
     verify_files,
 )
@@ -318,8 +319,31 @@ def test_a_line_without_end_is_not_read_into_memory(tmp_path: Path) -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert found(verdict) == [("changed", str(tmp_path / "audit.jsonl"), 11, 11)]
+    assert found(verdict) == [("torn", str(tmp_path / "audit.jsonl"), 11, 0)]
     assert peak < 1024 * 1024
+
+
+@given(st.integers(0, 12), st.integers(1, 4), st.lists(st.integers(0, 10), max_size=3))
+def test_the_last_records_are_read_over_files_in_pages(count: int, page: int, cuts: list[int]) -> None:
+    ends = [0, *sorted(cuts), 10]
+    files = [b"".join(LINES[begin:end]) for begin, end in itertools.pairwise(ends)]
+    pages = list(tail([Source("f", io.BytesIO(file)) for file in files], count, page))
+    assert [record for each in pages for record in each] == TEN[10 - min(10, count) :]
+    assert all(1 <= len(each) <= page for each in pages)
+
+
+def test_the_last_records_of_a_file_are_found_over_blocks_and_up_to_a_size() -> None:
+    records = chain(700)
+    whole = b"".join(lines(records))
+    assert len(whole) > 3 * 65536
+    for count in (1, 100, 350, 699, 700, 701):
+        (found_records,) = tail([Source("f", io.BytesIO(whole + b"torn"), size=len(whole))], count, 1000)
+        assert found_records == records[-count:]
+
+
+def test_lines_that_are_no_records_are_passed_over() -> None:
+    heap = [LINES[0], b"x" * 100_000 + b"\n", LINES[1], b"\n", LINES[2][:50]]
+    assert list(tail([Source("f", io.BytesIO(b"".join(heap)))], 10, 10)) == [TEN[:2]]
 
 
 def test_it_knows_nothing_of_ours() -> None:
