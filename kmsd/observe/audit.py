@@ -65,13 +65,11 @@ class Audit:
             return
         writer = Writer(self._file, asyncio.get_running_loop(), self._written, self._now)
         try:
-            writer.note(await self._open())
+            writer.opened(await self._open())
         except InUse:
             raise
         except (OSError, KmsdError) as error:
             writer.failed(error)
-        else:
-            log.info("audit opened", file=str(self._file.path), seq=writer.head.seq, head=writer.head.hash)
         writer.start()
         self._writer = writer
         self._flush()

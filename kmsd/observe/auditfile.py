@@ -158,10 +158,9 @@ class AuditFile:
         return [("audit files deleted", f"{names}: {self._keep} files are kept (audit.keep)")]
 
     def sources(self, stack: ExitStack) -> list[Source]:
-        """The files of the chain, opened, up to the last record written; `stack` closes them. Raises OSError."""
+        """The files of the chain, opened, as long as they are now; `stack` closes them. Raises OSError."""
         return [
-            replace(source, size=self._size) if source.name == str(self.path) else source
-            for source in sources_of(self.path, stack)
+            replace(source, size=os.fstat(source.stream.fileno()).st_size) for source in sources_of(self.path, stack)
         ]
 
     def shut(self) -> None:

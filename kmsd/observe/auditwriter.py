@@ -136,8 +136,14 @@ class Writer:
     def note(self, notes: list[Note]) -> None:
         """Events of the file itself come before what waits. By whoever has the file."""
         for action, detail in notes:
-            log.warning(action, detail=detail)
             self._notes.append(Entry(unix_ms=int(self._now() * 1000), kind="event", action=action, detail=detail))
+
+    def opened(self, notes: list[Note]) -> None:
+        """The file has been opened. By whoever has it."""
+        for action, detail in notes:
+            log.warning(action, detail=detail)
+        self.note(notes)
+        log.info("audit opened", file=str(self._file.path), seq=self._file.head.seq, head=self._file.head.hash)
 
     def failed(self, error: Exception) -> None:
         """Remember why it cannot be written, and when to try again. By whoever has the file."""
@@ -181,8 +187,10 @@ class Writer:
 
     def _turn(self) -> None:
         self._busy_since = time.monotonic()
+        work = self._pending or self._notes or self._retry_at is not None
         due = self._retry_at is None or time.monotonic() >= self._retry_at
-        if due or self._waiters or self._closing:
+        # Whoever only looks shall see the files as they are, before a damaged end is dealt with.
+        if (work and due) or self._waiters or self._closing:
             done = self._attempt()
             for waiter in self._waiters:
                 self._tell(_answer, waiter, done)
@@ -210,9 +218,10 @@ class Writer:
         file = self._file
         disturbed = file.disturbed() if file.is_open else ""
         if disturbed:
+            log.warning("audit disturbed", detail=disturbed)
             self.note([("audit disturbed", disturbed)])
         if disturbed or not file.is_open:
-            self.note(file.open())
+            self.opened(file.open())
         while self._notes or self._pending:
             chunk = list(islice(self._pending, CHUNK))
             records = file.append([*self._notes, *chunk])
