@@ -29,8 +29,11 @@ MAX_WORD: Final = 64
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST_MS: Final = 253_402_300_799_999  # the last millisecond of the year 9999
+_LONGEST_MS: Final = 1e12
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
+_PLAIN: Final = re.compile(r"[ !#-\[\]-~]*")  # printable ASCII that JSON does not escape
+_ENCODE: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _HASH_MEMBER: Final = len(',"hash":""}') + 64
 
 Kind = Literal["admin", "kms", "event"]
@@ -90,14 +93,17 @@ class NotARecord(ValueError):
 
 
 def make(entry: Entry, after: Head) -> Record:
-    """The record of an entry that follows `after`."""
+    """The record of an entry that follows `after`. Takes any entry: one that could not be written would stop the rest."""
     unix_ms = min(max(entry.unix_ms, 0), _LATEST_MS)
     time = (_EPOCH + timedelta(milliseconds=unix_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     action, caller = bounded(entry.action, MAX_ACTION), bounded(entry.caller, MAX_CALLER)
     key_id_sha256, outcome = bounded(entry.key_id_sha256, MAX_WORD), bounded(entry.outcome, MAX_WORD)
-    latency_ms, detail = round(max(0.0, float(entry.latency_ms)), 3), bounded(entry.detail, MAX_DETAIL)
+    latency_ms, detail = (
+        round(min(max(0.0, float(entry.latency_ms)), _LONGEST_MS), 3),
+        bounded(entry.detail, MAX_DETAIL),
+    )
     seq = after.seq + 1
-    body = json.dumps(
+    body = _ENCODE(
         {
             "seq": seq,
             "time": time,
@@ -109,9 +115,7 @@ def make(entry: Entry, after: Head) -> Record:
             "latency_ms": latency_ms,
             "detail": detail,
             "prev": after.hash,
-        },
-        separators=(",", ":"),
-        allow_nan=False,
+        }
     )
     digest = _digest(body)
     return Record(
@@ -132,7 +136,7 @@ def make(entry: Entry, after: Head) -> Record:
 
 def bounded(text: str, most: int) -> str:
     """The text, or its beginning and three dots if it takes more than `most` bytes in a line, escapes included."""
-    if len(text) <= most and len(json.dumps(text)) - 2 <= most:
+    if len(text) <= most and (_PLAIN.fullmatch(text) or len(json.dumps(text)) - 2 <= most):
         return text
     room = most - 3
     for index, character in enumerate(text):

@@ -20,7 +20,7 @@ from kmsd.auditchain import START, Entry, Head, Kind, Record, Verdict, make, tai
 from kmsd.errors import Conflict, KmsdError, Unavailable
 from kmsd.observe import logs
 from kmsd.observe.auditfile import AuditFile, InUse, Note
-from kmsd.observe.auditwriter import Sight, Trouble, Writer
+from kmsd.observe.auditwriter import Sight, Trouble, Writer, explain
 from kmsd.observe.feed import Feed
 from kmsd.settings import Audit as AuditSettings
 
@@ -58,6 +58,7 @@ class Audit:
         self._lost = 0
         self._until_sample = 1
         self._closed = False
+        self._in_use: Trouble | None = None
 
     async def start(self) -> None:
         """Open the file, and begin to write. Raises InUse if another kmsd has it; any other trouble is in `problem`."""
@@ -66,7 +67,8 @@ class Audit:
         writer = Writer(self._file, asyncio.get_running_loop(), self._written, self._now)
         try:
             writer.opened(await self._open())
-        except InUse:
+        except InUse as error:
+            self._in_use = explain(error, self._file)
             raise
         except (OSError, KmsdError) as error:
             writer.failed(error)
@@ -94,7 +96,7 @@ class Audit:
     @property
     def problem(self) -> Trouble | None:
         """Why records are missing or may come to be missing."""
-        trouble = self._writer.trouble if self._writer is not None else None
+        trouble = self._writer.trouble if self._writer is not None else self._in_use
         if trouble is None and self._lost:
             return Trouble(
                 f"{self._lost} audit records were lost: there were more than could be written",
@@ -227,6 +229,8 @@ class Audit:
         return False
 
     def _put(self, entry: Entry) -> None:
+        if self._closed:
+            return
         if self._waiting >= QUEUE:
             self._lost += 1
             return

@@ -66,7 +66,7 @@ TEXT = st.text(st.characters(codec=None), max_size=60) | st.text(max_size=3000)
         caller=TEXT,
         key_id_sha256=TEXT,
         outcome=TEXT,
-        latency_ms=st.floats(-1, 1e300),
+        latency_ms=st.floats(),
         detail=TEXT,
     ),
     st.integers(0, 2**62),
