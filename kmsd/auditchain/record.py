@@ -93,7 +93,7 @@ class NotARecord(ValueError):
 
 
 def make(entry: Entry, after: Head) -> Record:
-    """The record of an entry that follows `after`. Takes any entry: one that could not be written would stop the rest."""
+    """The record of an entry that follows `after`. Takes any entry: one that cannot be written would stop the rest."""
     unix_ms = min(max(entry.unix_ms, 0), _LATEST_MS)
     time = (_EPOCH + timedelta(milliseconds=unix_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     action, caller = bounded(entry.action, MAX_ACTION), bounded(entry.caller, MAX_CALLER)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
@@ -17,6 +20,7 @@ import pytest
 from kmsd.auditchain import START, Record, make, parse, verify_files
 from kmsd.errors import Conflict, Unavailable
 from kmsd.observe import audit as module
+from kmsd.observe import auditwriter
 from kmsd.observe.audit import Audit
 from kmsd.observe.auditfile import InUse
 from kmsd.settings import Audit as Settings
@@ -88,6 +92,61 @@ async def test_an_admin_action_is_on_the_disk_when_its_answer_may_leave(director
             assert (record.caller, record.key_id_sha256, record.detail) == ("uid 0", TOKEN, "to x")
             assert record.latency_ms == 250.0
             assert audit.head == record.head
+
+
+async def test_the_disk_is_told_to_keep_an_admin_action_before_its_answer_leaves(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(directory, kms="all") as audit:
+        synced: list[int] = []
+        real = os.fsync
+
+        def sync(file: int) -> None:
+            real(file)
+            synced.append(len(written(directory)))
+
+        monkeypatch.setattr(os, "fsync", sync)
+        audit.kms("Decrypt", "OK", seconds=0)
+        await until(lambda: len(written(directory)) == 1)
+        assert synced == [], "calls do not wait for the disk"
+        assert await audit.admin("RotateKey", "OK", seconds=0)
+        assert synced == [2]
+
+
+async def test_a_disk_that_hangs_holds_up_no_answer_for_long_and_is_told(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(directory) as audit:
+        hangs = threading.Event()
+        real = os.fsync
+        monkeypatch.setattr(os, "fsync", lambda file: (hangs.wait(30), real(file)))
+        monkeypatch.setattr(module, "_ADMIN_SECONDS", 0.2)
+        monkeypatch.setattr(auditwriter, "_HANGS_AFTER", 0.0)
+        assert not await audit.admin("RotateKey", "OK", seconds=0)
+        assert "has been hanging" in problem(audit)
+        with pytest.raises(Unavailable, match="the disk does not answer"):
+            await audit.verify()
+        hangs.set()
+        await until(lambda: audit.problem is None)
+        monkeypatch.undo()
+        assert await audit.admin("GenerateKey", "OK", seconds=0)
+        assert [record.action for record in written(directory)] == ["RotateKey", "GenerateKey"]
+
+
+async def test_a_file_that_cannot_be_put_aside_grows_on_and_is_a_problem(directory: Path) -> None:
+    async with running(directory, max_bytes=1000) as audit:
+        in_the_way = directory / "audit-1.jsonl"
+        in_the_way.write_text("something else\n")
+        for n in range(20):
+            assert await audit.admin(f"action {n}", "OK", seconds=0)
+        assert "cannot be put aside" in problem(audit)
+        assert "audit-1.jsonl is there already" in problem(audit)
+        assert len(written(directory)) == 20
+        in_the_way.rename(directory / "elsewhere")
+        assert await audit.admin("and on", "OK", seconds=0)
+        await until(lambda: audit.problem is None)
+        assert (await audit.verify()).problem == ""
+        assert "audit-1.jsonl" in names(directory)
 
 
 async def test_calls_and_events_come_in_order_before_the_action_that_follows(directory: Path) -> None:
@@ -450,6 +509,20 @@ async def test_tampering_with_the_files_of_a_running_kmsd_is_found_and_named(
 
 def written_last(directory: Path) -> Record:
     return parse((directory / "audit.jsonl").read_bytes().splitlines()[-1])
+
+
+def test_a_hash_can_be_computed_by_hand_as_the_documentation_says(directory: Path) -> None:
+    asyncio.run(_recorded(directory, '"hash":"00"}'))
+    (record,) = written(directory)
+    text = (Path(__file__).parents[2] / "docs" / "observability.md").read_text()
+    (command,) = re.findall(r"```sh\n(.*)\n```", text)
+    done = subprocess.run(["sh", "-c", command], cwd=directory, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == [record.hash, "-"]
+
+
+async def _recorded(directory: Path, detail: str) -> None:
+    async with running(directory) as audit:
+        assert await audit.admin("RotateKey", "OK", seconds=0, detail=detail)
 
 
 async def test_tampering_while_kmsd_is_away_is_found_by_a_head_noted_before(directory: Path) -> None:
