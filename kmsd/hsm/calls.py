@@ -140,6 +140,8 @@ class TokenInfo:
     open_sessions: int | None
     """Of all programs; None: the token does not tell."""
     firmware: str
+    max_rw_sessions: int | None = None
+    open_rw_sessions: int | None = None
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,8 @@ def token_info(table: FunctionTable, slot: int) -> TokenInfo:
         max_sessions=None if info.ulMaxSessionCount in UNLIMITED else info.ulMaxSessionCount,
         open_sessions=None if info.ulSessionCount == c_ulong(-1).value else info.ulSessionCount,
         firmware=_version(info.firmwareVersion),
+        max_rw_sessions=None if info.ulMaxRwSessionCount in UNLIMITED else info.ulMaxRwSessionCount,
+        open_rw_sessions=None if info.ulRwSessionCount == c_ulong(-1).value else info.ulRwSessionCount,
     )
 
 

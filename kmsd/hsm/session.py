@@ -255,13 +255,12 @@ class TokenSession:
         key = self.key(cka_id, "rsa-public")
         return self._one_part(c.encrypt_init, c.encrypt, "C_Encrypt", self._oaep, key, plaintext, size)
 
-    def decrypt_oaep(self, cka_id: bytes, ciphertext: bytes, size: int) -> bytes:
-        """Inverse of `encrypt_oaep`. size: bytes that the plaintext has."""
+    def decrypt_oaep(self, cka_id: bytes, ciphertext: bytes) -> bytes:
+        """Inverse of `encrypt_oaep`. Anybody with the public key may have chosen the plaintext."""
         c = self.cryptoki
         key = self.key(cka_id, "rsa")
-        # The token may want room for all that could have been encrypted.
-        room = len(ciphertext)
-        return self._one_part(c.decrypt_init, c.decrypt, "C_Decrypt", self._oaep, key, ciphertext, size, room)
+        most = len(ciphertext)
+        return self._one_part(c.decrypt_init, c.decrypt, "C_Decrypt", self._oaep, key, ciphertext, most, exactly=False)
 
     def _one_part(
         self,
@@ -272,11 +271,12 @@ class TokenSession:
         key: int,
         data: bytes,
         size: int,
-        room: int = 0,
+        *,
+        exactly: bool = True,
     ) -> bytes:
-        """What the operation gives for `data`, which must be `size` bytes. room: more than that in the buffer."""
-        if max(size, room) > self._size:
-            self._resize(max(size, room))
+        """What the operation gives for `data`: `size` bytes, or with exactly=False up to so many."""
+        if size > self._size:
+            self._resize(size)
         rv = init(self.handle, addressof(mechanism), key)
         if rv:
             check(rv, f"{name}Init")
@@ -284,12 +284,13 @@ class TokenSession:
         rv = operation(self.handle, data, len(data), self._buffer_address, self._length_address)
         if rv:
             check(rv, name)
+        given = self._length.value
         try:
-            if self._length.value != size:
+            if given > size or (exactly and given < size):
                 raise CkrError("unexpected output length", name)
-            return string_at(self._buffer_address, size)
+            return string_at(self._buffer_address, given)
         finally:
-            memset(self._buffer_address, 0, min(self._length.value, self._size))
+            memset(self._buffer_address, 0, min(given, self._size))
 
     def _prepare(self, iv: bytes, aad: bytes, output: int) -> None:
         if output + TAG_BYTES > self._size:
