@@ -11,7 +11,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from kmsctl import diagnostics, options, output
-from kmsctl.commands import crypt, health, help, keys, slots, status, version  # noqa: A004 - the command's name
+from kmsctl.commands import crypt, etcd, health, help, keys, slots, status, version  # noqa: A004 - the command's name
 from kmsctl.diagnostics import ExitCode, UsageError
 from kmsctl.options import Invocation, Options
 from kmsd.client import ClientError, __version__
@@ -84,6 +84,7 @@ app.add_typer(keys.app, name="keys", short_help="List and adopt keys.")
 app.command(short_help="Make a key on the token.")(keys.keygen)
 app.command(short_help="Encrypt a file or stdin, as kube-apiserver would.")(crypt.encrypt)
 app.command(short_help="Decrypt a file or stdin.")(crypt.decrypt)
+app.add_typer(etcd.app, name="etcd", short_help="Count what etcd holds, per key.")
 app.command(short_help="Show the versions of kmsctl and kmsd.")(version.version)
 app.add_typer(help.app, name="help", short_help="Explain kmsctl, or a topic such as exit-codes.")
 
