@@ -13,7 +13,8 @@ from pathlib import Path
 
 import grpc
 
-from tests.ctl.canned import Canned, Failure, degraded, down, serve, serving
+from tests.ctl.answers import degraded, down, serving
+from tests.ctl.canned import Canned, Failure, serve
 from tests.ctl.conftest import Run
 
 
