@@ -34,6 +34,7 @@ def test_json_tells_the_reason_and_the_hint(run: Run, canned: Canned) -> None:
         "healthy": False,
         "state": "down",
         "hint": "make one: kmsctl keygen k8s-kek",
+        "tokens": [],
     }
 
 
