@@ -21,8 +21,20 @@ from kmsd.hsm.table import FunctionTable
 CKF_OS_LOCKING_OK: Final = 0x02
 CKU_SO: Final = 0
 CKU_USER: Final = 1
+CKO_PUBLIC_KEY: Final = 2
+CKO_PRIVATE_KEY: Final = 3
 CKO_SECRET_KEY: Final = 4
+CKK_RSA: Final = 0x00
+CKK_HMAC: Final = frozenset({0x10, 0x28, 0x2B, 0x2C, 0x2D, 0x2E})
+"""CKK_GENERIC_SECRET and CKK_SHA_1/256/384/512/224_HMAC."""
+CKM_RSA_PKCS_OAEP: Final = 0x0009
+CKM_SHA256: Final = 0x0250
+CKM_SHA256_HMAC: Final = 0x0251
+CKM_SHA512_HMAC: Final = 0x0271
+CKM_AES_CBC: Final = 0x1082
 CKM_AES_GCM: Final = 0x1087
+CKG_MGF1_SHA256: Final = 2
+CKZ_DATA_SPECIFIED: Final = 1
 
 CKA_CLASS: Final = 0x00
 CKA_TOKEN: Final = 0x01
@@ -35,6 +47,8 @@ CKA_ENCRYPT: Final = 0x104
 CKA_DECRYPT: Final = 0x105
 CKA_SIGN: Final = 0x108
 CKA_VERIFY: Final = 0x10A
+CKA_MODULUS: Final = 0x120
+CKA_PUBLIC_EXPONENT: Final = 0x122
 CKA_VALUE_LEN: Final = 0x161
 CKA_EXTRACTABLE: Final = 0x162
 
@@ -74,6 +88,16 @@ class GcmParams(Structure):
     )
 
 
+class RsaOaepParams(Structure):
+    _fields_ = (
+        ("hashAlg", c_ulong),
+        ("mgf", c_ulong),
+        ("source", c_ulong),
+        ("pSourceData", c_void_p),
+        ("ulSourceDataLen", c_ulong),
+    )
+
+
 class Cryptoki:
     """One PKCS#11 module, loaded by the dynamic linker; nothing of it has been called yet.
 
@@ -87,6 +111,8 @@ class Cryptoki:
         self.encrypt = dll.C_Encrypt
         self.decrypt_init = dll.C_DecryptInit
         self.decrypt = dll.C_Decrypt
+        self.sign_init = dll.C_SignInit
+        self.sign = dll.C_Sign
 
     def initialize(self) -> bool:
         """C_Initialize for many threads. Returns False if the module cannot lock: then use one thread only."""
@@ -186,4 +212,6 @@ _SIGNATURES: Final[dict[str, list[object]]] = {
     "C_Encrypt": [c_ulong, c_char_p, c_ulong, c_void_p, c_void_p],
     "C_DecryptInit": [c_ulong, c_void_p, c_ulong],
     "C_Decrypt": [c_ulong, c_char_p, c_ulong, c_void_p, c_void_p],
+    "C_SignInit": [c_ulong, c_void_p, c_ulong],
+    "C_Sign": [c_ulong, c_char_p, c_ulong, c_void_p, c_void_p],
 }
