@@ -8,7 +8,6 @@ JOB: JSON with module, label, pin and steps. A step is one of
     {"do": "encrypt", "id": ID}                      AES-CBC of 48 bytes with the AES key of this CKA_ID
     {"do": "sign", "id": ID, "size": N}              HMAC-SHA-256 of N bytes
     {"do": "random"}                                 16 bytes
-    {"do": "slots"}                                  labels of the tokens that are there
     {"do": "relabel", "label": L, "to": M}
     {"do": "destroy", "label": L}
     {"do": "anew"}                                   C_Finalize, C_Initialize, log in
@@ -111,9 +110,6 @@ class _User:
         self.log_in()
         return {}
 
-    def slots(self) -> Any:
-        return [slot.token.label for slot in self.module.slots() if slot.token]
-
 
 def main() -> int:
     job = json.loads(sys.stdin.readline())
@@ -125,8 +121,8 @@ def main() -> int:
                 print(json.dumps("waiting"), flush=True)  # noqa: T201  read by the test
                 sys.stdin.readline()
                 continue
-            case "anew" | "slots":
-                do: Callable[[], Any] = getattr(user, step["do"])
+            case "anew":
+                do: Callable[[], Any] = user.anew
             case _:
 
                 def do(step: dict[str, Any] = step) -> Any:
@@ -144,9 +140,23 @@ def main() -> int:
 
 @dataclass
 class Held:
-    """What the other process has said, once it has ended."""
+    """The other process. answers: what it has said, all of it once it has ended."""
 
+    process: subprocess.Popen[str]
     answers: list[Any] = field(default_factory=list)
+    _told: bool = False
+
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def go_on(self) -> None:
+        """End its waiting already."""
+        assert self.process.stdin is not None
+        if not self._told:
+            self.process.stdin.write("go on\n")
+            self.process.stdin.flush()
+        self._told = True
 
 
 def _start(
@@ -182,8 +192,8 @@ def holding(
     enter: Sequence[str] = (),
 ) -> Iterator[Held]:
     """Run steps with one "wait" among them; the body is run meanwhile, the rest of the steps after it."""
-    held = Held()
     process = _start(module, label, pin, environment, steps, enter)
+    held = Held(process)
     assert process.stdout is not None
     try:
         while not held.answers or held.answers[-1] != "waiting":
@@ -191,7 +201,8 @@ def holding(
             assert line, process.stderr.read() if process.stderr else ""
             held.answers.append(json.loads(line))
         yield held
-        output, said = process.communicate("go on\n", timeout=60)
+        held.go_on()
+        output, said = process.communicate(timeout=60)
         assert process.returncode == 0, said
         held.answers.extend(json.loads(line) for line in output.splitlines())
     finally:
@@ -215,8 +226,29 @@ def ask(
     except subprocess.TimeoutExpired:
         process.kill()
         raise
-    assert process.returncode == 0, said
+    assert process.returncode == 0, f"{process.returncode}: {said}"
     return [json.loads(line) for line in output.splitlines()]
+
+
+def slots(module: str, environment: Mapping[str, str]) -> list[str]:
+    """Labels of the tokens that a module shows to a process that only looks."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c"),
+            "import json, sys; from kmsd.hsm import module;"
+            "print(json.dumps([s.token.label for s in module.load(sys.argv[1]).slots() if s.token]))",
+            module,
+        ],
+        cwd=ROOT,
+        env=dict(environment),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    labels: list[str] = json.loads(done.stdout)
+    return labels
 
 
 if __name__ == "__main__":
