@@ -202,8 +202,8 @@ def token_info(table: FunctionTable, slot: int) -> TokenInfo:
         max_sessions=_told(info.ulMaxSessionCount) or None,
         open_sessions=_told(info.ulSessionCount),
         firmware=_version(info.firmwareVersion),
-        max_rw_sessions=info.ulMaxRwSessionCount if 0 < info.ulMaxRwSessionCount < _NO_BOUND else None,
-        open_rw_sessions=info.ulRwSessionCount if info.ulRwSessionCount < _NO_BOUND else None,
+        max_rw_sessions=_told(info.ulMaxRwSessionCount) or None,
+        open_rw_sessions=_told(info.ulRwSessionCount),
     )
 
 
