@@ -43,8 +43,8 @@ def agree(question: str, *, yes: bool, option: str = "--yes") -> None:
 def insist(act: Callable[[str], T], label: str, confirm: str, deed: str, *, ask: bool = True) -> tuple[T, str]:
     """Calls act(confirm); if kmsd wants the label once more, has it typed, and calls act(label).
 
-    label: of the key in question. deed: as "destroy it". ask: False where nothing is done anyway. Returns the answer and what was confirmed. Raises what act
-    raises, and Conflict with a hint at --confirm where nobody can be asked.
+    label: of the key in question. deed: as "destroy it". ask: False where nothing is done anyway. Returns the answer
+    and what was confirmed. Raises what act raises, and Conflict with a hint at --confirm where nobody can be asked.
     """
     try:
         return act(confirm), confirm
