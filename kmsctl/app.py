@@ -18,6 +18,7 @@ from kmsctl.commands import (
     completion,
     config,
     crypt,
+    etcd,
     health,
     help,  # noqa: A004 - the command's name
     inspect,
@@ -109,6 +110,7 @@ app.command(short_help="Decrypt a file or stdin.")(crypt.decrypt)
 app.command(short_help="Explain a ciphertext or a stored value.")(inspect.inspect)
 app.command(short_help="Show requests, latencies, errors and sessions; --watch: live.")(stats.stats)
 app.command(short_help="Show the calls that kmsd answers.")(requests.requests)
+app.add_typer(etcd.app, name="etcd", short_help="Count what etcd holds, per key.")
 app.add_typer(audit.app, name="audit", short_help="Show and check the audit trail.")
 app.add_typer(config.app, name="config", short_help="Show the settings in force.")
 app.command("log-level", short_help="Show or change how much kmsd logs.")(loglevel.log_level)
