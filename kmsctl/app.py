@@ -24,6 +24,7 @@ from kmsctl.commands import (
     loglevel,
     mechanisms,
     requests,
+    rotate,
     slots,
     stats,
     status,
@@ -111,6 +112,7 @@ app.add_typer(audit.app, name="audit", short_help="Show and check the audit trai
 app.add_typer(config.app, name="config", short_help="Show the settings in force.")
 app.command("log-level", short_help="Show or change how much kmsd logs.")(loglevel.log_level)
 app.command(short_help="Watch kmsd in the terminal (kmstui).")(tui.tui)
+app.command(short_help="Make a new write key; --watch: follow it to the end.")(rotate.rotate)
 app.add_typer(etcd.app, name="etcd", short_help="Count what etcd holds, per key.")
 app.command(short_help="Show the versions of kmsctl and kmsd.")(version.version)
 app.add_typer(help.app, name="help", short_help="Explain kmsctl, or a topic such as exit-codes.")
