@@ -424,7 +424,8 @@ class Daemon:
             write_key_id_sha256=new.key_id_sha256 if new else None,
         )
         for problem in after.problems:
-            log.warning(problem.message, hint=problem.hint)
+            if not problem.passing:
+                log.warning(problem.message, hint=problem.hint)
         # A rotation that another kmsd began may be waiting to be finished.
         self._nudge.set()
         if (old and old.key_id) != (new and new.key_id):
