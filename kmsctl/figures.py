@@ -81,7 +81,7 @@ class CallTotal:
 
 
 def totals(frame: StatsFrame) -> list[CallTotal]:
-    """By API and method, in the order that kmsd tells them."""
+    """By API and method, in the order that kmsd tells them, the admin API last."""
     latencies = {(each.api, each.method): each for each in frame.latencies}
     names = dict.fromkeys([(each.api, each.method) for each in frame.calls])
     names |= dict.fromkeys(latencies)
@@ -93,7 +93,7 @@ def totals(frame: StatsFrame) -> list[CallTotal]:
             sum(each.count for each in frame.calls if (each.api, each.method) == (api, method) and each.code != "OK"),
             latencies.get((api, method)),
         )
-        for api, method in names
+        for api, method in sorted(names, key=lambda name: name[0] == "admin")
     ]
 
 

@@ -66,7 +66,7 @@ def tail(
     Examples:
       kmsctl audit tail
       kmsctl audit tail -n 100 -o json
-      kmsctl audit tail -f -n 1 -o json | head -n 1
+      kmsctl audit tail -f
 
     Show the last records of the audit trail: who, what, when, with which key, and how it ended.
     """

@@ -62,6 +62,7 @@ def stats(
       kmsctl stats
       kmsctl stats --since 5m
       kmsctl stats -o json
+      kmsctl stats --watch
       kmsctl stats --watch --interval 500ms | head -n 2
 
     Show requests, latencies, errors, sessions and the use of keys; with --watch, live.
