@@ -24,12 +24,14 @@ from kmstui.messages import Act, Changed, Finished
 from kmstui.palette import Commands, Places
 from kmstui.screens.help import HelpScreen
 from kmstui.screens.keys import KeysScreen, ident
+from kmstui.screens.overview import OverviewScreen
 from kmstui.screens.page import NAMES, Page
+from kmstui.screens.traffic import TrafficScreen
 from kmstui.store import Store
 from kmstui.view import Moment, View
 from kmstui.widgets.listing import Listing
 
-PAGES: tuple[type[Page], ...] = (KeysScreen,)
+PAGES: tuple[type[Page], ...] = (OverviewScreen, KeysScreen, TrafficScreen)
 
 
 class Kmstui(App[None]):
@@ -44,11 +46,11 @@ class Kmstui(App[None]):
     DEFAULT_MODE = PAGES[0].NAME
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(str(number), f"page('{name}')", show=False) for number, name in enumerate(NAMES, 1)),
-        Binding("r", "refresh", "Read now", show=False),
-        Binding("p", "pause", "Pause", show=False),
+        Binding("r", "refresh", "Read now"),
+        Binding("p", "pause", "Pause"),
         Binding("plus", "slower", "Read less often", key_display="+", show=False),
         Binding("minus", "faster", "Read more often", key_display="-", show=False),
-        Binding("t", "target", "Another target", show=False),
+        Binding("t", "target", "Target"),
         Binding("colon", "jump", "Jump", key_display=":"),
         Binding("ctrl+t", "theme", "Next theme", show=False),
         Binding("question_mark", "help", "Help", key_display="?"),

@@ -75,6 +75,10 @@ def compact(number: int) -> str:
     return f"{scaled:.1f} {unit}" if scaled < 9.95 else f"{scaled:.0f} {unit}"
 
 
+def plural(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def rate(number: float) -> str:
     """Per second; small ones keep a digit after the point."""
     return f"{number:.1f}" if 0 < number < 10 else count(number)

@@ -13,6 +13,9 @@ from kmsd.client import escape
 from kmstui.text import hang, shorten
 from kmstui.troubles import Trouble
 
+_ROOMY = 32
+"""Rows of the screen from which on every trouble is told with what to do about it."""
+
 
 class TroubleList(VerticalScroll, can_focus=False):
     """brief: only the worst, cut to a line or two, with how many more there are."""
@@ -29,6 +32,9 @@ class TroubleList(VerticalScroll, can_focus=False):
         width = self.scrollable_content_region.width or self.screen.size.width - 2
         if self._brief and found:
             content = _short(found, width)
+        elif len(found) > 1 and self.screen.size.height < _ROOMY:
+            more = (_headline(trouble, width) for trouble in found[1:])
+            content = Content("\n").join((_lines(found[0], width), *more))
         else:
             content = Content("\n").join(_lines(trouble, width) for trouble in found)
         self.query_one(Static).update(content)
@@ -43,6 +49,10 @@ def _short(found: Sequence[Trouble], width: int) -> Content:
     if advice:
         parts.append(Content.styled(f"  {shorten(advice, width - 2)}", "dim" if worst.note else ""))
     return Content("\n").join(parts)
+
+
+def _headline(trouble: Trouble, width: int) -> Content:
+    return Content.assemble((f"{trouble.glyph} ", f"${trouble.colour}"), shorten(escape(trouble.message), width - 2))
 
 
 def _lines(trouble: Trouble, width: int) -> Content:
