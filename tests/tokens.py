@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,21 +130,26 @@ class SoftToken:
 
     def objects(self, *steps: Mapping[str, str], token: str = "") -> None:
         """Run steps in another process, as any other program that uses the token would."""
-        job = {"module": MODULE, "token": token or self.label, "pin": PIN, "steps": steps}
-        done = subprocess.run(
-            [sys.executable, "-c", _OBJECTS],
-            input=json.dumps(job),
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+        change_objects(MODULE, token or self.label, self.environment, steps)
 
     def _run(self, *command: str) -> None:
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def change_objects(module: str, token: str, environment: Mapping[str, str], steps: Sequence[Mapping[str, str]]) -> None:
+    """Import, relabel and destroy objects on a token through any PKCS#11 module, in a process made for it."""
+    job = {"module": module, "token": token, "pin": PIN, "steps": steps}
+    done = subprocess.run(
+        [sys.executable, "-c", _OBJECTS],
+        input=json.dumps(job),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def clean_environment() -> dict[str, str]:

@@ -5,6 +5,7 @@ Knows keys by CKA_ID and forms by their header; which key it is to be, the keyri
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import Final
 
 from kmsd.crypto import jwe, legacy
@@ -16,6 +17,8 @@ from kmsd.hsm.session import TAG_BYTES, KeyAmbiguousError, KeyMissingError, Toke
 
 NATIVE_IV_BYTES: Final = 12
 """RFC 7518, 5.3."""
+
+_NOT_OURS: Final = "it was not written by kmsd, or was damaged since"
 
 _MAY_BE_TAG: Final = frozenset(
     {
@@ -33,7 +36,13 @@ _MAY_BE_TAG: Final = frozenset(
 
 
 class TagMismatch(InvalidRequest):
-    """The ciphertext was altered, or this is not the key that wrote it."""
+    """The ciphertext was altered, or this is not the key that wrote it. One sentence for all that shows it."""
+
+    def __init__(self, message: str = "", hint: str = "") -> None:
+        super().__init__(
+            message or "the ciphertext does not authenticate: it was altered, or another key wrote it",
+            hint or "restore the stored object from a backup, or the key that wrote it",
+        )
 
 
 def enc_for(bits: int) -> str:
@@ -58,10 +67,11 @@ async def decrypt(hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float, *, encry
 
     Raises TagMismatch only when the token has just shown that it works, with this key if it may; else Unavailable.
     """
+    if sealed.alg != jwe.DIRECT or sealed.enc not in jwe.GCM:
+        raise InvalidRequest("the ciphertext is not in GCM mode, as its key is", _NOT_OURS)
     if len(sealed.tag) != TAG_BYTES or not sealed.iv:
         raise InvalidRequest(
-            f"the authentication tag has {len(sealed.tag)} bytes where {TAG_BYTES} are needed",
-            "it was not written by kmsd, or was damaged since",
+            f"the authentication tag has {len(sealed.tag)} bytes where {TAG_BYTES} are needed", _NOT_OURS
         )
     try:
         return await hsm.submit(
@@ -79,21 +89,21 @@ async def decrypt(hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float, *, encry
             await round_trip(hsm, cka_id, timeout)
         else:
             await hsm.run(TokenSession.random, 8, timeout=timeout)
-        raise TagMismatch(
-            "the ciphertext does not authenticate: it was altered, or another key wrote it",
-            "restore the stored object from a backup, or the key that wrote it",
-        ) from error
+        raise TagMismatch from error
     except (KeyMissingError, KeyAmbiguousError) as error:
         raise hsm.explain(error) from error
 
 
-async def round_trip(hsm: Hsm, cka_id: bytes, timeout: float) -> None:
-    """Encrypt and decrypt random bytes with this key. Raises KmsdError if the token cannot."""
-    await hsm.run(_round_trip, cka_id, timeout=timeout)
+async def round_trip(hsm: Hsm, cka_id: bytes, timeout: float) -> tuple[float, float]:
+    """Encrypt and decrypt random bytes with this key; the seconds that each took. Raises KmsdError if it fails."""
+    return await hsm.run(_round_trip, cka_id, timeout=timeout)
 
 
-def _round_trip(session: TokenSession, cka_id: bytes) -> None:
+def _round_trip(session: TokenSession, cka_id: bytes) -> tuple[float, float]:
     plaintext = session.iv(16)
+    began = perf_counter()
     iv, sealed = session.encrypt_gcm(cka_id, NATIVE_IV_BYTES, b"kmsd round trip", plaintext)
+    encrypted = perf_counter()
     if session.decrypt_gcm(cka_id, iv, b"kmsd round trip", sealed) != plaintext:
         raise CkrError("the token does not decrypt what it encrypted", "C_Decrypt")
+    return encrypted - began, perf_counter() - encrypted

@@ -1,4 +1,5 @@
-"""JWE compact serialisation (RFC 7516, 7.1) for direct encryption (RFC 7518, 4.5): bytes in, bytes out.
+"""JWE compact serialisation (RFC 7516, 7.1) for direct encryption (RFC 7518, 4.5) and for a content key that is
+encrypted with RSA-OAEP (RFC 7518, 4.3): bytes in, bytes out.
 
 Pure: no keys, no token, nothing of ours. Strict where the RFC leaves a choice: base64url must be canonical
 (one octet string has one text), members must be unique, and nothing is decompressed.
@@ -9,9 +10,14 @@ from __future__ import annotations
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
+DIRECT: Final = "dir"
+WRAPPED: Final = "RSA-OAEP-256"
 GCM: Final = frozenset({"A128GCM", "A192GCM", "A256GCM"})
+CBC: Final = frozenset({"A128CBC-HS256", "A256CBC-HS512", "A256CBC-HS256"})
+"""Encrypt-then-MAC (RFC 7518, 5.2). A256CBC-HS256 is a name of our own, for tokens without SHA-512."""
 MAX_HEADER: Final = 4096
 """Octets of the encoded header."""
 MAX_COMPACT: Final = 1024 * 1024
@@ -22,12 +28,17 @@ class JweError(ValueError):
     """This is no JWE that we read. The text says why and holds nothing of the payload."""
 
 
+class ForeignJwe(JweError):
+    """This is in one of the aes-cbc formats of k8s-kms-plugin, which `kmsd.crypto.legacy` reads."""
+
+
 @dataclass(frozen=True)
 class Jwe:
-    """The parts of one compact JWE.
+    """The parts of one compact JWE, all but the header decoded.
 
     header: first segment as received, which is also the additional authenticated data (RFC 7516, 5.1 step 14).
-    ciphertext and tag are decoded.
+    alg: DIRECT, or WRAPPED with an encrypted_key; enc is A256GCM then.
+    hkid: key id of the MAC key; empty if it is kid. Only with an enc in CBC.
     """
 
     header: bytes
@@ -36,6 +47,18 @@ class Jwe:
     iv: bytes
     ciphertext: bytes
     tag: bytes
+    alg: str = DIRECT
+    encrypted_key: bytes = b""
+    hkid: str = ""
+
+
+class Members(NamedTuple):
+    """What a header says."""
+
+    alg: str
+    kid: str
+    enc: str
+    hkid: str
 
 
 def encode(data: bytes) -> bytes:
@@ -55,32 +78,33 @@ def decode(text: bytes, what: str) -> bytes:
     return data
 
 
-def header(kid: str, enc: str) -> bytes:
-    """First segment of the native format: {"alg":"dir","kid":...,"enc":...} in that order, no spaces."""
-    members = {"alg": "dir", "kid": kid, "enc": enc}
+def header(kid: str, enc: str, *, alg: str = DIRECT, hkid: str = "") -> bytes:
+    """First segment of the native format: {"alg":...,"kid":...,"enc":...} in that order, no spaces.
+
+    hkid: key id of the MAC key, named after enc if it is not kid.
+    """
+    members = {"alg": alg, "kid": kid, "enc": enc}
+    if hkid and hkid != kid:
+        members["hkid"] = hkid
     return encode(json.dumps(members, separators=(",", ":"), ensure_ascii=False).encode())
 
 
-def assemble(header: bytes, iv: bytes, sealed: bytes, tag_size: int = 16) -> bytes:
+def assemble(header: bytes, iv: bytes, sealed: bytes, tag_size: int = 16, encrypted_key: bytes = b"") -> bytes:
     """header: first segment, encoded. sealed: ciphertext followed by the tag, as PKCS#11 gives it."""
     cut = len(sealed) - tag_size
-    return b"%b..%b.%b.%b" % (header, encode(iv), encode(sealed[:cut]), encode(sealed[cut:]))
+    key = encode(encrypted_key) if encrypted_key else b""
+    return b"%b.%b.%b.%b.%b" % (header, key, encode(iv), encode(sealed[:cut]), encode(sealed[cut:]))
 
 
 def parse(compact: bytes) -> Jwe:
     """Take a compact JWE apart. Raises JweError with a sentence for whoever sent it."""
-    if len(compact) > MAX_COMPACT:
-        raise JweError(f"{len(compact)} bytes are more than a JWE may have here ({MAX_COMPACT})")
-    segments = compact.split(b".", 5)
-    if len(segments) != 5:
-        raise JweError(f"a compact JWE has 5 segments, this has {'more' if len(segments) > 5 else len(segments)}")
-    head, encrypted_key, iv, ciphertext, tag = segments
-    if not head or len(head) > MAX_HEADER:
-        raise JweError(f"the header has {len(head)} bytes, 1 to {MAX_HEADER} are allowed")
-    members = _header_members(decode(head, "header"))
-    kid, enc = _check_members(members)
-    if encrypted_key:
-        raise JweError("there is an encrypted key where direct encryption has none")
+    head, encrypted_key, iv, ciphertext, tag = split(compact)
+    alg, kid, enc, hkid = _read_header(head)
+    if alg == DIRECT:
+        if encrypted_key:
+            raise JweError("there is an encrypted key where direct encryption has none")
+    elif not encrypted_key:
+        raise JweError(f"there is no encrypted key where {alg} needs one")
     return Jwe(
         header=head,
         kid=kid,
@@ -88,10 +112,33 @@ def parse(compact: bytes) -> Jwe:
         iv=decode(iv, "initialization vector"),
         ciphertext=decode(ciphertext, "ciphertext"),
         tag=decode(tag, "authentication tag"),
+        alg=alg,
+        encrypted_key=decode(encrypted_key, "encrypted key") if encrypted_key else b"",
+        hkid=hkid,
     )
 
 
-def _header_members(raw: bytes) -> dict[str, Any]:
+def split(compact: bytes) -> list[bytes]:
+    """The five segments as they are; the first has an allowed size. Raises JweError."""
+    if len(compact) > MAX_COMPACT:
+        raise JweError(f"{len(compact)} bytes are more than a JWE may have here ({MAX_COMPACT})")
+    segments = compact.split(b".", 5)
+    if len(segments) != 5:
+        raise JweError(f"a compact JWE has 5 segments, this has {'more' if len(segments) > 5 else len(segments)}")
+    if not segments[0] or len(segments[0]) > MAX_HEADER:
+        raise JweError(f"the header has {len(segments[0])} bytes, 1 to {MAX_HEADER} are allowed")
+    return segments
+
+
+@lru_cache(maxsize=64)
+def _read_header(head: bytes) -> Members:
+    """Every JWE of one key has the same header, so that reading it again is most of the work saved."""
+    return _check_members(header_members(head))
+
+
+def header_members(head: bytes) -> dict[str, Any]:
+    """The members of an encoded header, each there once. Raises JweError."""
+
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         members = dict(pairs)
         if len(members) != len(pairs):
@@ -99,7 +146,7 @@ def _header_members(raw: bytes) -> dict[str, Any]:
         return members
 
     try:
-        members = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
+        members = json.loads(decode(head, "header").decode("utf-8"), object_pairs_hook=unique)
     except JweError:
         raise
     except (ValueError, RecursionError) as error:
@@ -109,7 +156,7 @@ def _header_members(raw: bytes) -> dict[str, Any]:
     return members
 
 
-def _check_members(members: dict[str, Any]) -> tuple[str, str]:
+def _check_members(members: dict[str, Any]) -> Members:
     for refused, why in (
         ("crit", "demands extensions (crit) that are not supported"),
         ("zip", "asks for compression (zip), which is not supported"),
@@ -117,13 +164,29 @@ def _check_members(members: dict[str, Any]) -> tuple[str, str]:
         if refused in members:
             raise JweError(f"the header {why}")
     if "_thales_aad" in members:
-        raise JweError("this is the aes-cbc format of k8s-kms-plugin, whose tag authenticates nothing; it is not read")
-    if members.get("alg") != "dir":
-        raise JweError('the header\'s alg is not "dir"')
+        raise ForeignJwe(
+            "this is the aes-cbc format of k8s-kms-plugin, whose tag authenticates nothing; it is not read"
+        )
+    alg = members.get("alg")
+    if alg not in (DIRECT, WRAPPED):
+        raise JweError(f'the header\'s alg is not "{DIRECT}" or "{WRAPPED}"')
     enc = members.get("enc")
-    if not isinstance(enc, str) or enc not in GCM:
-        raise JweError(f"the header's enc is none of {', '.join(sorted(GCM))}")
+    allowed = GCM | CBC if alg == DIRECT else {"A256GCM"}
+    if not isinstance(enc, str) or enc not in allowed:
+        raise JweError(f"the header's enc is none of {', '.join(sorted(allowed))}")
     kid = members.get("kid")
     if not isinstance(kid, str) or not kid:
         raise JweError("the header has no kid")
-    return kid, enc
+    return Members(alg, kid, enc, _check_hkid(members, kid, enc))
+
+
+def _check_hkid(members: dict[str, Any], kid: str, enc: str) -> str:
+    if "hkid" not in members:
+        return ""
+    hkid = members["hkid"]
+    if enc not in CBC:
+        raise JweError(f"the header names a MAC key (hkid), which {enc} has not")
+    # One meaning has one spelling: a MAC key with the same key id is not named.
+    if not isinstance(hkid, str) or not hkid or hkid == kid:
+        raise JweError("the header's hkid is not the id of another key")
+    return hkid

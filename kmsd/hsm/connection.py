@@ -2,9 +2,10 @@
 
     down --connect--> up --(an operation fails and a probe fails too)--> down --connect--> up ...
 
-A wrong PIN is never tried twice: tokens lock. Then the connection stays down until `reconnect` is called
-with an operator's correction behind it. Re-initialising the module is a stop-the-world step: the workers are
-drained first, because C_Finalize crashes modules that another thread is inside of.
+Most modules show a lost token's return, and keys made elsewhere, only after they were initialised anew. That is a
+stop-the-world step: C_Finalize crashes modules that another thread is inside of, and it takes every token of the
+module with it. So the tokens of one module are neighbours: they share its control thread, one that wants the
+module anew drains the others too, and they come back by themselves.
 
 Knows nothing of labels of keys, formats or gRPC.
 """
@@ -13,23 +14,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import hmac
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final, TypeVar, TypeVarTuple
 
-import pkcs11
-
-from kmsd.errors import KmsdError, Misconfigured, Unavailable
-from kmsd.hsm import module as modules
-from kmsd.hsm.address import TokenAddress, choose_slot
+from kmsd.errors import KmsdError, Unavailable
+from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.explain import explain
-from kmsd.hsm.module import Module, SlotView, TokenView, can_gcm, token_view
-from kmsd.hsm.pool import Pool, PoolView, unexpected
+from kmsd.hsm.module import MechanismView, Module, SlotView, TokenView
+from kmsd.hsm.opening import Opener, PinRefused
+from kmsd.hsm.pool import Observe, Pool, PoolView, ignore, unexpected
 from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError, TokenSession
 
 T = TypeVar("T")
@@ -38,16 +35,9 @@ Ts = TypeVarTuple("Ts")
 _RETRY_FIRST: Final = 0.5
 _RETRY_MOST: Final = 10.0
 _DRAIN_SECONDS: Final = 5.0
-_PIN_ERRORS: Final = frozenset(
-    {
-        "CKR_PIN_INCORRECT",
-        "CKR_PIN_LOCKED",
-        "CKR_PIN_EXPIRED",
-        "CKR_PIN_INVALID",
-        "CKR_PIN_LEN_RANGE",
-        "CKR_USER_PIN_NOT_INITIALIZED",
-    }
-)
+_ANEW_FIRST: Final = 30.0
+_ANEW_MOST: Final = 600.0
+"""Seconds between two times that a token which is not to be found stops its neighbours, to look with a new module."""
 
 
 @dataclass(frozen=True)
@@ -60,41 +50,65 @@ class Connected:
     pool: Pool
 
 
-class PinRefused(Misconfigured):
-    """The token refused the PIN, or is about to lock. Nothing is tried again until an operator has acted."""
+class Neighbours:
+    """The tokens that are reached through one module."""
+
+    def __init__(self) -> None:
+        # One thread for everything that is rare and may hang: loading, logging in, listing slots.
+        self.control = ThreadPoolExecutor(1, thread_name_prefix="hsm-control")
+        self.lock = asyncio.Lock()
+        self.members: list[Hsm] = []
+        self.open = 0
 
 
 class Hsm:
     """One token. `start` it, then `submit` work to it; `up` and `error` say how it is.
 
-    read_pin: gives the PIN at each login; raises KmsdError if it cannot.
+    name: in the configuration. read_pin: gives the PIN at each login; raises KmsdError if it cannot.
     on_change: called on the event loop whenever the connection came or went.
+    observe: told of every operation of the token, on the workers' threads.
     """
 
     def __init__(
-        self, address: TokenAddress, read_pin: Callable[[], str | None], on_change: Callable[[], None]
+        self,
+        address: TokenAddress,
+        read_pin: Callable[[], str | None],
+        on_change: Callable[[], None],
+        neighbours: Neighbours | None = None,
+        observe: Observe = ignore,
     ) -> None:
         self.address = address
         self.error: KmsdError = Unavailable(f"{address} is not connected yet", "wait a moment")
-        self._read_pin = read_pin
+        self._opener = Opener(address, read_pin)
         self._on_change = on_change
+        self._observe = observe
+        self._neighbours = neighbours or Neighbours()
+        self._neighbours.members.append(self)
+        self._neighbours.open += 1
         self._connected: Connected | None = None
-        self._module: Module | None = None
-        self._login: TokenSession | None = None
         self._draining: Pool | None = None
-        # One thread for everything that is rare and may hang: loading, logging in, listing slots.
-        self._control = ThreadPoolExecutor(1, thread_name_prefix="hsm-control")
-        self._lock = asyncio.Lock()
         self._attempted = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._settled.set()
         self._reconnecting = asyncio.Lock()
-        self._refused_pin = b""
         self._work: asyncio.Task[None] | None = None
+        self._returning: asyncio.Task[None] | None = None
         self._suspecting: asyncio.Task[None] | None = None
         self._refused = False
+        self._anew = monotonic()
+        self._anew_pause = _ANEW_FIRST
+        self._closed = False
+        self._stale = False
+        """Whether the module shows a state of this token that is not to be believed."""
 
     @property
     def connected(self) -> Connected | None:
         return self._connected
+
+    @property
+    def available(self) -> bool:
+        """Whether it is up, or away for a moment on purpose: calls are answered."""
+        return self._connected is not None or not self._settled.is_set()
 
     @property
     def refused(self) -> bool:
@@ -108,6 +122,10 @@ class Hsm:
             return f"token {self._connected.token.label!r}"
         return str(self.address)
 
+    @property
+    def label(self) -> str:
+        return self._connected.token.label if self._connected else self.address.label
+
     def pool_view(self) -> PoolView:
         pool = self._connected.pool if self._connected else self._draining
         return pool.view() if pool else PoolView(self.address.sessions, 0, 0, 0, 0)
@@ -120,20 +138,34 @@ class Hsm:
 
     async def close(self) -> bool:
         """Let go of the token: drain, C_Finalize. Bounded in time; a hung module is left as it is: False."""
-        if self._work is not None:
-            self._work.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._work
+        self._closed = True
+        for task in (self._work, self._returning):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        clean = False
         with contextlib.suppress(asyncio.TimeoutError):
-            async with asyncio.timeout(_DRAIN_SECONDS + 2):
-                await self._disconnect(Unavailable("kmsd is stopping", "retry against the next kmsd"))
-                # Never with a worker still inside the module: C_Finalize would crash.
-                if self._draining is None:
-                    await asyncio.get_running_loop().run_in_executor(self._control, self._finalize)
-                    self._control.shutdown(wait=False, cancel_futures=True)
-                    return True
-        self._control.shutdown(wait=False, cancel_futures=True)
-        return False
+            async with asyncio.timeout(_DRAIN_SECONDS + 2), self._neighbours.lock:
+                self._let_go(Unavailable("kmsd is stopping", "retry against the next kmsd"))
+                clean = await self._drained()
+                # Never with a worker still inside the module, a neighbour's included: C_Finalize would crash.
+                if clean:
+                    await self._on_control(self._opener.close)
+                    self._neighbours.members.remove(self)
+                    if not self._neighbours.members:
+                        await self._on_control(self._finalize)
+        self._neighbours.open -= 1
+        if not self._neighbours.open:
+            self._neighbours.control.shutdown(wait=False, cancel_futures=True)
+        return clean
+
+    async def settled(self, timeout: float) -> None:
+        """While the module is being initialised anew on purpose, wait for the end of it; `timeout` seconds at most."""
+        if not self._settled.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._settled.wait()
 
     def submit(
         self,
@@ -158,11 +190,14 @@ class Hsm:
         timeout: float | None = None,
         retry: bool = True,
     ) -> T:
-        """`submit`, awaited, with every failure as a KmsdError. Waits for the first attempt to connect."""
-        if self._connected is None and not self._attempted.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout or self.address.timeout):
-                    await self._attempted.wait()
+        """`submit`, awaited, with every failure as a KmsdError. Waits for the first attempt to connect, and for a
+        module that is being initialised anew."""
+        if self._connected is None:
+            if not self._attempted.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(timeout or self.address.timeout):
+                        await self._attempted.wait()
+            await self.settled(timeout or self.address.timeout)
         try:
             return await self.submit(fn, *args, timeout=timeout, retry=retry)
         except (CkrError, KeyMissingError, KeyAmbiguousError) as error:
@@ -174,6 +209,7 @@ class Hsm:
 
     async def run_rw(self, fn: Callable[[TokenSession, *Ts], T], *args: *Ts, timeout: float | None = None) -> T:
         """`run` with a read-write session made for this one call, never repeated by itself."""
+        await self.settled(timeout or 30.0)
         connected = self._connected
         if connected is None:
             raise self.error.again()
@@ -196,8 +232,8 @@ class Hsm:
         """All slots of the module, with or without the token being up. Raises KmsdError."""
 
         def look() -> list[SlotView]:
-            idle = self._module is None or not self._module.initialized
-            module = modules.load(self._module_path())
+            idle = self._opener.module is None or not self._opener.module.initialized
+            module = self._opener.load()
             try:
                 return module.slots()
             finally:
@@ -205,9 +241,19 @@ class Hsm:
                     # The next attempt to connect must see what is there then, not what was there now.
                     module.finalize()
 
+        return await self._ask(look, timeout)
+
+    async def mechanisms(self, timeout: float = 5.0) -> tuple[MechanismView, ...]:
+        """What the token lists. Raises KmsdError, if it is away among others."""
+        connected = self._connected
+        if connected is None:
+            raise self.error.again()
+        return await self._ask(lambda: connected.module.mechanisms(connected.slot_id), timeout)
+
+    async def _ask(self, fn: Callable[[], T], timeout: float) -> T:
         try:
             async with asyncio.timeout(timeout):
-                return await asyncio.get_running_loop().run_in_executor(self._control, look)
+                return await self._on_control(fn)
         except TimeoutError as error:
             raise Unavailable("the PKCS#11 module does not answer", "check the token and the network to it") from error
         except CkrError as error:
@@ -215,14 +261,18 @@ class Hsm:
 
     async def reconnect(self, why: str) -> bool:
         """Drop the connection, initialise the module anew, connect. An operator's correction, or a suspicion
-        that the module shows a state that is not the token's. Returns whether the token is up."""
+        that the module shows a state that is not the token's. Calls wait for it. Returns whether the token is up."""
         async with self._reconnecting:
             self._refused = False
             if self._work is not None:
                 self._work.cancel()
                 self._work = None
-            await self._disconnect(Unavailable(f"{self.name} is being reconnected: {why}", "try again"))
-            await self._attempt()
+            self._settled.clear()
+            try:
+                await self._disconnect(Unavailable(f"{self.name} is being reconnected: {why}", "try again"))
+                await self._attempt()
+            finally:
+                self._settled.set()
             if self._connected is None:
                 self._retry()
             return self._connected is not None
@@ -232,8 +282,11 @@ class Hsm:
 
     # The rest runs on the event loop, one attempt at a time.
 
+    async def _on_control(self, fn: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._neighbours.control, fn)
+
     def _retry(self) -> None:
-        if self._refused or (self._work is not None and not self._work.done()):
+        if self._refused or self._closed or (self._work is not None and not self._work.done()):
             return
         self._work = asyncio.create_task(self._keep_trying(), name="hsm-connect")
 
@@ -245,14 +298,14 @@ class Hsm:
             await self._attempt()
 
     async def _attempt(self) -> None:
-        async with self._lock:
+        async with self._neighbours.lock:
             if self._connected is not None:
                 return
             try:
-                if self._draining is not None:
-                    await self._finish_draining()
-                loop = asyncio.get_running_loop()
-                module, slot_id, view, sessions = await loop.run_in_executor(self._control, self._open)
+                await self._be_drained()
+                if self._stale or self._look_anew():
+                    await self._module_anew()
+                opened = await self._on_control(self._opener.open)
             except PinRefused as error:
                 self._refused = True
                 self.error = error.again()
@@ -261,20 +314,28 @@ class Hsm:
             except Exception as error:  # noqa: BLE001  a module may do anything; kmsd stays up and says so
                 self.error = unexpected(error)
             else:
-                self._connected = Connected(module, slot_id, view, self._pool(loop, module, slot_id, sessions))
+                self._connected = Connected(
+                    opened.module,
+                    opened.slot_id,
+                    opened.token,
+                    self._pool(opened.module, opened.slot_id, opened.sessions),
+                )
+                self._anew_pause = _ANEW_FIRST
+            if self._connected is None and self._draining is None and not self._others():
+                # The next attempt begins with a module that knows nothing of this one.
+                await self._on_control(self._finalize)
         self._attempted.set()
         self._on_change()
 
-    def _pool(
-        self, loop: asyncio.AbstractEventLoop, module: Module, slot_id: int, sessions: list[TokenSession]
-    ) -> Pool:
+    def _pool(self, module: Module, slot_id: int, sessions: list[TokenSession]) -> Pool:
         return Pool(
             lambda: TokenSession(module, module.token(slot_id)),
             sessions,
-            loop=loop,
+            loop=asyncio.get_running_loop(),
             queue=self.address.queue,
             stuck_after=self.address.stuck_after,
             on_lost=self._suspect,
+            observe=self._observe,
         )
 
     def _suspect(self, error: CkrError) -> None:
@@ -302,109 +363,96 @@ class Hsm:
             self._suspecting = None
 
     async def _disconnect(self, why: KmsdError) -> None:
-        async with self._lock:
-            connected, self._connected = self._connected, None
-            self.error = why
-            if connected is not None:
-                self._on_change()
-                self._draining = connected.pool
-            if self._draining is not None:
-                with contextlib.suppress(Unavailable):
-                    await self._finish_draining()
+        """Let go of the token, and have the module begin anew for the next attempt."""
+        async with self._neighbours.lock:
+            self._let_go(why)
+            self._stale = True
+            with contextlib.suppress(Unavailable):
+                await self._be_drained()
+                await self._module_anew()
 
-    async def _finish_draining(self) -> None:
-        pool = self._draining
-        if pool is None:
-            return
+    def _let_go(self, why: KmsdError) -> None:
+        connected, self._connected = self._connected, None
+        self.error = why
+        if connected is not None:
+            self._draining = connected.pool
+            self._on_change()
+
+    async def _drained(self) -> bool:
+        """Wait until no worker of this token is inside the module, some seconds at the most."""
+        if self._draining is not None and await self._draining.drain(_DRAIN_SECONDS):
+            self._draining = None
+        return self._draining is None
+
+    async def _be_drained(self) -> None:
+        """Raises Unavailable while a call hangs in the module."""
         began = monotonic()
-        if not await pool.drain(_DRAIN_SECONDS):
+        if not await self._drained():
             self.error = Unavailable(
                 f"a call into the PKCS#11 module has not come back for over {monotonic() - began:.0f} s",
                 "kmsd goes on waiting; if the token is well again and this stays, restart kmsd",
             )
             raise self.error.again()
-        self._draining = None
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._control, self._finalize)
 
-    def _finalize(self) -> None:
-        self._login = None
-        if self._module is not None:
-            with contextlib.suppress(CkrError):
-                self._module.finalize()
+    def _others(self) -> list[Hsm]:
+        """The neighbours that use the module now."""
+        return [each for each in self._neighbours.members if each is not self and each.holds]
+
+    @property
+    def holds(self) -> bool:
+        """Whether this token's sessions live in the module."""
+        return self._connected is not None or self._draining is not None
+
+    def _look_anew(self) -> bool:
+        """Whether it is time to look for the token with a new module although neighbours must stop for it."""
+        if not self._others() or monotonic() - self._anew < self._anew_pause:
+            return False
+        self._anew_pause = min(self._anew_pause * 2, _ANEW_MOST)
+        return True
+
+    async def _module_anew(self) -> None:
+        """Finalise the module; neighbours are drained before and come back after. The lock is held, and this token
+        is drained. A neighbour whose call hangs prevents it: then the module stays as it is."""
+        self._anew = monotonic()
+        self._stale = False
+        others = self._others()
+        for other in others:
+            other.pause(f"its module begins anew for {self.address}")
+        drained = [await other.be_still() for other in others]
+        if all(drained):
+            await self._on_control(self._finalize)
+            for member in self._neighbours.members:
+                member.forget()
+        else:
+            await self._on_control(self._opener.close)
+        for other in others:
+            other.come_back()
+
+    def pause(self, why: str) -> None:
+        """A neighbour needs the module anew: calls wait until this token is back."""
+        self._settled.clear()
+        self._let_go(Unavailable(f"{self.name} is being reconnected: {why}", "try again"))
+
+    async def be_still(self) -> bool:
+        return await self._drained()
+
+    def come_back(self) -> None:
+        self._returning = asyncio.create_task(self._return(), name="hsm-return")
+
+    async def _return(self) -> None:
+        try:
+            await self._attempt()
+        finally:
+            self._settled.set()
+        self._retry()
+
+    def forget(self) -> None:
+        self._opener.forget()
 
     # On the control thread.
 
-    def _module_path(self) -> str:
-        if self.address.softhsm and not self.address.module:
-            return modules.find_softhsm()
-        return self.address.module
-
-    def _open(self) -> tuple[Module, int, TokenView, list[TokenSession]]:
-        if self._login is not None:
-            # Left by an attempt whose waiter has gone: nobody holds its sessions.
-            self._finalize()
-        module = self._module = modules.load(self._module_path())
-        try:
-            slot = choose_slot(module.slots(), self.address, module.path)
-            token = module.token(slot.slot_id)
-            view = token_view(token)
-            _check_gcm(token, view)
-            # Held as long as the login: a token may log out with its last session.
-            self._login = TokenSession(module, token)
-            if "LOGIN_REQUIRED" in view.flags:
-                self._log_in(module, self._login, view)
-            wanted = self.address.sessions if module.multithreaded else 1
-            sessions = [TokenSession(module, token)]
+    def _finalize(self) -> None:
+        self._opener.forget()
+        if self._opener.module is not None:
             with contextlib.suppress(CkrError):
-                # A token with few sessions serves with those it has.
-                sessions.extend(TokenSession(module, token) for _ in range(wanted - 1))
-        except BaseException as error:
-            # The next attempt begins with a module that knows nothing of this one.
-            self._finalize()
-            if isinstance(error, CkrError):
-                raise explain(error, str(self.address)) from error
-            raise
-        return module, slot.slot_id, view, sessions
-
-    def _log_in(self, module: Module, session: TokenSession, view: TokenView) -> None:
-        name = f"token {view.label!r}"
-        if "USER_PIN_LOCKED" in view.flags:
-            raise PinRefused(f"the user PIN of {name} is locked", "unlock it with the SO PIN, then reload kmsd")
-        if "USER_PIN_FINAL_TRY" in view.flags:
-            raise PinRefused(
-                f"one more wrong PIN would lock {name}, so kmsd does not try its own",
-                "log in once with the right PIN by hand (pkcs11-tool --login), correct kmsd's PIN, then reload kmsd",
-            )
-        pin = self._read_pin()
-        if pin is None:
-            raise PinRefused(
-                f"{name} needs a PIN and none is configured",
-                "name a file that holds it with --p11-pin-file, then restart kmsd",
-            )
-        digest = hashlib.sha256(pin.encode()).digest()
-        if hmac.compare_digest(digest, self._refused_pin):
-            raise _pin_refused(name, "as before")
-        try:
-            module.cryptoki.login(session.handle, pin)
-        except CkrError as error:
-            if error.name in _PIN_ERRORS:
-                # Kept here, on the one thread that logs in, so that no cancelled waiter can lose it.
-                self._refused_pin = digest
-                raise _pin_refused(name, error.name) from error
-            raise
-        self._refused_pin = b""
-
-
-def _check_gcm(token: pkcs11.Token, view: TokenView) -> None:
-    if not can_gcm(token):
-        raise Misconfigured(
-            f"token {view.label!r} cannot do AES-GCM", "use a token that can; this version knows nothing else"
-        )
-
-
-def _pin_refused(token: str, why: str) -> PinRefused:
-    return PinRefused(
-        f"{token} refused the PIN ({why}); kmsd does not try it again",
-        "correct the file named by --p11-pin-file, then reload kmsd (SIGHUP); a systemd credential needs a restart",
-    )
+                self._opener.module.finalize()

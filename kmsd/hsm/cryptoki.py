@@ -12,16 +12,29 @@ Types and structures are those of PKCS#11 3.0 (pkcs11t.h), where CK_ULONG is C's
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, Structure, byref, c_char_p, c_ulong, c_void_p
+from ctypes import POINTER, Structure, byref, c_char, c_char_p, c_ubyte, c_ulong, c_void_p
 from typing import Final
 
 from kmsd.hsm.ckr import CkrError, check
+from kmsd.hsm.table import FunctionTable
 
 CKF_OS_LOCKING_OK: Final = 0x02
 CKU_SO: Final = 0
 CKU_USER: Final = 1
+CKO_PUBLIC_KEY: Final = 2
+CKO_PRIVATE_KEY: Final = 3
 CKO_SECRET_KEY: Final = 4
+CKK_RSA: Final = 0x00
+CKK_HMAC: Final = frozenset({0x10, 0x28, 0x2B, 0x2C, 0x2D, 0x2E})
+"""CKK_GENERIC_SECRET and CKK_SHA_1/256/384/512/224_HMAC."""
+CKM_RSA_PKCS_OAEP: Final = 0x0009
+CKM_SHA256: Final = 0x0250
+CKM_SHA256_HMAC: Final = 0x0251
+CKM_SHA512_HMAC: Final = 0x0271
+CKM_AES_CBC: Final = 0x1082
 CKM_AES_GCM: Final = 0x1087
+CKG_MGF1_SHA256: Final = 2
+CKZ_DATA_SPECIFIED: Final = 1
 
 CKA_CLASS: Final = 0x00
 CKA_TOKEN: Final = 0x01
@@ -34,6 +47,8 @@ CKA_ENCRYPT: Final = 0x104
 CKA_DECRYPT: Final = 0x105
 CKA_SIGN: Final = 0x108
 CKA_VERIFY: Final = 0x10A
+CKA_MODULUS: Final = 0x120
+CKA_PUBLIC_EXPONENT: Final = 0x122
 CKA_VALUE_LEN: Final = 0x161
 CKA_EXTRACTABLE: Final = 0x162
 
@@ -62,6 +77,37 @@ class Mechanism(Structure):
     _fields_ = (("mechanism", c_ulong), ("pParameter", c_void_p), ("ulParameterLen", c_ulong))
 
 
+class MechanismInfo(Structure):
+    _fields_ = (("ulMinKeySize", c_ulong), ("ulMaxKeySize", c_ulong), ("flags", c_ulong))
+
+
+class Version(Structure):
+    _fields_ = (("major", c_ubyte), ("minor", c_ubyte))
+
+
+class TokenInfo(Structure):
+    _fields_ = (
+        ("label", c_char * 32),
+        ("manufacturerID", c_char * 32),
+        ("model", c_char * 16),
+        ("serialNumber", c_char * 16),
+        ("flags", c_ulong),
+        ("ulMaxSessionCount", c_ulong),
+        ("ulSessionCount", c_ulong),
+        ("ulMaxRwSessionCount", c_ulong),
+        ("ulRwSessionCount", c_ulong),
+        ("ulMaxPinLen", c_ulong),
+        ("ulMinPinLen", c_ulong),
+        ("ulTotalPublicMemory", c_ulong),
+        ("ulFreePublicMemory", c_ulong),
+        ("ulTotalPrivateMemory", c_ulong),
+        ("ulFreePrivateMemory", c_ulong),
+        ("hardwareVersion", Version),
+        ("firmwareVersion", Version),
+        ("utcTime", c_char * 16),
+    )
+
+
 class GcmParams(Structure):
     _fields_ = (
         ("pIv", c_char_p),
@@ -73,23 +119,31 @@ class GcmParams(Structure):
     )
 
 
+class RsaOaepParams(Structure):
+    _fields_ = (
+        ("hashAlg", c_ulong),
+        ("mgf", c_ulong),
+        ("source", c_ulong),
+        ("pSourceData", c_void_p),
+        ("ulSourceDataLen", c_ulong),
+    )
+
+
 class Cryptoki:
     """One PKCS#11 module, loaded by the dynamic linker; nothing of it has been called yet.
 
-    so: path of the module. Raises OSError if it cannot be loaded, AttributeError if it is no PKCS#11 module.
+    so: path of the module. Raises OSError if it cannot be loaded, AttributeError if it is no PKCS#11 module, CkrError.
     """
 
     def __init__(self, so: str) -> None:
-        dll = ctypes.CDLL(so)
-        for name, arguments in _SIGNATURES.items():
-            function = getattr(dll, name)
-            function.argtypes = arguments
-            function.restype = c_ulong
+        dll = self.table = FunctionTable(so, _SIGNATURES)
         self._dll = dll
         self.encrypt_init = dll.C_EncryptInit
         self.encrypt = dll.C_Encrypt
         self.decrypt_init = dll.C_DecryptInit
         self.decrypt = dll.C_Decrypt
+        self.sign_init = dll.C_SignInit
+        self.sign = dll.C_Sign
 
     def initialize(self) -> bool:
         """C_Initialize for many threads. Returns False if the module cannot lock: then use one thread only."""
@@ -106,6 +160,24 @@ class Cryptoki:
     def finalize(self) -> None:
         """C_Finalize. Crashes the process if any other thread is inside the module: drain them first."""
         check(self._dll.C_Finalize(None), "C_Finalize")
+
+    def mechanisms(self, slot: int) -> list[int]:
+        """CKM_* that the token in a slot lists (PKCS#11 3.0, 5.5.5)."""
+        count = c_ulong(0)
+        check(self._dll.C_GetMechanismList(slot, None, byref(count)), "C_GetMechanismList")
+        listed = (c_ulong * count.value)()
+        check(self._dll.C_GetMechanismList(slot, listed, byref(count)), "C_GetMechanismList")
+        return list(listed[: count.value])
+
+    def mechanism_info(self, slot: int, mechanism: int) -> MechanismInfo:
+        info = MechanismInfo()
+        check(self._dll.C_GetMechanismInfo(slot, mechanism, byref(info)), "C_GetMechanismInfo")
+        return info
+
+    def token_info(self, slot: int) -> TokenInfo:
+        info = TokenInfo()
+        check(self._dll.C_GetTokenInfo(slot, byref(info)), "C_GetTokenInfo")
+        return info
 
     def login(self, session: int, pin: str) -> None:
         data = pin.encode()
@@ -179,6 +251,9 @@ def _raw(value: bytes | int | bool) -> bytes:
 _SIGNATURES: Final[dict[str, list[object]]] = {
     "C_Initialize": [c_void_p],
     "C_Finalize": [c_void_p],
+    "C_GetTokenInfo": [c_ulong, c_void_p],
+    "C_GetMechanismList": [c_ulong, c_void_p, POINTER(c_ulong)],
+    "C_GetMechanismInfo": [c_ulong, c_ulong, c_void_p],
     "C_Login": [c_ulong, c_ulong, c_char_p, c_ulong],
     "C_InitToken": [c_ulong, c_char_p, c_ulong, c_char_p],
     "C_FindObjectsInit": [c_ulong, c_void_p, c_ulong],
@@ -189,4 +264,6 @@ _SIGNATURES: Final[dict[str, list[object]]] = {
     "C_Encrypt": [c_ulong, c_char_p, c_ulong, c_void_p, c_void_p],
     "C_DecryptInit": [c_ulong, c_void_p, c_ulong],
     "C_Decrypt": [c_ulong, c_char_p, c_ulong, c_void_p, c_void_p],
+    "C_SignInit": [c_ulong, c_void_p, c_ulong],
+    "C_Sign": [c_ulong, c_char_p, c_ulong, c_void_p, c_void_p],
 }

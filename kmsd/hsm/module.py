@@ -17,7 +17,7 @@ import pkcs11.exceptions
 
 from kmsd.errors import Misconfigured, Unavailable
 from kmsd.hsm.ckr import CkrError, from_library
-from kmsd.hsm.cryptoki import Cryptoki
+from kmsd.hsm.cryptoki import CK_UNAVAILABLE_INFORMATION, Cryptoki
 
 SOFTHSM_MODULES: Final = (
     "/usr/lib/softhsm/libsofthsm2.so",
@@ -58,6 +58,29 @@ class TokenView:
 
 
 @dataclass(frozen=True)
+class SessionCounts:
+    """Open sessions of all programs, and how many there may be (CK_TOKEN_INFO); None: the token does not tell, or
+    sets no limit."""
+
+    open: int | None
+    most: int | None
+    rw_open: int | None
+    rw_most: int | None
+
+
+@dataclass(frozen=True)
+class MechanismView:
+    """CK_MECHANISM_INFO (PKCS#11 3.0, 3.3). name: as "CKM_AES_GCM". flags: CKF_* in words. Sizes are in the unit that
+    the mechanism counts in."""
+
+    type: int
+    name: str
+    min_key: int
+    max_key: int
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class SlotView:
     """CK_SLOT_INFO (PKCS#11 3.0, 3.2) and the token in it, if there is one."""
 
@@ -65,6 +88,8 @@ class SlotView:
     description: str
     manufacturer: str
     token: TokenView | None
+    module: str
+    sessions: SessionCounts | None
 
 
 class Module:
@@ -94,7 +119,42 @@ class Module:
             self.cryptoki.finalize()
 
     def slots(self) -> list[SlotView]:
-        return [_slot_view(slot) for slot in self._slots()]
+        return [self._slot_view(slot) for slot in self._slots()]
+
+    def _slot_view(self, slot: pkcs11.Slot) -> SlotView:
+        try:
+            view = token_view(slot.get_token())
+        except pkcs11.exceptions.PKCS11Error:
+            view = None
+        return SlotView(
+            slot.slot_id,
+            slot.slot_description.strip(),
+            slot.manufacturer_id.strip(),
+            view,
+            self.path,
+            self._sessions(slot.slot_id) if view is not None else None,
+        )
+
+    def _sessions(self, slot_id: int) -> SessionCounts | None:
+        try:
+            info = self.cryptoki.token_info(slot_id)
+        except CkrError:
+            return None
+        return SessionCounts(
+            _known(info.ulSessionCount),
+            _known(info.ulMaxSessionCount) or None,
+            _known(info.ulRwSessionCount),
+            _known(info.ulMaxRwSessionCount) or None,
+        )
+
+    def mechanisms(self, slot_id: int) -> tuple[MechanismView, ...]:
+        """What the token in a slot lists, by number. Raises CkrError."""
+        found = []
+        for number in sorted(self.cryptoki.mechanisms(slot_id)):
+            info = self.cryptoki.mechanism_info(slot_id, number)
+            flags = tuple(words for bit, words in _MECHANISM_FLAGS.items() if info.flags & bit)
+            found.append(MechanismView(number, mechanism_name(number), info.ulMinKeySize, info.ulMaxKeySize, flags))
+        return tuple(found)
 
     def token(self, slot_id: int) -> pkcs11.Token:
         """The token in a slot. Raises CkrError, for example CKR_SLOT_ID_INVALID."""
@@ -168,14 +228,34 @@ def _library(module: Module) -> pkcs11._pkcs11.lib:
     return Library(module.path)
 
 
-def _slot_view(slot: pkcs11.Slot) -> SlotView:
+def _known(number: int) -> int | None:
+    return None if number == CK_UNAVAILABLE_INFORMATION else number
+
+
+def mechanism_name(number: int) -> str:
+    """As PKCS#11 writes it; a vendor's own by its number."""
     try:
-        token = slot.get_token()
-    except pkcs11.exceptions.PKCS11Error:
-        view = None
-    else:
-        view = token_view(token)
-    return SlotView(slot.slot_id, slot.slot_description.strip(), slot.manufacturer_id.strip(), view)
+        return f"CKM_{pkcs11.Mechanism(number).name}"
+    except ValueError:
+        return f"CKM 0x{number:08x}"
+
+
+_MECHANISM_FLAGS: Final = {
+    0x001: "hw",
+    0x100: "encrypt",
+    0x200: "decrypt",
+    0x400: "digest",
+    0x800: "sign",
+    0x1000: "sign recover",
+    0x2000: "verify",
+    0x4000: "verify recover",
+    0x8000: "generate",
+    0x10000: "generate key pair",
+    0x20000: "wrap",
+    0x40000: "unwrap",
+    0x80000: "derive",
+}
+"""CKF_* of CK_MECHANISM_INFO that say what a mechanism does (PKCS#11 3.0, table 13)."""
 
 
 def token_view(token: pkcs11.Token) -> TokenView:

@@ -36,6 +36,14 @@ _FORGET: Final = 1.001
 _SWEEP_SECONDS: Final = 0.05
 
 
+Observe = Callable[[Callable[..., object], float], None]
+"""Told of a function that ran on a worker, and how many seconds it took."""
+
+
+def ignore(fn: Callable[..., object], seconds: float) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class PoolView:
     """What the workers are doing now."""
@@ -85,6 +93,7 @@ class Pool:
     sessions: the ones opened already, one worker each.
     on_lost: called on the event loop when an operation failed, and failed again on a new session, in a way
     that may mean that the token is away.
+    observe: told of each job that ended well, on the worker's thread.
     """
 
     def __init__(
@@ -96,7 +105,9 @@ class Pool:
         queue: int,
         stuck_after: float,
         on_lost: Callable[[CkrError], None],
+        observe: Observe = ignore,
     ) -> None:
+        self._observe = observe
         self._open_session = open_session
         self._loop = loop
         self._queue = queue
@@ -271,6 +282,7 @@ class Pool:
             # interpreter lock, and more workers would only make that longer.
             if job.error is None:
                 self._seconds = min(now - began, self._seconds * _FORGET)
+                self._observe(job.fn, now - began)
             worker.busy_since = 0.0
             self._done.append(job)
             if now - (unrung or began) > _BATCH_SECONDS:

@@ -1,5 +1,7 @@
 """One PKCS#11 session and what it remembers: key handles and random bytes for IVs.
 
+Each operation is one part (PKCS#11 3.0, 5.8 to 5.13). Data is padded and authenticated above.
+
 Belongs to one thread at a time, because a session does one operation at a time (PKCS#11 3.0, 2.6).
 Knows keys by CKA_ID; knows nothing of labels, formats or waiting.
 """
@@ -7,8 +9,10 @@ Knows keys by CKA_ID; knows nothing of labels, formats or waiting.
 from __future__ import annotations
 
 import ctypes
+import sys
+from collections.abc import Callable
 from ctypes import addressof, c_ulong, memset, sizeof, string_at
-from typing import Final
+from typing import Final, Literal, NamedTuple
 
 import pkcs11
 import pkcs11.exceptions
@@ -18,26 +22,65 @@ from kmsd.hsm.cryptoki import (
     CKA_CLASS,
     CKA_ID,
     CKA_KEY_TYPE,
+    CKA_MODULUS,
+    CKA_PUBLIC_EXPONENT,
     CKA_TOKEN,
+    CKG_MGF1_SHA256,
+    CKK_HMAC,
+    CKK_RSA,
+    CKM_AES_CBC,
     CKM_AES_GCM,
+    CKM_RSA_PKCS_OAEP,
+    CKM_SHA256,
+    CKM_SHA256_HMAC,
+    CKM_SHA512_HMAC,
+    CKO_PRIVATE_KEY,
+    CKO_PUBLIC_KEY,
     CKO_SECRET_KEY,
+    CKZ_DATA_SPECIFIED,
     GcmParams,
     Mechanism,
+    RsaOaepParams,
 )
 from kmsd.hsm.module import Module
 
+KeyKind = Literal["aes", "hmac", "rsa", "rsa-public"]
+Hash = Literal["SHA256", "SHA512"]
+
 CKK_AES: Final = 0x1F
 TAG_BYTES: Final = 16
+BLOCK_BYTES: Final = 16
 _RANDOM_BATCH: Final = 1536
 """Bytes fetched at once: 128 IVs. An IV is public, so it may wait in memory; each byte is handed out once."""
+_TEMPLATES: Final[dict[KeyKind, dict[int, bytes | int | bool]]] = {
+    "aes": {CKA_CLASS: CKO_SECRET_KEY, CKA_TOKEN: True, CKA_KEY_TYPE: CKK_AES},
+    # Of several types; a template names one.
+    "hmac": {CKA_CLASS: CKO_SECRET_KEY, CKA_TOKEN: True},
+    "rsa": {CKA_CLASS: CKO_PRIVATE_KEY, CKA_TOKEN: True, CKA_KEY_TYPE: CKK_RSA},
+    "rsa-public": {CKA_CLASS: CKO_PUBLIC_KEY, CKA_TOKEN: True, CKA_KEY_TYPE: CKK_RSA},
+}
+_HMACS: Final[dict[Hash, tuple[int, int]]] = {"SHA256": (CKM_SHA256_HMAC, 32), "SHA512": (CKM_SHA512_HMAC, 64)}
+_F4: Final = 65537
 
 
 class KeyMissingError(Exception):
-    """No AES key with this CKA_ID is to be found. Not proof that it was deleted: the token may be away."""
+    """No key of the kind with this CKA_ID is to be found. Not proof that it was deleted: the token may be away."""
 
 
 class KeyAmbiguousError(Exception):
-    """Several AES keys have this CKA_ID."""
+    """Several keys of one kind have this CKA_ID."""
+
+
+class RsaNumbers(NamedTuple):
+    """A public key (RFC 8017, 3.1)."""
+
+    modulus: int
+    exponent: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of the modulus, and of what is encrypted with it."""
+        return (self.modulus.bit_length() + 7) // 8
 
 
 class TokenSession:
@@ -53,13 +96,18 @@ class TokenSession:
             raise from_library(error, "C_OpenSession") from error
         self.cryptoki = module.cryptoki
         self.handle: int = self.library.handle  # type: ignore[attr-defined]  # missing from the library's types
-        self._keys: dict[bytes, int] = {}
+        self._keys: dict[tuple[bytes, KeyKind], int] = {}
+        self._numbers: dict[bytes, RsaNumbers] = {}
         self._random = b""
         self._params = GcmParams(ulTagBits=TAG_BYTES * 8)
         self._mechanism = Mechanism(CKM_AES_GCM, addressof(self._params), sizeof(self._params))
         self._mechanism_address = addressof(self._mechanism)
         self._length = c_ulong(0)
         self._length_address = addressof(self._length)
+        self._iv = ctypes.create_string_buffer(BLOCK_BYTES)
+        self._cbc = Mechanism(CKM_AES_CBC, addressof(self._iv), BLOCK_BYTES)
+        self._oaep_params = RsaOaepParams(CKM_SHA256, CKG_MGF1_SHA256, CKZ_DATA_SPECIFIED, None, 0)
+        self._oaep = Mechanism(CKM_RSA_PKCS_OAEP, addressof(self._oaep_params), sizeof(self._oaep_params))
         self._resize(4096)
 
     def _resize(self, size: int) -> None:
@@ -76,6 +124,7 @@ class TokenSession:
     def forget(self) -> None:
         """Drop the remembered handles: the keys on the token have changed."""
         self._keys.clear()
+        self._numbers.clear()
 
     def random(self, size: int) -> bytes:
         """`size` bytes from the token's generator, fresh from the token."""
@@ -91,21 +140,48 @@ class TokenSession:
         iv, self._random = self._random[:size], self._random[size:]
         return iv
 
-    def key(self, cka_id: bytes) -> int:
-        """Handle of the AES key with this CKA_ID, looked up once per session."""
-        handle = self._keys.get(cka_id)
+    def key(self, cka_id: bytes, kind: KeyKind = "aes") -> int:
+        """Handle of the key with this CKA_ID, looked up once per session. Raises KeyMissing-, KeyAmbiguousError."""
+        handle = self._keys.get((cka_id, kind))
         if handle is None:
-            found = self.cryptoki.find(
-                self.handle,
-                {CKA_CLASS: CKO_SECRET_KEY, CKA_TOKEN: True, CKA_KEY_TYPE: CKK_AES, CKA_ID: cka_id},
-                most=2,
-            )
+            found = self._find(cka_id, kind)
             if not found:
-                raise KeyMissingError(cka_id)
+                raise KeyMissingError(cka_id, kind)
             if len(found) > 1:
-                raise KeyAmbiguousError(cka_id)
-            handle = self._keys[cka_id] = found[0]
+                raise KeyAmbiguousError(cka_id, kind)
+            handle = self._keys[(cka_id, kind)] = found[0]
         return handle
+
+    def _find(self, cka_id: bytes, kind: KeyKind) -> list[int]:
+        template = {**_TEMPLATES[kind], CKA_ID: cka_id}
+        match kind:
+            case "aes" | "rsa":
+                return self.cryptoki.find(self.handle, template, most=2)
+            case "hmac":
+                handles = self.cryptoki.find(self.handle, template)
+                return [handle for handle in handles if self._key_type(handle) in CKK_HMAC]
+            case "rsa-public":
+                # Anybody may put public objects on a token: only the one that belongs to the private key will do.
+                mine = self.rsa_numbers(cka_id)
+                handles = self.cryptoki.find(self.handle, template)
+                return [handle for handle in handles if self._rsa_numbers(handle) == mine][:1]
+
+    def _key_type(self, handle: int) -> int:
+        raw = self.cryptoki.attributes(self.handle, handle, (CKA_KEY_TYPE,)).get(CKA_KEY_TYPE, b"")
+        return int.from_bytes(raw, sys.byteorder) if raw else -1
+
+    def rsa_numbers(self, cka_id: bytes) -> RsaNumbers:
+        """The public key of the RSA key with this CKA_ID, as its private object tells it."""
+        numbers = self._numbers.get(cka_id)
+        if numbers is None:
+            numbers = self._numbers[cka_id] = self._rsa_numbers(self.key(cka_id, "rsa"))
+        return numbers
+
+    def _rsa_numbers(self, handle: int) -> RsaNumbers:
+        raw = self.cryptoki.attributes(self.handle, handle, (CKA_MODULUS, CKA_PUBLIC_EXPONENT))
+        modulus = int.from_bytes(raw.get(CKA_MODULUS, b""), "big")
+        # Tokens need not keep the exponent with the private key; nearly all keys have this one.
+        return RsaNumbers(modulus, int.from_bytes(raw.get(CKA_PUBLIC_EXPONENT, b""), "big") or _F4)
 
     def encrypt_gcm(self, cka_id: bytes, iv_size: int, aad: bytes, plaintext: bytes) -> tuple[bytes, bytes]:
         """AES-GCM (NIST SP 800-38D) with a fresh random IV. Returns (IV, ciphertext followed by the tag)."""
@@ -139,6 +215,70 @@ class TokenSession:
             return string_at(self._buffer_address, size)
         finally:
             memset(self._buffer_address, 0, size)
+
+    def encrypt_cbc(self, cka_id: bytes, iv: bytes, blocks: bytes) -> bytes:
+        """AES-CBC (NIST SP 800-38A, 6.2) of whole blocks. Never CBC_PAD: a token is known that gets it wrong."""
+        c = self.cryptoki
+        key = self.key(cka_id)
+        self._iv.raw = iv
+        return self._one_part(c.encrypt_init, c.encrypt, "C_Encrypt", self._cbc, key, blocks, len(blocks))
+
+    def decrypt_cbc(self, cka_id: bytes, iv: bytes, blocks: bytes) -> bytes:
+        """Inverse of `encrypt_cbc`. Authenticates nothing."""
+        c = self.cryptoki
+        key = self.key(cka_id)
+        self._iv.raw = iv
+        return self._one_part(c.decrypt_init, c.decrypt, "C_Decrypt", self._cbc, key, blocks, len(blocks))
+
+    def hmac(self, cka_id: bytes, hash_: Hash, data: bytes) -> bytes:
+        """HMAC (RFC 2104), all of it: 32 or 64 bytes."""
+        c = self.cryptoki
+        mechanism, size = _HMACS[hash_]
+        key = self.key(cka_id, "hmac")
+        return self._one_part(c.sign_init, c.sign, "C_Sign", Mechanism(mechanism, None, 0), key, data, size)
+
+    def encrypt_oaep(self, cka_id: bytes, plaintext: bytes) -> bytes:
+        """RSAES-OAEP with SHA-256 (RFC 8017, 7.1.1), by the token with its public key object."""
+        c = self.cryptoki
+        size = self.rsa_numbers(cka_id).size
+        key = self.key(cka_id, "rsa-public")
+        return self._one_part(c.encrypt_init, c.encrypt, "C_Encrypt", self._oaep, key, plaintext, size)
+
+    def decrypt_oaep(self, cka_id: bytes, ciphertext: bytes, size: int) -> bytes:
+        """Inverse of `encrypt_oaep`. size: bytes that the plaintext has."""
+        c = self.cryptoki
+        key = self.key(cka_id, "rsa")
+        # The token may want room for all that could have been encrypted.
+        room = len(ciphertext)
+        return self._one_part(c.decrypt_init, c.decrypt, "C_Decrypt", self._oaep, key, ciphertext, size, room)
+
+    def _one_part(
+        self,
+        init: Callable[..., int],
+        operation: Callable[..., int],
+        name: str,
+        mechanism: Mechanism,
+        key: int,
+        data: bytes,
+        size: int,
+        room: int = 0,
+    ) -> bytes:
+        """What the operation gives for `data`, which must be `size` bytes. room: more than that in the buffer."""
+        if max(size, room) > self._size:
+            self._resize(max(size, room))
+        rv = init(self.handle, addressof(mechanism), key)
+        if rv:
+            check(rv, f"{name}Init")
+        self._length.value = self._size
+        rv = operation(self.handle, data, len(data), self._buffer_address, self._length_address)
+        if rv:
+            check(rv, name)
+        try:
+            if self._length.value != size:
+                raise CkrError("unexpected output length", name)
+            return string_at(self._buffer_address, size)
+        finally:
+            memset(self._buffer_address, 0, min(self._length.value, self._size))
 
     def _prepare(self, iv: bytes, aad: bytes, output: int) -> None:
         if output + TAG_BYTES > self._size:

@@ -5,7 +5,7 @@ The only module that knows grpc's server side. What it hands to a handler is byt
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final
 from urllib.parse import quote
 
@@ -15,7 +15,7 @@ from grpc_health.v1 import health as grpc_health
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from kmsd.errors import KmsdError
-from kmsd.rpc.call import Method, Observer, Table, run
+from kmsd.rpc.call import Call, Method, Observer, StreamMethod, Table, run, run_stream
 from kmsd.rpc.sockets import SocketPlace
 
 MAX_MESSAGE: Final = 1280 * 1024
@@ -35,6 +35,9 @@ _OPTIONS: Final = (
 
 _MAX_CALLS: Final = 4096
 """Calls of all connections together; one more is RESOURCE_EXHAUSTED."""
+
+_MAX_CALLER: Final = 200
+"""Characters of what a caller says of itself."""
 
 _CODES: Final = {code.name: code for code in grpc.StatusCode}
 
@@ -88,6 +91,8 @@ class _Handlers(grpc.GenericRpcHandler):
     def __init__(self, methods: Table, timeout: float, observe: Observer) -> None:
         self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             path: grpc.unary_unary_rpc_method_handler(_bridge(method, timeout, observe))
+            if isinstance(method, Method)
+            else grpc.unary_stream_rpc_method_handler(_stream_bridge(method))
             for path, method in methods.items()
         }
 
@@ -99,15 +104,43 @@ def _bridge(method: Method, most: float, observe: Observer):  # type: ignore[no-
     async def behaviour(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         left = context.time_remaining()
         timeout = most if left is None or left > most else max(left, 0.001)
+        call = Call(method.api, method.name, timeout)
+        if method.api == "admin":
+            call.caller = _caller(context)
         try:
-            return await run(method, timeout, request, observe)
+            return await run(method, call, request, observe)
         except KmsdError as error:
-            await context.abort(
-                _CODES[error.code],
-                # kube-apiserver logs nothing but this text; our own tools read the hint from its own place.
-                error.message if method.api == "admin" else error.sentence(),
-                (("kmsd-hint-bin", error.hint.encode()), ("kmsd-retryable", str(error.retryable).lower())),
-            )
+            await _abort(context, method.api, error)
             raise AssertionError("abort raises") from error
 
     return behaviour
+
+
+def _stream_bridge(method: StreamMethod):  # type: ignore[no-untyped-def]  # as above
+    async def behaviour(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> AsyncIterator[bytes]:
+        call = Call(method.api, method.name, 0.0)
+        call.caller = _caller(context)
+        try:
+            async for response in run_stream(method, call, request):
+                yield response
+        except KmsdError as error:
+            await _abort(context, method.api, error)
+
+    return behaviour
+
+
+async def _abort(context: grpc.aio.ServicerContext[bytes, bytes], api: str, error: KmsdError) -> None:
+    await context.abort(
+        _CODES[error.code],
+        # kube-apiserver logs nothing but this text; our own tools read the hint from its own place.
+        error.message if api == "admin" else error.sentence(),
+        (("kmsd-hint-bin", error.hint.encode()), ("kmsd-retryable", str(error.retryable).lower())),
+    )
+
+
+def _caller(context: grpc.aio.ServicerContext[bytes, bytes]) -> str:
+    for name, value in context.invocation_metadata() or ():
+        if name == "kmsd-caller-bin":
+            text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+            return "".join(each if each.isprintable() else "?" for each in text[:_MAX_CALLER])
+    return ""

@@ -1,0 +1,153 @@
+"""Finding a token, logging in and opening its sessions: everything that happens on the control thread.
+
+A wrong PIN is never tried twice: tokens lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import pkcs11
+
+from kmsd.errors import Misconfigured
+from kmsd.hsm import module as modules
+from kmsd.hsm.address import TokenAddress, choose_slot
+from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.explain import explain
+from kmsd.hsm.module import Module, TokenView, can_gcm, token_view
+from kmsd.hsm.session import TokenSession
+
+_PIN_ERRORS: Final = frozenset(
+    {
+        "CKR_PIN_INCORRECT",
+        "CKR_PIN_LOCKED",
+        "CKR_PIN_EXPIRED",
+        "CKR_PIN_INVALID",
+        "CKR_PIN_LEN_RANGE",
+        "CKR_USER_PIN_NOT_INITIALIZED",
+    }
+)
+
+
+class PinRefused(Misconfigured):
+    """The token refused the PIN, or is about to lock. Nothing is tried again until an operator has acted."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A token with its sessions open, one for each worker."""
+
+    module: Module
+    slot_id: int
+    token: TokenView
+    sessions: list[TokenSession]
+
+
+class Opener:
+    """Opens one token, again and again. Its methods run on the control thread.
+
+    read_pin: gives the PIN at each login; raises KmsdError if it cannot.
+    """
+
+    def __init__(self, address: TokenAddress, read_pin: Callable[[], str | None]) -> None:
+        self._address = address
+        self._read_pin = read_pin
+        self._refused_pin = b""
+        self._login: TokenSession | None = None
+        self._sessions: list[TokenSession] = []
+        self.module: Module | None = None
+
+    def load(self) -> Module:
+        """The module, initialised. Raises KmsdError."""
+        path = self._address.module
+        if self._address.softhsm and not path:
+            path = modules.find_softhsm()
+        self.module = modules.load(path)
+        return self.module
+
+    def open(self) -> Opened:
+        """Log in and open the sessions. Raises KmsdError, PinRefused among them."""
+        # What an attempt left whose waiter has gone: nobody holds its sessions.
+        self.close()
+        module = self.load()
+        try:
+            slot = choose_slot(module.slots(), self._address, module.path)
+            token = module.token(slot.slot_id)
+            view = token_view(token)
+            _check_gcm(token, view)
+            # Held as long as the login: a token may log out with its last session.
+            self._login = TokenSession(module, token)
+            if "LOGIN_REQUIRED" in view.flags:
+                self._log_in(module, self._login, view)
+            wanted = self._address.sessions if module.multithreaded else 1
+            self._sessions = [TokenSession(module, token)]
+            with contextlib.suppress(CkrError):
+                # A token with few sessions serves with those it has.
+                self._sessions.extend(TokenSession(module, token) for _ in range(wanted - 1))
+        except BaseException as error:
+            self.close()
+            if isinstance(error, CkrError):
+                raise explain(error, str(self._address)) from error
+            raise
+        return Opened(module, slot.slot_id, view, self._sessions)
+
+    def close(self) -> None:
+        """Log out, by closing what `open` opened. The workers have been drained."""
+        held, self._sessions, self._login = (*self._sessions, self._login), [], None
+        if self.module is None or not self.module.initialized:
+            return
+        for session in held:
+            if session is not None:
+                with contextlib.suppress(CkrError):
+                    session.close()
+
+    def forget(self) -> None:
+        """The module has been finalised: no session of it exists any more."""
+        self._sessions, self._login = [], None
+
+    def _log_in(self, module: Module, session: TokenSession, view: TokenView) -> None:
+        name = f"token {view.label!r}"
+        if "USER_PIN_LOCKED" in view.flags:
+            raise PinRefused(f"the user PIN of {name} is locked", "unlock it with the SO PIN, then reload kmsd")
+        if "USER_PIN_FINAL_TRY" in view.flags:
+            raise PinRefused(
+                f"one more wrong PIN would lock {name}, so kmsd does not try its own",
+                "log in once with the right PIN by hand (pkcs11-tool --login), correct kmsd's PIN, then reload kmsd",
+            )
+        pin = self._read_pin()
+        if pin is None:
+            raise PinRefused(
+                f"{name} needs a PIN and none is configured",
+                "name a file that holds it with --p11-pin-file, then restart kmsd",
+            )
+        digest = hashlib.sha256(pin.encode()).digest()
+        if hmac.compare_digest(digest, self._refused_pin):
+            raise _pin_refused(name, "as before")
+        try:
+            module.cryptoki.login(session.handle, pin)
+        except CkrError as error:
+            if error.name in _PIN_ERRORS:
+                # Kept here, on the one thread that logs in, so that no cancelled waiter can lose it.
+                self._refused_pin = digest
+                raise _pin_refused(name, error.name) from error
+            raise
+        self._refused_pin = b""
+
+
+def _check_gcm(token: pkcs11.Token, view: TokenView) -> None:
+    if not can_gcm(token):
+        raise Misconfigured(
+            f"token {view.label!r} cannot do AES-GCM", "use a token that can; this version knows nothing else"
+        )
+
+
+def _pin_refused(token: str, why: str) -> PinRefused:
+    return PinRefused(
+        f"{token} refused the PIN ({why}); kmsd does not try it again",
+        "correct the file named by --p11-pin-file, then reload kmsd (SIGHUP); a systemd credential needs a restart",
+    )
