@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from kmsd.client import (
@@ -21,6 +22,7 @@ from kmsd.client import (
     Timing,
     escape,
 )
+from kmsd.client.rotation import turn_of
 from kmstui import commands
 from kmstui.commands import address
 from kmstui.text import key_type, milliseconds, short_hash
@@ -128,7 +130,13 @@ def destroy(key: Key, confirm: str = "", *, dry_run: bool = False) -> Action:
 def rotate(label: str, from_key_id: str, token: str = "", *, dry_run: bool = False) -> Action:
     def call(kmsd: AdminClient) -> Outcome:
         answer = kmsd.rotate_key(label, from_key_id=from_key_id, token=token, dry_run=dry_run, timeout=TIMEOUT)
-        return replace(_rotated(answer, dry_run=dry_run), lines=_steps(answer))
+        outcome = replace(_rotated(answer, dry_run=dry_run), lines=_steps(answer))
+        turn = turn_of(answer, label, datetime.now(UTC))
+
+        def effect(view: View, _: float) -> View:
+            return replace(view, turn=turn)
+
+        return replace(outcome, effect=effect) if turn is not None and answer.rotated else outcome
 
     return Action(f"rotate {escape(label)}", _dry(commands.rotate(label, token), dry_run), call, changes=not dry_run)
 

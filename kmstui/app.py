@@ -20,18 +20,30 @@ from kmstui import arguments, remember, themes
 from kmstui.actions import Done
 from kmstui.arguments import INTERVAL
 from kmstui.dialogs.targets import TargetDialog
-from kmstui.messages import Act, Changed, Finished
+from kmstui.messages import Act, Changed, Finished, MechanismsWanted
 from kmstui.palette import Commands, Places
+from kmstui.screens.audit import AuditScreen
+from kmstui.screens.config import ConfigScreen
 from kmstui.screens.help import HelpScreen
 from kmstui.screens.keys import KeysScreen, ident
 from kmstui.screens.overview import OverviewScreen
 from kmstui.screens.page import NAMES, Page
+from kmstui.screens.rotation import RotationScreen
+from kmstui.screens.tokens import TokensScreen
 from kmstui.screens.traffic import TrafficScreen
 from kmstui.store import Store
 from kmstui.view import Moment, View
 from kmstui.widgets.listing import Listing
 
-PAGES: tuple[type[Page], ...] = (OverviewScreen, KeysScreen, TrafficScreen)
+PAGES: tuple[type[Page], ...] = (
+    OverviewScreen,
+    TokensScreen,
+    KeysScreen,
+    TrafficScreen,
+    RotationScreen,
+    AuditScreen,
+    ConfigScreen,
+)
 
 
 class Kmstui(App[None]):
@@ -127,6 +139,9 @@ class Kmstui(App[None]):
                 markup=False,
                 timeout=12,
             )
+
+    def on_mechanisms_wanted(self, message: MechanismsWanted) -> None:
+        self.store.want_mechanisms(message.token)
 
     @on(Listing.Changed)
     def _remember_table(self, event: Listing.Changed) -> None:

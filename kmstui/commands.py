@@ -35,9 +35,9 @@ def test(key: Key) -> tuple[str, ...]:
     return _words(("keys", "test"), (address(key),))
 
 
-def retire(key: Key, scan: str, confirm: str) -> tuple[str, ...]:
-    """scan: path of a report."""
-    return _words(("keys", "retire"), (address(key),), _option("--scan", scan), _option("--confirm", confirm))
+def retire(key: Key, report: str, confirm: str) -> tuple[str, ...]:
+    """report: path of what a scan of etcd counted."""
+    return _words(("keys", "retire"), (address(key),), _option("--report", report), _option("--confirm", confirm))
 
 
 def destroy(key: Key, confirm: str) -> tuple[str, ...]:

@@ -30,3 +30,13 @@ class Finished(Message):
     """An action has ended, and nobody has said so yet."""
 
     done: Done
+
+
+@dataclass
+class MechanismsWanted(Message):
+    """token: its name in kmsd's configuration."""
+
+    token: str
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, MechanismsWanted)

@@ -18,6 +18,7 @@ _DOTS = ((0x40, 0x04, 0x02, 0x01), (0x80, 0x20, 0x10, 0x08))
 """Bits of U+2800, for the left and the right half of a cell, from the bottom up."""
 
 Values = list[float | None]
+Layer = tuple[Sequence[float | None], bool]
 
 
 def buckets(
@@ -72,9 +73,7 @@ def area(values: Sequence[float | None], rows: int, top: float) -> list[str]:
     ]
 
 
-def braille(
-    layers: Sequence[tuple[Sequence[float | None], bool]], rows: int, top: float
-) -> list[list[tuple[str, int]]]:
+def braille(layers: Sequence[Layer], rows: int, top: float) -> list[list[tuple[str, int]]]:
     """Several series in one plot, two values to a column: cells of (character, layer), top row first.
 
     layers: (values, whether the area under them is filled), the first in front; a cell belongs to the first layer
@@ -132,5 +131,5 @@ def spark(values: Sequence[float | None]) -> str:
 def meter(part: float, whole: float, columns: int) -> str:
     """How much of something is used."""
     share = 0.0 if whole <= 0 else min(1.0, max(0.0, part / whole))
-    full = round(share * columns)
+    full = max(round(share * columns), 1 if part > 0 else 0)
     return "█" * full + "░" * (columns - full)

@@ -35,6 +35,8 @@ class Traffic:
     seconds: tuple[Second, ...] = ()
     recent: tuple[StatsFrame, ...] = ()
     uses: dict[str, tuple[Use, ...]] = field(default_factory=dict)
+    watched: int = 0
+    """Since when uses are known, as seconds since the epoch."""
     taken: float = 0.0
     error: ClientError | None = None
     due: float | None = None
@@ -59,7 +61,8 @@ def fold(traffic: Traffic, frame: StatsFrame, taken: float) -> Traffic:
     same = before is not None and before.started == frame.started and _later(before, frame)
     recent = (*traffic.recent, frame) if same else (frame,)
     uses = _uses(traffic.uses, before, frame) if same and before is not None else traffic.uses
-    return Traffic(_seconds(traffic.seconds, frame.seconds), _recent(recent), uses, taken)
+    watched = traffic.watched or stamp(frame.time or datetime.now(UTC))
+    return Traffic(_seconds(traffic.seconds, frame.seconds), _recent(recent), uses, watched, taken)
 
 
 def failed(traffic: Traffic, error: ClientError | None, due: float | None) -> Traffic:

@@ -9,7 +9,19 @@ from enum import StrEnum
 from time import monotonic
 from typing import Generic, TypeVar
 
-from kmsd.client import AuditRecord, AuditVerdict, ClientError, Config, Key, Mechanism, Request, Slot, Status
+from kmsd.client import (
+    AuditRecord,
+    AuditVerdict,
+    ClientError,
+    Config,
+    Key,
+    Mechanism,
+    Request,
+    ScanReport,
+    Slot,
+    Status,
+)
+from kmsd.client.rotation import Turn
 from kmstui.traffic import Traffic
 
 T = TypeVar("T")
@@ -121,6 +133,10 @@ class View:
     peers: tuple[Peer, ...] = ()
     sightings: tuple[Sighting, ...] = ()
     working: tuple[str, ...] = ()
+    turn: Turn | None = None
+    """The rotation that was begun from here."""
+    report: tuple[str, ScanReport] | None = None
+    """What a scan of etcd counted, and the file that it was read from."""
     level: str = ""
     changed_token: str = ""
 

@@ -38,6 +38,8 @@ class Dialog(ModalScreen[Outcome | None]):
     ]
     AUTO_FOCUS = ""
     HELP: ClassVar[str] = ""
+    AT_ONCE: ClassVar[bool] = False
+    """Begin without being asked: there is nothing to decide."""
 
     def __init__(self, target: str, title: str, verb: str, *, danger: bool = False) -> None:
         super().__init__()
@@ -85,12 +87,18 @@ class Dialog(ModalScreen[Outcome | None]):
         for name in ("#preview", "#result"):
             self.query_one(name).display = False
         self.refresh_form()
+        self.look_again()
+        first = self.query("#fields Input, #fields Select, #fields RadioSet")
+        self.set_focus(self.query_one("#cancel") if self._danger or not first else first.first(Widget))
+        if self.AT_ONCE:
+            self._go()
+
+    def look_again(self) -> None:
+        """Ask for the preview."""
         wanted = self.preview()
         if wanted is not None:
             self._say("#preview", (Content.styled("… finding out what would be done", "dim"),))
             self.post_message(Act(wanted, self._previewed))
-        first = self.query("#fields Input, #fields Select, #fields RadioSet")
-        self.set_focus(self.query_one("#cancel") if self._danger or not first else first.first(Widget))
 
     def refresh_form(self) -> None:
         """Show the command, and whether the form is complete."""

@@ -115,9 +115,8 @@ class AdoptDialog(Dialog):
 
 
 class TestDialog(Dialog):
-    """Begins at once: there is nothing to decide."""
-
     __test__ = False
+    AT_ONCE = True
     HELP = "Encrypts and decrypts random bytes with a key, and shows how long it takes."
 
     def __init__(self, target: str, key: Key) -> None:
@@ -126,10 +125,6 @@ class TestDialog(Dialog):
 
     def fields(self) -> Iterable[Widget]:
         yield key_facts(self._key)
-
-    def on_mount(self) -> None:
-        super().on_mount()
-        self._go()
 
     def action_to_do(self) -> Action:
         return actions.test(self._key)

@@ -14,6 +14,7 @@ from kmstui.deeds import Deed
 from kmstui.happenings import happenings
 from kmstui.looks import BAD, GOOD, WARN, Colour
 from kmstui.screens.page import Page
+from kmstui.screens.rotation import rotate_dialog
 from kmstui.text import ago, clock, compact, duration, key_type, pad, plural, short_hash, shorten, shorten_left, width
 from kmstui.view import Moment, View, Want
 from kmstui.widgets.panel import WAITING, Panel
@@ -60,6 +61,8 @@ class OverviewScreen(Page):
         if name == "copy":
             self.app.copy_to_clipboard(status.write_key.key_id)
             self.notify(f"copied {escape(status.write_key.key_id)}", markup=False)
+        elif self.view is not None:
+            self.app.push_screen(rotate_dialog(self.view.target, status))
 
 
 class WriteKeyPanel(Panel):

@@ -210,18 +210,24 @@ class KeysPanel(Ledger):
 
 
 def use_spark(known: Traffic, key_id: str, columns: int) -> str:
-    """A key's use as far as it was watched from here."""
+    """A key's use as far as it was watched from here; empty if it was not used."""
+    values = use_rates(known, key_id, columns)
+    return plots.spark(values) if any(values) else ""
+
+
+def use_rates(known: Traffic, key_id: str, columns: int) -> plots.Values:
+    """A key's uses per second over the last 15 minutes, as far as they were watched from here."""
     frame = known.frame
-    uses = known.uses.get(key_id, ())
-    if frame is None or frame.time is None or not uses:
-        return ""
+    if frame is None or frame.time is None or columns <= 0:
+        return [None] * max(0, columns)
     size, end = HISTORY / columns, traffic.stamp(frame.time)
-    values = [0.0] * columns
-    for use in uses:
-        back = int((end - use.time) / size)
-        if 0 <= back < columns:
-            values[columns - 1 - back] += use.encrypts + use.decrypts
-    return plots.spark(values)
+    first = int((end - known.watched) / size)
+    values: plots.Values = [0.0 if columns - 1 - at <= first else None for at in range(columns)]
+    for use in known.uses.get(key_id, ()):
+        at = columns - 1 - int((end - use.time) / size)
+        if 0 <= at < columns:
+            values[at] = (values[at] or 0.0) + (use.encrypts + use.decrypts) / max(1.0, size)
+    return values
 
 
 class CodesPanel(Ledger):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from textual.content import Content
 
@@ -41,6 +41,15 @@ class Plot(Panel):
 
     def summary(self, known: Traffic) -> Content:
         raise NotImplementedError
+
+    def layered(self, layers: Sequence[plots.Layer], rows: int, top: float, highest: str) -> Iterator[Content]:
+        """One series in the accent colour, and one over it."""
+        colours = (Colour.ACCENT, Colour.WARN)
+        for row, cells in enumerate(plots.braille(layers, rows, top)):
+            drawn = Content("").join(
+                Content.styled(text, f"${colours[layer]}" if layer >= 0 else "") for text, layer in _runs(cells)
+            )
+            yield Content.assemble(self.axis(row, rows, highest), drawn)
 
     def axis(self, row: int, rows: int, top: str) -> Content:
         """What stands at the left of a row: the highest value at the top, zero at the bottom."""
@@ -84,12 +93,7 @@ class LatencyPlot(Plot):
         middle = plots.buckets(known.seconds, columns * 2, HISTORY, plots.median)
         high = plots.buckets(known.seconds, columns * 2, HISTORY, plots.worst)
         top = plots.ceiling([*middle, *high], 1.0)
-        colours = (Colour.ACCENT, Colour.WARN)
-        for row, cells in enumerate(plots.braille(((middle, True), (high, False)), rows, top)):
-            drawn = Content("").join(
-                Content.styled(text, f"${colours[layer]}" if layer >= 0 else "") for text, layer in _runs(cells)
-            )
-            yield Content.assemble(self.axis(row, rows, milliseconds(top)), drawn)
+        yield from self.layered(((middle, True), (high, False)), rows, top, milliseconds(top))
 
     def summary(self, known: Traffic) -> Content:
         p50, p99, highest = traffic.quantiles(known.seconds)

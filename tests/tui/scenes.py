@@ -43,8 +43,8 @@ from kmstui.view import Moment, Numbered, Peer, Reading, Sighting, Tail, View
 NOW = datetime(2026, 11, 23, 12, 6, 30, tzinfo=UTC)
 STEADY = 5000.0
 MOMENT = Moment(NOW, STEADY)
-TARGET = "unix:///run/kmsd-admin/admin.sock"
-TARGETS = (TARGET, "unix:///run/kmsd-admin/cp-2.sock", "unix:///run/kmsd-admin/cp-3.sock")
+TARGET = "unix:///run/kmsd/cp-1.sock"
+TARGETS = (TARGET, "unix:///run/kmsd/cp-2.sock", "unix:///run/kmsd/cp-3.sock")
 STARTED = NOW - timedelta(hours=30)
 
 
@@ -93,12 +93,14 @@ WRITE = key(
     decrypts=96_410,
     last_used=before(seconds=1),
 )
-OLD = key("k8s-kek@20261123T1204Z", 2, before(days=41), encrypts=1_402, decrypts=1_283_008, last_used=before(seconds=2))
+OLD = key(
+    "k8s-kek@20261123T120411Z", 2, before(days=41), encrypts=1_402, decrypts=1_283_008, last_used=before(seconds=2)
+)
 KEYS = (
     WRITE,
     OLD,
-    key("k8s-kek@20261012T0900Z", 3, before(days=132), decrypts=12_380, last_used=before(days=3)),
-    key("k8s-kek@20260714T0900Z", 4, before(days=222), KeyState.ARCHIVED),
+    key("k8s-kek@20261012T090000Z", 3, before(days=132), decrypts=12_380, last_used=before(days=3)),
+    key("k8s-kek@20260714T090000Z", 4, before(days=222), KeyState.ARCHIVED),
     key("k8s-kek.pending", 5, before(days=222), KeyState.PENDING),
     key(
         "legacy",
@@ -334,7 +336,20 @@ def flow(errors: int = 0) -> traffic.Traffic:
     for back in range(5, -1, -1):
         past = frame(NOW - timedelta(seconds=back), 1 - back * 0.0009, errors - errors * back // 12)
         known = traffic.fold(known, replace(past, seconds=shape if back == 0 else ()), STEADY - back)
-    return known
+    return replace(known, uses=_uses(), watched=traffic.stamp(NOW) - 600)
+
+
+def _uses() -> dict[str, tuple[traffic.Use, ...]]:
+    """As watched for ten minutes: calls move from the old key to the new one."""
+    end = traffic.stamp(NOW)
+    old, new = list[traffic.Use](), list[traffic.Use]()
+    for back in range(600, -1, -1):
+        calls = round(wave(back))
+        moved = min(calls // 8, max(0, 85 - back)) if back < 85 else 0
+        old.append(traffic.Use(end - back, 0, calls - moved))
+        if moved:
+            new.append(traffic.Use(end - back, moved // 40, moved))
+    return {OLD.key_id: tuple(old), WRITE.key_id: tuple(new)}
 
 
 def quiet() -> traffic.Traffic:
@@ -581,7 +596,7 @@ def degraded() -> View:
 
 def disconnected() -> View:
     gone = Unreachable(
-        "kmsd does not run: nothing listens on /run/kmsd-admin/admin.sock",
+        "kmsd does not run: nothing listens on /run/kmsd/cp-1.sock",
         "start it with `systemctl start kmsd`, or `kmsd serve`, or `kmsd dev` to try it out",
         "UNAVAILABLE",
         retryable=True,
