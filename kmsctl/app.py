@@ -11,7 +11,25 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from kmsctl import diagnostics, options, output
-from kmsctl.commands import crypt, health, help, keys, slots, status, version  # noqa: A004 - the command's name
+from kmsctl.commands import (
+    audit,
+    config,
+    crypt,
+    etcd,
+    health,
+    help,  # noqa: A004 - the command's name
+    inspect,
+    keygen,
+    keys,
+    loglevel,
+    mechanisms,
+    requests,
+    slots,
+    stats,
+    status,
+    tui,
+    version,
+)
 from kmsctl.diagnostics import ExitCode, UsageError
 from kmsctl.options import Invocation, Options
 from kmsd.client import ClientError, __version__
@@ -20,6 +38,7 @@ app = typer.Typer(
     name="kmsctl",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
@@ -80,10 +99,19 @@ def root(
 app.command(short_help="Show how kmsd is: state, key, token, problems.")(status.status)
 app.command(short_help="Say ok, or why not; with --wait, wait for it.")(health.health)
 app.command(short_help="List the slots and tokens that kmsd sees.")(slots.slots)
-app.add_typer(keys.app, name="keys", short_help="List and adopt keys.")
-app.command(short_help="Make a key on the token.")(keys.keygen)
+app.command(short_help="List what a token can do.")(mechanisms.mechanisms)
+app.add_typer(keys.app, name="keys", short_help="List, make, name, test, retire and destroy keys.")
+app.command(short_help="Make a key on the token.", help=keygen.help_of("keygen"))(keygen.keygen)
 app.command(short_help="Encrypt a file or stdin, as kube-apiserver would.")(crypt.encrypt)
 app.command(short_help="Decrypt a file or stdin.")(crypt.decrypt)
+app.command(short_help="Explain a ciphertext or a stored value.")(inspect.inspect)
+app.command(short_help="Show requests, latencies, errors and sessions; --watch: live.")(stats.stats)
+app.command(short_help="Show the calls that kmsd answers.")(requests.requests)
+app.add_typer(audit.app, name="audit", short_help="Show and check the audit trail.")
+app.add_typer(config.app, name="config", short_help="Show the settings in force.")
+app.command("log-level", short_help="Show or change how much kmsd logs.")(loglevel.log_level)
+app.command(short_help="Watch kmsd in the terminal (kmstui).")(tui.tui)
+app.add_typer(etcd.app, name="etcd", short_help="Count what etcd holds, per key.")
 app.command(short_help="Show the versions of kmsctl and kmsd.")(version.version)
 app.add_typer(help.app, name="help", short_help="Explain kmsctl, or a topic such as exit-codes.")
 

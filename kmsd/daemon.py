@@ -37,6 +37,7 @@ from kmsd.observe.sdnotify import notify
 from kmsd.observe.stats import Stats
 from kmsd.picture import Picture, Problem
 from kmsd.rpc import admin, kms_v1beta1, kms_v2
+from kmsd.rpc.admin_inspect import InspectAdmin
 from kmsd.rpc.admin_keys import KeyAdmin
 from kmsd.rpc.admin_watch import Ended, WatchAdmin
 from kmsd.rpc.admin_wire import Shown
@@ -197,7 +198,7 @@ class Daemon:
             ),
             Listener(
                 SocketPlace(settings.admin.socket, 0o660 if settings.admin.group else 0o600, settings.admin.group),
-                (front.table(), keys.table(), watch.table()),
+                (front.table(), keys.table(), watch.table(), InspectAdmin(self._keyring, shown).table()),
                 apis=(admin.API,),
                 services=(admin.SERVICE,),
                 timeout=60.0,
@@ -423,7 +424,8 @@ class Daemon:
             write_key_id_sha256=new.key_id_sha256 if new else None,
         )
         for problem in after.problems:
-            log.warning(problem.message, hint=problem.hint)
+            if not problem.passing:
+                log.warning(problem.message, hint=problem.hint)
         # A rotation that another kmsd began may be waiting to be finished.
         self._nudge.set()
         if (old and old.key_id) != (new and new.key_id):

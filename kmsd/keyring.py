@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from time import monotonic
+from time import monotonic, time
 from typing import Final
 
 from kmsd.errors import InvalidRequest, KmsdError, Misconfigured, NotFound, Unavailable
@@ -24,6 +25,11 @@ _LOOK_PAUSE: Final = 0.25
 _VERIFY_PAUSE: Final = 30.0
 _VERIFY_PAUSE_MOST: Final = 600.0
 """Seconds between re-initialisations that ask for a write key which is missed: from the first up to the second."""
+_READ_PAUSES: Final = (0.005, 0.01, 0.02, 0.05, 0.1)
+"""Seconds between two readings of a token whose keys change."""
+_NEW_SECONDS: Final = 600.0
+_ANEW_PAUSE: Final = 5.0
+"""A key made within so many seconds that is not to be found is looked for with a new module, so often at the most."""
 _HASH_DIGITS: Final = 8
 """Fewest digits of a key id's hash that name a key."""
 
@@ -64,6 +70,8 @@ class Keyring:
         self._looking: asyncio.Task[None] | None = None
         self._looked = -1e9
         self._wrote_at = ""
+        self._anew: asyncio.Task[None] | None = None
+        self._anew_at = -1e9
 
     @property
     def tokens(self) -> Mapping[str, Hsm]:
@@ -124,6 +132,9 @@ class Keyring:
         key = self.picture.by_key_id.get(key_id)
         if key is None:
             await self.look_soon()
+            key = self.picture.by_key_id.get(key_id)
+        if key is None and self._may_be_new(key_id):
+            await self._look_anew()
             key = self.picture.by_key_id.get(key_id)
         if key is None:
             for known in self.picture.keys:
@@ -235,18 +246,48 @@ class Keyring:
             before.write and before.write.key_id
         ) != (after.write and after.write.key_id):
             for place in places:
-                place.hsm.forget_handles()
+                gone = _unlabelled(before, place.name) - _unlabelled(after, place.name)
+                if gone:
+                    place.hsm.forget_handles(frozenset(token.cka_id for token in gone))
             self._on_change(before, after)
 
     async def _look_at(self, place: _Place) -> None:
-        found = await place.hsm.run(token_keys.list_keys, timeout=30.0)
+        found = await self._list(place)
         if self._suspicious(place, found):
             # A token that has gone shows no keys on some modules: only a module that starts anew tells.
             place.verified = monotonic()
             await place.hsm.reconnect("keys vanished")
-            found = await place.hsm.run(token_keys.list_keys, timeout=30.0)
+            found = await self._list(place)
         place.found = found
         place.seen = True
+
+    async def _list(self, place: _Place) -> tuple[TokenKey, ...]:
+        """The keys of a token at one moment. A list is read key by key while other processes move labels, and SoftHSM
+        shows a key to nobody while it is relabelled: what differs from what was there is believed when it is read
+        twice, that a key is gone, or that none writes any more, only when it is read every time."""
+        known = {_identity(key) for key in place.found}
+        before: Counter[TokenKey] = Counter(place.found)
+        shown: dict[tuple[str, bytes, str], TokenKey] = {}
+        found: tuple[TokenKey, ...] = ()
+        for pause in (*_READ_PAUSES, 0.0):
+            found = await place.hsm.run(token_keys.list_keys, timeout=30.0)
+            if Counter(found) == before and self._plausible(place, known, found):
+                return found
+            before = Counter(found)
+            shown.update({_identity(key): key for key in found})
+            await asyncio.sleep(pause)
+        here = {_identity(key) for key in found}
+        return (*found, *(key for identity, key in shown.items() if identity not in here and identity in known))
+
+    def _plausible(self, place: _Place, known: set[tuple[str, bytes, str]], found: Sequence[TokenKey]) -> bool:
+        if known - {_identity(key) for key in found}:
+            return False
+        return self.picture.write is None or self._judge_as(place, found).write is not None
+
+    def _judge_as(self, changed: _Place, found: Sequence[TokenKey]) -> Picture:
+        """The picture if this token showed these keys."""
+        shown = {place.name: found if place is changed else place.found for place in self._places.values()}
+        return judge(shown, self.write_label, self.where)
 
     def _judge(self) -> Picture:
         picture = judge({place.name: place.found for place in self._places.values()}, self.write_label, self.where)
@@ -270,8 +311,9 @@ class Keyring:
     def _suspicious(self, place: _Place, found: Sequence[TokenKey]) -> bool:
         write = self.picture.write
         if write is not None and write.place == place.name:
-            ids = {key.cka_id for key in found if key.kind == "aes"}
-            if write.cka_id not in ids:
+            if not any(key.kind == "aes" and key.cka_id == write.cka_id for key in found):
+                return True
+            if self._judge_as(place, found).write is None:
                 return True
         if place.found and not found:
             return True
@@ -284,6 +326,41 @@ class Keyring:
             place.verify_pause = min(place.verify_pause * 2, _VERIFY_PAUSE_MOST)
             return True
         return False
+
+    async def _look_anew(self) -> None:
+        """Look with modules that have been initialised anew, shared by all who ask, and now and then at the most.
+
+        SoftHSM's index of a token's objects can miss one for good: two processes that make objects at the same moment
+        write the same generation number, and each takes the other's change for its own."""
+        if self._anew is None and monotonic() - self._anew_at > _ANEW_PAUSE:
+            self._anew_at = monotonic()
+            self._anew = asyncio.create_task(self._start_anew(), name="keyring-anew")
+            self._anew.add_done_callback(_heard)
+        if self._anew is not None:
+            await asyncio.shield(self._anew)
+
+    async def _start_anew(self) -> None:
+        try:
+            for place in self._places.values():
+                if place.hsm.connected is not None:
+                    await place.hsm.reconnect("a key that must be new is missed")
+            await self.look()
+        finally:
+            self._anew = None
+
+    def _may_be_new(self, key_id: str) -> bool:
+        """Whether a key of this id may have been made by another kmsd just now."""
+        made = created_ms(key_id) / 1000
+        return abs(time() - made) < _NEW_SECONDS
+
+
+def _identity(key: TokenKey) -> tuple[str, bytes, str]:
+    """Of one key, whatever its label; a key without CKA_ID has nothing but its label."""
+    return key.kind, key.cka_id, "" if key.cka_id else key.label
+
+
+def _unlabelled(picture: Picture, place: str) -> set[TokenKey]:
+    return {replace(key.token, label="") for key in picture.keys if key.place == place}
 
 
 def _heard(task: asyncio.Task[None]) -> None:

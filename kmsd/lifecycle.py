@@ -532,10 +532,17 @@ class Lifecycle:
             move = wanted[0]
             try:
                 steps.extend(await self._take(move))
+            except Conflict as error:
+                # Another kmsd was quicker, most likely: then the next look shows other moves, or none.
+                await self._keyring.look()
+                if move in moves(self._keyring.picture, self._keyring.write_label, time.time()):
+                    self._get_stuck(move, error)
+                    break
             except KmsdError as error:
                 self._get_stuck(move, error)
                 break
-            await self._keyring.look()
+            else:
+                await self._keyring.look()
         return steps
 
     async def _take(self, move: Move) -> list[Step]:

@@ -43,11 +43,13 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Problem:
-    """Something an operator should know. fatal: it keeps kmsd from serving."""
+    """Something an operator should know. fatal: it keeps kmsd from serving. passing: a rotation brings it about for a
+    moment."""
 
     message: str
     hint: str
     fatal: bool
+    passing: bool = False
 
 
 @dataclass(frozen=True)
@@ -240,6 +242,7 @@ def _problems(
             f"{len(writers)} keys on {where} are labelled {write_label!r}; the newest writes, all read",
             "kmsd relabels the older ones by itself; if this stays, `kmsctl rotate` says why",
             fatal=False,
+            passing=True,
         )
     fatal = write is None
     told = False

@@ -37,7 +37,8 @@ class Move:
 
 
 def moves(picture: Picture, label: str, unix: float) -> tuple[Move, ...]:
-    """What brings the keys to rest, in order; nothing if they are. Each may be taken alone.
+    """What brings the keys nearer to rest; nothing if they are. Each is safe alone, in any order and however late: look
+    again after it.
 
     At rest exactly one usable key is labelled `label` (if any was, or was pending), none is pending, and the HMAC key
     of a pair has the label of its AES key. unix: seconds, for the labels of keys that write no more.
@@ -47,11 +48,9 @@ def moves(picture: Picture, label: str, unix: float) -> tuple[Move, ...]:
     waiting = newest_first(key for key in usable if key.label == pending_label(label))
     wanted: list[Move] = []
     if waiting and (not writers or waiting[0].age > writers[0].age):
-        wanted.append(_move(waiting[0], label, tried=True))
-        left = [*waiting[1:], *writers]
-    else:
-        left = [*waiting, *writers[1:]]
-    wanted.extend(_move(key, old_label(label, unix)) for key in left)
+        wanted.append(_move(waiting.pop(0), label, tried=True))
+    # The key that writes keeps its label here: it is put aside when a newer one has been seen with it.
+    wanted.extend(_move(key, old_label(label, unix)) for key in (*waiting, *writers[1:]))
     wanted.extend(_companions(picture, label))
     return tuple(wanted)
 

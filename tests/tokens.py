@@ -137,11 +137,19 @@ class SoftToken:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def change_objects(module: str, token: str, environment: Mapping[str, str], steps: Sequence[Mapping[str, str]]) -> None:
+def change_objects(
+    module: str,
+    token: str,
+    environment: Mapping[str, str],
+    steps: Sequence[Mapping[str, str]],
+    *,
+    pin: str = PIN,
+    python: Sequence[str] = (sys.executable,),
+) -> None:
     """Import, relabel and destroy objects on a token through any PKCS#11 module, in a process made for it."""
-    job = {"module": module, "token": token, "pin": PIN, "steps": steps}
+    job = {"module": module, "token": token, "pin": pin, "steps": steps}
     done = subprocess.run(
-        [sys.executable, "-c", _OBJECTS],
+        [*python, "-c", _OBJECTS],
         input=json.dumps(job),
         env=environment,
         capture_output=True,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Collection
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Final
 
 from kmsd.crypto import jwe
@@ -99,7 +100,7 @@ def pick(session: TokenSession, enc_cka_id: bytes, mac_cka_id: bytes, encs: Coll
     refused = ""
     for enc in encs:
         try:
-            round_trip(session, enc_cka_id, mac_cka_id, enc)
+            round_trip_here(session, enc_cka_id, mac_cka_id, enc)
         except CkrError as error:
             if error.name not in _UNUSABLE:
                 raise
@@ -112,17 +113,25 @@ def pick(session: TokenSession, enc_cka_id: bytes, mac_cka_id: bytes, encs: Coll
     )
 
 
-def round_trip(session: TokenSession, enc_cka_id: bytes, mac_cka_id: bytes, enc: str) -> None:
-    """Encrypt and decrypt random bytes with this pair. Raises CkrError if the token cannot."""
+async def round_trip(hsm: Hsm, enc_cka_id: bytes, mac_cka_id: bytes, enc: str, timeout: float) -> tuple[float, float]:
+    """Encrypt and decrypt random bytes with this pair; the seconds that each took. Raises KmsdError if it fails."""
+    return await hsm.run(round_trip_here, enc_cka_id, mac_cka_id, enc, timeout=timeout)
+
+
+def round_trip_here(session: TokenSession, enc_cka_id: bytes, mac_cka_id: bytes, enc: str) -> tuple[float, float]:
+    """`round_trip` on a thread of the token. Raises CkrError."""
     plaintext = session.iv(BLOCK_BYTES)
     header = jwe.header("kmsd round trip", enc)
-    sealed = jwe.parse(encrypt(session, enc_cka_id, mac_cka_id, enc, header, plaintext))
+    began = perf_counter()
+    compact = encrypt(session, enc_cka_id, mac_cka_id, enc, header, plaintext)
+    encrypted = perf_counter()
     try:
-        opened = decrypt_here(session, enc_cka_id, mac_cka_id, sealed)
+        opened = decrypt_here(session, enc_cka_id, mac_cka_id, jwe.parse(compact))
     except TagMismatch:
         opened = b""
     if opened != plaintext:
         raise CkrError("the token does not decrypt what it encrypted", "C_Decrypt")
+    return encrypted - began, perf_counter() - encrypted
 
 
 def encrypt(

@@ -20,7 +20,7 @@ NATIVE_IV_BYTES: Final = 12
 
 _NOT_OURS: Final = "it was not written by kmsd, or was damaged since"
 
-_MAY_BE_TAG: Final = frozenset(
+MAY_BE_TAG: Final = frozenset(
     {
         "CKR_AEAD_DECRYPT_FAILED",
         "CKR_ENCRYPTED_DATA_INVALID",
@@ -83,7 +83,7 @@ async def decrypt(hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float, *, encry
             timeout=timeout,
         )
     except CkrError as error:
-        if error.function != "C_Decrypt" or error.name not in _MAY_BE_TAG:
+        if error.function != "C_Decrypt" or error.name not in MAY_BE_TAG:
             raise hsm.explain(error) from error
         if encrypts:
             await round_trip(hsm, cka_id, timeout)

@@ -23,12 +23,12 @@ from google.protobuf.message import Message
 from kmsd.api.etcd import rpc_pb2 as pb
 from kmsd.client.errors import ClientError, Denied, InvalidRequest, Overloaded, Unhealthy, Unreachable
 from kmsd.etcd import dial
-from kmsd.etcd.endpoints import Endpoint, Tls, TlsBytes, parse_endpoints, read_tls
+from kmsd.etcd.endpoints import NO_TLS, Endpoint, Tls, parse_endpoints
+from kmsd.etcd.tls import TlsBytes, read_tls
 
 PAGE_BYTES_MAX: Final = 16 << 20
 """Octets of one answer. etcd's own bound for a value is 1.5 MiB unless it is told otherwise."""
 
-_NO_TLS: Final = Tls()
 _RETRY_PAUSE: Final = 0.5
 _MESSAGE_TOO_LARGE: Final = "larger than max"
 _COMPACTED: Final = "required revision has been compacted"
@@ -99,7 +99,7 @@ class Etcd:
     """
 
     def __init__(
-        self, endpoints: Sequence[str], tls: Tls = _NO_TLS, user: User | None = None, *, timeout: float = 10.0
+        self, endpoints: Sequence[str], tls: Tls = NO_TLS, user: User | None = None, *, timeout: float = 10.0
     ) -> None:
         found = parse_endpoints(endpoints, tls)
         material = read_tls(tls) if tls.any or any(each.tls for each in found) else None

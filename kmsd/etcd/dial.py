@@ -9,7 +9,8 @@ import socket
 import ssl
 
 from kmsd.client.errors import ClientError, Denied, Unreachable
-from kmsd.etcd.endpoints import Endpoint, Tls, context
+from kmsd.etcd.endpoints import Endpoint, Tls
+from kmsd.etcd.tls import context
 
 _SECONDS = 2.0
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"

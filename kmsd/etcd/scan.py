@@ -44,6 +44,10 @@ class Storage(StrEnum):
     UNKNOWN = "unknown"
     """Looks encrypted and cannot be understood."""
 
+    @property
+    def needs_kms(self) -> bool:
+        return self in (Storage.KMS_V1, Storage.KMS_V2)
+
 
 class Row(NamedTuple):
     """What counts as the same. key: a key id, or a label if by_label; empty if none is needed, or none is named.

@@ -23,8 +23,8 @@ Template = Mapping[int, Value]
 
 CKF_RW_SESSION: Final = 0x02
 CKF_SERIAL_SESSION: Final = 0x04
-UNLIMITED: Final = frozenset({0, c_ulong(-1).value})
-"""CK_EFFECTIVELY_INFINITE and CK_UNAVAILABLE_INFORMATION, as a bound on sessions."""
+_NO_BOUND: Final = 1 << 31
+"""CK_EFFECTIVELY_INFINITE is 0 and CK_UNAVAILABLE_INFORMATION -1; openCryptoki says -2."""
 
 TOKEN_FLAGS: Final = {
     0x00000001: "RNG",
@@ -140,6 +140,8 @@ class TokenInfo:
     open_sessions: int | None
     """Of all programs; None: the token does not tell."""
     firmware: str
+    max_rw_sessions: int | None = None
+    open_rw_sessions: int | None = None
 
 
 @dataclass(frozen=True)
@@ -196,9 +198,11 @@ def token_info(table: FunctionTable, slot: int) -> TokenInfo:
         model=_text(info, "model"),
         serial=_text(info, "serialNumber"),
         flags=frozenset(name for bit, name in TOKEN_FLAGS.items() if info.flags & bit),
-        max_sessions=None if info.ulMaxSessionCount in UNLIMITED else info.ulMaxSessionCount,
-        open_sessions=None if info.ulSessionCount == c_ulong(-1).value else info.ulSessionCount,
+        max_sessions=info.ulMaxSessionCount if 0 < info.ulMaxSessionCount < _NO_BOUND else None,
+        open_sessions=info.ulSessionCount if info.ulSessionCount < _NO_BOUND else None,
         firmware=_version(info.firmwareVersion),
+        max_rw_sessions=None if info.ulMaxRwSessionCount in UNLIMITED else info.ulMaxRwSessionCount,
+        open_rw_sessions=None if info.ulRwSessionCount == c_ulong(-1).value else info.ulRwSessionCount,
     )
 
 

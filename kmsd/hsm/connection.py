@@ -224,9 +224,10 @@ class Hsm:
 
         return await self.run(with_rw, timeout=timeout or 30.0, retry=False)
 
-    def forget_handles(self) -> None:
+    def forget_handles(self, gone: frozenset[bytes]) -> None:
+        """gone: CKA_IDs of keys that are not as they were, but for their labels."""
         if self._connected is not None:
-            self._connected.pool.forget_handles()
+            self._connected.pool.forget_handles(gone)
 
     async def slots(self, timeout: float = 5.0) -> list[SlotView]:
         """All slots of the module, with or without the token being up. Raises KmsdError."""

@@ -12,7 +12,7 @@ Types and structures are those of PKCS#11 3.0 (pkcs11t.h), where CK_ULONG is C's
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, Structure, byref, c_char, c_char_p, c_ubyte, c_ulong, c_void_p
+from ctypes import POINTER, Structure, byref, c_char_p, c_ulong, c_void_p
 from typing import Final
 
 from kmsd.hsm.ckr import CkrError, check
@@ -77,37 +77,6 @@ class Mechanism(Structure):
     _fields_ = (("mechanism", c_ulong), ("pParameter", c_void_p), ("ulParameterLen", c_ulong))
 
 
-class MechanismInfo(Structure):
-    _fields_ = (("ulMinKeySize", c_ulong), ("ulMaxKeySize", c_ulong), ("flags", c_ulong))
-
-
-class Version(Structure):
-    _fields_ = (("major", c_ubyte), ("minor", c_ubyte))
-
-
-class TokenInfo(Structure):
-    _fields_ = (
-        ("label", c_char * 32),
-        ("manufacturerID", c_char * 32),
-        ("model", c_char * 16),
-        ("serialNumber", c_char * 16),
-        ("flags", c_ulong),
-        ("ulMaxSessionCount", c_ulong),
-        ("ulSessionCount", c_ulong),
-        ("ulMaxRwSessionCount", c_ulong),
-        ("ulRwSessionCount", c_ulong),
-        ("ulMaxPinLen", c_ulong),
-        ("ulMinPinLen", c_ulong),
-        ("ulTotalPublicMemory", c_ulong),
-        ("ulFreePublicMemory", c_ulong),
-        ("ulTotalPrivateMemory", c_ulong),
-        ("ulFreePrivateMemory", c_ulong),
-        ("hardwareVersion", Version),
-        ("firmwareVersion", Version),
-        ("utcTime", c_char * 16),
-    )
-
-
 class GcmParams(Structure):
     _fields_ = (
         ("pIv", c_char_p),
@@ -160,24 +129,6 @@ class Cryptoki:
     def finalize(self) -> None:
         """C_Finalize. Crashes the process if any other thread is inside the module: drain them first."""
         check(self._dll.C_Finalize(None), "C_Finalize")
-
-    def mechanisms(self, slot: int) -> list[int]:
-        """CKM_* that the token in a slot lists (PKCS#11 3.0, 5.5.5)."""
-        count = c_ulong(0)
-        check(self._dll.C_GetMechanismList(slot, None, byref(count)), "C_GetMechanismList")
-        listed = (c_ulong * count.value)()
-        check(self._dll.C_GetMechanismList(slot, listed, byref(count)), "C_GetMechanismList")
-        return list(listed[: count.value])
-
-    def mechanism_info(self, slot: int, mechanism: int) -> MechanismInfo:
-        info = MechanismInfo()
-        check(self._dll.C_GetMechanismInfo(slot, mechanism, byref(info)), "C_GetMechanismInfo")
-        return info
-
-    def token_info(self, slot: int) -> TokenInfo:
-        info = TokenInfo()
-        check(self._dll.C_GetTokenInfo(slot, byref(info)), "C_GetTokenInfo")
-        return info
 
     def login(self, session: int, pin: str) -> None:
         data = pin.encode()
@@ -251,9 +202,6 @@ def _raw(value: bytes | int | bool) -> bytes:
 _SIGNATURES: Final[dict[str, list[object]]] = {
     "C_Initialize": [c_void_p],
     "C_Finalize": [c_void_p],
-    "C_GetTokenInfo": [c_ulong, c_void_p],
-    "C_GetMechanismList": [c_ulong, c_void_p, POINTER(c_ulong)],
-    "C_GetMechanismInfo": [c_ulong, c_ulong, c_void_p],
     "C_Login": [c_ulong, c_ulong, c_char_p, c_ulong],
     "C_InitToken": [c_ulong, c_char_p, c_ulong, c_char_p],
     "C_FindObjectsInit": [c_ulong, c_void_p, c_ulong],

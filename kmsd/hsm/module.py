@@ -2,10 +2,15 @@
 
 A module is loaded once per process and stays; it can be finalised and initialised again, which is how
 most of them recover a lost token. Knows nothing of logins and keys.
+
+Everything goes through the one table of functions that `kmsd.hsm.cryptoki` got of the module. python-pkcs11 gets its
+own from C_GetFunctionList: for most modules that is the same one, and its objects may be used beside ours; p11-kit's
+client and proxy give it another instance, which knows nothing of our sessions.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +21,10 @@ import pkcs11._pkcs11
 import pkcs11.exceptions
 
 from kmsd.errors import Misconfigured, Unavailable
+from kmsd.hsm import calls
 from kmsd.hsm.ckr import CkrError, from_library
-from kmsd.hsm.cryptoki import CK_UNAVAILABLE_INFORMATION, Cryptoki
+from kmsd.hsm.cryptoki import Cryptoki
+from kmsd.hsm.table import FunctionTable
 
 SOFTHSM_MODULES: Final = (
     "/usr/lib/softhsm/libsofthsm2.so",
@@ -98,9 +105,9 @@ class Module:
     def __init__(self, path: str) -> None:
         self.path = path
         self.cryptoki = Cryptoki(path)
-        self.multithreaded = True
-        self._library = _library(self)
+        self.multithreaded = self.cryptoki.initialize()
         self._initialized = True
+        self._python: pkcs11._pkcs11.lib | None = None
 
     @property
     def initialized(self) -> bool:
@@ -118,59 +125,56 @@ class Module:
             self._initialized = False
             self.cryptoki.finalize()
 
+    def info(self) -> calls.LibraryInfo:
+        """What the module says of itself. Raises CkrError."""
+        return calls.library_info(self.cryptoki.table)
+
     def slots(self) -> list[SlotView]:
-        return [self._slot_view(slot) for slot in self._slots()]
+        """All slots, and the tokens in them. Raises CkrError."""
+        table = self.cryptoki.table
+        return [self._slot_view(table, slot) for slot in calls.slot_ids(table)]
 
-    def _slot_view(self, slot: pkcs11.Slot) -> SlotView:
-        try:
-            view = token_view(slot.get_token())
-        except pkcs11.exceptions.PKCS11Error:
-            view = None
-        return SlotView(
-            slot.slot_id,
-            slot.slot_description.strip(),
-            slot.manufacturer_id.strip(),
-            view,
-            self.path,
-            self._sessions(slot.slot_id) if view is not None else None,
-        )
-
-    def _sessions(self, slot_id: int) -> SessionCounts | None:
-        try:
-            info = self.cryptoki.token_info(slot_id)
-        except CkrError:
-            return None
-        return SessionCounts(
-            _known(info.ulSessionCount),
-            _known(info.ulMaxSessionCount) or None,
-            _known(info.ulRwSessionCount),
-            _known(info.ulMaxRwSessionCount) or None,
-        )
+    def _slot_view(self, table: FunctionTable, slot: int) -> SlotView:
+        info = calls.slot_info(table, slot)
+        view = sessions = None
+        with contextlib.suppress(CkrError):
+            token = calls.token_info(table, slot)
+            view = TokenView(token.label, token.serial, token.model, token.manufacturer, token.flags)
+            sessions = SessionCounts(
+                token.open_sessions, token.max_sessions, token.open_rw_sessions, token.max_rw_sessions
+            )
+        return SlotView(slot, info.description, info.manufacturer, view, self.path, sessions)
 
     def mechanisms(self, slot_id: int) -> tuple[MechanismView, ...]:
         """What the token in a slot lists, by number. Raises CkrError."""
         found = []
-        for number in sorted(self.cryptoki.mechanisms(slot_id)):
-            info = self.cryptoki.mechanism_info(slot_id, number)
+        for number in sorted(calls.mechanisms(self.cryptoki.table, slot_id)):
+            info = calls.mechanism_info(self.cryptoki.table, slot_id, number)
             flags = tuple(words for bit, words in _MECHANISM_FLAGS.items() if info.flags & bit)
-            found.append(MechanismView(number, mechanism_name(number), info.ulMinKeySize, info.ulMaxKeySize, flags))
+            found.append(MechanismView(number, mechanism_name(number), info.smallest, info.largest, flags))
         return tuple(found)
 
     def token(self, slot_id: int) -> pkcs11.Token:
         """The token in a slot. Raises CkrError, for example CKR_SLOT_ID_INVALID."""
-        for slot in self._slots():
-            if slot.slot_id == slot_id:
-                try:
+        try:
+            for slot in self._library().get_slots():
+                if slot.slot_id == slot_id:
                     return slot.get_token()
-                except pkcs11.exceptions.PKCS11Error as error:
-                    raise from_library(error, "C_GetTokenInfo") from error
+        except pkcs11.exceptions.PKCS11Error as error:
+            raise from_library(error, "C_GetTokenInfo") from error
         raise CkrError("CKR_SLOT_ID_INVALID", "C_GetSlotList")
 
-    def _slots(self) -> list[pkcs11.Slot]:
-        try:
-            return self._library.get_slots()
-        except pkcs11.exceptions.PKCS11Error as error:
-            raise from_library(error, "C_GetSlotList") from error
+    def _library(self) -> pkcs11._pkcs11.lib:
+        if self._python is None:
+            self._python = _Initialized(self.path)
+        return self._python
+
+
+class _Initialized(pkcs11._pkcs11.lib):
+    """python-pkcs11's module, which is initialised already: its own C_Initialize would pass NULL."""
+
+    def initialize(self) -> None:
+        pass
 
 
 _loaded: dict[str, Module] = {}
@@ -216,20 +220,6 @@ def find_softhsm() -> str:
         "SoftHSM is not installed in a known place",
         "install it (Debian, Ubuntu: apt-get install softhsm2), or name its module with --p11-lib",
     )
-
-
-def _library(module: Module) -> pkcs11._pkcs11.lib:
-    class Library(pkcs11._pkcs11.lib):
-        """python-pkcs11's module whose C_Initialize is ours; its own would pass NULL."""
-
-        def initialize(self) -> None:
-            module.multithreaded = module.cryptoki.initialize()
-
-    return Library(module.path)
-
-
-def _known(number: int) -> int | None:
-    return None if number == CK_UNAVAILABLE_INFORMATION else number
 
 
 def mechanism_name(number: int) -> str:

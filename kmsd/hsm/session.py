@@ -12,6 +12,7 @@ import ctypes
 import sys
 from collections.abc import Callable
 from ctypes import addressof, c_ulong, memset, sizeof, string_at
+from time import sleep
 from typing import Final, Literal, NamedTuple
 
 import pkcs11
@@ -61,6 +62,8 @@ _TEMPLATES: Final[dict[KeyKind, dict[int, bytes | int | bool]]] = {
 }
 _HMACS: Final[dict[Hash, tuple[int, int]]] = {"SHA256": (CKM_SHA256_HMAC, 32), "SHA512": (CKM_SHA512_HMAC, 64)}
 _F4: Final = 65537
+_ABSENT_PAUSES: Final = (0.002, 0.005, 0.02, 0.05)
+"""Seconds: SoftHSM shows a key to nobody while another process relabels it. A key is asked for only if it was there."""
 
 
 class KeyMissingError(Exception):
@@ -121,10 +124,13 @@ class TokenSession:
         except pkcs11.exceptions.PKCS11Error as error:
             raise from_library(error, "C_CloseSession") from error
 
-    def forget(self) -> None:
-        """Drop the remembered handles: the keys on the token have changed."""
-        self._keys.clear()
-        self._numbers.clear()
+    def forget(self, gone: frozenset[bytes]) -> None:
+        """Drop the remembered handles of the keys with these CKA_IDs, which have changed: a token may give a handle
+        out again. That of a key that was only relabelled stays good."""
+        for cka_id in gone:
+            self._numbers.pop(cka_id, None)
+            for kind in _TEMPLATES:
+                self._keys.pop((cka_id, kind), None)
 
     def random(self, size: int) -> bytes:
         """`size` bytes from the token's generator, fresh from the token."""
@@ -145,6 +151,11 @@ class TokenSession:
         handle = self._keys.get((cka_id, kind))
         if handle is None:
             found = self._find(cka_id, kind)
+            for pause in _ABSENT_PAUSES:
+                if found:
+                    break
+                sleep(pause)
+                found = self._find(cka_id, kind)
             if not found:
                 raise KeyMissingError(cka_id, kind)
             if len(found) > 1:
@@ -244,13 +255,12 @@ class TokenSession:
         key = self.key(cka_id, "rsa-public")
         return self._one_part(c.encrypt_init, c.encrypt, "C_Encrypt", self._oaep, key, plaintext, size)
 
-    def decrypt_oaep(self, cka_id: bytes, ciphertext: bytes, size: int) -> bytes:
-        """Inverse of `encrypt_oaep`. size: bytes that the plaintext has."""
+    def decrypt_oaep(self, cka_id: bytes, ciphertext: bytes) -> bytes:
+        """Inverse of `encrypt_oaep`. Anybody with the public key may have chosen the plaintext."""
         c = self.cryptoki
         key = self.key(cka_id, "rsa")
-        # The token may want room for all that could have been encrypted.
-        room = len(ciphertext)
-        return self._one_part(c.decrypt_init, c.decrypt, "C_Decrypt", self._oaep, key, ciphertext, size, room)
+        most = len(ciphertext)
+        return self._one_part(c.decrypt_init, c.decrypt, "C_Decrypt", self._oaep, key, ciphertext, most, exactly=False)
 
     def _one_part(
         self,
@@ -261,11 +271,12 @@ class TokenSession:
         key: int,
         data: bytes,
         size: int,
-        room: int = 0,
+        *,
+        exactly: bool = True,
     ) -> bytes:
-        """What the operation gives for `data`, which must be `size` bytes. room: more than that in the buffer."""
-        if max(size, room) > self._size:
-            self._resize(max(size, room))
+        """What the operation gives for `data`: `size` bytes, or with exactly=False up to so many."""
+        if size > self._size:
+            self._resize(size)
         rv = init(self.handle, addressof(mechanism), key)
         if rv:
             check(rv, f"{name}Init")
@@ -273,12 +284,13 @@ class TokenSession:
         rv = operation(self.handle, data, len(data), self._buffer_address, self._length_address)
         if rv:
             check(rv, name)
+        given = self._length.value
         try:
-            if self._length.value != size:
+            if given > size or (exactly and given < size):
                 raise CkrError("unexpected output length", name)
-            return string_at(self._buffer_address, size)
+            return string_at(self._buffer_address, given)
         finally:
-            memset(self._buffer_address, 0, min(self._length.value, self._size))
+            memset(self._buffer_address, 0, min(given, self._size))
 
     def _prepare(self, iv: bytes, aad: bytes, output: int) -> None:
         if output + TAG_BYTES > self._size:

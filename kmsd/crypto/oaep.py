@@ -1,0 +1,179 @@
+"""JWEs whose content key is encrypted with an RSA key of the token (RFC 7518, 4.3: RSA-OAEP-256) and whose content is
+encrypted here, with AES-256-GCM.
+
+Second best, for tokens that have no AES: the content key of each value is in this process for as long as that value is,
+and whoever knows the public key can write what opens here. The private key stays on the token. Knows keys by CKA_ID.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING, Final
+
+from kmsd.crypto import jwe
+from kmsd.crypto.gcm import MAY_BE_TAG, TagMismatch
+from kmsd.crypto.jwe import Jwe
+from kmsd.errors import InvalidRequest, Misconfigured
+from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.connection import Hsm
+from kmsd.hsm.session import TAG_BYTES, KeyAmbiguousError, KeyMissingError, RsaNumbers, TokenSession
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+ENC: Final = "A256GCM"
+IV_BYTES: Final = 12
+_CONTENT_KEY_BYTES: Final = 32
+_BITS: Final = range(2048, 4097)
+"""Below, a key is too weak (RFC 7518, 4.3); above, a JWE is longer than kube-apiserver takes."""
+_EXPONENT_LEAST: Final = 65537
+_NOT_OURS: Final = "it was not written by kmsd, or was damaged since"
+_UNUSABLE: Final = frozenset(
+    {
+        "CKR_ARGUMENTS_BAD",
+        "CKR_MECHANISM_INVALID",
+        "CKR_MECHANISM_PARAM_INVALID",
+        "CKR_FUNCTION_NOT_SUPPORTED",
+        "CKR_KEY_FUNCTION_NOT_PERMITTED",
+        "CKR_KEY_SIZE_RANGE",
+        "CKR_KEY_TYPE_INCONSISTENT",
+    }
+)
+"""How tokens say that they do not do this. SoftHSM 2.6.1 has OAEP with SHA-1 only, and calls SHA-256 a bad argument."""
+
+
+def header(key_id: str) -> bytes:
+    """First segment of what a key with this id writes."""
+    return jwe.header(key_id, ENC, alg=jwe.WRAPPED)
+
+
+def encrypt(session: TokenSession, cka_id: bytes, header: bytes, plaintext: bytes, on_token: bool = False) -> bytes:
+    """A compact JWE. Runs on a thread of the token.
+
+    on_token: let the token do the public half, too; `on_token` of `probe` says whether it can.
+    """
+    numbers = _checked(session.rsa_numbers(cka_id))
+    content_key = session.random(_CONTENT_KEY_BYTES)
+    iv = session.iv(IV_BYTES)
+    wrapped = session.encrypt_oaep(cka_id, content_key) if on_token else _wrap(numbers, content_key)
+    sealed = _aes_gcm(content_key).encrypt(iv, plaintext, header)
+    return jwe.assemble(header, iv, sealed, TAG_BYTES, wrapped)
+
+
+async def decrypt(hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float) -> bytes:
+    """The plaintext, if the tag fits. Raises TagMismatch if not, only when the token has just shown that it works.
+
+    A content key that does not decrypt and a tag that does not fit look the same from outside (RFC 7516, 11.5).
+    """
+    check_shape(sealed)
+    try:
+        return await hsm.submit(decrypt_here, cka_id, sealed, timeout=timeout)
+    except TagMismatch:
+        await round_trip(hsm, cka_id, timeout)
+        raise
+    except CkrError as error:
+        if error.function != "C_Decrypt" or error.name not in MAY_BE_TAG:
+            raise hsm.explain(error) from error
+        await round_trip(hsm, cka_id, timeout)
+        raise TagMismatch from error
+    except (KeyMissingError, KeyAmbiguousError) as error:
+        raise hsm.explain(error) from error
+
+
+def check_shape(sealed: Jwe) -> None:
+    """Raises InvalidRequest for what cannot be right whatever the key is."""
+    if sealed.alg != jwe.WRAPPED or sealed.enc != ENC:
+        raise InvalidRequest("the ciphertext has no content key encrypted with RSA, as its key is", _NOT_OURS)
+    if len(sealed.iv) != IV_BYTES or len(sealed.tag) != TAG_BYTES:
+        raise InvalidRequest(f"the IV and the tag have not {IV_BYTES} and {TAG_BYTES} bytes", _NOT_OURS)
+    if len(sealed.encrypted_key) * 8 not in _BITS:
+        raise InvalidRequest("the encrypted key is not that of an RSA key in use", _NOT_OURS)
+
+
+def decrypt_here(session: TokenSession, cka_id: bytes, sealed: Jwe) -> bytes:
+    """`decrypt` on a thread of the token, after `check_shape`."""
+    from cryptography.exceptions import InvalidTag
+
+    if len(sealed.encrypted_key) != _checked(session.rsa_numbers(cka_id)).size:
+        raise TagMismatch
+    content_key = session.decrypt_oaep(cka_id, sealed.encrypted_key)
+    if len(content_key) != _CONTENT_KEY_BYTES:
+        raise TagMismatch
+    try:
+        return _aes_gcm(content_key).decrypt(sealed.iv, sealed.ciphertext + sealed.tag, sealed.header)
+    except InvalidTag:
+        raise TagMismatch from None
+
+
+async def round_trip(hsm: Hsm, cka_id: bytes, timeout: float, *, on_token: bool = False) -> tuple[float, float]:
+    """Encrypt and decrypt random bytes with this key; the seconds that each took. Raises KmsdError if it fails."""
+    return await hsm.run(round_trip_here, cka_id, on_token, timeout=timeout)
+
+
+def round_trip_here(session: TokenSession, cka_id: bytes, on_token: bool) -> tuple[float, float]:
+    """`round_trip` on a thread of the token. Raises CkrError."""
+    plaintext = session.iv(16)
+    began = perf_counter()
+    compact = encrypt(session, cka_id, header("kmsd round trip"), plaintext, on_token)
+    encrypted = perf_counter()
+    try:
+        opened = decrypt_here(session, cka_id, jwe.parse(compact))
+    except TagMismatch:
+        opened = b""
+    if opened != plaintext:
+        raise CkrError("the token does not decrypt what it encrypted", "C_Decrypt")
+    return encrypted - began, perf_counter() - encrypted
+
+
+def probe(session: TokenSession, cka_id: bytes) -> bool:
+    """Whether the token does the public half as well, with a public key object that belongs to this key.
+
+    Raises Misconfigured if it cannot do the private half, and what the token says if it fails otherwise.
+    """
+    try:
+        round_trip_here(session, cka_id, on_token=False)
+    except CkrError as error:
+        if error.name not in _UNUSABLE:
+            raise
+        raise Misconfigured(
+            f"the token does not decrypt RSA-OAEP with SHA-256 with this key ({error.function}: {error.name})",
+            "use a token that does, or one with AES: SoftHSM 2.6 has OAEP with SHA-1 only",
+        ) from error
+    try:
+        round_trip_here(session, cka_id, on_token=True)
+    except KeyMissingError:
+        return False
+    except CkrError as error:
+        if error.name not in _UNUSABLE:
+            raise
+        return False
+    return True
+
+
+def _checked(numbers: RsaNumbers) -> RsaNumbers:
+    bits = numbers.modulus.bit_length()
+    if bits not in _BITS or numbers.exponent < _EXPONENT_LEAST or numbers.exponent % 2 == 0:
+        raise Misconfigured(
+            f"an RSA key of {bits} bits with the exponent {numbers.exponent} is not used",
+            f"make one of {_BITS[0]} to {_BITS[-1]} bits with the exponent {_EXPONENT_LEAST}",
+        )
+    return numbers
+
+
+# The library costs 8 MB of memory, so only a daemon with an RSA key loads it.
+
+
+def _aes_gcm(key: bytes) -> AESGCM:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    return AESGCM(key)
+
+
+def _wrap(numbers: RsaNumbers, content_key: bytes) -> bytes:
+    """RSAES-OAEP with SHA-256 and MGF1 with SHA-256 (RFC 8017, 7.1.1)."""
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+    sha256 = hashes.SHA256()
+    oaep = padding.OAEP(padding.MGF1(sha256), sha256, None)
+    return rsa.RSAPublicNumbers(numbers.exponent, numbers.modulus).public_key().encrypt(content_key, oaep)

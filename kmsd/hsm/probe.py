@@ -1,0 +1,88 @@
+"""Looking at what a token can really do, and what kmsd will make of it: what `kmsctl doctor` shows.
+
+The checks work with keys that they make for one session, which no other program sees; where the token makes none (a
+TPM) with the operator's own, to encrypt bytes of no meaning. What has to be made on the token itself is labelled
+`kmsd-probe-...` and destroyed again at the end. Nobody else's object is changed, and no PIN is tried.
+
+Runs on a thread that may block, beside whatever else the process does with the token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kmsd.hsm import calls, checks
+from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.findings import NOTHING_FITS, Findings, Outcome, Plan, Report, judge
+from kmsd.hsm.module import Module, SlotView
+from kmsd.hsm.trials import Place
+
+
+def probe(module: Module, slot: SlotView, plan: Plan) -> Report:
+    """Run all checks on the token in a slot, which this process is logged in to. Never raises: a check that cannot be
+    made is a finding."""
+    found = Findings()
+    place = Place(module.cryptoki.table, slot.slot_id)
+    _guarded(found, "module", "PKCS#11 module", lambda: checks.module(found, module))
+    view = slot.token
+    if view is None:
+        found.note("token", "Token", "failed", f"there is none in slot {slot.slot_id}", "insert or initialise it")
+    else:
+        checks.token(found, place, view)
+        _guarded(found, "login", "Login", lambda: checks.login(found, place, view))
+        _guarded(found, "random", "Random numbers", lambda: checks.random(found, place))
+        writable = "WRITE_PROTECTED" not in view.flags
+        _guarded(found, "mechanisms", "Mechanisms", lambda: _mechanisms(found, module, place, plan, writable))
+        token = module.cryptoki
+        _guarded(found, "relabel", "Relabelling", lambda: checks.relabel(found, token, place, plan.quirks))
+        # One more holds the login, and one is opened for each change.
+        _guarded(found, "sessions", "Sessions", lambda: checks.sessions(found, place, plan.sessions + 2))
+        _guarded(
+            *(found, "foreign_changes", "Keys made by other programs"),
+            lambda: checks.foreign(found, token, place, plan),
+        )
+    return _report(found, module, view.label if view else "", plan)
+
+
+def _guarded(found: Findings, name: str, title: str, check: Callable[[], None]) -> None:
+    try:
+        check()
+    except CkrError as error:
+        found.note(name, title, "failed", str(error), "check the token; what it says of this is in its vendor's manual")
+
+
+def _mechanisms(found: Findings, module: Module, place: Place, plan: Plan, writable: bool) -> None:
+    listed = calls.mechanisms(place.table, place.slot)
+    # The keys to try with live as long as the session that made them.
+    with place.session(rw=writable) as holder:
+        keys = checks.keys(found, module.cryptoki, place, holder, plan)
+        if keys.aes is not None:
+            checks.gcm(found, place, keys.aes, listed)
+            checks.blocks(found, place, keys.aes, listed, plan.quirks)
+        checks.hmac(found, place, keys, listed, plan.quirks)
+        needed = judge(found.abilities(), cbc_from_ecb=plan.quirks.cbc_from_ecb).algorithm == "none"
+        if plan.slow or needed:
+            checks.oaep(found, place, listed, plan.quirks, needed=needed)
+        checks.speed(found, place, keys, min(plan.sessions, 8) if module.multithreaded else 1)
+
+
+def _report(found: Findings, module: Module, token: str, plan: Plan) -> Report:
+    able = found.abilities()
+    verdict = judge(able, cbc_from_ecb=plan.quirks.cbc_from_ecb)
+    outcomes: dict[str, Outcome] = {"none": "failed", "rsa-oaep": "warning"}
+    found.note(
+        *("verdict", "Verdict", outcomes.get(verdict.algorithm, "ok")),
+        f"{verdict.enc or 'nothing'}: {verdict.why}",
+        NOTHING_FITS,
+    )
+    library = next((check.seen for check in found.checks if check.name == "module"), "")
+    return Report(
+        provider=plan.quirks.name,
+        module=module.path,
+        library=library,
+        token=token,
+        checks=tuple(found.checks),
+        timings=tuple(found.timings),
+        abilities=able,
+        verdict=verdict,
+    )

@@ -1,0 +1,237 @@
+"""Whether a token really does what it says: one mechanism, one key, one trial.
+
+A mechanism that is listed may still be refused, give wrong bytes (tpm2-pkcs11's CKM_AES_CBC_PAD), or take another IV
+than the caller's (HSMs in FIPS mode). So each trial uses it, reads back, and tries what must be refused.
+
+A trial has a session of its own, because a failed operation can leave its session in the middle of it (PKCS#11 3.0,
+5.2). It encrypts bytes of no meaning, never anybody's data. Knows nothing of where its keys come from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from ctypes import Structure, c_ulong, c_void_p
+from dataclasses import dataclass
+from typing import Final
+
+from kmsd.hsm import calls
+from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.cryptoki import GcmParams
+from kmsd.hsm.table import FunctionTable
+
+CKM_RSA_PKCS_KEY_PAIR_GEN: Final = 0x0000
+CKM_RSA_PKCS_OAEP: Final = 0x0009
+CKM_SHA256: Final = 0x0250
+CKM_SHA256_HMAC: Final = 0x0251
+CKM_SHA512_HMAC: Final = 0x0271
+CKM_GENERIC_SECRET_KEY_GEN: Final = 0x0350
+CKM_AES_KEY_GEN: Final = 0x1080
+CKM_AES_ECB: Final = 0x1081
+CKM_AES_CBC: Final = 0x1082
+CKM_AES_CBC_PAD: Final = 0x1085
+CKM_AES_GCM: Final = 0x1087
+CKG_MGF1_SHA256: Final = 0x02
+CKZ_DATA_SPECIFIED: Final = 0x01
+
+TAG: Final = 16
+APPENDED_IV: Final = 16
+"""Bytes of the IV that Luna and ProtectServer HSMs in FIPS mode choose, and put behind the tag."""
+_AAD: Final = b"probe"
+
+
+class OaepParams(Structure):
+    """CK_RSA_PKCS_OAEP_PARAMS (PKCS#11 3.0 mechanisms, 2.1.7)."""
+
+    _fields_ = (
+        ("hashAlg", c_ulong),
+        ("mgf", c_ulong),
+        ("source", c_ulong),
+        ("pSourceData", c_void_p),
+        ("ulSourceDataLen", c_ulong),
+    )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a trial takes place: a slot whose token is logged in to."""
+
+    table: FunctionTable
+    slot: int
+
+    @contextlib.contextmanager
+    def session(self, *, rw: bool = False) -> Iterator[int]:
+        """A session of its own, closed whatever happens."""
+        handle = calls.open_session(self.table, self.slot, rw=rw)
+        try:
+            yield handle
+        finally:
+            with contextlib.suppress(CkrError):
+                calls.close_session(self.table, handle)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """works: it may be relied upon. seen: what happened, in words."""
+
+    works: bool
+    seen: str
+
+
+@dataclass(frozen=True)
+class GcmTrial(Trial):
+    iv_by_token: bool = False
+    """The token chose the IV and put it behind the tag; the caller's was ignored."""
+
+
+@dataclass(frozen=True)
+class HmacTrial(Trial):
+    empty: bool = False
+    """Whether the empty message has a MAC."""
+    longest: int = 0
+    """Bytes of the longest message that was taken, of those tried."""
+
+
+def gcm_params(iv: bytes | None, aad: bytes) -> GcmParams:
+    """iv None: the token is to choose it."""
+    return GcmParams(iv, len(iv or b""), len(iv or b"") * 8, aad, len(aad), TAG * 8)
+
+
+def gcm(place: Place, key: int, iv_size: int) -> GcmTrial:
+    """CKM_AES_GCM with a 128-bit tag: back and forth, and that a changed tag, IV or AAD is refused."""
+    message, iv = os.urandom(32), os.urandom(iv_size)
+    by_token = False
+    try:
+        sealed = _seal(place, key, iv, message)
+        if len(sealed) == len(message) + TAG + APPENDED_IV:
+            by_token = True
+            sealed, iv = sealed[:-APPENDED_IV], sealed[-APPENDED_IV:]
+        if len(sealed) != len(message) + TAG:
+            return GcmTrial(False, f"{len(sealed)} bytes came back for {len(message)}, not {len(message) + TAG}")
+        if _open(place, key, iv, _AAD, sealed) != message:
+            return GcmTrial(False, "what was decrypted is not what was encrypted", by_token)
+    except CkrError as error:
+        return GcmTrial(False, str(error), by_token)
+    for what, changed in (
+        ("tag", (iv, _AAD, sealed[:-1] + bytes([sealed[-1] ^ 1]))),
+        ("IV", (bytes([iv[0] ^ 1]) + iv[1:], _AAD, sealed)),
+        ("additional data", (iv, b"qrobe", sealed)),
+    ):
+        with contextlib.suppress(CkrError):
+            _open(place, key, *changed)
+            return GcmTrial(False, f"a ciphertext with a changed {what} is accepted", by_token)
+    if by_token:
+        return GcmTrial(True, f"the token chooses the IV itself, {APPENDED_IV} bytes behind the tag", True)
+    return GcmTrial(True, "back and forth; changes are refused")
+
+
+def _seal(place: Place, key: int, iv: bytes, message: bytes) -> bytes:
+    try:
+        with place.session() as session:
+            return calls.encrypt(place.table, session, key, CKM_AES_GCM, gcm_params(iv, _AAD), message)
+    except CkrError as error:
+        # An HSM that chooses the IV may refuse to be given one.
+        if error.name != "CKR_MECHANISM_PARAM_INVALID":
+            raise
+        with contextlib.suppress(CkrError), place.session() as session:
+            return calls.encrypt(place.table, session, key, CKM_AES_GCM, gcm_params(None, _AAD), message)
+        raise
+
+
+def _open(place: Place, key: int, iv: bytes, aad: bytes, sealed: bytes) -> bytes:
+    with place.session() as session:
+        return calls.decrypt(place.table, session, key, CKM_AES_GCM, gcm_params(iv, aad), sealed)
+
+
+def cbc(place: Place, key: int) -> Trial:
+    """CKM_AES_CBC over whole blocks: back and forth, and that the IV matters."""
+    return _block_mode(place, key, CKM_AES_CBC, os.urandom(16), os.urandom(48))
+
+
+def ecb(place: Place, key: int) -> Trial:
+    """CKM_AES_ECB over whole blocks: the bare cipher, of which CBC can be built (NIST SP 800-38A, 6.2)."""
+    return _block_mode(place, key, CKM_AES_ECB, None, os.urandom(48))
+
+
+def cbc_pad(place: Place, key: int) -> Trial:
+    """CKM_AES_CBC_PAD over part of a block, and over whole ones."""
+    for size in (5, 32):
+        trial = _block_mode(place, key, CKM_AES_CBC_PAD, os.urandom(16), os.urandom(size), size // 16 * 16 + 16)
+        if not trial.works:
+            return Trial(False, f"{size} bytes: {trial.seen}")
+    return trial
+
+
+def _block_mode(place: Place, key: int, mechanism: int, iv: bytes | None, message: bytes, size: int = 0) -> Trial:
+    try:
+        with place.session() as session:
+            sealed = calls.encrypt(place.table, session, key, mechanism, iv, message)
+        if len(sealed) != (size or len(message)) or message in sealed:
+            return Trial(False, f"{len(sealed)} bytes came back for {len(message)}, not {size or len(message)}")
+        with place.session() as session:
+            opened = calls.decrypt(place.table, session, key, mechanism, iv, sealed)
+        if opened != message:
+            return Trial(False, f"wrong bytes: {len(opened)} were decrypted, and not those that were encrypted")
+        if iv is not None:
+            with place.session() as session:
+                other = calls.encrypt(place.table, session, key, mechanism, os.urandom(16), message)
+            if other == sealed:
+                return Trial(False, "the IV is ignored: two IVs give one ciphertext")
+    except CkrError as error:
+        return Trial(False, str(error))
+    return Trial(True, "back and forth")
+
+
+def hmac(place: Place, key: int, mechanism: int, size: int, most: int) -> HmacTrial:
+    """An HMAC of `size` bytes: that it depends on the message, what it makes of none, and how long one may be.
+
+    most: bytes of the longest message to try.
+    """
+    empty, longest = False, 0
+    try:
+        with place.session() as session:
+            first = calls.sign(place.table, session, key, mechanism, b"message")
+            again = calls.sign(place.table, session, key, mechanism, b"message")
+            other = calls.sign(place.table, session, key, mechanism, b"massage")
+        if len(first) != size or first != again or first == other:
+            return HmacTrial(False, f"this is no HMAC: {len(first)} bytes, of {size} expected")
+        with contextlib.suppress(CkrError), place.session() as session:
+            empty = len(calls.sign(place.table, session, key, mechanism, b"")) == size
+        for length in (1024, 4096, 16384, 65536):
+            if length > most:
+                break
+            with place.session() as session:
+                calls.sign(place.table, session, key, mechanism, bytes(length))
+            longest = length
+    except CkrError as error:
+        if not longest:
+            return HmacTrial(False, str(error), empty)
+    nothing = "and the empty one too" if empty else "but not the empty one"
+    return HmacTrial(True, f"messages of up to {longest} bytes, {nothing}", empty, longest)
+
+
+def oaep(place: Place, public: int, private: int) -> Trial:
+    """CKM_RSA_PKCS_OAEP with SHA-256 and MGF1 with SHA-256 (RFC 7518, 4.3): back and forth."""
+    params = OaepParams(CKM_SHA256, CKG_MGF1_SHA256, CKZ_DATA_SPECIFIED, None, 0)
+    message = os.urandom(32)
+    try:
+        with place.session() as session:
+            sealed = calls.encrypt(place.table, session, public, CKM_RSA_PKCS_OAEP, params, message)
+        with place.session() as session:
+            opened = calls.decrypt(place.table, session, private, CKM_RSA_PKCS_OAEP, params, sealed)
+    except CkrError as error:
+        return Trial(False, str(error))
+    return Trial(True, "back and forth") if opened == message else Trial(False, "wrong bytes were decrypted")
+
+
+def random(place: Place) -> Trial:
+    """C_GenerateRandom: that it works, and that two draws differ."""
+    try:
+        with place.session() as session:
+            first, second = (calls.random(place.table, session, 32) for _ in range(2))
+    except CkrError as error:
+        return Trial(False, str(error))
+    if first == second or not any(first):
+        return Trial(False, "it repeats itself")
+    return Trial(True, "two draws of 32 bytes differ")
