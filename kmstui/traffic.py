@@ -19,9 +19,11 @@ SPAN = 5.0
 
 @dataclass(frozen=True)
 class Use:
-    """What one key did between two frames. time: of the second, as seconds since the epoch."""
+    """What one key did between two frames. time: of the second one, as seconds since the epoch. span: whole seconds
+    from the first one."""
 
     time: int
+    span: int
     encrypts: int
     decrypts: int
 
@@ -94,6 +96,7 @@ def _recent(frames: tuple[StatsFrame, ...]) -> tuple[StatsFrame, ...]:
 
 def _uses(old: dict[str, tuple[Use, ...]], before: StatsFrame, frame: StatsFrame) -> dict[str, tuple[Use, ...]]:
     now = stamp(frame.time or datetime.now(UTC))
+    span = max(1, now - stamp(before.time)) if before.time is not None else 1
     earlier = {use.key_id: use for use in before.keys}
     made = dict(old)
     for use in frame.keys:
@@ -102,7 +105,7 @@ def _uses(old: dict[str, tuple[Use, ...]], before: StatsFrame, frame: StatsFrame
         decrypts = use.decrypts - (last.decrypts if last else 0)
         if encrypts or decrypts:
             kept = tuple(each for each in made.get(use.key_id, ()) if each.time > now - HISTORY)
-            made[use.key_id] = (*kept, Use(now, encrypts, decrypts))
+            made[use.key_id] = (*kept, Use(now, span, encrypts, decrypts))
     return made
 
 

@@ -221,13 +221,16 @@ def use_rates(known: Traffic, key_id: str, columns: int) -> plots.Values:
     if frame is None or frame.time is None or columns <= 0:
         return [None] * max(0, columns)
     size, end = HISTORY / columns, traffic.stamp(frame.time)
-    first = int((end - known.watched) / size)
-    values: plots.Values = [0.0 if columns - 1 - at <= first else None for at in range(columns)]
+    sums, lengths = [0.0] * columns, [0] * columns
+    for back in range(min(HISTORY, end - known.watched)):
+        lengths[columns - 1 - int(back / size)] += 1
     for use in known.uses.get(key_id, ()):
-        at = columns - 1 - int((end - use.time) / size)
-        if 0 <= at < columns:
-            values[at] = (values[at] or 0.0) + (use.encrypts + use.decrypts) / max(1.0, size)
-    return values
+        # Spread over its seconds: frames and columns do not begin together.
+        for second in range(use.span):
+            at = columns - 1 - int((end - use.time + second) / size)
+            if 0 <= at < columns:
+                sums[at] += (use.encrypts + use.decrypts) / use.span
+    return [each / length if length else None for each, length in zip(sums, lengths, strict=True)]
 
 
 class CodesPanel(Ledger):

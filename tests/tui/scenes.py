@@ -346,9 +346,9 @@ def _uses() -> dict[str, tuple[traffic.Use, ...]]:
     for back in range(600, -1, -1):
         calls = round(wave(back))
         moved = min(calls // 8, max(0, 85 - back)) if back < 85 else 0
-        old.append(traffic.Use(end - back, 0, calls - moved))
+        old.append(traffic.Use(end - back, 1, 0, calls - moved))
         if moved:
-            new.append(traffic.Use(end - back, moved // 40, moved))
+            new.append(traffic.Use(end - back, 1, moved // 40, moved))
     return {OLD.key_id: tuple(old), WRITE.key_id: tuple(new)}
 
 
