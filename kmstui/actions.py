@@ -99,20 +99,19 @@ def test(key: Key) -> Action:
     return Action(f"test {escape(key.label)}", commands.test(key), call, changes=False)
 
 
-def retire(key: Key, scan: tuple[str, ScanReport] | None = None, confirm: str = "", *, dry_run: bool = False) -> Action:
-    """scan: path of the report, and what it says."""
+def retire(key: Key, report: str = "", confirm: str = "", *, dry_run: bool = False) -> Action:
+    """report: path of what a scan of etcd counted; empty: none."""
 
     def call(kmsd: AdminClient) -> Outcome:
-        report = scan[1] if scan is not None else None
-        answer = kmsd.retire_key(address(key), scan=report, confirm_label=confirm, dry_run=dry_run, timeout=TIMEOUT)
+        counted = _report(report) if report else None
+        answer = kmsd.retire_key(address(key), scan=counted, confirm_label=confirm, dry_run=dry_run, timeout=TIMEOUT)
         if dry_run:
             return Outcome("nothing speaks against it")
         return Outcome(
             f"{escape(answer.previous_label)} is retired: it still decrypts, and may be destroyed", key=answer.key
         )
 
-    path = scan[0] if scan is not None else ""
-    words = commands.retire(key, path, confirm)
+    words = commands.retire(key, report, confirm)
     return Action(f"retire {escape(key.label)}", _dry(words, dry_run), call, changes=not dry_run)
 
 
@@ -138,7 +137,9 @@ def rotate(label: str, from_key_id: str, token: str = "", *, dry_run: bool = Fal
 
         return replace(outcome, effect=effect) if turn is not None and answer.rotated else outcome
 
-    return Action(f"rotate {escape(label)}", _dry(commands.rotate(label, token), dry_run), call, changes=not dry_run)
+    return Action(
+        f"rotate {escape(label)}", _dry(commands.rotate(label, from_key_id, token), dry_run), call, changes=not dry_run
+    )
 
 
 def revert(label: str, from_key_id: str, *, dry_run: bool = False) -> Action:
@@ -153,7 +154,22 @@ def revert(label: str, from_key_id: str, *, dry_run: bool = False) -> Action:
         )
         return Outcome(message, (*_steps(answer), *undone), key=new)
 
-    return Action("revert", _dry(commands.revert(), dry_run), call, changes=not dry_run)
+    return Action("revert", _dry(commands.revert(from_key_id), dry_run), call, changes=not dry_run)
+
+
+def read_report(path: str) -> Action:
+    """Of a scan of etcd; kmsd is not asked."""
+
+    def call(kmsd: AdminClient) -> Outcome:
+        found = _report(path)
+
+        def effect(view: View, _: float) -> View:
+            return replace(view, report=(path, found))
+
+        unknown = f", {found.unknown:,} not understood" if found.unknown else ""
+        return Outcome(f"read the report: {found.objects:,} objects, {len(found.uses)} keys{unknown}", effect=effect)
+
+    return Action("read the report", commands.scan(path), call, changes=False)
 
 
 def set_level(level: str) -> Action:
@@ -186,6 +202,12 @@ def said(verdict: AuditVerdict) -> str:
     if not verdict.records:
         return "the chain is intact: there are no records"
     return f"the chain is intact: {verdict.records:,} records, {verdict.first_seq} to {verdict.last_seq}"
+
+
+def _report(path: str) -> ScanReport:
+    from kmstui import reports  # what reads etcd's reports is loaded only when there is one
+
+    return reports.read(path)
 
 
 def _named(key: Key) -> str:

@@ -65,6 +65,7 @@ class Kmstui(App[None]):
         Binding("t", "target", "Target"),
         Binding("colon", "jump", "Jump", key_display=":"),
         Binding("ctrl+t", "theme", "Next theme", show=False),
+        Binding("ctrl+p", "command_palette", "Palette", key_display="^p"),
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("q", "quit", "Quit"),
     ]

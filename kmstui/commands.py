@@ -14,8 +14,8 @@ def kmsctl(target: str, *words: str) -> str:
 
 
 def address(key: Key) -> str:
-    """What names one key in a call: its identity; its label where that is shared or missing."""
-    shared = key.state == KeyState.COMPANION or not key.key_id
+    """What names one key in a call: its identity; its label where that is shared, collides or is missing."""
+    shared = key.state in (KeyState.COMPANION, KeyState.UNUSABLE) or not key.key_id
     return key.label if shared else key.key_id
 
 
@@ -44,12 +44,16 @@ def destroy(key: Key, confirm: str) -> tuple[str, ...]:
     return _words(("keys", "destroy"), (address(key),), _option("--confirm", confirm))
 
 
-def rotate(label: str, token: str = "") -> tuple[str, ...]:
-    return _words(("rotate",), (label,), _option("--token", token))
+def rotate(label: str, from_key_id: str, token: str = "") -> tuple[str, ...]:
+    return _words(("rotate",), (label,), _option("--from", from_key_id), _option("--token", token))
 
 
-def revert() -> tuple[str, ...]:
-    return ("keys", "revert")
+def revert(from_key_id: str) -> tuple[str, ...]:
+    return _words(("keys", "revert"), (), _option("--from", from_key_id))
+
+
+def scan(report: str) -> tuple[str, ...]:
+    return _words(("etcd", "scan"), (), _option("--report", report))
 
 
 def log_level(level: str) -> tuple[str, ...]:

@@ -50,7 +50,6 @@ class Dialog(ModalScreen[Outcome | None]):
         self._command = ""
         self._busy = False
         self._outcome: Outcome | None = None
-        self._failed: Action | None = None
 
     # What a dialog defines.
 
@@ -58,9 +57,13 @@ class Dialog(ModalScreen[Outcome | None]):
         """The form."""
         return ()
 
-    def action_to_do(self) -> Action:
-        """As the form stands. Raises ValueError with what is missing."""
+    def draft(self) -> Action:
+        """What the form asks for as it stands, complete or not: it names the command."""
         raise NotImplementedError
+
+    def missing(self) -> str:
+        """What keeps the form from being complete; empty if nothing does."""
+        return ""
 
     def preview(self) -> Action | None:
         """A dry run to be shown before anything is done."""
@@ -102,16 +105,10 @@ class Dialog(ModalScreen[Outcome | None]):
 
     def refresh_form(self) -> None:
         """Show the command, and whether the form is complete."""
-        try:
-            action = self.action_to_do()
-        except ValueError as error:
-            why = str(error)
-            self.query_one("#why", Static).update(Content(why))
-            self.query_one("#ok", Button).disabled = True
-            return
-        self.query_one("#why", Static).update("")
-        self.query_one("#ok", Button).disabled = self._busy
-        self._command = kmsctl(self.target, *action.words)
+        why = self.missing()
+        self.query_one("#why", Static).update(Content(why))
+        self.query_one("#ok", Button).disabled = bool(why) or self._busy
+        self._command = kmsctl(self.target, *self.draft().words)
         self.query_one("#command", Static).update(
             Content.assemble((escape(self._command), f"${Colour.ACCENT}"), ("  ^y copies", "dim"))
         )
@@ -146,10 +143,7 @@ class Dialog(ModalScreen[Outcome | None]):
         self.notify("copied the command", markup=False)
 
     def _go(self) -> None:
-        try:
-            action = self.action_to_do()
-        except ValueError:
-            return
+        action = self.draft()
         self._busy = True
         self.query_one("#ok", Button).disabled = True
         self._say("#result", (Content.styled(f"… {escape(action.name)}", "bold"),))

@@ -60,17 +60,24 @@ class GenerateDialog(Dialog):
         chosen = self.query_one("#type", Select).value
         return chosen if isinstance(chosen, KeyType) else KeyType.AES
 
-    def action_to_do(self) -> Action:
-        label = checked_label(self.query_one("#label", Input).value)
-        self.query_one("#says", Static).update(Content.styled(self._says(label), "dim"))
-        if label in self._taken:
-            raise ValueError("a key has this label already")
+    def draft(self) -> Action:
         bits = self.query_one("#bits", Select).value
         token = self.query_one("#token", Select).value if len(self._tokens) > 1 else ""
         other = str(token) if token and token != self._tokens[0] else ""
-        return actions.generate(label, self._type, int(bits) if isinstance(bits, int) else 256, other)
+        return actions.generate(self._typed or "LABEL", self._type, int(bits) if isinstance(bits, int) else 256, other)
+
+    def missing(self) -> str:
+        label = self._typed
+        self.query_one("#says", Static).update(Content.styled(self._says(label), "dim"))
+        return what_is_wrong(label) or ("a key has this label already" if label in self._taken else "")
+
+    @property
+    def _typed(self) -> str:
+        return self.query_one("#label", Input).value
 
     def _says(self, label: str) -> str:
+        if not label:
+            return ""
         if label == self._write_label:
             return "this is the write label: the new key writes at once"
         return f"it will not write: the write label is {escape(self._write_label)}"
@@ -87,15 +94,27 @@ class RelabelDialog(Dialog):
     def fields(self) -> Iterable[Widget]:
         yield field("from", Static(Content(escape(self._key.label))))
         yield field("to", Input(self._key.label, id="label", max_length=LABEL_MOST, compact=True))
-        if self._key.state == KeyState.WRITE:
-            yield warning(f"this is the write key: without the label {escape(self._write_label)} nothing may write")
-            yield field("confirm", Input(placeholder=f"type {escape(self._key.label)}", id="confirm", compact=True))
+        yield warning("which key writes changes by this", id="moves")
+        yield confirmation(self._key)
 
-    def action_to_do(self) -> Action:
-        label = checked_label(self.query_one("#label", Input).value)
-        if label == self._key.label:
-            raise ValueError("it has this label")
-        return actions.relabel(self._key, label, typed(self, self._key))
+    def draft(self) -> Action:
+        return actions.relabel(self._key, self._label or "LABEL", self._key.label if self._moves else "")
+
+    def missing(self) -> str:
+        for widget in (self.query_one("#moves"), self.query_one("#confirmation")):
+            widget.display = self._moves
+        if self._label == self._key.label:
+            return "it has this label"
+        return what_is_wrong(self._label) or (unconfirmed(self, self._key) if self._moves else "")
+
+    @property
+    def _label(self) -> str:
+        return self.query_one("#label", Input).value
+
+    @property
+    def _moves(self) -> bool:
+        """Whether another key may write afterwards, or none."""
+        return self._key.state == KeyState.WRITE or self._label == self._write_label
 
 
 class AdoptDialog(Dialog):
@@ -110,7 +129,7 @@ class AdoptDialog(Dialog):
             Content("It has no CKA_ID, so nothing stored can name it. It gets a new UUID as its key id, for good.")
         )
 
-    def action_to_do(self) -> Action:
+    def draft(self) -> Action:
         return actions.adopt(self._key)
 
 
@@ -126,32 +145,38 @@ class TestDialog(Dialog):
     def fields(self) -> Iterable[Widget]:
         yield key_facts(self._key)
 
-    def action_to_do(self) -> Action:
+    def draft(self) -> Action:
         return actions.test(self._key)
 
 
 class RetireDialog(Dialog):
+    """report: path of what a scan of etcd counted; empty: none."""
+
     HELP = (
-        "Marks a key that nothing needs any more. It still decrypts until it is destroyed. kmsd refuses while recent "
-        "calls show use, unless the label is typed."
+        "Marks a key that nothing needs any more. It still decrypts until it is destroyed. kmsd refuses while a scan "
+        "of etcd or recent calls show use, unless the label is typed."
     )
 
-    def __init__(self, target: str, key: Key) -> None:
+    def __init__(self, target: str, key: Key, report: str = "") -> None:
         super().__init__(target, f"Retire {escape(key.label)}", "Retire", danger=True)
         self._key = key
+        self._report = report
 
     def fields(self) -> Iterable[Widget]:
         yield key_facts(self._key)
-        yield Static(Content("It will still decrypt, and may be destroyed later."))
-        yield field(
-            "confirm", Input(placeholder=f"type {escape(self._key.label)} if it is refused", id="confirm", compact=True)
-        )
+        hint = "a file that `kmsctl etcd scan --report FILE` wrote"
+        yield field("report", Input(self._report, placeholder=hint, id="report", compact=True))
+        yield confirmation(self._key, "only in spite of a refusal: ")
 
     def preview(self) -> Action:
-        return actions.retire(self._key, dry_run=True)
+        return actions.retire(self._key, self._report, dry_run=True)
 
-    def action_to_do(self) -> Action:
-        return actions.retire(self._key, confirm=typed(self, self._key, needed=False))
+    def draft(self) -> Action:
+        confirm = self._key.label if self.query_one("#confirm", Input).value else ""
+        return actions.retire(self._key, self.query_one("#report", Input).value, confirm)
+
+    def missing(self) -> str:
+        return unconfirmed(self, self._key) if self.query_one("#confirm", Input).value else ""
 
 
 class DestroyDialog(Dialog):
@@ -164,43 +189,41 @@ class DestroyDialog(Dialog):
     def fields(self) -> Iterable[Widget]:
         yield key_facts(self._key)
         yield warning("what it encrypted can never be read again; this cannot be undone")
-        yield field("confirm", Input(placeholder=f"type {escape(self._key.label)}", id="confirm", compact=True))
+        yield confirmation(self._key)
 
     def preview(self) -> Action:
         return actions.destroy(self._key, dry_run=True)
 
-    def action_to_do(self) -> Action:
-        return actions.destroy(self._key, typed(self, self._key))
+    def draft(self) -> Action:
+        return actions.destroy(self._key, self._key.label)
+
+    def missing(self) -> str:
+        return unconfirmed(self, self._key)
 
 
-def checked_label(label: str) -> str:
-    """Raises ValueError with what is wrong with it."""
+def what_is_wrong(label: str) -> str:
+    """With a label that was typed; empty if nothing."""
     if not label:
-        raise ValueError("a label is needed")
+        return "a label is needed"
     if len(label.encode(errors="replace")) > LABEL_MOST:
-        raise ValueError(f"a label has at most {LABEL_MOST} bytes")
-    if not label.isprintable():
-        raise ValueError("a label has no control characters")
-    return label
+        return f"a label has at most {LABEL_MOST} bytes"
+    return "" if label.isprintable() else "a label has no control characters"
 
 
-def typed(dialog: Dialog, key: Key, *, needed: bool = True) -> str:
-    """The label as typed into #confirm; empty where that is not there. Raises ValueError until it is right.
+def confirmation(key: Key, why: str = "") -> Widget:
+    line = field("confirm", Input(placeholder=f"{why}type {escape(key.label)}", id="confirm", compact=True))
+    line.id = "confirmation"
+    return line
 
-    A label that no keyboard has is typed as it is shown.
-    """
-    if not dialog.query("#confirm"):
-        return ""
+
+def unconfirmed(dialog: Dialog, key: Key) -> str:
+    """What is missing while #confirm does not hold the label. One that no keyboard has is typed as it is shown."""
     text = dialog.query_one("#confirm", Input).value
-    if not text and not needed:
-        return ""
-    if text not in (key.label, escape(key.label)):
-        raise ValueError("type the label to confirm")
-    return key.label
+    return "" if text in (key.label, escape(key.label)) else "type the label to confirm"
 
 
-def warning(text: str) -> Static:
-    return Static(Content.assemble(("◐ ", "$text-warning"), text), classes="warning")
+def warning(text: str, id: str | None = None) -> Static:  # noqa: A002 - Textual's name
+    return Static(Content.assemble(("◐ ", "$text-warning"), text), classes="warning", id=id)
 
 
 def key_facts(key: Key) -> Static:

@@ -30,5 +30,5 @@ class LevelDialog(Dialog):
         yield field("level", Select(options, value=present, allow_blank=False, id="level", compact=True))
         yield Static(Content.styled("until kmsd restarts; debug names every call, and no secret", "dim"))
 
-    def action_to_do(self) -> Action:
+    def draft(self) -> Action:
         return actions.set_level(str(self.query_one("#level", Select).value))

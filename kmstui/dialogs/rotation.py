@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from textual import on
 from textual.content import Content
 from textual.widget import Widget
-from textual.widgets import Select, Static
+from textual.widgets import Input, Select, Static
 
 from kmsd.client import Key, escape
 from kmstui import actions
@@ -46,7 +46,7 @@ class RotateDialog(Dialog):
         if self.is_mounted:
             self.look_again()
 
-    def action_to_do(self) -> Action:
+    def draft(self) -> Action:
         return self._action(dry_run=False)
 
     def _action(self, *, dry_run: bool) -> Action:
@@ -60,6 +60,27 @@ class RotateDialog(Dialog):
         # The timeline says the rest.
         self.app.post_message(Finished(done))
         self.dismiss(done.outcome)
+
+
+class ReportDialog(Dialog):
+    HELP = (
+        "Reads what a scan of etcd counted, so that the timeline can say what still needs the old key. The scan itself "
+        "is kmsctl's: it needs to reach etcd, which kmstui does not."
+    )
+
+    def __init__(self, target: str, report: str) -> None:
+        super().__init__(target, "Report of a scan of etcd", "Read it")
+        self._report = report
+
+    def fields(self) -> Iterable[Widget]:
+        yield Static(Content("Run the command below where etcd can be reached, then read the file that it wrote."))
+        yield field("file", Input(self._report or "scan.json", id="report", compact=True))
+
+    def draft(self) -> Action:
+        return actions.read_report(self.query_one("#report", Input).value or "FILE")
+
+    def missing(self) -> str:
+        return "" if self.query_one("#report", Input).value else "name a file"
 
 
 class RevertDialog(Dialog):
@@ -78,5 +99,5 @@ class RevertDialog(Dialog):
     def preview(self) -> Action:
         return actions.revert(self._label, self._write.key_id, dry_run=True)
 
-    def action_to_do(self) -> Action:
+    def draft(self) -> Action:
         return actions.revert(self._label, self._write.key_id)

@@ -24,5 +24,5 @@ class VerifyDialog(Dialog):
         text = "Every record holds the hash of the one before it: a line that was changed, dropped or moved is found."
         yield Static(Content(text))
 
-    def action_to_do(self) -> Action:
+    def draft(self) -> Action:
         return actions.verify()

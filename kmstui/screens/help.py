@@ -88,5 +88,5 @@ def _section(title: str, said: str, keys: Any) -> Iterator[Content]:
     if said:
         yield Content(hang(said, _COLUMNS, 0))
     for shown, told in keys:
-        yield Content.assemble((f"{shown:<12} ", "bold"), hang(told, _COLUMNS, 13))
+        yield Content.assemble((f"{shown:<8}  ", "bold"), hang(told, _COLUMNS, 10))
     yield Content("")

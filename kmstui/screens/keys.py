@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from textual import on
 from textual.containers import Container
 from textual.widget import Widget
 
@@ -19,6 +20,7 @@ from kmstui.dialogs.keys import (
     RetireDialog,
     TestDialog,
 )
+from kmstui.dialogs.record import RecordDialog
 from kmstui.looks import Colour
 from kmstui.screens.page import Page, note, waiting
 from kmstui.text import absolute, age, compact, key_type, rate, short_hash
@@ -26,6 +28,7 @@ from kmstui.view import Moment, View, Want
 from kmstui.widgets.columns import Column, Kind
 from kmstui.widgets.detail import Detail, Fact
 from kmstui.widgets.listing import Listing
+from kmstui.widgets.table import Table
 
 _STATES = ("write", "pending", "readable", "companion", "archived", "unusable")
 
@@ -98,7 +101,7 @@ KEYS = Kind[Key](
 class KeysScreen(Page):
     NAME = "Keys"
     WANTS = frozenset({Want.KEYS})
-    HELP = "Every key on the tokens of this kmsd. Enter or c copies the key id of the chosen one."
+    HELP = "Every key on the tokens of this kmsd. The pane beside or below the table says all of the chosen one."
     DEEDS = (
         Deed("generate", "n", "New", "Make a key: AES, HMAC, or a pair of both."),
         Deed(
@@ -139,6 +142,12 @@ class KeysScreen(Page):
     def _listing(self) -> Listing[Key]:
         found: Listing[Key] = self.query_one("#keys", Listing)
         return found
+
+    @on(Table.Chosen)
+    def _open(self, event: Table.Chosen) -> None:
+        if self.view is not None:
+            facts = tuple(key_facts(event.item, self.view, self.moment, self._refusals()))
+            self.app.push_screen(RecordDialog(escape(event.item.label), facts, event.item))
 
     def _go_to(self, outcome: Outcome | None) -> None:
         """To the key that an action made or moved, as soon as it is listed."""

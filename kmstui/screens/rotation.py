@@ -13,7 +13,7 @@ from kmsd.client.rotation import Progress
 from kmstui import looks, plots, traffic, turns
 from kmstui.deeds import Deed
 from kmstui.dialogs.keys import RetireDialog
-from kmstui.dialogs.rotation import RevertDialog, RotateDialog
+from kmstui.dialogs.rotation import ReportDialog, RevertDialog, RotateDialog
 from kmstui.looks import Colour
 from kmstui.screens.page import Page
 from kmstui.screens.traffic import use_rates, use_spark
@@ -37,6 +37,7 @@ class RotationScreen(Page):
         Deed("rotate", "R", "Rotate", "Make a new write key; the old one goes on reading."),
         Deed("revert", "V", "Revert", "After a bad rotation: a new write key on the token of the one before."),
         Deed("retire", "X", "Retire old", "Mark the old key as needed no more."),
+        Deed("report", "s", "Scan report", "Read what a scan of etcd counted.", changes=False),
         Deed("copy", "c", "Copy command", "Copy the next command that is left to run.", changes=False),
     )
     BINDINGS = [deed.binding for deed in DEEDS]  # noqa: RUF012 - as Textual has it
@@ -94,7 +95,9 @@ class RotationScreen(Page):
             case "retire":
                 old = self._old(view)
                 if old is not None:
-                    self.app.push_screen(RetireDialog(view.target, old))
+                    self.app.push_screen(RetireDialog(view.target, old, view.report[0] if view.report else ""))
+            case "report":
+                self.app.push_screen(ReportDialog(view.target, view.report[0] if view.report else ""))
             case "copy":
                 command = self._commands(view)[0]
                 self.app.copy_to_clipboard(command)

@@ -40,7 +40,7 @@ class Title(Line):
         label = view.status.value.token.label if view.status.value is not None else ""
         token = f"token {shorten(escape(label), _TOKEN_MOST)} " if label else ""
         which = f" ({view.targets.index(view.target) + 1} of {len(view.targets)})" if _several(view) else ""
-        mode = "  read-only" if view.read_only else ""
+        mode = ("  read-only" if view.read_only else "") + _paused(view, self.moment)
         work = f"  … {view.working[-1]}" if view.working else ""
         room = self.size.width - width(f" kmstui  {which}{mode}{token}") - 3
         target = shorten_left(escape(view.target), room)
@@ -119,7 +119,7 @@ class TabLine(Horizontal):
         yield Static(id="pace")
 
     def show(self, view: View, moment: Moment) -> None:
-        self.query_one("#pace", Static).update(Content(f"{_pace(view, moment)} "))
+        self.query_one("#pace", Static).update(Content(f"{'paused' if view.paused else f'{view.interval:g} s'} "))
 
     def on_resize(self) -> None:
         for tab in self.query(Tab):
@@ -140,10 +140,11 @@ def _key(key: Key, room: int, faint: str) -> Content:
     )
 
 
-def _pace(view: View, moment: Moment) -> str:
-    pace = "PAUSED" if view.paused else f"{view.interval:g} s"
-    if view.status.value is None:
-        return pace
+def _paused(view: View, moment: Moment) -> str:
+    """How old everything is that shows, if it grows old."""
+    if view.status.value is None or view.lost:
+        return "  paused" if view.paused else ""
     age = moment.steady - view.status.taken
-    late = age >= max(2.0, 2 * view.interval)
-    return f"{pace}, read {duration(age)} ago" if (view.paused and age >= 1) or late else pace
+    if view.paused:
+        return f"  paused, read {duration(age)} ago"
+    return f"  read {duration(age)} ago" if age >= max(2.0, 2 * view.interval) else ""

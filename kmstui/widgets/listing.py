@@ -34,7 +34,7 @@ class Listing(Vertical, Generic[T]):
         Binding("slash", "filter", "Filter", key_display="/"),
         Binding("c", "copy", "Copy id"),
         Binding("y", "copy_row", "Copy as JSON", show=False),
-        Binding("escape", "clear_filter", "Clear the filter", show=False),
+        Binding("escape", "clear_filter", "Clear filter"),
     ]
 
     @dataclass
@@ -110,6 +110,12 @@ class Listing(Vertical, Generic[T]):
         if self._filter.text and any(self.kind.ident(item) == ident for item in self._all):
             self.action_clear_filter()
         return self.table.go_to(ident)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        typing = self.is_mounted and self.query_one(Input).has_focus
+        if action == "clear_filter":
+            return typing or bool(self._filter.text)
+        return not typing
 
     def action_filter(self) -> None:
         entry = self.query_one(Input)
