@@ -201,8 +201,8 @@ def token_info(table: FunctionTable, slot: int) -> TokenInfo:
         max_sessions=info.ulMaxSessionCount if 0 < info.ulMaxSessionCount < _NO_BOUND else None,
         open_sessions=info.ulSessionCount if info.ulSessionCount < _NO_BOUND else None,
         firmware=_version(info.firmwareVersion),
-        max_rw_sessions=None if info.ulMaxRwSessionCount in UNLIMITED else info.ulMaxRwSessionCount,
-        open_rw_sessions=None if info.ulRwSessionCount == c_ulong(-1).value else info.ulRwSessionCount,
+        max_rw_sessions=info.ulMaxRwSessionCount if 0 < info.ulMaxRwSessionCount < _NO_BOUND else None,
+        open_rw_sessions=info.ulRwSessionCount if info.ulRwSessionCount < _NO_BOUND else None,
     )
 
 

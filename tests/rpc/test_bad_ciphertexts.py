@@ -33,7 +33,7 @@ HEADERS = {
     "zip": (_GOOD | {"zip": "DEF"}, "compression (zip)"),
     "crit": (_GOOD | {"crit": ["exp"], "exp": 1}, "extensions (crit)"),
     "crit-empty": (_GOOD | {"crit": []}, "extensions (crit)"),
-    "enc-unknown": (_GOOD | {"enc": "A512GCM"}, "enc is none of A128GCM, A192GCM, A256GCM"),
+    "enc-unknown": (_GOOD | {"enc": "A512GCM"}, "enc is none of A128CBC-HS256, A128GCM, A192GCM, A256CBC-HS256, A256CBC-HS512, A256GCM"),
     "enc-cbc": (_GOOD | {"enc": "A256CBC-HS512"}, "enc is none of"),
     "enc-number": (_GOOD | {"enc": 256}, "enc is none of"),
     "enc-list": (_GOOD | {"enc": ["A256GCM"]}, "enc is none of"),
