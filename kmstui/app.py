@@ -85,6 +85,7 @@ class Kmstui(App[None]):
         self._memory_file = memory
         self.memory = remember.load(memory) if memory is not None else remember.Memory()
         self.clock = clock
+        self._restored: set[str] = set()
         self.theme = self.memory.theme if self.memory.theme in themes.THEMES else themes.DARK.name
         self.store = Store(targets, interval, self._changed, read_only=read_only)
 
@@ -182,8 +183,18 @@ class Kmstui(App[None]):
         self.memory = replace(self.memory, screen=name)
         page = self.page
         if page is not None:
+            for listing in page.query(Listing):
+                self._restore(listing)
             self.store.want(page.WANTS)
         self._draw()
+
+    def _restore(self, listing: Listing[Any]) -> None:
+        """A table that is seen for the first time gets the order and the filter it had when last seen."""
+        table = self.memory.tables.get(listing.id or "")
+        if listing.id in self._restored or table is None:
+            return
+        listing.restore(table.filter, (table.sort, table.falling) if table.sort else None)
+        self._restored.add(listing.id or "")
 
     def action_refresh(self) -> None:
         self.store.refresh()

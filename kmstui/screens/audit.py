@@ -45,9 +45,13 @@ AUDIT = Kind[Numbered[AuditRecord]](
             colour=lambda row: _KINDS.get(row.item.kind, Colour.PLAIN),
             order=lambda row: row.item.kind,
         ),
-        Column("action", lambda row, _: row.item.action, least=10, order=lambda row: row.item.action),
+        Column("action", lambda row, _: row.item.action, least=12, order=lambda row: row.item.action),
         Column(
-            "key", lambda row, _: short_hash(row.item.key_id_sha256), fixed=8, order=lambda row: row.item.key_id_sha256
+            "key",
+            lambda row, _: short_hash(row.item.key_id_sha256),
+            fixed=8,
+            optional=True,
+            order=lambda row: row.item.key_id_sha256,
         ),
         Column("detail", lambda row, _: _said(row.item), least=16),
         Column(

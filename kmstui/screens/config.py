@@ -96,7 +96,7 @@ def level(view: View) -> str:
     """The log level as far as it is known here: what was set from here, else what is configured."""
     settings = view.config.value.settings if view.config.value is not None else ()
     configured = next((setting.value for setting in settings if setting.name == _LEVEL), "")
-    return view.level or configured
+    return view.level or configured.strip('"')
 
 
 def _head(config: Config | None, view: View, width: int) -> Iterator[Content]:

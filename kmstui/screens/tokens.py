@@ -80,6 +80,7 @@ MECHANISMS = Kind[Mechanism](
     lambda each: each.name,
     "name",
     faint=lambda each: not each.used_for,
+    order=("used here for", True),
 )
 
 

@@ -161,7 +161,8 @@ def _methods(frame: StatsFrame, known: Traffic) -> Iterator[tuple[Cell, ...]]:
     for (api, method, _), number in traffic.call_rates(known).items():
         rates[api, method] += number
     latencies = {(each.api, each.method): each for each in frame.latencies}
-    for name, calls in counts.items():
+    # kube-apiserver's calls first, kmsctl's and ours after them.
+    for name, calls in sorted(counts.items(), key=lambda item: (item[0][0] == "admin", -item[1])):
         timing = latencies.get(name)
         times = (timing.p50_ms, timing.p90_ms, timing.p99_ms, timing.max_ms) if timing is not None else (0.0,) * 4
         errors = wrong[name]

@@ -48,6 +48,8 @@ class Kind(Generic[T]):
     copied_name: str
     data: Callable[[T], Any] | None = None
     faint: Callable[[T], bool] | None = None
+    order: tuple[str, bool] | None = None
+    """How it is sorted to begin with: a column's title, and whether the largest come first; None: as they come."""
     tail: bool = False
     """Newest last, and what is new is followed as long as the cursor is on the last row."""
 

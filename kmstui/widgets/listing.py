@@ -53,7 +53,7 @@ class Listing(Vertical, Generic[T]):
         self._empty = ""
         self._note = ""
         self._moment = Moment.now()
-        self.order: tuple[str, bool] | None = None
+        self.order = kind.order
 
     def compose(self) -> ComposeResult:
         yield Input(
@@ -85,14 +85,15 @@ class Listing(Vertical, Generic[T]):
         return self._filter.text
 
     def restore(self, pattern: str, order: tuple[str, bool] | None) -> None:
-        """Filter and order as they were; what does not fit is left out. Before it is shown first."""
+        """Filter and order as they were; what does not fit is left out."""
         try:
             self._filter = parse_filter(pattern)
         except ValueError:
             return
-        self.order = order
-        if self.is_mounted and order is not None:
-            self.table.sort_by(*order)
+        self._found = self._filter.kept(self._all, self.kind.sought)
+        self.order = order or self.kind.order
+        if self.is_mounted and self.order is not None:
+            self.table.sort_by(*self.order)
 
     def show(self, items: Sequence[T], moment: Moment, *, empty: str, note: str = "") -> None:
         """empty: what it says when there are none. note: what the title says beside their number."""
