@@ -5,8 +5,12 @@ Knows nothing of the commands. stdout is `output`'s.
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
+import time
 import traceback
+from collections.abc import Iterator
 from enum import IntEnum
 
 from kmsctl import terminal
@@ -94,6 +98,15 @@ def screed(text: str) -> None:
     _write(text)
 
 
+def ask(question: str) -> None:
+    """A question, with the cursor left behind it."""
+    _write(escape(question), end="")
+
+
+def on_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 def trace(problem: BaseException) -> None:
     _write("".join(traceback.format_exception(problem)).rstrip())
 
@@ -102,7 +115,7 @@ class Progress:
     """One line that is written over again and again; nothing at all unless stderr is a terminal that can."""
 
     def __init__(self) -> None:
-        self._shown = terminal.movable(sys.stderr)
+        self._shown = on_terminal() and terminal.movable(sys.stderr)
         self._dirty = False
 
     def show(self, what: str) -> None:
@@ -117,11 +130,34 @@ class Progress:
             self._dirty = False
 
 
+@contextlib.contextmanager
+def working(what: str) -> Iterator[None]:
+    """While the block lasts, and once it has lasted a moment: says so, with the seconds it has taken."""
+    progress = Progress()
+    done = threading.Event()
+    started = time.monotonic()
+
+    def tell() -> None:
+        while not done.wait(0.5):
+            progress.show(f"{what}, {time.monotonic() - started:.0f} s")
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        done.set()
+        teller.join()
+        progress.clear()
+
+
 def _red(text: str) -> str:
-    return f"\x1b[1;31m{text}\x1b[0m" if terminal.colourful(sys.stderr) else text
+    return f"\x1b[1;31m{text}\x1b[0m" if on_terminal() and terminal.colourful(sys.stderr) else text
 
 
 def _write(text: str, end: str = "\n") -> None:
+    if sys.stderr is None:
+        return  # it was closed before this program began
     try:
         sys.stderr.write(text + end)
         sys.stderr.flush()

@@ -3,9 +3,29 @@ changed. What kmsd does not know is null; times are RFC 3339. Knows nothing of h
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from kmsctl.output import Document
 from kmsctl.text import timestamp
-from kmsd.client import Key, Problem, Slot, Status
+from kmsd.client import (
+    AuditRecord,
+    AuditVerdict,
+    Config,
+    Following,
+    Inspection,
+    Key,
+    KeyTest,
+    Mechanism,
+    Problem,
+    Request,
+    RotationStep,
+    Sessions,
+    Slot,
+    Status,
+    Timing,
+    Token,
+    TokenStatus,
+)
 
 
 def key(key: Key) -> Document:
@@ -27,6 +47,41 @@ def key(key: Key) -> Document:
         "private": key.private,
         "created_at": timestamp(key.created),
         "token_label": key.token_label,
+        "token": key.token or None,
+        "encrypts": key.encrypts,
+        "decrypts": key.decrypts,
+        "last_used_at": timestamp(key.last_used),
+        "enc": key.enc or None,
+    }
+
+
+def optional_key(found: Key | None) -> Document | None:
+    return None if found is None else key(found)
+
+
+def key_test(test: KeyTest) -> Document:
+    return {
+        "key": key(test.key),
+        "rounds": test.rounds,
+        "encrypt_ms": _timing(test.encrypt),
+        "decrypt_ms": _timing(test.decrypt),
+    }
+
+
+def _timing(timing: Timing) -> Document:
+    return {"min": timing.minimum, "median": timing.median, "max": timing.maximum}
+
+
+def step(step: RotationStep) -> Document:
+    return {
+        "action": step.action,
+        "key_id": step.key_id or None,
+        "key_id_sha256": step.key_id_sha256 or None,
+        "from_label": step.from_label or None,
+        "to_label": step.to_label or None,
+        "token": step.token or None,
+        "done": step.done,
+        "text": step.text,
     }
 
 
@@ -40,6 +95,11 @@ def slot(slot: Slot) -> Document:
             "manufacturer": slot.token_manufacturer,
             "flags": list(slot.flags),
             "pin_warnings": list(slot.pin_warnings),
+            "name": slot.name or None,
+            "sessions": slot.sessions,
+            "sessions_max": slot.sessions_max,
+            "rw_sessions": slot.rw_sessions,
+            "rw_sessions_max": slot.rw_sessions_max,
         }
     return {
         "slot_id": slot.slot_id,
@@ -47,6 +107,18 @@ def slot(slot: Slot) -> Document:
         "manufacturer": slot.manufacturer,
         "in_use": slot.in_use,
         "token": token,
+        "module": slot.module or None,
+    }
+
+
+def mechanism(mechanism: Mechanism) -> Document:
+    return {
+        "name": mechanism.name,
+        "type": mechanism.type,
+        "min_key": mechanism.min_key,
+        "max_key": mechanism.max_key,
+        "flags": list(mechanism.flags),
+        "used_for": mechanism.used_for or None,
     }
 
 
@@ -59,32 +131,160 @@ def status(status: Status) -> Document:
         "started_at": timestamp(status.started),
         "write_label": status.write_label,
         "write_format": status.write_format,
-        "write_key": None if status.write_key is None else key(status.write_key),
+        "write_key": optional_key(status.write_key),
         "keys": status.keys,
-        "token": {
-            "up": status.token.up,
-            "label": status.token.label,
-            "serial": status.token.serial,
-            "model": status.token.model,
-            "manufacturer": status.token.manufacturer,
-            "slot_id": status.token.slot_id,
-            "module": status.token.module,
-        },
-        "sessions": {
-            "open": status.sessions.open,
-            "configured": status.sessions.configured,
-            "busy": status.sessions.busy,
-            "stuck": status.sessions.stuck,
-            "queued": status.sessions.queued,
-        },
+        "token": _token(status.token),
+        "sessions": sessions(status.sessions),
         "probe": {
             "last_success_at": timestamp(status.probe.last_success),
             "round_trip_ms": status.probe.round_trip_ms,
         },
         "listeners": [{"socket": each.socket, "apis": list(each.apis)} for each in status.listeners],
-        "problems": [_problem(each) for each in status.problems],
+        "problems": [problem(each) for each in status.problems],
+        "tokens": [token_status(each) for each in status.tokens],
+        "following": _following(status.following),
     }
 
 
-def _problem(problem: Problem) -> Document:
+def token_status(status: TokenStatus) -> Document:
+    return {
+        "name": status.name,
+        "write": status.write,
+        "keys": status.keys,
+        **_token(status.token),
+        "reason": status.reason or None,
+        "hint": status.hint or None,
+        "sessions": sessions(status.sessions),
+    }
+
+
+def _token(token: Token) -> Document:
+    return {
+        "up": token.up,
+        "label": token.label,
+        "serial": token.serial,
+        "model": token.model,
+        "manufacturer": token.manufacturer,
+        "slot_id": token.slot_id,
+        "module": token.module,
+    }
+
+
+def sessions(sessions: Sessions) -> Document:
+    return {
+        "open": sessions.open,
+        "configured": sessions.configured,
+        "busy": sessions.busy,
+        "stuck": sessions.stuck,
+        "queued": sessions.queued,
+    }
+
+
+def _following(following: Following) -> Document:
+    times: dict[str, datetime | None] = {
+        "since": following.since,
+        "first_status_at": following.first_status,
+        "last_status_at": following.last_status,
+        "first_encrypt_at": following.first_encrypt,
+        "last_encrypt_at": following.last_encrypt,
+    }
+    return {
+        **{name: timestamp(moment) for name, moment in times.items()},
+        "previous_key_id": following.previous_key_id or None,
+        "previous_key_id_sha256": following.previous_key_id_sha256 or None,
+    }
+
+
+def problem(problem: Problem) -> Document:
     return {"message": problem.message, "hint": problem.hint or None, "fatal": problem.fatal}
+
+
+def config(config: Config) -> Document:
+    return {
+        "file": config.file or None,
+        "settings": [
+            {
+                "name": each.name,
+                "value": each.value,
+                "origin": each.origin,
+                "secret": each.secret,
+                "reloadable": each.reloadable,
+            }
+            for each in config.settings
+        ],
+        "warnings": list(config.warnings),
+    }
+
+
+def request(request: Request) -> Document:
+    return {
+        "time": timestamp(request.time),
+        "api": request.api,
+        "method": request.method,
+        "uid": request.uid or None,
+        "key_id_sha256": request.key_id_sha256 or None,
+        "code": request.code,
+        "latency_ms": request.latency_ms,
+    }
+
+
+def audit_record(record: AuditRecord) -> Document:
+    return {
+        "seq": record.seq,
+        "time": timestamp(record.time),
+        "kind": record.kind,
+        "action": record.action,
+        "caller": record.caller or None,
+        "key_id_sha256": record.key_id_sha256 or None,
+        "outcome": record.outcome or None,
+        "latency_ms": record.latency_ms,
+        "detail": record.detail or None,
+        "line": record.line,
+    }
+
+
+def audit_verdict(verdict: AuditVerdict) -> Document:
+    return {
+        "intact": verdict.intact,
+        "records": verdict.records,
+        "first_seq": verdict.first_seq,
+        "last_seq": verdict.last_seq,
+        "head": verdict.head or None,
+        "files": list(verdict.files),
+        "problem": verdict.problem or None,
+    }
+
+
+def inspection(found: Inspection) -> Document:
+    envelope, jwe = found.envelope, found.jwe
+    return {
+        "format": found.format,
+        "summary": found.summary,
+        "readable": found.readable,
+        "envelope": None
+        if envelope is None
+        else {
+            "prefix": envelope.prefix,
+            "provider": envelope.provider,
+            "key_id": envelope.key_id or None,
+            "key_id_sha256": envelope.key_id_sha256 or None,
+            "source_type": envelope.source_type or None,
+            "encrypted_dek_bytes": envelope.encrypted_dek_bytes,
+            "encrypted_data_bytes": envelope.encrypted_data_bytes,
+            "annotations": list(envelope.annotations),
+        },
+        "jwe": None
+        if jwe is None
+        else {
+            "alg": jwe.alg,
+            "enc": jwe.enc,
+            "kid": jwe.kid or None,
+            "kid_sha256": jwe.kid_sha256 or None,
+            "iv_bytes": jwe.iv_bytes,
+            "ciphertext_bytes": jwe.ciphertext_bytes,
+            "tag_bytes": jwe.tag_bytes,
+            "header": jwe.header,
+        },
+        "keys": [key(each) for each in found.keys],
+        "findings": [problem(each) for each in found.findings],
+    }

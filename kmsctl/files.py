@@ -1,4 +1,5 @@
-"""Reads what is to be encrypted or decrypted, and writes the result where nobody else can read it."""
+"""The only reader of stdin and of files: what is to be worked on, and answers to questions. Writes results where
+nobody else can read them."""
 
 from __future__ import annotations
 
@@ -16,23 +17,35 @@ INPUT_MAX = 1 << 20
 """Bytes."""
 
 
-def read(source: str, what: str) -> bytes:
-    """All of a file, or of stdin for `-`. Raises UsageError if it cannot be read or is too long."""
+def stdin_is_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def read_line() -> str:
+    """One line that somebody types; empty at the end of the input."""
+    return sys.stdin.readline()
+
+
+def read(
+    source: str, what: str, *, most: int = INPUT_MAX, too_long: str = "a KMS encrypts keys; encrypt the data with one"
+) -> bytes:
+    """All of a file, or of stdin for `-`. Raises UsageError if it cannot be read or has more than `most` bytes;
+    too_long: the hint then."""
     if source == "-":
-        if sys.stdin.isatty():
+        if stdin_is_terminal():
             diagnostics.note(f"reading {what} from the terminal; Ctrl-D ends it")
-        return _bounded(sys.stdin.buffer, "stdin")
+        return _bounded(sys.stdin.buffer, "stdin", most, too_long)
     try:
         with Path(source).open("rb") as file:
-            return _bounded(file, source)
+            return _bounded(file, source, most, too_long)
     except OSError as error:
         raise UsageError(f"cannot read {source}: {error.strerror}", "name a file, or - for stdin") from error
 
 
-def _bounded(file: BinaryIO, name: str) -> bytes:
-    data = file.read(INPUT_MAX + 1)
-    if len(data) > INPUT_MAX:
-        raise UsageError(f"{name} holds more than {INPUT_MAX} bytes", "a KMS encrypts keys; encrypt the data with one")
+def _bounded(file: BinaryIO, name: str, most: int, too_long: str) -> bytes:
+    data = file.read(most + 1)
+    if len(data) > most:
+        raise UsageError(f"{name} holds more than {most} bytes", too_long)
     return data
 
 

@@ -69,6 +69,27 @@ Socket = Annotated[
     ),
 ]
 
+# What a value is, is told by its metavar: the completion offers what kmsd has of KEY, LABEL and TOKEN.
+KeyName = Annotated[
+    str,
+    typer.Argument(metavar="KEY", help="A label, a key id, or sha256: and a key id's hash.", show_default=False),
+]
+Label = Annotated[str, typer.Argument(metavar="LABEL", help="Label of the key (CKA_LABEL).", show_default=False)]
+NewLabel = Annotated[str, typer.Argument(metavar="NEW-LABEL", help="Its label from now on.", show_default=False)]
+KeyId = Annotated[
+    str,
+    typer.Option("--id", metavar="TEXT", help="Its key id (CKA_ID). Default: a new UUID.", show_default=False),
+]
+TokenName = Annotated[
+    str,
+    typer.Option(
+        "--token",
+        metavar="TOKEN",
+        help="Name of a token in kmsd's configuration. Default: the write token.",
+        show_default=False,
+    ),
+]
+
 
 def gather(
     ctx: typer.Context,

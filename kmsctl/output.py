@@ -5,12 +5,14 @@ Tables are for people; json and yaml are a contract with scripts; name is for `x
 
 from __future__ import annotations
 
+import select
 import sys
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 
 from kmsctl import terminal
-from kmsctl.text import width
+from kmsctl.text import cut, width
 from kmsd.client import escape
 
 Document = dict[str, object]
@@ -28,6 +30,12 @@ class Colour(StrEnum):
     GREEN = "\x1b[32m"
     YELLOW = "\x1b[33m"
     RED = "\x1b[31m"
+    BOLD = "\x1b[1m"
+    DIM = "\x1b[2m"
+
+
+Span = tuple[str, Colour | None]
+"""Escaped text and how it looks: a part of a line on a screen."""
 
 
 def emit(text: str) -> None:
@@ -42,6 +50,25 @@ def emit_bytes(data: bytes) -> None:
     sys.stdout.buffer.write(data)
     # Here and not at exit, so that a full disk or a closed pipe is an error like any other.
     sys.stdout.buffer.flush()
+
+
+def emit_raw(text: str) -> None:
+    """Text with its control sequences, for a terminal."""
+    emit_bytes(text.encode(_encoding(), errors="replace"))
+
+
+def emit_line(document: Document) -> None:
+    """A JSON document on a line of its own, as one of a stream."""
+    import json
+
+    emit(json.dumps(document, separators=(",", ":")))
+
+
+def emit_item(document: Document) -> None:
+    """One more item of a YAML list that has no end."""
+    import yaml
+
+    emit(yaml.safe_dump([document], sort_keys=False).rstrip("\n"))
 
 
 def emit_document(document: Document, form: Format) -> None:
@@ -77,12 +104,46 @@ def sheet(rows: Sequence[tuple[str, str]]) -> str:
     return "\n".join(_line([name, value], [left, 0]) for name, value in rows)
 
 
+def row(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """One line of a table whose other rows are not known yet."""
+    return _line([escape(cell) or "-" for cell in cells], widths)
+
+
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    return "   ".join(cell + " " * (room - width(cell)) for cell, room in zip(row, widths, strict=True)).rstrip()
+    return "   ".join(cell + " " * max(0, room - width(cell)) for cell, room in zip(row, widths, strict=True)).rstrip()
+
+
+def when_unread(call: Callable[[], None]) -> None:
+    """Calls, on a thread of its own, once nobody reads stdout any more (a pipe's reader has gone, a terminal hung up):
+    what writes only now and then would find out late. Never where it cannot be known, as with a file."""
+
+    def wait(descriptor: int) -> None:
+        poll = select.poll()
+        poll.register(descriptor, 0)  # POLLERR and POLLHUP are told unasked
+        poll.poll()
+        call()
+
+    if sys.stdout is not None:
+        threading.Thread(target=wait, args=(sys.stdout.fileno(),), daemon=True).start()
 
 
 def on_terminal() -> bool:
-    return sys.stdout.isatty()
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def has_screen() -> bool:
+    """Whether stdout is a terminal whose screen can be taken over."""
+    return on_terminal() and terminal.movable(sys.stdout)
+
+
+def painted(line: Sequence[Span], columns: int) -> str:
+    """A line of at most so many columns, in colour if stdout takes it."""
+    done = ""
+    for text, colour in line:
+        text = cut(text, columns)
+        columns -= width(text)
+        done += text if colour is None else paint(text, colour)
+    return done
 
 
 def paint(text: str, colour: Colour) -> str:

@@ -17,7 +17,15 @@ def movable(stream: TextIO) -> bool:
 
 
 def columns(stream: TextIO) -> int:
+    return size(stream).columns
+
+
+def size(stream: TextIO | None) -> os.terminal_size:
+    """Columns and lines; 80x24 where nobody knows."""
     try:
-        return os.get_terminal_size(stream.fileno()).columns or 80
+        if stream is not None:
+            found = os.get_terminal_size(stream.fileno())
+            return os.terminal_size((found.columns or 80, found.lines or 24))
     except OSError:
-        return 80
+        pass
+    return os.terminal_size((80, 24))

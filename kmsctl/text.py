@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -27,6 +28,40 @@ def _columns(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in ("W", "F") else 1
 
 
+def cut(text: str, columns: int) -> str:
+    """As much of escaped text as fits."""
+    if text.isascii():
+        return text[: max(0, columns)]
+    done = 0
+    for index, each in enumerate(text):
+        done += _columns(each)
+        if done > columns:
+            return text[:index]
+    return text
+
+
+def milliseconds(number: float) -> str:
+    """Four digits that matter: 0.052, 1.50, 123."""
+    if number < 0.1:
+        return f"{number:.3f}"
+    return f"{number:.2f}" if number < 100 else f"{number:.0f}"
+
+
+def rate(number: float) -> str:
+    """Per second: 0.20, 12.3, 1234."""
+    if number < 10:
+        return f"{number:.2f}" if number else "0"
+    return f"{number:.1f}" if number < 100 else count(round(number))
+
+
+def sparkline(values: Sequence[float], bars: str) -> str:
+    """One character of `bars`, from low to high, for each value; the first for nothing."""
+    top = max(values, default=0.0)
+    if top <= 0:
+        return bars[0] * len(values)
+    return "".join(bars[0] if value <= 0 else bars[max(1, round(value / top * (len(bars) - 1)))] for value in values)
+
+
 def parse_duration(text: str) -> float:
     """Seconds from `30`, `30s`, `1m30s`, `500ms`, `1h` (as Go writes durations). Raises ValueError."""
     if not _DURATION.fullmatch(text):
@@ -38,6 +73,18 @@ def parse_duration(text: str) -> float:
     if not 0 < seconds <= DURATION_MAX:
         raise ValueError("a duration is longer than nothing and at most 24h")
     return seconds
+
+
+def count(number: int) -> str:
+    """1234567 as 1.23M: the digits that matter to people."""
+    if number < 1000:
+        return str(number)
+    size = number / 1000
+    for unit in ("k", "M", "G"):
+        if size < 999.5:
+            return f"{size:.3g}{unit}"
+        size /= 1000
+    return f"{size:.0f}T"
 
 
 def age(then: datetime | None, now: datetime) -> str:

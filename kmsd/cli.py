@@ -22,8 +22,8 @@ from pydantic import SecretStr
 
 from kmsd import __version__, config, paths
 from kmsd.config_errors import valid
-from kmsd.config_values import to_toml
-from kmsd.settings import Settings
+from kmsd.config_values import leaf_key, to_toml
+from kmsd.settings import Settings, Token
 
 USAGE = 2
 """Exit code for a wrong command line and a wrong configuration."""
@@ -140,7 +140,9 @@ def serve(context: typer.Context, **values: str | bool | None) -> None:
     loaded = _load(given)
     token = loaded.settings.token
     pin = None
-    if token.pin is None and token.pin_file is None and sys.stdin is not None and sys.stdin.isatty():
+    if loaded.settings.tokens:
+        pass  # each names where its PIN is; nobody could tell which one is asked for
+    elif token.pin is None and token.pin_file is None and sys.stdin is not None and sys.stdin.isatty():
         pin = getpass.getpass("PIN of the token: ") or None
 
     from kmsd import daemon
@@ -159,9 +161,10 @@ def check_config(context: typer.Context, **values: str | bool | None) -> None:
     typer.echo(f"# configuration file: {loaded.file or f'none, looked for {places}'}")
     rows: list[tuple[str, str]] = []
     for key, origin in loaded.origins.items():
-        section, name = key.split(".")
-        value = getattr(getattr(loaded.settings, section), name)
-        shown = f"# {key} is not set" if value is None else f"{key} = {to_toml(key, value)}"
+        if loaded.settings.tokens and key.startswith("token."):
+            continue  # [[tokens]] take its place
+        value = config.value(loaded.settings, key)
+        shown = f"# {key} is not set" if value is None else f"{key} = {to_toml(leaf_key(key.split('.')), value)}"
         rows.append((shown, origin.where))
     width = max(len(shown) for shown, _ in rows)
     for shown, where in rows:
@@ -238,7 +241,10 @@ def _with_pin(loaded: config.Loaded, pin: str | None) -> config.Loaded:
 
 def _missing(settings: Settings) -> list[str]:
     """What will keep the token from being used, as far as it can be seen without touching it."""
-    token = settings.token
+    return [missing for token in settings.places for missing in _missing_of(token)]
+
+
+def _missing_of(token: Token) -> list[str]:
     missing = []
     if token.module and not os.path.exists(token.module):  # noqa: PTH110 - Path.exists raises where a folder is closed
         missing.append(f"token.module: there is no {token.module} here")

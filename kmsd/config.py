@@ -18,10 +18,10 @@ from types import MappingProxyType
 
 from kmsd import config_toml, paths
 from kmsd.config_errors import ConfigError, Origin, Problem, refuse, validate
-from kmsd.config_values import LEAVES, PIN, from_text, from_toml
+from kmsd.config_values import LEAVES, PIN, TOKEN, TOKENS, from_text, from_toml
 from kmsd.settings import Settings, Token
 
-__all__ = ["ANCESTOR_ENVIRON", "ENVIRON", "ConfigError", "Loaded", "Origin", "load", "pin_path", "read_pin"]
+__all__ = ["ANCESTOR_ENVIRON", "ENVIRON", "ConfigError", "Loaded", "Origin", "load", "pin_path", "read_pin", "value"]
 
 PREFIX = "KMSD_"
 CONFIG_VARIABLE = "KMSD_CONFIG"
@@ -99,6 +99,7 @@ def load(
         else:
             warnings.append(f"{name} is not a setting of kmsd: it is ignored")
     merged = _merge(levels, warnings)
+    problems += _both_ways(levels)
     # Each level by itself too, so that a mistake shows before the day when what hides it is removed. The
     # ancestor's names are spared: something else may use a name like SOCKET.
     for level in (levels[2], levels[3], merged):
@@ -111,6 +112,19 @@ def load(
     warnings += _pin_warnings(levels, settings, document, environ)
     file = document.path if document else None
     return Loaded(settings, MappingProxyType(merged.origins), file, tuple(dict.fromkeys(warnings)))
+
+
+def _both_ways(levels: list[_Level]) -> Iterator[Problem]:
+    """[token] and [[tokens]] say the same thing in two ways: both together would leave one ignored."""
+    if not any(key.startswith(f"{TOKENS}.") for level in levels for key in level.values):
+        return
+    for level in levels:
+        for key, origin in level.origins.items():
+            if key.startswith(f"{TOKEN}."):
+                yield Problem(
+                    f"{origin.where}: {key}: the file has [[tokens]], which take the place of [token]",
+                    "put it into the entry of [[tokens]] that it is meant for",
+                )
 
 
 def _document(config_file: Path | None, environ: Mapping[str, str]) -> config_toml.Document | None:
@@ -134,6 +148,12 @@ def _from_file(document: config_toml.Document | None, problems: list[Problem]) -
         return level
     nested: dict[str, object] = {}
     for section, body in document.data.items():
+        if section == TOKENS and isinstance(body, list):
+            nested[section] = [
+                _entry(document, level, str(number), each) if isinstance(each, dict) else each
+                for number, each in enumerate(body)
+            ]
+            continue
         if not isinstance(body, dict):
             nested[section] = body
             continue
@@ -147,6 +167,16 @@ def _from_file(document: config_toml.Document | None, problems: list[Problem]) -
     if isinstance(checked, list):
         problems += sorted(checked, key=lambda problem: document.line(problem.loc))
     return level
+
+
+def _entry(document: config_toml.Document, level: _Level, number: str, body: Mapping[str, object]) -> dict[str, object]:
+    """One of [[tokens]]."""
+    inner = dict(body)
+    for name in body:
+        leaf = LEAVES.get(f"{TOKEN}.{name}")
+        inner[name] = from_toml(leaf, body[name]) if leaf is not None else body[name]
+        level.put(f"{TOKENS}.{number}.{name}", inner[name], Origin("file", document.where((TOKENS, number, name))))
+    return inner
 
 
 def _from_variables(names: Mapping[str, str], environ: Mapping[str, str]) -> _Level:
@@ -195,16 +225,28 @@ def _merge(levels: list[_Level], warnings: list[str]) -> _Level:
     return merged
 
 
-def _nested(values: Mapping[str, object]) -> dict[str, dict[str, object]]:
+def _nested(values: Mapping[str, object]) -> dict[str, object]:
     nested: dict[str, dict[str, object]] = {}
+    entries: dict[str, dict[str, object]] = {}
     for key, value in values.items():
-        section, name = key.split(".")
-        nested.setdefault(section, {})[name] = value
-    return nested
+        section, *number, name = key.split(".")
+        table = entries.setdefault(number[0], {}) if number else nested.setdefault(section, {})
+        table[name] = value
+    return {**nested, TOKENS: list(entries.values())} if entries else dict(nested)
+
+
+def value(settings: Settings, key: str) -> object:
+    """The value of a setting by its dotted name, as `Loaded.origins` has it."""
+    section, *number, name = key.split(".")
+    table = getattr(settings, section)
+    return getattr(table[int(number[0])] if number else table, name)
 
 
 def _origin(level: _Level, loc: tuple[str, ...]) -> Origin:
-    return level.origins[".".join(loc[:2])]
+    key = ".".join(loc)
+    while key and key not in level.origins:
+        key = key.rpartition(".")[0]
+    return level.origins.get(key, Origin("default", "default"))
 
 
 def _pin_warnings(
@@ -213,16 +255,21 @@ def _pin_warnings(
     document: config_toml.Document | None,
     environ: Mapping[str, str],
 ) -> Iterator[str]:
-    for level in levels:
-        if not level.values.get(PIN):
+    pins = [PIN, *(f"{TOKENS}.{number}.pin" for number in range(len(settings.tokens)))]
+    for level, key in [(level, key) for level in levels for key in pins]:
+        if not level.values.get(key):
             continue
-        origin = level.origins[PIN]
+        origin = level.origins[key]
         if origin.kind != "file":
             yield f"{origin.where}: others on this machine can read it: use --p11-pin-file"
         elif document and document.mode & 0o077:
             file = document.path
             yield f"{file}: holds the PIN and has mode {document.mode:04o}: chmod 600 {file}"
-    token = settings.token
+    for token in settings.places:
+        yield from _pin_file_warnings(token, environ)
+
+
+def _pin_file_warnings(token: Token, environ: Mapping[str, str]) -> Iterator[str]:
     if token.pin is not None and token.pin_file is not None:
         yield "token.pin and token.pin_file are both given: the file is not read"
     if path := pin_path(token, environ):

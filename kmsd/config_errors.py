@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from kmsd.config_values import LEAVES, PIN, found, key_text, suggestion
+from kmsd.config_values import LEAVES, PIN, TOKENS, found, key_text, leaf_key, suggestion
 from kmsd.settings import Settings
 
 
@@ -84,12 +84,17 @@ def valid(nested: Mapping[str, object], origin_of: Callable[[tuple[str, ...]], O
 
 
 def _problem(loc: tuple[str, ...], kind: str, value: object, said: object, origin: Origin) -> Problem:
-    key = ".".join(loc)
+    key = leaf_key(loc)
     hint = ""
     if kind == "extra_forbidden":
         # Only the name is repeated: the value may be a PIN under a mistyped key.
         noun = "section" if len(loc) == 1 and isinstance(value, dict) else "key"
         what = f"unknown {noun}; {suggestion(loc)}"
+    elif loc[:1] == (TOKENS,) and said is not None and len(loc) == 1:
+        what = str(said)
+    elif loc[:1] == (TOKENS,) and key not in LEAVES:
+        named = {"name": "1 to 64 letters, digits, dots, dashes or underscores", "write": "true or false"}
+        what = f"expected {named.get(loc[-1], 'tables, [[tokens]]')}, found {found(key, value)}"
     elif key not in LEAVES:
         what = f"expected a section, [{key_text(loc)}], found {found(key, value)}"
     elif said is not None:

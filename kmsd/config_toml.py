@@ -9,6 +9,7 @@ import os
 import re
 import stat
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +22,14 @@ MAX_BYTES = 1 << 20
 _KEY = r"""(?:[A-Za-z0-9_-]+|"(?:[^"\\]|\\.)*"|'[^']*')"""
 _DOTTED = rf"{_KEY}(?:\s*\.\s*{_KEY})*"
 _ASSIGNMENT = re.compile(rf"\s*({_DOTTED})\s*=")
-_HEADER = re.compile(rf"\s*\[\[?\s*({_DOTTED})\s*\]")
+_HEADER = re.compile(rf"\s*(\[\[?)\s*({_DOTTED})\s*\]")
 _WHERE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
 @dataclass(frozen=True)
 class Document:
-    """One file. mode: its permission bits; lines: path of a key or table -> line, from 1."""
+    """One file. mode: its permission bits; lines: path of a key or table -> line, from 1; the entries of an array of
+    tables are numbered in the path, from 0."""
 
     path: Path
     mode: int
@@ -101,11 +103,16 @@ def _lines(text: str) -> dict[tuple[str, ...], int]:
     """Where the keys and tables of `text`, valid TOML, stand: a scan by lines, as tomllib does not tell."""
     lines: dict[tuple[str, ...], int] = {}
     table: tuple[str, ...] = ()
+    entries: Counter[tuple[str, ...]] = Counter()
     within = ""  # the quotes of the multi-line string that the line begins in
     for number, line in enumerate(text.split("\n"), start=1):
         if not within:
             if header := _HEADER.match(line):
-                table = _split(header[1])
+                table = _split(header[2])
+                if header[1] == "[[":
+                    entries[table] += 1
+                    lines.setdefault(table, number)
+                    table = (*table, str(entries[table] - 1))
                 lines.setdefault(table, number)
             elif assignment := _ASSIGNMENT.match(line):
                 lines.setdefault(table + _split(assignment[1]), number)

@@ -22,6 +22,10 @@ from pydantic.fields import FieldInfo
 from kmsd.settings import Settings
 
 PIN = "token.pin"
+TOKEN = "token"  # noqa: S105 - a section of the file
+TOKENS = "tokens"
+ENTRY = ("name", "write")
+"""What an entry of [[tokens]] has beside the fields of [token]."""
 REDACTED = "<redacted>"
 
 _TRUE = frozenset({"1", "t", "true", "y", "yes", "on"})
@@ -135,8 +139,15 @@ def key_text(loc: Sequence[str]) -> str:
     return ".".join(part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else _quoted(part[:_SHOWN]) for part in loc)
 
 
+def leaf_key(loc: Sequence[str]) -> str:
+    """The name in LEAVES of the setting at `loc`: that of [token] for the same field of one of [[tokens]]."""
+    return f"{TOKEN}.{loc[2]}" if len(loc) == 3 and loc[0] == TOKENS else ".".join(loc)
+
+
 def suggestion(loc: Sequence[str]) -> str:
     """A sentence for an unknown key or section: what may have been meant, else what there is."""
+    if loc[0] == TOKENS and len(loc) == 3:
+        return f"[[{TOKENS}]] has {', '.join((*ENTRY, *SECTIONS[TOKEN]))}"
     section, name = loc[0], loc[-1].replace("-", "_")
     meant = [key for key in LEAVES if key.split(".")[1] == name]
     if len(loc) > 1:

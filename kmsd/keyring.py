@@ -1,48 +1,111 @@
-"""Which key writes, which keys read: the picture of the token's keys, kept up to date.
+"""Which key writes, which keys read: the picture of the tokens' keys, kept up to date.
 
-The token is looked at every `refresh` seconds and whenever the picture may be out of date, so that no request waits
-for a look. The rules are in `kmsd.picture`; knows nothing of gRPC.
+The tokens are looked at every `refresh` seconds and whenever the picture may be out of date, so that no request waits
+for a look. The rules are in `kmsd.picture`; what changes keys is in `kmsd.lifecycle`. Knows nothing of gRPC.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from time import monotonic
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from time import monotonic, time
 from typing import Final
 
-from kmsd.errors import AlreadyExists, Conflict, InvalidRequest, KmsdError, Misconfigured, NotFound, Unavailable
+from kmsd.errors import InvalidRequest, KmsdError, Misconfigured, NotFound, Unavailable
 from kmsd.hsm import keys as token_keys
 from kmsd.hsm.connection import Hsm
-from kmsd.hsm.keys import Kind
-from kmsd.picture import EMPTY, Key, Picture, check_label, judge, key_id_bytes, new_key_id, newest_first
+from kmsd.hsm.keys import TokenKey
+from kmsd.picture import EMPTY, Key, Picture, Problem, created_ms, judge, newest_first
 
 _LOOK_PAUSE: Final = 0.25
 """Seconds between looks that requests ask for (an unknown kid), so that garbage cannot keep the token busy."""
 _VERIFY_PAUSE: Final = 30.0
 _VERIFY_PAUSE_MOST: Final = 600.0
 """Seconds between re-initialisations that ask for a write key which is missed: from the first up to the second."""
+_READ_PAUSES: Final = (0.005, 0.01, 0.02, 0.05, 0.1)
+"""Seconds between two readings of a token whose keys change."""
+_NEW_SECONDS: Final = 600.0
+_ANEW_PAUSE: Final = 5.0
+"""A key made within so many seconds that is not to be found is looked for with a new module, so often at the most."""
+_HASH_DIGITS: Final = 8
+"""Fewest digits of a key id's hash that name a key."""
+
+
+class _Place:
+    """One token and what it showed last."""
+
+    def __init__(self, name: str, hsm: Hsm) -> None:
+        self.name = name
+        self.hsm = hsm
+        self.found: tuple[TokenKey, ...] = ()
+        self.seen = False
+        self.verified = -1e9
+        self.verify_pause = _VERIFY_PAUSE
 
 
 class Keyring:
-    """The keys of one token, as last seen.
+    """The keys of all tokens, as last seen.
 
+    tokens: by name in the configuration. write_label: of the key that encrypts. recalled: the key_id that wrote last
+    before this kmsd started, empty if that is not known.
     on_change: called after a look that changed which key writes or which keys there are.
     """
 
-    def __init__(self, hsm: Hsm, *, write_label: str, on_change: Callable[[Picture, Picture], None]) -> None:
+    def __init__(
+        self,
+        tokens: Mapping[str, Hsm],
+        *,
+        write_label: str,
+        recalled: str,
+        on_change: Callable[[Picture, Picture], None],
+    ) -> None:
         self.write_label = write_label
         self.picture = EMPTY
-        self.seen = False
-        self._hsm = hsm
+        self._places = {name: _Place(name, hsm) for name, hsm in tokens.items()}
+        self._recalled = recalled
         self._on_change = on_change
         self._looking: asyncio.Task[None] | None = None
         self._looked = -1e9
-        self._verified = -1e9
-        self._verify_pause = _VERIFY_PAUSE
-        self._wrote = False
-        self._changing = asyncio.Lock()
+        self._wrote_at = ""
+        self._anew: asyncio.Task[None] | None = None
+        self._anew_at = -1e9
+
+    @property
+    def tokens(self) -> Mapping[str, Hsm]:
+        return {place.name: place.hsm for place in self._places.values()}
+
+    @property
+    def seen(self) -> bool:
+        """Whether every token has shown its keys since kmsd started."""
+        return all(place.seen for place in self._places.values())
+
+    @property
+    def refused(self) -> bool:
+        """Whether an operator must act before a token is tried again."""
+        return any(place.hsm.refused for place in self._places.values())
+
+    @property
+    def away(self) -> bool:
+        """Whether a token is away."""
+        return bool(self._away())
+
+    @property
+    def complete(self) -> bool:
+        """Whether the picture is what all tokens show now, as far as is known."""
+        return self.seen and all(place.hsm.connected is not None for place in self._places.values())
+
+    @property
+    def where(self) -> str:
+        """The tokens in words, for sentences."""
+        names = [place.hsm.name for place in self._places.values()]
+        return names[0] if len(names) == 1 else "tokens " + " and ".join(name.removeprefix("token ") for name in names)
+
+    def hsm(self, key: Key) -> Hsm:
+        """The token that holds a key."""
+        return self._places[key.place].hsm
 
     def write_key(self) -> Key:
         """The key that encrypts. Raises why there is none."""
@@ -52,63 +115,98 @@ class Keyring:
         return key
 
     def why_none(self) -> KmsdError:
-        if self._hsm.connected is None:
-            return self._hsm.error.again()
-        if not self.seen:
-            return Unavailable(f"the keys on {self._hsm.name} have not been looked at yet", "try again in a moment")
+        away = self._away()
+        if away and not any(place.seen for place in self._places.values()):
+            return away[0].hsm.error.again()
         for problem in self.picture.problems:
-            if problem.fatal:
+            if problem.fatal and not (away and not self.seen):
                 return Misconfigured(problem.message, problem.hint)
-        return Misconfigured(
-            f"there is no write key on {self._hsm.name}", f"make one: kmsctl keygen {self.write_label}"
-        )
+        if away:
+            return away[0].hsm.error.again()
+        if not self.seen:
+            return Unavailable(f"the keys on {self.where} have not been looked at yet", "try again in a moment")
+        return Misconfigured(f"there is no write key on {self.where}", f"make one: kmsctl keygen {self.write_label}")
 
     async def find(self, key_id: str) -> Key:
-        """The key with this id, after a fresh look at the token if it is unknown. Raises NotFound."""
+        """The key with this id, after a fresh look at the tokens if it is unknown. Raises NotFound."""
         key = self.picture.by_key_id.get(key_id)
         if key is None:
             await self.look_soon()
+            key = self.picture.by_key_id.get(key_id)
+        if key is None and self._may_be_new(key_id):
+            await self._look_anew()
             key = self.picture.by_key_id.get(key_id)
         if key is None:
             for known in self.picture.keys:
                 if known.key_id == key_id and known.reason:
                     raise Misconfigured(f"key {key_id!r} cannot serve: {known.reason}", known.hint)
-            raise NotFound(
-                f"there is no key with key id {_short(key_id)} on {self._hsm.name}",
-                "restore the key to the token; without it this data cannot be read",
-            )
+            raise self._missing(f"with key id {_short(key_id)}")
         return key
 
     async def labelled(self, label: str) -> list[Key]:
-        """The readable keys that hold this label or held it before a rotation (`label@...`), newest first.
+        """The readable keys that hold this label or held it before a rotation, newest first.
 
-        After a fresh look at the token if there are none. Raises NotFound.
+        After a fresh look at the tokens if there are none. Raises NotFound.
         """
+        held = (f"{label}@", f"{label}.retired@")
         for fresh in (False, True):
             if fresh:
                 await self.look_soon()
             found = newest_first(
-                key
-                for key in self.picture.keys
-                if key.reads and (key.label == label or key.label.startswith(f"{label}@"))
+                key for key in self.picture.keys if key.reads and (key.label == label or key.label.startswith(held))
             )
             if found:
                 return found
-        raise NotFound(
-            f"there is no key labelled {_short(label)} on {self._hsm.name}",
+        raise self._missing(f"labelled {_short(label)}")
+
+    def _missing(self, what: str) -> KmsdError:
+        away = self._away()
+        if away:
+            # It may be there: nothing is lost as long as that is not known.
+            return Unavailable(
+                f"the key {what} may be on {away[0].hsm.name}, which is away: {away[0].hsm.error.message}",
+                away[0].hsm.error.hint or "bring the token back",
+            )
+        return NotFound(
+            f"there is no key {what} on {self.where}",
             "restore the key to the token; without it this data cannot be read",
         )
 
+    def select(self, text: str) -> Key:
+        """The one key that an operator means: by key id, label, or "sha256:" and the first digits of its hash.
+
+        Raises InvalidRequest, NotFound.
+        """
+        digits = text.removeprefix("sha256:")
+        if digits != text:
+            if len(digits) < _HASH_DIGITS or not set(digits) <= set("0123456789abcdef"):
+                raise InvalidRequest(
+                    f"{_short(text)} is no hash of a key id",
+                    f"give sha256: and its first digits, {_HASH_DIGITS} at least, in lower case",
+                )
+            found = [key for key in self.picture.keys if key.key_id_sha256.startswith(digits)]
+        else:
+            found = [key for key in self.picture.keys if text and key.key_id == text]
+            found = found or [key for key in self.picture.keys if text and key.label == text]
+        # The HMAC key of a pair shares the id of its AES key, which is the one that is meant.
+        found = [key for key in found if key.token.kind == "aes"] or found
+        if not found:
+            raise NotFound(f"there is no key {_short(text)} on {self.where}", "kmsctl keys list shows all")
+        if len(found) > 1:
+            ids = ", ".join(key.key_id or "(none)" for key in found[:8])
+            raise InvalidRequest(f"{len(found)} keys are called {_short(text)}: {ids}", "name one by its key id")
+        return found[0]
+
     async def look_soon(self) -> None:
         """A look that begins after this call, a little later if there was one just now: however many requests
-        ask, the token is looked at a few times a second. Raises KmsdError if it is away."""
+        ask, the tokens are looked at a few times a second. Raises KmsdError if they are away."""
         await asyncio.sleep(max(0.0, self._looked + _LOOK_PAUSE - monotonic()))
         if self._looking is None:
             self._start_looking()
         await self._join()
 
     async def look(self) -> None:
-        """Look at the token now. Raises KmsdError if it is away."""
+        """Look at the tokens now. Raises KmsdError if none of them shows its keys."""
         while self._looking is not None:
             # That look may have begun before what the caller wants to see.
             with contextlib.suppress(KmsdError):
@@ -118,111 +216,156 @@ class Keyring:
 
     def _start_looking(self) -> None:
         self._looked = monotonic()
-        self._looking = asyncio.create_task(self._look(), name="keyring-look")
-        self._looking.add_done_callback(self._look_done)
+        self._looking = asyncio.create_task(self._look_once(), name="keyring-look")
+        self._looking.add_done_callback(_heard)
 
     async def _join(self) -> None:
         if self._looking is not None:
             await asyncio.shield(self._looking)
 
-    def _look_done(self, task: asyncio.Task[None]) -> None:
-        self._looking = None
-        if not task.cancelled():
-            task.exception()  # whoever waits for the look has it; nobody may be waiting
+    async def _look_once(self) -> None:
+        try:
+            await self._look()
+        finally:
+            # Here and not in a callback: whoever runs between the end and the callback would wait for what is over.
+            self._looking = None
 
     async def _look(self) -> None:
-        found = await self._hsm.run(token_keys.list_keys, timeout=30.0)
+        places = list(self._places.values())
+        up = [place for place in places if place.hsm.connected is not None] or places
+        shown = await asyncio.gather(*(self._look_at(place) for place in up), return_exceptions=True)
+        failed = [each for each in shown if isinstance(each, BaseException)]
+        if len(failed) == len(up):
+            raise failed[0]
         before = self.picture
-        after = judge(found, self.write_label, self._hsm.name)
-        if self._suspicious(before, after):
-            # A token that has gone shows no keys on some modules: only a module that starts anew tells.
-            self._verified = monotonic()
-            await self._hsm.reconnect("keys vanished")
-            found = await self._hsm.run(token_keys.list_keys, timeout=30.0)
-            after = judge(found, self.write_label, self._hsm.name)
+        after = self._judge()
         self.picture = after
-        self.seen = True
-        self._wrote = self._wrote or after.write is not None
-        if {k.token for k in before.keys} != {k.token for k in after.keys}:
-            self._hsm.forget_handles()
+        if after.write is not None:
+            self._wrote_at = after.write.place
+        if {(k.place, k.token) for k in before.keys} != {(k.place, k.token) for k in after.keys} or (
+            before.write and before.write.key_id
+        ) != (after.write and after.write.key_id):
+            for place in places:
+                gone = _unlabelled(before, place.name) - _unlabelled(after, place.name)
+                if gone:
+                    place.hsm.forget_handles(frozenset(token.cka_id for token in gone))
             self._on_change(before, after)
 
-    def _suspicious(self, before: Picture, after: Picture) -> bool:
-        if before.write is not None and before.write.key_id not in after.by_key_id:
-            return True
-        if before.keys and not after.keys:
+    async def _look_at(self, place: _Place) -> None:
+        found = await self._list(place)
+        if self._suspicious(place, found):
+            # A token that has gone shows no keys on some modules: only a module that starts anew tells.
+            place.verified = monotonic()
+            await place.hsm.reconnect("keys vanished")
+            found = await self._list(place)
+        place.found = found
+        place.seen = True
+
+    async def _list(self, place: _Place) -> tuple[TokenKey, ...]:
+        """The keys of a token at one moment. A list is read key by key while other processes move labels, and SoftHSM
+        shows a key to nobody while it is relabelled: what differs from what was there is believed when it is read
+        twice, that a key is gone, or that none writes any more, only when it is read every time."""
+        known = {_identity(key) for key in place.found}
+        before: Counter[TokenKey] = Counter(place.found)
+        shown: dict[tuple[str, bytes, str], TokenKey] = {}
+        found: tuple[TokenKey, ...] = ()
+        for pause in (*_READ_PAUSES, 0.0):
+            found = await place.hsm.run(token_keys.list_keys, timeout=30.0)
+            if Counter(found) == before and self._plausible(place, known, found):
+                return found
+            before = Counter(found)
+            shown.update({_identity(key): key for key in found})
+            await asyncio.sleep(pause)
+        here = {_identity(key) for key in found}
+        return (*found, *(key for identity, key in shown.items() if identity not in here and identity in known))
+
+    def _plausible(self, place: _Place, known: set[tuple[str, bytes, str]], found: Sequence[TokenKey]) -> bool:
+        if known - {_identity(key) for key in found}:
+            return False
+        return self.picture.write is None or self._judge_as(place, found).write is not None
+
+    def _judge_as(self, changed: _Place, found: Sequence[TokenKey]) -> Picture:
+        """The picture if this token showed these keys."""
+        shown = {place.name: found if place is changed else place.found for place in self._places.values()}
+        return judge(shown, self.write_label, self.where)
+
+    def _judge(self) -> Picture:
+        picture = judge({place.name: place.found for place in self._places.values()}, self.write_label, self.where)
+        away = [place for place in self._away() if not place.seen]
+        if not away or picture.write is None or not self._recalled or self._recalled in picture.by_key_id:
+            return picture
+        if picture.write.created_ms > created_ms(self._recalled):
+            return picture
+        # The key that wrote last may be on the token that has not been seen yet: an older one must not take over.
+        hsm = away[0].hsm
+        problem = Problem(
+            f"the key that wrote last, {self._recalled}, may be on {hsm.name}, which is away: {hsm.error.message}",
+            f"bring the token back; if it is gone for good: kmsctl keygen {self.write_label}",
+            fatal=True,
+        )
+        return replace(picture, write=None, problems=(problem, *picture.problems))
+
+    def _away(self) -> list[_Place]:
+        return [place for place in self._places.values() if place.hsm.connected is None]
+
+    def _suspicious(self, place: _Place, found: Sequence[TokenKey]) -> bool:
+        write = self.picture.write
+        if write is not None and write.place == place.name:
+            if not any(key.kind == "aes" and key.cka_id == write.cka_id for key in found):
+                return True
+            if self._judge_as(place, found).write is None:
+                return True
+        if place.found and not found:
             return True
         # The token may have gone just when the module started anew: a write key that is missed is asked for again.
-        missed = self._wrote and after.write is None
+        missed = self._wrote_at == place.name and write is None
         if not missed:
-            self._verify_pause = _VERIFY_PAUSE
-        elif monotonic() - self._verified > self._verify_pause:
+            place.verify_pause = _VERIFY_PAUSE
+        elif monotonic() - place.verified > place.verify_pause:
             # Less and less often: each time stops the other keys for a moment.
-            self._verify_pause = min(self._verify_pause * 2, _VERIFY_PAUSE_MOST)
+            place.verify_pause = min(place.verify_pause * 2, _VERIFY_PAUSE_MOST)
             return True
         return False
 
-    async def generate(
-        self, label: str, kind: Kind, bits: int, key_id: str, *, if_not_exists: bool
-    ) -> tuple[Key, bool]:
-        """Make a key; (key, True), or with if_not_exists the one that holds the label and False.
+    async def _look_anew(self) -> None:
+        """Look with modules that have been initialised anew, shared by all who ask, and now and then at the most.
 
-        Raises InvalidRequest, AlreadyExists, and what the token says.
-        """
-        check_label(label)
-        allowed = (128, 192, 256) if kind == "aes" else (128, 192, 256, 384, 512)
-        bits = bits or 256
-        if kind == "other" or bits not in allowed:
-            raise InvalidRequest(
-                f"an {kind.upper()} key cannot have {bits} bits",
-                f"choose one of {', '.join(map(str, allowed))}",
-            )
-        async with self._changing:
-            return await self._generate(label, kind, bits, key_id, if_not_exists)
+        SoftHSM's index of a token's objects can miss one for good: two processes that make objects at the same moment
+        write the same generation number, and each takes the other's change for its own."""
+        if self._anew is None and monotonic() - self._anew_at > _ANEW_PAUSE:
+            self._anew_at = monotonic()
+            self._anew = asyncio.create_task(self._start_anew(), name="keyring-anew")
+            self._anew.add_done_callback(_heard)
+        if self._anew is not None:
+            await asyncio.shield(self._anew)
 
-    async def _generate(self, label: str, kind: Kind, bits: int, key_id: str, if_not_exists: bool) -> tuple[Key, bool]:
-        await self.look()
-        for key in self.picture.keys:
-            if key.label == label and key.token.kind == kind:
-                if if_not_exists:
-                    return key, False
-                raise AlreadyExists(
-                    f"{self._hsm.name} has a key labelled {label!r} already",
-                    "choose another label, or --if-not-exists",
-                )
-        wanted = key_id or new_key_id()
-        cka_id = key_id_bytes(wanted)
-        if any(key.cka_id == cka_id and key.token.kind == kind for key in self.picture.keys):
-            raise AlreadyExists(f"{self._hsm.name} has a key with key id {wanted!r} already", "choose another id")
-        await self._hsm.run_rw(token_keys.generate, label, cka_id, kind, bits)
-        return await self._made(cka_id, kind), True
+    async def _start_anew(self) -> None:
+        try:
+            for place in self._places.values():
+                if place.hsm.connected is not None:
+                    await place.hsm.reconnect("a key that must be new is missed")
+            await self.look()
+        finally:
+            self._anew = None
 
-    async def adopt(self, label: str, key_id: str) -> Key:
-        """Give a CKA_ID to the AES key with this label that lacks one. Raises NotFound, Conflict."""
-        check_label(label)
-        async with self._changing:
-            return await self._adopt(label, key_id)
+    def _may_be_new(self, key_id: str) -> bool:
+        """Whether a key of this id may have been made by another kmsd just now."""
+        made = created_ms(key_id) / 1000
+        return abs(time() - made) < _NEW_SECONDS
 
-    async def _adopt(self, label: str, key_id: str) -> Key:
-        await self.look()
-        labelled = [key for key in self.picture.keys if key.label == label and key.token.kind == "aes"]
-        if not labelled:
-            raise NotFound(f"there is no AES key labelled {label!r} on {self._hsm.name}", "kmsctl keys list shows all")
-        if all(key.cka_id for key in labelled):
-            raise Conflict(f"key {label!r} has a CKA_ID already: {labelled[0].key_id}", "there is nothing to do")
-        wanted = key_id or new_key_id()
-        cka_id = key_id_bytes(wanted)
-        if any(key.cka_id == cka_id for key in self.picture.keys):
-            raise AlreadyExists(f"{self._hsm.name} has a key with key id {wanted!r} already", "choose another id")
-        await self._hsm.run_rw(token_keys.set_id, label, cka_id)
-        return await self._made(cka_id, "aes")
 
-    async def _made(self, cka_id: bytes, kind: Kind) -> Key:
-        await self.look()
-        for key in self.picture.keys:
-            if key.cka_id == cka_id and key.token.kind == kind:
-                return key
-        raise Conflict("the key was made and is gone again", "look for another program that uses this token")
+def _identity(key: TokenKey) -> tuple[str, bytes, str]:
+    """Of one key, whatever its label; a key without CKA_ID has nothing but its label."""
+    return key.kind, key.cka_id, "" if key.cka_id else key.label
+
+
+def _unlabelled(picture: Picture, place: str) -> set[TokenKey]:
+    return {replace(key.token, label="") for key in picture.keys if key.place == place}
+
+
+def _heard(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()  # whoever waits for the look has it; nobody may be waiting
 
 
 def _short(text: str) -> str:

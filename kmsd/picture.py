@@ -1,4 +1,4 @@
-"""The keys of a token at one moment, judged: the rules of which key writes and which keys read.
+"""The keys of all tokens at one moment, judged: the rules of which key writes and which keys read.
 
 Pure functions over a list of keys, so that every order of events can be tried on them; looks at no token itself.
 """
@@ -10,7 +10,7 @@ import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
@@ -26,6 +26,8 @@ MAX_KEY_ID: Final = 512
 SAME_ID_HINT: Final = "give all but one another CKA_ID, with a tool of the token's such as pkcs11-tool --set-id"
 _NEW_KEY: Final = "make a new key under a free label: kmsctl keygen LABEL"
 _MAY_NOT_WRITE: Final = "set it, or choose another write label (--p11-key-label) and make its key"
+_RETIRED: Final = ".retired@"
+_BEHIND: Final = re.compile(r"(\.retired)?@[0-9]{8}T[0-9]{6}Z$|\.pending$")
 _UUID7: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
@@ -35,26 +37,32 @@ class State(Enum):
     PENDING = "pending"
     UNUSABLE = "unusable"
     COMPANION = "companion"
+    ARCHIVED = "archived"
+    """Retired: reads still, and may be destroyed."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something an operator should know. fatal: it keeps kmsd from serving."""
+    """Something an operator should know. fatal: it keeps kmsd from serving. passing: a rotation brings it about for a
+    moment."""
 
     message: str
     hint: str
     fatal: bool
+    passing: bool = False
 
 
 @dataclass(frozen=True)
 class Key:
     """One key of the keyring.
 
-    key_id: text of CKA_ID, empty if there is none. key_id_sha256: lower hex, as kube-apiserver logs it.
+    place: name of its token in the configuration. key_id: text of CKA_ID, empty if there is none.
+    key_id_sha256: lower hex, as kube-apiserver logs it.
     header: first JWE segment when this key writes, native form; legacy_header: in the ancestor's form.
     """
 
     token: TokenKey
+    place: str
     key_id: str
     key_id_sha256: str
     state: State
@@ -73,18 +81,45 @@ class Key:
         return self.token.cka_id
 
     @property
+    def enc(self) -> str:
+        """JWE enc of what it writes; empty if it cannot."""
+        return enc_for(self.token.bits) if self.may_write else ""
+
+    @property
     def reads(self) -> bool:
-        return self.state in (State.WRITE, State.READABLE, State.PENDING)
+        return self.state in (State.WRITE, State.READABLE, State.PENDING, State.ARCHIVED)
+
+    @property
+    def may_write(self) -> bool:
+        """Whether it could be the write key if it had the label."""
+        return self.reads and self.token.encrypt
+
+    @property
+    def age(self) -> tuple[int, bytes]:
+        """Sorts keys by age, oldest first: a key without a time in its id is older than any with one, for kmsd did
+        not make it."""
+        return self.created_ms, self.cka_id
 
 
 @dataclass(frozen=True)
 class Picture:
-    """The keys of the token at one moment, judged."""
+    """The keys of all tokens at one moment, judged. companions: the HMAC keys, by token and CKA_ID."""
 
     keys: tuple[Key, ...]
     write: Key | None
     by_key_id: Mapping[str, Key]
     problems: tuple[Problem, ...]
+    companions: Mapping[tuple[str, bytes], Key]
+
+    def companion(self, key: Key) -> Key | None:
+        """The HMAC key with the CKA_ID of an AES key, on the same token; or the other way round."""
+        if key.token.kind == "aes":
+            return self.companions.get((key.place, key.cka_id)) if key.cka_id else None
+        if key.token.kind == "hmac" and key.cka_id:
+            for other in self.keys:
+                if other.token.kind == "aes" and other.place == key.place and other.cka_id == key.cka_id:
+                    return other
+        return None
 
 
 def key_id_text(cka_id: bytes) -> str:
@@ -104,9 +139,12 @@ def key_id_bytes(text: str) -> bytes:
     return text.encode("ascii")
 
 
-def new_key_id() -> str:
-    """A version 7 UUID (RFC 9562, 5.7): tokens keep no time of creation, so the identity carries it."""
-    value = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
+def new_key_id(newer_than_ms: int = 0) -> str:
+    """A version 7 UUID (RFC 9562, 5.7): tokens keep no time of creation, so the identity carries it.
+
+    newer_than_ms: of the newest key that this one is to follow, whose clock may have been ahead of ours.
+    """
+    value = max(time.time_ns() // 1_000_000, newer_than_ms + 1) << 80 | secrets.randbits(80)
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
     text = f"{value:032x}"
@@ -118,73 +156,106 @@ def created_ms(key_id: str) -> int:
     return int(key_id[:8] + key_id[9:13], 16) if _UUID7.fullmatch(key_id) else 0
 
 
+def pending_label(label: str) -> str:
+    """Of the key that is about to take the label."""
+    return f"{label}.pending"
+
+
+def companion_label(label: str) -> str:
+    """Of the HMAC key beside the AES key that has the label."""
+    return f"{label}.hmac"
+
+
+def old_label(label: str, unix: float) -> str:
+    """Of a key that had the label until then."""
+    return f"{label}@{_stamp(unix)}"
+
+
+def archived_label(label: str, unix: float) -> str:
+    """Of a key that was retired then. label: the one that it had; what stood behind its @ goes."""
+    return f"{role(label)}{_RETIRED}{_stamp(unix)}"
+
+
+def is_archived(label: str) -> bool:
+    return re.search(rf"{re.escape(_RETIRED)}[0-9]{{8}}T[0-9]{{6}}Z$", label) is not None
+
+
+def role(label: str) -> str:
+    """The label that a key has or had as the write key: without what rotating and retiring put behind it."""
+    return _BEHIND.sub("", label)
+
+
+def _stamp(unix: float) -> str:
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(unix))
+
+
 def check_label(label: str) -> None:
     """Raises InvalidRequest unless this can be a label."""
     if not label or len(label.encode()) > 255 or not label.isprintable():
         raise InvalidRequest("a label has 1 to 255 bytes and no control characters", "choose another label")
 
 
-def judge(found: Iterable[TokenKey], write_label: str, token: str) -> Picture:
-    """The rules, over whatever the token shows.
+def judge(found: Mapping[str, Sequence[TokenKey]], write_label: str, where: str) -> Picture:
+    """The rules, over whatever the tokens show. found: keys by name of the token; where: the tokens in words.
 
-    The write key is the newest key labelled `write_label`, else the newest labelled `<write_label>.pending`;
-    every other usable key reads. Two keys with one key_id are both refused: nobody could tell which is meant.
+    The write key is the newest key labelled `write_label`, else the newest labelled `<write_label>.pending`, on
+    whichever token; every other usable key reads. Two keys with one key_id are both refused: nobody could tell
+    which is meant.
     """
-    keys = [_judge_one(key) for key in found]
+    keys = [_judge_one(key, place) for place, shown in found.items() for key in shown]
     counts = Counter(key.key_id for key in keys if key.token.kind == "aes" and key.key_id)
     keys = [
-        _unusable(
-            key,
-            f"{counts[key.key_id]} keys have this key id",
-            SAME_ID_HINT,
-        )
+        _unusable(key, f"{counts[key.key_id]} keys have this key id", SAME_ID_HINT)
         if key.token.kind == "aes" and counts[key.key_id] > 1
         else key
         for key in keys
     ]
-    problems: list[Problem] = []
-    pending_label = f"{write_label}.pending"
-    writers = newest_first(k for k in keys if k.reads and k.token.encrypt and k.label == write_label)
-    waiting = newest_first(k for k in keys if k.reads and k.token.encrypt and k.label == pending_label)
+    writers = newest_first(key for key in keys if key.may_write and key.label == write_label)
+    waiting = newest_first(key for key in keys if key.may_write and key.label == pending_label(write_label))
     write = writers[0] if writers else waiting[0] if waiting else None
-    if len(writers) > 1:
-        problems.append(
-            Problem(
-                f"{len(writers)} keys on {token} are labelled {write_label!r}; the newest writes, all read",
-                "relabel the older ones (p11tool --set-label)",
-                fatal=False,
-            )
-        )
-    problems.extend(
-        Problem(f"key {write_label!r} on {token} cannot serve: {reason}", hint, fatal=write is None)
-        for key in keys
-        if key.label == write_label and key.token.kind == "aes"
-        for reason, hint in [_why_not_writing(key)]
-        if reason
-    )
-    if write is None and not problems:
-        problems.append(
-            Problem(
-                f"there is no key labelled {write_label!r} on {token}",
-                f"make one: kmsctl keygen {write_label}",
-                fatal=True,
-            )
-        )
+    problems = list(_problems(keys, writers, write, write_label, where))
     keys = [
         replace(key, state=State.WRITE)
         if key is write
         else replace(key, state=State.PENDING)
-        if key.reads and key.label == pending_label
+        if key.reads and key.label == pending_label(write_label)
+        else replace(key, state=State.ARCHIVED)
+        if key.reads and is_archived(key.label)
         else key
         for key in keys
     ]
     by_key_id = {key.key_id: key for key in keys if key.reads}
     return Picture(
-        keys=tuple(sorted(keys, key=lambda k: (k.label, k.key_id))),
+        keys=tuple(sorted(keys, key=lambda k: (k.label, k.key_id, k.place))),
         write=by_key_id[write.key_id] if write else None,
         by_key_id=by_key_id,
         problems=tuple(problems),
+        companions={(key.place, key.cka_id): key for key in keys if key.token.kind == "hmac" and key.cka_id},
     )
+
+
+def _problems(
+    keys: Sequence[Key], writers: Sequence[Key], write: Key | None, write_label: str, where: str
+) -> Iterable[Problem]:
+    if len(writers) > 1:
+        yield Problem(
+            f"{len(writers)} keys on {where} are labelled {write_label!r}; the newest writes, all read",
+            "kmsd relabels the older ones by itself; if this stays, `kmsctl rotate` says why",
+            fatal=False,
+            passing=True,
+        )
+    fatal = write is None
+    told = False
+    for key in keys:
+        if key.label == write_label and key.token.kind == "aes":
+            reason, hint = _why_not_writing(key)
+            if reason:
+                told = True
+                yield Problem(f"key {write_label!r} on {where} cannot serve: {reason}", hint, fatal=fatal)
+    if write is None and not told:
+        yield Problem(
+            f"there is no key labelled {write_label!r} on {where}", f"make one: kmsctl keygen {write_label}", fatal=True
+        )
 
 
 def _why_not_writing(key: Key) -> tuple[str, str]:
@@ -200,14 +271,14 @@ def _why_not_writing(key: Key) -> tuple[str, str]:
 
 
 def newest_first(keys: Iterable[Key]) -> list[Key]:
-    # A key without a time in its id is older than any with one: kmsd did not make it.
-    return sorted(keys, key=lambda key: (key.created_ms, key.cka_id), reverse=True)
+    return sorted(keys, key=lambda key: key.age, reverse=True)
 
 
-def _judge_one(key: TokenKey) -> Key:
+def _judge_one(key: TokenKey, place: str) -> Key:
     key_id = key_id_text(key.cka_id)
     judged = Key(
         token=key,
+        place=place,
         key_id=key_id,
         key_id_sha256=hashlib.sha256(key_id.encode()).hexdigest() if key_id else "",
         state=State.READABLE if key.kind == "aes" else State.COMPANION,
@@ -243,4 +314,4 @@ def _unusable(key: Key, reason: str, hint: str) -> Key:
     return replace(key, state=State.UNUSABLE, reason=reason, hint=hint)
 
 
-EMPTY: Final = Picture((), None, {}, ())
+EMPTY: Final = Picture((), None, {}, (), {})

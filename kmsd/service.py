@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar
+from typing import Final, Literal, Protocol, TypeVar
 
 from kmsd.crypto import gcm, jwe, legacy
 from kmsd.crypto.gcm import TagMismatch
 from kmsd.errors import DeadlineExceeded, InvalidRequest, KmsdError, Unavailable
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.connection import Hsm
 from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError
 from kmsd.keyring import Keyring
 from kmsd.observe.health import Health
@@ -65,49 +65,100 @@ class KmsService(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class Following:
+    """How far kube-apiserver has followed to the key that writes now. Unix times; 0 for what has not happened.
+
+    previous: the key_id that was answered before this one; empty if none was since kmsd started.
+    """
+
+    key_id: str = ""
+    previous: str = ""
+    since: float = 0.0
+    first_status: float = 0.0
+    last_status: float = 0.0
+    first_encrypt: float = 0.0
+    last_encrypt: float = 0.0
+
+    def status(self, key_id: str) -> None:
+        now = self._at(key_id)
+        self.last_status = now
+        self.first_status = self.first_status or now
+
+    def encrypt(self, key_id: str) -> None:
+        now = self._at(key_id)
+        self.last_encrypt = now
+        self.first_encrypt = self.first_encrypt or now
+
+    def _at(self, key_id: str) -> float:
+        now = time.time()
+        if key_id != self.key_id:
+            self.previous, self.key_id, self.since = self.key_id, key_id, now
+            self.first_status = self.last_status = self.first_encrypt = self.last_encrypt = 0.0
+        return now
+
+
 class LocalService:
-    """The KMS service on one token.
+    """The KMS service on the tokens of this kmsd.
 
     write_legacy: write the ancestor's format. fail_closed: Status is an error while the token is away.
-    remembered: key_id that Status names until the token has been seen.
+    remembered: key_id that Status names until the tokens have been seen.
+    used: told of the key_id and "encrypt" or "decrypt" after each of them.
     """
 
     def __init__(
-        self, hsm: Hsm, keyring: Keyring, health: Health, *, write_legacy: bool, fail_closed: bool, remembered: str = ""
+        self,
+        keyring: Keyring,
+        health: Health,
+        *,
+        write_legacy: bool,
+        fail_closed: bool,
+        remembered: str,
+        used: Callable[[str, Literal["encrypt", "decrypt"]], None],
     ) -> None:
-        self._hsm = hsm
+        self.following = Following()
         self._keyring = keyring
         self._health = health
         self._write_legacy = write_legacy
         self._fail_closed = fail_closed
         self._remembered = remembered
+        self._used = used
 
     async def status(self) -> ServiceStatus:
         health = await self._health.fresh(_STATUS_RECHECK, _STATUS_WAIT)
         write = self._keyring.picture.write
         key_id = write.key_id if write else "" if self._keyring.seen else self._remembered
-        if health.ok and key_id and self._hsm.connected is not None:
+        if key_id:
+            self.following.status(key_id)
+        if health.ok and write is not None and self._keyring.hsm(write).available:
             return ServiceStatus("ok", key_id)
         error = health.error or self._keyring.why_none()
-        if self._fail_closed and (self._hsm.connected is None or error.retryable):
+        away = self._keyring.away if write is None else not self._keyring.hsm(write).available
+        if self._fail_closed and (away or error.retryable):
             raise Unavailable(error.message, error.hint)
         return ServiceStatus(error.sentence(), key_id)
 
     async def encrypt(self, plaintext: bytes, timeout: float) -> Encrypted:
-        if not self._keyring.seen and not self._hsm.refused:
+        keyring = self._keyring
+        if keyring.picture.write is None and not keyring.seen and not keyring.refused:
             # kmsd has just started: the socket answers before the token does.
             with contextlib.suppress(KmsdError):
-                await _within(timeout, self._keyring.look_soon())
-        key = self._keyring.write_key()
+                await _within(timeout, keyring.look_soon())
+        key = keyring.write_key()
+        hsm = keyring.hsm(key)
         if self._write_legacy:
             job, header = gcm.encrypt_legacy, key.legacy_header
         else:
             job, header = gcm.encrypt_native, key.header
+        if hsm.connected is None:
+            await hsm.settled(timeout)
         try:
-            ciphertext = await self._hsm.submit(job, key.cka_id, header, plaintext, timeout=timeout)
+            ciphertext = await hsm.submit(job, key.cka_id, header, plaintext, timeout=timeout)
         except (CkrError, KeyMissingError, KeyAmbiguousError) as error:
             self._health.poke()
-            raise self._hsm.explain(error) from error
+            raise hsm.explain(error) from error
+        self._used(key.key_id, "encrypt")
+        self.following.encrypt(key.key_id)
         return Encrypted(ciphertext, key)
 
     async def decrypt(self, ciphertext: bytes, key_id: str | None, timeout: float) -> Decrypted:
@@ -153,11 +204,16 @@ class LocalService:
         raise failed or InvalidRequest("no key fits the ciphertext")
 
     async def _open(self, key: Key, parsed: jwe.Jwe, timeout: float) -> bytes:
+        hsm = self._keyring.hsm(key)
+        if hsm.connected is None:
+            await hsm.settled(timeout)
         try:
-            return await gcm.decrypt(self._hsm, key.cka_id, parsed, timeout, encrypts=key.token.encrypt)
+            plaintext = await gcm.decrypt(hsm, key.cka_id, parsed, timeout, encrypts=key.token.encrypt)
         except Unavailable:
             self._health.poke()
             raise
+        self._used(key.key_id, "decrypt")
+        return plaintext
 
 
 async def _within(timeout: float, answer: Awaitable[T]) -> T:

@@ -8,10 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from kmsd import paths
 
+MAX_TOKENS = 8
 SOCKET_PATH_MAX = 107
 """Bytes of a Unix socket's path: sun_path is 108 with its NUL (unix(7))."""
 
@@ -92,6 +93,19 @@ class Token(Section):
     """Calls that may wait for a session."""
 
 
+class TokenEntry(Token):
+    """One of several tokens, `[[tokens]]` in the file: they take the place of [token]."""
+
+    name: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,64}$")
+    """What commands call it; its label (or slot) if empty."""
+    write: bool = False
+    """New keys are made here; the first token if none says so."""
+
+    @property
+    def called(self) -> str:
+        return self.name or self.label or ("token" if self.slot is None else f"slot-{self.slot}")
+
+
 class Keys(Section):
     """Which key writes, and how."""
 
@@ -146,12 +160,40 @@ class State(Section):
     dir: Path = Field(default_factory=paths.state_dir)
 
 
+def _as_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _told_apart(tokens: tuple[TokenEntry, ...]) -> tuple[TokenEntry, ...]:
+    names = [token.called for token in tokens]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"two tokens are called {twice[0]!r}: give each a name")
+    if sum(token.write for token in tokens) > 1:
+        raise ValueError("write is true for more than one token: new keys are made on one")
+    if len(tokens) > MAX_TOKENS:
+        raise ValueError(f"there are more than {MAX_TOKENS} tokens")
+    return tokens
+
+
 class Settings(Section):
     kms: Kms = Field(default_factory=Kms)
     admin: Admin = Field(default_factory=Admin)
     token: Token = Field(default_factory=Token)
+    tokens: Annotated[tuple[TokenEntry, ...], BeforeValidator(_as_tuple), AfterValidator(_told_apart)] = ()
+    """Several tokens: every key of theirs decrypts, one of them gets the new keys."""
     keys: Keys = Field(default_factory=Keys)
     health: Health = Field(default_factory=Health)
     log: Log = Field(default_factory=Log)
     audit: Audit = Field(default_factory=Audit)
     state: State = Field(default_factory=State)
+
+    @property
+    def places(self) -> tuple[TokenEntry, ...]:
+        """The tokens to use, whichever way they were configured."""
+        return self.tokens or (TokenEntry(**dict(self.token)),)
+
+    @property
+    def write_place(self) -> TokenEntry:
+        """The one that gets the new keys."""
+        return next((token for token in self.places if token.write), self.places[0])

@@ -1,7 +1,8 @@
-"""What kmsd keeps across restarts, in the state directory: which key wrote last.
+"""What kmsd keeps across restarts, in the state directory: which key wrote last, and when each key was used.
 
-So that Status names the same key_id after a restart while the token is away. Nothing here is needed to serve: a
-directory that cannot be written is a warning. Knows nothing of keys but their ids.
+So that Status names the same key_id after a restart while the token is away, and so that a key which was used
+yesterday is not destroyed today. Nothing here is needed to serve: a directory that cannot be written is a warning.
+Knows nothing of keys but their ids.
 """
 
 from __future__ import annotations
@@ -9,36 +10,71 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 _FILE: Final = "write-key.json"
 _MOST: Final = 4096
+_USES: Final = "uses.json"
+_USES_MOST: Final = 16 * 1024 * 1024
+"""Bytes: more than the keys make of which uses are counted."""
 
 
 def recall(directory: Path, write_label: str) -> str:
     """key_id of the key that wrote last under this label; empty if that is not known."""
-    try:
-        with (directory / _FILE).open("rb") as file:
-            kept = json.loads(file.read(_MOST))
-    except (OSError, ValueError, RecursionError):
-        return ""
-    key_id = kept.get("key_id") if isinstance(kept, dict) and kept.get("label") == write_label else None
+    kept = _read(directory / _FILE, _MOST)
+    key_id = kept.get("key_id") if kept.get("label") == write_label else None
     return key_id if isinstance(key_id, str) else ""
 
 
 def remember(directory: Path, write_label: str, key_id: str) -> None:
     """Keep it, replacing the file whole. Raises OSError."""
-    if not directory.exists():
-        directory.mkdir(mode=0o700, parents=True)
-    handle, name = tempfile.mkstemp(prefix=".write-key", dir=directory)  # made with mode 0600
+    _write(directory / _FILE, {"label": write_label, "key_id": key_id})
+
+
+@dataclass(frozen=True)
+class Uses:
+    """last: Unix seconds of the last use, by key_id. since: from when on uses have been noted; 0 if never."""
+
+    since: float
+    last: Mapping[str, float]
+
+
+def recall_uses(directory: Path) -> Uses:
+    kept = _read(directory / _USES, _USES_MOST)
+    since, last = kept.get("since"), kept.get("last_used")
+    if not isinstance(since, int | float) or not isinstance(last, dict):
+        return Uses(0.0, {})
+    return Uses(float(since), {key: float(at) for key, at in last.items() if isinstance(at, int | float)})
+
+
+def remember_uses(directory: Path, uses: Uses) -> None:
+    """Keep them, replacing the file whole. Raises OSError."""
+    _write(directory / _USES, {"since": uses.since, "last_used": dict(uses.last)})
+
+
+def _read(path: Path, most: int) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            kept = json.loads(file.read(most))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return kept if isinstance(kept, dict) else {}
+
+
+def _write(path: Path, kept: Mapping[str, object]) -> None:
+    if not path.parent.exists():
+        path.parent.mkdir(mode=0o700, parents=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}", dir=path.parent)  # made with mode 0600
     try:
         with os.fdopen(handle, "w") as file:
-            json.dump({"label": write_label, "key_id": key_id}, file)
+            json.dump(kept, file)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).replace(directory / _FILE)
+        Path(name).replace(path)
     except BaseException:
         with suppress(FileNotFoundError):
             Path(name).unlink()

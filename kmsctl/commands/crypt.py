@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import base64
-import binascii
-import json
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from kmsctl import files, options, output
+from kmsctl import files, options, output, sealed
 from kmsctl.diagnostics import UsageError
 from kmsctl.options import Options
 from kmsctl.output import Document, Format
@@ -92,12 +90,12 @@ def decrypt(
     opts = _options(ctx, timeout, None)
     if opts.output is not None:
         raise UsageError("decrypt writes the plaintext as it is", "leave out --output")
-    sealed = _parse(files.read(source, "the ciphertext"))
-    wanted = key_id or sealed.key_id or (key_id_of(sealed.ciphertext) or "")
+    parsed = sealed.parse(files.read(source, "the ciphertext"))
+    wanted = key_id or parsed.key_id or (key_id_of(parsed.ciphertext) or "")
     if api is Api.V2 and not wanted:
         raise UsageError("the ciphertext names no key", "name it with --key-id, or use --api v1beta1, which needs none")
     with kms_connect(socket, api.value, timeout=opts.timeout) as kms:
-        plaintext = kms.decrypt(sealed.ciphertext, key_id=wanted, annotations=sealed.annotations)
+        plaintext = kms.decrypt(parsed.ciphertext, key_id=wanted, annotations=parsed.annotations)
     _deliver(plaintext, out)
 
 
@@ -121,24 +119,3 @@ def _document(made: Encrypted) -> Document:
         "key_id": made.key_id or None,
         "annotations": {name: base64.b64encode(value).decode() for name, value in sorted(made.annotations.items())},
     }
-
-
-def _parse(data: bytes) -> Encrypted:
-    """Undoes `_document`; anything that is no JSON object is a bare ciphertext."""
-    text = data.strip()
-    if not text.startswith(b"{"):
-        # A compact JWE is text without spaces (RFC 7516 7.1): what is around it came from an editor or echo.
-        return Encrypted(text if text.count(b".") == 4 else data)
-    try:
-        document = json.loads(text)
-        annotations = document.get("annotations") or {}
-        return Encrypted(
-            base64.b64decode(document["ciphertext"], validate=True),
-            str(document.get("key_id") or ""),
-            {str(name): base64.b64decode(value, validate=True) for name, value in annotations.items()},
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error, RecursionError):
-        raise UsageError(
-            "the input is JSON, but not what `kmsctl encrypt -o json` writes",
-            "give an object with ciphertext (base64), key_id and annotations",
-        ) from None

@@ -57,9 +57,15 @@ def health(
                 "healthy": found.healthy,
                 "state": found.state.value,
                 "hint": found.hint or None,
+                "tokens": [
+                    {"name": each.name, "up": each.token.up, "reason": each.reason or None} for each in found.tokens
+                ],
             },
             form,
         )
+    for each in found.tokens:
+        if not each.token.up:
+            diagnostics.warning(f"the token {each.name!r} is away: {each.reason or 'kmsd gave no reason'}")
     if not found.healthy:
         if found.hint:
             diagnostics.hint(found.hint)

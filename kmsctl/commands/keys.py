@@ -1,40 +1,24 @@
-"""`kmsctl keys ...` and `kmsctl keygen`: the keys on the token."""
+"""`kmsctl keys`: the group, and its commands that only look."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from kmsctl import diagnostics, documents, options, output
-from kmsctl.commands.status import algorithm, key_hash
-from kmsctl.output import Document, Format
+from kmsctl import diagnostics, documents, keyview, options, output
+from kmsctl.commands import keygen, keys_change, keys_retire
+from kmsctl.options import KeyName
+from kmsctl.output import Format
 from kmsctl.text import age, timestamp
-from kmsd.client import Key, KeyState, KeyType, connect
-
-_FORMATS = (Format.TABLE, Format.WIDE, Format.JSON, Format.YAML, Format.NAME)
-
-Label = Annotated[str, typer.Argument(metavar="LABEL", help="Label of the key (CKA_LABEL).", show_default=False)]
-KeyId = Annotated[
-    str,
-    typer.Option("--id", metavar="TEXT", help="Its key id (CKA_ID). Default: a new UUID.", show_default=False),
-]
-
-
-class Kind(StrEnum):
-    AES = "aes"
-    HMAC = "hmac"
-
-
-class Bits(StrEnum):
-    B128 = "128"
-    B192 = "192"
-    B256 = "256"
-
+from kmsd.client import Key, KeyDetail, KeyState, KeyTest, connect, escape
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+ROUNDS_MAX = 1000
+SECONDS_PER_ROUND = 0.25
+"""What a slow token is given for one encryption and one decryption."""
 
 
 @app.callback(invoke_without_command=True)
@@ -42,9 +26,12 @@ def keys(ctx: typer.Context) -> None:
     """\b
     Examples:
       kmsctl keys list
-      kmsctl keys adopt k8s-kek
+      kmsctl keys show k8s-kek
+      kmsctl keys test k8s-kek --rounds 100
 
-    List the keys on the token, and give an identity to those that lack one.
+    The keys on the token: look at them, make, name, test, retire and destroy them.
+
+    KEY is a label, a key id, or sha256: and the first 8 digits or more of a key id's hash.
     """
     if ctx.invoked_subcommand is None:
         diagnostics.screed(ctx.get_help())
@@ -62,165 +49,132 @@ def list_(
     Examples:
       kmsctl keys list
       kmsctl keys list -o wide
-      kmsctl keys list -o json | jq -r '.keys[] | select(.state == "write") | .key_id'
+      kmsctl keys list -o name
+      kmsctl keys list -o json
 
     List the keys on the token.
 
-    SHA256 is the hash of the key id that kube-apiserver writes in its logs.
+    SHA256 is the hash of the key id that kube-apiserver writes in its logs. USES counts since kmsd started.
     """
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
-    form = opts.form(*_FORMATS)
+    form = opts.form(*keyview.FORMATS)
     with connect(opts.target, timeout=opts.timeout) as kmsd:
         found = kmsd.list_keys()
     if form in (Format.JSON, Format.YAML):
         output.emit_document({"keys": [documents.key(each) for each in found]}, form)
-    else:
-        _show(found, form)
-        if not found and form is not Format.NAME:
-            diagnostics.note("the token holds no keys")
-            diagnostics.hint("`kmsctl keygen LABEL` makes one")
-
-
-@app.command(short_help="Give a key id to a key that lacks one.")
-def adopt(
-    ctx: typer.Context,
-    label: Label,
-    key_id: KeyId = "",
-    output_format: options.Output = None,
-    target: options.Target = None,
-    timeout: options.Timeout = None,
-) -> None:
-    """\b
-    Examples:
-      kmsctl keys adopt k8s-kek
-      kmsctl keys adopt k8s-kek --id 7d3f0c52-6f0e-4a6e-9d83-0d3b5e2c8a11
-
-    Give a key id (CKA_ID) to a key that was made elsewhere without one, so that it can serve.
-    """
-    opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
-    form = opts.form(*_FORMATS)
-    with connect(opts.target, timeout=opts.timeout) as kmsd:
-        key = kmsd.adopt_key(label, key_id=key_id)
-    _emit_one({"key": documents.key(key)}, key, form)
-    _next_step(key)
-
-
-def keygen(
-    ctx: typer.Context,
-    label: Label,
-    kind: Annotated[Kind, typer.Option("--type", help="What the key is for.")] = Kind.AES,
-    bits: Annotated[Bits, typer.Option("--bits", help="Length of the key.")] = Bits.B256,
-    key_id: KeyId = "",
-    if_not_exists: Annotated[
-        bool, typer.Option("--if-not-exists", help="If the label is taken, show the key that holds it.")
-    ] = False,
-    output_format: options.Output = None,
-    target: options.Target = None,
-    timeout: options.Timeout = None,
-) -> None:
-    """\b
-    Examples:
-      kmsctl keygen k8s-kek
-      kmsctl keygen k8s-kek --if-not-exists
-      kmsctl keygen k8s-kek --bits 128 -o json
-
-    Make a key on the token. It never leaves it.
-
-    A label that is taken is a conflict (exit code 6), or with --if-not-exists a success.
-    """
-    opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
-    form = opts.form(*_FORMATS)
-    with connect(opts.target, timeout=opts.timeout) as kmsd:
-        made = kmsd.generate_key(
-            label, type=KeyType(kind.value), bits=int(bits.value), key_id=key_id, if_not_exists=if_not_exists
-        )
-    key = made.key
-    _emit_one({"created": made.created, "key": documents.key(key)}, key, form)
-    if not made.created:
-        diagnostics.note(f"the key {label!r} was there already; nothing was made")
-        _compare(key, kind, bits, key_id)
-    _next_step(key)
-
-
-def _compare(key: Key, kind: Kind, bits: Bits, key_id: str) -> None:
-    """Says where a key that was found differs from the one that was asked for."""
-    if key.type != kind.value or key.bits != int(bits.value):
-        diagnostics.warning(f"it is {algorithm(key)}, not {kind.value}-{bits.value}")
-    if key_id and key.key_id != key_id:
-        diagnostics.warning(f"its key id is {key.key_id!r}, not {key_id!r}")
-
-
-def _next_step(key: Key) -> None:
-    match key.state:
-        case KeyState.WRITE:
-            diagnostics.hint("kmsd encrypts with this key now; `kmsctl health --wait` returns when it is served")
-        case KeyState.READABLE:
-            diagnostics.hint("this key decrypts what names it; `kmsctl status` shows the key that kmsd encrypts with")
-        case KeyState.PENDING:
-            diagnostics.hint("this key waits for the write label; `kmsctl keys list` shows who has it")
-        case KeyState.COMPANION:
-            diagnostics.hint("an HMAC key encrypts nothing by itself; it is the second key of an AES-CBC pair")
-        case KeyState.UNUSABLE:
-            _complain(key)
-        case _:
-            diagnostics.hint("`kmsctl keys list` shows what kmsd makes of it")
-
-
-def _complain(key: Key) -> None:
-    diagnostics.warning(f"the key {key.label!r} cannot serve: {key.unusable_reason or 'kmsd gave no reason'}")
-    if key.unusable_hint:
-        diagnostics.hint(key.unusable_hint)
-
-
-def _emit_one(document: Document, key: Key, form: Format) -> None:
-    if form in (Format.JSON, Format.YAML):
-        output.emit_document(document, form)
     elif form is Format.NAME:
-        output.emit_names([key.label])
+        output.emit_names(each.label for each in found)
     else:
-        output.emit(_table((key,), wide=form is Format.WIDE, now=datetime.now(UTC)))
+        _show_list(found, form)
 
 
-def _show(keys: tuple[Key, ...], form: Format) -> None:
-    if form is Format.NAME:
-        output.emit_names(each.label for each in keys)
+def _show_list(keys: tuple[Key, ...], form: Format) -> None:
+    if not keys:
+        diagnostics.note("the token holds no keys")
+        diagnostics.hint("`kmsctl keygen LABEL` makes one")
         return
-    output.emit(_table(keys, wide=form is Format.WIDE, now=datetime.now(UTC)) if keys else "")
+    output.emit(keyview.table(keys, wide=form is Format.WIDE, now=datetime.now(UTC)))
     for each in keys:
         if each.state is KeyState.UNUSABLE:
-            _complain(each)
+            keyview.complain(each)
 
 
-def _table(keys: tuple[Key, ...], *, wide: bool, now: datetime) -> str:
-    headers = ["LABEL", "STATE", "TYPE", "KEY ID", "SHA256", "CREATED" if wide else "AGE"]
+@app.command(short_help="Show all that is known of one key.")
+def show(
+    ctx: typer.Context,
+    key: KeyName,
+    output_format: options.Output = None,
+    target: options.Target = None,
+    timeout: options.Timeout = None,
+) -> None:
+    """\b
+    Examples:
+      kmsctl keys show k8s-kek
+      kmsctl keys show k8s-kek -o json
+
+    Show all that is known of one key, and the HMAC key beside it, if there is one.
+    """
+    opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
+    form = opts.form(*keyview.FORMATS)
+    with connect(opts.target, timeout=opts.timeout) as kmsd:
+        found = kmsd.get_key(key)
+    match form:
+        case Format.JSON | Format.YAML:
+            output.emit_document(
+                {"key": documents.key(found.key), "companion": documents.optional_key(found.companion)}, form
+            )
+        case Format.NAME:
+            output.emit_names([found.key.label])
+        case _:
+            output.emit(output.sheet(_sheet(found, datetime.now(UTC))))
+
+
+def _sheet(found: KeyDetail, now: datetime) -> list[tuple[str, str]]:
+    key = found.key
     rows = [
-        [
-            each.label,
-            each.state.value,
-            algorithm(each),
-            each.key_id,
-            key_hash(each, wide=wide),
-            (timestamp(each.created) or "") if wide else age(each.created, now),
-        ]
-        for each in keys
+        ("LABEL", escape(key.label)),
+        ("STATE", key.state.value),
+        ("", f"{escape(key.unusable_reason)}; hint: {escape(key.unusable_hint)}" if key.unusable_reason else ""),
+        ("KEY ID", escape(key.key_id) or "-"),
+        ("SHA256", keyview.key_hash(key, wide=True)),
+        ("TYPE", f"{keyview.algorithm(key)}{f', writes {escape(key.enc)}' if key.enc else ''}"),
+        ("TOKEN", escape(", ".join(part for part in (key.token, key.token_label) if part)) or "-"),
+        ("CREATED", f"{timestamp(key.created)} ({age(key.created, now)} ago)" if key.created else "unknown"),
+        ("USES", f"{key.encrypts} encrypts, {key.decrypts} decrypts since kmsd started"),
+        ("LAST USE", f"{timestamp(key.last_used)} ({age(key.last_used, now)} ago)" if key.last_used else "unknown"),
+        ("MAY", keyview.permissions(key) or "-"),
+        ("ATTRIBUTES", keyview.attributes(key) or "-"),
     ]
-    if wide:
-        headers += ["TOKEN", "MAY", "ATTRIBUTES", "REASON"]
-        for row, each in zip(rows, keys, strict=True):
-            row += [each.token_label, _uses(each), _attributes(each), each.unusable_reason]
-    return output.table(headers, rows)
+    if found.companion is not None:
+        beside = found.companion
+        rows.append(("BESIDE IT", f"{escape(beside.label)} ({keyview.algorithm(beside)}, {beside.state})"))
+    return [(name, value) for name, value in rows if value]
 
 
-def _uses(key: Key) -> str:
-    uses = {
-        "encrypt": key.can_encrypt,
-        "decrypt": key.can_decrypt,
-        "sign": key.can_sign,
-        "verify": key.can_verify,
-    }
-    return ",".join(name for name, allowed in uses.items() if allowed)
+@app.command("test", short_help="Encrypt and decrypt with a key, and time it.")
+def try_key(
+    ctx: typer.Context,
+    key: KeyName,
+    rounds: Annotated[int, typer.Option("--rounds", "-n", min=1, max=ROUNDS_MAX, help="How often.")] = 10,
+    output_format: options.Output = None,
+    target: options.Target = None,
+    timeout: options.Timeout = None,
+) -> None:
+    """\b
+    Examples:
+      kmsctl keys test k8s-kek
+      kmsctl keys test k8s-kek --rounds 100 -o json
+
+    Encrypt random bytes with a key, decrypt them, compare, and show how long the token took.
+    """
+    opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
+    form = opts.form(*keyview.FORMATS)
+    patience = max(opts.timeout, rounds * SECONDS_PER_ROUND) if timeout is None else timeout
+    with connect(opts.target, timeout=patience) as kmsd, diagnostics.working(f"{rounds} round trips through the token"):
+        tested = kmsd.test_key(key, rounds=rounds)
+    match form:
+        case Format.JSON | Format.YAML:
+            output.emit_document(documents.key_test(tested), form)
+        case Format.NAME:
+            output.emit_names([tested.key.label])
+        case _:
+            output.emit(_timings(tested))
+            diagnostics.note(f"{tested.rounds} round trips with {keyview.describe(tested.key)}, all of them right")
 
 
-def _attributes(key: Key) -> str:
-    have = {"sensitive": key.sensitive, "extractable": key.extractable, "private": key.private}
-    return ",".join(name for name, holds in have.items() if holds)
+def _timings(test: KeyTest) -> str:
+    rows = [
+        [name, f"{timing.minimum:.3f}", f"{timing.median:.3f}", f"{timing.maximum:.3f}"]
+        for name, timing in (("encrypt", test.encrypt), ("decrypt", test.decrypt))
+    ]
+    return output.table(("OPERATION", "MIN MS", "MEDIAN MS", "MAX MS"), rows)
+
+
+app.command(
+    "generate", short_help="Make a key on the token; as `kmsctl keygen`.", help=keygen.help_of("keys generate")
+)(keygen.keygen)
+app.command(short_help="Give a key id to a key that lacks one.")(keys_change.adopt)
+app.command(short_help="Give a key another label.")(keys_change.relabel)
+app.command(short_help="Destroy a key on the token, for good.")(keys_change.destroy)
+app.command(short_help="Mark a key that nothing needs any more.")(keys_retire.retire)
+app.command(short_help="After a bad rotation: a new write key on the old one's token.")(keys_retire.revert)

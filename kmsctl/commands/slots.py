@@ -1,4 +1,4 @@
-"""`kmsctl slots`: the slots of kmsd's PKCS#11 module and the tokens in them."""
+"""`kmsctl slots`: the slots of kmsd's PKCS#11 modules and the tokens in them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def slots(
     Examples:
       kmsctl slots
       kmsctl slots -o wide
-      kmsctl slots -o json | jq '.slots[] | select(.in_use)'
+      kmsctl slots -o json
 
-    List the slots that kmsd sees, and which token it uses.
+    List the slots that kmsd sees, which tokens it uses, and how many sessions all programs hold on them.
     """
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
     form = opts.form(Format.TABLE, Format.WIDE, Format.JSON, Format.YAML, Format.NAME)
@@ -38,22 +38,36 @@ def slots(
 
 
 def _table(slots: tuple[Slot, ...], *, wide: bool) -> str:
-    headers = ["SLOT", "TOKEN", "SERIAL", "MODEL", "IN USE"]
+    headers = ["SLOT", "TOKEN", "SERIAL", "MODEL", "SESSIONS", "IN USE"]
     rows = [
         [
             str(each.slot_id),
             each.token_label if each.token_present else "(no token)",
             each.token_serial,
             each.token_model,
-            "yes" if each.in_use else "no",
+            _used(each.sessions, each.sessions_max),
+            (f"yes, as {each.name}" if each.name else "yes") if each.in_use else "no",
         ]
         for each in slots
     ]
     if wide:
-        headers += ["MANUFACTURER", "DESCRIPTION", "FLAGS"]
+        headers += ["RW SESSIONS", "MANUFACTURER", "DESCRIPTION", "FLAGS", "MODULE"]
         for row, each in zip(rows, slots, strict=True):
-            row += [each.token_manufacturer or each.manufacturer, each.description, ", ".join(each.flags)]
+            row += [
+                _used(each.rw_sessions, each.rw_sessions_max),
+                each.token_manufacturer or each.manufacturer,
+                each.description,
+                ", ".join(each.flags),
+                each.module,
+            ]
     return output.table(headers, rows)
+
+
+def _used(now: int | None, most: int | None) -> str:
+    """As "5/1024"; a limit of 0 is CK_EFFECTIVELY_INFINITE (PKCS#11 3.0, 3.2)."""
+    if now is None:
+        return f"?/{most}" if most else ""
+    return f"{now}/{most}" if most else str(now)
 
 
 def _comment(slots: tuple[Slot, ...]) -> None:

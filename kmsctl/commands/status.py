@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 import typer
 
 from kmsctl import documents, options, output
+from kmsctl.keyview import algorithm, key_hash, short_hash
 from kmsctl.output import Colour, Format
 from kmsctl.text import age
-from kmsd.client import Key, ServingState, Status, connect, escape
+from kmsd.client import (
+    ClientError,
+    Following,
+    Key,
+    KeyState,
+    ServingState,
+    Status,
+    TokenStatus,
+    connect,
+    escape,
+)
 
 _LOOKS = {
     ServingState.SERVING: ("●", "*", Colour.GREEN),
@@ -30,7 +42,7 @@ def status(
     Examples:
       kmsctl status
       kmsctl status -o wide
-      kmsctl status -o json | jq -r .write_key.key_id
+      kmsctl status -o json
 
     Show whether kmsd serves, with which key and token, and what is wrong.
 
@@ -38,24 +50,32 @@ def status(
     """
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
     form = opts.form(Format.TABLE, Format.WIDE, Format.JSON, Format.YAML, Format.NAME)
+    keys: tuple[Key, ...] | None = None
     with connect(opts.target, timeout=opts.timeout) as kmsd:
         found = kmsd.get_status()
+        if form is not Format.NAME:
+            try:
+                keys = kmsd.list_keys()
+            except ClientError:
+                keys = None  # the status says why: what cannot be listed now is counted by kmsd
+    states = None if keys is None else _count(keys)
     match form:
         case Format.NAME:
             output.emit(found.state)
         case Format.JSON | Format.YAML:
-            output.emit_document(documents.status(found), form)
+            output.emit_document({**documents.status(found), "keys_by_state": states}, form)
         case _:
-            rows = sheet(found, datetime.now(UTC), wide=form is Format.WIDE)
+            rows = list(_rows(found, states, datetime.now(UTC), wide=form is Format.WIDE))
             output.emit(output.sheet(rows))
 
 
-def sheet(status: Status, now: datetime, *, wide: bool) -> list[tuple[str, str]]:
+def _count(keys: tuple[Key, ...]) -> dict[str, int]:
+    found = Counter(each.state for each in keys)
+    return {state.value: found[state] for state in KeyState if found[state]}
+
+
+def _rows(status: Status, states: Mapping[str, int] | None, now: datetime, *, wide: bool) -> Iterator[tuple[str, str]]:
     """The rows of the table, their values escaped."""
-    return list(_rows(status, now, wide=wide))
-
-
-def _rows(status: Status, now: datetime, *, wide: bool) -> Iterator[tuple[str, str]]:
     beautiful, plain, colour = _LOOKS[status.state]
     word = f"{output.glyph(beautiful, plain)} {status.state.upper()}"
     yield "STATE", output.paint(word, colour)
@@ -63,7 +83,13 @@ def _rows(status: Status, now: datetime, *, wide: bool) -> Iterator[tuple[str, s
     if status.hint:
         yield "", f"hint: {escape(status.hint)}"
     yield from _write_key(status, wide=wide)
-    yield from _token(status, wide=wide)
+    yield from _following(status.following, now, wide=wide)
+    yield "KEYS", ", ".join(f"{number} {state}" for state, number in states.items()) if states else str(status.keys)
+    if len(status.tokens) > 1:
+        for each in status.tokens:
+            yield from _one_of_tokens(each, wide=wide)
+    else:
+        yield from _token(status, wide=wide)
     sessions = status.sessions
     yield (
         "SESSIONS",
@@ -92,7 +118,10 @@ def _write_key(status: Status, *, wide: bool) -> Iterator[tuple[str, str]]:
     if key is None:
         yield "WRITE KEY", f"none: no key can write under the label {escape(status.write_label)}"
     else:
-        yield "WRITE KEY", f"{escape(key.label)} ({algorithm(key)}), one of {status.keys} on the token"
+        yield (
+            "WRITE KEY",
+            f"{escape(key.label)} ({algorithm(key)}){f' on {escape(key.token)}' if len(status.tokens) > 1 else ''}",
+        )
         yield "", f"{escape(key.key_id)} {key_hash(key, wide=wide)}"
     if wide:
         yield "FORMAT", escape(status.write_format) or "-"
@@ -106,12 +135,30 @@ def _token(status: Status, *, wide: bool) -> Iterator[tuple[str, str]]:
         yield "", escape(token.module)
 
 
-def algorithm(key: Key) -> str:
-    return f"{key.type}-{key.bits}" if key.bits else key.type.value
+def _one_of_tokens(status: TokenStatus, *, wide: bool) -> Iterator[tuple[str, str]]:
+    token, sessions = status.token, status.sessions
+    what = "new keys are made here" if status.write else "its keys decrypt"
+    yield "TOKEN", f"{escape(status.name)}: {'up' if token.up else 'AWAY'}, {escape(token.label) or '-'}, {what}"
+    if status.reason:
+        yield "", f"{escape(status.reason)}; hint: {escape(status.hint) or '-'}"
+    yield "", f"slot {token.slot_id}, {status.keys} keys, {sessions.open} of {sessions.configured} sessions open"
+    if wide:
+        yield "", escape(f"{token.manufacturer} {token.model}, serial {token.serial}".strip())
+        yield "", escape(token.module)
 
 
-def key_hash(key: Key, *, wide: bool) -> str:
-    """The hash that kube-apiserver logs for a key id, shortened for people; a dash if there is no key id."""
-    if not key.key_id_sha256:
-        return "-"
-    return f"sha256:{escape(key.key_id_sha256 if wide else key.key_id_sha256[:8])}"
+def _following(following: Following, now: datetime, *, wide: bool) -> Iterator[tuple[str, str]]:
+    """How far kube-apiserver has followed to the present write key."""
+    if following.since is None:
+        return
+
+    def ago(moment: datetime | None) -> str:
+        return "none yet" if moment is None else f"{age(moment, now)} ago"
+
+    yield "FOLLOWING", f"this key since {age(following.since, now)}"
+    yield "", f"Status with it: {ago(following.last_status)}, Encrypt with it: {ago(following.last_encrypt)}"
+    if wide:
+        yield "", f"first Status: {ago(following.first_status)}, first Encrypt: {ago(following.first_encrypt)}"
+    if following.previous_key_id:
+        before = short_hash(following.previous_key_id_sha256, wide=wide)
+        yield "", f"before it: {escape(following.previous_key_id)} {before}".rstrip()

@@ -42,9 +42,9 @@ class AdminClient(Client):
     def get_config(self, *, timeout: float | None = None) -> model.Config:
         return decode.config(self._call("GetConfig", pb.GetConfigRequest(), pb.GetConfigResponse, timeout))
 
-    def set_log_level(self, level: str = "", *, timeout: float | None = None) -> model.LogLevel:
-        """level: debug, info, warning or error; empty: as configured."""
-        request = pb.SetLogLevelRequest(level=_text("level", level))
+    def set_log_level(self, level: str = "", *, dry_run: bool = False, timeout: float | None = None) -> model.LogLevel:
+        """level: debug, info, warning or error; empty: as configured. dry_run: only ask for the present one."""
+        request = pb.SetLogLevelRequest(level=_text("level", level), dry_run=dry_run)
         answer = self._call("SetLogLevel", request, pb.SetLogLevelResponse, timeout)
         return model.LogLevel(answer.level, answer.previous)
 
@@ -186,18 +186,26 @@ class AdminClient(Client):
         request = pb.InspectCiphertextRequest(data=data)
         return decode.inspection(self._call("InspectCiphertext", request, pb.InspectCiphertextResponse, timeout))
 
-    def watch_stats(self, *, interval: float = 1.0, history: float = 900.0) -> Stream[model.StatsFrame]:
+    # A stream has no end in time unless `timeout` gives it one, in seconds for all of it.
+
+    def watch_stats(
+        self, *, interval: float = 1.0, history: float = 900.0, timeout: float | None = None
+    ) -> Stream[model.StatsFrame]:
         """interval: seconds from 0.2 to 60. history: seconds of it in the first frame; 0: none."""
         request = pb.WatchStatsRequest(interval_ms=round(interval * 1000), history_seconds=round(history) or -1)
-        return self._stream("WatchStats", request, pb.WatchStatsResponse).map(decode.stats_frame)
+        return self._stream("WatchStats", request, pb.WatchStatsResponse, timeout).map(decode.stats_frame)
 
-    def watch_requests(self, *, backlog: int = 0, follow: bool = True, admin: bool = False) -> Stream[model.Requests]:
+    def watch_requests(
+        self, *, backlog: int = 0, follow: bool = True, admin: bool = False, timeout: float | None = None
+    ) -> Stream[model.Requests]:
         request = pb.WatchRequestsRequest(backlog=backlog, follow=follow, admin=admin)
-        return self._stream("WatchRequests", request, pb.WatchRequestsResponse).map(decode.requests)
+        return self._stream("WatchRequests", request, pb.WatchRequestsResponse, timeout).map(decode.requests)
 
-    def watch_audit(self, *, backlog: int = 0, follow: bool = True) -> Stream[model.AuditRecords]:
+    def watch_audit(
+        self, *, backlog: int = 0, follow: bool = True, timeout: float | None = None
+    ) -> Stream[model.AuditRecords]:
         request = pb.WatchAuditRequest(backlog=backlog, follow=follow)
-        return self._stream("WatchAudit", request, pb.WatchAuditResponse).map(decode.audit_records)
+        return self._stream("WatchAudit", request, pb.WatchAuditResponse, timeout).map(decode.audit_records)
 
     def verify_audit(self, *, timeout: float | None = None) -> model.AuditVerdict:
         return decode.audit_verdict(self._call("VerifyAudit", pb.VerifyAuditRequest(), pb.VerifyAuditResponse, timeout))
@@ -205,8 +213,10 @@ class AdminClient(Client):
     def _call(self, method: str, request: Message, response: type[Response], timeout: float | None) -> Response:
         return self._wire.call(f"{_SERVICE}/{method}", request, response, timeout)
 
-    def _stream(self, method: str, request: Message, response: type[Response]) -> Stream[Response]:
-        return self._wire.stream(f"{_SERVICE}/{method}", request, response)
+    def _stream(
+        self, method: str, request: Message, response: type[Response], timeout: float | None
+    ) -> Stream[Response]:
+        return self._wire.stream(f"{_SERVICE}/{method}", request, response, timeout)
 
 
 def _pages(ask: Callable[[str], P]) -> Iterator[P]:

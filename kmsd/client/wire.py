@@ -131,16 +131,18 @@ class Wire:
             raise self._translate(error, seconds) from error
         return answer
 
-    def stream(self, method: str, request: Message, response: type[Response]) -> Stream[Response]:
-        """A method that answers many messages, for as long as it is iterated. Failures as `call`, from the iterator."""
+    def stream(
+        self, method: str, request: Message, response: type[Response], timeout: float | None = None
+    ) -> Stream[Response]:
+        """A method that answers many messages, for as long as it is iterated, or for `timeout` seconds.
+        Failures as `call`, from the iterator."""
         stub = self._channel.unary_stream(
             method,
             request_serializer=type(request).SerializeToString,
             response_deserializer=response.FromString,
         )
-        return Stream(
-            stub(request, wait_for_ready=False, metadata=_caller()), lambda error: self._translate(error, self.timeout)
-        )
+        messages = stub(request, timeout=timeout, wait_for_ready=False, metadata=_caller())
+        return Stream(messages, lambda error: self._translate(error, self.timeout if timeout is None else timeout))
 
     def _translate(self, error: grpc.RpcError, seconds: float) -> ClientError:
         # What a stub raises is also a grpc.Call; the stubs of grpc's own types do not say so.

@@ -5,6 +5,7 @@ Knows keys by CKA_ID and forms by their header; which key it is to be, the keyri
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import Final
 
 from kmsd.crypto import jwe, legacy
@@ -93,13 +94,16 @@ async def decrypt(hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float, *, encry
         raise hsm.explain(error) from error
 
 
-async def round_trip(hsm: Hsm, cka_id: bytes, timeout: float) -> None:
-    """Encrypt and decrypt random bytes with this key. Raises KmsdError if the token cannot."""
-    await hsm.run(_round_trip, cka_id, timeout=timeout)
+async def round_trip(hsm: Hsm, cka_id: bytes, timeout: float) -> tuple[float, float]:
+    """Encrypt and decrypt random bytes with this key; the seconds that each took. Raises KmsdError if it fails."""
+    return await hsm.run(_round_trip, cka_id, timeout=timeout)
 
 
-def _round_trip(session: TokenSession, cka_id: bytes) -> None:
+def _round_trip(session: TokenSession, cka_id: bytes) -> tuple[float, float]:
     plaintext = session.iv(16)
+    began = perf_counter()
     iv, sealed = session.encrypt_gcm(cka_id, NATIVE_IV_BYTES, b"kmsd round trip", plaintext)
+    encrypted = perf_counter()
     if session.decrypt_gcm(cka_id, iv, b"kmsd round trip", sealed) != plaintext:
         raise CkrError("the token does not decrypt what it encrypted", "C_Decrypt")
+    return encrypted - began, perf_counter() - encrypted

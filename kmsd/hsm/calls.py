@@ -23,8 +23,8 @@ Template = Mapping[int, Value]
 
 CKF_RW_SESSION: Final = 0x02
 CKF_SERIAL_SESSION: Final = 0x04
-UNLIMITED: Final = frozenset({0, c_ulong(-1).value})
-"""CK_EFFECTIVELY_INFINITE and CK_UNAVAILABLE_INFORMATION, as a bound on sessions."""
+_NO_COUNT: Final = 1 << 31
+"""CK_UNAVAILABLE_INFORMATION is -1 as an unsigned number; openCryptoki says -2."""
 
 TOKEN_FLAGS: Final = {
     0x00000001: "RNG",
@@ -140,6 +140,8 @@ class TokenInfo:
     open_sessions: int | None
     """Of all programs; None: the token does not tell."""
     firmware: str
+    max_rw_sessions: int | None = None
+    open_rw_sessions: int | None = None
 
 
 @dataclass(frozen=True)
@@ -196,10 +198,17 @@ def token_info(table: FunctionTable, slot: int) -> TokenInfo:
         model=_text(info, "model"),
         serial=_text(info, "serialNumber"),
         flags=frozenset(name for bit, name in TOKEN_FLAGS.items() if info.flags & bit),
-        max_sessions=None if info.ulMaxSessionCount in UNLIMITED else info.ulMaxSessionCount,
-        open_sessions=None if info.ulSessionCount == c_ulong(-1).value else info.ulSessionCount,
+        # A bound of 0 is none at all (CK_EFFECTIVELY_INFINITE).
+        max_sessions=_told(info.ulMaxSessionCount) or None,
+        open_sessions=_told(info.ulSessionCount),
         firmware=_version(info.firmwareVersion),
+        max_rw_sessions=_told(info.ulMaxRwSessionCount) or None,
+        open_rw_sessions=_told(info.ulRwSessionCount),
     )
+
+
+def _told(count: int) -> int | None:
+    return count if count < _NO_COUNT else None
 
 
 def mechanisms(table: FunctionTable, slot: int) -> frozenset[int]:

@@ -24,7 +24,7 @@ from kmsd.errors import KmsdError, Unavailable
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.explain import explain
-from kmsd.hsm.module import Module, SlotView, TokenView
+from kmsd.hsm.module import MechanismView, Module, SlotView, TokenView
 from kmsd.hsm.opening import Opener, PinRefused
 from kmsd.hsm.pool import Observe, Pool, PoolView, ignore, unexpected
 from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError, TokenSession
@@ -104,6 +104,11 @@ class Hsm:
     @property
     def connected(self) -> Connected | None:
         return self._connected
+
+    @property
+    def available(self) -> bool:
+        """Whether it is up, or away for a moment on purpose: calls are answered."""
+        return self._connected is not None or not self._settled.is_set()
 
     @property
     def refused(self) -> bool:
@@ -219,9 +224,10 @@ class Hsm:
 
         return await self.run(with_rw, timeout=timeout or 30.0, retry=False)
 
-    def forget_handles(self) -> None:
+    def forget_handles(self, gone: frozenset[bytes]) -> None:
+        """gone: CKA_IDs of keys that are not as they were, but for their labels."""
         if self._connected is not None:
-            self._connected.pool.forget_handles()
+            self._connected.pool.forget_handles(gone)
 
     async def slots(self, timeout: float = 5.0) -> list[SlotView]:
         """All slots of the module, with or without the token being up. Raises KmsdError."""
@@ -236,9 +242,19 @@ class Hsm:
                     # The next attempt to connect must see what is there then, not what was there now.
                     module.finalize()
 
+        return await self._ask(look, timeout)
+
+    async def mechanisms(self, timeout: float = 5.0) -> tuple[MechanismView, ...]:
+        """What the token lists. Raises KmsdError, if it is away among others."""
+        connected = self._connected
+        if connected is None:
+            raise self.error.again()
+        return await self._ask(lambda: connected.module.mechanisms(connected.slot_id), timeout)
+
+    async def _ask(self, fn: Callable[[], T], timeout: float) -> T:
         try:
             async with asyncio.timeout(timeout):
-                return await self._on_control(look)
+                return await self._on_control(fn)
         except TimeoutError as error:
             raise Unavailable("the PKCS#11 module does not answer", "check the token and the network to it") from error
         except CkrError as error:

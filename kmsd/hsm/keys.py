@@ -86,7 +86,7 @@ def _describe(session: TokenSession, handle: int) -> TokenKey:
         return ctypes.c_ulong.from_buffer_copy(value).value if len(value) == ctypes.sizeof(ctypes.c_ulong) else 0
 
     key_type = number(c.CKA_KEY_TYPE)
-    kind: Kind = "aes" if key_type == CKK_AES else "hmac" if key_type in _HMAC_TYPES else "other"
+    kind = _kind(key_type)
     return TokenKey(
         label=raw.get(c.CKA_LABEL, b"").decode("utf-8", "replace"),
         cka_id=raw.get(c.CKA_ID, b""),
@@ -157,6 +157,73 @@ def set_id(session: TokenSession, label: str, cka_id: bytes) -> TokenKey:
     return found[0]
 
 
+def relabel(session: TokenSession, kind: Kind, cka_id: bytes, label: str, to: str) -> TokenKey:
+    """Give the one key of this kind, CKA_ID and label another label, and read it back. `session` is read-write.
+
+    Done already (by another process): as if done now. Raises Conflict if there is no such key, or CkrError.
+    """
+    for last in range(_TRIES, 0, -1):
+        _one(session, kind, cka_id, {label, to})
+        try:
+            for key in _objects(session, kind, cka_id):
+                if key[pkcs11.Attribute.LABEL] == label:
+                    key[pkcs11.Attribute.LABEL] = to
+        except pkcs11.exceptions.PKCS11Error as library_error:
+            error = from_library(library_error, "C_SetAttributeValue")
+            if error.name not in _PASSING or last == 1:
+                raise error from library_error
+        found = _one(session, kind, cka_id, {label, to})
+        if found.label == to:
+            return found
+    raise CkrError("the label does not read back as it was set", "C_SetAttributeValue")
+
+
+def destroy(session: TokenSession, kind: Kind, cka_id: bytes, label: str) -> None:
+    """Destroy the one key of this kind, CKA_ID and label. Cannot be undone. `session` is read-write.
+
+    Raises Conflict if there is not exactly one, or CkrError.
+    """
+    for last in range(_TRIES, 0, -1):
+        _one(session, kind, cka_id, {label})
+        try:
+            for key in _objects(session, kind, cka_id):
+                if key[pkcs11.Attribute.LABEL] == label:
+                    key.destroy()
+        except pkcs11.exceptions.PKCS11Error as library_error:
+            error = from_library(library_error, "C_DestroyObject")
+            if error.name not in _PASSING or last == 1:
+                raise error from library_error
+        if not [key for key in _with_id(session, cka_id, kind) if key.label == label]:
+            return
+    raise CkrError("the key is still there", "C_DestroyObject")
+
+
+def _one(session: TokenSession, kind: Kind, cka_id: bytes, labels: set[str]) -> TokenKey:
+    """The one key of this kind and CKA_ID, which has one of these labels."""
+    found = [key for key in _with_id(session, cka_id, kind) if key.label in labels]
+    if len(found) != 1:
+        raise Conflict(
+            f"{len(found)} keys of this id are labelled {min(labels)!r}; exactly one is needed",
+            "somebody else changes the keys of this token: look with kmsctl keys list, and try again",
+        )
+    return found[0]
+
+
+def _objects(session: TokenSession, kind: Kind, cka_id: bytes) -> list[pkcs11.SecretKey]:
+    template: dict[pkcs11.Attribute, object] = {pkcs11.Attribute.CLASS: pkcs11.ObjectClass.SECRET_KEY}
+    if cka_id:
+        template[pkcs11.Attribute.ID] = cka_id
+    return [
+        key
+        for key in session.library.get_objects(template)
+        if isinstance(key, pkcs11.SecretKey) and key.id == cka_id and _kind(int(key.key_type)) == kind
+    ]
+
+
+def _kind(key_type: int) -> Kind:
+    return "aes" if key_type == CKK_AES else "hmac" if key_type in _HMAC_TYPES else "other"
+
+
 def _set_id(session: TokenSession, label: str, cka_id: bytes) -> None:
     template = {pkcs11.Attribute.CLASS: pkcs11.ObjectClass.SECRET_KEY, pkcs11.Attribute.LABEL: label}
     try:
@@ -168,4 +235,6 @@ def _set_id(session: TokenSession, label: str, cka_id: bytes) -> None:
 
 
 def _with_id(session: TokenSession, cka_id: bytes, kind: Kind) -> list[TokenKey]:
-    return [key for key in _find(session, {c.CKA_ID: cka_id}) if key.kind == kind]
+    # A key may lack the attribute where another holds an empty one: no template finds both.
+    found = _find(session, {c.CKA_ID: cka_id} if cka_id else {})
+    return [key for key in found if key.kind == kind and key.cka_id == cka_id]

@@ -65,6 +65,29 @@ class TokenView:
 
 
 @dataclass(frozen=True)
+class SessionCounts:
+    """Open sessions of all programs, and how many there may be (CK_TOKEN_INFO); None: the token does not tell, or
+    sets no limit."""
+
+    open: int | None
+    most: int | None
+    rw_open: int | None
+    rw_most: int | None
+
+
+@dataclass(frozen=True)
+class MechanismView:
+    """CK_MECHANISM_INFO (PKCS#11 3.0, 3.3). name: as "CKM_AES_GCM". flags: CKF_* in words. Sizes are in the unit that
+    the mechanism counts in."""
+
+    type: int
+    name: str
+    min_key: int
+    max_key: int
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class SlotView:
     """CK_SLOT_INFO (PKCS#11 3.0, 3.2) and the token in it, if there is one."""
 
@@ -72,6 +95,8 @@ class SlotView:
     description: str
     manufacturer: str
     token: TokenView | None
+    module: str
+    sessions: SessionCounts | None
 
 
 class Module:
@@ -107,7 +132,27 @@ class Module:
     def slots(self) -> list[SlotView]:
         """All slots, and the tokens in them. Raises CkrError."""
         table = self.cryptoki.table
-        return [_slot_view(table, slot) for slot in calls.slot_ids(table)]
+        return [self._slot_view(table, slot) for slot in calls.slot_ids(table)]
+
+    def _slot_view(self, table: FunctionTable, slot: int) -> SlotView:
+        info = calls.slot_info(table, slot)
+        view = sessions = None
+        with contextlib.suppress(CkrError):
+            token = calls.token_info(table, slot)
+            view = TokenView(token.label, token.serial, token.model, token.manufacturer, token.flags)
+            sessions = SessionCounts(
+                token.open_sessions, token.max_sessions, token.open_rw_sessions, token.max_rw_sessions
+            )
+        return SlotView(slot, info.description, info.manufacturer, view, self.path, sessions)
+
+    def mechanisms(self, slot_id: int) -> tuple[MechanismView, ...]:
+        """What the token in a slot lists, by number. Raises CkrError."""
+        found = []
+        for number in sorted(calls.mechanisms(self.cryptoki.table, slot_id)):
+            info = calls.mechanism_info(self.cryptoki.table, slot_id, number)
+            flags = tuple(words for bit, words in _MECHANISM_FLAGS.items() if info.flags & bit)
+            found.append(MechanismView(number, mechanism_name(number), info.smallest, info.largest, flags))
+        return tuple(found)
 
     def token(self, slot_id: int) -> pkcs11.Token:
         """The token in a slot. Raises CkrError, for example CKR_SLOT_ID_INVALID."""
@@ -177,13 +222,30 @@ def find_softhsm() -> str:
     )
 
 
-def _slot_view(table: FunctionTable, slot: int) -> SlotView:
-    info = calls.slot_info(table, slot)
-    view = None
-    with contextlib.suppress(CkrError):
-        token = calls.token_info(table, slot)
-        view = TokenView(token.label, token.serial, token.model, token.manufacturer, token.flags)
-    return SlotView(slot, info.description, info.manufacturer, view)
+def mechanism_name(number: int) -> str:
+    """As PKCS#11 writes it; a vendor's own by its number."""
+    try:
+        return f"CKM_{pkcs11.Mechanism(number).name}"
+    except ValueError:
+        return f"CKM 0x{number:08x}"
+
+
+_MECHANISM_FLAGS: Final = {
+    0x001: "hw",
+    0x100: "encrypt",
+    0x200: "decrypt",
+    0x400: "digest",
+    0x800: "sign",
+    0x1000: "sign recover",
+    0x2000: "verify",
+    0x4000: "verify recover",
+    0x8000: "generate",
+    0x10000: "generate key pair",
+    0x20000: "wrap",
+    0x40000: "unwrap",
+    0x80000: "derive",
+}
+"""CKF_* of CK_MECHANISM_INFO that say what a mechanism does (PKCS#11 3.0, table 13)."""
 
 
 def token_view(token: pkcs11.Token) -> TokenView:

@@ -166,12 +166,12 @@ class Pool:
         with contextlib.suppress(IndexError):
             self._idle.pop().bell.release()
 
-    def forget_handles(self) -> None:
-        """Make every session look its keys up again: the token's keys have changed."""
+    def forget_handles(self, gone: frozenset[bytes]) -> None:
+        """Make every session look the keys with these CKA_IDs up again: they have changed."""
         for worker in self._workers:
-            # One dict.clear(), atomic under the interpreter lock; a look-up in flight just repeats itself.
+            # Single dict operations, atomic under the interpreter lock; a look-up in flight just repeats itself.
             if worker.session is not None:
-                worker.session.forget()
+                worker.session.forget(gone)
 
     def view(self) -> PoolView:
         now = monotonic()

@@ -12,6 +12,7 @@ import ctypes
 import sys
 from collections.abc import Callable
 from ctypes import addressof, c_ulong, memset, sizeof, string_at
+from time import sleep
 from typing import Final, Literal, NamedTuple
 
 import pkcs11
@@ -61,6 +62,8 @@ _TEMPLATES: Final[dict[KeyKind, dict[int, bytes | int | bool]]] = {
 }
 _HMACS: Final[dict[Hash, tuple[int, int]]] = {"SHA256": (CKM_SHA256_HMAC, 32), "SHA512": (CKM_SHA512_HMAC, 64)}
 _F4: Final = 65537
+_ABSENT_PAUSES: Final = (0.002, 0.005, 0.02, 0.05)
+"""Seconds: SoftHSM shows a key to nobody while another process relabels it. A key is asked for only if it was there."""
 
 
 class KeyMissingError(Exception):
@@ -121,10 +124,13 @@ class TokenSession:
         except pkcs11.exceptions.PKCS11Error as error:
             raise from_library(error, "C_CloseSession") from error
 
-    def forget(self) -> None:
-        """Drop the remembered handles: the keys on the token have changed."""
-        self._keys.clear()
-        self._numbers.clear()
+    def forget(self, gone: frozenset[bytes]) -> None:
+        """Drop the remembered handles of the keys with these CKA_IDs, which have changed: a token may give a handle
+        out again. That of a key that was only relabelled stays good."""
+        for cka_id in gone:
+            self._numbers.pop(cka_id, None)
+            for kind in _TEMPLATES:
+                self._keys.pop((cka_id, kind), None)
 
     def random(self, size: int) -> bytes:
         """`size` bytes from the token's generator, fresh from the token."""
@@ -145,6 +151,11 @@ class TokenSession:
         handle = self._keys.get((cka_id, kind))
         if handle is None:
             found = self._find(cka_id, kind)
+            for pause in _ABSENT_PAUSES:
+                if found:
+                    break
+                sleep(pause)
+                found = self._find(cka_id, kind)
             if not found:
                 raise KeyMissingError(cka_id, kind)
             if len(found) > 1:

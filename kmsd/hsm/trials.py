@@ -123,7 +123,7 @@ def gcm(place: Place, key: int, iv_size: int) -> GcmTrial:
             return GcmTrial(False, f"a ciphertext with a changed {what} is accepted", by_token)
     if by_token:
         return GcmTrial(True, f"the token chooses the IV itself, {APPENDED_IV} bytes behind the tag", True)
-    return GcmTrial(True, f"with {iv_size} bytes of IV; changes are refused")
+    return GcmTrial(True, "back and forth; changes are refused")
 
 
 def _seal(place: Place, key: int, iv: bytes, message: bytes) -> bytes:
@@ -183,8 +183,11 @@ def _block_mode(place: Place, key: int, mechanism: int, iv: bytes | None, messag
     return Trial(True, "back and forth")
 
 
-def hmac(place: Place, key: int, mechanism: int, size: int) -> HmacTrial:
-    """An HMAC of `size` bytes: that it depends on the message, what it makes of none, and how long one may be."""
+def hmac(place: Place, key: int, mechanism: int, size: int, most: int) -> HmacTrial:
+    """An HMAC of `size` bytes: that it depends on the message, what it makes of none, and how long one may be.
+
+    most: bytes of the longest message to try.
+    """
     empty, longest = False, 0
     try:
         with place.session() as session:
@@ -196,15 +199,16 @@ def hmac(place: Place, key: int, mechanism: int, size: int) -> HmacTrial:
         with contextlib.suppress(CkrError), place.session() as session:
             empty = len(calls.sign(place.table, session, key, mechanism, b"")) == size
         for length in (1024, 4096, 16384, 65536):
+            if length > most:
+                break
             with place.session() as session:
                 calls.sign(place.table, session, key, mechanism, bytes(length))
             longest = length
     except CkrError as error:
         if not longest:
             return HmacTrial(False, str(error), empty)
-    return HmacTrial(
-        True, f"messages up to {longest} bytes{', and the empty one' if empty else ''} of those tried", empty, longest
-    )
+    nothing = "and the empty one too" if empty else "but not the empty one"
+    return HmacTrial(True, f"messages of up to {longest} bytes, {nothing}", empty, longest)
 
 
 def oaep(place: Place, public: int, private: int) -> Trial:

@@ -1,76 +1,93 @@
-"""The admin API, kmsd.admin.v1: protobuf to domain and back."""
+"""The admin API, kmsd.admin.v1: what kmsd is and how it is configured. Protobuf to domain and back."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
 
 from kmsd import __version__
 from kmsd.api.admin.v1 import admin_pb2 as pb
-from kmsd.errors import InvalidRequest
+from kmsd.errors import InvalidRequest, KmsdError, NotFound
 from kmsd.hsm.connection import Hsm
-from kmsd.hsm.module import SlotView
+from kmsd.hsm.module import SessionCounts, SlotView
 from kmsd.keyring import Keyring
-from kmsd.observe import logs
 from kmsd.observe.health import Health
-from kmsd.picture import Key, Problem, State
-from kmsd.rpc.call import Call, Method, Table, parse
-from kmsd.service import KmsService
+from kmsd.picture import Problem
+from kmsd.rpc.admin_wire import API, SERVICE, Shown, page, problem, sessions, sha256, table
+from kmsd.rpc.call import Call, Table, parse
+from kmsd.service import LocalService
 
-log = logs.get_logger("kmsd.admin")
+__all__ = ["API", "SERVICE", "Admin", "ConfigView", "SettingView"]
 
-API: Final = "admin"
-SERVICE: Final = "kmsd.admin.v1.Admin"
-_PAGE: Final = 500
-_PAGE_MOST: Final = 1000
-T = TypeVar("T")
-
-_STATES: Final = {
-    State.WRITE: pb.KEY_STATE_WRITE,
-    State.READABLE: pb.KEY_STATE_READABLE,
-    State.PENDING: pb.KEY_STATE_PENDING,
-    State.UNUSABLE: pb.KEY_STATE_UNUSABLE,
-    State.COMPANION: pb.KEY_STATE_COMPANION,
+_USED_FOR = {
+    "CKM_AES_GCM": "encrypts and decrypts",
+    "CKM_AES_KEY_GEN": "makes AES keys",
+    "CKM_GENERIC_SECRET_KEY_GEN": "makes HMAC keys",
 }
-_TYPES: Final = {"aes": pb.KEY_TYPE_AES, "hmac": pb.KEY_TYPE_HMAC, "other": pb.KEY_TYPE_OTHER}
+
+
+@dataclass(frozen=True)
+class SettingView:
+    """One value of the configuration in force, as text; a secret is redacted."""
+
+    name: str
+    value: str
+    origin: str
+    secret: bool
+    reloadable: bool
+
+
+@dataclass(frozen=True)
+class ConfigView:
+    file: str
+    settings: Sequence[SettingView]
+    warnings: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Admin:
-    """What the admin API speaks of. started: Unix time in seconds. problems: those of the whole daemon."""
+    """What the admin API says of the daemon.
 
-    hsm: Hsm
+    started: Unix time in seconds. problems: those of the whole daemon. write_token: name of the token for new keys.
+    set_log_level: takes a level, "" for the configured one, None to change nothing; gives (new, previous).
+    """
+
     keyring: Keyring
     health: Health
-    service: KmsService
+    service: LocalService
+    shown: Shown
     started: float
     write_format: str
+    write_token: str
     listeners: Callable[[], Sequence[tuple[str, Sequence[str]]]]
     problems: Callable[[], list[Problem]]
+    config: Callable[[], ConfigView]
+    set_log_level: Callable[[str | None], tuple[str, str]]
 
     def table(self) -> Table:
-        methods = {
-            "GetStatus": self.get_status,
-            "ListSlots": self.list_slots,
-            "ListKeys": self.list_keys,
-            "GenerateKey": self.generate_key,
-            "AdoptKey": self.adopt_key,
-        }
-        return {f"/{SERVICE}/{name}": Method(API, name, handler) for name, handler in methods.items()}
+        return table(
+            {
+                "GetStatus": self.get_status,
+                "GetConfig": self.get_config,
+                "SetLogLevel": self.set_level,
+                "ListSlots": self.list_slots,
+                "ListMechanisms": self.list_mechanisms,
+            }
+        )
 
     async def get_status(self, call: Call, body: bytes) -> bytes:
         parse(pb.GetStatusRequest, body)
         health = await self.health.fresh(0.2, 1.0)
         write = self.keyring.picture.write
         problems = self.problems()
-        error = health.error or (None if write and self.hsm.connected else self.keyring.why_none())
+        serving = write is not None and self.keyring.hsm(write).available
+        error = health.error or (None if serving else self.keyring.why_none())
         state = pb.SERVING_STATE_SERVING
         if error is not None:
             state = pb.SERVING_STATE_DOWN
         elif problems:
             state = pb.SERVING_STATE_DEGRADED
-        pool = self.hsm.pool_view()
+        hsm = self.keyring.tokens[self.write_token]
         return pb.GetStatusResponse(
             version=__version__,
             state=state,
@@ -78,93 +95,106 @@ class Admin:
             hint=error.hint if error else "",
             started_unix_ms=int(self.started * 1000),
             write_label=self.keyring.write_label,
-            write_key=self._key(write) if write else None,
-            token=self._token(),
-            sessions=pb.GetStatusResponse.Sessions(
-                open=pool.open,
-                configured=pool.configured,
-                busy=pool.busy,
-                stuck=pool.stuck,
-                queued=pool.queued,
-            ),
+            write_key=self.shown.optional(write),
+            token=_token(hsm),
+            sessions=sessions(hsm.pool_view()),
             probe=pb.GetStatusResponse.HealthProbe(
                 last_success_unix_ms=int(health.last_success * 1000), round_trip_ms=health.round_trip * 1000
             ),
             listeners=[pb.GetStatusResponse.Listener(socket=socket, apis=apis) for socket, apis in self.listeners()],
-            problems=[pb.Problem(message=p.message, hint=p.hint, fatal=p.fatal) for p in problems],
+            problems=[problem(each) for each in problems],
             keys=len(self.keyring.picture.keys),
             write_format=self.write_format,
+            tokens=[self._token_status(name, each) for name, each in self.keyring.tokens.items()],
+            following=self._following(),
         ).SerializeToString()
+
+    def _token_status(self, name: str, hsm: Hsm) -> pb.GetStatusResponse.TokenStatus:
+        down = hsm.connected is None
+        return pb.GetStatusResponse.TokenStatus(
+            name=name,
+            token=_token(hsm),
+            sessions=sessions(hsm.pool_view()),
+            write=name == self.write_token,
+            reason=hsm.error.message if down else "",
+            hint=hsm.error.hint if down else "",
+            keys=sum(key.place == name for key in self.keyring.picture.keys),
+        )
+
+    def _following(self) -> pb.GetStatusResponse.Following:
+        following = self.service.following
+        write = self.keyring.picture.write
+        if write is None or write.key_id != following.key_id:
+            # Nobody has asked since the key changed.
+            return pb.GetStatusResponse.Following(
+                previous_key_id=following.key_id, previous_key_id_sha256=sha256(following.key_id)
+            )
+        return pb.GetStatusResponse.Following(
+            since_unix_ms=int(following.since * 1000),
+            first_status_unix_ms=int(following.first_status * 1000),
+            last_status_unix_ms=int(following.last_status * 1000),
+            first_encrypt_unix_ms=int(following.first_encrypt * 1000),
+            last_encrypt_unix_ms=int(following.last_encrypt * 1000),
+            previous_key_id=following.previous,
+            previous_key_id_sha256=sha256(following.previous),
+        )
+
+    async def get_config(self, call: Call, body: bytes) -> bytes:
+        parse(pb.GetConfigRequest, body)
+        config = self.config()
+        return pb.GetConfigResponse(
+            file=config.file,
+            settings=[
+                pb.GetConfigResponse.Setting(
+                    name=each.name,
+                    value=each.value,
+                    origin=each.origin,
+                    secret=each.secret,
+                    reloadable=each.reloadable,
+                )
+                for each in config.settings
+            ],
+            warnings=config.warnings,
+        ).SerializeToString()
+
+    async def set_level(self, call: Call, body: bytes) -> bytes:
+        request = parse(pb.SetLogLevelRequest, body)
+        level, previous = self.set_log_level(None if request.dry_run else request.level)
+        call.detail = "asked only" if request.dry_run else f"{previous} -> {level}"
+        return pb.SetLogLevelResponse(level=level, previous=previous).SerializeToString()
 
     async def list_slots(self, call: Call, body: bytes) -> bytes:
         request = parse(pb.ListSlotsRequest, body)
-        slots, token = _page(await self.hsm.slots(), request.page_size, request.page_token)
+        shown: list[SlotView] = []
+        failed: KmsdError | None = None
+        for hsm in self.keyring.tokens.values():
+            if any(hsm.connected and hsm.connected.module.path == each.module for each in shown):
+                continue
+            try:
+                found = await hsm.slots()
+            except KmsdError as error:
+                failed = failed or error
+                continue
+            known = {(each.module, each.slot_id) for each in shown}
+            shown.extend(each for each in found if (each.module, each.slot_id) not in known)
+        if failed is not None and not shown:
+            raise failed
+        slots, token = page(shown, request.page_size, request.page_token)
         return pb.ListSlotsResponse(
             slots=[self._slot(slot) for slot in slots], next_page_token=token
         ).SerializeToString()
 
-    async def list_keys(self, call: Call, body: bytes) -> bytes:
-        request = parse(pb.ListKeysRequest, body)
-        if not request.page_token:
-            await self.keyring.look()
-        keys, token = _page(self.keyring.picture.keys, request.page_size, request.page_token)
-        return pb.ListKeysResponse(keys=[self._key(key) for key in keys], next_page_token=token).SerializeToString()
-
-    async def generate_key(self, call: Call, body: bytes) -> bytes:
-        request = parse(pb.GenerateKeyRequest, body)
-        match request.type:
-            case pb.KEY_TYPE_AES | pb.KEY_TYPE_UNSPECIFIED:
-                key, created = await self.keyring.generate(
-                    request.label, "aes", request.bits, request.key_id, if_not_exists=request.if_not_exists
-                )
-            case pb.KEY_TYPE_HMAC:
-                key, created = await self.keyring.generate(
-                    request.label, "hmac", request.bits, request.key_id, if_not_exists=request.if_not_exists
-                )
-            case _:
-                raise InvalidRequest("kmsd makes AES and HMAC keys only", "choose --type aes or --type hmac")
-        call.key_id_sha256 = key.key_id_sha256
-        if created:
-            log.info("key generated", label=key.label, key_id_sha256=key.key_id_sha256, bits=key.token.bits)
-            await self.health.check()
-        return pb.GenerateKeyResponse(key=self._key(key), created=created).SerializeToString()
-
-    async def adopt_key(self, call: Call, body: bytes) -> bytes:
-        request = parse(pb.AdoptKeyRequest, body)
-        key = await self.keyring.adopt(request.label, request.key_id)
-        call.key_id_sha256 = key.key_id_sha256
-        log.info("key adopted", label=key.label, key_id_sha256=key.key_id_sha256)
-        await self.health.check()
-        return pb.AdoptKeyResponse(key=self._key(key)).SerializeToString()
-
-    def _token(self) -> pb.GetStatusResponse.Token:
-        connected = self.hsm.connected
-        if connected is None:
-            return pb.GetStatusResponse.Token(
-                module=self.hsm.address.module,
-                label=self.hsm.address.label,
-                slot_id=self.hsm.address.slot or 0,
-            )
-        token = connected.token
-        return pb.GetStatusResponse.Token(
-            module=connected.module.path,
-            label=token.label,
-            serial=token.serial,
-            model=token.model,
-            manufacturer=token.manufacturer,
-            slot_id=connected.slot_id,
-            up=True,
-        )
-
     def _slot(self, slot: SlotView) -> pb.ListSlotsResponse.Slot:
         token = slot.token
-        connected = self.hsm.connected
+        name = self._called(slot)
         shown = pb.ListSlotsResponse.Slot(
             slot_id=slot.slot_id,
             description=slot.description,
             manufacturer=slot.manufacturer,
             token_present=token is not None,
-            in_use=connected is not None and connected.slot_id == slot.slot_id,
+            in_use=bool(name),
+            module=slot.module,
+            name=name,
         )
         if token is not None:
             shown.token_label = token.label
@@ -174,35 +204,75 @@ class Admin:
             shown.flags.extend(sorted(flag.lower().replace("_", " ") for flag in token.flags))
             if "TOKEN_INITIALIZED" in token.flags:
                 shown.pin_warnings.extend(token.pin_warnings)
+        if slot.sessions is not None:
+            _counts(shown, slot.sessions)
         return shown
 
-    def _key(self, key: Key) -> pb.Key:
-        token = key.token
-        return pb.Key(
-            label=key.label,
-            key_id=key.key_id,
-            key_id_sha256=key.key_id_sha256,
-            type=_TYPES[token.kind],
-            bits=token.bits,
-            state=_STATES[key.state],
-            unusable_reason=key.reason,
-            unusable_hint=key.hint,
-            can_encrypt=token.encrypt,
-            can_decrypt=token.decrypt,
-            can_sign=token.sign,
-            can_verify=token.verify,
-            sensitive=token.sensitive,
-            extractable=token.extractable,
-            private=token.private,
-            created_unix_ms=key.created_ms,
-            token_label=self.hsm.connected.token.label if self.hsm.connected else self.hsm.address.label,
+    def _called(self, slot: SlotView) -> str:
+        for name, hsm in self.keyring.tokens.items():
+            up = hsm.connected
+            if up is not None and up.module.path == slot.module and up.slot_id == slot.slot_id:
+                return name
+        return ""
+
+    async def list_mechanisms(self, call: Call, body: bytes) -> bytes:
+        request = parse(pb.ListMechanismsRequest, body)
+        name = request.token or self.write_token
+        hsm = self.keyring.tokens.get(name)
+        if hsm is None:
+            raise NotFound(
+                f"no token called {name[:80]!r} is configured", f"the tokens are {', '.join(self.keyring.tokens)}"
+            )
+        found, token = page(await hsm.mechanisms(), request.page_size, request.page_token)
+        return pb.ListMechanismsResponse(
+            mechanisms=[
+                pb.ListMechanismsResponse.Mechanism(
+                    name=each.name,
+                    type=each.type,
+                    min_key=each.min_key,
+                    max_key=each.max_key,
+                    flags=each.flags,
+                    used_for=_USED_FOR.get(each.name, ""),
+                )
+                for each in found
+            ],
+            next_page_token=token,
+            token_label=hsm.label,
+        ).SerializeToString()
+
+
+def _token(hsm: Hsm) -> pb.GetStatusResponse.Token:
+    connected = hsm.connected
+    if connected is None:
+        return pb.GetStatusResponse.Token(
+            module=hsm.address.module, label=hsm.address.label, slot_id=hsm.address.slot or 0
         )
+    token = connected.token
+    return pb.GetStatusResponse.Token(
+        module=connected.module.path,
+        label=token.label,
+        serial=token.serial,
+        model=token.model,
+        manufacturer=token.manufacturer,
+        slot_id=connected.slot_id,
+        up=True,
+    )
 
 
-def _page(items: Sequence[T], size: int, token: str) -> tuple[Sequence[T], str]:
-    """One page, and the token of the next ("" at the end). The token is the place to go on from."""
-    if token and not (token.isascii() and token.isdigit() and len(token) <= 9):
-        raise InvalidRequest("the page token is none of this server's", "begin again without one")
-    begin = int(token or "0")
-    end = begin + min(size or _PAGE, _PAGE_MOST)
-    return items[begin:end], str(end) if end < len(items) else ""
+def _counts(shown: pb.ListSlotsResponse.Slot, counts: SessionCounts) -> None:
+    """What the token does not tell stays absent."""
+    if counts.open is not None:
+        shown.sessions = counts.open
+    if counts.most is not None:
+        shown.sessions_max = counts.most
+    if counts.rw_open is not None:
+        shown.rw_sessions = counts.rw_open
+    if counts.rw_most is not None:
+        shown.rw_sessions_max = counts.rw_most
+
+
+def level_of(text: str, known: Sequence[str]) -> str:
+    """Raises InvalidRequest unless it is one of the levels."""
+    if text not in known:
+        raise InvalidRequest(f"{text[:40]!r} is no log level", f"choose one of {', '.join(known)}")
+    return text

@@ -5,7 +5,8 @@ Knows no listener and no service: a handler is an async function of (Call, reque
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol, TypeVar
@@ -27,10 +28,11 @@ MAX_UID = 64
 class Call:
     """What travels beside a request.
 
-    timeout: seconds left for the answer. uid, key_id_sha256: set by the handler, for the log line.
+    timeout: seconds left for the answer. caller: who says to be calling, on the admin API; proven by nothing.
+    uid, key_id_sha256, detail: set by the handler, for the log and the audit.
     """
 
-    __slots__ = ("api", "key_id_sha256", "method", "timeout", "uid")
+    __slots__ = ("api", "caller", "detail", "key_id_sha256", "method", "timeout", "uid")
 
     def __init__(self, api: str, method: str, timeout: float) -> None:
         self.api = api
@@ -38,9 +40,14 @@ class Call:
         self.timeout = timeout
         self.uid = ""
         self.key_id_sha256 = ""
+        self.caller = ""
+        self.detail = ""
 
 
 Handler = Callable[[Call, bytes], Awaitable[bytes]]
+
+
+StreamHandler = Callable[[Call, bytes], AsyncIterator[bytes]]
 
 
 @dataclass(frozen=True)
@@ -52,36 +59,65 @@ class Method:
     handler: Handler
 
 
-Table = Mapping[str, Method]
+@dataclass(frozen=True)
+class StreamMethod:
+    """A method that answers many messages, until its caller has enough."""
+
+    api: str
+    name: str
+    handler: StreamHandler
+
+
+Table = Mapping[str, Method | StreamMethod]
 """Full path, for example "/v2.KeyManagementService/Encrypt", to its method."""
 
 
 class Observer(Protocol):
-    """Is told of every call after it ended. code: canonical status name, "OK" included. seconds: spent in it."""
+    """Is told of every call, but for streams. code: canonical status name, "OK" included. seconds: spent in it."""
 
-    def __call__(self, call: Call, code: str, seconds: float) -> None: ...
+    def began(self) -> None: ...
+
+    def ended(self, call: Call, code: str, seconds: float) -> None: ...
 
 
-async def run(method: Method, timeout: float, request: bytes, observe: Observer) -> bytes:
+async def run(method: Method, call: Call, request: bytes, observe: Observer) -> bytes:
     """Run a handler; whatever it raises leaves as a KmsdError, and the observer hears of it."""
-    call = Call(method.api, method.name, timeout)
+    observe.began()
     began = perf_counter()
     try:
         response = await method.handler(call, request)
     except KmsdError as error:
-        observe(call, error.code, perf_counter() - began)
+        observe.ended(call, error.code, perf_counter() - began)
+        raise
+    except asyncio.CancelledError:
+        observe.ended(call, "CANCELLED", perf_counter() - began)
         raise
     except Exception as error:
-        # A bug. Its text may hold what must not leave the process; the log gets its type and place.
-        place = error.__traceback__
-        while place is not None and place.tb_next is not None:
-            place = place.tb_next
-        where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place else "?"
-        log.error("internal error", api=call.api, method=call.method, type=type(error).__name__, at=where)
-        observe(call, Internal.code, perf_counter() - began)
-        raise Internal(f"kmsd failed inside {method.name} ({type(error).__name__})", "see kmsd's log") from error
-    observe(call, "OK", perf_counter() - began)
+        observe.ended(call, Internal.code, perf_counter() - began)
+        raise _bug(call, error) from error
+    observe.ended(call, "OK", perf_counter() - began)
     return response
+
+
+async def run_stream(method: StreamMethod, call: Call, request: bytes) -> AsyncGenerator[bytes, None]:
+    """Run a handler that streams; whatever it raises leaves as a KmsdError."""
+    try:
+        async for response in method.handler(call, request):
+            yield response
+    except KmsdError:
+        raise
+    except Exception as error:
+        raise _bug(call, error) from error
+
+
+def _bug(call: Call, error: Exception) -> Internal:
+    """Its text may hold what must not leave the process; the log gets its type and place."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place else "?"
+    log.error("internal error", api=call.api, method=call.method, type=type(error).__name__, at=where)
+    return Internal(f"kmsd failed inside {call.method} ({type(error).__name__})", "see kmsd's log")
 
 
 def parse(message: type[M], request: bytes) -> M:

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from kmsd.api.kms.v2 import api_pb2 as v2
+from tests.bench import recording
 from tests.daemons import Kmsd, wait_for
 from tests.tokens import SoftToken, make_token
 
@@ -26,6 +27,7 @@ IN_FLIGHT = 16
 
 
 def main() -> None:
+    recording.main()
     with tempfile.TemporaryDirectory(prefix="kb") as name:
         folder = Path(name)
         body = folder / "encrypt"

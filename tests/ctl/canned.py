@@ -1,4 +1,4 @@
-"""A real gRPC server on real Unix sockets whose answers are written down here, for the golden files.
+"""A real gRPC server on real Unix sockets whose answers are written down in `answers`, for the golden files.
 
 Holds no keys: its "ciphertext" is the plaintext in base64 under a header that names a key.
 """
@@ -6,8 +6,8 @@ Holds no keys: its "ciphertext" is the plaintext in base64 under a header that n
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
+import queue
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
@@ -21,11 +21,8 @@ from google.protobuf.message import Message
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
 from kmsd.api.kms.v2 import api_pb2 as v2
-
-WRITE_ID = "01890a5d-ac96-774b-bcce-b302099a8057"
-OLD_ID = "0x00ff10"
-CREATED = 1687956465814
-"""What a version 7 UUID as WRITE_ID carries: 2023-06-28T12:47:45.814Z."""
+from tests.ctl import answers
+from tests.ctl.answers import CREATED, OLD_ID, RETIRED_ID, WRITE_ID
 
 
 @dataclass(frozen=True)
@@ -36,131 +33,33 @@ class Failure:
     retryable: bool = False
 
 
-def write_key() -> pb.Key:
-    return _key("k8s-kek", WRITE_ID, pb.KEY_STATE_WRITE, created_unix_ms=CREATED)
-
-
-def keys() -> list[pb.Key]:
-    """One of each state, with labels that a terminal should not meet."""
-    return [
-        write_key(),
-        _key("k8s-kek@2022-01-01T00:00:00Z", OLD_ID, pb.KEY_STATE_READABLE, bits=128),
-        _key("鍵-ключ", "id-wide", pb.KEY_STATE_PENDING),
-        _key(
-            "evil\x1b[2J\u202elabel\n",
-            "",
-            pb.KEY_STATE_UNUSABLE,
-            type=pb.KEY_TYPE_OTHER,
-            bits=0,
-            can_encrypt=False,
-            can_decrypt=False,
-            sensitive=False,
-            extractable=True,
-            unusable_reason="it has no CKA_ID",
-            unusable_hint="give it one: kmsctl keys adopt LABEL",
-        ),
-    ]
-
-
-def _key(label: str, key_id: str, state: pb.KeyState, **fields: Any) -> pb.Key:
-    defaults: dict[str, Any] = {
-        "type": pb.KEY_TYPE_AES,
-        "bits": 256,
-        "can_encrypt": True,
-        "can_decrypt": True,
-        "sensitive": True,
-        "private": True,
-        "token_label": "prod",
-    }
-    digest = hashlib.sha256(key_id.encode()).hexdigest() if key_id else ""
-    return pb.Key(label=label, key_id=key_id, key_id_sha256=digest, state=state, **(defaults | fields))
-
-
-def serving() -> pb.GetStatusResponse:
-    return pb.GetStatusResponse(
-        version="0.1.0",
-        state=pb.SERVING_STATE_SERVING,
-        healthz="ok",
-        started_unix_ms=CREATED,
-        write_label="k8s-kek",
-        write_key=write_key(),
-        token=pb.GetStatusResponse.Token(
-            module="/usr/lib/softhsm/libsofthsm2.so",
-            label="prod",
-            serial="0011223344556677",
-            model="SoftHSM v2",
-            manufacturer="SoftHSM project",
-            slot_id=1234567,
-            up=True,
-        ),
-        sessions=pb.GetStatusResponse.Sessions(open=4, configured=4, busy=1),
-        probe=pb.GetStatusResponse.HealthProbe(last_success_unix_ms=CREATED + 1000, round_trip_ms=0.5),
-        listeners=[
-            pb.GetStatusResponse.Listener(socket="/run/kmsd/kms.sock", apis=["v2", "v1beta1"]),
-            pb.GetStatusResponse.Listener(socket="/run/kmsd-admin/admin.sock", apis=["admin"]),
-        ],
-        keys=3,
-        write_format="native",
-    )
-
-
-def degraded() -> pb.GetStatusResponse:
-    status = serving()
-    status.state = pb.SERVING_STATE_DEGRADED
-    status.problems.append(
-        pb.Problem(message="two keys hold the label k8s-kek", hint="kmsctl keys list shows both; relabel one")
-    )
-    return status
-
-
-def down() -> pb.GetStatusResponse:
-    """Started without any key: no write key, and no round trip yet."""
-    status = serving()
-    status.state = pb.SERVING_STATE_DOWN
-    status.healthz = "no key with the label k8s-kek"
-    status.hint = "make one: kmsctl keygen k8s-kek"
-    status.keys = 0
-    status.ClearField("write_key")
-    status.ClearField("probe")
-    status.problems.append(
-        pb.Problem(message="no key with the label k8s-kek", hint="make one: kmsctl keygen k8s-kek", fatal=True)
-    )
-    return status
-
-
-def slots() -> list[pb.ListSlotsResponse.Slot]:
-    slot = pb.ListSlotsResponse.Slot
-    return [
-        slot(
-            slot_id=1234567,
-            description="SoftHSM slot ID 0x12d687",
-            manufacturer="SoftHSM project",
-            token_present=True,
-            token_label="prod",
-            token_serial="0011223344556677",
-            token_model="SoftHSM v2",
-            token_manufacturer="SoftHSM project",
-            flags=["login required", "rng", "token initialized"],
-            pin_warnings=["one wrong PIN more locks the token"],
-            in_use=True,
-        ),
-        slot(slot_id=8, description="empty reader", manufacturer="Acme"),
-    ]
-
-
 @dataclass
 class Canned:
     """What the server will answer, and the requests it got. Tests write to the first and read the second."""
 
     directory: Path
-    status: pb.GetStatusResponse = field(default_factory=serving)
-    keys: list[pb.Key] = field(default_factory=keys)
-    slots: list[pb.ListSlotsResponse.Slot] = field(default_factory=slots)
+    status: pb.GetStatusResponse = field(default_factory=answers.serving)
+    keys: list[pb.Key] = field(default_factory=answers.keys)
+    slots: list[pb.ListSlotsResponse.Slot] = field(default_factory=answers.slots)
+    mechanisms: list[pb.ListMechanismsResponse.Mechanism] = field(default_factory=answers.mechanisms)
+    config: pb.GetConfigResponse = field(default_factory=answers.config)
+    frame: pb.WatchStatsResponse = field(default_factory=answers.stats_frame)
+    calls: list[pb.WatchRequestsResponse.Request] = field(default_factory=answers.calls)
+    audit: list[pb.WatchAuditResponse.Record] = field(default_factory=answers.audit)
+    verdict: pb.VerifyAuditResponse = field(default_factory=answers.verdict)
+    inspection: pb.InspectCiphertextResponse = field(default_factory=answers.inspection)
+    log_level: str = "info"
+    busy: set[str] = field(default_factory=lambda: {"k8s-kek", "k8s-kek@2022-01-01T00:00:00Z"})
+    """Labels of keys in use: what would destroy, retire or relabel them wants the label once more."""
     page: int = 2
-    """Keys and slots per page."""
+    """Keys, slots and mechanisms per page."""
     failures: dict[str, Failure] = field(default_factory=dict)
     """By method name."""
+    missing: set[str] = field(default_factory=set)
+    """Methods that this server does not have, as an older kmsd. To be set before it is served."""
     requests: list[Message] = field(default_factory=list)
+    followers: dict[str, list[queue.Queue[Message | None]]] = field(default_factory=dict)
+    """By method: the streams that wait for what `feed` gives them."""
 
     @property
     def admin(self) -> Path:
@@ -170,55 +69,189 @@ class Canned:
     def kms(self) -> Path:
         return self.directory / "kms.sock"
 
+    def feed(self, method: str, message: Message | None) -> None:
+        """One more message for every stream of the method that follows; None: its end."""
+        for each in list(self.followers.get(method, ())):
+            each.put(message)
+
     def get_status(self, request: pb.GetStatusRequest) -> pb.GetStatusResponse:
         return self.status
 
-    def list_keys(self, request: pb.ListKeysRequest) -> pb.ListKeysResponse:
-        first = int(request.page_token or 0)
-        last = first + self.page
-        following = str(last) if last < len(self.keys) else ""
-        return pb.ListKeysResponse(keys=self.keys[first:last], next_page_token=following)
+    def get_config(self, request: pb.GetConfigRequest) -> pb.GetConfigResponse:
+        return self.config
+
+    def set_log_level(self, request: pb.SetLogLevelRequest) -> pb.SetLogLevelResponse:
+        if request.level not in ("", "debug", "info", "warning", "error"):
+            raise _failed("INVALID_ARGUMENT", f"there is no log level {request.level}", "debug, info, warning, error")
+        previous = self.log_level
+        if not request.dry_run:
+            self.log_level = request.level or "info"
+        return pb.SetLogLevelResponse(level=self.log_level, previous=previous)
 
     def list_slots(self, request: pb.ListSlotsRequest) -> pb.ListSlotsResponse:
-        first = int(request.page_token or 0)
+        slots, following = self._page(self.slots, request.page_token)
+        return pb.ListSlotsResponse(slots=slots, next_page_token=following)
+
+    def list_mechanisms(self, request: pb.ListMechanismsRequest) -> pb.ListMechanismsResponse:
+        if request.token not in ("", "main"):
+            raise _failed("NOT_FOUND", f"no token is named {request.token}", "`kmsctl status` shows their names")
+        found, following = self._page(self.mechanisms, request.page_token)
+        return pb.ListMechanismsResponse(mechanisms=found, next_page_token=following, token_label="prod")
+
+    def list_keys(self, request: pb.ListKeysRequest) -> pb.ListKeysResponse:
+        keys, following = self._page(self.keys, request.page_token)
+        return pb.ListKeysResponse(keys=keys, next_page_token=following)
+
+    def _page(self, everything: list[Any], page_token: str) -> tuple[list[Any], str]:
+        first = int(page_token or 0)
         last = first + self.page
-        following = str(last) if last < len(self.slots) else ""
-        return pb.ListSlotsResponse(slots=self.slots[first:last], next_page_token=following)
+        return everything[first:last], str(last) if last < len(everything) else ""
+
+    def find(self, name: str) -> pb.Key:
+        """As the requests name a key: by id, label, or the first digits of the id's hash."""
+        usable = [key for key in self.keys if key.type != pb.KEY_TYPE_HMAC]
+        for key in usable:
+            if name in (key.key_id, key.label) or (
+                name.startswith("sha256:") and len(name) >= 15 and key.key_id_sha256.startswith(name[7:])
+            ):
+                return key
+        raise _failed("NOT_FOUND", f"no key has the label or key id {name}", "`kmsctl keys list` shows all")
+
+    def companion(self, key: pb.Key) -> pb.Key | None:
+        beside = (each for each in self.keys if each.type == pb.KEY_TYPE_HMAC and each.key_id == key.key_id != "")
+        return next(beside, None)
+
+    def get_key(self, request: pb.GetKeyRequest) -> pb.GetKeyResponse:
+        key = self.find(request.key)
+        return pb.GetKeyResponse(key=key, companion=self.companion(key))
 
     def generate_key(self, request: pb.GenerateKeyRequest) -> pb.GenerateKeyResponse:
         held = next((key for key in self.keys if key.label == request.label), None)
         if held is not None:
             if request.if_not_exists:
-                return pb.GenerateKeyResponse(key=held, created=False)
-            raise _FailedError(
-                Failure(
-                    grpc.StatusCode.ALREADY_EXISTS,
-                    f"the label {request.label} is taken",
-                    "choose another label, or say --if-not-exists",
-                )
+                return pb.GenerateKeyResponse(key=held, created=False, companion=self.companion(held))
+            raise _failed(
+                "ALREADY_EXISTS", f"the label {request.label} is taken", "choose another label, or say --if-not-exists"
             )
-        made = _key(
+        pair = request.type == pb.KEY_TYPE_PAIR
+        made = answers.key(
             request.label,
             request.key_id or WRITE_ID,
             pb.KEY_STATE_WRITE,
-            type=request.type,
+            type=pb.KEY_TYPE_AES if pair else request.type,
             bits=request.bits,
             created_unix_ms=CREATED,
+            token=request.token or "main",
         )
         self.keys.append(made)
-        return pb.GenerateKeyResponse(key=made, created=True)
+        companion = None
+        if pair:
+            companion = answers.key(
+                f"{request.label}.hmac", made.key_id, pb.KEY_STATE_COMPANION, type=pb.KEY_TYPE_HMAC, token=made.token
+            )
+        return pb.GenerateKeyResponse(key=made, created=True, companion=companion)
 
     def adopt_key(self, request: pb.AdoptKeyRequest) -> pb.AdoptKeyResponse:
         for key in self.keys:
             if key.label == request.label:
-                return pb.AdoptKeyResponse(key=_key(key.label, request.key_id or OLD_ID, pb.KEY_STATE_READABLE))
-        raise _FailedError(
-            Failure(
-                grpc.StatusCode.NOT_FOUND,
-                f"no key has the label {request.label}",
-                "kmsctl keys list shows all",
+                return pb.AdoptKeyResponse(key=answers.key(key.label, request.key_id or OLD_ID, pb.KEY_STATE_READABLE))
+        raise _failed("NOT_FOUND", f"no key has the label {request.label}", "kmsctl keys list shows all")
+
+    def relabel_key(self, request: pb.RelabelKeyRequest) -> pb.RelabelKeyResponse:
+        key = self.find(request.key)
+        if any(each.label == request.label for each in self.keys):
+            raise _failed("ALREADY_EXISTS", f"the label {request.label} is taken", "choose another label")
+        self._refuse_if_busy(key, request.confirm_label, "encrypts")
+        changed = pb.Key()
+        changed.CopyFrom(key)
+        changed.label = request.label
+        if not request.dry_run:
+            self.keys[self.keys.index(key)] = changed
+        return pb.RelabelKeyResponse(key=changed, previous_label=key.label)
+
+    def destroy_key(self, request: pb.DestroyKeyRequest) -> pb.DestroyKeyResponse:
+        key = self.find(request.key)
+        companion = self.companion(key)
+        self._refuse_if_busy(key, request.confirm_label, "is in use: it decrypted 3 s ago")
+        if not request.dry_run:
+            self.keys.remove(key)
+        return pb.DestroyKeyResponse(key=key, companion=companion, destroyed=not request.dry_run)
+
+    def _refuse_if_busy(self, key: pb.Key, confirmed: str, why: str) -> None:
+        if confirmed not in ("", key.label):
+            raise _failed("FAILED_PRECONDITION", f"{confirmed} is not the label of the key {key.label}")
+        if key.label in self.busy and not confirmed:
+            raise _failed(
+                "FAILED_PRECONDITION", f"the key {key.label} {why}", "give its label once more to do it anyway"
             )
+
+    def test_key(self, request: pb.TestKeyRequest) -> pb.TestKeyResponse:
+        return pb.TestKeyResponse(
+            key=self.find(request.key),
+            rounds=request.rounds or 10,
+            encrypt_ms_min=0.25,
+            encrypt_ms_median=0.5,
+            encrypt_ms_max=4.125,
+            decrypt_ms_min=0.125,
+            decrypt_ms_median=0.375,
+            decrypt_ms_max=2,
         )
+
+    def rotate_key(self, request: pb.RotateKeyRequest) -> pb.RotateKeyResponse:
+        new = None if request.dry_run else answers.key("k8s-kek", RETIRED_ID, pb.KEY_STATE_WRITE)
+        return pb.RotateKeyResponse(
+            steps=self._steps(request.dry_run), old_key=self.find(WRITE_ID), new_key=new, rotated=not request.dry_run
+        )
+
+    def _steps(self, dry_run: bool) -> list[pb.RotationStep]:
+        steps = answers.revert_steps()
+        for each in steps:
+            each.done = not dry_run
+        return steps
+
+    def retire_key(self, request: pb.RetireKeyRequest) -> pb.RetireKeyResponse:
+        key = self.find(request.key)
+        stored = sum(each.objects for each in request.scan.uses if each.key_id in (key.key_id, key.label))
+        if stored and not request.confirm_label:
+            raise _failed("FAILED_PRECONDITION", f"{stored} stored objects need the key {key.label}", "rewrite them")
+        self._refuse_if_busy(key, request.confirm_label, "is in use: it decrypted 3 s ago")
+        changed = pb.Key()
+        changed.CopyFrom(key)
+        changed.label = f"{key.label}.retired"
+        changed.state = pb.KEY_STATE_ARCHIVED
+        return pb.RetireKeyResponse(key=changed, previous_label=key.label)
+
+    def revert_key(self, request: pb.RevertKeyRequest) -> pb.RevertKeyResponse:
+        old = self.find(WRITE_ID)
+        previous = self.find(OLD_ID)
+        if request.from_key_id not in ("", old.key_id):
+            return pb.RevertKeyResponse(old_key=old, new_key=old, previous_key=previous)
+        new = None if request.dry_run else answers.key("k8s-kek", RETIRED_ID, pb.KEY_STATE_WRITE, token="old")
+        return pb.RevertKeyResponse(
+            steps=self._steps(request.dry_run),
+            old_key=old,
+            new_key=new,
+            previous_key=previous,
+            reverted=not request.dry_run,
+            not_undone=[f"what was written with {old.key_id} needs it until it is written again"],
+        )
+
+    def inspect_ciphertext(self, request: pb.InspectCiphertextRequest) -> pb.InspectCiphertextResponse:
+        return self.inspection
+
+    def verify_audit(self, request: pb.VerifyAuditRequest) -> pb.VerifyAuditResponse:
+        return self.verdict
+
+    def watch_stats(self, request: pb.WatchStatsRequest) -> Message:
+        return self.frame
+
+    def watch_requests(self, request: pb.WatchRequestsRequest) -> Message:
+        backlog = self.calls[-request.backlog :] if request.backlog else []
+        return pb.WatchRequestsResponse(requests=backlog)
+
+    def watch_audit(self, request: pb.WatchAuditRequest) -> Message:
+        backlog = self.audit[-request.backlog :] if request.backlog else []
+        return pb.WatchAuditResponse(records=backlog)
 
     def kms_status(self, request: v2.StatusRequest) -> v2.StatusResponse:
         return v2.StatusResponse(version="v2", healthz=self.status.healthz, key_id=WRITE_ID)
@@ -250,7 +283,7 @@ def seal(plaintext: bytes, key_id: str = WRITE_ID) -> bytes:
 def unseal(ciphertext: bytes) -> bytes:
     parts = ciphertext.split(b".")
     if len(parts) != 5:
-        raise _FailedError(Failure(grpc.StatusCode.INVALID_ARGUMENT, "the ciphertext is no compact JWE"))
+        raise _failed("INVALID_ARGUMENT", "the ciphertext is no compact JWE")
     return base64.urlsafe_b64decode(parts[3] + b"=" * (-len(parts[3]) % 4))
 
 
@@ -260,21 +293,25 @@ class _FailedError(Exception):
         self.failure = failure
 
 
+def _failed(code: str, message: str, hint: str = "") -> _FailedError:
+    return _FailedError(Failure(grpc.StatusCode[code], message, hint))
+
+
+_ADMIN = [method.name for method in pb.DESCRIPTOR.services_by_name["Admin"].methods]
+
+
 @contextmanager
 def serve(canned: Canned) -> Iterator[Canned]:
     """The admin API on one socket and both KMS APIs on another, until the block ends."""
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=16))
+    admin = {
+        method: (getattr(canned, _snake(method)), getattr(pb, f"{method}Request"))
+        for method in _ADMIN
+        if method not in canned.missing
+    }
     server.add_generic_rpc_handlers(
         (
-            _service(
-                canned,
-                "kmsd.admin.v1.Admin",
-                GetStatus=(canned.get_status, pb.GetStatusRequest),
-                ListSlots=(canned.list_slots, pb.ListSlotsRequest),
-                ListKeys=(canned.list_keys, pb.ListKeysRequest),
-                GenerateKey=(canned.generate_key, pb.GenerateKeyRequest),
-                AdoptKey=(canned.adopt_key, pb.AdoptKeyRequest),
-            ),
+            _service(canned, "kmsd.admin.v1.Admin", **admin),
             _service(
                 canned,
                 "v2.KeyManagementService",
@@ -297,13 +334,20 @@ def serve(canned: Canned) -> Iterator[Canned]:
     try:
         yield canned
     finally:
-        server.stop(grace=None).wait()
+        stopped = server.stop(grace=None)
+        for method in list(canned.followers):
+            canned.feed(method, None)
+        stopped.wait()
+
+
+def _snake(method: str) -> str:
+    return "".join(f"_{each.lower()}" if each.isupper() else each for each in method).lstrip("_")
 
 
 def _service(
     canned: Canned, name: str, **methods: tuple[Callable[[Any], Message], type[Message]]
 ) -> grpc.GenericRpcHandler:
-    def handler(method: str, answer: Callable[[Any], Message]) -> Callable[[Any, Any], Message]:
+    def one(method: str, answer: Callable[[Any], Message]) -> Callable[[Any, Any], Message]:
         def handle(request: Any, context: Any) -> Message:
             canned.requests.append(request)
             try:
@@ -314,16 +358,33 @@ def _service(
 
         return handle
 
+    def many(method: str, answer: Callable[[Any], Message]) -> Callable[[Any, Any], Iterator[Message]]:
+        first = one(method, answer)
+
+        def handle(request: Any, context: Any) -> Iterator[Message]:
+            more: queue.Queue[Message | None] = queue.Queue()
+            canned.followers.setdefault(method, []).append(more)
+            if not context.add_callback(lambda: more.put(None)):
+                return
+            yield first(request, context)
+            if getattr(request, "follow", True):
+                while (message := more.get()) is not None:
+                    yield message
+            canned.followers[method].remove(more)
+
+        return handle
+
+    def handler(method: str, answer: Callable[[Any], Message], request: type[Message]) -> Any:
+        streams = method.startswith("Watch")
+        make = grpc.unary_stream_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
+        return make(
+            many(method, answer) if streams else one(method, answer),
+            request_deserializer=request.FromString,
+            response_serializer=lambda message: message.SerializeToString(),
+        )
+
     return grpc.method_handlers_generic_handler(
-        name,
-        {
-            method: grpc.unary_unary_rpc_method_handler(
-                handler(method, answer),
-                request_deserializer=request.FromString,
-                response_serializer=lambda message: message.SerializeToString(),
-            )
-            for method, (answer, request) in methods.items()
-        },
+        name, {method: handler(method, answer, request) for method, (answer, request) in methods.items()}
     )
 
 

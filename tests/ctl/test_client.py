@@ -19,7 +19,8 @@ from kmsd import client, paths
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.client import ClientError, KeyState, KeyType, ServingState, connect, kms_connect
 from kmsd.client.admin import AdminClient
-from tests.ctl.canned import WRITE_ID, Canned, Failure, seal, serve
+from tests.ctl.answers import WRITE_ID
+from tests.ctl.canned import Canned, Failure, seal, serve
 
 
 def test_lists_are_read_to_the_last_page(canned: Canned) -> None:

@@ -11,7 +11,8 @@ import grpc
 import pytest
 
 from kmsd.api.kms.v2 import api_pb2 as v2
-from tests.ctl.canned import WRITE_ID, Canned, Failure, seal
+from tests.ctl.answers import WRITE_ID
+from tests.ctl.canned import Canned, Failure, seal
 from tests.ctl.conftest import Run
 
 BINARY = bytes(range(256)) + b"\r\n\x00"

@@ -13,7 +13,8 @@ import grpc
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from tests.ctl.canned import Canned, Failure, down
+from tests.ctl.answers import down
+from tests.ctl.canned import Canned, Failure
 from tests.ctl.conftest import Run
 
 NOBODY = 65534

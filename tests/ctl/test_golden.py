@@ -8,7 +8,8 @@ import pytest
 import yaml
 from syrupy.assertion import SnapshotAssertion
 
-from tests.ctl.canned import Canned, degraded, down, serving
+from tests.ctl.answers import degraded, down, serving
+from tests.ctl.canned import Canned
 from tests.ctl.conftest import Run
 
 FORMATS = ("table", "wide", "json", "yaml", "name")

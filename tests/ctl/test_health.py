@@ -13,7 +13,8 @@ from pathlib import Path
 
 import grpc
 
-from tests.ctl.canned import Canned, Failure, degraded, down, serve, serving
+from tests.ctl.answers import degraded, down, serving
+from tests.ctl.canned import Canned, Failure, serve
 from tests.ctl.conftest import Run
 
 
@@ -33,6 +34,7 @@ def test_json_tells_the_reason_and_the_hint(run: Run, canned: Canned) -> None:
         "healthy": False,
         "state": "down",
         "hint": "make one: kmsctl keygen k8s-kek",
+        "tokens": [],
     }
 
 

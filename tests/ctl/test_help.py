@@ -22,6 +22,8 @@ COMMANDS = [
     "keygen",
     "encrypt",
     "decrypt",
+    "etcd",
+    "etcd scan",
     "version",
     "help",
     "help exit-codes",
@@ -79,7 +81,7 @@ def test_h_is_help(run: Run) -> None:
 
 
 def test_a_missing_command_shows_help_on_stderr(run: Run) -> None:
-    for argv in ([], ["keys"]):
+    for argv in ([], ["keys"], ["etcd"]):
         result = run(*argv)
         assert (result.code, result.out) == (2, b"")
         assert "Examples:" in result.err

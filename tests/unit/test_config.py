@@ -102,6 +102,11 @@ def test_every_setting_has_a_variable_of_its_own(variable: str) -> None:
         "keys.write_format": ("k8s-kms-plugin", "k8s-kms-plugin"),
         "keys.auto_create": ("true", True),
         "log.format": ("json", "json"),
+        "audit.enabled": ("false", False),
+        "audit.file": ("/a", Path("/a")),
+        "audit.kms": ("all", "all"),
+        "audit.max_bytes": ("70000", 70000),
+        "audit.required": ("true", True),
         "log.level": ("debug", "debug"),
         "state.dir": ("/d", Path("/d")),
     }
@@ -260,13 +265,15 @@ def test_slot_and_label_of_one_level_stand_together() -> None:
         ("[log]\nzzz = 1", "F:2: log.zzz: unknown key; [log] has format, level"),
         (
             "[keys.sub]\nx = 1",
-            "F:1: keys.sub: unknown key; [keys] has label, hmac_label, algorithm, write_format, auto_create, refresh",
+            "F:1: keys.sub: unknown key; [keys] has label, hmac_label, algorithm, write_format, auto_create, refresh, "
+            "idle_before_destroy",
         ),
-        ("# first\n[tokens]\nlabel = 'x'", "F:2: tokens: unknown section; did you mean [token]?"),
+        ("# first\n[tokens]\nlabel = 'x'", "F:2: tokens: expected tables, [[tokens]], found a table"),
         ('socket = "/x"', "F:1: socket: unknown key; did you mean kms.socket or admin.socket?"),
         (
             "qqq = 1",
-            "F:1: qqq: unknown key; the sections are [kms], [admin], [token], [keys], [health], [log], [state]",
+            "F:1: qqq: unknown key; the sections are [kms], [admin], [token], [tokens], [keys], [health], "
+            "[log], [audit], [state]",
         ),
         ('keys = "x"', "F:1: keys: expected a section, [keys], found a string"),
         ("[[keys]]\nlabel = 'x'", "F:1: keys: expected a section, [keys], found an array"),
@@ -632,3 +639,72 @@ def test_whatever_a_variable_holds_it_loads_or_is_refused_in_words(variable: str
     text = os.fsdecode(content.replace(b"\0", b""))
     message = refusal(lambda: load({}, environ={variable: text}))
     assert message is None or message.startswith(f"{variable}: ")
+
+
+TWO_TOKENS = """
+[[tokens]]
+name = "old"
+module = "/lib/p11.so"
+label = "hsm-1"
+pin_file = "/old.pin"
+
+[[tokens]]
+label = "hsm-2"
+module = "/lib/p11.so"
+pin = "{pin}"
+write = true
+"""
+
+
+def test_several_tokens_take_the_place_of_one(tmp_path: Path) -> None:
+    file = tmp_path / "kmsd.toml"
+    file.write_text(TWO_TOKENS.format(pin=PIN))
+    file.chmod(0o600)
+    loaded = load({}, config_file=file, environ={})
+    assert [place.called for place in loaded.settings.places] == ["old", "hsm-2"]
+    assert loaded.settings.write_place.called == "hsm-2"
+    assert loaded.settings.places[0].pin_file == Path("/old.pin")
+    assert loaded.settings.places[1].sessions == 4
+    assert loaded.origins["tokens.1.write"] == Origin("file", f"{file}:12")
+    assert config.value(loaded.settings, "tokens.0.label") == "hsm-1"
+    assert PIN not in repr(loaded.settings)
+
+
+def test_without_tokens_the_one_token_is_the_only_place() -> None:
+    settings = load({"token.label": ("--p11-label", "prod")}, environ={}).settings
+    assert [place.called for place in settings.places] == ["prod"]
+    assert settings.write_place is not None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('label = "hsm-2"', 'label = "old"', "two tokens are called 'old': give each a name"),
+        ('name = "old"', 'name = "old"\nwrite = true', "write is true for more than one token"),
+        ('name = "old"', 'name = "o l d"', "F:3: tokens.0.name: expected 1 to 64 letters, digits, dots"),
+        ('label = "hsm-1"', 'lable = "hsm-1"', "F:5: tokens.0.lable: unknown key; [[tokens]] has name, write"),
+        ("write = true", "sessions = 99", "F:12: tokens.1.sessions: expected a whole number from 1 to 64"),
+        (
+            'pin = "{pin}"',
+            "pin = 12345678",
+            "F:11: tokens.1.pin: expected the PIN as a string in quotes, found a number",
+        ),
+        ("[[tokens]]\nname", "[token]\nlabel = 'x'\n[[tokens]]\nname", "token.label: the file has [[tokens]]"),
+    ],
+)
+def test_what_is_wrong_with_several_tokens_is_told(tmp_path: Path, before: str, after: str, message: str) -> None:
+    file = tmp_path / "kmsd.toml"
+    file.write_text(TWO_TOKENS.replace(before, after).format(pin=PIN))
+    with pytest.raises(ConfigError) as caught:
+        load({}, config_file=file, environ={})
+    assert message in caught.value.message.replace(str(file), "F")
+    assert PIN not in caught.value.message
+
+
+def test_flags_of_the_one_token_are_refused_beside_several(tmp_path: Path) -> None:
+    file = tmp_path / "kmsd.toml"
+    file.write_text(TWO_TOKENS.format(pin=PIN))
+    with pytest.raises(ConfigError, match=r"--p11-label: token\.label: the file has"):
+        load({"token.label": ("--p11-label", "x")}, config_file=file, environ={})
+    with pytest.raises(ConfigError, match=r"P11_TOKEN: token\.label: the file has"):
+        load({}, config_file=file, environ={"P11_TOKEN": "x"})

@@ -24,6 +24,7 @@ def _loaded(program: str) -> set[str]:
         ["--help"],
         ["keys", "--help"],
         ["keygen", "--help"],
+        ["etcd", "scan", "--help"],
         ["--version"],
         ["help", "exit-codes"],
         ["keygen"],
@@ -53,10 +54,27 @@ def test_the_client_knows_nothing_of_the_daemon() -> None:
     assert not loaded & (HEAVY - {"grpc", "google.protobuf"})
 
 
-def test_kmsctl_knows_nothing_of_kmsd_but_its_client() -> None:
+def test_kmsctl_knows_nothing_of_kmsd_but_its_client_and_where_etcd_is() -> None:
     loaded = _loaded("import kmsctl.app")
     ours = {name for name in loaded if name.split(".")[0] == "kmsd"}
-    assert {name for name in ours if not name.startswith("kmsd.client")} == {"kmsd", "kmsd.paths"}
+    assert {name for name in ours if not name.startswith("kmsd.client")} == {
+        "kmsd",
+        "kmsd.paths",
+        "kmsd.etcd",
+        "kmsd.etcd.endpoints",
+    }
+    assert "ssl" not in loaded
+
+
+def test_what_reads_etcd_knows_nothing_of_the_daemon() -> None:
+    loaded = _loaded("import kmsd.etcd.client, kmsd.etcd.scan, kmsd.etcd.report")
+    assert "grpc" in loaded
+    ours = {name for name in loaded if name.split(".")[0] in ("kmsd", "kmsctl", "kmstui")}
+    assert {name for name in ours if not name.startswith(("kmsd.client", "kmsd.etcd", "kmsd.api"))} == {
+        "kmsd",
+        "kmsd.paths",
+    }
+    assert not loaded & (HEAVY - {"grpc", "google.protobuf"})
 
 
 @pytest.mark.parametrize("module", ["kmsd.settings", "kmsd.errors", "kmsd.paths", "kmsd.client.model"])

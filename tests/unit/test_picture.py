@@ -53,7 +53,7 @@ def hmac(label: str = f"{L}.hmac", cka_id: bytes = NEW) -> TokenKey:
 
 
 def look(*keys: TokenKey) -> Picture:
-    return judge(keys, L, "token 'test'")
+    return judge({"test": keys}, L, "token 'test'")
 
 
 def states(picture: Picture) -> dict[str, State]:

@@ -361,10 +361,12 @@ class GetConfigResponse(_message.Message):
     def __init__(self, file: _Optional[str] = ..., settings: _Optional[_Iterable[_Union[GetConfigResponse.Setting, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class SetLogLevelRequest(_message.Message):
-    __slots__ = ("level",)
+    __slots__ = ("level", "dry_run")
     LEVEL_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
     level: str
-    def __init__(self, level: _Optional[str] = ...) -> None: ...
+    dry_run: bool
+    def __init__(self, level: _Optional[str] = ..., dry_run: _Optional[bool] = ...) -> None: ...
 
 class SetLogLevelResponse(_message.Message):
     __slots__ = ("level", "previous")

@@ -1,0 +1,64 @@
+"""`kmsctl config view`: the settings that a running kmsd has in force."""
+
+from __future__ import annotations
+
+import typer
+
+from kmsctl import diagnostics, documents, options, output
+from kmsctl.output import Format
+from kmsd.client import Config, connect
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+@app.callback(invoke_without_command=True)
+def config(ctx: typer.Context) -> None:
+    """\b
+    Examples:
+      kmsctl config view
+
+    The configuration of a running kmsd. `kmsd check-config` reads the one of a kmsd that does not run.
+    """
+    if ctx.invoked_subcommand is None:
+        diagnostics.screed(ctx.get_help())
+        raise typer.Exit(diagnostics.ExitCode.USAGE)
+
+
+@app.command(short_help="Show every setting and where it came from.")
+def view(
+    ctx: typer.Context,
+    output_format: options.Output = None,
+    target: options.Target = None,
+    timeout: options.Timeout = None,
+) -> None:
+    """\b
+    Examples:
+      kmsctl config view
+      kmsctl config view -o wide
+      kmsctl config view -o json
+
+    Show every setting in force and where it came from. Secrets are never in it.
+    """
+    opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
+    form = opts.form(Format.TABLE, Format.WIDE, Format.JSON, Format.YAML, Format.NAME)
+    with connect(opts.target, timeout=opts.timeout) as kmsd:
+        found = kmsd.get_config()
+    match form:
+        case Format.NAME:
+            output.emit_names(each.name for each in found.settings)
+        case Format.JSON | Format.YAML:
+            output.emit_document(documents.config(found), form)
+        case _:
+            output.emit(_table(found, wide=form is Format.WIDE))
+            for warning in found.warnings:
+                diagnostics.warning(warning)
+
+
+def _table(config: Config, *, wide: bool) -> str:
+    headers = ["SETTING", "VALUE", "FROM"]
+    rows = [[each.name, each.value, each.origin] for each in config.settings]
+    if wide:
+        headers += ["RELOAD", "SECRET"]
+        for row, each in zip(rows, config.settings, strict=True):
+            row += ["yes" if each.reloadable else "needs a restart", "yes" if each.secret else "no"]
+    return output.table(headers, rows)

@@ -1,0 +1,123 @@
+"""`kmsctl etcd scan`: how many stored objects need which key."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+import typer
+
+from kmsctl import diagnostics, files, options, output, stored
+from kmsctl.options import Options
+from kmsctl.output import Format
+from kmsctl.stored import Place
+from kmsd.client import ClientError, Key, connect
+from kmsd.etcd.endpoints import Tls
+
+if TYPE_CHECKING:
+    from kmsd.etcd.scan import Scan
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+@app.callback(invoke_without_command=True)
+def etcd(ctx: typer.Context) -> None:
+    """\b
+    Examples:
+      kmsctl etcd scan
+      kmsctl etcd scan --endpoints https://127.0.0.1:2379
+
+    Read what etcd holds: which keys are needed, and what is not encrypted.
+    """
+    if ctx.invoked_subcommand is None:
+        diagnostics.screed(ctx.get_help())
+        raise typer.Exit(diagnostics.ExitCode.USAGE)
+
+
+@app.command(short_help="Count stored objects per key.")
+def scan(
+    ctx: typer.Context,
+    endpoints: stored.Endpoints = None,
+    cacert: stored.Cacert = "",
+    cert: stored.Cert = "",
+    key: stored.CertKey = "",
+    user: stored.User = "",
+    password_file: stored.PasswordFile = "",
+    prefix: stored.Prefix = stored.PREFIX,
+    report: stored.Report = None,
+    output_format: options.Output = None,
+    target: options.Target = None,
+    timeout: options.Timeout = None,
+) -> None:
+    """\b
+    Examples:
+      kmsctl etcd scan
+      kmsctl etcd scan --endpoints https://10.0.0.1:2379,https://10.0.0.2:2379 -o wide
+      kmsctl etcd scan --report scan.json
+      kmsctl etcd scan -o json | jq '.counts[] | select(.storage == "plaintext")'
+
+    Count the objects in etcd per provider, resource and key.
+
+    Reads only, at one revision, and never shows a value. Certificates and endpoints are found in ETCDCTL_CACERT,
+    ETCDCTL_CERT, ETCDCTL_KEY and ETCDCTL_ENDPOINTS, too. Which key writes at present is asked of kmsd, if it answers.
+    """
+    opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
+    form = opts.form(Format.TABLE, Format.WIDE, Format.JSON, Format.YAML, Format.NAME)
+    place = Place(tuple(endpoints or ()), Tls(cacert, cert, key), user, password_file, prefix)
+    place.check()
+    stored.warn_of_plain_password(place)
+    found = _scan(place, opts.timeout)
+    write_key, why = _write_key(opts)
+    _emit(found, write_key, form)
+    if report is not None:
+        from kmsd.etcd.report import write_report
+
+        files.write(report, write_report(found.report()))
+    _comment(found, write_key, why)
+    if report is not None:
+        diagnostics.hint(f"`kmsctl keys retire KEY --report {shlex.quote(report)}` retires a key that nothing needs")
+
+
+def _scan(place: Place, timeout: float) -> Scan:
+    from kmsd.etcd.scan import scan as read
+
+    progress = diagnostics.Progress()
+    try:
+        with place.connect(timeout) as etcd:
+            return read(etcd, place.prefix, lambda so_far: progress.show(stored.progress_text(so_far)))
+    finally:
+        progress.clear()
+
+
+def _write_key(opts: Options) -> tuple[Key | None, str]:
+    """The present write key, or None and why it is not known."""
+    try:
+        with connect(opts.target, timeout=opts.timeout) as kmsd:
+            status = kmsd.get_status()
+    except ClientError as error:
+        return None, error.message
+    return status.write_key, "" if status.write_key is not None else status.healthz
+
+
+def _emit(found: Scan, write_key: Key | None, form: Format) -> None:
+    match form:
+        case Format.NAME:
+            output.emit_names(stored.names(found))
+        case Format.JSON | Format.YAML:
+            output.emit_document(stored.document(found, write_key), form)
+        case _:
+            output.emit(stored.table(found, write_key, wide=form is Format.WIDE))
+
+
+def _comment(found: Scan, write_key: Key | None, why: str) -> None:
+    if found.starts > 1:
+        diagnostics.note(f"etcd compacted what was being read; begun again, {found.starts} times in all")
+    diagnostics.note(stored.summary(found, write_key))
+    if not found.objects:
+        diagnostics.warning(f"nothing is stored below {found.prefix}")
+        diagnostics.hint("is it kube-apiserver's --etcd-prefix, and is this its etcd?")
+    if write_key is None:
+        diagnostics.note(f"which key writes at present is not known: {why}")
+        return
+    if left := stored.rewritable(found, write_key):
+        diagnostics.hint(stored.rewrite_hint(left))

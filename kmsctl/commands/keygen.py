@@ -1,0 +1,94 @@
+"""`kmsctl keygen`, which is `kmsctl keys generate` too."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from kmsctl import diagnostics, documents, keyview, options
+from kmsctl.options import KeyId, Label, TokenName
+from kmsd.client import GeneratedKey, KeyType, connect
+
+
+class Kind(StrEnum):
+    AES = "aes"
+    HMAC = "hmac"
+    PAIR = "pair"
+
+
+class Bits(StrEnum):
+    B128 = "128"
+    B192 = "192"
+    B256 = "256"
+
+
+def help_of(command: str) -> str:
+    """The help of this command under the name that it is called by."""
+    return f"""\b
+    Examples:
+      kmsctl {command} k8s-kek --if-not-exists
+      kmsctl {command} spare-kek --bits 128 -o json
+      kmsctl {command} cbc-kek --type pair
+
+    Make a key on the token. It never leaves it.
+
+    A label that is taken is a conflict (exit code 6), or with --if-not-exists a success.
+    A pair is an AES key and an HMAC key that share a key id: what AES-CBC needs.
+    """
+
+
+def keygen(
+    ctx: typer.Context,
+    label: Label,
+    kind: Annotated[Kind, typer.Option("--type", help="What the key is for.")] = Kind.AES,
+    bits: Annotated[Bits, typer.Option("--bits", help="Length of the key.")] = Bits.B256,
+    key_id: KeyId = "",
+    token: TokenName = "",
+    if_not_exists: Annotated[
+        bool, typer.Option("--if-not-exists", help="If the label is taken, show the key that holds it.")
+    ] = False,
+    output_format: options.Output = None,
+    target: options.Target = None,
+    timeout: options.Timeout = None,
+) -> None:
+    opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
+    form = opts.form(*keyview.FORMATS)
+    with connect(opts.target, timeout=opts.timeout) as kmsd, diagnostics.working("the token makes a key"):
+        made = kmsd.generate_key(
+            label,
+            type=KeyType(kind.value),
+            bits=int(bits.value),
+            key_id=key_id,
+            if_not_exists=if_not_exists,
+            token=token,
+        )
+    keyview.emit_one(
+        {
+            "created": made.created,
+            "key": documents.key(made.key),
+            "companion": documents.optional_key(made.companion),
+        },
+        made.key,
+        form,
+        made.companion,
+    )
+    if not made.created:
+        diagnostics.note(f"the key {label!r} was there already; nothing was made")
+    _compare(made, kind, bits, key_id, token)
+    keyview.next_step(made.key)
+
+
+def _compare(made: GeneratedKey, kind: Kind, bits: Bits, key_id: str, token: str) -> None:
+    """Says where a key differs from the one that was asked for: one that was found, or one that an older kmsd made."""
+    key = made.key
+    wanted = KeyType.HMAC if kind is Kind.HMAC else KeyType.AES
+    if key.type is not wanted or key.bits != int(bits.value):
+        diagnostics.warning(f"it is {keyview.algorithm(key)}, not {wanted}-{bits}")
+    if kind is Kind.PAIR and made.companion is None:
+        diagnostics.warning("no HMAC key is beside it")
+    if key_id and key.key_id != key_id:
+        diagnostics.warning(f"its key id is {key.key_id!r}, not {key_id!r}")
+    if token and key.token != token:
+        diagnostics.warning(f"it is on the token {key.token or key.token_label!r}, not {token!r}")

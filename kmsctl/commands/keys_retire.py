@@ -1,0 +1,133 @@
+"""`kmsctl keys retire` and `kmsctl keys revert`: the end of a rotation, good or bad."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kmsctl import confirm, diagnostics, documents, files, keyview, options, output
+from kmsctl.commands.keys_change import naming
+from kmsctl.confirm import Confirm, DryRun
+from kmsctl.options import KeyName
+from kmsctl.output import Format
+from kmsd.client import Reversion, ScanReport, connect, escape
+
+
+def retire(
+    ctx: typer.Context,
+    key: KeyName,
+    report: Annotated[
+        str | None,
+        typer.Option("--report", metavar="FILE", help="What `kmsctl etcd scan --report FILE` counted."),
+    ] = None,
+    confirm_label: Confirm = "",
+    dry_run: DryRun = False,
+    output_format: options.Output = None,
+    target: options.Target = None,
+    timeout: options.Timeout = None,
+) -> None:
+    """\b
+    Examples:
+      kmsctl keys retire spare-kek --dry-run
+      kmsctl keys retire spare-kek
+
+    Mark a key that nothing needs any more. It decrypts still, until `kmsctl keys destroy` ends it.
+
+    Refused while a scan of etcd, given with --report, or a Decrypt of late speaks against it; if its label is
+    typed, or given with --confirm, it is done in spite of that.
+    """
+    opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
+    form = opts.form(*keyview.FORMATS)
+    scan = None if report is None else _scan(report)
+    with connect(opts.target, timeout=opts.timeout) as kmsd:
+        found = kmsd.get_key(key).key
+        retired, _ = confirm.insist(
+            lambda word: kmsd.retire_key(naming(found, key), scan=scan, confirm_label=word, dry_run=dry_run),
+            found.label,
+            confirm_label,
+            "retire it",
+            ask=not dry_run,
+        )
+    keyview.emit_one(
+        {"key": documents.key(retired.key), "previous_label": retired.previous_label, "dry_run": dry_run},
+        retired.key,
+        form,
+    )
+    if dry_run:
+        diagnostics.note(f"the key {retired.previous_label!r} would be retired; nothing was done")
+    else:
+        diagnostics.note(f"the key {retired.previous_label!r} is retired, as {retired.key.label!r}")
+        diagnostics.hint("keep it until no backup of etcd needs it; then `kmsctl keys destroy` ends it")
+
+
+def revert(
+    ctx: typer.Context,
+    from_key_id: Annotated[
+        str,
+        typer.Option("--from", metavar="KEY-ID", help="Revert only away from this key: once, however often it is run."),
+    ] = "",
+    dry_run: DryRun = False,
+    output_format: options.Output = None,
+    target: options.Target = None,
+    timeout: options.Timeout = None,
+) -> None:
+    """\b
+    Examples:
+      kmsctl keys revert --dry-run
+      kmsctl keys revert
+
+    After a bad rotation: make a new write key, on the token of the key that wrote before.
+
+    A key id never comes back, so this is a new key, and what the bad key wrote still needs the bad key.
+    """
+    opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
+    form = opts.form(*keyview.FORMATS)
+    with connect(opts.target, timeout=opts.timeout) as kmsd, diagnostics.working("the token makes a key"):
+        done = kmsd.revert_key(from_key_id=from_key_id, dry_run=dry_run)
+    match form:
+        case Format.JSON | Format.YAML:
+            output.emit_document(_document(done, dry_run=dry_run), form)
+        case Format.NAME:
+            output.emit_names([done.new.label] if done.new is not None else [])
+        case _:
+            rows = _rows(done)
+            output.emit(output.sheet(rows) if rows else "")
+    if not done.reverted:
+        why = "" if dry_run or not from_key_id else f": {from_key_id} does not write any more"
+        diagnostics.note(f"nothing was changed{why}")
+    elif done.new is not None:
+        keyview.next_step(done.new)
+
+
+def _document(done: Reversion, *, dry_run: bool) -> output.Document:
+    return {
+        "reverted": done.reverted,
+        "dry_run": dry_run,
+        "steps": [documents.step(each) for each in done.steps],
+        "old_key": documents.optional_key(done.old),
+        "new_key": documents.optional_key(done.new),
+        "previous_key": documents.optional_key(done.previous),
+        "not_undone": list(done.not_undone),
+    }
+
+
+def _rows(done: Reversion) -> list[tuple[str, str]]:
+    rows = []
+    for title, key in (("AWAY FROM", done.old), ("BACK TO THE TOKEN OF", done.previous), ("WRITE KEY", done.new)):
+        if key is not None:
+            where = f" on {escape(key.token)}" if key.token else ""
+            rows.append((title, f"{escape(key.key_id)} {keyview.key_hash(key, wide=False)}{where}"))
+    for index, step in enumerate(done.steps):
+        rows.append(("STEPS" if index == 0 else "", f"{'done' if step.done else 'to do'}: {escape(step.text)}"))
+    for index, sentence in enumerate(done.not_undone):
+        rows.append(("NOT UNDONE" if index == 0 else "", escape(sentence)))
+    return rows
+
+
+def _scan(file: str) -> ScanReport:
+    from kmsd.etcd.report import REPORT_MAX, read_report
+
+    return read_report(
+        files.read(file, "the report of a scan", most=REPORT_MAX, too_long="is it the report of a scan?")
+    )

@@ -1,0 +1,53 @@
+"""`kmsctl log-level`: how much a running kmsd logs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from kmsctl import diagnostics, options, output
+from kmsctl.output import Format
+from kmsd.client import connect
+
+
+class Level(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+    CONFIGURED = "configured"
+
+
+def log_level(
+    ctx: typer.Context,
+    level: Annotated[
+        Level | None,
+        typer.Argument(metavar="[LEVEL]", help="debug, info, warning, error, or configured.", show_default=False),
+    ] = None,
+    output_format: options.Output = None,
+    target: options.Target = None,
+    timeout: options.Timeout = None,
+) -> None:
+    """\b
+    Examples:
+      kmsctl log-level
+      kmsctl log-level debug
+      kmsctl log-level configured
+
+    Show or change how much kmsd logs, until it restarts.
+
+    configured: back to what its configuration says.
+    """
+    opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
+    form = opts.form(Format.TABLE, Format.JSON, Format.YAML, Format.NAME)
+    wanted = "" if level is None or level is Level.CONFIGURED else level.value
+    with connect(opts.target, timeout=opts.timeout) as kmsd:
+        found = kmsd.set_log_level(wanted, dry_run=level is None)
+    if form in (Format.JSON, Format.YAML):
+        output.emit_document({"level": found.level, "previous": found.previous}, form)
+    else:
+        output.emit_names([found.level])
+    if level is not None and found.previous != found.level:
+        diagnostics.note(f"the log level was {found.previous}")

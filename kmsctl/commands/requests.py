@@ -1,0 +1,76 @@
+"""`kmsctl requests`: the calls that kmsd has answered, and those that it answers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kmsctl import diagnostics, documents, options
+from kmsctl.follow import FORMATS, Column, Listing, endless
+from kmsctl.keyview import short_hash
+from kmsctl.output import Format
+from kmsctl.text import milliseconds, timestamp
+from kmsd.client import Request, Requests, connect
+
+BACKLOG_MAX = 1000
+
+_LISTING: Listing[Request] = Listing(
+    title="requests",
+    columns=(
+        Column("TIME", 24, lambda each: timestamp(each.time) or ""),
+        Column("API", 7, lambda each: each.api),
+        Column("METHOD", 8, lambda each: each.method),
+        Column("CODE", 12, lambda each: each.code),
+        Column("MS", 7, lambda each: milliseconds(each.latency_ms)),
+        Column("KEY", 15, lambda each: short_hash(each.key_id_sha256)),
+        Column("UID", 36, lambda each: each.uid),
+        Column("SHA256 OF THE KEY ID", 64, lambda each: each.key_id_sha256, wide=True),
+    ),
+    document=documents.request,
+    name=lambda each: each.uid,
+)
+
+
+def requests(
+    ctx: typer.Context,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with those that end from now on.")] = False,
+    number: Annotated[
+        int, typer.Option("--number", "-n", min=0, max=BACKLOG_MAX, help="How many of the last ones to begin with.")
+    ] = 20,
+    admin: Annotated[bool, typer.Option("--admin", help="The admin API's calls too.")] = False,
+    output_format: options.Output = None,
+    target: options.Target = None,
+    timeout: options.Timeout = None,
+) -> None:
+    """\b
+    Examples:
+      kmsctl requests
+      kmsctl requests --admin -n 5 -o json
+      kmsctl requests --follow
+
+    Show the last calls that kmsd answered: when, which, with which key, how it ended, how long it took.
+
+    Never what was encrypted or decrypted. UID is that of kube-apiserver's log lines.
+    """
+    opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
+    form = opts.form(*FORMATS)
+    with (
+        connect(opts.target, timeout=opts.timeout) as kmsd,
+        kmsd.watch_requests(
+            backlog=number, follow=follow, admin=admin, timeout=None if follow else opts.timeout
+        ) as stream,
+    ):
+        if follow:
+            _LISTING.emit_stream(map(_told, endless(stream)), form)
+            return
+        found = [each for batch in stream for each in _told(batch)]
+    _LISTING.emit(found, form)
+    if not found and form is Format.TABLE:
+        diagnostics.note("kmsd has answered no call yet")
+
+
+def _told(batch: Requests) -> tuple[Request, ...]:
+    if batch.dropped:
+        diagnostics.warning(f"{batch.dropped} calls are not shown: they came faster than they could be told")
+    return batch.requests

@@ -1,0 +1,74 @@
+"""Danger, graded: what must be said, typed, or given as an option before kmsctl does it.
+
+Asks only where somebody can answer: stdin and stderr are a terminal. Knows no command.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from typing import Annotated, TypeVar
+
+import typer
+
+from kmsctl import diagnostics, files
+from kmsctl.diagnostics import ExitCode, UsageError
+from kmsd.client import Conflict
+
+T = TypeVar("T")
+
+Confirm = Annotated[
+    str,
+    typer.Option("--confirm", metavar="LABEL", help="The key's label once more: do it even to a key in use."),
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, or why not; change nothing.")]
+
+
+def can_ask() -> bool:
+    return files.stdin_is_terminal() and diagnostics.on_terminal()
+
+
+def agree(question: str, *, yes: bool, option: str = "--yes") -> None:
+    """Returns if `yes`, or if the person at the terminal says so. Raises UsageError where nobody can be asked."""
+    if yes:
+        return
+    if not can_ask():
+        raise UsageError("this cannot be undone, and there is no terminal to ask at", f"say {option} to do it")
+    diagnostics.ask(f"{question} [y/N] ")
+    if files.read_line().strip().lower() not in ("y", "yes"):
+        decline("nothing was done")
+
+
+def insist(act: Callable[[str], T], label: str, confirm: str, deed: str, *, ask: bool = True) -> tuple[T, str]:
+    """Calls act(confirm); if kmsd wants the label once more, has it typed, and calls act(label).
+
+    label: of the key in question. deed: as "destroy it". ask: False where nothing is done anyway. Returns the answer
+    and what was confirmed. Raises what act raises, and Conflict with a hint at --confirm where nobody can be asked.
+    """
+    try:
+        return act(confirm), confirm
+    except Conflict as refusal:
+        if confirm or refusal.code != "FAILED_PRECONDITION":
+            raise
+        if not (ask and can_ask()):
+            way = f"`--confirm {shlex.quote(label)}` does it all the same"
+            hint = f"{refusal.hint}; {way}" if refusal.hint else way
+            raise Conflict(
+                refusal.message,
+                refusal.hint if "--confirm" in refusal.hint else hint,
+                refusal.code,
+                retryable=refusal.retryable,
+            ) from refusal
+        diagnostics.warning(refusal.message)
+        if refusal.hint:
+            diagnostics.hint(refusal.hint)
+    diagnostics.ask(f"type its label to {deed} all the same: ")
+    if files.read_line().rstrip("\r\n") != label:
+        decline("that is not its label; nothing was done")
+    return act(label), label
+
+
+def decline(why: str) -> None:
+    diagnostics.error(why)
+    raise typer.Exit(ExitCode.FAILED)

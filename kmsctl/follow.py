@@ -1,0 +1,103 @@
+"""Lists that go on: `requests` and `audit tail`, whole or as they come, in every format. Knows no command."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from kmsctl import output
+from kmsctl.output import Document, Format
+from kmsd.client import Unreachable
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+FORMATS = (Format.TABLE, Format.WIDE, Format.JSON, Format.YAML, Format.NAME)
+
+
+class Messages(Protocol[T_co]):
+    """What the client's streams are, without what they load."""
+
+    def __iter__(self) -> Iterator[T_co]: ...
+    def close(self) -> None: ...
+
+
+def ended() -> Unreachable:
+    """kmsd closed, in good order, a stream that should have no end: it stops, or restarts."""
+    return Unreachable(
+        "kmsd ended the stream: it stops or restarts",
+        "`kmsctl health --wait` returns when it is back",
+        "UNAVAILABLE",
+        retryable=True,
+    )
+
+
+def endless(stream: Messages[T]) -> Iterator[T]:
+    """The messages of a stream that should have no end, while somebody reads what comes of them.
+
+    Raises BrokenPipeError when nobody does, Unreachable when kmsd ends the stream, and what the stream raises.
+    """
+    unread = threading.Event()
+
+    def leave() -> None:
+        unread.set()
+        stream.close()
+
+    output.when_unread(leave)
+    yield from stream
+    raise BrokenPipeError if unread.is_set() else ended()
+
+
+@dataclass(frozen=True)
+class Column(Generic[T]):
+    """width: what its cells mostly need, where they are not known yet. wide: for `-o wide` alone."""
+
+    header: str
+    width: int
+    cell: Callable[[T], str]
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Listing(Generic[T]):
+    """How a list of T reads. title: its name in a document."""
+
+    title: str
+    columns: Sequence[Column[T]]
+    document: Callable[[T], Document]
+    name: Callable[[T], str]
+
+    def emit(self, items: Sequence[T], form: Format) -> None:
+        """All of them, and no more to come."""
+        match form:
+            case Format.JSON | Format.YAML:
+                output.emit_document({self.title: [self.document(each) for each in items]}, form)
+            case Format.NAME:
+                output.emit_names(filter(None, map(self.name, items)))
+            case _:
+                columns = self._columns(form)
+                rows = [[column.cell(each) for column in columns] for each in items]
+                output.emit(output.table([column.header for column in columns], rows))
+
+    def emit_stream(self, batches: Iterable[Sequence[T]], form: Format) -> None:
+        """As they come: rows under one header, JSON objects or names, one a line, or items of one YAML list."""
+        columns = self._columns(form)
+        widths = [column.width for column in columns]
+        if form in (Format.TABLE, Format.WIDE):
+            output.emit(output.row([column.header for column in columns], widths))
+        for batch in batches:
+            for each in batch:
+                match form:
+                    case Format.JSON:
+                        output.emit_line(self.document(each))
+                    case Format.YAML:
+                        output.emit_item(self.document(each))
+                    case Format.NAME:
+                        output.emit_names(filter(None, [self.name(each)]))
+                    case _:
+                        output.emit(output.row([column.cell(each) for column in columns], widths))
+
+    def _columns(self, form: Format) -> list[Column[T]]:
+        return [column for column in self.columns if form is Format.WIDE or not column.wide]

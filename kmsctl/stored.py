@@ -1,0 +1,265 @@
+"""Where etcd is, what a scan of it counted, and how that reads. Knows no command; shows no value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kmsctl import diagnostics, files, output
+from kmsctl.diagnostics import UsageError
+from kmsctl.output import Document
+from kmsctl.text import timestamp
+from kmsd.client import Key
+from kmsd.client.rotation import rewrite_command
+from kmsd.etcd.endpoints import DEFAULT_ENDPOINT, NO_TLS, Tls
+
+if TYPE_CHECKING:
+    from kmsd.etcd.client import Etcd
+    from kmsd.etcd.scan import Count, Row, Scan
+    from kmsd.etcd.scan import Progress as ScanProgress
+
+PREFIX = "/registry"
+COMMANDS_MOST = 5
+"""Commands that a hint names."""
+
+Endpoints = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--endpoints",
+        metavar="URL",
+        envvar="ETCDCTL_ENDPOINTS",
+        help=f"Of etcd's clients: https://host:2379, commas between several. Default: {DEFAULT_ENDPOINT}.",
+        show_default=False,
+    ),
+]
+Cacert = Annotated[
+    str,
+    typer.Option("--cacert", metavar="FILE", envvar="ETCDCTL_CACERT", help="CA of etcd's certificate, PEM."),
+]
+Cert = Annotated[
+    str, typer.Option("--cert", metavar="FILE", envvar="ETCDCTL_CERT", help="Our certificate for etcd, PEM.")
+]
+CertKey = Annotated[str, typer.Option("--key", metavar="FILE", envvar="ETCDCTL_KEY", help="Its private key, PEM.")]
+User = Annotated[str, typer.Option("--user", metavar="NAME", help="User of etcd's own authentication.")]
+PasswordFile = Annotated[
+    str, typer.Option("--password-file", metavar="FILE", help="Its password, on the first line of a file.")
+]
+Prefix = Annotated[str, typer.Option("--prefix", metavar="PATH", help="kube-apiserver's --etcd-prefix.")]
+Report = Annotated[
+    str | None,
+    typer.Option("--report", metavar="FILE", help="Write the counts here (mode 0600), for `kmsctl keys retire`."),
+]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where etcd is, as the options name it. endpoints: none given: the default."""
+
+    endpoints: tuple[str, ...] = ()
+    tls: Tls = NO_TLS
+    user: str = ""
+    password_file: str = ""
+    prefix: str = PREFIX
+
+    @property
+    def named(self) -> bool:
+        """Whether anything of it was given: a scan is wanted."""
+        return bool(self.endpoints or self.tls.any or self.user)
+
+    def check(self) -> None:
+        """Finds out what can never work, before anything is dialled. Raises UsageError, ClientError."""
+        from kmsd.etcd.scan import parse_prefix
+
+        parse_prefix(self.prefix)
+        self.connect(1.0).close()
+
+    def connect(self, timeout: float) -> Etcd:
+        """timeout: seconds for each call. Raises UsageError, ClientError."""
+        from kmsd.etcd.client import Etcd
+        from kmsd.etcd.client import User as EtcdUser
+
+        user = EtcdUser(self.user, self._password()) if self.user or self.password_file else None
+        return Etcd(self.endpoints or (DEFAULT_ENDPOINT,), self.tls, user, timeout=timeout)
+
+    def _password(self) -> str:
+        if ":" in self.user:
+            raise UsageError("a password has no place on a command line", "name the user alone, and --password-file")
+        if not self.user or not self.password_file:
+            missing = "--user" if self.password_file else "--password-file"
+            raise UsageError(f"etcd wants a user and a password: {missing} is missing", "give both, or neither")
+        lines = files.read(self.password_file, "etcd's password").splitlines()
+        try:
+            password = lines[0].decode() if lines else ""
+        except UnicodeDecodeError:
+            raise UsageError(f"the password in {self.password_file} is not UTF-8", "write it in UTF-8") from None
+        if not password:
+            raise UsageError(f"there is no password on the first line of {self.password_file}", "write it there")
+        return password
+
+    def arguments(self) -> list[str]:
+        """The options that name it once more, for a command to be copied."""
+        named = {
+            "--endpoints": ",".join(self.endpoints),
+            "--cacert": self.tls.cacert,
+            "--cert": self.tls.cert,
+            "--key": self.tls.key,
+            "--user": self.user,
+            "--password-file": self.password_file,
+            "--prefix": "" if self.prefix == PREFIX else self.prefix,
+        }
+        return [word for option, value in named.items() if value for word in (option, value)]
+
+
+def warn_of_plain_password(place: Place) -> None:
+    """The password would cross a network as it is."""
+    from kmsd.etcd.endpoints import parse_endpoints
+
+    if place.user:
+        for each in parse_endpoints(place.endpoints or (DEFAULT_ENDPOINT,), place.tls):
+            if not each.tls and not each.path:
+                diagnostics.warning(f"the password of {place.user!r} goes to {each.name} unencrypted")
+
+
+def progress_text(progress: ScanProgress) -> str:
+    again = f", begun again ({progress.starts})" if progress.starts > 1 else ""
+    return f"reading etcd: {progress.objects:,} of {progress.expected:,} objects{again}"
+
+
+def document(scan: Scan, write_key: Key | None) -> Document:
+    """write_key: None if it is not known."""
+    return {
+        "prefix": scan.prefix,
+        "cluster_id": f"{scan.cluster_id:016x}",
+        "revision": scan.revision,
+        "started_at": timestamp(scan.started),
+        "finished_at": timestamp(scan.finished),
+        "starts": scan.starts,
+        "objects": scan.objects,
+        "plaintext": scan.plaintext,
+        "unknown": scan.unknown,
+        "write_key_id": None if write_key is None else write_key.key_id,
+        "under_write_key": None if write_key is None else scan.under(write_key.key_id),
+        "counts": [_count(each) for each in scan.counts],
+    }
+
+
+def _count(count: Count) -> Document:
+    row = count.row
+    key_id = "" if row.by_label else row.key
+    return {
+        "resource": row.resource,
+        "storage": row.storage.value,
+        "provider": row.provider or None,
+        "key_id": key_id or None,
+        "key_id_sha256": _sha256(key_id) or None,
+        "label": row.key if row.by_label else None,
+        "format": row.format or None,
+        "reason": row.reason or None,
+        "objects": count.objects,
+    }
+
+
+def names(scan: Scan) -> Iterable[str]:
+    """Key ids and labels that something needs, each once."""
+    return sorted({each.row.key for each in scan.counts if each.row.key})
+
+
+def table(scan: Scan, write_key: Key | None, *, wide: bool) -> str:
+    """Rows per provider, kind of storage, resource and key. Not wide: what is not encrypted in one row, but for the
+    resources that are encrypted elsewhere, and for secrets."""
+    headers = ["RESOURCE", "STORED AS", "PROVIDER", "KEY", "SHA256", "OBJECTS", "NOTE"]
+    shown, rest = (list(scan.counts), []) if wide else _collapse(scan.counts)
+    rows = [_cells(each, write_key, wide=wide) for each in shown]
+    if rest:
+        objects = sum(each.objects for each in rest)
+        what = "1 other resource" if len(rest) == 1 else f"{len(rest)} other resources"
+        rows.append([f"({what})", "plaintext", "", "", "", f"{objects}", ""])
+    if wide:
+        headers.insert(3, "FORMAT")
+        for row, each in zip(rows, shown, strict=True):
+            row.insert(3, each.row.format)
+    at = headers.index("OBJECTS")
+    widest = max([len(headers[at]), *(len(row[at]) for row in rows)])
+    headers[at] = headers[at].rjust(widest)
+    for row in rows:
+        row[at] = row[at].rjust(widest)
+    return output.table(headers, rows) if rows else ""
+
+
+def _collapse(counts: Sequence[Count]) -> tuple[list[Count], list[Count]]:
+    from kmsd.etcd.scan import Storage
+
+    encrypted = {each.row.resource for each in counts if each.row.storage is not Storage.PLAINTEXT} | {"secrets"}
+    shown = [each for each in counts if each.row.resource in encrypted]
+    return shown, [each for each in counts if each.row.resource not in encrypted]
+
+
+def _cells(count: Count, write_key: Key | None, *, wide: bool) -> list[str]:
+    row = count.row
+    digest = "" if row.by_label else _sha256(row.key)
+    return [
+        row.resource,
+        row.storage.value,
+        row.provider,
+        row.key,
+        f"sha256:{digest if wide else digest[:8]}" if digest else "",
+        str(count.objects),
+        row.reason or ("a label" if row.by_label else _role(row, write_key)),
+    ]
+
+
+def _role(row: Row, write_key: Key | None) -> str:
+    if write_key is None or not row.key:
+        return ""
+    return "the write key" if row.key == write_key.key_id else "another key"
+
+
+def _sha256(key_id: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(key_id.encode()).hexdigest() if key_id else ""
+
+
+def summary(scan: Scan, write_key: Key | None) -> str:
+    parts = [_objects(scan.objects)]
+    if write_key is not None:
+        parts.append(f"{scan.under(write_key.key_id):,} under the present write key")
+    parts.append(f"{scan.plaintext:,} plaintext")
+    if scan.unknown:
+        parts.append(f"{scan.unknown:,} not understood")
+    return ", ".join(parts)
+
+
+def _objects(number: int) -> str:
+    return "1 object" if number == 1 else f"{number:,} objects"
+
+
+def rewritable(scan: Scan, write_key: Key) -> tuple[str, ...]:
+    """The resources with objects under another key, or under none that is known, as kubectl calls them; only such
+    that can stand in a command."""
+    from kmsd.etcd.resources import nameable
+
+    found = scan.resources(
+        lambda row: row.storage.needs_kms and (row.by_label or row.key != write_key.key_id or row.needs_unknown_key)
+    )
+    return tuple(filter(nameable, found))
+
+
+def rewrite_hint(resources: Sequence[str]) -> str:
+    commands = "; ".join(f"`{rewrite_command(each)}`" for each in resources[:COMMANDS_MOST])
+    more = f"; and so for {len(resources) - COMMANDS_MOST} more" if len(resources) > COMMANDS_MOST else ""
+    return f"what other keys wrote is written anew by {commands}{more}"
+
+
+def still_under(scan: Scan, old: Key, label: str) -> tuple[str, ...]:
+    """The resources with objects that need this key, or one that had the label and may be it, as kubectl calls them;
+    only such that can stand in a command."""
+    from kmsd.etcd.resources import nameable
+
+    found = scan.resources(
+        lambda row: row.storage.needs_kms and (row.key == label if row.by_label else row.key == old.key_id)
+    )
+    return tuple(filter(nameable, found))

@@ -1,0 +1,112 @@
+"""Where the lines of a chain lie: its files, in order, and their lines, in bounded memory."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from kmsd.auditchain.record import MAX_LINE, NotARecord, Record, parse
+
+_BLOCK: Final = 65536
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file of the chain. size: bytes of it to read; None: all. first_seq: of its first record, as far as it is
+    known from elsewhere (the name of a file that was put aside)."""
+
+    name: str
+    stream: BinaryIO
+    size: int | None = None
+    first_seq: int | None = None
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files of the chain whose present file is `path`, oldest first: those put aside (`audit-57.jsonl` beside
+    `audit.jsonl`), then itself if it is there. Raises OSError if the directory cannot be read."""
+    pattern = re.compile(re.escape(path.stem) + r"-([1-9][0-9]{0,18})" + re.escape(path.suffix))
+    aside = [
+        (int(match[1]), other)
+        for other in path.parent.iterdir()
+        if (match := pattern.fullmatch(other.name)) is not None
+    ]
+    return [other for _, other in sorted(aside)] + ([path] if path.exists() else [])
+
+
+def sources_of(path: Path, stack: ExitStack) -> list[Source]:
+    """Those files, opened; `stack` closes them. Raises OSError."""
+    files = files_of(path)
+    return [
+        # Putting a file aside always leaves it beside the next: a present file alone begins with record 1.
+        Source(
+            str(file),
+            stack.enter_context(file.open("rb")),
+            first_seq=int(file.stem.rpartition("-")[2]) if file != path else 1 if len(files) == 1 else None,
+        )
+        for file in files
+    ]
+
+
+def lines_of(source: Source) -> Iterator[tuple[int, bytes, bool]]:
+    """(number from 1, line, whether it ends with a newline); of a line that is too long its beginning, more than
+    MAX_LINE bytes."""
+    left = source.size if source.size is not None else 2**63
+    number = 0
+    while raw := source.stream.readline(min(MAX_LINE + 1, left)):
+        left -= len(raw)
+        number += 1
+        rest = raw
+        while len(raw) > MAX_LINE and not rest.endswith(b"\n"):
+            rest = source.stream.readline(min(_BLOCK, left))
+            left -= len(rest)
+            if not rest:
+                break
+        yield number, raw, rest.endswith(b"\n")
+
+
+def tail(sources: Sequence[Source], count: int, page: int) -> Iterator[list[Record]]:
+    """The last `count` records, oldest first, in lists of at most `page`. Lines that are no records are passed over:
+    they are for `verify` to tell. The streams must be seekable."""
+    parts: list[Source] = []
+    for source in reversed(sources):
+        if count <= 0:
+            break
+        size = source.size if source.size is not None else source.stream.seek(0, os.SEEK_END)
+        offset, lines = _back(source.stream, size, count)
+        count -= lines
+        source.stream.seek(offset)
+        parts.append(replace(source, size=size - offset))
+    records: list[Record] = []
+    for part in reversed(parts):
+        for _, raw, _ in lines_of(part):
+            try:
+                records.append(parse(raw))
+            except NotARecord:
+                continue
+            if len(records) == page:
+                yield records
+                records = []
+    if records:
+        yield records
+
+
+def _back(stream: BinaryIO, size: int, count: int) -> tuple[int, int]:
+    """(offset of the `count`-th line from the end, lines from there on); 0 and all lines if there are fewer."""
+    lines, end = 0, size
+    while end:
+        begin = max(0, end - _BLOCK)
+        stream.seek(begin)
+        block = stream.read(end - begin)
+        place = len(block)
+        while (place := block.rfind(b"\n", 0, place)) >= 0:
+            if begin + place + 1 < size:
+                lines += 1
+                if lines == count:
+                    return begin + place + 1, lines
+        end = begin
+    return 0, lines + (size > 0)

@@ -1,0 +1,396 @@
+"""A rotation as a timeline: what has happened, what is awaited and until when, what is left to do. Pure.
+
+Made from what kmsd and a scan of etcd tell, so that whoever looks later, or elsewhere, sees the same: nothing is
+remembered but in kmsd and on its token. Knows neither how a status is asked for nor how anything is shown.
+
+What is awaited of kube-apiserver (k8s.io/apiserver, kmsv2, and KEP-3299): it asks for Status about every 60 s while
+all is well, takes a new key id from the answer, and makes a new seed with it by an Encrypt at once, or within
+3 minutes in older releases. A kube-apiserver that uses v1beta1 alone asks no Status; its next write is an Encrypt.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from kmsd.client.model import Key, KeyState, KeyType, Rotation, ScanReport, Status
+
+POLL: Final = timedelta(seconds=60)
+"""Between two Status calls of a healthy kube-apiserver."""
+SEED: Final = timedelta(minutes=3)
+"""From the Status that showed the new key id to the new seed, at most."""
+GRACE: Final = timedelta(seconds=15)
+"""What a poll may come late before it is said to be missing."""
+FOLLOW: Final = timedelta(minutes=5)
+"""After the labels moved, in which kmsd takes no scan for a proof: a kube-apiserver that missed a poll may still write
+under the old key."""
+
+_ROTATED = re.compile(r"@([0-9]{8}T[0-9]{6})Z$")
+
+
+class Step(StrEnum):
+    """The stages, in their order."""
+
+    MADE = "made"
+    LABELS = "labels"
+    NODES = "nodes"
+    APISERVERS = "apiservers"
+    REWRITE = "rewrite"
+    SCAN = "scan"
+    RETIRE = "retire"
+
+
+class Progress(StrEnum):
+    DONE = "done"
+    ACTIVE = "active"
+    """Under way, or waited for."""
+    WAITING = "waiting"
+    """What comes before is not done."""
+    STUCK = "stuck"
+    """Somebody should look: it does not get on by itself."""
+
+
+TITLES: Final = {
+    Step.MADE: "new key made",
+    Step.LABELS: "labels moved",
+    Step.NODES: "every node writes with it",
+    Step.APISERVERS: "kube-apiservers follow",
+    Step.REWRITE: "rewrite stored objects",
+    Step.SCAN: "scan etcd",
+    Step.RETIRE: "retire the old key",
+}
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One rotation. old: None if nothing wrote before. started: None if nobody knows."""
+
+    write_label: str
+    old: Key | None
+    new: Key
+    started: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """What one look at a node gave. status: None if it gave none, and then `trouble` says why."""
+
+    node: str
+    status: Status | None
+    trouble: str = ""
+
+
+@dataclass(frozen=True)
+class NodeView:
+    """One node in a stage. at: when it was done. due: until when it is expected; text: in words, without a time."""
+
+    node: str
+    progress: Progress
+    text: str
+    at: datetime | None = None
+    due: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """text: one sentence without a full stop; empty if the nodes or commands say all. commands: to be copied.
+    due: when it can be done, if not before. busy: something is under way for it now."""
+
+    step: Step
+    progress: Progress
+    text: str = ""
+    nodes: tuple[NodeView, ...] = ()
+    commands: tuple[str, ...] = ()
+    due: datetime | None = None
+    busy: bool = False
+
+    @property
+    def title(self) -> str:
+        return TITLES[self.step]
+
+
+@dataclass(frozen=True)
+class Timeline:
+    turn: Turn
+    stages: tuple[Stage, ...]
+
+    def __getitem__(self, step: Step) -> Stage:
+        return next(each for each in self.stages if each.step is step)
+
+    @property
+    def finished(self) -> bool:
+        return all(each.progress is Progress.DONE for each in self.stages)
+
+    @property
+    def present(self) -> Stage | None:
+        """The first stage that is not done."""
+        return next((each for each in self.stages if each.progress is not Progress.DONE), None)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something changed between two timelines. node: empty if it is about the whole stage. The rest as there."""
+
+    step: Step
+    node: str
+    progress: Progress
+    text: str
+    at: datetime | None = None
+    commands: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        return TITLES[self.step]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What etcd held at the last scan. resources: those with objects that still need the old key, as kubectl calls
+    them and safe to put into a command."""
+
+    report: ScanReport
+    resources: tuple[str, ...] = ()
+
+    def left(self, turn: Turn) -> int:
+        """Objects that need the old key, or one that has held the label and may be it."""
+        if turn.old is None:
+            return 0
+        return sum(
+            each.objects
+            for each in self.report.uses
+            if (each.key_id == turn.write_label if each.by_label else each.key_id == turn.old.key_id)
+        )
+
+
+def turn_of(rotation: Rotation, write_label: str, now: datetime) -> Turn | None:
+    """The rotation that kmsd answered; None if there is no new key, as in a dry run."""
+    if rotation.new is None:
+        return None
+    started = now if rotation.rotated else None
+    return Turn(write_label, rotation.old, rotation.new, _rotated_at(rotation.old) or started)
+
+
+def unfinished(status: Status, keys: Iterable[Key]) -> Turn | None:
+    """The last rotation, if its old key is not retired yet: what to resume. None if there is none.
+
+    keys: all of kmsd's. The old key is the one that kmsd wrote with before; if it has started since, the last that
+    lost the label, provided that it did so after the write key was made. What earlier rotations left is no reason to
+    think that the last one is not finished.
+    """
+    write = status.write_key
+    if write is None:
+        return None
+    label, previous = status.write_label, status.following.previous_key_id
+    left = [
+        key
+        for key in keys
+        if key.label.startswith(f"{label}@")
+        and key.state in (KeyState.READABLE, KeyState.UNUSABLE)
+        and key.type is KeyType.AES
+        and key.key_id != write.key_id
+        and (key.key_id == previous or _lost_to(key, write))
+    ]
+    if not left:
+        return None
+    old = max(left, key=lambda key: (key.key_id == previous, key.label, key.key_id))
+    return Turn(label, old, write, _rotated_at(old))
+
+
+def _lost_to(old: Key, write: Key) -> bool:
+    """Whether the old key lost the write label to this one: labels tell the second, key ids the millisecond."""
+    moved = _rotated_at(old)
+    return moved is not None and (write.created is None or moved >= write.created.replace(microsecond=0))
+
+
+def _rotated_at(key: Key | None) -> datetime | None:
+    """When a key lost the write label, from the label it got then."""
+    found = _ROTATED.search(key.label) if key is not None else None
+    if found is None:
+        return None
+    try:
+        return datetime.strptime(found[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+def timeline(
+    turn: Turn,
+    sightings: Sequence[Sighting],
+    now: datetime,
+    *,
+    stored: Stored | None = None,
+    scanning: bool = False,
+    retired: bool = False,
+) -> Timeline:
+    """The stages as they stand. stored: the last scan, if any. scanning: another is under way.
+    retired: the old key is archived, or gone."""
+    stages = list(_moves(turn, sightings, now))
+    if turn.old is not None:
+        stages += _clearing(turn, stages[-1], stored, scanning=scanning, retired=retired)
+    return Timeline(turn, tuple(stages))
+
+
+def _moves(turn: Turn, sightings: Sequence[Sighting], now: datetime) -> Iterator[Stage]:
+    where = f" on {turn.new.token_label}" if turn.new.token_label else ""
+    yield Stage(Step.MADE, Progress.DONE, f"{short(turn.new)}{where}")
+    moved = "nothing wrote before" if turn.old is None else f"old {short(turn.old)} is now {turn.old.label}"
+    yield Stage(Step.LABELS, Progress.DONE, moved)
+    writing = tuple(_writes(turn, each) for each in sightings)
+    yield Stage(Step.NODES, _all(writing), nodes=writing)
+    following = tuple(_follows(turn, each, now) for each in sightings)
+    yield Stage(Step.APISERVERS, _all(following), nodes=following)
+
+
+def _all(nodes: Sequence[NodeView]) -> Progress:
+    """Stuck if one is, done if all are; of no node nothing is known."""
+    found = {each.progress for each in nodes} or {Progress.WAITING}
+    for progress in (Progress.STUCK, Progress.ACTIVE, Progress.WAITING):
+        if progress in found:
+            return progress
+    return Progress.DONE
+
+
+def _writes(turn: Turn, sighting: Sighting) -> NodeView:
+    status = sighting.status
+    if status is None:
+        return NodeView(sighting.node, Progress.STUCK, sighting.trouble)
+    writes = status.write_key
+    if writes is None:
+        return NodeView(sighting.node, Progress.STUCK, f"has no write key: {status.healthz}")
+    if writes.key_id == turn.new.key_id:
+        return NodeView(sighting.node, Progress.DONE, "")
+    if turn.old is not None and writes.key_id == turn.old.key_id:
+        return NodeView(sighting.node, Progress.ACTIVE, "has not looked at the token since")
+    return NodeView(
+        sighting.node,
+        Progress.STUCK,
+        f"writes with {short(writes)}: another rotation came after this one, or its token is another",
+    )
+
+
+def _follows(turn: Turn, sighting: Sighting, now: datetime) -> NodeView:
+    """Whether the kube-apiserver of one node encrypts with the new key."""
+    node = sighting.node
+    if sighting.status is None or _writes(turn, sighting).progress is not Progress.DONE:
+        return NodeView(node, Progress.WAITING, "")
+    following = sighting.status.following
+    first, last = following.first_status, following.last_status
+    if following.first_encrypt is not None:
+        return NodeView(node, Progress.DONE, "", following.first_encrypt)
+    if first is None:
+        since = following.since or _latest(turn.started, sighting.status.started) or now
+        return _awaited(node, "next poll", since + POLL, now, _NO_STATUS)
+    if not following.previous_key_id and last is not None and last - first >= POLL / 2:
+        # This kmsd has never answered another key id, and a kube-apiserver that met a new one would have asked for an
+        # Encrypt at once: it had the key before this kmsd started.
+        return NodeView(node, Progress.DONE, "had the key before this kmsd started", first)
+    return _awaited(
+        node, "has the new key id, makes a new seed", first + SEED, now, "has made no seed with the new key"
+    )
+
+
+_NO_STATUS: Final = "no Status since: does a kube-apiserver use this kmsd, and which API?"
+
+
+def _latest(*moments: datetime | None) -> datetime | None:
+    return max((each for each in moments if each is not None), default=None)
+
+
+def _awaited(node: str, text: str, due: datetime, now: datetime, late: str) -> NodeView:
+    if now <= due + GRACE:
+        return NodeView(node, Progress.ACTIVE, text, due=due)
+    return NodeView(node, Progress.STUCK, late, due=due)
+
+
+def _clearing(turn: Turn, before: Stage, stored: Stored | None, *, scanning: bool, retired: bool) -> Iterator[Stage]:
+    """From the rewriting to the end of the old key."""
+    if retired:
+        yield Stage(Step.REWRITE, Progress.DONE)
+        yield Stage(Step.SCAN, Progress.DONE)
+        yield Stage(Step.RETIRE, Progress.DONE, f"{short(turn.old)} is retired")
+        return
+    ready = before.progress is Progress.DONE
+    followed = _latest(*(each.at for each in before.nodes))
+    if stored is None or not ready or (followed is not None and stored.report.started < followed):
+        # What was counted before every kube-apiserver had followed says nothing about what is written since.
+        waiting = Progress.ACTIVE if ready else Progress.WAITING
+        yield Stage(Step.REWRITE, waiting, commands=(rewrite_command("secrets"),))
+        yield Stage(Step.SCAN, waiting, busy=scanning)
+        yield _retire_stage(turn, offered=False)
+        return
+    left = stored.left(turn)
+    yield Stage(
+        Step.REWRITE,
+        Progress.ACTIVE if left else Progress.DONE,
+        commands=tuple(map(rewrite_command, stored.resources)) if left else (),
+    )
+    scan = _scan_stage(turn, stored.report, left, busy=scanning)
+    yield scan
+    yield _retire_stage(turn, offered=scan.progress is Progress.DONE)
+
+
+def _scan_stage(turn: Turn, report: ScanReport, left: int, *, busy: bool) -> Stage:
+    if left:
+        return Stage(Step.SCAN, Progress.ACTIVE, f"{counted(left)} still under the old key", busy=busy)
+    if report.unknown:
+        why = f"{counted(report.unknown)} cannot be understood, and may need any key"
+        return Stage(Step.SCAN, Progress.STUCK, why, busy=busy)
+    if turn.started is not None and report.started < turn.started + FOLLOW:
+        return Stage(
+            Step.SCAN,
+            Progress.ACTIVE,
+            "nothing is under the old key; once more when no kube-apiserver can write under it any longer",
+            due=turn.started + FOLLOW,
+            busy=busy,
+        )
+    return Stage(Step.SCAN, Progress.DONE, "nothing is under the old key", busy=busy)
+
+
+def _retire_stage(turn: Turn, *, offered: bool) -> Stage:
+    if offered:
+        return Stage(Step.RETIRE, Progress.ACTIVE, commands=(retire_command(turn),))
+    return Stage(Step.RETIRE, Progress.WAITING, "offered when the scan finds nothing that needs it")
+
+
+def news(before: Timeline | None, after: Timeline) -> tuple[Event, ...]:
+    """What changed, in order; of the first timeline, all that is not waiting."""
+    known: dict[tuple[Step, str], Event] = {}
+    if before is not None:
+        known = {(each.step, each.node): each for each in _events(before)}
+    return tuple(
+        each
+        for each in _events(after)
+        if known.get((each.step, each.node)) != each and (before is not None or each.progress is not Progress.WAITING)
+    )
+
+
+def _events(timeline: Timeline) -> Iterator[Event]:
+    for stage in timeline.stages:
+        for node in stage.nodes:
+            yield Event(stage.step, node.node, node.progress, node.text, node.at)
+        yield Event(stage.step, "", stage.progress, stage.text, commands=stage.commands)
+
+
+def rewrite_command(resource: str) -> str:
+    """resource: as kubectl calls it."""
+    return f"kubectl get {resource} --all-namespaces -o json | kubectl replace -f -"
+
+
+def retire_command(turn: Turn, report: str = "") -> str:
+    """report: the file with the scan's result, if there is one."""
+    key = turn.old.key_id or turn.old.label if turn.old else ""
+    return f"kmsctl keys retire {shlex.quote(key)}" + (f" --report {shlex.quote(report)}" if report else "")
+
+
+def short(key: Key | None) -> str:
+    """The first digits of the hash that kube-apiserver logs, which tell keys apart on a screen."""
+    return key.key_id_sha256[:8] if key is not None and key.key_id_sha256 else "?"
+
+
+def counted(objects: int) -> str:
+    return "1 object" if objects == 1 else f"{objects:,} objects"

@@ -1,0 +1,290 @@
+"""Counts what etcd holds: how many objects need which key. Holds one page at a time, and keeps no value.
+
+The whole scan is read at one revision, so that an object that is rewritten meanwhile is counted once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Final, NamedTuple, Protocol
+
+from kmsd.client.errors import ClientError, InvalidRequest
+from kmsd.client.model import KeyInEtcd, ScanReport
+from kmsd.etcd.client import Compacted, Page, PageTooLarge
+from kmsd.etcd.envelope import Damaged, KmsValue, Need, Plain, Transformed, Value, need, parse
+from kmsd.etcd.resources import resource, root
+from kmsd.etcd.sealed import Format
+
+PAGE_KEYS_FIRST: Final = 256
+PAGE_KEYS_MAX: Final = 2000
+PAGE_BYTES_WANTED: Final = 2 << 20
+"""Octets. Pages grow or shrink towards this."""
+ROWS_MAX: Final = 10_000
+"""Different rows that are counted apart; what comes after is counted as not understood."""
+STARTS_MAX: Final = 5
+
+_TOO_MANY: Final = "too many different providers, resources and keys to count them apart"
+_TOO_LARGE: Final = "the value is larger than a page may be"
+
+
+class Storage(StrEnum):
+    """How an object is stored."""
+
+    KMS_V1 = "kms-v1"
+    KMS_V2 = "kms-v2"
+    AESCBC = "aescbc"
+    AESGCM = "aesgcm"
+    SECRETBOX = "secretbox"
+    IDENTITY = "identity"
+    PLAINTEXT = "plaintext"
+    UNKNOWN = "unknown"
+    """Looks encrypted and cannot be understood."""
+
+    @property
+    def needs_kms(self) -> bool:
+        return self in (Storage.KMS_V1, Storage.KMS_V2)
+
+
+class Row(NamedTuple):
+    """What counts as the same. key: a key id, or a label if by_label; empty if none is needed, or none is named.
+    format: of the encrypted data key; empty without one. reason: why it cannot be told which key is needed."""
+
+    resource: str
+    storage: Storage
+    provider: str = ""
+    key: str = ""
+    by_label: bool = False
+    format: str = ""
+    reason: str = ""
+
+    @property
+    def needs_unknown_key(self) -> bool:
+        """Whether these objects may need any key."""
+        return bool(self.reason)
+
+
+@dataclass(frozen=True)
+class Count:
+    row: Row
+    objects: int
+
+
+@dataclass(frozen=True)
+class Scan:
+    """prefix: without a slash at its end. counts: sorted by row. starts: how often it began, as etcd compacts."""
+
+    started: datetime
+    finished: datetime
+    cluster_id: int
+    prefix: str
+    revision: int
+    objects: int
+    counts: tuple[Count, ...]
+    starts: int = 1
+
+    def sum(self, which: Callable[[Row], bool]) -> int:
+        """Objects in the rows that the function picks."""
+        return sum(each.objects for each in self.counts if which(each.row))
+
+    @property
+    def plaintext(self) -> int:
+        return self.sum(lambda row: row.storage is Storage.PLAINTEXT)
+
+    @property
+    def unknown(self) -> int:
+        return self.sum(lambda row: row.needs_unknown_key)
+
+    def under(self, key_id: str, label: str = "") -> int:
+        """Objects that name this key id, or this label where they name one."""
+        return self.sum(lambda row: bool(row.key) and (row.key == label if row.by_label else row.key == key_id))
+
+    def resources(self, which: Callable[[Row], bool]) -> tuple[str, ...]:
+        """Those that the rows belong to, sorted, each once."""
+        return tuple(sorted({each.row.resource for each in self.counts if which(each.row)}))
+
+    def report(self) -> ScanReport:
+        """What retiring a key asks for."""
+        uses: Counter[tuple[str, bool]] = Counter()
+        for each in self.counts:
+            if each.row.key:
+                uses[each.row.key, each.row.by_label] += each.objects
+        return ScanReport(
+            started=self.started,
+            finished=self.finished,
+            cluster_id=self.cluster_id,
+            prefix=self.prefix,
+            revision=self.revision,
+            objects=self.objects,
+            unknown=self.unknown,
+            uses=tuple(KeyInEtcd(key, objects, by_label) for (key, by_label), objects in sorted(uses.items())),
+        )
+
+
+@dataclass(frozen=True)
+class Progress:
+    """objects: counted so far. expected: what etcd said there are; starts: 2 and more after a compaction."""
+
+    objects: int
+    expected: int
+    starts: int
+
+
+class Pages(Protocol):
+    """What a scan needs of etcd."""
+
+    def page(self, start: bytes, end: bytes, *, limit: int, revision: int = 0, keys_only: bool = False) -> Page: ...
+
+
+def scan(etcd: Pages, prefix: str = "/registry", on_page: Callable[[Progress], None] = lambda _: None) -> Scan:
+    """Reads everything below `prefix`. on_page: called after each page.
+
+    Raises ClientError; InvalidRequest if the prefix is none.
+    """
+    below = parse_prefix(prefix)
+    started = datetime.now(UTC)
+    for attempt in range(1, STARTS_MAX + 1):
+        tally = _Tally(root(below))
+        try:
+            revision, cluster_id = _read(etcd, below.encode(), tally, on_page, attempt)
+        except Compacted:
+            continue
+        return Scan(
+            started=started,
+            finished=datetime.now(UTC),
+            cluster_id=cluster_id,
+            prefix=below.rstrip("/") or "/",
+            revision=revision,
+            objects=tally.objects,
+            counts=tally.counts(),
+            starts=attempt,
+        )
+    raise ClientError(
+        f"etcd compacted what was being read, {STARTS_MAX} times",
+        "scan smaller prefixes, or from a host nearer to etcd: kube-apiserver compacts every 5 minutes",
+        "OUT_OF_RANGE",
+        retryable=True,
+    )
+
+
+def parse_prefix(text: str) -> str:
+    """With one slash at its end. Raises InvalidRequest."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"the prefix {text!r} is not UTF-8", "name it in UTF-8", "INVALID_ARGUMENT") from None
+    if not text.startswith("/") or len(text) > 1024:
+        raise InvalidRequest(
+            f"the prefix {text[:80]!r} does not begin with a slash" if len(text) <= 1024 else "the prefix is too long",
+            "it is kube-apiserver's --etcd-prefix, /registry unless told otherwise",
+            "INVALID_ARGUMENT",
+        )
+    return text.rstrip("/") + "/"
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Where to go on after a page, None after the last, and what is known by then. left: objects still to come."""
+
+    start: bytes | None
+    limit: int
+    revision: int
+    cluster_id: int
+    left: int
+
+
+def _read(
+    etcd: Pages, below: bytes, tally: _Tally, on_page: Callable[[Progress], None], attempt: int
+) -> tuple[int, int]:
+    """All pages; the revision and the cluster they were read from."""
+    end = below[:-1] + b"0"  # the byte after the slash: every key that begins with the prefix is before it
+    step = _Step(below, PAGE_KEYS_FIRST, 0, 0, 0)
+    while step.start is not None:
+        step = _page(etcd, step.start, end, step, tally)
+        on_page(Progress(tally.objects, tally.objects + step.left, attempt))
+    return step.revision, step.cluster_id
+
+
+def _page(etcd: Pages, start: bytes, end: bytes, step: _Step, tally: _Tally) -> _Step:
+    """Reads and counts one page; it is gone before the next is asked for."""
+    limit = step.limit
+    try:
+        page = etcd.page(start, end, limit=limit, revision=step.revision)
+    except PageTooLarge:
+        if limit > 1:
+            return replace(step, limit=max(1, limit // 4))
+        page = etcd.page(start, end, limit=1, revision=step.revision, keys_only=True)
+        tally.add_unreadable(item.key for item in page.items)
+    else:
+        for item in page.items:
+            tally.add(item.key, item.value)
+        limit = _next_limit(limit, page)
+    return _Step(
+        start=page.items[-1].key + b"\0" if page.more and page.items else None,
+        limit=limit,
+        revision=step.revision or page.revision,
+        cluster_id=page.cluster_id,
+        left=page.count - len(page.items),
+    )
+
+
+def _next_limit(limit: int, page: Page) -> int:
+    """Keys to ask for next, so that the answer has about the octets that are wanted."""
+    if not page.items:
+        return limit
+    fitting = PAGE_BYTES_WANTED * len(page.items) // max(page.octets, 1)
+    return max(1, min(fitting, 4 * limit, PAGE_KEYS_MAX))
+
+
+class _Tally:
+    """The rows so far, bounded in number."""
+
+    def __init__(self, root: str) -> None:
+        self.objects = 0
+        self._root = root.encode()
+        self._rows: Counter[Row] = Counter()
+
+    def add(self, key: bytes, value: bytes) -> None:
+        self._count(row_of(resource(key, self._root), parse(value)))
+
+    def add_unreadable(self, keys: Iterable[bytes]) -> None:
+        for key in keys:
+            self._count(Row(resource(key, self._root), Storage.UNKNOWN, reason=_TOO_LARGE))
+
+    def counts(self) -> tuple[Count, ...]:
+        return tuple(Count(row, objects) for row, objects in sorted(self._rows.items()))
+
+    def _count(self, row: Row) -> None:
+        self.objects += 1
+        if len(self._rows) >= ROWS_MAX and row not in self._rows:
+            row = Row("?", Storage.UNKNOWN, reason=_TOO_MANY)
+        self._rows[row] += 1
+
+
+def row_of(resource: str, value: Value) -> Row:
+    """Where an object is counted."""
+    match value:
+        case Plain():
+            return Row(resource, Storage.PLAINTEXT)
+        case Transformed(transform):
+            return Row(resource, Storage(transform.value))
+        case Damaged(reason, _, provider):
+            return Row(resource, Storage.UNKNOWN, provider, reason=reason)
+        case KmsValue():
+            return _kms_row(resource, value, need(value))
+
+
+def _kms_row(resource: str, value: KmsValue, needs: Need) -> Row:
+    key = needs.key
+    return Row(
+        resource,
+        Storage.KMS_V1 if value.version == "v1" else Storage.KMS_V2,
+        value.provider,
+        key.text if key else "",
+        by_label=key.by_label if key else False,
+        format="" if needs.format is Format.UNKNOWN else needs.format.value,
+        reason=needs.reason,
+    )

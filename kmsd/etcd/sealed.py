@@ -1,0 +1,151 @@
+"""What a KMS plugin's ciphertext says of itself: which format it has, and which key it names.
+
+For looking at, not for decrypting: nothing here is verified, and anything that is no JWE is a format of its own.
+Pure; bounded by what it is given.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import urlsafe_b64decode
+from binascii import Error as Base64Error
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from typing import Final
+
+HEADER_MAX: Final = 4096
+"""Octets of a header's segment; kmsd reads no longer ones."""
+KEY_NAME_MAX: Final = 1024
+"""Characters; kube-apiserver takes no longer key ids."""
+ANCESTOR_IV_BYTES: Final = 16
+
+_BASE64URL = re.compile(rb"[A-Za-z0-9_-]*")
+_HEX = re.compile(r"[0-9A-Fa-f]+")
+
+
+class Format(StrEnum):
+    NATIVE = "native"
+    ANCESTOR_GCM = "k8s-kms-plugin aes-gcm"
+    ANCESTOR_CBC = "k8s-kms-plugin aes-cbc"
+    KEYSEALER = "keysealer"
+    UNKNOWN = "unknown"
+    """No JWE, or one that none of the known programs writes."""
+
+
+@dataclass(frozen=True)
+class KeyName:
+    """What a ciphertext calls its key. by_label: text is a CKA_LABEL, which may have moved since."""
+
+    text: str
+    by_label: bool = False
+
+
+@dataclass(frozen=True)
+class Header:
+    """The members of a JWE's protected header (RFC 7515, 4.1) that tell formats apart; empty where they are missing
+    or no text. raw: the JSON as it is."""
+
+    raw: bytes
+    alg: str
+    enc: str
+    kid: str
+    hkid: str
+    """The MAC key of a pair whose two keys have ids of their own."""
+    has_plaintext_length: bool
+    """It has `_thales_aad`, the plaintext's length, as the ancestor's aes-cbc and its successor write it."""
+    members: frozenset[str]
+    repeats: bool
+    """A member occurs twice."""
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """key: None if the ciphertext names none."""
+
+    format: Format
+    key: KeyName | None
+
+
+NOT_SEALED: Final = Sealed(Format.UNKNOWN, None)
+
+
+def identify(ciphertext: bytes) -> Sealed:
+    """Format and key of one ciphertext. Never raises."""
+    segments = ciphertext.split(b".", 5)
+    if len(segments) != 5:
+        return NOT_SEALED
+    header = read_header(segments[0])
+    if header is None:
+        return NOT_SEALED
+    return classify(header, decoded_length(segments[2]))
+
+
+def classify(header: Header, iv_bytes: int) -> Sealed:
+    """By the header and the length of the IV, as the native GCM and the ancestor's differ in nothing else."""
+    kid = header.kid
+    if header.has_plaintext_length:
+        return Sealed(Format.KEYSEALER, KeyName(_hex_key_id(kid))) if kid else Sealed(Format.ANCESTOR_CBC, None)
+    if not header.alg or not header.enc:
+        return NOT_SEALED
+    if header.alg == "dir" and header.enc == "A256GCM" and iv_bytes == ANCESTOR_IV_BYTES:
+        return Sealed(Format.ANCESTOR_GCM, KeyName(kid, by_label=True) if kid else None)
+    return Sealed(Format.NATIVE, KeyName(kid)) if kid else NOT_SEALED
+
+
+def decoded_length(segment: bytes) -> int:
+    """Octets in a segment of base64url without padding (RFC 7515, 2)."""
+    return len(segment) * 3 // 4
+
+
+@lru_cache(maxsize=256)
+def read_header(segment: bytes) -> Header | None:
+    """A JWE's first segment; None if it is none. Remembered: what one key wrote begins with the same bytes."""
+    if not 0 < len(segment) <= HEADER_MAX or not _BASE64URL.fullmatch(segment):
+        return None
+    repeats = False
+
+    def note_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        nonlocal repeats
+        found = dict(pairs)
+        repeats = repeats or len(found) != len(pairs)
+        return found
+
+    try:
+        raw = urlsafe_b64decode(segment + b"=" * (-len(segment) % 4))
+        members = json.loads(raw.decode(), object_pairs_hook=note_repeats)
+    except (Base64Error, ValueError, RecursionError):
+        return None
+    if not isinstance(members, dict):
+        return None
+
+    def text(name: str) -> str:
+        value = members.get(name)
+        return value if isinstance(value, str) and len(value) <= KEY_NAME_MAX and _encodable(value) else ""
+
+    return Header(
+        raw=raw,
+        alg=text("alg"),
+        enc=text("enc"),
+        kid=text("kid"),
+        hkid=text("hkid"),
+        has_plaintext_length="_thales_aad" in members,
+        members=frozenset(members),
+        repeats=repeats,
+    )
+
+
+def _encodable(text: str) -> bool:
+    """JSON can spell half of a surrogate pair, which no UTF-8 holds."""
+    return not any("\ud800" <= each <= "\udfff" for each in text)
+
+
+def _hex_key_id(kid: str) -> str:
+    """The key id of a CKA_ID that is written in hex: its bytes as text if all are printable ASCII, else 0x and hex."""
+    if len(kid) % 2 or not _HEX.fullmatch(kid):
+        return kid
+    cka_id = bytes.fromhex(kid)
+    if all(0x20 < byte < 0x7F for byte in cka_id):
+        return cka_id.decode("ascii")
+    return f"0x{cka_id.hex()}"

@@ -1,0 +1,405 @@
+"""The checks of a probe, one function each: what was seen goes into the findings, in words and with a fix.
+
+None of them changes what others made, and none tries a PIN. Knows nothing of the order, or of a verdict.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from kmsd.hsm import calls, cryptoki, pace, trials
+from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.cryptoki import Cryptoki
+from kmsd.hsm.findings import NOTHING_FITS, Findings, Outcome, Plan
+from kmsd.hsm.module import Module, TokenView
+from kmsd.hsm.quirks import Quirks
+from kmsd.hsm.trials import Place
+
+LABEL: Final = "kmsd-probe-"
+"""What every object of a probe is labelled, followed by random hex. Whoever lists keys passes over such labels."""
+
+_CKK_GENERIC_SECRET: Final = 0x10
+_CKK_AES: Final = 0x1F
+_CKA_MODULUS_BITS: Final = 0x121
+_CKA_PUBLIC_EXPONENT: Final = 0x122
+_KEY_TYPES_OF_SHA: Final = {256: 0x2B, 512: 0x2D}
+"""CKK_SHA256_HMAC, CKK_SHA512_HMAC: such a key serves one hash."""
+
+
+_LONGEST: Final = 65536
+"""Bytes of a message to try where no bound is known: more than kmsd ever authenticates at once."""
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Handles of keys to try with; None where there is none."""
+
+    aes: int | None
+    hmac: int | None
+    hmac_type: int = _CKK_GENERIC_SECRET
+    """CKA_KEY_TYPE of the HMAC key."""
+
+
+def new_label() -> str:
+    """A label of the probe's own that nobody else has."""
+    return LABEL + os.urandom(6).hex()
+
+
+def _outcome(works: bool, otherwise: Outcome = "failed") -> Outcome:
+    return "ok" if works else otherwise
+
+
+# The token as it is.
+
+
+def module(found: Findings, loaded: Module) -> None:
+    info = loaded.info()
+    said = f"{info.manufacturer}: {info.description} {info.version}"
+    found.note("module", "PKCS#11 module", "ok", f"{said} (Cryptoki {info.cryptoki}), {loaded.path}")
+    found.note(
+        *("threads", "Threads", _outcome(loaded.multithreaded, "warning")),
+        "many may be inside the module" if loaded.multithreaded else "the module cannot lock, so kmsd uses one",
+        "nothing is broken; it is slower than it could be",
+    )
+
+
+def token(found: Findings, place: Place, view: TokenView) -> None:
+    is_what = f"{view.manufacturer} {view.model}".strip()
+    found.note("token", "Token", "ok", f"{view.label!r} in slot {place.slot} ({is_what}, serial number {view.serial})")
+    if "WRITE_PROTECTED" in view.flags:
+        found.note("writable", "Writable", "warning", "the token is read-only", "make keys where it can be written")
+
+
+def login(found: Findings, place: Place, view: TokenView) -> None:
+    needed = "LOGIN_REQUIRED" in view.flags
+    with place.session() as session:
+        logged_in = calls.logged_in(place.table, session)
+    seen = "logged in" if logged_in else "not logged in" if needed else "no login is needed"
+    found.note(
+        *("login", "Login", _outcome(logged_in or not needed), seen),
+        "correct the PIN that kmsd reads, then reload kmsd",
+    )
+    warnings = view.pin_warnings if needed else ()
+    found.note(
+        *("pin", "User PIN", _outcome(not warnings, "warning"), "; ".join(warnings) or "no warning of the token's"),
+        "find out who tries wrong PINs; a locked one is unlocked with the SO PIN",
+    )
+
+
+def random(found: Findings, place: Place) -> None:
+    trial = trials.random(place)
+    found.note("random", "Random numbers", _outcome(trial.works), trial.seen, "see the token's vendor: nothing is safe")
+    if trial.works:
+        with place.session() as session:
+            found.timings.append(pace.alone("random", lambda: calls.random(place.table, session, 32)))
+
+
+def sessions(found: Findings, place: Place, wanted: int) -> None:
+    """wanted: how many are to be open at once, besides those that are."""
+    opened: list[int] = []
+    problem = ""
+    try:
+        # What was opened before an error is in the list.
+        opened.extend(calls.open_session(place.table, place.slot) for _ in range(wanted))
+    except CkrError as error:
+        problem = f"; then {error.name}"
+    finally:
+        for handle in opened:
+            with contextlib.suppress(CkrError):
+                calls.close_session(place.table, handle)
+    found.able["sessions"] = len(opened)
+    most = calls.token_info(place.table, place.slot).max_sessions
+    bound = f"; the token names a bound of {most}" if most else ""
+    found.note(
+        *("sessions", "Sessions", _outcome(not problem, "warning")),
+        f"{len(opened)} more of {wanted} could be opened{problem}{bound}",
+        "lower token.sessions, or end other programs that use the token",
+    )
+
+
+# Keys to try with.
+
+
+def keys(found: Findings, token: Cryptoki, place: Place, holder: int, plan: Plan) -> Keys:
+    """Session keys made for it, gone with the session `holder`; else the operator's own."""
+    aes = _generate(found, place, holder, plan.quirks, "aes")
+    if aes is None:
+        aes = _own(found, token, holder, plan.aes_id, {cryptoki.CKA_KEY_TYPE: _CKK_AES}, "AES")
+    hmac = _generate(found, place, holder, plan.quirks, "hmac")
+    hmac_type = _CKK_GENERIC_SECRET
+    if hmac is None:
+        hmac = _own(found, token, holder, plan.hmac_id, {cryptoki.CKA_SIGN: True}, "HMAC")
+        if hmac is not None:
+            raw = token.attributes(holder, hmac, (cryptoki.CKA_KEY_TYPE,)).get(cryptoki.CKA_KEY_TYPE, b"")
+            hmac_type = int.from_bytes(raw, "little") if raw else hmac_type
+    return Keys(aes, hmac, hmac_type)
+
+
+def _generate(found: Findings, place: Place, holder: int, quirks: Quirks, kind: str) -> int | None:
+    name, title = f"generate_{kind}", f"{kind.upper()} key generation"
+    if quirks.generates_through:
+        found.note(name, title, "ok", f"by {quirks.generates_through}; PKCS#11 makes none on this kind of token")
+        return None
+    mechanism = trials.CKM_AES_KEY_GEN if kind == "aes" else trials.CKM_GENERIC_SECRET_KEY_GEN
+    try:
+        handle = calls.generate_key(place.table, holder, mechanism, _template(kind))
+    except CkrError as error:
+        found.note(name, title, "failed", str(error), "make keys with the vendor's tool, then kmsctl keys adopt LABEL")
+        return None
+    found.able[name] = True
+    found.note(name, title, "ok", "a key for one session was made")
+    return handle
+
+
+def _own(
+    found: Findings, token: Cryptoki, holder: int, cka_id: bytes | None, which: calls.Template, kind: str
+) -> int | None:
+    """The operator's own key. To be tried with zeros and random bytes, which no reader of etcd ever sees."""
+    handles = []
+    if cka_id:
+        handles = token.find(
+            holder, {cryptoki.CKA_CLASS: cryptoki.CKO_SECRET_KEY, cryptoki.CKA_ID: cka_id, **which}, most=1
+        )
+    found.note(
+        *(f"{kind.lower()}_key", f"{kind} key to try with", _outcome(bool(handles), "warning")),
+        "the one that kmsd uses" if handles else "there is none, so what follows is not tried",
+        "make a key with kmsctl keygen LABEL, then look again",
+    )
+    return handles[0] if handles else None
+
+
+def probe_key(label: str) -> calls.Template:
+    """Of an AES key on the token itself, to be destroyed again."""
+    name = label.encode()
+    return {**_template("aes"), cryptoki.CKA_TOKEN: True, cryptoki.CKA_ID: name, cryptoki.CKA_LABEL: name}
+
+
+def _template(kind: str) -> dict[int, calls.Value]:
+    aes = kind == "aes"
+    usage = (cryptoki.CKA_ENCRYPT, cryptoki.CKA_DECRYPT) if aes else (cryptoki.CKA_SIGN, cryptoki.CKA_VERIFY)
+    return {
+        cryptoki.CKA_CLASS: cryptoki.CKO_SECRET_KEY,
+        cryptoki.CKA_KEY_TYPE: _CKK_AES if aes else _CKK_GENERIC_SECRET,
+        cryptoki.CKA_TOKEN: False,
+        cryptoki.CKA_PRIVATE: True,
+        cryptoki.CKA_SENSITIVE: True,
+        cryptoki.CKA_EXTRACTABLE: False,
+        **dict.fromkeys(usage, True),
+        cryptoki.CKA_VALUE_LEN: 32 if aes else 64,
+        cryptoki.CKA_LABEL: new_label().encode(),
+    }
+
+
+# Mechanisms.
+
+
+def gcm(found: Findings, place: Place, key: int, listed: frozenset[int]) -> None:
+    works: list[int] = []
+    for size in (12, 16):
+        name, title = f"gcm_{size}", f"AES-GCM, IV of {size} bytes"
+        if trials.CKM_AES_GCM not in listed:
+            found.note(name, title, "not applicable", "the token does not list CKM_AES_GCM")
+            continue
+        trial = trials.gcm(place, key, size)
+        if trial.works and trial.iv_by_token:
+            found.able["gcm_iv_by_token"] = True
+        elif trial.works:
+            works.append(size)
+        found.note(name, title, _outcome(trial.works, "warning"), trial.seen, "kmsd does without what does not work")
+    found.able["gcm_iv_sizes"] = tuple(works)
+
+
+def blocks(found: Findings, place: Place, key: int, listed: frozenset[int], quirks: Quirks) -> None:
+    """The modes that do not authenticate."""
+    rows: list[tuple[str, str, int, str, Callable[[Place, int], trials.Trial], str]] = [
+        ("cbc", "AES-CBC, whole blocks", trials.CKM_AES_CBC, "CKM_AES_CBC", trials.cbc, "AES-GCM does without it"),
+        (
+            *("cbc_pad", "AES-CBC, padded by the token", trials.CKM_AES_CBC_PAD, "CKM_AES_CBC_PAD"),
+            *(trials.cbc_pad, "nothing: kmsd pads by itself, and never uses this"),
+        ),
+    ]
+    if quirks.cbc_from_ecb and trials.CKM_AES_CBC not in listed:
+        rows.append(
+            ("ecb", "AES, single blocks", trials.CKM_AES_ECB, "CKM_AES_ECB", trials.ecb, "this AES is of no use")
+        )
+    for name, title, mechanism, constant, tried, fix in rows:
+        if mechanism not in listed:
+            found.note(name, title, "not applicable", f"the token does not list {constant}")
+            continue
+        trial = tried(place, key)
+        found.able[name] = trial.works
+        if name == "cbc_pad" and not trial.works and not quirks.cbc_pad_trusted:
+            seen = f"of no use, as is known of this kind of token ({trial.seen}); kmsd pads by itself"
+            found.note(name, title, "not applicable", seen)
+            continue
+        found.note(name, title, _outcome(trial.works, "warning"), trial.seen, fix)
+
+
+def hmac(found: Findings, place: Place, made: Keys, listed: frozenset[int], quirks: Quirks) -> None:
+    if made.hmac is None:
+        return
+    for bits, mechanism in ((256, trials.CKM_SHA256_HMAC), (512, trials.CKM_SHA512_HMAC)):
+        name, title = f"hmac_sha{bits}", f"HMAC with SHA-{bits}"
+        if mechanism not in listed:
+            found.note(name, title, "not applicable", f"the token does not list CKM_SHA{bits}_HMAC")
+            continue
+        if made.hmac_type not in {_CKK_GENERIC_SECRET, _KEY_TYPES_OF_SHA[bits]}:
+            found.note(name, title, "not applicable", "the key to try with is made for another hash")
+            continue
+        trial = trials.hmac(place, made.hmac, mechanism, bits // 8, quirks.hmac_longest or _LONGEST)
+        found.able[name] = trial.works
+        if trial.works and not found.able.get("hmac_longest"):
+            found.able["hmac_empty"] = trial.empty
+            found.able["hmac_longest"] = trial.longest
+        found.note(name, title, _outcome(trial.works, "warning"), trial.seen, "AES-CBC pairs use the other hash")
+
+
+def oaep(found: Findings, place: Place, listed: frozenset[int], quirks: Quirks, *, needed: bool) -> None:
+    """needed: nothing else works."""
+    name, title = "oaep_sha256", "RSA-OAEP with SHA-256"
+    if not {trials.CKM_RSA_PKCS_OAEP, trials.CKM_RSA_PKCS_KEY_PAIR_GEN} <= listed:
+        found.note(name, title, "not applicable", "the token does not list CKM_RSA_PKCS_OAEP and RSA key generation")
+        return
+    if quirks.generates_through:
+        found.note(name, title, "not applicable", "PKCS#11 makes no key pair to try with on this kind of token")
+        return
+    label: dict[int, calls.Value] = {cryptoki.CKA_TOKEN: False, cryptoki.CKA_LABEL: new_label().encode()}
+    public: dict[int, calls.Value] = {
+        **label,
+        cryptoki.CKA_ENCRYPT: True,
+        _CKA_MODULUS_BITS: 2048,
+        _CKA_PUBLIC_EXPONENT: b"\x01\x00\x01",
+    }
+    private: dict[int, calls.Value] = {
+        **label,
+        cryptoki.CKA_PRIVATE: True,
+        cryptoki.CKA_SENSITIVE: True,
+        cryptoki.CKA_EXTRACTABLE: False,
+        cryptoki.CKA_DECRYPT: True,
+    }
+    with place.session(rw=True) as session:
+        try:
+            pair = calls.generate_key_pair(place.table, session, trials.CKM_RSA_PKCS_KEY_PAIR_GEN, public, private)
+        except CkrError as error:
+            found.note(name, title, "not applicable", f"no key pair to try with could be made: {error}")
+            return
+        trial = trials.oaep(place, *pair)
+    found.able[name] = trial.works
+    # Where AES works, nobody needs it.
+    otherwise: Outcome = "failed" if needed else "not applicable"
+    found.note(name, title, _outcome(trial.works, otherwise), trial.seen, NOTHING_FITS)
+
+
+# Objects.
+
+
+def relabel(found: Findings, token: Cryptoki, place: Place, quirks: Quirks) -> None:
+    """With a key of the probe's own on the token: rotation moves labels."""
+    name, title = "relabel", "Relabelling"
+    if not found.able.get("generate_aes"):
+        seen = "not tried, as no key of the probe's own can be made"
+        found.note(name, title, "not applicable", seen + ("; known to work" if quirks.generates_through else ""))
+        return
+    first, second = new_label(), new_label()
+    with place.session(rw=True) as session, _removed(token, session, first):
+        handle = calls.generate_key(place.table, session, trials.CKM_AES_KEY_GEN, probe_key(first))
+        calls.set_attributes(place.table, session, handle, {cryptoki.CKA_LABEL: second.encode()})
+        with place.session() as other:
+            there = token.find(other, {cryptoki.CKA_LABEL: second.encode()})
+            left = token.find(other, {cryptoki.CKA_LABEL: first.encode()})
+    works = len(there) == 1 and not left
+    found.able[name] = works
+    found.note(
+        *(name, title, _outcome(works)),
+        "a key made on the token got another label, and was destroyed" if works else "the key kept its label",
+        "rotation cannot work here: see the token's vendor",
+    )
+
+
+@contextlib.contextmanager
+def _removed(token: Cryptoki, session: int, cka_id: str) -> Iterator[None]:
+    """Whatever happens, no object with this CKA_ID, which is the probe's own, is left."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(CkrError):
+            for handle in token.find(session, {cryptoki.CKA_ID: cka_id.encode()}):
+                calls.destroy_object(token.table, session, handle)
+
+
+def foreign(found: Findings, token: Cryptoki, place: Place, plan: Plan) -> None:
+    """Whether a key that another program makes is seen without initialising the module anew."""
+    name, title = "foreign_changes", "Keys made by other programs"
+    if plan.elsewhere is None or not found.able.get("generate_aes"):
+        found.able[name] = plan.quirks.foreign_changes
+        found.note(name, title, "not applicable", f"not tried; known of this kind: seen {plan.quirks.foreign_changes}")
+        return
+    label = new_label()
+    try:
+        plan.elsewhere("make", label)
+        try:
+            with place.session() as session:
+                at_once = bool(token.find(session, {cryptoki.CKA_LABEL: label.encode()}))
+        finally:
+            plan.elsewhere("destroy", label)
+    except (OSError, ValueError) as error:
+        found.note(name, title, "warning", f"could not be tried: {error}", "kmsctl keys list shows what kmsd sees")
+        return
+    found.able[name] = "at once" if at_once else "after initialising anew"
+    found.note(
+        *(name, title, _outcome(at_once, "warning")),
+        "seen at once" if at_once else "not seen before the module is initialised anew",
+        "kmsd initialises the module anew when it meets a key id that it does not know; kmsctl reload does it now",
+    )
+
+
+# Speed.
+
+
+def speed(found: Findings, place: Place, made: Keys, threads: int) -> None:
+    """Of what kmsd would do."""
+    message, iv = os.urandom(48), os.urandom(16)
+    aes = made.aes
+    if aes is not None and found.able.get("gcm_iv_sizes"):
+        _encrypting(found, place, "AES-GCM", aes, trials.CKM_AES_GCM, trials.gcm_params(iv[:12], b""), message, threads)
+    else:
+        if aes is not None and found.able.get("cbc"):
+            _encrypting(found, place, "AES-CBC", aes, trials.CKM_AES_CBC, iv, message, threads)
+        for bits, mechanism in ((512, trials.CKM_SHA512_HMAC), (256, trials.CKM_SHA256_HMAC)):
+            if made.hmac is not None and found.able.get(f"hmac_sha{bits}"):
+                _signing(found, place, f"HMAC-SHA-{bits}", made.hmac, mechanism, message, threads)
+                break
+    for timing in found.timings:
+        name = f"speed_{timing.operation.lower().replace('-', '_')}"
+        at_once = f"{timing.threads} threads" if timing.threads > 1 else "one thread"
+        found.note(
+            *(name, f"Speed of {timing.operation}", "ok"),
+            f"{timing.seconds * 1e6:.0f} us each; {timing.per_second:.0f} a second on {at_once}",
+        )
+
+
+def _encrypting(
+    found: Findings,
+    place: Place,
+    name: str,
+    key: int,
+    mechanism: int,
+    parameter: calls.Parameter,
+    message: bytes,
+    threads: int,
+) -> None:
+    def encrypt(session: int) -> None:
+        calls.encrypt(place.table, session, key, mechanism, parameter, message)
+
+    found.timings.append(pace.together(place, name, encrypt, threads))
+
+
+def _signing(found: Findings, place: Place, name: str, key: int, mechanism: int, message: bytes, threads: int) -> None:
+    def sign(session: int) -> None:
+        calls.sign(place.table, session, key, mechanism, message)
+
+    found.timings.append(pace.together(place, name, sign, threads))

@@ -1,0 +1,88 @@
+"""A program that makes or destroys one key of a probe's own on a token: another process, as seen from kmsd.
+
+    python -P -m kmsd.hsm.elsewhere < JOB
+
+JOB is JSON on standard input: module (path), token (label), pin, do ("make" or "destroy") and label. So the PIN is
+in no argument list and in no environment. The key is one that `kmsd.hsm.checks` may name: nothing else is touched.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Final, Literal
+
+from kmsd.errors import KmsdError
+from kmsd.hsm import calls, cryptoki, trials
+from kmsd.hsm import module as modules
+from kmsd.hsm.checks import LABEL, probe_key
+from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.findings import Elsewhere
+
+_SECONDS: Final = 30.0
+
+
+def other_process(module: str, token: str, pin: str | None) -> Elsewhere:
+    """For `Plan.elsewhere`. module: path. token: label of the token. pin: the one that this process logged in with."""
+
+    def run(do: Literal["make", "destroy"], label: str) -> None:
+        job = {"module": module, "token": token, "pin": pin, "do": do, "label": label}
+        try:
+            done = subprocess.run(
+                # -P: a file in the working directory is not ours to run.
+                [sys.executable, "-P", "-m", "kmsd.hsm.elsewhere"],
+                input=json.dumps(job),
+                capture_output=True,
+                text=True,
+                timeout=_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ValueError("the other process did not end") from error
+        if done.returncode:
+            raise ValueError(
+                done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "the other process failed"
+            )
+
+    return run
+
+
+def main() -> int:
+    job = json.load(sys.stdin)
+    label = str(job["label"])
+    if not label.startswith(LABEL):
+        return _complain(f"{label!r} is not a label of a probe")
+    try:
+        module = modules.load(job["module"])
+        try:
+            _work(module, job["token"], job["pin"], job["do"], label)
+        finally:
+            module.finalize()
+    except (CkrError, KmsdError) as error:
+        return _complain(str(error))
+    return 0
+
+
+def _work(module: modules.Module, token: str, pin: str | None, do: str, label: str) -> None:
+    table = module.cryptoki.table
+    slots = [slot.slot_id for slot in module.slots() if slot.token and slot.token.label == token]
+    if len(slots) != 1:
+        raise CkrError(f"{len(slots)} tokens labelled {token!r} are there", "C_GetSlotList")
+    session = calls.open_session(table, slots[0], rw=True)
+    if pin is not None:
+        module.cryptoki.login(session, pin)
+    if do == "make":
+        calls.generate_key(table, session, trials.CKM_AES_KEY_GEN, probe_key(label))
+        return
+    for handle in module.cryptoki.find(session, {cryptoki.CKA_LABEL: label.encode()}):
+        calls.destroy_object(table, session, handle)
+
+
+def _complain(what: str) -> int:
+    sys.stderr.write(what + "\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

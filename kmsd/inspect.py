@@ -1,0 +1,201 @@
+"""Explains a ciphertext, or a value as etcd holds it, without decrypting: what it is, what it needs, what is wrong.
+
+Pure: bytes in, an `Inspection` out, whatever the bytes. Knows no keys; whoever has them looks up `key_ids` and
+`labels`. Formats: docs/formats.md.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64decode
+from binascii import Error as Base64Error
+from dataclasses import dataclass, replace
+from typing import Final
+
+from kmsd.etcd.envelope import PREFIX, Damaged, KmsValue, Plain, Transformed, need, parse
+from kmsd.etcd.sealed import Format, KeyName, classify, decoded_length, read_header
+from kmsd.soundness import FOREIGN, RESTORE, Finding, Jwe, header_trouble, of_form, of_format
+
+INPUT_MAX: Final = 4 << 20
+"""Octets."""
+
+_ENCODED = re.compile(rb"[A-Za-z0-9+/_=\s-]+")
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """format: a `Format`, or "plaintext", or "kube-apiserver aescbc" and its like. summary: one sentence.
+    envelope: what kube-apiserver put around it, if anything.
+
+    key_ids, labels: what names the keys that may open it; a label stands for every key that has held it.
+    any_key: it names none, and which key it needs is not written in it.
+    unauthenticated: nothing in it shows whether it was altered; read only with legacy.allow_unauthenticated.
+    intact: nothing fatal was found.
+    """
+
+    format: str
+    summary: str
+    findings: tuple[Finding, ...] = ()
+    envelope: KmsValue | None = None
+    jwe: Jwe | None = None
+    key_ids: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    any_key: bool = False
+    unauthenticated: bool = False
+
+    @property
+    def intact(self) -> bool:
+        return not any(each.fatal for each in self.findings)
+
+
+def inspect(data: bytes) -> Inspection:
+    """Explains a ciphertext or a stored value, as it is or in base64 or base64url."""
+    if len(data) > INPUT_MAX:
+        why = Finding(f"{len(data)} bytes are more than kube-apiserver stores ({INPUT_MAX})", FOREIGN, True)
+        return Inspection(Format.UNKNOWN, "Too long to be looked at.", (why,))
+    found = _look(data)
+    if found is None:
+        inner = _decoded(data)
+        found = None if inner is None else _look(inner)
+        if found is not None:
+            found = replace(found, findings=(Finding("the input was base64, and was decoded first"), *found.findings))
+    return found or _unrecognised(data)
+
+
+def _look(data: bytes) -> Inspection | None:
+    """None if the bytes are nothing that is known by its beginning or its form."""
+    if data.startswith(PREFIX):
+        return _stored(data)
+    if data.startswith(b"{"):
+        inner = _of_kmsctl(data)
+        return _plain(data) if inner is None else _ciphertext(inner)
+    if data.startswith(b"k8s\0"):
+        return _plain(data)
+    text = data.strip()
+    if text.count(b".") == 4 or (text.startswith(b"eyJ") and b"." in text):
+        return _ciphertext(text)
+    return None
+
+
+def _of_kmsctl(data: bytes) -> bytes | None:
+    """The ciphertext in what `kmsctl encrypt -o json` wrote."""
+    try:
+        ciphertext = json.loads(data)["ciphertext"]
+        return b64decode(ciphertext, validate=True)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _decoded(data: bytes) -> bytes | None:
+    """The bytes that base64 or base64url stands for, padded or not, in lines or not (RFC 4648, 4 and 5)."""
+    if not _ENCODED.fullmatch(data):
+        return None
+    text = b"".join(data.split()).rstrip(b"=")
+    text = text.translate(bytes.maketrans(b"-_", b"+/"))
+    try:
+        return b64decode(text + b"=" * (-len(text) % 4), validate=True)
+    except Base64Error:
+        return None
+
+
+def _unrecognised(data: bytes) -> Inspection:
+    if not data.strip():
+        return Inspection(Format.UNKNOWN, "There is nothing.", (Finding("the input is empty", "", True),))
+    why = Finding(
+        "this is neither a JWE nor a value that kube-apiserver encrypted",
+        "give a ciphertext, or a value from etcd (`etcdctl get --print-value-only KEY`)",
+        True,
+    )
+    return Inspection(Format.UNKNOWN, "Of no format that is known.", (why,))
+
+
+def _plain(data: bytes) -> Inspection:
+    how = "protobuf" if data.startswith(b"k8s\0") else "JSON"
+    why = Finding(
+        "it is not encrypted",
+        "if its resource is to be encrypted, name it in the EncryptionConfiguration and rewrite it",
+        True,
+    )
+    return Inspection("plaintext", f"An object as kube-apiserver writes it in {how}, not encrypted.", (why,))
+
+
+def _stored(data: bytes) -> Inspection:
+    value = parse(data)
+    if isinstance(value, Damaged) and data.endswith(b"\n"):
+        # etcdctl, echo and editors put a line end behind what they write.
+        value = parse(data[:-1])
+    match value:
+        case KmsValue():
+            return _kms(value)
+        case Transformed(transform):
+            why = Finding("no KMS is asked for it", "its key stands in the EncryptionConfiguration", True)
+            return Inspection(
+                f"kube-apiserver {transform}", f"Encrypted by kube-apiserver itself: {transform}.", (why,)
+            )
+        case Damaged(reason, version, provider):
+            where = f"A KMS {version} value of the provider {provider!r}" if version else "An encrypted value"
+            return Inspection(Format.UNKNOWN, f"{where}, damaged.", (Finding(reason, RESTORE, True),))
+        case Plain():
+            raise AssertionError("a value with the prefix is not plain")
+
+
+def _kms(value: KmsValue) -> Inspection:
+    inner = _ciphertext(value.encrypted_dek)
+    where = f"a KMS {value.version} value of the provider {value.provider!r}"
+    summary = f"{inner.summary.removesuffix('.')}, in {where}."
+    found = replace(inner, envelope=value, summary=summary)
+    if value.version == "v1":
+        return found
+    key_ids = tuple(dict.fromkeys((value.key_id, *inner.key_ids)))
+    needs = need(value)
+    if needs.key is None:
+        clash = Finding(f"{needs.reason}: {value.key_id!r} and {', '.join(map(repr, inner.key_ids))}", RESTORE, True)
+        return replace(found, findings=(*found.findings, clash), key_ids=key_ids)
+    if needs.key.by_label:
+        return found
+    return replace(found, key_ids=key_ids[:1], any_key=False)
+
+
+def _ciphertext(text: bytes) -> Inspection:
+    segments = text.split(b".", 5)
+    header = read_header(segments[0])
+    if header is None:
+        why = header_trouble(segments)
+        return Inspection(Format.UNKNOWN, "A ciphertext of no format that is known.", (why,), any_key=True)
+    padded = [*segments, b"", b"", b"", b""][:5]
+    jwe = Jwe(
+        alg=header.alg,
+        enc=header.enc,
+        kid=header.kid,
+        hkid=header.hkid,
+        iv_bytes=decoded_length(padded[2]),
+        ciphertext_bytes=decoded_length(padded[3]),
+        tag_bytes=decoded_length(padded[4]),
+        header=header.raw.decode(errors="backslashreplace"),
+    )
+    sealed = classify(header, jwe.iv_bytes)
+    findings = [*of_form(text, segments, header), *of_format(sealed.format, header, jwe)]
+    return Inspection(
+        format=sealed.format,
+        summary=_SUMMARIES[sealed.format],
+        findings=tuple(findings),
+        jwe=jwe,
+        key_ids=_key_ids(sealed.key),
+        labels=(sealed.key.text,) if sealed.key and sealed.key.by_label else (),
+        any_key=sealed.key is None,
+        unauthenticated=sealed.format is Format.ANCESTOR_CBC,
+    )
+
+
+_SUMMARIES: Final = {
+    Format.NATIVE: "A ciphertext of kmsd's own format.",
+    Format.ANCESTOR_GCM: "A ciphertext that k8s-kms-plugin wrote with aes-gcm, or kmsd for it.",
+    Format.ANCESTOR_CBC: "A ciphertext that k8s-kms-plugin wrote with aes-cbc.",
+    Format.KEYSEALER: "A ciphertext that KeySealer wrote with aes-cbc.",
+    Format.UNKNOWN: "A JWE that kmsd does not write.",
+}
+
+
+def _key_ids(key: KeyName | None) -> tuple[str, ...]:
+    return (key.text,) if key is not None and not key.by_label else ()

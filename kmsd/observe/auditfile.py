@@ -1,0 +1,316 @@
+"""The audit's file: appends records, puts full files aside, and finds its place again after a crash.
+
+Synchronous: every call may wait for the disk. Belongs to one thread at a time. Nothing that was written is ever
+changed but for one thing: a piece of a line that a crash has left at the end is moved to a file beside
+(`audit-torn-<seq>`), and the next record says so. The chain goes on behind it, so the files always hold whole lines.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from kmsd.auditchain import (
+    MAX_LINE,
+    START,
+    Entry,
+    NotARecord,
+    Record,
+    Source,
+    files_of,
+    make,
+    parse,
+    sources_of,
+)
+from kmsd.errors import Misconfigured
+from kmsd.observe import disk
+
+_EVIDENCE: Final = 1024 * 1024
+"""Bytes of a torn end that are kept aside; a crash of the machine may leave more zeros than anybody wants."""
+
+Note = tuple[str, str]
+"""Action and detail of an event that belongs into the chain."""
+
+
+class InUse(Misconfigured):
+    """Another kmsd writes this audit."""
+
+
+class AuditFile:
+    """path: of the present file; what is put aside and the lock lie beside it. max_bytes: size from which a file is put
+    aside. keep: how many of those stay.
+
+    head: of the last record written, or found by `open`.
+    """
+
+    def __init__(self, path: Path, max_bytes: int, keep: int) -> None:
+        self.path = path
+        self.head = START
+        self._max_bytes = max_bytes
+        self._keep = keep
+        self._file: int | None = None
+        self._lock: int | None = None
+        self._size = 0
+        self._first = 1
+        self._sure = False
+        """Whether `head` is what this process wrote last: then the file must agree."""
+
+    @property
+    def is_open(self) -> bool:
+        return self._file is not None
+
+    @property
+    def full(self) -> bool:
+        return self._size >= self._max_bytes
+
+    def open(self) -> list[Note]:
+        """Take the file, and find where the chain goes on. Returns what the next records have to say.
+
+        Raises InUse, Misconfigured for a file or a directory that others may write to, OSError.
+        """
+        self.shut()
+        disk.prepare(self.path.parent)
+        self._claim()
+        self._file = disk.open_file(self.path)
+        try:
+            notes = self._find_place(self._file)
+        except BaseException:
+            self.shut()
+            raise
+        self._sure = True
+        return notes
+
+    def append(self, entries: Sequence[Entry]) -> list[Record]:
+        """Write records for the entries: all or, when it raises OSError, none. They survive the end of the process;
+        the end of the machine only after `sync`."""
+        records: list[Record] = []
+        head = self.head
+        for entry in entries:
+            records.append(make(entry, head))
+            head = records[-1].head
+        data = "".join(f"{record.line}\n" for record in records).encode("ascii")
+        file = self._opened()
+        try:
+            disk.write(file, data)
+        except OSError:
+            try:
+                os.ftruncate(file, self._size)
+            except OSError:
+                # What part of it stands in the file, `open` will find out.
+                self._sure = False
+                self.shut()
+            raise
+        self._size += len(data)
+        self.head = head
+        return records
+
+    def sync(self) -> None:
+        """Raises OSError."""
+        os.fsync(self._opened())
+
+    def disturbed(self) -> str:
+        """What somebody else has done to the file since it was written last, as a sentence; empty if nothing. It has to
+        be opened anew then."""
+        there = None
+        with suppress(FileNotFoundError):
+            there = self.path.stat(follow_symlinks=False)
+        here = os.fstat(self._opened())
+        if there is None:
+            return f"{self.path} was deleted or moved away by another program"
+        if (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino):
+            return f"{self.path} was replaced by another program"
+        if here.st_size != self._size:
+            return f"{self.path} was changed by another program: {here.st_size} bytes instead of {self._size}"
+        return ""
+
+    def rotate(self) -> list[Note]:
+        """Put the file aside and begin the next. Raises OSError; the chain is whole even then."""
+        aside = self.path.with_name(f"{self.path.stem}-{self._first}{self.path.suffix}")
+        if aside.exists():
+            raise FileExistsError(f"{aside} is there already: move it away")
+        file = self._opened()
+        os.fsync(file)
+        self.path.rename(aside)
+        self.shut()
+        self._file = disk.open_file(self.path)
+        self._size, self._first = 0, self.head.seq + 1
+        disk.sync_directory(self.path.parent)
+        return [("audit file put aside", f"{aside.name}, which ends with record {self.head.seq}")]
+
+    def prune(self) -> list[Note]:
+        """Delete the oldest of the files put aside, so that `keep` stay. Raises OSError."""
+        aside = [file for file in files_of(self.path) if file != self.path]
+        gone = aside[: -self._keep]
+        if not gone:
+            return []
+        for file in gone:
+            file.unlink()
+        for seq, torn in self._torn_files():
+            if seq < _seq_in_name(aside[-self._keep]):
+                torn.unlink()
+        names = ", ".join(file.name for file in gone)
+        return [("audit files deleted", f"{names}: {self._keep} files are kept (audit.keep)")]
+
+    def sources(self, stack: ExitStack) -> list[Source]:
+        """The files of the chain, opened, as long as they are now; `stack` closes them. Raises OSError."""
+        return [
+            replace(source, size=os.fstat(source.stream.fileno()).st_size) for source in sources_of(self.path, stack)
+        ]
+
+    def shut(self) -> None:
+        """Close the file, but keep the lock."""
+        file, self._file = self._file, None
+        if file is not None:
+            with suppress(OSError):
+                os.close(file)
+
+    def close(self) -> None:
+        self.shut()
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
+
+    def _opened(self) -> int:
+        if self._file is None:
+            raise OSError("the audit file is not open")
+        return self._file
+
+    def _claim(self) -> None:
+        if self._lock is not None:
+            return
+        path = self.path.with_name(f"{self.path.name}.lock")
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, b"%d\n" % os.getpid(), 0)
+        except BlockingIOError:
+            pid = re.fullmatch(rb"[0-9]{1,10}\n", os.pread(lock, 16, 0))
+            os.close(lock)
+            raise InUse(
+                f"another kmsd{f' (pid {int(pid[0])})' if pid else ''} writes the audit {self.path}",
+                "give each kmsd a state.dir or an audit.file of its own, or stop the other",
+            ) from None
+        except BaseException:
+            os.close(lock)
+            raise
+        self._lock = lock
+
+    def _find_place(self, file: int) -> list[Note]:
+        size = os.fstat(file).st_size
+        end = disk.line_end(file, size)
+        aside = [other for other in files_of(self.path) if other != self.path]
+        before = _last_of(aside[-1]) if aside else None
+        last, notes = self._last_record(file, end, before)
+        if end < size:
+            completed = self._complete(file, end, last)
+            if completed is not None:
+                last, end = completed, size + 1
+                notes.append(("audit mended", f"record {last.seq} lacked its newline: kmsd was stopped while writing"))
+            else:
+                notes.append(self._move_aside(file, end, size, last))
+        elif (left := self._torn_path(last.seq + 1 if last else 1)).exists():
+            # Moved aside just before another crash, which came before the record that should say so.
+            notes.append(_torn_note(left, left.stat().st_size))
+        found = last.head if last else START
+        if self._sure and found != self.head:
+            notes.append(
+                (
+                    "audit disturbed",
+                    f"{self.path} does not end with record {self.head.seq}, which kmsd wrote last: "
+                    "changed, cut or replaced by another program",
+                )
+            )
+        else:
+            self.head = found
+        self._size = end
+        # Its name when it is put aside. A first line that is no record stands in the place of one.
+        self._first = self.head.seq + 1 if end == 0 else _first_seq(file, end) or (before.seq + 1 if before else 1)
+        disk.sync_directory(self.path.parent)
+        return notes
+
+    def _last_record(self, file: int, end: int, before: Record | None) -> tuple[Record | None, list[Note]]:
+        """The record that the chain goes on from. before: the last one that was put aside."""
+        last, behind = _last_record(file, end)
+        notes: list[Note] = []
+        if behind:
+            notes.append(("audit disturbed", f"{self.path} does not end with a record that kmsd wrote"))
+        elif last is not None and not last.intact:
+            notes.append(("audit disturbed", f"record {last.seq}, the last in {self.path}, was changed"))
+        if before is not None and (last is None or last.seq < before.seq):
+            last = before
+        return last, notes
+
+    def _complete(self, file: int, end: int, last: Record | None) -> Record | None:
+        """The record behind `end` that lacks nothing but its newline, which it gets; None if there is none."""
+        try:
+            record = parse(os.pread(file, MAX_LINE, end))
+        except NotARecord:
+            return None
+        if not record.intact or record.prev != (last.head if last else START).hash:
+            return None
+        disk.write(file, b"\n")
+        return record
+
+    def _move_aside(self, file: int, end: int, size: int, last: Record | None) -> Note:
+        """Take a piece of a line from the end of the file; it stays as evidence."""
+        path = first = self._torn_path(last.seq + 1 if last else 1)
+        number = 1
+        while path.exists():
+            number += 1
+            path = first.with_name(f"{first.name}-{number}")
+        disk.copy(file, end, min(size, end + _EVIDENCE), path)
+        os.ftruncate(file, end)
+        os.fsync(file)
+        return _torn_note(path, size - end)
+
+    def _torn_path(self, seq: int) -> Path:
+        return self.path.with_name(f"{self.path.stem}-torn-{seq}")
+
+    def _torn_files(self) -> list[tuple[int, Path]]:
+        pattern = re.compile(re.escape(self.path.stem) + r"-torn-([0-9]{1,19})(-[0-9]+)?")
+        return [
+            (int(match[1]), file)
+            for file in self.path.parent.iterdir()
+            if (match := pattern.fullmatch(file.name)) is not None
+        ]
+
+
+def _last_record(file: int, end: int) -> tuple[Record | None, bool]:
+    """The last line before `end` that is a record, if there is one; and whether other lines come after it."""
+    for behind, line in enumerate(disk.lines_back(file, end, MAX_LINE)):
+        with suppress(NotARecord):
+            return parse(line), behind > 0
+    return None, end > 0
+
+
+def _last_of(path: Path) -> Record | None:
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        return _last_record(file, disk.line_end(file, os.fstat(file).st_size))[0]
+    finally:
+        os.close(file)
+
+
+def _first_seq(file: int, end: int) -> int | None:
+    line = os.pread(file, min(end, MAX_LINE), 0).partition(b"\n")[0]
+    with suppress(NotARecord):
+        return parse(line).seq
+    return None
+
+
+def _seq_in_name(path: Path) -> int:
+    return int(path.stem.rpartition("-")[2])
+
+
+def _torn_note(path: Path, size: int) -> Note:
+    return (
+        "audit mended",
+        f"kmsd or the machine was stopped while writing: {size} bytes of an unfinished line lie in {path.name}",
+    )

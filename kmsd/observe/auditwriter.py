@@ -1,0 +1,307 @@
+"""The thread that writes the audit: takes batches from the event loop, and never makes it wait.
+
+What cannot be written stays and is tried again, after 0.5 s at first and 30 s in the end, and at once when an admin
+action waits for it. Whatever goes wrong becomes a `Trouble`, never an exception in somebody else's way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final, TypeVar, TypeVarTuple, Unpack
+
+from kmsd.auditchain import Entry, Head, Record, Source
+from kmsd.errors import KmsdError, Unavailable
+from kmsd.observe import logs
+from kmsd.observe.auditfile import AuditFile, Note
+
+log = logs.get_logger("kmsd.audit")
+
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
+
+CHUNK: Final = 256
+"""Records that are written at once."""
+_FIRST_PAUSE: Final = 0.5
+_LONGEST_PAUSE: Final = 30.0
+_HANGS_AFTER: Final = 10.0
+"""Seconds."""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why the audit is not written. message: one sentence. hint: what to do."""
+
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class Sight:
+    """The files of the chain as they are at one moment, opened, up to `head`. Whoever asked for it closes it."""
+
+    stack: ExitStack
+    sources: list[Source]
+    head: Head
+
+
+@dataclass(frozen=True)
+class _Batch:
+    entries: list[Entry]
+    waiter: asyncio.Future[bool] | None
+
+
+@dataclass(frozen=True)
+class _Look:
+    waiter: asyncio.Future[Sight]
+
+
+class Writer:
+    """written: called on the loop with the records that were written, and how many of them came in batches.
+
+    The methods are the loop's; what begins with an underscore runs in the thread.
+    """
+
+    def __init__(
+        self,
+        file: AuditFile,
+        loop: asyncio.AbstractEventLoop,
+        written: Callable[[list[Record], int], None],
+        now: Callable[[], float],
+    ) -> None:
+        self._file = file
+        self._loop = loop
+        self._on_written = written
+        self._now = now
+        self._jobs: queue.SimpleQueue[_Batch | _Look | None] = queue.SimpleQueue()
+        self._pending: deque[Entry] = deque()
+        self._notes: list[Entry] = []
+        self._waiters: list[asyncio.Future[bool]] = []
+        self._looks: list[asyncio.Future[Sight]] = []
+        self._trouble: Trouble | None = None
+        self._full: Trouble | None = None
+        self._pause = 0.0
+        self._retry_at: float | None = None
+        self._busy_since: float | None = None
+        self._closing = False
+        self._ended: asyncio.Future[None] = loop.create_future()
+        self._thread = threading.Thread(target=self._run, name="kmsd-audit", daemon=True)
+
+    @property
+    def trouble(self) -> Trouble | None:
+        busy = self._busy_since
+        if busy is not None and (seconds := time.monotonic() - busy) > _HANGS_AFTER:
+            return Trouble(
+                f"writing the audit {self._file.path} has been hanging for {seconds:.0f} s",
+                "check the disk, or the network file system, that it is on",
+            )
+        return self._trouble or self._full
+
+    @property
+    def head(self) -> Head:
+        return self._file.head
+
+    def start(self) -> None:
+        """Begin; the file has been opened, or has given trouble."""
+        self._thread.start()
+
+    def write(self, entries: list[Entry], waiter: asyncio.Future[bool] | None = None) -> None:
+        """waiter: gets True when all of these are on the disk, and False at the first failure."""
+        self._jobs.put(_Batch(entries, waiter))
+
+    async def look(self) -> Sight:
+        """The files, after everything that was handed over before has been written. Raises Unavailable."""
+        waiter: asyncio.Future[Sight] = self._loop.create_future()
+        self._jobs.put(_Look(waiter))
+        return await waiter
+
+    async def close(self, patience: float) -> bool:
+        """Write what is left and end. False if that took more than `patience` seconds."""
+        self._jobs.put(None)
+        try:
+            async with asyncio.timeout(patience):
+                await asyncio.shield(self._ended)
+        except TimeoutError:
+            return False
+        return True
+
+    def note(self, notes: list[Note]) -> None:
+        """Events of the file itself come before what waits. By whoever has the file."""
+        for action, detail in notes:
+            self._notes.append(Entry(unix_ms=int(self._now() * 1000), kind="event", action=action, detail=detail))
+
+    def opened(self, notes: list[Note]) -> None:
+        """The file has been opened. By whoever has it."""
+        for action, detail in notes:
+            log.warning(action, detail=detail)
+        self.note(notes)
+        log.info("audit opened", file=str(self._file.path), seq=self._file.head.seq, head=self._file.head.hash)
+
+    def failed(self, error: Exception) -> None:
+        """Remember why it cannot be written, and when to try again. By whoever has the file."""
+        trouble = explain(error, self._file)
+        if self._trouble is None or self._trouble.message != trouble.message:
+            log.error(trouble.message, hint=trouble.hint)
+        self._trouble = trouble
+        self._pause = min(max(_FIRST_PAUSE, self._pause * 2), _LONGEST_PAUSE)
+        self._retry_at = time.monotonic() + self._pause
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                self._collect()
+                self._turn()
+            if self._pending:
+                log.error("audit records were not written", records=len(self._pending))
+            elif self._file.is_open:
+                log.info("audit closed", seq=self._file.head.seq, head=self._file.head.hash)
+        finally:
+            self._file.close()
+            self._tell(_answer, self._ended, None)
+
+    def _collect(self) -> None:
+        wait = None if self._retry_at is None else max(0.0, self._retry_at - time.monotonic())
+        with suppress(queue.Empty):
+            self._take(self._jobs.get(timeout=wait))
+            while True:
+                self._take(self._jobs.get_nowait())
+
+    def _take(self, job: _Batch | _Look | None) -> None:
+        match job:
+            case _Batch(entries, waiter):
+                self._pending.extend(entries)
+                if waiter is not None:
+                    self._waiters.append(waiter)
+            case _Look(waiter):
+                self._looks.append(waiter)
+            case None:
+                self._closing = True
+
+    def _turn(self) -> None:
+        self._busy_since = time.monotonic()
+        work = self._pending or self._notes or self._retry_at is not None
+        due = self._retry_at is None or time.monotonic() >= self._retry_at
+        # Whoever only looks shall see the files as they are, before a damaged end is dealt with.
+        if (work and due) or self._waiters or self._closing:
+            done = self._attempt()
+            for waiter in self._waiters:
+                self._tell(_answer, waiter, done)
+            self._waiters.clear()
+        for look in self._looks:
+            self._show(look)
+        self._looks.clear()
+        self._busy_since = None
+
+    def _attempt(self) -> bool:
+        try:
+            self._write(sync=bool(self._waiters) or self._closing)
+        except (OSError, KmsdError) as error:
+            self.failed(error)
+            return False
+        except Exception as error:  # noqa: BLE001  a bug here must not end the thread: nothing would be recorded again
+            self.failed(error)
+            return False
+        if self._trouble is not None:
+            log.info("the audit is written again", seq=self._file.head.seq)
+        self._trouble, self._pause, self._retry_at = None, 0.0, None
+        return True
+
+    def _write(self, sync: bool) -> None:
+        file = self._file
+        disturbed = file.disturbed() if file.is_open else ""
+        if disturbed:
+            log.warning("audit disturbed", detail=disturbed)
+            self.note([("audit disturbed", disturbed)])
+        if disturbed or not file.is_open:
+            self.opened(file.open())
+        while self._notes or self._pending:
+            chunk = list(islice(self._pending, CHUNK))
+            records = file.append([*self._notes, *chunk])
+            self._notes.clear()
+            for _ in chunk:
+                self._pending.popleft()
+            self._tell(self._on_written, records, len(chunk))
+            self._rotate()
+        if sync:
+            file.sync()
+
+    def _rotate(self) -> None:
+        """A file that is not put aside grows on: the records come first."""
+        if not self._file.full:
+            return
+        try:
+            self.note(self._file.rotate())
+            self.note(self._file.prune())
+        except OSError as error:
+            trouble = explain(error, self._file, "put aside")
+            if self._full is None:
+                log.error(trouble.message, hint=trouble.hint)
+            self._full = trouble
+            if not self._file.is_open:
+                raise
+        else:
+            self._full = None
+            log.info("audit goes on in a new file", seq=self._file.head.seq, head=self._file.head.hash)
+
+    def _show(self, waiter: asyncio.Future[Sight]) -> None:
+        stack = ExitStack()
+        try:
+            sight = Sight(stack, self._file.sources(stack), self._file.head)
+        except Exception as error:  # noqa: BLE001  as above
+            stack.close()
+            trouble = explain(error, self._file, "read")
+            self._tell(_refuse, waiter, Unavailable(trouble.message, trouble.hint))
+        else:
+            self._tell(_hand_over, waiter, sight)
+
+    def _tell(self, callback: Callable[[Unpack[_Ts]], object], *arguments: *_Ts) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(callback, *arguments)
+
+
+def _answer(waiter: asyncio.Future[_T], answer: _T) -> None:
+    if not waiter.done():
+        waiter.set_result(answer)
+
+
+def _refuse(waiter: asyncio.Future[Sight], error: Exception) -> None:
+    if not waiter.done():
+        waiter.set_exception(error)
+
+
+def _hand_over(waiter: asyncio.Future[Sight], sight: Sight) -> None:
+    if waiter.done():  # whoever asked has gone
+        sight.stack.close()
+    else:
+        waiter.set_result(sight)
+
+
+def explain(error: Exception, file: AuditFile, what: str = "written") -> Trouble:
+    """The sentence and the hint for an operator."""
+    if isinstance(error, KmsdError):
+        return Trouble(f"the audit cannot be {what}: {error.message}", error.hint)
+    directory = file.path.parent
+    number = error.errno if isinstance(error, OSError) else None
+    reason = (error.strerror if isinstance(error, OSError) and error.strerror else "") or str(error)
+    match number:
+        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+            hint = f"make room in {directory}; what is not written waits, and is lost if it becomes too much"
+        case errno.EACCES | errno.EPERM:
+            hint = f"let kmsd's user write to {directory}, or name another file (audit.file)"
+        case errno.EROFS:
+            hint = f"make {directory} writable, or name another file (audit.file)"
+        case errno.ELOOP:
+            hint = "the file must not be a symbolic link"
+        case _:
+            hint = f"check {directory}"
+    if not isinstance(error, OSError):
+        reason = f"unexpected {type(error).__name__}"
+    return Trouble(f"the audit {file.path} cannot be {what}: {reason}", hint)

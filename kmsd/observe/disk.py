@@ -1,0 +1,104 @@
+"""Files that nobody else may write to, and what is at their ends: the plain functions under the audit's file.
+
+Knows nothing of records. Everything may raise OSError.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from kmsd.errors import Misconfigured
+
+BLOCK: Final = 65536
+"""Bytes that are read at once."""
+
+
+def prepare(directory: Path) -> None:
+    """Make it, mode 0700, if it is not there. Raises Misconfigured if others may write to it."""
+    if not directory.exists():
+        directory.mkdir(mode=0o700, parents=True)
+    refuse_others(directory, directory.stat(), "give the audit a directory of its own (audit.file), or chmod go-w")
+
+
+def open_file(path: Path) -> int:
+    """Open to append and to read; made with mode 0600. Raises Misconfigured if others may write to it."""
+    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        info = os.fstat(file)
+        refuse_others(path, info, "chmod 600 the file, or name another one (audit.file)", regular=True)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def refuse_others(path: Path, info: os.stat_result, hint: str, *, regular: bool = False) -> None:
+    """Whoever may write there can make any record, or put another file in its place. Raises Misconfigured."""
+    if regular and not stat.S_ISREG(info.st_mode):
+        raise Misconfigured(f"{path} is not a regular file", "name another one (audit.file)")
+    if info.st_uid not in (0, os.geteuid()):
+        raise Misconfigured(f"{path} belongs to user {info.st_uid}, not to root or kmsd's own user", hint)
+    if info.st_mode & 0o022:
+        raise Misconfigured(f"others may write to {path} (mode {stat.S_IMODE(info.st_mode):04o})", hint)
+
+
+def write(file: int, data: bytes) -> None:
+    """All of it; a part may stand in the file when this raises."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(file, left) :]
+
+
+def copy(file: int, begin: int, end: int, path: Path) -> None:
+    """A part of a file into a new one, mode 0600, on the disk when this returns."""
+    target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        while begin < end:
+            block = os.pread(file, min(BLOCK, end - begin), begin)
+            write(target, block)
+            begin += len(block)
+        os.fsync(target)
+    except BaseException:
+        path.unlink()
+        raise
+    finally:
+        os.close(target)
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Names that were made or moved in it are on the disk when this returns."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def line_end(file: int, size: int) -> int:
+    """The offset behind the last newline."""
+    end = size
+    while end:
+        begin = max(0, end - BLOCK)
+        found = os.pread(file, end - begin, begin).rfind(b"\n")
+        if found >= 0:
+            return begin + found + 1
+        end = begin
+    return 0
+
+
+def lines_back(file: int, end: int, most: int) -> Iterator[bytes]:
+    """The lines before `end`, which is behind a newline, the last first; of one longer than `most` bytes its end, which
+    is still longer."""
+    rest, end = b"", max(0, end - 1)
+    while end:
+        begin = max(0, end - BLOCK)
+        first, *lines = (os.pread(file, end - begin, begin) + rest).split(b"\n")
+        yield from reversed(lines)
+        rest = first[-(most + 1) :]
+        end = begin
+    yield rest

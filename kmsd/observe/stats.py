@@ -1,0 +1,438 @@
+"""What is counted, in fixed memory: calls, latencies, the last 15 minutes by second, operations of the token, keys.
+
+Pure: imports nothing of ours, writes nowhere, knows no event loop. Units are seconds going in and milliseconds coming
+out, and the fields of a frame are called as in `WatchStatsResponse` (kmsd.admin.v1).
+
+Threads: everything but `Stats.operation` belongs to one thread, the event loop's.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from array import array
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from math import ceil, log
+from typing import Final, Literal
+
+QUANTILE_ERROR: Final = 0.05
+"""How far a quantile may be off, as a fraction of the exact one (nearest rank), from SHORTEST to LONGEST.
+The maximum, the count and the sum are exact."""
+
+SHORTEST: Final = 1e-6
+"""Seconds. What took less counts as this long in quantiles."""
+LONGEST: Final = 100.0
+"""Seconds. What took longer counts as this long in quantiles."""
+
+HISTORY: Final = 900
+"""Seconds that are kept one by one."""
+CLOCK_JITTER: Final = 5
+"""Seconds that the clock may be set back without a break: meanwhile calls count in the second that was reached.
+Set back further, the seconds that lie ahead are forgotten, as no order could tell them from those to come."""
+
+MAX_KEYS: Final = 10_000
+"""Keys whose use is kept; the one used least recently goes first."""
+FRAME_KEYS: Final = 500
+"""Keys in a frame, those used last: a frame has to fit into a message."""
+
+KMS_APIS: Final = frozenset({"v2", "v1beta1"})
+"""What the seconds count; the admin API's calls are no load."""
+
+# Bucket i holds [GROWTH^i, GROWTH^(i+1)) microseconds and stands for 2ab/(a+b) of its bounds, from which both are the
+# same fraction away: (GROWTH - 1) / (GROWTH + 1) = 0.048.
+_GROWTH: Final = 1.1
+_PER_LOG: Final = 1 / log(_GROWTH)
+_BUCKETS: Final = ceil(log(LONGEST / SHORTEST) * _PER_LOG)
+_MIDDLES: Final = tuple(SHORTEST * _GROWTH**i * 2 * _GROWTH / (1 + _GROWTH) for i in range(_BUCKETS))
+
+
+@dataclass(frozen=True, slots=True)
+class Second:
+    """One second of the KMS APIs. unix_s: its beginning. Every ended call is a request, Status and Version included;
+    errors, encrypts and decrypts are among them. Latencies are 0 if there were no requests."""
+
+    unix_s: int
+    requests: int = 0
+    errors: int = 0
+    encrypts: int = 0
+    decrypts: int = 0
+    p50_ms: float = 0.0
+    p99_ms: float = 0.0
+    max_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """code: canonical status name, "OK" included."""
+
+    api: str
+    method: str
+    code: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """api: empty for an operation of the token, which `method` names."""
+
+    api: str
+    method: str
+    count: int
+    sum_ms: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUse:
+    """Since kmsd started, but for last_used: Unix seconds, 0 if none is known. key_id_sha256: lower hex."""
+
+    key_id: str
+    key_id_sha256: str
+    encrypts: int
+    decrypts: int
+    last_used: float
+
+    @property
+    def last_used_unix_ms(self) -> int:
+        return int(self.last_used * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """seconds: whole ones, oldest first, none missing. All else counts since kmsd started. keys: the FRAME_KEYS used
+    last, the latest first."""
+
+    unix_ms: int
+    seconds: tuple[Second, ...]
+    calls: tuple[Calls, ...]
+    latencies: tuple[Latency, ...]
+    operations: tuple[Latency, ...]
+    keys: tuple[KeyUse, ...]
+    in_flight: int
+    started_unix_ms: int
+    quantile_error: float = QUANTILE_ERROR
+
+
+class Histogram:
+    """Durations in logarithmic buckets: 1.6 KiB, whatever is added."""
+
+    __slots__ = ("_counts", "_longest", "_sum")
+
+    def __init__(self) -> None:
+        self._counts = array("Q", bytes(8 * _BUCKETS))
+        self._sum = 0.0
+        self._longest = 0.0
+
+    def add(self, seconds: float, bucket: int) -> None:
+        """bucket: `bucket_of(seconds)`, which the caller may need twice."""
+        self._counts[bucket] += 1
+        self._sum += seconds
+        if seconds > self._longest:
+            self._longest = seconds
+
+    def merge(self, other: Histogram) -> None:
+        """Add what another one holds."""
+        for bucket, count in enumerate(other._counts[:]):
+            self._counts[bucket] += count
+        self._sum += other._sum
+        self._longest = max(self._longest, other._longest)
+
+    def latency(self, api: str, method: str) -> Latency:
+        counts = self._counts[:]
+        count = sum(counts)
+        p50, p90, p99 = _quantiles(enumerate(counts), count, self._longest, (0.5, 0.9, 0.99))
+        return Latency(api, method, count, self._sum * 1000, p50, p90, p99, self._longest * 1000)
+
+
+def bucket_of(seconds: float) -> int:
+    if seconds <= SHORTEST:
+        return 0
+    if seconds >= LONGEST:
+        return _BUCKETS - 1
+    return int(log(seconds / SHORTEST) * _PER_LOG)
+
+
+def _quantiles(buckets: Iterable[tuple[int, int]], count: int, longest: float, wanted: Sequence[float]) -> list[float]:
+    """Milliseconds at the nearest rank of each wanted fraction, which ascend. buckets: (bucket, count), ascending."""
+    found: list[float] = []
+    if count == 0:
+        return [0.0] * len(wanted)
+    passed = 0
+    for bucket, here in buckets:
+        passed += here
+        while len(found) < len(wanted) and passed >= ceil(wanted[len(found)] * count):
+            found.append(min(_MIDDLES[bucket], longest) * 1000)
+        if len(found) == len(wanted):
+            break
+    return found
+
+
+class Stats:
+    """All counters of one kmsd. now: Unix seconds; may be set back and forward.
+
+    Which APIs, methods, codes and operations there are is kmsd's own to say, never a caller's: their number is bounded
+    by the tables of methods.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self._started = now()
+        self._methods: dict[tuple[str, str], _Method] = {}
+        self._seconds = _Seconds(int(self._started))
+        self._operations = _Operations()
+        self._keys: OrderedDict[str, _Use] = OrderedDict()
+        self._forgotten_encrypts = 0
+        self._forgotten_decrypts = 0
+        self.in_flight = 0
+        """Calls that have begun and not ended."""
+
+    def began(self) -> None:
+        """A call has come in."""
+        self.in_flight += 1
+
+    def ended(self) -> None:
+        """A call has been answered, or given up."""
+        self.in_flight -= 1
+
+    def record(self, api: str, method: str, code: str, seconds: float) -> None:
+        """Count one ended call. code: canonical status name; anything but "OK" is an error. seconds: it took."""
+        counted = self._methods.get((api, method))
+        if counted is None:
+            counted = self._methods[api, method] = _Method(api in KMS_APIS)
+        counted.codes[code] = counted.codes.get(code, 0) + 1
+        bucket = bucket_of(seconds)
+        counted.latency.add(seconds, bucket)
+        if counted.kms:
+            self._seconds.add(int(self._now()), method, code, seconds, bucket)
+
+    def operation(self, name: str, seconds: float) -> None:
+        """Count one operation of the token, as "encrypt". Any thread; waits for none."""
+        self._operations.add(name, seconds)
+
+    def used(self, key_id: str, op: Literal["encrypt", "decrypt"]) -> None:
+        """A key has served a call."""
+        use = self._keys.get(key_id)
+        if use is None:
+            use = self._keys[key_id] = _Use(key_id)
+            self._forget()
+        else:
+            self._keys.move_to_end(key_id)
+        if op == "encrypt":
+            use.encrypts += 1
+        else:
+            use.decrypts += 1
+        use.last_used = self._now()
+
+    def load_last_used(self, known: Mapping[str, float]) -> None:
+        """Take over last uses from before a restart: key_id to Unix seconds. Counts nothing; what is newer here stays.
+        A time that is still to come becomes the present."""
+        now = self._now()
+        for key_id, when in sorted(known.items(), key=lambda item: item[1], reverse=True):
+            use = self._keys.get(key_id)
+            if not when > 0 or (use is None and len(self._keys) >= MAX_KEYS):
+                continue
+            if use is None:
+                use = self._keys[key_id] = _Use(key_id)
+                # Newest first, each to the front: so the oldest is there in the end, and the first to go.
+                self._keys.move_to_end(key_id, last=False)
+            use.last_used = max(use.last_used, min(when, now))
+
+    def key_use(self, key_id: str) -> KeyUse:
+        """Of one key; zeros if nothing is known of it."""
+        return (self._keys.get(key_id) or _Use(key_id)).view()
+
+    def uses(self) -> list[KeyUse]:
+        """Of every key that is kept, the one used last first."""
+        return [use.view() for use in reversed(self._keys.values())]
+
+    @property
+    def forgotten(self) -> KeyUse:
+        """Uses of all keys that are no longer kept, in one sum without a key id."""
+        return KeyUse("", "", self._forgotten_encrypts, self._forgotten_decrypts, 0.0)
+
+    def frame(self, since: int | None, now: float | None = None) -> Frame:
+        """Everything at once.
+
+        since: `unix_s` of the last second that is known already, so that only later ones are told; None: all there are,
+        at most HISTORY, from the start of kmsd on. A `since` that lies ahead means that the clock was set back: all.
+        now: Unix seconds; the clock's if None.
+        """
+        now = self._now() if now is None else now
+        return Frame(
+            unix_ms=int(now * 1000),
+            seconds=self._seconds.whole(int(now), since),
+            calls=tuple(
+                Calls(api, method, code, count)
+                for (api, method), counted in self._methods.items()
+                for code, count in counted.codes.items()
+            ),
+            latencies=tuple(counted.latency.latency(api, method) for (api, method), counted in self._methods.items()),
+            operations=tuple(
+                histogram.latency("", name) for name, histogram in sorted(self._operations.total().items())
+            ),
+            keys=tuple(use.view() for use, _ in zip(reversed(self._keys.values()), range(FRAME_KEYS), strict=False)),
+            in_flight=self.in_flight,
+            started_unix_ms=int(self._started * 1000),
+        )
+
+    def _forget(self) -> None:
+        if len(self._keys) > MAX_KEYS:
+            _, gone = self._keys.popitem(last=False)
+            self._forgotten_encrypts += gone.encrypts
+            self._forgotten_decrypts += gone.decrypts
+
+
+class _Method:
+    __slots__ = ("codes", "kms", "latency")
+
+    def __init__(self, kms: bool) -> None:
+        self.codes: dict[str, int] = {}
+        self.latency = Histogram()
+        self.kms = kms
+
+
+class _Use:
+    __slots__ = ("decrypts", "encrypts", "key_id", "last_used", "sha256")
+
+    def __init__(self, key_id: str) -> None:
+        self.key_id = key_id
+        self.sha256 = sha256(key_id.encode()).hexdigest() if key_id else ""
+        self.encrypts = 0
+        self.decrypts = 0
+        self.last_used = 0.0
+
+    def view(self) -> KeyUse:
+        return KeyUse(self.key_id, self.sha256, self.encrypts, self.decrypts, self.last_used)
+
+
+class _OpenSecond:
+    """The second that is not over. Its histogram holds only the buckets that were hit, and is gone when it is over."""
+
+    __slots__ = ("buckets", "decrypts", "encrypts", "errors", "longest", "requests", "unix_s")
+
+    def __init__(self, unix_s: int) -> None:
+        self.unix_s = unix_s
+        self.requests = 0
+        self.errors = 0
+        self.encrypts = 0
+        self.decrypts = 0
+        self.longest = 0.0
+        self.buckets: dict[int, int] = {}
+
+    def closed(self) -> Second:
+        p50, p99 = _quantiles(sorted(self.buckets.items()), self.requests, self.longest, (0.5, 0.99))
+        return Second(
+            self.unix_s, self.requests, self.errors, self.encrypts, self.decrypts, p50, p99, self.longest * 1000
+        )
+
+
+class _Seconds:
+    """The last HISTORY seconds. Only those with calls are kept (about 200 bytes each); the others are filled in when
+    somebody asks, so that the first call after an idle night pays nothing for it."""
+
+    def __init__(self, first: int) -> None:
+        self._first = first
+        self._past: deque[Second] = deque(maxlen=HISTORY)
+        self._open = _OpenSecond(first)
+
+    def add(self, second: int, method: str, code: str, seconds: float, bucket: int) -> None:
+        here = self._open
+        if second != here.unix_s:
+            here = self._turn(second)
+        here.requests += 1
+        if code != "OK":
+            here.errors += 1
+        if method == "Encrypt":
+            here.encrypts += 1
+        elif method == "Decrypt":
+            here.decrypts += 1
+        here.buckets[bucket] = here.buckets.get(bucket, 0) + 1
+        if seconds > here.longest:
+            here.longest = seconds
+
+    def whole(self, now: int, since: int | None) -> tuple[Second, ...]:
+        """The seconds after `since` that are over, oldest first, none missing."""
+        end = self._turn(now).unix_s
+        begin = max(self._first, end - HISTORY)
+        if since is not None and since < end:
+            begin = max(begin, since + 1)
+        known: dict[int, Second] = {}
+        for second in reversed(self._past):
+            if second.unix_s < begin:
+                break
+            known[second.unix_s] = second
+        return tuple(known.get(unix_s) or Second(unix_s) for unix_s in range(begin, end))
+
+    def _turn(self, second: int) -> _OpenSecond:
+        """The second to count in, when the clock shows `second`."""
+        last = self._open
+        if 0 <= last.unix_s - second <= CLOCK_JITTER:
+            return last
+        if second < last.unix_s:
+            self._past.clear()
+            self._first = second
+        elif last.requests:
+            self._past.append(last.closed())
+        self._open = _OpenSecond(second)
+        return self._open
+
+
+class _Operations:
+    """Timings from many threads without a lock between them: each thread counts in histograms of its own, which nobody
+    else writes. A reader copies a histogram in one step of the interpreter, so it misses at most the operation that is
+    being counted. The lock is for the list of threads: taken by a thread once, at its first operation, and by readers.
+    """
+
+    def __init__(self) -> None:
+        self._own = threading.local()
+        self._lock = threading.Lock()
+        self._threads: list[tuple[threading.Thread, dict[str, Histogram]]] = []
+        self._ended: dict[str, Histogram] = {}
+        """Of threads that are gone: a token that comes back gets new ones."""
+
+    def add(self, name: str, seconds: float) -> None:
+        try:
+            histograms: dict[str, Histogram] = self._own.histograms
+        except AttributeError:
+            histograms = self._join()
+        histogram = histograms.get(name)
+        if histogram is None:
+            histogram = histograms[name] = Histogram()
+        histogram.add(seconds, bucket_of(seconds))
+
+    def total(self) -> dict[str, Histogram]:
+        with self._lock:
+            self._bury()
+            parts = [self._ended, *(histograms.copy() for _, histograms in self._threads)]
+            total: dict[str, Histogram] = {}
+            for part in parts:
+                _merge(total, part)
+        return total
+
+    def _join(self) -> dict[str, Histogram]:
+        histograms: dict[str, Histogram] = {}
+        self._own.histograms = histograms
+        with self._lock:
+            self._bury()
+            self._threads.append((threading.current_thread(), histograms))
+        return histograms
+
+    def _bury(self) -> None:
+        living = []
+        for thread, histograms in self._threads:
+            if thread.is_alive():
+                living.append((thread, histograms))
+            else:
+                _merge(self._ended, histograms)
+        self._threads = living
+
+
+def _merge(into: dict[str, Histogram], more: Mapping[str, Histogram]) -> None:
+    for name, histogram in more.items():
+        into.setdefault(name, Histogram()).merge(histogram)

@@ -1,0 +1,93 @@
+"""The admin API, kmsd.admin.v1: what a stored value is and which key it needs. Protobuf to domain and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kmsd.api.admin.v1 import admin_pb2 as pb
+from kmsd.etcd.envelope import KmsValue
+from kmsd.inspect import Inspection, inspect
+from kmsd.keyring import Keyring
+from kmsd.picture import Key, Problem, newest_first, role
+from kmsd.rpc.admin_wire import Shown, problem, sha256, table
+from kmsd.rpc.call import Call, Table, parse
+from kmsd.soundness import Jwe
+
+
+@dataclass(frozen=True)
+class InspectAdmin:
+    keyring: Keyring
+    shown: Shown
+
+    def table(self) -> Table:
+        return table({"InspectCiphertext": self.inspect_ciphertext})
+
+    async def inspect_ciphertext(self, call: Call, body: bytes) -> bytes:
+        request = parse(pb.InspectCiphertextRequest, body)
+        found = inspect(request.data)
+        keys = list(self._keys(found))
+        findings = [problem(Problem(each.message, each.hint, each.fatal)) for each in found.findings]
+        named = [*found.key_ids, *found.labels]
+        if found.intact and named and not keys:
+            findings.append(problem(self._missing(named[0], by_label=not found.key_ids)))
+        findings.extend(
+            problem(Problem(f"key {key.label!r} cannot serve: {key.reason}", key.hint, fatal=True))
+            for key in keys
+            if key.reason
+        )
+        readable = found.intact and not found.unauthenticated and any(key.reads for key in keys)
+        return pb.InspectCiphertextResponse(
+            format=str(found.format),
+            summary=found.summary,
+            envelope=_envelope(found.envelope) if found.envelope is not None else None,
+            jwe=_jwe(found.jwe) if found.jwe is not None else None,
+            keys=[self.shown.key(key) for key in keys],
+            findings=findings,
+            readable=readable,
+        ).SerializeToString()
+
+    def _keys(self, found: Inspection) -> Iterator[Key]:
+        for key in self.keyring.picture.keys:
+            if key.token.kind == "aes" and key.key_id in found.key_ids:
+                yield key
+        for label in found.labels:
+            yield from newest_first(
+                key for key in self.keyring.picture.keys if key.reads and label in (key.label, role(key.label))
+            )
+
+    def _missing(self, name: str, *, by_label: bool) -> Problem:
+        what = f"no key labelled {name!r}" if by_label else f"no key with key id {name!r}"
+        if self.keyring.away:
+            return Problem(f"{what} is on the tokens that are up", "bring the other token back", fatal=True)
+        return Problem(
+            f"there is {what} on {self.keyring.where}",
+            "restore the key to the token; without it this data cannot be read",
+            fatal=True,
+        )
+
+
+def _envelope(value: KmsValue) -> pb.InspectCiphertextResponse.Envelope:
+    return pb.InspectCiphertextResponse.Envelope(
+        prefix=value.prefix,
+        provider=value.provider,
+        key_id=value.key_id,
+        key_id_sha256=sha256(value.key_id),
+        source_type=value.source_type,
+        encrypted_dek_bytes=len(value.encrypted_dek),
+        encrypted_data_bytes=value.data_bytes,
+        annotations=value.annotations,
+    )
+
+
+def _jwe(jwe: Jwe) -> pb.InspectCiphertextResponse.Jwe:
+    return pb.InspectCiphertextResponse.Jwe(
+        alg=jwe.alg,
+        enc=jwe.enc,
+        kid=jwe.kid,
+        kid_sha256=sha256(jwe.kid),
+        iv_bytes=jwe.iv_bytes,
+        ciphertext_bytes=jwe.ciphertext_bytes,
+        tag_bytes=jwe.tag_bytes,
+        header=jwe.header,
+    )

@@ -1,0 +1,243 @@
+"""The admin API, kmsd.admin.v1: the keys and everything that changes them. Protobuf to domain and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from kmsd.api.admin.v1 import admin_pb2 as pb
+from kmsd.errors import InvalidRequest
+from kmsd.keyring import Keyring
+from kmsd.lifecycle import Lifecycle, Rotated, Scan, Step
+from kmsd.observe import logs
+from kmsd.observe.health import Health
+from kmsd.picture import Key
+from kmsd.rpc.admin_wire import Shown, page, sha256, table
+from kmsd.rpc.call import Call, Table, parse
+
+log = logs.get_logger("kmsd.admin")
+
+_WANTED = {
+    pb.KEY_TYPE_UNSPECIFIED: "aes",
+    pb.KEY_TYPE_AES: "aes",
+    pb.KEY_TYPE_HMAC: "hmac",
+    pb.KEY_TYPE_PAIR: "pair",
+}
+_USES_MOST = 100_000
+"""Keys that a scan report may name."""
+
+
+@dataclass(frozen=True)
+class KeyAdmin:
+    keyring: Keyring
+    lifecycle: Lifecycle
+    health: Health
+    shown: Shown
+
+    def table(self) -> Table:
+        return table(
+            {
+                "ListKeys": self.list_keys,
+                "GetKey": self.get_key,
+                "GenerateKey": self.generate_key,
+                "AdoptKey": self.adopt_key,
+                "RelabelKey": self.relabel_key,
+                "DestroyKey": self.destroy_key,
+                "TestKey": self.test_key,
+                "RotateKey": self.rotate_key,
+                "RetireKey": self.retire_key,
+                "RevertKey": self.revert_key,
+            }
+        )
+
+    async def list_keys(self, call: Call, body: bytes) -> bytes:
+        request = parse(pb.ListKeysRequest, body)
+        if not request.page_token:
+            await self.keyring.look()
+        keys, token = page(self.keyring.picture.keys, request.page_size, request.page_token)
+        return pb.ListKeysResponse(
+            keys=[self.shown.key(key) for key in keys], next_page_token=token
+        ).SerializeToString()
+
+    async def get_key(self, call: Call, body: bytes) -> bytes:
+        request = parse(pb.GetKeyRequest, body)
+        await self.keyring.look()
+        key = self.keyring.select(request.key)
+        return pb.GetKeyResponse(
+            key=self.shown.key(key), companion=self.shown.optional(self.keyring.picture.companion(key))
+        ).SerializeToString()
+
+    async def generate_key(self, call: Call, body: bytes) -> bytes:
+        request = parse(pb.GenerateKeyRequest, body)
+        wanted = _WANTED.get(request.type)
+        if wanted is None:
+            raise InvalidRequest("kmsd makes AES and HMAC keys only", "choose --type aes, hmac or pair")
+        made = await self.lifecycle.generate(
+            request.label,
+            "hmac" if wanted == "hmac" else "pair" if wanted == "pair" else "aes",
+            request.bits,
+            request.key_id,
+            if_not_exists=request.if_not_exists,
+            place=request.token,
+        )
+        self._note(call, made.key, f"{'made' if made.created else 'found'} {made.key.label} ({wanted})")
+        if made.created:
+            log.info(
+                "key generated",
+                label=made.key.label,
+                key_id_sha256=made.key.key_id_sha256,
+                bits=made.key.token.bits,
+                token=made.key.place,
+            )
+            await self.health.check()
+        return pb.GenerateKeyResponse(
+            key=self.shown.key(made.key), created=made.created, companion=self.shown.optional(made.companion)
+        ).SerializeToString()
+
+    async def adopt_key(self, call: Call, body: bytes) -> bytes:
+        request = parse(pb.AdoptKeyRequest, body)
+        key = await self.lifecycle.adopt(request.label, request.key_id)
+        self._note(call, key, f"adopted {key.label}")
+        log.info("key adopted", label=key.label, key_id_sha256=key.key_id_sha256)
+        await self.health.check()
+        return pb.AdoptKeyResponse(key=self.shown.key(key)).SerializeToString()
+
+    async def relabel_key(self, call: Call, body: bytes) -> bytes:
+        request = parse(pb.RelabelKeyRequest, body)
+        key, previous = await self.lifecycle.relabel(
+            request.key, request.label, request.confirm_label, dry_run=request.dry_run
+        )
+        self._note(call, key, f"{previous} -> {request.label}", dry_run=request.dry_run)
+        if not request.dry_run:
+            log.info("key relabelled", was=previous, label=key.label, key_id_sha256=key.key_id_sha256)
+            await self.health.check()
+        return pb.RelabelKeyResponse(key=self.shown.key(key), previous_label=previous).SerializeToString()
+
+    async def destroy_key(self, call: Call, body: bytes) -> bytes:
+        request = parse(pb.DestroyKeyRequest, body)
+        key, companion = await self.lifecycle.destroy(request.key, request.confirm_label, dry_run=request.dry_run)
+        self._note(call, key, f"destroyed {key.label} {key.key_id}", dry_run=request.dry_run)
+        if not request.dry_run:
+            log.warning("key destroyed", label=key.label, key_id=key.key_id, token=key.place)
+            await self.health.check()
+        return pb.DestroyKeyResponse(
+            key=self.shown.key(key), companion=self.shown.optional(companion), destroyed=not request.dry_run
+        ).SerializeToString()
+
+    async def test_key(self, call: Call, body: bytes) -> bytes:
+        request = parse(pb.TestKeyRequest, body)
+        key, timings = await self.lifecycle.test(request.key, request.rounds or 10)
+        self._note(call, key, f"tested {key.label}")
+        encrypt, decrypt = timings.encrypt, timings.decrypt
+        return pb.TestKeyResponse(
+            key=self.shown.key(key),
+            rounds=len(encrypt),
+            encrypt_ms_min=min(encrypt) * 1000,
+            encrypt_ms_median=median(encrypt) * 1000,
+            encrypt_ms_max=max(encrypt) * 1000,
+            decrypt_ms_min=min(decrypt) * 1000,
+            decrypt_ms_median=median(decrypt) * 1000,
+            decrypt_ms_max=max(decrypt) * 1000,
+        ).SerializeToString()
+
+    async def rotate_key(self, call: Call, body: bytes) -> bytes:
+        request = parse(pb.RotateKeyRequest, body)
+        done = await self.lifecycle.rotate(request.label, request.from_key_id, request.token, dry_run=request.dry_run)
+        await self._rotated(call, done, dry_run=request.dry_run)
+        return pb.RotateKeyResponse(
+            steps=_steps(done.steps),
+            old_key=self.shown.optional(done.old),
+            new_key=self.shown.optional(done.new),
+            rotated=done.rotated,
+        ).SerializeToString()
+
+    async def revert_key(self, call: Call, body: bytes) -> bytes:
+        request = parse(pb.RevertKeyRequest, body)
+        done, previous = await self.lifecycle.revert(request.label, request.from_key_id, dry_run=request.dry_run)
+        await self._rotated(call, done, dry_run=request.dry_run)
+        return pb.RevertKeyResponse(
+            steps=_steps(done.steps),
+            old_key=self.shown.optional(done.old),
+            new_key=self.shown.optional(done.new),
+            reverted=done.rotated,
+            previous_key=self.shown.key(previous),
+            not_undone=_not_undone(done.old, previous),
+        ).SerializeToString()
+
+    async def _rotated(self, call: Call, done: Rotated, *, dry_run: bool) -> None:
+        was = done.old.key_id_sha256[:8] if done.old else "none"
+        now = done.new.key_id_sha256[:8] if done.new else "a new key"
+        if done.new is not None:
+            call.key_id_sha256 = done.new.key_id_sha256
+        call.detail = f"{'dry run: ' if dry_run else ''}{self.keyring.write_label}: {was} -> {now}"
+        if not done.rotated:
+            call.detail += "" if dry_run else " (it had been rotated already)"
+        elif done.new is not None:
+            log.info(
+                "rotated",
+                label=done.new.label,
+                key_id_sha256=done.new.key_id_sha256,
+                was_sha256=done.old.key_id_sha256 if done.old else None,
+            )
+            await self.health.check()
+
+    async def retire_key(self, call: Call, body: bytes) -> bytes:
+        request = parse(pb.RetireKeyRequest, body)
+        scan = _scan(request.scan) if request.HasField("scan") else None
+        key, previous = await self.lifecycle.retire(request.key, scan, request.confirm_label, dry_run=request.dry_run)
+        self._note(call, key, f"retired {previous}", dry_run=request.dry_run)
+        if not request.dry_run:
+            log.info("key retired", was=previous, label=key.label, key_id_sha256=key.key_id_sha256)
+        return pb.RetireKeyResponse(key=self.shown.key(key), previous_label=previous).SerializeToString()
+
+    @staticmethod
+    def _note(call: Call, key: Key, detail: str, *, dry_run: bool = False) -> None:
+        call.key_id_sha256 = key.key_id_sha256
+        call.detail = f"{'dry run: ' if dry_run else ''}{detail}"
+
+
+def _steps(steps: Sequence[Step]) -> list[pb.RotationStep]:
+    return [
+        pb.RotationStep(
+            action=step.action,
+            key_id=step.key_id,
+            key_id_sha256=sha256(step.key_id),
+            from_label=step.from_label,
+            to_label=step.to_label,
+            token=step.place,
+            done=step.done,
+            text=step.text,
+        )
+        for step in steps
+    ]
+
+
+def _not_undone(bad: Key | None, previous: Key) -> list[str]:
+    """What a revert leaves as it is."""
+    name = f"key {bad.key_id}" if bad is not None else "the key that was reverted"
+    return [
+        f"what was written under {name} still needs it: keep it until a scan of etcd counts no object under it",
+        f"the key that wrote before ({previous.key_id}) writes no more: a key id that came back could be taken for "
+        "data that is older than it is, so a new key writes",
+        "kube-apiserver goes on with what it has until its next Status poll, up to a minute, longer while kmsd is "
+        "not healthy",
+    ]
+
+
+def _scan(report: pb.ScanReport) -> Scan:
+    """Raises InvalidRequest for a report that no scan makes."""
+    if len(report.uses) > _USES_MOST:
+        raise InvalidRequest(f"the report names {len(report.uses)} keys", f"at most {_USES_MOST} are read")
+    if report.started_unix_ms <= 0 or report.finished_unix_ms < report.started_unix_ms:
+        raise InvalidRequest("the report does not say when the scan ran", "make it with kmsctl etcd scan --report")
+    if not report.prefix.startswith("/"):
+        raise InvalidRequest("the report does not say what was scanned", "make it with kmsctl etcd scan --report")
+    return Scan(
+        started=report.started_unix_ms / 1000,
+        finished=report.finished_unix_ms / 1000,
+        prefix=report.prefix,
+        objects=report.objects,
+        unknown=report.unknown,
+        uses=tuple((use.key_id, use.by_label, use.objects) for use in report.uses),
+    )

@@ -1,0 +1,102 @@
+"""What the handlers of the admin API share: domain to protobuf, pages, and the table of one part of the API."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from kmsd.api.admin.v1 import admin_pb2 as pb
+from kmsd.errors import InvalidRequest
+from kmsd.hsm.pool import PoolView
+from kmsd.keyring import Keyring
+from kmsd.observe.stats import Stats
+from kmsd.picture import Key, Problem, State
+from kmsd.rpc.call import Handler, Method, StreamHandler, StreamMethod, Table
+
+API: Final = "admin"
+SERVICE: Final = "kmsd.admin.v1.Admin"
+_PAGE: Final = 500
+_PAGE_MOST: Final = 1000
+T = TypeVar("T")
+
+_STATES: Final = {
+    State.WRITE: pb.KEY_STATE_WRITE,
+    State.READABLE: pb.KEY_STATE_READABLE,
+    State.PENDING: pb.KEY_STATE_PENDING,
+    State.UNUSABLE: pb.KEY_STATE_UNUSABLE,
+    State.COMPANION: pb.KEY_STATE_COMPANION,
+    State.ARCHIVED: pb.KEY_STATE_ARCHIVED,
+}
+_TYPES: Final = {"aes": pb.KEY_TYPE_AES, "hmac": pb.KEY_TYPE_HMAC, "other": pb.KEY_TYPE_OTHER}
+
+
+def table(methods: Mapping[str, Handler] | None = None, streams: Mapping[str, StreamHandler] | None = None) -> Table:
+    return {
+        **{f"/{SERVICE}/{name}": Method(API, name, handler) for name, handler in (methods or {}).items()},
+        **{f"/{SERVICE}/{name}": StreamMethod(API, name, handler) for name, handler in (streams or {}).items()},
+    }
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Keys as clients see them."""
+
+    keyring: Keyring
+    stats: Stats
+
+    def key(self, key: Key) -> pb.Key:
+        token = key.token
+        use = self.stats.key_use(key.key_id)
+        return pb.Key(
+            label=key.label,
+            key_id=key.key_id,
+            key_id_sha256=key.key_id_sha256,
+            type=_TYPES[token.kind],
+            bits=token.bits,
+            state=_STATES[key.state],
+            unusable_reason=key.reason,
+            unusable_hint=key.hint,
+            can_encrypt=token.encrypt,
+            can_decrypt=token.decrypt,
+            can_sign=token.sign,
+            can_verify=token.verify,
+            sensitive=token.sensitive,
+            extractable=token.extractable,
+            private=token.private,
+            created_unix_ms=key.created_ms,
+            token_label=self.keyring.hsm(key).label,
+            token=key.place,
+            encrypts=use.encrypts if token.kind == "aes" else 0,
+            decrypts=use.decrypts if token.kind == "aes" else 0,
+            last_used_unix_ms=use.last_used_unix_ms if token.kind == "aes" else 0,
+            enc=key.enc if key.may_write else "",
+        )
+
+    def optional(self, key: Key | None) -> pb.Key | None:
+        return self.key(key) if key is not None else None
+
+
+def problem(problem: Problem) -> pb.Problem:
+    return pb.Problem(message=problem.message, hint=problem.hint, fatal=problem.fatal)
+
+
+def sessions(pool: PoolView) -> pb.GetStatusResponse.Sessions:
+    return pb.GetStatusResponse.Sessions(
+        open=pool.open, configured=pool.configured, busy=pool.busy, stuck=pool.stuck, queued=pool.queued
+    )
+
+
+def sha256(key_id: str) -> str:
+    """As kube-apiserver logs a key id; empty for none."""
+    return hashlib.sha256(key_id.encode()).hexdigest() if key_id else ""
+
+
+def page(items: Sequence[T], size: int, token: str) -> tuple[Sequence[T], str]:
+    """One page, and the token of the next ("" at the end). The token is the place to go on from."""
+    if token and not (token.isascii() and token.isdigit() and len(token) <= 9):
+        raise InvalidRequest("the page token is none of this server's", "begin again without one")
+    begin = int(token or "0")
+    end = begin + min(size or _PAGE, _PAGE_MOST)
+    return items[begin:end], str(end) if end < len(items) else ""

@@ -1,0 +1,161 @@
+"""What is wrong with a JWE, as far as can be told without its key. Pure.
+
+kmsd's own reader (`kmsd.crypto`) stops at the first fault; this tells them all. Formats: docs/formats.md.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from kmsd.etcd.sealed import HEADER_MAX, Format, Header
+
+COMPACT_MAX: Final = 1 << 20
+"""Octets of a ciphertext that kmsd reads."""
+RESTORE: Final = "restore the object from a backup of etcd"
+FOREIGN: Final = "it was not written by kmsd, or was damaged since"
+
+_GCM: Final = frozenset({"A128GCM", "A192GCM", "A256GCM"})
+_CBC_TAGS: Final = {"A128CBC-HS256": 16, "A256CBC-HS512": 32, "A256CBC-HS256": 32}
+"""Octets of the tag; the last one is a name of kmsd's own."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """message: one sentence without a full stop. hint: what to do; may be empty. fatal: kmsd would not decrypt it."""
+
+    message: str
+    hint: str = ""
+    fatal: bool = False
+
+
+@dataclass(frozen=True)
+class Jwe:
+    """The parts of a compact JWE (RFC 7516, 7.1), as lengths in octets where they are secret or random.
+    header: the JSON as it is. hkid: the MAC key of a pair whose keys have different ids."""
+
+    alg: str
+    enc: str
+    kid: str
+    hkid: str
+    iv_bytes: int
+    ciphertext_bytes: int
+    tag_bytes: int
+    header: str
+
+
+def header_trouble(segments: list[bytes]) -> Finding:
+    """Why there is no header to be read."""
+    if len(segments) == 1:
+        return Finding("this is no JWE", "another KMS plugin wrote it, or it was damaged since", True)
+    if len(segments[0]) > HEADER_MAX:
+        return Finding(f"the header has more than {HEADER_MAX} bytes", FOREIGN, True)
+    return Finding("the first segment is no header of a JWE: not JSON in base64url", FOREIGN, True)
+
+
+def of_form(text: bytes, segments: list[bytes], header: Header) -> Iterator[Finding]:
+    """What is wrong with it as a JWE, whatever its format."""
+    if len(text) > COMPACT_MAX:
+        yield Finding(f"{len(text)} bytes are more than kmsd reads ({COMPACT_MAX})", FOREIGN, True)
+    if len(segments) < 5:
+        yield Finding(f"truncated: a compact JWE has 5 segments, this has {len(segments)}", RESTORE, True)
+    elif len(segments) > 5:
+        yield Finding("a compact JWE has 5 segments, this has more", FOREIGN, True)
+    names = ("header", "encrypted key", "IV", "ciphertext", "tag")
+    for name, segment in zip(names, segments, strict=False):
+        if not _canonical(segment):
+            yield Finding(f"the {name} is not canonical base64url (RFC 7515, 2)", RESTORE, True)
+    if header.repeats:
+        yield Finding("a member of the header occurs twice", FOREIGN, True)
+    for member, what in (("crit", "extensions (crit)"), ("zip", "compression (zip)")):
+        if member in header.members:
+            yield Finding(f"the header asks for {what}, which kmsd does not do", FOREIGN, True)
+    if header.alg == "dir" and segments[1:2] not in ([], [b""]):
+        yield Finding("there is an encrypted key where direct encryption has none", FOREIGN, True)
+
+
+def _canonical(segment: bytes) -> bool:
+    try:
+        return urlsafe_b64encode(urlsafe_b64decode(segment + b"=" * (-len(segment) % 4))).rstrip(b"=") == segment
+    except ValueError:
+        return False
+
+
+def of_format(format: Format, header: Header, jwe: Jwe) -> Iterator[Finding]:  # noqa: A002
+    """What is to be known about its format, and what does not fit it."""
+    match format:
+        case Format.NATIVE:
+            yield from _native(header, jwe)
+        case Format.ANCESTOR_GCM:
+            yield from _ancestor_gcm(jwe)
+        case Format.ANCESTOR_CBC:
+            yield Finding(
+                "the tag authenticates nothing: it is an HMAC over no data, and shows no alteration",
+                "kmsd reads it only with legacy.allow_unauthenticated; rewrite the object to be rid of it",
+            )
+            yield Finding("it names no key", "kmsd tries the one key that the configuration names for it")
+            yield from _zero_padded(header, jwe)
+        case Format.KEYSEALER:
+            yield Finding("kid is the CKA_ID in hexadecimal", "")
+            yield from _zero_padded(header, jwe)
+        case Format.UNKNOWN:
+            yield Finding("the header names no key, or lacks alg or enc", FOREIGN, True)
+    if format is not Format.UNKNOWN and not jwe.ciphertext_bytes:
+        yield Finding("the ciphertext is empty", "kube-apiserver encrypts nothing that is empty")
+
+
+def _native(header: Header, jwe: Jwe) -> Iterator[Finding]:
+    if header.alg not in ("dir", "RSA-OAEP-256"):
+        yield Finding(f"alg {header.alg[:40]!r} is none that kmsd reads", FOREIGN, True)
+    if jwe.enc in _GCM:
+        yield from _lengths(jwe, iv=12, tag=16)
+    elif jwe.enc in _CBC_TAGS:
+        yield from _lengths(jwe, iv=16, tag=_CBC_TAGS[jwe.enc])
+        if not jwe.ciphertext_bytes or jwe.ciphertext_bytes % 16:
+            yield Finding(f"truncated: {jwe.ciphertext_bytes} bytes are no whole blocks of AES", RESTORE, True)
+    else:
+        yield Finding(f"enc {jwe.enc[:40]!r} is none that kmsd reads", FOREIGN, True)
+
+
+def _ancestor_gcm(jwe: Jwe) -> Iterator[Finding]:
+    yield Finding("the IV has 16 bytes: this tells it from kmsd's own format, which has 12")
+    yield Finding(
+        "kid is a label, not a key id: the key is the one that held it when this was written",
+        "kmsd tries the key that holds the label and every one that held it before; the tag decides",
+    )
+    yield from _lengths(jwe, iv=16, tag=16)
+    if not jwe.kid:
+        yield Finding("the header names no key", FOREIGN, True)
+
+
+def _lengths(jwe: Jwe, *, iv: int, tag: int) -> Iterator[Finding]:
+    if jwe.iv_bytes != iv:
+        yield Finding(f"the IV has {jwe.iv_bytes} bytes where {jwe.enc} has {iv}", FOREIGN, True)
+    if jwe.tag_bytes != tag:
+        cut = "truncated: " if jwe.tag_bytes < tag else ""
+        yield Finding(f"{cut}the tag has {jwe.tag_bytes} bytes where {jwe.enc} has {tag}", RESTORE, True)
+
+
+def _zero_padded(header: Header, jwe: Jwe) -> Iterator[Finding]:
+    """AES-CBC with zeros up to the next block, and one block of zeros where none would be needed."""
+    yield from _lengths(jwe, iv=16, tag=32)
+    length = _plaintext_length(header)
+    if length is None:
+        yield Finding("_thales_aad is not the plaintext's length, 8 bytes in base64url", FOREIGN, True)
+    elif jwe.ciphertext_bytes != (length // 16 + 1) * 16:
+        yield Finding(
+            f"the ciphertext has {jwe.ciphertext_bytes} bytes, where a plaintext of {length} needs"
+            f" {(length // 16 + 1) * 16}: truncated or altered",
+            RESTORE,
+            True,
+        )
+
+
+def _plaintext_length(header: Header) -> int | None:
+    text = json.loads(header.raw).get("_thales_aad")
+    if not isinstance(text, str) or len(text) != 11 or not text.isascii():
+        return None
+    return int.from_bytes(urlsafe_b64decode(text + "="), "big") if _canonical(text.encode()) else None

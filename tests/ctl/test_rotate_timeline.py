@@ -1,0 +1,287 @@
+"""The timeline of a rotation: from what kmsd and a scan tell, what is done, awaited, stuck, and to be done."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from datetime import datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kmsd.client import Following, KeyState, Rotation
+from kmsd.client.rotation import (
+    FOLLOW,
+    Event,
+    NodeView,
+    Progress,
+    Sighting,
+    Step,
+    Stored,
+    Timeline,
+    Turn,
+    news,
+    retire_command,
+    timeline,
+    turn_of,
+    unfinished,
+)
+from tests.ctl.turning import (
+    MOVED,
+    NEW,
+    NEW_ID,
+    OLD,
+    OLD_ID,
+    OLD_LABEL,
+    TURN,
+    at,
+    before,
+    followed,
+    key,
+    report,
+    seen,
+    status,
+)
+
+LATER = FOLLOW.total_seconds()
+CLEAN = Stored(report(at(LATER), {NEW_ID: 1204}))
+
+
+def shape(found: Timeline) -> str:
+    """One letter for the progress of each stage."""
+    return "".join(each.progress.value[0] for each in found.stages)
+
+
+def view(found: Timeline, step: Step, node: str = "cp-1") -> NodeView:
+    return next(each for each in found[step].nodes if each.node == node)
+
+
+def test_a_rotation_that_nobody_has_noticed_waits_for_the_next_poll() -> None:
+    found = timeline(TURN, [seen()], at(22))
+    assert shape(found) == "dddawww"
+    awaited = view(found, Step.APISERVERS)
+    assert (awaited.progress, awaited.text, awaited.due) == (Progress.ACTIVE, "next poll", at(60))
+    assert found.present is found[Step.APISERVERS]
+    assert not found.finished
+
+
+def test_a_node_that_has_not_looked_at_the_token_holds_the_rest_up() -> None:
+    found = timeline(TURN, [seen("cp-1", status(following=followed())), seen("cp-2", before())], at(5))
+    assert shape(found) == "ddawwww"
+    assert view(found, Step.NODES, "cp-2").progress is Progress.ACTIVE
+    assert view(found, Step.APISERVERS, "cp-1").progress is Progress.DONE
+    assert view(found, Step.APISERVERS, "cp-2").progress is Progress.WAITING
+
+
+@pytest.mark.parametrize(
+    ("sighting", "words"),
+    [
+        (Sighting("cp-1", None, "kmsd does not run: there is no socket /x"), "no socket /x"),
+        (seen("cp-1", status(None)), "has no write key: no key with the label"),
+        (seen("cp-1", status(key("k8s-kek", "third", KeyState.WRITE))), "another rotation"),
+    ],
+)
+def test_a_node_that_somebody_must_look_at_is_stuck_and_says_why(sighting: Sighting, words: str) -> None:
+    found = timeline(TURN, [sighting], at(5))
+    assert shape(found) == "ddswwww"
+    assert words in view(found, Step.NODES).text
+
+
+def test_a_status_with_the_new_key_id_starts_the_seeds_timer() -> None:
+    following = Following(at(40), at(40), at(40), previous_key_id=OLD_ID)
+    found = view(timeline(TURN, [seen("cp-1", status(following=following))], at(41)), Step.APISERVERS)
+    assert (found.progress, found.due) == (Progress.ACTIVE, at(40 + 180))
+    late = view(timeline(TURN, [seen("cp-1", status(following=following))], at(40 + 196)), Step.APISERVERS)
+    assert (late.progress, late.text) == (Progress.STUCK, "has made no seed with the new key")
+
+
+def test_an_encrypt_with_the_new_key_is_the_end_of_waiting() -> None:
+    found = timeline(TURN, [seen("cp-1", status(following=followed(50)))], at(51))
+    assert shape(found) == "ddddaaw"
+    assert view(found, Step.APISERVERS).at == at(50)
+
+
+def test_v1beta1_has_no_status_and_is_done_with_its_first_encrypt() -> None:
+    following = Following(at(9), None, None, at(9), at(9), OLD_ID)
+    assert shape(timeline(TURN, [seen("cp-1", status(following=following))], at(10))) == "ddddaaw"
+
+
+def test_a_poll_that_does_not_come_is_said_to_be_missing() -> None:
+    assert view(timeline(TURN, [seen()], at(75)), Step.APISERVERS).progress is Progress.ACTIVE
+    late = view(timeline(TURN, [seen()], at(76)), Step.APISERVERS)
+    assert late.progress is Progress.STUCK
+    assert "no Status since" in late.text
+
+
+def test_a_kmsd_that_started_after_the_move_waits_from_its_own_start() -> None:
+    restarted = status(following=Following(), started=at(500))
+    assert view(timeline(TURN, [seen("cp-1", restarted)], at(510)), Step.APISERVERS).due == at(560)
+
+
+def test_a_kube_apiserver_that_had_the_key_before_kmsd_restarted_is_not_waited_for() -> None:
+    once = Following(at(500), at(500), at(500))
+    again = Following(at(500), at(500), at(560))
+    assert shape(timeline(TURN, [seen("cp-1", status(following=once))], at(501))) == "dddawww"
+    assert shape(timeline(TURN, [seen("cp-1", status(following=again))], at(561))) == "ddddaaw"
+
+
+def test_a_scan_that_finds_objects_under_the_old_key_says_how_to_rewrite_them() -> None:
+    stored = Stored(report(at(LATER), {OLD_ID: 1200, NEW_ID: 5}, labels=4), ("configmaps", "secrets"))
+    found = timeline(TURN, [seen("cp-1", status(following=followed()))], at(LATER + 5), stored=stored)
+    assert shape(found) == "ddddaaw"
+    assert found[Step.SCAN].text == "1,204 objects still under the old key"
+    assert found[Step.REWRITE].commands == (
+        "kubectl get configmaps --all-namespaces -o json | kubectl replace -f -",
+        "kubectl get secrets --all-namespaces -o json | kubectl replace -f -",
+    )
+    assert found[Step.RETIRE].commands == ()
+
+
+def test_a_clean_scan_offers_to_retire_the_old_key() -> None:
+    found = timeline(TURN, [seen("cp-1", status(following=followed()))], at(LATER + 5), stored=CLEAN)
+    assert shape(found) == "dddddda"
+    assert found[Step.RETIRE].commands == (f"kmsctl keys retire {OLD_ID}",)
+    assert not found.finished
+    end = timeline(TURN, [seen("cp-1", status(following=followed()))], at(LATER + 9), stored=CLEAN, retired=True)
+    assert shape(end) == "ddddddd"
+    assert end.finished
+    assert end.present is None
+
+
+def test_a_clean_scan_too_early_is_no_proof_and_says_when_there_can_be_one() -> None:
+    early = Stored(report(at(120), {NEW_ID: 1204}))
+    found = timeline(TURN, [seen("cp-1", status(following=followed()))], at(125), stored=early)
+    assert shape(found) == "dddddaw"
+    assert found[Step.SCAN].due == MOVED + FOLLOW
+
+
+def test_a_scan_before_the_last_kube_apiserver_followed_counts_for_nothing() -> None:
+    sightings = [seen("cp-1", status(following=followed(50))), seen("cp-2", status(following=followed(LATER + 60)))]
+    assert shape(timeline(TURN, sightings, at(LATER + 61), stored=CLEAN)) == "ddddaaw"
+    unfollowed = [sightings[0], seen("cp-2")]
+    assert shape(timeline(TURN, unfollowed, at(LATER + 61), stored=CLEAN)) == "dddswww"
+
+
+def test_values_that_cannot_be_understood_keep_the_old_key() -> None:
+    stored = Stored(report(at(LATER), {NEW_ID: 5}, unknown=3))
+    found = timeline(TURN, [seen("cp-1", status(following=followed()))], at(LATER + 5), stored=stored)
+    assert shape(found) == "dddddsw"
+    assert "3 objects cannot be understood" in found[Step.SCAN].text
+
+
+def test_a_first_key_has_nothing_to_clear() -> None:
+    found = timeline(Turn("k8s-kek", None, NEW, MOVED), [seen("cp-1", status(following=followed()))], at(60))
+    assert [each.step for each in found.stages] == [Step.MADE, Step.LABELS, Step.NODES, Step.APISERVERS]
+    assert found.finished
+
+
+def test_of_no_node_nothing_is_known() -> None:
+    assert shape(timeline(TURN, [], at(60))) == "ddwwwww"
+
+
+def test_news_is_what_changed_and_nothing_twice() -> None:
+    first = timeline(TURN, [seen()], at(1))
+    events = news(None, first)
+    assert [(each.step, each.node, each.progress) for each in events] == [
+        (Step.MADE, "", Progress.DONE),
+        (Step.LABELS, "", Progress.DONE),
+        (Step.NODES, "cp-1", Progress.DONE),
+        (Step.NODES, "", Progress.DONE),
+        (Step.APISERVERS, "cp-1", Progress.ACTIVE),
+        (Step.APISERVERS, "", Progress.ACTIVE),
+    ]
+    assert news(first, timeline(TURN, [seen()], at(30))) == ()
+    second = timeline(TURN, [seen("cp-1", status(following=followed(50)))], at(51))
+    assert news(first, second)[:2] == (
+        Event(Step.APISERVERS, "cp-1", Progress.DONE, "", at(50)),
+        Event(Step.APISERVERS, "", Progress.DONE, ""),
+    )
+    scanning = timeline(TURN, [seen("cp-1", status(following=followed(50)))], at(52), scanning=True)
+    assert scanning[Step.SCAN].busy
+    assert news(second, scanning) == ()
+
+
+def test_what_kmsd_answered_is_the_turn() -> None:
+    assert turn_of(Rotation((), OLD, NEW, rotated=True), "k8s-kek", at(99)) == TURN
+    assert turn_of(Rotation((), OLD, None, rotated=False), "k8s-kek", at(99)) is None
+    first = turn_of(Rotation((), None, NEW, rotated=True), "k8s-kek", at(99))
+    assert first == Turn("k8s-kek", None, NEW, at(99))
+
+
+RESTARTED = Following()
+
+
+def test_an_unfinished_rotation_is_found_again() -> None:
+    assert unfinished(status(), [NEW, OLD]) == TURN
+    assert unfinished(status(following=RESTARTED), [NEW, OLD]) == TURN
+
+
+def test_a_finished_rotation_is_not_resumed_whatever_earlier_ones_left() -> None:
+    ancient = key("k8s-kek@20200101T000000Z", "ancient")
+    retired = replace(OLD, label="k8s-kek.retired@20261124T000000Z", state=KeyState.ARCHIVED)
+    for following in (RESTARTED, Following(previous_key_id=OLD_ID)):
+        assert unfinished(status(following=following), [NEW, retired, ancient]) is None
+        assert unfinished(status(following=following), [NEW, ancient]) is None
+        assert unfinished(status(following=following), [NEW, ancient, OLD]) == TURN
+    assert unfinished(status(None), [OLD]) is None
+
+
+def test_keys_that_only_look_alike_are_not_resumed() -> None:
+    for other in (
+        key("k8s-kek@mine", "mine"),
+        key("k8s-kek@20269999T999999Z", "no date"),
+        key("other@20261123T120411Z", "another role"),
+        replace(OLD, state=KeyState.PENDING),
+    ):
+        assert unfinished(status(following=RESTARTED), [NEW, other]) is None
+
+
+def test_a_write_key_of_unknown_age_took_the_label_from_the_last_that_lost_it() -> None:
+    adopted = replace(NEW, created=None)
+    earlier = key("k8s-kek@20200101T000000Z", "ancient")
+    assert unfinished(status(adopted, RESTARTED), [adopted, earlier, OLD]) == replace(TURN, new=adopted)
+
+
+def test_the_command_that_retires_survives_a_shell() -> None:
+    strange = replace(TURN, old=key(OLD_LABEL, "it's; rm -rf /"))
+    assert shlex.split(retire_command(strange, "/tmp/a b"))[3:] == ["it's; rm -rf /", "--report", "/tmp/a b"]
+
+
+MOMENTS = st.none() | st.floats(-1000, 2000).map(at)
+
+
+@given(
+    st.lists(
+        st.builds(
+            Following,
+            MOMENTS,
+            MOMENTS,
+            MOMENTS,
+            MOMENTS,
+            MOMENTS,
+            st.sampled_from(["", OLD_ID, "x"]),
+        ),
+        max_size=3,
+    ),
+    st.floats(-100, 2000).map(at),
+    st.none() | st.builds(report, st.floats(-100, 2000).map(at), st.just({OLD_ID: 1}) | st.just({}), st.integers(0, 1)),
+    st.booleans(),
+)
+def test_retiring_is_never_offered_before_all_have_followed_and_a_scan_has_shown_it(
+    followings: list[Following], now: datetime, scan: object, retired: bool
+) -> None:
+    stored = None if scan is None else Stored(scan)  # type: ignore[arg-type]
+    sightings = [seen(f"cp-{index}", status(following=each)) for index, each in enumerate(followings)]
+    found = timeline(TURN, sightings, now, stored=stored, retired=retired)
+    if found[Step.RETIRE].progress is Progress.ACTIVE:
+        assert followings
+        assert stored is not None
+        assert stored.report.started >= MOVED + FOLLOW
+        assert not stored.left(TURN)
+        assert not stored.report.unknown
+        for each in found[Step.APISERVERS].nodes:
+            assert each.progress is Progress.DONE
+            assert each.at is not None
+            assert stored.report.started >= each.at
+    assert found.finished == all(each.progress is Progress.DONE for each in found.stages)

@@ -1,0 +1,361 @@
+"""Counting what a real etcd holds, whatever it holds and whatever happens to it meanwhile."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kmsd.client import InvalidRequest, KeyInEtcd, Unreachable
+from kmsd.etcd import scan as scanning
+from kmsd.etcd.client import Etcd, Page, PageTooLarge
+from kmsd.etcd.resources import nameable, resource, root
+from kmsd.etcd.scan import Progress, Row, Scan, Storage, scan
+from tests.etcd.server import Server, start_three
+from tests.etcd.values import (
+    ANCESTOR_CBC,
+    ANCESTOR_GCM,
+    NEW_ID,
+    OLD_ID,
+    SEALED,
+    ancestor_gcm,
+    keysealer,
+    native,
+    v1,
+    v2,
+)
+
+EVERY_KIND = {
+    "/registry/secrets/default/new-1": v2(NEW_ID),
+    "/registry/secrets/default/new-2": v2(NEW_ID),
+    "/registry/secrets/default/old": v2(OLD_ID),
+    "/registry/secrets/default/old-v1": v1(native(OLD_ID), b"kmsd-v1"),
+    "/registry/secrets/default/ancestor": v1(ancestor_gcm("k8s-dek"), b"thales"),
+    "/registry/secrets/default/ancestor-real": v1(ANCESTOR_GCM[0], b"thales"),
+    "/registry/secrets/default/ancestor-cbc": v1(ANCESTOR_CBC[0], b"thales"),
+    "/registry/secrets/default/successor": v1(keysealer(b"\x00\xff\x10"), b"keysealer"),
+    "/registry/secrets/default/aws": v2("arn:aws:kms:1", b"opaque", b"aws"),
+    "/registry/secrets/default/plain": b"k8s\0\x0a\x0c",
+    "/registry/secrets/default/aescbc": b"k8s:enc:aescbc:v1:key1:" + SEALED,
+    "/registry/secrets/default/secretbox": b"k8s:enc:secretbox:v1:key1:" + SEALED,
+    "/registry/secrets/default/cut": v2(OLD_ID)[:-3],
+    "/registry/secrets/default/cut-v1": v1(native())[:30],
+    "/registry/configmaps/default/new": v2(NEW_ID),
+    "/registry/cilium.io/ciliumnodes/a": b'{"kind":"CiliumNode"}',
+    "/registry/services/endpoints/default/x": b"k8s\0",
+    "/registry/ranges/serviceips": b"k8s\0",
+    "/registry/masterleases/10.0.0.1": b"",
+}
+
+
+def counted(found: Scan) -> dict[Row, int]:
+    return {each.row: each.objects for each in found.counts}
+
+
+def scanned(etcd: Server, prefix: str = "/registry", **options: Any) -> Scan:
+    with Etcd([etcd.url]) as client:
+        return scan(client, prefix, **options)
+
+
+def test_every_kind_of_value_is_counted_where_it_belongs(etcd: Server) -> None:
+    etcd.put({**EVERY_KIND, "/registryX/secrets/a/b": v2(OLD_ID), "/other": v2(OLD_ID), "compact_rev_key": b"1"})
+    found = scanned(etcd)
+    cut = "cut short within the encrypted data key"
+    assert counted(found) == {
+        Row("secrets", Storage.KMS_V2, "kmsd", NEW_ID, format="native"): 2,
+        Row("configmaps", Storage.KMS_V2, "kmsd", NEW_ID, format="native"): 1,
+        Row("secrets", Storage.KMS_V2, "kmsd", OLD_ID, format="native"): 1,
+        Row("secrets", Storage.KMS_V1, "kmsd-v1", OLD_ID, format="native"): 1,
+        Row("secrets", Storage.KMS_V1, "thales", "k8s-dek", by_label=True, format="k8s-kms-plugin aes-gcm"): 2,
+        Row(
+            "secrets",
+            Storage.KMS_V1,
+            "thales",
+            format="k8s-kms-plugin aes-cbc",
+            reason="the encrypted data key names no key",
+        ): 1,
+        Row("secrets", Storage.KMS_V1, "keysealer", OLD_ID, format="keysealer"): 1,
+        Row("secrets", Storage.KMS_V2, "aws", "arn:aws:kms:1"): 1,
+        Row("secrets", Storage.PLAINTEXT): 1,
+        Row("secrets", Storage.AESCBC): 1,
+        Row("secrets", Storage.SECRETBOX): 1,
+        Row("secrets", Storage.UNKNOWN, "kmsd", reason="not an EncryptedObject, or cut short"): 1,
+        Row("secrets", Storage.UNKNOWN, "kmsd", reason=cut): 1,
+        Row("ciliumnodes.cilium.io", Storage.PLAINTEXT): 1,
+        Row("endpoints", Storage.PLAINTEXT): 1,
+        Row("ranges", Storage.PLAINTEXT): 1,
+        Row("masterleases", Storage.PLAINTEXT): 1,
+    }
+    assert found.objects == len(EVERY_KIND)
+    assert (found.plaintext, found.unknown) == (5, 3)
+    assert found.under(OLD_ID) == 3
+    assert found.under(OLD_ID, "k8s-dek") == 5
+    assert found.resources(lambda row: row.key == NEW_ID) == ("configmaps", "secrets")
+
+
+def test_the_report_holds_what_retiring_a_key_asks_for(etcd: Server) -> None:
+    etcd.put(EVERY_KIND)
+    found = scanned(etcd)
+    report = found.report()
+    assert set(report.uses) == {
+        KeyInEtcd(NEW_ID, 3),
+        KeyInEtcd(OLD_ID, 3),
+        KeyInEtcd("k8s-dek", 2, by_label=True),
+        KeyInEtcd("arn:aws:kms:1", 1),
+    }
+    assert (report.objects, report.unknown, report.prefix) == (len(EVERY_KIND), 3, "/registry")
+    assert report.revision > 0
+    assert report.cluster_id > 0
+    assert report.started <= report.finished
+
+
+def test_an_empty_etcd_is_counted_as_nothing(etcd: Server) -> None:
+    found = scanned(etcd)
+    assert (found.objects, found.counts) == (0, ())
+
+
+def test_a_smaller_prefix_reads_less_and_names_the_same_resource(etcd: Server) -> None:
+    etcd.put(EVERY_KIND)
+    found = scanned(etcd, "/registry/configmaps/")
+    assert counted(found) == {Row("configmaps", Storage.KMS_V2, "kmsd", NEW_ID, format="native"): 1}
+    assert found.prefix == "/registry/configmaps"
+    assert scanned(etcd, "/").objects == len(EVERY_KIND)
+
+
+@pytest.mark.parametrize("prefix", ["", "registry", "/x\udcff", "/" + "x" * 2000])
+def test_a_prefix_that_is_none_is_refused(etcd: Server, prefix: str) -> None:
+    with pytest.raises(InvalidRequest):
+        scanned(etcd, prefix)
+
+
+def many(count: int, octets: int = 200, **where: Any) -> dict[str, bytes]:
+    return {f"/registry/secrets/ns/{number:06}": v2(NEW_ID, sealed=b"x" * octets, **where) for number in range(count)}
+
+
+def test_pages_join_without_a_gap_and_without_an_overlap(etcd: Server) -> None:
+    etcd.put(many(1500))
+    seen: list[Progress] = []
+    found = scanned(etcd, on_page=seen.append)
+    assert found.objects == 1500
+    assert len(seen) > 1
+    assert seen[-1] == Progress(1500, 1500, 1)
+    assert {each.expected for each in seen} == {1500}
+
+
+def test_what_is_written_during_a_scan_is_not_counted_twice(etcd: Server) -> None:
+    etcd.put(many(1000))
+    written = False
+
+    def write(_: Progress) -> None:
+        nonlocal written
+        if not written:
+            written = True
+            etcd.put({"/registry/secrets/ns/000999": v2(OLD_ID), "/registry/secrets/zz/new": v2(OLD_ID)})
+
+    found = scanned(etcd, on_page=write)
+    assert counted(found) == {Row("secrets", Storage.KMS_V2, "kmsd", NEW_ID, format="native"): 1000}
+
+
+def test_a_compaction_makes_the_scan_begin_again_and_say_so(etcd: Server) -> None:
+    etcd.put(many(1000))
+    seen: list[Progress] = []
+
+    def compact_once(progress: Progress) -> None:
+        if not seen:
+            etcd.put({"/registry/secrets/zz/new": v2(OLD_ID)})
+            with Etcd([etcd.url]) as client:
+                etcd.compact(client.page(b"a", b"b", limit=1).revision)
+        seen.append(progress)
+
+    found = scanned(etcd, on_page=compact_once)
+    assert found.starts == 2
+    assert found.objects == 1001
+    assert [each.starts for each in seen] == sorted(each.starts for each in seen)
+
+
+def test_an_etcd_that_compacts_without_end_ends_the_scan(etcd: Server) -> None:
+    etcd.put(many(1000))
+
+    def compact(_: Progress) -> None:
+        etcd.put({"/registry/secrets/zz/new": v2(OLD_ID)})
+        with Etcd([etcd.url]) as client:
+            etcd.compact(client.page(b"a", b"b", limit=1).revision)
+
+    with pytest.raises(Exception, match="compacted what was being read, 5 times") as failed:
+        scanned(etcd, on_page=compact)
+    assert failed.value.retryable  # type: ignore[attr-defined]
+
+
+def test_large_values_make_pages_smaller_until_they_fit(etcd: Server) -> None:
+    etcd.put(many(24, octets=1_000_000))  # 256 of them would be 24 MB
+    found = scanned(etcd)
+    assert found.objects == 24
+    assert found.under(NEW_ID) == 24
+
+
+def test_a_value_too_large_for_any_page_is_counted_as_not_understood(tmp_path: Path) -> None:
+    server = Server(tmp_path, ["--max-request-bytes=40000000"])
+    try:
+        server.start()
+        values = many(3)
+        values["/registry/secrets/ns/000001x"] = b"k8s:enc:kms:v2:kmsd:" + b"x" * (17 << 20)
+        server.put(values)
+        found = scanned(server)
+    finally:
+        server.stop()
+    assert found.objects == 4
+    assert found.unknown == 1
+    assert counted(found)[Row("secrets", Storage.UNKNOWN, reason="the value is larger than a page may be")] == 1
+
+
+def test_so_many_rows_are_bounded_and_what_is_left_may_need_any_key(
+    etcd: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scanning, "ROWS_MAX", 3)
+    etcd.put({f"/registry/secrets/ns/{number}": v2(f"key-{number}") for number in range(9)})
+    found = scanned(etcd)
+    assert (found.objects, found.unknown, len(found.counts)) == (9, 6, 4)
+
+
+def test_a_member_that_dies_in_the_middle_is_replaced_by_the_next(tmp_path: Path) -> None:
+    servers = start_three(tmp_path)
+    try:
+        servers[0].put(many(1000))
+        killed = False
+
+        def kill(_: Progress) -> None:
+            nonlocal killed
+            if not killed:
+                killed = True
+                servers[1].stop()
+
+        with Etcd([",".join(server.url for server in (servers[1], servers[2], servers[0]))]) as client:
+            found = scan(client, on_page=kill)
+        assert killed
+        assert (found.objects, found.starts) == (1000, 1)
+        with Etcd([servers[1].url, servers[2].url]) as client:
+            assert scan(client).objects == 1000
+    finally:
+        for server in servers:
+            server.stop()
+
+
+def test_endpoints_of_two_clusters_are_refused(etcd: Server, tmp_path: Path) -> None:
+    other = Server(tmp_path)
+    etcd.put(many(1000))
+    try:
+        other.start()
+        with Etcd([etcd.url, other.url]) as client:
+            client.page(b"a", b"b", limit=1)
+            client._members.reverse()
+            with pytest.raises(InvalidRequest, match="different etcd clusters"):
+                client.page(b"a", b"b", limit=1)
+    finally:
+        other.stop()
+
+
+MEASURE = """
+import json, resource, sys
+from kmsd.etcd.client import Etcd
+from kmsd.etcd.scan import scan
+
+with Etcd([sys.argv[1]]) as etcd:
+    scan(etcd, "/registry/small")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = scan(etcd)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps([found.objects, len(found.counts), after - before]))
+"""
+
+
+def test_a_hundred_thousand_objects_are_counted_without_holding_them(etcd: Server) -> None:
+    dek = native(OLD_ID)
+    octets = 700
+    etcd.put(many(10, octets) | {"/registry/small/a": b"k8s\0"})
+    etcd.put_many(
+        (
+            f"/registry/secrets/namespace-{number % 100}/{number:06}",
+            v2(NEW_ID, sealed=b"x" * octets) if number % 2 else v1(dek, sealed=b"y" * octets),
+        )
+        for number in range(100_000)
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, etcd.url], capture_output=True, text=True, check=True, timeout=100
+    )
+    objects, rows, more_kib = json.loads(done.stdout)
+    assert objects == 100_011
+    assert rows == 3
+    # All of it is 90 MB. A page is 2 MiB in octets, and a few times that in messages.
+    assert more_kib < 40 << 10
+
+
+class Failing:
+    """Answers what it is told to: for what no etcd can be brought to do."""
+
+    def __init__(self, *answers: Callable[[], Page]) -> None:
+        self._answers = list(answers)
+        self.asked: list[int] = []
+
+    def page(self, start: bytes, end: bytes, *, limit: int, revision: int = 0, keys_only: bool = False) -> Page:
+        self.asked.append(limit)
+        return self._answers.pop(0)()
+
+
+def test_a_page_that_is_too_large_is_asked_for_again_in_smaller_parts() -> None:
+    def large() -> Page:
+        raise PageTooLarge
+
+    etcd = Failing(large, large, lambda: Page([], False, 0, 7, 1, 10))
+    assert scan(etcd).revision == 7
+    assert etcd.asked == [256, 64, 16]
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("/registry/secrets/ns/x", "secrets"),
+        ("/registry/minions/n1", "nodes"),
+        ("/registry/controllers/ns/x", "replicationcontrollers"),
+        ("/registry/services/specs/ns/x", "services"),
+        ("/registry/services/endpoints/ns/x", "endpoints"),
+        ("/registry/services/else/ns/x", "services"),
+        ("/registry/ingress/ns/x", "ingresses"),
+        (
+            "/registry/apiextensions.k8s.io/customresourcedefinitions/x",
+            "customresourcedefinitions.apiextensions.k8s.io",
+        ),
+        ("/registry/loose", "?"),
+        ("/registry/", "?"),
+        ("/elsewhere/secrets/x", "?"),
+        ("/registry/" + "x" * 1000 + "/y", "x" * 128),
+    ],
+)
+def test_a_key_belongs_to_the_resource_that_kubectl_knows(key: str, name: str) -> None:
+    assert resource(key.encode(), b"/registry/") == name
+
+
+def test_roots_are_known_and_others_are_taken_as_they_come() -> None:
+    assert root("/registry/secrets/") == "/registry/"
+    assert root("/kubernetes.io/secrets/") == "/kubernetes.io/"
+    assert root("/my/own/") == "/my/own/"
+
+
+@given(st.binary(max_size=80))
+def test_any_key_has_a_short_name_that_is_safe_or_said_not_to_be(key: bytes) -> None:
+    name = resource(b"/registry/" + key, b"/registry/")
+    assert len(name) <= 4 * 256 + 1
+    if nameable(name):
+        assert name.isascii()
+        assert not set(name) & set(" ;|&$`\n\"'<>()")
+
+
+def test_nobody_there_is_unreachable() -> None:
+    with Etcd(["127.0.0.1:1"]) as client, pytest.raises(Unreachable, match="connection refused"):
+        scan(client)

@@ -1,0 +1,1 @@
+"""What kmsd tells about itself: statistics, feeds, the audit."""
