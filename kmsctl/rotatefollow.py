@@ -211,7 +211,7 @@ class _Show:
                 if self._ended(found):
                     return found
                 self._check_time(found)
-                typed = screen.wait().lower()
+                typed = screen.wait(1.0).lower()
                 if "q" in typed:
                     raise KeyboardInterrupt
                 if "s" in typed:

@@ -12,14 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import pkcs11
-
 from kmsd.errors import Misconfigured
 from kmsd.hsm import module as modules
+from kmsd.hsm import quirks
 from kmsd.hsm.address import TokenAddress, choose_slot
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.explain import explain
-from kmsd.hsm.module import Module, TokenView, can_gcm, token_view
+from kmsd.hsm.module import Module, TokenView, token_view
+from kmsd.hsm.quirks import Quirks
 from kmsd.hsm.session import TokenSession
 
 _PIN_ERRORS: Final = frozenset(
@@ -46,6 +46,9 @@ class Opened:
     slot_id: int
     token: TokenView
     sessions: list[TokenSession]
+    mechanisms: frozenset[str]
+    """As the token lists them: "CKM_AES_GCM"."""
+    quirks: Quirks
 
 
 class Opener:
@@ -64,9 +67,7 @@ class Opener:
 
     def load(self) -> Module:
         """The module, initialised. Raises KmsdError."""
-        path = self._address.module
-        if self._address.softhsm and not path:
-            path = modules.find_softhsm()
+        path = module_path(self._address.provider, self._address.module)
         self.module = modules.load(path)
         return self.module
 
@@ -79,7 +80,8 @@ class Opener:
             slot = choose_slot(module.slots(), self._address, module.path)
             token = module.token(slot.slot_id)
             view = token_view(token)
-            _check_gcm(token, view)
+            row = quirks.choose(self._address.provider, module.path, view.manufacturer)
+            listed = frozenset(each.name for each in module.mechanisms(slot.slot_id))
             # Held as long as the login: a token may log out with its last session.
             self._login = TokenSession(module, token)
             if "LOGIN_REQUIRED" in view.flags:
@@ -94,7 +96,11 @@ class Opener:
             if isinstance(error, CkrError):
                 raise explain(error, str(self._address)) from error
             raise
-        return Opened(module, slot.slot_id, view, self._sessions)
+        return Opened(module, slot.slot_id, view, self._sessions, listed, row)
+
+    def pin(self) -> str | None:
+        """Of the token, for a program that logs in beside the module. Raises KmsdError."""
+        return self._read_pin()
 
     def close(self) -> None:
         """Log out, by closing what `open` opened. The workers have been drained."""
@@ -139,11 +145,18 @@ class Opener:
         self._refused_pin = b""
 
 
-def _check_gcm(token: pkcs11.Token, view: TokenView) -> None:
-    if not can_gcm(token):
+def module_path(provider: str, path: str) -> str:
+    """The module, found where distributions put it if none is named. Raises Misconfigured."""
+    if path or provider in ("auto", "p11", "generic"):
+        return path
+    found = quirks.find_module(provider)
+    if found is None:
+        row = quirks.choose(provider, "")
         raise Misconfigured(
-            f"token {view.label!r} cannot do AES-GCM", "use a token that can; this version knows nothing else"
+            f"the module of {row.title} is not in a known place",
+            f"{row.install or 'install it'}, or name its module with --p11-lib",
         )
+    return found
 
 
 def _pin_refused(token: str, why: str) -> PinRefused:
