@@ -408,8 +408,10 @@ class Daemon:
             shown.append(admin.SettingView(name, text, origin.where, leaf == PIN, _reloadable(name)))
         return admin.ConfigView(str(self.loaded.file or ""), shown, self.loaded.warnings)
 
-    def _set_log_level(self, level: str) -> tuple[str, str]:
+    def _set_log_level(self, level: str | None) -> tuple[str, str]:
         previous = self._level
+        if level is None:
+            return previous, previous
         self._level = admin.level_of(level or self.loaded.settings.log.level, tuple(logs.LEVELS))
         logs.configure(self.loaded.settings.log.format, self._level)
         if self._level != previous:

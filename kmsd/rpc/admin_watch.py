@@ -130,11 +130,12 @@ class WatchAdmin:
                 requests=[_request(each) for each in ended if request.admin or each.api != API], dropped=dropped
             ).SerializeToString()
 
-        if not request.follow:
+        async with self.requests.subscribe() as batches:
+            # What is asked for is counted without what is not shown.
             kept = [each for each in self.requests.last(_BACKLOG_MOST) if request.admin or each.api != API]
             yield message(kept[len(kept) - min(request.backlog, len(kept)) :], 0)
-            return
-        async with self.requests.subscribe(request.backlog) as batches:
+            if not request.follow:
+                return
             async for ended, dropped in batches:
                 yield message(ended, dropped)
 
