@@ -465,7 +465,10 @@ class Lifecycle:
             if old is None:
                 raise self._keyring.why_none()
             if from_key_id and old.key_id != from_key_id:
-                return Rotated((), self._keyring.picture.by_key_id.get(from_key_id), old, rotated=False)
+                # Whoever repeats the call wants it finished now, even if a move was stuck a moment ago.
+                steps = [] if dry_run else await self._roll_forward()
+                picture = self._keyring.picture
+                return Rotated(tuple(steps), picture.by_key_id.get(from_key_id), picture.write or old, rotated=False)
             return await self._rotate(old, name, dry_run=dry_run)
 
     async def revert(self, label: str, from_key_id: str, *, dry_run: bool) -> tuple[Rotated, Key]:
