@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.explain import explain
 from kmsd.hsm.module import MechanismView, Module, SlotView, TokenView
-from kmsd.hsm.opening import Opener, PinRefused
+from kmsd.hsm.opening import Opened, Opener, PinRefused
 from kmsd.hsm.pool import Observe, Pool, PoolView, ignore, unexpected
 from kmsd.hsm.quirks import Quirks
 from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError, TokenSession
@@ -51,6 +52,7 @@ class Connected:
     pool: Pool
     mechanisms: frozenset[str]
     quirks: Quirks
+    open_rw: Callable[[], TokenSession]
 
 
 class Neighbours:
@@ -218,7 +220,7 @@ class Hsm:
             raise self.error.again()
 
         def with_rw(_: TokenSession) -> T:
-            session = TokenSession(connected.module, connected.module.token(connected.slot_id), rw=True)
+            session = connected.open_rw()
             try:
                 return fn(session, *args)
             finally:
@@ -339,9 +341,10 @@ class Hsm:
                     opened.module,
                     opened.slot_id,
                     opened.token,
-                    self._pool(opened.module, opened.slot_id, opened.sessions),
+                    self._pool(opened),
                     opened.mechanisms,
                     opened.quirks,
+                    functools.partial(opened.session, rw=True),
                 )
                 self._anew_pause = _ANEW_FIRST
             if self._connected is None and self._draining is None and not self._others():
@@ -350,10 +353,10 @@ class Hsm:
         self._attempted.set()
         self._on_change()
 
-    def _pool(self, module: Module, slot_id: int, sessions: list[TokenSession]) -> Pool:
+    def _pool(self, opened: Opened) -> Pool:
         return Pool(
-            lambda: TokenSession(module, module.token(slot_id)),
-            sessions,
+            opened.session,
+            opened.sessions,
             loop=asyncio.get_running_loop(),
             queue=self.address.queue,
             stuck_after=self.address.stuck_after,

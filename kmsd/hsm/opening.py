@@ -47,8 +47,13 @@ class Opened:
     token: TokenView
     sessions: list[TokenSession]
     mechanisms: frozenset[str]
-    """As the token lists them: "CKM_AES_GCM"."""
+    """As the token lists them, "CKM_AES_GCM"; with CKM_AES_CBC where it is made of single blocks."""
     quirks: Quirks
+    cbc_from_ecb: bool
+
+    def session(self, *, rw: bool = False) -> TokenSession:
+        """One more. Raises CkrError."""
+        return TokenSession(self.module, self.module.token(self.slot_id), rw=rw, cbc_from_ecb=self.cbc_from_ecb)
 
 
 class Opener:
@@ -82,21 +87,24 @@ class Opener:
             view = token_view(token)
             row = quirks.choose(self._address.provider, module.path, view.manufacturer)
             listed = frozenset(each.name for each in module.mechanisms(slot.slot_id))
+            built = row.cbc_from_ecb and "CKM_AES_CBC" not in listed and "CKM_AES_ECB" in listed
+            able = listed | {"CKM_AES_CBC"} if built else listed
+            opened = Opened(module, slot.slot_id, view, self._sessions, able, row, built)
             # Held as long as the login: a token may log out with its last session.
-            self._login = TokenSession(module, token)
+            self._login = opened.session()
             if "LOGIN_REQUIRED" in view.flags:
                 self._log_in(module, self._login, view)
             wanted = self._address.sessions if module.multithreaded else 1
-            self._sessions = [TokenSession(module, token)]
+            self._sessions.append(opened.session())
             with contextlib.suppress(CkrError):
                 # A token with few sessions serves with those it has.
-                self._sessions.extend(TokenSession(module, token) for _ in range(wanted - 1))
+                self._sessions.extend(opened.session() for _ in range(wanted - 1))
         except BaseException as error:
             self.close()
             if isinstance(error, CkrError):
                 raise explain(error, str(self._address)) from error
             raise
-        return Opened(module, slot.slot_id, view, self._sessions, listed, row)
+        return opened
 
     def pin(self) -> str | None:
         """Of the token, for a program that logs in beside the module. Raises KmsdError."""

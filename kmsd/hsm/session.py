@@ -30,6 +30,7 @@ from kmsd.hsm.cryptoki import (
     CKK_HMAC,
     CKK_RSA,
     CKM_AES_CBC,
+    CKM_AES_ECB,
     CKM_AES_GCM,
     CKM_RSA_PKCS_OAEP,
     CKM_SHA256,
@@ -89,10 +90,14 @@ class RsaNumbers(NamedTuple):
 class TokenSession:
     """A session without a PIN of its own: it shares the login of the process.
 
+    cbc_from_ecb: CBC mode is made here of single blocks, for a module that has no more of AES.
+
     Raises CkrError from every method.
     """
 
-    def __init__(self, module: Module, token: pkcs11.Token, *, rw: bool = False) -> None:
+    def __init__(
+        self, module: Module, token: pkcs11.Token, *, rw: bool = False, cbc_from_ecb: bool = False
+    ) -> None:
         try:
             self.library = token.open(rw=rw)
         except pkcs11.exceptions.PKCS11Error as error:
@@ -109,6 +114,8 @@ class TokenSession:
         self._length_address = addressof(self._length)
         self._iv = ctypes.create_string_buffer(BLOCK_BYTES)
         self._cbc = Mechanism(CKM_AES_CBC, addressof(self._iv), BLOCK_BYTES)
+        self._ecb = Mechanism(CKM_AES_ECB, None, 0)
+        self._cbc_from_ecb = cbc_from_ecb
         self._oaep_params = RsaOaepParams(CKM_SHA256, CKG_MGF1_SHA256, CKZ_DATA_SPECIFIED, None, 0)
         self._oaep = Mechanism(CKM_RSA_PKCS_OAEP, addressof(self._oaep_params), sizeof(self._oaep_params))
         self._resize(4096)
@@ -231,6 +238,8 @@ class TokenSession:
         """AES-CBC (NIST SP 800-38A, 6.2) of whole blocks. Never CBC_PAD: a token is known that gets it wrong."""
         c = self.cryptoki
         key = self.key(cka_id)
+        if self._cbc_from_ecb:
+            return self._chain(key, iv, blocks)
         self._iv.raw = iv
         return self._one_part(c.encrypt_init, c.encrypt, "C_Encrypt", self._cbc, key, blocks, len(blocks))
 
@@ -238,8 +247,22 @@ class TokenSession:
         """Inverse of `encrypt_cbc`. Authenticates nothing."""
         c = self.cryptoki
         key = self.key(cka_id)
+        if self._cbc_from_ecb:
+            opened = self._one_part(c.decrypt_init, c.decrypt, "C_Decrypt", self._ecb, key, blocks, len(blocks))
+            return _xor(opened, (iv + blocks)[: len(blocks)])
         self._iv.raw = iv
         return self._one_part(c.decrypt_init, c.decrypt, "C_Decrypt", self._cbc, key, blocks, len(blocks))
+
+    def _chain(self, key: int, iv: bytes, blocks: bytes) -> bytes:
+        """CBC encryption of single blocks: each is combined with what became of the one before."""
+        c = self.cryptoki
+        made = [iv]
+        for at in range(0, len(blocks), BLOCK_BYTES):
+            block = _xor(blocks[at : at + BLOCK_BYTES], made[-1])
+            made.append(
+                self._one_part(c.encrypt_init, c.encrypt, "C_Encrypt", self._ecb, key, block, BLOCK_BYTES)
+            )
+        return b"".join(made[1:])
 
     def hmac(self, cka_id: bytes, hash_: Hash, data: bytes) -> bytes:
         """HMAC (RFC 2104), all of it: 32 or 64 bytes."""
@@ -307,3 +330,8 @@ class TokenSession:
         params.pAAD = aad
         params.ulAADLen = len(aad)
         self._length.value = self._size
+
+
+def _xor(one: bytes, other: bytes) -> bytes:
+    """Of two strings of the same length."""
+    return (int.from_bytes(one, "big") ^ int.from_bytes(other, "big")).to_bytes(len(one), "big")
