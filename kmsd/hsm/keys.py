@@ -9,12 +9,10 @@ import ctypes
 from dataclasses import dataclass
 from typing import Final, Literal
 
-import pkcs11
-import pkcs11.exceptions
-
 from kmsd.errors import Conflict, InvalidRequest
+from kmsd.hsm import calls
 from kmsd.hsm import cryptoki as c
-from kmsd.hsm.ckr import CkrError, from_library
+from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.session import CKK_AES, TokenSession
 
 Kind = Literal["aes", "hmac", "other"]
@@ -108,35 +106,43 @@ def generate(session: TokenSession, label: str, cka_id: bytes, kind: Kind, bits:
     AES: ENCRYPT and DECRYPT only; HMAC: SIGN and VERIFY only; both TOKEN, PRIVATE, SENSITIVE and not
     EXTRACTABLE (PKCS#11 3.0, 4.10). Raises CkrError.
     """
-    aes = kind == "aes"
-    flags = (
-        pkcs11.MechanismFlag.ENCRYPT | pkcs11.MechanismFlag.DECRYPT
-        if aes
-        else pkcs11.MechanismFlag.SIGN | pkcs11.MechanismFlag.VERIFY
-    )
+    table, mechanism = session.cryptoki.table, c.CKM_AES_KEY_GEN if kind == "aes" else c.CKM_GENERIC_SECRET_KEY_GEN
     for last in range(_TRIES, 0, -1):
         try:
-            session.library.generate_key(
-                pkcs11.KeyType.AES if aes else pkcs11.KeyType.GENERIC_SECRET,
-                bits,
-                id=cka_id,
-                label=label,
-                store=True,
-                capabilities=flags,
-                mechanism=pkcs11.Mechanism.AES_KEY_GEN if aes else pkcs11.Mechanism.GENERIC_SECRET_KEY_GEN,
-                template={pkcs11.Attribute.EXTRACTABLE: False, pkcs11.Attribute.SENSITIVE: True},
-            )
-        except pkcs11.exceptions.PKCS11Error as library_error:
-            error = from_library(library_error, "C_GenerateKey")
+            calls.generate_key(table, session.handle, mechanism, _template(label, cka_id, kind, bits))
+        except CkrError as error:
             # The call may have failed after the object was made: what the token shows is what counts.
             if error.name not in _PASSING or (last == 1 and not _with_id(session, cka_id, kind)):
-                raise error from library_error
+                raise
         found = _with_id(session, cka_id, kind)
         if len(found) == 1 and found[0].label == label:
             return found[0]
         if found:
             raise CkrError("the new key does not read back as it was made", "C_GenerateKey")
     raise CkrError("the new key is not to be found", "C_GenerateKey")
+
+
+def _template(label: str, cka_id: bytes, kind: Kind, bits: int) -> dict[int, bytes | int | bool]:
+    """Of a new key. What it may not do is said too: tokens differ in what they allow unasked."""
+    aes = kind == "aes"
+    return {
+        c.CKA_CLASS: c.CKO_SECRET_KEY,
+        c.CKA_KEY_TYPE: CKK_AES if aes else c.CKK_GENERIC_SECRET,
+        c.CKA_VALUE_LEN: bits // 8,
+        c.CKA_ID: cka_id,
+        c.CKA_LABEL: label.encode(),
+        c.CKA_TOKEN: True,
+        c.CKA_PRIVATE: True,
+        c.CKA_SENSITIVE: True,
+        c.CKA_EXTRACTABLE: False,
+        c.CKA_ENCRYPT: aes,
+        c.CKA_DECRYPT: aes,
+        c.CKA_SIGN: not aes,
+        c.CKA_VERIFY: not aes,
+        c.CKA_WRAP: False,
+        c.CKA_UNWRAP: False,
+        c.CKA_DERIVE: False,
+    }
 
 
 def set_id(session: TokenSession, label: str, cka_id: bytes) -> TokenKey:
@@ -162,16 +168,15 @@ def relabel(session: TokenSession, kind: Kind, cka_id: bytes, label: str, to: st
 
     Done already (by another process): as if done now. Raises Conflict if there is no such key, or CkrError.
     """
+    table = session.cryptoki.table
     for last in range(_TRIES, 0, -1):
         _one(session, kind, cka_id, {label, to})
         try:
-            for key in _objects(session, kind, cka_id):
-                if key[pkcs11.Attribute.LABEL] == label:
-                    key[pkcs11.Attribute.LABEL] = to
-        except pkcs11.exceptions.PKCS11Error as library_error:
-            error = from_library(library_error, "C_SetAttributeValue")
+            for handle in _handles(session, kind, cka_id, label):
+                calls.set_attributes(table, session.handle, handle, {c.CKA_LABEL: to.encode()})
+        except CkrError as error:
             if error.name not in _PASSING or last == 1:
-                raise error from library_error
+                raise
         found = _one(session, kind, cka_id, {label, to})
         if found.label == to:
             return found
@@ -183,16 +188,15 @@ def destroy(session: TokenSession, kind: Kind, cka_id: bytes, label: str) -> Non
 
     Raises Conflict if there is not exactly one, or CkrError.
     """
+    table = session.cryptoki.table
     for last in range(_TRIES, 0, -1):
         _one(session, kind, cka_id, {label})
         try:
-            for key in _objects(session, kind, cka_id):
-                if key[pkcs11.Attribute.LABEL] == label:
-                    key.destroy()
-        except pkcs11.exceptions.PKCS11Error as library_error:
-            error = from_library(library_error, "C_DestroyObject")
+            for handle in _handles(session, kind, cka_id, label):
+                calls.destroy_object(table, session.handle, handle)
+        except CkrError as error:
             if error.name not in _PASSING or last == 1:
-                raise error from library_error
+                raise
         if not [key for key in _with_id(session, cka_id, kind) if key.label == label]:
             return
     raise CkrError("the key is still there", "C_DestroyObject")
@@ -209,14 +213,16 @@ def _one(session: TokenSession, kind: Kind, cka_id: bytes, labels: set[str]) -> 
     return found[0]
 
 
-def _objects(session: TokenSession, kind: Kind, cka_id: bytes) -> list[pkcs11.SecretKey]:
-    template: dict[pkcs11.Attribute, object] = {pkcs11.Attribute.CLASS: pkcs11.ObjectClass.SECRET_KEY}
+def _handles(session: TokenSession, kind: Kind, cka_id: bytes, label: str) -> list[int]:
+    """Of the keys of this kind, CKA_ID and label."""
+    template: dict[int, bytes | int | bool] = {c.CKA_CLASS: c.CKO_SECRET_KEY, c.CKA_TOKEN: True}
     if cka_id:
-        template[pkcs11.Attribute.ID] = cka_id
+        template[c.CKA_ID] = cka_id
     return [
-        key
-        for key in session.library.get_objects(template)
-        if isinstance(key, pkcs11.SecretKey) and key.id == cka_id and _kind(int(key.key_type)) == kind
+        handle
+        for handle in session.cryptoki.find(session.handle, template)
+        for key in [_describe(session, handle)]
+        if (key.kind, key.cka_id, key.label) == (kind, cka_id, label)
     ]
 
 
@@ -225,13 +231,8 @@ def _kind(key_type: int) -> Kind:
 
 
 def _set_id(session: TokenSession, label: str, cka_id: bytes) -> None:
-    template = {pkcs11.Attribute.CLASS: pkcs11.ObjectClass.SECRET_KEY, pkcs11.Attribute.LABEL: label}
-    try:
-        for key in session.library.get_objects(template):
-            if not key[pkcs11.Attribute.ID] and key[pkcs11.Attribute.KEY_TYPE] == pkcs11.KeyType.AES:
-                key[pkcs11.Attribute.ID] = cka_id
-    except pkcs11.exceptions.PKCS11Error as error:
-        raise from_library(error, "C_SetAttributeValue") from error
+    for handle in _handles(session, "aes", b"", label):
+        calls.set_attributes(session.cryptoki.table, session.handle, handle, {c.CKA_ID: cka_id})
 
 
 def _with_id(session: TokenSession, cka_id: bytes, kind: Kind) -> list[TokenKey]:

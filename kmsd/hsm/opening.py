@@ -12,13 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from kmsd.errors import Misconfigured
+from kmsd.errors import Misconfigured, Unavailable
 from kmsd.hsm import module as modules
 from kmsd.hsm import quirks
 from kmsd.hsm.address import TokenAddress, choose_slot
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.explain import explain
-from kmsd.hsm.module import Module, TokenView, token_view
+from kmsd.hsm.module import Module, SlotView, TokenView
 from kmsd.hsm.quirks import Quirks
 from kmsd.hsm.session import TokenSession
 
@@ -53,7 +53,7 @@ class Opened:
 
     def session(self, *, rw: bool = False) -> TokenSession:
         """One more. Raises CkrError."""
-        return TokenSession(self.module, self.module.token(self.slot_id), rw=rw, cbc_from_ecb=self.cbc_from_ecb)
+        return TokenSession(self.module, self.slot_id, rw=rw, cbc_from_ecb=self.cbc_from_ecb)
 
 
 class Opener:
@@ -83,8 +83,7 @@ class Opener:
         module = self.load()
         try:
             slot = choose_slot(module.slots(), self._address, module.path)
-            token = module.token(slot.slot_id)
-            view = token_view(token)
+            view = _token_in(slot)
             row = quirks.choose(self._address.provider, module.path, view.manufacturer)
             listed = frozenset(each.name for each in module.mechanisms(slot.slot_id))
             built = row.cbc_from_ecb and "CKM_AES_CBC" not in listed and "CKM_AES_ECB" in listed
@@ -165,6 +164,12 @@ def module_path(provider: str, path: str) -> str:
             f"{row.install or 'install it'}, or name its module with --p11-lib",
         )
     return found
+
+
+def _token_in(slot: SlotView) -> TokenView:
+    if slot.token is None:
+        raise Unavailable(f"there is no token in slot {slot.slot_id}", "insert it; kmsd goes on looking")
+    return slot.token
 
 
 def _pin_refused(token: str, why: str) -> PinRefused:

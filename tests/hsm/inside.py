@@ -173,7 +173,7 @@ class _Child:
 
     def _open(self) -> TokenSession:
         slot = next(each.slot_id for each in self.loaded.slots() if each.token and each.token.label == self.label)
-        return TokenSession(self.loaded, self.loaded.token(slot), rw=True)
+        return TokenSession(self.loaded, slot, rw=True)
 
     async def _served(self, fn: Any, args: tuple[object, ...]) -> object:
         if self.hsm is None:

@@ -15,6 +15,8 @@ from tests.p11kit import make_p11kit
 from tests.tokens import make_token
 from tests.tpm import make_tpm
 
+ENVIRONMENT = {"KMSD_KEYS__REFRESH": "0.5", "KMSD_HEALTH__INTERVAL": "0.5", "KMSD_TOKEN__SESSIONS": "2"}
+
 
 @dataclass
 class Served:
@@ -36,7 +38,7 @@ class Served:
             folder,
             self.token,
             (*self.flags, *flags),
-            environment={"KMSD_KEYS__REFRESH": "0.5", "KMSD_TOKEN__SESSIONS": "2"},
+            environment=ENVIRONMENT,
             default_flags=False,
             command=(*self.enter, KMSD, "serve"),
         ).start()
@@ -94,6 +96,5 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="module")
 def kmsd(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kmsd]:
     """One kmsd on it, for all tests of a module: to start one takes as long as most of them."""
-    running = served.start(tmp_path_factory.mktemp("d"), "--auto-create").wait_ok()
-    yield running
-    running.stop()
+    with served.start(tmp_path_factory.mktemp("d"), "--auto-create") as running:
+        yield running.wait_ok()
