@@ -12,14 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import pkcs11
-
 from kmsd.errors import Misconfigured
+from kmsd.hsm import calls
 from kmsd.hsm import module as modules
 from kmsd.hsm.address import TokenAddress, choose_slot
 from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.cryptoki import CKM_AES_GCM
 from kmsd.hsm.explain import explain
-from kmsd.hsm.module import Module, TokenView, can_gcm, token_view
+from kmsd.hsm.module import Module, SlotView, TokenView
 from kmsd.hsm.session import TokenSession
 
 _PIN_ERRORS: Final = frozenset(
@@ -77,18 +77,17 @@ class Opener:
         module = self.load()
         try:
             slot = choose_slot(module.slots(), self._address, module.path)
-            token = module.token(slot.slot_id)
-            view = token_view(token)
-            _check_gcm(token, view)
+            view = _present(slot)
+            _check_gcm(module, slot.slot_id, view)
             # Held as long as the login: a token may log out with its last session.
-            self._login = TokenSession(module, token)
+            self._login = TokenSession(module, slot.slot_id)
             if "LOGIN_REQUIRED" in view.flags:
                 self._log_in(module, self._login, view)
             wanted = self._address.sessions if module.multithreaded else 1
-            self._sessions = [TokenSession(module, token)]
+            self._sessions = [TokenSession(module, slot.slot_id)]
             with contextlib.suppress(CkrError):
                 # A token with few sessions serves with those it has.
-                self._sessions.extend(TokenSession(module, token) for _ in range(wanted - 1))
+                self._sessions.extend(TokenSession(module, slot.slot_id) for _ in range(wanted - 1))
         except BaseException as error:
             self.close()
             if isinstance(error, CkrError):
@@ -139,8 +138,14 @@ class Opener:
         self._refused_pin = b""
 
 
-def _check_gcm(token: pkcs11.Token, view: TokenView) -> None:
-    if not can_gcm(token):
+def _present(slot: SlotView) -> TokenView:
+    if slot.token is None:
+        raise CkrError("CKR_TOKEN_NOT_PRESENT", "C_GetTokenInfo")
+    return slot.token
+
+
+def _check_gcm(module: Module, slot_id: int, view: TokenView) -> None:
+    if CKM_AES_GCM not in calls.mechanisms(module.cryptoki.table, slot_id):
         raise Misconfigured(
             f"token {view.label!r} cannot do AES-GCM", "use a token that can; this version knows nothing else"
         )

@@ -15,10 +15,8 @@ from ctypes import addressof, c_ulong, memset, sizeof, string_at
 from time import sleep
 from typing import Final, Literal, NamedTuple
 
-import pkcs11
-import pkcs11.exceptions
-
-from kmsd.hsm.ckr import CkrError, check, from_library
+from kmsd.hsm import calls
+from kmsd.hsm.ckr import CkrError, check
 from kmsd.hsm.cryptoki import (
     CKA_CLASS,
     CKA_ID,
@@ -92,13 +90,9 @@ class TokenSession:
     Raises CkrError from every method.
     """
 
-    def __init__(self, module: Module, token: pkcs11.Token, *, rw: bool = False) -> None:
-        try:
-            self.library = token.open(rw=rw)
-        except pkcs11.exceptions.PKCS11Error as error:
-            raise from_library(error, "C_OpenSession") from error
+    def __init__(self, module: Module, slot_id: int, *, rw: bool = False) -> None:
         self.cryptoki = module.cryptoki
-        self.handle: int = self.library.handle  # type: ignore[attr-defined]  # missing from the library's types
+        self.handle = calls.open_session(self.cryptoki.table, slot_id, rw=rw)
         self._keys: dict[tuple[bytes, KeyKind], int] = {}
         self._numbers: dict[bytes, RsaNumbers] = {}
         self._random = b""
@@ -119,10 +113,7 @@ class TokenSession:
         self._buffer_address = addressof(self._buffer)
 
     def close(self) -> None:
-        try:
-            self.library.close()
-        except pkcs11.exceptions.PKCS11Error as error:
-            raise from_library(error, "C_CloseSession") from error
+        calls.close_session(self.cryptoki.table, self.handle)
 
     def forget(self, gone: frozenset[bytes]) -> None:
         """Drop the remembered handles of the keys with these CKA_IDs, which have changed: a token may give a handle
@@ -134,10 +125,7 @@ class TokenSession:
 
     def random(self, size: int) -> bytes:
         """`size` bytes from the token's generator, fresh from the token."""
-        try:
-            return self.library.generate_random(size * 8)
-        except pkcs11.exceptions.PKCS11Error as error:
-            raise from_library(error, "C_GenerateRandom") from error
+        return calls.random(self.cryptoki.table, self.handle, size)
 
     def iv(self, size: int) -> bytes:
         """`size` random bytes from the token, never handed out before."""

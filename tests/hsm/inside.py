@@ -160,7 +160,7 @@ class _Child:
 
     def _logged_in(self) -> TokenSession:
         slot = next(each.slot_id for each in self.loaded.slots() if each.token and each.token.label == self.label)
-        session = TokenSession(self.loaded, self.loaded.token(slot), rw=True)
+        session = TokenSession(self.loaded, slot, rw=True)
         self.loaded.cryptoki.login(session.handle, self.pin)
         return session
 
