@@ -54,13 +54,13 @@ class Screen:
         shown = [output.painted(line, columns) + "\x1b[K" for line in lines[:rows]]
         output.emit_raw(_BEGIN + "\r\n".join(shown) + _END)
 
-    def wait(self) -> str:
-        """Until a key is pressed, the size changes or `wake` is called; the keys that were pressed."""
+    def wait(self, seconds: float) -> str:
+        """Until a key is pressed, the size changes, `wake` is called or so long; the keys that were pressed."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake, selectors.EVENT_READ)
             if self._keyboard is not None:
                 selector.register(self._keyboard, selectors.EVENT_READ)
-            ready = {key.fd for key, _ in selector.select()}
+            ready = {key.fd for key, _ in selector.select(seconds)}
         if self._wake in ready:
             os.read(self._wake, 4096)
         if self._keyboard in ready and self._keyboard is not None:

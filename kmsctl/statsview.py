@@ -116,8 +116,16 @@ def _insert_rates(headers: list[str], rows: list[list[str]], rates: Sequence[flo
         row.insert(2, rate(number))
 
 
-def live(memory: Memory, labels: Mapping[str, str], source: str, size: tuple[int, int], now: datetime) -> list[Line]:
-    """The lines of a screen of (columns, rows), the most important first. source: where kmsd is."""
+def live(
+    memory: Memory,
+    labels: Mapping[str, str],
+    source: str,
+    size: tuple[int, int],
+    now: datetime,
+    silence: float = 0.0,
+) -> list[Line]:
+    """The lines of a screen of (columns, rows), the most important first. source: where kmsd is. silence: seconds
+    since kmsd was to say something and did not."""
     width, height = size
     frame = memory.now
     if frame is None:
@@ -126,6 +134,8 @@ def live(memory: Memory, labels: Mapping[str, str], source: str, size: tuple[int
         ("kmsd", Colour.BOLD),
         (f" on {escape(source)}, up {age(frame.started, now)}, at {now:%H:%M:%S} UTC", None),
     ]
+    if silence:
+        title.insert(1, (f" HAS SAID NOTHING FOR {silence:.0f} s", Colour.RED))
     sections = [
         _pulse(frame, memory.recent()),
         _sparklines(memory, width),
@@ -161,19 +171,25 @@ def _sparklines(memory: Memory, width: int) -> Section:
     seconds = list(memory.seconds)
     shown = min(memory.keep, max(60, len(seconds)))
     drawn: Section = []
-    for name, unit, values in (
-        ("requests/s", "/s", [(each.time, float(each.requests)) for each in seconds]),
-        ("errors/s", "/s", [(each.time, float(each.errors)) for each in seconds]),
-        ("p99 ms", " ms", [(each.time, each.p99_ms) for each in seconds]),
+    for name, unit, fold, values in (
+        ("requests/s", "/s", _mean, [(each.time, float(each.requests)) for each in seconds]),
+        ("errors/s", "/s", _mean, [(each.time, float(each.errors)) for each in seconds]),
+        ("p99 ms", " ms", max, [(each.time, each.p99_ms) for each in seconds]),
     ):
-        means = columns(values, room, shown)
-        top = max(means, default=0.0)
+        heights = columns(values, room, shown, fold)
+        top = max(heights, default=0.0)
         colour = Colour.RED if name.startswith("errors") and top else Colour.GREEN
         peak = f"  to {rate(top) if unit == '/s' else milliseconds(top)}{unit}" if top else "  none"
-        drawn.append([(f"{name:<11}", Colour.DIM), (sparkline(means, bars).rjust(room, bars[0]), colour), (peak, None)])
+        drawn.append(
+            [(f"{name:<11}", Colour.DIM), (sparkline(heights, bars).rjust(room, bars[0]), colour), (peak, None)]
+        )
     minutes = f"{shown // 60} min" if shown >= 120 else f"{shown} s"
     drawn.append([(f"{'':<11}last {minutes}", Colour.DIM)])
     return drawn
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _errors(frame: StatsFrame) -> Section:

@@ -31,6 +31,7 @@ from kmsd.hsm.pool import PoolView
 from kmsd.keyring import Keyring
 from kmsd.lifecycle import Lifecycle
 from kmsd.observe import logs
+from kmsd.observe.audit import Audit
 from kmsd.observe.feed import Feed
 from kmsd.observe.health import Health, HealthView
 from kmsd.observe.sdnotify import notify
@@ -41,6 +42,7 @@ from kmsd.rpc.admin_inspect import InspectAdmin
 from kmsd.rpc.admin_keys import KeyAdmin
 from kmsd.rpc.admin_watch import Ended, WatchAdmin
 from kmsd.rpc.admin_wire import Shown
+from kmsd.rpc.audited import audited
 from kmsd.rpc.call import Call
 from kmsd.rpc.listener import Listener
 from kmsd.rpc.sockets import SocketPlace
@@ -116,6 +118,7 @@ class Daemon:
         try:
             for place in places:
                 place.claim()
+            await self._audit.start()
             for listener in self._listeners:
                 await listener.start()
             for warning in self.loaded.warnings:
@@ -127,6 +130,7 @@ class Daemon:
                 kms=str(settings.kms.socket),
                 admin=str(settings.admin.socket),
             )
+            self._audit.event("kmsd up", detail=f"version {__version__}")
             # The sockets answer before the token does: kube-apiserver must find them whatever the token is up to.
             self._spawn(self._begin(settings))
             self._spawn(self._keep_uses(settings))
@@ -141,6 +145,7 @@ class Daemon:
         self._level = settings.log.level
         self._stats = Stats()
         self._requests: Feed[Ended] = Feed(_KEPT_REQUESTS)
+        self._audit = Audit(settings.audit, settings.state.dir)
         uses = state.recall_uses(settings.state.dir)
         self._known_since = uses.since or time.time()
         self._stats.load_last_used(uses.last)
@@ -186,7 +191,8 @@ class Daemon:
             set_log_level=self._set_log_level,
         )
         keys = KeyAdmin(self._keyring, self._lifecycle, self._health, shown)
-        watch = WatchAdmin(self._stats, self._requests, self._pool)
+        watch = WatchAdmin(self._stats, self._requests, self._pool, self._audit)
+        tables = (front.table(), keys.table(), watch.table(), InspectAdmin(self._keyring, shown).table())
         self._listeners = (
             Listener(
                 SocketPlace(settings.kms.socket, int(settings.kms.mode, 8), settings.kms.group),
@@ -198,7 +204,7 @@ class Daemon:
             ),
             Listener(
                 SocketPlace(settings.admin.socket, 0o660 if settings.admin.group else 0o600, settings.admin.group),
-                (front.table(), keys.table(), watch.table(), InspectAdmin(self._keyring, shown).table()),
+                tuple(audited(each, self._audit) for each in tables),
                 apis=(admin.API,),
                 services=(admin.SERVICE,),
                 timeout=60.0,
@@ -323,6 +329,14 @@ class Daemon:
         self._stats.ended()
         self._stats.record(call.api, call.method, code, seconds)
         self._requests.publish(Ended(time.time(), call.api, call.method, call.uid, call.key_id_sha256, code, seconds))
+        if call.method in _AUDITED:
+            self._audit.kms(
+                f"{call.api} {call.method}",
+                code,
+                seconds=seconds,
+                key_id_sha256=call.key_id_sha256,
+                detail=call.uid,
+            )
         if logs.debugging():
             log.debug(
                 "call",
@@ -367,6 +381,8 @@ class Daemon:
             problems.append(
                 Problem(f"{stuck} sessions are stuck inside the PKCS#11 module", "check the token", fatal=False)
             )
+        if self._audit.problem is not None:
+            problems.append(Problem(self._audit.problem.message, self._audit.problem.hint, fatal=False))
         if picture.write is not None:
             encrypts = self._stats.key_use(picture.write.key_id).encrypts
             if encrypts >= _MANY_ENCRYPTS:
@@ -392,8 +408,10 @@ class Daemon:
             shown.append(admin.SettingView(name, text, origin.where, leaf == PIN, _reloadable(name)))
         return admin.ConfigView(str(self.loaded.file or ""), shown, self.loaded.warnings)
 
-    def _set_log_level(self, level: str) -> tuple[str, str]:
+    def _set_log_level(self, level: str | None) -> tuple[str, str]:
         previous = self._level
+        if level is None:
+            return previous, previous
         self._level = admin.level_of(level or self.loaded.settings.log.level, tuple(logs.LEVELS))
         logs.configure(self.loaded.settings.log.format, self._level)
         if self._level != previous:
@@ -410,9 +428,11 @@ class Daemon:
                 slot=connected.slot_id,
                 module=connected.module.path,
             )
+            self._audit.event("token up", detail=f"{name}, {self._pool().open} sessions open")
             self._nudge.set()
         elif not self._stopping:
             log.warning("token is down", token=name, reason=hsm.error.message, hint=hsm.error.hint)
+            self._audit.event("token down", outcome="UNAVAILABLE", detail=f"{name}: {hsm.error.message}")
         self._health.poke()
 
     def _keys_changed(self, before: Picture, after: Picture) -> None:
@@ -430,6 +450,12 @@ class Daemon:
         self._nudge.set()
         if (old and old.key_id) != (new and new.key_id):
             self._health.poke()
+            self._audit.event(
+                "write key",
+                outcome="OK" if new else "NOT_FOUND",
+                key_id_sha256=new.key_id_sha256 if new else "",
+                detail=f"{old.key_id if old else 'none'} -> {new.key_id if new else 'none'}",
+            )
             if new is not None:
                 directory = self.loaded.settings.state.dir
                 try:
@@ -445,9 +471,11 @@ class Daemon:
         if view.ok:
             log.info("healthy", round_trip_ms=round(view.round_trip * 1000, 3))
             notify(STATUS="serving")
+            self._audit.event("healthy")
         elif view.error is not None:
             log.warning("not healthy", reason=view.error.message, hint=view.error.hint)
             notify(STATUS=f"not healthy: {view.error.message}")
+            self._audit.event("not healthy", outcome=view.error.code, detail=view.error.message)
         # The admin API serves whatever the token does; what is healthy or not is the KMS socket.
         kms, front = self._listeners
         self._spawn(kms.set_serving(view.ok))
@@ -500,10 +528,11 @@ class Daemon:
         self._stopping = True
         log.info("kmsd is stopping")
         notify(STOPPING="1")
-        self._requests.close()
+        self._audit.event("kmsd stopping")
         await asyncio.gather(*(listener.stop(_DRAIN_SECONDS) for listener in self._listeners))
         for place in places:
             place.release()
+        await self._audit.close()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -523,6 +552,7 @@ class Daemon:
             log.error("a background task failed", type=type(error).__name__, task=task.get_name())
 
 
+_AUDITED: Final = frozenset({"Encrypt", "Decrypt"})
 _OPERATIONS: Final = {
     "encrypt_native": "encrypt",
     "encrypt_legacy": "encrypt",

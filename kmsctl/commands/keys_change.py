@@ -61,6 +61,7 @@ def relabel(
             found.label,
             confirm_label,
             "relabel it",
+            ask=not dry_run,
         )
     keyview.emit_one(
         {"key": documents.key(changed.key), "previous_label": changed.previous_label, "dry_run": dry_run},
@@ -96,15 +97,14 @@ def destroy(
     with connect(opts.target, timeout=opts.timeout) as kmsd:
         found = kmsd.get_key(key).key
         name = naming(found, key)
-        if dry_run:
-            answer = kmsd.destroy_key(name, confirm_label=confirm_label, dry_run=True)
-        else:
-            _, confirmed = confirm.insist(
-                lambda word: kmsd.destroy_key(name, confirm_label=word, dry_run=True),
-                found.label,
-                confirm_label,
-                "destroy it",
-            )
+        answer, confirmed = confirm.insist(
+            lambda word: kmsd.destroy_key(name, confirm_label=word, dry_run=True),
+            found.label,
+            confirm_label,
+            "destroy it",
+            ask=not dry_run,
+        )
+        if not dry_run:
             if not confirmed:
                 confirm.agree(f"destroy the key {keyview.describe(found)} for good?", yes=yes)
             answer = kmsd.destroy_key(name, confirm_label=confirmed)

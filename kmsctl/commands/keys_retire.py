@@ -47,6 +47,7 @@ def retire(
             found.label,
             confirm_label,
             "retire it",
+            ask=not dry_run,
         )
     keyview.emit_one(
         {"key": documents.key(retired.key), "previous_label": retired.previous_label, "dry_run": dry_run},

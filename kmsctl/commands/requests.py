@@ -47,7 +47,7 @@ def requests(
     Examples:
       kmsctl requests
       kmsctl requests --admin -n 5 -o json
-      kmsctl requests --follow -n 1 -o json | head -n 1
+      kmsctl requests --follow
 
     Show the last calls that kmsd answered: when, which, with which key, how it ended, how long it took.
 

@@ -134,13 +134,18 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Event:
-    """Something changed between two timelines. node: empty if it is about the whole stage."""
+    """Something changed between two timelines. node: empty if it is about the whole stage. The rest as there."""
 
     step: Step
     node: str
     progress: Progress
     text: str
     at: datetime | None = None
+    commands: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        return TITLES[self.step]
 
 
 @dataclass(frozen=True)
@@ -368,7 +373,7 @@ def _events(timeline: Timeline) -> Iterator[Event]:
     for stage in timeline.stages:
         for node in stage.nodes:
             yield Event(stage.step, node.node, node.progress, node.text, node.at)
-        yield Event(stage.step, "", stage.progress, stage.text)
+        yield Event(stage.step, "", stage.progress, stage.text, commands=stage.commands)
 
 
 def rewrite_command(resource: str) -> str:

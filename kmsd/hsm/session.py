@@ -241,7 +241,8 @@ class TokenSession:
         c = self.cryptoki
         size = self.rsa_numbers(cka_id).size
         key = self.key(cka_id, "rsa-public")
-        return self._one_part(c.encrypt_init, c.encrypt, "C_Encrypt", self._oaep, key, plaintext, size)
+        # tpm2-pkcs11 1.9 says that it wrote as much as it was given room for.
+        return self._one_part(c.encrypt_init, c.encrypt, "C_Encrypt", self._oaep, key, plaintext, size, room=size)
 
     def decrypt_oaep(self, cka_id: bytes, ciphertext: bytes) -> bytes:
         """Inverse of `encrypt_oaep`. Anybody with the public key may have chosen the plaintext."""
@@ -261,14 +262,18 @@ class TokenSession:
         size: int,
         *,
         exactly: bool = True,
+        room: int = 0,
     ) -> bytes:
-        """What the operation gives for `data`: `size` bytes, or with exactly=False up to so many."""
+        """What the operation gives for `data`: `size` bytes, or with exactly=False up to so many.
+
+        room: bytes that the token may write, if not all of the buffer.
+        """
         if size > self._size:
             self._resize(size)
         rv = init(self.handle, addressof(mechanism), key)
         if rv:
             check(rv, f"{name}Init")
-        self._length.value = self._size
+        self._length.value = room or self._size
         rv = operation(self.handle, data, len(data), self._buffer_address, self._length_address)
         if rv:
             check(rv, name)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from time import time
 from typing import Final
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
+from kmsd.auditchain import Record
 from kmsd.errors import InvalidRequest
 from kmsd.hsm.pool import PoolView
+from kmsd.observe.audit import MAX_BACKLOG, Audit
 from kmsd.observe.feed import Feed
 from kmsd.observe.stats import Frame, Latency, Second, Stats
 from kmsd.rpc.admin_wire import API, sessions, table
@@ -42,9 +45,40 @@ class WatchAdmin:
     stats: Stats
     requests: Feed[Ended]
     pool: Callable[[], PoolView]
+    audit: Audit
 
     def table(self) -> Table:
-        return table(streams={"WatchStats": self.watch_stats, "WatchRequests": self.watch_requests})
+        return table(
+            {"VerifyAudit": self.verify_audit},
+            streams={
+                "WatchStats": self.watch_stats,
+                "WatchRequests": self.watch_requests,
+                "WatchAudit": self.watch_audit,
+            },
+        )
+
+    async def watch_audit(self, call: Call, body: bytes) -> AsyncIterator[bytes]:
+        request = parse(pb.WatchAuditRequest, body)
+        if request.backlog > MAX_BACKLOG:
+            raise InvalidRequest(f"{request.backlog} records at once", f"ask for {MAX_BACKLOG} at most")
+        async with contextlib.aclosing(self.audit.watch(request.backlog, request.follow)) as batches:
+            async for records, dropped in batches:
+                yield pb.WatchAuditResponse(
+                    records=[_record(each) for each in records], dropped=dropped
+                ).SerializeToString()
+
+    async def verify_audit(self, call: Call, body: bytes) -> bytes:
+        parse(pb.VerifyAuditRequest, body)
+        verdict = await self.audit.verify()
+        return pb.VerifyAuditResponse(
+            intact=verdict.intact,
+            records=verdict.records,
+            first_seq=verdict.first_seq,
+            last_seq=verdict.head.seq,
+            head=verdict.head.hash,
+            files=verdict.files,
+            problem=verdict.problem,
+        ).SerializeToString()
 
     async def watch_stats(self, call: Call, body: bytes) -> AsyncIterator[bytes]:
         request = parse(pb.WatchStatsRequest, body)
@@ -96,13 +130,29 @@ class WatchAdmin:
                 requests=[_request(each) for each in ended if request.admin or each.api != API], dropped=dropped
             ).SerializeToString()
 
-        if not request.follow:
+        async with self.requests.subscribe() as batches:
+            # What is asked for is counted without what is not shown.
             kept = [each for each in self.requests.last(_BACKLOG_MOST) if request.admin or each.api != API]
             yield message(kept[len(kept) - min(request.backlog, len(kept)) :], 0)
-            return
-        async with self.requests.subscribe(request.backlog) as batches:
+            if not request.follow:
+                return
             async for ended, dropped in batches:
                 yield message(ended, dropped)
+
+
+def _record(record: Record) -> pb.WatchAuditResponse.Record:
+    return pb.WatchAuditResponse.Record(
+        seq=record.seq,
+        unix_ms=record.unix_ms,
+        kind=record.kind,
+        action=record.action,
+        caller=record.caller,
+        key_id_sha256=record.key_id_sha256,
+        outcome=record.outcome,
+        latency_ms=record.latency_ms,
+        detail=record.detail,
+        line=record.line,
+    )
 
 
 def _second(second: Second) -> pb.WatchStatsResponse.Second:

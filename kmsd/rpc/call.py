@@ -6,7 +6,7 @@ Knows no listener and no service: a handler is an async function of (Call, reque
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol, TypeVar
@@ -99,7 +99,7 @@ async def run(method: Method, call: Call, request: bytes, observe: Observer) -> 
     return response
 
 
-async def run_stream(method: StreamMethod, call: Call, request: bytes) -> AsyncIterator[bytes]:
+async def run_stream(method: StreamMethod, call: Call, request: bytes) -> AsyncGenerator[bytes, None]:
     """Run a handler that streams; whatever it raises leaves as a KmsdError."""
     try:
         async for response in method.handler(call, request):

@@ -5,7 +5,9 @@ The only module that knows grpc's server side. What it hands to a handler is byt
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from typing import Final
 from urllib.parse import quote
 
@@ -14,7 +16,7 @@ import grpc.aio
 from grpc_health.v1 import health as grpc_health
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from kmsd.errors import KmsdError
+from kmsd.errors import KmsdError, Unavailable
 from kmsd.rpc.call import Call, Method, Observer, StreamMethod, Table, run, run_stream
 from kmsd.rpc.sockets import SocketPlace
 
@@ -60,8 +62,9 @@ class Listener:
         self._services = ("", *services)
         self._health = grpc_health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=_MAX_CALLS)
+        self._ending = asyncio.Event()
         methods = {path: method for table in tables for path, method in table.items()}
-        self._server.add_generic_rpc_handlers((_Handlers(methods, timeout, observe),))
+        self._server.add_generic_rpc_handlers((_Handlers(methods, timeout, observe, self._ending),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
     async def start(self) -> None:
@@ -81,18 +84,19 @@ class Listener:
             await self._health.set(service, status)
 
     async def stop(self, grace: float) -> None:
-        """Take no new calls, give the running ones `grace` seconds, then remove the socket."""
+        """Take no new calls, end the streams, give the other calls `grace` seconds, then remove the socket."""
+        self._ending.set()
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace)
         self.place.release()
 
 
 class _Handlers(grpc.GenericRpcHandler):
-    def __init__(self, methods: Table, timeout: float, observe: Observer) -> None:
+    def __init__(self, methods: Table, timeout: float, observe: Observer, ending: asyncio.Event) -> None:
         self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
             path: grpc.unary_unary_rpc_method_handler(_bridge(method, timeout, observe))
             if isinstance(method, Method)
-            else grpc.unary_stream_rpc_method_handler(_stream_bridge(method))
+            else grpc.unary_stream_rpc_method_handler(_stream_bridge(method, ending))
             for path, method in methods.items()
         }
 
@@ -116,17 +120,42 @@ def _bridge(method: Method, most: float, observe: Observer):  # type: ignore[no-
     return behaviour
 
 
-def _stream_bridge(method: StreamMethod):  # type: ignore[no-untyped-def]  # as above
+def _stream_bridge(method: StreamMethod, ending: asyncio.Event):  # type: ignore[no-untyped-def]  # as above
     async def behaviour(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> AsyncIterator[bytes]:
         call = Call(method.api, method.name, 0.0)
         call.caller = _caller(context)
         try:
-            async for response in run_stream(method, call, request):
+            async for response in _until(ending, run_stream(method, call, request)):
                 yield response
         except KmsdError as error:
             await _abort(context, method.api, error)
 
     return behaviour
+
+
+async def _until(ending: asyncio.Event, responses: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    """The responses, up to the end of kmsd: nobody who watches keeps it from ending. Raises Unavailable then."""
+    end = asyncio.ensure_future(ending.wait())
+    try:
+        while True:
+            following = asyncio.ensure_future(anext(responses, None))
+            try:
+                await asyncio.wait({following, end}, return_when=asyncio.FIRST_COMPLETED)
+            except BaseException:
+                following.cancel()
+                raise
+            if not following.done():
+                following.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await following
+                raise Unavailable("kmsd is stopping", "try again when it is back")
+            response = following.result()
+            if response is None:
+                return
+            yield response
+    finally:
+        end.cancel()
+        await responses.aclose()
 
 
 async def _abort(context: grpc.aio.ServicerContext[bytes, bytes], api: str, error: KmsdError) -> None:

@@ -1,0 +1,73 @@
+"""Admin actions that change something: recorded before they are answered, and carried through.
+
+An action goes on when its caller has gone: a rotation that stopped between two steps because somebody pressed Ctrl-C
+would be left for others to finish.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import perf_counter
+from typing import Final
+
+from kmsd.errors import Internal, KmsdError
+from kmsd.observe.audit import Audit
+from kmsd.rpc.call import Call, Handler, Method, StreamMethod, Table
+
+_READS: Final = frozenset(
+    {"GetStatus", "GetConfig", "ListSlots", "ListMechanisms", "ListKeys", "GetKey", "InspectCiphertext", "VerifyAudit"}
+)
+"""Change nothing, and are asked every second by whoever watches."""
+
+
+def audited(table: Table, audit: Audit) -> Table:
+    """The table with every method that may change something, or uses a key, recorded."""
+    return {
+        path: method
+        if isinstance(method, StreamMethod) or method.name in _READS
+        else Method(method.api, method.name, _Recorded(method, audit))
+        for path, method in table.items()
+    }
+
+
+class _Recorded:
+    def __init__(self, method: Method, audit: Audit) -> None:
+        self._name = method.name
+        self._handler: Handler = method.handler
+        self._audit = audit
+        self._running: set[asyncio.Task[bytes]] = set()
+
+    async def __call__(self, call: Call, body: bytes) -> bytes:
+        task = asyncio.create_task(self._run(call, body), name=f"admin-{self._name}")
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[bytes]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # the caller may have gone
+
+    async def _run(self, call: Call, body: bytes) -> bytes:
+        await self._audit.begin(self._name, caller=call.caller)
+        began = perf_counter()
+        try:
+            response = await self._handler(call, body)
+        except KmsdError as error:
+            await self._record(call, error.code, began, error.message)
+            raise
+        except Exception as error:
+            await self._record(call, Internal.code, began, type(error).__name__)
+            raise
+        await self._record(call, "OK", began, "")
+        return response
+
+    async def _record(self, call: Call, code: str, began: float, why: str) -> None:
+        await self._audit.admin(
+            self._name,
+            code,
+            seconds=perf_counter() - began,
+            caller=call.caller,
+            key_id_sha256=call.key_id_sha256,
+            detail="; ".join(each for each in (call.detail, why) if each),
+        )
