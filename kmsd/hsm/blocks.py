@@ -22,7 +22,7 @@ def encrypt_cbc(encrypt_block: Callable[[bytes], bytes], iv: bytes, blocks: byte
 
 
 def decrypt_cbc(decrypt_blocks: Callable[[bytes], bytes], iv: bytes, sealed: bytes) -> bytes:
-    """P_i = D(C_i) xor C_{i-1}, C_0 = iv. decrypt_blocks: of any number of blocks, each by itself."""
+    """P_i = D(C_i) xor C_{i-1}, C_0 = iv. decrypt_blocks: of all blocks, each by itself."""
     return _xor(decrypt_blocks(sealed), (iv + sealed)[: len(sealed)])
 
 

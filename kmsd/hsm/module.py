@@ -98,6 +98,8 @@ class Module:
         self.path = path
         self.cryptoki = Cryptoki(path)
         self.multithreaded = self.cryptoki.initialize()
+        self.cbc_from_ecb = False
+        """Whether sessions build AES-CBC of single blocks; whoever opens them has looked at what the token lists."""
         self._initialized = True
 
     @property

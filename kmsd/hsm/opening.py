@@ -17,10 +17,12 @@ from kmsd.hsm import calls
 from kmsd.hsm import module as modules
 from kmsd.hsm.address import TokenAddress, choose_slot
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.cryptoki import CKM_AES_GCM
+from kmsd.hsm.cryptoki import CKM_AES_CBC, CKM_AES_GCM
 from kmsd.hsm.explain import explain
 from kmsd.hsm.module import Module, SlotView, TokenView
+from kmsd.hsm.quirks import choose
 from kmsd.hsm.session import TokenSession
+from kmsd.hsm.trials import CKM_AES_ECB
 
 _PIN_ERRORS: Final = frozenset(
     {
@@ -79,6 +81,7 @@ class Opener:
             slot = choose_slot(module.slots(), self._address, module.path)
             view = _present(slot)
             _check_gcm(module, slot.slot_id, view)
+            module.cbc_from_ecb = _cbc_from_ecb(module, slot.slot_id)
             # Held as long as the login: a token may log out with its last session.
             self._login = TokenSession(module, slot.slot_id)
             if "LOGIN_REQUIRED" in view.flags:
@@ -144,11 +147,23 @@ def _present(slot: SlotView) -> TokenView:
     return slot.token
 
 
+def can_gcm(module: Module, slot_id: int) -> bool:
+    """Whether the token lists CKM_AES_GCM. Raises CkrError."""
+    return CKM_AES_GCM in calls.mechanisms(module.cryptoki.table, slot_id)
+
+
 def _check_gcm(module: Module, slot_id: int, view: TokenView) -> None:
-    if CKM_AES_GCM not in calls.mechanisms(module.cryptoki.table, slot_id):
+    if not can_gcm(module, slot_id):
         raise Misconfigured(
             f"token {view.label!r} cannot do AES-GCM", "use a token that can; this version knows nothing else"
         )
+
+
+def _cbc_from_ecb(module: Module, slot_id: int) -> bool:
+    if not choose("auto", module.path).cbc_from_ecb:
+        return False
+    listed = calls.mechanisms(module.cryptoki.table, slot_id)
+    return CKM_AES_CBC not in listed and CKM_AES_ECB in listed
 
 
 def _pin_refused(token: str, why: str) -> PinRefused:

@@ -16,6 +16,7 @@ from time import sleep
 from typing import Final, Literal, NamedTuple
 
 from kmsd.hsm import calls
+from kmsd.hsm.blocks import decrypt_cbc, encrypt_cbc
 from kmsd.hsm.ckr import CkrError, check
 from kmsd.hsm.cryptoki import (
     CKA_CLASS,
@@ -42,6 +43,7 @@ from kmsd.hsm.cryptoki import (
     RsaOaepParams,
 )
 from kmsd.hsm.module import Module
+from kmsd.hsm.trials import CKM_AES_ECB
 
 KeyKind = Literal["aes", "hmac", "rsa", "rsa-public"]
 Hash = Literal["SHA256", "SHA512"]
@@ -103,6 +105,8 @@ class TokenSession:
         self._length_address = addressof(self._length)
         self._iv = ctypes.create_string_buffer(BLOCK_BYTES)
         self._cbc = Mechanism(CKM_AES_CBC, addressof(self._iv), BLOCK_BYTES)
+        self._ecb = Mechanism(CKM_AES_ECB, None, 0)
+        self._cbc_from_ecb = module.cbc_from_ecb
         self._oaep_params = RsaOaepParams(CKM_SHA256, CKG_MGF1_SHA256, CKZ_DATA_SPECIFIED, None, 0)
         self._oaep = Mechanism(CKM_RSA_PKCS_OAEP, addressof(self._oaep_params), sizeof(self._oaep_params))
         self._resize(4096)
@@ -219,15 +223,27 @@ class TokenSession:
         """AES-CBC (NIST SP 800-38A, 6.2) of whole blocks. Never CBC_PAD: a token is known that gets it wrong."""
         c = self.cryptoki
         key = self.key(cka_id)
+
+        def encrypt(mechanism: Mechanism, data: bytes) -> bytes:
+            return self._one_part(c.encrypt_init, c.encrypt, "C_Encrypt", mechanism, key, data, len(data))
+
+        if self._cbc_from_ecb:
+            return encrypt_cbc(lambda block: encrypt(self._ecb, block), iv, blocks)
         self._iv.raw = iv
-        return self._one_part(c.encrypt_init, c.encrypt, "C_Encrypt", self._cbc, key, blocks, len(blocks))
+        return encrypt(self._cbc, blocks)
 
     def decrypt_cbc(self, cka_id: bytes, iv: bytes, blocks: bytes) -> bytes:
         """Inverse of `encrypt_cbc`. Authenticates nothing."""
         c = self.cryptoki
         key = self.key(cka_id)
+
+        def decrypt(mechanism: Mechanism) -> bytes:
+            return self._one_part(c.decrypt_init, c.decrypt, "C_Decrypt", mechanism, key, blocks, len(blocks))
+
+        if self._cbc_from_ecb:
+            return decrypt_cbc(lambda _: decrypt(self._ecb), iv, blocks)
         self._iv.raw = iv
-        return self._one_part(c.decrypt_init, c.decrypt, "C_Decrypt", self._cbc, key, blocks, len(blocks))
+        return decrypt(self._cbc)
 
     def hmac(self, cka_id: bytes, hash_: Hash, data: bytes) -> bytes:
         """HMAC (RFC 2104), all of it: 32 or 64 bytes."""

@@ -178,7 +178,7 @@ class _Child:
     async def _served(self, fn: Any, args: tuple[object, ...]) -> object:
         if self.hsm is None:
             # Whether a token without AES-GCM is to be used is decided elsewhere; what is tested here is for those.
-            opening.can_gcm = lambda _: True
+            opening.can_gcm = lambda *_: True
             address = TokenAddress(self.path, False, self.label, None, 2, 100, 10.0, 5.0)
             self.hsm = Hsm(address, lambda: self.pin, lambda: None)
             await self.hsm.start()
