@@ -218,7 +218,7 @@ class Hsm:
             raise self.error.again()
 
         def with_rw(_: TokenSession) -> T:
-            session = TokenSession(connected.module, connected.module.token(connected.slot_id), rw=True)
+            session = TokenSession(connected.module, connected.slot_id, rw=True)
             try:
                 return fn(session, *args)
             finally:
@@ -352,7 +352,7 @@ class Hsm:
 
     def _pool(self, module: Module, slot_id: int, sessions: list[TokenSession]) -> Pool:
         return Pool(
-            lambda: TokenSession(module, module.token(slot_id)),
+            lambda: TokenSession(module, slot_id),
             sessions,
             loop=asyncio.get_running_loop(),
             queue=self.address.queue,

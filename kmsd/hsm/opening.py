@@ -18,7 +18,7 @@ from kmsd.hsm import quirks
 from kmsd.hsm.address import TokenAddress, choose_slot
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.explain import explain
-from kmsd.hsm.module import Module, TokenView, token_view
+from kmsd.hsm.module import Module, SlotView, TokenView
 from kmsd.hsm.quirks import Quirks
 from kmsd.hsm.session import TokenSession
 
@@ -78,19 +78,21 @@ class Opener:
         module = self.load()
         try:
             slot = choose_slot(module.slots(), self._address, module.path)
-            token = module.token(slot.slot_id)
-            view = token_view(token)
+            view = _present(slot)
             row = quirks.choose(self._address.provider, module.path, view.manufacturer)
             listed = frozenset(each.name for each in module.mechanisms(slot.slot_id))
+            module.cbc_from_ecb = row.cbc_from_ecb and "CKM_AES_CBC" not in listed and "CKM_AES_ECB" in listed
+            if module.cbc_from_ecb:
+                listed |= {"CKM_AES_CBC"}
             # Held as long as the login: a token may log out with its last session.
-            self._login = TokenSession(module, token)
+            self._login = TokenSession(module, slot.slot_id)
             if "LOGIN_REQUIRED" in view.flags:
                 self._log_in(module, self._login, view)
             wanted = self._address.sessions if module.multithreaded else 1
-            self._sessions = [TokenSession(module, token)]
+            self._sessions = [TokenSession(module, slot.slot_id)]
             with contextlib.suppress(CkrError):
                 # A token with few sessions serves with those it has.
-                self._sessions.extend(TokenSession(module, token) for _ in range(wanted - 1))
+                self._sessions.extend(TokenSession(module, slot.slot_id) for _ in range(wanted - 1))
         except BaseException as error:
             self.close()
             if isinstance(error, CkrError):
@@ -143,6 +145,12 @@ class Opener:
                 raise _pin_refused(name, error.name) from error
             raise
         self._refused_pin = b""
+
+
+def _present(slot: SlotView) -> TokenView:
+    if slot.token is None:
+        raise CkrError("CKR_TOKEN_NOT_PRESENT", "C_GetTokenInfo")
+    return slot.token
 
 
 def module_path(provider: str, path: str) -> str:
