@@ -27,6 +27,7 @@ from kmsctl.commands import (
     loglevel,
     mechanisms,
     requests,
+    rotate,
     slots,
     stats,
     status,
@@ -105,6 +106,8 @@ app.command(short_help="List the slots and tokens that kmsd sees.")(slots.slots)
 app.command(short_help="List what a token can do.")(mechanisms.mechanisms)
 app.add_typer(keys.app, name="keys", short_help="List, make, name, test, retire and destroy keys.")
 app.command(short_help="Make a key on the token.", help=keygen.help_of("keygen"))(keygen.keygen)
+app.command(short_help="Make a new write key; --watch: follow it to the end.")(rotate.rotate)
+app.add_typer(etcd.app, name="etcd", short_help="Count what etcd holds, per key.")
 app.command(short_help="Encrypt a file or stdin, as kube-apiserver would.")(crypt.encrypt)
 app.command(short_help="Decrypt a file or stdin.")(crypt.decrypt)
 app.command(short_help="Explain a ciphertext or a stored value.")(inspect.inspect)
