@@ -182,7 +182,9 @@ class Canned:
             raise _failed("INVALID_ARGUMENT", f"{confirmed} is not the label of the key {key.label}", "give its label")
         if key.label in self.busy and not confirmed:
             raise _failed(
-                "FAILED_PRECONDITION", f"the key {key.label} {why}", "give its label once more to do it anyway"
+                "FAILED_PRECONDITION",
+                f"the key {key.label} {why}",
+                f"wait; to do it in spite of that, give the label once more: --confirm {key.label}",
             )
 
     def test_key(self, request: pb.TestKeyRequest) -> pb.TestKeyResponse:
