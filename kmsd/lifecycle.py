@@ -382,7 +382,7 @@ class Lifecycle:
         if used and now - used < self._idle:
             return f"{key.label!r} was used {_ago(now - used)} ago"
         known = self._known_since()
-        if not used and now - known < self._idle:
+        if not used and key.created_ms < known * 1000 and now - known < self._idle:
             return f"it is not known whether {key.label!r} is in use: uses are noted only since {_ago(now - known)} ago"
         return ""
 
