@@ -14,13 +14,10 @@ from typing import Final
 from kmsd.hsm import calls, cryptoki, pace, trials
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.cryptoki import Cryptoki
-from kmsd.hsm.findings import NOTHING_FITS, Findings, Outcome, Plan
+from kmsd.hsm.findings import NOTHING_FITS, PROBE_LABEL, Findings, Outcome, Plan
 from kmsd.hsm.module import Module, TokenView
 from kmsd.hsm.quirks import Quirks
 from kmsd.hsm.trials import Place
-
-LABEL: Final = "kmsd-probe-"
-"""What every object of a probe is labelled, followed by random hex. Whoever lists keys passes over such labels."""
 
 _CKK_GENERIC_SECRET: Final = 0x10
 _CKK_AES: Final = 0x1F
@@ -46,7 +43,7 @@ class Keys:
 
 def new_label() -> str:
     """A label of the probe's own that nobody else has."""
-    return LABEL + os.urandom(6).hex()
+    return PROBE_LABEL + os.urandom(6).hex()
 
 
 def _outcome(works: bool, otherwise: Outcome = "failed") -> Outcome:

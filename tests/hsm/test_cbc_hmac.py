@@ -423,4 +423,4 @@ def _sign_with_aes(session: TokenSession, cka_id: bytes) -> bytes:
     try:
         return session.hmac(cka_id, "SHA512", b"")
     finally:
-        session.forget()
+        session.forget(frozenset({cka_id}))
