@@ -140,12 +140,11 @@ class _Show:
             self._changed.clear()
         return self._on_screen() if self._form is Format.TABLE and output.has_screen() else self._in_lines()
 
-    def _step(self) -> Timeline:
-        found = self._watch.step(datetime.now(UTC))
+    def _act(self, found: Timeline) -> None:
+        """Retires the old key if that is wanted and time; what was seen before has been shown."""
         if self._plan.retire and found[Step.RETIRE].progress is Progress.ACTIVE:
             self._watch.try_to_retire()
-            found = self._watch.step(datetime.now(UTC))
-        return found
+            self._changed.set()
 
     def _ended(self, found: Timeline) -> bool:
         if found.finished:
@@ -168,7 +167,7 @@ class _Show:
         before: Timeline | None = None
         trouble = ""
         while True:
-            found = self._step()
+            found = self._watch.step(datetime.now(UTC))
             now = datetime.now(UTC)
             for event in news(before, found):
                 if self._form is Format.JSON:
@@ -181,6 +180,7 @@ class _Show:
             if self._ended(found):
                 return found
             self._check_time(found)
+            self._act(found)
             self._changed.wait(TICK)
             self._changed.clear()
 
@@ -202,7 +202,7 @@ class _Show:
         foot = "q leaves, the rotation goes on" + ("; s scans now" if self._plan.place is not None else "")
         with live.take() as (screen, wake), _Ticker(self._changed, wake):
             while True:
-                found = self._step()
+                found = self._watch.step(datetime.now(UTC))
                 shown[:] = [found]
                 size = screen.size()
                 screen.draw(
@@ -211,6 +211,7 @@ class _Show:
                 if self._ended(found):
                     return found
                 self._check_time(found)
+                self._act(found)
                 typed = screen.wait().lower()
                 if "q" in typed:
                     raise KeyboardInterrupt
@@ -247,6 +248,10 @@ def _finish(watch: Watch, end: Timeline, plan: Following) -> None:
     turn = watch.turn
     if turn.old is None:
         return
+    if plan.report is not None and watch.scan is not None:
+        from kmsd.etcd.report import write_report
+
+        files.write(plan.report, write_report(watch.scan.report()))
     if end.finished:
         diagnostics.hint("keep the old key until no backup of etcd needs it; then `kmsctl keys destroy` ends it")
         return
@@ -254,10 +259,6 @@ def _finish(watch: Watch, end: Timeline, plan: Following) -> None:
         diagnostics.hint(f"rewrite what is stored: `{rewrite_command('secrets')}`")
         _hint_at_scan(turn, ["--endpoints", "URL"])
         return
-    if plan.report is not None and watch.scan is not None:
-        from kmsd.etcd.report import write_report
-
-        files.write(plan.report, write_report(watch.scan.report()))
     if confirm.can_ask():
         diagnostics.ask(f"retire the old key {short(turn.old)} ({turn.old.label})? [y/N] ")
         if files.read_line().strip().lower() in ("y", "yes"):

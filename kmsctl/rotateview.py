@@ -6,7 +6,7 @@ Pure but for stdout's looks.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from kmsctl import documents, output
@@ -102,25 +102,27 @@ def event_lines(event: Event, now: datetime) -> str:
 
 def screen(timeline: Timeline, now: datetime, columns: int, lines: int, note: str, foot: str) -> list[Line]:
     """The whole screen. note: what goes on just now; foot: what keys do."""
-    body = picture(timeline, now, columns)
-    if note:
-        body += [[], [(escape(note), None)]]
+    told: list[Line] = [[], [(escape(note), None)]] if note else []
     room = max(0, lines - 1)
+    body = [*picture(timeline, now, columns), *told]
+    if len(body) > room:
+        body = [*picture(timeline, now, columns, brief=True), *told[1:]]
     return [*body[:room], *([[]] * (room - len(body))), [(foot, Colour.DIM)]]
 
 
-def picture(timeline: Timeline, now: datetime, columns: int) -> list[Line]:
-    """The timeline, in lines of at most so many columns where it can be broken."""
+def picture(timeline: Timeline, now: datetime, columns: int, *, brief: bool = False) -> list[Line]:
+    """The timeline, in lines of at most so many columns where it can be broken. brief: only what goes on in full."""
     turn = timeline.turn
     title = f"Rotation of {escape(turn.write_label)}"
     started = f"started {clock(turn.started)}" if turn.started is not None else ""
     room = max(1, columns - width(title) - width(started) - 2)
     body: list[Line] = [[(title, Colour.BOLD), (" " * room, None), (started, Colour.DIM)]]
-    body += [
-        [(name, Colour.DIM), (_identity(each), None)] for name, each in (("old ", turn.old), ("new ", turn.new)) if each
-    ]
-    body.append([])
+    if not brief:
+        keys = (("old ", turn.old), ("new ", turn.new))
+        body += [*([(name, Colour.DIM), (_identity(each), None)] for name, each in keys if each is not None), []]
     for number, stage in enumerate(timeline.stages, 1):
+        if brief and stage.progress in (Progress.DONE, Progress.WAITING):
+            stage = Stage(stage.step, stage.progress)
         body += _stage(number, stage, now, columns)
     return body
 
@@ -140,11 +142,26 @@ def _stage(number: int, stage: Stage, now: datetime, columns: int) -> Iterator[L
         yield head
     else:
         yield head
-        for text, shade in details:
-            for part in textwrap.wrap(text, max(20, columns - _INDENT)):
-                yield [(" " * _INDENT + part, shade)]
+        yield from _filled(details, columns)
     for command in stage.commands:
         yield [(" " * _INDENT + escape(command), Colour.BOLD if stage.progress is Progress.ACTIVE else Colour.DIM)]
+
+
+def _filled(details: Sequence[Span], columns: int) -> Iterator[Line]:
+    """As many details a line as fit; one that fits no line is broken."""
+    room = max(20, columns - _INDENT)
+    line: Line = []
+    used = 0
+    for text, shade in details:
+        parts = textwrap.wrap(text, room) if width(text) > room else [text]
+        for part in parts:
+            if line and (used + 3 + width(part) > room or len(parts) > 1):
+                yield line
+                line = []
+            line = [*line, ("   ", None), (part, shade)] if line else [(" " * _INDENT, None), (part, shade)]
+            used = sum(width(each) for each, _ in line) - _INDENT
+    if line:
+        yield line
 
 
 def _remarks(stage: Stage, now: datetime) -> Iterator[Span]:

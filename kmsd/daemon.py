@@ -22,14 +22,15 @@ import uvloop
 from kmsd import __version__, config, state
 from kmsd.config import ConfigError, Loaded, read_pin
 from kmsd.config_values import PIN, leaf_key, to_toml
-from kmsd.crypto import gcm
+from kmsd.crypto.schemes import round_trip
 from kmsd.errors import KmsdError, Misconfigured, Unavailable
-from kmsd.hsm import module
+from kmsd.foreign import Foreign
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.connection import Hsm, Neighbours
+from kmsd.hsm.opening import module_path
 from kmsd.hsm.pool import PoolView
 from kmsd.keyring import Keyring
-from kmsd.lifecycle import Lifecycle
+from kmsd.lifecycle import Lifecycle, Wanted
 from kmsd.observe import logs
 from kmsd.observe.audit import Audit
 from kmsd.observe.feed import Feed
@@ -152,7 +153,19 @@ class Daemon:
         self._tokens = self._hsms(settings)
         recalled = state.recall(settings.state.dir, settings.keys.label)
         self._keyring = Keyring(
-            self._tokens, write_label=settings.keys.label, recalled=recalled, on_change=self._keys_changed
+            self._tokens,
+            write_label=settings.keys.label,
+            algorithm=settings.keys.algorithm,
+            hmac_label=settings.keys.hmac_label,
+            recalled=recalled,
+            on_change=self._keys_changed,
+        )
+        self._foreign = Foreign(
+            self._keyring,
+            allowed=settings.legacy.allow_unauthenticated,
+            pinned=settings.legacy.key,
+            hmac_label=settings.keys.hmac_label,
+            used=self._stats.used,
         )
         write_token = settings.write_place.called
         self._lifecycle = Lifecycle(
@@ -175,6 +188,7 @@ class Daemon:
             fail_closed=settings.kms.on_hsm_loss == "fail-closed",
             remembered=recalled,
             used=self._stats.used,
+            foreign=self._foreign,
         )
         shown = Shown(self._keyring, self._stats)
         front = admin.Admin(
@@ -217,11 +231,10 @@ class Daemon:
         return {place.called: self._hsm(settings, place, neighbours) for place in settings.places}
 
     def _hsm(self, settings: Settings, place: TokenEntry, neighbours: dict[str, Neighbours]) -> Hsm:
-        softhsm = place.provider == "softhsm"
         return Hsm(
             TokenAddress(
                 module=place.module,
-                softhsm=softhsm,
+                provider=place.provider,
                 label=place.label,
                 slot=place.slot,
                 sessions=place.sessions,
@@ -231,7 +244,7 @@ class Daemon:
             ),
             read_pin=lambda: self._read_pin(place.called),
             on_change=lambda: self._token_changed(place.called),
-            neighbours=neighbours.setdefault(_module(place.module, softhsm=softhsm), Neighbours()),
+            neighbours=neighbours.setdefault(_module(place.provider, place.module), Neighbours()),
             observe=self._operation,
         )
 
@@ -266,7 +279,10 @@ class Daemon:
             )
             log.error(self._withheld.message, hint=self._withheld.hint)
         elif self._keyring.picture.write is None:
-            made = await self._lifecycle.generate(settings.keys.label, "aes", 256, "", if_not_exists=True)
+            up = self._tokens[settings.write_place.called].connected
+            gcm = settings.keys.algorithm != "aes-cbc" and (up is None or "CKM_AES_GCM" in up.mechanisms)
+            kind: Wanted = "aes" if gcm or settings.keys.hmac_label else "pair"
+            made = await self._lifecycle.generate(settings.keys.label, kind, 256, "", if_not_exists=True)
             self._tell_created(made.key.label, made.key.key_id_sha256, created=made.created)
         if settings.keys.hmac_label:
             made = await self._lifecycle.generate(settings.keys.hmac_label, "hmac", 256, "", if_not_exists=True)
@@ -295,15 +311,18 @@ class Daemon:
     async def _round_trip(self) -> None:
         if not self._keyring.seen or self._keyring.picture.write is None:
             await self._keyring.look_soon()
-        timeout = self.loaded.settings.kms.request_timeout
-        key = self._keyring.write_key()
         try:
-            await gcm.round_trip(self._keyring.hsm(key), key.cka_id, timeout)
+            await self._try_write_key()
         except Unavailable:
             # The key may have been destroyed, or the token be away: a look tells which.
             await self._keyring.look_soon()
-            key = self._keyring.write_key()
-            await gcm.round_trip(self._keyring.hsm(key), key.cka_id, timeout)
+            await self._try_write_key()
+
+    async def _try_write_key(self) -> None:
+        key = self._keyring.write_key()
+        if key.scheme is not None:
+            timeout = self.loaded.settings.kms.request_timeout
+            await round_trip(self._keyring.hsm(key), key.cka_id, key.scheme, timeout)
 
     def _read_pin(self, name: str) -> str | None:
         try:
@@ -363,7 +382,7 @@ class Daemon:
 
     def _problems(self) -> list[Problem]:
         picture = self._keyring.picture
-        problems = [*picture.problems, *self._lifecycle.problems]
+        problems = [*picture.problems, *self._lifecycle.problems, *self._foreign.problems]
         if self._withheld is not None and picture.write is None:
             problems.append(self._withheld)
         for name, hsm in self._tokens.items():
@@ -556,6 +575,9 @@ _AUDITED: Final = frozenset({"Encrypt", "Decrypt"})
 _OPERATIONS: Final = {
     "encrypt_native": "encrypt",
     "encrypt_legacy": "encrypt",
+    "encrypt": "encrypt",
+    "decrypt_here": "decrypt",
+    "round_trip_here": "probe",
     "decrypt_gcm": "decrypt",
     "_round_trip": "probe",
     "list_keys": "list keys",
@@ -564,14 +586,12 @@ _OPERATIONS: Final = {
 """What the functions that run on the token are called in the statistics."""
 
 
-def _module(path: str, *, softhsm: bool) -> str:
+def _module(provider: str, path: str) -> str:
     """Names the module of a token: tokens of one module are neighbours."""
-    if softhsm and not path:
-        try:
-            path = module.find_softhsm()
-        except KmsdError:
-            return "softhsm"
-    return os.path.realpath(path)
+    try:
+        return os.path.realpath(module_path(provider, path))
+    except KmsdError:
+        return provider
 
 
 def _changed(fresh: Loaded, old: Loaded, name: str) -> bool:

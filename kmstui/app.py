@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from typing import Any, ClassVar, Literal
 
 from textual import on
@@ -14,6 +15,7 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.command import CommandPalette
 from textual.screen import Screen
+from textual.timer import Timer
 
 from kmsd.client import Key, escape
 from kmstui import arguments, remember, themes
@@ -44,6 +46,10 @@ PAGES: tuple[type[Page], ...] = (
     AuditScreen,
     ConfigScreen,
 )
+
+
+DRAW_PAUSE = 0.1
+"""Seconds between two times that a new View is drawn, at the least."""
 
 
 class Kmstui(App[None]):
@@ -86,6 +92,8 @@ class Kmstui(App[None]):
         self.memory = remember.load(memory) if memory is not None else remember.Memory()
         self.clock = clock
         self._restored: set[str] = set()
+        self._drawing: Timer | None = None
+        self._drawn = 0.0
         self.theme = self.memory.theme if self.memory.theme in themes.THEMES else themes.DARK.name
         self.store = Store(targets, interval, self._changed, read_only=read_only)
 
@@ -110,9 +118,15 @@ class Kmstui(App[None]):
             self.post_message(Changed())
 
     def on_changed(self) -> None:
-        self._draw()
+        """At most ten times a second: more nobody sees."""
+        if self._drawing is None:
+            self._drawing = self.set_timer(max(0.001, self._drawn + DRAW_PAUSE - monotonic()), self._draw)
 
     def _draw(self) -> None:
+        if self._drawing is not None:
+            self._drawing.stop()
+            self._drawing = None
+        self._drawn = monotonic()
         if not self.is_running:
             return  # the screens are being taken apart
         for screen in self.screen_stack:

@@ -68,6 +68,7 @@ def key_now(key: Key, view: View) -> Key | None:
 def earlier(view: View) -> tuple[Key, ...]:
     """Keys that have held the write label, the last one first."""
     status = view.status.value
-    label = f"{status.write_label}@" if status is not None else "@"
-    found = [key for key in view.keys.value or () if key.label.startswith(label) and key.state != KeyState.COMPANION]
-    return tuple(sorted(found, key=lambda key: key.label, reverse=True))
+    label = status.write_label if status is not None else ""
+    stamped = (f"{label}@", f"{label}.retired@")
+    found = [key for key in view.keys.value or () if key.label.startswith(stamped) and key.state != KeyState.COMPANION]
+    return tuple(sorted(found, key=lambda key: key.label.partition("@")[2], reverse=True))

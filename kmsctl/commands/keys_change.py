@@ -21,7 +21,7 @@ def adopt(
     """\b
     Examples:
       kmsctl keys adopt found-key
-      kmsctl keys adopt found-key --id 7d3f0c52-6f0e-4a6e-9d83-0d3b5e2c8a11
+      kmsctl keys adopt other-key --id 7d3f0c52-6f0e-4a6e-9d83-0d3b5e2c8a11
 
     Give a key id (CKA_ID) to a key that was made elsewhere without one, so that it can serve.
     """

@@ -36,7 +36,7 @@ _WATCH_ONLY = {
 
 Label = Annotated[
     str,
-    typer.Argument(metavar="[LABEL]", help="The write label, to be sure it is this one.", show_default=False),
+    typer.Argument(metavar="LABEL", help="The write label, to be sure it is this one.", show_default=False),
 ]
 From = Annotated[
     str,

@@ -311,7 +311,7 @@ def _clearing(turn: Turn, before: Stage, stored: Stored | None, *, scanning: boo
     """From the rewriting to the end of the old key."""
     if retired:
         yield Stage(Step.REWRITE, Progress.DONE)
-        yield Stage(Step.SCAN, Progress.DONE)
+        yield Stage(Step.SCAN, Progress.DONE, _NOTHING_LEFT if stored is not None and not stored.left(turn) else "")
         yield Stage(Step.RETIRE, Progress.DONE, f"{short(turn.old)} is retired")
         return
     ready = before.progress is Progress.DONE
@@ -334,6 +334,9 @@ def _clearing(turn: Turn, before: Stage, stored: Stored | None, *, scanning: boo
     yield _retire_stage(turn, offered=scan.progress is Progress.DONE)
 
 
+_NOTHING_LEFT: Final = "nothing is under the old key"
+
+
 def _scan_stage(turn: Turn, report: ScanReport, left: int, *, busy: bool) -> Stage:
     if left:
         return Stage(Step.SCAN, Progress.ACTIVE, f"{counted(left)} still under the old key", busy=busy)
@@ -344,11 +347,11 @@ def _scan_stage(turn: Turn, report: ScanReport, left: int, *, busy: bool) -> Sta
         return Stage(
             Step.SCAN,
             Progress.ACTIVE,
-            "nothing is under the old key; once more when no kube-apiserver can write under it any longer",
+            f"{_NOTHING_LEFT}; once more when no kube-apiserver can write under it any longer",
             due=turn.started + FOLLOW,
             busy=busy,
         )
-    return Stage(Step.SCAN, Progress.DONE, "nothing is under the old key", busy=busy)
+    return Stage(Step.SCAN, Progress.DONE, _NOTHING_LEFT, busy=busy)
 
 
 def _retire_stage(turn: Turn, *, offered: bool) -> Stage:

@@ -13,16 +13,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from kmsd.errors import Misconfigured
-from kmsd.hsm import calls
 from kmsd.hsm import module as modules
+from kmsd.hsm import quirks
 from kmsd.hsm.address import TokenAddress, choose_slot
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.cryptoki import CKM_AES_CBC, CKM_AES_GCM
 from kmsd.hsm.explain import explain
 from kmsd.hsm.module import Module, SlotView, TokenView
-from kmsd.hsm.quirks import choose
+from kmsd.hsm.quirks import Quirks
 from kmsd.hsm.session import TokenSession
-from kmsd.hsm.trials import CKM_AES_ECB
 
 _PIN_ERRORS: Final = frozenset(
     {
@@ -48,6 +46,9 @@ class Opened:
     slot_id: int
     token: TokenView
     sessions: list[TokenSession]
+    mechanisms: frozenset[str]
+    """As the token lists them: "CKM_AES_GCM"."""
+    quirks: Quirks
 
 
 class Opener:
@@ -66,9 +67,7 @@ class Opener:
 
     def load(self) -> Module:
         """The module, initialised. Raises KmsdError."""
-        path = self._address.module
-        if self._address.softhsm and not path:
-            path = modules.find_softhsm()
+        path = module_path(self._address.provider, self._address.module)
         self.module = modules.load(path)
         return self.module
 
@@ -80,8 +79,11 @@ class Opener:
         try:
             slot = choose_slot(module.slots(), self._address, module.path)
             view = _present(slot)
-            _check_gcm(module, slot.slot_id, view)
-            module.cbc_from_ecb = _cbc_from_ecb(module, slot.slot_id)
+            row = quirks.choose(self._address.provider, module.path, view.manufacturer)
+            listed = frozenset(each.name for each in module.mechanisms(slot.slot_id))
+            module.cbc_from_ecb = row.cbc_from_ecb and "CKM_AES_CBC" not in listed and "CKM_AES_ECB" in listed
+            if module.cbc_from_ecb:
+                listed |= {"CKM_AES_CBC"}
             # Held as long as the login: a token may log out with its last session.
             self._login = TokenSession(module, slot.slot_id)
             if "LOGIN_REQUIRED" in view.flags:
@@ -96,7 +98,11 @@ class Opener:
             if isinstance(error, CkrError):
                 raise explain(error, str(self._address)) from error
             raise
-        return Opened(module, slot.slot_id, view, self._sessions)
+        return Opened(module, slot.slot_id, view, self._sessions, listed, row)
+
+    def pin(self) -> str | None:
+        """Of the token, for a program that logs in beside the module. Raises KmsdError."""
+        return self._read_pin()
 
     def close(self) -> None:
         """Log out, by closing what `open` opened. The workers have been drained."""
@@ -147,23 +153,18 @@ def _present(slot: SlotView) -> TokenView:
     return slot.token
 
 
-def can_gcm(module: Module, slot_id: int) -> bool:
-    """Whether the token lists CKM_AES_GCM. Raises CkrError."""
-    return CKM_AES_GCM in calls.mechanisms(module.cryptoki.table, slot_id)
-
-
-def _check_gcm(module: Module, slot_id: int, view: TokenView) -> None:
-    if not can_gcm(module, slot_id):
+def module_path(provider: str, path: str) -> str:
+    """The module, found where distributions put it if none is named. Raises Misconfigured."""
+    if path or provider in ("auto", "p11", "generic"):
+        return path
+    found = quirks.find_module(provider)
+    if found is None:
+        row = quirks.choose(provider, "")
         raise Misconfigured(
-            f"token {view.label!r} cannot do AES-GCM", "use a token that can; this version knows nothing else"
+            f"the module of {row.title} is not in a known place",
+            f"{row.install or 'install it'}, or name its module with --p11-lib",
         )
-
-
-def _cbc_from_ecb(module: Module, slot_id: int) -> bool:
-    if not choose("auto", module.path).cbc_from_ecb:
-        return False
-    listed = calls.mechanisms(module.cryptoki.table, slot_id)
-    return CKM_AES_CBC not in listed and CKM_AES_ECB in listed
+    return found
 
 
 def _pin_refused(token: str, why: str) -> PinRefused:

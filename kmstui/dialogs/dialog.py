@@ -180,7 +180,8 @@ class Dialog(ModalScreen[Outcome | None]):
             return
         self._say("#result", self._outcome_lines(done.outcome))
         self.query_one("#preview").display = False
-        self.query_one("#ok", Button).display = False
+        self.query_one("#ok", Button).display = self.AT_ONCE
+        self.refresh_form()
         cancel = self.query_one("#cancel", Button)
         cancel.label = "Close"
         cancel.focus()

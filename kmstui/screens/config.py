@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from textual.containers import Container
 from textual.content import Content
 from textual.widget import Widget
-from textual.widgets import Static
 
 from kmsd.client import Config, Setting, escape
 from kmstui.deeds import Deed
@@ -19,6 +18,7 @@ from kmstui.view import Moment, View, Want
 from kmstui.widgets.columns import Column, Kind
 from kmstui.widgets.detail import Detail, Fact
 from kmstui.widgets.listing import Listing
+from kmstui.widgets.steady import Said
 
 _LEVEL = "log.level"
 
@@ -63,7 +63,7 @@ class ConfigScreen(Page):
     BINDINGS = [deed.binding for deed in DEEDS]  # noqa: RUF012 - as Textual has it
 
     def data(self) -> Iterable[Widget]:
-        yield Static(id="config-head")
+        yield Said(id="config-head")
         with Container(id="beside"):
             yield Listing(SETTINGS, id="settings")
             yield Detail()
@@ -71,7 +71,7 @@ class ConfigScreen(Page):
     def show_data(self, view: View, moment: Moment) -> None:
         config = view.config.value
         width = self.size.width - 2
-        self.query_one("#config-head", Static).update(Content("\n").join(_head(config, view, width)))
+        self.query_one("#config-head", Said).say(Content("\n").join(_head(config, view, width)))
         settings = config.settings if config is not None else ()
         empty = waiting(view, view.config, "kmsd tells of no settings")
         self._listing.show(settings, moment, empty=empty, note=note(view, view.config, moment))

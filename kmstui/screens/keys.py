@@ -38,8 +38,8 @@ def ident(key: Key) -> str:
     return f"{key.token}\0{key.key_id}\0{key.label}"
 
 
-def _state_order(key: Key) -> int:
-    return _STATES.index(key.state) if key.state in _STATES else len(_STATES)
+def _state_order(key: Key) -> tuple[int, str]:
+    return _STATES.index(key.state) if key.state in _STATES else len(_STATES), key.label
 
 
 KEYS = Kind[Key](
@@ -95,6 +95,7 @@ KEYS = Kind[Key](
     lambda key: key.key_id,
     "key id",
     faint=lambda key: key.state == KeyState.ARCHIVED,
+    order=("state", False),
 )
 
 

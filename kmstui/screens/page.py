@@ -68,7 +68,7 @@ class Page(Screen[None]):
         self.query_one(TroubleList).show(troubles(view, moment))
         self.query_one("#data").set_class(view.lost, "-stale")
         self.show_data(view, moment)
-        self.query_one(KeyLine).refresh()
+        self.query_one(KeyLine).redraw()
 
     def show_data(self, view: View, moment: Moment) -> None:
         raise NotImplementedError
@@ -121,7 +121,7 @@ class Page(Screen[None]):
         event.stop()
         if self.view is not None:
             self.moved(self.view)
-            self.query_one(KeyLine).refresh()
+            self.query_one(KeyLine).redraw()
 
     def moved(self, view: View) -> None:
         """Another row of a table is the current one."""

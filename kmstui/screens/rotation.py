@@ -22,6 +22,7 @@ from kmstui.traffic import Traffic
 from kmstui.view import Moment, View, Want
 from kmstui.widgets.panel import WAITING, Panel
 from kmstui.widgets.plot import Plot
+from kmstui.widgets.steady import set_subtitle, set_title
 from kmstui.widgets.timeline import TimelineView
 
 
@@ -56,8 +57,8 @@ class RotationScreen(Page):
     def show_data(self, view: View, moment: Moment) -> None:
         found = turns.current(view, moment)
         box = self.query_one("#stages")
-        box.border_title = Content(_title(view))
-        box.border_subtitle = Content(_began(view, moment))
+        set_title(box, Content(_title(view)))
+        set_subtitle(box, Content(_began(view, moment)))
         timeline = self.query_one(TimelineView)
         if found is None:
             timeline.say(_nothing(view))

@@ -26,6 +26,7 @@ from kmstui.widgets.ledger import Cell, Head, Ledger
 from kmstui.widgets.listing import Listing
 from kmstui.widgets.panel import Panel
 from kmstui.widgets.plot import LatencyPlot, Plot, RequestsPlot
+from kmstui.widgets.steady import set_subtitle
 from kmstui.widgets.table import Table
 
 _SPARK = 24
@@ -143,7 +144,7 @@ class MethodsPanel(Ledger):
         frame = view.traffic.frame
         if frame is not None:
             off = f", quantiles ± {100 * frame.quantile_error:.0f} %" if frame.quantile_error else ""
-            self.border_subtitle = Content(f"{frame.in_flight} in flight{off}")
+            set_subtitle(self, Content(f"{frame.in_flight} in flight{off}"))
         super().show(view, moment)
 
     def empty(self, view: View) -> str:
@@ -290,7 +291,7 @@ class OperationsPanel(Ledger):
             use = frame.sessions
             queued = f", {use.queued} queued" if use.queued else ""
             text = f"{plots.meter(use.busy, use.open, 8)} {use.busy} of {use.open} sessions busy{queued}"
-            self.border_subtitle = Content(text)
+            set_subtitle(self, Content(text))
         super().show(view, moment)
 
     def empty(self, view: View) -> str:

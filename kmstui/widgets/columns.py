@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from kmsd.client import escape
 from kmstui.looks import Colour
 from kmstui.text import width
 from kmstui.view import Moment
@@ -88,5 +89,5 @@ def _natural(column: Column[T], items: Sequence[T], moment: Moment) -> int:
     title = width(column.title) + (1 if column.order is not None else 0)
     if column.fixed is not None:
         return max(column.fixed, title)
-    widest = max((width(column.text(item, moment)) for item in items), default=0)
+    widest = max((width(escape(column.text(item, moment))) for item in items), default=0)
     return max(widest, title) if widest or not column.optional else 0

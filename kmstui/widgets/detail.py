@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.widgets import Static
 
 from kmstui.looks import Colour
 from kmstui.text import hang, width
+from kmstui.widgets.steady import Said, set_title
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Detail(VerticalScroll, can_focus=False):
     """Beside its table on a wide screen, below it on a narrow one."""
 
     def compose(self) -> ComposeResult:
-        yield Static()
+        yield Said()
 
     def show(self, title: str, facts: Sequence[Fact]) -> None:
-        self.border_title = Content(title)
+        set_title(self, Content(title))
         self._facts = tuple(facts)
         self.set_class(not facts, "-empty")
         self._draw()
@@ -49,4 +49,4 @@ class Detail(VerticalScroll, can_focus=False):
             Content.assemble((f"{fact.name:<{indent}}", "dim"), (hang(fact.text, columns, indent), f"${fact.colour}"))
             for fact in self._facts
         ]
-        self.query_one(Static).update(Content("\n").join(lines))
+        self.query_one(Said).say(Content("\n").join(lines))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.content import Content
-from textual.widget import Widget
 from textual.widgets import Static
 
 from kmsd.client import Key, escape
@@ -13,27 +12,17 @@ from kmstui import looks, traffic
 from kmstui.looks import Colour
 from kmstui.text import duration, rate, short_hash, shorten, shorten_left, width
 from kmstui.view import Moment, View
+from kmstui.widgets.steady import Drawn, Said
 
 _TOKEN_MOST = 32
 """Columns, PKCS#11's own bound for a token's label."""
 _LABEL_MOST = 40
 
 
-class Line(Widget):
-    """One line, made anew from each View."""
-
-    view: View | None = None
-    moment: Moment
-
-    def show(self, view: View, moment: Moment) -> None:
-        self.view, self.moment = view, moment
-        self.refresh()
-
-
-class Title(Line):
+class Title(Drawn):
     """kmstui, its target, the token, what is under way. The target gives way when the line is short."""
 
-    def render(self) -> Content:
+    def draw(self) -> Content:
         view = self.view
         if view is None:
             return Content(" kmstui")
@@ -58,10 +47,10 @@ class Title(Line):
         )
 
 
-class StateLine(Line):
+class StateLine(Drawn):
     """● SERVING, the write key by label, hash and id, and the requests per second."""
 
-    def render(self) -> Content:
+    def draw(self) -> Content:
         view = self.view
         if view is None:
             return Content()
@@ -116,10 +105,10 @@ class TabLine(Horizontal):
     def compose(self) -> ComposeResult:
         for number, name in enumerate(self._screen_names, 1):
             yield Tab(str(number), name, name == self._here)
-        yield Static(id="pace")
+        yield Said(id="pace")
 
     def show(self, view: View, moment: Moment) -> None:
-        self.query_one("#pace", Static).update(Content(f"{'paused' if view.paused else f'{view.interval:g} s'} "))
+        self.query_one("#pace", Said).say(Content(f"{'paused' if view.paused else f'{view.interval:g} s'} "))
 
     def on_resize(self) -> None:
         for tab in self.query(Tab):

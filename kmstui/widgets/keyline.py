@@ -9,10 +9,10 @@ from textual import events
 from textual.binding import Binding
 from textual.content import Content
 from textual.screen import Screen
-from textual.widget import Widget
 
 from kmstui.deeds import name_of
 from kmstui.text import width
+from kmstui.widgets.steady import Drawn
 
 _ALWAYS = ("question_mark", "ctrl+p", "q")
 
@@ -29,7 +29,7 @@ class _Entry:
         return width(self.shown) + width(self.title) + 3
 
 
-class KeyLine(Widget):
+class KeyLine(Drawn):
     """What does not fit is left out, but never help, palette and quit. A key that would be refused is dimmed."""
 
     _spans: tuple[tuple[int, int, str], ...] = ()
@@ -38,9 +38,9 @@ class KeyLine(Widget):
         self.screen.bindings_updated_signal.subscribe(self, self._updated)
 
     def _updated(self, screen: Screen[object]) -> None:
-        self.refresh()
+        self.redraw()
 
-    def render(self) -> Content:
+    def draw(self) -> Content:
         entries = tuple(self._entries())
         kept = [entry for entry in entries if entry.key in _ALWAYS]
         room = self.size.width - sum(entry.columns for entry in kept)

@@ -12,12 +12,13 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
 from textual.message import Message
-from textual.widgets import Input, Static
+from textual.widgets import Input
 
 from kmsd.client import escape
 from kmstui.text import MOST_PATTERN, Filter, as_json, parse_filter, shorten
 from kmstui.view import Moment
 from kmstui.widgets.columns import Kind
+from kmstui.widgets.steady import Said, set_subtitle, set_title
 from kmstui.widgets.table import Table
 
 T = TypeVar("T")
@@ -62,7 +63,7 @@ class Listing(Vertical, Generic[T]):
             max_length=MOST_PATTERN,
         )
         yield Table(self.kind)
-        yield Static(id="empty")
+        yield Said(id="empty")
 
     def on_mount(self) -> None:
         self.query_one(Input).display = False
@@ -191,9 +192,9 @@ class Listing(Vertical, Generic[T]):
         tally = f"{count:,} of {total:,}" if text else f"{total:,}"
         sought = f"  /{shorten(escape(text), 30)}" if text else ""
         # Content, because a plain string would be read as markup.
-        self.border_title = Content(f"{self.kind.name} ({tally}){sought}")
-        self.border_subtitle = Content(self._complaint or self._note) if self._complaint or self._note else None
+        set_title(self, Content(f"{self.kind.name} ({tally}){sought}"))
+        set_subtitle(self, Content(self._complaint or self._note) if self._complaint or self._note else None)
         self.set_class(bool(self._complaint), "-complains")
         self.set_class(count == 0, "-empty")
-        empty = self.query_one("#empty", Static)
-        empty.update(Content(self._empty if not total else "nothing matches; Esc clears the filter"))
+        said = self._empty if not total else "nothing matches; Esc clears the filter"
+        self.query_one("#empty", Said).say(Content(said))

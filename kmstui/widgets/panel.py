@@ -5,28 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from textual.content import Content
-from textual.widget import Widget
 
 from kmstui.looks import COLOURS, Colour
 from kmstui.text import pad, shorten, width
 from kmstui.view import Moment, View
+from kmstui.widgets.steady import Drawn
 
 
-class Panel(Widget):
+class Panel(Drawn):
     """title: of its frame."""
-
-    view: View | None = None
-    moment: Moment
 
     def __init__(self, title: str, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id)
         self.border_title = Content(title)
 
-    def show(self, view: View, moment: Moment) -> None:
-        self.view, self.moment = view, moment
-        self.refresh()
-
-    def render(self) -> Content:
+    def draw(self) -> Content:
         if self.view is None or self.content_size.width <= 0:
             return Content("")
         lines = list(self.lines(self.view, self.moment))

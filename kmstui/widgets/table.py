@@ -13,7 +13,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.message import Message
 from textual.reactive import reactive
 from textual.scroll_view import ScrollView
@@ -91,14 +91,14 @@ class Table(ScrollView, Generic[T], can_focus=True, inherit_bindings=False):
         again = items is self._given
         aged = moment.wall.replace(microsecond=0) != self._moment.wall.replace(microsecond=0)
         self._moment = moment
-        if again and not aged:
-            return
         if not again:
             self._given = items
             self._natural = natural_widths(self._kind.columns, sample, moment)
             self._arrange()
             self._fit()
-        self._redraw()
+            self._redraw()
+        elif aged:
+            self._age()
 
     @property
     def current(self) -> T | None:
@@ -128,7 +128,7 @@ class Table(ScrollView, Generic[T], can_focus=True, inherit_bindings=False):
     def _arrange(self) -> None:
         """Sorts, and puts the cursor back to the item it was on."""
         before, index = self._told, self.cursor
-        at_end = self._kind.tail and index >= len(self._items) - 1
+        at_end = self._kind.tail and self._order is None and index >= len(self._items) - 1
         items = self._given
         if self._order is not None:
             order = self._kind.columns[self._order].order
@@ -175,6 +175,19 @@ class Table(ScrollView, Generic[T], can_focus=True, inherit_bindings=False):
     def _redraw(self) -> None:
         self._strips.clear()
         self.refresh()
+
+    def _age(self) -> None:
+        """Paint the rows in sight that say something else by now."""
+        across = self.scrollable_content_region.width
+        for (at, state), strip in list(self._strips.items()):
+            y = at - self.scroll_offset.y + _HEAD
+            if not _HEAD <= y < self.size.height or at >= len(self._items):
+                del self._strips[at, state]
+                continue
+            fresh = self._row(self._items[at], state, across)
+            if fresh != strip:
+                self._strips[at, state] = fresh
+                self.refresh(Region(0, y, across, 1))
 
     def render_line(self, y: int) -> Strip:
         if y < _HEAD:

@@ -8,13 +8,13 @@ from datetime import datetime
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.widgets import Static
 
 from kmsd.client import escape
 from kmsd.client.rotation import NodeView, Progress, Stage, Timeline
 from kmstui.looks import Colour
 from kmstui.text import clock, duration, hang, pad, width
 from kmstui.view import Moment
+from kmstui.widgets.steady import Said
 
 _LOOKS = {
     Progress.DONE: ("✔", Colour.GOOD),
@@ -29,7 +29,7 @@ class TimelineView(VerticalScroll, can_focus=True):
     HELP = "The stages of the rotation. ↑ ↓ scroll. ✔ done, ▶ under way, ◐ somebody should look, ○ not yet."
 
     def compose(self) -> ComposeResult:
-        yield Static()
+        yield Said()
 
     def show(self, found: Timeline, moment: Moment) -> None:
         columns = self.size.width - 1  # a scrollbar may come
@@ -37,7 +37,7 @@ class TimelineView(VerticalScroll, can_focus=True):
             self.say(stage_lines(found, moment, columns))
 
     def say(self, lines: Iterable[Content]) -> None:
-        self.query_one(Static).update(Content("\n").join(lines))
+        self.query_one(Said).say(Content("\n").join(lines))
 
 
 def stage_lines(found: Timeline, moment: Moment, columns: int) -> Iterator[Content]:

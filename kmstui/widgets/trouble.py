@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.widgets import Static
 
 from kmsd.client import escape
 from kmstui.text import hang, shorten
 from kmstui.troubles import Trouble
+from kmstui.widgets.steady import Said
 
 _ROOMY = 32
 """Rows of the screen from which on every trouble is told with what to do about it."""
@@ -25,7 +25,7 @@ class TroubleList(VerticalScroll, can_focus=False):
         self._brief = brief
 
     def compose(self) -> ComposeResult:
-        yield Static()
+        yield Said()
 
     def show(self, found: Sequence[Trouble]) -> None:
         self.display = bool(found)
@@ -37,7 +37,7 @@ class TroubleList(VerticalScroll, can_focus=False):
             content = Content("\n").join((_lines(found[0], width), *more))
         else:
             content = Content("\n").join(_lines(trouble, width) for trouble in found)
-        self.query_one(Static).update(content)
+        self.query_one(Said).say(content)
 
 
 def _short(found: Sequence[Trouble], width: int) -> Content:

@@ -67,7 +67,10 @@ class Terminal:
         return self.tmux("display-message", "-p", f"#{{{name}}}").strip()
 
     def shows(self, *wanted: str, without: str = "") -> str:
-        return str(wait_for(lambda: self._having(wanted, without)))
+        try:
+            return str(wait_for(lambda: self._having(wanted, without)))
+        except AssertionError:
+            raise AssertionError(f"no {wanted} without {without!r} on\n{self.screen()}") from None
 
     def _having(self, wanted: Sequence[str], without: str) -> str:
         screen = self.screen()

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from joserfc import jwe as jose
 from joserfc.jwk import RSAKey
 
@@ -132,9 +132,12 @@ def test_a_seed_fits_what_kube_apiserver_takes(card: Card) -> None:
 
 
 def test_no_content_key_and_no_iv_comes_twice(card: Card) -> None:
-    cka_id = next(iter(card.keys))
+    cka_id, key = next(iter(card.keys.items()))
     parsed = [jwe.parse(card.write(cka_id, SEED, False)) for _ in range(20)]
-    assert len({each.iv for each in parsed}) == len({each.ciphertext for each in parsed}) == 20
+    oaep_sha256 = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
+    content_keys = {key.decrypt(each.encrypted_key, oaep_sha256) for each in parsed}
+    assert len({each.iv for each in parsed}) == len(content_keys) == 20
+    assert {len(content_key) for content_key in content_keys} == {32}
 
 
 def test_a_flipped_bit_anywhere_is_refused(card: Card) -> None:
@@ -214,7 +217,7 @@ def test_somebody_elses_public_key_under_our_id_is_not_used(opencryptoki_alone: 
     inside.run(import_rsa, b"both", numbers(ours), True, False)
     assert inside.run(oaep.probe, b"both") is False
     inside.run(import_rsa, b"both", numbers(ours), False, True)
-    inside.run(TokenSession.forget)
+    inside.run(TokenSession.forget, frozenset({b"both"}))
     assert inside.run(oaep.probe, b"both") is True
     for on_token in (False, True):
         assert jose_read(ours, opencryptoki_alone.write(b"both", SEED, on_token)) == SEED
