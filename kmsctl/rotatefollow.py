@@ -212,7 +212,7 @@ class _Show:
                     return found
                 self._check_time(found)
                 self._act(found)
-                typed = screen.wait().lower()
+                typed = screen.wait(1.0).lower()
                 if "q" in typed:
                     raise KeyboardInterrupt
                 if "s" in typed:

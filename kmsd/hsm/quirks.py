@@ -125,7 +125,8 @@ TPM2: Final = Quirks(
         "tpm2-pkcs11 1.9.0 without a resource manager: a third key in one login is CKR_GENERAL_ERROR",
         "tpm2-pkcs11 1.9.0 after the TPM was reset, without a resource manager: C_GenerateRandom works, every key is "
         "CKR_GENERAL_ERROR until C_Finalize and C_Initialize",
-        "tpm2-pkcs11 1.9.0 without a resource manager: after kill -9 nobody can log in before tpm2_flushcontext -t, -l",
+        "tpm2-pkcs11 1.9.0 without a resource manager: after kill -9 nobody can log in until tpm2_flushcontext -t, "
+        "then -l",
         "a TPM locks after 3 wrong PINs for 1000 s unless set up otherwise, and right ones do not reset the count",
     ),
 )

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar, TypeVarTuple
 
-from kmsd.hsm import calls, cryptoki, module, opening
+from kmsd.hsm import calls, cryptoki, module
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.connection import Hsm
@@ -177,9 +177,7 @@ class _Child:
 
     async def _served(self, fn: Any, args: tuple[object, ...]) -> object:
         if self.hsm is None:
-            # Whether a token without AES-GCM is to be used is decided elsewhere; what is tested here is for those.
-            opening.can_gcm = lambda *_: True
-            address = TokenAddress(self.path, False, self.label, None, 2, 100, 10.0, 5.0)
+            address = TokenAddress(self.path, "auto", self.label, None, 2, 100, 10.0, 5.0)
             self.hsm = Hsm(address, lambda: self.pin, lambda: None)
             await self.hsm.start()
         return await fn(self.hsm, *args)
