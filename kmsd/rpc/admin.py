@@ -11,6 +11,7 @@ from kmsd.errors import InvalidRequest, KmsdError, NotFound
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.module import SessionCounts, SlotView
 from kmsd.keyring import Keyring
+from kmsd.observe import logs
 from kmsd.observe.health import Health
 from kmsd.picture import Problem
 from kmsd.rpc.admin_wire import API, SERVICE, Shown, page, problem, sessions, sha256, table
@@ -159,8 +160,13 @@ class Admin:
 
     async def set_level(self, call: Call, body: bytes) -> bytes:
         request = parse(pb.SetLogLevelRequest, body)
-        level, previous = self.set_log_level(request.level)
-        call.detail = f"{previous} -> {level}"
+        if request.dry_run:
+            level_of(request.level or logs.level(), tuple(logs.LEVELS))
+            level = previous = logs.level()
+            call.detail = f"dry run: {level}"
+        else:
+            level, previous = self.set_log_level(request.level)
+            call.detail = f"{previous} -> {level}"
         return pb.SetLogLevelResponse(level=level, previous=previous).SerializeToString()
 
     async def list_slots(self, call: Call, body: bytes) -> bytes:
