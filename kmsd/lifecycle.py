@@ -384,7 +384,7 @@ class Lifecycle:
         return key, await self._test(key, rounds)
 
     async def _test(self, key: Key, rounds: int) -> Timings:
-        hsm, how = self._keyring.hsm(key), key.scheme
+        hsm, how = self._keyring.hsm(key), await self._keyring.scheme(key)
         if how is None:
             raise Conflict(f"key {key.label!r} cannot be tested: {key.reason}", key.hint)
         encrypt: list[float] = []
