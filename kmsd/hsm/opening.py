@@ -103,6 +103,10 @@ class Opener:
         """Of the token, for a program that logs in beside the module. Raises KmsdError."""
         return self._read_pin()
 
+    def quirks(self) -> Quirks | None:
+        """What is known of the module before its token is; None if there is no module."""
+        return quirks.choose(self._address.provider, self.module.path) if self.module is not None else None
+
     def close(self) -> None:
         """Log out, by closing what `open` opened. The workers have been drained."""
         held, self._sessions, self._login = (*self._sessions, self._login), [], None
@@ -172,8 +176,8 @@ def module_path(provider: str, path: str) -> str:
 def _pin_locked(token: str) -> PinRefused:
     return PinRefused(
         f"the user PIN of {token} is locked after wrong PINs; kmsd does not try its own",
-        "unlock it with the SO PIN (a TPM: wait for its recovery time, or tpm2_dictionarylockout --clear-lockout), then "
-        "reload kmsd (SIGHUP)",
+        "unlock it with the SO PIN (a TPM: wait for its recovery time, or tpm2_dictionarylockout --clear-lockout), "
+        "then reload kmsd (SIGHUP)",
     )
 
 
