@@ -162,8 +162,8 @@ def key_id_bytes(text: str) -> bytes:
 def new_key_id(newer_than_ms: int = 0) -> str:
     """A version 7 UUID (RFC 9562, 5.7): tokens keep no time of creation, so the identity carries it.
 
-    newer_than_ms: of the newest key that this one is to follow, whose clock may have been ahead of ours. Raises Conflict
-    if nothing can be newer.
+    newer_than_ms: of the newest key that this one is to follow, whose clock may have been ahead of ours. Raises
+    Conflict if nothing can be newer.
     """
     made = max(time.time_ns() // 1_000_000, newer_than_ms + 1)
     if made >> 48:
