@@ -35,6 +35,8 @@ Ts = TypeVarTuple("Ts")
 
 _RETRY_FIRST: Final = 0.5
 _RETRY_MOST: Final = 10.0
+_BELIEVED_AFTER: Final = 10.0
+"""Seconds from a login until an operation that fails is believed although random numbers work."""
 _DRAIN_SECONDS: Final = 5.0
 _ANEW_FIRST: Final = 30.0
 _ANEW_MOST: Final = 600.0
@@ -51,6 +53,8 @@ class Connected:
     pool: Pool
     mechanisms: frozenset[str]
     quirks: Quirks
+    since: float
+    """Of the monotonic clock."""
 
 
 class Neighbours:
@@ -342,6 +346,7 @@ class Hsm:
                     self._pool(opened.module, opened.slot_id, opened.sessions),
                     opened.mechanisms,
                     opened.quirks,
+                    monotonic(),
                 )
                 self._anew_pause = _ANEW_FIRST
             if self._connected is None and self._draining is None and not self._others():
@@ -373,7 +378,11 @@ class Hsm:
                 await connected.pool.submit(
                     lambda session: session.random(8), timeout=self.address.timeout, retry=False
                 )
-                return
+                # Where it proves nothing a failed operation is believed, but not again and again: one key may be of no
+                # use while the others are.
+                if connected.quirks.random_is_proof or monotonic() - connected.since < _BELIEVED_AFTER:
+                    return
+                failed: CkrError | KmsdError = cause
             except (CkrError, KmsdError) as error:
                 failed = error
             if self._connected is connected:
