@@ -225,7 +225,7 @@ def _finish(watch: Watch, end: Timeline, plan: Following) -> None:
     if turn.old is None:
         return
     if plan.report is not None and watch.scan is not None:
-        from kmsd.etcd.report import write_report
+        from kmsd.client.report import write_report
 
         files.write(plan.report, write_report(watch.scan.report()))
     if end.finished:

@@ -391,6 +391,9 @@ class Daemon:
                 Problem(f"token {connected.token.label!r}: {text}", "kmsctl slots shows it", fatal=False)
                 for text in connected.token.pin_warnings
             )
+        error = self._health.view().error
+        if error is not None and picture.write is not None and not any(problem.fatal for problem in problems):
+            problems.insert(0, Problem(error.message, error.hint, fatal=True))
         stuck = self._pool().stuck
         if stuck:
             problems.append(

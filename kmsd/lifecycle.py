@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Final, Literal
 
 from kmsd.crypto.schemes import round_trip
-from kmsd.errors import AlreadyExists, Conflict, InvalidRequest, KmsdError, NotFound, short
+from kmsd.errors import AlreadyExists, Conflict, InvalidRequest, KmsdError, NotFound, Unavailable, short
 from kmsd.hsm import keys as token_keys
 from kmsd.hsm import tpm2
 from kmsd.hsm.connection import Hsm
@@ -196,6 +196,11 @@ class Lifecycle:
         picture, hsm = self._keyring.picture, self._keyring.tokens[place]
         kind: Kind = "hmac" if wanted == "hmac" else "aes"
         held = [key for key in picture.keys if key.label == label and key.token.kind == kind]
+        if if_not_exists and not held and not self._keyring.seen:
+            raise Unavailable(
+                f"a token is away that has not shown its keys yet, and {label!r} may be among them",
+                "wait until it is back; without --if-not-exists a key is made all the same",
+            )
         if held:
             key = newest_first(held)[0]
             if not if_not_exists:
@@ -338,7 +343,7 @@ class Lifecycle:
             elif to == write_label and key.token.kind == "aes":
                 why = f"{key.label!r} would become the write key"
             else:
-                why = ""
+                why = self._named(key)
             _confirm(key, confirm_label, why, "`kmsctl rotate` makes a new write key and keeps this one readable")
             if dry_run:
                 return key, key.label
@@ -406,7 +411,7 @@ class Lifecycle:
             if key.token.kind == "hmac" and companion is not None and companion.reads:
                 why = f"the AES key {companion.label!r} needs it"
             else:
-                why = self._in_use(key)
+                why = self._in_use(key) or self._named(key)
             _confirm(key, confirm_label, why, "what it encrypted would be lost: `kmsctl etcd scan` shows what that is")
             both = [key, companion] if key.token.kind == "aes" and companion is not None else [key]
             if not dry_run:
@@ -414,6 +419,11 @@ class Lifecycle:
                     await self._keyring.hsm(each).run_rw(token_keys.destroy, each.token.kind, each.cka_id, each.label)
                 await self._keyring.look()
             return key, companion if len(both) == 2 else None
+
+    def _named(self, key: Key) -> str:
+        """Why an HMAC key is needed that the configuration names; empty if it names another."""
+        named = key.token.kind == "hmac" and key.label == self._keyring.hmac_label
+        return f"{key.label!r} is the HMAC key that --p11-hmac-label names" if named else ""
 
     def _in_use(self, key: Key) -> str:
         """Why a key is needed, in words; empty if nothing is known to need it."""

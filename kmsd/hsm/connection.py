@@ -21,6 +21,7 @@ from time import monotonic
 from typing import Final, TypeVar, TypeVarTuple
 
 from kmsd.errors import Conflict, KmsdError, Unavailable
+from kmsd.hsm import tpm2
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.explain import explain
@@ -38,6 +39,8 @@ _RETRY_MOST: Final = 10.0
 _BELIEVED_AFTER: Final = 10.0
 """Seconds from a login until an operation that fails is believed although random numbers work."""
 _DRAIN_SECONDS: Final = 5.0
+_ASK_PAUSE: Final = 2.0
+"""Seconds between two times that an ailing token is asked what ails it."""
 _ANEW_FIRST: Final = 30.0
 _ANEW_MOST: Final = 600.0
 """Seconds between two times that a token which is not to be found stops its neighbours, to look with a new module."""
@@ -105,6 +108,8 @@ class Hsm:
         self._anew = monotonic()
         self._anew_pause = _ANEW_FIRST
         self._closed = False
+        self._ailment: KmsdError | None = None
+        self._ailing = -1e9
         self._stale = False
         """Whether the module shows a state of this token that is not to be believed."""
 
@@ -303,6 +308,8 @@ class Hsm:
                     self._retry()
 
     def explain(self, error: CkrError | KeyMissingError | KeyAmbiguousError) -> KmsdError:
+        if isinstance(error, CkrError) and error.name == "CKR_GENERAL_ERROR" and self._ailment is not None:
+            return self._ailment.again()
         return explain(error, self.name)
 
     # The rest runs on the event loop, one attempt at a time.
@@ -326,6 +333,7 @@ class Hsm:
         async with self._neighbours.lock:
             if self._connected is not None:
                 return
+            failed = ""
             try:
                 await self._be_drained()
                 if self._stale or self._look_anew():
@@ -336,6 +344,7 @@ class Hsm:
                 self.error = error.again()
             except KmsdError as error:
                 self.error = error.again()
+                failed = error.__cause__.name if isinstance(error.__cause__, CkrError) else ""
             except Exception as error:  # noqa: BLE001  a module may do anything; kmsd stays up and says so
                 self.error = unexpected(error)
             else:
@@ -349,9 +358,13 @@ class Hsm:
                     monotonic(),
                 )
                 self._anew_pause = _ANEW_FIRST
+                self._ailment = None
             if self._connected is None and self._draining is None and not self._others():
                 # The next attempt begins with a module that knows nothing of this one.
                 await self._on_control(self._finalize)
+                if failed == "CKR_GENERAL_ERROR":
+                    await self._look_for_ailment()
+                    self.error = self._ailment or self.error
         self._attempted.set()
         self._on_change()
 
@@ -378,9 +391,14 @@ class Hsm:
                 await connected.pool.submit(
                     lambda session: session.random(8), timeout=self.address.timeout, retry=False
                 )
-                # Where it proves nothing a failed operation is believed, but not again and again: one key may be of no
-                # use while the others are.
-                if connected.quirks.random_is_proof or monotonic() - connected.since < _BELIEVED_AFTER:
+                await self._look_for_ailment()
+                # Where that proves nothing a failed operation is believed, but not again and again: one key may be of
+                # no use while the others are.
+                if (
+                    self._ailment is not None
+                    or connected.quirks.random_is_proof
+                    or monotonic() - connected.since < _BELIEVED_AFTER
+                ):
                     return
                 failed: CkrError | KmsdError = cause
             except (CkrError, KmsdError) as error:
@@ -393,6 +411,15 @@ class Hsm:
                 self._retry()
         finally:
             self._suspecting = None
+
+    async def _look_for_ailment(self) -> None:
+        """Ask a token that is there, and does nothing with its keys, what ails it; now and then at the most."""
+        beside = self._connected is not None
+        row = self._connected.quirks if self._connected else self._opener.quirks()
+        if row is None or row.generates_through != "tpm2_ptool" or monotonic() - self._ailing < _ASK_PAUSE:
+            return
+        self._ailment = await asyncio.to_thread(tpm2.ailment, self.label, beside=beside)
+        self._ailing = monotonic()
 
     async def _disconnect(self, why: KmsdError) -> None:
         """Let go of the token, and have the module begin anew for the next attempt."""
