@@ -36,6 +36,8 @@ Ts = TypeVarTuple("Ts")
 
 _RETRY_FIRST: Final = 0.5
 _RETRY_MOST: Final = 10.0
+_BELIEVED_AFTER: Final = 10.0
+"""Seconds from a login until an operation that fails is believed although random numbers work."""
 _DRAIN_SECONDS: Final = 5.0
 _ASK_PAUSE: Final = 2.0
 """Seconds between two times that an ailing token is asked what ails it."""
@@ -54,6 +56,8 @@ class Connected:
     pool: Pool
     mechanisms: frozenset[str]
     quirks: Quirks
+    since: float
+    """Of the monotonic clock."""
 
 
 class Neighbours:
@@ -351,6 +355,7 @@ class Hsm:
                     self._pool(opened.module, opened.slot_id, opened.sessions),
                     opened.mechanisms,
                     opened.quirks,
+                    monotonic(),
                 )
                 self._anew_pause = _ANEW_FIRST
                 self._ailment = None
@@ -387,7 +392,15 @@ class Hsm:
                     lambda session: session.random(8), timeout=self.address.timeout, retry=False
                 )
                 await self._look_for_ailment()
-                return
+                # Where that proves nothing a failed operation is believed, but not again and again: one key may be of
+                # no use while the others are.
+                if (
+                    self._ailment is not None
+                    or connected.quirks.random_is_proof
+                    or monotonic() - connected.since < _BELIEVED_AFTER
+                ):
+                    return
+                failed: CkrError | KmsdError = cause
             except (CkrError, KmsdError) as error:
                 failed = error
             if self._connected is connected:

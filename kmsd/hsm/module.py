@@ -100,6 +100,8 @@ class Module:
         self.multithreaded = self.cryptoki.initialize()
         self.cbc_from_ecb = False
         """Whether sessions build AES-CBC of single blocks; whoever opens them has looked at what the token lists."""
+        self.gcm_iv_by_token = False
+        """Whether sessions take the IV of AES-GCM from the token, where it chooses one."""
         self._initialized = True
 
     @property

@@ -80,6 +80,7 @@ class Opener:
             view = _present(slot)
             row = quirks.choose(self._address.provider, module.path, view.manufacturer)
             listed = frozenset(each.name for each in module.mechanisms(slot.slot_id))
+            module.gcm_iv_by_token = row.gcm_iv_by_token
             module.cbc_from_ecb = row.cbc_from_ecb and "CKM_AES_CBC" not in listed and "CKM_AES_ECB" in listed
             if module.cbc_from_ecb:
                 listed |= {"CKM_AES_CBC"}

@@ -43,12 +43,13 @@ from kmsd.hsm.cryptoki import (
     RsaOaepParams,
 )
 from kmsd.hsm.module import Module
-from kmsd.hsm.trials import CKM_AES_ECB
+from kmsd.hsm.trials import APPENDED_IV, CKM_AES_ECB
 
 KeyKind = Literal["aes", "hmac", "rsa", "rsa-public"]
 Hash = Literal["SHA256", "SHA512"]
 
 CKK_AES: Final = 0x1F
+CKR_MECHANISM_PARAM_INVALID: Final = 0x71
 TAG_BYTES: Final = 16
 BLOCK_BYTES: Final = 16
 _RANDOM_BATCH: Final = 1536
@@ -107,6 +108,8 @@ class TokenSession:
         self._cbc = Mechanism(CKM_AES_CBC, addressof(self._iv), BLOCK_BYTES)
         self._ecb = Mechanism(CKM_AES_ECB, None, 0)
         self._cbc_from_ecb = module.cbc_from_ecb
+        self._gcm_iv_by_token = module.gcm_iv_by_token
+        self._iv_refused = False
         self._oaep_params = RsaOaepParams(CKM_SHA256, CKG_MGF1_SHA256, CKZ_DATA_SPECIFIED, None, 0)
         self._oaep = Mechanism(CKM_RSA_PKCS_OAEP, addressof(self._oaep_params), sizeof(self._oaep_params))
         self._resize(4096)
@@ -187,19 +190,31 @@ class TokenSession:
         return RsaNumbers(modulus, int.from_bytes(raw.get(CKA_PUBLIC_EXPONENT, b""), "big") or _F4)
 
     def encrypt_gcm(self, cka_id: bytes, iv_size: int, aad: bytes, plaintext: bytes) -> tuple[bytes, bytes]:
-        """AES-GCM (NIST SP 800-38D) with a fresh random IV. Returns (IV, ciphertext followed by the tag)."""
+        """AES-GCM (NIST SP 800-38D) with a fresh random IV. Returns (IV, ciphertext followed by the tag).
+
+        The IV may be another one, of 16 bytes, where the token chooses it itself (`Quirks.gcm_iv_by_token`).
+        """
         key = self.key(cka_id)
-        iv = self.iv(iv_size)
+        iv = b"" if self._iv_refused else self.iv(iv_size)
         self._prepare(iv, aad, len(plaintext) + TAG_BYTES)
         rv = self.cryptoki.encrypt_init(self.handle, self._mechanism_address, key)
+        if rv == CKR_MECHANISM_PARAM_INVALID and self._gcm_iv_by_token and iv:
+            # An HSM that chooses the IV may refuse to be given one.
+            self._prepare(b"", aad, len(plaintext) + TAG_BYTES)
+            rv = self.cryptoki.encrypt_init(self.handle, self._mechanism_address, key)
+            self._iv_refused = not rv
         if rv:
             check(rv, "C_EncryptInit")
         rv = self.cryptoki.encrypt(self.handle, plaintext, len(plaintext), self._buffer_address, self._length_address)
         if rv:
             check(rv, "C_Encrypt")
-        if self._length.value != len(plaintext) + TAG_BYTES:
+        size = len(plaintext) + TAG_BYTES
+        output = string_at(self._buffer_address, min(self._length.value, self._size))
+        if len(output) == size + APPENDED_IV and self._gcm_iv_by_token:
+            return output[size:], output[:size]
+        if len(output) != size or not iv:
             raise CkrError("unexpected output length", "C_Encrypt")
-        return iv, string_at(self._buffer_address, self._length.value)
+        return iv, output
 
     def decrypt_gcm(self, cka_id: bytes, iv: bytes, aad: bytes, ciphertext: bytes) -> bytes:
         """AES-GCM; `ciphertext` ends with the tag. The plaintext is returned only if the tag fits."""
@@ -305,7 +320,7 @@ class TokenSession:
         if output + TAG_BYTES > self._size:
             self._resize(output + TAG_BYTES)
         params = self._params
-        params.pIv = iv
+        params.pIv = iv or None
         params.ulIvLen = len(iv)
         params.ulIvBits = len(iv) * 8
         params.pAAD = aad
