@@ -266,6 +266,12 @@ class Keyring:
                     place.hsm.forget_handles(frozenset(token.cka_id for token in gone))
             self._on_change(before, after)
 
+    async def as_it_writes(self, key: Key) -> Key:
+        """This key with the way in which it would write: of a pair it is tried which of several its token takes."""
+        if await self._pick(key):
+            self.picture = self._judge()
+        return next((each for each in self.picture.keys if (each.place, each.token) == (key.place, key.token)), key)
+
     async def _pick(self, key: Key) -> bool:
         """Find out which of the encs that its token lists works with a pair that is to write; whether that is news."""
         how = key.scheme

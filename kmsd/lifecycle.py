@@ -222,6 +222,9 @@ class Lifecycle:
             # First, so that an AES key of a pair is never seen without it.
             await hsm.run_rw(token_keys.generate, companion_label(label), cka_id, "hmac", bits)
         await hsm.run_rw(token_keys.generate, label, cka_id, kind, bits)
+        if connected is not None and connected.quirks.misses_objects:
+            # Of several that made keys at once, the last to come here sees them all, and moves the labels for all.
+            await hsm.reconnect("another process may have made a key at the same moment")
 
     async def _make_on_tpm(
         self, hsm: Hsm, token: str, label: str, cka_id: bytes, bits: int, *, pair: bool, kind: Kind
@@ -338,6 +341,7 @@ class Lifecycle:
         return key, await self._test(key, rounds)
 
     async def _test(self, key: Key, rounds: int) -> Timings:
+        key = await self._keyring.as_it_writes(key)
         hsm, how = self._keyring.hsm(key), key.scheme
         if how is None:
             raise Conflict(f"key {key.label!r} cannot be tested: {key.reason}", key.hint)
