@@ -15,12 +15,12 @@ from time import monotonic, time
 from typing import Final
 
 from kmsd.crypto import cbc_hmac
-from kmsd.crypto.schemes import ANY, Ability, Algorithm
+from kmsd.crypto.schemes import ANY, Ability, Algorithm, Scheme
 from kmsd.errors import InvalidRequest, KmsdError, Misconfigured, NotFound, Unavailable
 from kmsd.hsm import keys as token_keys
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.keys import TokenKey
-from kmsd.picture import EMPTY, Key, Picture, Problem, Rules, created_ms, judge, newest_first
+from kmsd.picture import EMPTY, Key, Picture, Problem, Rules, State, created_ms, judge, newest_first
 
 _LOOK_PAUSE: Final = 0.25
 """Seconds between looks that requests ask for (an unknown kid), so that garbage cannot keep the token busy."""
@@ -32,6 +32,8 @@ _READ_PAUSES: Final = (0.005, 0.01, 0.02, 0.05, 0.1)
 _NEW_SECONDS: Final = 600.0
 _ANEW_PAUSE: Final = 5.0
 """A key made within so many seconds that is not to be found is looked for with a new module, so often at the most."""
+_PICKS_MOST: Final = 8
+"""Pairs that are tried at one look, when one after the other with the write label turns out to be of no use."""
 _HASH_DIGITS: Final = 8
 """Fewest digits of a key id's hash that name a key."""
 
@@ -251,9 +253,7 @@ class Keyring:
         if len(failed) == len(up):
             raise failed[0]
         before = self.picture
-        after = self._judge()
-        if after.write is not None and await self._pick(after.write):
-            after = self._judge()
+        after = await self._judge_and_pick()
         self.picture = after
         if after.write is not None:
             self._wrote_at = after.write.place
@@ -266,11 +266,24 @@ class Keyring:
                     place.hsm.forget_handles(frozenset(token.cka_id for token in gone))
             self._on_change(before, after)
 
-    async def as_it_writes(self, key: Key) -> Key:
-        """This key with the way in which it would write: of a pair it is tried which of several its token takes."""
-        if await self._pick(key):
-            self.picture = self._judge()
-        return next((each for each in self.picture.keys if (each.place, each.token) == (key.place, key.token)), key)
+    async def _judge_and_pick(self) -> Picture:
+        """The picture, once it has been tried how the pairs write that write now or are about to."""
+        # What was refused is tried again: the keys' attributes may have been put right.
+        self._picked = {pair: enc for pair, enc in self._picked.items() if enc}
+        for _ in range(_PICKS_MOST):
+            picture = self._judge()
+            fresh = [await self._pick(key) for key in picture.keys if key.state in (State.WRITE, State.PENDING)]
+            if not any(fresh):
+                return picture
+        return self._judge()
+
+    async def scheme(self, key: Key) -> Scheme | None:
+        """How a key writes, for trying it: once it has been tried what its token does with it. None: it cannot."""
+        picture = self._judge() if await self._pick(key) else self.picture
+        for other in picture.keys:
+            if (other.place, other.cka_id, other.token.kind) == (key.place, key.cka_id, key.token.kind):
+                return other.scheme
+        return key.scheme
 
     async def _pick(self, key: Key) -> bool:
         """Find out which of the encs that its token lists works with a pair that is to write; whether that is news."""

@@ -18,7 +18,7 @@ from typing import Final
 from kmsd.crypto.jwe import header as native_header
 from kmsd.crypto.legacy import header as legacy_header
 from kmsd.crypto.schemes import ANY, Ability, Algorithm, Scheme, scheme
-from kmsd.errors import InvalidRequest, Misconfigured
+from kmsd.errors import Conflict, InvalidRequest, Misconfigured
 from kmsd.hsm.keys import TokenKey
 
 MAX_KEY_ID: Final = 512
@@ -56,8 +56,8 @@ class Problem:
 class Rules:
     """What the judgement rests on beside the keys.
 
-    abilities: of the tokens, by name; ANY for one that is not in it. hmac_label: of the HMAC key that belongs to the
-    write key if none has its CKA_ID. picked: the enc that was found to work, by token and CKA_IDs of a pair; empty if
+    abilities: of the tokens, by name; ANY for one that is not in it. hmac_label: of the HMAC key that belongs to keys
+    that have none with their CKA_ID. picked: the enc that was found to work, by token and CKA_IDs of a pair; empty if
     none does.
     """
 
@@ -162,9 +162,16 @@ def key_id_bytes(text: str) -> bytes:
 def new_key_id(newer_than_ms: int = 0) -> str:
     """A version 7 UUID (RFC 9562, 5.7): tokens keep no time of creation, so the identity carries it.
 
-    newer_than_ms: of the newest key that this one is to follow, whose clock may have been ahead of ours.
+    newer_than_ms: of the newest key that this one is to follow, whose clock may have been ahead of ours. Raises
+    Conflict if nothing can be newer.
     """
-    value = max(time.time_ns() // 1_000_000, newer_than_ms + 1) << 80 | secrets.randbits(80)
+    made = max(time.time_ns() // 1_000_000, newer_than_ms + 1)
+    if made >> 48:
+        raise Conflict(
+            "the newest key's id claims a time that no id can be later than",
+            "give that key another CKA_ID, with a tool of the token's such as pkcs11-tool --set-id",
+        )
+    value = made << 80 | secrets.randbits(80)
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
     text = f"{value:032x}"
@@ -222,7 +229,7 @@ def judge(found: Mapping[str, Sequence[TokenKey]], write_label: str, where: str,
     whichever token; every other usable key reads. Two keys with one key_id are both refused: nobody could tell
     which is meant.
     """
-    keys = [_judge_one(key, place, write_label, shown, rules) for place, shown in found.items() for key in shown]
+    keys = [_judge_one(key, place, shown, rules) for place, shown in found.items() for key in shown]
     counts = Counter(key.key_id for key in keys if key.token.kind == "aes" and key.key_id)
     keys = [
         _unusable(key, f"{counts[key.key_id]} keys have this key id", SAME_ID_HINT)
@@ -296,7 +303,7 @@ def newest_first(keys: Iterable[Key]) -> list[Key]:
     return sorted(keys, key=lambda key: key.age, reverse=True)
 
 
-def _judge_one(key: TokenKey, place: str, write_label: str, beside: Sequence[TokenKey], rules: Rules) -> Key:
+def _judge_one(key: TokenKey, place: str, beside: Sequence[TokenKey], rules: Rules) -> Key:
     key_id = key_id_text(key.cka_id)
     judged = Key(
         token=key,
@@ -330,15 +337,15 @@ def _judge_one(key: TokenKey, place: str, write_label: str, beside: Sequence[Tok
         return _unusable(judged, "the token does not tell its size", _NEW_KEY)
     if not key.decrypt:
         return _unusable(judged, "CKA_DECRYPT is not set", f"set it, or {_NEW_KEY}")
-    return _with_scheme(judged, write_label, beside, rules)
+    return _with_scheme(judged, beside, rules)
 
 
-def _with_scheme(key: Key, write_label: str, beside: Sequence[TokenKey], rules: Rules) -> Key:
+def _with_scheme(key: Key, beside: Sequence[TokenKey], rules: Rules) -> Key:
     """The key with how it writes. Without a way to, it reads what it wrote before, if its token does AES-GCM."""
     ability = rules.abilities.get(key.place, ANY)
     try:
         alone = rules.algorithm == "aes-gcm" or (rules.algorithm == "auto" and ability.gcm)
-        mac = None if alone else _mac(key, write_label, beside, rules)
+        mac = None if alone else _mac(key, beside, rules)
         how = scheme(rules.algorithm, ability, key.token.bits, (mac.cka_id, mac.bits) if mac is not None else None)
         if how.mac is not None:
             how = replace(how, enc=_picked(key, how.mac, how.enc, rules))
@@ -360,11 +367,15 @@ def _picked(key: Key, mac: bytes, enc: str, rules: Rules) -> str:
     return found
 
 
-def _mac(key: Key, write_label: str, beside: Sequence[TokenKey], rules: Rules) -> TokenKey | None:
-    """The HMAC key that belongs to an AES key. Raises Misconfigured if there is one that cannot be it."""
+def _mac(key: Key, beside: Sequence[TokenKey], rules: Rules) -> TokenKey | None:
+    """The HMAC key that belongs to an AES key. Raises Misconfigured if there is one that cannot be it.
+
+    The configured one belongs to every key that has none of its own: a key that wrote before, whatever its label is
+    now, must read on.
+    """
     found = [other for other in beside if other.cka_id == key.cka_id and other.kind == "hmac"]
     how = f"with its CKA_ID, {key.key_id}"
-    if not found and rules.hmac_label and key.label == write_label:
+    if not found and rules.hmac_label:
         named = [other for other in beside if other.label == rules.hmac_label and other != key.token]
         found = [other for other in named if other.kind == "hmac"]
         how = f"labelled {rules.hmac_label!r}"

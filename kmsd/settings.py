@@ -8,7 +8,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
 
 from kmsd import paths
 
@@ -122,6 +131,13 @@ class Keys(Section):
     """Seconds between looks at the token for keys made or moved by others."""
     idle_before_destroy: float = Field(default=86400.0, ge=0, le=366 * 86400)
     """Seconds since its last use before a key may be destroyed or retired without giving its label once more."""
+
+    @field_validator("hmac_label")
+    @classmethod
+    def _another_key(cls, text: str, info: ValidationInfo) -> str:
+        if text and text == info.data.get("label"):
+            raise ValueError("expected another label than keys.label: the HMAC key of a pair is not its AES key")
+        return text
 
 
 class Legacy(Section):

@@ -366,12 +366,14 @@ def speed(found: Findings, place: Place, made: Keys, threads: int) -> None:
     else:
         if aes is not None and found.able.get("cbc"):
             _encrypting(found, place, "AES-CBC", aes, trials.CKM_AES_CBC, iv, message, threads)
+        elif aes is not None and found.able.get("ecb"):
+            _encrypting(found, place, "one AES block", aes, trials.CKM_AES_ECB, None, message[:16], threads)
         for bits, mechanism in ((512, trials.CKM_SHA512_HMAC), (256, trials.CKM_SHA256_HMAC)):
             if made.hmac is not None and found.able.get(f"hmac_sha{bits}"):
                 _signing(found, place, f"HMAC-SHA-{bits}", made.hmac, mechanism, message, threads)
                 break
     for timing in found.timings:
-        name = f"speed_{timing.operation.lower().replace('-', '_')}"
+        name = f"speed_{timing.operation.lower().replace('-', '_').replace(' ', '_')}"
         at_once = f"{timing.threads} threads" if timing.threads > 1 else "one thread"
         found.note(
             *(name, f"Speed of {timing.operation}", "ok"),

@@ -21,6 +21,7 @@ from time import monotonic
 from typing import Final, TypeVar, TypeVarTuple
 
 from kmsd.errors import Conflict, KmsdError, Unavailable
+from kmsd.hsm import tpm2
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.explain import explain
@@ -39,6 +40,8 @@ _DRAIN_SECONDS: Final = 5.0
 _TORN_PAUSES: Final = (0.02, 0.05, 0.1)
 """Seconds between the attempts of a connection that was given up on purpose: SoftHSM shows no token for a moment while
 another process logs in, for it lets go of the token's file before that is whole again."""
+_ASK_PAUSE: Final = 2.0
+"""Seconds between two times that an ailing token is asked what ails it."""
 _ANEW_FIRST: Final = 30.0
 _ANEW_MOST: Final = 600.0
 """Seconds between two times that a token which is not to be found stops its neighbours, to look with a new module."""
@@ -104,6 +107,8 @@ class Hsm:
         self._anew = monotonic()
         self._anew_pause = _ANEW_FIRST
         self._closed = False
+        self._ailment: KmsdError | None = None
+        self._ailing = -1e9
         self._stale = False
         """Whether the module shows a state of this token that is not to be believed."""
 
@@ -307,6 +312,8 @@ class Hsm:
                     self._retry()
 
     def explain(self, error: CkrError | KeyMissingError | KeyAmbiguousError) -> KmsdError:
+        if isinstance(error, CkrError) and error.name == "CKR_GENERAL_ERROR" and self._ailment is not None:
+            return self._ailment.again()
         return explain(error, self.name)
 
     # The rest runs on the event loop, one attempt at a time.
@@ -330,6 +337,7 @@ class Hsm:
         async with self._neighbours.lock:
             if self._connected is not None:
                 return
+            failed = ""
             try:
                 await self._be_drained()
                 if self._stale or self._look_anew():
@@ -340,6 +348,7 @@ class Hsm:
                 self.error = error.again()
             except KmsdError as error:
                 self.error = error.again()
+                failed = error.__cause__.name if isinstance(error.__cause__, CkrError) else ""
             except Exception as error:  # noqa: BLE001  a module may do anything; kmsd stays up and says so
                 self.error = unexpected(error)
             else:
@@ -352,9 +361,13 @@ class Hsm:
                     opened.quirks,
                 )
                 self._anew_pause = _ANEW_FIRST
+                self._ailment = None
             if self._connected is None and self._draining is None and not self._others():
                 # The next attempt begins with a module that knows nothing of this one.
                 await self._on_control(self._finalize)
+                if failed == "CKR_GENERAL_ERROR":
+                    await self._look_for_ailment()
+                    self.error = self._ailment or self.error
         self._attempted.set()
         self._on_change()
 
@@ -381,6 +394,7 @@ class Hsm:
                 await connected.pool.submit(
                     lambda session: session.random(8), timeout=self.address.timeout, retry=False
                 )
+                await self._look_for_ailment()
                 return
             except (CkrError, KmsdError) as error:
                 failed = error
@@ -392,6 +406,15 @@ class Hsm:
                 self._retry()
         finally:
             self._suspecting = None
+
+    async def _look_for_ailment(self) -> None:
+        """Ask a token that is there, and does nothing with its keys, what ails it; now and then at the most."""
+        beside = self._connected is not None
+        row = self._connected.quirks if self._connected else self._opener.quirks()
+        if row is None or row.generates_through != "tpm2_ptool" or monotonic() - self._ailing < _ASK_PAUSE:
+            return
+        self._ailment = await asyncio.to_thread(tpm2.ailment, self.label, beside=beside)
+        self._ailing = monotonic()
 
     async def _disconnect(self, why: KmsdError) -> None:
         """Let go of the token, and have the module begin anew for the next attempt."""

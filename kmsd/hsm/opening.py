@@ -25,7 +25,6 @@ from kmsd.hsm.session import TokenSession
 _PIN_ERRORS: Final = frozenset(
     {
         "CKR_PIN_INCORRECT",
-        "CKR_PIN_LOCKED",
         "CKR_PIN_EXPIRED",
         "CKR_PIN_INVALID",
         "CKR_PIN_LEN_RANGE",
@@ -104,6 +103,10 @@ class Opener:
         """Of the token, for a program that logs in beside the module. Raises KmsdError."""
         return self._read_pin()
 
+    def quirks(self) -> Quirks | None:
+        """What is known of the module before its token is; None if there is no module."""
+        return quirks.choose(self._address.provider, self.module.path) if self.module is not None else None
+
     def close(self) -> None:
         """Log out, by closing what `open` opened. The workers have been drained."""
         held, self._sessions, self._login = (*self._sessions, self._login), [], None
@@ -121,7 +124,7 @@ class Opener:
     def _log_in(self, module: Module, session: TokenSession, view: TokenView) -> None:
         name = f"token {view.label!r}"
         if "USER_PIN_LOCKED" in view.flags:
-            raise PinRefused(f"the user PIN of {name} is locked", "unlock it with the SO PIN, then reload kmsd")
+            raise _pin_locked(name)
         if "USER_PIN_FINAL_TRY" in view.flags:
             raise PinRefused(
                 f"one more wrong PIN would lock {name}, so kmsd does not try its own",
@@ -139,6 +142,9 @@ class Opener:
         try:
             module.cryptoki.login(session.handle, pin)
         except CkrError as error:
+            if error.name == "CKR_PIN_LOCKED":
+                # Nothing was said about the PIN: after a reload it is tried again.
+                raise _pin_locked(name) from error
             if error.name in _PIN_ERRORS:
                 # Kept here, on the one thread that logs in, so that no cancelled waiter can lose it.
                 self._refused_pin = digest
@@ -165,6 +171,14 @@ def module_path(provider: str, path: str) -> str:
             f"{row.install or 'install it'}, or name its module with --p11-lib",
         )
     return found
+
+
+def _pin_locked(token: str) -> PinRefused:
+    return PinRefused(
+        f"the user PIN of {token} is locked after wrong PINs; kmsd does not try its own",
+        "unlock it with the SO PIN (a TPM: wait for its recovery time, or tpm2_dictionarylockout --clear-lockout), "
+        "then reload kmsd (SIGHUP)",
+    )
 
 
 def _pin_refused(token: str, why: str) -> PinRefused:

@@ -100,7 +100,7 @@ SOFTHSM: Final = Quirks(
     evidence=(
         "SoftHSM 2.6.1 (Debian 12): GCM with IVs of 12 and 16 bytes, CBC, CBC_PAD, HMAC to 64 KiB and of nothing work",
         "SoftHSM 2.6.1: a key made by another process is seen at once; a wrong GCM tag is CKR_GENERAL_ERROR",
-        "SoftHSM 2.6.1: but not if two make one at once: both write one generation number (OSToken.cpp, Generation.cpp)",
+        "SoftHSM 2.6.1: but not if two make one at once: each takes the other's change of the generation for its own",
         "SoftHSM 2.6.1: RSA-OAEP with SHA-256 is CKR_ARGUMENTS_BAD, it knows SHA-1 only",
         "SoftHSM 2.6.1: without CKF_OS_LOCKING_OK, two threads crash it",
     ),

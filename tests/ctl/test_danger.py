@@ -30,7 +30,7 @@ REFUSED = {
     "an idle key": (f"keys destroy {IDLE}", 2),
     "a key in use": (f"keys destroy {IN_USE}", 6),
     "a key in use, carelessly": (f"keys destroy {IN_USE} --yes", 6),
-    "a key in use, wrongly": (f"keys destroy {IN_USE} --confirm another", 6),
+    "a key in use, wrongly": (f"keys destroy {IN_USE} --confirm another", 2),
     "the write key": ("keys destroy k8s-kek --yes", 6),
     "no key": ("keys destroy nothing --yes", 5),
     "relabel the write key": ("keys relabel k8s-kek another", 6),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ from tests.opencryptoki import make_opencryptoki
 from tests.p11kit import make_p11kit
 from tests.tokens import make_token
 from tests.tpm import make_tpm
+
+ENVIRONMENT = {"KMSD_KEYS__REFRESH": "0.5", "KMSD_HEALTH__INTERVAL": "0.5", "KMSD_TOKEN__SESSIONS": "2"}
 
 
 @dataclass
@@ -32,14 +33,12 @@ class Served:
     def pair(self) -> bool:
         return self.encs[0].startswith(("A256CBC", "A128CBC"))
 
-    def start(self, folder: Path, *flags: str, name: str = "d") -> Kmsd:
-        place = folder / name
-        place.mkdir(exist_ok=True)
+    def start(self, folder: Path, *flags: str) -> Kmsd:
         return Kmsd(
-            place,
+            folder,
             self.token,
             (*self.flags, *flags),
-            environment={"KMSD_KEYS__REFRESH": "0.5", "KMSD_TOKEN__SESSIONS": "2"},
+            environment=ENVIRONMENT,
             default_flags=False,
             command=(*self.enter, KMSD, "serve"),
         ).start()
@@ -94,19 +93,8 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         stop()
 
 
-@pytest.fixture
-def start(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Kmsd]]:
-    """Starts a kmsd on the token; all are stopped at the end."""
-    running: list[Kmsd] = []
-    folder = tmp_path_factory.mktemp("d")
-
-    @functools.wraps(served.start)
-    def begin(*flags: str, name: str = "d") -> Kmsd:
-        kmsd = served.start(folder, *flags, name=name)
-        running.append(kmsd)
-        return kmsd
-
-    yield begin
-    for kmsd in running:
-        if kmsd.process is not None and kmsd.process.poll() is None:
-            kmsd.stop()
+@pytest.fixture(scope="module")
+def kmsd(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kmsd]:
+    """One kmsd on it, for all tests of a module: to start one takes as long as most of them."""
+    with served.start(tmp_path_factory.mktemp("d"), "--auto-create") as running:
+        yield running.wait_ok()

@@ -272,6 +272,11 @@ def test_slot_and_label_of_one_level_stand_together() -> None:
             "F:1: keys.sub: unknown key; [keys] has label, hmac_label, algorithm, write_format, auto_create, refresh, "
             "idle_before_destroy",
         ),
+        (
+            "[keys]\nlabel = 'x'\nhmac_label = 'x'",
+            "F:3: keys.hmac_label: expected another label than keys.label: the HMAC key of a pair is not its AES key, "
+            'found "x"',
+        ),
         ("# first\n[tokens]\nlabel = 'x'", "F:2: tokens: expected tables, [[tokens]], found a table"),
         ('socket = "/x"', "F:1: socket: unknown key; did you mean kms.socket or admin.socket?"),
         (
