@@ -39,6 +39,9 @@ _RETRY_MOST: Final = 10.0
 _BELIEVED_AFTER: Final = 10.0
 """Seconds from a login until an operation that fails is believed although random numbers work."""
 _DRAIN_SECONDS: Final = 5.0
+_TORN_PAUSES: Final = (0.02, 0.05, 0.1)
+"""Seconds between the attempts of a connection that was given up on purpose: SoftHSM shows no token for a moment while
+another process logs in, for it lets go of the token's file before that is whole again."""
 _ASK_PAUSE: Final = 2.0
 """Seconds between two times that an ailing token is asked what ails it."""
 _ANEW_FIRST: Final = 30.0
@@ -284,6 +287,11 @@ class Hsm:
             try:
                 await self._disconnect(Unavailable(f"{self.name} is being reconnected: {why}", "try again"))
                 await self._attempt()
+                for pause in _TORN_PAUSES:
+                    if self._connected is not None or self._refused or self._draining is not None:
+                        break
+                    await asyncio.sleep(pause)
+                    await self._attempt()
             finally:
                 self._settled.set()
             if self._connected is None:

@@ -6,6 +6,8 @@ Knows CKA_LABEL and CKA_ID as bytes; what a label or an id means is the keyring'
 from __future__ import annotations
 
 import ctypes
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -44,6 +46,8 @@ _USAGES: Final = (
     *(CKA_WRAP, CKA_UNWRAP, CKA_DERIVE),
 )
 _TRIES: Final = 4
+_READ_PAUSES: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+"""Seconds between two looks for a key that was made just now."""
 _PASSING: Final = frozenset({"CKR_OBJECT_HANDLE_INVALID", "CKR_KEY_HANDLE_INVALID", "CKR_GENERAL_ERROR"})
 """What SoftHSM answers now and then while others change objects: look again, and believe what is seen."""
 
@@ -126,18 +130,37 @@ def generate(session: TokenSession, label: str, cka_id: bytes, kind: Kind, bits:
     mechanism = CKM_AES_KEY_GEN if kind == "aes" else CKM_GENERIC_SECRET_KEY_GEN
     template = _new(label, cka_id, kind, bits)
     for last in range(_TRIES, 0, -1):
+        failed: CkrError | None = None
         try:
             calls.generate_key(session.cryptoki.table, session.handle, mechanism, template)
         except CkrError as error:
             # The call may have failed after the object was made: what the token shows is what counts.
-            if error.name not in _PASSING or (last == 1 and not _with_id(session, cka_id, kind)):
+            if error.name not in _PASSING:
                 raise
-        found = _with_id(session, cka_id, kind)
-        if len(found) == 1 and found[0].label == label:
+            failed = error
+        found = _read_back(session, cka_id, kind)
+        # Another kmsd may have moved the label on already: the identity is what shows that it is this key.
+        if len(found) == 1 and found[0].label:
             return found[0]
         if found:
             raise CkrError("the new key does not read back as it was made", "C_GenerateKey")
+        if failed is None:
+            break  # A second one with this identity would make both useless.
+        if last == 1:
+            raise failed
     raise CkrError("the new key is not to be found", "C_GenerateKey")
+
+
+def _read_back(session: TokenSession, cka_id: bytes, kind: Kind) -> list[TokenKey]:
+    """The keys with this identity; read again after each pause while none has a label: SoftHSM shows a key to nobody,
+    or without attributes, while another process changes it."""
+    found = _with_id(session, cka_id, kind)
+    for pause in _READ_PAUSES:
+        if any(key.label for key in found):
+            break
+        time.sleep(pause)
+        found = _with_id(session, cka_id, kind)
+    return found
 
 
 def _new(label: str, cka_id: bytes, kind: Kind, bits: int) -> calls.Template:

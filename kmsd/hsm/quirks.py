@@ -39,6 +39,9 @@ class Quirks:
     """With CKF_OS_LOCKING_OK many threads may be inside the module. Else one."""
     foreign_changes: Foreign = "at once"
     """When keys are seen that other programs made, relabelled or destroyed meanwhile."""
+    misses_objects: bool = False
+    """Of two processes that make a key at the same moment, each may never see the other's until the module is
+    initialised anew."""
     can_generate: bool = True
     """C_GenerateKey makes AES and HMAC keys."""
     generates_through: Generator = ""
@@ -92,10 +95,12 @@ SOFTHSM: Final = Quirks(
         "/opt/homebrew/lib/softhsm/libsofthsm2.so",
     ),
     install="apt-get install softhsm2",
+    misses_objects=True,
     wrong_tag=frozenset({"CKR_GENERAL_ERROR", "CKR_ENCRYPTED_DATA_INVALID"}),
     evidence=(
         "SoftHSM 2.6.1 (Debian 12): GCM with IVs of 12 and 16 bytes, CBC, CBC_PAD, HMAC to 64 KiB and of nothing work",
         "SoftHSM 2.6.1: a key made by another process is seen at once; a wrong GCM tag is CKR_GENERAL_ERROR",
+        "SoftHSM 2.6.1: but not if two make one at once: each takes the other's change of the generation for its own",
         "SoftHSM 2.6.1: RSA-OAEP with SHA-256 is CKR_ARGUMENTS_BAD, it knows SHA-1 only",
         "SoftHSM 2.6.1: without CKF_OS_LOCKING_OK, two threads crash it",
     ),
