@@ -48,7 +48,7 @@ from kmsd.rpc.audited import audited
 from kmsd.rpc.call import Call
 from kmsd.rpc.listener import Listener
 from kmsd.rpc.sockets import SocketPlace
-from kmsd.service import LocalService
+from kmsd.service import LocalService, check_format
 from kmsd.settings import Settings, TokenEntry
 
 log = logs.get_logger("kmsd")
@@ -316,8 +316,10 @@ class Daemon:
 
     async def _try_write_key(self) -> None:
         key = self._keyring.write_key()
+        settings = self.loaded.settings
+        check_format(key.scheme, write_legacy=settings.keys.write_format == "k8s-kms-plugin")
         if key.scheme is not None:
-            timeout = self.loaded.settings.kms.request_timeout
+            timeout = settings.kms.request_timeout
             await round_trip(self._keyring.hsm(key), key.cka_id, key.scheme, timeout)
 
     def _read_pin(self, name: str) -> str | None:

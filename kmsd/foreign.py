@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Final, Literal
 
 from kmsd.crypto import jwe, legacy, legacy_cbc
-from kmsd.errors import Conflict, InvalidRequest, Misconfigured
+from kmsd.errors import Conflict, InvalidRequest, Misconfigured, NotFound
 from kmsd.keyring import Keyring
 from kmsd.observe import logs
 from kmsd.picture import Key, Problem, key_id_text
@@ -66,7 +66,7 @@ class Foreign:
             raise InvalidRequest(
                 f"the ciphertext cannot be read: {error}", "it is damaged; restore the object from a backup"
             ) from error
-        key = await self._keyring.find(key_id_text(parsed.cka_id)) if parsed.authenticated else self._pinned_key()
+        key = await self._keyring.find(key_id_text(parsed.cka_id)) if parsed.authenticated else await self._pinned_key()
         if key_id is not None and key.key_id != key_id:
             raise InvalidRequest(
                 "the request's key_id is not that of the key that reads this ciphertext",
@@ -81,7 +81,7 @@ class Foreign:
         self._used(key.key_id, "decrypt")
         return Decrypted(plaintext, key)
 
-    def _pinned_key(self) -> Key:
+    async def _pinned_key(self) -> Key:
         if not self._allowed:
             raise Conflict(
                 "this was written by k8s-kms-plugin with aes-cbc, whose tag authenticates nothing: it is not read",
@@ -93,7 +93,21 @@ class Foreign:
                 "legacy.allow_unauthenticated is set, and legacy.key does not say with which key to read",
                 "name the AES key of k8s-kms-plugin by its label or key id",
             )
-        return self._keyring.select(self._pinned)
+        if not self._keyring.seen:
+            await self._keyring.look_soon()
+        key = self._select()
+        if not key.reads:
+            raise Misconfigured(
+                f"the key {self._pinned!r} that legacy.key names cannot read: {key.reason or 'it is no AES key'}",
+                key.hint or "name the AES key of k8s-kms-plugin by its label or key id",
+            )
+        return key
+
+    def _select(self) -> Key:
+        try:
+            return self._keyring.select(self._pinned)
+        except (InvalidRequest, NotFound) as error:
+            raise Misconfigured(f"legacy.key names no one key: {error.message}", error.hint) from error
 
     def _mac(self, key: Key) -> bytes | None:
         companion = self._keyring.picture.companion(key)

@@ -300,7 +300,7 @@ class Lifecycle:
         return max((key.created_ms for key in self._keyring.picture.keys if role(key.label) == label), default=0)
 
     async def adopt(self, label: str, key_id: str) -> Key:
-        """Give a CKA_ID to the AES key with this label that lacks one. Raises NotFound, Conflict."""
+        """Give a CKA_ID to the AES or HMAC key with this label that lacks one. Raises NotFound, Conflict."""
         check_label(label)
         async with self._changing:
             return await self._adopt(label, key_id)
@@ -308,10 +308,12 @@ class Lifecycle:
     async def _adopt(self, label: str, key_id: str) -> Key:
         await self._keyring.look()
         keys = self._keyring.picture.keys
-        labelled = [key for key in keys if key.label == label and key.token.kind == "aes"]
+        labelled = [key for key in keys if key.label == label and key.token.kind != "other"]
+        # An AES key first: it names what is written.
+        labelled.sort(key=lambda key: key.token.kind)
         if not labelled:
             raise NotFound(
-                f"there is no AES key labelled {label!r} on {self._keyring.where}", "kmsctl keys list shows all"
+                f"there is no AES or HMAC key labelled {label!r} on {self._keyring.where}", "kmsctl keys list shows all"
             )
         bare = [key for key in labelled if not key.cka_id]
         if not bare:
@@ -319,8 +321,9 @@ class Lifecycle:
         wanted = key_id or new_key_id()
         cka_id = key_id_bytes(wanted)
         self._refuse_known(wanted, ("aes", "hmac", "other"))
-        await self._keyring.hsm(bare[0]).run_rw(token_keys.set_id, label, cka_id)
-        return (await self._made(cka_id, "aes")).key
+        kind = bare[0].token.kind
+        await self._keyring.hsm(bare[0]).run_rw(token_keys.set_id, kind, label, cka_id)
+        return (await self._made(cka_id, kind)).key
 
     async def relabel(self, which: str, to: str, confirm_label: str, *, dry_run: bool) -> tuple[Key, str]:
         """Give a key another label; (the key, its previous label). Its HMAC key follows, if it is a pair.

@@ -25,6 +25,7 @@ MAX_KEY_ID: Final = 512
 """Characters. kube-apiserver takes under 1024; the rest is room for the ciphertext beside it."""
 SAME_ID_HINT: Final = "give all but one another CKA_ID, with a tool of the token's such as pkcs11-tool --set-id"
 _NEW_KEY: Final = "make a new key under a free label: kmsctl keygen LABEL"
+_NEW_PAIR: Final = "make a pair under a free label: kmsctl keygen LABEL --type pair"
 _MAY_NOT_WRITE: Final = "set it, or choose another write label (--p11-key-label) and make its key"
 _RETIRED: Final = ".retired@"
 _BEHIND: Final = re.compile(r"(\.retired)?@[0-9]{8}T[0-9]{6}Z$|\.pending$")
@@ -65,6 +66,12 @@ class Rules:
     hmac_label: str = ""
     abilities: Mapping[str, Ability] = field(default_factory=dict)
     picked: Mapping[tuple[str, bytes, bytes], str] = field(default_factory=dict)
+
+    @property
+    def pairs(self) -> bool:
+        """Whether an AES key needs an HMAC key beside it on every token."""
+        able = self.abilities.values()
+        return self.algorithm == "aes-cbc" or (self.algorithm == "auto" and bool(able) and not any(a.gcm for a in able))
 
 
 _NO_RULES: Final = Rules()
@@ -240,7 +247,7 @@ def judge(found: Mapping[str, Sequence[TokenKey]], write_label: str, where: str,
     writers = newest_first(key for key in keys if key.may_write and key.label == write_label)
     waiting = newest_first(key for key in keys if key.may_write and key.label == pending_label(write_label))
     write = writers[0] if writers else waiting[0] if waiting else None
-    problems = list(_problems(keys, writers, write, write_label, where))
+    problems = list(_problems(keys, writers, write, write_label, where, rules))
     keys = [
         replace(key, state=State.WRITE)
         if key is write
@@ -262,7 +269,7 @@ def judge(found: Mapping[str, Sequence[TokenKey]], write_label: str, where: str,
 
 
 def _problems(
-    keys: Sequence[Key], writers: Sequence[Key], write: Key | None, write_label: str, where: str
+    keys: Sequence[Key], writers: Sequence[Key], write: Key | None, write_label: str, where: str, rules: Rules
 ) -> Iterable[Problem]:
     if len(writers) > 1:
         yield Problem(
@@ -281,7 +288,9 @@ def _problems(
                 yield Problem(f"key {write_label!r} on {where} cannot serve: {reason}", hint, fatal=fatal)
     if write is None and not told:
         yield Problem(
-            f"there is no key labelled {write_label!r} on {where}", f"make one: kmsctl keygen {write_label}", fatal=True
+            f"there is no key labelled {write_label!r} on {where}",
+            f"make one: kmsctl keygen {write_label}{' --type pair' if rules.pairs else ''}",
+            fatal=True,
         )
 
 
@@ -362,7 +371,7 @@ def _picked(key: Key, mac: bytes, enc: str, rules: Rules) -> str:
     if not found:
         raise Misconfigured(
             "its token refuses to encrypt with this pair, whichever way",
-            "the keys' attributes or sizes forbid it: make another pair, kmsctl keygen LABEL --type pair",
+            f"the keys' attributes or sizes forbid it: {_NEW_PAIR}",
         )
     return found
 
@@ -380,9 +389,10 @@ def _mac(key: Key, beside: Sequence[TokenKey], rules: Rules) -> TokenKey | None:
         found = [other for other in named if other.kind == "hmac"]
         how = f"labelled {rules.hmac_label!r}"
         if named and not found:
+            what = "an AES key" if named[0].kind == "aes" else "of another type"
             raise Misconfigured(
-                f"the key {how} is no HMAC key but {'an AES' if named[0].kind == 'aes' else 'another'} key",
-                "name the HMAC key with --p11-hmac-label, or make a pair: kmsctl keygen LABEL --type pair",
+                f"the key {how} is no HMAC key but {what}",
+                f"name the HMAC key with --p11-hmac-label, or {_NEW_PAIR}",
             )
     if not found:
         return None
@@ -395,7 +405,7 @@ def _mac(key: Key, beside: Sequence[TokenKey], rules: Rules) -> TokenKey | None:
             f"give it one: kmsctl keys adopt {mac.label}",
         )
     if not mac.sign:
-        raise Misconfigured(f"CKA_SIGN is not set on the HMAC key {how}", f"set it, or {_NEW_KEY}")
+        raise Misconfigured(f"CKA_SIGN is not set on the HMAC key {how}", f"set it, or {_NEW_PAIR}")
     return mac
 
 

@@ -14,6 +14,7 @@ from typing import Final, Literal, Protocol, TypeVar
 
 from kmsd.crypto import cbc_hmac, gcm, jwe, legacy
 from kmsd.crypto.gcm import TagMismatch
+from kmsd.crypto.schemes import Scheme
 from kmsd.errors import DeadlineExceeded, InvalidRequest, KmsdError, Misconfigured, NotFound, Unavailable
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError
@@ -159,6 +160,7 @@ class LocalService:
         key = keyring.write_key()
         hsm = keyring.hsm(key)
         how = key.scheme
+        check_format(how, write_legacy=self._write_legacy)
         if hsm.connected is None:
             await hsm.settled(timeout)
         try:
@@ -167,11 +169,6 @@ class LocalService:
                     (gcm.encrypt_legacy, key.legacy_header) if self._write_legacy else (gcm.encrypt_native, key.header)
                 )
                 ciphertext = await hsm.submit(job, key.cka_id, header, plaintext, timeout=timeout)
-            elif self._write_legacy:
-                raise Misconfigured(
-                    "keys.write_format k8s-kms-plugin is of AES-GCM only, and the write key is a pair for AES-CBC",
-                    "the format with AES-CBC authenticates nothing and is never written: set write_format native",
-                )
             else:
                 ciphertext = await hsm.submit(
                     cbc_hmac.encrypt,
@@ -297,6 +294,15 @@ class LocalService:
             raise
         self._used(key.key_id, "decrypt")
         return plaintext
+
+
+def check_format(how: Scheme | None, *, write_legacy: bool) -> None:
+    """Raises Misconfigured for a write key that cannot write the ancestor's format, if that is what is configured."""
+    if write_legacy and how is not None and how.cbc:
+        raise Misconfigured(
+            "keys.write_format k8s-kms-plugin is of AES-GCM only, and the write key is a pair for AES-CBC",
+            "the format with AES-CBC authenticates nothing and is never written: set write_format native",
+        )
 
 
 async def _within(timeout: float, answer: Awaitable[T]) -> T:

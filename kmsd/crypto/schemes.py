@@ -56,13 +56,14 @@ def scheme(algorithm: Algorithm, ability: Ability, bits: int, mac: tuple[bytes, 
     if algorithm == "aes-gcm" or (algorithm == "auto" and ability.gcm):
         if not ability.gcm:
             raise Misconfigured(
-                "its token cannot do AES-GCM", "let kmsd choose (--algorithm auto), and make a pair: kmsctl keygen"
+                "its token cannot do AES-GCM",
+                "let kmsd choose (--algorithm auto), and make a pair: kmsctl keygen LABEL --type pair",
             )
         return Scheme(gcm.enc_for(bits))
     if mac is None:
         raise Misconfigured(
             "AES-CBC needs an HMAC key beside it, and there is none with its CKA_ID, nor one named by --p11-hmac-label",
-            "make a pair: kmsctl keygen LABEL --type pair",
+            "make a pair under a free label: kmsctl keygen LABEL --type pair",
         )
     encs = cbc_hmac.suitable(ability.mechanisms, bits, mac[1])
     return Scheme(encs[0], mac[0], ability.mac_limit, encs)

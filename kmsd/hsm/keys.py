@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -181,19 +180,21 @@ def _new(label: str, cka_id: bytes, kind: Kind, bits: int) -> calls.Template:
     }
 
 
-def set_id(session: TokenSession, label: str, cka_id: bytes) -> TokenKey:
-    """Give a CKA_ID to the one AES key with this label that has none. `session` is read-write.
+def set_id(session: TokenSession, kind: Kind, label: str, cka_id: bytes) -> TokenKey:
+    """Give a CKA_ID to the one key of this kind with this label that has none. `session` is read-write.
 
     Raises InvalidRequest, Conflict or CkrError.
     """
-    bare = [key for key in _find(session, {c.CKA_LABEL: label.encode()}) if key.kind == "aes" and not key.cka_id]
+    bare = [key for key in _find(session, {c.CKA_LABEL: label.encode()}) if key.kind == kind and not key.cka_id]
     if len(bare) != 1:
         raise InvalidRequest(
             f"{len(bare)} keys labelled {label!r} lack a CKA_ID; exactly one is needed",
             "kmsctl keys list shows them",
         )
-    _set_id(session, label, cka_id)
-    found = _with_id(session, cka_id, "aes")
+    for handle, key in _objects(session, {c.CKA_LABEL: label.encode()}):
+        if key.kind == kind and not key.cka_id:
+            calls.set_attributes(session.cryptoki.table, session.handle, handle, {c.CKA_ID: cka_id})
+    found = _with_id(session, cka_id, kind)
     if len(found) != 1:
         raise Conflict(f"the token did not take the CKA_ID of {label!r}", "kmsctl keys list shows its state")
     return found[0]
@@ -252,12 +253,6 @@ def _one(session: TokenSession, kind: Kind, cka_id: bytes, labels: set[str]) -> 
 
 def _kind(key_type: int) -> Kind:
     return "aes" if key_type == CKK_AES else "hmac" if key_type in _HMAC_TYPES else "other"
-
-
-def _set_id(session: TokenSession, label: str, cka_id: bytes) -> None:
-    for handle, key in _objects(session, {c.CKA_LABEL: label.encode()}):
-        if key.kind == "aes" and not key.cka_id:
-            calls.set_attributes(session.cryptoki.table, session.handle, handle, {c.CKA_ID: cka_id})
 
 
 def _with_id(session: TokenSession, cka_id: bytes, kind: Kind) -> list[TokenKey]:
