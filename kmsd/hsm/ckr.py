@@ -121,8 +121,13 @@ def check(rv: int, function: str) -> None:
 
 
 def from_library(error: pkcs11.exceptions.PKCS11Error, function: str) -> CkrError:
-    """python-pkcs11 has a class per return value, named after it; unknown values are a bare PKCS11Error."""
+    """python-pkcs11 has a class for most return values, named after it; others are a bare PKCS11Error that tells the
+    number, if it tells anything."""
     name = type(error).__name__
     if name == "PKCS11Error":
-        return CkrError(f"CKR unknown ({error})" if str(error) else "CKR unknown", function)
+        number = re.search(r"\b0x([0-9a-f]{1,8})\b", str(error))
+        if number is not None:
+            value = int(number[1], 16)
+            return CkrError(NAMES.get(value, f"CKR 0x{value:08x}"), function)
+        return CkrError("CKR unknown", function)
     return CkrError("CKR_" + re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper(), function)
