@@ -40,18 +40,18 @@ def agree(question: str, *, yes: bool, option: str = "--yes") -> None:
         decline("nothing was done")
 
 
-def insist(act: Callable[[str], T], label: str, confirm: str, deed: str) -> tuple[T, str]:
+def insist(act: Callable[[str], T], label: str, confirm: str, deed: str, *, ask: bool = True) -> tuple[T, str]:
     """Calls act(confirm); if kmsd wants the label once more, has it typed, and calls act(label).
 
-    label: of the key in question. deed: as "destroy it". Returns the answer and what was confirmed. Raises what act
-    raises, and Conflict with a hint at --confirm where nobody can be asked.
+    label: of the key in question. deed: as "destroy it". ask: False where nothing is done anyway. Returns the answer
+    and what was confirmed. Raises what act raises, and Conflict with a hint at --confirm where nobody can be asked.
     """
     try:
         return act(confirm), confirm
     except Conflict as refusal:
         if confirm or refusal.code != "FAILED_PRECONDITION":
             raise
-        if not can_ask():
+        if not (ask and can_ask()):
             way = f"`--confirm {shlex.quote(label)}` does it all the same"
             hint = f"{refusal.hint}; {way}" if refusal.hint else way
             raise Conflict(

@@ -15,9 +15,10 @@ from statistics import median
 from time import monotonic
 from typing import Final, Literal
 
-from kmsd.crypto import gcm
+from kmsd.crypto.schemes import round_trip
 from kmsd.errors import AlreadyExists, Conflict, InvalidRequest, KmsdError, NotFound, short
 from kmsd.hsm import keys as token_keys
+from kmsd.hsm import tpm2
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.keys import Kind
 from kmsd.keyring import Keyring
@@ -251,10 +252,32 @@ class Lifecycle:
             )
 
     async def _make(self, hsm: Hsm, label: str, cka_id: bytes, bits: int, *, pair: bool, kind: Kind = "aes") -> None:
+        connected = hsm.connected
+        if connected is not None and connected.quirks.generates_through == "tpm2_ptool":
+            await self._make_on_tpm(hsm, connected.token.label, label, cka_id, bits, pair=pair, kind=kind)
+            return
         if pair:
             # First, so that an AES key of a pair is never seen without it.
             await hsm.run_rw(token_keys.generate, companion_label(label), cka_id, "hmac", bits)
         await hsm.run_rw(token_keys.generate, label, cka_id, kind, bits)
+
+    async def _make_on_tpm(
+        self, hsm: Hsm, token: str, label: str, cka_id: bytes, bits: int, *, pair: bool, kind: Kind
+    ) -> None:
+        """PKCS#11 makes no keys on a TPM; a program beside the module does."""
+        wanted = [tpm2.NewKey("hmac", companion_label(label), cka_id)] if pair else []
+        wanted.append(tpm2.NewKey("hmac" if kind == "hmac" else "aes", label, cka_id))
+
+        def add(pin: str | None) -> None:
+            able = tpm2.abilities()
+            if not able.encrypts or not able.aes_bits:
+                raise Conflict(
+                    f"the TPM behind {hsm.name} does not encrypt with AES (TPM2_EncryptDecrypt2 is optional)",
+                    "use another token",
+                )
+            tpm2.add_keys(token, pin or "", wanted, aes_bits=min(bits, able.aes_bits), hash_bits=256)
+
+        await hsm.without_module(add)
 
     async def _made(self, cka_id: bytes, kind: Kind, *, pair: bool = False) -> Made:
         await self._keyring.look()
@@ -361,11 +384,13 @@ class Lifecycle:
         return key, await self._test(key, rounds)
 
     async def _test(self, key: Key, rounds: int) -> Timings:
-        hsm = self._keyring.hsm(key)
+        hsm, how = self._keyring.hsm(key), await self._keyring.scheme(key)
+        if how is None:
+            raise Conflict(f"key {key.label!r} cannot be tested: {key.reason}", key.hint)
         encrypt: list[float] = []
         decrypt: list[float] = []
         for _ in range(rounds):
-            took = await gcm.round_trip(hsm, key.cka_id, 10.0)
+            took = await round_trip(hsm, key.cka_id, how, 10.0)
             encrypt.append(took[0])
             decrypt.append(took[1])
         return Timings(tuple(encrypt), tuple(decrypt))
@@ -403,7 +428,7 @@ class Lifecycle:
         if used and now - used < self._idle:
             return f"{key.label!r} was used {_ago(now - used)} ago"
         known = self._known_since()
-        if not used and now - known < self._idle:
+        if not used and key.created_ms < known * 1000 and now - known < self._idle:
             return f"it is not known whether {key.label!r} is in use: uses are noted only since {_ago(now - known)} ago"
         return ""
 
@@ -501,7 +526,10 @@ class Lifecycle:
             if old is None:
                 raise self._keyring.why_none()
             if from_key_id and old.key_id != from_key_id:
-                return Rotated((), self._keyring.picture.by_key_id.get(from_key_id), old, rotated=False)
+                # Whoever repeats the call wants it finished now, even if a move was stuck a moment ago.
+                steps = [] if dry_run else await self._roll_forward()
+                picture = self._keyring.picture
+                return Rotated(tuple(steps), picture.by_key_id.get(from_key_id), picture.write or old, rotated=False)
             return await self._rotate(old, name, dry_run=dry_run)
 
     async def revert(self, label: str, from_key_id: str, *, dry_run: bool) -> tuple[Rotated, Key]:
@@ -534,7 +562,7 @@ class Lifecycle:
     async def _rotate(self, old: Key, place: str, *, dry_run: bool) -> Rotated:
         picture, label = self._keyring.picture, self._keyring.write_label
         begun = [move for move in moves(picture, label, time.time()) if move.tried]
-        pair = picture.companion(old) is not None
+        pair = picture.companion(old) is not None or (old.scheme is not None and old.scheme.cbc)
         if dry_run:
             return Rotated(self._plan(old, place, begun, pair=pair), old, None, rotated=False)
         steps: list[Step] = []

@@ -11,14 +11,14 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
-from kmsd.crypto.gcm import enc_for
 from kmsd.crypto.jwe import header as native_header
 from kmsd.crypto.legacy import header as legacy_header
-from kmsd.errors import InvalidRequest
+from kmsd.crypto.schemes import ANY, Ability, Algorithm, Scheme, scheme
+from kmsd.errors import InvalidRequest, Misconfigured
 from kmsd.hsm.keys import TokenKey
 
 MAX_KEY_ID: Final = 512
@@ -53,12 +53,31 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Rules:
+    """What the judgement rests on beside the keys.
+
+    abilities: of the tokens, by name; ANY for one that is not in it. hmac_label: of the HMAC key that belongs to the
+    write key if none has its CKA_ID. picked: the enc that was found to work, by token and CKA_IDs of a pair; empty if
+    none does.
+    """
+
+    algorithm: Algorithm = "auto"
+    hmac_label: str = ""
+    abilities: Mapping[str, Ability] = field(default_factory=dict)
+    picked: Mapping[tuple[str, bytes, bytes], str] = field(default_factory=dict)
+
+
+_NO_RULES: Final = Rules()
+
+
+@dataclass(frozen=True)
 class Key:
     """One key of the keyring.
 
     place: name of its token in the configuration. key_id: text of CKA_ID, empty if there is none.
     key_id_sha256: lower hex, as kube-apiserver logs it.
-    header: first JWE segment when this key writes, native form; legacy_header: in the ancestor's form.
+    scheme: how it writes; None if it cannot. header: first JWE segment when it writes, native form; legacy_header: in
+    the ancestor's form.
     """
 
     token: TokenKey
@@ -69,6 +88,7 @@ class Key:
     reason: str
     hint: str
     created_ms: int
+    scheme: Scheme | None
     header: bytes
     legacy_header: bytes
 
@@ -83,7 +103,7 @@ class Key:
     @property
     def enc(self) -> str:
         """JWE enc of what it writes; empty if it cannot."""
-        return enc_for(self.token.bits) if self.may_write else ""
+        return self.scheme.enc if self.may_write and self.scheme is not None else ""
 
     @property
     def reads(self) -> bool:
@@ -92,7 +112,7 @@ class Key:
     @property
     def may_write(self) -> bool:
         """Whether it could be the write key if it had the label."""
-        return self.reads and self.token.encrypt
+        return self.reads and self.token.encrypt and self.scheme is not None
 
     @property
     def age(self) -> tuple[int, bytes]:
@@ -195,14 +215,14 @@ def check_label(label: str) -> None:
         raise InvalidRequest("a label has 1 to 255 bytes and no control characters", "choose another label")
 
 
-def judge(found: Mapping[str, Sequence[TokenKey]], write_label: str, where: str) -> Picture:
+def judge(found: Mapping[str, Sequence[TokenKey]], write_label: str, where: str, rules: Rules = _NO_RULES) -> Picture:
     """The rules, over whatever the tokens show. found: keys by name of the token; where: the tokens in words.
 
     The write key is the newest key labelled `write_label`, else the newest labelled `<write_label>.pending`, on
     whichever token; every other usable key reads. Two keys with one key_id are both refused: nobody could tell
     which is meant.
     """
-    keys = [_judge_one(key, place) for place, shown in found.items() for key in shown]
+    keys = [_judge_one(key, place, write_label, shown, rules) for place, shown in found.items() for key in shown]
     counts = Counter(key.key_id for key in keys if key.token.kind == "aes" and key.key_id)
     keys = [
         _unusable(key, f"{counts[key.key_id]} keys have this key id", SAME_ID_HINT)
@@ -267,6 +287,8 @@ def _why_not_writing(key: Key) -> tuple[str, str]:
             "CKA_ENCRYPT is not set, so it only reads",
             _MAY_NOT_WRITE,
         )
+    if key.scheme is None:
+        return key.reason, key.hint
     return "", ""
 
 
@@ -274,7 +296,7 @@ def newest_first(keys: Iterable[Key]) -> list[Key]:
     return sorted(keys, key=lambda key: key.age, reverse=True)
 
 
-def _judge_one(key: TokenKey, place: str) -> Key:
+def _judge_one(key: TokenKey, place: str, write_label: str, beside: Sequence[TokenKey], rules: Rules) -> Key:
     key_id = key_id_text(key.cka_id)
     judged = Key(
         token=key,
@@ -285,7 +307,8 @@ def _judge_one(key: TokenKey, place: str) -> Key:
         reason="",
         hint="",
         created_ms=created_ms(key_id),
-        header=native_header(key_id, enc_for(key.bits)),
+        scheme=None,
+        header=b"",
         legacy_header=legacy_header(key.label),
     )
     match key.kind:
@@ -307,7 +330,62 @@ def _judge_one(key: TokenKey, place: str) -> Key:
         return _unusable(judged, "the token does not tell its size", _NEW_KEY)
     if not key.decrypt:
         return _unusable(judged, "CKA_DECRYPT is not set", f"set it, or {_NEW_KEY}")
-    return judged
+    return _with_scheme(judged, write_label, beside, rules)
+
+
+def _with_scheme(key: Key, write_label: str, beside: Sequence[TokenKey], rules: Rules) -> Key:
+    """The key with how it writes. Without a way to, it reads what it wrote before, if its token does AES-GCM."""
+    ability = rules.abilities.get(key.place, ANY)
+    try:
+        alone = rules.algorithm == "aes-gcm" or (rules.algorithm == "auto" and ability.gcm)
+        mac = None if alone else _mac(key, write_label, beside, rules)
+        how = scheme(rules.algorithm, ability, key.token.bits, (mac.cka_id, mac.bits) if mac is not None else None)
+        if how.mac is not None:
+            how = replace(how, enc=_picked(key, how.mac, how.enc, rules))
+    except Misconfigured as error:
+        if ability.gcm:
+            return replace(key, reason=error.message, hint=error.hint)
+        return _unusable(key, error.message, error.hint)
+    hkid = key_id_text(how.mac) if how.mac is not None else ""
+    return replace(key, scheme=how, header=native_header(key.key_id, how.enc, hkid=hkid))
+
+
+def _picked(key: Key, mac: bytes, enc: str, rules: Rules) -> str:
+    found = rules.picked.get((key.place, key.cka_id, mac), enc)
+    if not found:
+        raise Misconfigured(
+            "its token refuses to encrypt with this pair, whichever way",
+            "the keys' attributes or sizes forbid it: make another pair, kmsctl keygen LABEL --type pair",
+        )
+    return found
+
+
+def _mac(key: Key, write_label: str, beside: Sequence[TokenKey], rules: Rules) -> TokenKey | None:
+    """The HMAC key that belongs to an AES key. Raises Misconfigured if there is one that cannot be it."""
+    found = [other for other in beside if other.cka_id == key.cka_id and other.kind == "hmac"]
+    how = f"with its CKA_ID, {key.key_id}"
+    if not found and rules.hmac_label and key.label == write_label:
+        named = [other for other in beside if other.label == rules.hmac_label and other != key.token]
+        found = [other for other in named if other.kind == "hmac"]
+        how = f"labelled {rules.hmac_label!r}"
+        if named and not found:
+            raise Misconfigured(
+                f"the key {how} is no HMAC key but {'an AES' if named[0].kind == 'aes' else 'another'} key",
+                "name the HMAC key with --p11-hmac-label, or make a pair: kmsctl keygen LABEL --type pair",
+            )
+    if not found:
+        return None
+    if len(found) > 1:
+        raise Misconfigured(f"there are {len(found)} HMAC keys {how}", "relabel or destroy all but one")
+    (mac,) = found
+    if not mac.cka_id:
+        raise Misconfigured(
+            f"the HMAC key {how} has no CKA_ID, so nothing could name it",
+            f"give it one: kmsctl keys adopt {mac.label}",
+        )
+    if not mac.sign:
+        raise Misconfigured(f"CKA_SIGN is not set on the HMAC key {how}", f"set it, or {_NEW_KEY}")
+    return mac
 
 
 def _unusable(key: Key, reason: str, hint: str) -> Key:

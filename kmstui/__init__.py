@@ -1,4 +1,4 @@
-"""The terminal program that watches a running kmsd, and changes nothing.
+"""The terminal program that watches a running kmsd, and acts on it.
 
 Knows `kmsd.client` and nothing else of kmsd.
 """

@@ -1,62 +1,214 @@
-"""The program: its command line, its keys, and the store that feeds its screens."""
+"""The program: its screens and keys, and the store that feeds them."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NoReturn
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
+from typing import Any, ClassVar, Literal
 
+from textual import on
 from textual.app import App
 from textual.binding import Binding, BindingType
+from textual.command import CommandPalette
 from textual.screen import Screen
+from textual.timer import Timer
 
-from kmsd.client import InvalidRequest, __version__, default_target, parse_target
+from kmsd.client import Key, escape
+from kmstui import arguments, remember, themes
+from kmstui.actions import Done
+from kmstui.arguments import INTERVAL
+from kmstui.dialogs.targets import TargetDialog
+from kmstui.messages import Act, Changed, Finished, MechanismsWanted
+from kmstui.palette import Commands, Places
+from kmstui.screens.audit import AuditScreen
+from kmstui.screens.config import ConfigScreen
 from kmstui.screens.help import HelpScreen
+from kmstui.screens.keys import KeysScreen, ident
 from kmstui.screens.overview import OverviewScreen
-from kmstui.screens.page import Page
-from kmstui.screens.slots import SlotsScreen
-from kmstui.store import Moment, Store, View
+from kmstui.screens.page import NAMES, Page
+from kmstui.screens.rotation import RotationScreen
+from kmstui.screens.tokens import TokensScreen
+from kmstui.screens.traffic import TrafficScreen
+from kmstui.store import Store
+from kmstui.view import Moment, View
+from kmstui.widgets.listing import Listing
 
-INTERVAL = 2.0
-"""Seconds between reads unless told otherwise."""
+PAGES: tuple[type[Page], ...] = (
+    OverviewScreen,
+    TokensScreen,
+    KeysScreen,
+    TrafficScreen,
+    RotationScreen,
+    AuditScreen,
+    ConfigScreen,
+)
+
+
+DRAW_PAUSE = 0.1
+"""Seconds between two times that a new View is drawn, at the least."""
 
 
 class Kmstui(App[None]):
-    """target: as `kmsd.client.connect`. interval: seconds between reads."""
+    """targets: each as `kmsd.client.connect`; none: the default. interval: seconds between reads. memory: file with
+    what is remembered; None: nothing is. clock: tells the moment that ages are counted from."""
 
     TITLE = "kmstui"
-    CSS_PATH = "app.tcss"
-    MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {
-        "overview": OverviewScreen,
-        "slots": SlotsScreen,
-    }
-    DEFAULT_MODE = "overview"
+    CSS_PATH = Path(__file__).with_name("app.tcss")
+    HELP = "1 to 7 lead to the screens, and so does the mouse on their names."
+    COMMANDS = {Commands}  # noqa: RUF012 - as Textual has it
+    MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {page.NAME: page for page in PAGES}
+    DEFAULT_MODE = PAGES[0].NAME
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("1", "page('overview')", "Overview", show=False),
-        Binding("2", "page('slots')", "Slots", show=False),
-        Binding("r", "refresh", "Refresh"),
+        *(Binding(str(number), f"page('{name}')", show=False) for number, name in enumerate(NAMES, 1)),
+        Binding("r", "refresh", "Read now"),
         Binding("p", "pause", "Pause"),
-        Binding("plus", "slower", "Slower", key_display="+"),
-        Binding("minus", "faster", "Faster", key_display="-"),
+        Binding("plus", "slower", "Read less often", key_display="+", show=False),
+        Binding("minus", "faster", "Read more often", key_display="-", show=False),
+        Binding("t", "target", "Target"),
+        Binding("colon", "jump", "Jump", key_display=":"),
+        Binding("ctrl+t", "theme", "Next theme", show=False),
+        Binding("ctrl+p", "command_palette", "Palette", key_display="^p"),
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("q", "quit", "Quit"),
     ]
 
-    def __init__(self, target: str | None = None, interval: float = INTERVAL) -> None:
+    def __init__(
+        self,
+        targets: Sequence[str] = (),
+        interval: float = INTERVAL,
+        *,
+        read_only: bool = False,
+        memory: Path | None = None,
+        clock: Callable[[], Moment] = Moment.now,
+    ) -> None:
         super().__init__()
-        self.store = Store(target, interval, self._show)
+        for theme in themes.THEMES.values():
+            self.register_theme(theme)
+        self._memory_file = memory
+        self.memory = remember.load(memory) if memory is not None else remember.Memory()
+        self.clock = clock
+        self._restored: set[str] = set()
+        self._drawing: Timer | None = None
+        self._drawn = 0.0
+        self.theme = self.memory.theme if self.memory.theme in themes.THEMES else themes.DARK.name
+        self.store = Store(targets, interval, self._changed, read_only=read_only)
 
-    def on_mount(self) -> None:
+    async def on_mount(self) -> None:
+        await self.action_page(self.memory.screen if self.memory.screen in self.MODES else self.DEFAULT_MODE)
+        self.begin()
+
+    def begin(self) -> None:
+        """Follow kmsd from now on."""
         # Ages and countdowns go on while nothing else happens.
-        self.set_interval(1.0, lambda: self._show(self.store.view))
+        self.set_interval(1.0, self._draw)
         self.run_worker(self.store.run(), name="store", exclusive=True)
 
+    def on_unmount(self) -> None:
+        if self._memory_file is not None:
+            remember.save(self.memory, self._memory_file)
+
+    # The store tells, the screen on top shows.
+
+    def _changed(self, view: View) -> None:
+        if self.is_running:
+            self.post_message(Changed())
+
+    def on_changed(self) -> None:
+        """At most ten times a second: more nobody sees."""
+        if self._drawing is None:
+            self._drawing = self.set_timer(max(0.001, self._drawn + DRAW_PAUSE - monotonic()), self._draw)
+
+    def _draw(self) -> None:
+        if self._drawing is not None:
+            self._drawing.stop()
+            self._drawing = None
+        self._drawn = monotonic()
+        if not self.is_running:
+            return  # the screens are being taken apart
+        for screen in self.screen_stack:
+            if isinstance(screen, Page) and screen.is_mounted:
+                screen.show(self.store.view, self.clock())
+
+    # What widgets ask for.
+
+    def on_act(self, message: Act) -> None:
+        self.store.act(message.action, message.reply or self._said)
+
+    def on_finished(self, message: Finished) -> None:
+        self._said(message.done)
+
+    def _said(self, done: Done) -> None:
+        if done.outcome is not None:
+            severity: Literal["error", "information"] = "error" if done.outcome.bad else "information"
+            self.notify(done.outcome.message, severity=severity, markup=False, timeout=8)
+        elif done.error is not None:
+            hint = f"\n→ {escape(done.error.hint)}" if done.error.hint else ""
+            again = "\ntrying again may help" if done.error.retryable else ""
+            self.notify(
+                f"{escape(done.error.message)}{hint}{again}",
+                title=f"{done.action.name} failed",
+                severity="error",
+                markup=False,
+                timeout=12,
+            )
+
+    def on_mechanisms_wanted(self, message: MechanismsWanted) -> None:
+        self.store.want_mechanisms(message.token)
+
+    @on(Listing.Changed)
+    def _remember_table(self, event: Listing.Changed) -> None:
+        name, listing = event.listing.id, event.listing
+        if name is not None:
+            sort, falling = listing.order or ("", False)
+            table = remember.Table(listing.filter_text, sort, falling)
+            self.memory = replace(self.memory, tables={**self.memory.tables, name: table})
+
+    # Ways through it.
+
+    @property
+    def pages(self) -> tuple[type[Page], ...]:
+        return PAGES
+
+    async def jump_to(self, page: str, ident: str) -> None:
+        """To a thing on a screen; its table may have to be read first."""
+        await self.action_page(page)
+        found = self.page
+        if found is not None:
+            found.call_after_refresh(found.go_to, ident)
+
+    async def jump_to_key(self, key: Key) -> None:
+        await self.jump_to(KeysScreen.NAME, ident(key))
+
+    # What the keys do.
+
+    @property
+    def page(self) -> Page | None:
+        """The screen with data that is on top, or under a dialog."""
+        return next((screen for screen in reversed(self.screen_stack) if isinstance(screen, Page)), None)
+
     async def action_page(self, name: str) -> None:
+        if name not in self.MODES:
+            return
         await self.switch_mode(name)
-        self.store.want_slots(name == "slots")
-        self._show(self.store.view)
+        self.memory = replace(self.memory, screen=name)
+        page = self.page
+        if page is not None:
+            for listing in page.query(Listing):
+                self._restore(listing)
+            self.store.want(page.WANTS)
+        self._draw()
+
+    def _restore(self, listing: Listing[Any]) -> None:
+        """A table that is seen for the first time gets the order and the filter it had when last seen."""
+        table = self.memory.tables.get(listing.id or "")
+        if listing.id in self._restored or table is None:
+            return
+        listing.restore(table.filter, (table.sort, table.falling) if table.sort else None)
+        self._restored.add(listing.id or "")
 
     def action_refresh(self) -> None:
         self.store.refresh()
@@ -70,74 +222,42 @@ class Kmstui(App[None]):
     def action_faster(self) -> None:
         self.store.faster()
 
+    def action_theme(self) -> None:
+        self.set_theme(themes.following(self.theme))
+
+    def set_theme(self, name: str) -> None:
+        self.theme = name
+        self.memory = replace(self.memory, theme=name)
+
+    def action_target(self) -> None:
+        if len(self.store.view.targets) < 2:
+            text = "there is one target; name others with --target, once for each"
+            self.notify(text, severity="warning", markup=False)
+            return
+        self.push_screen(TargetDialog(self.store.view), self._switch)
+
+    def _switch(self, target: str | None) -> None:
+        if target is not None:
+            self.store.switch(target)
+
+    def action_jump(self) -> None:
+        self.push_screen(CommandPalette([Places], placeholder="Jump to a screen, a key, a token, a setting…"))
+
     def action_help(self) -> None:
-        self.push_screen(HelpScreen())
-
-    def _show(self, view: View) -> None:
-        if not self.is_running:
-            return  # the screens are being taken apart
-        for screen in self.screen_stack:
-            if isinstance(screen, Page) and screen.is_mounted:
-                screen.show(view, Moment.now())
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        _complain(message, "`kmstui --help` shows how it is used")
-        raise SystemExit(2)
-
-
-def _complain(message: str, hint: str) -> None:
-    sys.stderr.write(f"kmstui: error: {message}\nhint: {hint}\n")
-
-
-def _interval(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0.2 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.2 to 3600")
-    return seconds
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="kmstui",
-        description="Watch a running kmsd: its state, its keys, its token. Changes nothing.",
-        epilog="Inside, ? shows the keys.",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--target",
-        metavar="SOCKET",
-        default=os.environ.get("KMSCTL_TARGET") or None,
-        help="admin socket of kmsd: unix:///path or /path (also KMSCTL_TARGET; "
-        f"default: {default_target().replace('%', '%%')})",
-    )
-    parser.add_argument(
-        "--interval",
-        metavar="SECONDS",
-        type=_interval,
-        default=INTERVAL,
-        help=f"between reads (default: {INTERVAL:g})",
-    )
-    parser.add_argument("--version", action="version", version=f"kmstui {__version__}")
-    return parser
+        if not isinstance(self.screen, HelpScreen):
+            self.push_screen(HelpScreen(self.screen))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs kmstui with these arguments, the process' own by default; the exit code: 0, 1 failed, 2 usage."""
-    arguments = _parser().parse_args(argv)
-    if arguments.target is not None:
-        try:
-            parse_target(arguments.target)
-        except InvalidRequest as error:
-            _complain(error.message, error.hint)
-            return 2
-    if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM") == "dumb":
-        _complain("kmstui needs a terminal", "`kmsctl status` tells the same without one")
-        return 2
-    app = Kmstui(arguments.target, arguments.interval)
+    try:
+        wanted = arguments.parse(argv)
+        terminal = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        # Textual's web server talks to it through pipes.
+        if not terminal and not os.environ.get("TEXTUAL_DRIVER"):
+            arguments.refuse("kmstui needs a terminal", "`kmsctl status` tells the same without one")
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else 1
+    app = Kmstui(wanted.targets, wanted.interval, read_only=wanted.read_only, memory=remember.place())
     app.run()
     return app.return_code or 0

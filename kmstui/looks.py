@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from kmsd.client import ServingState
-from kmstui.store import View
+from kmstui.view import View
 
 
 class Colour(StrEnum):
@@ -15,6 +15,7 @@ class Colour(StrEnum):
     GOOD = "text-success"
     WARN = "text-warning"
     BAD = "text-error"
+    ACCENT = "accent"
     PLAIN = "foreground"
 
 
@@ -29,6 +30,7 @@ class Look:
 
 
 GOOD, WARN, BAD = "●", "◐", "○"
+COLOURS = {GOOD: Colour.GOOD, WARN: Colour.WARN, BAD: Colour.BAD}
 
 NO_ANSWER = Look("✕", "NO ANSWER", Colour.BAD)
 CONNECTING = Look("…", "CONNECTING", Colour.PLAIN)
@@ -40,9 +42,10 @@ _SERVING = {
 }
 _KEYS = {
     "write": Look("●", "write", Colour.GOOD),
-    "readable": Look("◦", "readable", Colour.PLAIN),
+    "readable": Look("◦", "reads", Colour.PLAIN),
     "companion": Look("◦", "companion", Colour.PLAIN),
     "pending": Look("▲", "pending", Colour.WARN),
+    "archived": Look("▽", "retired", Colour.PLAIN),
     "unusable": Look("✕", "unusable", Colour.BAD),
 }
 
@@ -62,3 +65,9 @@ def now(view: View) -> Look:
     if view.status.value is None:
         return CONNECTING
     return serving(view.status.value.state)
+
+
+def outcome(code: str) -> Look:
+    """Of a call: its canonical status name; of an audit record: its outcome."""
+    good = code.lower() in ("ok", "success", "")
+    return Look(GOOD, code or "-", Colour.GOOD) if good else Look("✕", code, Colour.BAD)

@@ -1,19 +1,36 @@
-"""What is known of kmsd, and the one worker that finds it out.
+"""Finds out what a View shows: one worker asks, one feed follows each stream, and actions run beside them.
 
 Widgets are shown a `View` and never ask themselves. Knows no widget: whoever makes a Store says what to call with
-each new View. Everything here runs on the event loop, except `_ask`, which runs in a thread, for the client blocks.
+each new View. Everything here runs on the event loop, except what `in_thread` is given, for the client blocks.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from time import monotonic
-from typing import TYPE_CHECKING, Generic, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from kmsd.client import ClientError, Key, Slot, Status, connect, default_target
+from kmsd.client import (
+    AuditRecord,
+    AuditRecords,
+    ClientError,
+    Conflict,
+    Request,
+    Requests,
+    StatsFrame,
+    Status,
+    Unreachable,
+    connect,
+    default_target,
+)
+from kmstui import sightings, traffic
+from kmstui.actions import Action, Done
+from kmstui.feeds import Feed
+from kmstui.threads import in_thread
+from kmstui.view import Moment, Numbered, Peer, Reading, Tail, View, Want
 
 if TYPE_CHECKING:
     from kmsd.client.admin import AdminClient
@@ -24,98 +41,99 @@ RETRY_MOST = 5.0
 """Seconds between attempts while kmsd does not answer, at the most."""
 INTERVALS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Seconds between reads that the keys offer."""
+SHARE = 10
+"""A question that took long is asked again after so many times that long, at the soonest."""
+CONFIG_AFTER = 30.0
+"""Seconds between looks at the configuration, which changes by a reload only."""
+BACKLOG = {Want.REQUESTS: 500, Want.AUDIT: 1000}
+"""How many items a tail begins with."""
+MOST = {Want.REQUESTS: 1000, Want.AUDIT: 5000}
+"""How many a tail keeps."""
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 @dataclass(frozen=True)
-class Moment:
-    """One moment on two clocks: the wall's, for what kmsd dates; the steady one (seconds), for our own reads."""
+class _Question:
+    """field: of the View; part: the key in it, where that is a mapping."""
 
-    wall: datetime
-    steady: float
-
-    @classmethod
-    def now(cls) -> Moment:
-        return cls(datetime.now(UTC), monotonic())
+    field: str
+    ask: Callable[[AdminClient], Any]
+    part: str = ""
 
 
 @dataclass(frozen=True)
-class Reading(Generic[T]):
-    """The last answer to one question.
-
-    value: None until there was one. taken: when, on the steady clock. error: why the latest attempt failed;
-    the value is then an old one.
-    """
-
-    value: T | None = None
-    taken: float = 0.0
-    error: ClientError | None = None
-
-    def failed(self, error: ClientError) -> Reading[T]:
-        return replace(self, error=error)
-
-
-@dataclass(frozen=True)
-class View:
-    """Everything a screen shows.
-
-    interval: seconds between reads. due: when the next one begins, on the steady clock; None while one is
-    under way, or paused.
-    """
-
-    target: str
-    interval: float
-    paused: bool = False
-    due: float | None = None
-    status: Reading[Status] = field(default_factory=Reading)
-    keys: Reading[tuple[Key, ...]] = field(default_factory=Reading)
-    slots: Reading[tuple[Slot, ...]] = field(default_factory=Reading)
-
-    @property
-    def lost(self) -> bool:
-        """Whether kmsd did not answer the latest question."""
-        return self.status.error is not None
+class _Answer:
+    question: _Question
+    reading: Reading[Any]
+    cost: float
 
 
 class Store:
-    """target: as `kmsd.client.connect`; None: the default, looked for again at each attempt.
-    interval: seconds between reads. tell: called with each new View."""
+    """targets: each as `kmsd.client.connect`; None: the default, looked for again at each attempt.
+    interval: seconds between reads. tell: called with each new View. read_only: refuse what changes anything."""
 
-    def __init__(self, target: str | None, interval: float, tell: Callable[[View], None]) -> None:
-        self._target = target
+    def __init__(
+        self,
+        targets: Sequence[str | None],
+        interval: float,
+        tell: Callable[[View], None],
+        *,
+        read_only: bool = False,
+    ) -> None:
+        self._named = tuple(targets) or (None,)
+        self._target = self._named[0]
         self._tell = tell
         self._client: AdminClient | None = None
         self._closed = False
+        self._generation = 0
         self._wake = asyncio.Event()
         self._asked = False
-        self._slots_wanted = False
+        self._wants: frozenset[Want] = frozenset()
+        self._mechanisms_of = ""
+        self._next: dict[str, float] = {}
         self._read_at = 0.0
-        self.view = View(target or default_target(), interval)
+        self._number = 0
+        self._actions: set[asyncio.Task[None]] = set()
+        self._peers: dict[str, AdminClient] = {}
+        self._stats: Feed[StatsFrame] = self._stats_feed(interval)
+        self._requests: Feed[Requests] = Feed("requests", _open_requests, self._take_requests, self._tell_requests)
+        self._audit: Feed[AuditRecords] = Feed("audit", _open_audit, self._take_audit, self._tell_audit)
+        names = tuple(target or default_target() for target in self._named)
+        self.view = View(names[0], interval, names, read_only, peers=_others(names, names[0]))
 
     async def run(self) -> None:
         """Read for ever."""
+        peers = asyncio.create_task(self._watch_peers())
         try:
             while True:
-                self._publish(replace(self.view, due=None))
-                answer = await asyncio.to_thread(self._ask, self.view, slots=self._slots_wanted)
-                self._read_at = monotonic()
-                # What was pressed while the thread asked is newer than what the thread was given.
-                answer = replace(answer, interval=self.view.interval, paused=self.view.paused)
-                self._publish(answer)
+                self._publish(due=None)
+                await self._read()
+                self._tend()
                 await self._rest()
         finally:
-            # Ends a call that still runs, so that leaving never waits for a kmsd that hangs.
+            # Ends calls that still run, so that leaving never waits for a kmsd that hangs.
             self._closed = True
+            peers.cancel()
+            for task in self._actions:
+                task.cancel()
             self._drop()
+            for client in self._peers.values():
+                client.close()
+
+    # What the keys do.
 
     def refresh(self) -> None:
-        """Read at once, even while paused."""
-        self._asked = True
-        self._wake.set()
+        """Read everything that is wanted at once, even while paused; and take note of a changed token."""
+        self._next.clear()
+        if self.view.changed_token:
+            self._publish(changed_token="")
+        self._ask_now()
 
     def toggle_pause(self) -> None:
-        self._publish(replace(self.view, paused=not self.view.paused))
+        self._publish(paused=not self.view.paused)
+        self._tend()
         self._wake.set()
 
     def slower(self) -> None:
@@ -126,48 +144,116 @@ class Store:
         shorter = [each for each in INTERVALS if each < self.view.interval]
         self._set_interval(shorter[-1] if shorter else self.view.interval)
 
-    def want_slots(self, wanted: bool) -> None:
-        """Slots are asked for only while they are looked at: on some modules that goes to every reader."""
-        if wanted and not self._slots_wanted:
-            self.refresh()
-        self._slots_wanted = wanted
+    def want(self, wants: Iterable[Want]) -> None:
+        """What is asked for besides the status, from now on; what was not wanted before, at once."""
+        wants = frozenset(wants)
+        if wants - self._wants:
+            self._ask_now()
+        self._wants = wants
+        self._tend()
 
-    def _set_interval(self, seconds: float) -> None:
-        self._publish(replace(self.view, interval=seconds))
-        self._wake.set()
+    def want_mechanisms(self, token: str) -> None:
+        """Of which token, by its name in kmsd's configuration; empty: of none."""
+        if token and token != self._mechanisms_of and token not in self.view.mechanisms:
+            self._ask_now()
+        self._mechanisms_of = token
 
-    def _publish(self, view: View) -> None:
-        self.view = view
-        self._tell(view)
+    def switch(self, target: str) -> None:
+        """Look at another of the targets."""
+        view = self.view
+        if target == view.target or target not in view.targets:
+            return
+        self._generation += 1
+        self._target = self._named[view.targets.index(target)]
+        self._drop()
+        self._next.clear()
+        fresh = View(target, view.interval, view.targets, view.read_only, view.paused, working=view.working)
+        self.view = replace(fresh, peers=_others(view.targets, target))
+        self._ask_now()
+        self._publish()
 
-    async def _rest(self) -> None:
-        """Until the next read is due or asked for."""
-        while not self._asked:
-            self._wake.clear()
-            pause = min(self.view.interval, RETRY_MOST) if self.view.lost else self.view.interval
-            due = None if self.view.paused else self._read_at + pause
-            self._publish(replace(self.view, due=due))
-            try:
-                async with asyncio.timeout(None if due is None else max(0.0, due - monotonic())):
-                    await self._wake.wait()
-            except TimeoutError:
-                break
-        self._asked = False
+    def act(self, action: Action, reply: Callable[[Done], None]) -> None:
+        """Do it, beside everything else; reply is called on the event loop with what came of it."""
+        task = asyncio.create_task(self._perform(action, reply))
+        self._actions.add(task)
+        task.add_done_callback(self._actions.discard)
 
-    def _ask(self, view: View, *, slots: bool) -> View:
-        """In a thread: the view with new answers, or with why there are none."""
+    # Reading.
+
+    async def _read(self) -> None:
+        generation, questions = self._generation, tuple(self._questions())
         target = self._target or default_target()
-        view = replace(view, target=target)
-        try:
-            client = self._connected(target)
-            status = client.get_status()
-        except ClientError as error:
+        answers, error = await in_thread(lambda: self._ask(target, questions), "reader")
+        if generation != self._generation:
+            return
+        self._read_at = monotonic()
+        if error is not None:
             # A new channel next time: an old one waits out its own backoff after kmsd is back.
             self._drop()
-            return replace(view, status=view.status.failed(error))
-        view = replace(view, status=Reading(status, monotonic()), keys=_read(view.keys, client.list_keys))
-        unasked = replace(view.slots, error=None)
-        return replace(view, slots=_read(view.slots, client.list_slots) if slots else unasked)
+            before = self.view
+            self._publish(target=target, status=before.status.failed(error))
+            self._saw(sightings.lost(before, error, Moment.now()))
+        else:
+            self._take(target, answers)
+
+    def _questions(self) -> Iterable[_Question]:
+        yield _Question("status", lambda kmsd: kmsd.get_status())
+        now = monotonic()
+        wanted = {
+            Want.KEYS: _Question("keys", lambda kmsd: kmsd.list_keys()),
+            Want.SLOTS: _Question("slots", lambda kmsd: kmsd.list_slots()),
+            Want.CONFIG: _Question("config", lambda kmsd: kmsd.get_config()),
+        }
+        for want, question in wanted.items():
+            if want in self._wants and now >= self._next.get(question.field, 0.0):
+                yield question
+        token = self._mechanisms_of
+        if Want.MECHANISMS in self._wants and token and now >= self._next.get(f"mechanisms {token}", 0.0):
+            yield _Question("mechanisms", lambda kmsd: kmsd.list_mechanisms(token), token)
+
+    def _ask(self, target: str, questions: Sequence[_Question]) -> tuple[list[_Answer], ClientError | None]:
+        """In a thread. An error: that of the first question, the status; without it the others are not asked."""
+        answers = []
+        try:
+            client = self._connected(target)
+            for question in questions:
+                answer = _answer(client, question, self._last(question))
+                if question.field == "status" and answer.reading.error is not None:
+                    return [], answer.reading.error
+                answers.append(answer)
+        except ClientError as error:
+            return [], error
+        return answers, None
+
+    def _last(self, question: _Question) -> Reading[Any]:
+        if question.part:
+            return self.view.mechanisms.get(question.part, Reading())
+        reading: Reading[Any] = getattr(self.view, question.field)
+        return reading
+
+    def _take(self, target: str, answers: Sequence[_Answer]) -> None:
+        before, changes = self.view, dict[str, Any]()
+        mechanisms = dict(before.mechanisms)
+        for answer in answers:
+            name = answer.question.field
+            if answer.question.part:
+                mechanisms[answer.question.part] = answer.reading
+                self._next[f"mechanisms {answer.question.part}"] = self._read_at + CONFIG_AFTER
+                continue
+            changes[name] = answer.reading
+            least = CONFIG_AFTER if name == "config" else 0.0
+            self._next[name] = self._read_at + max(least, SHARE * answer.cost)
+        self._publish(target=target, mechanisms=MappingProxyType(mechanisms), **changes)
+        status = self.view.status.value
+        if status is not None:
+            self._saw(sightings.compared(before, status, Moment.now()))
+            changed = sightings.changed_token(before.status.value, status)
+            if changed:
+                self._publish(changed_token=changed)
+
+    def _saw(self, seen: Sequence[sightings.Sighting]) -> None:
+        if seen:
+            self._publish(sightings=(*self.view.sightings, *seen)[-sightings.MOST :])
 
     def _connected(self, target: str) -> AdminClient:
         if self._client is None:
@@ -177,13 +263,196 @@ class Store:
         return self._client
 
     def _drop(self) -> None:
+        for feed in (self._stats, self._requests, self._audit):
+            feed.stop()
         client, self._client = self._client, None
         if client is not None:
             client.close()
 
+    async def _rest(self) -> None:
+        """Until the next read is due or asked for."""
+        while not self._asked:
+            self._wake.clear()
+            pause = min(self.view.interval, RETRY_MOST) if self.view.lost else self.view.interval
+            due = None if self.view.paused else self._read_at + pause
+            self._publish(due=due)
+            try:
+                async with asyncio.timeout(None if due is None else max(0.0, due - monotonic())):
+                    await self._wake.wait()
+            except TimeoutError:
+                break
+        self._asked = False
 
-def _read(last: Reading[T], ask: Callable[[], T]) -> Reading[T]:
+    def _ask_now(self) -> None:
+        self._asked = True
+        self._wake.set()
+
+    def _set_interval(self, seconds: float) -> None:
+        if seconds == self.view.interval:
+            return
+        self._publish(interval=seconds)
+        self._stats.stop()
+        self._stats = self._stats_feed(seconds)
+        self._tend()
+        self._wake.set()
+
+    def _publish(self, **changes: Any) -> None:
+        self.view = replace(self.view, **changes)
+        self._tell(self.view)
+
+    # Streams.
+
+    def _tend(self) -> None:
+        """Let the feeds run that are wanted, as long as kmsd answers."""
+        client = None if self.view.paused or self.view.lost or self.view.status.value is None else self._client
+        wanted: dict[Feed[Any], bool] = {
+            self._stats: True,
+            self._requests: Want.REQUESTS in self._wants,
+            self._audit: Want.AUDIT in self._wants,
+        }
+        for feed, want in wanted.items():
+            if client is None or not want:
+                feed.stop()
+            else:
+                feed.start(client)
+
+    def _stats_feed(self, interval: float) -> Feed[StatsFrame]:
+        pause = max(1.0, interval)
+        return Feed("stats", lambda kmsd: kmsd.watch_stats(interval=pause), self._take_frames, self._tell_stats)
+
+    def _take_frames(self, frames: Sequence[StatsFrame], begins: bool) -> None:
+        known = self.view.traffic
+        for frame in frames:
+            known = traffic.fold(known, frame, monotonic())
+        self._publish(traffic=known)
+
+    def _tell_stats(self, error: ClientError | None, due: float | None) -> None:
+        self._broke(error)
+        if (self.view.traffic.error, self.view.traffic.due) != (error, due):
+            self._publish(traffic=traffic.failed(self.view.traffic, error, due))
+
+    def _take_requests(self, batches: Sequence[Requests], begins: bool) -> None:
+        new = [request for batch in batches for request in batch.requests]
+        dropped = sum(batch.dropped for batch in batches)
+        tail: Tail[Request] = Tail() if begins else self.view.requests
+        self._publish(requests=self._longer(tail, new, dropped, MOST[Want.REQUESTS]))
+
+    def _tell_requests(self, error: ClientError | None, due: float | None) -> None:
+        self._broke(error)
+        self._publish(requests=replace(self.view.requests, error=error, due=due, following=error is None))
+
+    def _take_audit(self, batches: Sequence[AuditRecords], begins: bool) -> None:
+        new = [record for batch in batches for record in batch.records]
+        dropped = sum(batch.dropped for batch in batches)
+        tail: Tail[AuditRecord] = Tail() if begins else self.view.audit
+        self._publish(audit=self._longer(tail, new, dropped, MOST[Want.AUDIT]))
+
+    def _tell_audit(self, error: ClientError | None, due: float | None) -> None:
+        self._broke(error)
+        self._publish(audit=replace(self.view.audit, error=error, due=due, following=error is None))
+
+    def _longer(self, tail: Tail[U], new: Sequence[U], dropped: int, most: int) -> Tail[U]:
+        numbered = tuple(Numbered(self._number + at, item) for at, item in enumerate(new, 1))
+        self._number += len(new)
+        return Tail((*tail.items, *numbered)[-most:], tail.dropped + dropped, following=True)
+
+    def _broke(self, error: ClientError | None) -> None:
+        """A stream that breaks is the first to know that kmsd is gone."""
+        if isinstance(error, Unreachable) and not self.view.paused:
+            self._ask_now()
+
+    # Other targets.
+
+    async def _watch_peers(self) -> None:
+        while True:
+            if Want.PEERS in self._wants and not self.view.paused:
+                await asyncio.gather(*(self._look_at(peer) for peer in self.view.peers))
+            await asyncio.sleep(max(1.0, self.view.interval))
+
+    async def _look_at(self, peer: Peer) -> None:
+        reading: Reading[Status]
+        try:
+            reading = Reading(await in_thread(lambda: self._ask_peer(peer.target), "peer"), monotonic())
+        except ClientError as error:
+            client = self._peers.pop(peer.target, None)
+            if client is not None:
+                client.close()
+            reading = peer.status.failed(error)
+        peers = tuple(Peer(each.target, reading) if each.target == peer.target else each for each in self.view.peers)
+        self._publish(peers=peers)
+
+    def _ask_peer(self, target: str) -> Status:
+        client = self._peers.get(target)
+        if client is None:
+            client = self._peers[target] = connect(target, timeout=CALL_TIMEOUT)
+        return _guarded(client.get_status)
+
+    # Actions.
+
+    async def _perform(self, action: Action, reply: Callable[[Done], None]) -> None:
+        self._publish(working=(*self.view.working, action.name))
+        try:
+            done = await self._done(action)
+        finally:
+            working = list(self.view.working)
+            working.remove(action.name)
+            self._publish(working=tuple(working))
+        if done.outcome is not None and done.outcome.effect is not None:
+            self._publish(**_changed(self.view, done.outcome.effect(self.view, monotonic())))
+        if action.changes:
+            self._next.clear()
+            self._ask_now()
+        reply(done)
+
+    async def _done(self, action: Action) -> Done:
+        client = self._client
+        if action.changes and self.view.read_only:
+            error: ClientError = Conflict(
+                "kmstui was started with --read-only", "start it without", "FAILED_PRECONDITION"
+            )
+            return Done(action, error=error)
+        if client is None or self.view.status.error is not None:
+            missing = Unreachable("there is no connection to kmsd yet", "", "UNAVAILABLE", retryable=True)
+            return Done(action, error=self.view.status.error or missing)
+        try:
+            return Done(action, await in_thread(lambda: _guarded(lambda: action.call(client)), action.name))
+        except ClientError as error:
+            return Done(action, error=error)
+
+
+def _answer(client: AdminClient, question: _Question, last: Reading[Any]) -> _Answer:
+    began = monotonic()
     try:
-        return Reading(ask(), monotonic())
+        value = _guarded(lambda: question.ask(client))
     except ClientError as error:
-        return last.failed(error)
+        return _Answer(question, last.failed(error), monotonic() - began)
+    # An answer that says the same is the same object, so that a widget sees at once that nothing is new.
+    same = last.value if last.value == value else value
+    ended = monotonic()
+    return _Answer(question, Reading(same, ended), ended - began)
+
+
+def _guarded(call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except ValueError as error:
+        if "closed channel" not in str(error):
+            raise
+        raise Unreachable("the connection was closed meanwhile", "", "UNAVAILABLE", retryable=True) from None
+
+
+def _changed(before: View, after: View) -> dict[str, Any]:
+    names = before.__dataclass_fields__
+    return {name: getattr(after, name) for name in names if getattr(after, name) is not getattr(before, name)}
+
+
+def _others(targets: Sequence[str], target: str) -> tuple[Peer, ...]:
+    return tuple(Peer(each) for each in dict.fromkeys(targets) if each != target)
+
+
+def _open_requests(kmsd: AdminClient) -> Any:
+    return kmsd.watch_requests(backlog=BACKLOG[Want.REQUESTS])
+
+
+def _open_audit(kmsd: AdminClient) -> Any:
+    return kmsd.watch_audit(backlog=BACKLOG[Want.AUDIT])

@@ -1,9 +1,15 @@
-"""Text cut to display widths, ages and filters. Pure."""
+"""Text cut to display widths; numbers, ages and times as people read them; filters. Pure."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import Enum
+from typing import Any
 
 from rich.cells import cell_len
 from textual.content import Content
@@ -13,28 +19,85 @@ from kmsd.client import Key, KeyType, escape
 _TYPES = {KeyType.AES: "AES", KeyType.HMAC: "HMAC"}
 
 
-def shorten(text: str, width: int) -> str:
-    """At most `width` columns; what is left out at the end is an ellipsis."""
-    if cell_len(text) <= width:
+def width(text: str) -> int:
+    """Columns of the terminal."""
+    return len(text) if text.isascii() else cell_len(text)
+
+
+def shorten(text: str, most: int) -> str:
+    """At most `most` columns; what is left out at the end is an ellipsis."""
+    if width(text) <= most:
         return text
-    while text and cell_len(text) > width - 1:
+    if text.isascii():
+        text = text[: max(0, most - 1)]
+    while text and cell_len(text) > most - 1:
         text = text[:-1]
-    return f"{text}…" if width > 0 else ""
+    return f"{text}…" if most > 0 else ""
 
 
-def shorten_left(text: str, width: int) -> str:
+def shorten_left(text: str, most: int) -> str:
     """As `shorten`, but keeps the end: of paths that is the part that tells."""
-    if cell_len(text) <= width:
+    if width(text) <= most:
         return text
-    while text and cell_len(text) > width - 1:
+    while text and cell_len(text) > most - 1:
         text = text[1:]
-    return f"…{text}" if width > 0 else ""
+    return f"…{text}" if most > 0 else ""
 
 
-def hang(text: str, width: int, indent: int) -> str:
-    """Wrapped into `width` columns, each line after the first set in by `indent`, as the first already is."""
-    lines = Content(text).wrap(max(1, width - indent))
+def pad(text: str, columns: int, *, right: bool = False) -> str:
+    """Exactly so many columns."""
+    text = shorten(text, columns)
+    fill = " " * (columns - width(text))
+    return fill + text if right else text + fill
+
+
+def hang(text: str, columns: int, indent: int) -> str:
+    """Wrapped, each line after the first set in by `indent`, as the first already is."""
+    lines = Content(text).wrap(max(1, columns - indent))
     return f"\n{' ' * indent}".join(line.plain.rstrip() for line in lines)
+
+
+def count(number: float) -> str:
+    """Whole, with thousands set apart."""
+    return f"{round(number):,}"
+
+
+_UNITS = ((10**9, "G"), (10**6, "M"), (10**3, "k"))
+
+
+def compact(number: int) -> str:
+    """In at most six columns: 812, 9,999, 12 k, 1.3 M."""
+    if number < 10_000:
+        return f"{number:,}"
+    # Half a unit less, so that 999,600 is 1.0 M and not 1,000 k.
+    size, unit = next(each for each in _UNITS if number >= each[0] * 0.9995)
+    scaled = number / size
+    return f"{scaled:.1f} {unit}" if scaled < 9.95 else f"{scaled:.0f} {unit}"
+
+
+def plural(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def rate(number: float) -> str:
+    """Per second; small ones keep a digit after the point."""
+    return f"{number:.1f}" if 0 < number < 10 else count(number)
+
+
+def milliseconds(number: float) -> str:
+    """With its unit, to two digits that tell."""
+    if number <= 0:
+        return "-"
+    if number < 0.995:
+        return f"{number:.2f} ms"
+    return f"{number:.1f} ms" if number < 9.95 else f"{count(number)} ms"
+
+
+def percent(part: float, whole: float) -> str:
+    if not whole or not part:
+        return "0 %"
+    share = 100 * part / whole
+    return f"{share:.2f} %" if share < 10 else f"{share:.0f} %"
 
 
 def duration(seconds: float) -> str:
@@ -53,20 +116,77 @@ def ago(then: datetime | None, now: datetime) -> str:
     return f"{duration((now - then).total_seconds())} ago" if then is not None else "at an unknown time"
 
 
+def age(then: datetime | None, now: datetime) -> str:
+    """As `ago`, for a column that says so in its title; a dash if unknown."""
+    return duration((now - then).total_seconds()).replace(" days", " d") if then is not None else "-"
+
+
 def absolute(then: datetime | None) -> str:
     """To the second, in UTC; empty if unknown."""
     return then.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if then is not None else ""
+
+
+def clock(then: datetime | None, now: datetime | None = None) -> str:
+    """The time of day in UTC, with the date before it if that is another day than `now`."""
+    if then is None:
+        return "-"
+    then = then.astimezone(UTC)
+    if now is not None and then.date() != now.astimezone(UTC).date():
+        return then.strftime("%m-%d %H:%M")
+    return then.strftime("%H:%M:%S")
 
 
 def key_type(key: Key) -> str:
     return f"{_TYPES.get(key.type, 'other')}-{key.bits}"
 
 
-def short_hash(key: Key) -> str:
-    """The first 8 digits of the hash that kube-apiserver logs; a dash if there is no key id."""
-    return escape(key.key_id_sha256[:8]) or "-"
+def short_hash(digest: str) -> str:
+    """The first 8 digits of a hash, as kube-apiserver logs it whole; a dash if there is none."""
+    return escape(digest[:8]) or "-"
 
 
-def matches(pattern: re.Pattern[str], fields: tuple[str, ...]) -> bool:
-    """Whether any of the fields holds the pattern; each by itself, so that ^ and $ mean its ends."""
-    return any(pattern.search(each) for each in fields)
+def as_json(item: Any) -> str:
+    """A dataclass as a JSON object with its fields' names."""
+    return json.dumps(dataclasses.asdict(item), default=_plain, ensure_ascii=False)
+
+
+def _plain(value: object) -> object:
+    match value:
+        case datetime():
+            return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        case Enum():
+            return value.value
+    return str(value)
+
+
+MOST_PATTERN = 200
+"""Characters of a filter."""
+
+
+@dataclass(frozen=True)
+class Filter:
+    """text: as it was typed: a regular expression, with ! before it for all that does not match."""
+
+    text: str
+    pattern: re.Pattern[str]
+    inverted: bool
+
+    def keeps(self, fields: tuple[str, ...]) -> bool:
+        """^ and $ mean the ends of each field."""
+        return (self.pattern.search("\n".join(fields)) is not None) is not self.inverted
+
+    def kept(self, items: tuple[Any, ...], sought: Callable[[Any], tuple[str, ...]]) -> tuple[Any, ...]:
+        return tuple(item for item in items if self.keeps(sought(item))) if self.text else items
+
+
+def parse_filter(text: str) -> Filter:
+    """Raises ValueError, with what is wrong."""
+    text = text[:MOST_PATTERN]
+    inverted = text.startswith("!")
+    expression = text[1:] if inverted else text
+    try:
+        pattern = re.compile(expression, re.IGNORECASE | re.MULTILINE)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error.msg}") from None
+    # "!" alone is the beginning of a filter, and hides nothing yet.
+    return Filter(text if expression else "", pattern, inverted and bool(expression))

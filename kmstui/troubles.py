@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 
+from kmsd.client import ClientError
 from kmstui import looks
 from kmstui.looks import Colour
-from kmstui.store import Moment, View
 from kmstui.text import duration
+from kmstui.view import Moment, View
 
 
 @dataclass(frozen=True)
@@ -26,27 +27,31 @@ def troubles(view: View, moment: Moment) -> tuple[Trouble, ...]:
         error = view.status.error
         return (Trouble("✕", Colour.BAD, error.message, error.hint, _aside(view, moment)),)
     seen: dict[str, Trouble] = {}
-    for each in _answered(view):
+    for each in _answered(view, moment):
         seen.setdefault(each.message, each)
     return tuple(seen.values())
 
 
+def again(due: float | None, moment: Moment, *, paused: bool = False) -> str:
+    """When something is tried again. due: on the steady clock; None: now."""
+    if paused:
+        return "paused: r tries again"
+    if due is None:
+        return "trying again"
+    return f"trying again in {max(1, ceil(due - moment.steady))} s"
+
+
 def _aside(view: View, moment: Moment) -> str:
     """When it will be tried again, and how old the data is that still shows."""
-    if view.paused:
-        again = "paused: r tries again"
-    elif view.due is None:
-        again = "trying again"
-    else:
-        again = f"trying again in {max(1, ceil(view.due - moment.steady))} s"
+    text = again(view.due, moment, paused=view.paused)
     if view.status.value is None:
-        return again
+        return text
     old = duration(moment.steady - view.status.taken)
     state = looks.serving(view.status.value.state)
-    return f"{again}; below is what was true {old} ago, then {state}"
+    return f"{text}; below is what was true {old} ago, then {state}"
 
 
-def _answered(view: View) -> Iterator[Trouble]:
+def _answered(view: View, moment: Moment) -> Iterator[Trouble]:
     status = view.status.value
     if status is None:
         return
@@ -55,6 +60,34 @@ def _answered(view: View) -> Iterator[Trouble]:
     for problem in sorted(status.problems, key=lambda each: not each.fatal):
         glyph, colour = (looks.BAD, Colour.BAD) if problem.fatal else (looks.WARN, Colour.WARN)
         yield Trouble(glyph, colour, problem.message, problem.hint)
-    for what, error in (("keys", view.keys.error), ("slots", view.slots.error)):
-        if error is not None and error.message != status.healthz:
-            yield Trouble(looks.WARN, Colour.WARN, f"the {what} cannot be listed now: {error.message}", error.hint)
+    if view.changed_token:
+        yield Trouble(
+            looks.WARN,
+            Colour.WARN,
+            f"kmsd is on another token than before: it was {view.changed_token}",
+            "if nobody meant that, look at the configuration (7) and the slots (2); r puts this away",
+        )
+    for what, error, due in _failures(view):
+        if error.message != status.healthz:
+            note = again(due, moment, paused=view.paused) if due is not None else ""
+            yield Trouble(looks.WARN, Colour.WARN, f"{what} now: {error.message}", error.hint, note)
+
+
+def _failures(view: View) -> Iterator[tuple[str, ClientError, float | None]]:
+    """(what fails, why, when it is tried again)."""
+    readings = (
+        ("the keys cannot be listed", view.keys.error),
+        ("the slots cannot be listed", view.slots.error),
+        ("the configuration cannot be read", view.config.error),
+    )
+    for what, error in readings:
+        if error is not None:
+            yield what, error, None
+    streams = (
+        ("no statistics come", view.traffic.error, view.traffic.due),
+        ("no requests are told", view.requests.error, view.requests.due),
+        ("no audit records come", view.audit.error, view.audit.due),
+    )
+    for what, error, due in streams:
+        if error is not None:
+            yield what, error, due

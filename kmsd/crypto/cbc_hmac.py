@@ -75,7 +75,10 @@ def suitable(mechanisms: Collection[str], aes_bits: int, mac_bits: int) -> tuple
     sized = [suite for suite in SUITES.values() if suite.aes_bits == aes_bits]
     if not sized:
         raise Misconfigured(
-            f"there is no JWE encryption with AES-{aes_bits} in CBC mode", "make a pair with AES-256: kmsctl keygen"
+            f"there is no JWE encryption with AES-{aes_bits} in CBC mode"
+            if aes_bits
+            else "the token does not tell the size of the AES key",
+            "make a pair with AES-256: kmsctl keygen",
         )
     strong = [suite for suite in sized if not 0 < mac_bits < suite.mac_bits]
     if not strong:

@@ -5,10 +5,7 @@ PKCS#11 3.0, section 5.1. Knows nothing of tokens or keys; `kmsd.hsm.connection`
 
 from __future__ import annotations
 
-import re
 from typing import Final
-
-import pkcs11.exceptions
 
 NAMES: Final = {
     0x02: "CKR_HOST_MEMORY",
@@ -118,16 +115,3 @@ def check(rv: int, function: str) -> None:
     """Raise CkrError unless rv is CKR_OK (0)."""
     if rv:
         raise CkrError(NAMES.get(rv, f"CKR 0x{rv:08x}"), function)
-
-
-def from_library(error: pkcs11.exceptions.PKCS11Error, function: str) -> CkrError:
-    """python-pkcs11 has a class for most return values, named after it; others are a bare PKCS11Error that tells the
-    number, if it tells anything."""
-    name = type(error).__name__
-    if name == "PKCS11Error":
-        number = re.search(r"\b0x([0-9a-f]{1,8})\b", str(error))
-        if number is not None:
-            value = int(number[1], 16)
-            return CkrError(NAMES.get(value, f"CKR 0x{value:08x}"), function)
-        return CkrError("CKR unknown", function)
-    return CkrError("CKR_" + re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper(), function)

@@ -20,13 +20,14 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final, TypeVar, TypeVarTuple
 
-from kmsd.errors import KmsdError, Unavailable
+from kmsd.errors import Conflict, KmsdError, Unavailable
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.explain import explain
 from kmsd.hsm.module import MechanismView, Module, SlotView, TokenView
 from kmsd.hsm.opening import Opener, PinRefused
 from kmsd.hsm.pool import Observe, Pool, PoolView, ignore, unexpected
+from kmsd.hsm.quirks import Quirks
 from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError, TokenSession
 
 T = TypeVar("T")
@@ -48,6 +49,8 @@ class Connected:
     slot_id: int
     token: TokenView
     pool: Pool
+    mechanisms: frozenset[str]
+    quirks: Quirks
 
 
 class Neighbours:
@@ -215,7 +218,7 @@ class Hsm:
             raise self.error.again()
 
         def with_rw(_: TokenSession) -> T:
-            session = TokenSession(connected.module, connected.module.token(connected.slot_id), rw=True)
+            session = TokenSession(connected.module, connected.slot_id, rw=True)
             try:
                 return fn(session, *args)
             finally:
@@ -278,6 +281,23 @@ class Hsm:
                 self._retry()
             return self._connected is not None
 
+    async def without_module(self, fn: Callable[[str | None], T]) -> T:
+        """Run fn(PIN) on the control thread while the module is finalised, and connect again: for programs that change
+        the token behind it. Calls wait meanwhile. Raises Conflict if a neighbour cannot be stopped."""
+        async with self._reconnecting:
+            self._settled.clear()
+            try:
+                await self._disconnect(Unavailable(f"{self.name} is being worked on", "try again"))
+                async with self._neighbours.lock:
+                    if self._draining is not None or self._others():
+                        raise Conflict(f"the module of {self.name} is in use and cannot be stopped", "try again")
+                    return await self._on_control(lambda: fn(self._opener.pin()))
+            finally:
+                await self._attempt()
+                self._settled.set()
+                if self._connected is None:
+                    self._retry()
+
     def explain(self, error: CkrError | KeyMissingError | KeyAmbiguousError) -> KmsdError:
         return explain(error, self.name)
 
@@ -320,6 +340,8 @@ class Hsm:
                     opened.slot_id,
                     opened.token,
                     self._pool(opened.module, opened.slot_id, opened.sessions),
+                    opened.mechanisms,
+                    opened.quirks,
                 )
                 self._anew_pause = _ANEW_FIRST
             if self._connected is None and self._draining is None and not self._others():
@@ -330,7 +352,7 @@ class Hsm:
 
     def _pool(self, module: Module, slot_id: int, sessions: list[TokenSession]) -> Pool:
         return Pool(
-            lambda: TokenSession(module, module.token(slot_id)),
+            lambda: TokenSession(module, slot_id),
             sessions,
             loop=asyncio.get_running_loop(),
             queue=self.address.queue,

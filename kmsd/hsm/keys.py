@@ -9,15 +9,19 @@ import ctypes
 from dataclasses import dataclass
 from typing import Final, Literal
 
-import pkcs11
-import pkcs11.exceptions
-
 from kmsd.errors import Conflict, InvalidRequest
+from kmsd.hsm import calls
 from kmsd.hsm import cryptoki as c
-from kmsd.hsm.ckr import CkrError, from_library
+from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.findings import PROBE_LABEL
 from kmsd.hsm.session import CKK_AES, TokenSession
+from kmsd.hsm.trials import CKM_AES_KEY_GEN, CKM_GENERIC_SECRET_KEY_GEN
 
 Kind = Literal["aes", "hmac", "other"]
+
+CKA_WRAP: Final = 0x106
+CKA_UNWRAP: Final = 0x107
+CKA_DERIVE: Final = 0x10C
 
 _HMAC_TYPES: Final = frozenset({0x10, 0x28, 0x2B, 0x2C, 0x2D, 0x2E})
 """CKK_GENERIC_SECRET and CKK_SHA_1/256/384/512/224_HMAC."""
@@ -33,6 +37,11 @@ _ATTRIBUTES: Final = (
     c.CKA_SENSITIVE,
     c.CKA_EXTRACTABLE,
     c.CKA_PRIVATE,
+)
+_CKK_GENERIC_SECRET: Final = 0x10
+_USAGES: Final = (
+    *(c.CKA_ENCRYPT, c.CKA_DECRYPT, c.CKA_SIGN, c.CKA_VERIFY),
+    *(CKA_WRAP, CKA_UNWRAP, CKA_DERIVE),
 )
 _TRIES: Final = 4
 _PASSING: Final = frozenset({"CKR_OBJECT_HANDLE_INVALID", "CKR_KEY_HANDLE_INVALID", "CKR_GENERAL_ERROR"})
@@ -58,16 +67,22 @@ class TokenKey:
 
 
 def list_keys(session: TokenSession) -> tuple[TokenKey, ...]:
-    """All secret keys on the token, in the token's order. Raises CkrError."""
-    return tuple(_find(session, {}))
+    """All secret keys on the token, in the token's order, but for those of a probe at work. Raises CkrError."""
+    return tuple(key for key in _find(session, {}) if not key.label.startswith(PROBE_LABEL))
 
 
 def _find(session: TokenSession, template: dict[int, bytes | int | bool]) -> list[TokenKey]:
     """The secret keys on the token that match, described."""
+    return [key for _, key in _objects(session, template)]
+
+
+def _objects(session: TokenSession, template: dict[int, bytes | int | bool]) -> list[tuple[int, TokenKey]]:
+    """The same with their handles."""
     whole = {c.CKA_CLASS: c.CKO_SECRET_KEY, c.CKA_TOKEN: True, **template}
     for last in range(_TRIES, 0, -1):
         try:
-            return [_describe(session, handle) for handle in session.cryptoki.find(session.handle, whole)]
+            handles = session.cryptoki.find(session.handle, whole)
+            return [(handle, _describe(session, handle)) for handle in handles]
         except CkrError as error:
             # A key made or destroyed between the two calls, by us or by another process.
             if error.name not in _PASSING or last == 1:
@@ -108,35 +123,39 @@ def generate(session: TokenSession, label: str, cka_id: bytes, kind: Kind, bits:
     AES: ENCRYPT and DECRYPT only; HMAC: SIGN and VERIFY only; both TOKEN, PRIVATE, SENSITIVE and not
     EXTRACTABLE (PKCS#11 3.0, 4.10). Raises CkrError.
     """
-    aes = kind == "aes"
-    flags = (
-        pkcs11.MechanismFlag.ENCRYPT | pkcs11.MechanismFlag.DECRYPT
-        if aes
-        else pkcs11.MechanismFlag.SIGN | pkcs11.MechanismFlag.VERIFY
-    )
+    mechanism = CKM_AES_KEY_GEN if kind == "aes" else CKM_GENERIC_SECRET_KEY_GEN
+    template = _new(label, cka_id, kind, bits)
     for last in range(_TRIES, 0, -1):
         try:
-            session.library.generate_key(
-                pkcs11.KeyType.AES if aes else pkcs11.KeyType.GENERIC_SECRET,
-                bits,
-                id=cka_id,
-                label=label,
-                store=True,
-                capabilities=flags,
-                mechanism=pkcs11.Mechanism.AES_KEY_GEN if aes else pkcs11.Mechanism.GENERIC_SECRET_KEY_GEN,
-                template={pkcs11.Attribute.EXTRACTABLE: False, pkcs11.Attribute.SENSITIVE: True},
-            )
-        except pkcs11.exceptions.PKCS11Error as library_error:
-            error = from_library(library_error, "C_GenerateKey")
+            calls.generate_key(session.cryptoki.table, session.handle, mechanism, template)
+        except CkrError as error:
             # The call may have failed after the object was made: what the token shows is what counts.
             if error.name not in _PASSING or (last == 1 and not _with_id(session, cka_id, kind)):
-                raise error from library_error
+                raise
         found = _with_id(session, cka_id, kind)
         if len(found) == 1 and found[0].label == label:
             return found[0]
         if found:
             raise CkrError("the new key does not read back as it was made", "C_GenerateKey")
     raise CkrError("the new key is not to be found", "C_GenerateKey")
+
+
+def _new(label: str, cka_id: bytes, kind: Kind, bits: int) -> calls.Template:
+    aes = kind == "aes"
+    usage = (c.CKA_ENCRYPT, c.CKA_DECRYPT) if aes else (c.CKA_SIGN, c.CKA_VERIFY)
+    return {
+        c.CKA_CLASS: c.CKO_SECRET_KEY,
+        c.CKA_KEY_TYPE: CKK_AES if aes else _CKK_GENERIC_SECRET,
+        c.CKA_TOKEN: True,
+        c.CKA_PRIVATE: True,
+        c.CKA_SENSITIVE: True,
+        c.CKA_EXTRACTABLE: False,
+        c.CKA_LABEL: label.encode(),
+        c.CKA_ID: cka_id,
+        c.CKA_VALUE_LEN: bits // 8,
+        # Said of each, because what is not said is for the token to choose.
+        **{attribute: attribute in usage for attribute in _USAGES},
+    }
 
 
 def set_id(session: TokenSession, label: str, cka_id: bytes) -> TokenKey:
@@ -165,13 +184,13 @@ def relabel(session: TokenSession, kind: Kind, cka_id: bytes, label: str, to: st
     for last in range(_TRIES, 0, -1):
         _one(session, kind, cka_id, {label, to})
         try:
-            for key in _objects(session, kind, cka_id):
-                if key[pkcs11.Attribute.LABEL] == label:
-                    key[pkcs11.Attribute.LABEL] = to
-        except pkcs11.exceptions.PKCS11Error as library_error:
-            error = from_library(library_error, "C_SetAttributeValue")
+            for handle, key in _objects(session, _by_id(cka_id)):
+                if _is(key, kind, cka_id) and key.label == label:
+                    new = {c.CKA_LABEL: to.encode()}
+                    calls.set_attributes(session.cryptoki.table, session.handle, handle, new)
+        except CkrError as error:
             if error.name not in _PASSING or last == 1:
-                raise error from library_error
+                raise
         found = _one(session, kind, cka_id, {label, to})
         if found.label == to:
             return found
@@ -186,13 +205,12 @@ def destroy(session: TokenSession, kind: Kind, cka_id: bytes, label: str) -> Non
     for last in range(_TRIES, 0, -1):
         _one(session, kind, cka_id, {label})
         try:
-            for key in _objects(session, kind, cka_id):
-                if key[pkcs11.Attribute.LABEL] == label:
-                    key.destroy()
-        except pkcs11.exceptions.PKCS11Error as library_error:
-            error = from_library(library_error, "C_DestroyObject")
+            for handle, key in _objects(session, _by_id(cka_id)):
+                if _is(key, kind, cka_id) and key.label == label:
+                    calls.destroy_object(session.cryptoki.table, session.handle, handle)
+        except CkrError as error:
             if error.name not in _PASSING or last == 1:
-                raise error from library_error
+                raise
         if not [key for key in _with_id(session, cka_id, kind) if key.label == label]:
             return
     raise CkrError("the key is still there", "C_DestroyObject")
@@ -209,32 +227,24 @@ def _one(session: TokenSession, kind: Kind, cka_id: bytes, labels: set[str]) -> 
     return found[0]
 
 
-def _objects(session: TokenSession, kind: Kind, cka_id: bytes) -> list[pkcs11.SecretKey]:
-    template: dict[pkcs11.Attribute, object] = {pkcs11.Attribute.CLASS: pkcs11.ObjectClass.SECRET_KEY}
-    if cka_id:
-        template[pkcs11.Attribute.ID] = cka_id
-    return [
-        key
-        for key in session.library.get_objects(template)
-        if isinstance(key, pkcs11.SecretKey) and key.id == cka_id and _kind(int(key.key_type)) == kind
-    ]
-
-
 def _kind(key_type: int) -> Kind:
     return "aes" if key_type == CKK_AES else "hmac" if key_type in _HMAC_TYPES else "other"
 
 
 def _set_id(session: TokenSession, label: str, cka_id: bytes) -> None:
-    template = {pkcs11.Attribute.CLASS: pkcs11.ObjectClass.SECRET_KEY, pkcs11.Attribute.LABEL: label}
-    try:
-        for key in session.library.get_objects(template):
-            if not key[pkcs11.Attribute.ID] and key[pkcs11.Attribute.KEY_TYPE] == pkcs11.KeyType.AES:
-                key[pkcs11.Attribute.ID] = cka_id
-    except pkcs11.exceptions.PKCS11Error as error:
-        raise from_library(error, "C_SetAttributeValue") from error
+    for handle, key in _objects(session, {c.CKA_LABEL: label.encode()}):
+        if key.kind == "aes" and not key.cka_id:
+            calls.set_attributes(session.cryptoki.table, session.handle, handle, {c.CKA_ID: cka_id})
 
 
 def _with_id(session: TokenSession, cka_id: bytes, kind: Kind) -> list[TokenKey]:
+    return [key for key in _find(session, _by_id(cka_id)) if _is(key, kind, cka_id)]
+
+
+def _by_id(cka_id: bytes) -> dict[int, bytes | int | bool]:
     # A key may lack the attribute where another holds an empty one: no template finds both.
-    found = _find(session, {c.CKA_ID: cka_id} if cka_id else {})
-    return [key for key in found if key.kind == kind and key.cka_id == cka_id]
+    return {c.CKA_ID: cka_id} if cka_id else {}
+
+
+def _is(key: TokenKey, kind: Kind, cka_id: bytes) -> bool:
+    return key.kind == kind and key.cka_id == cka_id

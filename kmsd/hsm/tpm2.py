@@ -89,6 +89,18 @@ def add_keys(
         raise _explain(said.replace(pin, "***") if pin else said, token, ordered[made:], ordered[:made])
 
 
+def flush(environment: Mapping[str, str] | None = None) -> bool:
+    """Throw out what a program that was killed has left in the TPM: loaded objects and sessions. Without it nobody can
+    log in. Only where nothing manages the TPM's memory, so that the device is this program's alone; the module is
+    finalised meanwhile. Returns whether it was done. Raises KmsdError.
+    """
+    if not is_unmanaged(_environment(environment)):
+        return False
+    for what in ("--transient-object", "--loaded-session"):
+        _tool(environment, "tpm2_flushcontext", what)
+    return True
+
+
 def is_unmanaged(environment: Mapping[str, str]) -> bool:
     """Whether nothing shares out the TPM's memory: a TCTI that is the device itself, not /dev/tpmrm0 or tpm2-abrmd."""
     return bool(_UNMANAGED.match(environment.get("TPM2TOOLS_TCTI", "")))

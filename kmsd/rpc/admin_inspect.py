@@ -41,7 +41,7 @@ class InspectAdmin:
         findings.extend(
             problem(Problem(f"key {key.label!r} cannot serve: {key.reason}", key.hint, fatal=True))
             for key in keys
-            if key.reason
+            if key.reason and not key.reads
         )
         readable = found.intact and not found.unauthenticated and any(key.reads for key in keys)
         return pb.InspectCiphertextResponse(

@@ -1,43 +1,92 @@
-"""What the keys and signs mean, and the commands that tell the same."""
+"""What can be done where the focus is, what the signs mean, and the commands that tell the same."""
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
+from textual.dom import DOMNode
+from textual.screen import ModalScreen, Screen
 from textual.widgets import Static
 
-_TEXT = """\
-1 2      overview, slots
-↑ ↓      choose a row; its detail is below the table
-/        filter rows by a regular expression: label, key id,
-         hash, state, type. Enter keeps it, Esc clears it
-c        copy the key id of the chosen row (OSC 52)
-r        read now, even while paused
-p        pause and go on
-+ -      read less often, more often
-q        quit
+from kmstui.deeds import name_of
+from kmstui.screens.page import Page
+from kmstui.text import hang
 
-● serving    ◐ serving, but look at it    ○ down    ✕ no answer
-● write      ◦ readable    ▲ pending      ✕ unusable
-hash         the start of sha256(key id), as kube-apiserver logs
-
-The same on the command line:
-  kmsctl status    kmsctl keys list -o wide    kmsctl slots
-
-Esc closes this."""
+_SIGNS = """\
+● serving, writes   ◐ serving, but look at it   ○ down   ✕ no answer, failed
+◦ reads   ▲ pending   ▽ retired   hash: the start of sha256(key id), as kube-apiserver logs it"""
+_COLUMNS = 72
 
 
 class HelpScreen(ModalScreen[None]):
+    """subject: the screen that is explained, and what has the focus on it."""
+
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,question_mark,q", "dismiss", "Close", show=False),
     ]
 
+    def __init__(self, subject: Screen[Any]) -> None:
+        super().__init__()
+        self._subject = subject
+
     def compose(self) -> ComposeResult:
         with VerticalScroll() as box:
             box.border_title = "Help"
-            yield Static(Content(_TEXT))
+            box.border_subtitle = "Esc closes"
+            yield Static(Content("\n").join(self._lines()))
+
+    def _lines(self) -> Iterator[Content]:
+        subject = self._subject
+        name = subject.NAME if isinstance(subject, Page) else getattr(subject, "_heading", "")
+        yield from _section(str(name), getattr(subject, "HELP", ""), ())
+        if isinstance(subject, Page) and subject.DEEDS:
+            yield from _section(
+                "",
+                "",
+                (
+                    (subject.app.get_key_display(deed.binding), self._told(subject, deed.name, deed.help))
+                    for deed in subject.DEEDS
+                ),
+            )
+        focused = subject.focused
+        nodes: list[DOMNode] = list(focused.ancestors_with_self) if focused is not None else [subject, subject.app]
+        for node in nodes:
+            if node is subject and isinstance(subject, Page):
+                continue
+            helped = getattr(node, "HELP", "") if node is not subject else ""
+            title = "Everywhere" if node is subject.app else ""
+            keys = tuple(_keys(node))
+            if helped or keys:
+                yield from _section(title, helped or "", keys)
+        yield Content("")
+        yield Content.styled(_SIGNS, "dim")
+
+    def _told(self, page: Page, deed: str, said: str) -> str:
+        why = page.why_not(deed)
+        return f"{said} Not now: {why}." if why else said
+
+
+def _keys(node: DOMNode) -> Iterator[tuple[str, str]]:
+    """(keys, what they do) of a widget's own bindings."""
+    seen: dict[str, list[Binding]] = {}
+    for _, binding in node._bindings:
+        if binding.description and not name_of(binding.action):
+            seen.setdefault(f"{binding.action}\0{binding.description}", []).append(binding)
+    for bindings in seen.values():
+        shown = " ".join(dict.fromkeys(node.app.get_key_display(each) for each in bindings))
+        yield shown, bindings[0].description
+
+
+def _section(title: str, said: str, keys: Any) -> Iterator[Content]:
+    if title:
+        yield Content.styled(title, "bold $accent")
+    if said:
+        yield Content(hang(said, _COLUMNS, 0))
+    for shown, told in keys:
+        yield Content.assemble((f"{shown:<8}  ", "bold"), hang(told, _COLUMNS, 10))
+    yield Content("")

@@ -1,96 +1,191 @@
-"""Is it serving, with which key, since when, what is wrong; and all keys."""
+"""Is it serving, with which key, since when, what is wrong, and what happened last."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from collections.abc import Iterable, Iterator
 
-from textual.binding import Binding, BindingType
 from textual.containers import Container
+from textual.content import Content
 from textual.widget import Widget
 
-from kmsd.client import Key, escape
+from kmsd.client import Key, Status, TokenStatus, escape
 from kmstui import looks
-from kmstui.screens.page import Page, age, waiting
-from kmstui.store import Moment, View
-from kmstui.text import ago, key_type, short_hash
-from kmstui.widgets.columns import Column
-from kmstui.widgets.detail import Detail, of_key
-from kmstui.widgets.grid import Grid, Row
-from kmstui.widgets.panels import HealthPanel, Panel, WriteKeyPanel
+from kmstui.deeds import Deed
+from kmstui.happenings import happenings
+from kmstui.looks import BAD, GOOD, WARN, Colour
+from kmstui.screens.page import Page
+from kmstui.screens.rotation import rotate_dialog
+from kmstui.text import ago, clock, compact, duration, key_type, pad, plural, short_hash, shorten, shorten_left, width
+from kmstui.view import Moment, View, Want
+from kmstui.widgets.panel import WAITING, Panel
+from kmstui.widgets.plot import ErrorsPlot, LatencyPlot, RequestsPlot
 
-_COLUMNS = (
-    Column("state"),
-    Column("label", least=12),
-    Column("type"),
-    Column("key id", least=12),
-    Column("hash"),
-    Column("made", optional=True, right=True),
-    Column("reason", least=24, optional=True),
-)
+_GCM_MOST = 2**32
+"""Encrypts with random IVs that one AES-GCM key is good for (NIST SP 800-38D, 8.3)."""
 
 
 class OverviewScreen(Page):
     NAME = "Overview"
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("c", "copy", "Copy key id")]
+    AUTO_FOCUS = ""
+    WANTS = frozenset({Want.AUDIT})
+    HELP = "How this kmsd is, with which key it writes, what it is asked, and what happened last."
+    DEEDS = (
+        Deed("copy", "c", "Copy key id", "Copy the key id of the write key.", changes=False),
+        Deed("rotate", "R", "Rotate", "Make a new write key."),
+    )
+    BINDINGS = [deed.binding for deed in DEEDS]  # noqa: RUF012 - as Textual has it
 
     def data(self) -> Iterable[Widget]:
-        yield Container(WriteKeyPanel(), HealthPanel(), id="panels")
-        yield Grid("Keys", _COLUMNS, id="keys")
+        yield Container(
+            WriteKeyPanel("Write key"), HealthPanel("Health"), TokensPanel("Tokens", id="tokens"), id="panels"
+        )
+        yield RequestsPlot("Requests/s, last 15 minutes", id="requests")
+        yield Container(LatencyPlot("Latency"), ErrorsPlot("Errors/s"), id="plots")
+        yield EventsPanel("Last events", id="events")
 
     def show_data(self, view: View, moment: Moment) -> None:
         for panel in self.query(Panel):
-            panel.show(view, moment)
-        rows = [_row(key, name, moment) for name, key in _named(view.keys.value or ())]
-        empty = waiting(view, view.keys, "the token holds no keys: `kmsctl keygen LABEL` makes one")
-        grid = self.query_one(Grid)
-        grid.set_class(view.keys.error is not None, "-stale")
-        grid.show(rows, empty, age(view, view.keys, moment))
+            if panel.display:
+                panel.show(view, moment)
 
-    def show_detail(self, key: str | None) -> None:
-        found = self._key(key)
-        self.query_one(Detail).show(of_key(found) if found is not None else ())
+    def refusal(self, name: str) -> str:
+        status = self.view.status.value if self.view is not None else None
+        if status is None or status.write_key is None:
+            return "there is no write key: make one (3, n)"
+        return ""
 
-    def action_copy(self) -> None:
-        key = self._key(self.query_one(Grid).current)
-        if key is None:
-            self.notify("there is no key to copy from", severity="warning", markup=False)
-        elif not key.key_id:
-            text = f"{escape(key.label)} has no key id: `kmsctl keys adopt` gives it one"
-            self.notify(text, severity="warning", markup=False)
+    def begin(self, name: str) -> None:
+        status = self.view.status.value if self.view is not None else None
+        if status is None or status.write_key is None:
+            return
+        if name == "copy":
+            self.app.copy_to_clipboard(status.write_key.key_id)
+            self.notify(f"copied {escape(status.write_key.key_id)}", markup=False)
+        elif self.view is not None:
+            self.app.push_screen(rotate_dialog(self.view.target, status))
+
+
+class WriteKeyPanel(Panel):
+    def lines(self, view: View, moment: Moment) -> Iterator[Content]:
+        status = view.status.value
+        if status is None:
+            yield WAITING
+        elif status.write_key is None:
+            yield Content.assemble((f"{BAD} ", f"${Colour.BAD}"), ("none", "bold"))
+            yield self.field("label", f"{escape(status.write_label)} is missing", 6)
+            yield self.field("", "kmsctl keygen makes it, or 3 and n", 6)
         else:
-            self.app.copy_to_clipboard(key.key_id)
-            self.notify(f"copied {escape(key.key_id)}", markup=False)
-
-    def _key(self, name: str | None) -> Key | None:
-        keys = self.view.keys.value if self.view is not None else None
-        return dict(_named(keys or ())).get(name or "")
+            yield Content.styled(shorten(escape(status.write_key.label), self.columns), "bold")
+            for name, text in _key_facts(status.write_key, status, moment):
+                yield self.field(name, text, 6)
 
 
-def _named(keys: Sequence[Key]) -> list[tuple[str, Key]]:
-    """The keys by label, each with a name of its own: key ids may be missing, or collide."""
-    ordered = sorted(keys, key=lambda key: (key.label, key.key_id))
-    named: dict[str, Key] = {}
-    for key in ordered:
-        name, number = f"{key.key_id}\0{key.label}", 0
-        while f"{name}\0{number}" in named:
-            number += 1
-        named[f"{name}\0{number}"] = key
-    return list(named.items())
+def _key_facts(key: Key, status: Status, moment: Moment) -> Iterator[tuple[str, str]]:
+    yield "id", escape(key.key_id)
+    writes = escape(key.enc or status.write_format)
+    yield "hash", f"{short_hash(key.key_id_sha256)}   {key_type(key)}  {writes}"
+    when = f" ({key.created:%Y-%m-%d})" if key.created is not None else ""
+    yield "made", f"{ago(key.created, moment.wall)}{when}"
+    last = f", last {ago(key.last_used, moment.wall)}" if key.last_used is not None else ""
+    yield "used", f"{compact(key.encrypts)} encrypts, {compact(key.decrypts)} decrypts{last}"
+    if status.following.since is not None:
+        yield "since", f"{ago(status.following.since, moment.wall)}{_after(status)}"
+    if key.enc.endswith("GCM"):
+        yield "left", f"{100 * (1 - key.encrypts / _GCM_MOST):.1f} % of its 2³² encrypts, as counted here"
 
 
-def _row(key: Key, name: str, moment: Moment) -> Row:
-    look = looks.key(key.state)
-    label, key_id = escape(key.label), escape(key.key_id)
-    made = ago(key.created, moment.wall) if key.created is not None else ""
-    cells = (
-        str(look),
-        label,
-        key_type(key),
-        key_id or "-",
-        short_hash(key),
-        made,
-        escape(key.unusable_reason),
+def _after(status: Status) -> str:
+    before = status.following.previous_key_id_sha256
+    return f", after {short_hash(before)}" if before else ""
+
+
+class HealthPanel(Panel):
+    def lines(self, view: View, moment: Moment) -> Iterator[Content]:
+        status = view.status.value
+        if status is None:
+            yield WAITING
+            return
+        rows = list(_health(status, moment))
+        wide = max(width(name) for _, name, _ in rows)
+        for glyph, name, text in rows:
+            room = self.columns - wide - 4
+            yield self.state(glyph, name, shorten_left(text, room) if text.startswith("/") else text, wide)
+
+
+def _health(status: Status, moment: Moment) -> Iterator[tuple[str, str, str]]:
+    probe, sessions, token = status.probe, status.sessions, status.token
+    if probe.last_success is None:
+        yield BAD, "round trip", "none has succeeded yet"
+    else:
+        age = ago(probe.last_success, moment.wall)
+        yield GOOD if status.healthy else BAD, "round trip", f"{probe.round_trip_ms:.1f} ms, {age}"
+    glyph = WARN if sessions.stuck or sessions.open < sessions.configured else GOOD
+    queued = f", {sessions.queued} queued" if sessions.queued else ""
+    stuck = f", {sessions.stuck} stuck" if sessions.stuck else ""
+    yield (
+        glyph if sessions.open else BAD,
+        "sessions",
+        f"{sessions.open} of {sessions.configured}{stuck}{queued}, {sessions.busy} busy",
     )
-    sought = (label, key_id, key.key_id_sha256, look.word, key_type(key), cells[-1])
-    return Row(name, cells, look.colour, sought)
+    where = f"{escape(token.label)}, slot {token.slot_id}"
+    yield GOOD if token.up else BAD, "token", f"{where}, {'up' if token.up else 'away'}"
+    for listener in status.listeners:
+        yield GOOD, escape(" ".join(listener.apis)), escape(listener.socket)
+    up = (moment.wall - status.started).total_seconds() if status.started else None
+    yield GOOD, f"kmsd {escape(status.version)}", f"up {duration(up)}" if up is not None else ""
+
+
+class TokensPanel(Panel):
+    """Every configured token; shown where there is room."""
+
+    def lines(self, view: View, moment: Moment) -> Iterator[Content]:
+        status = view.status.value
+        if status is None:
+            yield WAITING
+            return
+        for each in status.tokens:
+            yield from self._token(each)
+
+    def _token(self, each: TokenStatus) -> Iterator[Content]:
+        glyph = GOOD if each.token.up else BAD
+        write = Content.styled("writes", f"${Colour.ACCENT}") if each.write else Content.styled("reads", "dim")
+        name = Content.assemble(
+            (f"{glyph} ", f"${looks.COLOURS[glyph]}"), (escape(each.token.label or each.name), "bold")
+        )
+        yield self.sides(name, write)
+        if each.token.up:
+            keys, sessions = plural(each.keys, "key"), each.sessions
+            text = f"{keys}, {sessions.open} of {sessions.configured} sessions, slot {each.token.slot_id}"
+            yield Content.styled(f"  {shorten(text, self.columns - 2)}", "dim")
+        else:
+            yield Content(f"  {shorten(escape(each.reason), self.columns - 2)}")
+            yield Content(f"  → {shorten(escape(each.hint), self.columns - 4)}")
+
+
+class EventsPanel(Panel):
+    def lines(self, view: View, moment: Moment) -> Iterator[Content]:
+        found = happenings(view, self.content_size.height)
+        if not found:
+            yield Content.styled(_no_events(view), "dim")
+        action = max((width(each.action) for each in found), default=0)
+        times = [clock(each.time, moment.wall) for each in found]
+        people = max((width(each.who) for each in found), default=0)
+        for each, time in zip(found, times, strict=True):
+            head = f"{pad(time, max(len(time) for time in times))}  "
+            name = f" {pad(each.action, action)}  {pad(each.key_hash, 8)}  "
+            room = self.columns - width(head) - width(name) - people - 3
+            said = (
+                each.text
+                if each.look.colour is not Colour.BAD or not each.look.word
+                else f"{each.look.word}: {each.text}"
+            )
+            text = pad(said, max(0, room))
+            yield Content.assemble(
+                (head, "dim"), (each.look.glyph, f"${each.look.colour}"), name, text, (f"  {each.who}", "dim")
+            )
+
+
+def _no_events(view: View) -> str:
+    if view.audit.error is not None and not view.lost:
+        return f"the audit cannot be read: {view.audit.error.message}"
+    return "nothing has happened yet" if view.audit.following else "waiting for the first answer"

@@ -1,55 +1,59 @@
-"""What every screen with data has in common: title, troubles, table, footer; a word when it is too small."""
+"""What every screen with data has in common: header, troubles, data, keys; a word when it is too small."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-from textual import events
+from textual import events, on
 from textual.app import ComposeResult
-from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
-from kmstui.store import Moment, Reading, View
+from kmstui.deeds import Deed
 from kmstui.text import duration
-from kmstui.troubles import troubles
-from kmstui.widgets.detail import Detail
-from kmstui.widgets.grid import Grid
-from kmstui.widgets.title import TabLine, Title
+from kmstui.troubles import again, troubles
+from kmstui.view import Moment, Reading, Tail, View, Want
+from kmstui.widgets.header import StateLine, TabLine, Title
+from kmstui.widgets.keyline import KeyLine
+from kmstui.widgets.listing import Listing
+from kmstui.widgets.table import Table
 from kmstui.widgets.trouble import TroubleList
 
-NAMES = ("Overview", "Slots")
+NAMES = ("Overview", "Tokens", "Keys", "Traffic", "Rotation", "Audit", "Config and logs")
 """Of the screens, in the order of their number keys."""
 LEAST_WIDTH, LEAST_HEIGHT = 60, 18
 """Columns and rows below which nothing useful fits."""
-DETAIL_HEIGHT = 22
-"""Rows from which on there is room for the detail under the table."""
-WHOLE_HEIGHT = 32
-"""Rows from which on there is room for all of it, and for many troubles."""
+WIDE = 120
+"""Columns from which on things stand side by side."""
+HIGH = 40
+"""Rows from which on there is room for more than the most important."""
 
 
 class Page(Screen[None]):
-    """name: one of NAMES."""
+    """NAME: one of NAMES. WANTS: what the store asks for while this is looked at. DEEDS: what can be done here."""
 
-    AUTO_FOCUS = "DataTable"
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("slash", "filter", "Filter", key_display="/")]
+    AUTO_FOCUS = "Table"
     NAME: ClassVar[str]
+    WANTS: ClassVar[frozenset[Want]] = frozenset()
+    DEEDS: ClassVar[tuple[Deed, ...]] = ()
+    HELP: ClassVar[str] = ""
 
     view: View | None = None
+    moment: Moment
 
     def compose(self) -> ComposeResult:
         with Vertical(id="all"):
             yield Title()
+            yield StateLine()
             yield TabLine(NAMES, self.NAME)
-            yield TroubleList()
+            yield TroubleList(brief=NAMES[0] != self.NAME)
             with Vertical(id="data"):
                 yield from self.data()
-                yield Detail()
-            yield Footer(show_command_palette=False, compact=True)
+            yield KeyLine()
         yield Static(id="too-small")
 
     def data(self) -> Iterable[Widget]:
@@ -57,49 +61,94 @@ class Page(Screen[None]):
         raise NotImplementedError
 
     def show(self, view: View, moment: Moment) -> None:
-        self.view = view
+        self.view, self.moment = view, moment
         self.query_one(Title).show(view, moment)
+        self.query_one(StateLine).show(view, moment)
         self.query_one(TabLine).show(view, moment)
-        found = troubles(view, moment)
-        self.query_one(TroubleList).show(found)
-        self.set_class(bool(found), "-troubled")
+        self.query_one(TroubleList).show(troubles(view, moment))
         self.query_one("#data").set_class(view.lost, "-stale")
         self.show_data(view, moment)
-        self.show_detail(self.query_one(Grid).current)
+        self.query_one(KeyLine).redraw()
 
     def show_data(self, view: View, moment: Moment) -> None:
         raise NotImplementedError
 
-    def show_detail(self, key: str | None) -> None:
-        """key: of the row under the cursor."""
-        raise NotImplementedError
-
-    def action_filter(self) -> None:
-        self.query_one(Grid).open_filter()
-
-    def on_grid_moved(self, event: Grid.Moved) -> None:
-        self.show_detail(event.key)
-
     def on_resize(self, event: events.Resize) -> None:
-        width, height = event.size
-        small = width < LEAST_WIDTH or height < LEAST_HEIGHT
+        columns, rows = event.size
+        small = columns < LEAST_WIDTH or rows < LEAST_HEIGHT
         self.set_class(small, "-too-small")
-        self.set_class(height < DETAIL_HEIGHT, "-no-detail")
-        self.set_class(height < WHOLE_HEIGHT, "-low")
+        self.set_class(columns >= WIDE, "-wide")
+        self.set_class(rows >= HIGH, "-high")
         if small:
-            text = f"kmstui needs {LEAST_WIDTH}x{LEAST_HEIGHT}.\nThis terminal is {width}x{height}.\nq quits"
+            text = f"kmstui needs {LEAST_WIDTH}x{LEAST_HEIGHT}.\nThis terminal is {columns}x{rows}.\nq quits"
             self.query_one("#too-small", Static).update(Content(text))
 
+    # What can be done here.
 
-def age(view: View, reading: Reading[Any], moment: Moment) -> str:
+    def why_not(self, name: str) -> str:
+        """Why a deed cannot be done now; empty if it can."""
+        deed = next(deed for deed in self.DEEDS if deed.name == name)
+        if self.view is None or self.view.status.value is None:
+            return "kmsd has not answered yet"
+        if self.view.lost:
+            return "kmsd does not answer"
+        if deed.changes and self.view.read_only:
+            return "kmstui was started with --read-only"
+        return self.refusal(name)
+
+    def refusal(self, name: str) -> str:
+        """As `why_not`, for what this screen knows."""
+        return ""
+
+    def action_do(self, name: str) -> None:
+        deed = next(deed for deed in self.DEEDS if deed.name == name)
+        why = self.why_not(name)
+        if why:
+            self.notify(f"{deed.title}: {why}", severity="warning", markup=False)
+        else:
+            self.begin(name)
+
+    def begin(self, name: str) -> None:
+        """Open the deed's dialog, or do it."""
+        raise NotImplementedError
+
+    def go_to(self, ident: str) -> bool:
+        """The cursor to the thing with this identity; whether it is here."""
+        return any(listing.go_to(ident) for listing in self.query(Listing))
+
+    @on(Table.Moved)
+    def _moved(self, event: Table.Moved) -> None:
+        event.stop()
+        if self.view is not None:
+            self.moved(self.view)
+            self.query_one(KeyLine).redraw()
+
+    def moved(self, view: View) -> None:
+        """Another row of a table is the current one."""
+
+
+def note(view: View, reading: Reading[Any], moment: Moment) -> str:
     """How old data is that could not be read anew; empty while it is fresh."""
     if reading.value is None or not (view.lost or reading.error):
         return ""
     return f"as of {duration(moment.steady - reading.taken)} ago"
 
 
+def tail_note(view: View, tail: Tail[Any], moment: Moment) -> str:
+    """What there is to say about a stream beside its items."""
+    if view.paused:
+        return "paused"
+    if tail.error is not None and not view.lost:
+        return f"the stream broke; {again(tail.due, moment)}"
+    return f"{tail.dropped:,} more were too fast to be sent" if tail.dropped else ""
+
+
 def waiting(view: View, reading: Reading[Any], none: str) -> str:
     """What an empty table says. none: if it is empty because there is nothing."""
     if reading.value is not None:
         return none
-    return "cannot be read now" if view.lost or reading.error else "waiting for the first answer"
+    if view.lost:
+        return "nothing is known yet: kmsd does not answer"
+    if reading.error is not None:
+        return f"cannot be read: {reading.error.message}"
+    return "waiting for the first answer"

@@ -3,39 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import html
 import re
 from time import monotonic
+from typing import Any
 
 from textual.app import App
 from textual.pilot import Pilot
 
-_TEXT = re.compile(r'<text[^>]*? x="([\d.]+)" y="([\d.]+)"[^>]*>(.*?)</text>', re.DOTALL)
-_CHARACTER = 12.2
-"""Width of a column in the exported picture."""
+_FRAMES = re.compile(r"[│╭╮╰╯─\s]+")
 
 
-def shown(app: App[None]) -> str:
-    """The lines of the screen, after one with the title that the exported picture gives its window."""
-    rows: dict[float, dict[int, str]] = {}
-    for x, y, text in _TEXT.findall(app.export_screenshot()):
-        rows.setdefault(float(y), {})[round(float(x) / _CHARACTER)] = html.unescape(text).replace("\xa0", " ")
-    lines = []
-    for _, parts in sorted(rows.items()):
-        line = ""
-        for column, text in sorted(parts.items()):
-            line = line.ljust(column) + text
-        lines.append(line.rstrip())
-    return "\n".join(lines)
+def shown(app: App[Any]) -> str:
+    """The lines of the screen."""
+    strips = app.screen._compositor.render_strips(app.size)
+    return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in strips)
 
 
-async def until(pilot: Pilot[None], *wanted: str, without: str = "", timeout: float = 20.0) -> str:
-    """The screen once it holds all these texts and not the other; fails with the screen after `timeout` seconds."""
+def flat(screen: str) -> str:
+    """In one line, without frames: what was wrapped is whole again."""
+    return _FRAMES.sub(" ", screen)
+
+
+async def until(pilot: Pilot[Any], *wanted: str, without: str = "", timeout: float = 20.0) -> str:
+    """The screen once it holds all these texts, wrapped or not, and not the other; fails with the screen after
+    `timeout` seconds."""
     deadline = monotonic() + timeout
     while True:
         await pilot.pause()
         screen = shown(pilot.app)
-        if all(text in screen for text in wanted) and not (without and without in screen):
+        # A notification is wrapped beside what lies under it.
+        whole = " ".join([flat(screen), *(each.message for each in pilot.app._notifications)])
+        if all(text in screen or text in whole for text in wanted) and not (without and without in screen):
             return screen
         assert monotonic() < deadline, f"no {wanted} without {without!r} on\n{screen}"
         await asyncio.sleep(0.05)

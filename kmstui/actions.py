@@ -1,0 +1,243 @@
+"""What can be done, as data: a name, the kmsctl command that does the same, and the call. Knows no widget.
+
+A call runs in a thread of the store's, with its client; nothing here is called by a widget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from kmsd.client import (
+    AuditVerdict,
+    ClientError,
+    Key,
+    KeyTest,
+    KeyType,
+    Reversion,
+    Rotation,
+    ScanReport,
+    Timing,
+    escape,
+)
+from kmsd.client.rotation import turn_of
+from kmstui import commands
+from kmstui.commands import address
+from kmstui.text import key_type, milliseconds, short_hash
+from kmstui.view import Reading, View
+
+if TYPE_CHECKING:
+    from kmsd.client.admin import AdminClient
+
+TIMEOUT = 60.0
+"""Seconds for one action: a slow token takes its time to make a key."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """message: one sentence. lines: (name, text) each, for a dialog that stays. effect: what it changes in what
+    is shown, given the moment on the steady clock. key: label and id of a key to go to."""
+
+    message: str
+    lines: tuple[tuple[str, str], ...] = ()
+    effect: Callable[[View, float], View] | None = None
+    key: Key | None = None
+    bad: bool = False
+
+
+@dataclass(frozen=True)
+class Action:
+    """words: of the kmsctl command, without its name. changes: whether it changes anything; if so, it is refused
+    while reading only."""
+
+    name: str
+    words: tuple[str, ...]
+    call: Callable[[AdminClient], Outcome]
+    changes: bool = True
+
+
+@dataclass(frozen=True)
+class Done:
+    """One of outcome and error is there."""
+
+    action: Action
+    outcome: Outcome | None = None
+    error: ClientError | None = None
+
+
+def generate(label: str, key_type_: KeyType, bits: int, token: str = "") -> Action:
+    def call(kmsd: AdminClient) -> Outcome:
+        made = kmsd.generate_key(label, type=key_type_, bits=bits, token=token, timeout=TIMEOUT)
+        beside = f", and {escape(made.companion.label)} beside it" if made.companion is not None else ""
+        return Outcome(f"made {_named(made.key)}{beside}", key=made.key)
+
+    return Action(f"make {escape(label)}", commands.keygen(label, key_type_, bits, token), call)
+
+
+def relabel(key: Key, label: str, confirm: str = "") -> Action:
+    def call(kmsd: AdminClient) -> Outcome:
+        answer = kmsd.relabel_key(address(key), label, confirm_label=confirm, timeout=TIMEOUT)
+        return Outcome(f"{escape(answer.previous_label)} is now {_named(answer.key)}", key=answer.key)
+
+    return Action(f"relabel {escape(key.label)}", commands.relabel(key, label, confirm), call)
+
+
+def adopt(key: Key) -> Action:
+    def call(kmsd: AdminClient) -> Outcome:
+        adopted = kmsd.adopt_key(key.label, timeout=TIMEOUT)
+        return Outcome(f"{escape(key.label)} has the key id {escape(adopted.key_id)} now", key=adopted)
+
+    return Action(f"adopt {escape(key.label)}", commands.adopt(key), call)
+
+
+def test(key: Key) -> Action:
+    def call(kmsd: AdminClient) -> Outcome:
+        return _tested(kmsd.test_key(address(key), timeout=TIMEOUT))
+
+    return Action(f"test {escape(key.label)}", commands.test(key), call, changes=False)
+
+
+def retire(key: Key, report: str = "", confirm: str = "", *, dry_run: bool = False) -> Action:
+    """report: path of what a scan of etcd counted; empty: none."""
+
+    def call(kmsd: AdminClient) -> Outcome:
+        counted = _report(report) if report else None
+        answer = kmsd.retire_key(address(key), scan=counted, confirm_label=confirm, dry_run=dry_run, timeout=TIMEOUT)
+        if dry_run:
+            return Outcome("nothing speaks against it")
+        return Outcome(
+            f"{escape(answer.previous_label)} is retired: it still decrypts, and may be destroyed", key=answer.key
+        )
+
+    words = commands.retire(key, report, confirm)
+    return Action(f"retire {escape(key.label)}", _dry(words, dry_run), call, changes=not dry_run)
+
+
+def destroy(key: Key, confirm: str = "", *, dry_run: bool = False) -> Action:
+    def call(kmsd: AdminClient) -> Outcome:
+        answer = kmsd.destroy_key(address(key), confirm_label=confirm, dry_run=dry_run, timeout=TIMEOUT)
+        beside = f", and {escape(answer.companion.label)} with it" if answer.companion is not None else ""
+        verb = "destroyed" if answer.destroyed else "nothing speaks against destroying"
+        return Outcome(f"{verb} {_named(answer.key)}{beside}")
+
+    words = commands.destroy(key, confirm)
+    return Action(f"destroy {escape(key.label)}", _dry(words, dry_run), call, changes=not dry_run)
+
+
+def rotate(label: str, from_key_id: str, token: str = "", *, dry_run: bool = False) -> Action:
+    def call(kmsd: AdminClient) -> Outcome:
+        answer = kmsd.rotate_key(label, from_key_id=from_key_id, token=token, dry_run=dry_run, timeout=TIMEOUT)
+        outcome = replace(_rotated(answer, dry_run=dry_run), lines=_steps(answer))
+        turn = turn_of(answer, label, datetime.now(UTC))
+
+        def effect(view: View, _: float) -> View:
+            return replace(view, turn=turn)
+
+        return replace(outcome, effect=effect) if turn is not None and answer.rotated else outcome
+
+    return Action(
+        f"rotate {escape(label)}", _dry(commands.rotate(label, from_key_id, token), dry_run), call, changes=not dry_run
+    )
+
+
+def revert(label: str, from_key_id: str, *, dry_run: bool = False) -> Action:
+    def call(kmsd: AdminClient) -> Outcome:
+        answer = kmsd.revert_key(label, from_key_id=from_key_id, dry_run=dry_run, timeout=TIMEOUT)
+        undone = tuple(("✕" if not at else "", escape(text)) for at, text in enumerate(answer.not_undone))
+        if dry_run:
+            return Outcome("what would be done, and what it cannot undo", (*_steps(answer), *undone))
+        new = answer.new
+        message = (
+            f"reverted: {_named(new)} writes now" if new is not None and answer.reverted else "nothing was reverted"
+        )
+        return Outcome(message, (*_steps(answer), *undone), key=new)
+
+    return Action("revert", _dry(commands.revert(from_key_id), dry_run), call, changes=not dry_run)
+
+
+def read_report(path: str) -> Action:
+    """Of a scan of etcd; kmsd is not asked."""
+
+    def call(kmsd: AdminClient) -> Outcome:
+        found = _report(path)
+
+        def effect(view: View, _: float) -> View:
+            return replace(view, report=(path, found))
+
+        unknown = f", {found.unknown:,} not understood" if found.unknown else ""
+        return Outcome(f"read the report: {found.objects:,} objects, {len(found.uses)} keys{unknown}", effect=effect)
+
+    return Action("read the report", commands.scan(path), call, changes=False)
+
+
+def set_level(level: str) -> Action:
+    def call(kmsd: AdminClient) -> Outcome:
+        answer = kmsd.set_log_level(level, timeout=TIMEOUT)
+
+        def effect(view: View, _: float) -> View:
+            return replace(view, level=answer.level)
+
+        return Outcome(f"the log level is {escape(answer.level)} now, it was {escape(answer.previous)}", effect=effect)
+
+    return Action(f"log {level}", commands.log_level(level), call)
+
+
+def verify() -> Action:
+    def call(kmsd: AdminClient) -> Outcome:
+        verdict = kmsd.verify_audit(timeout=TIMEOUT)
+
+        def effect(view: View, steady: float) -> View:
+            return replace(view, verdict=Reading(verdict, steady))
+
+        return Outcome(said(verdict), effect=effect, bad=not verdict.intact)
+
+    return Action("verify the audit", commands.verify(), call, changes=False)
+
+
+def said(verdict: AuditVerdict) -> str:
+    if not verdict.intact:
+        return f"the chain is broken: {escape(verdict.problem)}"
+    if not verdict.records:
+        return "the chain is intact: there are no records"
+    return f"the chain is intact: {verdict.records:,} records, {verdict.first_seq} to {verdict.last_seq}"
+
+
+def _report(path: str) -> ScanReport:
+    from kmstui import reports  # what reads etcd's reports is loaded only when there is one
+
+    return reports.read(path)
+
+
+def _named(key: Key) -> str:
+    digest = f", hash {short_hash(key.key_id_sha256)}" if key.key_id_sha256 else ""
+    return f"{escape(key.label)} ({key_type(key)}{digest})"
+
+
+def _tested(test: KeyTest) -> Outcome:
+    lines = (("encrypt", _timing(test.encrypt)), ("decrypt", _timing(test.decrypt)))
+    return Outcome(f"{test.rounds} round trips with {escape(test.key.label)}, every answer right", lines)
+
+
+def _timing(timing: Timing) -> str:
+    return (
+        f"median {milliseconds(timing.median)}, from {milliseconds(timing.minimum)} to {milliseconds(timing.maximum)}"
+    )
+
+
+def _rotated(answer: Rotation, *, dry_run: bool) -> Outcome:
+    if dry_run:
+        return Outcome("what would be done")
+    if answer.new is None or not answer.rotated:
+        return Outcome("nothing was rotated: another key writes already", key=answer.new)
+    old = f"{short_hash(answer.old.key_id_sha256)} → " if answer.old is not None else ""
+    return Outcome(f"rotated {escape(answer.new.label)}: {old}{short_hash(answer.new.key_id_sha256)}", key=answer.new)
+
+
+def _steps(answer: Rotation | Reversion) -> tuple[tuple[str, str], ...]:
+    return tuple(("✔" if step.done else str(at), escape(step.text)) for at, step in enumerate(answer.steps, 1))
+
+
+def _dry(words: tuple[str, ...], dry_run: bool) -> tuple[str, ...]:
+    return (*words, "--dry-run") if dry_run else words

@@ -1,0 +1,86 @@
+"""The command line of kmstui."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from kmsd.client import InvalidRequest, __version__, default_target, parse_target
+
+INTERVAL = 2.0
+"""Seconds between reads unless told otherwise."""
+MOST_TARGETS = 32
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """targets: empty for the default."""
+
+    targets: tuple[str, ...]
+    interval: float
+    read_only: bool
+
+
+def parse(argv: Sequence[str] | None) -> Arguments:
+    """Raises SystemExit(2), after saying on stderr what is wrong and what to do."""
+    found = _parser().parse_args(argv)
+    environment = os.environ.get("KMSCTL_TARGET")
+    targets = tuple(dict.fromkeys(found.target or ([environment] if environment else [])))
+    if len(targets) > MOST_TARGETS:
+        refuse(f"{len(targets)} targets are too many", f"name at most {MOST_TARGETS}")
+    for target in targets:
+        try:
+            parse_target(target)
+        except InvalidRequest as error:
+            refuse(error.message, error.hint)
+    return Arguments(targets, found.interval, found.read_only)
+
+
+def refuse(message: str, hint: str) -> NoReturn:
+    sys.stderr.write(f"kmstui: error: {message}\nhint: {hint}\n")
+    raise SystemExit(2)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        refuse(message, "`kmstui --help` shows how it is used")
+
+
+def _interval(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.2 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.2 to 3600")
+    return seconds
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="kmstui",
+        description="Watch a running kmsd, its keys and its traffic, live, and act on them.",
+        epilog="Inside, ? shows the keys.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--target",
+        metavar="SOCKET",
+        action="append",
+        help="admin socket of kmsd: unix:///path or /path; may be repeated, t then switches (also KMSCTL_TARGET; "
+        f"default: {default_target().replace('%', '%%')})",
+    )
+    parser.add_argument(
+        "--interval",
+        metavar="SECONDS",
+        type=_interval,
+        default=INTERVAL,
+        help=f"between reads (default: {INTERVAL:g})",
+    )
+    parser.add_argument("--read-only", action="store_true", help="refuse every action that changes anything")
+    parser.add_argument("--version", action="version", version=f"kmstui {__version__}")
+    return parser

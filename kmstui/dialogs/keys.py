@@ -1,0 +1,241 @@
+"""The dialogs for keys: make, relabel, adopt, test, retire, destroy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from textual import on
+from textual.content import Content
+from textual.widget import Widget
+from textual.widgets import Input, Select, Static
+
+from kmsd.client import Key, KeyState, KeyType, escape
+from kmstui import actions
+from kmstui.actions import Action
+from kmstui.dialogs.dialog import Dialog, field
+from kmstui.text import absolute, key_type, short_hash
+
+LABEL_MOST = 255
+"""Bytes of a label."""
+_TYPES = (
+    ("AES: encrypts, with AES-GCM", KeyType.AES),
+    ("AES and HMAC: a pair, for AES-CBC", KeyType.PAIR),
+    ("HMAC alone", KeyType.HMAC),
+)
+_BITS = {
+    KeyType.AES: (256, 192, 128),
+    KeyType.PAIR: (256, 192, 128),
+    KeyType.HMAC: (512, 384, 256),
+}
+
+
+class GenerateDialog(Dialog):
+    """label: to begin with. taken: labels that keys have. tokens: names of those that keys can be made on, the write
+    token first."""
+
+    HELP = "Makes a key on the token. It writes only if it has the write label and no key had it before."
+
+    def __init__(self, target: str, label: str, write_label: str, taken: frozenset[str], tokens: Sequence[str]) -> None:
+        super().__init__(target, "New key", "Make it")
+        self._label = label
+        self._write_label = write_label
+        self._taken = taken
+        self._tokens = tuple(tokens)
+
+    def fields(self) -> Iterable[Widget]:
+        yield field("label", Input(self._label, id="label", max_length=LABEL_MOST, compact=True))
+        yield field("type", Select(_TYPES, value=KeyType.AES, allow_blank=False, id="type", compact=True))
+        yield field("bits", Select(_options(KeyType.AES), allow_blank=False, value=256, id="bits", compact=True))
+        if len(self._tokens) > 1:
+            names = [(name, name) for name in self._tokens]
+            yield field("token", Select(names, value=self._tokens[0], allow_blank=False, id="token", compact=True))
+        yield Static(id="says")
+
+    @on(Select.Changed, "#type")
+    def _type_chosen(self) -> None:
+        self.query_one("#bits", Select).set_options(_options(self._type))
+
+    @property
+    def _type(self) -> KeyType:
+        chosen = self.query_one("#type", Select).value
+        return chosen if isinstance(chosen, KeyType) else KeyType.AES
+
+    def draft(self) -> Action:
+        bits = self.query_one("#bits", Select).value
+        token = self.query_one("#token", Select).value if len(self._tokens) > 1 else ""
+        other = str(token) if token and token != self._tokens[0] else ""
+        return actions.generate(self._typed or "LABEL", self._type, int(bits) if isinstance(bits, int) else 256, other)
+
+    def missing(self) -> str:
+        label = self._typed
+        self.query_one("#says", Static).update(Content.styled(self._says(label), "dim"))
+        return what_is_wrong(label) or ("a key has this label already" if label in self._taken else "")
+
+    @property
+    def _typed(self) -> str:
+        return self.query_one("#label", Input).value
+
+    def _says(self, label: str) -> str:
+        if not label:
+            return ""
+        if label == self._write_label:
+            return "this is the write label: the new key writes at once"
+        return f"it will not write: the write label is {escape(self._write_label)}"
+
+
+class RelabelDialog(Dialog):
+    HELP = "Changes CKA_LABEL, the role of a key. Its identity, CKA_ID, stays, and so does everything it can read."
+
+    def __init__(self, target: str, key: Key, write_label: str) -> None:
+        super().__init__(target, f"Relabel {escape(key.label)}", "Relabel")
+        self._key = key
+        self._write_label = write_label
+
+    def fields(self) -> Iterable[Widget]:
+        yield field("from", Static(Content(escape(self._key.label))))
+        yield field("to", Input(self._key.label, id="label", max_length=LABEL_MOST, compact=True))
+        yield warning("which key writes changes by this", id="moves")
+        yield confirmation(self._key)
+
+    def draft(self) -> Action:
+        return actions.relabel(self._key, self._label or "LABEL", self._key.label if self._moves else "")
+
+    def missing(self) -> str:
+        for widget in (self.query_one("#moves"), self.query_one("#confirmation")):
+            widget.display = self._moves
+        if self._label == self._key.label:
+            return "it has this label"
+        return what_is_wrong(self._label) or (unconfirmed(self, self._key) if self._moves else "")
+
+    @property
+    def _label(self) -> str:
+        return self.query_one("#label", Input).value
+
+    @property
+    def _moves(self) -> bool:
+        """Whether another key may write afterwards, or none."""
+        return self._key.state == KeyState.WRITE or self._label == self._write_label
+
+
+class AdoptDialog(Dialog):
+    HELP = "Gives a key without CKA_ID an identity, so that it can serve."
+
+    def __init__(self, target: str, key: Key) -> None:
+        super().__init__(target, f"Adopt {escape(key.label)}", "Adopt")
+        self._key = key
+
+    def fields(self) -> Iterable[Widget]:
+        yield Static(
+            Content("It has no CKA_ID, so nothing stored can name it. It gets a new UUID as its key id, for good.")
+        )
+
+    def draft(self) -> Action:
+        return actions.adopt(self._key)
+
+
+class TestDialog(Dialog):
+    __test__ = False
+    AT_ONCE = True
+    HELP = "Encrypts and decrypts random bytes with a key, and shows how long it takes."
+
+    def __init__(self, target: str, key: Key) -> None:
+        super().__init__(target, f"Test {escape(key.label)}", "Test again")
+        self._key = key
+
+    def fields(self) -> Iterable[Widget]:
+        yield key_facts(self._key)
+
+    def draft(self) -> Action:
+        return actions.test(self._key)
+
+
+class RetireDialog(Dialog):
+    """report: path of what a scan of etcd counted; empty: none."""
+
+    HELP = (
+        "Marks a key that nothing needs any more. It still decrypts until it is destroyed. kmsd refuses while a scan "
+        "of etcd or recent calls show use, unless the label is typed."
+    )
+
+    def __init__(self, target: str, key: Key, report: str = "") -> None:
+        super().__init__(target, f"Retire {escape(key.label)}", "Retire", danger=True)
+        self._key = key
+        self._report = report
+
+    def fields(self) -> Iterable[Widget]:
+        yield key_facts(self._key)
+        hint = "a file that `kmsctl etcd scan --report FILE` wrote"
+        yield field("report", Input(self._report, placeholder=hint, id="report", compact=True))
+        yield confirmation(self._key, "only in spite of a refusal: ")
+
+    def preview(self) -> Action:
+        return actions.retire(self._key, self._report, dry_run=True)
+
+    def draft(self) -> Action:
+        confirm = self._key.label if self.query_one("#confirm", Input).value else ""
+        return actions.retire(self._key, self.query_one("#report", Input).value, confirm)
+
+    def missing(self) -> str:
+        return unconfirmed(self, self._key) if self.query_one("#confirm", Input).value else ""
+
+
+class DestroyDialog(Dialog):
+    HELP = "Removes a key from the token. What it encrypted can never be read again."
+
+    def __init__(self, target: str, key: Key) -> None:
+        super().__init__(target, f"Destroy {escape(key.label)}", "Destroy", danger=True)
+        self._key = key
+
+    def fields(self) -> Iterable[Widget]:
+        yield key_facts(self._key)
+        yield warning("what it encrypted can never be read again; this cannot be undone")
+        yield confirmation(self._key)
+
+    def preview(self) -> Action:
+        return actions.destroy(self._key, dry_run=True)
+
+    def draft(self) -> Action:
+        return actions.destroy(self._key, self._key.label)
+
+    def missing(self) -> str:
+        return unconfirmed(self, self._key)
+
+
+def what_is_wrong(label: str) -> str:
+    """With a label that was typed; empty if nothing."""
+    if not label:
+        return "a label is needed"
+    if len(label.encode(errors="replace")) > LABEL_MOST:
+        return f"a label has at most {LABEL_MOST} bytes"
+    return "" if label.isprintable() else "a label has no control characters"
+
+
+def confirmation(key: Key, why: str = "") -> Widget:
+    line = field("confirm", Input(placeholder=f"{why}type {escape(key.label)}", id="confirm", compact=True))
+    line.id = "confirmation"
+    return line
+
+
+def unconfirmed(dialog: Dialog, key: Key) -> str:
+    """What is missing while #confirm does not hold the label. One that no keyboard has is typed as it is shown."""
+    text = dialog.query_one("#confirm", Input).value
+    return "" if text in (key.label, escape(key.label)) else "type the label to confirm"
+
+
+def warning(text: str, id: str | None = None) -> Static:  # noqa: A002 - Textual's name
+    return Static(Content.assemble(("◐ ", "$text-warning"), text), classes="warning", id=id)
+
+
+def key_facts(key: Key) -> Static:
+    made = f", made {absolute(key.created)}" if key.created is not None else ""
+    used = f"{key.encrypts:,} encrypts and {key.decrypts:,} decrypts since kmsd started"
+    lines = [
+        f"{escape(key.key_id) or 'no key id'}",
+        f"hash {short_hash(key.key_id_sha256)}, {key_type(key)}, on {escape(key.token_label)}{made}",
+        used,
+    ]
+    return Static(Content("\n").join(Content.styled(line, "dim") for line in lines))
+
+
+def _options(key_type_: KeyType) -> list[tuple[str, int]]:
+    return [(f"{bits}", bits) for bits in _BITS[key_type_]]

@@ -1,0 +1,103 @@
+"""The dialogs of a rotation: begin one, take one back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from textual import on
+from textual.content import Content
+from textual.widget import Widget
+from textual.widgets import Input, Select, Static
+
+from kmsd.client import Key, escape
+from kmstui import actions
+from kmstui.actions import Action, Done
+from kmstui.dialogs.dialog import Dialog, field
+from kmstui.dialogs.keys import key_facts, warning
+from kmstui.messages import Finished
+
+
+class RotateDialog(Dialog):
+    """tokens: names of those that keys can be made on, the write token first. old: the key that writes now."""
+
+    HELP = (
+        "Makes a new key and moves the write label to it. The old key goes on reading. Nothing restarts; what follows "
+        "is on the screen of the rotation."
+    )
+
+    def __init__(self, target: str, label: str, old: Key | None, tokens: Sequence[str]) -> None:
+        super().__init__(target, f"Rotate {escape(label)}", "Rotate")
+        self._label = label
+        self._old = old
+        self._tokens = tuple(tokens)
+
+    def fields(self) -> Iterable[Widget]:
+        if self._old is not None:
+            yield key_facts(self._old)
+        if len(self._tokens) > 1:
+            names = [(name, name) for name in self._tokens]
+            yield field("token", Select(names, value=self._tokens[0], allow_blank=False, id="token", compact=True))
+
+    def preview(self) -> Action:
+        return self._action(dry_run=True)
+
+    @on(Select.Changed)
+    def _elsewhere(self) -> None:
+        if self.is_mounted:
+            self.look_again()
+
+    def draft(self) -> Action:
+        return self._action(dry_run=False)
+
+    def _action(self, *, dry_run: bool) -> Action:
+        chosen = self.query("#token")
+        token = str(chosen.first(Select).value) if chosen else ""
+        other = token if self._tokens and token != self._tokens[0] else ""
+        from_id = self._old.key_id if self._old is not None else ""
+        return actions.rotate(self._label, from_id, other, dry_run=dry_run)
+
+    def worked(self, done: Done) -> None:
+        # The timeline says the rest.
+        self.app.post_message(Finished(done))
+        self.dismiss(done.outcome)
+
+
+class ReportDialog(Dialog):
+    HELP = (
+        "Reads what a scan of etcd counted, so that the timeline can say what still needs the old key. The scan itself "
+        "is kmsctl's: it needs to reach etcd, which kmstui does not."
+    )
+
+    def __init__(self, target: str, report: str) -> None:
+        super().__init__(target, "Report of a scan of etcd", "Read it")
+        self._report = report
+
+    def fields(self) -> Iterable[Widget]:
+        yield Static(Content("Run the command below where etcd can be reached, then read the file that it wrote."))
+        yield field("file", Input(self._report or "scan.json", id="report", compact=True))
+
+    def draft(self) -> Action:
+        return actions.read_report(self.query_one("#report", Input).value or "FILE")
+
+    def missing(self) -> str:
+        return "" if self.query_one("#report", Input).value else "name a file"
+
+
+class RevertDialog(Dialog):
+    HELP = "After a bad rotation: makes a new write key on the token of the one before. Says what it cannot undo."
+
+    def __init__(self, target: str, label: str, write: Key) -> None:
+        super().__init__(target, "Revert the last rotation", "Revert", danger=True)
+        self._label = label
+        self._write = write
+
+    def fields(self) -> Iterable[Widget]:
+        yield Static(Content("Away from this key, to a new one on the token of the key before it:"))
+        yield key_facts(self._write)
+        yield warning("what was written with it still needs it: it stays, and reads")
+
+    def preview(self) -> Action:
+        return actions.revert(self._label, self._write.key_id, dry_run=True)
+
+    def draft(self) -> Action:
+        return actions.revert(self._label, self._write.key_id)

@@ -1,0 +1,56 @@
+"""The last events, from the audit and from what kmstui saw itself, newest first. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from kmsd.client import AuditRecord, escape
+from kmstui import looks
+from kmstui.looks import Look
+from kmstui.text import short_hash
+from kmstui.view import Sighting, View
+
+
+@dataclass(frozen=True)
+class Happening:
+    """who: on whose behalf; empty if nobody's. All texts are escaped."""
+
+    time: datetime
+    look: Look
+    action: str
+    key_hash: str
+    text: str
+    who: str
+
+
+def happenings(view: View, most: int) -> tuple[Happening, ...]:
+    """Calls of the KMS APIs are left out: they have a screen of their own."""
+    found = [*_from_audit(view), *(_from_sighting(each) for each in view.sightings)]
+    return tuple(sorted(found, key=lambda each: each.time, reverse=True)[:most])
+
+
+def _from_audit(view: View) -> Iterator[Happening]:
+    for numbered in view.audit.items:
+        record = numbered.item
+        if record.kind != "kms" and record.time is not None:
+            yield Happening(
+                record.time,
+                looks.outcome(record.outcome),
+                escape(record.action),
+                short_hash(record.key_id_sha256) if record.key_id_sha256 else "",
+                escape(record.detail),
+                person(record),
+            )
+
+
+def _from_sighting(seen: Sighting) -> Happening:
+    look = looks.Look("✕", "", looks.Colour.BAD) if seen.bad else looks.Look("◦", "", looks.Colour.PLAIN)
+    return Happening(seen.time, look, seen.action, "", seen.text, "seen here")
+
+
+def person(record: AuditRecord) -> str:
+    """Of "kmsctl uid=0 user=root for=anna" the one who acted: anna."""
+    words = dict(word.split("=", 1) for word in record.caller.split() if "=" in word)
+    return escape(words.get("for") or words.get("user") or record.caller)

@@ -1,0 +1,42 @@
+"""What widgets ask of the app. They never ask kmsd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from textual.message import Message
+
+from kmstui.actions import Action, Done
+
+
+@dataclass
+class Act(Message):
+    """Do it. reply: called with what came of it; None: a notification says it."""
+
+    action: Action
+    reply: Callable[[Done], None] | None = None
+
+
+class Changed(Message):
+    """The store has a new View. Many of them in a row are drawn once."""
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, Changed)
+
+
+@dataclass
+class Finished(Message):
+    """An action has ended, and nobody has said so yet."""
+
+    done: Done
+
+
+@dataclass
+class MechanismsWanted(Message):
+    """token: its name in kmsd's configuration."""
+
+    token: str
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, MechanismsWanted)

@@ -1,0 +1,124 @@
+"""What the command palette offers: everything that the keys do, and everything that has a name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+from textual.binding import Binding
+from textual.command import DiscoveryHit, Hit, Hits, Provider
+from textual.content import Content
+
+from kmsd.client import escape
+from kmstui import looks, themes
+from kmstui.screens.page import NAMES
+from kmstui.text import short_hash
+
+if TYPE_CHECKING:
+    from kmstui.app import Kmstui
+
+MOST = 50
+"""Hits that are shown: of ten thousand keys nobody reads more."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """text: one line. help: what it does, or why not."""
+
+    text: str
+    help: str
+    run: Callable[[], object]
+
+
+class _Entries(Provider):
+    """Entries as Textual's palette wants them."""
+
+    def entries(self) -> Iterator[Entry]:
+        raise NotImplementedError
+
+    @property
+    def kmstui(self) -> Kmstui:
+        return cast("Kmstui", self.app)
+
+    async def discover(self) -> Hits:
+        for at, entry in enumerate(self.entries()):
+            if at >= MOST:
+                break
+            yield DiscoveryHit(Content(entry.text), entry.run, entry.text, entry.help)
+
+    async def search(self, query: str) -> Hits:
+        matcher = self.matcher(query)
+        found = 0
+        for entry in self.entries():
+            score = matcher.match(entry.text)
+            if score > 0:
+                yield Hit(score, matcher.highlight(entry.text), entry.run, entry.text, entry.help)
+                found += 1
+            if found >= MOST:
+                break
+
+
+class Commands(_Entries):
+    """Every action of every screen, of the program, and of what has the focus."""
+
+    def entries(self) -> Iterator[Entry]:
+        yield from self._deeds()
+        yield from self._bindings()
+        for name in themes.THEMES:
+            yield Entry(f"Theme: {name}", "Colours", partial(self.kmstui.set_theme, name))
+
+    def _deeds(self) -> Iterator[Entry]:
+        here = self.kmstui.page
+        pages = [page for page in self.kmstui.pages if here is None or page.NAME != here.NAME]
+        if here is not None:
+            for deed in here.DEEDS:
+                why = here.why_not(deed.name)
+                said = f"not now: {escape(why)}" if why else deed.help
+                yield Entry(f"{here.NAME}: {deed.title}  ({deed.key})", said, partial(here.action_do, deed.name))
+        for page in pages:
+            for deed in page.DEEDS:
+                yield Entry(f"{page.NAME}: {deed.title}", deed.help, partial(self._elsewhere, page.NAME, deed.name))
+
+    async def _elsewhere(self, page: str, deed: str) -> None:
+        await self.kmstui.action_page(page)
+        found = self.kmstui.page
+        if found is not None:
+            found.call_after_refresh(found.action_do, deed)
+
+    def _bindings(self) -> Iterator[Entry]:
+        for number, name in enumerate(NAMES, 1):
+            yield Entry(f"Screen {number}: {name}", "Go there", partial(self.kmstui.action_page, name))
+        for binding in self.kmstui.BINDINGS:
+            if isinstance(binding, Binding) and not binding.action.startswith("page("):
+                shown = binding.key_display or binding.key
+                yield Entry(f"{binding.description}  ({shown})", "", partial(self._do, binding.action))
+
+    async def _do(self, action: str) -> None:
+        await self.kmstui.run_action(action)
+
+
+class Places(_Entries):
+    """What can be jumped to by name: screens, targets, and whatever the tables hold."""
+
+    def entries(self) -> Iterator[Entry]:
+        for number, name in enumerate(NAMES, 1):
+            yield Entry(name, f"Screen {number}", partial(self.kmstui.action_page, name))
+        view = self.kmstui.store.view
+        for target in view.targets:
+            if target != view.target:
+                yield Entry(escape(target), "Target", partial(self.kmstui.store.switch, target))
+        for key in view.keys.value or ():
+            look = looks.key(key.state)
+            digest = short_hash(key.key_id_sha256)
+            said = f"Key {look}, hash {digest}, {escape(key.key_id)}"
+            yield Entry(escape(key.label), said, partial(self.kmstui.jump_to_key, key))
+        for slot in view.slots.value or ():
+            if slot.token_present:
+                said = f"Token in slot {slot.slot_id}"
+                yield Entry(escape(slot.token_label), said, partial(self.kmstui.jump_to, "Tokens", str(slot.slot_id)))
+        if view.config.value is not None:
+            for setting in view.config.value.settings:
+                said = f"Setting, {escape(setting.value)}"
+                yield Entry(setting.name, said, partial(self.kmstui.jump_to, NAMES[-1], setting.name))

@@ -1,0 +1,265 @@
+"""Every key on kmsd's tokens, and what can be done with one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from textual import on
+from textual.containers import Container
+from textual.widget import Widget
+
+from kmsd.client import Key, KeyState, KeyType, escape
+from kmstui import looks, traffic
+from kmstui.actions import Outcome
+from kmstui.deeds import Deed
+from kmstui.dialogs.keys import (
+    AdoptDialog,
+    DestroyDialog,
+    GenerateDialog,
+    RelabelDialog,
+    RetireDialog,
+    TestDialog,
+)
+from kmstui.dialogs.record import RecordDialog
+from kmstui.looks import Colour
+from kmstui.screens.page import Page, note, waiting
+from kmstui.text import absolute, age, compact, key_type, rate, short_hash
+from kmstui.view import Moment, View, Want
+from kmstui.widgets.columns import Column, Kind
+from kmstui.widgets.detail import Detail, Fact
+from kmstui.widgets.listing import Listing
+from kmstui.widgets.table import Table
+
+_STATES = ("write", "pending", "readable", "companion", "archived", "unusable")
+
+
+def ident(key: Key) -> str:
+    """Identities may be missing, and collide: the label tells such keys apart."""
+    return f"{key.token}\0{key.key_id}\0{key.label}"
+
+
+def _state_order(key: Key) -> tuple[int, str]:
+    return _STATES.index(key.state) if key.state in _STATES else len(_STATES), key.label
+
+
+KEYS = Kind[Key](
+    "Keys",
+    (
+        Column(
+            "state",
+            lambda key, _: str(looks.key(key.state)),
+            colour=lambda key: looks.key(key.state).colour,
+            order=_state_order,
+        ),
+        Column("label", lambda key, _: key.label, least=26, order=lambda key: key.label),
+        Column("type", lambda key, _: key_type(key), fixed=8, order=lambda key: (key.type, key.bits)),
+        Column("hash", lambda key, _: short_hash(key.key_id_sha256), fixed=8, order=lambda key: key.key_id_sha256),
+        Column(
+            "uses",
+            lambda key, _: _uses(key),
+            fixed=6,
+            right=True,
+            order=lambda key: key.encrypts + key.decrypts,
+            falling=True,
+        ),
+        Column(
+            "last",
+            lambda key, moment: age(key.last_used, moment.wall),
+            fixed=6,
+            right=True,
+            order=lambda key: key.last_used.timestamp() if key.last_used else 0.0,
+            falling=True,
+        ),
+        Column(
+            "made",
+            lambda key, moment: age(key.created, moment.wall),
+            fixed=6,
+            right=True,
+            optional=True,
+            order=lambda key: key.created.timestamp() if key.created else 0.0,
+            falling=True,
+        ),
+        Column("key id", lambda key, _: key.key_id or "-", optional=True, order=lambda key: key.key_id),
+        Column("token", lambda key, _: key.token_label, least=8, optional=True, order=lambda key: key.token_label),
+    ),
+    ident,
+    lambda key: (
+        escape(key.label),
+        escape(key.key_id),
+        key.key_id_sha256,
+        looks.key(key.state).word,
+        key_type(key),
+        key.token_label,
+        key.unusable_reason,
+    ),
+    lambda key: key.key_id,
+    "key id",
+    faint=lambda key: key.state == KeyState.ARCHIVED,
+    order=("state", False),
+)
+
+
+class KeysScreen(Page):
+    NAME = "Keys"
+    WANTS = frozenset({Want.KEYS})
+    HELP = "Every key on the tokens of this kmsd. The pane beside or below the table says all of the chosen one."
+    DEEDS = (
+        Deed("generate", "n", "New", "Make a key: AES, HMAC, or a pair of both."),
+        Deed(
+            "test", "T", "Test", "Encrypt and decrypt with the chosen key, and show how long it takes.", changes=False
+        ),
+        Deed("relabel", "l", "Relabel", "Give the chosen key another label: its role, not its identity."),
+        Deed("adopt", "a", "Adopt", "Give the chosen key a CKA_ID, if it has none."),
+        Deed("retire", "R", "Retire", "Mark the chosen key as needed no more; it still decrypts."),
+        Deed("destroy", "D", "Destroy", "Remove the chosen key from its token, for good."),
+    )
+    BINDINGS = [deed.binding for deed in DEEDS]  # noqa: RUF012 - as Textual has it
+
+    def data(self) -> Iterable[Widget]:
+        with Container(id="beside"):
+            yield Listing(KEYS, id="keys")
+            yield Detail()
+
+    _sought: str = ""
+
+    def show_data(self, view: View, moment: Moment) -> None:
+        empty = waiting(view, view.keys, "the token holds no keys: n makes one")
+        self._listing.set_class(view.keys.error is not None, "-stale")
+        self._listing.show(view.keys.value or (), moment, empty=empty, note=note(view, view.keys, moment))
+        if self._sought and self._listing.go_to(self._sought):
+            self._sought = ""
+        self.moved(view)
+
+    def moved(self, view: View) -> None:
+        key = self.chosen
+        facts = tuple(key_facts(key, view, self.moment, self._refusals())) if key is not None else ()
+        self.query_one(Detail).show(escape(key.label) if key is not None else "", facts)
+
+    @property
+    def chosen(self) -> Key | None:
+        return self._listing.current
+
+    @property
+    def _listing(self) -> Listing[Key]:
+        found: Listing[Key] = self.query_one("#keys", Listing)
+        return found
+
+    @on(Table.Chosen)
+    def _open(self, event: Table.Chosen) -> None:
+        if self.view is not None:
+            facts = tuple(key_facts(event.item, self.view, self.moment, self._refusals()))
+            self.app.push_screen(RecordDialog(escape(event.item.label), facts, event.item))
+
+    def _go_to(self, outcome: Outcome | None) -> None:
+        """To the key that an action made or moved, as soon as it is listed."""
+        if outcome is not None and outcome.key is not None:
+            self._sought = ident(outcome.key)
+
+    def _refusals(self) -> tuple[tuple[Deed, str], ...]:
+        return tuple((deed, self.why_not(deed.name)) for deed in self.DEEDS)
+
+    def refusal(self, name: str) -> str:
+        if name == "generate":
+            return ""
+        key = self.chosen
+        if key is None:
+            return "there is no key to do that to"
+        return why_not(name, key)
+
+    def begin(self, name: str) -> None:
+        view, key = self.view, self.chosen
+        if view is None or view.status.value is None:
+            return
+        status, keys = view.status.value, view.keys.value or ()
+        if name == "generate":
+            taken = frozenset(each.label for each in keys)
+            label = status.write_label if status.write_key is None else ""
+            tokens = sorted(status.tokens, key=lambda token: not token.write)
+            dialog = GenerateDialog(view.target, label, status.write_label, taken, [token.name for token in tokens])
+            self.app.push_screen(dialog, self._go_to)
+            return
+        if key is None:
+            return
+        match name:
+            case "test":
+                self.app.push_screen(TestDialog(view.target, key))
+            case "relabel":
+                self.app.push_screen(
+                    RelabelDialog(view.target, key, status.write_label),
+                    self._go_to,
+                )
+            case "adopt":
+                self.app.push_screen(AdoptDialog(view.target, key))
+            case "retire":
+                self.app.push_screen(RetireDialog(view.target, key))
+            case "destroy":
+                self.app.push_screen(DestroyDialog(view.target, key))
+
+
+def why_not(name: str, key: Key) -> str:
+    """Why a deed makes no sense for a key; empty if it does. kmsd has the last word. Pure."""
+    match name:
+        case "adopt":
+            return "it has a key id already" if key.key_id else ""
+        case "test" if key.state == KeyState.UNUSABLE:
+            return f"it is unusable: {key.unusable_reason}"
+        case "test" if key.type != KeyType.AES:
+            return "only AES keys encrypt"
+        case "retire":
+            return _why_not_retire(key)
+        case "relabel" if not key.key_id and not key.label:
+            return "it has neither a key id nor a label to call it by"
+    return ""
+
+
+def _why_not_retire(key: Key) -> str:
+    match key.state:
+        case KeyState.WRITE:
+            return "it writes: rotate first (5)"
+        case KeyState.ARCHIVED:
+            return "it is retired already"
+        case KeyState.PENDING:
+            return "a rotation is going to need it"
+        case KeyState.COMPANION:
+            return "it goes with its AES key: retire that"
+        case KeyState.UNUSABLE:
+            return f"it is unusable: {key.unusable_reason}"
+    return ""
+
+
+def key_facts(key: Key, view: View, moment: Moment, deeds: Sequence[tuple[Deed, str]] = ()) -> Iterator[Fact]:
+    if key.unusable_reason:
+        yield Fact("✕", escape(key.unusable_reason), Colour.BAD)
+        yield Fact("", f"→ {escape(key.unusable_hint)}")
+    yield Fact("key id", escape(key.key_id) or "none")
+    if key.key_id_sha256:
+        yield Fact("sha256", escape(key.key_id_sha256))
+    writes = f", writes {escape(key.enc)}" if key.enc else ""
+    yield Fact("is", f"{key_type(key)}{writes}, on {escape(key.token_label)}")
+    yield Fact("may", _attributes(key))
+    if key.created is not None:
+        yield Fact("made", f"{absolute(key.created)}, {age(key.created, moment.wall)} ago")
+    yield Fact("used", _used(key, view, moment))
+    for deed, why in deeds:
+        if why and deed.name != "generate":
+            yield Fact(f"{deed.key} {deed.title.lower()}", f"✕ {escape(why)}")
+
+
+def _used(key: Key, view: View, moment: Moment) -> str:
+    last = f"last {absolute(key.last_used)}" if key.last_used is not None else "not that kmsd knows of"
+    current = traffic.key_rates(view.traffic).get(key.key_id)
+    pace = f", {rate(current)}/s now" if current else ""
+    return f"{last}; {key.encrypts:,} encrypts, {key.decrypts:,} decrypts since it started{pace}"
+
+
+def _uses(key: Key) -> str:
+    total = key.encrypts + key.decrypts
+    return compact(total) if total else "-"
+
+
+def _attributes(key: Key) -> str:
+    uses = {"encrypt": key.can_encrypt, "decrypt": key.can_decrypt, "sign": key.can_sign, "verify": key.can_verify}
+    told = ", ".join(name for name, allowed in uses.items() if allowed) or "do nothing"
+    have = {"private": key.private, "sensitive": key.sensitive}
+    kept = [name for name, holds in have.items() if holds]
+    return f"{told}; {', '.join([*kept, 'EXTRACTABLE' if key.extractable else 'never extractable'])}"

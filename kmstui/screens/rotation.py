@@ -1,0 +1,230 @@
+"""The rotation that is under way, guided to its end; or what there is to rotate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from textual.containers import Container, Vertical
+from textual.content import Content
+from textual.widget import Widget
+
+from kmsd.client import Key, Status, escape
+from kmsd.client.rotation import Progress
+from kmstui import looks, plots, traffic, turns
+from kmstui.deeds import Deed
+from kmstui.dialogs.keys import RetireDialog
+from kmstui.dialogs.rotation import ReportDialog, RevertDialog, RotateDialog
+from kmstui.looks import Colour
+from kmstui.screens.page import Page
+from kmstui.screens.traffic import use_rates, use_spark
+from kmstui.text import ago, clock, compact, key_type, rate, short_hash, shorten
+from kmstui.traffic import Traffic
+from kmstui.view import Moment, View, Want
+from kmstui.widgets.panel import WAITING, Panel
+from kmstui.widgets.plot import Plot
+from kmstui.widgets.steady import set_subtitle, set_title
+from kmstui.widgets.timeline import TimelineView
+
+
+class RotationScreen(Page):
+    NAME = "Rotation"
+    AUTO_FOCUS = "TimelineView"
+    WANTS = frozenset({Want.KEYS, Want.PEERS})
+    HELP = (
+        "A rotation makes a new write key, waits until every kube-apiserver uses it, has what is stored written anew, "
+        "and then retires the old key. It is shown here whoever began it. Name every node with --target to see all."
+    )
+    DEEDS = (
+        Deed("rotate", "R", "Rotate", "Make a new write key; the old one goes on reading."),
+        Deed("revert", "V", "Revert", "After a bad rotation: a new write key on the token of the one before."),
+        Deed("retire", "X", "Retire old", "Mark the old key as needed no more."),
+        Deed("report", "s", "Scan report", "Read what a scan of etcd counted.", changes=False),
+        Deed("copy", "c", "Copy command", "Copy the next command that is left to run.", changes=False),
+    )
+    BINDINGS = [deed.binding for deed in DEEDS]  # noqa: RUF012 - as Textual has it
+
+    def data(self) -> Iterable[Widget]:
+        with Container(id="rotation"):
+            with Vertical(id="stages") as box:
+                box.border_title = "Rotation"
+                yield TimelineView()
+            yield UsesPlot("Uses/s of both keys, last 15 minutes, as watched from here", id="turn-uses")
+            with Container(id="turn-keys"):
+                yield KeyPanel("New key", new=True)
+                yield KeyPanel("Old key", new=False)
+                yield EarlierPanel("Keys that wrote before", id="earlier")
+
+    def show_data(self, view: View, moment: Moment) -> None:
+        found = turns.current(view, moment)
+        box = self.query_one("#stages")
+        set_title(box, Content(_title(view)))
+        set_subtitle(box, Content(_began(view, moment)))
+        timeline = self.query_one(TimelineView)
+        if found is None:
+            timeline.say(_nothing(view))
+        else:
+            timeline.show(found, moment)
+        for panel in self.query(Panel):
+            if panel.display:
+                panel.show(view, moment)
+
+    def refusal(self, name: str) -> str:
+        view = self.view
+        status = view.status.value if view is not None else None
+        if view is None or status is None:
+            return "kmsd has not answered yet"
+        if name in ("revert", "rotate") and status.write_key is None:
+            return "there is no write key: make one (3, n)"
+        if name == "revert" and not status.following.previous_key_id and not turns.earlier(view):
+            return "no key wrote before this one"
+        if name == "retire":
+            return "" if self._old(view) is not None else "there is no old key that is not retired"
+        if name == "copy" and not self._commands(view):
+            return "no stage that is left has a command"
+        return ""
+
+    def begin(self, name: str) -> None:
+        view = self.view
+        status = view.status.value if view is not None else None
+        if view is None or status is None:
+            return
+        match name:
+            case "rotate":
+                self.app.push_screen(rotate_dialog(view.target, status))
+            case "revert" if status.write_key is not None:
+                self.app.push_screen(RevertDialog(view.target, status.write_label, status.write_key))
+            case "retire":
+                old = self._old(view)
+                if old is not None:
+                    self.app.push_screen(RetireDialog(view.target, old, view.report[0] if view.report else ""))
+            case "report":
+                self.app.push_screen(ReportDialog(view.target, view.report[0] if view.report else ""))
+            case "copy":
+                command = self._commands(view)[0]
+                self.app.copy_to_clipboard(command)
+                self.notify(f"copied {escape(command)}", markup=False)
+
+    def _old(self, view: View) -> Key | None:
+        """The old key of the rotation, if it is there and not retired."""
+        turn = turns.present(view)
+        found = turns.key_now(turn.old, view) if turn is not None and turn.old is not None else None
+        return found if found is not None and found.state != "archived" else None
+
+    def _commands(self, view: View) -> tuple[str, ...]:
+        found = turns.current(view, self.moment)
+        stages = found.stages if found is not None else ()
+        left = (stage for stage in stages if stage.progress is not Progress.DONE)
+        return tuple(command for stage in left for command in stage.commands)
+
+
+def rotate_dialog(target: str, status: Status) -> RotateDialog:
+    tokens = sorted(status.tokens, key=lambda token: not token.write)
+    return RotateDialog(target, status.write_label, status.write_key, [token.name for token in tokens])
+
+
+def _title(view: View) -> str:
+    status = view.status.value
+    return f"Rotation of {escape(status.write_label)}" if status is not None else "Rotation"
+
+
+def _began(view: View, moment: Moment) -> str:
+    turn = turns.present(view)
+    if turn is None or turn.started is None:
+        return ""
+    return f"began {clock(turn.started, moment.wall)} UTC, {ago(turn.started, moment.wall)}"
+
+
+def _nothing(view: View) -> Iterator[Content]:
+    status = view.status.value
+    if status is None:
+        yield WAITING
+        return
+    yield Content.styled("No rotation is under way.", "bold")
+    yield Content("")
+    if status.write_key is None:
+        yield Content(f"There is no write key to rotate: {escape(status.write_label)} is missing (3, n makes it).")
+        return
+    yield Content(
+        "R makes a new write key. Nothing restarts, and the old key goes on reading. What follows is shown here:"
+    )
+    yield Content("")
+    for number, text in enumerate(_STAGES, 1):
+        yield Content.assemble(("○ ", "dim"), (f"{number} ", "dim"), text)
+
+
+_STAGES = (
+    "a new key is made and tested, and the write label moved to it",
+    "every kmsd on the token writes with it, within seconds",
+    "every kube-apiserver follows: it asks for the key id about once a minute",
+    "you have what is stored written anew, with a command that is shown",
+    "a scan of etcd counts what still needs the old key (kmsctl etcd scan)",
+    "the old key is retired, when nothing needs it",
+)
+
+
+class KeyPanel(Panel):
+    """One of the two keys of the rotation; without one, the write key."""
+
+    def __init__(self, title: str, *, new: bool) -> None:
+        super().__init__(title)
+        self._new = new
+
+    def lines(self, view: View, moment: Moment) -> Iterator[Content]:
+        status = view.status.value
+        if status is None:
+            yield WAITING
+            return
+        turn = turns.present(view)
+        key = (turn.new if self._new else turn.old) if turn is not None else status.write_key if self._new else None
+        if key is None:
+            yield Content.styled("none" if self._new else "no old key is waiting to be retired", "dim")
+            return
+        now = turns.key_now(key, view)
+        yield from self._key(now or key, view, moment, gone=now is None and view.keys.value is not None)
+
+    def _key(self, key: Key, view: View, moment: Moment, *, gone: bool) -> Iterator[Content]:
+        look = looks.key(key.state)
+        state = ("✕ gone", f"${Colour.BAD}") if gone else (str(look), f"${look.colour}")
+        yield self.sides(Content.styled(escape(key.label), "bold"), Content.styled(*state))
+        yield self.field("hash", f"{short_hash(key.key_id_sha256)}  {key_type(key)}", 6)
+        yield self.field("id", escape(key.key_id), 6)
+        current = traffic.key_rates(view.traffic).get(key.key_id, 0.0)
+        last = f", last {ago(key.last_used, moment.wall)}" if key.last_used is not None else ", not used"
+        yield self.field("used", f"{rate(current)}/s{last}", 6)
+        yield self.field("", f"{compact(key.encrypts)} encrypts, {compact(key.decrypts)} decrypts", 6)
+        yield Content.assemble(" " * 6, (use_spark(view.traffic, key.key_id, max(1, self.columns - 6)), "$accent"))
+
+
+class UsesPlot(Plot):
+    """How calls move from the old key to the new one; shown where there is room."""
+
+    def drawing(self, known: Traffic, rows: int, columns: int) -> Iterator[Content]:
+        turn = turns.present(self.view) if self.view is not None else None
+        ids = (turn.new.key_id, turn.old.key_id if turn.old is not None else "") if turn is not None else self._write()
+        series = [use_rates(known, key_id, columns * 2) for key_id in ids]
+        top = plots.ceiling([value for values in series for value in values], 1.0)
+        yield from self.layered(
+            tuple((values, not at) for at, values in enumerate(series)), rows, top, compact(round(top))
+        )
+
+    def _write(self) -> tuple[str, ...]:
+        status = self.view.status.value if self.view is not None else None
+        return (status.write_key.key_id,) if status is not None and status.write_key is not None else ("",)
+
+    def summary(self, known: Traffic) -> Content:
+        return Content.assemble(("⣿", f"${Colour.ACCENT}"), " new key   ", ("⠉", f"${Colour.WARN}"), " old key")
+
+
+class EarlierPanel(Panel):
+    """Shown where there is room."""
+
+    def lines(self, view: View, moment: Moment) -> Iterator[Content]:
+        found = turns.earlier(view)
+        if not found:
+            yield Content.styled("none", "dim")
+        for key in found:
+            look = looks.key(key.state)
+            used = f"last used {ago(key.last_used, moment.wall)}" if key.last_used is not None else "not used"
+            name = Content.assemble((look.glyph, f"${look.colour}"), " ", short_hash(key.key_id_sha256), "  ")
+            label = shorten(escape(key.label), max(8, self.columns - 32))
+            yield self.sides(Content.assemble(name, label), Content.styled(used, "dim"))

@@ -1,0 +1,74 @@
+"""The rotation that is under way, as a timeline, from what a View holds. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kmsd.client import Key, KeyState, Status, parse_target
+from kmsd.client.rotation import Sighting, Stored, Timeline, Turn, timeline, unfinished
+from kmstui.view import Moment, Reading, View
+
+
+def present(view: View) -> Turn | None:
+    """The rotation to be shown: that begun from here while its key writes, else one that is not finished."""
+    status = view.status.value
+    if status is None or status.write_key is None:
+        return None
+    begun = view.turn
+    if begun is not None and begun.new.key_id == status.write_key.key_id:
+        return begun
+    return unfinished(status, view.keys.value or ())
+
+
+def current(view: View, moment: Moment) -> Timeline | None:
+    turn = present(view)
+    if turn is None:
+        return None
+    stored = Stored(view.report[1]) if view.report is not None else None
+    return timeline(turn, sightings(view), moment.wall, stored=stored, retired=_retired(turn, view))
+
+
+def sightings(view: View) -> tuple[Sighting, ...]:
+    """What each target says, in the order they were named."""
+    names = node_names(view.targets or (view.target,))
+    known = {peer.target: peer.status for peer in view.peers} | {view.target: view.status}
+    return tuple(_sighting(name, known.get(target, Reading())) for target, name in names.items())
+
+
+def _sighting(name: str, reading: Reading[Status]) -> Sighting:
+    if reading.error is not None:
+        return Sighting(name, None, reading.error.message)
+    return Sighting(name, reading.value, "" if reading.value is not None else "has not answered yet")
+
+
+def node_names(targets: Sequence[str]) -> dict[str, str]:
+    """A short name for each target: the last part of its path in which they differ."""
+    paths = [parse_target(target).with_suffix("").parts for target in targets]
+    depth = max(len(parts) for parts in paths)
+    for back in range(1, depth + 1):
+        found = [parts[-back] if back <= len(parts) else "" for parts in paths]
+        if len(set(found)) == len(targets):
+            return dict(zip(targets, found, strict=True))
+    return dict(zip(targets, targets, strict=True))
+
+
+def _retired(turn: Turn, view: View) -> bool:
+    if turn.old is None or view.keys.value is None:
+        return False
+    found = key_now(turn.old, view)
+    return found is None or found.state == KeyState.ARCHIVED
+
+
+def key_now(key: Key, view: View) -> Key | None:
+    """The same key as it is listed now; None if it is gone."""
+    listed = (each for each in view.keys.value or () if each.state != KeyState.COMPANION)
+    return next((each for each in listed if each.key_id == key.key_id), None)
+
+
+def earlier(view: View) -> tuple[Key, ...]:
+    """Keys that have held the write label, the last one first."""
+    status = view.status.value
+    label = status.write_label if status is not None else ""
+    stamped = (f"{label}@", f"{label}.retired@")
+    found = [key for key in view.keys.value or () if key.label.startswith(stamped) and key.state != KeyState.COMPANION]
+    return tuple(sorted(found, key=lambda key: key.label.partition("@")[2], reverse=True))

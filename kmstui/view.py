@@ -1,0 +1,146 @@
+"""What is known of kmsd at one moment: plain frozen data, made by the store and shown by the screens. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from time import monotonic
+from typing import Generic, TypeVar
+
+from kmsd.client import (
+    AuditRecord,
+    AuditVerdict,
+    ClientError,
+    Config,
+    Key,
+    Mechanism,
+    Request,
+    ScanReport,
+    Slot,
+    Status,
+)
+from kmsd.client.rotation import Turn
+from kmstui.traffic import Traffic
+
+T = TypeVar("T")
+
+
+class Want(StrEnum):
+    """What a screen needs to be asked for while it is looked at; the status is always read, and so are statistics."""
+
+    KEYS = "keys"
+    SLOTS = "slots"
+    MECHANISMS = "mechanisms"
+    CONFIG = "config"
+    REQUESTS = "requests"
+    AUDIT = "audit"
+    PEERS = "peers"
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One moment on two clocks: the wall's, for what kmsd dates; the steady one (seconds), for our own reads."""
+
+    wall: datetime
+    steady: float
+
+    @classmethod
+    def now(cls) -> Moment:
+        return cls(datetime.now(UTC), monotonic())
+
+
+@dataclass(frozen=True)
+class Reading(Generic[T]):
+    """The last answer to one question.
+
+    value: None until there was one. taken: when, on the steady clock. error: why the latest attempt failed;
+    the value is then an old one.
+    """
+
+    value: T | None = None
+    taken: float = 0.0
+    error: ClientError | None = None
+
+    def failed(self, error: ClientError) -> Reading[T]:
+        return replace(self, error=error)
+
+
+@dataclass(frozen=True)
+class Numbered(Generic[T]):
+    """number: in the order of arrival; tells two equal items apart."""
+
+    number: int
+    item: T
+
+
+@dataclass(frozen=True)
+class Tail(Generic[T]):
+    """The end of a stream, oldest first. dropped: items that kmsd could not send fast enough.
+    error: why the stream is not open; what is here is then old. due: when it is opened again, on the steady clock."""
+
+    items: tuple[Numbered[T], ...] = ()
+    dropped: int = 0
+    error: ClientError | None = None
+    due: float | None = None
+    following: bool = False
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another kmsd that was named as a target."""
+
+    target: str
+    status: Reading[Status] = field(default_factory=Reading)
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """Something that kmstui saw happen itself."""
+
+    time: datetime
+    action: str
+    text: str
+    bad: bool = False
+
+
+@dataclass(frozen=True)
+class View:
+    """Everything a screen shows.
+
+    targets: all that were named. interval: seconds between reads. due: when the next one begins, on the steady
+    clock; None while one is under way, or paused. working: actions under way, in words. level: the log level that
+    was set from here; empty if none was. changed_token: what the token was before, while nobody has taken note.
+    """
+
+    target: str
+    interval: float
+    targets: tuple[str, ...] = ()
+    read_only: bool = False
+    paused: bool = False
+    due: float | None = None
+    status: Reading[Status] = field(default_factory=Reading)
+    keys: Reading[tuple[Key, ...]] = field(default_factory=Reading)
+    slots: Reading[tuple[Slot, ...]] = field(default_factory=Reading)
+    mechanisms: Mapping[str, Reading[tuple[Mechanism, ...]]] = field(default_factory=dict)
+    """By name of the token in kmsd's configuration."""
+    config: Reading[Config] = field(default_factory=Reading)
+    traffic: Traffic = field(default_factory=Traffic)
+    requests: Tail[Request] = field(default_factory=Tail)
+    audit: Tail[AuditRecord] = field(default_factory=Tail)
+    verdict: Reading[AuditVerdict] = field(default_factory=Reading)
+    peers: tuple[Peer, ...] = ()
+    sightings: tuple[Sighting, ...] = ()
+    working: tuple[str, ...] = ()
+    turn: Turn | None = None
+    """The rotation that was begun from here."""
+    report: tuple[str, ScanReport] | None = None
+    """What a scan of etcd counted, and the file that it was read from."""
+    level: str = ""
+    changed_token: str = ""
+
+    @property
+    def lost(self) -> bool:
+        """Whether kmsd did not answer the latest question."""
+        return self.status.error is not None

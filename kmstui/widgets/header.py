@@ -1,0 +1,139 @@
+"""The lines at the top: which kmsd and which token; how it is and with which key; which screen, how fresh."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.containers import Horizontal
+from textual.content import Content
+from textual.widgets import Static
+
+from kmsd.client import Key, escape
+from kmstui import looks, traffic
+from kmstui.looks import Colour
+from kmstui.text import duration, rate, short_hash, shorten, shorten_left, width
+from kmstui.view import Moment, View
+from kmstui.widgets.steady import Drawn, Said
+
+_TOKEN_MOST = 32
+"""Columns, PKCS#11's own bound for a token's label."""
+_LABEL_MOST = 40
+
+
+class Title(Drawn):
+    """kmstui, its target, the token, what is under way. The target gives way when the line is short."""
+
+    def draw(self) -> Content:
+        view = self.view
+        if view is None:
+            return Content(" kmstui")
+        label = view.status.value.token.label if view.status.value is not None else ""
+        token = f"token {shorten(escape(label), _TOKEN_MOST)} " if label else ""
+        which = f" ({view.targets.index(view.target) + 1} of {len(view.targets)})" if _several(view) else ""
+        mode = ("  read-only" if view.read_only else "") + _paused(view, self.moment)
+        work = f"  … {view.working[-1]}" if view.working else ""
+        room = self.size.width - width(f" kmstui  {which}{mode}{token}") - 3
+        target = shorten_left(escape(view.target), room)
+        work = shorten(work, room - width(target))
+        gap = " " * max(1, self.size.width - width(f" kmstui  {target}{which}{mode}{work}{token}"))
+        faint = "dim" if view.lost else ""
+        return Content.assemble(
+            (" kmstui  ", f"bold ${Colour.ACCENT}"),
+            target,
+            (which, "dim"),
+            (mode, f"${Colour.WARN}"),
+            (work, "bold"),
+            gap,
+            (token, faint),
+        )
+
+
+class StateLine(Drawn):
+    """● SERVING, the write key by label, hash and id, and the requests per second."""
+
+    def draw(self) -> Content:
+        view = self.view
+        if view is None:
+            return Content()
+        look = looks.now(view)
+        state = f" {look} "
+        pace = self._pace(view)
+        room = self.size.width - width(state) - width(pace) - 2
+        said = self._said(view, room)
+        gap = " " * max(1, room - said.cell_length + 1)
+        return Content.assemble((state, f"bold ${look.colour}"), " ", said, gap, (pace, "dim" if view.lost else "bold"))
+
+    def _said(self, view: View, room: int) -> Content:
+        status = view.status.value
+        if status is None:
+            return Content("")
+        faint = "dim" if view.lost else ""
+        if status.write_key is None:
+            return Content.styled(shorten(f"no write key: {escape(status.write_label)} is missing", room), faint)
+        return _key(status.write_key, room, faint)
+
+    def _pace(self, view: View) -> str:
+        number = traffic.now(view.traffic)
+        return f"{rate(number)} req/s " if number is not None else ""
+
+
+class Tab(Static):
+    """Leads to a screen: its key pressed or the mouse on it."""
+
+    def __init__(self, key: str, name: str, here: bool) -> None:
+        super().__init__(classes="here" if here else "")
+        self._key = key
+        self._screen_name = name
+
+    def render(self) -> Content:
+        name = self._screen_name.split(" ")[0] if self.app.size.width < 100 else self._screen_name
+        return Content.assemble(
+            " ", (self._key, "dim"), " ", (name, "underline" if self.has_class("here") else ""), " "
+        )
+
+    async def on_click(self) -> None:
+        await self.run_action(f"app.page('{self._screen_name}')")
+
+
+class TabLine(Horizontal):
+    """names: of the screens, in the order of their keys. here: the one that this line is on."""
+
+    def __init__(self, names: tuple[str, ...], here: str) -> None:
+        super().__init__()
+        self._screen_names = names
+        self._here = here
+
+    def compose(self) -> ComposeResult:
+        for number, name in enumerate(self._screen_names, 1):
+            yield Tab(str(number), name, name == self._here)
+        yield Said(id="pace")
+
+    def show(self, view: View, moment: Moment) -> None:
+        self.query_one("#pace", Said).say(Content(f"{'paused' if view.paused else f'{view.interval:g} s'} "))
+
+    def on_resize(self) -> None:
+        for tab in self.query(Tab):
+            tab.refresh(layout=True)
+
+
+def _several(view: View) -> bool:
+    return len(view.targets) > 1
+
+
+def _key(key: Key, room: int, faint: str) -> Content:
+    label = shorten(escape(key.label), _LABEL_MOST)
+    digest = short_hash(key.key_id_sha256)
+    left = room - width(label) - width(digest) - 4
+    key_id = shorten(escape(key.key_id), left) if left >= 8 else ""
+    return Content.assemble(
+        (shorten(label, room), faint or "bold"), (f"  {digest}", faint), (f"  {key_id}" if key_id else "", "dim")
+    )
+
+
+def _paused(view: View, moment: Moment) -> str:
+    """How old everything is that shows, if it grows old."""
+    if view.status.value is None or view.lost:
+        return "  paused" if view.paused else ""
+    age = moment.steady - view.status.taken
+    if view.paused:
+        return f"  paused, read {duration(age)} ago"
+    return f"  read {duration(age)} ago" if age >= max(2.0, 2 * view.interval) else ""

@@ -1,0 +1,84 @@
+"""The last line: the keys that do something where the focus is, and the mouse on them does the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from textual import events
+from textual.binding import Binding
+from textual.content import Content
+from textual.screen import Screen
+
+from kmstui.deeds import name_of
+from kmstui.text import width
+from kmstui.widgets.steady import Drawn
+
+_ALWAYS = ("question_mark", "ctrl+p", "q")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    key: str
+    shown: str
+    title: str
+    refused: bool
+
+    @property
+    def columns(self) -> int:
+        return width(self.shown) + width(self.title) + 3
+
+
+class KeyLine(Drawn):
+    """What does not fit is left out, but never help, palette and quit. A key that would be refused is dimmed."""
+
+    _spans: tuple[tuple[int, int, str], ...] = ()
+
+    def on_mount(self) -> None:
+        self.screen.bindings_updated_signal.subscribe(self, self._updated)
+
+    def _updated(self, screen: Screen[object]) -> None:
+        self.redraw()
+
+    def draw(self) -> Content:
+        entries = tuple(self._entries())
+        kept = [entry for entry in entries if entry.key in _ALWAYS]
+        room = self.size.width - sum(entry.columns for entry in kept)
+        shown = []
+        for entry in entries:
+            if entry.key in _ALWAYS:
+                continue
+            if entry.columns > room:
+                break
+            shown.append(entry)
+            room -= entry.columns
+        parts, spans, at = list[Content](), list[tuple[int, int, str]](), 0
+        for entry in (*shown, *kept):
+            key, title = ("dim", "dim strike") if entry.refused else ("bold $accent", "dim")
+            parts.append(Content.assemble(" ", (entry.shown, key), " ", (entry.title, title), " "))
+            spans.append((at, at + entry.columns, entry.key))
+            at += entry.columns
+        self._spans = tuple(spans)
+        return Content("").join(parts)
+
+    def on_click(self, event: events.Click) -> None:
+        for left, right, key in self._spans:
+            if left <= event.x < right:
+                self.app.simulate_key(key)
+
+    def _entries(self) -> Iterator[_Entry]:
+        seen = set()
+        for active in self.screen.active_bindings.values():
+            binding = active.binding
+            if not binding.show or binding.action in seen:
+                continue
+            seen.add(binding.action)
+            yield _Entry(binding.key, self._shown(binding), binding.description, self._refused(binding))
+
+    def _shown(self, binding: Binding) -> str:
+        return binding.key_display or self.app.get_key_display(binding)
+
+    def _refused(self, binding: Binding) -> bool:
+        why_not = getattr(self.screen, "why_not", None)
+        name = name_of(binding.action)
+        return bool(name and why_not is not None and why_not(name))

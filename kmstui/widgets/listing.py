@@ -1,0 +1,200 @@
+"""A table in a frame, with a filter and a word for when it is empty. Knows nothing of what the rows mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import Input
+
+from kmsd.client import escape
+from kmstui.text import MOST_PATTERN, Filter, as_json, parse_filter, shorten
+from kmstui.view import Moment
+from kmstui.widgets.columns import Kind
+from kmstui.widgets.steady import Said, set_subtitle, set_title
+from kmstui.widgets.table import Table
+
+T = TypeVar("T")
+
+
+class Listing(Vertical, Generic[T]):
+    """Keys: / filters, c copies what names the row, y copies the row as JSON, both by OSC 52."""
+
+    HELP: ClassVar[str] = (
+        "↑ ↓ j k, PgUp PgDn, Home End g G move in a table. A filter is a regular expression; with ! before it, all "
+        "that does not match is shown. Enter keeps it, Esc clears it. A click on a title sorts by it."
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("slash", "filter", "Filter", key_display="/"),
+        Binding("c", "copy", "Copy id"),
+        Binding("y", "copy_row", "Copy as JSON", show=False),
+        Binding("escape", "clear_filter", "Clear filter"),
+    ]
+
+    @dataclass
+    class Changed(Message):
+        """Its filter or its order."""
+
+        listing: Listing[Any]
+
+    def __init__(self, kind: Kind[T], *, id: str) -> None:  # noqa: A002 - Textual's name
+        super().__init__(id=id)
+        self.kind = kind
+        self._all: tuple[T, ...] = ()
+        self._found: tuple[T, ...] = ()
+        self._filter = parse_filter("")
+        self._complaint = ""
+        self._empty = ""
+        self._note = ""
+        self._moment = Moment.now()
+        self.order = kind.order
+
+    def compose(self) -> ComposeResult:
+        yield Input(
+            placeholder="regular expression, ! inverts; Enter keeps it, Esc clears it",
+            compact=True,
+            max_length=MOST_PATTERN,
+        )
+        yield Table(self.kind)
+        yield Said(id="empty")
+
+    def on_mount(self) -> None:
+        self.query_one(Input).display = False
+        if self.order is not None:
+            self.table.sort_by(*self.order)
+        self._frame()
+
+    @property
+    def table(self) -> Table[T]:
+        found: Table[T] = self.query_one(Table)
+        return found
+
+    @property
+    def current(self) -> T | None:
+        """The item under the cursor."""
+        return self.table.current if self.is_mounted else None
+
+    @property
+    def filter_text(self) -> str:
+        return self._filter.text
+
+    def restore(self, pattern: str, order: tuple[str, bool] | None) -> None:
+        """Filter and order as they were; what does not fit is left out."""
+        try:
+            self._filter = parse_filter(pattern)
+        except ValueError:
+            return
+        self._found = self._filter.kept(self._all, self.kind.sought)
+        self.order = order or self.kind.order
+        if self.is_mounted and self.order is not None:
+            self.table.sort_by(*self.order)
+
+    def show(self, items: Sequence[T], moment: Moment, *, empty: str, note: str = "") -> None:
+        """empty: what it says when there are none. note: what the title says beside their number."""
+        self._moment = moment
+        if items is not self._all:
+            self._all = items if isinstance(items, tuple) else tuple(items)
+            self._found = self._filter.kept(self._all, self.kind.sought)
+        self._empty, self._note = empty, note
+        self._draw()
+
+    def go_to(self, ident: str) -> bool:
+        """The cursor to an item, through the filter if need be."""
+        if self.table.go_to(ident):
+            return True
+        if self._filter.text and any(self.kind.ident(item) == ident for item in self._all):
+            self.action_clear_filter()
+        return self.table.go_to(ident)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        typing = self.is_mounted and self.query_one(Input).has_focus
+        if action == "clear_filter":
+            return typing or bool(self._filter.text)
+        return not typing
+
+    def action_filter(self) -> None:
+        entry = self.query_one(Input)
+        entry.value = self._filter.text
+        entry.display = True
+        entry.focus()
+
+    def action_clear_filter(self) -> None:
+        entry = self.query_one(Input)
+        entry.value = ""
+        entry.display = False
+        self._set_filter(parse_filter(""))
+        self.table.focus()
+
+    def action_copy(self) -> None:
+        item = self.current
+        text = self.kind.copied(item) if item is not None else ""
+        if text:
+            self.app.copy_to_clipboard(text)
+            self.notify(f"copied {escape(text)}", markup=False)
+        else:
+            self.notify(f"there is no {self.kind.copied_name} to copy", severity="warning", markup=False)
+
+    def action_copy_row(self) -> None:
+        item = self.current
+        if item is None:
+            self.notify("there is no row to copy", severity="warning", markup=False)
+            return
+        data = self.kind.data(item) if self.kind.data is not None else item
+        self.app.copy_to_clipboard(as_json(data))
+        self.notify("copied the row as JSON", markup=False)
+
+    @on(Input.Changed)
+    def _typed(self, event: Input.Changed) -> None:
+        event.stop()
+        try:
+            self._set_filter(parse_filter(event.value))
+        except ValueError as error:
+            # The last good filter goes on working while a new one is being typed.
+            self._complaint = str(error)
+            self._frame()
+
+    @on(Input.Submitted)
+    def _keep(self, event: Input.Submitted) -> None:
+        event.stop()
+        self._complaint = ""
+        self.query_one(Input).display = False
+        self.table.focus()
+        self._frame()
+
+    @on(Table.Sorted)
+    def _sorted(self, event: Table.Sorted) -> None:
+        event.stop()
+        self.order = (event.column, event.falling)
+        self.post_message(self.Changed(self))
+
+    def _set_filter(self, wanted: Filter) -> None:
+        self._complaint = ""
+        if wanted.text != self._filter.text:
+            self._filter = wanted
+            self._found = wanted.kept(self._all, self.kind.sought)
+            self.post_message(self.Changed(self))
+        self._draw()
+
+    def _draw(self) -> None:
+        if self.is_mounted:
+            self.table.show(self._found, self._all, self._moment)
+            self._frame()
+
+    def _frame(self) -> None:
+        total, count, text = len(self._all), len(self._found), self._filter.text
+        tally = f"{count:,} of {total:,}" if text else f"{total:,}"
+        sought = f"  /{shorten(escape(text), 30)}" if text else ""
+        # Content, because a plain string would be read as markup.
+        set_title(self, Content(f"{self.kind.name} ({tally}){sought}"))
+        set_subtitle(self, Content(self._complaint or self._note) if self._complaint or self._note else None)
+        self.set_class(bool(self._complaint), "-complains")
+        self.set_class(count == 0, "-empty")
+        said = self._empty if not total else "nothing matches; Esc clears the filter"
+        self.query_one("#empty", Said).say(Content(said))

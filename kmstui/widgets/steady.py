@@ -1,0 +1,70 @@
+"""Pieces of the screen that are painted only when what they say has changed: over ssh every line costs."""
+
+from __future__ import annotations
+
+from textual.content import Content
+from textual.widget import Widget
+from textual.widgets import Static
+
+from kmstui.view import Moment, View
+
+
+def same(one: Content | None, other: Content | None) -> bool:
+    """Text and styles alike; Content's own comparison looks at the text alone."""
+    if one is None or other is None:
+        return one is other
+    return one.plain == other.plain and one.spans == other.spans
+
+
+class Drawn(Widget):
+    """Made from each View, and painted when that makes a difference."""
+
+    view: View | None = None
+    moment: Moment
+    _content: Content | None = None
+
+    def show(self, view: View, moment: Moment) -> None:
+        self.view, self.moment = view, moment
+        self.redraw()
+
+    def redraw(self) -> None:
+        """Paint anew if there is something new."""
+        content = self.draw()
+        if not same(content, self._content):
+            self._content = content
+            self.refresh()
+
+    def draw(self) -> Content:
+        """What it says, for its present size. Called with a View only if there is one: look at `view`."""
+        raise NotImplementedError
+
+    def render(self) -> Content:
+        if self._content is None:
+            self._content = self.draw()
+        return self._content
+
+    def on_resize(self) -> None:
+        self._content = None
+        self.refresh()
+
+
+class Said(Static):
+    """Text that may change its height."""
+
+    _said: Content | None = None
+
+    def say(self, content: Content) -> None:
+        if not same(content, self._said):
+            self._said = content
+            self.update(content)
+
+
+def set_title(widget: Widget, title: Content) -> None:
+    """Of its frame."""
+    if widget.border_title != title.markup:
+        widget.border_title = title
+
+
+def set_subtitle(widget: Widget, subtitle: Content | None) -> None:
+    if widget.border_subtitle != (subtitle.markup if subtitle is not None else None):
+        widget.border_subtitle = subtitle

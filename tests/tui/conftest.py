@@ -1,0 +1,70 @@
+"""kmstui on real daemons, with its memory in a folder of the test's own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from kmsd.api.kms.v2 import api_pb2 as v2
+from kmstui.app import Kmstui
+from tests.daemons import Kmsd
+
+INTERVAL = 0.2
+"""Seconds between reads, in tests."""
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing is remembered beyond a test, and no taste in colours or targets is inherited."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    for name in ("KMSCTL_TARGET", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def app_on(*daemons: Kmsd, interval: float = INTERVAL, **fields: Any) -> Kmstui:
+    """A kmstui with these targets."""
+    return Kmstui([f"unix://{kmsd.admin_socket}" for kmsd in daemons], interval, **fields)
+
+
+@contextmanager
+def under_load(kmsd: Kmsd, pause: float = 0.01) -> Iterator[None]:
+    """One Encrypt, and Decrypts until the end; some are wrong on purpose."""
+    stop = threading.Event()
+    channel = kmsd.channel()
+    # Grown here, and not by Kmsd's own shared channels, which are this thread's.
+    call = channel.unary_unary
+    service = "/v2.KeyManagementService"
+    encrypt = call(f"{service}/Encrypt", v2.EncryptRequest.SerializeToString, v2.EncryptResponse.FromString)
+    decrypt = call(f"{service}/Decrypt", v2.DecryptRequest.SerializeToString, v2.DecryptResponse.FromString)
+    made = encrypt(v2.EncryptRequest(plaintext=b"x" * 32, uid="load-0"), timeout=5)
+
+    def run() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            broken = number % 10 == 0
+            ciphertext = b"no such thing" if broken else made.ciphertext
+            request = v2.DecryptRequest(ciphertext=ciphertext, uid=f"load-{number}", key_id=made.key_id)
+            try:
+                decrypt(request, timeout=5)
+            except grpc.RpcError:
+                assert broken or stop.is_set()
+            time.sleep(pause)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(10)
+
+
+Start = Callable[..., Kmsd]

@@ -1,0 +1,70 @@
+"""Every screen as it looks: in four situations, on a small and on a large terminal; dialogs; themes.
+
+Fixed data, a fixed clock. After a change that is meant: `pytest tests/tui/test_pictures.py --snapshot-update`, and look
+at the pictures.
+"""
+
+from __future__ import annotations
+
+import pytest
+from syrupy.assertion import SnapshotAssertion
+from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
+
+from kmstui.screens.page import NAMES
+from kmstui.themes import THEMES
+from tests.tui.pictures import picture, settled
+from tests.tui.scenes import SCENES, Still
+
+SIZES = {"80x24": (80, 24), "160x50": (160, 50)}
+
+
+class Svg(SingleFileSnapshotExtension):
+    _write_mode = WriteMode.TEXT
+    file_extension = "svg"
+
+
+@pytest.fixture
+def svg(snapshot: SnapshotAssertion) -> SnapshotAssertion:
+    return snapshot.use_extension(Svg)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("scene", SCENES)
+async def test_every_screen_looks_as_it_did(svg: SnapshotAssertion, scene: str, size: str) -> None:
+    app = Still(SCENES[scene]())
+    async with app.run_test(size=SIZES[size]) as pilot:
+        for name in NAMES:
+            await app.action_page(name)
+            await settled(pilot)
+            assert picture(app) == svg(name=name.split(" ")[0].lower())
+
+
+DIALOGS = {
+    "generate": ("Keys", "n"),
+    "relabel": ("Keys", "l"),
+    "destroy": ("Keys", "D"),
+    "rotate": ("Rotation", "R"),
+    "help": ("Keys", "question_mark"),
+    "palette": ("Keys", "ctrl+p"),
+    "filter": ("Keys", "slash", *"!@2026"),
+}
+
+
+@pytest.mark.parametrize("dialog", DIALOGS)
+async def test_every_dialog_looks_as_it_did(svg: SnapshotAssertion, dialog: str) -> None:
+    screen, *keys = DIALOGS[dialog]
+    app = Still(SCENES["busy"](), screen)
+    app.animation_level = "none"
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settled(pilot)
+        await pilot.press(*keys)
+        await settled(pilot)
+        assert picture(app) == svg
+
+
+@pytest.mark.parametrize("theme", [name for name in THEMES if name != "dark"])
+async def test_every_theme_looks_as_it_did(svg: SnapshotAssertion, theme: str) -> None:
+    app = Still(SCENES["degraded"](), "Overview", theme)
+    async with app.run_test(size=(160, 50)) as pilot:
+        await settled(pilot)
+        assert picture(app) == svg

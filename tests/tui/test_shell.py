@@ -1,0 +1,333 @@
+"""What is around every screen: header, help, palette, targets, themes, memory; and what can go wrong with a kmsd."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from kmstui import remember
+from kmstui.app import Kmstui
+from kmstui.screens.page import NAMES
+from tests.daemons import Kmsd
+from tests.tokens import SoftToken
+from tests.tui.conftest import Start, app_on, under_load
+from tests.tui.relay import Relay
+from tests.tui.screen import flat, line_with, shown, until
+
+NOBODY = 65534
+
+
+async def test_the_header_says_target_token_state_write_key_and_rate(kmsd: Kmsd) -> None:
+    key = kmsd.status().write_key
+    with under_load(kmsd):
+        async with app_on(kmsd).run_test(size=(160, 50)) as pilot:
+            screen = await until(pilot, "● SERVING", "req/s", without=" 0 req/s")
+    title = line_with(screen, "token kmsd-test")
+    assert f"unix://{kmsd.admin_socket}" in title
+    state = line_with(screen, "● SERVING")
+    assert key.key_id in state
+    assert f"k8s-kek  {key.key_id_sha256[:8]}" in state
+
+
+async def test_paints_before_kmsd_answers(kmsd: Kmsd) -> None:
+    assert kmsd.process is not None
+    kmsd.process.send_signal(signal.SIGSTOP)
+    try:
+        async with app_on(kmsd).run_test() as pilot:
+            await pilot.pause()
+            screen = shown(pilot.app)
+            assert "… CONNECTING" in screen
+            assert "Write key" in screen
+    finally:
+        kmsd.process.send_signal(signal.SIGCONT)
+
+
+async def test_number_keys_and_the_mouse_lead_to_the_screens(kmsd: Kmsd) -> None:
+    app = app_on(kmsd)
+    async with app.run_test() as pilot:
+        await until(pilot, "● SERVING")
+        for number, name in enumerate(NAMES, 1):
+            await pilot.press(str(number))
+            await pilot.pause()
+            assert app.page is not None
+            assert name == app.page.NAME
+        await pilot.click(app.page.query("Tab")[2])
+        await until(pilot, "Keys (1)")
+
+
+async def test_help_is_about_what_has_the_focus(kmsd: Kmsd) -> None:
+    app = app_on(kmsd)
+    async with app.run_test(size=(100, 60)) as pilot:
+        await pilot.press("3")
+        await until(pilot, "● write")
+        await pilot.press("question_mark")
+        screen = await until(pilot, "Help", "Give the chosen key a CKA_ID", "A filter is a regular expression")
+        assert "it has a key id already" in flat(screen)  # why not
+        assert "Everywhere" in screen
+        await pilot.press("q")
+        await until(pilot, "Keys (1)", without="Everywhere")
+        assert app.is_running
+        await pilot.press("n", "tab", "tab")
+        await until(pilot, "New key")
+        await pilot.press("question_mark")
+        await until(pilot, "Makes a key on the token.")
+
+
+async def test_the_palette_does_what_the_keys_do_on_any_screen(kmsd: Kmsd) -> None:
+    async with app_on(kmsd).run_test(size=(120, 40)) as pilot:
+        await until(pilot, "● SERVING")
+        await pilot.press("ctrl+p")
+        await until(pilot, "Search for commands")
+        await pilot.press(*"audit verify")
+        await until(pilot, "Audit: Verify")
+        await pilot.press("enter")
+        await until(pilot, "Verify the audit", "the chain is intact")
+        await pilot.press("escape", "ctrl+p", *"keys retire")
+        await until(pilot, "Keys: Retire")
+
+
+async def test_colon_jumps_to_a_key_by_its_name(kmsd: Kmsd) -> None:
+    key = kmsd.keygen("zz-far-away")
+    app = app_on(kmsd)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.press("3")
+        await until(pilot, "Keys (2)")
+        await pilot.press("1", "colon")
+        await until(pilot, "Jump to")
+        await pilot.press(*"far-aw")
+        await until(pilot, "Key ◦ reads")
+        await pilot.press("enter")
+        await until(pilot, "Keys (2)", key.key_id)
+        assert app.page is not None
+        assert "zz-far-away" in str(app.page.query_one("Detail").border_title)
+
+
+async def test_pause_stops_reading_and_r_reads_once(start_kmsd: Start) -> None:
+    kmsd = start_kmsd()
+    async with app_on(kmsd).run_test() as pilot:
+        await until(pilot, "○ DOWN")
+        await pilot.press("p")
+        await until(pilot, "paused")
+        kmsd.keygen()
+        screen = await until(pilot, "paused, read ", without="read 0 s ago")  # five intervals without a read
+        assert "○ DOWN" in screen
+        await pilot.press("r")
+        await until(pilot, "paused", "● SERVING")
+        await pilot.press("p")
+        await until(pilot, "0.2 s", without="paused")
+
+
+async def test_plus_and_minus_change_the_interval(kmsd: Kmsd) -> None:
+    async with app_on(kmsd, interval=2.0).run_test() as pilot:
+        await until(pilot, " 2 s")
+        await pilot.press("plus")
+        await until(pilot, " 5 s")
+        await pilot.press("minus", "minus")
+        await until(pilot, " 1 s")
+
+
+async def test_themes_follow_each_other_and_are_remembered_with_screen_order_and_filter(
+    kmsd: Kmsd, tmp_path: Path
+) -> None:
+    memory = tmp_path / "state" / "kmstui" / "state.json"
+    kmsd.keygen("other")
+    app = app_on(kmsd, memory=memory)
+    async with app.run_test() as pilot:
+        await until(pilot, "● SERVING")
+        await pilot.press("ctrl+t")
+        assert app.theme == "light"
+        await pilot.press("3")
+        await until(pilot, "Keys (2)")
+        await pilot.press("s", "S", "/", *"other", "enter")
+        await until(pilot, "Keys (1 of 2)", "label▾")
+    assert stat.S_IMODE(memory.stat().st_mode) == 0o600
+    assert json.loads(memory.read_text())["theme"] == "light"
+    app = app_on(kmsd, memory=memory)
+    async with app.run_test() as pilot:
+        await until(pilot, "Keys (1 of 2)  /other", "label▾")
+        assert app.theme == "light"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[1]",
+        b"\xff\xfe",
+        b'{"tables": {"keys": 3}, "theme": {}, "screen": 9}',
+        b"[" * 100_000,
+        b" " * 70_000,
+    ],
+    ids=["empty", "half", "list", "bytes", "types", "deep", "long"],
+)
+def test_a_broken_memory_is_as_none(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "state.json"
+    path.write_bytes(content)
+    assert remember.load(path) == remember.Memory()
+
+
+def test_a_memory_that_cannot_be_written_is_left(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    remember.save(remember.Memory("Keys"), tmp_path / "file" / "state.json")
+    assert (tmp_path / "file").read_text() == ""
+
+
+async def test_t_switches_between_targets(start_kmsd: Start) -> None:
+    first, second = (
+        start_kmsd("--auto-create", name="cp-1").wait_ok(),
+        start_kmsd("--auto-create", name="cp-2").wait_ok(),
+    )
+    async with app_on(first, second).run_test(size=(120, 40)) as pilot:
+        await until(pilot, "(1 of 2)", "● SERVING", str(first.admin_socket))
+        await pilot.press("t")
+        await until(pilot, "Targets", str(second.admin_socket))
+        await pilot.press("down", "enter")
+        await until(pilot, "(2 of 2)", "● SERVING", str(second.admin_socket), without="Targets")
+        second.stop()
+        await until(pilot, "✕ NO ANSWER")
+        await pilot.press("t", "up", "enter")
+        await until(pilot, "(1 of 2)", "● SERVING")
+
+
+async def test_one_target_says_how_there_could_be_more(kmsd: Kmsd) -> None:
+    async with app_on(kmsd).run_test(notifications=True) as pilot:
+        await pilot.press("t")
+        await until(pilot, "there is one target; name others with --target")
+
+
+async def test_read_only_refuses_what_changes_and_does_the_rest(kmsd: Kmsd) -> None:
+    app = app_on(kmsd, read_only=True)
+    async with app.run_test(size=(120, 40), notifications=True) as pilot:
+        await pilot.press("3")
+        await until(pilot, "read-only", "● write")
+        for key, name in (("n", "New"), ("l", "Relabel"), ("R", "Retire"), ("D", "Destroy")):
+            await pilot.press(key)
+            await until(pilot, f"{name}: kmstui was started with --read-only")
+        await pilot.press("T")
+        await until(pilot, "every answer right")
+    assert len(kmsd.admin("ListKeys").keys) == 1
+
+
+async def test_a_small_terminal_is_told_so_and_recovers(kmsd: Kmsd) -> None:
+    async with app_on(kmsd).run_test(size=(50, 10)) as pilot:
+        await until(pilot, "kmstui needs 60x18", "This terminal is 50x10", without="Write key")
+        await pilot.resize_terminal(80, 24)
+        await until(pilot, "Write key", "● SERVING", without="kmstui needs")
+        await pilot.resize_terminal(160, 50)
+        await until(pilot, "Write key", "Latency", "Last events")
+
+
+async def test_a_killed_kmsd_leaves_greyed_data_with_its_age_and_comes_back(kmsd: Kmsd) -> None:
+    key_hash = kmsd.status().write_key.key_id_sha256
+    app = app_on(kmsd)
+    async with app.run_test() as pilot:
+        await until(pilot, "● SERVING", "● round trip")
+        assert not app.screen.query("#data.-stale")
+        kmsd.stop(signal.SIGKILL)
+        screen = await until(pilot, "✕ NO ANSWER", "trying again", "then ● SERVING", "lost kmsd")
+        assert "nothing listens on" in flat(screen)
+        assert "start it with" in screen
+        assert key_hash[:8] in screen
+        assert app.screen.query("#data.-stale")
+        assert len(app.screen_stack) == 1
+        kmsd.start()
+        await until(pilot, "● SERVING", "kmsd is back", without="NO ANSWER")
+        assert not app.screen.query("#data.-stale")
+
+
+async def test_a_kmsd_that_does_not_run_is_told_with_what_to_do() -> None:
+    async with Kmstui(["unix:///nonexistent/admin.sock"], 0.2).run_test() as pilot:
+        screen = await until(pilot, "✕ NO ANSWER")
+        assert "there is no socket /nonexistent/admin.sock" in screen
+        assert "→ start it with" in screen
+
+
+async def test_the_socket_of_another_api_is_told(kmsd: Kmsd) -> None:
+    async with Kmstui([f"unix://{kmsd.socket}"], 0.2).run_test() as pilot:
+        await until(pilot, "✕ NO ANSWER", "this kmsd does not know the call", "its socket serves another API")
+
+
+async def test_no_permission_is_told_with_owner_and_mode(kmsd: Kmsd) -> None:
+    with unprivileged(kmsd.admin_socket):
+        async with app_on(kmsd).run_test() as pilot:
+            screen = await until(pilot, "✕ NO ANSWER", "no permission on the ")
+            assert "belongs to" in flat(screen)
+
+
+@contextmanager
+def unprivileged(socket: Path) -> Iterator[None]:
+    """As nobody, if this is root; else with a socket that its owner may not use either."""
+    if os.geteuid() == 0:
+        os.seteuid(NOBODY)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+    else:
+        mode = socket.stat().st_mode
+        socket.chmod(0o000)
+        try:
+            yield
+        finally:
+            socket.chmod(mode)
+
+
+async def test_a_kmsd_restarted_with_another_token_says_so_until_noted(
+    start_kmsd: Start, token: SoftToken, short_tmp: Path
+) -> None:
+    token.init_token("second")
+    kmsd = start_kmsd("--auto-create").wait_ok()
+    other = Kmsd(kmsd.folder, SoftToken(token.folder, "second"), ("--auto-create",))
+    async with app_on(kmsd).run_test(size=(120, 40)) as pilot:
+        await until(pilot, "token kmsd-test", "● SERVING")
+        kmsd.stop()
+        try:
+            other.start()
+            await until(pilot, "token second", "kmsd is on another token than before: it was kmsd-test (serial ")
+            await until(pilot, "another token", "kmsd restarted")
+            await pilot.press("r")
+            await until(pilot, "token second", without="than before")
+        finally:
+            other.stop()
+
+
+async def test_a_connection_cut_in_the_middle_heals_by_itself(kmsd: Kmsd, short_tmp: Path) -> None:
+    with under_load(kmsd):
+        async with Relay(short_tmp / "relay.sock", kmsd.admin_socket) as relay:
+            app = Kmstui([f"unix://{relay.path}"], 0.2)
+            async with app.run_test(size=(120, 40)) as pilot:
+                await pilot.press("4")
+                await until(pilot, "load-", "v2 Decrypt")
+                before = app.store.view.requests.items[-1].number
+                for _ in range(3):
+                    relay.cut()
+                    await until(pilot, "● SERVING", "load-")
+                await until(pilot, "● SERVING", without="broke")
+                assert len(app.screen_stack) == 1
+                deadline = 200
+                while app.store.view.requests.items[-1].number <= before and deadline:
+                    await pilot.pause(0.05)
+                    deadline -= 1
+                assert app.store.view.requests.items[-1].number > before
+
+
+async def test_quits_while_kmsd_hangs(kmsd: Kmsd) -> None:
+    assert kmsd.process is not None
+    app = app_on(kmsd)
+    async with app.run_test() as pilot:
+        await until(pilot, "● SERVING")
+        kmsd.process.send_signal(signal.SIGSTOP)
+        try:
+            await pilot.press("q")
+            await pilot.pause()
+            assert not app.is_running
+        finally:
+            kmsd.process.send_signal(signal.SIGCONT)
