@@ -591,7 +591,8 @@ class Lifecycle:
             log.info("rotation began", label=label, key_id_sha256=made.key_id_sha256)
         steps.extend(await self._roll_forward())
         new = self._keyring.picture.write
-        if new is None or new.label != label or (new.key_id == old.key_id and not begun):
+        # A key that wrote as L.pending goes on as L; any other has to have given way.
+        if new is None or new.label != label or (new.key_id == old.key_id and old.label == label):
             problem = self.problems[0] if self.problems else None
             raise Conflict(
                 f"the rotation of {label!r} was begun and could not be finished"
