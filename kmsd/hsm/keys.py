@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
