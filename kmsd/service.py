@@ -228,6 +228,8 @@ class LocalService:
                 "restore it to the token: without it nothing shows whether this data was altered",
             )
         limit = key.scheme.mac_limit if key.scheme is not None else 0
+        if hsm.connected is None:
+            await hsm.settled(timeout)
         try:
             plaintext = await cbc_hmac.decrypt(hsm, key.cka_id, mac.cka_id, parsed, timeout, mac_limit=limit)
         except Unavailable:

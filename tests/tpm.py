@@ -301,6 +301,18 @@ def _wrap(path: Path) -> None:
     path.chmod(0o755)
 
 
+def spies(folder: Path, seen: Path) -> str:
+    """PATH with a directory before the tpm2 tools that writes down how they are called."""
+    folder.mkdir()
+    for tool in Path("/usr/bin").glob("tpm2_*"):
+        spy = folder / tool.name
+        spy.write_text(f'#!/bin/sh\nfor word; do printf "%s\\n" "$word" >> {seen}; done\nexec {tool} "$@"\n')
+        spy.chmod(0o755)
+    (folder / "tpm2_ptool").unlink()
+    (folder / "tpm2_ptool").symlink_to("/usr/bin/tpm2_ptool")
+    return f"{folder}:{os.environ['PATH']}"
+
+
 def _free_ports() -> int:
     """A port whose next is free too."""
     while True:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -65,22 +64,10 @@ def test_a_pair_made_by_tpm2_ptool_serves(token: TpmToken) -> None:
     }
 
 
-def _spies(folder: Path, seen: Path) -> str:
-    """A directory that comes before the tpm2 tools in PATH and writes down how they are called."""
-    folder.mkdir()
-    for tool in Path("/usr/bin").glob("tpm2_*"):
-        spy = folder / tool.name
-        spy.write_text(f'#!/bin/sh\nfor word; do printf "%s\\n" "$word" >> {seen}; done\nexec {tool} "$@"\n')
-        spy.chmod(0o755)
-    (folder / "tpm2_ptool").unlink()
-    (folder / "tpm2_ptool").symlink_to("/usr/bin/tpm2_ptool")
-    return f"{folder}:{os.environ['PATH']}"
-
-
 def test_no_secret_is_in_an_argument_list(token: TpmToken, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the PIN nor what tpm2_ptool makes of it for the tools: both are for everybody to read in /proc."""
     seen = tmp_path / "seen"
-    path = _spies(tmp_path / "bin", seen)
+    path = tpm.spies(tmp_path / "bin", seen)
     monkeypatch.setenv("PATH", path)
     started: list[list[str]] = []
     popen = subprocess.Popen

@@ -156,7 +156,9 @@ def test_an_hmac_key_that_goes_is_missed_and_welcomed_back(kmsd: Kmsd, token: So
     token.destroy("mac")
     wait_for(lambda: "needs an HMAC key beside it" in kmsd.v2("Status").healthz)
     request = v2.DecryptRequest(ciphertext=sealed.ciphertext, key_id=sealed.key_id, uid="u")
-    assert refusal(kmsd.v2, "Decrypt", request).code == "FAILED_PRECONDITION"
+    refused = refusal(kmsd.v2, "Decrypt", request)
+    assert refused.code == "NOT_FOUND"
+    assert "there is no HMAC key with key id 'auth'" in refused.details
     token.objects(key("hmac", "mac", "auth"))
     kmsd.wait_ok()
     assert decrypt(kmsd, sealed) == b"seed"
