@@ -10,7 +10,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -200,7 +200,7 @@ class _Show:
         from kmsctl import live
 
         foot = "q leaves, the rotation goes on" + ("; s scans now" if self._plan.place is not None else "")
-        with live.take() as (screen, wake), _Ticker(self._changed, wake):
+        with live.take() as (screen, _):
             while True:
                 found = self._watch.step(datetime.now(UTC))
                 shown[:] = [found]
@@ -212,35 +212,11 @@ class _Show:
                     return found
                 self._check_time(found)
                 self._act(found)
-                typed = screen.wait().lower()
+                typed = screen.wait(TICK).lower()
                 if "q" in typed:
                     raise KeyboardInterrupt
                 if "s" in typed:
                     self._watch.scan_now()
-
-
-class _Ticker(threading.Thread):
-    """Wakes the screen when something has changed, and once a tick for the timers."""
-
-    def __init__(self, changed: threading.Event, wake: Callable[[], None]) -> None:
-        super().__init__(daemon=True, name="ticker")
-        self._changed = changed
-        self._wake = wake
-        self._over = False
-
-    def __enter__(self) -> None:
-        self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._over = True
-        self._changed.set()
-        self.join()
-
-    def run(self) -> None:
-        while not self._over:
-            self._changed.wait(TICK)
-            self._changed.clear()
-            self._wake()
 
 
 def _finish(watch: Watch, end: Timeline, plan: Following) -> None:
@@ -249,7 +225,7 @@ def _finish(watch: Watch, end: Timeline, plan: Following) -> None:
     if turn.old is None:
         return
     if plan.report is not None and watch.scan is not None:
-        from kmsd.etcd.report import write_report
+        from kmsd.client.report import write_report
 
         files.write(plan.report, write_report(watch.scan.report()))
     if end.finished:

@@ -21,7 +21,9 @@ _PLAIN_BARS = "_.-:=+*#"
 
 def snapshot(frame: StatsFrame, window: Window, labels: Mapping[str, str], now: datetime, *, wide: bool) -> str:
     """labels: of keys, by key id."""
-    parts = [output.sheet(_summary(frame, window, now)), _calls(totals(frame), None)]
+    parts = [output.sheet(_summary(frame, window, now))]
+    if frame.calls or frame.latencies:
+        parts.append(_calls(totals(frame), None))
     if frame.operations:
         parts.append(_operations(frame.operations))
     failed = [[each.api, each.method, each.code, str(each.count)] for each in frame.calls if each.code != "OK"]
@@ -139,7 +141,7 @@ def live(
     sections = [
         _pulse(frame, memory.recent()),
         _sparklines(memory, width),
-        _plain(_calls(totals(frame), memory.call_rates())),
+        _plain(_calls(totals(frame), memory.call_rates())) if frame.calls or frame.latencies else [],
         _errors(frame),
         _plain(_keys(frame.keys, labels, memory.key_rates(), now, wide=False)) if frame.keys else [],
         _plain(_operations(frame.operations)) if frame.operations else [],

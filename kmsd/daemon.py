@@ -38,6 +38,7 @@ from kmsd.observe.health import Health, HealthView
 from kmsd.observe.sdnotify import notify
 from kmsd.observe.stats import Stats
 from kmsd.picture import Picture, Problem
+from kmsd.reloading import needs_restart, reloadable, with_fresh
 from kmsd.rpc import admin, kms_v1beta1, kms_v2
 from kmsd.rpc.admin_inspect import InspectAdmin
 from kmsd.rpc.admin_keys import KeyAdmin
@@ -59,11 +60,6 @@ _USES_SECONDS: Final = 60.0
 _KEPT_REQUESTS: Final = 1000
 _MANY_ENCRYPTS: Final = 2**30
 """A quarter of the invocations that one AES-GCM key with random IVs may see (NIST SP 800-38D, 8.3: 2^32)."""
-
-
-def _reloadable(name: str) -> bool:
-    """What a reload may change; everything else needs a restart and is reported."""
-    return name.startswith("log.") or leaf_key(name.split(".")) in (PIN, "token.pin_file")
 
 
 def run(loaded: Loaded, reload: Callable[[], Loaded], on_ready: Callable[[], None] | None = None) -> int:
@@ -429,7 +425,7 @@ class Daemon:
             value = config.value(settings, name)
             leaf = leaf_key(name.split("."))
             text = "" if value is None else to_toml(leaf, value)
-            shown.append(admin.SettingView(name, text, origin.where, leaf == PIN, _reloadable(name)))
+            shown.append(admin.SettingView(name, text, origin.where, leaf == PIN, reloadable(name)))
         return admin.ConfigView(str(self.loaded.file or ""), shown, self.loaded.warnings)
 
     def _set_log_level(self, level: str | None) -> tuple[str, str]:
@@ -516,18 +512,16 @@ class Daemon:
             log.error("reload refused, the old configuration stays", reason=error.message, hint=error.hint)
         else:
             old = self.loaded.settings
-            needs_restart = sorted(
-                name for name in {*fresh.origins, *self.loaded.origins} if _changed(fresh, self.loaded, name)
-            )
+            stay = needs_restart(fresh, self.loaded)
             self.loaded = Loaded(
-                settings=_with_fresh(old, fresh.settings),
-                origins=fresh.origins if not needs_restart else self.loaded.origins,
+                settings=with_fresh(old, fresh.settings),
+                origins=fresh.origins if not stay else self.loaded.origins,
                 file=fresh.file,
                 warnings=fresh.warnings,
             )
             self._level = self.loaded.settings.log.level
             logs.configure(self.loaded.settings.log.format, self._level)
-            log.info("configuration read again", needs_restart=needs_restart)
+            log.info("configuration read again", needs_restart=stay)
             for name in self._tokens:
                 self._read_pin_again(name)
             for hsm in self._tokens.values():
@@ -597,29 +591,3 @@ def _module(provider: str, path: str) -> str:
         return os.path.realpath(module_path(provider, path))
     except KmsdError:
         return provider
-
-
-def _changed(fresh: Loaded, old: Loaded, name: str) -> bool:
-    """Whether a reload would have to change this setting, and cannot."""
-    if _reloadable(name):
-        return False
-    try:
-        return config.value(fresh.settings, name) != config.value(old.settings, name)
-    except (AttributeError, IndexError):
-        return True  # one of [[tokens]] that is new, or gone
-
-
-def _with_fresh(old: Settings, fresh: Settings) -> Settings:
-    """The old settings with what a reload may change."""
-    tokens = tuple(
-        place.model_copy(update={"pin": new.pin, "pin_file": new.pin_file}) if new is not None else place
-        for place in old.tokens
-        for new in [next((each for each in fresh.tokens if each.called == place.called), None)]
-    )
-    return old.model_copy(
-        update={
-            "log": fresh.log,
-            "token": old.token.model_copy(update={"pin": fresh.token.pin, "pin_file": fresh.token.pin_file}),
-            "tokens": tokens,
-        }
-    )

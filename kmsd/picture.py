@@ -18,7 +18,7 @@ from typing import Final
 from kmsd.crypto.jwe import header as native_header
 from kmsd.crypto.legacy import header as legacy_header
 from kmsd.crypto.schemes import ANY, Ability, Algorithm, Scheme, scheme
-from kmsd.errors import InvalidRequest, Misconfigured
+from kmsd.errors import Conflict, InvalidRequest, Misconfigured
 from kmsd.hsm.keys import TokenKey
 
 MAX_KEY_ID: Final = 512
@@ -169,9 +169,16 @@ def key_id_bytes(text: str) -> bytes:
 def new_key_id(newer_than_ms: int = 0) -> str:
     """A version 7 UUID (RFC 9562, 5.7): tokens keep no time of creation, so the identity carries it.
 
-    newer_than_ms: of the newest key that this one is to follow, whose clock may have been ahead of ours.
+    newer_than_ms: of the newest key that this one is to follow, whose clock may have been ahead of ours. Raises
+    Conflict if nothing can be newer.
     """
-    value = max(time.time_ns() // 1_000_000, newer_than_ms + 1) << 80 | secrets.randbits(80)
+    made = max(time.time_ns() // 1_000_000, newer_than_ms + 1)
+    if made >> 48:
+        raise Conflict(
+            "the newest key's id claims a time that no id can be later than",
+            "give that key another CKA_ID, with a tool of the token's such as pkcs11-tool --set-id",
+        )
+    value = made << 80 | secrets.randbits(80)
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
     text = f"{value:032x}"

@@ -247,8 +247,9 @@ class LocalService:
         return mac
 
     async def _decrypt_legacy(self, parsed: jwe.Jwe, key_id: str | None, timeout: float) -> Decrypted:
-        """The ancestor names a label, so the key is one that holds it now or held it once: the tag decides."""
-        candidates = await _within(timeout, self._keyring.labelled(parsed.kid))
+        """The ancestor names a label, so the key is one that holds it now or held it once: the tag decides. A kmsd on a
+        token that chooses its own IVs writes the same, with a key id for the label."""
+        candidates = await self._named(parsed.kid, timeout)
         if key_id is not None:
             candidates = [key for key in candidates if key.key_id == key_id]
             if not candidates:
@@ -265,6 +266,24 @@ class LocalService:
                 if failed is None or isinstance(failed, TagMismatch):
                     failed = error
         raise failed or InvalidRequest("no key fits the ciphertext")
+
+    async def _named(self, kid: str, timeout: float) -> list[Key]:
+        """The key with this id, else those with this label. Raises NotFound if there are none."""
+
+        def by_id() -> list[Key]:
+            return [key for key in self._keyring.picture.keys if key.key_id == kid and key.reads]
+
+        named = by_id()
+        if named:
+            return named
+        try:
+            return await _within(timeout, self._keyring.labelled(kid))
+        except KmsdError:
+            # It has looked at the tokens again meanwhile.
+            named = by_id()
+            if not named:
+                raise
+            return named
 
     async def _open(self, key: Key, parsed: jwe.Jwe, timeout: float) -> bytes:
         hsm = self._keyring.hsm(key)

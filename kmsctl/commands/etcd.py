@@ -70,7 +70,7 @@ def scan(
     write_key, why = _write_key(opts)
     _emit(found, write_key, form)
     if report is not None:
-        from kmsd.etcd.report import write_report
+        from kmsd.client.report import write_report
 
         files.write(report, write_report(found.report()))
     _comment(found, write_key, why)

@@ -127,7 +127,7 @@ def _rows(done: Reversion) -> list[tuple[str, str]]:
 
 
 def _scan(file: str) -> ScanReport:
-    from kmsd.etcd.report import REPORT_MAX, read_report
+    from kmsd.client.report import REPORT_MAX, read_report
 
     return read_report(
         files.read(file, "the report of a scan", most=REPORT_MAX, too_long="is it the report of a scan?")

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.explain import explain
 from kmsd.hsm.module import MechanismView, Module, SlotView, TokenView
-from kmsd.hsm.opening import Opened, Opener, PinRefused
+from kmsd.hsm.opening import Opener, PinRefused
 from kmsd.hsm.pool import Observe, Pool, PoolView, ignore, unexpected
 from kmsd.hsm.quirks import Quirks
 from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError, TokenSession
@@ -37,7 +36,12 @@ Ts = TypeVarTuple("Ts")
 
 _RETRY_FIRST: Final = 0.5
 _RETRY_MOST: Final = 10.0
+_BELIEVED_AFTER: Final = 10.0
+"""Seconds from a login until an operation that fails is believed although random numbers work."""
 _DRAIN_SECONDS: Final = 5.0
+_TORN_PAUSES: Final = (0.02, 0.05, 0.1)
+"""Seconds between the attempts of a connection that was given up on purpose: SoftHSM shows no token for a moment while
+another process logs in, for it lets go of the token's file before that is whole again."""
 _ASK_PAUSE: Final = 2.0
 """Seconds between two times that an ailing token is asked what ails it."""
 _ANEW_FIRST: Final = 30.0
@@ -55,7 +59,8 @@ class Connected:
     pool: Pool
     mechanisms: frozenset[str]
     quirks: Quirks
-    open_rw: Callable[[], TokenSession]
+    since: float
+    """Of the monotonic clock."""
 
 
 class Neighbours:
@@ -225,7 +230,7 @@ class Hsm:
             raise self.error.again()
 
         def with_rw(_: TokenSession) -> T:
-            session = connected.open_rw()
+            session = TokenSession(connected.module, connected.slot_id, rw=True)
             try:
                 return fn(session, *args)
             finally:
@@ -282,6 +287,11 @@ class Hsm:
             try:
                 await self._disconnect(Unavailable(f"{self.name} is being reconnected: {why}", "try again"))
                 await self._attempt()
+                for pause in _TORN_PAUSES:
+                    if self._connected is not None or self._refused or self._draining is not None:
+                        break
+                    await asyncio.sleep(pause)
+                    await self._attempt()
             finally:
                 self._settled.set()
             if self._connected is None:
@@ -350,10 +360,10 @@ class Hsm:
                     opened.module,
                     opened.slot_id,
                     opened.token,
-                    self._pool(opened),
+                    self._pool(opened.module, opened.slot_id, opened.sessions),
                     opened.mechanisms,
                     opened.quirks,
-                    functools.partial(opened.session, rw=True),
+                    monotonic(),
                 )
                 self._anew_pause = _ANEW_FIRST
                 self._ailment = None
@@ -366,10 +376,10 @@ class Hsm:
         self._attempted.set()
         self._on_change()
 
-    def _pool(self, opened: Opened) -> Pool:
+    def _pool(self, module: Module, slot_id: int, sessions: list[TokenSession]) -> Pool:
         return Pool(
-            opened.session,
-            opened.sessions,
+            lambda: TokenSession(module, slot_id),
+            sessions,
             loop=asyncio.get_running_loop(),
             queue=self.address.queue,
             stuck_after=self.address.stuck_after,
@@ -390,7 +400,15 @@ class Hsm:
                     lambda session: session.random(8), timeout=self.address.timeout, retry=False
                 )
                 await self._look_for_ailment()
-                return
+                # Where that proves nothing a failed operation is believed, but not again and again: one key may be of
+                # no use while the others are.
+                if (
+                    self._ailment is not None
+                    or connected.quirks.random_is_proof
+                    or monotonic() - connected.since < _BELIEVED_AFTER
+                ):
+                    return
+                failed: CkrError | KmsdError = cause
             except (CkrError, KmsdError) as error:
                 failed = error
             if self._connected is connected:

@@ -25,16 +25,12 @@ CKO_PUBLIC_KEY: Final = 2
 CKO_PRIVATE_KEY: Final = 3
 CKO_SECRET_KEY: Final = 4
 CKK_RSA: Final = 0x00
-CKK_GENERIC_SECRET: Final = 0x10
 CKK_HMAC: Final = frozenset({0x10, 0x28, 0x2B, 0x2C, 0x2D, 0x2E})
 """CKK_GENERIC_SECRET and CKK_SHA_1/256/384/512/224_HMAC."""
 CKM_RSA_PKCS_OAEP: Final = 0x0009
 CKM_SHA256: Final = 0x0250
 CKM_SHA256_HMAC: Final = 0x0251
 CKM_SHA512_HMAC: Final = 0x0271
-CKM_GENERIC_SECRET_KEY_GEN: Final = 0x350
-CKM_AES_KEY_GEN: Final = 0x1080
-CKM_AES_ECB: Final = 0x1081
 CKM_AES_CBC: Final = 0x1082
 CKM_AES_GCM: Final = 0x1087
 CKG_MGF1_SHA256: Final = 2
@@ -49,11 +45,8 @@ CKA_ID: Final = 0x102
 CKA_SENSITIVE: Final = 0x103
 CKA_ENCRYPT: Final = 0x104
 CKA_DECRYPT: Final = 0x105
-CKA_WRAP: Final = 0x106
-CKA_UNWRAP: Final = 0x107
 CKA_SIGN: Final = 0x108
 CKA_VERIFY: Final = 0x10A
-CKA_DERIVE: Final = 0x10C
 CKA_MODULUS: Final = 0x120
 CKA_PUBLIC_EXPONENT: Final = 0x122
 CKA_VALUE_LEN: Final = 0x161
@@ -138,7 +131,6 @@ class Cryptoki:
         check(self._dll.C_Finalize(None), "C_Finalize")
 
     def login(self, session: int, pin: str, user: int = CKU_USER) -> None:
-        """user: CKU_USER or CKU_SO."""
         data = pin.encode()
         check(self._dll.C_Login(session, user, data, len(data)), "C_Login")
 

@@ -6,6 +6,7 @@ Knows CKA_LABEL and CKA_ID as bytes; what a label or an id means is the keyring'
 from __future__ import annotations
 
 import ctypes
+import time
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -13,9 +14,15 @@ from kmsd.errors import Conflict, InvalidRequest
 from kmsd.hsm import calls
 from kmsd.hsm import cryptoki as c
 from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.findings import PROBE_LABEL
 from kmsd.hsm.session import CKK_AES, TokenSession
+from kmsd.hsm.trials import CKM_AES_KEY_GEN, CKM_GENERIC_SECRET_KEY_GEN
 
 Kind = Literal["aes", "hmac", "other"]
+
+CKA_WRAP: Final = 0x106
+CKA_UNWRAP: Final = 0x107
+CKA_DERIVE: Final = 0x10C
 
 _HMAC_TYPES: Final = frozenset({0x10, 0x28, 0x2B, 0x2C, 0x2D, 0x2E})
 """CKK_GENERIC_SECRET and CKK_SHA_1/256/384/512/224_HMAC."""
@@ -32,7 +39,14 @@ _ATTRIBUTES: Final = (
     c.CKA_EXTRACTABLE,
     c.CKA_PRIVATE,
 )
+_CKK_GENERIC_SECRET: Final = 0x10
+_USAGES: Final = (
+    *(c.CKA_ENCRYPT, c.CKA_DECRYPT, c.CKA_SIGN, c.CKA_VERIFY),
+    *(CKA_WRAP, CKA_UNWRAP, CKA_DERIVE),
+)
 _TRIES: Final = 4
+_READ_PAUSES: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+"""Seconds between two looks for a key that was made just now."""
 _PASSING: Final = frozenset({"CKR_OBJECT_HANDLE_INVALID", "CKR_KEY_HANDLE_INVALID", "CKR_GENERAL_ERROR"})
 """What SoftHSM answers now and then while others change objects: look again, and believe what is seen."""
 
@@ -56,16 +70,22 @@ class TokenKey:
 
 
 def list_keys(session: TokenSession) -> tuple[TokenKey, ...]:
-    """All secret keys on the token, in the token's order. Raises CkrError."""
-    return tuple(_find(session, {}))
+    """All secret keys on the token, in the token's order, but for those of a probe at work. Raises CkrError."""
+    return tuple(key for key in _find(session, {}) if not key.label.startswith(PROBE_LABEL))
 
 
 def _find(session: TokenSession, template: dict[int, bytes | int | bool]) -> list[TokenKey]:
     """The secret keys on the token that match, described."""
+    return [key for _, key in _objects(session, template)]
+
+
+def _objects(session: TokenSession, template: dict[int, bytes | int | bool]) -> list[tuple[int, TokenKey]]:
+    """The same with their handles."""
     whole = {c.CKA_CLASS: c.CKO_SECRET_KEY, c.CKA_TOKEN: True, **template}
     for last in range(_TRIES, 0, -1):
         try:
-            return [_describe(session, handle) for handle in session.cryptoki.find(session.handle, whole)]
+            handles = session.cryptoki.find(session.handle, whole)
+            return [(handle, _describe(session, handle)) for handle in handles]
         except CkrError as error:
             # A key made or destroyed between the two calls, by us or by another process.
             if error.name not in _PASSING or last == 1:
@@ -106,42 +126,57 @@ def generate(session: TokenSession, label: str, cka_id: bytes, kind: Kind, bits:
     AES: ENCRYPT and DECRYPT only; HMAC: SIGN and VERIFY only; both TOKEN, PRIVATE, SENSITIVE and not
     EXTRACTABLE (PKCS#11 3.0, 4.10). Raises CkrError.
     """
-    table, mechanism = session.cryptoki.table, c.CKM_AES_KEY_GEN if kind == "aes" else c.CKM_GENERIC_SECRET_KEY_GEN
+    mechanism = CKM_AES_KEY_GEN if kind == "aes" else CKM_GENERIC_SECRET_KEY_GEN
+    template = _new(label, cka_id, kind, bits)
     for last in range(_TRIES, 0, -1):
+        failed: CkrError | None = None
         try:
-            calls.generate_key(table, session.handle, mechanism, _template(label, cka_id, kind, bits))
+            calls.generate_key(session.cryptoki.table, session.handle, mechanism, template)
         except CkrError as error:
             # The call may have failed after the object was made: what the token shows is what counts.
-            if error.name not in _PASSING or (last == 1 and not _with_id(session, cka_id, kind)):
+            if error.name not in _PASSING:
                 raise
-        found = _with_id(session, cka_id, kind)
-        if len(found) == 1 and found[0].label == label:
+            failed = error
+        found = _read_back(session, cka_id, kind)
+        # Another kmsd may have moved the label on already: the identity is what shows that it is this key.
+        if len(found) == 1 and found[0].label:
             return found[0]
         if found:
             raise CkrError("the new key does not read back as it was made", "C_GenerateKey")
+        if failed is None:
+            break  # A second one with this identity would make both useless.
+        if last == 1:
+            raise failed
     raise CkrError("the new key is not to be found", "C_GenerateKey")
 
 
-def _template(label: str, cka_id: bytes, kind: Kind, bits: int) -> dict[int, bytes | int | bool]:
-    """Of a new key. What it may not do is said too: tokens differ in what they allow unasked."""
+def _read_back(session: TokenSession, cka_id: bytes, kind: Kind) -> list[TokenKey]:
+    """The keys with this identity; read again after each pause while none has a label: SoftHSM shows a key to nobody,
+    or without attributes, while another process changes it."""
+    found = _with_id(session, cka_id, kind)
+    for pause in _READ_PAUSES:
+        if any(key.label for key in found):
+            break
+        time.sleep(pause)
+        found = _with_id(session, cka_id, kind)
+    return found
+
+
+def _new(label: str, cka_id: bytes, kind: Kind, bits: int) -> calls.Template:
     aes = kind == "aes"
+    usage = (c.CKA_ENCRYPT, c.CKA_DECRYPT) if aes else (c.CKA_SIGN, c.CKA_VERIFY)
     return {
         c.CKA_CLASS: c.CKO_SECRET_KEY,
-        c.CKA_KEY_TYPE: CKK_AES if aes else c.CKK_GENERIC_SECRET,
-        c.CKA_VALUE_LEN: bits // 8,
-        c.CKA_ID: cka_id,
-        c.CKA_LABEL: label.encode(),
+        c.CKA_KEY_TYPE: CKK_AES if aes else _CKK_GENERIC_SECRET,
         c.CKA_TOKEN: True,
         c.CKA_PRIVATE: True,
         c.CKA_SENSITIVE: True,
         c.CKA_EXTRACTABLE: False,
-        c.CKA_ENCRYPT: aes,
-        c.CKA_DECRYPT: aes,
-        c.CKA_SIGN: not aes,
-        c.CKA_VERIFY: not aes,
-        c.CKA_WRAP: False,
-        c.CKA_UNWRAP: False,
-        c.CKA_DERIVE: False,
+        c.CKA_LABEL: label.encode(),
+        c.CKA_ID: cka_id,
+        c.CKA_VALUE_LEN: bits // 8,
+        # Said of each, because what is not said is for the token to choose.
+        **{attribute: attribute in usage for attribute in _USAGES},
     }
 
 
@@ -156,8 +191,9 @@ def set_id(session: TokenSession, kind: Kind, label: str, cka_id: bytes) -> Toke
             f"{len(bare)} keys labelled {label!r} lack a CKA_ID; exactly one is needed",
             "kmsctl keys list shows them",
         )
-    for handle in _handles(session, kind, b"", label):
-        calls.set_attributes(session.cryptoki.table, session.handle, handle, {c.CKA_ID: cka_id})
+    for handle, key in _objects(session, {c.CKA_LABEL: label.encode()}):
+        if key.kind == kind and not key.cka_id:
+            calls.set_attributes(session.cryptoki.table, session.handle, handle, {c.CKA_ID: cka_id})
     found = _with_id(session, cka_id, kind)
     if len(found) != 1:
         raise Conflict(f"the token did not take the CKA_ID of {label!r}", "kmsctl keys list shows its state")
@@ -169,12 +205,13 @@ def relabel(session: TokenSession, kind: Kind, cka_id: bytes, label: str, to: st
 
     Done already (by another process): as if done now. Raises Conflict if there is no such key, or CkrError.
     """
-    table = session.cryptoki.table
     for last in range(_TRIES, 0, -1):
         _one(session, kind, cka_id, {label, to})
         try:
-            for handle in _handles(session, kind, cka_id, label):
-                calls.set_attributes(table, session.handle, handle, {c.CKA_LABEL: to.encode()})
+            for handle, key in _objects(session, _by_id(cka_id)):
+                if _is(key, kind, cka_id) and key.label == label:
+                    new = {c.CKA_LABEL: to.encode()}
+                    calls.set_attributes(session.cryptoki.table, session.handle, handle, new)
         except CkrError as error:
             if error.name not in _PASSING or last == 1:
                 raise
@@ -189,12 +226,12 @@ def destroy(session: TokenSession, kind: Kind, cka_id: bytes, label: str) -> Non
 
     Raises Conflict if there is not exactly one, or CkrError.
     """
-    table = session.cryptoki.table
     for last in range(_TRIES, 0, -1):
         _one(session, kind, cka_id, {label})
         try:
-            for handle in _handles(session, kind, cka_id, label):
-                calls.destroy_object(table, session.handle, handle)
+            for handle, key in _objects(session, _by_id(cka_id)):
+                if _is(key, kind, cka_id) and key.label == label:
+                    calls.destroy_object(session.cryptoki.table, session.handle, handle)
         except CkrError as error:
             if error.name not in _PASSING or last == 1:
                 raise
@@ -214,24 +251,18 @@ def _one(session: TokenSession, kind: Kind, cka_id: bytes, labels: set[str]) -> 
     return found[0]
 
 
-def _handles(session: TokenSession, kind: Kind, cka_id: bytes, label: str) -> list[int]:
-    """Of the keys of this kind, CKA_ID and label."""
-    template: dict[int, bytes | int | bool] = {c.CKA_CLASS: c.CKO_SECRET_KEY, c.CKA_TOKEN: True}
-    if cka_id:
-        template[c.CKA_ID] = cka_id
-    return [
-        handle
-        for handle in session.cryptoki.find(session.handle, template)
-        for key in [_describe(session, handle)]
-        if (key.kind, key.cka_id, key.label) == (kind, cka_id, label)
-    ]
-
-
 def _kind(key_type: int) -> Kind:
     return "aes" if key_type == CKK_AES else "hmac" if key_type in _HMAC_TYPES else "other"
 
 
 def _with_id(session: TokenSession, cka_id: bytes, kind: Kind) -> list[TokenKey]:
+    return [key for key in _find(session, _by_id(cka_id)) if _is(key, kind, cka_id)]
+
+
+def _by_id(cka_id: bytes) -> dict[int, bytes | int | bool]:
     # A key may lack the attribute where another holds an empty one: no template finds both.
-    found = _find(session, {c.CKA_ID: cka_id} if cka_id else {})
-    return [key for key in found if key.kind == kind and key.cka_id == cka_id]
+    return {c.CKA_ID: cka_id} if cka_id else {}
+
+
+def _is(key: TokenKey, kind: Kind, cka_id: bytes) -> bool:
+    return key.kind == kind and key.cka_id == cka_id

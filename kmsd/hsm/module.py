@@ -2,10 +2,6 @@
 
 A module is loaded once per process and stays; it can be finalised and initialised again, which is how
 most of them recover a lost token. Knows nothing of logins and keys.
-
-Everything goes through the one table of functions that `kmsd.hsm.cryptoki` got of the module, and nothing through
-python-pkcs11, which gets its own from C_GetFunctionList: p11-kit's client and proxy would give it another instance,
-which knows nothing of our sessions.
 """
 
 from __future__ import annotations
@@ -15,8 +11,6 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-
-import pkcs11
 
 from kmsd.errors import Misconfigured, Unavailable
 from kmsd.hsm import calls
@@ -104,6 +98,10 @@ class Module:
         self.path = path
         self.cryptoki = Cryptoki(path)
         self.multithreaded = self.cryptoki.initialize()
+        self.cbc_from_ecb = False
+        """Whether sessions build AES-CBC of single blocks; whoever opens them has looked at what the token lists."""
+        self.gcm_iv_by_token = False
+        """Whether sessions take the IV of AES-GCM from the token, where it chooses one."""
         self._initialized = True
 
     @property
@@ -199,8 +197,11 @@ def find_softhsm() -> str:
 
 def mechanism_name(number: int) -> str:
     """As PKCS#11 writes it; a vendor's own by its number."""
+    # Here, because nothing else needs the library, and few ask.
+    from pkcs11.mechanisms import Mechanism
+
     try:
-        return f"CKM_{pkcs11.Mechanism(number).name}"
+        return f"CKM_{Mechanism(number).name}"
     except ValueError:
         return f"CKM 0x{number:08x}"
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from kmsd.errors import Misconfigured, Unavailable
+from kmsd.errors import Misconfigured
 from kmsd.hsm import module as modules
 from kmsd.hsm import quirks
 from kmsd.hsm.address import TokenAddress, choose_slot
@@ -46,13 +46,8 @@ class Opened:
     token: TokenView
     sessions: list[TokenSession]
     mechanisms: frozenset[str]
-    """As the token lists them, "CKM_AES_GCM"; with CKM_AES_CBC where it is made of single blocks."""
+    """As the token lists them: "CKM_AES_GCM"."""
     quirks: Quirks
-    cbc_from_ecb: bool
-
-    def session(self, *, rw: bool = False) -> TokenSession:
-        """One more. Raises CkrError."""
-        return TokenSession(self.module, self.slot_id, rw=rw, cbc_from_ecb=self.cbc_from_ecb)
 
 
 class Opener:
@@ -82,27 +77,28 @@ class Opener:
         module = self.load()
         try:
             slot = choose_slot(module.slots(), self._address, module.path)
-            view = _token_in(slot)
+            view = _present(slot)
             row = quirks.choose(self._address.provider, module.path, view.manufacturer)
             listed = frozenset(each.name for each in module.mechanisms(slot.slot_id))
-            built = row.cbc_from_ecb and "CKM_AES_CBC" not in listed and "CKM_AES_ECB" in listed
-            able = listed | {"CKM_AES_CBC"} if built else listed
-            opened = Opened(module, slot.slot_id, view, self._sessions, able, row, built)
+            module.gcm_iv_by_token = row.gcm_iv_by_token
+            module.cbc_from_ecb = row.cbc_from_ecb and "CKM_AES_CBC" not in listed and "CKM_AES_ECB" in listed
+            if module.cbc_from_ecb:
+                listed |= {"CKM_AES_CBC"}
             # Held as long as the login: a token may log out with its last session.
-            self._login = opened.session()
+            self._login = TokenSession(module, slot.slot_id)
             if "LOGIN_REQUIRED" in view.flags:
                 self._log_in(module, self._login, view)
             wanted = self._address.sessions if module.multithreaded else 1
-            self._sessions.append(opened.session())
+            self._sessions = [TokenSession(module, slot.slot_id)]
             with contextlib.suppress(CkrError):
                 # A token with few sessions serves with those it has.
-                self._sessions.extend(opened.session() for _ in range(wanted - 1))
+                self._sessions.extend(TokenSession(module, slot.slot_id) for _ in range(wanted - 1))
         except BaseException as error:
             self.close()
             if isinstance(error, CkrError):
                 raise explain(error, str(self._address)) from error
             raise
-        return opened
+        return Opened(module, slot.slot_id, view, self._sessions, listed, row)
 
     def pin(self) -> str | None:
         """Of the token, for a program that logs in beside the module. Raises KmsdError."""
@@ -158,6 +154,12 @@ class Opener:
         self._refused_pin = b""
 
 
+def _present(slot: SlotView) -> TokenView:
+    if slot.token is None:
+        raise CkrError("CKR_TOKEN_NOT_PRESENT", "C_GetTokenInfo")
+    return slot.token
+
+
 def module_path(provider: str, path: str) -> str:
     """The module, found where distributions put it if none is named. Raises Misconfigured."""
     if path or provider in ("auto", "p11", "generic"):
@@ -178,12 +180,6 @@ def _pin_locked(token: str) -> PinRefused:
         "unlock it with the SO PIN (a TPM: wait for its recovery time, or tpm2_dictionarylockout --clear-lockout), "
         "then reload kmsd (SIGHUP)",
     )
-
-
-def _token_in(slot: SlotView) -> TokenView:
-    if slot.token is None:
-        raise Unavailable(f"there is no token in slot {slot.slot_id}", "insert it; kmsd goes on looking")
-    return slot.token
 
 
 def _pin_refused(token: str, why: str) -> PinRefused:

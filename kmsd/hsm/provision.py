@@ -30,9 +30,9 @@ def ensure_token(module: Module, label: str, so_pin: str, pin: str) -> bool:
     table = module.cryptoki.table
     session = calls.open_session(table, ours[0].slot_id, rw=True)
     try:
-        module.cryptoki.login(session, so_pin, user=CKU_SO)
+        module.cryptoki.login(session, so_pin, CKU_SO)
         calls.init_pin(table, session, pin)
-        calls.logout(table, session)
     finally:
+        # With the last session the SO is logged out.
         calls.close_session(table, session)
     return True

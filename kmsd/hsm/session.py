@@ -16,6 +16,7 @@ from time import sleep
 from typing import Final, Literal, NamedTuple
 
 from kmsd.hsm import calls
+from kmsd.hsm.blocks import decrypt_cbc, encrypt_cbc
 from kmsd.hsm.ckr import CkrError, check
 from kmsd.hsm.cryptoki import (
     CKA_CLASS,
@@ -28,7 +29,6 @@ from kmsd.hsm.cryptoki import (
     CKK_HMAC,
     CKK_RSA,
     CKM_AES_CBC,
-    CKM_AES_ECB,
     CKM_AES_GCM,
     CKM_RSA_PKCS_OAEP,
     CKM_SHA256,
@@ -43,11 +43,13 @@ from kmsd.hsm.cryptoki import (
     RsaOaepParams,
 )
 from kmsd.hsm.module import Module
+from kmsd.hsm.trials import APPENDED_IV, CKM_AES_ECB
 
 KeyKind = Literal["aes", "hmac", "rsa", "rsa-public"]
 Hash = Literal["SHA256", "SHA512"]
 
 CKK_AES: Final = 0x1F
+CKR_MECHANISM_PARAM_INVALID: Final = 0x71
 TAG_BYTES: Final = 16
 BLOCK_BYTES: Final = 16
 _RANDOM_BATCH: Final = 1536
@@ -88,14 +90,12 @@ class RsaNumbers(NamedTuple):
 class TokenSession:
     """A session without a PIN of its own: it shares the login of the process.
 
-    cbc_from_ecb: CBC mode is made here of single blocks, for a module that has no more of AES.
-
     Raises CkrError from every method.
     """
 
-    def __init__(self, module: Module, slot: int, *, rw: bool = False, cbc_from_ecb: bool = False) -> None:
+    def __init__(self, module: Module, slot_id: int, *, rw: bool = False) -> None:
         self.cryptoki = module.cryptoki
-        self.handle = calls.open_session(self.cryptoki.table, slot, rw=rw)
+        self.handle = calls.open_session(self.cryptoki.table, slot_id, rw=rw)
         self._keys: dict[tuple[bytes, KeyKind], int] = {}
         self._numbers: dict[bytes, RsaNumbers] = {}
         self._random = b""
@@ -107,7 +107,9 @@ class TokenSession:
         self._iv = ctypes.create_string_buffer(BLOCK_BYTES)
         self._cbc = Mechanism(CKM_AES_CBC, addressof(self._iv), BLOCK_BYTES)
         self._ecb = Mechanism(CKM_AES_ECB, None, 0)
-        self._cbc_from_ecb = cbc_from_ecb
+        self._cbc_from_ecb = module.cbc_from_ecb
+        self._gcm_iv_by_token = module.gcm_iv_by_token
+        self._iv_refused = False
         self._oaep_params = RsaOaepParams(CKM_SHA256, CKG_MGF1_SHA256, CKZ_DATA_SPECIFIED, None, 0)
         self._oaep = Mechanism(CKM_RSA_PKCS_OAEP, addressof(self._oaep_params), sizeof(self._oaep_params))
         self._resize(4096)
@@ -188,19 +190,31 @@ class TokenSession:
         return RsaNumbers(modulus, int.from_bytes(raw.get(CKA_PUBLIC_EXPONENT, b""), "big") or _F4)
 
     def encrypt_gcm(self, cka_id: bytes, iv_size: int, aad: bytes, plaintext: bytes) -> tuple[bytes, bytes]:
-        """AES-GCM (NIST SP 800-38D) with a fresh random IV. Returns (IV, ciphertext followed by the tag)."""
+        """AES-GCM (NIST SP 800-38D) with a fresh random IV. Returns (IV, ciphertext followed by the tag).
+
+        The IV may be another one, of 16 bytes, where the token chooses it itself (`Quirks.gcm_iv_by_token`).
+        """
         key = self.key(cka_id)
-        iv = self.iv(iv_size)
+        iv = b"" if self._iv_refused else self.iv(iv_size)
         self._prepare(iv, aad, len(plaintext) + TAG_BYTES)
         rv = self.cryptoki.encrypt_init(self.handle, self._mechanism_address, key)
+        if rv == CKR_MECHANISM_PARAM_INVALID and self._gcm_iv_by_token and iv:
+            # An HSM that chooses the IV may refuse to be given one.
+            self._prepare(b"", aad, len(plaintext) + TAG_BYTES)
+            rv = self.cryptoki.encrypt_init(self.handle, self._mechanism_address, key)
+            self._iv_refused = not rv
         if rv:
             check(rv, "C_EncryptInit")
         rv = self.cryptoki.encrypt(self.handle, plaintext, len(plaintext), self._buffer_address, self._length_address)
         if rv:
             check(rv, "C_Encrypt")
-        if self._length.value != len(plaintext) + TAG_BYTES:
+        size = len(plaintext) + TAG_BYTES
+        output = string_at(self._buffer_address, min(self._length.value, self._size))
+        if len(output) == size + APPENDED_IV and self._gcm_iv_by_token:
+            return output[size:], output[:size]
+        if len(output) != size or not iv:
             raise CkrError("unexpected output length", "C_Encrypt")
-        return iv, string_at(self._buffer_address, self._length.value)
+        return iv, output
 
     def decrypt_gcm(self, cka_id: bytes, iv: bytes, aad: bytes, ciphertext: bytes) -> bytes:
         """AES-GCM; `ciphertext` ends with the tag. The plaintext is returned only if the tag fits."""
@@ -224,29 +238,27 @@ class TokenSession:
         """AES-CBC (NIST SP 800-38A, 6.2) of whole blocks. Never CBC_PAD: a token is known that gets it wrong."""
         c = self.cryptoki
         key = self.key(cka_id)
+
+        def encrypt(mechanism: Mechanism, data: bytes) -> bytes:
+            return self._one_part(c.encrypt_init, c.encrypt, "C_Encrypt", mechanism, key, data, len(data))
+
         if self._cbc_from_ecb:
-            return self._chain(key, iv, blocks)
+            return encrypt_cbc(lambda block: encrypt(self._ecb, block), iv, blocks)
         self._iv.raw = iv
-        return self._one_part(c.encrypt_init, c.encrypt, "C_Encrypt", self._cbc, key, blocks, len(blocks))
+        return encrypt(self._cbc, blocks)
 
     def decrypt_cbc(self, cka_id: bytes, iv: bytes, blocks: bytes) -> bytes:
         """Inverse of `encrypt_cbc`. Authenticates nothing."""
         c = self.cryptoki
         key = self.key(cka_id)
-        if self._cbc_from_ecb:
-            opened = self._one_part(c.decrypt_init, c.decrypt, "C_Decrypt", self._ecb, key, blocks, len(blocks))
-            return _xor(opened, (iv + blocks)[: len(blocks)])
-        self._iv.raw = iv
-        return self._one_part(c.decrypt_init, c.decrypt, "C_Decrypt", self._cbc, key, blocks, len(blocks))
 
-    def _chain(self, key: int, iv: bytes, blocks: bytes) -> bytes:
-        """CBC encryption of single blocks: each is combined with what became of the one before."""
-        c = self.cryptoki
-        made = [iv]
-        for at in range(0, len(blocks), BLOCK_BYTES):
-            block = _xor(blocks[at : at + BLOCK_BYTES], made[-1])
-            made.append(self._one_part(c.encrypt_init, c.encrypt, "C_Encrypt", self._ecb, key, block, BLOCK_BYTES))
-        return b"".join(made[1:])
+        def decrypt(mechanism: Mechanism) -> bytes:
+            return self._one_part(c.decrypt_init, c.decrypt, "C_Decrypt", mechanism, key, blocks, len(blocks))
+
+        if self._cbc_from_ecb:
+            return decrypt_cbc(lambda _: decrypt(self._ecb), iv, blocks)
+        self._iv.raw = iv
+        return decrypt(self._cbc)
 
     def hmac(self, cka_id: bytes, hash_: Hash, data: bytes) -> bytes:
         """HMAC (RFC 2104), all of it: 32 or 64 bytes."""
@@ -308,14 +320,9 @@ class TokenSession:
         if output + TAG_BYTES > self._size:
             self._resize(output + TAG_BYTES)
         params = self._params
-        params.pIv = iv
+        params.pIv = iv or None
         params.ulIvLen = len(iv)
         params.ulIvBits = len(iv) * 8
         params.pAAD = aad
         params.ulAADLen = len(aad)
         self._length.value = self._size
-
-
-def _xor(one: bytes, other: bytes) -> bytes:
-    """Of two strings of the same length."""
-    return (int.from_bytes(one, "big") ^ int.from_bytes(other, "big")).to_bytes(len(one), "big")

@@ -92,6 +92,18 @@ def add_keys(
         raise _explain(said.replace(pin, "***") if pin else said, token, ordered[made:], ordered[:made])
 
 
+def flush(environment: Mapping[str, str] | None = None) -> bool:
+    """Throw out what a program that was killed has left in the TPM: loaded objects and sessions. Without it nobody can
+    log in. Only where nothing manages the TPM's memory, so that the device is this program's alone; the module is
+    finalised meanwhile. Returns whether it was done. Raises KmsdError.
+    """
+    if not is_unmanaged(_environment(environment)):
+        return False
+    for what in ("--transient-object", "--loaded-session"):
+        _tool(environment, "tpm2_flushcontext", what)
+    return True
+
+
 def ailment(token: str, environment: Mapping[str, str] | None = None, *, beside: bool = False) -> KmsdError | None:
     """Why a TPM that answers does nothing with the keys of this token, where it can tell: the module passes every
     failure on as CKR_GENERAL_ERROR. None: it cannot tell.

@@ -11,6 +11,7 @@ from kmsd.errors import InvalidRequest, KmsdError, NotFound
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.module import SessionCounts, SlotView
 from kmsd.keyring import Keyring
+from kmsd.observe import logs
 from kmsd.observe.health import Health
 from kmsd.picture import Problem
 from kmsd.rpc.admin_wire import API, SERVICE, Shown, page, problem, sessions, sha256, table
@@ -159,6 +160,8 @@ class Admin:
 
     async def set_level(self, call: Call, body: bytes) -> bytes:
         request = parse(pb.SetLogLevelRequest, body)
+        if request.dry_run and request.level:
+            level_of(request.level, tuple(logs.LEVELS))
         level, previous = self.set_log_level(None if request.dry_run else request.level)
         call.detail = "asked only" if request.dry_run else f"{previous} -> {level}"
         return pb.SetLogLevelResponse(level=level, previous=previous).SerializeToString()

@@ -35,6 +35,7 @@ class Dialog(ModalScreen[Outcome | None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", "Cancel", show=False),
         Binding("ctrl+y", "copy_command", "Copy the command", show=False),
+        Binding("f1,question_mark", "app.help", "Help", show=False),
     ]
     AUTO_FOCUS = ""
     HELP: ClassVar[str] = ""
@@ -174,7 +175,7 @@ class Dialog(ModalScreen[Outcome | None]):
     def worked(self, done: Done) -> None:
         """What follows on success: a notification, unless there is more to show."""
         assert done.outcome is not None  # noqa: S101 - only called with one
-        if not done.outcome.lines:
+        if not done.outcome.lines and not self.AT_ONCE:
             self.app.post_message(Finished(done))
             self.dismiss(done.outcome)
             return

@@ -17,7 +17,7 @@ from kmstui.dialogs.rotation import ReportDialog, RevertDialog, RotateDialog
 from kmstui.looks import Colour
 from kmstui.screens.page import Page
 from kmstui.screens.traffic import use_rates, use_spark
-from kmstui.text import ago, clock, compact, key_type, rate, short_hash, shorten
+from kmstui.text import ago, clock, compact, key_type, rate, short_hash, shorten, width
 from kmstui.traffic import Traffic
 from kmstui.view import Moment, View, Want
 from kmstui.widgets.panel import WAITING, Panel
@@ -52,7 +52,7 @@ class RotationScreen(Page):
             with Container(id="turn-keys"):
                 yield KeyPanel("New key", new=True)
                 yield KeyPanel("Old key", new=False)
-                yield EarlierPanel("Keys that wrote before", id="earlier")
+                yield EarlierPanel("Wrote before, last used", id="earlier")
 
     def show_data(self, view: View, moment: Moment) -> None:
         found = turns.current(view, moment)
@@ -224,7 +224,7 @@ class EarlierPanel(Panel):
             yield Content.styled("none", "dim")
         for key in found:
             look = looks.key(key.state)
-            used = f"last used {ago(key.last_used, moment.wall)}" if key.last_used is not None else "not used"
+            used = f"{ago(key.last_used, moment.wall)}" if key.last_used is not None else "not used"
             name = Content.assemble((look.glyph, f"${look.colour}"), " ", short_hash(key.key_id_sha256), "  ")
-            label = shorten(escape(key.label), max(8, self.columns - 32))
+            label = shorten(escape(key.label), max(8, self.columns - 13 - width(used)))
             yield self.sides(Content.assemble(name, label), Content.styled(used, "dim"))

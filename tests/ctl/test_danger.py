@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+import grpc
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
-from tests.ctl.canned import Canned
+from tests.ctl.canned import Canned, Failure
 from tests.ctl.conftest import Run
 from tests.ctl.terminal import Terminal
 
@@ -30,7 +31,7 @@ REFUSED = {
     "an idle key": (f"keys destroy {IDLE}", 2),
     "a key in use": (f"keys destroy {IN_USE}", 6),
     "a key in use, carelessly": (f"keys destroy {IN_USE} --yes", 6),
-    "a key in use, wrongly": (f"keys destroy {IN_USE} --confirm another", 6),
+    "a key in use, wrongly": (f"keys destroy {IN_USE} --confirm another", 2),
     "the write key": ("keys destroy k8s-kek --yes", 6),
     "no key": ("keys destroy nothing --yes", 5),
     "relabel the write key": ("keys relabel k8s-kek another", 6),
@@ -146,6 +147,15 @@ def test_anything_but_its_label_leaves_a_key_in_use(
     assert terminal.exit_code() == 1
     terminal.shows("error: that is not its label; nothing was done")
     assert changes(canned) == []
+
+
+def test_what_no_label_overrides_is_not_asked_for(canned: Canned, open_terminal: Callable[..., Terminal]) -> None:
+    canned.failures = {
+        "DestroyKey": Failure(grpc.StatusCode.FAILED_PRECONDITION, "the token is read-only", "unlock it")
+    }
+    terminal = open_terminal("kmsctl", "keys", "destroy", IDLE, "--yes")
+    assert terminal.exit_code() == 6
+    assert "type its label" not in terminal.shows("the token is read-only", "AFTER")
 
 
 @pytest.mark.parametrize(("key", "code"), [("C-c", 130), ("C-d", 1)])

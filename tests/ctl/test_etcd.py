@@ -14,7 +14,7 @@ import yaml
 from syrupy.assertion import SnapshotAssertion
 
 import kmsd.etcd.scan  # noqa: F401 - loaded while this process may read it
-from kmsd.etcd.report import read_report
+from kmsd.client.report import read_report
 from tests.ctl.answers import OLD_ID, WRITE_ID
 from tests.ctl.canned import Canned
 from tests.ctl.conftest import Result, Run

@@ -174,6 +174,14 @@ def test_when_no_answer_comes_the_hint_names_the_command_that_never_rotates_twic
     assert f"hint: look at the token; {wanted}" in result.err
 
 
+def test_it_rotates_only_away_from_the_key_that_it_has_seen(run: Run, directory: Path) -> None:
+    with serve(Breaking(directory)) as breaking:
+        run("rotate", "--yes")
+        asked = [each for each in breaking.requests if isinstance(each, pb.RotateKeyRequest)]
+    assert [each.dry_run for each in asked] == [True, False]
+    assert {each.from_key_id for each in asked} == {breaking.status.write_key.key_id}
+
+
 def test_kmsd_down_is_unreachable(run: Run) -> None:
     for line in (["rotate", "--yes"], ["rotate", "--watch", "--yes"]):
         result: Result = run(*line)

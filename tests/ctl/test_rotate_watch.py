@@ -17,7 +17,7 @@ import pytest
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.api.kms.v2 import api_pb2 as v2
-from kmsd.etcd.report import read_report
+from kmsd.client.report import read_report
 from tests.ctl.terminal import Terminal
 from tests.daemons import KMSCTL, Kmsd, wait_for
 from tests.etcd.server import Server

@@ -7,10 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CBC
 
+from kmsd.hsm import calls, trials
+from kmsd.hsm.session import TokenSession
 from kmsd.hsm.table import NAMES, FunctionTable
 from tests import p11kit
 from tests.hsm import asking
+from tests.hsm.inside import Inside
 from tests.p11kit import P11KitToken
 from tests.tokens import PIN
 
@@ -31,6 +37,24 @@ def test_a_module_that_exports_its_table_alone_is_called_through_it(token: P11Ki
     )
     assert sorted(key["label"] for key in listed) == ["k", "k.hmac"]
     assert (signed, random) == ({"bytes": 32}, {"bytes": 16})
+
+
+@pytest.mark.parametrize("size", [16, 48, 4096])
+def test_cbc_is_aes_cbc_whether_the_relay_lets_it_through_or_not(token: P11KitToken, size: int) -> None:
+    """With version 0.24 it is built of single blocks."""
+    value, iv, data = bytes(range(32)), bytes(range(100, 116)), bytes(number % 251 for number in range(size))
+    token.import_aes("k", value, b"id")
+    cipher = Cipher(AES(value), CBC(iv)).encryptor()
+    expected = cipher.update(data) + cipher.finalize()
+    with Inside(token, p11kit.MODULE) as inside:
+        assert inside.run(_through_session, iv, data) == (expected, data)
+
+
+def _through_session(session: TokenSession, iv: bytes, data: bytes) -> tuple[bytes, bytes]:
+    listed = calls.mechanisms(session.cryptoki.table, calls.slot_ids(session.cryptoki.table)[0])
+    session._cbc_from_ecb = trials.CKM_AES_CBC not in listed
+    sealed = session.encrypt_cbc(b"id", iv, data)
+    return sealed, session.decrypt_cbc(b"id", iv, sealed)
 
 
 def test_the_server_may_go_and_come_back(token: P11KitToken) -> None:

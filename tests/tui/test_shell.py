@@ -162,7 +162,7 @@ async def test_themes_follow_each_other_and_are_remembered_with_screen_order_and
         b"{",
         b"[1]",
         b"\xff\xfe",
-        b'{"tables": {"keys": 3}, "theme": {}, "screen": 9}',
+        b'{"tables": {"keys": 3}, "screen": 9}',
         b"[" * 100_000,
         b" " * 70_000,
     ],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +17,7 @@ import pytest
 from kmstui.store import CALL_TIMEOUT
 from tests.daemons import Kmsd, wait_for
 from tests.tokens import clean_environment
+from tests.tui.conftest import under_load
 
 KMSTUI = str(Path(sys.executable).with_name("kmstui"))
 
@@ -78,7 +81,16 @@ def open_terminal(short_tmp: Path) -> Iterator[Callable[..., Terminal]]:
         base = {name: text for name, text in clean_environment().items() if not name.startswith(("TMUX", "NO_COLOR"))}
         folder = short_tmp / "tmux"
         folder.mkdir()
-        terminal = Terminal(folder, {**base, "LC_ALL": "C.UTF-8", "TMUX_TMPDIR": str(folder), **environment})
+        terminal = Terminal(
+            folder,
+            {
+                **base,
+                "XDG_STATE_HOME": str(folder / "state"),
+                "LC_ALL": "C.UTF-8",
+                "TMUX_TMPDIR": str(folder),
+                **environment,
+            },
+        )
         opened.append(terminal)
         terminal.run(*command)
         return terminal
@@ -88,20 +100,38 @@ def open_terminal(short_tmp: Path) -> Iterator[Callable[..., Terminal]]:
         terminal.tmux("kill-server")
 
 
-def test_a_person_sees_the_key_looks_at_slots_and_quits(kmsd: Kmsd, open_terminal: Callable[..., Terminal]) -> None:
-    key_id = kmsd.status().write_key.key_id
-    terminal = open_terminal(KMSTUI, KMSCTL_TARGET=f"unix://{kmsd.admin_socket}")
-    terminal.shows("● SERVING", "● write", key_id, "k8s-kek")
+def test_a_person_makes_a_key_rotates_watches_traffic_and_quits(
+    start_kmsd: Callable[..., Kmsd], open_terminal: Callable[..., Terminal]
+) -> None:
+    kmsd = start_kmsd()
+    terminal = open_terminal(KMSTUI, "--interval=0.5", KMSCTL_TARGET=f"unix://{kmsd.admin_socket}")
+    terminal.shows("○ DOWN", "Write key", "kmsctl keygen k8s-kek")
     assert ";2;" in terminal.raw() or "38;5;" in terminal.raw()
-    terminal.press("2")
-    terminal.shows("● in use", "kmsd-test")
+    terminal.press("3", "n")
+    terminal.shows("New key", "this is the write label", "Make it")
+    terminal.press("Enter")
+    terminal.shows("● SERVING", "● write")
+    first = kmsd.status().write_key
+    terminal.press("5", "R")
+    terminal.shows("Rotate k8s-kek", "what would be done", "Cancel")
+    terminal.press("Tab", "Enter")
+    terminal.shows("✔ 2 labels moved", "▶ 4 kube-apiservers follow")
+    second = kmsd.status().write_key
+    assert second.key_id != first.key_id
+    with under_load(kmsd):
+        terminal.press("4")
+        terminal.shows("Requests/s", "v2 Decrypt", "load-")
+        terminal.press("1")
+        terminal.shows(second.key_id_sha256[:8], "RotateKey")
     terminal.press("q")
     assert terminal.exit_code() == 0
+    left = terminal.screen()
+    assert "Requests/s" not in left  # the terminal is as it was
 
 
 def test_no_color_is_honoured(kmsd: Kmsd, open_terminal: Callable[..., Terminal]) -> None:
     terminal = open_terminal(KMSTUI, f"--target={kmsd.admin_socket}", NO_COLOR="1")
-    terminal.shows("● SERVING", "● write")
+    terminal.shows("● SERVING", "● round trip")
     coloured = [code for code in _colours(terminal.raw()) if not _is_grey(code)]
     assert coloured == []
     terminal.press("q")
@@ -114,11 +144,24 @@ def test_quits_at_once_while_kmsd_hangs(kmsd: Kmsd, open_terminal: Callable[...,
     terminal.shows("● SERVING")
     kmsd.process.send_signal(signal.SIGSTOP)
     try:
-        terminal.shows("every 0.2 s, read ")  # at least 1 s ago, so a call is under way, with most of its time left
+        terminal.shows("  read 2 s ago")  # a call is under way, with most of its time left
         terminal.press("q")
         assert terminal.exit_code(timeout=CALL_TIMEOUT / 2) == 0
     finally:
         kmsd.process.send_signal(signal.SIGCONT)
+
+
+def test_what_was_looked_at_is_there_again_the_next_time(kmsd: Kmsd, open_terminal: Callable[..., Terminal]) -> None:
+    state = kmsd.folder / "home-state"
+    terminal = open_terminal(KMSTUI, f"--target={kmsd.admin_socket}", XDG_STATE_HOME=str(state))
+    terminal.shows("● SERVING")
+    terminal.press("7")
+    terminal.shows("Settings (")
+    terminal.press("q")
+    assert terminal.exit_code() == 0
+    kept = state / "kmstui" / "state.json"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert json.loads(kept.read_text())["screen"] == "Config and logs"
 
 
 @pytest.mark.parametrize(
@@ -126,10 +169,11 @@ def test_quits_at_once_while_kmsd_hangs(kmsd: Kmsd, open_terminal: Callable[...,
     [
         (["--target", "tcp://localhost:1"], "only Unix sockets are dialled"),
         (["--interval", "0"], "is not a number of seconds"),
+        ([f"--target=/run/{number}.sock" for number in range(33)], "33 targets are too many"),
         (["--bogus"], "unrecognized arguments: --bogus"),
         ([], "kmstui needs a terminal"),
     ],
-    ids=["target", "interval", "flag", "no terminal"],
+    ids=["target", "interval", "targets", "flag", "no terminal"],
 )
 def test_what_cannot_work_is_refused_with_a_hint(arguments: list[str], told: str) -> None:
     done = _run(*arguments)

@@ -67,7 +67,7 @@ def test_kmsctl_knows_nothing_of_kmsd_but_its_client_and_where_etcd_is() -> None
 
 
 def test_what_reads_etcd_knows_nothing_of_the_daemon() -> None:
-    loaded = _loaded("import kmsd.etcd.client, kmsd.etcd.scan, kmsd.etcd.report")
+    loaded = _loaded("import kmsd.etcd.client, kmsd.etcd.scan, kmsd.client.report")
     assert "grpc" in loaded
     ours = {name for name in loaded if name.split(".")[0] in ("kmsd", "kmsctl", "kmstui")}
     assert {name for name in ours if not name.startswith(("kmsd.client", "kmsd.etcd", "kmsd.api"))} == {

@@ -1,0 +1,140 @@
+"""What needs no screen: plots, widths, numbers, filters, commands, names of nodes, the folding of statistics."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from kmsd.client import KeyState, KeyType
+from kmstui import commands, plots, text, traffic
+from kmstui.turns import node_names
+from kmstui.view import Moment
+from kmstui.widgets.columns import Column, fit, natural_widths
+from tests.tui import scenes
+
+LEVELS = st.one_of(st.none(), st.floats(0, 1e9))
+
+
+@given(st.lists(LEVELS, max_size=200), st.integers(1, 20))
+def test_an_area_has_its_rows_and_columns_and_nothing_where_nothing_is_known(
+    values: list[float | None], rows: int
+) -> None:
+    lines = plots.area(values, rows, plots.ceiling(values, 1.0))
+    assert [len(line) for line in lines] == [len(values)] * rows
+    for at, value in enumerate(values):
+        assert (lines[-1][at] == " ") is (value is None)
+
+
+@given(st.lists(LEVELS, min_size=1, max_size=200), st.lists(LEVELS, max_size=200), st.integers(1, 12))
+def test_braille_has_its_rows_and_columns(low: list[float | None], high: list[float | None], rows: int) -> None:
+    cells = plots.braille(((low, True), (high, False)), rows, plots.ceiling([*low, *high], 1.0))
+    columns = (max(len(low), len(high)) + 1) // 2
+    assert [len(line) for line in cells] == [columns] * rows
+    assert all((owner < 0) is (character == " ") for line in cells for character, owner in line)
+
+
+@given(st.lists(LEVELS), st.floats(1e-6, 1e6))
+def test_a_ceiling_is_above_all_values_and_not_far(values: list[float | None], least: float) -> None:
+    top = plots.ceiling(values, least)
+    highest = max([least, *(value for value in values if value is not None)])
+    assert highest * 0.999 <= top <= highest * 2.01
+
+
+def test_a_plot_moves_by_whole_columns() -> None:
+    seconds = scenes.seconds(scenes.wave)
+    before = plots.buckets(seconds[:-30], 60, 900, plots.mean_rate)
+    after = plots.buckets(seconds, 60, 900, plots.mean_rate)
+    assert after[10:57] == before[12:59]
+
+
+@given(st.text(), st.integers(0, 40), st.booleans())
+def test_padding_gives_exactly_the_columns(content: str, columns: int, right: bool) -> None:
+    shown = "".join(each for each in content if each.isprintable())
+    assert cell_len(text.pad(shown, columns, right=right)) == columns
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (9_999, "9,999"),
+        (12_000, "12 k"),
+        (999_600, "1.0 M"),
+        (2**32, "4.3 G"),
+    ],
+)
+def test_large_numbers_are_short(number: int, shown: str) -> None:
+    assert text.compact(number) == shown
+
+
+def test_a_filter_inverts_and_knows_the_ends_of_each_field() -> None:
+    fields = ("k8s-kek", "0192", "write")
+    assert text.parse_filter("^0192$").keeps(fields)
+    assert not text.parse_filter("^k8s$").keeps(fields)
+    assert text.parse_filter("!reads").keeps(fields)
+    assert not text.parse_filter("!WRITE").keeps(fields)
+    assert text.parse_filter("!").keeps(fields)
+    with pytest.raises(ValueError, match="not a regular expression"):
+        text.parse_filter("[")
+
+
+@given(st.lists(st.integers(0, 60), min_size=4, max_size=4), st.integers(0, 200))
+def test_columns_fit_into_the_room_or_are_the_least(natural: list[int], room: int) -> None:
+    columns: list[Column[str]] = [
+        Column("a", lambda item, _: item),
+        Column("b", lambda item, _: item, least=8),
+        Column("c", lambda item, _: item, least=8, optional=True),
+        Column("d", lambda item, _: item, optional=True),
+    ]
+    widths = fit(columns, natural, room, 2)
+    total = sum(width for _, width in widths) + 2 * max(0, len(widths) - 1)
+    if total > room:
+        assert all(not columns[index].optional for index, _ in widths)
+    assert all(width <= natural[index] for index, width in widths)
+
+
+def test_widths_count_what_is_shown_for_control_characters() -> None:
+    column: Column[str] = Column("label", lambda item, _: item)
+    assert natural_widths((column,), ["\x1b[31m"], Moment.now()) == (len(r"\x1b[31m"),)
+
+
+def test_commands_can_be_pasted() -> None:
+    odd = replace(scenes.OLD, label="-it's odd", key_id="")
+    assert commands.destroy(odd, "-it's odd") == ("keys", "destroy", "--confirm=-it's odd", "--", "-it's odd")
+    line = commands.kmsctl("/run/other.sock", *commands.keygen("a b", KeyType.PAIR, 256))
+    assert line == "kmsctl --target /run/other.sock keygen 'a b' --type pair --bits 256"
+    assert commands.address(scenes.WRITE) == scenes.WRITE.key_id
+    companion = replace(scenes.WRITE, state=KeyState.COMPANION, label="x.hmac")
+    assert commands.address(companion) == "x.hmac"
+
+
+@pytest.mark.parametrize(
+    ("targets", "names"),
+    [
+        (("unix:///run/cp-1.sock", "unix:///run/cp-2.sock"), ("cp-1", "cp-2")),
+        (("/a/admin/admin.sock", "/b/admin/admin.sock"), ("a", "b")),
+        (("unix:///run/kmsd/admin.sock",), ("admin",)),
+    ],
+)
+def test_nodes_are_named_by_what_differs(targets: tuple[str, ...], names: tuple[str, ...]) -> None:
+    assert tuple(node_names(targets).values()) == names
+
+
+def test_statistics_fold_into_15_minutes_and_rates() -> None:
+    known = traffic.Traffic()
+    for back in range(20, -1, -1):
+        frame = scenes.frame(scenes.NOW - timedelta(seconds=back), 1 - back * 0.001, 0)
+        part = tuple(second for second in scenes.seconds(scenes.wave) if second.time == frame.time)
+        known = traffic.fold(known, replace(frame, seconds=part), 0.0)
+    assert len(known.seconds) == 21
+    assert traffic.SPAN <= traffic.elapsed(known) <= traffic.SPAN + 1
+    assert traffic.call_rates(known)["v2", "Decrypt", "OK"] == pytest.approx(1_391.6, rel=0.01)
+    again = traffic.fold(known, replace(scenes.frame(scenes.NOW, 0.1, 0), started=scenes.NOW), 0.0)
+    assert traffic.call_rates(again) == {}  # a kmsd that has restarted counts from nothing
+    assert len(again.seconds) == 21
