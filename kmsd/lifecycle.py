@@ -283,7 +283,7 @@ class Lifecycle:
                     f"the TPM behind {hsm.name} does not encrypt with AES (TPM2_EncryptDecrypt2 is optional)",
                     "use another token",
                 )
-            tpm2.add_keys(token, pin or "", wanted, aes_bits=min(bits, able.aes_bits), hash_bits=256)
+            tpm2.add_keys(token, pin or "", wanted, aes_bits=min(bits, able.aes_bits), hash_bits=_hash_bits(bits, able))
 
         await hsm.without_module(add)
 
@@ -682,6 +682,11 @@ class Lifecycle:
             log.warning(problem.message, hint=problem.hint)
         self._stuck = (move, problem)
         self._stuck_until = monotonic() + _STUCK_PAUSE
+
+
+def _hash_bits(bits: int, able: tpm2.TpmAbilities) -> int:
+    """Of the HMAC key beside an AES key of this size (RFC 7518, 5.2): a TPM's HMAC key is of one hash."""
+    return able.hash_bits if min(bits, able.aes_bits) == 256 else 256
 
 
 def _confirm(key: Key, given: str, why: str, hint: str) -> None:

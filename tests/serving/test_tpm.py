@@ -213,7 +213,7 @@ def test_keys_are_made_and_rotated_beside_the_module_while_calls_wait(kmsd: Kmsd
     assert counted.wrong == 0
 
     assert made.created
-    assert (made.key.key_id, made.key.enc) == (made.companion.key_id, "A256CBC-HS256")
+    assert (made.key.key_id, made.key.enc) == (made.companion.key_id, "A256CBC-HS512")
     assert (made.key.label, made.companion.label) == ("more", "more.hmac")
     assert done.rotated
     assert assert_at_rest(kmsd, "cbc0").key_id == done.new_key.key_id
