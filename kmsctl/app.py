@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -13,6 +15,7 @@ from typer.exceptions import Abort, TyperException
 from kmsctl import diagnostics, options, output
 from kmsctl.commands import (
     audit,
+    completion,
     config,
     crypt,
     etcd,
@@ -24,6 +27,7 @@ from kmsctl.commands import (
     loglevel,
     mechanisms,
     requests,
+    rotate,
     slots,
     stats,
     status,
@@ -102,16 +106,19 @@ app.command(short_help="List the slots and tokens that kmsd sees.")(slots.slots)
 app.command(short_help="List what a token can do.")(mechanisms.mechanisms)
 app.add_typer(keys.app, name="keys", short_help="List, make, name, test, retire and destroy keys.")
 app.command(short_help="Make a key on the token.", help=keygen.help_of("keygen"))(keygen.keygen)
+app.command(short_help="Make a new write key; --watch: follow it to the end.")(rotate.rotate)
+app.add_typer(etcd.app, name="etcd", short_help="Count what etcd holds, per key.")
 app.command(short_help="Encrypt a file or stdin, as kube-apiserver would.")(crypt.encrypt)
 app.command(short_help="Decrypt a file or stdin.")(crypt.decrypt)
 app.command(short_help="Explain a ciphertext or a stored value.")(inspect.inspect)
 app.command(short_help="Show requests, latencies, errors and sessions; --watch: live.")(stats.stats)
 app.command(short_help="Show the calls that kmsd answers.")(requests.requests)
+app.add_typer(etcd.app, name="etcd", short_help="Count what etcd holds, per key.")
 app.add_typer(audit.app, name="audit", short_help="Show and check the audit trail.")
 app.add_typer(config.app, name="config", short_help="Show the settings in force.")
 app.command("log-level", short_help="Show or change how much kmsd logs.")(loglevel.log_level)
 app.command(short_help="Watch kmsd in the terminal (kmstui).")(tui.tui)
-app.add_typer(etcd.app, name="etcd", short_help="Count what etcd holds, per key.")
+app.command(short_help="Print the completion script of a shell.")(completion.completion)
 app.command(short_help="Show the versions of kmsctl and kmsd.")(version.version)
 app.add_typer(help.app, name="help", short_help="Explain kmsctl, or a topic such as exit-codes.")
 
@@ -124,9 +131,12 @@ def _typed(ctx: typer.Context, name: str) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs kmsctl with these arguments, the process' own by default; the exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments[:1] == [completion.ASK]:
+        return _complete(arguments[1:])
     invocation = Invocation()
     try:
-        code = app(argv, prog_name="kmsctl", standalone_mode=False, obj=invocation)
+        code = app(arguments, prog_name="kmsctl", standalone_mode=False, obj=invocation)
     except ClientError as error:
         diagnostics.error(error.message, error.hint, retryable=error.retryable)
         _trace(error, invocation)
@@ -149,6 +159,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         _trace(error, invocation)
         return ExitCode.FAILED
     return code if isinstance(code, int) else ExitCode.OK
+
+
+def _complete(arguments: Sequence[str]) -> int:
+    """Answers a shell's completion script, which has no use for errors."""
+    with contextlib.suppress(Exception):
+        completion.answer(typer.main.get_command(app), arguments)
+    if threading.active_count() > 1:
+        os._exit(ExitCode.OK)  # a question to kmsd is still under way that nobody waits for
+    return ExitCode.OK
 
 
 def _stdout_failed(error: OSError, invocation: Invocation) -> int:

@@ -5,7 +5,6 @@ Asks only where somebody can answer: stdin and stderr are a terminal. Knows no c
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from typing import Annotated, TypeVar
 
@@ -40,29 +39,20 @@ def agree(question: str, *, yes: bool, option: str = "--yes") -> None:
         decline("nothing was done")
 
 
-def insist(act: Callable[[str], T], label: str, confirm: str, deed: str) -> tuple[T, str]:
+def insist(act: Callable[[str], T], label: str, confirm: str, deed: str, *, ask: bool = True) -> tuple[T, str]:
     """Calls act(confirm); if kmsd wants the label once more, has it typed, and calls act(label).
 
-    label: of the key in question. deed: as "destroy it". Returns the answer and what was confirmed. Raises what act
-    raises, and Conflict with a hint at --confirm where nobody can be asked.
+    label: of the key in question. deed: as "destroy it". ask: False where nothing is done anyway. Returns the answer
+    and what was confirmed. Raises what act raises.
     """
     try:
         return act(confirm), confirm
     except Conflict as refusal:
-        if confirm or refusal.code != "FAILED_PRECONDITION":
+        # What the label overrides, kmsd says with a hint at this very option; the rest nobody can override.
+        if confirm or "--confirm" not in refusal.hint or not (ask and can_ask()):
             raise
-        if not can_ask():
-            way = f"`--confirm {shlex.quote(label)}` does it all the same"
-            hint = f"{refusal.hint}; {way}" if refusal.hint else way
-            raise Conflict(
-                refusal.message,
-                refusal.hint if "--confirm" in refusal.hint else hint,
-                refusal.code,
-                retryable=refusal.retryable,
-            ) from refusal
         diagnostics.warning(refusal.message)
-        if refusal.hint:
-            diagnostics.hint(refusal.hint)
+        diagnostics.hint(refusal.hint)
     diagnostics.ask(f"type its label to {deed} all the same: ")
     if files.read_line().rstrip("\r\n") != label:
         decline("that is not its label; nothing was done")

@@ -4,7 +4,7 @@ their documents, whose names are a contract with scripts as those of `documents`
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -81,7 +81,7 @@ class CallTotal:
 
 
 def totals(frame: StatsFrame) -> list[CallTotal]:
-    """By API and method, in the order that kmsd tells them."""
+    """By API and method, in the order that kmsd tells them, the admin API last."""
     latencies = {(each.api, each.method): each for each in frame.latencies}
     names = dict.fromkeys([(each.api, each.method) for each in frame.calls])
     names |= dict.fromkeys(latencies)
@@ -93,7 +93,7 @@ def totals(frame: StatsFrame) -> list[CallTotal]:
             sum(each.count for each in frame.calls if (each.api, each.method) == (api, method) and each.code != "OK"),
             latencies.get((api, method)),
         )
-        for api, method in names
+        for api, method in sorted(names, key=lambda name: name[0] == "admin")
     ]
 
 
@@ -151,8 +151,10 @@ def _apart(first: StatsFrame, last: StatsFrame) -> float:
     return max(0.0, (last.time - first.time) / timedelta(seconds=1))
 
 
-def columns(values: Sequence[tuple[datetime, float]], number: int, span: int) -> list[float]:
-    """The last `span` seconds as at most `number` columns, each the mean of its seconds, the last one that of now.
+def columns(
+    values: Sequence[tuple[datetime, float]], number: int, span: int, fold: Callable[[Sequence[float]], float]
+) -> list[float]:
+    """The last `span` seconds as at most `number` columns, each what `fold` makes of its seconds, the last that of now.
 
     Columns begin at whole multiples of their width since the epoch, so that they do not change as time passes.
     """
@@ -166,7 +168,7 @@ def columns(values: Sequence[tuple[datetime, float]], number: int, span: int) ->
         if last - column < number:
             sums.setdefault(column, []).append(value)
     first = min(sums)
-    return [sum(sums[at]) / len(sums[at]) if at in sums else 0.0 for at in range(first, last + 1)]
+    return [fold(sums[at]) if at in sums else 0.0 for at in range(first, last + 1)]
 
 
 def document(frame: StatsFrame) -> Document:

@@ -21,6 +21,11 @@ def stdin_is_terminal() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
+def keyboard() -> int | None:
+    """The descriptor that keys are read from; None if stdin is no terminal."""
+    return sys.stdin.fileno() if stdin_is_terminal() else None
+
+
 def read_line() -> str:
     """One line that somebody types; empty at the end of the input."""
     return sys.stdin.readline()

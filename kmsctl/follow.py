@@ -85,9 +85,9 @@ class Listing(Generic[T]):
         """As they come: rows under one header, JSON objects or names, one a line, or items of one YAML list."""
         columns = self._columns(form)
         widths = [column.width for column in columns]
-        if form in (Format.TABLE, Format.WIDE):
-            output.emit(output.row([column.header for column in columns], widths))
-        for batch in batches:
+        for index, batch in enumerate(batches):
+            if index == 0 and form in (Format.TABLE, Format.WIDE):
+                output.emit(output.row([column.header for column in columns], widths))
             for each in batch:
                 match form:
                     case Format.JSON:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from kmsctl import diagnostics, output
 from kmsctl.output import Document, Format
 from kmsctl.text import age, count, timestamp
-from kmsd.client import Key, KeyState
+from kmsd.client import Key, KeyState, escape
 
 FORMATS = (Format.TABLE, Format.WIDE, Format.JSON, Format.YAML, Format.NAME)
 
@@ -18,10 +18,11 @@ def algorithm(key: Key) -> str:
 
 
 def short_hash(key_id_sha256: str, *, wide: bool = False) -> str:
-    """The hash that kube-apiserver logs for a key id, shortened for people; empty if there is none."""
+    """The hash that kube-apiserver logs for a key id, shortened for people and escaped; empty if there is
+    none."""
     if not key_id_sha256:
         return ""
-    return f"sha256:{key_id_sha256 if wide else key_id_sha256[:8]}"
+    return f"sha256:{escape(key_id_sha256 if wide else key_id_sha256[:8])}"
 
 
 def key_hash(key: Key, *, wide: bool) -> str:

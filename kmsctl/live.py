@@ -9,14 +9,13 @@ import contextlib
 import os
 import selectors
 import signal
-import sys
 import termios
 import threading
 import tty
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
-from kmsctl import files, output, terminal
+from kmsctl import files, output
 from kmsctl.output import Span
 
 _ENTER = "\x1b[?1049h\x1b[?25l\x1b[2J"
@@ -30,7 +29,7 @@ class Screen:
 
     def __init__(self, wake: int) -> None:
         self._wake = wake
-        self._keyboard: int | None = sys.stdin.fileno() if files.stdin_is_terminal() else None
+        self._keyboard = files.keyboard()
         self._modes = None if self._keyboard is None else termios.tcgetattr(self._keyboard)
 
     def enter(self) -> None:
@@ -46,7 +45,7 @@ class Screen:
                 termios.tcsetattr(self._keyboard, termios.TCSADRAIN, self._modes)
 
     def size(self) -> os.terminal_size:
-        return terminal.size(sys.__stdout__)
+        return output.size()
 
     def draw(self, lines: Sequence[Sequence[Span]]) -> None:
         """The whole screen in one piece, without clearing it first: what stays the same does not flicker."""
@@ -54,13 +53,13 @@ class Screen:
         shown = [output.painted(line, columns) + "\x1b[K" for line in lines[:rows]]
         output.emit_raw(_BEGIN + "\r\n".join(shown) + _END)
 
-    def wait(self) -> str:
-        """Until a key is pressed, the size changes or `wake` is called; the keys that were pressed."""
+    def wait(self, seconds: float) -> str:
+        """Until a key is pressed, the size changes, `wake` is called or so long; the keys that were pressed."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake, selectors.EVENT_READ)
             if self._keyboard is not None:
                 selector.register(self._keyboard, selectors.EVENT_READ)
-            ready = {key.fd for key, _ in selector.select()}
+            ready = {key.fd for key, _ in selector.select(seconds)}
         if self._wake in ready:
             os.read(self._wake, 4096)
         if self._keyboard in ready and self._keyboard is not None:

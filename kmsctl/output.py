@@ -5,6 +5,7 @@ Tables are for people; json and yaml are a contract with scripts; name is for `x
 
 from __future__ import annotations
 
+import os
 import select
 import sys
 import threading
@@ -134,6 +135,10 @@ def on_terminal() -> bool:
 def has_screen() -> bool:
     """Whether stdout is a terminal whose screen can be taken over."""
     return on_terminal() and terminal.movable(sys.stdout)
+
+
+def size() -> os.terminal_size:
+    return terminal.size(sys.stdout)
 
 
 def painted(line: Sequence[Span], columns: int) -> str:

@@ -21,7 +21,9 @@ _PLAIN_BARS = "_.-:=+*#"
 
 def snapshot(frame: StatsFrame, window: Window, labels: Mapping[str, str], now: datetime, *, wide: bool) -> str:
     """labels: of keys, by key id."""
-    parts = [output.sheet(_summary(frame, window, now)), _calls(totals(frame), None)]
+    parts = [output.sheet(_summary(frame, window, now))]
+    if frame.calls or frame.latencies:
+        parts.append(_calls(totals(frame), None))
     if frame.operations:
         parts.append(_operations(frame.operations))
     failed = [[each.api, each.method, each.code, str(each.count)] for each in frame.calls if each.code != "OK"]
@@ -116,8 +118,16 @@ def _insert_rates(headers: list[str], rows: list[list[str]], rates: Sequence[flo
         row.insert(2, rate(number))
 
 
-def live(memory: Memory, labels: Mapping[str, str], source: str, size: tuple[int, int], now: datetime) -> list[Line]:
-    """The lines of a screen of (columns, rows), the most important first. source: where kmsd is."""
+def live(
+    memory: Memory,
+    labels: Mapping[str, str],
+    source: str,
+    size: tuple[int, int],
+    now: datetime,
+    silence: float = 0.0,
+) -> list[Line]:
+    """The lines of a screen of (columns, rows), the most important first. source: where kmsd is. silence: seconds
+    since kmsd was to say something and did not."""
     width, height = size
     frame = memory.now
     if frame is None:
@@ -126,10 +136,12 @@ def live(memory: Memory, labels: Mapping[str, str], source: str, size: tuple[int
         ("kmsd", Colour.BOLD),
         (f" on {escape(source)}, up {age(frame.started, now)}, at {now:%H:%M:%S} UTC", None),
     ]
+    if silence:
+        title.insert(1, (f" HAS SAID NOTHING FOR {silence:.0f} s", Colour.RED))
     sections = [
         _pulse(frame, memory.recent()),
         _sparklines(memory, width),
-        _plain(_calls(totals(frame), memory.call_rates())),
+        _plain(_calls(totals(frame), memory.call_rates())) if frame.calls or frame.latencies else [],
         _errors(frame),
         _plain(_keys(frame.keys, labels, memory.key_rates(), now, wide=False)) if frame.keys else [],
         _plain(_operations(frame.operations)) if frame.operations else [],
@@ -161,19 +173,25 @@ def _sparklines(memory: Memory, width: int) -> Section:
     seconds = list(memory.seconds)
     shown = min(memory.keep, max(60, len(seconds)))
     drawn: Section = []
-    for name, unit, values in (
-        ("requests/s", "/s", [(each.time, float(each.requests)) for each in seconds]),
-        ("errors/s", "/s", [(each.time, float(each.errors)) for each in seconds]),
-        ("p99 ms", " ms", [(each.time, each.p99_ms) for each in seconds]),
+    for name, unit, fold, values in (
+        ("requests/s", "/s", _mean, [(each.time, float(each.requests)) for each in seconds]),
+        ("errors/s", "/s", _mean, [(each.time, float(each.errors)) for each in seconds]),
+        ("p99 ms", " ms", max, [(each.time, each.p99_ms) for each in seconds]),
     ):
-        means = columns(values, room, shown)
-        top = max(means, default=0.0)
+        heights = columns(values, room, shown, fold)
+        top = max(heights, default=0.0)
         colour = Colour.RED if name.startswith("errors") and top else Colour.GREEN
         peak = f"  to {rate(top) if unit == '/s' else milliseconds(top)}{unit}" if top else "  none"
-        drawn.append([(f"{name:<11}", Colour.DIM), (sparkline(means, bars).rjust(room, bars[0]), colour), (peak, None)])
+        drawn.append(
+            [(f"{name:<11}", Colour.DIM), (sparkline(heights, bars).rjust(room, bars[0]), colour), (peak, None)]
+        )
     minutes = f"{shown // 60} min" if shown >= 120 else f"{shown} s"
     drawn.append([(f"{'':<11}last {minutes}", Colour.DIM)])
     return drawn
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _errors(frame: StatsFrame) -> Section:

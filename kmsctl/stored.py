@@ -252,3 +252,14 @@ def rewrite_hint(resources: Sequence[str]) -> str:
     commands = "; ".join(f"`{rewrite_command(each)}`" for each in resources[:COMMANDS_MOST])
     more = f"; and so for {len(resources) - COMMANDS_MOST} more" if len(resources) > COMMANDS_MOST else ""
     return f"what other keys wrote is written anew by {commands}{more}"
+
+
+def still_under(scan: Scan, old: Key, label: str) -> tuple[str, ...]:
+    """The resources with objects that need this key, or one that had the label and may be it, as kubectl calls them;
+    only such that can stand in a command."""
+    from kmsd.etcd.resources import nameable
+
+    found = scan.resources(
+        lambda row: row.storage.needs_kms and (row.key == label if row.by_label else row.key == old.key_id)
+    )
+    return tuple(filter(nameable, found))

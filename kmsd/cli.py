@@ -53,7 +53,7 @@ FLAGS = (
     Flag("--admin-socket", "admin.socket", "PATH", "Unix socket of the admin API, which kmsctl calls."),
     Flag("--admin-group", "admin.group", "GROUP", "Group that may call the admin API."),
     Flag("--state-dir", "state.dir", "DIR", "Directory for what kmsd keeps."),
-    Flag("--provider", "token.provider", "p11|softhsm", "softhsm finds its module by itself."),
+    Flag("--provider", "token.provider", "NAME", "auto, softhsm, tpm2, p11-kit, luna, opencryptoki or generic."),
     Flag("--p11-lib", "token.module", "PATH", "PKCS#11 module."),
     Flag("--p11-label", "token.label", "LABEL", "Label of the token."),
     Flag("--p11-slot", "token.slot", "ID", "Id of the token's slot; wins over the label."),
@@ -61,7 +61,7 @@ FLAGS = (
     Flag("--p11-pin-file", "token.pin_file", "FILE", "File with the PIN on its first line."),
     Flag("--p11-key-label", "keys.label", "LABEL", "Label of the key that encrypts."),
     Flag("--p11-hmac-label", "keys.hmac_label", "LABEL", "Label of the HMAC key of an AES-CBC pair."),
-    Flag("--algorithm", "keys.algorithm", "auto|aes-gcm", "How to encrypt."),
+    Flag("--algorithm", "keys.algorithm", "auto|aes-gcm|aes-cbc", "How to encrypt; auto: as the token can."),
     Flag("--auto-create", "keys.auto_create", "", "Make the key if it is missing.", off="--no-auto-create"),
     Flag("--log-format", "log.format", "auto|json|console", "auto: console on a terminal, else json."),
     Flag("--log-level", "log.level", "debug|info|warning|error", "Least level that is logged."),
@@ -248,7 +248,7 @@ def _missing_of(token: Token) -> list[str]:
     missing = []
     if token.module and not os.path.exists(token.module):  # noqa: PTH110 - Path.exists raises where a folder is closed
         missing.append(f"token.module: there is no {token.module} here")
-    elif not token.module and token.provider == "p11":
+    elif not token.module and token.provider in ("auto", "p11", "generic"):
         missing.append(
             "token.module is empty: name the PKCS#11 module with --p11-lib, P11_LIB or token.module, "
             'or say --provider softhsm (token.provider = "softhsm")'

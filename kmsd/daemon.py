@@ -22,14 +22,15 @@ import uvloop
 from kmsd import __version__, config, state
 from kmsd.config import ConfigError, Loaded, read_pin
 from kmsd.config_values import PIN, leaf_key, to_toml
-from kmsd.crypto import gcm
+from kmsd.crypto.schemes import round_trip
 from kmsd.errors import KmsdError, Misconfigured, Unavailable
-from kmsd.hsm import module
+from kmsd.foreign import Foreign
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.connection import Hsm, Neighbours
+from kmsd.hsm.opening import module_path
 from kmsd.hsm.pool import PoolView
 from kmsd.keyring import Keyring
-from kmsd.lifecycle import Lifecycle
+from kmsd.lifecycle import Lifecycle, Wanted
 from kmsd.observe import logs
 from kmsd.observe.audit import Audit
 from kmsd.observe.feed import Feed
@@ -37,6 +38,7 @@ from kmsd.observe.health import Health, HealthView
 from kmsd.observe.sdnotify import notify
 from kmsd.observe.stats import Stats
 from kmsd.picture import Picture, Problem
+from kmsd.reloading import needs_restart, reloadable, with_fresh
 from kmsd.rpc import admin, kms_v1beta1, kms_v2
 from kmsd.rpc.admin_inspect import InspectAdmin
 from kmsd.rpc.admin_keys import KeyAdmin
@@ -46,7 +48,7 @@ from kmsd.rpc.audited import audited
 from kmsd.rpc.call import Call
 from kmsd.rpc.listener import Listener
 from kmsd.rpc.sockets import SocketPlace
-from kmsd.service import LocalService
+from kmsd.service import LocalService, check_format
 from kmsd.settings import Settings, TokenEntry
 
 log = logs.get_logger("kmsd")
@@ -58,11 +60,6 @@ _USES_SECONDS: Final = 60.0
 _KEPT_REQUESTS: Final = 1000
 _MANY_ENCRYPTS: Final = 2**30
 """A quarter of the invocations that one AES-GCM key with random IVs may see (NIST SP 800-38D, 8.3: 2^32)."""
-
-
-def _reloadable(name: str) -> bool:
-    """What a reload may change; everything else needs a restart and is reported."""
-    return name.startswith("log.") or leaf_key(name.split(".")) in (PIN, "token.pin_file")
 
 
 def run(loaded: Loaded, reload: Callable[[], Loaded], on_ready: Callable[[], None] | None = None) -> int:
@@ -152,7 +149,19 @@ class Daemon:
         self._tokens = self._hsms(settings)
         recalled = state.recall(settings.state.dir, settings.keys.label)
         self._keyring = Keyring(
-            self._tokens, write_label=settings.keys.label, recalled=recalled, on_change=self._keys_changed
+            self._tokens,
+            write_label=settings.keys.label,
+            algorithm=settings.keys.algorithm,
+            hmac_label=settings.keys.hmac_label,
+            recalled=recalled,
+            on_change=self._keys_changed,
+        )
+        self._foreign = Foreign(
+            self._keyring,
+            allowed=settings.legacy.allow_unauthenticated,
+            pinned=settings.legacy.key,
+            hmac_label=settings.keys.hmac_label,
+            used=self._stats.used,
         )
         write_token = settings.write_place.called
         self._lifecycle = Lifecycle(
@@ -175,6 +184,7 @@ class Daemon:
             fail_closed=settings.kms.on_hsm_loss == "fail-closed",
             remembered=recalled,
             used=self._stats.used,
+            foreign=self._foreign,
         )
         shown = Shown(self._keyring, self._stats)
         front = admin.Admin(
@@ -217,11 +227,10 @@ class Daemon:
         return {place.called: self._hsm(settings, place, neighbours) for place in settings.places}
 
     def _hsm(self, settings: Settings, place: TokenEntry, neighbours: dict[str, Neighbours]) -> Hsm:
-        softhsm = place.provider == "softhsm"
         return Hsm(
             TokenAddress(
                 module=place.module,
-                softhsm=softhsm,
+                provider=place.provider,
                 label=place.label,
                 slot=place.slot,
                 sessions=place.sessions,
@@ -231,7 +240,7 @@ class Daemon:
             ),
             read_pin=lambda: self._read_pin(place.called),
             on_change=lambda: self._token_changed(place.called),
-            neighbours=neighbours.setdefault(_module(place.module, softhsm=softhsm), Neighbours()),
+            neighbours=neighbours.setdefault(_module(place.provider, place.module), Neighbours()),
             observe=self._operation,
         )
 
@@ -266,7 +275,10 @@ class Daemon:
             )
             log.error(self._withheld.message, hint=self._withheld.hint)
         elif self._keyring.picture.write is None:
-            made = await self._lifecycle.generate(settings.keys.label, "aes", 256, "", if_not_exists=True)
+            up = self._tokens[settings.write_place.called].connected
+            gcm = settings.keys.algorithm != "aes-cbc" and (up is None or "CKM_AES_GCM" in up.mechanisms)
+            kind: Wanted = "aes" if gcm or settings.keys.hmac_label else "pair"
+            made = await self._lifecycle.generate(settings.keys.label, kind, 256, "", if_not_exists=True)
             self._tell_created(made.key.label, made.key.key_id_sha256, created=made.created)
         if settings.keys.hmac_label:
             made = await self._lifecycle.generate(settings.keys.hmac_label, "hmac", 256, "", if_not_exists=True)
@@ -295,15 +307,20 @@ class Daemon:
     async def _round_trip(self) -> None:
         if not self._keyring.seen or self._keyring.picture.write is None:
             await self._keyring.look_soon()
-        timeout = self.loaded.settings.kms.request_timeout
-        key = self._keyring.write_key()
         try:
-            await gcm.round_trip(self._keyring.hsm(key), key.cka_id, timeout)
+            await self._try_write_key()
         except Unavailable:
             # The key may have been destroyed, or the token be away: a look tells which.
             await self._keyring.look_soon()
-            key = self._keyring.write_key()
-            await gcm.round_trip(self._keyring.hsm(key), key.cka_id, timeout)
+            await self._try_write_key()
+
+    async def _try_write_key(self) -> None:
+        key = self._keyring.write_key()
+        settings = self.loaded.settings
+        check_format(key.scheme, write_legacy=settings.keys.write_format == "k8s-kms-plugin")
+        if key.scheme is not None:
+            timeout = settings.kms.request_timeout
+            await round_trip(self._keyring.hsm(key), key.cka_id, key.scheme, timeout)
 
     def _read_pin(self, name: str) -> str | None:
         try:
@@ -363,7 +380,7 @@ class Daemon:
 
     def _problems(self) -> list[Problem]:
         picture = self._keyring.picture
-        problems = [*picture.problems, *self._lifecycle.problems]
+        problems = [*picture.problems, *self._lifecycle.problems, *self._foreign.problems]
         if self._withheld is not None and picture.write is None:
             problems.append(self._withheld)
         for name, hsm in self._tokens.items():
@@ -376,6 +393,9 @@ class Daemon:
                 Problem(f"token {connected.token.label!r}: {text}", "kmsctl slots shows it", fatal=False)
                 for text in connected.token.pin_warnings
             )
+        error = self._health.view().error
+        if error is not None and picture.write is not None and not any(problem.fatal for problem in problems):
+            problems.insert(0, Problem(error.message, error.hint, fatal=True))
         stuck = self._pool().stuck
         if stuck:
             problems.append(
@@ -405,11 +425,13 @@ class Daemon:
             value = config.value(settings, name)
             leaf = leaf_key(name.split("."))
             text = "" if value is None else to_toml(leaf, value)
-            shown.append(admin.SettingView(name, text, origin.where, leaf == PIN, _reloadable(name)))
+            shown.append(admin.SettingView(name, text, origin.where, leaf == PIN, reloadable(name)))
         return admin.ConfigView(str(self.loaded.file or ""), shown, self.loaded.warnings)
 
-    def _set_log_level(self, level: str) -> tuple[str, str]:
+    def _set_log_level(self, level: str | None) -> tuple[str, str]:
         previous = self._level
+        if level is None:
+            return previous, previous
         self._level = admin.level_of(level or self.loaded.settings.log.level, tuple(logs.LEVELS))
         logs.configure(self.loaded.settings.log.format, self._level)
         if self._level != previous:
@@ -490,18 +512,16 @@ class Daemon:
             log.error("reload refused, the old configuration stays", reason=error.message, hint=error.hint)
         else:
             old = self.loaded.settings
-            needs_restart = sorted(
-                name for name in {*fresh.origins, *self.loaded.origins} if _changed(fresh, self.loaded, name)
-            )
+            stay = needs_restart(fresh, self.loaded)
             self.loaded = Loaded(
-                settings=_with_fresh(old, fresh.settings),
-                origins=fresh.origins if not needs_restart else self.loaded.origins,
+                settings=with_fresh(old, fresh.settings),
+                origins=fresh.origins if not stay else self.loaded.origins,
                 file=fresh.file,
                 warnings=fresh.warnings,
             )
             self._level = self.loaded.settings.log.level
             logs.configure(self.loaded.settings.log.format, self._level)
-            log.info("configuration read again", needs_restart=needs_restart)
+            log.info("configuration read again", needs_restart=stay)
             for name in self._tokens:
                 self._read_pin_again(name)
             for hsm in self._tokens.values():
@@ -554,6 +574,9 @@ _AUDITED: Final = frozenset({"Encrypt", "Decrypt"})
 _OPERATIONS: Final = {
     "encrypt_native": "encrypt",
     "encrypt_legacy": "encrypt",
+    "encrypt": "encrypt",
+    "decrypt_here": "decrypt",
+    "round_trip_here": "probe",
     "decrypt_gcm": "decrypt",
     "_round_trip": "probe",
     "list_keys": "list keys",
@@ -562,37 +585,9 @@ _OPERATIONS: Final = {
 """What the functions that run on the token are called in the statistics."""
 
 
-def _module(path: str, *, softhsm: bool) -> str:
+def _module(provider: str, path: str) -> str:
     """Names the module of a token: tokens of one module are neighbours."""
-    if softhsm and not path:
-        try:
-            path = module.find_softhsm()
-        except KmsdError:
-            return "softhsm"
-    return os.path.realpath(path)
-
-
-def _changed(fresh: Loaded, old: Loaded, name: str) -> bool:
-    """Whether a reload would have to change this setting, and cannot."""
-    if _reloadable(name):
-        return False
     try:
-        return config.value(fresh.settings, name) != config.value(old.settings, name)
-    except (AttributeError, IndexError):
-        return True  # one of [[tokens]] that is new, or gone
-
-
-def _with_fresh(old: Settings, fresh: Settings) -> Settings:
-    """The old settings with what a reload may change."""
-    tokens = tuple(
-        place.model_copy(update={"pin": new.pin, "pin_file": new.pin_file}) if new is not None else place
-        for place in old.tokens
-        for new in [next((each for each in fresh.tokens if each.called == place.called), None)]
-    )
-    return old.model_copy(
-        update={
-            "log": fresh.log,
-            "token": old.token.model_copy(update={"pin": fresh.token.pin, "pin_file": fresh.token.pin_file}),
-            "tokens": tokens,
-        }
-    )
+        return os.path.realpath(module_path(provider, path))
+    except KmsdError:
+        return provider

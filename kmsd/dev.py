@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from kmsd import daemon, paths
-from kmsd.config import Loaded
+from kmsd.config import Loaded, Origin, value
+from kmsd.config_values import LEAVES
 from kmsd.errors import KmsdError
 from kmsd.hsm import module as modules
 from kmsd.hsm.ckr import CkrError
@@ -79,7 +80,12 @@ def _prepare(folder: Path, log_level: str, log_format: str) -> Loaded:
         log=Log.model_validate({"format": log_format, "level": log_level}),
         state=State(dir=folder),
     )
-    return Loaded(settings=settings, origins={}, file=None, warnings=())
+    ours = Origin("default", "kmsd dev")
+    fresh = Settings()
+    origins = {
+        key: Origin("default", "default") if value(fresh, key) == value(settings, key) else ours for key in LEAVES
+    }
+    return Loaded(settings=settings, origins=origins, file=None, warnings=())
 
 
 def _private_directory(path: Path) -> None:

@@ -18,7 +18,10 @@ An error never holds a PIN, a plaintext or a ciphertext.
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import ClassVar, Final, Self
+
+_SHOWN: Final = 80
+"""Characters."""
 
 
 class KmsdError(Exception):
@@ -46,6 +49,12 @@ class KmsdError(Exception):
     def sentence(self) -> str:
         """Message and hint as one line, for callers that see nothing else (kube-apiserver's log)."""
         return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+def short(text: str) -> str:
+    """What somebody else sent, quoted, as much of it as fits into a sentence: an answer whose sentence is longer than
+    gRPC's metadata may be never arrives."""
+    return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "...")
 
 
 class InvalidRequest(KmsdError):

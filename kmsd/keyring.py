@@ -14,11 +14,13 @@ from dataclasses import replace
 from time import monotonic, time
 from typing import Final
 
+from kmsd.crypto import cbc_hmac
+from kmsd.crypto.schemes import ANY, Ability, Algorithm, Scheme
 from kmsd.errors import InvalidRequest, KmsdError, Misconfigured, NotFound, Unavailable
 from kmsd.hsm import keys as token_keys
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.keys import TokenKey
-from kmsd.picture import EMPTY, Key, Picture, Problem, created_ms, judge, newest_first
+from kmsd.picture import EMPTY, Key, Picture, Problem, Rules, State, created_ms, judge, newest_first
 
 _LOOK_PAUSE: Final = 0.25
 """Seconds between looks that requests ask for (an unknown kid), so that garbage cannot keep the token busy."""
@@ -30,6 +32,8 @@ _READ_PAUSES: Final = (0.005, 0.01, 0.02, 0.05, 0.1)
 _NEW_SECONDS: Final = 600.0
 _ANEW_PAUSE: Final = 5.0
 """A key made within so many seconds that is not to be found is looked for with a new module, so often at the most."""
+_PICKS_MOST: Final = 8
+"""Pairs that are tried at one look, when one after the other with the write label turns out to be of no use."""
 _HASH_DIGITS: Final = 8
 """Fewest digits of a key id's hash that name a key."""
 
@@ -42,6 +46,7 @@ class _Place:
         self.hsm = hsm
         self.found: tuple[TokenKey, ...] = ()
         self.seen = False
+        self.ability = ANY
         self.verified = -1e9
         self.verify_pause = _VERIFY_PAUSE
 
@@ -49,7 +54,8 @@ class _Place:
 class Keyring:
     """The keys of all tokens, as last seen.
 
-    tokens: by name in the configuration. write_label: of the key that encrypts. recalled: the key_id that wrote last
+    tokens: by name in the configuration. write_label: of the key that encrypts. algorithm, hmac_label: see `Rules`.
+    recalled: the key_id that wrote last
     before this kmsd started, empty if that is not known.
     on_change: called after a look that changed which key writes or which keys there are.
     """
@@ -59,12 +65,16 @@ class Keyring:
         tokens: Mapping[str, Hsm],
         *,
         write_label: str,
+        algorithm: Algorithm = "auto",
+        hmac_label: str = "",
         recalled: str,
         on_change: Callable[[Picture, Picture], None],
     ) -> None:
         self.write_label = write_label
         self.picture = EMPTY
         self._places = {name: _Place(name, hsm) for name, hsm in tokens.items()}
+        self._rules = Rules(algorithm, hmac_label)
+        self._picked: dict[tuple[str, bytes, bytes], str] = {}
         self._recalled = recalled
         self._on_change = on_change
         self._looking: asyncio.Task[None] | None = None
@@ -72,6 +82,11 @@ class Keyring:
         self._wrote_at = ""
         self._anew: asyncio.Task[None] | None = None
         self._anew_at = -1e9
+
+    @property
+    def hmac_label(self) -> str:
+        """Label of the HMAC key of a pair that was made for two labels; may be empty."""
+        return self._rules.hmac_label
 
     @property
     def tokens(self) -> Mapping[str, Hsm]:
@@ -238,7 +253,7 @@ class Keyring:
         if len(failed) == len(up):
             raise failed[0]
         before = self.picture
-        after = self._judge()
+        after = await self._judge_and_pick()
         self.picture = after
         if after.write is not None:
             self._wrote_at = after.write.place
@@ -251,6 +266,40 @@ class Keyring:
                     place.hsm.forget_handles(frozenset(token.cka_id for token in gone))
             self._on_change(before, after)
 
+    async def _judge_and_pick(self) -> Picture:
+        """The picture, once it has been tried how the pairs write that write now or are about to."""
+        # What was refused is tried again: the keys' attributes may have been put right.
+        self._picked = {pair: enc for pair, enc in self._picked.items() if enc}
+        for _ in range(_PICKS_MOST):
+            picture = self._judge()
+            fresh = [await self._pick(key) for key in picture.keys if key.state in (State.WRITE, State.PENDING)]
+            if not any(fresh):
+                return picture
+        return self._judge()
+
+    async def scheme(self, key: Key) -> Scheme | None:
+        """How a key writes, for trying it: once it has been tried what its token does with it. None: it cannot."""
+        picture = self._judge() if await self._pick(key) else self.picture
+        for other in picture.keys:
+            if (other.place, other.cka_id, other.token.kind) == (key.place, key.cka_id, key.token.kind):
+                return other.scheme
+        return key.scheme
+
+    async def _pick(self, key: Key) -> bool:
+        """Find out which of the encs that its token lists works with a pair that is to write; whether that is news."""
+        how = key.scheme
+        if how is None or how.mac is None or (key.place, key.cka_id, how.mac) in self._picked:
+            return False
+        hsm = self.hsm(key)
+        try:
+            enc = await hsm.run(cbc_hmac.pick, key.cka_id, how.mac, how.candidates, timeout=30.0)
+        except Misconfigured:
+            enc = ""
+        except KmsdError:
+            return False  # the token is away, or the key not to be seen just now: the next look tries again
+        self._picked[key.place, key.cka_id, how.mac] = enc
+        return True
+
     async def _look_at(self, place: _Place) -> None:
         found = await self._list(place)
         if self._suspicious(place, found):
@@ -260,6 +309,9 @@ class Keyring:
             found = await self._list(place)
         place.found = found
         place.seen = True
+        connected = place.hsm.connected
+        if connected is not None:
+            place.ability = Ability(connected.mechanisms, connected.quirks.hmac_longest or 0)
 
     async def _list(self, place: _Place) -> tuple[TokenKey, ...]:
         """The keys of a token at one moment. A list is read key by key while other processes move labels, and SoftHSM
@@ -284,13 +336,18 @@ class Keyring:
             return False
         return self.picture.write is None or self._judge_as(place, found).write is not None
 
-    def _judge_as(self, changed: _Place, found: Sequence[TokenKey]) -> Picture:
-        """The picture if this token showed these keys."""
-        shown = {place.name: found if place is changed else place.found for place in self._places.values()}
-        return judge(shown, self.write_label, self.where)
+    def _judge_as(self, changed: _Place, found: Sequence[TokenKey] | None) -> Picture:
+        """The picture if this token showed these keys; None: those that it showed last."""
+        shown = {
+            place.name: found if place is changed and found is not None else place.found
+            for place in self._places.values()
+        }
+        abilities = {place.name: place.ability for place in self._places.values()}
+        rules = replace(self._rules, abilities=abilities, picked=self._picked)
+        return judge(shown, self.write_label, self.where, rules)
 
     def _judge(self) -> Picture:
-        picture = judge({place.name: place.found for place in self._places.values()}, self.write_label, self.where)
+        picture = self._judge_as(next(iter(self._places.values())), None)
         away = [place for place in self._away() if not place.seen]
         if not away or picture.write is None or not self._recalled or self._recalled in picture.by_key_id:
             return picture

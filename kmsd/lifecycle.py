@@ -15,9 +15,10 @@ from statistics import median
 from time import monotonic
 from typing import Final, Literal
 
-from kmsd.crypto import gcm
-from kmsd.errors import AlreadyExists, Conflict, InvalidRequest, KmsdError, NotFound
+from kmsd.crypto.schemes import round_trip
+from kmsd.errors import AlreadyExists, Conflict, InvalidRequest, KmsdError, NotFound, Unavailable, short
 from kmsd.hsm import keys as token_keys
+from kmsd.hsm import tpm2
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.keys import Kind
 from kmsd.keyring import Keyring
@@ -46,7 +47,9 @@ _AES_BITS: Final = (128, 192, 256)
 _HMAC_BITS: Final = (128, 192, 256, 384, 512)
 _PAIR_BITS: Final = (128, 256)
 """RFC 7518, 5.2: A128CBC-HS256 and A256CBC-HS512; the MAC key is as long as the AES key."""
-_ROTATED_LABEL_MOST: Final = 255 - len(".retired@20261123T120400Z") - len(".hmac")
+_LABEL_MOST: Final = 255
+"""Bytes."""
+_ROTATED_LABEL_MOST: Final = _LABEL_MOST - len(".retired@20261123T120400Z") - len(".hmac")
 _STEPS_MOST: Final = 16
 """Moves of one roll-forward: more means that somebody else moves labels all the time."""
 _STUCK_PAUSE: Final = 60.0
@@ -54,6 +57,8 @@ _STUCK_PAUSE: Final = 60.0
 _TEST_ROUNDS: Final = 3
 _SCAN_AGE: Final = 900.0
 """Seconds after which a scan of etcd proves nothing: objects are written all the time."""
+_CLOCKS_APART: Final = 60.0
+"""Seconds that the clock of the machine which scanned may be ahead."""
 _FOLLOW: Final = 300.0
 """Seconds after a rotation in which a kube-apiserver may still write under the old key (KEP-3299: it polls Status
 every minute, and goes on with what it has for some minutes when that fails)."""
@@ -180,7 +185,7 @@ class Lifecycle:
         name = place or self.write_token
         if name not in self._keyring.tokens:
             raise NotFound(
-                f"no token called {name!r} is configured", f"the tokens are {', '.join(self._keyring.tokens)}"
+                f"no token called {short(name)} is configured", f"the tokens are {', '.join(self._keyring.tokens)}"
             )
         return name
 
@@ -191,6 +196,11 @@ class Lifecycle:
         picture, hsm = self._keyring.picture, self._keyring.tokens[place]
         kind: Kind = "hmac" if wanted == "hmac" else "aes"
         held = [key for key in picture.keys if key.label == label and key.token.kind == kind]
+        if if_not_exists and not held and not self._keyring.seen:
+            raise Unavailable(
+                f"a token is away that has not shown its keys yet, and {label!r} may be among them",
+                "wait until it is back; without --if-not-exists a key is made all the same",
+            )
         if held:
             key = newest_first(held)[0]
             if not if_not_exists:
@@ -204,19 +214,78 @@ class Lifecycle:
                 f"{self._keyring.hsm(key).name} has an AES key labelled {label!r} already, and it is no pair",
                 "choose another label, or rotate to a pair",
             )
+        half = self._half_made(label, bits, place) if wanted == "pair" and if_not_exists and not key_id else None
+        if half is not None:
+            await self._make(hsm, label, half.cka_id, bits, pair=False)
+            return await self._made(half.cka_id, "aes", pair=True)
+        if wanted == "pair":
+            self._refuse_taken(companion_label(label), "hmac")
         wanted_id = key_id or new_key_id(self._newest_of(label))
         cka_id = key_id_bytes(wanted_id)
-        kinds: tuple[Kind, ...] = ("hmac", "aes") if wanted == "pair" else (kind,)
-        if any(key.cka_id == cka_id and key.token.kind in kinds for key in picture.keys):
-            raise AlreadyExists(f"{self._keyring.where} has a key with key id {wanted_id!r} already", "choose another")
+        self._refuse_known(wanted_id, ("hmac", "aes") if wanted == "pair" else (kind,))
         await self._make(hsm, label, cka_id, bits, pair=wanted == "pair", kind=kind)
         return await self._made(cka_id, kind, pair=wanted == "pair")
 
+    def _half_made(self, label: str, bits: int, place: str) -> Key | None:
+        """The HMAC key of a pair whose AES key was not made any more, because whoever made it died in between."""
+        picture = self._keyring.picture
+        for key in picture.keys:
+            its = key.token
+            alone = its.kind == "hmac" and key.cka_id and picture.companion(key) is None
+            kept = its.sensitive and not its.extractable
+            fits = key.place == place and its.bits == bits and key.created_ms > self._newest_of(label)
+            if key.label == companion_label(label) and alone and kept and fits:
+                return key
+        return None
+
+    def _refuse_taken(self, label: str, kind: Kind) -> None:
+        """Raises AlreadyExists if a key of this kind has the label."""
+        for key in self._keyring.picture.keys:
+            if key.label == label and key.token.kind == kind:
+                raise AlreadyExists(
+                    f"{self._keyring.hsm(key).name} has a key labelled {label!r} already: {key.key_id}",
+                    "choose another label; `kmsctl rotate` moves the write label to a new key",
+                )
+
+    def _refuse_known(self, key_id: str, kinds: Sequence[Kind]) -> None:
+        """Raises AlreadyExists if a key of one of these kinds has an id that reads like this one: as two different
+        CKA_IDs can, and then neither key could be told from the other."""
+        if any(key.key_id == key_id and key.token.kind in kinds for key in self._keyring.picture.keys):
+            raise AlreadyExists(
+                f"{self._keyring.where} has a key with key id {key_id!r} already",
+                "choose another, or leave it out: kmsd makes one",
+            )
+
     async def _make(self, hsm: Hsm, label: str, cka_id: bytes, bits: int, *, pair: bool, kind: Kind = "aes") -> None:
+        connected = hsm.connected
+        if connected is not None and connected.quirks.generates_through == "tpm2_ptool":
+            await self._make_on_tpm(hsm, connected.token.label, label, cka_id, bits, pair=pair, kind=kind)
+            return
         if pair:
             # First, so that an AES key of a pair is never seen without it.
             await hsm.run_rw(token_keys.generate, companion_label(label), cka_id, "hmac", bits)
         await hsm.run_rw(token_keys.generate, label, cka_id, kind, bits)
+        if connected is not None and connected.quirks.misses_objects:
+            # Of several that made keys at once, the last to come here sees them all, and moves the labels for all.
+            await hsm.reconnect("another process may have made a key at the same moment")
+
+    async def _make_on_tpm(
+        self, hsm: Hsm, token: str, label: str, cka_id: bytes, bits: int, *, pair: bool, kind: Kind
+    ) -> None:
+        """PKCS#11 makes no keys on a TPM; a program beside the module does."""
+        wanted = [tpm2.NewKey("hmac", companion_label(label), cka_id)] if pair else []
+        wanted.append(tpm2.NewKey("hmac" if kind == "hmac" else "aes", label, cka_id))
+
+        def add(pin: str | None) -> None:
+            able = tpm2.abilities()
+            if not able.encrypts or not able.aes_bits:
+                raise Conflict(
+                    f"the TPM behind {hsm.name} does not encrypt with AES (TPM2_EncryptDecrypt2 is optional)",
+                    "use another token",
+                )
+            tpm2.add_keys(token, pin or "", wanted, aes_bits=min(bits, able.aes_bits), hash_bits=256)
+
+        await hsm.without_module(add)
 
     async def _made(self, cka_id: bytes, kind: Kind, *, pair: bool = False) -> Made:
         await self._keyring.look()
@@ -231,7 +300,7 @@ class Lifecycle:
         return max((key.created_ms for key in self._keyring.picture.keys if role(key.label) == label), default=0)
 
     async def adopt(self, label: str, key_id: str) -> Key:
-        """Give a CKA_ID to the AES key with this label that lacks one. Raises NotFound, Conflict."""
+        """Give a CKA_ID to the AES or HMAC key with this label that lacks one. Raises NotFound, Conflict."""
         check_label(label)
         async with self._changing:
             return await self._adopt(label, key_id)
@@ -239,20 +308,22 @@ class Lifecycle:
     async def _adopt(self, label: str, key_id: str) -> Key:
         await self._keyring.look()
         keys = self._keyring.picture.keys
-        labelled = [key for key in keys if key.label == label and key.token.kind == "aes"]
+        labelled = [key for key in keys if key.label == label and key.token.kind != "other"]
+        # An AES key first: it names what is written.
+        labelled.sort(key=lambda key: key.token.kind)
         if not labelled:
             raise NotFound(
-                f"there is no AES key labelled {label!r} on {self._keyring.where}", "kmsctl keys list shows all"
+                f"there is no AES or HMAC key labelled {label!r} on {self._keyring.where}", "kmsctl keys list shows all"
             )
         bare = [key for key in labelled if not key.cka_id]
         if not bare:
             raise Conflict(f"key {label!r} has a CKA_ID already: {labelled[0].key_id}", "there is nothing to do")
         wanted = key_id or new_key_id()
         cka_id = key_id_bytes(wanted)
-        if any(key.cka_id == cka_id for key in keys):
-            raise AlreadyExists(f"{self._keyring.where} has a key with key id {wanted!r} already", "choose another id")
-        await self._keyring.hsm(bare[0]).run_rw(token_keys.set_id, label, cka_id)
-        return (await self._made(cka_id, "aes")).key
+        self._refuse_known(wanted, ("aes", "hmac", "other"))
+        kind = bare[0].token.kind
+        await self._keyring.hsm(bare[0]).run_rw(token_keys.set_id, kind, label, cka_id)
+        return (await self._made(cka_id, kind)).key
 
     async def relabel(self, which: str, to: str, confirm_label: str, *, dry_run: bool) -> tuple[Key, str]:
         """Give a key another label; (the key, its previous label). Its HMAC key follows, if it is a pair.
@@ -268,36 +339,40 @@ class Lifecycle:
             picture, write_label = self._keyring.picture, self._keyring.write_label
             if key.label == to:
                 return key, to
-            holder = [other for other in picture.keys if other.label == to and other.token.kind == key.token.kind]
-            if holder:
-                raise AlreadyExists(
-                    f"{self._keyring.hsm(holder[0]).name} has a key labelled {to!r} already: {holder[0].key_id}",
-                    "choose another label; `kmsctl rotate` moves the write label to a new key",
-                )
+            companion = self._follower(key)
+            self._refuse_taken(to, key.token.kind)
+            if companion is not None:
+                check_label(companion_label(to))
+                self._refuse_taken(companion_label(to), "hmac")
             if key is picture.write:
                 why = f"{key.label!r} is the write key: without the label {write_label!r} nothing is encrypted"
             elif to == write_label and key.token.kind == "aes":
                 why = f"{key.label!r} would become the write key"
             else:
-                why = ""
+                why = self._named(key)
             _confirm(key, confirm_label, why, "`kmsctl rotate` makes a new write key and keeps this one readable")
             if dry_run:
                 return key, key.label
-            companion = picture.companion(key) if key.token.kind == "aes" else None
             await self._relabel(key, to)
-            if companion is not None and companion.label == companion_label(key.label):
+            if companion is not None:
                 await self._relabel(companion, companion_label(to))
             await self._keyring.look()
-            return self._again(key), key.label
+            return self._again(key, to), key.label
+
+    def _follower(self, key: Key) -> Key | None:
+        """The HMAC key of a pair, if it has the label that goes with its AES key's."""
+        companion = self._keyring.picture.companion(key) if key.token.kind == "aes" else None
+        return companion if companion is not None and companion.label == companion_label(key.label) else None
 
     async def _relabel(self, key: Key, to: str) -> None:
         await self._keyring.hsm(key).run_rw(token_keys.relabel, key.token.kind, key.cka_id, key.label, to)
 
-    def _again(self, key: Key) -> Key:
-        """The same key in the present picture. Raises Conflict if it is gone."""
+    def _again(self, key: Key, label: str) -> Key:
+        """The same key in the present picture. label: its present one, by which a key without CKA_ID is known. Raises
+        Conflict if it is gone."""
         for other in self._keyring.picture.keys:
             same = (other.place, other.token.kind, other.cka_id) == (key.place, key.token.kind, key.cka_id)
-            if same and (key.cka_id or other.label == key.label):
+            if same and (key.cka_id or other.label == label):
                 return other
         raise Conflict(f"key {key.label!r} is gone", "look for another program that uses this token")
 
@@ -310,16 +385,23 @@ class Lifecycle:
         await self._keyring.look()
         key = self._keyring.select(which)
         if not key.may_write:
-            reason = key.reason or "it may not encrypt, so only what it wrote before could show that it works"
-            raise Conflict(f"key {key.label!r} cannot be tested: {reason}", key.hint)
+            reason, hint = key.reason, key.hint
+            if key.token.kind == "hmac":
+                reason, hint = "it is an HMAC key", "test the AES key that it belongs to"
+            elif not reason:
+                reason = "it may not encrypt, so only what it wrote before could show that it works"
+                hint = "decrypt something that it wrote: kmsctl decrypt FILE"
+            raise Conflict(f"key {key.label!r} cannot be tested: {reason}", hint)
         return key, await self._test(key, rounds)
 
     async def _test(self, key: Key, rounds: int) -> Timings:
-        hsm = self._keyring.hsm(key)
+        hsm, how = self._keyring.hsm(key), await self._keyring.scheme(key)
+        if how is None:
+            raise Conflict(f"key {key.label!r} cannot be tested: {key.reason}", key.hint)
         encrypt: list[float] = []
         decrypt: list[float] = []
         for _ in range(rounds):
-            took = await gcm.round_trip(hsm, key.cka_id, 10.0)
+            took = await round_trip(hsm, key.cka_id, how, 10.0)
             encrypt.append(took[0])
             decrypt.append(took[1])
         return Timings(tuple(encrypt), tuple(decrypt))
@@ -335,7 +417,7 @@ class Lifecycle:
             if key.token.kind == "hmac" and companion is not None and companion.reads:
                 why = f"the AES key {companion.label!r} needs it"
             else:
-                why = self._in_use(key)
+                why = self._in_use(key) or self._named(key)
             _confirm(key, confirm_label, why, "what it encrypted would be lost: `kmsctl etcd scan` shows what that is")
             both = [key, companion] if key.token.kind == "aes" and companion is not None else [key]
             if not dry_run:
@@ -343,6 +425,11 @@ class Lifecycle:
                     await self._keyring.hsm(each).run_rw(token_keys.destroy, each.token.kind, each.cka_id, each.label)
                 await self._keyring.look()
             return key, companion if len(both) == 2 else None
+
+    def _named(self, key: Key) -> str:
+        """Why an HMAC key is needed that the configuration names; empty if it names another."""
+        named = key.token.kind == "hmac" and key.label == self._keyring.hmac_label
+        return f"{key.label!r} is the HMAC key that --p11-hmac-label names" if named else ""
 
     def _in_use(self, key: Key) -> str:
         """Why a key is needed, in words; empty if nothing is known to need it."""
@@ -357,7 +444,7 @@ class Lifecycle:
         if used and now - used < self._idle:
             return f"{key.label!r} was used {_ago(now - used)} ago"
         known = self._known_since()
-        if not used and now - known < self._idle:
+        if not used and key.created_ms < known * 1000 and now - known < self._idle:
             return f"it is not known whether {key.label!r} is in use: uses are noted only since {_ago(now - known)} ago"
         return ""
 
@@ -370,22 +457,29 @@ class Lifecycle:
             await self._keyring.look()
             key = self._keyring.select(which)
             if key.token.kind != "aes" or not key.reads:
-                raise Conflict(f"key {key.label!r} does not decrypt, so there is nothing to retire", key.hint)
+                raise Conflict(
+                    f"key {key.label!r} does not decrypt, so there is nothing to retire",
+                    key.hint or "an HMAC key is retired with its AES key; kmsctl keys destroy removes it",
+                )
             if key.state is State.ARCHIVED:
                 return key, key.label
             if key.state in (State.WRITE, State.PENDING):
                 raise Conflict(self._in_use(key), "rotate first: kmsctl rotate")
+            to, companion = archived_label(key.label, time.time()), self._follower(key)
+            if len((to if companion is None else companion_label(to)).encode()) > _LABEL_MOST:
+                raise Conflict(
+                    f"the label {key.label!r} is too long: nothing could be put behind it",
+                    "give the key a shorter one first: kmsctl keys relabel",
+                )
             why, hint = self._still_needed(key, scan)
             _confirm(key, confirm_label, why, hint)
             if dry_run:
                 return key, key.label
-            companion = self._keyring.picture.companion(key)
-            to = archived_label(key.label, time.time())
             await self._relabel(key, to)
-            if companion is not None and companion.label == companion_label(key.label):
+            if companion is not None:
                 await self._relabel(companion, companion_label(to))
             await self._keyring.look()
-            return self._again(key), key.label
+            return self._again(key, to), key.label
 
     def _still_needed(self, key: Key, scan: Scan | None) -> tuple[str, str]:
         again = "rewrite them and scan again (kmsctl etcd scan --report FILE)"
@@ -394,11 +488,13 @@ class Lifecycle:
                 f"nothing shows that no stored object needs {key.label!r}",
                 "count what etcd holds: kmsctl etcd scan --report FILE, then kmsctl keys retire KEY --report FILE",
             )
-        now = time.time()
-        if not scan.started <= scan.finished <= now + 60 or now - scan.finished > _SCAN_AGE:
+        now, known = time.time(), self._known_since()
+        if scan.finished > now + _CLOCKS_APART:
+            return "the scan ended in the future", "the clocks of two machines differ: set them, and scan again"
+        if now - scan.finished > _SCAN_AGE:
             return f"the scan is {_ago(now - scan.finished)} old", "scan again; at most 15 minutes may pass"
-        if not "/registry/".startswith(scan.prefix.rstrip("/") + "/") and scan.prefix.strip("/"):
-            return f"the scan covers {scan.prefix!r} only", "scan the whole of it, /registry"
+        if not "/registry/".startswith(scan.prefix.rstrip("/") + "/"):
+            return f"the scan covers {short(scan.prefix)} only", "scan the whole of it, /registry"
         if scan.unknown:
             return f"{scan.unknown} stored values could not be read by the scan and may need any key", again
         for name, by_label, objects in scan.uses:
@@ -407,6 +503,12 @@ class Lifecycle:
         used = self._last_used(key.key_id)
         if used > scan.started:
             return f"{key.label!r} was used {_ago(now - used)} ago, after the scan began", again
+        if known > scan.started:
+            return (
+                f"it is not known whether {key.label!r} was used since the scan began: uses are noted only since "
+                f"{_ago(now - known)} ago",
+                "scan again",
+            )
         rotated = _rotated_at(key.label)
         if rotated and scan.started < rotated + _FOLLOW:
             return (
@@ -426,7 +528,7 @@ class Lifecycle:
         write_label = self._keyring.write_label
         if label and label != write_label:
             raise InvalidRequest(
-                f"this kmsd writes with the label {write_label!r}, not {label!r}", "leave the label out"
+                f"this kmsd writes with the label {write_label!r}, not {short(label)}", "leave the label out"
             )
         if len(write_label.encode()) > _ROTATED_LABEL_MOST:
             raise InvalidRequest(
@@ -440,7 +542,10 @@ class Lifecycle:
             if old is None:
                 raise self._keyring.why_none()
             if from_key_id and old.key_id != from_key_id:
-                return Rotated((), self._keyring.picture.by_key_id.get(from_key_id), old, rotated=False)
+                # Whoever repeats the call wants it finished now, even if a move was stuck a moment ago.
+                steps = [] if dry_run else await self._roll_forward()
+                picture = self._keyring.picture
+                return Rotated(tuple(steps), picture.by_key_id.get(from_key_id), picture.write or old, rotated=False)
             return await self._rotate(old, name, dry_run=dry_run)
 
     async def revert(self, label: str, from_key_id: str, *, dry_run: bool) -> tuple[Rotated, Key]:
@@ -451,12 +556,15 @@ class Lifecycle:
         await self._keyring.look()
         write_label = self._keyring.write_label
         write = self._keyring.picture.write
+        # A call that is repeated finds the bad key reverted already: the one before it is meant again, not it.
+        bad = self._keyring.picture.by_key_id.get(from_key_id) or write
         before = newest_first(
             key
             for key in self._keyring.picture.keys
             if key.token.kind == "aes"
             and key.reads
-            and key is not write
+            and key not in (write, bad)
+            and (bad is None or bad is write or key.age < bad.age)
             and role(key.label) == write_label
             and key.state is not State.PENDING
         )
@@ -470,7 +578,7 @@ class Lifecycle:
     async def _rotate(self, old: Key, place: str, *, dry_run: bool) -> Rotated:
         picture, label = self._keyring.picture, self._keyring.write_label
         begun = [move for move in moves(picture, label, time.time()) if move.tried]
-        pair = picture.companion(old) is not None
+        pair = picture.companion(old) is not None or (old.scheme is not None and old.scheme.cbc)
         if dry_run:
             return Rotated(self._plan(old, place, begun, pair=pair), old, None, rotated=False)
         steps: list[Step] = []
@@ -483,14 +591,17 @@ class Lifecycle:
             log.info("rotation began", label=label, key_id_sha256=made.key_id_sha256)
         steps.extend(await self._roll_forward())
         new = self._keyring.picture.write
-        if new is None or new.label != label or (new.key_id == old.key_id and not begun):
+        # A key that wrote as L.pending goes on as L; any other has to have given way.
+        if new is None or new.label != label or (new.key_id == old.key_id and old.label == label):
             problem = self.problems[0] if self.problems else None
             raise Conflict(
                 f"the rotation of {label!r} was begun and could not be finished"
                 + (f": {problem.message}" if problem else ""),
                 (problem.hint if problem else "") or "repeat kmsctl rotate; the old key writes until then",
             )
-        return Rotated(tuple(steps), self._again(old) if new.key_id != old.key_id else None, new, rotated=True)
+        return Rotated(
+            tuple(steps), self._again(old, old.label) if new.key_id != old.key_id else None, new, rotated=True
+        )
 
     def _plan(self, old: Key, place: str, begun: Sequence[Move], *, pair: bool) -> tuple[Step, ...]:
         """What a rotation would do."""
@@ -578,7 +689,8 @@ def _confirm(key: Key, given: str, why: str, hint: str) -> None:
     one was, for then another key may be meant."""
     if given and given != key.label:
         raise InvalidRequest(
-            f"{given!r} is not the label of this key, which is {key.label!r}", "nothing was changed; give its label"
+            f"{short(given)} is not the label of this key, which is {key.label!r}",
+            "nothing was changed; give its label",
         )
     if why and not given:
         raise Conflict(why, f"{hint}; to do it in spite of that, give the label once more: --confirm {key.label}")

@@ -11,20 +11,21 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
-from kmsd.crypto.gcm import enc_for
 from kmsd.crypto.jwe import header as native_header
 from kmsd.crypto.legacy import header as legacy_header
-from kmsd.errors import InvalidRequest
+from kmsd.crypto.schemes import ANY, Ability, Algorithm, Scheme, scheme
+from kmsd.errors import Conflict, InvalidRequest, Misconfigured
 from kmsd.hsm.keys import TokenKey
 
 MAX_KEY_ID: Final = 512
 """Characters. kube-apiserver takes under 1024; the rest is room for the ciphertext beside it."""
 SAME_ID_HINT: Final = "give all but one another CKA_ID, with a tool of the token's such as pkcs11-tool --set-id"
 _NEW_KEY: Final = "make a new key under a free label: kmsctl keygen LABEL"
+_NEW_PAIR: Final = "make a pair under a free label: kmsctl keygen LABEL --type pair"
 _MAY_NOT_WRITE: Final = "set it, or choose another write label (--p11-key-label) and make its key"
 _RETIRED: Final = ".retired@"
 _BEHIND: Final = re.compile(r"(\.retired)?@[0-9]{8}T[0-9]{6}Z$|\.pending$")
@@ -53,12 +54,37 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Rules:
+    """What the judgement rests on beside the keys.
+
+    abilities: of the tokens, by name; ANY for one that is not in it. hmac_label: of the HMAC key that belongs to keys
+    that have none with their CKA_ID. picked: the enc that was found to work, by token and CKA_IDs of a pair; empty if
+    none does.
+    """
+
+    algorithm: Algorithm = "auto"
+    hmac_label: str = ""
+    abilities: Mapping[str, Ability] = field(default_factory=dict)
+    picked: Mapping[tuple[str, bytes, bytes], str] = field(default_factory=dict)
+
+    @property
+    def pairs(self) -> bool:
+        """Whether an AES key needs an HMAC key beside it on every token."""
+        able = self.abilities.values()
+        return self.algorithm == "aes-cbc" or (self.algorithm == "auto" and bool(able) and not any(a.gcm for a in able))
+
+
+_NO_RULES: Final = Rules()
+
+
+@dataclass(frozen=True)
 class Key:
     """One key of the keyring.
 
     place: name of its token in the configuration. key_id: text of CKA_ID, empty if there is none.
     key_id_sha256: lower hex, as kube-apiserver logs it.
-    header: first JWE segment when this key writes, native form; legacy_header: in the ancestor's form.
+    scheme: how it writes; None if it cannot. header: first JWE segment when it writes, native form; legacy_header: in
+    the ancestor's form.
     """
 
     token: TokenKey
@@ -69,6 +95,7 @@ class Key:
     reason: str
     hint: str
     created_ms: int
+    scheme: Scheme | None
     header: bytes
     legacy_header: bytes
 
@@ -83,7 +110,7 @@ class Key:
     @property
     def enc(self) -> str:
         """JWE enc of what it writes; empty if it cannot."""
-        return enc_for(self.token.bits) if self.may_write else ""
+        return self.scheme.enc if self.may_write and self.scheme is not None else ""
 
     @property
     def reads(self) -> bool:
@@ -92,7 +119,7 @@ class Key:
     @property
     def may_write(self) -> bool:
         """Whether it could be the write key if it had the label."""
-        return self.reads and self.token.encrypt
+        return self.reads and self.token.encrypt and self.scheme is not None
 
     @property
     def age(self) -> tuple[int, bytes]:
@@ -142,9 +169,16 @@ def key_id_bytes(text: str) -> bytes:
 def new_key_id(newer_than_ms: int = 0) -> str:
     """A version 7 UUID (RFC 9562, 5.7): tokens keep no time of creation, so the identity carries it.
 
-    newer_than_ms: of the newest key that this one is to follow, whose clock may have been ahead of ours.
+    newer_than_ms: of the newest key that this one is to follow, whose clock may have been ahead of ours. Raises
+    Conflict if nothing can be newer.
     """
-    value = max(time.time_ns() // 1_000_000, newer_than_ms + 1) << 80 | secrets.randbits(80)
+    made = max(time.time_ns() // 1_000_000, newer_than_ms + 1)
+    if made >> 48:
+        raise Conflict(
+            "the newest key's id claims a time that no id can be later than",
+            "give that key another CKA_ID, with a tool of the token's such as pkcs11-tool --set-id",
+        )
+    value = made << 80 | secrets.randbits(80)
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
     text = f"{value:032x}"
@@ -195,14 +229,14 @@ def check_label(label: str) -> None:
         raise InvalidRequest("a label has 1 to 255 bytes and no control characters", "choose another label")
 
 
-def judge(found: Mapping[str, Sequence[TokenKey]], write_label: str, where: str) -> Picture:
+def judge(found: Mapping[str, Sequence[TokenKey]], write_label: str, where: str, rules: Rules = _NO_RULES) -> Picture:
     """The rules, over whatever the tokens show. found: keys by name of the token; where: the tokens in words.
 
     The write key is the newest key labelled `write_label`, else the newest labelled `<write_label>.pending`, on
     whichever token; every other usable key reads. Two keys with one key_id are both refused: nobody could tell
     which is meant.
     """
-    keys = [_judge_one(key, place) for place, shown in found.items() for key in shown]
+    keys = [_judge_one(key, place, shown, rules) for place, shown in found.items() for key in shown]
     counts = Counter(key.key_id for key in keys if key.token.kind == "aes" and key.key_id)
     keys = [
         _unusable(key, f"{counts[key.key_id]} keys have this key id", SAME_ID_HINT)
@@ -213,7 +247,7 @@ def judge(found: Mapping[str, Sequence[TokenKey]], write_label: str, where: str)
     writers = newest_first(key for key in keys if key.may_write and key.label == write_label)
     waiting = newest_first(key for key in keys if key.may_write and key.label == pending_label(write_label))
     write = writers[0] if writers else waiting[0] if waiting else None
-    problems = list(_problems(keys, writers, write, write_label, where))
+    problems = list(_problems(keys, writers, write, write_label, where, rules))
     keys = [
         replace(key, state=State.WRITE)
         if key is write
@@ -235,7 +269,7 @@ def judge(found: Mapping[str, Sequence[TokenKey]], write_label: str, where: str)
 
 
 def _problems(
-    keys: Sequence[Key], writers: Sequence[Key], write: Key | None, write_label: str, where: str
+    keys: Sequence[Key], writers: Sequence[Key], write: Key | None, write_label: str, where: str, rules: Rules
 ) -> Iterable[Problem]:
     if len(writers) > 1:
         yield Problem(
@@ -254,7 +288,9 @@ def _problems(
                 yield Problem(f"key {write_label!r} on {where} cannot serve: {reason}", hint, fatal=fatal)
     if write is None and not told:
         yield Problem(
-            f"there is no key labelled {write_label!r} on {where}", f"make one: kmsctl keygen {write_label}", fatal=True
+            f"there is no key labelled {write_label!r} on {where}",
+            f"make one: kmsctl keygen {write_label}{' --type pair' if rules.pairs else ''}",
+            fatal=True,
         )
 
 
@@ -267,6 +303,8 @@ def _why_not_writing(key: Key) -> tuple[str, str]:
             "CKA_ENCRYPT is not set, so it only reads",
             _MAY_NOT_WRITE,
         )
+    if key.scheme is None:
+        return key.reason, key.hint
     return "", ""
 
 
@@ -274,7 +312,7 @@ def newest_first(keys: Iterable[Key]) -> list[Key]:
     return sorted(keys, key=lambda key: key.age, reverse=True)
 
 
-def _judge_one(key: TokenKey, place: str) -> Key:
+def _judge_one(key: TokenKey, place: str, beside: Sequence[TokenKey], rules: Rules) -> Key:
     key_id = key_id_text(key.cka_id)
     judged = Key(
         token=key,
@@ -285,7 +323,8 @@ def _judge_one(key: TokenKey, place: str) -> Key:
         reason="",
         hint="",
         created_ms=created_ms(key_id),
-        header=native_header(key_id, enc_for(key.bits)),
+        scheme=None,
+        header=b"",
         legacy_header=legacy_header(key.label),
     )
     match key.kind:
@@ -307,7 +346,67 @@ def _judge_one(key: TokenKey, place: str) -> Key:
         return _unusable(judged, "the token does not tell its size", _NEW_KEY)
     if not key.decrypt:
         return _unusable(judged, "CKA_DECRYPT is not set", f"set it, or {_NEW_KEY}")
-    return judged
+    return _with_scheme(judged, beside, rules)
+
+
+def _with_scheme(key: Key, beside: Sequence[TokenKey], rules: Rules) -> Key:
+    """The key with how it writes. Without a way to, it reads what it wrote before, if its token does AES-GCM."""
+    ability = rules.abilities.get(key.place, ANY)
+    try:
+        alone = rules.algorithm == "aes-gcm" or (rules.algorithm == "auto" and ability.gcm)
+        mac = None if alone else _mac(key, beside, rules)
+        how = scheme(rules.algorithm, ability, key.token.bits, (mac.cka_id, mac.bits) if mac is not None else None)
+        if how.mac is not None:
+            how = replace(how, enc=_picked(key, how.mac, how.enc, rules))
+    except Misconfigured as error:
+        if ability.gcm:
+            return replace(key, reason=error.message, hint=error.hint)
+        return _unusable(key, error.message, error.hint)
+    hkid = key_id_text(how.mac) if how.mac is not None else ""
+    return replace(key, scheme=how, header=native_header(key.key_id, how.enc, hkid=hkid))
+
+
+def _picked(key: Key, mac: bytes, enc: str, rules: Rules) -> str:
+    found = rules.picked.get((key.place, key.cka_id, mac), enc)
+    if not found:
+        raise Misconfigured(
+            "its token refuses to encrypt with this pair, whichever way",
+            f"the keys' attributes or sizes forbid it: {_NEW_PAIR}",
+        )
+    return found
+
+
+def _mac(key: Key, beside: Sequence[TokenKey], rules: Rules) -> TokenKey | None:
+    """The HMAC key that belongs to an AES key. Raises Misconfigured if there is one that cannot be it.
+
+    The configured one belongs to every key that has none of its own: a key that wrote before, whatever its label is
+    now, must read on.
+    """
+    found = [other for other in beside if other.cka_id == key.cka_id and other.kind == "hmac"]
+    how = f"with its CKA_ID, {key.key_id}"
+    if not found and rules.hmac_label:
+        named = [other for other in beside if other.label == rules.hmac_label and other != key.token]
+        found = [other for other in named if other.kind == "hmac"]
+        how = f"labelled {rules.hmac_label!r}"
+        if named and not found:
+            what = "an AES key" if named[0].kind == "aes" else "of another type"
+            raise Misconfigured(
+                f"the key {how} is no HMAC key but {what}",
+                f"name the HMAC key with --p11-hmac-label, or {_NEW_PAIR}",
+            )
+    if not found:
+        return None
+    if len(found) > 1:
+        raise Misconfigured(f"there are {len(found)} HMAC keys {how}", "relabel or destroy all but one")
+    (mac,) = found
+    if not mac.cka_id:
+        raise Misconfigured(
+            f"the HMAC key {how} has no CKA_ID, so nothing could name it",
+            f"give it one: kmsctl keys adopt {mac.label}",
+        )
+    if not mac.sign:
+        raise Misconfigured(f"CKA_SIGN is not set on the HMAC key {how}", f"set it, or {_NEW_PAIR}")
+    return mac
 
 
 def _unusable(key: Key, reason: str, hint: str) -> Key:

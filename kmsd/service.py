@@ -12,19 +12,21 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeVar
 
-from kmsd.crypto import gcm, jwe, legacy
+from kmsd.crypto import cbc_hmac, gcm, jwe, legacy
 from kmsd.crypto.gcm import TagMismatch
-from kmsd.errors import DeadlineExceeded, InvalidRequest, KmsdError, Unavailable
+from kmsd.crypto.schemes import Scheme
+from kmsd.errors import DeadlineExceeded, InvalidRequest, KmsdError, Misconfigured, NotFound, Unavailable
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError
 from kmsd.keyring import Keyring
 from kmsd.observe.health import Health
-from kmsd.picture import Key
+from kmsd.picture import Key, key_id_bytes
 
 T = TypeVar("T")
 
 _STATUS_RECHECK: Final = 0.2
 _STATUS_WAIT: Final = 1.0
+_NOT_OURS: Final = "it was not written by kmsd, or was damaged since"
 _LEGACY_CANDIDATES: Final = 64
 """Keys tried for one ciphertext that names only a label."""
 
@@ -62,6 +64,14 @@ class KmsService(Protocol):
 
     async def decrypt(self, ciphertext: bytes, key_id: str | None, timeout: float) -> Decrypted:
         """Decrypt with the key that the ciphertext names; it must be `key_id` if that is given. Raises KmsdError."""
+        ...
+
+
+class ForeignReader(Protocol):
+    """Reads the aes-cbc formats of k8s-kms-plugin and its successor."""
+
+    async def decrypt(self, ciphertext: bytes, key_id: str | None, timeout: float) -> Decrypted:
+        """As KmsService.decrypt."""
         ...
 
 
@@ -103,7 +113,8 @@ class LocalService:
 
     write_legacy: write the ancestor's format. fail_closed: Status is an error while the token is away.
     remembered: key_id that Status names until the tokens have been seen.
-    used: told of the key_id and "encrypt" or "decrypt" after each of them.
+    used: told of the key_id and "encrypt" or "decrypt" after each of them. foreign: reads what other programs wrote
+    with AES-CBC.
     """
 
     def __init__(
@@ -115,7 +126,9 @@ class LocalService:
         fail_closed: bool,
         remembered: str,
         used: Callable[[str, Literal["encrypt", "decrypt"]], None],
+        foreign: ForeignReader,
     ) -> None:
+        self._foreign = foreign
         self.following = Following()
         self._keyring = keyring
         self._health = health
@@ -146,14 +159,27 @@ class LocalService:
                 await _within(timeout, keyring.look_soon())
         key = keyring.write_key()
         hsm = keyring.hsm(key)
-        if self._write_legacy:
-            job, header = gcm.encrypt_legacy, key.legacy_header
-        else:
-            job, header = gcm.encrypt_native, key.header
+        how = key.scheme
+        check_format(how, write_legacy=self._write_legacy)
         if hsm.connected is None:
             await hsm.settled(timeout)
         try:
-            ciphertext = await hsm.submit(job, key.cka_id, header, plaintext, timeout=timeout)
+            if how is None or how.mac is None:
+                job, header = (
+                    (gcm.encrypt_legacy, key.legacy_header) if self._write_legacy else (gcm.encrypt_native, key.header)
+                )
+                ciphertext = await hsm.submit(job, key.cka_id, header, plaintext, timeout=timeout)
+            else:
+                ciphertext = await hsm.submit(
+                    cbc_hmac.encrypt,
+                    key.cka_id,
+                    how.mac,
+                    how.enc,
+                    key.header,
+                    plaintext,
+                    how.mac_limit,
+                    timeout=timeout,
+                )
         except (CkrError, KeyMissingError, KeyAmbiguousError) as error:
             self._health.poke()
             raise hsm.explain(error) from error
@@ -164,10 +190,10 @@ class LocalService:
     async def decrypt(self, ciphertext: bytes, key_id: str | None, timeout: float) -> Decrypted:
         try:
             parsed = jwe.parse(ciphertext)
+        except jwe.ForeignJwe:
+            return await self._foreign.decrypt(ciphertext, key_id, timeout)
         except jwe.JweError as error:
-            raise InvalidRequest(
-                f"the ciphertext cannot be read: {error}", "it was not written by kmsd, or was damaged since"
-            ) from error
+            raise InvalidRequest(f"the ciphertext cannot be read: {error}", _NOT_OURS) from error
         if legacy.is_legacy(parsed):
             return await self._decrypt_legacy(parsed, key_id, timeout)
         if key_id is not None and parsed.kid != key_id:
@@ -175,17 +201,55 @@ class LocalService:
                 "the request's key_id and the ciphertext's kid name different keys",
                 "the stored object mixes parts of two; restore it from a backup",
             )
+        if parsed.alg != jwe.DIRECT:
+            raise InvalidRequest("the ciphertext's content key is encrypted, which this kmsd does not read", _NOT_OURS)
         key = await _within(timeout, self._keyring.find(parsed.kid))
+        if parsed.enc in jwe.CBC:
+            return Decrypted(await self._open_pair(key, parsed, timeout), key)
         if parsed.enc != gcm.enc_for(key.token.bits) or len(parsed.iv) != gcm.NATIVE_IV_BYTES:
             raise InvalidRequest(
-                f"the ciphertext's enc or IV does not fit its key, which is AES-{key.token.bits}",
-                "it was not written by kmsd, or was damaged since",
+                f"the ciphertext's enc or IV does not fit its key, which is AES-{key.token.bits}", _NOT_OURS
             )
         return Decrypted(await self._open(key, parsed, timeout), key)
 
+    async def _open_pair(self, key: Key, parsed: jwe.Jwe, timeout: float) -> bytes:
+        """The plaintext of what a pair wrote."""
+        if cbc_hmac.SUITES[parsed.enc].aes_bits != key.token.bits:
+            raise InvalidRequest(f"the ciphertext's enc does not fit its key, which is AES-{key.token.bits}", _NOT_OURS)
+        mac = self._mac_of(key, parsed)
+        if mac is None:
+            await _within(timeout, self._keyring.look_soon())
+            mac = self._mac_of(key, parsed)
+        hsm = self._keyring.hsm(key)
+        if mac is None:
+            raise NotFound(
+                f"there is no HMAC key with key id {(parsed.hkid or parsed.kid)[:80]!r} on {hsm.name}"
+                + (" that --p11-hmac-label names" if parsed.hkid else ""),
+                "restore it to the token: without it nothing shows whether this data was altered",
+            )
+        limit = key.scheme.mac_limit if key.scheme is not None else 0
+        if hsm.connected is None:
+            await hsm.settled(timeout)
+        try:
+            plaintext = await cbc_hmac.decrypt(hsm, key.cka_id, mac.cka_id, parsed, timeout, mac_limit=limit)
+        except Unavailable:
+            self._health.poke()
+            raise
+        self._used(key.key_id, "decrypt")
+        return plaintext
+
+    def _mac_of(self, key: Key, parsed: jwe.Jwe) -> Key | None:
+        """The HMAC key that a ciphertext names. One with another id than the AES key's must be the configured one:
+        whoever writes to etcd may name any, and might know the value of one that somebody else put there."""
+        mac = self._keyring.picture.companions.get((key.place, key_id_bytes(parsed.hkid or parsed.kid)))
+        if mac is not None and parsed.hkid and mac.label != self._keyring.hmac_label:
+            return None
+        return mac
+
     async def _decrypt_legacy(self, parsed: jwe.Jwe, key_id: str | None, timeout: float) -> Decrypted:
-        """The ancestor names a label, so the key is one that holds it now or held it once: the tag decides."""
-        candidates = await _within(timeout, self._keyring.labelled(parsed.kid))
+        """The ancestor names a label, so the key is one that holds it now or held it once: the tag decides. A kmsd on a
+        token that chooses its own IVs writes the same, with a key id for the label."""
+        candidates = await self._named(parsed.kid, timeout)
         if key_id is not None:
             candidates = [key for key in candidates if key.key_id == key_id]
             if not candidates:
@@ -203,6 +267,24 @@ class LocalService:
                     failed = error
         raise failed or InvalidRequest("no key fits the ciphertext")
 
+    async def _named(self, kid: str, timeout: float) -> list[Key]:
+        """The key with this id, else those with this label. Raises NotFound if there are none."""
+
+        def by_id() -> list[Key]:
+            return [key for key in self._keyring.picture.keys if key.key_id == kid and key.reads]
+
+        named = by_id()
+        if named:
+            return named
+        try:
+            return await _within(timeout, self._keyring.labelled(kid))
+        except KmsdError:
+            # It has looked at the tokens again meanwhile.
+            named = by_id()
+            if not named:
+                raise
+            return named
+
     async def _open(self, key: Key, parsed: jwe.Jwe, timeout: float) -> bytes:
         hsm = self._keyring.hsm(key)
         if hsm.connected is None:
@@ -214,6 +296,15 @@ class LocalService:
             raise
         self._used(key.key_id, "decrypt")
         return plaintext
+
+
+def check_format(how: Scheme | None, *, write_legacy: bool) -> None:
+    """Raises Misconfigured for a write key that cannot write the ancestor's format, if that is what is configured."""
+    if write_legacy and how is not None and how.cbc:
+        raise Misconfigured(
+            "keys.write_format k8s-kms-plugin is of AES-GCM only, and the write key is a pair for AES-CBC",
+            "the format with AES-CBC authenticates nothing and is never written: set write_format native",
+        )
 
 
 async def _within(timeout: float, answer: Awaitable[T]) -> T:

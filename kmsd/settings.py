@@ -8,7 +8,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
 
 from kmsd import paths
 
@@ -76,8 +85,8 @@ class Admin(Section):
 class Token(Section):
     """The PKCS#11 module, the token on it, and how to log in."""
 
-    provider: Literal["p11", "softhsm"] = "p11"
-    """softhsm: finds the module by itself."""
+    provider: Literal["auto", "p11", "softhsm", "tpm2", "p11-kit", "luna", "dpod", "opencryptoki", "generic"] = "auto"
+    """Whose token it is: what kmsd knows of its ways, and where its module is found. auto and p11: by the module."""
     module: str = ""
     """Path of the PKCS#11 module."""
     label: str = ""
@@ -113,7 +122,8 @@ class Keys(Section):
     """The write key is the one with this CKA_LABEL."""
     hmac_label: str = ""
     """Label of a second key for AES-CBC pairs."""
-    algorithm: Literal["auto", "aes-gcm"] = "auto"
+    algorithm: Literal["auto", "aes-gcm", "aes-cbc"] = "auto"
+    """auto: AES-GCM if the token has it, else AES-CBC with an HMAC key."""
     write_format: Literal["native", "k8s-kms-plugin"] = "native"
     auto_create: bool = False
     """Make the write key at start if the token has none."""
@@ -121,6 +131,22 @@ class Keys(Section):
     """Seconds between looks at the token for keys made or moved by others."""
     idle_before_destroy: float = Field(default=86400.0, ge=0, le=366 * 86400)
     """Seconds since its last use before a key may be destroyed or retired without giving its label once more."""
+
+    @field_validator("hmac_label")
+    @classmethod
+    def _another_key(cls, text: str, info: ValidationInfo) -> str:
+        if text and text == info.data.get("label"):
+            raise ValueError("expected another label than keys.label: the HMAC key of a pair is not its AES key")
+        return text
+
+
+class Legacy(Section):
+    """What k8s-kms-plugin wrote with aes-cbc, whose tag authenticates nothing."""
+
+    allow_unauthenticated: bool = False
+    """Read it, with the one key named below: whoever can write to etcd can alter it unseen."""
+    key: str = Field(default="", max_length=512)
+    """Label or key id of the AES key that reads it."""
 
 
 class Health(Section):
@@ -183,6 +209,7 @@ class Settings(Section):
     tokens: Annotated[tuple[TokenEntry, ...], BeforeValidator(_as_tuple), AfterValidator(_told_apart)] = ()
     """Several tokens: every key of theirs decrypts, one of them gets the new keys."""
     keys: Keys = Field(default_factory=Keys)
+    legacy: Legacy = Field(default_factory=Legacy)
     health: Health = Field(default_factory=Health)
     log: Log = Field(default_factory=Log)
     audit: Audit = Field(default_factory=Audit)

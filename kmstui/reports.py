@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kmsd.client import InvalidRequest, ScanReport
-from kmsd.etcd.report import REPORT_MAX, read_report
+from kmsd.client.report import REPORT_MAX, read_report
 
 
 def read(path: str) -> ScanReport:

@@ -32,12 +32,12 @@ for step in job["steps"]:
         aes = step["type"] == "aes"
         template = {
             Attribute.CLASS: ObjectClass.SECRET_KEY,
-            Attribute.KEY_TYPE: KeyType.AES if aes else KeyType.GENERIC_SECRET,
+            Attribute.KEY_TYPE: {"aes": KeyType.AES, "des3": KeyType.DES3}.get(step["type"], KeyType.GENERIC_SECRET),
             Attribute.TOKEN: True, Attribute.PRIVATE: True, Attribute.SENSITIVE: True,
             Attribute.EXTRACTABLE: False, Attribute.LABEL: step["label"],
             Attribute.VALUE: bytes.fromhex(step["value"]),
             Attribute.ENCRYPT: aes and "encrypt" not in step, Attribute.DECRYPT: aes,
-            Attribute.SIGN: not aes, Attribute.VERIFY: not aes,
+            Attribute.SIGN: not aes and "sign" not in step, Attribute.VERIFY: not aes,
         }
         if step["id"]:
             template[Attribute.ID] = bytes.fromhex(step["id"])

@@ -124,13 +124,13 @@ class TpmToken:
 
     @contextlib.contextmanager
     def away(self) -> Iterator[None]:
-        """As if the TPM were gone for a while: killed, and started again at the end, at the same place."""
+        """As if the TPM were gone for a while: killed, and started again at the end, at the same place. Its resource
+        manager starts again with it, on the bus that goes on."""
         self.kill()
         try:
             yield
         finally:
-            for name in ("tpm2-abrmd", "dbus"):
-                self._end(name, signal.SIGTERM)
+            self._end("tpm2-abrmd", signal.SIGTERM)
             self.start()
 
     @contextlib.contextmanager
@@ -227,9 +227,10 @@ class TpmToken:
         )
 
     def _start_manager(self) -> None:
-        self._bus.unlink(missing_ok=True)
-        self._spawn("dbus", "dbus-daemon", f"--config-file={self.folder / 'bus.conf'}", "--nofork", "--nopidfile")
-        _wait(self._bus.exists)
+        if "dbus" not in self._processes:
+            self._bus.unlink(missing_ok=True)
+            self._spawn("dbus", "dbus-daemon", f"--config-file={self.folder / 'bus.conf'}", "--nofork", "--nopidfile")
+            _wait(self._bus.exists)
         root = ("--allow-root",) if os.geteuid() == 0 else ()
         self._spawn("tpm2-abrmd", "tpm2-abrmd", *root, "--session", f"--tcti={self.device}")
         _wait(lambda: self._says("tpm2_getcap", "properties-fixed"))
@@ -298,6 +299,18 @@ def _wrap(path: Path) -> None:
     tool, flush = shutil.which(path.name), shutil.which("tpm2_flushcontext")
     path.write_text(f'#!/bin/sh\n{tool} "$@"\nrc=$?\n{flush} -t\nexit $rc\n')
     path.chmod(0o755)
+
+
+def spies(folder: Path, seen: Path) -> str:
+    """PATH with a directory before the tpm2 tools that writes down how they are called."""
+    folder.mkdir()
+    for tool in Path("/usr/bin").glob("tpm2_*"):
+        spy = folder / tool.name
+        spy.write_text(f'#!/bin/sh\nfor word; do printf "%s\\n" "$word" >> {seen}; done\nexec {tool} "$@"\n')
+        spy.chmod(0o755)
+    (folder / "tpm2_ptool").unlink()
+    (folder / "tpm2_ptool").symlink_to("/usr/bin/tpm2_ptool")
+    return f"{folder}:{os.environ['PATH']}"
 
 
 def _free_ports() -> int:

@@ -66,7 +66,7 @@ def tail(
     Examples:
       kmsctl audit tail
       kmsctl audit tail -n 100 -o json
-      kmsctl audit tail -f -n 1 -o json | head -n 1
+      kmsctl audit tail -f
 
     Show the last records of the audit trail: who, what, when, with which key, and how it ended.
     """
@@ -102,6 +102,14 @@ def verify(
             show_default=False,
         ),
     ] = None,
+    head: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--head",
+            metavar="SEQ:HASH",
+            help="With FILE: a HEAD from earlier, which the trail must still have. May be given often.",
+        ),
+    ] = None,
     output_format: options.Output = None,
     target: options.Target = None,
     timeout: options.Timeout = None,
@@ -114,13 +122,18 @@ def verify(
     Check the hash chain of the audit trail, and say which record was changed, dropped or moved.
 
     Without FILE, kmsd checks what it keeps; with FILEs, they are read here, and no kmsd is asked.
-    Exits 0 if the chain is whole and 1 if it is not. Keep HEAD elsewhere: it proves how far the trail went.
+    Exits 0 if the chain is whole and 1 if it is not.
+
+    Whoever can write the files can write a whole new end. Keep HEAD on another machine: with --head it shows
+    that nothing up to it was cut off or written anew.
     """
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
     form = opts.form(Format.TABLE, Format.JSON, Format.YAML, Format.NAME)
+    if head and not files:
+        raise UsageError("--head is checked against files", "name the FILEs of the trail")
     with diagnostics.working("checking the audit trail"):
         if files:
-            verdict = _offline(files)
+            verdict = _offline(files, head or [])
         else:
             with connect(opts.target, timeout=opts.timeout) as kmsd:
                 verdict = kmsd.verify_audit()
@@ -144,11 +157,20 @@ def _sheet(verdict: AuditVerdict) -> list[tuple[str, str]]:
     rows = [
         ("TRAIL", "intact" if verdict.intact else "BROKEN"),
         ("RECORDS", f"{verdict.records}{span}"),
-        ("HEAD", escape(verdict.head) or "-"),
+        ("HEAD", f"{verdict.last_seq}:{escape(verdict.head)}" if verdict.head else "-"),
     ]
     rows += [("FILES" if index == 0 else "", escape(each)) for index, each in enumerate(verdict.files)]
     return rows
 
 
-def _offline(files: list[str]) -> AuditVerdict:
-    raise UsageError(str(files))
+def _offline(files: list[str], heads: list[str]) -> AuditVerdict:
+    from kmsd.client.auditchain import parse_head, verify_audit_files
+
+    try:
+        known = [parse_head(each) for each in heads]
+    except ValueError as error:
+        raise UsageError(str(error), "copy it from the HEAD of an earlier `kmsctl audit verify`") from None
+    verdict = verify_audit_files(files, known)
+    if verdict.first_seq > 1:
+        diagnostics.note(f"these files begin with record {verdict.first_seq}; of those before it they prove nothing")
+    return verdict

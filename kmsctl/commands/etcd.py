@@ -52,9 +52,9 @@ def scan(
     """\b
     Examples:
       kmsctl etcd scan
-      kmsctl etcd scan --endpoints https://10.0.0.1:2379,https://10.0.0.2:2379 -o wide
+      kmsctl etcd scan --endpoints https://127.0.0.1:2379 -o wide
       kmsctl etcd scan --report scan.json
-      kmsctl etcd scan -o json | jq '.counts[] | select(.storage == "plaintext")'
+      kmsctl etcd scan -o json
 
     Count the objects in etcd per provider, resource and key.
 
@@ -70,7 +70,7 @@ def scan(
     write_key, why = _write_key(opts)
     _emit(found, write_key, form)
     if report is not None:
-        from kmsd.etcd.report import write_report
+        from kmsd.client.report import write_report
 
         files.write(report, write_report(found.report()))
     _comment(found, write_key, why)

@@ -21,7 +21,7 @@ def adopt(
     """\b
     Examples:
       kmsctl keys adopt found-key
-      kmsctl keys adopt found-key --id 7d3f0c52-6f0e-4a6e-9d83-0d3b5e2c8a11
+      kmsctl keys adopt other-key --id 7d3f0c52-6f0e-4a6e-9d83-0d3b5e2c8a11
 
     Give a key id (CKA_ID) to a key that was made elsewhere without one, so that it can serve.
     """
@@ -61,6 +61,7 @@ def relabel(
             found.label,
             confirm_label,
             "relabel it",
+            ask=not dry_run,
         )
     keyview.emit_one(
         {"key": documents.key(changed.key), "previous_label": changed.previous_label, "dry_run": dry_run},
@@ -96,15 +97,14 @@ def destroy(
     with connect(opts.target, timeout=opts.timeout) as kmsd:
         found = kmsd.get_key(key).key
         name = naming(found, key)
-        if dry_run:
-            answer = kmsd.destroy_key(name, confirm_label=confirm_label, dry_run=True)
-        else:
-            _, confirmed = confirm.insist(
-                lambda word: kmsd.destroy_key(name, confirm_label=word, dry_run=True),
-                found.label,
-                confirm_label,
-                "destroy it",
-            )
+        answer, confirmed = confirm.insist(
+            lambda word: kmsd.destroy_key(name, confirm_label=word, dry_run=True),
+            found.label,
+            confirm_label,
+            "destroy it",
+            ask=not dry_run,
+        )
+        if not dry_run:
             if not confirmed:
                 confirm.agree(f"destroy the key {keyview.describe(found)} for good?", yes=yes)
             answer = kmsd.destroy_key(name, confirm_label=confirmed)

@@ -29,8 +29,9 @@ def retire(
 ) -> None:
     """\b
     Examples:
-      kmsctl keys retire spare-kek --dry-run
-      kmsctl keys retire spare-kek
+      kmsctl etcd scan --report scan.json && kmsctl keys retire spare-kek --report scan.json --dry-run
+      kmsctl keys retire spare-kek --report scan.json
+      kmsctl keys retire old-kek --confirm old-kek
 
     Mark a key that nothing needs any more. It decrypts still, until `kmsctl keys destroy` ends it.
 
@@ -47,6 +48,7 @@ def retire(
             found.label,
             confirm_label,
             "retire it",
+            ask=not dry_run,
         )
     keyview.emit_one(
         {"key": documents.key(retired.key), "previous_label": retired.previous_label, "dry_run": dry_run},
@@ -125,7 +127,7 @@ def _rows(done: Reversion) -> list[tuple[str, str]]:
 
 
 def _scan(file: str) -> ScanReport:
-    from kmsd.etcd.report import REPORT_MAX, read_report
+    from kmsd.client.report import REPORT_MAX, read_report
 
     return read_report(
         files.read(file, "the report of a scan", most=REPORT_MAX, too_long="is it the report of a scan?")

@@ -20,7 +20,7 @@ _LISTING: Listing[Request] = Listing(
     columns=(
         Column("TIME", 24, lambda each: timestamp(each.time) or ""),
         Column("API", 7, lambda each: each.api),
-        Column("METHOD", 8, lambda each: each.method),
+        Column("METHOD", 10, lambda each: each.method),
         Column("CODE", 12, lambda each: each.code),
         Column("MS", 7, lambda each: milliseconds(each.latency_ms)),
         Column("KEY", 15, lambda each: short_hash(each.key_id_sha256)),
@@ -47,7 +47,7 @@ def requests(
     Examples:
       kmsctl requests
       kmsctl requests --admin -n 5 -o json
-      kmsctl requests --follow -n 1 -o json | head -n 1
+      kmsctl requests --follow
 
     Show the last calls that kmsd answered: when, which, with which key, how it ended, how long it took.
 

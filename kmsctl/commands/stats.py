@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 INTERVAL_MIN, INTERVAL_MAX = 0.2, 60.0
 """Seconds."""
+PATIENCE = 3.0
+"""Seconds that a frame may be late before the screen says so."""
 LABELS_EVERY = 5.0
 """Seconds between two looks at the keys for the label of one that is not known."""
 
@@ -62,6 +64,7 @@ def stats(
       kmsctl stats
       kmsctl stats --since 5m
       kmsctl stats -o json
+      kmsctl stats --watch
       kmsctl stats --watch --interval 500ms | head -n 2
 
     Show requests, latencies, errors, sessions and the use of keys; with --watch, live.
@@ -111,7 +114,7 @@ def _watch(opts: Options, interval: float, history: float) -> None:
         kmsd.watch_stats(interval=interval, history=history) as stream,
     ):
         if screen:
-            _show(kmsd, opts, iter(stream), int(history))
+            _show(kmsd, opts, iter(stream), interval, int(history))
         else:
             for frame in endless(stream):
                 output.emit_line(figures.document(frame))
@@ -123,7 +126,7 @@ def _first(frames: Iterator[StatsFrame]) -> StatsFrame:
     raise ended()
 
 
-def _show(kmsd: AdminClient, opts: Options, frames: Iterator[StatsFrame], history: int) -> None:
+def _show(kmsd: AdminClient, opts: Options, frames: Iterator[StatsFrame], interval: float, history: int) -> None:
     """The live screen, until q is pressed. Raises what ends the stream, when the terminal is given back."""
     from kmsctl import live, statsview
 
@@ -133,11 +136,23 @@ def _show(kmsd: AdminClient, opts: Options, frames: Iterator[StatsFrame], histor
     with live.take() as (screen, wake):
         reader = _Reader(kmsd, frames, wake)
         reader.start()
+        heard = time.monotonic()
         while True:
             for frame in reader.drain():
                 memory.add(frame)
-            screen.draw(statsview.live(memory, reader.labels, source, screen.size(), datetime.now(UTC)))
-            if "q" in screen.wait().lower():
+                heard = time.monotonic()
+            silence = time.monotonic() - heard
+            screen.draw(
+                statsview.live(
+                    memory,
+                    reader.labels,
+                    source,
+                    screen.size(),
+                    datetime.now(UTC),
+                    silence if silence > interval + PATIENCE else 0.0,
+                )
+            )
+            if "q" in screen.wait(1.0).lower():
                 return
 
 
@@ -179,6 +194,7 @@ class _Reader(threading.Thread):
             return
         self._looked = time.monotonic()
         self.labels = _labels(self._kmsd) or self.labels
+        self._wake()
 
 
 def _labels(kmsd: AdminClient) -> dict[str, str]:

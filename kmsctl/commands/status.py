@@ -141,7 +141,8 @@ def _one_of_tokens(status: TokenStatus, *, wide: bool) -> Iterator[tuple[str, st
     yield "TOKEN", f"{escape(status.name)}: {'up' if token.up else 'AWAY'}, {escape(token.label) or '-'}, {what}"
     if status.reason:
         yield "", f"{escape(status.reason)}; hint: {escape(status.hint) or '-'}"
-    yield "", f"slot {token.slot_id}, {status.keys} keys, {sessions.open} of {sessions.configured} sessions open"
+    keys = "1 key" if status.keys == 1 else f"{status.keys} keys"
+    yield "", f"slot {token.slot_id}, {keys}, {sessions.open} of {sessions.configured} sessions open"
     if wide:
         yield "", escape(f"{token.manufacturer} {token.model}, serial {token.serial}".strip())
         yield "", escape(token.module)

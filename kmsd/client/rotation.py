@@ -134,13 +134,18 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Event:
-    """Something changed between two timelines. node: empty if it is about the whole stage."""
+    """Something changed between two timelines. node: empty if it is about the whole stage. The rest as there."""
 
     step: Step
     node: str
     progress: Progress
     text: str
     at: datetime | None = None
+    commands: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        return TITLES[self.step]
 
 
 @dataclass(frozen=True)
@@ -306,7 +311,7 @@ def _clearing(turn: Turn, before: Stage, stored: Stored | None, *, scanning: boo
     """From the rewriting to the end of the old key."""
     if retired:
         yield Stage(Step.REWRITE, Progress.DONE)
-        yield Stage(Step.SCAN, Progress.DONE)
+        yield Stage(Step.SCAN, Progress.DONE, _NOTHING_LEFT if stored is not None and not stored.left(turn) else "")
         yield Stage(Step.RETIRE, Progress.DONE, f"{short(turn.old)} is retired")
         return
     ready = before.progress is Progress.DONE
@@ -329,6 +334,9 @@ def _clearing(turn: Turn, before: Stage, stored: Stored | None, *, scanning: boo
     yield _retire_stage(turn, offered=scan.progress is Progress.DONE)
 
 
+_NOTHING_LEFT: Final = "nothing is under the old key"
+
+
 def _scan_stage(turn: Turn, report: ScanReport, left: int, *, busy: bool) -> Stage:
     if left:
         return Stage(Step.SCAN, Progress.ACTIVE, f"{counted(left)} still under the old key", busy=busy)
@@ -339,11 +347,11 @@ def _scan_stage(turn: Turn, report: ScanReport, left: int, *, busy: bool) -> Sta
         return Stage(
             Step.SCAN,
             Progress.ACTIVE,
-            "nothing is under the old key; once more when no kube-apiserver can write under it any longer",
+            f"{_NOTHING_LEFT}; once more when no kube-apiserver can write under it any longer",
             due=turn.started + FOLLOW,
             busy=busy,
         )
-    return Stage(Step.SCAN, Progress.DONE, "nothing is under the old key", busy=busy)
+    return Stage(Step.SCAN, Progress.DONE, _NOTHING_LEFT, busy=busy)
 
 
 def _retire_stage(turn: Turn, *, offered: bool) -> Stage:
@@ -368,7 +376,7 @@ def _events(timeline: Timeline) -> Iterator[Event]:
     for stage in timeline.stages:
         for node in stage.nodes:
             yield Event(stage.step, node.node, node.progress, node.text, node.at)
-        yield Event(stage.step, "", stage.progress, stage.text)
+        yield Event(stage.step, "", stage.progress, stage.text, commands=stage.commands)
 
 
 def rewrite_command(resource: str) -> str:

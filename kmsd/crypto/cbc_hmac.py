@@ -75,13 +75,16 @@ def suitable(mechanisms: Collection[str], aes_bits: int, mac_bits: int) -> tuple
     sized = [suite for suite in SUITES.values() if suite.aes_bits == aes_bits]
     if not sized:
         raise Misconfigured(
-            f"there is no JWE encryption with AES-{aes_bits} in CBC mode", "make a pair with AES-256: kmsctl keygen"
+            f"there is no JWE encryption with AES-{aes_bits} in CBC mode"
+            if aes_bits
+            else "the token does not tell the size of the AES key",
+            "make a pair with AES-256: kmsctl keygen LABEL --type pair",
         )
     strong = [suite for suite in sized if not 0 < mac_bits < suite.mac_bits]
     if not strong:
         raise Misconfigured(
             f"the HMAC key has {mac_bits} bits, AES-{aes_bits} needs at least {sized[0].mac_bits} beside it",
-            "make another pair: kmsctl keygen",
+            "make another pair: kmsctl keygen LABEL --type pair",
         )
     listed = tuple(suite.enc for suite in strong if suite.mechanism in mechanisms)
     if not listed:
@@ -109,7 +112,7 @@ def pick(session: TokenSession, enc_cka_id: bytes, mac_cka_id: bytes, encs: Coll
             return enc
     raise Misconfigured(
         f"the token refuses this pair of keys {' and '.join(encs)} ({refused})",
-        "the keys' attributes or sizes forbid it: make another pair, kmsctl keygen",
+        "the keys' attributes or sizes forbid it: make another pair, kmsctl keygen LABEL --type pair",
     )
 
 

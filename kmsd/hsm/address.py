@@ -12,13 +12,13 @@ from kmsd.hsm.module import SlotView
 class TokenAddress:
     """Which token, and how to use it.
 
-    module: path; empty with `softhsm` true: found by itself.
+    module: path; empty: found by the provider, whose ways are in `kmsd.hsm.quirks`.
     slot: slot id, wins over label. sessions: worker threads. queue: calls that may wait.
     timeout: seconds for a call that has no deadline of its own. stuck_after: seconds.
     """
 
     module: str
-    softhsm: bool
+    provider: str
     label: str
     slot: int | None
     sessions: int

@@ -23,8 +23,8 @@ Template = Mapping[int, Value]
 
 CKF_RW_SESSION: Final = 0x02
 CKF_SERIAL_SESSION: Final = 0x04
-_NO_BOUND: Final = 1 << 31
-"""CK_EFFECTIVELY_INFINITE is 0 and CK_UNAVAILABLE_INFORMATION -1; openCryptoki says -2."""
+_NO_COUNT: Final = 1 << 31
+"""CK_UNAVAILABLE_INFORMATION is -1 as an unsigned number; openCryptoki says -2."""
 
 TOKEN_FLAGS: Final = {
     0x00000001: "RNG",
@@ -198,12 +198,17 @@ def token_info(table: FunctionTable, slot: int) -> TokenInfo:
         model=_text(info, "model"),
         serial=_text(info, "serialNumber"),
         flags=frozenset(name for bit, name in TOKEN_FLAGS.items() if info.flags & bit),
-        max_sessions=info.ulMaxSessionCount if 0 < info.ulMaxSessionCount < _NO_BOUND else None,
-        open_sessions=info.ulSessionCount if info.ulSessionCount < _NO_BOUND else None,
+        # A bound of 0 is none at all (CK_EFFECTIVELY_INFINITE).
+        max_sessions=_told(info.ulMaxSessionCount) or None,
+        open_sessions=_told(info.ulSessionCount),
         firmware=_version(info.firmwareVersion),
-        max_rw_sessions=info.ulMaxRwSessionCount if 0 < info.ulMaxRwSessionCount < _NO_BOUND else None,
-        open_rw_sessions=info.ulRwSessionCount if info.ulRwSessionCount < _NO_BOUND else None,
+        max_rw_sessions=_told(info.ulMaxRwSessionCount) or None,
+        open_rw_sessions=_told(info.ulRwSessionCount),
     )
+
+
+def _told(count: int) -> int | None:
+    return count if count < _NO_COUNT else None
 
 
 def mechanisms(table: FunctionTable, slot: int) -> frozenset[int]:

@@ -14,13 +14,10 @@ from typing import Final
 from kmsd.hsm import calls, cryptoki, pace, trials
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.cryptoki import Cryptoki
-from kmsd.hsm.findings import NOTHING_FITS, Findings, Outcome, Plan
+from kmsd.hsm.findings import NOTHING_FITS, PROBE_LABEL, Findings, Outcome, Plan
 from kmsd.hsm.module import Module, TokenView
 from kmsd.hsm.quirks import Quirks
 from kmsd.hsm.trials import Place
-
-LABEL: Final = "kmsd-probe-"
-"""What every object of a probe is labelled, followed by random hex. Whoever lists keys passes over such labels."""
 
 _CKK_GENERIC_SECRET: Final = 0x10
 _CKK_AES: Final = 0x1F
@@ -46,7 +43,7 @@ class Keys:
 
 def new_label() -> str:
     """A label of the probe's own that nobody else has."""
-    return LABEL + os.urandom(6).hex()
+    return PROBE_LABEL + os.urandom(6).hex()
 
 
 def _outcome(works: bool, otherwise: Outcome = "failed") -> Outcome:
@@ -369,12 +366,14 @@ def speed(found: Findings, place: Place, made: Keys, threads: int) -> None:
     else:
         if aes is not None and found.able.get("cbc"):
             _encrypting(found, place, "AES-CBC", aes, trials.CKM_AES_CBC, iv, message, threads)
+        elif aes is not None and found.able.get("ecb"):
+            _encrypting(found, place, "one AES block", aes, trials.CKM_AES_ECB, None, message[:16], threads)
         for bits, mechanism in ((512, trials.CKM_SHA512_HMAC), (256, trials.CKM_SHA256_HMAC)):
             if made.hmac is not None and found.able.get(f"hmac_sha{bits}"):
                 _signing(found, place, f"HMAC-SHA-{bits}", made.hmac, mechanism, message, threads)
                 break
     for timing in found.timings:
-        name = f"speed_{timing.operation.lower().replace('-', '_')}"
+        name = f"speed_{timing.operation.lower().replace('-', '_').replace(' ', '_')}"
         at_once = f"{timing.threads} threads" if timing.threads > 1 else "one thread"
         found.note(
             *(name, f"Speed of {timing.operation}", "ok"),

@@ -5,10 +5,7 @@ PKCS#11 3.0, section 5.1. Knows nothing of tokens or keys; `kmsd.hsm.connection`
 
 from __future__ import annotations
 
-import re
 from typing import Final
-
-import pkcs11.exceptions
 
 NAMES: Final = {
     0x02: "CKR_HOST_MEMORY",
@@ -118,11 +115,3 @@ def check(rv: int, function: str) -> None:
     """Raise CkrError unless rv is CKR_OK (0)."""
     if rv:
         raise CkrError(NAMES.get(rv, f"CKR 0x{rv:08x}"), function)
-
-
-def from_library(error: pkcs11.exceptions.PKCS11Error, function: str) -> CkrError:
-    """python-pkcs11 has a class per return value, named after it; unknown values are a bare PKCS11Error."""
-    name = type(error).__name__
-    if name == "PKCS11Error":
-        return CkrError(f"CKR unknown ({error})" if str(error) else "CKR unknown", function)
-    return CkrError("CKR_" + re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper(), function)

@@ -20,13 +20,15 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final, TypeVar, TypeVarTuple
 
-from kmsd.errors import KmsdError, Unavailable
+from kmsd.errors import Conflict, KmsdError, Unavailable
+from kmsd.hsm import tpm2
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.explain import explain
 from kmsd.hsm.module import MechanismView, Module, SlotView, TokenView
 from kmsd.hsm.opening import Opener, PinRefused
 from kmsd.hsm.pool import Observe, Pool, PoolView, ignore, unexpected
+from kmsd.hsm.quirks import Quirks
 from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError, TokenSession
 
 T = TypeVar("T")
@@ -34,7 +36,14 @@ Ts = TypeVarTuple("Ts")
 
 _RETRY_FIRST: Final = 0.5
 _RETRY_MOST: Final = 10.0
+_BELIEVED_AFTER: Final = 10.0
+"""Seconds from a login until an operation that fails is believed although random numbers work."""
 _DRAIN_SECONDS: Final = 5.0
+_TORN_PAUSES: Final = (0.02, 0.05, 0.1)
+"""Seconds between the attempts of a connection that was given up on purpose: SoftHSM shows no token for a moment while
+another process logs in, for it lets go of the token's file before that is whole again."""
+_ASK_PAUSE: Final = 2.0
+"""Seconds between two times that an ailing token is asked what ails it."""
 _ANEW_FIRST: Final = 30.0
 _ANEW_MOST: Final = 600.0
 """Seconds between two times that a token which is not to be found stops its neighbours, to look with a new module."""
@@ -48,6 +57,10 @@ class Connected:
     slot_id: int
     token: TokenView
     pool: Pool
+    mechanisms: frozenset[str]
+    quirks: Quirks
+    since: float
+    """Of the monotonic clock."""
 
 
 class Neighbours:
@@ -98,6 +111,8 @@ class Hsm:
         self._anew = monotonic()
         self._anew_pause = _ANEW_FIRST
         self._closed = False
+        self._ailment: KmsdError | None = None
+        self._ailing = -1e9
         self._stale = False
         """Whether the module shows a state of this token that is not to be believed."""
 
@@ -215,7 +230,7 @@ class Hsm:
             raise self.error.again()
 
         def with_rw(_: TokenSession) -> T:
-            session = TokenSession(connected.module, connected.module.token(connected.slot_id), rw=True)
+            session = TokenSession(connected.module, connected.slot_id, rw=True)
             try:
                 return fn(session, *args)
             finally:
@@ -272,13 +287,37 @@ class Hsm:
             try:
                 await self._disconnect(Unavailable(f"{self.name} is being reconnected: {why}", "try again"))
                 await self._attempt()
+                for pause in _TORN_PAUSES:
+                    if self._connected is not None or self._refused or self._draining is not None:
+                        break
+                    await asyncio.sleep(pause)
+                    await self._attempt()
             finally:
                 self._settled.set()
             if self._connected is None:
                 self._retry()
             return self._connected is not None
 
+    async def without_module(self, fn: Callable[[str | None], T]) -> T:
+        """Run fn(PIN) on the control thread while the module is finalised, and connect again: for programs that change
+        the token behind it. Calls wait meanwhile. Raises Conflict if a neighbour cannot be stopped."""
+        async with self._reconnecting:
+            self._settled.clear()
+            try:
+                await self._disconnect(Unavailable(f"{self.name} is being worked on", "try again"))
+                async with self._neighbours.lock:
+                    if self._draining is not None or self._others():
+                        raise Conflict(f"the module of {self.name} is in use and cannot be stopped", "try again")
+                    return await self._on_control(lambda: fn(self._opener.pin()))
+            finally:
+                await self._attempt()
+                self._settled.set()
+                if self._connected is None:
+                    self._retry()
+
     def explain(self, error: CkrError | KeyMissingError | KeyAmbiguousError) -> KmsdError:
+        if isinstance(error, CkrError) and error.name == "CKR_GENERAL_ERROR" and self._ailment is not None:
+            return self._ailment.again()
         return explain(error, self.name)
 
     # The rest runs on the event loop, one attempt at a time.
@@ -302,6 +341,7 @@ class Hsm:
         async with self._neighbours.lock:
             if self._connected is not None:
                 return
+            failed = ""
             try:
                 await self._be_drained()
                 if self._stale or self._look_anew():
@@ -312,6 +352,7 @@ class Hsm:
                 self.error = error.again()
             except KmsdError as error:
                 self.error = error.again()
+                failed = error.__cause__.name if isinstance(error.__cause__, CkrError) else ""
             except Exception as error:  # noqa: BLE001  a module may do anything; kmsd stays up and says so
                 self.error = unexpected(error)
             else:
@@ -320,17 +361,24 @@ class Hsm:
                     opened.slot_id,
                     opened.token,
                     self._pool(opened.module, opened.slot_id, opened.sessions),
+                    opened.mechanisms,
+                    opened.quirks,
+                    monotonic(),
                 )
                 self._anew_pause = _ANEW_FIRST
+                self._ailment = None
             if self._connected is None and self._draining is None and not self._others():
                 # The next attempt begins with a module that knows nothing of this one.
                 await self._on_control(self._finalize)
+                if failed == "CKR_GENERAL_ERROR":
+                    await self._look_for_ailment()
+                    self.error = self._ailment or self.error
         self._attempted.set()
         self._on_change()
 
     def _pool(self, module: Module, slot_id: int, sessions: list[TokenSession]) -> Pool:
         return Pool(
-            lambda: TokenSession(module, module.token(slot_id)),
+            lambda: TokenSession(module, slot_id),
             sessions,
             loop=asyncio.get_running_loop(),
             queue=self.address.queue,
@@ -351,7 +399,16 @@ class Hsm:
                 await connected.pool.submit(
                     lambda session: session.random(8), timeout=self.address.timeout, retry=False
                 )
-                return
+                await self._look_for_ailment()
+                # Where that proves nothing a failed operation is believed, but not again and again: one key may be of
+                # no use while the others are.
+                if (
+                    self._ailment is not None
+                    or connected.quirks.random_is_proof
+                    or monotonic() - connected.since < _BELIEVED_AFTER
+                ):
+                    return
+                failed: CkrError | KmsdError = cause
             except (CkrError, KmsdError) as error:
                 failed = error
             if self._connected is connected:
@@ -362,6 +419,15 @@ class Hsm:
                 self._retry()
         finally:
             self._suspecting = None
+
+    async def _look_for_ailment(self) -> None:
+        """Ask a token that is there, and does nothing with its keys, what ails it; now and then at the most."""
+        beside = self._connected is not None
+        row = self._connected.quirks if self._connected else self._opener.quirks()
+        if row is None or row.generates_through != "tpm2_ptool" or monotonic() - self._ailing < _ASK_PAUSE:
+            return
+        self._ailment = await asyncio.to_thread(tpm2.ailment, self.label, beside=beside)
+        self._ailing = monotonic()
 
     async def _disconnect(self, why: KmsdError) -> None:
         """Let go of the token, and have the module begin anew for the next attempt."""

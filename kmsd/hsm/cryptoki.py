@@ -130,9 +130,9 @@ class Cryptoki:
         """C_Finalize. Crashes the process if any other thread is inside the module: drain them first."""
         check(self._dll.C_Finalize(None), "C_Finalize")
 
-    def login(self, session: int, pin: str) -> None:
+    def login(self, session: int, pin: str, user: int = CKU_USER) -> None:
         data = pin.encode()
-        check(self._dll.C_Login(session, CKU_USER, data, len(data)), "C_Login")
+        check(self._dll.C_Login(session, user, data, len(data)), "C_Login")
 
     def init_token(self, slot: int, so_pin: str, label: str) -> None:
         """C_InitToken: makes a token in a free slot. Destroys the token that may be there."""

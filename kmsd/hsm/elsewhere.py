@@ -16,9 +16,9 @@ from typing import Final, Literal
 from kmsd.errors import KmsdError
 from kmsd.hsm import calls, cryptoki, trials
 from kmsd.hsm import module as modules
-from kmsd.hsm.checks import LABEL, probe_key
+from kmsd.hsm.checks import probe_key
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.findings import Elsewhere
+from kmsd.hsm.findings import PROBE_LABEL, Elsewhere
 
 _SECONDS: Final = 30.0
 
@@ -51,7 +51,7 @@ def other_process(module: str, token: str, pin: str | None) -> Elsewhere:
 def main() -> int:
     job = json.load(sys.stdin)
     label = str(job["label"])
-    if not label.startswith(LABEL):
+    if not label.startswith(PROBE_LABEL):
         return _complain(f"{label!r} is not a label of a probe")
     try:
         module = modules.load(job["module"])

@@ -35,6 +35,11 @@ def _explain(error: CkrError, token: str) -> KmsdError:
             return Misconfigured(
                 what, "the key's attributes forbid it: make another under a free label, kmsctl keygen LABEL"
             )
+        case "CKR_ATTRIBUTE_READ_ONLY" | "CKR_ACTION_PROHIBITED":
+            return Misconfigured(
+                f"{token} does not allow this ({error.function}: {error.name})",
+                "the key is protected (CKA_MODIFIABLE, CKA_DESTROYABLE): change it with the token's own tools",
+            )
         case "CKR_DEVICE_MEMORY" | "CKR_HOST_MEMORY":
             return Unavailable(what, "the token or the machine is out of memory")
         case _:

@@ -8,6 +8,9 @@ from typing import Final, Literal
 
 from kmsd.hsm.quirks import Foreign, Quirks
 
+PROBE_LABEL: Final = "kmsd-probe-"
+"""What every object of a probe is labelled, followed by random hex. Whoever lists keys passes over such labels."""
+
 Outcome = Literal["ok", "warning", "failed", "not applicable"]
 Algorithm = Literal["aes-gcm", "aes-cbc", "rsa-oaep", "none"]
 Elsewhere = Callable[[Literal["make", "destroy"], str], None]

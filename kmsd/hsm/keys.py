@@ -6,18 +6,23 @@ Knows CKA_LABEL and CKA_ID as bytes; what a label or an id means is the keyring'
 from __future__ import annotations
 
 import ctypes
+import time
 from dataclasses import dataclass
 from typing import Final, Literal
 
-import pkcs11
-import pkcs11.exceptions
-
 from kmsd.errors import Conflict, InvalidRequest
+from kmsd.hsm import calls
 from kmsd.hsm import cryptoki as c
-from kmsd.hsm.ckr import CkrError, from_library
+from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.findings import PROBE_LABEL
 from kmsd.hsm.session import CKK_AES, TokenSession
+from kmsd.hsm.trials import CKM_AES_KEY_GEN, CKM_GENERIC_SECRET_KEY_GEN
 
 Kind = Literal["aes", "hmac", "other"]
+
+CKA_WRAP: Final = 0x106
+CKA_UNWRAP: Final = 0x107
+CKA_DERIVE: Final = 0x10C
 
 _HMAC_TYPES: Final = frozenset({0x10, 0x28, 0x2B, 0x2C, 0x2D, 0x2E})
 """CKK_GENERIC_SECRET and CKK_SHA_1/256/384/512/224_HMAC."""
@@ -34,7 +39,14 @@ _ATTRIBUTES: Final = (
     c.CKA_EXTRACTABLE,
     c.CKA_PRIVATE,
 )
+_CKK_GENERIC_SECRET: Final = 0x10
+_USAGES: Final = (
+    *(c.CKA_ENCRYPT, c.CKA_DECRYPT, c.CKA_SIGN, c.CKA_VERIFY),
+    *(CKA_WRAP, CKA_UNWRAP, CKA_DERIVE),
+)
 _TRIES: Final = 4
+_READ_PAUSES: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+"""Seconds between two looks for a key that was made just now."""
 _PASSING: Final = frozenset({"CKR_OBJECT_HANDLE_INVALID", "CKR_KEY_HANDLE_INVALID", "CKR_GENERAL_ERROR"})
 """What SoftHSM answers now and then while others change objects: look again, and believe what is seen."""
 
@@ -58,16 +70,22 @@ class TokenKey:
 
 
 def list_keys(session: TokenSession) -> tuple[TokenKey, ...]:
-    """All secret keys on the token, in the token's order. Raises CkrError."""
-    return tuple(_find(session, {}))
+    """All secret keys on the token, in the token's order, but for those of a probe at work. Raises CkrError."""
+    return tuple(key for key in _find(session, {}) if not key.label.startswith(PROBE_LABEL))
 
 
 def _find(session: TokenSession, template: dict[int, bytes | int | bool]) -> list[TokenKey]:
     """The secret keys on the token that match, described."""
+    return [key for _, key in _objects(session, template)]
+
+
+def _objects(session: TokenSession, template: dict[int, bytes | int | bool]) -> list[tuple[int, TokenKey]]:
+    """The same with their handles."""
     whole = {c.CKA_CLASS: c.CKO_SECRET_KEY, c.CKA_TOKEN: True, **template}
     for last in range(_TRIES, 0, -1):
         try:
-            return [_describe(session, handle) for handle in session.cryptoki.find(session.handle, whole)]
+            handles = session.cryptoki.find(session.handle, whole)
+            return [(handle, _describe(session, handle)) for handle in handles]
         except CkrError as error:
             # A key made or destroyed between the two calls, by us or by another process.
             if error.name not in _PASSING or last == 1:
@@ -108,50 +126,75 @@ def generate(session: TokenSession, label: str, cka_id: bytes, kind: Kind, bits:
     AES: ENCRYPT and DECRYPT only; HMAC: SIGN and VERIFY only; both TOKEN, PRIVATE, SENSITIVE and not
     EXTRACTABLE (PKCS#11 3.0, 4.10). Raises CkrError.
     """
-    aes = kind == "aes"
-    flags = (
-        pkcs11.MechanismFlag.ENCRYPT | pkcs11.MechanismFlag.DECRYPT
-        if aes
-        else pkcs11.MechanismFlag.SIGN | pkcs11.MechanismFlag.VERIFY
-    )
+    mechanism = CKM_AES_KEY_GEN if kind == "aes" else CKM_GENERIC_SECRET_KEY_GEN
+    template = _new(label, cka_id, kind, bits)
     for last in range(_TRIES, 0, -1):
+        failed: CkrError | None = None
         try:
-            session.library.generate_key(
-                pkcs11.KeyType.AES if aes else pkcs11.KeyType.GENERIC_SECRET,
-                bits,
-                id=cka_id,
-                label=label,
-                store=True,
-                capabilities=flags,
-                mechanism=pkcs11.Mechanism.AES_KEY_GEN if aes else pkcs11.Mechanism.GENERIC_SECRET_KEY_GEN,
-                template={pkcs11.Attribute.EXTRACTABLE: False, pkcs11.Attribute.SENSITIVE: True},
-            )
-        except pkcs11.exceptions.PKCS11Error as library_error:
-            error = from_library(library_error, "C_GenerateKey")
+            calls.generate_key(session.cryptoki.table, session.handle, mechanism, template)
+        except CkrError as error:
             # The call may have failed after the object was made: what the token shows is what counts.
-            if error.name not in _PASSING or (last == 1 and not _with_id(session, cka_id, kind)):
-                raise error from library_error
-        found = _with_id(session, cka_id, kind)
-        if len(found) == 1 and found[0].label == label:
+            if error.name not in _PASSING:
+                raise
+            failed = error
+        found = _read_back(session, cka_id, kind)
+        # Another kmsd may have moved the label on already: the identity is what shows that it is this key.
+        if len(found) == 1 and found[0].label:
             return found[0]
         if found:
             raise CkrError("the new key does not read back as it was made", "C_GenerateKey")
+        if failed is None:
+            break  # A second one with this identity would make both useless.
+        if last == 1:
+            raise failed
     raise CkrError("the new key is not to be found", "C_GenerateKey")
 
 
-def set_id(session: TokenSession, label: str, cka_id: bytes) -> TokenKey:
-    """Give a CKA_ID to the one AES key with this label that has none. `session` is read-write.
+def _read_back(session: TokenSession, cka_id: bytes, kind: Kind) -> list[TokenKey]:
+    """The keys with this identity; read again after each pause while none has a label: SoftHSM shows a key to nobody,
+    or without attributes, while another process changes it."""
+    found = _with_id(session, cka_id, kind)
+    for pause in _READ_PAUSES:
+        if any(key.label for key in found):
+            break
+        time.sleep(pause)
+        found = _with_id(session, cka_id, kind)
+    return found
+
+
+def _new(label: str, cka_id: bytes, kind: Kind, bits: int) -> calls.Template:
+    aes = kind == "aes"
+    usage = (c.CKA_ENCRYPT, c.CKA_DECRYPT) if aes else (c.CKA_SIGN, c.CKA_VERIFY)
+    return {
+        c.CKA_CLASS: c.CKO_SECRET_KEY,
+        c.CKA_KEY_TYPE: CKK_AES if aes else _CKK_GENERIC_SECRET,
+        c.CKA_TOKEN: True,
+        c.CKA_PRIVATE: True,
+        c.CKA_SENSITIVE: True,
+        c.CKA_EXTRACTABLE: False,
+        c.CKA_LABEL: label.encode(),
+        c.CKA_ID: cka_id,
+        c.CKA_VALUE_LEN: bits // 8,
+        # Said of each, because what is not said is for the token to choose.
+        **{attribute: attribute in usage for attribute in _USAGES},
+    }
+
+
+def set_id(session: TokenSession, kind: Kind, label: str, cka_id: bytes) -> TokenKey:
+    """Give a CKA_ID to the one key of this kind with this label that has none. `session` is read-write.
 
     Raises InvalidRequest, Conflict or CkrError.
     """
-    bare = [key for key in _find(session, {c.CKA_LABEL: label.encode()}) if key.kind == "aes" and not key.cka_id]
+    bare = [key for key in _find(session, {c.CKA_LABEL: label.encode()}) if key.kind == kind and not key.cka_id]
     if len(bare) != 1:
         raise InvalidRequest(
             f"{len(bare)} keys labelled {label!r} lack a CKA_ID; exactly one is needed",
             "kmsctl keys list shows them",
         )
-    _set_id(session, label, cka_id)
-    found = _with_id(session, cka_id, "aes")
+    for handle, key in _objects(session, {c.CKA_LABEL: label.encode()}):
+        if key.kind == kind and not key.cka_id:
+            calls.set_attributes(session.cryptoki.table, session.handle, handle, {c.CKA_ID: cka_id})
+    found = _with_id(session, cka_id, kind)
     if len(found) != 1:
         raise Conflict(f"the token did not take the CKA_ID of {label!r}", "kmsctl keys list shows its state")
     return found[0]
@@ -165,13 +208,13 @@ def relabel(session: TokenSession, kind: Kind, cka_id: bytes, label: str, to: st
     for last in range(_TRIES, 0, -1):
         _one(session, kind, cka_id, {label, to})
         try:
-            for key in _objects(session, kind, cka_id):
-                if key[pkcs11.Attribute.LABEL] == label:
-                    key[pkcs11.Attribute.LABEL] = to
-        except pkcs11.exceptions.PKCS11Error as library_error:
-            error = from_library(library_error, "C_SetAttributeValue")
+            for handle, key in _objects(session, _by_id(cka_id)):
+                if _is(key, kind, cka_id) and key.label == label:
+                    new = {c.CKA_LABEL: to.encode()}
+                    calls.set_attributes(session.cryptoki.table, session.handle, handle, new)
+        except CkrError as error:
             if error.name not in _PASSING or last == 1:
-                raise error from library_error
+                raise
         found = _one(session, kind, cka_id, {label, to})
         if found.label == to:
             return found
@@ -186,13 +229,12 @@ def destroy(session: TokenSession, kind: Kind, cka_id: bytes, label: str) -> Non
     for last in range(_TRIES, 0, -1):
         _one(session, kind, cka_id, {label})
         try:
-            for key in _objects(session, kind, cka_id):
-                if key[pkcs11.Attribute.LABEL] == label:
-                    key.destroy()
-        except pkcs11.exceptions.PKCS11Error as library_error:
-            error = from_library(library_error, "C_DestroyObject")
+            for handle, key in _objects(session, _by_id(cka_id)):
+                if _is(key, kind, cka_id) and key.label == label:
+                    calls.destroy_object(session.cryptoki.table, session.handle, handle)
+        except CkrError as error:
             if error.name not in _PASSING or last == 1:
-                raise error from library_error
+                raise
         if not [key for key in _with_id(session, cka_id, kind) if key.label == label]:
             return
     raise CkrError("the key is still there", "C_DestroyObject")
@@ -209,32 +251,18 @@ def _one(session: TokenSession, kind: Kind, cka_id: bytes, labels: set[str]) -> 
     return found[0]
 
 
-def _objects(session: TokenSession, kind: Kind, cka_id: bytes) -> list[pkcs11.SecretKey]:
-    template: dict[pkcs11.Attribute, object] = {pkcs11.Attribute.CLASS: pkcs11.ObjectClass.SECRET_KEY}
-    if cka_id:
-        template[pkcs11.Attribute.ID] = cka_id
-    return [
-        key
-        for key in session.library.get_objects(template)
-        if isinstance(key, pkcs11.SecretKey) and key.id == cka_id and _kind(int(key.key_type)) == kind
-    ]
-
-
 def _kind(key_type: int) -> Kind:
     return "aes" if key_type == CKK_AES else "hmac" if key_type in _HMAC_TYPES else "other"
 
 
-def _set_id(session: TokenSession, label: str, cka_id: bytes) -> None:
-    template = {pkcs11.Attribute.CLASS: pkcs11.ObjectClass.SECRET_KEY, pkcs11.Attribute.LABEL: label}
-    try:
-        for key in session.library.get_objects(template):
-            if not key[pkcs11.Attribute.ID] and key[pkcs11.Attribute.KEY_TYPE] == pkcs11.KeyType.AES:
-                key[pkcs11.Attribute.ID] = cka_id
-    except pkcs11.exceptions.PKCS11Error as error:
-        raise from_library(error, "C_SetAttributeValue") from error
-
-
 def _with_id(session: TokenSession, cka_id: bytes, kind: Kind) -> list[TokenKey]:
+    return [key for key in _find(session, _by_id(cka_id)) if _is(key, kind, cka_id)]
+
+
+def _by_id(cka_id: bytes) -> dict[int, bytes | int | bool]:
     # A key may lack the attribute where another holds an empty one: no template finds both.
-    found = _find(session, {c.CKA_ID: cka_id} if cka_id else {})
-    return [key for key in found if key.kind == kind and key.cka_id == cka_id]
+    return {c.CKA_ID: cka_id} if cka_id else {}
+
+
+def _is(key: TokenKey, kind: Kind, cka_id: bytes) -> bool:
+    return key.kind == kind and key.cka_id == cka_id

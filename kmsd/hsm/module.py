@@ -2,10 +2,6 @@
 
 A module is loaded once per process and stays; it can be finalised and initialised again, which is how
 most of them recover a lost token. Knows nothing of logins and keys.
-
-Everything goes through the one table of functions that `kmsd.hsm.cryptoki` got of the module. python-pkcs11 gets its
-own from C_GetFunctionList: for most modules that is the same one, and its objects may be used beside ours; p11-kit's
-client and proxy give it another instance, which knows nothing of our sessions.
 """
 
 from __future__ import annotations
@@ -16,13 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import pkcs11
-import pkcs11._pkcs11
-import pkcs11.exceptions
-
 from kmsd.errors import Misconfigured, Unavailable
 from kmsd.hsm import calls
-from kmsd.hsm.ckr import CkrError, from_library
+from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.cryptoki import Cryptoki
 from kmsd.hsm.table import FunctionTable
 
@@ -106,8 +98,11 @@ class Module:
         self.path = path
         self.cryptoki = Cryptoki(path)
         self.multithreaded = self.cryptoki.initialize()
+        self.cbc_from_ecb = False
+        """Whether sessions build AES-CBC of single blocks; whoever opens them has looked at what the token lists."""
+        self.gcm_iv_by_token = False
+        """Whether sessions take the IV of AES-GCM from the token, where it chooses one."""
         self._initialized = True
-        self._python: pkcs11._pkcs11.lib | None = None
 
     @property
     def initialized(self) -> bool:
@@ -153,28 +148,6 @@ class Module:
             flags = tuple(words for bit, words in _MECHANISM_FLAGS.items() if info.flags & bit)
             found.append(MechanismView(number, mechanism_name(number), info.smallest, info.largest, flags))
         return tuple(found)
-
-    def token(self, slot_id: int) -> pkcs11.Token:
-        """The token in a slot. Raises CkrError, for example CKR_SLOT_ID_INVALID."""
-        try:
-            for slot in self._library().get_slots():
-                if slot.slot_id == slot_id:
-                    return slot.get_token()
-        except pkcs11.exceptions.PKCS11Error as error:
-            raise from_library(error, "C_GetTokenInfo") from error
-        raise CkrError("CKR_SLOT_ID_INVALID", "C_GetSlotList")
-
-    def _library(self) -> pkcs11._pkcs11.lib:
-        if self._python is None:
-            self._python = _Initialized(self.path)
-        return self._python
-
-
-class _Initialized(pkcs11._pkcs11.lib):
-    """python-pkcs11's module, which is initialised already: its own C_Initialize would pass NULL."""
-
-    def initialize(self) -> None:
-        pass
 
 
 _loaded: dict[str, Module] = {}
@@ -224,8 +197,11 @@ def find_softhsm() -> str:
 
 def mechanism_name(number: int) -> str:
     """As PKCS#11 writes it; a vendor's own by its number."""
+    # Here, because nothing else needs the library, and few ask.
+    from pkcs11.mechanisms import Mechanism
+
     try:
-        return f"CKM_{pkcs11.Mechanism(number).name}"
+        return f"CKM_{Mechanism(number).name}"
     except ValueError:
         return f"CKM 0x{number:08x}"
 
@@ -246,22 +222,3 @@ _MECHANISM_FLAGS: Final = {
     0x80000: "derive",
 }
 """CKF_* of CK_MECHANISM_INFO that say what a mechanism does (PKCS#11 3.0, table 13)."""
-
-
-def token_view(token: pkcs11.Token) -> TokenView:
-    flags = token.flags
-    return TokenView(
-        label=token.label.rstrip(),
-        serial=token.serial.decode("utf-8", "replace").strip("\0 "),
-        model=token.model.strip("\0 "),
-        manufacturer=token.manufacturer_id.strip("\0 "),
-        flags=frozenset(flag.name for flag in pkcs11.TokenFlag if flag in flags and flag.name),
-    )
-
-
-def can_gcm(token: pkcs11.Token) -> bool:
-    """Whether the token lists CKM_AES_GCM. Raises CkrError."""
-    try:
-        return pkcs11.Mechanism.AES_GCM in token.slot.get_mechanisms()
-    except pkcs11.exceptions.PKCS11Error as error:
-        raise from_library(error, "C_GetMechanismList") from error

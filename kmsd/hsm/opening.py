@@ -12,20 +12,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import pkcs11
-
 from kmsd.errors import Misconfigured
 from kmsd.hsm import module as modules
+from kmsd.hsm import quirks
 from kmsd.hsm.address import TokenAddress, choose_slot
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.explain import explain
-from kmsd.hsm.module import Module, TokenView, can_gcm, token_view
+from kmsd.hsm.module import Module, SlotView, TokenView
+from kmsd.hsm.quirks import Quirks
 from kmsd.hsm.session import TokenSession
 
 _PIN_ERRORS: Final = frozenset(
     {
         "CKR_PIN_INCORRECT",
-        "CKR_PIN_LOCKED",
         "CKR_PIN_EXPIRED",
         "CKR_PIN_INVALID",
         "CKR_PIN_LEN_RANGE",
@@ -46,6 +45,9 @@ class Opened:
     slot_id: int
     token: TokenView
     sessions: list[TokenSession]
+    mechanisms: frozenset[str]
+    """As the token lists them: "CKM_AES_GCM"."""
+    quirks: Quirks
 
 
 class Opener:
@@ -64,9 +66,7 @@ class Opener:
 
     def load(self) -> Module:
         """The module, initialised. Raises KmsdError."""
-        path = self._address.module
-        if self._address.softhsm and not path:
-            path = modules.find_softhsm()
+        path = module_path(self._address.provider, self._address.module)
         self.module = modules.load(path)
         return self.module
 
@@ -77,24 +77,36 @@ class Opener:
         module = self.load()
         try:
             slot = choose_slot(module.slots(), self._address, module.path)
-            token = module.token(slot.slot_id)
-            view = token_view(token)
-            _check_gcm(token, view)
+            view = _present(slot)
+            row = quirks.choose(self._address.provider, module.path, view.manufacturer)
+            listed = frozenset(each.name for each in module.mechanisms(slot.slot_id))
+            module.gcm_iv_by_token = row.gcm_iv_by_token
+            module.cbc_from_ecb = row.cbc_from_ecb and "CKM_AES_CBC" not in listed and "CKM_AES_ECB" in listed
+            if module.cbc_from_ecb:
+                listed |= {"CKM_AES_CBC"}
             # Held as long as the login: a token may log out with its last session.
-            self._login = TokenSession(module, token)
+            self._login = TokenSession(module, slot.slot_id)
             if "LOGIN_REQUIRED" in view.flags:
                 self._log_in(module, self._login, view)
             wanted = self._address.sessions if module.multithreaded else 1
-            self._sessions = [TokenSession(module, token)]
+            self._sessions = [TokenSession(module, slot.slot_id)]
             with contextlib.suppress(CkrError):
                 # A token with few sessions serves with those it has.
-                self._sessions.extend(TokenSession(module, token) for _ in range(wanted - 1))
+                self._sessions.extend(TokenSession(module, slot.slot_id) for _ in range(wanted - 1))
         except BaseException as error:
             self.close()
             if isinstance(error, CkrError):
                 raise explain(error, str(self._address)) from error
             raise
-        return Opened(module, slot.slot_id, view, self._sessions)
+        return Opened(module, slot.slot_id, view, self._sessions, listed, row)
+
+    def pin(self) -> str | None:
+        """Of the token, for a program that logs in beside the module. Raises KmsdError."""
+        return self._read_pin()
+
+    def quirks(self) -> Quirks | None:
+        """What is known of the module before its token is; None if there is no module."""
+        return quirks.choose(self._address.provider, self.module.path) if self.module is not None else None
 
     def close(self) -> None:
         """Log out, by closing what `open` opened. The workers have been drained."""
@@ -113,7 +125,7 @@ class Opener:
     def _log_in(self, module: Module, session: TokenSession, view: TokenView) -> None:
         name = f"token {view.label!r}"
         if "USER_PIN_LOCKED" in view.flags:
-            raise PinRefused(f"the user PIN of {name} is locked", "unlock it with the SO PIN, then reload kmsd")
+            raise _pin_locked(name)
         if "USER_PIN_FINAL_TRY" in view.flags:
             raise PinRefused(
                 f"one more wrong PIN would lock {name}, so kmsd does not try its own",
@@ -131,6 +143,9 @@ class Opener:
         try:
             module.cryptoki.login(session.handle, pin)
         except CkrError as error:
+            if error.name == "CKR_PIN_LOCKED":
+                # Nothing was said about the PIN: after a reload it is tried again.
+                raise _pin_locked(name) from error
             if error.name in _PIN_ERRORS:
                 # Kept here, on the one thread that logs in, so that no cancelled waiter can lose it.
                 self._refused_pin = digest
@@ -139,11 +154,32 @@ class Opener:
         self._refused_pin = b""
 
 
-def _check_gcm(token: pkcs11.Token, view: TokenView) -> None:
-    if not can_gcm(token):
+def _present(slot: SlotView) -> TokenView:
+    if slot.token is None:
+        raise CkrError("CKR_TOKEN_NOT_PRESENT", "C_GetTokenInfo")
+    return slot.token
+
+
+def module_path(provider: str, path: str) -> str:
+    """The module, found where distributions put it if none is named. Raises Misconfigured."""
+    if path or provider in ("auto", "p11", "generic"):
+        return path
+    found = quirks.find_module(provider)
+    if found is None:
+        row = quirks.choose(provider, "")
         raise Misconfigured(
-            f"token {view.label!r} cannot do AES-GCM", "use a token that can; this version knows nothing else"
+            f"the module of {row.title} is not in a known place",
+            f"{row.install or 'install it'}, or name its module with --p11-lib",
         )
+    return found
+
+
+def _pin_locked(token: str) -> PinRefused:
+    return PinRefused(
+        f"the user PIN of {token} is locked after wrong PINs; kmsd does not try its own",
+        "unlock it with the SO PIN (a TPM: wait for its recovery time, or tpm2_dictionarylockout --clear-lockout), "
+        "then reload kmsd (SIGHUP)",
+    )
 
 
 def _pin_refused(token: str, why: str) -> PinRefused:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from kmsd.hsm import calls, checks
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.findings import NOTHING_FITS, Findings, Outcome, Plan, Report, judge
+from kmsd.hsm.findings import NOTHING_FITS, Abilities, Findings, Outcome, Plan, Report, Verdict, judge
 from kmsd.hsm.module import Module, SlotView
 from kmsd.hsm.trials import Place
 
@@ -44,6 +44,16 @@ def probe(module: Module, slot: SlotView, plan: Plan) -> Report:
     return _report(found, module, view.label if view else "", plan)
 
 
+def abilities(module: Module, slot: SlotView, plan: Plan) -> tuple[Abilities, Verdict]:
+    """What works, without what takes time or writes to the token: to choose by, at each login. Never raises."""
+    found = Findings()
+    place = Place(module.cryptoki.table, slot.slot_id)
+    writable = slot.token is not None and "WRITE_PROTECTED" not in slot.token.flags
+    _guarded(found, "mechanisms", "Mechanisms", lambda: _mechanisms(found, module, place, plan, writable, speed=False))
+    able = found.abilities()
+    return able, judge(able, cbc_from_ecb=plan.quirks.cbc_from_ecb)
+
+
 def _guarded(found: Findings, name: str, title: str, check: Callable[[], None]) -> None:
     try:
         check()
@@ -51,7 +61,9 @@ def _guarded(found: Findings, name: str, title: str, check: Callable[[], None]) 
         found.note(name, title, "failed", str(error), "check the token; what it says of this is in its vendor's manual")
 
 
-def _mechanisms(found: Findings, module: Module, place: Place, plan: Plan, writable: bool) -> None:
+def _mechanisms(
+    found: Findings, module: Module, place: Place, plan: Plan, writable: bool, *, speed: bool = True
+) -> None:
     listed = calls.mechanisms(place.table, place.slot)
     # The keys to try with live as long as the session that made them.
     with place.session(rw=writable) as holder:
@@ -63,7 +75,8 @@ def _mechanisms(found: Findings, module: Module, place: Place, plan: Plan, writa
         needed = judge(found.abilities(), cbc_from_ecb=plan.quirks.cbc_from_ecb).algorithm == "none"
         if plan.slow or needed:
             checks.oaep(found, place, listed, plan.quirks, needed=needed)
-        checks.speed(found, place, keys, min(plan.sessions, 8) if module.multithreaded else 1)
+        if speed:
+            checks.speed(found, place, keys, min(plan.sessions, 8) if module.multithreaded else 1)
 
 
 def _report(found: Findings, module: Module, token: str, plan: Plan) -> Report:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import pkcs11.exceptions
-
 from kmsd.errors import Unavailable
-from kmsd.hsm.ckr import CkrError, from_library
+from kmsd.hsm import calls
+from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.cryptoki import CKU_SO
 from kmsd.hsm.module import Module
 
 
@@ -27,10 +27,12 @@ def ensure_token(module: Module, label: str, so_pin: str, pin: str) -> bool:
     view = ours[0].token
     if view is not None and "USER_PIN_INITIALIZED" in view.flags:
         return False
+    table = module.cryptoki.table
+    session = calls.open_session(table, ours[0].slot_id, rw=True)
     try:
-        session = module.token(ours[0].slot_id).open(rw=True, so_pin=so_pin)
-        session.init_pin(pin)
-        session.close()
-    except pkcs11.exceptions.PKCS11Error as error:
-        raise from_library(error, "C_InitPIN") from error
+        module.cryptoki.login(session, so_pin, CKU_SO)
+        calls.init_pin(table, session, pin)
+    finally:
+        # With the last session the SO is logged out.
+        calls.close_session(table, session)
     return True

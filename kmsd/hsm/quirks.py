@@ -39,6 +39,9 @@ class Quirks:
     """With CKF_OS_LOCKING_OK many threads may be inside the module. Else one."""
     foreign_changes: Foreign = "at once"
     """When keys are seen that other programs made, relabelled or destroyed meanwhile."""
+    misses_objects: bool = False
+    """Of two processes that make a key at the same moment, each may never see the other's until the module is
+    initialised anew."""
     can_generate: bool = True
     """C_GenerateKey makes AES and HMAC keys."""
     generates_through: Generator = ""
@@ -57,6 +60,8 @@ class Quirks:
     """Wrong PINs until the token locks; None: no bound is known."""
     same_id_replaces: bool = False
     """A key made with the CKA_ID of another takes its place, and that one is lost."""
+    random_is_proof: bool = True
+    """C_GenerateRandom fails while the token is of no use. Else only an operation with a key tells."""
     wrong_tag: frozenset[str] = frozenset({"CKR_ENCRYPTED_DATA_INVALID", "CKR_AEAD_DECRYPT_FAILED"})
     """What C_Decrypt answers to a GCM tag that does not fit."""
     evidence: tuple[str, ...] = ()
@@ -90,10 +95,12 @@ SOFTHSM: Final = Quirks(
         "/opt/homebrew/lib/softhsm/libsofthsm2.so",
     ),
     install="apt-get install softhsm2",
+    misses_objects=True,
     wrong_tag=frozenset({"CKR_GENERAL_ERROR", "CKR_ENCRYPTED_DATA_INVALID"}),
     evidence=(
         "SoftHSM 2.6.1 (Debian 12): GCM with IVs of 12 and 16 bytes, CBC, CBC_PAD, HMAC to 64 KiB and of nothing work",
         "SoftHSM 2.6.1: a key made by another process is seen at once; a wrong GCM tag is CKR_GENERAL_ERROR",
+        "SoftHSM 2.6.1: but not if two make one at once: each takes the other's change of the generation for its own",
         "SoftHSM 2.6.1: RSA-OAEP with SHA-256 is CKR_ARGUMENTS_BAD, it knows SHA-1 only",
         "SoftHSM 2.6.1: without CKF_OS_LOCKING_OK, two threads crash it",
     ),
@@ -113,6 +120,7 @@ TPM2: Final = Quirks(
     hmac_longest=4096,
     keys_per_login=2,
     pin_tries=3,
+    random_is_proof=False,
     evidence=(
         "tpm2-pkcs11 1.9.0 on swtpm 0.7.1 (Debian 12): no GCM; CBC and HMAC with SHA-256 work, 4.4 ms and 3.4 ms each",
         "tpm2-pkcs11 1.9.0: C_GenerateKey is CKR_FUNCTION_NOT_SUPPORTED; tpm2_ptool addkey makes AES and HMAC keys",
@@ -120,6 +128,10 @@ TPM2: Final = Quirks(
         "tpm2-pkcs11 1.9.0: an HMAC of 4096 bytes works, one of 16 KiB does not",
         "tpm2-pkcs11 1.9.0: a key made or destroyed by another process is seen after C_Finalize and C_Initialize only",
         "tpm2-pkcs11 1.9.0 without a resource manager: a third key in one login is CKR_GENERAL_ERROR",
+        "tpm2-pkcs11 1.9.0 after the TPM was reset, without a resource manager: C_GenerateRandom works, every key is "
+        "CKR_GENERAL_ERROR until C_Finalize and C_Initialize",
+        "tpm2-pkcs11 1.9.0 without a resource manager: after kill -9 nobody can log in until tpm2_flushcontext -t, "
+        "then -l",
         "a TPM locks after 3 wrong PINs for 1000 s unless set up otherwise, and right ones do not reset the count",
     ),
 )
@@ -138,6 +150,8 @@ P11KIT: Final = Quirks(
         "p11-kit 0.24.1: C_GetFunctionList makes a new instance each time, and no other function is exported",
         "p11-kit 0.24.1: with the server away C_Initialize succeeds and there are no slots",
         "p11-kit 0.24.1: a key made by another process on the token behind is seen at once",
+        "p11-kit 0.25.5 at both ends: GCM works too, with IVs of 12 and 16 bytes, 68 us each",
+        "p11-kit 0.25.5 at kmsd, 0.24.1 at the server: GCM is listed, but CKR_OBJECT_HANDLE_INVALID in use; CBC works",
     ),
 )
 
@@ -244,6 +258,7 @@ def _relayed(relay: Quirks, behind: Quirks) -> Quirks:
         cbc_pad_trusted=behind.cbc_pad_trusted,
         hmac_longest=behind.hmac_longest,
         pin_tries=behind.pin_tries,
+        random_is_proof=behind.random_is_proof,
         same_id_replaces=behind.same_id_replaces,
         wrong_tag=behind.wrong_tag,
     )

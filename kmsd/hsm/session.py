@@ -15,10 +15,9 @@ from ctypes import addressof, c_ulong, memset, sizeof, string_at
 from time import sleep
 from typing import Final, Literal, NamedTuple
 
-import pkcs11
-import pkcs11.exceptions
-
-from kmsd.hsm.ckr import CkrError, check, from_library
+from kmsd.hsm import calls
+from kmsd.hsm.blocks import decrypt_cbc, encrypt_cbc
+from kmsd.hsm.ckr import CkrError, check
 from kmsd.hsm.cryptoki import (
     CKA_CLASS,
     CKA_ID,
@@ -44,11 +43,13 @@ from kmsd.hsm.cryptoki import (
     RsaOaepParams,
 )
 from kmsd.hsm.module import Module
+from kmsd.hsm.trials import APPENDED_IV, CKM_AES_ECB
 
 KeyKind = Literal["aes", "hmac", "rsa", "rsa-public"]
 Hash = Literal["SHA256", "SHA512"]
 
 CKK_AES: Final = 0x1F
+CKR_MECHANISM_PARAM_INVALID: Final = 0x71
 TAG_BYTES: Final = 16
 BLOCK_BYTES: Final = 16
 _RANDOM_BATCH: Final = 1536
@@ -92,13 +93,9 @@ class TokenSession:
     Raises CkrError from every method.
     """
 
-    def __init__(self, module: Module, token: pkcs11.Token, *, rw: bool = False) -> None:
-        try:
-            self.library = token.open(rw=rw)
-        except pkcs11.exceptions.PKCS11Error as error:
-            raise from_library(error, "C_OpenSession") from error
+    def __init__(self, module: Module, slot_id: int, *, rw: bool = False) -> None:
         self.cryptoki = module.cryptoki
-        self.handle: int = self.library.handle  # type: ignore[attr-defined]  # missing from the library's types
+        self.handle = calls.open_session(self.cryptoki.table, slot_id, rw=rw)
         self._keys: dict[tuple[bytes, KeyKind], int] = {}
         self._numbers: dict[bytes, RsaNumbers] = {}
         self._random = b""
@@ -109,6 +106,10 @@ class TokenSession:
         self._length_address = addressof(self._length)
         self._iv = ctypes.create_string_buffer(BLOCK_BYTES)
         self._cbc = Mechanism(CKM_AES_CBC, addressof(self._iv), BLOCK_BYTES)
+        self._ecb = Mechanism(CKM_AES_ECB, None, 0)
+        self._cbc_from_ecb = module.cbc_from_ecb
+        self._gcm_iv_by_token = module.gcm_iv_by_token
+        self._iv_refused = False
         self._oaep_params = RsaOaepParams(CKM_SHA256, CKG_MGF1_SHA256, CKZ_DATA_SPECIFIED, None, 0)
         self._oaep = Mechanism(CKM_RSA_PKCS_OAEP, addressof(self._oaep_params), sizeof(self._oaep_params))
         self._resize(4096)
@@ -119,10 +120,7 @@ class TokenSession:
         self._buffer_address = addressof(self._buffer)
 
     def close(self) -> None:
-        try:
-            self.library.close()
-        except pkcs11.exceptions.PKCS11Error as error:
-            raise from_library(error, "C_CloseSession") from error
+        calls.close_session(self.cryptoki.table, self.handle)
 
     def forget(self, gone: frozenset[bytes]) -> None:
         """Drop the remembered handles of the keys with these CKA_IDs, which have changed: a token may give a handle
@@ -134,10 +132,7 @@ class TokenSession:
 
     def random(self, size: int) -> bytes:
         """`size` bytes from the token's generator, fresh from the token."""
-        try:
-            return self.library.generate_random(size * 8)
-        except pkcs11.exceptions.PKCS11Error as error:
-            raise from_library(error, "C_GenerateRandom") from error
+        return calls.random(self.cryptoki.table, self.handle, size)
 
     def iv(self, size: int) -> bytes:
         """`size` random bytes from the token, never handed out before."""
@@ -195,19 +190,31 @@ class TokenSession:
         return RsaNumbers(modulus, int.from_bytes(raw.get(CKA_PUBLIC_EXPONENT, b""), "big") or _F4)
 
     def encrypt_gcm(self, cka_id: bytes, iv_size: int, aad: bytes, plaintext: bytes) -> tuple[bytes, bytes]:
-        """AES-GCM (NIST SP 800-38D) with a fresh random IV. Returns (IV, ciphertext followed by the tag)."""
+        """AES-GCM (NIST SP 800-38D) with a fresh random IV. Returns (IV, ciphertext followed by the tag).
+
+        The IV may be another one, of 16 bytes, where the token chooses it itself (`Quirks.gcm_iv_by_token`).
+        """
         key = self.key(cka_id)
-        iv = self.iv(iv_size)
+        iv = b"" if self._iv_refused else self.iv(iv_size)
         self._prepare(iv, aad, len(plaintext) + TAG_BYTES)
         rv = self.cryptoki.encrypt_init(self.handle, self._mechanism_address, key)
+        if rv == CKR_MECHANISM_PARAM_INVALID and self._gcm_iv_by_token and iv:
+            # An HSM that chooses the IV may refuse to be given one.
+            self._prepare(b"", aad, len(plaintext) + TAG_BYTES)
+            rv = self.cryptoki.encrypt_init(self.handle, self._mechanism_address, key)
+            self._iv_refused = not rv
         if rv:
             check(rv, "C_EncryptInit")
         rv = self.cryptoki.encrypt(self.handle, plaintext, len(plaintext), self._buffer_address, self._length_address)
         if rv:
             check(rv, "C_Encrypt")
-        if self._length.value != len(plaintext) + TAG_BYTES:
+        size = len(plaintext) + TAG_BYTES
+        output = string_at(self._buffer_address, min(self._length.value, self._size))
+        if len(output) == size + APPENDED_IV and self._gcm_iv_by_token:
+            return output[size:], output[:size]
+        if len(output) != size or not iv:
             raise CkrError("unexpected output length", "C_Encrypt")
-        return iv, string_at(self._buffer_address, self._length.value)
+        return iv, output
 
     def decrypt_gcm(self, cka_id: bytes, iv: bytes, aad: bytes, ciphertext: bytes) -> bytes:
         """AES-GCM; `ciphertext` ends with the tag. The plaintext is returned only if the tag fits."""
@@ -231,15 +238,27 @@ class TokenSession:
         """AES-CBC (NIST SP 800-38A, 6.2) of whole blocks. Never CBC_PAD: a token is known that gets it wrong."""
         c = self.cryptoki
         key = self.key(cka_id)
+
+        def encrypt(mechanism: Mechanism, data: bytes) -> bytes:
+            return self._one_part(c.encrypt_init, c.encrypt, "C_Encrypt", mechanism, key, data, len(data))
+
+        if self._cbc_from_ecb:
+            return encrypt_cbc(lambda block: encrypt(self._ecb, block), iv, blocks)
         self._iv.raw = iv
-        return self._one_part(c.encrypt_init, c.encrypt, "C_Encrypt", self._cbc, key, blocks, len(blocks))
+        return encrypt(self._cbc, blocks)
 
     def decrypt_cbc(self, cka_id: bytes, iv: bytes, blocks: bytes) -> bytes:
         """Inverse of `encrypt_cbc`. Authenticates nothing."""
         c = self.cryptoki
         key = self.key(cka_id)
+
+        def decrypt(mechanism: Mechanism) -> bytes:
+            return self._one_part(c.decrypt_init, c.decrypt, "C_Decrypt", mechanism, key, blocks, len(blocks))
+
+        if self._cbc_from_ecb:
+            return decrypt_cbc(lambda _: decrypt(self._ecb), iv, blocks)
         self._iv.raw = iv
-        return self._one_part(c.decrypt_init, c.decrypt, "C_Decrypt", self._cbc, key, blocks, len(blocks))
+        return decrypt(self._cbc)
 
     def hmac(self, cka_id: bytes, hash_: Hash, data: bytes) -> bytes:
         """HMAC (RFC 2104), all of it: 32 or 64 bytes."""
@@ -253,7 +272,8 @@ class TokenSession:
         c = self.cryptoki
         size = self.rsa_numbers(cka_id).size
         key = self.key(cka_id, "rsa-public")
-        return self._one_part(c.encrypt_init, c.encrypt, "C_Encrypt", self._oaep, key, plaintext, size)
+        # tpm2-pkcs11 1.9 says that it wrote as much as it was given room for.
+        return self._one_part(c.encrypt_init, c.encrypt, "C_Encrypt", self._oaep, key, plaintext, size, room=size)
 
     def decrypt_oaep(self, cka_id: bytes, ciphertext: bytes) -> bytes:
         """Inverse of `encrypt_oaep`. Anybody with the public key may have chosen the plaintext."""
@@ -273,14 +293,18 @@ class TokenSession:
         size: int,
         *,
         exactly: bool = True,
+        room: int = 0,
     ) -> bytes:
-        """What the operation gives for `data`: `size` bytes, or with exactly=False up to so many."""
+        """What the operation gives for `data`: `size` bytes, or with exactly=False up to so many.
+
+        room: bytes that the token may write, if not all of the buffer.
+        """
         if size > self._size:
             self._resize(size)
         rv = init(self.handle, addressof(mechanism), key)
         if rv:
             check(rv, f"{name}Init")
-        self._length.value = self._size
+        self._length.value = room or self._size
         rv = operation(self.handle, data, len(data), self._buffer_address, self._length_address)
         if rv:
             check(rv, name)
@@ -296,7 +320,7 @@ class TokenSession:
         if output + TAG_BYTES > self._size:
             self._resize(output + TAG_BYTES)
         params = self._params
-        params.pIv = iv
+        params.pIv = iv or None
         params.ulIvLen = len(iv)
         params.ulIvBits = len(iv) * 8
         params.pAAD = aad

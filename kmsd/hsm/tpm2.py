@@ -27,6 +27,9 @@ _RUNNER: Final = Path(__file__).with_name("ptool_runner.py")
 _SECONDS_EACH: Final = 60.0
 _UNMANAGED: Final = re.compile(r"swtpm|mssim|device:/dev/tpm\d")
 _NOT_PASSED_ON: Final = ("KMSD_", "KMSCTL_", "P11_", "PYTHON", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY", "VIRTUAL_ENV")
+_ASK_SECONDS: Final = 5.0
+_OWNED: Final = re.compile(r"0x81[0-7][0-9A-F]{5}", re.IGNORECASE)
+"""Handles of persistent objects of the owner (TCG, Registry of Reserved TPM 2.0 Handles, 2.3)."""
 _INSTALL: Final = "install it (Debian, Ubuntu: apt-get install libtpm2-pkcs11-tools), then try again"
 
 
@@ -89,6 +92,44 @@ def add_keys(
         raise _explain(said.replace(pin, "***") if pin else said, token, ordered[made:], ordered[:made])
 
 
+def flush(environment: Mapping[str, str] | None = None) -> bool:
+    """Throw out what a program that was killed has left in the TPM: loaded objects and sessions. Without it nobody can
+    log in. Only where nothing manages the TPM's memory, so that the device is this program's alone; the module is
+    finalised meanwhile. Returns whether it was done. Raises KmsdError.
+    """
+    if not is_unmanaged(_environment(environment)):
+        return False
+    for what in ("--transient-object", "--loaded-session"):
+        _tool(environment, "tpm2_flushcontext", what)
+    return True
+
+
+def ailment(token: str, environment: Mapping[str, str] | None = None, *, beside: bool = False) -> KmsdError | None:
+    """Why a TPM that answers does nothing with the keys of this token, where it can tell: the module passes every
+    failure on as CKR_GENERAL_ERROR. None: it cannot tell.
+
+    beside: the module is in use meanwhile; then a TPM without a resource manager is not asked.
+    """
+    if beside and is_unmanaged(_environment(environment)):
+        return None
+    try:
+        if re.search(r"inLockout:\s*1", _tool(environment, "tpm2_getcap", "properties-variable", seconds=_ASK_SECONDS)):
+            return Unavailable(
+                f"the TPM behind token {token!r} is locked after wrong PINs (dictionary attack lockout)",
+                "stop what gives it wrong PINs; wait for its recovery time, or tpm2_dictionarylockout --clear-lockout",
+            )
+        handles = _tool(environment, "tpm2_getcap", "handles-persistent", seconds=_ASK_SECONDS)
+    except (Misconfigured, Unavailable):
+        return None
+    if not _OWNED.search(handles):
+        return Misconfigured(
+            f"the TPM has no parent key for token {token!r}: it was cleared, or its store belongs to another TPM",
+            "bring the store and its TPM together; what a cleared TPM's keys encrypted is lost: restore it from a "
+            "backup, and make a new store and new keys",
+        )
+    return None
+
+
 def is_unmanaged(environment: Mapping[str, str]) -> bool:
     """Whether nothing shares out the TPM's memory: a TCTI that is the device itself, not /dev/tpmrm0 or tpm2-abrmd."""
     return bool(_UNMANAGED.match(environment.get("TPM2TOOLS_TCTI", "")))
@@ -130,10 +171,10 @@ def _environment(given: Mapping[str, str] | None) -> dict[str, str]:
     return variables
 
 
-def _tool(environment: Mapping[str, str] | None, *command: str) -> str:
+def _tool(environment: Mapping[str, str] | None, *command: str, seconds: float = _SECONDS_EACH) -> str:
     try:
         done = subprocess.run(
-            command, env=_environment(environment), capture_output=True, text=True, timeout=_SECONDS_EACH, check=False
+            command, env=_environment(environment), capture_output=True, text=True, timeout=seconds, check=False
         )
     except FileNotFoundError as error:
         raise Misconfigured(f"{command[0]} is not installed", "apt-get install tpm2-tools, then try again") from error

@@ -36,16 +36,22 @@ def debugging() -> bool:
     return _level <= logging.DEBUG
 
 
+def level() -> str:
+    """The name of the level in force."""
+    return next(name for name, number in LEVELS.items() if number == _level)
+
+
 def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
     """A logger for one module."""
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(name)
     return logger
 
 
-def configure(log_format: Literal["auto", "json", "console"], level: str) -> None:
-    """Set up logging for the process. auto: console if stderr is a terminal, else JSON. May be called again."""
+def configure(log_format: Literal["auto", "json", "console"], name: str) -> None:
+    """Set up logging for the process. auto: console if stderr is a terminal, else JSON. name: of the level. May be
+    called again."""
     global _level
-    _level = LEVELS[level]
+    _level = LEVELS[name]
     console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
     processors: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -58,7 +64,7 @@ def configure(log_format: Literal["auto", "json", "console"], level: str) -> Non
         processors.append(structlog.processors.JSONRenderer())
     structlog.configure(
         processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        wrapper_class=structlog.make_filtering_bound_logger(_level),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         # Loggers are made at import time and must follow a reload that changes the level.
         cache_logger_on_first_use=False,

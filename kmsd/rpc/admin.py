@@ -11,6 +11,7 @@ from kmsd.errors import InvalidRequest, KmsdError, NotFound
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.module import SessionCounts, SlotView
 from kmsd.keyring import Keyring
+from kmsd.observe import logs
 from kmsd.observe.health import Health
 from kmsd.picture import Problem
 from kmsd.rpc.admin_wire import API, SERVICE, Shown, page, problem, sessions, sha256, table
@@ -49,7 +50,7 @@ class Admin:
     """What the admin API says of the daemon.
 
     started: Unix time in seconds. problems: those of the whole daemon. write_token: name of the token for new keys.
-    set_log_level: takes a level, "" for the configured one; gives (new, previous).
+    set_log_level: takes a level, "" for the configured one, None to change nothing; gives (new, previous).
     """
 
     keyring: Keyring
@@ -62,7 +63,7 @@ class Admin:
     listeners: Callable[[], Sequence[tuple[str, Sequence[str]]]]
     problems: Callable[[], list[Problem]]
     config: Callable[[], ConfigView]
-    set_log_level: Callable[[str], tuple[str, str]]
+    set_log_level: Callable[[str | None], tuple[str, str]]
 
     def table(self) -> Table:
         return table(
@@ -159,8 +160,10 @@ class Admin:
 
     async def set_level(self, call: Call, body: bytes) -> bytes:
         request = parse(pb.SetLogLevelRequest, body)
-        level, previous = self.set_log_level(request.level)
-        call.detail = f"{previous} -> {level}"
+        if request.dry_run and request.level:
+            level_of(request.level, tuple(logs.LEVELS))
+        level, previous = self.set_log_level(None if request.dry_run else request.level)
+        call.detail = "asked only" if request.dry_run else f"{previous} -> {level}"
         return pb.SetLogLevelResponse(level=level, previous=previous).SerializeToString()
 
     async def list_slots(self, call: Call, body: bytes) -> bytes:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
+from kmsd.errors import KmsdError, short
 from kmsd.etcd.envelope import KmsValue
 from kmsd.inspect import Inspection, inspect
 from kmsd.keyring import Keyring
@@ -26,15 +28,20 @@ class InspectAdmin:
     async def inspect_ciphertext(self, call: Call, body: bytes) -> bytes:
         request = parse(pb.InspectCiphertextRequest, body)
         found = inspect(request.data)
-        keys = list(self._keys(found))
-        findings = [problem(Problem(each.message, each.hint, each.fatal)) for each in found.findings]
         named = [*found.key_ids, *found.labels]
+        keys = list(self._keys(found))
+        if named and not keys:
+            # Before it is said that a key is missing: another program may have made it just now.
+            with contextlib.suppress(KmsdError):
+                await self.keyring.look_soon()
+            keys = list(self._keys(found))
+        findings = [problem(Problem(each.message, each.hint, each.fatal)) for each in found.findings]
         if found.intact and named and not keys:
             findings.append(problem(self._missing(named[0], by_label=not found.key_ids)))
         findings.extend(
             problem(Problem(f"key {key.label!r} cannot serve: {key.reason}", key.hint, fatal=True))
             for key in keys
-            if key.reason
+            if key.reason and not key.reads
         )
         readable = found.intact and not found.unauthenticated and any(key.reads for key in keys)
         return pb.InspectCiphertextResponse(
@@ -57,7 +64,7 @@ class InspectAdmin:
             )
 
     def _missing(self, name: str, *, by_label: bool) -> Problem:
-        what = f"no key labelled {name!r}" if by_label else f"no key with key id {name!r}"
+        what = f"no key labelled {short(name)}" if by_label else f"no key with key id {short(name)}"
         if self.keyring.away:
             return Problem(f"{what} is on the tokens that are up", "bring the other token back", fatal=True)
         return Problem(

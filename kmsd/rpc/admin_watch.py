@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from time import time
 from typing import Final
@@ -85,12 +85,12 @@ class WatchAdmin:
         interval = request.interval_ms or 1000
         if not _INTERVAL_LEAST <= interval <= _INTERVAL_MOST:
             raise InvalidRequest(f"an interval of {interval} ms", f"choose {_INTERVAL_LEAST} to {_INTERVAL_MOST} ms")
-        history = request.history_seconds or _HISTORY
-        since = int(time()) - min(history, _HISTORY) if history > 0 else int(time())
+        history = min(request.history_seconds or _HISTORY, _HISTORY)
+        known = int(time()) - 1 - max(history, 0)
         while True:
-            frame = self.stats.frame(since)
+            frame = self.stats.frame(known)
             if frame.seconds:
-                since = frame.seconds[-1].unix_s + 1
+                known = frame.seconds[-1].unix_s
             yield self._frame(frame).SerializeToString()
             await asyncio.sleep(interval / 1000)
 
@@ -125,18 +125,24 @@ class WatchAdmin:
         if request.backlog > _BACKLOG_MOST:
             raise InvalidRequest(f"{request.backlog} calls are not kept", f"ask for {_BACKLOG_MOST} at most")
 
-        def message(ended: list[Ended], dropped: int) -> bytes:
+        def message(ended: Sequence[Ended], dropped: int) -> bytes:
             return pb.WatchRequestsResponse(
-                requests=[_request(each) for each in ended if request.admin or each.api != API], dropped=dropped
+                requests=[_request(each) for each in ended], dropped=dropped
             ).SerializeToString()
 
-        if not request.follow:
-            kept = [each for each in self.requests.last(_BACKLOG_MOST) if request.admin or each.api != API]
-            yield message(kept[len(kept) - min(request.backlog, len(kept)) :], 0)
-            return
-        async with self.requests.subscribe(request.backlog) as batches:
+        def wanted(ended: Sequence[Ended]) -> list[Ended]:
+            return [each for each in ended if request.admin or each.api != API]
+
+        async with self.requests.subscribe() as batches:
+            kept = wanted(self.requests.last(_BACKLOG_MOST))
+            # At once, even if there is none: whoever watches knows then that nothing is missed from now on.
+            yield message(kept[max(0, len(kept) - request.backlog) :], 0)
+            if not request.follow:
+                return
             async for ended, dropped in batches:
-                yield message(ended, dropped)
+                fresh = wanted(ended)
+                if fresh or dropped:
+                    yield message(fresh, dropped)
 
 
 def _record(record: Record) -> pb.WatchAuditResponse.Record:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 import grpc
@@ -38,6 +38,9 @@ _OPTIONS: Final = (
 _MAX_CALLS: Final = 4096
 """Calls of all connections together; one more is RESOURCE_EXHAUSTED."""
 
+_LAST_WORDS: Final = 0.1
+"""Seconds for what a stream of grpc.health.v1 has to tell when kmsd stops."""
+
 _MAX_CALLER: Final = 200
 """Characters of what a caller says of itself."""
 
@@ -60,9 +63,9 @@ class Listener:
         self.place = place
         self.apis = tuple(apis)
         self._services = ("", *services)
-        self._health = grpc_health.aio.HealthServicer()
-        self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=_MAX_CALLS)
         self._ending = asyncio.Event()
+        self._health = _Health(self._ending)
+        self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=_MAX_CALLS)
         methods = {path: method for table in tables for path, method in table.items()}
         self._server.add_generic_rpc_handlers((_Handlers(methods, timeout, observe, self._ending),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -89,6 +92,32 @@ class Listener:
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace)
         self.place.release()
+
+
+class _Health(grpc_health.aio.HealthServicer):
+    """grpc.health.v1, whose streams end when kmsd does, as all others."""
+
+    def __init__(self, ending: asyncio.Event) -> None:
+        super().__init__()
+        self._ending = ending
+
+    async def Watch(  # noqa: N802 - the name of the method on the wire
+        self,
+        request: health_pb2.HealthCheckRequest,
+        context: grpc.aio.ServicerContext[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse],
+    ) -> None:
+        watch = asyncio.ensure_future(super().Watch(request, context))
+        end = asyncio.ensure_future(self._ending.wait())
+        try:
+            await asyncio.wait({watch, end}, return_when=asyncio.FIRST_COMPLETED)
+            # Time to tell that nothing is served any more.
+            await asyncio.wait({watch}, timeout=_LAST_WORDS)
+        finally:
+            end.cancel()
+            watch.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watch
+        await _abort(context, "health", _stopping())
 
 
 class _Handlers(grpc.GenericRpcHandler):
@@ -148,7 +177,7 @@ async def _until(ending: asyncio.Event, responses: AsyncGenerator[bytes, None]) 
                 following.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await following
-                raise Unavailable("kmsd is stopping", "try again when it is back")
+                raise _stopping()
             response = following.result()
             if response is None:
                 return
@@ -158,7 +187,11 @@ async def _until(ending: asyncio.Event, responses: AsyncGenerator[bytes, None]) 
         await responses.aclose()
 
 
-async def _abort(context: grpc.aio.ServicerContext[bytes, bytes], api: str, error: KmsdError) -> None:
+def _stopping() -> Unavailable:
+    return Unavailable("kmsd is stopping", "try again when it is back")
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], api: str, error: KmsdError) -> None:
     await context.abort(
         _CODES[error.code],
         # kube-apiserver logs nothing but this text; our own tools read the hint from its own place.

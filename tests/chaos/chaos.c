@@ -13,6 +13,8 @@
      C_Sign rv=0x30 count=1      happens once, later calls go well
      C_Encrypt hang              comes back when the file changes, not before
      C_Encrypt crash             kills the process with SIGSEGV
+     C_GenerateKey kill          kills the process with SIGKILL
+     C_GenerateKey kill done     is done, and then kills the process with SIGKILL
      C_Decrypt flip              is done, and the first byte of what it returns is changed
      gcm-iv appended             AES-GCM as by an HSM in FIPS mode: the caller's IV for C_EncryptInit is ignored,
                                  the token's own, 16 bytes, is put behind the tag
@@ -140,7 +142,7 @@ struct rule {
   double delay;
   U rv;
   long after, count;
-  int fails, done, hang, crash, flip;
+  int fails, done, hang, crash, kill, flip;
 };
 
 enum iv { IV_OF_CALLER, IV_APPENDED, IV_DEMANDED };
@@ -179,6 +181,7 @@ static void parse(FILE *file) {
       else if (!strcmp(word, "done")) rule->done = 1;
       else if (!strcmp(word, "hang")) rule->hang = 1;
       else if (!strcmp(word, "crash")) rule->crash = 1;
+      else if (!strcmp(word, "kill")) rule->kill = 1;
       else if (!strcmp(word, "flip")) rule->flip = 1;
       else {
         fprintf(stderr, "chaos: %s is not known\n", word);
@@ -227,7 +230,7 @@ static void pause_for(double seconds) {
   nanosleep(&time, NULL);
 }
 
-/* What is to happen to this call; all zero: nothing. Sleeps, hangs and crashes are done with already. */
+/* What is to happen to this call; all zero: nothing. What comes before the call has happened already. */
 static struct rule chaos(const char *name) {
   struct rule found = {0};
   struct stat now;
@@ -249,6 +252,7 @@ static struct rule chaos(const char *name) {
     signal(SIGSEGV, SIG_DFL);
     raise(SIGSEGV);
   }
+  if (found.kill && !found.done) raise(SIGKILL);
   if (found.delay > 0) pause_for(found.delay);
   for (int waiting = found.hang; waiting;) {
     pause_for(0.01);
@@ -259,12 +263,18 @@ static struct rule chaos(const char *name) {
   return found;
 }
 
+/* What the caller is told after the call was made. */
+static U ended(struct rule what, U rv) {
+  if (what.kill) raise(SIGKILL);
+  return what.fails ? what.rv : rv;
+}
+
 #define WRAP(name, parameters, arguments) \
   U name parameters { \
     struct rule what = chaos(#name); \
     if (what.fails && !what.done) return what.rv; \
     U rv = real->name arguments; \
-    return what.fails ? what.rv : rv; \
+    return ended(what, rv); \
   }
 #define DECLARE(name, parameters, arguments) U name parameters;
 FUNCTIONS(WRAP, DECLARE)
@@ -308,7 +318,7 @@ U C_EncryptInit(U session, P mechanism, U key) {
       pthread_mutex_unlock(&lock);
     }
   }
-  return what.fails ? what.rv : rv;
+  return ended(what, rv);
 }
 
 /* The IV that was chosen for an encryption, or NULL. */
@@ -329,7 +339,7 @@ static void forget(U session) {
 
 static U answer(struct rule what, U rv, B *output) {
   if (what.flip && rv == CKR_OK && output) output[0] ^= 1;
-  return what.fails ? what.rv : rv;
+  return ended(what, rv);
 }
 
 U C_Encrypt(U session, P data, U size, P output, P length) {
@@ -362,7 +372,7 @@ U C_DecryptInit(U session, P mechanism, U key) {
   if (gcm_iv != IV_OF_CALLER && given->mechanism == CKM_AES_GCM && !((struct gcm *)given->parameter)->iv_bytes)
     return CKR_MECHANISM_PARAM_INVALID;
   U rv = real->C_DecryptInit(session, mechanism, key);
-  return what.fails ? what.rv : rv;
+  return ended(what, rv);
 }
 
 U C_Decrypt(U session, P data, U size, P output, P length) {
@@ -376,7 +386,7 @@ U C_CloseSession(U session) {
   if (what.fails && !what.done) return what.rv;
   forget(session);
   U rv = real->C_CloseSession(session);
-  return what.fails ? what.rv : rv;
+  return ended(what, rv);
 }
 
 static struct functions ours = {

@@ -20,7 +20,20 @@ if ! answers; then
     done
 fi
 
+# The token must be able to do what is asked of it, before anything is made on it.
+kmsctl mechanisms -o name | grep -qx CKM_AES_GCM
+
 kmsctl keygen k8s-kek --if-not-exists -o name
 kmsctl health --wait --timeout 60s
+kmsctl keys test k8s-kek --rounds 3 -o name
+
+# Again after this script stopped half-way: a spare key that another run relabelled is left as it is.
+if ! kmsctl keys show recovery -o name 2>/dev/null; then
+    kmsctl keygen recovery.new --if-not-exists -o name >/dev/null
+    kmsctl keys relabel recovery.new recovery -o name 2>/dev/null
+fi
+
 [ "$(printf ping | kmsctl encrypt | kmsctl decrypt)" = ping ]
 [ "$(printf ping | kmsctl encrypt --api v1beta1 | kmsctl decrypt --api v1beta1)" = ping ]
+[ "$(printf ping | kmsctl encrypt | kmsctl inspect -o name)" = native ]
+kmsctl audit verify -o name

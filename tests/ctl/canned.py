@@ -179,10 +179,12 @@ class Canned:
 
     def _refuse_if_busy(self, key: pb.Key, confirmed: str, why: str) -> None:
         if confirmed not in ("", key.label):
-            raise _failed("FAILED_PRECONDITION", f"{confirmed} is not the label of the key {key.label}")
+            raise _failed("INVALID_ARGUMENT", f"{confirmed} is not the label of the key {key.label}", "give its label")
         if key.label in self.busy and not confirmed:
             raise _failed(
-                "FAILED_PRECONDITION", f"the key {key.label} {why}", "give its label once more to do it anyway"
+                "FAILED_PRECONDITION",
+                f"the key {key.label} {why}",
+                f"wait; to do it in spite of that, give the label once more: --confirm {key.label}",
             )
 
     def test_key(self, request: pb.TestKeyRequest) -> pb.TestKeyResponse:

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +18,7 @@ import pytest
 
 from kmsctl.app import main
 from tests.ctl.canned import Canned, serve
+from tests.ctl.terminal import Terminal
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,25 @@ def spawn(directory: Path) -> Run:
         return _result(done.returncode, done.stdout, done.stderr, directory)
 
     return call
+
+
+@pytest.fixture
+def open_terminal(directory: Path) -> Iterator[Callable[..., Terminal]]:
+    """Runs a program in a real terminal; the environment is this test's, with the sockets of this test's directory."""
+    opened: list[Terminal] = []
+
+    def start(*command: str, columns: int = 80, lines: int = 24, **environment: str) -> Terminal:
+        folder = directory / "tmux"
+        folder.mkdir()
+        sockets = {name: os.environ[name] for name in ("KMSCTL_TARGET", "KMSCTL_SOCKET")}
+        terminal = Terminal(folder, {**sockets, **environment})
+        opened.append(terminal)
+        terminal.run(*command, columns=columns, lines=lines)
+        return terminal
+
+    yield start
+    for terminal in opened:
+        terminal.close()
 
 
 def _result(code: int, out: bytes, err: bytes, directory: Path) -> Result:

@@ -14,8 +14,9 @@ import yaml
 from syrupy.assertion import SnapshotAssertion
 
 import kmsd.etcd.scan  # noqa: F401 - loaded while this process may read it
-from kmsd.etcd.report import read_report
-from tests.ctl.canned import OLD_ID, WRITE_ID, Canned
+from kmsd.client.report import read_report
+from tests.ctl.answers import OLD_ID, WRITE_ID
+from tests.ctl.canned import Canned
 from tests.ctl.conftest import Result, Run
 from tests.ctl.test_exit_codes import unprivileged
 from tests.etcd.server import Authority, Server

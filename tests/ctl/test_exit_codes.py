@@ -93,7 +93,32 @@ def test_wrong_usage_is_2_and_says_what_is_right(run: Run, snapshot: SnapshotAss
 
 
 def test_no_socket_is_3_and_says_how_to_start(run: Run, snapshot: SnapshotAssertion) -> None:
-    for line in ("status", "health", "slots", "keys list", "keys adopt x", "keygen x"):
+    for line in (
+        "status",
+        "health",
+        "slots",
+        "mechanisms",
+        "keys list",
+        "keys show x",
+        "keys test x",
+        "keys adopt x",
+        "keys relabel x y",
+        "keys destroy x --yes",
+        "keys retire x",
+        "keys revert",
+        "keygen x",
+        "config view",
+        "log-level",
+        "stats",
+        "stats --watch",
+        "requests",
+        "requests --follow",
+        "audit tail",
+        "audit tail -f",
+        "audit verify",
+        "inspect /dev/null",
+        "rotate --yes",
+    ):
         result = run(*line.split())
         assert (result.code, result.out) == (3, b"")
         assert (result.err) == snapshot(name="admin")
@@ -114,6 +139,16 @@ def test_a_kmsd_that_does_not_answer_in_time_is_3(run: Run, directory: Path, sna
         hung.listen()
         result = run("--timeout", "200ms", "status")
     assert (result.code, result.err) == snapshot
+    assert "gave no answer within 0.2 s" in result.err
+
+
+@pytest.mark.parametrize("command", ["stats", "requests", "audit tail", "audit verify", "keys test x", "stats -o json"])
+def test_a_stream_or_long_work_that_does_not_answer_in_time_is_3(run: Run, directory: Path, command: str) -> None:
+    with socket.socket(socket.AF_UNIX) as hung:
+        hung.bind(str(directory / "admin.sock"))
+        hung.listen()
+        result = run(*command.split(), "--timeout", "200ms")
+    assert (result.code, result.out) == (3, b"")
     assert "gave no answer within 0.2 s" in result.err
 
 

@@ -8,12 +8,13 @@ import pytest
 import yaml
 from syrupy.assertion import SnapshotAssertion
 
-from tests.ctl.answers import degraded, down, serving
+from kmsd.api.admin.v1 import admin_pb2 as pb
+from tests.ctl.answers import CREATED, degraded, down, serving, two_tokens
 from tests.ctl.canned import Canned
 from tests.ctl.conftest import Run
 
 FORMATS = ("table", "wide", "json", "yaml", "name")
-STATES = {"serving": serving, "degraded": degraded, "down": down}
+STATES = {"serving": serving, "degraded": degraded, "down": down, "two tokens": two_tokens}
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -29,7 +30,9 @@ def test_status_reads_the_same_forever(
 
 
 @pytest.mark.parametrize("form", FORMATS)
-@pytest.mark.parametrize("command", ["keys list", "slots"])
+@pytest.mark.parametrize(
+    "command", ["keys list", "slots", "mechanisms", "mechanisms main", "config view", "requests", "audit tail -n 1"]
+)
 def test_lists_read_the_same_forever(
     run: Run, canned: Canned, snapshot: SnapshotAssertion, command: str, form: str
 ) -> None:
@@ -46,6 +49,15 @@ def test_lists_read_the_same_forever(
         "keygen k8s-kek --if-not-exists",
         "keygen k8s-kek --if-not-exists --bits 128 --id another",
         "keys adopt k8s-kek --id mine",
+        "keygen cbc-kek --type pair",
+        "keygen k8s-kek --type pair --if-not-exists",
+        "keygen fresh --token old",
+        "keygen mac --type hmac",
+        "keys show k8s-kek",
+        "keys show sha256:5371cf88",
+        "keys show id-wide",
+        "keys test k8s-kek",
+        "keys test 0x00ff10 --rounds 3",
     ],
 )
 def test_key_commands_read_the_same_forever(
@@ -57,7 +69,9 @@ def test_key_commands_read_the_same_forever(
 
 
 @pytest.mark.parametrize("form", ["table", "json", "yaml"])
-@pytest.mark.parametrize("command", ["health", "version", "version --client", "help exit-codes"])
+@pytest.mark.parametrize(
+    "command", ["health", "version", "version --client", "help exit-codes", "audit verify", "log-level"]
+)
 def test_small_commands_read_the_same_forever(
     run: Run, canned: Canned, snapshot: SnapshotAssertion, command: str, form: str
 ) -> None:
@@ -67,7 +81,90 @@ def test_small_commands_read_the_same_forever(
     assert result.text == snapshot
 
 
-@pytest.mark.parametrize("command", ["status", "keys list", "slots", "keygen fresh", "health", "version"])
+@pytest.mark.parametrize("form", ["table", "wide", "json", "yaml"])
+@pytest.mark.parametrize("command", ["stats", "stats --since 3s"])
+def test_statistics_read_the_same_forever(
+    run: Run, canned: Canned, snapshot: SnapshotAssertion, command: str, form: str
+) -> None:
+    result = run(*command.split(), "-o", form)
+    assert (result.code, result.err) == (0, "")
+    assert result.text == snapshot
+
+
+def test_statistics_without_any_traffic_read_well(run: Run, canned: Canned, snapshot: SnapshotAssertion) -> None:
+    canned.frame = pb.WatchStatsResponse(unix_ms=CREATED, started_unix_ms=CREATED)
+    assert [run("stats", "-o", form).text for form in ("table", "json")] == snapshot
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_what_a_ciphertext_is_reads_the_same_forever(
+    run: Run, canned: Canned, snapshot: SnapshotAssertion, form: str
+) -> None:
+    result = run("inspect", "-o", form, stdin=b"x")
+    assert result.code == 0
+    assert (result.text, result.err) == snapshot
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_what_nothing_is_known_of_reads_well(run: Run, canned: Canned, snapshot: SnapshotAssertion, form: str) -> None:
+    canned.inspection = pb.InspectCiphertextResponse(format="unknown", summary="no ciphertext of any known format")
+    assert run("inspect", "-o", form, stdin=b"x").text == snapshot
+
+
+@pytest.mark.parametrize("form", ["table", "json", "yaml", "name"])
+def test_a_broken_audit_trail_is_1_and_says_which_line(
+    run: Run, canned: Canned, snapshot: SnapshotAssertion, form: str
+) -> None:
+    canned.verdict = pb.VerifyAuditResponse(
+        intact=False,
+        records=41,
+        first_seq=1,
+        last_seq=41,
+        head="ab" * 32,
+        files=["/var/log/kmsd/audit.jsonl"],
+        problem="/var/log/kmsd/audit.jsonl line 17 (seq 17): its hash does not fit its text; changed",
+    )
+    result = run("audit", "verify", "-o", form)
+    assert result.code == 1
+    assert (result.text, result.err) == snapshot
+
+
+def test_the_log_level_is_asked_for_set_and_given_back(run: Run, canned: Canned) -> None:
+    assert run("log-level").text == "info\n"
+    assert run("log-level", "debug").text == "debug\n"
+    assert run("log-level").text == "debug\n"
+    result = run("log-level", "configured")
+    assert (result.text, result.err) == ("info\n", "kmsctl: the log level was debug\n")
+    assert [(each.level, each.dry_run) for each in canned.requests] == [  # type: ignore[attr-defined]
+        ("", True),
+        ("debug", False),
+        ("", True),
+        ("", False),
+    ]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "status",
+        "keys list",
+        "keys show k8s-kek",
+        "keys test k8s-kek",
+        "keys revert",
+        "slots",
+        "mechanisms",
+        "config view",
+        "requests",
+        "audit tail",
+        "audit verify",
+        "stats",
+        "inspect /dev/null",
+        "log-level",
+        "keygen fresh",
+        "health",
+        "version",
+    ],
+)
 def test_json_and_yaml_say_the_same(run: Run, canned: Canned, command: str) -> None:
     as_json = json.loads(run(*command.split(), "-o", "json").out)
     canned.keys = [key for key in canned.keys if key.label != "fresh"]
@@ -77,7 +174,41 @@ def test_json_and_yaml_say_the_same(run: Run, canned: Canned, command: str) -> N
 def test_what_a_token_holds_reaches_no_terminal_unescaped(run: Run, canned: Canned) -> None:
     canned.status.healthz = "bad\x1b]0;owned\x07\x9b"
     canned.status.token.label = "\x1b[31mred"
-    for command in (["keys", "list"], ["status"], ["slots"], ["health"]):
+    evil = "\x1b[2J\u202e\n"
+    for each in (
+        *canned.calls,
+        *canned.audit,
+        *canned.mechanisms,
+        *canned.config.settings,
+        *canned.slots,
+        *canned.keys,
+    ):
+        for field in each.DESCRIPTOR.fields:
+            if field.type == field.TYPE_STRING and not field.is_repeated:
+                setattr(each, field.name, getattr(each, field.name) + evil)
+    for answer in (canned.inspection, canned.inspection.envelope, canned.inspection.jwe, canned.verdict):
+        for field in answer.DESCRIPTOR.fields:
+            if field.type == field.TYPE_STRING and not field.is_repeated:
+                setattr(answer, field.name, getattr(answer, field.name) + evil)
+    canned.inspection.findings[0].message += evil
+    canned.frame.calls[0].method += evil
+    canned.frame.keys[0].key_id += evil
+    canned.frame.operations[0].method += evil
+    for command in (
+        ["keys", "list"],
+        ["keys", "show", canned.keys[0].label],
+        ["keys", "test", canned.keys[0].label],
+        ["status"],
+        ["slots"],
+        ["health"],
+        ["mechanisms"],
+        ["config", "view"],
+        ["requests"],
+        ["audit", "tail"],
+        ["audit", "verify"],
+        ["stats"],
+        ["inspect", "/dev/null"],
+    ):
         for form in ("table", "wide", "json", "yaml", "name"):
             result = run(*command, "-o", form)
             for text in (result.text, result.err):

@@ -1,87 +1,255 @@
-"""Help: every command's opens with examples, and the examples are real."""
+"""Help: every command's opens with examples, and every example works when it is pasted."""
 
 from __future__ import annotations
 
 import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 
 from kmsctl.app import app
 from kmsctl.diagnostics import ExitCode
+from kmsd.api.admin.v1 import admin_pb2 as pb
 from tests.ctl.conftest import Run
+from tests.ctl.terminal import PROGRAMS, Terminal
+from tests.daemons import Kmsd, wait_for
+from tests.etcd.server import Server
+from tests.tokens import SoftToken, make_token
 
-COMMANDS = [
-    "",
-    "status",
-    "health",
-    "slots",
-    "keys",
-    "keys list",
-    "keys adopt",
-    "keygen",
-    "encrypt",
-    "decrypt",
-    "etcd",
-    "etcd scan",
-    "version",
-    "help",
-    "help exit-codes",
-]
+ROOT: Any = typer.main.get_command(app)
 
 
-def test_the_list_of_commands_is_whole() -> None:
-    root = typer.main.get_command(app)
-    names = {""}
-    for name, command in root.commands.items():  # type: ignore[attr-defined]
-        names |= {name, *(f"{name} {sub}" for sub in getattr(command, "commands", {}))}
-    assert names == set(COMMANDS)
+def _commands(group: Any, name: str = "") -> Iterator[str]:
+    yield name
+    for word, command in getattr(group, "commands", {}).items():
+        yield from _commands(command, f"{name} {word}".strip())
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_opens_with_examples_of_that_very_command(run: Run, command: str) -> None:
+COMMANDS = list(_commands(ROOT))
+
+
+def examples(run: Run, command: str) -> list[str]:
     result = run(*command.split(), "--help")
     assert (result.code, result.err) == (0, "")
     usage, blank, title, *rest = result.text.splitlines()
     assert usage.startswith(f"Usage: kmsctl {command}".rstrip())
     assert (blank, title) == ("", "  Examples:")
-    examples = rest[: rest.index("")]
-    assert examples
-    for example in examples:
+    return [line.strip() for line in rest[: rest.index("")]]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_opens_with_examples_of_that_very_command(run: Run, command: str) -> None:
+    found = examples(run, command)
+    assert found
+    for example in found:
         assert f"kmsctl {command}".strip() in example
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_options_in_the_examples_exist(run: Run, command: str) -> None:
-    text = run(*command.split(), "--help").text
-    examples = text.split("Examples:\n")[1].split("\n\n")[0]
-    for line in examples.splitlines():
+    for line in examples(run, command):
         for stage in _stages(line):
             if stage[0] != "kmsctl":
                 continue
             nouns = " ".join(stage[1:3]) if " ".join(stage[1:3]) in COMMANDS else stage[1]
             known = run(*nouns.split(), "--help").text
-            for option in (word for word in stage if word.startswith("-")):
+            for option in (word for word in stage if word.startswith("-") and len(word) > 1):
                 assert option in known, line
 
 
 def _stages(line: str) -> list[list[str]]:
-    """The words of each command of a pipeline."""
+    """The words of each command of a pipeline or list."""
     stages: list[list[str]] = [[]]
     for word in shlex.split(line):
-        if word == "|":
+        if word in ("|", "&&"):
             stages.append([])
         else:
             stages[-1].append(word)
     return stages
 
 
+@dataclass
+class Site:
+    """A node as the examples take it for granted: kmsd with a few keys, files, an etcd that holds something."""
+
+    kmsd: Kmsd
+    etcd: Server
+    folder: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        assert self.kmsd.token is not None
+        environment = self.kmsd.token.environment
+        return {
+            **environment,
+            "PATH": f"{PROGRAMS}:{environment['PATH']}",
+            "KMSCTL_TARGET": str(self.kmsd.admin_socket),
+            "KMSCTL_SOCKET": str(self.kmsd.socket),
+            "ETCDCTL_ENDPOINTS": self.etcd.url,
+        }
+
+    def local(self, example: str) -> str:
+        """With this site's addresses in the place of those in the examples."""
+        return example.replace("https://127.0.0.1:2379", self.etcd.url).replace(
+            "/run/cp-2.sock", str(self.kmsd.admin_socket)
+        )
+
+
+@pytest.fixture(scope="module")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("e")).start()
+    server.put({"/registry/configmaps/default/plain": b"k8s\x00 not encrypted"})
+    yield server
+    server.stop()
+
+
+def _start(tmp_path_factory: pytest.TempPathFactory) -> Kmsd:
+    folder = tmp_path_factory.mktemp("k")
+    (folder / "d").mkdir()
+    token = make_token(folder / "hsm")
+    # What an operator waits a day for: that a key is known to be idle.
+    environment = {"KMSD_KEYS__IDLE_BEFORE_DESTROY": "0"}
+    kmsd = Kmsd(folder / "d", token, ("--auto-create",), environment)
+    try:
+        return kmsd.start().wait_ok()
+    except BaseException:
+        kmsd.stop()
+        raise
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kmsd]:
+    with _start(tmp_path_factory) as kmsd:
+        yield kmsd
+
+
+@pytest.fixture
+def site(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, etcd: Server, command: str
+) -> Iterator[Site]:
+    """For commands that change keys, with a kmsd of its own."""
+    if command.split(" ")[0] not in ("keys", "keygen", "rotate"):
+        kmsd: Kmsd = request.getfixturevalue("shared")
+        yield _furnished(Site(kmsd, etcd, tmp_path))
+        return
+    with _start(tmp_path_factory) as kmsd:
+        assert kmsd.token is not None
+        _add_keys(kmsd, kmsd.token, command)
+        yield _furnished(Site(kmsd, etcd, tmp_path))
+
+
+def _add_keys(kmsd: Kmsd, token: SoftToken, command: str) -> None:
+    match command:
+        case "keys adopt":
+            token.import_aes("found-key", bytes(32), None)
+            token.import_aes("other-key", bytes(range(32)), None)
+            wait_for(lambda: len(kmsd.admin("ListKeys").keys) == 3)
+        case "keys destroy" | "keys relabel" | "keys retire":
+            kmsd.keygen("spare-kek")
+            if command == "keys retire":
+                kmsd.keygen("old-kek")
+        case "keys revert":
+            kmsd.admin("RotateKey", pb.RotateKeyRequest())
+
+
+def _furnished(site: Site) -> Site:
+    (site.folder / "seed.bin").write_bytes(bytes(range(32)))
+    for name in ("hello.jwe", "seed.jwe"):
+        made = _sh(site, f"kmsctl encrypt seed.bin --out {name}")
+        assert made.returncode == 0, made.stderr
+    return site
+
+
+def _sh(site: Site, line: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", "-c", site.local(line)],
+        cwd=site.folder,
+        env=site.environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def _endless(example: str) -> bool:
+    words = example.split()
+    return "|" not in words and bool({"--watch", "--follow", "-f"} & set(words))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_example_works_when_it_is_pasted(run: Run, site: Site, command: str) -> None:
+    for example in examples(run, command):
+        if example == "kmsctl tui":
+            continue  # the next test's
+        if _endless(example):
+            _watch(site, example)
+            continue
+        done = _sh(site, example)
+        assert done.returncode == 0, (example, done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr
+
+
+def _watch(site: Site, example: str) -> None:
+    """Until something is shown; then as with Ctrl-C."""
+    watching = subprocess.Popen(
+        ["sh", "-c", f"exec {site.local(example)}"],
+        cwd=site.folder,
+        env=site.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        assert watching.stdout is not None
+        assert watching.stdout.read(1), example
+        time.sleep(0.1)
+        watching.send_signal(signal.SIGINT)
+        _, err = watching.communicate(timeout=30)
+    finally:
+        watching.kill()
+    assert (watching.returncode, b"Traceback" in err) == (130, False), (example, err)
+
+
+def test_the_tui_is_run_on_the_same_kmsd(shared: Kmsd, open_terminal: Callable[..., Terminal]) -> None:
+    terminal = open_terminal("kmsctl", "tui", KMSCTL_TARGET=str(shared.admin_socket))
+    terminal.shows("Write key", "k8s-kek")
+    terminal.press("q")
+    assert terminal.exit_code() == 0
+
+
+def test_the_tui_gets_the_target_that_was_typed(shared: Kmsd, open_terminal: Callable[..., Terminal]) -> None:
+    terminal = open_terminal("kmsctl", "--target", str(shared.admin_socket), "tui")
+    terminal.shows("Write key", "k8s-kek")
+    terminal.press("q")
+    assert terminal.exit_code() == 0
+
+
+def test_the_tui_says_that_it_needs_a_terminal(run: Run, spawn: Run) -> None:
+    result = spawn("tui")
+    assert result.code == 2
+    assert "kmstui needs a terminal" in result.err
+
+
 def test_h_is_help(run: Run) -> None:
     assert run("keygen", "-h").out == run("keygen", "--help").out
 
 
+def test_keys_generate_is_keygen(run: Run) -> None:
+    one, other = run("keygen", "--help").text, run("keys", "generate", "--help").text
+    assert other.replace("keys generate", "keygen") == one
+
+
 def test_a_missing_command_shows_help_on_stderr(run: Run) -> None:
-    for argv in ([], ["keys"], ["etcd"]):
+    for argv in ([], ["keys"], ["audit"], ["config"], ["etcd"]):
         result = run(*argv)
         assert (result.code, result.out) == (2, b"")
         assert "Examples:" in result.err

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kmsd.client import InvalidRequest, KeyInEtcd, ScanReport
-from kmsd.etcd.report import read_report, write_report
+from kmsd.client.report import read_report, write_report
 
 REPORT = ScanReport(
     started=datetime(2026, 11, 23, 12, 4, 11, 123000, UTC),

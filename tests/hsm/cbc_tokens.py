@@ -20,8 +20,8 @@ MAC128 = MAC[:16]
 class Pair:
     """An AES key and an HMAC key on the token. aes, mac: their values, None where nobody knows them.
 
-    enc: what `pick` should find the strongest. SoftHSM takes HMAC keys no shorter than the hash, so a shorter one is on it
-    with zeros behind, which changes no HMAC (RFC 2104, 2).
+    enc: what `pick` should find the strongest. SoftHSM takes no HMAC keys that are shorter than the hash, so such a key
+    is on it with zeros behind, which changes no HMAC (RFC 2104, 2).
     """
 
     enc: str
@@ -45,12 +45,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of token. mac_limit: as in `cbc_hmac.encrypt`."""
+    """One kind of token, and a process with its module in it."""
 
     name: str
     inside: Inside
     pairs: tuple[Pair, ...]
-    mac_limit: int = 0
 
     def pair(self, enc: str) -> Pair:
         return next(pair for pair in self.pairs if pair.enc == enc)
@@ -67,9 +66,11 @@ UNKNOWN = (Pair("A256CBC-HS256", b"pair-tpm", None, None),)
 
 @contextlib.contextmanager
 def softhsm(folder: Path) -> Iterator[Kind]:
-    with Inside(tokens.make_token(folder), tokens.MODULE) as inside:
-        shortest = {"A256CBC-HS512": 64}
+    token = tokens.make_token(folder)
+    shortest = {"A256CBC-HS512": 64}
+    with Inside(token, tokens.MODULE) as inside:
         _import(inside, {pair: shortest.get(pair.enc, 32) for pair in KNOWN})
+    with Inside(token, tokens.MODULE) as inside:
         yield Kind("softhsm", inside, KNOWN)
 
 
@@ -79,6 +80,7 @@ def opencryptoki_token(folder: Path) -> Iterator[Kind]:
     try:
         with Inside(token, token.module, token.enter) as inside:
             _import(inside, dict.fromkeys(KNOWN, 0))
+        with Inside(token, token.module, token.enter) as inside:
             yield Kind("opencryptoki", inside, KNOWN)
     finally:
         token.stop()
@@ -91,7 +93,7 @@ def tpm_token(folder: Path) -> Iterator[Kind]:
         (pair,) = UNKNOWN
         token.add_pair("cbc0", "hmac0", pair.kid)
         with Inside(token, token.module) as inside:
-            yield Kind("tpm", inside, UNKNOWN, mac_limit=4096)
+            yield Kind("tpm", inside, UNKNOWN)
     finally:
         token.stop()
 

@@ -28,11 +28,11 @@ def through_kmsd(path: str, label: str, pin: str, key_id: bytes) -> Callable[[],
     loaded = module.load(path)
     slot = next(each.slot_id for each in loaded.slots() if each.token and each.token.label == label)
     # Kept alive by the closure: the login ends with its last session.
-    login = TokenSession(loaded, loaded.token(slot))
+    login = TokenSession(loaded, slot)
     loaded.cryptoki.login(login.handle, pin)
 
     def one_round() -> None:
-        session = TokenSession(loaded, loaded.token(slot))
+        session = TokenSession(loaded, slot)
         assert len(session.random(16)) == 16
         iv, sealed = session.encrypt_gcm(key_id, 12, b"aad", b"plaintext")
         assert session.decrypt_gcm(key_id, iv, b"aad", sealed) == b"plaintext"

@@ -1,8 +1,8 @@
 """A process with a PKCS#11 module in it, for tests that call single functions of kmsd on a real token.
 
-The test's own process never loads a module. Here a function goes over as its name and its arguments; it is called with a
-session of the token, or with an `Hsm`, and its result or its exception comes back. Calls into the module are counted
-on the way through, and still made.
+The test's own process never loads a module. Here a function goes over as its name and its arguments; it is called
+with a session of the token, or with an `Hsm`, and its result or its exception comes back. Calls into the module are
+counted on the way through, and still made.
 """
 
 from __future__ import annotations
@@ -137,6 +137,7 @@ class _Child:
         for attribute, name in _COUNTED.items():
             setattr(self.loaded.cryptoki, attribute, self._counting(getattr(self.loaded.cryptoki, attribute), name))
         self.runner = asyncio.Runner()
+        self.login: TokenSession | None = None
         self.session: TokenSession | None = None
         self.hsm: Hsm | None = None
 
@@ -153,20 +154,30 @@ class _Child:
                 counts, self.counts = self.counts, Counter()
                 return counts
             case "session":
-                self.session = self.session or self._logged_in()
-                return fn(self.session, *args)
+                return self._with_session(fn, args)
             case _:
                 return self.runner.run(self._served(fn, args))
 
-    def _logged_in(self) -> TokenSession:
+    def _with_session(self, fn: Any, args: tuple[object, ...]) -> object:
+        if self.login is None:
+            self.login = self._open()
+            self.loaded.cryptoki.login(self.login.handle, self.pin)
+        self.session = self.session or self._open()
+        try:
+            return fn(self.session, *args)
+        except CkrError:
+            # As kmsd's workers do: a failed operation may leave its session in the middle of it.
+            self.session.close()
+            self.session = None
+            raise
+
+    def _open(self) -> TokenSession:
         slot = next(each.slot_id for each in self.loaded.slots() if each.token and each.token.label == self.label)
-        session = TokenSession(self.loaded, self.loaded.token(slot), rw=True)
-        self.loaded.cryptoki.login(session.handle, self.pin)
-        return session
+        return TokenSession(self.loaded, slot, rw=True)
 
     async def _served(self, fn: Any, args: tuple[object, ...]) -> object:
         if self.hsm is None:
-            address = TokenAddress(self.path, False, self.label, None, 2, 100, 10.0, 5.0)
+            address = TokenAddress(self.path, "auto", self.label, None, 2, 100, 10.0, 5.0)
             self.hsm = Hsm(address, lambda: self.pin, lambda: None)
             await self.hsm.start()
         return await fn(self.hsm, *args)

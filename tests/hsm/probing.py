@@ -2,7 +2,8 @@
 
     python -m tests.hsm.probing < JOB
 
-JOB: JSON with module, label, pin and, where wanted, provider, aes, hmac (CKA_IDs as text), slow, elsewhere, login.
+JOB: JSON with module, label, pin and, where wanted, provider, aes, hmac (CKA_IDs as text), slow, elsewhere, login and
+quick.
 Prints the report as JSON.
 """
 
@@ -20,7 +21,7 @@ from kmsd.hsm import calls, quirks
 from kmsd.hsm import module as modules
 from kmsd.hsm.elsewhere import other_process
 from kmsd.hsm.findings import Plan
-from kmsd.hsm.probe import probe
+from kmsd.hsm.probe import abilities, probe
 
 
 def main() -> int:
@@ -39,10 +40,14 @@ def main() -> int:
         elsewhere=other_process(job["module"], job["label"], job["pin"]) if job.get("elsewhere") else None,
         slow=job.get("slow", False),
     )
+    answer: dict[str, Any] = {}
+    if job.get("quick"):
+        able, verdict = abilities(module, slot, plan)
+        answer["quick"] = {"abilities": dataclasses.asdict(able), "verdict": dataclasses.asdict(verdict)}
     report = probe(module, slot, plan)
-    left = len(module.cryptoki.find(session, {}))
+    answer |= {**dataclasses.asdict(report), "worst": report.worst, "left": len(module.cryptoki.find(session, {}))}
     module.finalize()
-    print(json.dumps({**dataclasses.asdict(report), "worst": report.worst, "left": left}))  # noqa: T201  its answer
+    print(json.dumps(answer))  # noqa: T201  its answer
     return 0
 
 

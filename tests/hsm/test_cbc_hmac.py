@@ -18,10 +18,10 @@ from kmsd.crypto import cbc_hmac, jwe
 from kmsd.crypto.gcm import TagMismatch
 from kmsd.errors import InvalidRequest, Misconfigured, Unavailable
 from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.connection import Hsm
 from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError, TokenSession
-from tests import tokens
 from tests.hsm.cbc_tokens import AES128, AES256, KINDS, KNOWN, MAC, Kind, Pair
-from tests.hsm.inside import Inside, import_secret
+from tests.hsm.inside import import_secret
 
 SEED = b"0123456789abcdef0123456789abcdef"
 SIZES = (1, 4, 15, 16, 17, 32, 33, 255)
@@ -42,17 +42,11 @@ def known(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield made
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
-    """The worker threads and the event loop of a kmsd on a SoftHSM with the known keys."""
-    token = tokens.make_token(tmp_path_factory.mktemp("k") / "hsm")
-    for pair in KNOWN:
-        assert pair.aes is not None
-        assert pair.mac is not None
-        token.import_aes(pair.kid, pair.aes, pair.ids[0])
-        token.import_hmac(f"{pair.kid}.hmac", pair.mac.ljust(64, b"\0"), pair.ids[1])
-    with Inside(token, tokens.MODULE) as inside:
-        yield inside
+@pytest.fixture(scope="module", params=KINDS)
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kind]:
+    """With the workers and the event loop of a kmsd."""
+    with KINDS[request.param](tmp_path_factory.mktemp("k") / "hsm") as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -383,32 +377,39 @@ def test_two_hmac_keys_with_one_id_are_refused(softhsm: Kind) -> None:
     assert len(softhsm.inside.run(TokenSession.encrypt_cbc, b"twin", bytes(16), bytes(32))) == 32
 
 
-@pytest.mark.parametrize("pair", KNOWN, ids=lambda pair: pair.kid)
-def test_the_workers_read_what_belongs_to_the_pair_and_nothing_else(served: Inside, pair: Pair) -> None:
-    parsed = jwe.parse(by_hand(pair, SEED))
-    assert served.served(cbc_hmac.decrypt, *pair.ids, parsed, 10.0) == SEED
-    served.counted()
-    for segment in ("iv", "ciphertext", "tag"):
-        whole: bytes = getattr(parsed, segment)
-        altered = replace(parsed, **{segment: whole[:-1] + bytes([whole[-1] ^ 1])})
-        with pytest.raises(TagMismatch, match="does not authenticate"):
-            served.served(cbc_hmac.decrypt, *pair.ids, altered, 10.0)
-    with pytest.raises(InvalidRequest, match="the authentication tag has 0 bytes"):
-        served.served(cbc_hmac.decrypt, *pair.ids, replace(parsed, tag=b""), 10.0)
-    # What is left to the module was left to it once per request: a tag that does not fit is no fault of the token.
-    assert served.counted() == {"C_SignInit": 3, "C_Sign": 3}
+async def written(hsm: Hsm, pair: Pair, plaintext: bytes) -> jwe.Jwe:
+    header = jwe.header(pair.kid, pair.enc, hkid=pair.hkid)
+    return jwe.parse(await hsm.run(cbc_hmac.encrypt, *pair.ids, pair.enc, header, plaintext))
 
 
-def test_the_workers_say_which_keys_are_missing(served: Inside) -> None:
-    parsed = jwe.parse(by_hand(KNOWN[0], SEED))
-    for ids in ((b"nobody", KNOWN[0].cka_id), (KNOWN[0].cka_id, b"nobody")):
+def test_the_workers_read_what_belongs_to_the_pair_and_nothing_else(served: Kind) -> None:
+    inside = served.inside
+    for pair in served.pairs:
+        parsed = inside.served(written, pair, SEED)
+        assert inside.served(cbc_hmac.decrypt, *pair.ids, parsed, 10.0) == SEED
+        inside.counted()
+        for segment in ("iv", "ciphertext", "tag"):
+            whole: bytes = getattr(parsed, segment)
+            altered = replace(parsed, **{segment: whole[:-1] + bytes([whole[-1] ^ 1])})
+            with pytest.raises(TagMismatch, match="does not authenticate"):
+                inside.served(cbc_hmac.decrypt, *pair.ids, altered, 10.0)
+        with pytest.raises(InvalidRequest, match="the authentication tag has 0 bytes"):
+            inside.served(cbc_hmac.decrypt, *pair.ids, replace(parsed, tag=b""), 10.0)
+        # Once per request: that a tag does not fit is no fault of the token.
+        assert inside.counted() == {"C_SignInit": 3, "C_Sign": 3}
+
+
+def test_the_workers_say_which_keys_are_missing(served: Kind) -> None:
+    pair = served.pairs[0]
+    parsed = served.inside.served(written, pair, SEED)
+    for ids in ((b"nobody", pair.ids[1]), (pair.ids[0], b"nobody")):
         with pytest.raises(Unavailable, match="not to be found on token"):
-            served.served(cbc_hmac.decrypt, *ids, parsed, 10.0)
+            served.inside.served(cbc_hmac.decrypt, *ids, parsed, 10.0)
 
 
-def test_a_round_trip_through_the_workers_is_timed(served: Inside) -> None:
-    for pair in KNOWN:
-        assert all(seconds > 0 for seconds in served.served(cbc_hmac.round_trip, *pair.ids, pair.enc, 10.0))
+def test_a_round_trip_through_the_workers_is_timed(served: Kind) -> None:
+    for pair in served.pairs:
+        assert all(seconds > 0 for seconds in served.inside.served(cbc_hmac.round_trip, *pair.ids, pair.enc, 10.0))
 
 
 def test_an_aes_key_is_no_hmac_key(softhsm: Kind) -> None:
@@ -422,4 +423,4 @@ def _sign_with_aes(session: TokenSession, cka_id: bytes) -> bytes:
     try:
         return session.hmac(cka_id, "SHA512", b"")
     finally:
-        session.forget()
+        session.forget(frozenset({cka_id}))

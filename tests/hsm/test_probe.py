@@ -19,7 +19,7 @@ _KEY = bytes(range(32))
 
 @pytest.fixture
 def chaos(short_tmp: Path) -> ChaosToken:
-    return make_chaos(short_tmp / "hsm")
+    return make_chaos(short_tmp / "chaos")
 
 
 @pytest.fixture
@@ -101,6 +101,18 @@ def test_a_tpm_whose_hmac_key_is_for_sha512_is_served_with_the_standard_pair(tpm
     assert report["by_name"]["hmac_sha256"]["outcome"] == "not applicable"
 
 
+def test_the_quick_look_comes_to_the_same_verdict(token: SoftToken, chaos: ChaosToken) -> None:
+    for told, module, environment in (
+        ("", MODULE, token.environment),
+        ("gcm-iv appended", chaos.module, chaos.environment),
+        ("C_Decrypt flip", chaos.module, chaos.environment),
+    ):
+        chaos.tell(told)
+        report = probing.run(module, token.label, PIN, environment, quick=True)
+        assert report["quick"]["verdict"] == report["verdict"]
+        assert report["quick"]["abilities"]["gcm_iv_sizes"] == report["abilities"]["gcm_iv_sizes"]
+
+
 def test_a_tpm_without_keys_is_told_how_to_make_them(tpm_token: tpm.TpmToken) -> None:
     report = probing.run(tpm.MODULE, tpm_token.label, PIN, tpm_token.environment)
     assert report["verdict"]["algorithm"] == "none"
@@ -175,7 +187,7 @@ def test_no_pin_is_tried_and_nothing_is_written_but_what_is_removed_again(chaos:
     calls = chaos.calls()
     assert calls["C_Login"] == 1, "the test's own"
     assert calls["C_SetPIN"] == calls["C_InitPIN"] == calls["C_InitToken"] == calls["C_Logout"] == 0
-    assert calls["C_DestroyObject"] == 1
+    assert calls["C_DestroyObject"] == 1, "a key for relabelling"
     assert calls["C_SetAttributeValue"] == 1
 
 

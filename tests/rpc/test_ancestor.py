@@ -55,8 +55,9 @@ def test_v2_refuses_it_under_the_id_of_another_key(served: Kmsd) -> None:
 @pytest.mark.parametrize("vector", CBC, ids=_name)
 def test_what_it_wrote_with_aes_cbc_is_refused_in_plain_words(served: Kmsd, vector: Vector) -> None:
     refused = refusal(_read_v1, served, vector.ciphertext)
-    assert refused.code == "INVALID_ARGUMENT"
-    assert "aes-cbc format of k8s-kms-plugin, whose tag authenticates nothing" in refused.details
+    assert refused.code == "FAILED_PRECONDITION"
+    assert "written by k8s-kms-plugin with aes-cbc, whose tag authenticates nothing: it is not read" in refused.details
+    assert "legacy.allow_unauthenticated" in refused.hint
 
 
 @pytest.fixture

@@ -103,6 +103,7 @@ def test_every_setting_has_a_variable_of_its_own(variable: str) -> None:
         "keys.auto_create": ("true", True),
         "log.format": ("json", "json"),
         "audit.enabled": ("false", False),
+        "legacy.allow_unauthenticated": ("true", True),
         "audit.file": ("/a", Path("/a")),
         "audit.kms": ("all", "all"),
         "audit.max_bytes": ("70000", 70000),
@@ -233,7 +234,10 @@ def test_slot_and_label_of_one_level_stand_together() -> None:
             'log.level = "loud"',
             'F:1: log.level: expected "debug" or "info" or "warning" or "error", found "loud"',
         ),
-        ('keys.algorithm = "aes-cbc"', 'F:1: keys.algorithm: expected "auto" or "aes-gcm", found "aes-cbc"'),
+        (
+            'keys.algorithm = "aes-ctr"',
+            'F:1: keys.algorithm: expected "auto" or "aes-gcm" or "aes-cbc", found "aes-ctr"',
+        ),
         ("keys.label = 5", "F:1: keys.label: expected a string in quotes, found 5"),
         ("keys.label = 1979-05-27", "F:1: keys.label: expected a string in quotes, found a date or time"),
         ('keys.label = ["a"]', "F:1: keys.label: expected a string in quotes, found an array"),
@@ -268,11 +272,16 @@ def test_slot_and_label_of_one_level_stand_together() -> None:
             "F:1: keys.sub: unknown key; [keys] has label, hmac_label, algorithm, write_format, auto_create, refresh, "
             "idle_before_destroy",
         ),
+        (
+            "[keys]\nlabel = 'x'\nhmac_label = 'x'",
+            "F:3: keys.hmac_label: expected another label than keys.label: the HMAC key of a pair is not its AES key, "
+            'found "x"',
+        ),
         ("# first\n[tokens]\nlabel = 'x'", "F:2: tokens: expected tables, [[tokens]], found a table"),
         ('socket = "/x"', "F:1: socket: unknown key; did you mean kms.socket or admin.socket?"),
         (
             "qqq = 1",
-            "F:1: qqq: unknown key; the sections are [kms], [admin], [token], [tokens], [keys], [health], "
+            "F:1: qqq: unknown key; the sections are [kms], [admin], [token], [tokens], [keys], [legacy], [health], "
             "[log], [audit], [state]",
         ),
         ('keys = "x"', "F:1: keys: expected a section, [keys], found a string"),

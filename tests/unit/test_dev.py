@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -80,11 +81,13 @@ def test_it_serves_both_apis_and_says_what_to_type_next(home: Path) -> None:
 
 def test_a_second_run_keeps_the_token_and_the_key(home: Path) -> None:
     dev = Dev(home)
-    first = dev.kmsctl("keys", "list", "-o", "json").stdout
+    first = dev.kmsctl("keys", "list", "-o", "name").stdout, dev.kmsctl("status", "-o", "json").stdout
     stored = dev.kmsctl("encrypt", "-", given="kept").stdout
     dev.stop()
     dev = Dev(home)
-    assert dev.kmsctl("keys", "list", "-o", "json").stdout == first
+    assert dev.kmsctl("keys", "list", "-o", "name").stdout == first[0]
+    write_key = json.loads(dev.kmsctl("status", "-o", "json").stdout)["write_key"]
+    assert write_key["key_id"] == json.loads(first[1])["write_key"]["key_id"]
     assert dev.kmsctl("decrypt", "-", given=stored).stdout == "kept"
     dev.stop()
 

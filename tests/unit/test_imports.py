@@ -67,7 +67,7 @@ def test_kmsctl_knows_nothing_of_kmsd_but_its_client_and_where_etcd_is() -> None
 
 
 def test_what_reads_etcd_knows_nothing_of_the_daemon() -> None:
-    loaded = _loaded("import kmsd.etcd.client, kmsd.etcd.scan, kmsd.etcd.report")
+    loaded = _loaded("import kmsd.etcd.client, kmsd.etcd.scan, kmsd.client.report")
     assert "grpc" in loaded
     ours = {name for name in loaded if name.split(".")[0] in ("kmsd", "kmsctl", "kmstui")}
     assert {name for name in ours if not name.startswith(("kmsd.client", "kmsd.etcd", "kmsd.api"))} == {
@@ -98,3 +98,10 @@ def test_the_tui_knows_nothing_of_kmsd_but_its_client_and_nothing_of_kmsctl() ->
     ours = {name for name in loaded if name.split(".")[0] in ("kmsd", "kmsctl")}
     assert {name for name in ours if not name.startswith("kmsd.client")} == {"kmsd", "kmsd.paths"}
     assert not loaded & {"pkcs11", "structlog", "grpc"}
+
+
+def test_what_rsa_keys_need_is_not_loaded_before_there_is_one() -> None:
+    """cryptography takes 8 MB of memory, and a kmsd with AES keys has no use for it."""
+    loaded = _loaded("import kmsd.crypto.oaep, kmsd.crypto.cbc_hmac, kmsd.crypto.legacy_cbc")
+    assert "kmsd.crypto.oaep" in loaded
+    assert "cryptography" not in loaded

@@ -15,7 +15,7 @@ ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 relaxed = settings(deadline=None, max_examples=300)
 
 kids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=80)
-encs = st.sampled_from(sorted(jwe.GCM))
+encs = st.sampled_from(sorted(jwe.GCM | jwe.CBC))
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
@@ -24,8 +24,9 @@ anything = st.recursive(
 members = st.fixed_dictionaries(
     {},
     optional={
-        "alg": st.just("dir") | anything,
+        "alg": st.sampled_from(["dir", "RSA-OAEP-256"]) | anything,
         "kid": kids | anything,
+        "hkid": kids | anything,
         "enc": encs | anything,
         "zip": st.just("DEF") | anything,
         "crit": st.just(["x"]) | anything,
@@ -78,18 +79,39 @@ def test_whatever_comes_the_parser_answers_or_says_why_not(compact: bytes) -> No
     parsed = _parses(compact)
     if parsed is None:
         return
-    assert parsed.enc in jwe.GCM
     assert parsed.kid
+    assert parsed.enc in jwe.GCM | jwe.CBC
+    assert not parsed.hkid or (parsed.enc in jwe.CBC and parsed.hkid != parsed.kid)
+    assert (parsed.alg, parsed.encrypted_key) == ("dir", b"") or (parsed.alg == jwe.WRAPPED and parsed.encrypted_key)
     # What was accepted has exactly one spelling.
-    assert jwe.assemble(parsed.header, parsed.iv, parsed.ciphertext + parsed.tag, len(parsed.tag)) == compact
+    sealed = parsed.ciphertext + parsed.tag
+    assert jwe.assemble(parsed.header, parsed.iv, sealed, len(parsed.tag), parsed.encrypted_key) == compact
 
 
 @relaxed
-@given(kids, encs, st.binary(max_size=32), st.binary(max_size=300), st.binary(min_size=16, max_size=16))
+@given(kids, encs, st.binary(max_size=32), st.binary(max_size=300), st.binary(min_size=16, max_size=32))
 def test_what_is_assembled_is_parsed_again(kid: str, enc: str, iv: bytes, body: bytes, tag: bytes) -> None:
     header = jwe.header(kid, enc)
-    parsed = jwe.parse(jwe.assemble(header, iv, body + tag))
+    parsed = jwe.parse(jwe.assemble(header, iv, body + tag, len(tag)))
     assert parsed == jwe.Jwe(header, kid, enc, iv, body, tag)
+
+
+@relaxed
+@given(kids, kids, st.sampled_from(sorted(jwe.CBC)))
+def test_a_second_key_is_named_if_its_id_is_another(kid: str, hkid: str, enc: str) -> None:
+    header = jwe.header(kid, enc, hkid=hkid)
+    parsed = jwe.parse(jwe.assemble(header, bytes(16), bytes(48), 32))
+    assert (parsed.kid, parsed.enc, parsed.hkid) == (kid, enc, hkid if hkid != kid else "")
+    if hkid == kid:
+        assert header == jwe.header(kid, enc)
+
+
+@relaxed
+@given(kids, st.binary(min_size=1, max_size=512), st.binary(max_size=64))
+def test_an_encrypted_content_key_is_parsed_again(kid: str, key: bytes, body: bytes) -> None:
+    header = jwe.header(kid, "A256GCM", alg=jwe.WRAPPED)
+    parsed = jwe.parse(jwe.assemble(header, bytes(12), body + bytes(16), 16, key))
+    assert parsed == jwe.Jwe(header, kid, "A256GCM", bytes(12), body, bytes(16), jwe.WRAPPED, key)
 
 
 @relaxed
@@ -139,6 +161,56 @@ def test_other_spellings_are_refused(text: bytes) -> None:
 
 def test_the_header_is_in_order_and_without_spaces() -> None:
     assert jwe.decode(jwe.header("a-key", "A192GCM"), "test") == b'{"alg":"dir","kid":"a-key","enc":"A192GCM"}'
+
+    with_hmac = jwe.header("a-key", "A256CBC-HS256", hkid="another")
+    assert jwe.decode(with_hmac, "test") == b'{"alg":"dir","kid":"a-key","enc":"A256CBC-HS256","hkid":"another"}'
+    wrapped = jwe.header("a-key", "A256GCM", alg=jwe.WRAPPED)
+    assert jwe.decode(wrapped, "test") == b'{"alg":"RSA-OAEP-256","kid":"a-key","enc":"A256GCM"}'
+
+
+CBC = {"alg": "dir", "kid": "k", "enc": "A256CBC-HS512"}
+RSA = {"alg": "RSA-OAEP-256", "kid": "k", "enc": "A256GCM"}
+
+
+@pytest.mark.parametrize(
+    ("members", "key", "says"),
+    [
+        (CBC | {"hkid": ""}, b"", "hkid is not the id of another key"),
+        (CBC | {"hkid": None}, b"", "hkid is not the id of another key"),
+        (CBC | {"hkid": ["x"]}, b"", "hkid is not the id of another key"),
+        (CBC | {"hkid": 7}, b"", "hkid is not the id of another key"),
+        (CBC | {"hkid": "k"}, b"", "hkid is not the id of another key"),
+        (CBC | {"enc": "A256GCM", "hkid": "x"}, b"", r"names a MAC key \(hkid\), which A256GCM has not"),
+        (RSA | {"hkid": "x"}, b"AAAA", "names a MAC key"),
+        (CBC | {"enc": "A192CBC-HS384"}, b"", "enc is none of"),
+        (CBC | {"enc": "A256CBC"}, b"", "enc is none of"),
+        (CBC | {"enc": ["A256CBC-HS512"]}, b"", "enc is none of"),
+        (CBC, b"AAAA", "encrypted key where direct encryption has none"),
+        (CBC | {"zip": "DEF"}, b"", "compression"),
+        (CBC | {"crit": ["hkid"], "hkid": "x"}, b"", "extensions"),
+        (RSA, b"", "no encrypted key where RSA-OAEP-256 needs one"),
+        (RSA | {"enc": "A128GCM"}, b"AAAA", "enc is none of A256GCM"),
+        (RSA | {"enc": "A256CBC-HS512"}, b"AAAA", "enc is none of A256GCM"),
+        (RSA | {"alg": "RSA-OAEP"}, b"AAAA", "alg is not"),
+        (RSA | {"alg": "RSA1_5"}, b"AAAA", "alg is not"),
+        (RSA | {"alg": ["RSA-OAEP-256"]}, b"AAAA", "alg is not"),
+        (RSA, b"AB", "encrypted key is not base64url"),
+        (RSA | {"kid": ""}, b"AAAA", "no kid"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(members: dict[str, object], key: bytes, says: str) -> None:
+    compact = b".".join([jwe.encode(json.dumps(members).encode()), key, b"AAAA", b"AAAA", b"AAAA"])
+    for _ in range(2):  # what was refused is refused again, whatever the parser remembers
+        with pytest.raises(jwe.JweError, match=says):
+            jwe.parse(compact)
+
+
+def test_the_foreign_aes_cbc_formats_are_told_apart_from_garbage() -> None:
+    with pytest.raises(jwe.ForeignJwe):
+        jwe.parse(jwe.encode(b'{"alg":"A256CBC","_thales_aad":"AAAAAAAAAAE","enc":"A256CBC"}') + b"....")
+    with pytest.raises(jwe.JweError) as refused:
+        jwe.parse(jwe.encode(b'{"alg":"A256CBC","enc":"A256CBC"}') + b"....")
+    assert not isinstance(refused.value, jwe.ForeignJwe)
 
 
 def test_the_example_of_the_standard_with_direct_encryption_is_told_what_is_missing() -> None:

@@ -1,0 +1,181 @@
+"""`kmsctl rotate`: a new write key, and with --watch the way to where the old one is not needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from kmsctl import diagnostics, keyview, options, output, rotateview, rotating, stored
+from kmsctl.confirm import DryRun, Yes
+from kmsctl.diagnostics import UsageError
+from kmsctl.options import TokenName
+from kmsctl.output import Format
+from kmsctl.rotating import SCAN_EVERY, THIS_NODE, Wanted
+from kmsctl.stored import Place
+from kmsd.client import Rotation, connect
+from kmsd.etcd.endpoints import Tls
+
+NODES_MAX = 64
+
+_WATCH_ONLY = {
+    "nodes": "--node",
+    "again": "--again",
+    "retire": "--retire",
+    "report": "--report",
+    "endpoints": "--endpoints",
+    "cacert": "--cacert",
+    "cert": "--cert",
+    "key": "--key",
+    "user": "--user",
+    "password_file": "--password-file",
+    "prefix": "--prefix",
+    "scan_every": "--scan-every",
+}
+
+Label = Annotated[
+    str,
+    typer.Argument(metavar="LABEL", help="The write label, to be sure it is this one.", show_default=False),
+]
+From = Annotated[
+    str,
+    typer.Option("--from", metavar="KEY-ID", help="Rotate only away from this key: once, however often it is run."),
+]
+Nodes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--node",
+        metavar="[NAME=]SOCKET",
+        help="With --watch: the admin socket of another control-plane node's kmsd. May be repeated.",
+        show_default=False,
+    ),
+]
+
+
+def rotate(
+    ctx: typer.Context,
+    label: Label = "",
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    only_from: From = "",
+    token: TokenName = "",
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Follow it to the end, or resume one that is not finished.")
+    ] = False,
+    nodes: Nodes = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="With --watch: rotate even if the rotation before is not finished.")
+    ] = False,
+    retire: Annotated[
+        bool, typer.Option("--retire", help="With --watch: retire the old key when nothing needs it; do not ask.")
+    ] = False,
+    endpoints: stored.Endpoints = None,
+    cacert: stored.Cacert = "",
+    cert: stored.Cert = "",
+    key: stored.CertKey = "",
+    user: stored.User = "",
+    password_file: stored.PasswordFile = "",
+    prefix: stored.Prefix = stored.PREFIX,
+    report: stored.Report = None,
+    scan_every: Annotated[
+        float | None,
+        typer.Option(
+            "--scan-every",
+            metavar="DURATION",
+            parser=options.duration,
+            help="With --watch: pause between two scans, 1s at least; a long scan lengthens it. Default: 30s.",
+        ),
+    ] = None,
+    output_format: options.Output = None,
+    target: options.Target = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout",
+            metavar="DURATION",
+            parser=options.duration,
+            help="With --watch: how long it may take in all; default: no limit. Else for each call, 10s.",
+        ),
+    ] = None,
+) -> None:
+    """\b
+    Examples:
+      kmsctl rotate --dry-run
+      kmsctl rotate --yes
+      kmsctl rotate --watch --node cp-2=/run/cp-2.sock --endpoints https://127.0.0.1:2379
+      kmsctl rotate --watch --yes --retire --timeout 2h --endpoints https://127.0.0.1:2379 -o json
+
+    Make a new write key on the token and move the write label to it. The old key goes on decrypting.
+
+    With --watch, shows how nodes and kube-apiservers follow, how to rewrite what is stored, what a scan of etcd
+    counts, and when the old key may be retired. It can be left and resumed at any time: all state is in kmsd.
+    """
+    opts = options.gather(ctx, target=target, output=output_format)
+    wanted = Wanted(label, only_from, token, yes)
+    if watch:
+        if dry_run:
+            raise UsageError("--dry-run changes nothing, so there is nothing to watch", "leave out one of them")
+        place = Place(tuple(endpoints or ()), Tls(cacert, cert, key), user, password_file, prefix)
+        from kmsctl.rotatefollow import Following, follow
+
+        if scan_every is not None and scan_every < 1:
+            raise UsageError("etcd has others to serve, too", "let at least 1s pass between two scans")
+        following = Following(
+            _parse_nodes(nodes), _checked(place, retire), again, retire, report, timeout, scan_every or SCAN_EVERY
+        )
+        follow(opts, wanted, following)
+        return
+    for name, option in _WATCH_ONLY.items():
+        source = ctx.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"{option} is for following a rotation", "say --watch too")
+    if timeout is not None:
+        opts = options.gather(ctx, timeout=timeout)
+    form = opts.form(*keyview.FORMATS)
+    with connect(opts.target, timeout=opts.timeout) as kmsd:
+        done = rotating.rotate(kmsd, kmsd.get_status(), wanted, dry_run=dry_run)
+    _emit(done, form, dry_run=dry_run)
+    if done.rotated:
+        diagnostics.hint("kube-apiserver takes the new key at its next poll, within a minute")
+        diagnostics.hint("`kmsctl rotate --watch` follows that, and says what is left to do")
+
+
+def _emit(done: Rotation, form: Format, *, dry_run: bool) -> None:
+    match form:
+        case Format.JSON | Format.YAML:
+            output.emit_document(rotateview.document(done, dry_run=dry_run), form)
+        case Format.NAME:
+            output.emit_names([done.new.key_id] if done.new is not None else [])
+        case _:
+            output.emit(rotateview.tables(done, wide=form is Format.WIDE))
+    if not done.rotated:
+        diagnostics.note(
+            "it had been rotated already; nothing was changed" if done.new is not None else "nothing was changed"
+        )
+
+
+def _parse_nodes(texts: Sequence[str] | None) -> tuple[tuple[str, str], ...]:
+    found = []
+    for text in texts or ():
+        name, equals, socket = text.partition("=")
+        if not equals or "/" in name:
+            name, socket = text.removeprefix("unix://"), text
+        found.append((name, socket))
+    names = {name for name, _ in found} | {THIS_NODE}
+    if len(names) != len(found) + 1 or not all(names):
+        raise UsageError("every --node needs a name of its own", f"as cp-2=/run/cp-2.sock; {THIS_NODE} is the target")
+    if len(found) >= NODES_MAX:
+        raise UsageError(f"at most {NODES_MAX} nodes can be watched", "watch them in several runs")
+    return tuple(found)
+
+
+def _checked(place: Place, retire: bool) -> Place | None:
+    """None: nothing says where etcd is, so nothing is scanned."""
+    if not place.named:
+        if retire:
+            raise UsageError("--retire needs a scan of etcd, and nothing says where etcd is", "name it: --endpoints")
+        return None
+    place.check()
+    stored.warn_of_plain_password(place)
+    return place

@@ -1,0 +1,185 @@
+"""What may come next on a command line: commands, options and choices from the program itself, and what a running
+kmsd has, where it answers at once.
+
+Kept apart from typer's own completion, which loads much and whose scripts cut labels at `@` and `:`. Silent: whatever
+goes wrong, fewer words are offered.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from kmsd.client import KeyState, connect, default_target, escape, parse_target
+
+LIVE_SECONDS: Final = 0.3
+"""What asking kmsd may take, the loading of gRPC included."""
+
+FILES: Final = "\tFILES"
+"""Offered alone: the shell should offer files."""
+
+
+@dataclass(frozen=True)
+class Word:
+    """shy: offered only to who has typed some of it."""
+
+    text: str
+    help: str = ""
+    shy: bool = False
+
+    @property
+    def line(self) -> str:
+        """For a shell's script: the word, and its help behind a tab."""
+        return f"{self.text}\t{self.help}" if self.help else self.text
+
+
+def complete(root: Any, words: Sequence[str]) -> list[Word]:
+    """root: the program as typer's tree of commands. words: of the command line, the program's name first, and the
+    word to be completed last."""
+    *before, unfinished = words[1:] or [""]
+    place = _walk(root, before)
+    if place.waiting is not None:
+        return _begin(_values(place.waiting, place), unfinished)
+    if unfinished.startswith("-") and not place.only_arguments:
+        name, equals, value = unfinished.partition("=")
+        if not equals:
+            return _begin(_options(place.command), unfinished)
+        option = _option(place.command, name)
+        if option is None:
+            return []
+        found = _begin(_values(option, place), value)
+        return [word if word.text == FILES else Word(f"{name}={word.text}", word.help) for word in found]
+    if place.commands:
+        visible = {name: each for name, each in place.commands.items() if not each.hidden}
+        return _begin([Word(name, each.short_help or "") for name, each in visible.items()], unfinished)
+    argument = place.argument
+    return [] if argument is None else _begin(_values(argument, place), unfinished)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a command line has got to. waiting: the option whose value comes next. arguments: how many have come."""
+
+    command: Any
+    waiting: Any = None
+    arguments: int = 0
+    only_arguments: bool = False
+    target: str | None = None
+
+    @property
+    def commands(self) -> dict[str, Any]:
+        return {} if self.arguments else getattr(self.command, "commands", {})
+
+    @property
+    def argument(self) -> Any:
+        """The one that comes next; the last one again if it takes many."""
+        arguments = [each for each in self.command.params if each.param_type_name == "argument"]
+        if self.arguments < len(arguments):
+            return arguments[self.arguments]
+        return arguments[-1] if arguments and arguments[-1].nargs == -1 else None
+
+
+def _walk(root: Any, words: Sequence[str]) -> _Place:
+    command, waiting, arguments, only_arguments, target = root, None, 0, False, None
+    for word in words:
+        if waiting is not None:
+            target = word if "--target" in waiting.opts else target
+            waiting = None
+        elif word == "--":
+            only_arguments = True
+        elif word.startswith("-") and len(word) > 1 and not only_arguments:
+            name, equals, value = word.partition("=")
+            option = _option(command, name)
+            if option is not None and equals:
+                target = value if "--target" in option.opts else target
+            elif option is not None and not option.is_flag:
+                waiting = option
+        elif not arguments and word in getattr(command, "commands", {}):
+            command = command.commands[word]
+        else:
+            arguments += 1
+    return _Place(command, waiting, arguments, only_arguments, target)
+
+
+def _option(command: Any, name: str) -> Any:
+    return next((each for each in command.params if name in each.opts), None)
+
+
+def _options(command: Any) -> list[Word]:
+    found = [each for each in command.params if each.param_type_name == "option" and not each.hidden]
+    long = [Word(name, each.help or "") for each in found for name in each.opts if name.startswith("--")]
+    return [*long, Word("--help", "Show help.")]
+
+
+def _values(parameter: Any, place: _Place) -> list[Word]:
+    """What a parameter takes: its choices, else what its metavar names."""
+    choices = parameter.shell_complete(None, "")
+    if choices:
+        return [Word(str(each.value)) for each in choices]
+    what = (parameter.metavar or "").strip("[].")
+    if what in ("FILE", "SOCKET"):
+        return [Word(FILES)]
+    live = _LIVE.get(what)
+    return [] if live is None else _ask(live, place.target or os.environ.get("KMSCTL_TARGET"))
+
+
+def _begin(words: Sequence[Word], unfinished: str) -> list[Word]:
+    return [
+        each
+        for each in words
+        if each.text == FILES or (each.text.startswith(unfinished) and (unfinished or not each.shy))
+    ]
+
+
+def _keys(kmsd: Any) -> list[Word]:
+    """Labels, then key ids, for whoever goes on with one."""
+    keys = [each for each in kmsd.list_keys() if each.state is not KeyState.COMPANION]
+    labels = [Word(each.label, f"{each.state} {each.key_id}".rstrip()) for each in keys]
+    return labels + [Word(each.key_id, f"{each.state} {each.label}", shy=True) for each in keys if each.key_id]
+
+
+def _labels(kmsd: Any) -> list[Word]:
+    return [Word(each.label, f"{each.state} {each.key_id}".rstrip()) for each in kmsd.list_keys()]
+
+
+def _tokens(kmsd: Any) -> list[Word]:
+    return [Word(each.name, each.token.label) for each in kmsd.get_status().tokens if each.name]
+
+
+_LIVE: Final[dict[str, Callable[[Any], list[Word]]]] = {"KEY": _keys, "LABEL": _labels, "TOKEN": _tokens}
+
+
+def _ask(question: Callable[[Any], list[Word]], target: str | None) -> list[Word]:
+    """What kmsd answers within LIVE_SECONDS; nothing otherwise."""
+    answer: list[Word] = []
+
+    def ask() -> None:
+        try:
+            if _somebody_listens(target):
+                with connect(target, timeout=LIVE_SECONDS) as kmsd:
+                    answer.extend(question(kmsd))
+        except Exception:  # noqa: BLE001, S110 - a completion never complains
+            pass
+
+    # Loading gRPC cannot be interrupted; the thread is left behind where it is.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(LIVE_SECONDS)
+    if thread.is_alive():
+        return []
+    # Anybody may have written a label: what is not printable reaches no shell.
+    return [replace(each, help=escape(each.help)) for each in answer if each.text and each.text.isprintable()]
+
+
+def _somebody_listens(target: str | None) -> bool:
+    import socket
+
+    path: Path = parse_target(target or default_target())
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(LIVE_SECONDS)
+        sock.connect(os.fspath(path))
+    return True

@@ -1,0 +1,271 @@
+"""A rotation followed to its end, on a screen or in lines: begun or resumed, shown, and finished with what is left.
+
+What is seen comes from `rotatewatch`, how it looks from `rotateview`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from kmsctl import confirm, diagnostics, files, keyview, output, rotateview, rotating, terminal
+from kmsctl.diagnostics import UsageError
+from kmsctl.options import Options
+from kmsctl.output import Format
+from kmsctl.rotatewatch import Node, Watch
+from kmsctl.rotating import SCAN_EVERY, THIS_NODE, Wanted
+from kmsctl.stored import Place
+from kmsd.client import ClientError, Conflict, Status, connect
+from kmsd.client.rotation import (
+    FOLLOW,
+    Progress,
+    Step,
+    Timeline,
+    Turn,
+    news,
+    retire_command,
+    rewrite_command,
+    short,
+    turn_of,
+    unfinished,
+)
+
+if TYPE_CHECKING:
+    from kmsd.client.admin import AdminClient
+
+TICK = 1.0
+"""Seconds between two pictures, for the timers on them."""
+
+
+@dataclass(frozen=True)
+class Following:
+    """How to follow. nodes: name and socket of the other nodes. place: where to scan; None: nowhere.
+    again: rotate even if a rotation is not finished. retire: do it without asking. report: file for the last scan.
+    seconds: for all of it; None: no limit. scan_every: seconds between two scans."""
+
+    nodes: tuple[tuple[str, str], ...] = ()
+    place: Place | None = None
+    again: bool = False
+    retire: bool = False
+    report: str | None = None
+    seconds: float | None = None
+    scan_every: float = SCAN_EVERY
+
+
+def follow(opts: Options, wanted: Wanted, plan: Following) -> None:
+    """Returns when nothing is left to be watched. Raises ClientError, UsageError, KeyboardInterrupt."""
+    form = opts.form(Format.TABLE, Format.JSON)
+    ends = time.monotonic() + plan.seconds if plan.seconds is not None else None
+    with contextlib.ExitStack() as held:
+        first = Node(THIS_NODE, held.enter_context(connect(opts.target, timeout=opts.timeout)))
+        others = [Node(name, held.enter_context(connect(socket, timeout=opts.timeout))) for name, socket in plan.nodes]
+        turn, rotated = _begin(first.client, others, wanted, again=plan.again)
+        _introduce(turn, form, rotated=rotated)
+        changed = threading.Event()
+        watch = Watch(
+            turn, [first, *others], plan.place, timeout=opts.timeout, scan_every=plan.scan_every, wake=changed.set
+        )
+        try:
+            with watch:
+                end = _Show(watch, plan, changed, ends, form).run()
+                _finish(watch, end, plan)
+        except KeyboardInterrupt:
+            diagnostics.note("left; the rotation goes on by itself")
+            diagnostics.hint(f"`{_resume(plan, opts)}` resumes")
+            raise
+
+
+def _begin(first: AdminClient, others: Sequence[Node], wanted: Wanted, *, again: bool) -> tuple[Turn, bool]:
+    """The rotation to watch, and whether it was made just now."""
+    status = first.get_status()
+    found = None if again or wanted.only_from else unfinished(status, first.list_keys())
+    if found is not None:
+        if wanted.label and wanted.label != found.write_label:
+            raise UsageError(f"this kmsd writes with the label {found.write_label!r}", "leave the label out")
+        diagnostics.note(f"the rotation away from {short(found.old)} is not finished: watching it, not rotating again")
+        diagnostics.hint("--again rotates once more all the same")
+        return found, False
+    _check_others(status, others)
+    done = rotating.rotate(first, status, wanted)
+    turn = turn_of(done, status.write_label, datetime.now(UTC))
+    if turn is None:
+        raise ClientError("kmsd did not say which key it made", "`kmsctl rotate --watch` looks for it", "INTERNAL")
+    return turn, done.rotated
+
+
+def _check_others(status: Status, others: Sequence[Node]) -> None:
+    """That every node answers, and writes with the same key: a node with another token would not follow."""
+    for node in others:
+        writes = node.client.get_status().write_key
+        if writes is None or status.write_key is None or writes.key_id != status.write_key.key_id:
+            raise Conflict(
+                f"{node.name} writes with {short(writes)} and {THIS_NODE} with {short(status.write_key)}",
+                "nodes rotate together if they share a token; leave out --node for one that does not",
+                "FAILED_PRECONDITION",
+            )
+
+
+def _introduce(turn: Turn, form: Format, *, rotated: bool) -> None:
+    if form is Format.JSON:
+        output.emit_line(rotateview.turn_document(turn, rotated=rotated))
+        return
+    for role, key in (("old", turn.old), ("new", turn.new)):
+        if key is not None:
+            diagnostics.note(f"{role} key {key.key_id} {keyview.key_hash(key, wide=False)} {key.label}")
+
+
+class _Show:
+    """Shows a watch until it has come as far as it can by itself."""
+
+    def __init__(
+        self, watch: Watch, plan: Following, changed: threading.Event, ends: float | None, form: Format
+    ) -> None:
+        self._watch = watch
+        self._plan = plan
+        self._changed = changed
+        self._ends = ends
+        self._form = form
+
+    def run(self) -> Timeline:
+        """The last timeline. Raises ClientError when time is up, KeyboardInterrupt."""
+        while not self._watch.complete:
+            self._changed.wait(TICK)
+            self._changed.clear()
+        return self._on_screen() if self._form is Format.TABLE and output.has_screen() else self._in_lines()
+
+    def _act(self, found: Timeline) -> None:
+        """Retires the old key if that is wanted and time; what was seen before has been shown."""
+        if self._plan.retire and found[Step.RETIRE].progress is Progress.ACTIVE:
+            self._watch.try_to_retire()
+            self._changed.set()
+
+    def _ended(self, found: Timeline) -> bool:
+        if found.finished:
+            return True
+        followed = found[Step.APISERVERS].progress is Progress.DONE
+        if self._plan.place is None:
+            return followed
+        return not self._plan.retire and found[Step.RETIRE].progress is Progress.ACTIVE
+
+    def _check_time(self, found: Timeline) -> None:
+        if self._ends is not None and time.monotonic() >= self._ends and found.present is not None:
+            raise ClientError(
+                f"the rotation is not through: {found.present.title}",
+                "`kmsctl rotate --watch` resumes; nothing is lost by waiting",
+                "DEADLINE_EXCEEDED",
+                retryable=True,
+            )
+
+    def _in_lines(self) -> Timeline:
+        before: Timeline | None = None
+        trouble = ""
+        while True:
+            found = self._watch.step(datetime.now(UTC))
+            now = datetime.now(UTC)
+            for event in news(before, found):
+                if self._form is Format.JSON:
+                    output.emit_line(rotateview.event_document(event, now))
+                else:
+                    output.emit(rotateview.event_lines(event, now))
+            if self._watch.trouble and self._watch.trouble != trouble:
+                diagnostics.warning(self._watch.trouble)
+            before, trouble = found, self._watch.trouble
+            if self._ended(found):
+                return found
+            self._check_time(found)
+            self._act(found)
+            self._changed.wait(TICK)
+            self._changed.clear()
+
+    def _on_screen(self) -> Timeline:
+        """As `_in_lines`, on a screen; what was seen last stays on the terminal, however it ends."""
+        shown: list[Timeline] = []
+        try:
+            return self._draw(shown)
+        finally:
+            for found in shown:
+                columns = terminal.columns(sys.stdout)
+                for line in rotateview.picture(found, datetime.now(UTC), columns):
+                    output.emit(output.painted(line, columns).rstrip() or " ")
+
+    def _draw(self, shown: list[Timeline]) -> Timeline:
+        """shown: gets the last timeline."""
+        from kmsctl import live
+
+        foot = "q leaves, the rotation goes on" + ("; s scans now" if self._plan.place is not None else "")
+        with live.take() as (screen, _):
+            while True:
+                found = self._watch.step(datetime.now(UTC))
+                shown[:] = [found]
+                size = screen.size()
+                screen.draw(
+                    rotateview.screen(found, datetime.now(UTC), size.columns, size.lines, self._watch.note, foot)
+                )
+                if self._ended(found):
+                    return found
+                self._check_time(found)
+                self._act(found)
+                typed = screen.wait(TICK).lower()
+                if "q" in typed:
+                    raise KeyboardInterrupt
+                if "s" in typed:
+                    self._watch.scan_now()
+
+
+def _finish(watch: Watch, end: Timeline, plan: Following) -> None:
+    """What is left to be done by somebody, after all that could be watched."""
+    turn = watch.turn
+    if turn.old is None:
+        return
+    if plan.report is not None and watch.scan is not None:
+        from kmsd.client.report import write_report
+
+        files.write(plan.report, write_report(watch.scan.report()))
+    if end.finished:
+        diagnostics.hint("keep the old key until no backup of etcd needs it; then `kmsctl keys destroy` ends it")
+        return
+    if plan.place is None:
+        diagnostics.hint(f"rewrite what is stored: `{rewrite_command('secrets')}`")
+        _hint_at_scan(turn, ["--endpoints", "URL"])
+        return
+    if confirm.can_ask():
+        diagnostics.ask(f"retire the old key {short(turn.old)} ({turn.old.label})? [y/N] ")
+        if files.read_line().strip().lower() in ("y", "yes"):
+            done = watch.retire()
+            diagnostics.note(f"the key {done.previous_label!r} is retired, as {done.key.label!r}")
+            diagnostics.hint("keep it until no backup of etcd needs it; then `kmsctl keys destroy` ends it")
+            return
+    if plan.report is not None:
+        diagnostics.hint(f"`{retire_command(turn, plan.report)}` retires the old key")
+    else:
+        _hint_at_scan(turn, plan.place.arguments())
+
+
+def _hint_at_scan(turn: Turn, arguments: Sequence[str]) -> None:
+    scan = f"kmsctl etcd scan {shlex.join([*arguments, '--report', 'scan.json'])}"
+    when = "" if turn.started is None else f" after {rotateview.clock(turn.started + FOLLOW)}"
+    retire = retire_command(turn, "scan.json")
+    diagnostics.hint(f"`{scan}`{when}, and `{retire}` when it counts nothing under the old key")
+
+
+def _resume(plan: Following, opts: Options) -> str:
+    """The command that goes on with the same rotation."""
+    words = ["kmsctl", "rotate", "--watch"]
+    if opts.target is not None:
+        words += ["--target", opts.target]
+    for name, socket in plan.nodes:
+        words += ["--node", f"{name}={socket}"]
+    if plan.place is not None:
+        words += plan.place.arguments()
+    if plan.retire:
+        words.append("--retire")
+    if plan.report is not None:
+        words += ["--report", plan.report]
+    return shlex.join(words)

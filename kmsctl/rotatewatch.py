@@ -1,0 +1,244 @@
+"""Watches a rotation: asks every node, scans etcd when it is time, and makes the timeline of what it sees.
+
+Everything slow runs on threads of its own, so that whoever shows the timeline is never kept waiting. Knows nothing
+of how it is shown.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from kmsctl.stored import Place, progress_text, still_under
+from kmsd.client import ClientError, Conflict, Denied, InvalidRequest, KeyState, NotFound, RelabelledKey
+from kmsd.client.rotation import Progress, Sighting, Step, Stored, Timeline, Turn, timeline
+
+if TYPE_CHECKING:
+    from kmsd.client.admin import AdminClient
+    from kmsd.etcd.scan import Scan
+
+POLL = 1.0
+"""Seconds between two looks at a node."""
+LOOK_TIMEOUT = 5.0
+"""Seconds for one look."""
+PAUSES = 10
+"""A scan is followed by a pause of so many times its length, if that is more than was asked for."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One kmsd. client: of its admin socket."""
+
+    name: str
+    client: AdminClient
+
+
+class _Looker(threading.Thread):
+    """Asks one node again and again. sighting: what it said last; None before its first answer."""
+
+    def __init__(self, node: Node, old_key_sha256: str, wake: Callable[[], None], over: threading.Event) -> None:
+        super().__init__(daemon=True, name=f"look at {node.name}")
+        self.sighting: Sighting | None = None
+        self.retired = False
+        self._node = node
+        self._old = old_key_sha256
+        self._wake = wake
+        self._over = over
+
+    def run(self) -> None:
+        while True:
+            self.sighting = self._look()
+            self._wake()
+            if self._over.wait(POLL):
+                return
+
+    def _look(self) -> Sighting:
+        try:
+            status = self._node.client.get_status(timeout=LOOK_TIMEOUT)
+            self.retired = self.retired or self._is_retired()
+        except ClientError as error:
+            return Sighting(self._node.name, None, error.message)
+        return Sighting(self._node.name, status)
+
+    def _is_retired(self) -> bool:
+        """Whether the old key is archived, or destroyed."""
+        if not self._old:
+            return False
+        try:
+            return self._node.client.get_key(f"sha256:{self._old}", timeout=LOOK_TIMEOUT).key.state is KeyState.ARCHIVED
+        except NotFound:
+            return True
+
+
+class _Stopped(Exception):
+    pass
+
+
+class _Scanner(threading.Thread):
+    """One scan. scan or failure: its end; text: how far it is until then."""
+
+    def __init__(self, place: Place, timeout: float, wake: Callable[[], None], over: threading.Event) -> None:
+        super().__init__(daemon=True, name="scan of etcd")
+        self.text = "reading etcd"
+        self.scan: Scan | None = None
+        self.failure: Exception | None = None
+        self._place = place
+        self._timeout = timeout
+        self._wake = wake
+        self._over = over
+
+    def run(self) -> None:
+        from kmsd.etcd.scan import Progress as ScanProgress
+        from kmsd.etcd.scan import scan
+
+        def tell(progress: ScanProgress) -> None:
+            if self._over.is_set():
+                raise _Stopped
+            self.text = progress_text(progress)
+            self._wake()
+
+        try:
+            with self._place.connect(self._timeout) as etcd:
+                self.scan = scan(etcd, self._place.prefix, tell)
+        except Exception as error:  # noqa: BLE001 - whoever watches says what it means
+            self.failure = error
+        self._wake()
+
+
+class Watch:
+    """The rotation of `turn`, watched on `nodes`, the first of which is asked to retire the old key.
+
+    place: where to scan, None not to. timeout: seconds for each call. scan_every: seconds between two scans, at least.
+    wake: called from other threads when there may be something new. Use it as a context: it ends its threads.
+    """
+
+    def __init__(
+        self,
+        turn: Turn,
+        nodes: Sequence[Node],
+        place: Place | None,
+        *,
+        timeout: float,
+        scan_every: float,
+        wake: Callable[[], None],
+    ) -> None:
+        self.turn = turn
+        self.scan: Scan | None = None
+        self.trouble = ""
+        """Why the last scan, or the last try to retire the old key, failed."""
+        self._first = nodes[0]
+        self._place = place
+        self._timeout = timeout
+        self._scan_every = scan_every
+        self._wake = wake
+        self._over = threading.Event()
+        self._old = turn.old.key_id_sha256 if turn.old is not None else ""
+        self._lookers = [_Looker(each, self._old, wake, self._over) for each in nodes]
+        self._scanner: _Scanner | None = None
+        self._next_scan = 0.0
+        self._retired = False
+
+    def __enter__(self) -> Watch:
+        for each in self._lookers:
+            each.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every node has been asked once."""
+        return all(each.sighting is not None for each in self._lookers)
+
+    @property
+    def note(self) -> str:
+        """What goes on just now, or went wrong."""
+        return self._scanner.text if self._scanner is not None else self.trouble
+
+    def scan_now(self) -> None:
+        """At the next step, if scanning makes sense by then."""
+        self._next_scan = 0.0
+
+    def step(self, now: datetime) -> Timeline:
+        """What is seen by now. Begins a scan if it is time for one. Raises what no other try can heal."""
+        self._collect()
+        found = self._timeline(now)
+        if self._wants_scan(found):
+            self._scanner = _Scanner(self._place or Place(), self._timeout, self._wake, self._over)
+            self._scanner.start()
+            found = self._timeline(now)
+        return found
+
+    def retire(self) -> RelabelledKey:
+        """Has the old key retired, on the strength of the last scan. Raises ClientError."""
+        report = self.scan.report() if self.scan is not None else None
+        done = self._first.client.retire_key(f"sha256:{self._old}", scan=report, timeout=self._timeout)
+        self._retired = True
+        return done
+
+    def try_to_retire(self) -> None:
+        """The same, but what may heal with the next scan is only noted. Raises ClientError for the rest."""
+        try:
+            self.retire()
+        except ClientError as error:
+            if not error.retryable and not isinstance(error, Conflict):
+                raise
+            self.trouble = f"not retired yet: {error.message}"
+            # What was counted has not convinced kmsd: only another count can.
+            self.scan = None
+            self._next_scan = time.monotonic() + self._scan_every
+
+    def _timeline(self, now: datetime) -> Timeline:
+        sightings = [each.sighting for each in self._lookers if each.sighting is not None]
+        return timeline(
+            self.turn,
+            sightings,
+            now,
+            stored=self._stored(),
+            scanning=self._scanner is not None,
+            retired=self._retired or self._lookers[0].retired,
+        )
+
+    def _stored(self) -> Stored | None:
+        if self.scan is None or self.turn.old is None:
+            return None
+        return Stored(self.scan.report(), still_under(self.scan, self.turn.old, self.turn.write_label))
+
+    def _wants_scan(self, found: Timeline) -> bool:
+        if self._place is None or self._scanner is not None or self.turn.old is None or found.finished:
+            return False
+        if found[Step.APISERVERS].progress is not Progress.DONE or time.monotonic() < self._next_scan:
+            return False
+        return found[Step.RETIRE].progress is not Progress.ACTIVE
+
+    def _collect(self) -> None:
+        """Takes over what a scan has found, and says when the next may be."""
+        scanner = self._scanner
+        if scanner is None or scanner.is_alive():
+            return
+        self._scanner = None
+        if scanner.scan is None:
+            self._failed(scanner.failure)
+            return
+        self.scan, self.trouble = scanner.scan, ""
+        took = (scanner.scan.finished - scanner.scan.started).total_seconds()
+        self._next_scan = time.monotonic() + self._pause(took)
+
+    def _failed(self, failure: Exception | None) -> None:
+        if isinstance(failure, (Denied, InvalidRequest)) or not isinstance(failure, ClientError):
+            raise failure or _Stopped
+        self.trouble = failure.message
+        self._next_scan = time.monotonic() + self._scan_every
+
+    def _pause(self, took: float) -> float:
+        """Seconds until the next scan: at once when one becomes a proof, else so that etcd has time for others."""
+        pause = max(self._scan_every, PAUSES * took)
+        due = self._timeline(datetime.now(UTC))[Step.SCAN].due
+        if due is not None:
+            pause = min(pause, max(0.0, (due - datetime.now(UTC)).total_seconds()) + 0.1)
+        return pause

@@ -1,0 +1,49 @@
+"""The rotation itself: what is wanted, asked about once, and done at most once. Knows nothing of watching it."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kmsctl import confirm, diagnostics
+from kmsd.client import ClientError, Rotation, Status
+from kmsd.client.rotation import short
+
+if TYPE_CHECKING:
+    from kmsd.client.admin import AdminClient
+
+THIS_NODE = "this-node"
+"""What the target is called among the nodes."""
+SCAN_EVERY = 30.0
+"""Seconds between two scans of etcd, unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """label: the write label, if it is to be checked. only_from: rotate only away from this key id; empty: from the
+    one that writes now. token: for the new key; empty: the write token. yes: do not ask."""
+
+    label: str = ""
+    only_from: str = ""
+    token: str = ""
+    yes: bool = False
+
+
+def rotate(kmsd: AdminClient, status: Status, wanted: Wanted, *, dry_run: bool = False) -> Rotation:
+    """What was done, or in a dry run would be. `rotated` is False if it had been done already.
+
+    Raises ClientError, UsageError where nobody can be asked.
+    """
+    away_from = wanted.only_from or (status.write_key.key_id if status.write_key is not None else "")
+    plan = kmsd.rotate_key(wanted.label, from_key_id=away_from, token=wanted.token, dry_run=True)
+    if dry_run or plan.new is not None:
+        return plan
+    confirm.agree(f"rotate {status.write_label} away from {short(status.write_key)}?", yes=wanted.yes)
+    try:
+        with diagnostics.working("the token makes a key"):
+            return kmsd.rotate_key(wanted.label, from_key_id=away_from, token=wanted.token)
+    except ClientError as error:
+        again = f"`kmsctl rotate --from {shlex.quote(away_from)}` does what is left, and never rotates twice"
+        error.hint = f"{error.hint}; {again}" if error.hint else again
+        raise

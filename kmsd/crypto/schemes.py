@@ -1,0 +1,76 @@
+"""How one key encrypts: with AES-GCM alone, or with AES-CBC and an HMAC key beside it. Chosen by what its token can do.
+
+The choice is pure; what runs on the token is in `gcm` and `cbc_hmac`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from kmsd.crypto import cbc_hmac, gcm
+from kmsd.crypto.jwe import CBC
+from kmsd.errors import Misconfigured
+from kmsd.hsm.connection import Hsm
+
+Algorithm = Literal["auto", "aes-gcm", "aes-cbc"]
+
+
+@dataclass(frozen=True)
+class Ability:
+    """What a token can do. mechanisms: as it lists them, "CKM_AES_GCM". mac_limit: most bytes that it makes an HMAC
+    over; 0: no bound is known."""
+
+    mechanisms: frozenset[str]
+    mac_limit: int = 0
+
+    @property
+    def gcm(self) -> bool:
+        return "CKM_AES_GCM" in self.mechanisms
+
+
+ANY: Final = Ability(frozenset({"CKM_AES_GCM", "CKM_AES_CBC", "CKM_SHA256_HMAC", "CKM_SHA512_HMAC"}))
+"""Of a token that has not said what it can do."""
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """enc: of the JWE. mac: CKA_ID of the HMAC key; None for AES-GCM. candidates: the encs that the token may do with
+    this pair, the strongest first, while it has not been tried which works."""
+
+    enc: str
+    mac: bytes | None = None
+    mac_limit: int = 0
+    candidates: tuple[str, ...] = ()
+
+    @property
+    def cbc(self) -> bool:
+        return self.enc in CBC
+
+
+def scheme(algorithm: Algorithm, ability: Ability, bits: int, mac: tuple[bytes, int] | None) -> Scheme:
+    """How an AES key of this size writes. mac: CKA_ID and bits of the HMAC key that belongs to it.
+
+    Raises Misconfigured with why it cannot.
+    """
+    if algorithm == "aes-gcm" or (algorithm == "auto" and ability.gcm):
+        if not ability.gcm:
+            raise Misconfigured(
+                "its token cannot do AES-GCM",
+                "let kmsd choose (--algorithm auto), and make a pair: kmsctl keygen LABEL --type pair",
+            )
+        return Scheme(gcm.enc_for(bits))
+    if mac is None:
+        raise Misconfigured(
+            "AES-CBC needs an HMAC key beside it, and there is none with its CKA_ID, nor one named by --p11-hmac-label",
+            "make a pair under a free label: kmsctl keygen LABEL --type pair",
+        )
+    encs = cbc_hmac.suitable(ability.mechanisms, bits, mac[1])
+    return Scheme(encs[0], mac[0], ability.mac_limit, encs)
+
+
+async def round_trip(hsm: Hsm, cka_id: bytes, how: Scheme, timeout: float) -> tuple[float, float]:
+    """Encrypt and decrypt random bytes; the seconds that each took. Raises KmsdError if it fails."""
+    if how.mac is None:
+        return await gcm.round_trip(hsm, cka_id, timeout)
+    return await cbc_hmac.round_trip(hsm, cka_id, how.mac, how.enc, timeout)

@@ -1,0 +1,90 @@
+"""A real kmsd on an HSM in FIPS mode, which chooses the IVs of AES-GCM itself and puts them behind the tag."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
+from kmsd.api.kms.v2 import api_pb2 as v2
+from tests.chaos import ChaosToken, make_chaos
+from tests.daemons import KMSD, Kmsd
+
+_KEY = bytes(range(32))
+_KEY_ID = "01900000-0000-7000-8000-000000000001"
+
+
+@pytest.fixture(params=["gcm-iv appended", "gcm-iv demanded"])
+def token(short_tmp: Path, request: pytest.FixtureRequest) -> ChaosToken:
+    made = make_chaos(short_tmp / "hsm")
+    made.import_aes("k8s-kek", _KEY, _KEY_ID.encode())
+    made.tell(request.param)
+    return made
+
+
+@pytest.fixture
+def kmsd(short_tmp: Path, token: ChaosToken) -> Iterator[Kmsd]:
+    with _kmsd(short_tmp / "d", token, "luna") as running:
+        yield running.wait_ok()
+
+
+def _kmsd(folder: Path, token: ChaosToken, provider: str) -> Kmsd:
+    folder.mkdir()
+    return Kmsd(
+        folder,
+        token,  # type: ignore[arg-type]  # of the same shape
+        (*token.flags, f"--provider={provider}"),
+        default_flags=False,
+        command=(KMSD, "serve"),
+    ).start()
+
+
+def _parts(ciphertext: bytes) -> list[bytes]:
+    return [base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4)) for part in ciphertext.split(b".")]
+
+
+def test_what_is_written_holds_the_hsms_iv_and_is_read_back(kmsd: Kmsd) -> None:
+    ivs = set()
+    for number in range(5):
+        plaintext = b"%d" % number * 32
+        sealed = kmsd.v2("Encrypt", v2.EncryptRequest(plaintext=plaintext, uid="u"))
+        _, _, iv, body, tag = _parts(sealed.ciphertext)
+        ivs.add(iv)
+        assert (len(iv), len(tag)) == (16, 16)
+        header = sealed.ciphertext.split(b".")[0]
+        assert AESGCM(_KEY).decrypt(iv, body + tag, header) == plaintext
+        request = v2.DecryptRequest(ciphertext=sealed.ciphertext, key_id=sealed.key_id, uid="u")
+        assert kmsd.v2("Decrypt", request).plaintext == plaintext
+    assert len(ivs) == 5
+
+
+def test_v1beta1_reads_what_v2_wrote_and_a_change_is_refused(kmsd: Kmsd) -> None:
+    sealed = kmsd.v2("Encrypt", v2.EncryptRequest(plaintext=b"seed", uid="u")).ciphertext
+    assert kmsd.v1beta1("Decrypt", v1beta1.DecryptRequest(version="v1beta1", cipher=sealed)).plain == b"seed"
+    changed = sealed[:-3] + (b"AAA" if sealed[-3:] != b"AAA" else b"BBB")
+    with pytest.raises(grpc.RpcError) as refused:
+        kmsd.v1beta1("Decrypt", v1beta1.DecryptRequest(version="v1beta1", cipher=changed))
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_kmsd_that_chooses_its_own_ivs_reads_it_too(kmsd: Kmsd, token: ChaosToken, short_tmp: Path) -> None:
+    """After the key, or FIPS mode, has gone: the format is one."""
+    sealed = kmsd.v2("Encrypt", v2.EncryptRequest(plaintext=b"seed", uid="u"))
+    token.tell()
+    with _kmsd(short_tmp / "e", token, "generic") as other:
+        other.wait_ok()
+        request = v2.DecryptRequest(ciphertext=sealed.ciphertext, key_id=sealed.key_id, uid="u")
+        assert other.v2("Decrypt", request).plaintext == b"seed"
+
+
+def test_where_it_is_not_known_of_the_token_such_an_answer_is_refused(short_tmp: Path) -> None:
+    token = make_chaos(short_tmp / "hsm")
+    token.import_aes("k8s-kek", _KEY, _KEY_ID.encode())
+    token.tell("gcm-iv appended")
+    with _kmsd(short_tmp / "d", token, "generic") as kmsd, pytest.raises(grpc.RpcError):
+        kmsd.v2("Encrypt", v2.EncryptRequest(plaintext=b"seed", uid="u"))
