@@ -33,7 +33,7 @@ _NEW_SECONDS: Final = 600.0
 _ANEW_PAUSE: Final = 5.0
 """A key made within so many seconds that is not to be found is looked for with a new module, so often at the most."""
 _PICKS_MOST: Final = 8
-"""Pairs that are tried at one look, when one after the other with the write label turns out to be of no use."""
+"""Pairs that are tried at one look: those with the write label one after the other, and as many others."""
 _HASH_DIGITS: Final = 8
 """Fewest digits of a key id's hash that name a key."""
 
@@ -267,15 +267,23 @@ class Keyring:
             self._on_change(before, after)
 
     async def _judge_and_pick(self) -> Picture:
-        """The picture, once it has been tried how the pairs write that write now or are about to."""
+        """The picture, once it has been tried how the pairs write that write now or are about to, and some others."""
         # What was refused is tried again: the keys' attributes may have been put right.
         self._picked = {pair: enc for pair, enc in self._picked.items() if enc}
         for _ in range(_PICKS_MOST):
             picture = self._judge()
             fresh = [await self._pick(key) for key in picture.keys if key.state in (State.WRITE, State.PENDING)]
             if not any(fresh):
-                return picture
-        return self._judge()
+                break
+        picture = self._judge()
+        others = [key for key in picture.keys if key.may_write and self._untried(key)]
+        if any([await self._pick(key) for key in others[:_PICKS_MOST]]):
+            picture = self._judge()
+        return picture
+
+    def _untried(self, key: Key) -> bool:
+        how = key.scheme
+        return how is not None and how.mac is not None and (key.place, key.cka_id, how.mac) not in self._picked
 
     async def scheme(self, key: Key) -> Scheme | None:
         """How a key writes, for trying it: once it has been tried what its token does with it. None: it cannot."""
@@ -288,7 +296,7 @@ class Keyring:
     async def _pick(self, key: Key) -> bool:
         """Find out which of the encs that its token lists works with a pair that is to write; whether that is news."""
         how = key.scheme
-        if how is None or how.mac is None or (key.place, key.cka_id, how.mac) in self._picked:
+        if how is None or how.mac is None or not self._untried(key):
             return False
         hsm = self.hsm(key)
         try:

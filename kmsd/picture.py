@@ -350,8 +350,10 @@ def _judge_one(key: TokenKey, place: str, beside: Sequence[TokenKey], rules: Rul
 
 
 def _with_scheme(key: Key, beside: Sequence[TokenKey], rules: Rules) -> Key:
-    """The key with how it writes. Without a way to, it reads what it wrote before, if its token does AES-GCM."""
+    """The key with how it writes. Without a way to, it reads what it wrote before, if its token does AES-GCM or it has
+    its HMAC key."""
     ability = rules.abilities.get(key.place, ANY)
+    mac = None
     try:
         alone = rules.algorithm == "aes-gcm" or (rules.algorithm == "auto" and ability.gcm)
         mac = None if alone else _mac(key, beside, rules)
@@ -359,7 +361,7 @@ def _with_scheme(key: Key, beside: Sequence[TokenKey], rules: Rules) -> Key:
         if how.mac is not None:
             how = replace(how, enc=_picked(key, how.mac, how.enc, rules))
     except Misconfigured as error:
-        if ability.gcm:
+        if ability.gcm or mac is not None:
             return replace(key, reason=error.message, hint=error.hint)
         return _unusable(key, error.message, error.hint)
     hkid = key_id_text(how.mac) if how.mac is not None else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 import time
@@ -11,11 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kmsd.crypto.schemes import Ability
 from kmsd.errors import InvalidRequest
 from kmsd.hsm.keys import TokenKey
 from kmsd.picture import (
     MAX_KEY_ID,
     Picture,
+    Rules,
     State,
     created_ms,
     judge,
@@ -344,3 +347,51 @@ def test_a_pending_key_never_takes_over_from_one_with_the_label(found: list[Toke
     after = look(*found, pending)
     if before.write is not None and before.write.label == L:
         assert after.write == before.write
+
+
+NO_GCM = Ability(frozenset({"CKM_AES_CBC", "CKM_SHA256_HMAC"}))
+
+
+def look_with(*keys: TokenKey, **rules: object) -> Picture:
+    """On a token without AES-GCM."""
+    return judge({"test": keys}, L, "token 'test'", Rules(abilities={"test": NO_GCM}, **rules))  # type: ignore[arg-type]
+
+
+def test_without_aes_gcm_a_pair_writes_and_an_aes_key_alone_does_not_even_read() -> None:
+    pair = look_with(aes(), hmac())
+    assert pair.write is not None
+    assert (pair.write.enc, pair.problems) == ("A256CBC-HS256", ())
+    alone = look_with(aes())
+    assert states(alone) == {NEW.decode(): State.UNUSABLE}
+    assert "needs an HMAC key beside it" in alone.problems[0].message
+
+
+def test_the_configured_hmac_key_belongs_to_every_key_that_has_none_of_its_own() -> None:
+    """Whatever the label is now: what it wrote must be read on."""
+    keys = (aes(), hmac(), aes(f"{L}@20260101T000000Z", OLD), aes("renamed", PLAIN), hmac("mac", b"auth"))
+    picture = look_with(*keys, hmac_label="mac")
+    macs = {key.key_id: key.scheme.mac for key in picture.keys if key.scheme is not None}
+    assert macs == {NEW.decode(): NEW, OLD.decode(): b"auth", PLAIN.decode(): b"auth"}
+    assert all(key.reads for key in picture.keys if key.token.kind == "aes")
+
+
+@pytest.mark.parametrize("bits", [128, 256])
+def test_a_pair_that_cannot_write_reads_what_it_wrote(bits: int) -> None:
+    """The token refuses it, or the HMAC key is too short for what is written now."""
+    short = replace(hmac(), bits=bits)
+    picture = look_with(aes(), short, picked={("test", NEW, NEW): ""})
+    assert picture.write is None
+    (key,) = (key for key in picture.keys if key.token.kind == "aes")
+    assert key.reads
+    assert key.reason in picture.problems[0].message
+    assert picture.problems[0].fatal
+
+
+def test_what_was_tried_is_what_is_written() -> None:
+    able = Ability(NO_GCM.mechanisms | {"CKM_SHA512_HMAC"})
+    for picked, enc in (({}, "A256CBC-HS512"), ({("test", NEW, NEW): "A256CBC-HS256"}, "A256CBC-HS256")):
+        rules = Rules(abilities={"test": able}, picked=picked)
+        write = judge({"test": (aes(), hmac())}, L, "token 'test'", rules).write
+        assert write is not None
+        assert write.enc == enc
+        assert f'"enc":"{enc}"' in base64.urlsafe_b64decode(write.header + b"==").decode()
