@@ -71,7 +71,7 @@ def slots(found: Findings, views: Sequence[SlotView]) -> None:
         shown.append(f"{len(present) - _SLOTS_SHOWN} more")
     found.note(
         *("slots", "Slots", _outcome(bool(present))),
-        f"{len(views)}, with {len(present)} tokens: {', '.join(shown)}" if shown else f"{len(views)}, without a token",
+        f"{len(views)} in all; tokens: {', '.join(shown) or 'none'}",
         "connect the device, or what stands for it; initialise a token",
     )
 
