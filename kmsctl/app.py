@@ -18,6 +18,7 @@ from kmsctl.commands import (
     completion,
     config,
     crypt,
+    doctor,
     etcd,
     health,
     help,  # noqa: A004 - the command's name
@@ -104,6 +105,7 @@ app.command(short_help="Show how kmsd is: state, key, token, problems.")(status.
 app.command(short_help="Say ok, or why not; with --wait, wait for it.")(health.health)
 app.command(short_help="List the slots and tokens that kmsd sees.")(slots.slots)
 app.command(short_help="List what a token can do.")(mechanisms.mechanisms)
+app.command(short_help="Try what a token can really do, and say what to mend.")(doctor.doctor)
 app.add_typer(keys.app, name="keys", short_help="List, make, name, test, retire and destroy keys.")
 app.command(short_help="Make a key on the token.", help=keygen.help_of("keygen"))(keygen.keygen)
 app.command(short_help="Make a new write key; --watch: follow it to the end.")(rotate.rotate)
