@@ -18,6 +18,7 @@ from kmsctl.commands import (
     completion,
     config,
     crypt,
+    doctor,
     etcd,
     health,
     help,  # noqa: A004 - the command's name
@@ -26,6 +27,7 @@ from kmsctl.commands import (
     keys,
     loglevel,
     mechanisms,
+    migrate,
     requests,
     rotate,
     slots,
@@ -104,16 +106,17 @@ app.command(short_help="Show how kmsd is: state, key, token, problems.")(status.
 app.command(short_help="Say ok, or why not; with --wait, wait for it.")(health.health)
 app.command(short_help="List the slots and tokens that kmsd sees.")(slots.slots)
 app.command(short_help="List what a token can do.")(mechanisms.mechanisms)
+app.command(short_help="Try what a token can really do, and say what to mend.")(doctor.doctor)
 app.add_typer(keys.app, name="keys", short_help="List, make, name, test, retire and destroy keys.")
 app.command(short_help="Make a key on the token.", help=keygen.help_of("keygen"))(keygen.keygen)
 app.command(short_help="Make a new write key; --watch: follow it to the end.")(rotate.rotate)
-app.add_typer(etcd.app, name="etcd", short_help="Count what etcd holds, per key.")
 app.command(short_help="Encrypt a file or stdin, as kube-apiserver would.")(crypt.encrypt)
 app.command(short_help="Decrypt a file or stdin.")(crypt.decrypt)
 app.command(short_help="Explain a ciphertext or a stored value.")(inspect.inspect)
 app.command(short_help="Show requests, latencies, errors and sessions; --watch: live.")(stats.stats)
 app.command(short_help="Show the calls that kmsd answers.")(requests.requests)
 app.add_typer(etcd.app, name="etcd", short_help="Count what etcd holds, per key.")
+app.add_typer(migrate.app, name="migrate", short_help="Move over from k8s-kms-plugin.")
 app.add_typer(audit.app, name="audit", short_help="Show and check the audit trail.")
 app.add_typer(config.app, name="config", short_help="Show the settings in force.")
 app.command("log-level", short_help="Show or change how much kmsd logs.")(loglevel.log_level)

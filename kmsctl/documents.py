@@ -3,6 +3,7 @@ changed. What kmsd does not know is null; times are RFC 3339. Knows nothing of h
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 
 from kmsctl.output import Document
@@ -11,6 +12,7 @@ from kmsd.client import (
     AuditRecord,
     AuditVerdict,
     Config,
+    Diagnosis,
     Following,
     Inspection,
     Key,
@@ -119,6 +121,40 @@ def mechanism(mechanism: Mechanism) -> Document:
         "max_key": mechanism.max_key,
         "flags": list(mechanism.flags),
         "used_for": mechanism.used_for or None,
+    }
+
+
+def diagnosis(found: Diagnosis) -> Document:
+    verdict = found.verdict
+    return {
+        "token": found.token,
+        "token_label": found.token_label or None,
+        "up": found.up,
+        "outcome": found.outcome.value,
+        "module": found.module or None,
+        "library": found.library or None,
+        "provider": found.provider,
+        "provider_title": found.provider_title,
+        "verdict": {
+            "algorithm": verdict.algorithm,
+            "enc": verdict.enc or None,
+            "text": verdict.text,
+            "hint": verdict.hint or None,
+            "cbc_from_ecb": verdict.cbc_from_ecb,
+        },
+        "checks": [
+            {
+                "name": each.name,
+                "title": each.title,
+                "outcome": each.outcome.value,
+                "seen": each.seen,
+                "fix": each.fix or None,
+            }
+            for each in found.checks
+        ],
+        "abilities": {**asdict(found.abilities), "gcm_iv_sizes": list(found.abilities.gcm_iv_sizes)},
+        "speeds": [asdict(each) for each in found.speeds],
+        "seconds": found.seconds,
     }
 
 

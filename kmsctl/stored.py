@@ -123,6 +123,18 @@ def warn_of_plain_password(place: Place) -> None:
                 diagnostics.warning(f"the password of {place.user!r} goes to {each.name} unencrypted")
 
 
+def read(place: Place, timeout: float) -> Scan:
+    """Counts all that is there, telling how far it has got. timeout: seconds for each call. Raises ClientError."""
+    from kmsd.etcd.scan import scan
+
+    progress = diagnostics.Progress()
+    try:
+        with place.connect(timeout) as etcd:
+            return scan(etcd, place.prefix, lambda so_far: progress.show(progress_text(so_far)))
+    finally:
+        progress.clear()
+
+
 def progress_text(progress: ScanProgress) -> str:
     again = f", begun again ({progress.starts})" if progress.starts > 1 else ""
     return f"reading etcd: {progress.objects:,} of {progress.expected:,} objects{again}"

@@ -40,6 +40,7 @@ from kmsd.observe.stats import Stats
 from kmsd.picture import Picture, Problem
 from kmsd.reloading import needs_restart, reloadable, with_fresh
 from kmsd.rpc import admin, kms_v1beta1, kms_v2
+from kmsd.rpc.admin_doctor import DoctorAdmin
 from kmsd.rpc.admin_inspect import InspectAdmin
 from kmsd.rpc.admin_keys import KeyAdmin
 from kmsd.rpc.admin_watch import Ended, WatchAdmin
@@ -202,7 +203,13 @@ class Daemon:
         )
         keys = KeyAdmin(self._keyring, self._lifecycle, self._health, shown)
         watch = WatchAdmin(self._stats, self._requests, self._pool, self._audit)
-        tables = (front.table(), keys.table(), watch.table(), InspectAdmin(self._keyring, shown).table())
+        tables = (
+            front.table(),
+            keys.table(),
+            watch.table(),
+            InspectAdmin(self._keyring, shown).table(),
+            DoctorAdmin(self._keyring, write_token).table(),
+        )
         self._listeners = (
             Listener(
                 SocketPlace(settings.kms.socket, int(settings.kms.mode, 8), settings.kms.group),

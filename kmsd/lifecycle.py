@@ -503,7 +503,7 @@ class Lifecycle:
         used = self._last_used(key.key_id)
         if used > scan.started:
             return f"{key.label!r} was used {_ago(now - used)} ago, after the scan began", again
-        if known > scan.started:
+        if key.created_ms < known * 1000 and known > scan.started:
             return (
                 f"it is not known whether {key.label!r} was used since the scan began: uses are noted only since "
                 f"{_ago(now - known)} ago",

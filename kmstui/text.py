@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -171,12 +170,9 @@ class Filter:
     pattern: re.Pattern[str]
     inverted: bool
 
-    def keeps(self, fields: tuple[str, ...]) -> bool:
-        """^ and $ mean the ends of each field."""
-        return (self.pattern.search("\n".join(fields)) is not None) is not self.inverted
-
-    def kept(self, items: tuple[Any, ...], sought: Callable[[Any], tuple[str, ...]]) -> tuple[Any, ...]:
-        return tuple(item for item in items if self.keeps(sought(item))) if self.text else items
+    def keeps(self, fields: str) -> bool:
+        """fields: a line for each, so that ^ and $ mean the ends of each field."""
+        return (self.pattern.search(fields) is not None) is not self.inverted
 
 
 def parse_filter(text: str) -> Filter:

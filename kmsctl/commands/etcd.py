@@ -66,7 +66,7 @@ def scan(
     place = Place(tuple(endpoints or ()), Tls(cacert, cert, key), user, password_file, prefix)
     place.check()
     stored.warn_of_plain_password(place)
-    found = _scan(place, opts.timeout)
+    found = stored.read(place, opts.timeout)
     write_key, why = _write_key(opts)
     _emit(found, write_key, form)
     if report is not None:
@@ -76,17 +76,6 @@ def scan(
     _comment(found, write_key, why)
     if report is not None:
         diagnostics.hint(f"`kmsctl keys retire KEY --report {shlex.quote(report)}` retires a key that nothing needs")
-
-
-def _scan(place: Place, timeout: float) -> Scan:
-    from kmsd.etcd.scan import scan as read
-
-    progress = diagnostics.Progress()
-    try:
-        with place.connect(timeout) as etcd:
-            return read(etcd, place.prefix, lambda so_far: progress.show(stored.progress_text(so_far)))
-    finally:
-        progress.clear()
 
 
 def _write_key(opts: Options) -> tuple[Key | None, str]:

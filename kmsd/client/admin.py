@@ -63,6 +63,12 @@ class AdminClient(Client):
 
         return tuple(decode.mechanism(each) for answer in _pages(page) for each in answer.mechanisms)
 
+    def diagnose(self, token: str = "", *, timeout: float | None = None) -> model.Diagnosis:
+        """Tries what a token can do, beside what it serves; a slow one takes most of a minute. What is not done in time
+        is left out, and that is a check that failed. A token that is away is an answer, too."""
+        request = pb.DiagnoseRequest(token=_text("token", token))
+        return decode.diagnosis(self._call("Diagnose", request, pb.DiagnoseResponse, timeout))
+
     def list_keys(self, *, timeout: float | None = None) -> tuple[Key, ...]:
         def page(token: str) -> pb.ListKeysResponse:
             return self._call("ListKeys", pb.ListKeysRequest(page_token=token), pb.ListKeysResponse, timeout)

@@ -12,6 +12,7 @@ from kmsd.client.model import (
     KeyState,
     KeyType,
     Listener,
+    Outcome,
     Probe,
     Problem,
     ServingState,
@@ -41,6 +42,7 @@ _KEY_TYPES = {
     pb.KEY_TYPE_HMAC: KeyType.HMAC,
     pb.KEY_TYPE_OTHER: KeyType.OTHER,
 }
+_OUTCOMES = {each.value: each for each in Outcome}
 
 
 def time(unix_ms: int) -> datetime | None:
@@ -96,6 +98,44 @@ def slot(slot: pb.ListSlotsResponse.Slot) -> Slot:
         sessions_max=slot.sessions_max if slot.HasField("sessions_max") else None,
         rw_sessions=slot.rw_sessions if slot.HasField("rw_sessions") else None,
         rw_sessions_max=slot.rw_sessions_max if slot.HasField("rw_sessions_max") else None,
+    )
+
+
+def diagnosis(found: pb.DiagnoseResponse) -> model.Diagnosis:
+    verdict, able = found.verdict, found.abilities
+    return model.Diagnosis(
+        token=found.token,
+        token_label=found.token_label,
+        up=found.up,
+        module=found.module,
+        library=found.library,
+        provider=found.provider,
+        provider_title=found.provider_title,
+        outcome=_OUTCOMES.get(found.outcome, Outcome.UNKNOWN),
+        checks=tuple(
+            model.Check(each.name, each.title, _OUTCOMES.get(each.outcome, Outcome.UNKNOWN), each.seen, each.fix)
+            for each in found.checks
+        ),
+        verdict=model.Verdict(verdict.algorithm, verdict.enc, verdict.text, verdict.hint, verdict.cbc_from_ecb),
+        abilities=model.Abilities(
+            gcm_iv_sizes=tuple(able.gcm_iv_sizes),
+            gcm_iv_by_token=able.gcm_iv_by_token,
+            cbc=able.cbc,
+            cbc_pad=able.cbc_pad,
+            ecb=able.ecb,
+            hmac_sha256=able.hmac_sha256,
+            hmac_sha512=able.hmac_sha512,
+            hmac_empty=able.hmac_empty,
+            hmac_longest=able.hmac_longest,
+            oaep_sha256=able.oaep_sha256,
+            generate_aes=able.generate_aes,
+            generate_hmac=able.generate_hmac,
+            relabel=able.relabel,
+            sessions=able.sessions,
+            foreign_changes=able.foreign_changes,
+        ),
+        speeds=tuple(model.Speed(each.operation, each.ms, each.per_second, each.threads) for each in found.timings),
+        seconds=found.seconds,
     )
 
 

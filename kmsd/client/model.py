@@ -144,6 +144,96 @@ class Following:
     previous_key_id_sha256: str = ""
 
 
+class Outcome(StrEnum):
+    """Of a check."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+    NOT_APPLICABLE = "not applicable"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Check:
+    """name: a stable word for programs. title: for people. seen: what happened. fix: what to do, or empty."""
+
+    name: str
+    title: str
+    outcome: Outcome
+    seen: str
+    fix: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What kmsd can write with on a token. algorithm: "aes-gcm", "aes-cbc", "rsa-oaep" or "none". enc: of the JWE, alg
+    for RSA-OAEP; empty for none. text: why."""
+
+    algorithm: str
+    enc: str
+    text: str
+    hint: str
+    cbc_from_ecb: bool
+    """AES-CBC is built of single blocks."""
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What was found to work, whatever the token lists. What was not tried counts as not working."""
+
+    gcm_iv_sizes: tuple[int, ...]
+    """Bytes of IVs that the caller may choose."""
+    gcm_iv_by_token: bool
+    cbc: bool
+    cbc_pad: bool
+    ecb: bool
+    hmac_sha256: bool
+    hmac_sha512: bool
+    hmac_empty: bool
+    """The empty message has a MAC."""
+    hmac_longest: int
+    """Bytes of the longest message that was taken, of those tried."""
+    oaep_sha256: bool
+    generate_aes: bool
+    generate_hmac: bool
+    relabel: bool
+    sessions: int
+    """How many more could be opened at once, of those asked for."""
+    foreign_changes: str
+    """When keys that other programs make are seen."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Of one operation of a token. ms: alone, the median. per_second: what the threads did together."""
+
+    operation: str
+    ms: float
+    per_second: float
+    threads: int
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What a token can really do. token: its name in kmsd's configuration. provider: what kind of token it is taken
+    for; provider_title: in words. outcome: the worst of the checks. seconds: that it took."""
+
+    token: str
+    token_label: str
+    up: bool
+    module: str
+    library: str
+    provider: str
+    provider_title: str
+    outcome: Outcome
+    checks: tuple[Check, ...]
+    verdict: Verdict
+    abilities: Abilities
+    speeds: tuple[Speed, ...]
+    seconds: float
+
+
 @dataclass(frozen=True)
 class Listener:
     socket: str

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +15,7 @@ from kmsd.hsm import calls, cryptoki, pace, trials
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.cryptoki import Cryptoki
 from kmsd.hsm.findings import NOTHING_FITS, PROBE_LABEL, Findings, Outcome, Plan
-from kmsd.hsm.module import Module, TokenView
+from kmsd.hsm.module import Module, SlotView, TokenView
 from kmsd.hsm.quirks import Quirks
 from kmsd.hsm.trials import Place
 
@@ -26,7 +26,7 @@ _CKA_PUBLIC_EXPONENT: Final = 0x122
 _KEY_TYPES_OF_SHA: Final = {256: 0x2B, 512: 0x2D}
 """CKK_SHA256_HMAC, CKK_SHA512_HMAC: such a key serves one hash."""
 
-
+_SLOTS_SHOWN: Final = 8
 _LONGEST: Final = 65536
 """Bytes of a message to try where no bound is known: more than kmsd ever authenticates at once."""
 
@@ -64,6 +64,18 @@ def module(found: Findings, loaded: Module) -> None:
     )
 
 
+def slots(found: Findings, views: Sequence[SlotView]) -> None:
+    present = [each for each in views if each.token is not None and "TOKEN_INITIALIZED" in each.token.flags]
+    shown = [f"{each.token.label!r} in slot {each.slot_id}" for each in present[:_SLOTS_SHOWN] if each.token]
+    if len(present) > _SLOTS_SHOWN:
+        shown.append(f"{len(present) - _SLOTS_SHOWN} more")
+    found.note(
+        *("slots", "Slots", _outcome(bool(present))),
+        f"{len(views)} in all; tokens: {', '.join(shown) or 'none'}",
+        "connect the device, or what stands for it; initialise a token",
+    )
+
+
 def token(found: Findings, place: Place, view: TokenView) -> None:
     is_what = f"{view.manufacturer} {view.model}".strip()
     found.note("token", "Token", "ok", f"{view.label!r} in slot {place.slot} ({is_what}, serial number {view.serial})")
@@ -80,7 +92,11 @@ def login(found: Findings, place: Place, view: TokenView) -> None:
         *("login", "Login", _outcome(logged_in or not needed), seen),
         "correct the PIN that kmsd reads, then reload kmsd",
     )
-    warnings = view.pin_warnings if needed else ()
+
+
+def pin(found: Findings, view: TokenView) -> None:
+    """What the token's flags say; nothing is called."""
+    warnings = view.pin_warnings if "LOGIN_REQUIRED" in view.flags else ()
     found.note(
         *("pin", "User PIN", _outcome(not warnings, "warning"), "; ".join(warnings) or "no warning of the token's"),
         "find out who tries wrong PINs; a locked one is unlocked with the SO PIN",
@@ -95,8 +111,8 @@ def random(found: Findings, place: Place) -> None:
             found.timings.append(pace.alone("random", lambda: calls.random(place.table, session, 32)))
 
 
-def sessions(found: Findings, place: Place, wanted: int) -> None:
-    """wanted: how many are to be open at once, besides those that are."""
+def sessions(found: Findings, place: Place, wanted: int, already: int = 0) -> None:
+    """wanted: how many are to be open at once, besides the `already` that this process has open."""
     opened: list[int] = []
     problem = ""
     try:
@@ -111,9 +127,10 @@ def sessions(found: Findings, place: Place, wanted: int) -> None:
     found.able["sessions"] = len(opened)
     most = calls.token_info(place.table, place.slot).max_sessions
     bound = f"; the token names a bound of {most}" if most else ""
+    beside = f"; kmsd has {already} open" if already else ""
     found.note(
         *("sessions", "Sessions", _outcome(not problem, "warning")),
-        f"{len(opened)} more of {wanted} could be opened{problem}{bound}",
+        f"{len(opened)} more of {wanted} could be opened{problem}{beside}{bound}",
         "lower token.sessions, or end other programs that use the token",
     )
 

@@ -25,6 +25,7 @@ from kmsd.hsm import tpm2
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.explain import explain
+from kmsd.hsm.findings import Elsewhere
 from kmsd.hsm.module import MechanismView, Module, SlotView, TokenView
 from kmsd.hsm.opening import Opener, PinRefused
 from kmsd.hsm.pool import Observe, Pool, PoolView, ignore, unexpected
@@ -247,17 +248,27 @@ class Hsm:
     async def slots(self, timeout: float = 5.0) -> list[SlotView]:
         """All slots of the module, with or without the token being up. Raises KmsdError."""
 
-        def look() -> list[SlotView]:
+        return await self.look(Module.slots, timeout)
+
+    async def look(self, fn: Callable[[Module], T], timeout: float = 5.0) -> T:
+        """fn(module) on the control thread, whether the token is up or not, and without a login. Raises KmsdError."""
+
+        def look() -> T:
             idle = self._opener.module is None or not self._opener.module.initialized
             module = self._opener.load()
             try:
-                return module.slots()
+                return fn(module)
             finally:
                 if idle:
                     # The next attempt to connect must see what is there then, not what was there now.
                     module.finalize()
 
         return await self._ask(look, timeout)
+
+    async def elsewhere(self) -> Elsewhere | None:
+        """Another program's hand on the token, with the PIN that this login was made with; None without such a PIN."""
+        connected = self._connected
+        return None if connected is None else await self._on_control(lambda: self._opener.elsewhere(connected.token))
 
     async def mechanisms(self, timeout: float = 5.0) -> tuple[MechanismView, ...]:
         """What the token lists. Raises KmsdError, if it is away among others."""

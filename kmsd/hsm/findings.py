@@ -77,9 +77,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that a probe found. library: what the module says of itself."""
+    """Everything that a probe found. provider, title: of the row of quirks. library: what the module says of itself."""
 
     provider: str
+    title: str
     module: str
     library: str
     token: str
@@ -100,7 +101,8 @@ class Plan:
     """What to probe, and with what.
 
     aes_id, hmac_id: CKA_ID of the operator's keys, used where the token makes none to try with.
-    sessions: how many kmsd uses. elsewhere: None: changes by other programs are not tried.
+    sessions: how many kmsd uses. opened: how many this process has open already.
+    elsewhere: None: changes by other programs are not tried.
     slow: also what may take seconds, an RSA key pair, although AES works.
     """
 
@@ -108,6 +110,7 @@ class Plan:
     aes_id: bytes | None = None
     hmac_id: bytes | None = None
     sessions: int = 4
+    opened: int = 0
     elsewhere: Elsewhere | None = None
     slow: bool = False
 

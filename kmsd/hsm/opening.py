@@ -10,14 +10,16 @@ import hashlib
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
-from kmsd.errors import Misconfigured
+from kmsd.errors import KmsdError, Misconfigured
 from kmsd.hsm import module as modules
 from kmsd.hsm import quirks
 from kmsd.hsm.address import TokenAddress, choose_slot
 from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.elsewhere import other_process
 from kmsd.hsm.explain import explain
+from kmsd.hsm.findings import Elsewhere
 from kmsd.hsm.module import Module, SlotView, TokenView
 from kmsd.hsm.quirks import Quirks
 from kmsd.hsm.session import TokenSession
@@ -60,6 +62,7 @@ class Opener:
         self._address = address
         self._read_pin = read_pin
         self._refused_pin = b""
+        self._accepted_pin = b""
         self._login: TokenSession | None = None
         self._sessions: list[TokenSession] = []
         self.module: Module | None = None
@@ -108,6 +111,32 @@ class Opener:
         """What is known of the module before its token is; None if there is no module."""
         return quirks.choose(self._address.provider, self.module.path) if self.module is not None else None
 
+    def elsewhere(self, token: TokenView) -> Elsewhere | None:
+        """Another program's hand on the token that is open. None unless the PIN that is configured now is the one that
+        opened it: another could be wrong."""
+        pin: str | None = None
+        if "LOGIN_REQUIRED" in token.flags:
+            try:
+                pin = self._read_pin()
+            except KmsdError:
+                return None
+            if pin is None or not hmac.compare_digest(_digest(pin), self._accepted_pin):
+                return None
+        if self.module is None:
+            return None
+        other = other_process(self.module.path, token.label, pin)
+
+        def act(do: Literal["make", "destroy"], label: str) -> None:
+            try:
+                other(do, label)
+            except ValueError as error:
+                if pin is not None and any(name in str(error) for name in _PIN_ERRORS):
+                    # It was changed on the token meanwhile: neither this nor the next login tries it again.
+                    self._refused_pin, self._accepted_pin = _digest(pin), b""
+                raise
+
+        return act
+
     def close(self) -> None:
         """Log out, by closing what `open` opened. The workers have been drained."""
         held, self._sessions, self._login = (*self._sessions, self._login), [], None
@@ -137,7 +166,7 @@ class Opener:
                 f"{name} needs a PIN and none is configured",
                 "name a file that holds it with --p11-pin-file, then restart kmsd",
             )
-        digest = hashlib.sha256(pin.encode()).digest()
+        digest = _digest(pin)
         if hmac.compare_digest(digest, self._refused_pin):
             raise _pin_refused(name, "as before")
         try:
@@ -152,6 +181,7 @@ class Opener:
                 raise _pin_refused(name, error.name) from error
             raise
         self._refused_pin = b""
+        self._accepted_pin = digest
 
 
 def _present(slot: SlotView) -> TokenView:
@@ -180,6 +210,10 @@ def _pin_locked(token: str) -> PinRefused:
         "unlock it with the SO PIN (a TPM: wait for its recovery time, or tpm2_dictionarylockout --clear-lockout), "
         "then reload kmsd (SIGHUP)",
     )
+
+
+def _digest(pin: str) -> bytes:
+    return hashlib.sha256(pin.encode()).digest()
 
 
 def _pin_refused(token: str, why: str) -> PinRefused:

@@ -119,6 +119,7 @@ class Pool:
         self._pending: set[_Job] = set()
         self._bell_due = False
         self._closing = False
+        self._beside: list[threading.Thread] = []
         self._seconds = _BATCH_SECONDS
         self._workers = [_Worker(session) for session in sessions]
         for number, worker in enumerate(self._workers):
@@ -152,6 +153,26 @@ class Pool:
             # At the end of this turn of the loop, so that calls which came together are handed over together.
             self._bell_due = True
             self._loop.call_soon(self._wake_enough)
+        return future
+
+    def beside(self, fn: Callable[[Callable[[], bool]], T]) -> asyncio.Future[T]:
+        """Run fn(ending) on a thread of its own: for what takes long and opens its own sessions, so that no call waits
+        for it. `drain` waits for it; `ending` tells it to leave the module soon. Raises Overloaded."""
+        if self._closing:
+            raise Overloaded("the token is being reconnected", "try again")
+        future: asyncio.Future[T] = self._loop.create_future()
+
+        def run() -> None:
+            try:
+                result = fn(lambda: self._closing)
+            except Exception as error:  # noqa: BLE001  whatever it is, it belongs to the caller
+                self._call_loop(_set_exception, future, error)
+            else:
+                self._call_loop(_set_result, future, result)
+
+        thread = threading.Thread(target=run, name="hsm-beside", daemon=True)
+        self._beside = [*(each for each in self._beside if each.is_alive()), thread]
+        thread.start()
         return future
 
     def _wake_enough(self) -> None:
@@ -190,7 +211,7 @@ class Pool:
         deadline = monotonic() + timeout
         while self._idle:
             self._wake_one()
-        while any(w.thread is not None and w.thread.is_alive() for w in self._workers):
+        while any(thread.is_alive() for thread in self._threads()):
             if monotonic() > deadline:
                 return False
             while self._idle:
@@ -201,6 +222,9 @@ class Pool:
         for job in tuple(self._pending):
             self._fail(job, Overloaded("the token is being reconnected", "try again"))
         return True
+
+    def _threads(self) -> list[threading.Thread]:
+        return [*(worker.thread for worker in self._workers if worker.thread is not None), *self._beside]
 
     # On the event loop.
 
@@ -338,6 +362,16 @@ class Pool:
         # RuntimeError: the loop is closed, kmsd is ending; nobody waits for this any more.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(fn, *args)
+
+
+def _set_result(future: asyncio.Future[T], result: T) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _set_exception(future: asyncio.Future[T], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
 
 
 def unexpected(error: BaseException) -> KmsdError:

@@ -9,12 +9,14 @@ Runs on a thread that may block, beside whatever else the process does with the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from kmsd.hsm import calls, checks
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.findings import NOTHING_FITS, Abilities, Findings, Outcome, Plan, Report, Verdict, judge
 from kmsd.hsm.module import Module, SlotView
+from kmsd.hsm.quirks import Quirks
 from kmsd.hsm.trials import Place
 
 
@@ -22,26 +24,43 @@ def probe(module: Module, slot: SlotView, plan: Plan) -> Report:
     """Run all checks on the token in a slot, which this process is logged in to. Never raises: a check that cannot be
     made is a finding."""
     found = Findings()
+    for _ in stages(found, module, slot, plan):
+        pass
+    return report(found, module.path, slot.token.label if slot.token else "", plan.quirks)
+
+
+def stages(found: Findings, module: Module, slot: SlotView, plan: Plan) -> Iterator[None]:
+    """The checks of `probe`, with rests between them, in which it holds nothing of the token's: whoever runs them may
+    stop there, or go on later. Never raises."""
     place = Place(module.cryptoki.table, slot.slot_id)
     _guarded(found, "module", "PKCS#11 module", lambda: checks.module(found, module))
+    _guarded(found, "slots", "Slots", lambda: checks.slots(found, module.slots()))
+    yield
     view = slot.token
     if view is None:
         found.note("token", "Token", "failed", f"there is none in slot {slot.slot_id}", "insert or initialise it")
-    else:
-        checks.token(found, place, view)
-        _guarded(found, "login", "Login", lambda: checks.login(found, place, view))
-        _guarded(found, "random", "Random numbers", lambda: checks.random(found, place))
-        writable = "WRITE_PROTECTED" not in view.flags
-        _guarded(found, "mechanisms", "Mechanisms", lambda: _mechanisms(found, module, place, plan, writable))
-        token = module.cryptoki
-        _guarded(found, "relabel", "Relabelling", lambda: checks.relabel(found, token, place, plan.quirks))
-        # One more holds the login, and one is opened for each change.
-        _guarded(found, "sessions", "Sessions", lambda: checks.sessions(found, place, plan.sessions + 2))
-        _guarded(
-            *(found, "foreign_changes", "Keys made by other programs"),
-            lambda: checks.foreign(found, token, place, plan),
-        )
-    return _report(found, module, view.label if view else "", plan)
+        return
+    checks.token(found, place, view)
+    _guarded(found, "login", "Login", lambda: checks.login(found, place, view))
+    checks.pin(found, view)
+    _guarded(found, "random", "Random numbers", lambda: checks.random(found, place))
+    yield
+    writable = "WRITE_PROTECTED" not in view.flags
+    _guarded(found, "mechanisms", "Mechanisms", lambda: _mechanisms(found, module, place, plan, writable))
+    yield
+    _guarded(found, "oaep_sha256", "RSA-OAEP with SHA-256", lambda: _oaep(found, place, plan))
+    yield
+    token = module.cryptoki
+    _guarded(found, "relabel", "Relabelling", lambda: checks.relabel(found, token, place, plan.quirks))
+    yield
+    # One more holds the login, and one is opened for each change.
+    wanted = max(1, plan.sessions + 2 - plan.opened)
+    _guarded(found, "sessions", "Sessions", lambda: checks.sessions(found, place, wanted, plan.opened))
+    yield
+    _guarded(
+        *(found, "foreign_changes", "Keys made by other programs"),
+        lambda: checks.foreign(found, token, place, plan),
+    )
 
 
 def abilities(module: Module, slot: SlotView, plan: Plan) -> tuple[Abilities, Verdict]:
@@ -50,6 +69,7 @@ def abilities(module: Module, slot: SlotView, plan: Plan) -> tuple[Abilities, Ve
     place = Place(module.cryptoki.table, slot.slot_id)
     writable = slot.token is not None and "WRITE_PROTECTED" not in slot.token.flags
     _guarded(found, "mechanisms", "Mechanisms", lambda: _mechanisms(found, module, place, plan, writable, speed=False))
+    _guarded(found, "oaep_sha256", "RSA-OAEP with SHA-256", lambda: _oaep(found, place, plan))
     able = found.abilities()
     return able, judge(able, cbc_from_ecb=plan.quirks.cbc_from_ecb)
 
@@ -72,26 +92,33 @@ def _mechanisms(
             checks.gcm(found, place, keys.aes, listed)
             checks.blocks(found, place, keys.aes, listed, plan.quirks)
         checks.hmac(found, place, keys, listed, plan.quirks)
-        needed = judge(found.abilities(), cbc_from_ecb=plan.quirks.cbc_from_ecb).algorithm == "none"
-        if plan.slow or needed:
-            checks.oaep(found, place, listed, plan.quirks, needed=needed)
         if speed:
             checks.speed(found, place, keys, min(plan.sessions, 8) if module.multithreaded else 1)
 
 
-def _report(found: Findings, module: Module, token: str, plan: Plan) -> Report:
+def _oaep(found: Findings, place: Place, plan: Plan) -> None:
+    needed = judge(found.abilities(), cbc_from_ecb=plan.quirks.cbc_from_ecb).algorithm == "none"
+    if plan.slow or needed:
+        checks.oaep(found, place, calls.mechanisms(place.table, place.slot), plan.quirks, needed=needed)
+
+
+def report(found: Findings, module: str, token: str, quirks: Quirks, *, whole: bool = True) -> Report:
+    """What the findings come to. module: path. token: label. whole: every check was made."""
     able = found.abilities()
-    verdict = judge(able, cbc_from_ecb=plan.quirks.cbc_from_ecb)
+    verdict = judge(able, cbc_from_ecb=quirks.cbc_from_ecb)
+    if not whole and verdict.algorithm == "none":
+        verdict = replace(verdict, why="not all that is needed could be tried")
     outcomes: dict[str, Outcome] = {"none": "failed", "rsa-oaep": "warning"}
     found.note(
         *("verdict", "Verdict", outcomes.get(verdict.algorithm, "ok")),
         f"{verdict.enc or 'nothing'}: {verdict.why}",
-        NOTHING_FITS,
+        NOTHING_FITS if whole else "mend what failed above, then look again",
     )
     library = next((check.seen for check in found.checks if check.name == "module"), "")
     return Report(
-        provider=plan.quirks.name,
-        module=module.path,
+        provider=quirks.name,
+        title=quirks.title,
+        module=module,
         library=library,
         token=token,
         checks=tuple(found.checks),

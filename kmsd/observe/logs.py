@@ -36,11 +36,6 @@ def debugging() -> bool:
     return _level <= logging.DEBUG
 
 
-def level() -> str:
-    """The name of the level in force."""
-    return next(name for name, number in LEVELS.items() if number == _level)
-
-
 def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
     """A logger for one module."""
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(name)

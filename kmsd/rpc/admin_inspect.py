@@ -43,7 +43,9 @@ class InspectAdmin:
             for key in keys
             if key.reason and not key.reads
         )
-        readable = found.intact and not found.unauthenticated and any(key.reads for key in keys)
+        away = [key for key in keys if key.reads and not self.keyring.hsm(key).available]
+        findings.extend(problem(self._away(key)) for key in away)
+        readable = found.intact and not found.unauthenticated and any(key.reads and key not in away for key in keys)
         return pb.InspectCiphertextResponse(
             format=str(found.format),
             summary=found.summary,
@@ -62,6 +64,10 @@ class InspectAdmin:
             yield from newest_first(
                 key for key in self.keyring.picture.keys if key.reads and label in (key.label, role(key.label))
             )
+
+    def _away(self, key: Key) -> Problem:
+        hsm = self.keyring.hsm(key)
+        return Problem(f"key {key.label!r} is on {hsm.name}, which is away: {hsm.error.message}", hsm.error.hint, False)
 
     def _missing(self, name: str, *, by_label: bool) -> Problem:
         what = f"no key labelled {short(name)}" if by_label else f"no key with key id {short(name)}"

@@ -207,6 +207,9 @@ class UsesPlot(Plot):
             tuple((values, not at) for at, values in enumerate(series)), rows, top, compact(round(top))
         )
 
+    def grounds(self, view: View, moment: Moment) -> tuple[object, ...] | None:
+        return view.traffic, view.status.value, view.keys.value, view.turn, view.lost
+
     def _write(self) -> tuple[str, ...]:
         status = self.view.status.value if self.view is not None else None
         return (status.write_key.key_id,) if status is not None and status.write_key is not None else ("",)

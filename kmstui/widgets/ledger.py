@@ -40,6 +40,10 @@ class Ledger(Panel):
     def rows(self, view: View, moment: Moment) -> Sequence[tuple[Cell, ...]]:
         raise NotImplementedError
 
+    def grounds(self, view: View, moment: Moment) -> tuple[object, ...] | None:
+        # Ages are whole seconds at the finest.
+        return view.traffic, view.keys.value, view.lost, int(moment.wall.timestamp())
+
     def empty(self, view: View) -> str:
         """What it says when there are no rows."""
         return "nothing yet"

@@ -49,6 +49,7 @@ class Listing(Vertical, Generic[T]):
         self.kind = kind
         self._all: tuple[T, ...] = ()
         self._found: tuple[T, ...] = ()
+        self._texts: list[str] | None = None
         self._filter = parse_filter("")
         self._complaint = ""
         self._empty = ""
@@ -91,7 +92,7 @@ class Listing(Vertical, Generic[T]):
             self._filter = parse_filter(pattern)
         except ValueError:
             return
-        self._found = self._filter.kept(self._all, self.kind.sought)
+        self._found = self._matching()
         self.order = order or self.kind.order
         if self.is_mounted and self.order is not None:
             self.table.sort_by(*self.order)
@@ -101,7 +102,8 @@ class Listing(Vertical, Generic[T]):
         self._moment = moment
         if items is not self._all:
             self._all = items if isinstance(items, tuple) else tuple(items)
-            self._found = self._filter.kept(self._all, self.kind.sought)
+            self._texts = None
+            self._found = self._matching()
         self._empty, self._note = empty, note
         self._draw()
 
@@ -178,9 +180,18 @@ class Listing(Vertical, Generic[T]):
         self._complaint = ""
         if wanted.text != self._filter.text:
             self._filter = wanted
-            self._found = wanted.kept(self._all, self.kind.sought)
+            self._found = self._matching()
             self.post_message(self.Changed(self))
         self._draw()
+
+    def _matching(self) -> tuple[T, ...]:
+        """What the filter keeps. What it looks in is made once: of ten thousand rows it costs more than the search."""
+        if not self._filter.text:
+            return self._all
+        if self._texts is None:
+            self._texts = ["\n".join(self.kind.sought(item)) for item in self._all]
+        keeps = self._filter.keeps
+        return tuple(item for item, text in zip(self._all, self._texts, strict=True) if keeps(text))
 
     def _draw(self) -> None:
         if self.is_mounted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from textual.content import Content
 
@@ -36,6 +36,9 @@ class Plot(Panel):
             yield Content.styled(" " * _AXIS + plots.ruler(columns, HISTORY), "dim")
         yield self.summary(known)
 
+    def grounds(self, view: View, moment: Moment) -> tuple[object, ...] | None:
+        return view.traffic, view.lost
+
     def drawing(self, known: Traffic, rows: int, columns: int) -> Iterator[Content]:
         raise NotImplementedError
 
@@ -46,9 +49,8 @@ class Plot(Panel):
         """One series in the accent colour, and one over it."""
         colours = (Colour.ACCENT, Colour.WARN)
         for row, cells in enumerate(plots.braille(layers, rows, top)):
-            drawn = Content("").join(
-                Content.styled(text, f"${colours[layer]}" if layer >= 0 else "") for text, layer in _runs(cells)
-            )
+            styled = ((text, f"${colours[layer]}" if layer >= 0 else "") for text, layer in cells)
+            drawn = Content("").join(Content.styled(text, colour) for text, colour in _runs(styled))
             yield Content.assemble(self.axis(row, rows, highest), drawn)
 
     def axis(self, row: int, rows: int, top: str) -> Content:
@@ -68,9 +70,8 @@ class RequestsPlot(Plot):
         wrong = plots.buckets(known.seconds, columns, HISTORY, plots.error_rate)
         top = plots.ceiling(values, 10.0)
         for row, line in enumerate(plots.area(values, rows, top)):
-            marked = Content("").join(
-                Content.styled(text, colour) for text, colour in _with_errors(line, wrong, rows - 1 - row, top / rows)
-            )
+            cells = _with_errors(line, wrong, rows - 1 - row, top / rows)
+            marked = Content("").join(Content.styled(text, colour) for text, colour in _runs(cells))
             yield Content.assemble(self.axis(row, rows, compact(round(top))), marked)
 
     def summary(self, known: Traffic) -> Content:
@@ -144,13 +145,13 @@ def _said(name: str, value: str, colour: Colour = Colour.PLAIN) -> Content:
     return Content.assemble((f"{name} ", "dim"), (value, f"bold ${colour}"))
 
 
-def _runs(cells: list[tuple[str, int]]) -> Iterator[tuple[str, int]]:
-    """Neighbours of one layer together."""
-    text, layer = "", -1
-    for character, owner in cells:
-        if owner != layer and text:
-            yield text, layer
+def _runs(cells: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Neighbours of one style together."""
+    text, style = "", ""
+    for character, its in cells:
+        if its != style and text:
+            yield text, style
             text = ""
-        text, layer = text + character, owner
+        text, style = text + character, its
     if text:
-        yield text, layer
+        yield text, style

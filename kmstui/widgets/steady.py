@@ -22,10 +22,18 @@ class Drawn(Widget):
     view: View | None = None
     moment: Moment
     _content: Content | None = None
+    _grounds: tuple[object, ...] | None = None
 
     def show(self, view: View, moment: Moment) -> None:
         self.view, self.moment = view, moment
-        self.redraw()
+        grounds = self.grounds(view, moment)
+        if grounds is None or self._grounds is None or not _identical(grounds, self._grounds):
+            self._grounds = grounds
+            self.redraw()
+
+    def grounds(self, view: View, moment: Moment) -> tuple[object, ...] | None:
+        """All that it is made from; while these are the same objects it is not even made again. None: always."""
+        return None
 
     def redraw(self) -> None:
         """Paint anew if there is something new."""
@@ -46,6 +54,12 @@ class Drawn(Widget):
     def on_resize(self) -> None:
         self._content = None
         self.refresh()
+
+
+def _identical(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
+    return all(
+        each is its or (isinstance(each, (int, str)) and each == its) for each, its in zip(one, other, strict=True)
+    )
 
 
 class Said(Static):

@@ -76,6 +76,7 @@ class Table(ScrollView, Generic[T], can_focus=True, inherit_bindings=False):
         self._kind = kind
         self._given: Sequence[T] = ()
         self._items: Sequence[T] = ()
+        self._sample: Sequence[T] | None = None
         self._moment = Moment.now()
         self._order: int | None = None
         self._falling = False
@@ -93,7 +94,9 @@ class Table(ScrollView, Generic[T], can_focus=True, inherit_bindings=False):
         self._moment = moment
         if not again:
             self._given = items
-            self._natural = natural_widths(self._kind.columns, sample, moment)
+            if sample is not self._sample:
+                self._sample = sample
+                self._natural = natural_widths(self._kind.columns, sample, moment)
             self._arrange()
             self._fit()
             self._redraw()

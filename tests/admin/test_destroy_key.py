@@ -95,7 +95,7 @@ def test_a_key_that_was_used_lately_is_kept_until_it_has_been_idle(kmsd: Kmsd) -
 def test_when_a_key_was_used_is_known_after_a_restart(start: Callable[..., Kmsd]) -> None:
     """From the state directory; kmsd's own probes are no use of it."""
     kmsd = start("--auto-create").wait_ok()
-    never = make(kmsd)
+    never = make(kmsd, key_id=fresh("id"))
     old, read = past_writer(kmsd)
     assert read() == SEED
     kmsd.stop()
@@ -111,9 +111,11 @@ def test_when_a_key_was_used_is_known_after_a_restart(start: Callable[..., Kmsd]
 
 
 def test_what_is_not_known_to_be_idle_is_kept(start: Callable[..., Kmsd]) -> None:
-    """A kmsd that has noted uses for a moment only cannot say that a key is not in use."""
+    """A kmsd that has noted uses for a moment only cannot say that a key is not in use, unless it is younger."""
     kmsd = start("--auto-create").wait_ok()
-    made = make(kmsd)
+    young = make(kmsd)
+    assert ask(kmsd, "DestroyKey", key=young.label).destroyed
+    made = make(kmsd, key_id=fresh("id"))
     refused(kmsd, "DestroyKey", "FAILED_PRECONDITION", "it is not known whether", key=made.label)
     assert ask(kmsd, "DestroyKey", key=made.label, confirm_label=made.label).destroyed
     kmsd.stop(signal.SIGKILL)

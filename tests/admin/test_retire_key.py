@@ -120,8 +120,10 @@ def test_a_use_after_the_scan_began_speaks_against_it(kmsd: Kmsd, old: tuple[adm
 
 
 def test_a_scan_that_began_before_uses_were_noted_is_not_enough(kmsd: Kmsd) -> None:
-    made = make(kmsd)
-    refused(kmsd, "RetireKey", "FAILED_PRECONDITION", "it is not known", key=made.label, scan=scan(began=-800))
+    """But for a key that was made after that: its id tells the time."""
+    old, new = make(kmsd, key_id=fresh("old")), make(kmsd)
+    refused(kmsd, "RetireKey", "FAILED_PRECONDITION", "it is not known", key=old.label, scan=scan(began=-800))
+    assert ask(kmsd, "RetireKey", key=new.label, scan=scan(began=-800)).key.state == admin.KEY_STATE_ARCHIVED
 
 
 def test_a_scan_that_began_too_soon_after_the_rotation_proves_nothing(kmsd: Kmsd) -> None:
@@ -241,6 +243,11 @@ def test_a_revert_makes_a_new_key_and_says_what_it_does_not_undo(kmsd: Kmsd) -> 
 @pytest.mark.parametrize("label", ["other", "x" * 100_000])
 def test_only_the_write_label_moves(kmsd: Kmsd, method: str, label: str) -> None:
     refused(kmsd, method, "INVALID_ARGUMENT", "writes with the label 'k8s-kek'", label=label)
+
+
+@pytest.mark.parametrize("token", ["nowhere", "x" * 100_000])
+def test_a_rotation_onto_a_token_that_there_is_not_is_refused(kmsd: Kmsd, token: str) -> None:
+    refused(kmsd, "RotateKey", "NOT_FOUND", "no token called", token=token)
 
 
 def test_a_rotation_by_hand_is_seen_at_once(kmsd: Kmsd) -> None:

@@ -21,6 +21,7 @@ from tests.admin.calls import (
     encrypt,
     failure,
     fresh,
+    make,
     stats,
     watching,
 )
@@ -115,7 +116,7 @@ def test_the_first_frame_has_the_history_and_no_second_is_missing_or_told_twice(
 
 
 @pytest.mark.parametrize(("asked", "most"), [(-1, 0), (1, 1), (2, 2)])
-def test_as_much_history_as_was_asked_for(start: Callable[..., Kmsd], served: Kmsd, asked: int, most: int) -> None:
+def test_as_much_history_as_was_asked_for(served: Kmsd, asked: int, most: int) -> None:
     began = served.status().started_unix_ms / 1000
     while time.time() < began + most + 2:
         time.sleep(0.1)
@@ -214,9 +215,30 @@ def test_more_than_is_kept_is_refused(served: Kmsd, backlog: int) -> None:
         assert_told(refusal)
 
 
-def test_a_slow_reader_is_told_how_many_it_missed_and_holds_up_nobody(start: Callable[..., Kmsd]) -> None:
+@pytest.fixture(scope="module")
+def unrecorded(start: Callable[..., Kmsd]) -> Kmsd:
+    """Writes no audit, and hardly a log."""
+    return start(
+        "--auto-create", environment={"KMSD_AUDIT__ENABLED": "false"}, logging=("--log-level=warning",)
+    ).wait_ok()
+
+
+def test_without_an_audit_the_last_records_are_watched_all_the_same(unrecorded: Kmsd) -> None:
+    made = make(unrecorded)
+    with watching(unrecorded, "WatchAudit", backlog=100) as frames:
+        told = [each for frame in frames.all() for each in frame.records]
+    assert (told[-1].action, told[-1].key_id_sha256) == ("GenerateKey", made.key_id_sha256)
+    assert {"kmsd up", "token up"} <= {each.action for each in told}
+    assert not (unrecorded.folder / "state" / "audit.jsonl").exists()
+    refusal = failure(lambda: ask(unrecorded, "VerifyAudit"))
+    assert refusal.code == "FAILED_PRECONDITION"
+    assert "audit.enabled" in refusal.hint
+    assert_told(refusal)
+
+
+def test_a_slow_reader_is_told_how_many_it_missed_and_holds_up_nobody(unrecorded: Kmsd) -> None:
     """One that stops reading: kmsd keeps a bounded number of calls for it, and forgets the oldest."""
-    kmsd = start(environment={"KMSD_AUDIT__KMS": "none"}, logging=("--log-level=warning",))
+    kmsd = unrecorded
     number = 6000
     bad = v2.DecryptRequest(ciphertext=b"x", key_id="y", uid="u" * 64)
     # Without this the client's own window grows to hold all of it.

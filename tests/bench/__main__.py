@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from kmsd.api.kms.v2 import api_pb2 as v2
-from tests.bench import recording
+from tests.bench import recording, tui
 from tests.daemons import Kmsd, wait_for
 from tests.tokens import SoftToken, make_token
 
@@ -57,6 +57,7 @@ def main() -> None:
                 _compare(folder, body, small, large)
                 _memory(small, large)
         print(f"first answer after start          {first * 1000:8.0f} ms       (goal: < 1000)")
+    tui.main()
 
 
 def _compare(folder: Path, body: Path, small: Kmsd, large: Kmsd) -> None:

@@ -213,6 +213,65 @@ def mechanisms() -> list[pb.ListMechanismsResponse.Mechanism]:
     ]
 
 
+def diagnosis() -> pb.DiagnoseResponse:
+    """Of a token with which nothing is wrong."""
+    check = pb.DiagnoseResponse.Check
+    return pb.DiagnoseResponse(
+        token="main",
+        token_label="prod",
+        up=True,
+        module="/usr/lib/softhsm/libsofthsm2.so",
+        library="SoftHSM: Implementation of PKCS11 2.6",
+        provider="softhsm",
+        provider_title="SoftHSM 2",
+        outcome="ok",
+        checks=[
+            check(name="module", title="PKCS#11 module", outcome="ok", seen="SoftHSM: Implementation of PKCS11 2.6"),
+            check(name="gcm_12", title="AES-GCM, IV of 12 bytes", outcome="ok", seen="back and forth"),
+            check(name="oaep_sha256", title="RSA-OAEP", outcome="not applicable", seen="CKR_ARGUMENTS_BAD"),
+            check(name="verdict", title="Verdict", outcome="ok", seen="A256GCM: AES-GCM works"),
+        ],
+        verdict=pb.DiagnoseResponse.Verdict(algorithm="aes-gcm", enc="A256GCM", text="AES-GCM works"),
+        abilities=pb.DiagnoseResponse.Abilities(
+            gcm_iv_sizes=[12, 16], cbc=True, hmac_sha256=True, hmac_longest=65536, sessions=1, foreign_changes="at once"
+        ),
+        timings=[pb.DiagnoseResponse.Timing(operation="AES-GCM", ms=0.0125, per_second=13933.5, threads=4)],
+        seconds=2.5,
+    )
+
+
+def sick() -> pb.DiagnoseResponse:
+    """Of a token that is away, and on which somebody has tried PINs."""
+    check = pb.DiagnoseResponse.Check
+    return pb.DiagnoseResponse(
+        token="main",
+        module="/usr/lib/other.so",
+        provider="generic",
+        provider_title="any PKCS#11 module",
+        outcome="failed",
+        checks=[
+            check(
+                name="pin",
+                title="User PIN",
+                outcome="warning",
+                seen="one more wrong user PIN locks it",
+                fix="find out who tries wrong PINs",
+            ),
+            check(
+                name="connection",
+                title="Connection",
+                outcome="failed",
+                seen="the token refused the PIN",
+                fix="correct the PIN",
+            ),
+            check(name="newer", title="Something newer", outcome="splendid", seen=""),
+            check(name="verdict", title="Verdict", outcome="failed", seen="nothing: not tried", fix="mend it first"),
+        ],
+        verdict=pb.DiagnoseResponse.Verdict(algorithm="none", text="not tried", hint="mend it first"),
+        abilities=pb.DiagnoseResponse.Abilities(foreign_changes="unknown"),
+    )
+
+
 def config() -> pb.GetConfigResponse:
     setting = pb.GetConfigResponse.Setting
     return pb.GetConfigResponse(

@@ -42,6 +42,7 @@ class Canned:
     keys: list[pb.Key] = field(default_factory=answers.keys)
     slots: list[pb.ListSlotsResponse.Slot] = field(default_factory=answers.slots)
     mechanisms: list[pb.ListMechanismsResponse.Mechanism] = field(default_factory=answers.mechanisms)
+    diagnosis: pb.DiagnoseResponse = field(default_factory=answers.diagnosis)
     config: pb.GetConfigResponse = field(default_factory=answers.config)
     frame: pb.WatchStatsResponse = field(default_factory=answers.stats_frame)
     calls: list[pb.WatchRequestsResponse.Request] = field(default_factory=answers.calls)
@@ -97,6 +98,11 @@ class Canned:
             raise _failed("NOT_FOUND", f"no token is named {request.token}", "`kmsctl status` shows their names")
         found, following = self._page(self.mechanisms, request.page_token)
         return pb.ListMechanismsResponse(mechanisms=found, next_page_token=following, token_label="prod")
+
+    def diagnose(self, request: pb.DiagnoseRequest) -> pb.DiagnoseResponse:
+        if request.token not in ("", "main"):
+            raise _failed("NOT_FOUND", f"no token is named {request.token}", "`kmsctl status` shows their names")
+        return self.diagnosis
 
     def list_keys(self, request: pb.ListKeysRequest) -> pb.ListKeysResponse:
         keys, following = self._page(self.keys, request.page_token)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 import yaml
 from syrupy.assertion import SnapshotAssertion
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
-from tests.ctl.answers import CREATED, degraded, down, serving, two_tokens
+from tests.ctl.answers import CREATED, degraded, diagnosis, down, serving, sick, two_tokens
 from tests.ctl.canned import Canned
 from tests.ctl.conftest import Run
 
@@ -96,6 +97,22 @@ def test_statistics_without_any_traffic_read_well(run: Run, canned: Canned, snap
     assert [run("stats", "-o", form).text for form in ("table", "json")] == snapshot
 
 
+@pytest.mark.parametrize("form", ["table", "json", "yaml"])
+@pytest.mark.parametrize(("found", "code"), [(diagnosis, 0), (sick, 7)])
+def test_what_the_doctor_says_reads_the_same_forever(
+    run: Run,
+    canned: Canned,
+    snapshot: SnapshotAssertion,
+    found: Callable[[], pb.DiagnoseResponse],
+    code: int,
+    form: str,
+) -> None:
+    canned.diagnosis = found()
+    result = run("doctor", "main", "-o", form)
+    assert result.code == code
+    assert (result.text, result.err) == snapshot
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_what_a_ciphertext_is_reads_the_same_forever(
     run: Run, canned: Canned, snapshot: SnapshotAssertion, form: str
@@ -153,6 +170,7 @@ def test_the_log_level_is_asked_for_set_and_given_back(run: Run, canned: Canned)
         "keys revert",
         "slots",
         "mechanisms",
+        "doctor",
         "config view",
         "requests",
         "audit tail",
@@ -179,6 +197,10 @@ def test_what_a_token_holds_reaches_no_terminal_unescaped(run: Run, canned: Cann
         *canned.calls,
         *canned.audit,
         *canned.mechanisms,
+        *canned.diagnosis.checks,
+        canned.diagnosis,
+        canned.diagnosis.verdict,
+        canned.diagnosis.timings[0],
         *canned.config.settings,
         *canned.slots,
         *canned.keys,
@@ -202,6 +224,7 @@ def test_what_a_token_holds_reaches_no_terminal_unescaped(run: Run, canned: Cann
         ["slots"],
         ["health"],
         ["mechanisms"],
+        ["doctor"],
         ["config", "view"],
         ["requests"],
         ["audit", "tail"],

@@ -7,6 +7,7 @@ import re
 from time import monotonic
 from typing import Any
 
+from textual import events
 from textual.app import App
 from textual.pilot import Pilot
 
@@ -37,6 +38,12 @@ async def until(pilot: Pilot[Any], *wanted: str, without: str = "", timeout: flo
             return screen
         assert monotonic() < deadline, f"no {wanted} without {without!r} on\n{screen}"
         await asyncio.sleep(0.05)
+
+
+async def paste(pilot: Pilot[Any], text: str) -> None:
+    """Into what has the focus, as a terminal does it."""
+    pilot.app.post_message(events.Paste(text))
+    await pilot.pause()
 
 
 def line_with(screen: str, text: str) -> str:

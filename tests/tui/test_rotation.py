@@ -8,7 +8,7 @@ from pathlib import Path
 from kmsd.api.kms.v2 import api_pb2 as v2
 from tests.daemons import Kmsd
 from tests.tui.conftest import Start, app_on, under_load
-from tests.tui.screen import flat, line_with, shown, until
+from tests.tui.screen import flat, line_with, paste, shown, until
 
 EMPTY_SCAN = """{"kind": "kmsd-etcd-scan", "version": 1, "started_at": "2026-01-01T00:00:00.000Z",
 "finished_at": "2026-01-01T00:00:01.000Z", "cluster_id": "00000000000000aa", "prefix": "/registry", "revision": 7,
@@ -73,15 +73,19 @@ async def test_the_old_key_is_retired_with_its_label_and_the_rotation_is_done(km
         await until(pilot, "▶ 4 kube-apiservers follow")
         await pilot.press("s")
         await until(pilot, "Report of a scan of etcd", "etcd scan --report scan.json")
-        await pilot.press("end", "ctrl+u", *str(short_tmp / "no.json"), "enter")
+        await pilot.press("end", "ctrl+u")
+        await paste(pilot, str(short_tmp / "no.json"))
+        await pilot.press("enter")
         await until(pilot, "no.json cannot be read: No such file or directory")
-        await pilot.press("end", "ctrl+u", *str(report), "enter")
+        await pilot.press("end", "ctrl+u")
+        await paste(pilot, str(report))
+        await pilot.press("enter")
         await until(pilot, "read the report: 12 objects, 0 keys")
         await pilot.press("X")
         await until(pilot, "Retire k8s-kek@", "will not help", str(report))
         old = next(key.label for key in kmsd.admin("ListKeys").keys if "@" in key.label)
         await pilot.click("#confirm")
-        await pilot.press(*old)
+        await paste(pilot, old)
         await until(pilot, f"--confirm {old}")
         await pilot.press("enter")
         await until(pilot, "is retired: it still decrypts", without="Retire k8s-kek@")

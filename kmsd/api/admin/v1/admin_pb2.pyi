@@ -411,6 +411,112 @@ class ListMechanismsResponse(_message.Message):
     token_label: str
     def __init__(self, mechanisms: _Optional[_Iterable[_Union[ListMechanismsResponse.Mechanism, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., token_label: _Optional[str] = ...) -> None: ...
 
+class DiagnoseRequest(_message.Message):
+    __slots__ = ("token",)
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    def __init__(self, token: _Optional[str] = ...) -> None: ...
+
+class DiagnoseResponse(_message.Message):
+    __slots__ = ("token", "token_label", "up", "module", "library", "provider", "provider_title", "outcome", "checks", "verdict", "abilities", "timings", "seconds")
+    class Check(_message.Message):
+        __slots__ = ("name", "title", "outcome", "seen", "fix")
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        TITLE_FIELD_NUMBER: _ClassVar[int]
+        OUTCOME_FIELD_NUMBER: _ClassVar[int]
+        SEEN_FIELD_NUMBER: _ClassVar[int]
+        FIX_FIELD_NUMBER: _ClassVar[int]
+        name: str
+        title: str
+        outcome: str
+        seen: str
+        fix: str
+        def __init__(self, name: _Optional[str] = ..., title: _Optional[str] = ..., outcome: _Optional[str] = ..., seen: _Optional[str] = ..., fix: _Optional[str] = ...) -> None: ...
+    class Verdict(_message.Message):
+        __slots__ = ("algorithm", "enc", "text", "hint", "cbc_from_ecb")
+        ALGORITHM_FIELD_NUMBER: _ClassVar[int]
+        ENC_FIELD_NUMBER: _ClassVar[int]
+        TEXT_FIELD_NUMBER: _ClassVar[int]
+        HINT_FIELD_NUMBER: _ClassVar[int]
+        CBC_FROM_ECB_FIELD_NUMBER: _ClassVar[int]
+        algorithm: str
+        enc: str
+        text: str
+        hint: str
+        cbc_from_ecb: bool
+        def __init__(self, algorithm: _Optional[str] = ..., enc: _Optional[str] = ..., text: _Optional[str] = ..., hint: _Optional[str] = ..., cbc_from_ecb: _Optional[bool] = ...) -> None: ...
+    class Abilities(_message.Message):
+        __slots__ = ("gcm_iv_sizes", "gcm_iv_by_token", "cbc", "cbc_pad", "ecb", "hmac_sha256", "hmac_sha512", "hmac_empty", "hmac_longest", "oaep_sha256", "generate_aes", "generate_hmac", "relabel", "sessions", "foreign_changes")
+        GCM_IV_SIZES_FIELD_NUMBER: _ClassVar[int]
+        GCM_IV_BY_TOKEN_FIELD_NUMBER: _ClassVar[int]
+        CBC_FIELD_NUMBER: _ClassVar[int]
+        CBC_PAD_FIELD_NUMBER: _ClassVar[int]
+        ECB_FIELD_NUMBER: _ClassVar[int]
+        HMAC_SHA256_FIELD_NUMBER: _ClassVar[int]
+        HMAC_SHA512_FIELD_NUMBER: _ClassVar[int]
+        HMAC_EMPTY_FIELD_NUMBER: _ClassVar[int]
+        HMAC_LONGEST_FIELD_NUMBER: _ClassVar[int]
+        OAEP_SHA256_FIELD_NUMBER: _ClassVar[int]
+        GENERATE_AES_FIELD_NUMBER: _ClassVar[int]
+        GENERATE_HMAC_FIELD_NUMBER: _ClassVar[int]
+        RELABEL_FIELD_NUMBER: _ClassVar[int]
+        SESSIONS_FIELD_NUMBER: _ClassVar[int]
+        FOREIGN_CHANGES_FIELD_NUMBER: _ClassVar[int]
+        gcm_iv_sizes: _containers.RepeatedScalarFieldContainer[int]
+        gcm_iv_by_token: bool
+        cbc: bool
+        cbc_pad: bool
+        ecb: bool
+        hmac_sha256: bool
+        hmac_sha512: bool
+        hmac_empty: bool
+        hmac_longest: int
+        oaep_sha256: bool
+        generate_aes: bool
+        generate_hmac: bool
+        relabel: bool
+        sessions: int
+        foreign_changes: str
+        def __init__(self, gcm_iv_sizes: _Optional[_Iterable[int]] = ..., gcm_iv_by_token: _Optional[bool] = ..., cbc: _Optional[bool] = ..., cbc_pad: _Optional[bool] = ..., ecb: _Optional[bool] = ..., hmac_sha256: _Optional[bool] = ..., hmac_sha512: _Optional[bool] = ..., hmac_empty: _Optional[bool] = ..., hmac_longest: _Optional[int] = ..., oaep_sha256: _Optional[bool] = ..., generate_aes: _Optional[bool] = ..., generate_hmac: _Optional[bool] = ..., relabel: _Optional[bool] = ..., sessions: _Optional[int] = ..., foreign_changes: _Optional[str] = ...) -> None: ...
+    class Timing(_message.Message):
+        __slots__ = ("operation", "ms", "per_second", "threads")
+        OPERATION_FIELD_NUMBER: _ClassVar[int]
+        MS_FIELD_NUMBER: _ClassVar[int]
+        PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+        THREADS_FIELD_NUMBER: _ClassVar[int]
+        operation: str
+        ms: float
+        per_second: float
+        threads: int
+        def __init__(self, operation: _Optional[str] = ..., ms: _Optional[float] = ..., per_second: _Optional[float] = ..., threads: _Optional[int] = ...) -> None: ...
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_LABEL_FIELD_NUMBER: _ClassVar[int]
+    UP_FIELD_NUMBER: _ClassVar[int]
+    MODULE_FIELD_NUMBER: _ClassVar[int]
+    LIBRARY_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_TITLE_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    CHECKS_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    ABILITIES_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    token_label: str
+    up: bool
+    module: str
+    library: str
+    provider: str
+    provider_title: str
+    outcome: str
+    checks: _containers.RepeatedCompositeFieldContainer[DiagnoseResponse.Check]
+    verdict: DiagnoseResponse.Verdict
+    abilities: DiagnoseResponse.Abilities
+    timings: _containers.RepeatedCompositeFieldContainer[DiagnoseResponse.Timing]
+    seconds: float
+    def __init__(self, token: _Optional[str] = ..., token_label: _Optional[str] = ..., up: _Optional[bool] = ..., module: _Optional[str] = ..., library: _Optional[str] = ..., provider: _Optional[str] = ..., provider_title: _Optional[str] = ..., outcome: _Optional[str] = ..., checks: _Optional[_Iterable[_Union[DiagnoseResponse.Check, _Mapping]]] = ..., verdict: _Optional[_Union[DiagnoseResponse.Verdict, _Mapping]] = ..., abilities: _Optional[_Union[DiagnoseResponse.Abilities, _Mapping]] = ..., timings: _Optional[_Iterable[_Union[DiagnoseResponse.Timing, _Mapping]]] = ..., seconds: _Optional[float] = ...) -> None: ...
+
 class GetKeyRequest(_message.Message):
     __slots__ = ("key",)
     KEY_FIELD_NUMBER: _ClassVar[int]

@@ -1,0 +1,98 @@
+"""`kmsctl doctor`: what a token can really do, what kmsd makes of it, and what to mend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Final
+
+import typer
+
+from kmsctl import diagnostics, documents, options, output
+from kmsctl.diagnostics import ExitCode
+from kmsctl.output import Colour, Format
+from kmsctl.text import width
+from kmsd.client import DEFAULT_TIMEOUT, Check, Diagnosis, Outcome, connect, escape
+
+SECONDS: Final = 60.0
+"""That it may take unless told. kmsd takes no longer in any case."""
+_VERDICT: Final = "verdict"
+"""Name of the check that stands below the others."""
+_LOOKS: Final = {
+    Outcome.OK: ("\N{HEAVY CHECK MARK}", "+", Colour.GREEN),
+    Outcome.WARNING: ("!", "!", Colour.YELLOW),
+    Outcome.FAILED: ("\N{HEAVY BALLOT X}", "x", Colour.RED),
+    Outcome.NOT_APPLICABLE: ("\N{MIDDLE DOT}", "-", Colour.DIM),
+    Outcome.UNKNOWN: ("?", "?", Colour.YELLOW),
+}
+
+
+def doctor(
+    ctx: typer.Context,
+    token: Annotated[
+        str,
+        typer.Argument(
+            metavar="[TOKEN]",
+            help="Name of a token in kmsd's configuration. Default: the write token.",
+            show_default=False,
+        ),
+    ] = "",
+    output_format: options.Output = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout",
+            metavar="DURATION",
+            parser=options.duration,
+            help="How long all checks may take: 30, 30s, 1m. Default and most: 60s.",
+        ),
+    ] = None,
+    target: options.Target = None,
+) -> None:
+    """\b
+    Examples:
+      kmsctl doctor
+      kmsctl doctor -o json
+      kmsctl doctor --timeout 30s
+
+    Try what a token can really do, whatever it lists, and say what kmsd writes with and what to mend.
+
+    Calls are answered meanwhile. The keys that are tried are made for it and destroyed again; where the token makes
+    none, kmsd's own encrypt bytes of no meaning. No PIN is tried. A token that is away is looked at without a login.
+
+    Exits 0 if no check failed, and 7 if one did.
+    """
+    opts = options.gather(ctx, target=target, output=output_format)
+    form = opts.form(Format.TABLE, Format.JSON, Format.YAML)
+    usual = SECONDS if opts.timeout == DEFAULT_TIMEOUT else opts.timeout
+    with diagnostics.working("looking at the token"), connect(opts.target, timeout=timeout or usual) as kmsd:
+        found = kmsd.diagnose(token)
+    if form is Format.TABLE:
+        output.emit("\n".join(_lines(found)))
+        for each in found.checks:
+            if each.fix:
+                diagnostics.hint(f"{each.title}: {each.fix}")
+    else:
+        output.emit_document(documents.diagnosis(found), form)
+    if any(each.outcome is Outcome.FAILED for each in found.checks):
+        raise typer.Exit(ExitCode.UNHEALTHY)
+
+
+def _lines(found: Diagnosis) -> Iterator[str]:
+    name = found.token if found.token_label in ("", found.token) else f"{found.token} ({found.token_label})"
+    yield f"Token {escape(name)} as {escape(found.provider_title or found.provider or 'unknown')}"
+    yield ""
+    room = max((width(escape(each.title)) for each in found.checks), default=0)
+    for each in found.checks:
+        if each.name != _VERDICT:
+            yield _line(each, room)
+    verdicts = [each for each in found.checks if each.name == _VERDICT]
+    if verdicts:
+        yield ""
+        yield from (_line(each, room) for each in verdicts)
+
+
+def _line(check: Check, room: int) -> str:
+    beautiful, plain, colour = _LOOKS[check.outcome]
+    mark = output.paint(output.glyph(beautiful, plain), colour)
+    title = escape(check.title)
+    return f"{mark} {title}{' ' * (room - width(title))}   {escape(check.seen) or '-'}".rstrip()

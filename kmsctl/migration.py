@@ -1,0 +1,143 @@
+"""From a k8s-kms-plugin to kmsd: the configuration, and what is different. Pure.
+
+Where it comes from is `setups` and `ancestor`, what to do with it `migrationsteps`; how it is shown is the command's.
+No PIN is in any of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from kmsctl.ancestor import PROGRAM, UNKNOWN, Ancestor
+from kmsctl.encryptionconfig import Configurations
+from kmsctl.migrationsteps import PIN_FILE, SOCKET, Step, mounts, steps, way_back
+from kmsctl.setups import Setup
+
+_OF_MODULES: Final = (
+    *("SOFTHSM2_CONF", "TPM2_PKCS11_", "TSS2_", "ChrystokiConfigurationPath", "P11_KIT_", "OCK", "PKCSLIB"),
+    *("CKNFAST_", "NFAST_", "CS_PKCS11_", "LD_LIBRARY_PATH"),
+)
+"""What the variables begin with that PKCS#11 modules read, so far as they are known."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """config: of kmsd, TOML. environment: that its module needs. notes: what is different, or wants a look."""
+
+    setup: Setup
+    ancestor: Ancestor
+    config: str
+    environment: Mapping[str, str]
+    configurations: Configurations
+    steps: tuple[Step, ...]
+    way_back: tuple[Step, ...]
+    notes: tuple[str, ...]
+
+
+def plan(setup: Setup, ancestor: Ancestor, configurations: Configurations) -> Plan:
+    environment = {name: value for name, value in sorted(setup.environment.items()) if name.startswith(_OF_MODULES)}
+    return Plan(
+        setup=setup,
+        ancestor=ancestor,
+        config=config_text(ancestor),
+        environment={name: value for name, value in environment.items() if UNKNOWN not in value},
+        configurations=configurations,
+        steps=steps(setup, ancestor, configurations, environment),
+        way_back=way_back(ancestor, configurations),
+        notes=tuple(_notes(setup, ancestor, configurations)),
+    )
+
+
+def config_text(ancestor: Ancestor) -> str:
+    """kmsd's configuration, TOML."""
+    token: dict[str, object] = {"module": ancestor.module}
+    if ancestor.provider != "p11":
+        token = {"provider": ancestor.provider, **token}
+    if ancestor.token_label:
+        token["label"] = ancestor.token_label
+    elif ancestor.slot is not None:
+        token["slot"] = ancestor.slot
+    token["pin_file"] = ancestor.pin_file or PIN_FILE
+    keys: dict[str, object] = {"label": ancestor.key_label}
+    if ancestor.cbc:
+        keys["hmac_label"] = ancestor.hmac_label
+    keys["algorithm"] = ancestor.algorithm
+    sections: dict[str, dict[str, object]] = {"kms": {"socket": SOCKET}, "token": token, "keys": keys}
+    if ancestor.cbc:
+        sections["legacy"] = {"allow_unauthenticated": True, "key": ancestor.key_label}
+    return "\n".join(_section(name, values) for name, values in sections.items())
+
+
+def _section(name: str, values: Mapping[str, object]) -> str:
+    return "\n".join([f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in values.items()), ""])
+
+
+def _toml(value: object) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return str(value)
+        case _:
+            return f'"{"".join(map(_toml_character, str(value)))}"'
+
+
+def _toml_character(each: str) -> str:
+    if each in '"\\':
+        return f"\\{each}"
+    return each if each.isprintable() else f"\\U{ord(each):08x}"
+
+
+def _notes(setup: Setup, ancestor: Ancestor, found: Configurations) -> Iterator[str]:
+    if ancestor.cbc:
+        yield (
+            f"What {PROGRAM} wrote with aes-cbc has a tag that authenticates nothing: whoever can write to etcd can "
+            "alter it, and no check shows it. kmsd reads it only with legacy.allow_unauthenticated, and only with the "
+            "one key in legacy.key. Rewrite soon, drop [legacy] then, and do not rotate before: legacy.key is a label."
+        )
+    else:
+        yield f"Do not rotate before the way back is given up: {PROGRAM} takes the key that has the label."
+    if not found.provider:
+        yield (
+            "The old provider's name is not known here, and no value is read without it: fill it in, or give "
+            "kube-apiserver's file as --encryption-config."
+        )
+    if found.withheld:
+        yield "Keys of other providers are not repeated here: fill them in as in the present file."
+    yield from _notes_of_token(setup, ancestor)
+    yield from _notes_of_serving(ancestor)
+
+
+def _notes_of_token(setup: Setup, ancestor: Ancestor) -> Iterator[str]:
+    if setup.elsewhere:
+        yield (
+            f"It also gets variables from {setup.elsewhere}, which is not read here: SOCKET and P11_... there would "
+            "win."
+        )
+    if setup.kind == "pod manifest":
+        yield "Paths are as its container sees them: the module may be elsewhere for kmsd."
+        if "softhsm" in ancestor.module and not mounts(setup, ancestor):
+            yield (
+                "SoftHSM keeps its keys in files, and nothing mounted there outlasts the pod: get them out of the "
+                "container before it goes."
+            )
+    if not ancestor.token_label:
+        yield f"The token is named by its slot, {ancestor.slot}, which may change: give token.label rather."
+    if ancestor.auto_create:
+        yield "--auto-create is left out: the key is there, and one that is missing means the wrong token."
+
+
+def _notes_of_serving(ancestor: Ancestor) -> Iterator[str]:
+    if ancestor.port:
+        yield (
+            f"{PROGRAM} listens on TCP port {ancestor.port}, without TLS whatever its flags say. kmsd listens on Unix "
+            "sockets only: close that port to others now."
+        )
+    if ancestor.left_out:
+        yield f"kmsd has no use for {', '.join(f'--{each}' for each in ancestor.left_out)}: left out."
+    yield (
+        f"{PROGRAM} lets the group of its socket call it (mode 0775); kmsd's is its owner's alone. For a "
+        "kube-apiserver that is not root see docs/kubernetes.md."
+    )

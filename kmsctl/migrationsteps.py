@@ -1,0 +1,231 @@
+"""The steps from a k8s-kms-plugin to kmsd, and back, in words and commands. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from kmsctl.ancestor import PROGRAM, Ancestor
+from kmsctl.encryptionconfig import Configurations
+from kmsctl.setups import Setup
+from kmsd.client.rotation import rewrite_command
+from kmsd.etcd.resources import nameable
+
+SOCKET: Final = "/run/kmsd/kms.sock"
+CONFIG_FILE: Final = "/etc/kmsd/kmsd.toml"
+PIN_FILE: Final = "/etc/kmsd/pin"
+ENCRYPTION_CONFIG: Final = "/etc/kubernetes/encryption-config.yaml"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing to do. commands: to be pasted, each a line."""
+
+    title: str
+    text: str
+    commands: tuple[str, ...] = ()
+
+
+def steps(setup: Setup, ancestor: Ancestor, found: Configurations, environment: Mapping[str, str]) -> tuple[Step, ...]:
+    return (
+        _look(),
+        _pin(setup, ancestor),
+        _write_config(ancestor),
+        _start(setup, ancestor, environment),
+        _prove(ancestor),
+        _read(found),
+        _switch(found),
+        _rewrite(found),
+        _scan(),
+        _retire(ancestor, found),
+    )
+
+
+def _look() -> Step:
+    return Step(
+        "Look at what is stored, and make backups",
+        "Of etcd, and of the token by its own means. kmsd serves KMS v2 to Kubernetes 1.29 and later; for older "
+        "clusters see docs/migration.md.",
+        ("kubectl version", "kmsctl migrate status"),
+    )
+
+
+def _pin(setup: Setup, ancestor: Ancestor) -> Step:
+    if ancestor.pin_file:
+        return Step(
+            "Let kmsd read the PIN",
+            f"It is in {ancestor.pin_file}, as the {setup.kind} calls it; on its first line, mode 0600, kmsd's user's."
+            if setup.kind != "command"
+            else f"It is in {ancestor.pin_file}; on its first line, mode 0600, kmsd's user's.",
+        )
+    return Step(
+        "Write the PIN into a file, on every control-plane node",
+        "With an editor, on the first line: a PIN in a command stays in the shell's history."
+        + (" Take it out of where it is now when k8s-kms-plugin is gone." if ancestor.pin_given else ""),
+        (
+            "install -d -m 755 /etc/kmsd",
+            f"install -m 600 /dev/null {PIN_FILE}",
+            f"${{EDITOR:-vi}} {PIN_FILE}",
+        ),
+    )
+
+
+def _write_config(ancestor: Ancestor) -> Step:
+    unsafe = (
+        " [legacy] lets kmsd read what nothing protects; it is for the time of the migration only."
+        if ancestor.cbc
+        else ""
+    )
+    return Step(
+        f"Write {CONFIG_FILE} and check it",
+        f"On every control-plane node.{unsafe}",
+        (f"kmsd check-config --config {CONFIG_FILE}",),
+    )
+
+
+def _start(setup: Setup, ancestor: Ancestor, environment: Mapping[str, str]) -> Step:
+    sentences = [
+        f"{PROGRAM} goes on; kmsd has a socket of its own, {SOCKET}, and uses the same key. docs/kubernetes.md says "
+        "how to run it."
+    ]
+    if environment:
+        sentences.append(f"Its environment needs {', '.join(environment)}.")
+    if held := mounts(setup, ancestor):
+        sentences.append(f"{PROGRAM} has mounted {held}: what the module needs of it, kmsd needs too.")
+    sentences.append(
+        f"`kmsctl status` must name {ancestor.key_label!r} as the write key. If it says that the key has no CKA_ID, "
+        "adopt it."
+    )
+    return Step(
+        "Start kmsd beside it, on every control-plane node",
+        " ".join(sentences),
+        (
+            "kmsctl health --wait",
+            "kmsctl status",
+            f"kmsctl keys adopt {shlex.quote(ancestor.key_label)}   # if it asks",
+        ),
+    )
+
+
+def mounts(setup: Setup, ancestor: Ancestor) -> str:
+    socket = ancestor.socket.rpartition("/")[0]
+    return ", ".join(f"{path} ({source})" for path, source in setup.mounts if path.rstrip("/") != socket)
+
+
+def _prove(ancestor: Ancestor) -> Step:
+    what = "k8s-kms-plugin aes-cbc" if ancestor.cbc else "k8s-kms-plugin aes-gcm"
+    other = (
+        " If it says keysealer, all is written by the plugin's successor, whose values are authenticated: leave out "
+        "[legacy]."
+        if ancestor.cbc
+        else ""
+    )
+    return Step(
+        "See that kmsd knows what is stored",
+        f"For one Secret or several: FORMAT {what}, READABLE yes.{other}",
+        ("etcdctl get --print-value-only /registry/secrets/NAMESPACE/NAME | kmsctl inspect",),
+    )
+
+
+def _read(found: Configurations) -> Step:
+    return Step(
+        "Let every kube-apiserver read what kmsd will write",
+        f"Install the EncryptionConfiguration `reading`, {ENCRYPTION_CONFIG} or whatever --encryption-provider-config "
+        f"says, mount /run/kmsd into kube-apiserver, and restart one after the other. "
+        f"{_capital(_old(found))} still writes. With one control-plane node go on with the next step.",
+    )
+
+
+def _switch(found: Configurations) -> Step:
+    return Step(
+        "Let kmsd write",
+        "Install the EncryptionConfiguration `writing` and restart one after the other. "
+        f"{_capital(_old(found))} keeps its name, for it is in every value, and its endpoint is kmsd's socket now: "
+        "kmsd reads both.",
+        ("kubectl get --raw '/readyz?verbose' | grep kms",),
+    )
+
+
+def _rewrite(found: Configurations) -> Step:
+    named = tuple(each for each in found.resources if nameable(each))
+    text = (
+        "On one node, when all have the file `writing`. A conflict means that somebody changed an object: run it again."
+    )
+    if len(named) < len(found.resources):
+        text += " `kmsctl migrate status` names the resources that a pattern stands for."
+    return Step("Rewrite what is stored", text, tuple(map(rewrite_command, named)))
+
+
+def _scan() -> Step:
+    return Step(
+        "See that nothing is left",
+        "Exit code 0: every value that a KMS provider reads is kmsd's. Until then it says what to do.",
+        ("kmsctl migrate status --check",),
+    )
+
+
+def _retire(ancestor: Ancestor, found: Configurations) -> Step:
+    legacy = " Drop [legacy] from kmsd's configuration and restart it." if ancestor.cbc else ""
+    return Step(
+        f"Retire {PROGRAM}",
+        f"When status names {_old(found)} no more, drop it from the file, and with it --feature-gates=KMSv1=true, and "
+        f"restart kube-apiserver.{legacy} Stop {PROGRAM} and remove it. The key stays: kmsd writes with it until "
+        "`kmsctl rotate`. A backup of etcd from before needs the old provider"
+        + (", [legacy]" if ancestor.cbc else "")
+        + " and the key to be read.",
+    )
+
+
+def _old(found: Configurations) -> str:
+    return f"the provider {found.provider!r}" if found.provider else "the old provider"
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def way_back(ancestor: Ancestor, found: Configurations) -> tuple[Step, ...]:
+    return (
+        *(_back_beside(found) if ancestor.cbc else _back_by_format(ancestor, found)),
+        _back_rewrite(ancestor, found),
+    )
+
+
+def _back_by_format(ancestor: Ancestor, found: Configurations) -> tuple[Step, ...]:
+    return (
+        Step(
+            f"Let kmsd write what {PROGRAM} reads",
+            f'Set write_format = "{PROGRAM}" in [keys] and restart kmsd on every node. Only before a `kmsctl rotate`: '
+            f"the format names the key by its label, and {PROGRAM} takes the one that has the label "
+            f"{ancestor.key_label!r} now.",
+            (f"kmsd check-config --config {CONFIG_FILE}", "kmsctl status"),
+        ),
+        Step(
+            "Let it write by KMS v1 again",
+            f"In the file `writing` put {_old(found)} first and kmsd's second, and restart one after the other.",
+        ),
+    )
+
+
+def _back_beside(found: Configurations) -> tuple[Step, ...]:
+    return (
+        Step(
+            f"Let {PROGRAM} write again",
+            "It must still run: kmsd never writes what its aes-cbc does, because nothing protects it. Install the "
+            f"file `reading`: {_old(found)} is first, on the socket of {PROGRAM}. Restart one after the "
+            "other; kmsd goes on reading what it wrote.",
+        ),
+    )
+
+
+def _back_rewrite(ancestor: Ancestor, found: Configurations) -> Step:
+    wanted = f"{PROGRAM} {ancestor.algorithm}"
+    named = tuple(each for each in found.resources if nameable(each))
+    return Step(
+        "Rewrite, look, and take kmsd away",
+        f"When `kmsctl migrate status` counts nothing as native and nothing by v2, only {wanted}: install the "
+        f"EncryptionConfiguration of before, start {PROGRAM}, restart kube-apiserver, and stop kmsd.",
+        (*map(rewrite_command, named), "kmsctl migrate status"),
+    )

@@ -1,0 +1,287 @@
+"""Finds a k8s-kms-plugin in what it is started by: a command, a pod manifest, a unit of systemd. Pure.
+
+What comes out are the plugin's arguments and environment, with `UNKNOWN` for what is not in the text. Errors name
+places, never what stands there: it may be a PIN.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from kmsctl.ancestor import PROGRAM, UNKNOWN, is_program, serves
+from kmsctl.diagnostics import UsageError
+
+ITEMS_MAX: Final = 1000
+"""Documents, containers, variables: what is looked at of each."""
+
+_ASSIGNMENT = re.compile(r"(?:--env=)?([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
+_SHELLS: Final = frozenset({"sh", "bash", "dash", "ash"})
+_ENDS = re.compile(r"[;&|]+\Z|[0-9]*[<>]")
+"""What ends a command in a shell's words, or the part of it that is the program's."""
+_SHELL_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$([A-Za-z_][A-Za-z0-9_]*)|\$\{[^}]*\}")
+_SUBSTITUTION = re.compile(r"\$\([^()]*\)|`[^`]*`")
+_POD_REFERENCE = re.compile(r"\$\$|\$\(([^()\s]+)\)")
+_UNIT_REFERENCE = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$([A-Za-z_][A-Za-z0-9_]*)")
+_SPECIFIER = re.compile(r"%(.)", re.DOTALL)
+_SPECIFIERS: Final = {"%": "%", "t": "/run", "S": "/var/lib", "E": "/etc", "C": "/var/cache", "L": "/var/log"}
+"""systemd.unit(5), for units of the system."""
+
+NOT_YAML: Final = "it is not YAML"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """kind: what was read. name: of the pod and container in it. elsewhere: in words, what else sets variables.
+    mounts: of a container, its path and where that comes from; of a unit, its credentials."""
+
+    kind: str
+    arguments: tuple[str, ...] = field(repr=False)
+    environment: Mapping[str, str] = field(repr=False)
+    name: str = ""
+    elsewhere: str = ""
+    mounts: tuple[tuple[str, str], ...] = ()
+
+
+def parse(text: str) -> Setup:
+    """A manifest or a unit. Raises UsageError."""
+    return from_unit(text) if re.search(r"^\[(Service|Unit)\]\s*$", text, re.MULTILINE) else from_manifest(text)
+
+
+def from_command(text: str) -> Setup:
+    """A command as a shell is given it, with variables before the program if they matter. Raises UsageError."""
+    found = _in_words(_shell_words(text, {}))
+    if found is None:
+        raise UsageError(f"the command does not run {PROGRAM}", f"give it whole: --command '{PROGRAM} serve ...'")
+    arguments, environment = found
+    return Setup("command", arguments, environment)
+
+
+def _shell_words(text: str, environment: Mapping[str, str]) -> list[str]:
+    """With variables in their place, so far as they are known; ends of lines become operators. Raises UsageError."""
+    lines = _SUBSTITUTION.sub(UNKNOWN, text.strip().replace("\\\n", " ")).replace("\n", " ; ")
+    lexer = shlex.shlex(lines, posix=True, punctuation_chars=";&|")
+    lexer.whitespace_split = True
+    lexer.commenters = ""
+    known = dict(environment)
+    words = []
+    try:
+        for word in lexer:
+            words.append(_expanded(_SHELL_REFERENCE, word, known))
+            if assigned := _ASSIGNMENT.fullmatch(words[-1]):
+                known[assigned[1]] = assigned[2]
+    except ValueError:
+        raise UsageError("a quote in the command has no end", "give the command as a shell takes it") from None
+    return words
+
+
+def _in_words(words: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]] | None:
+    """The plugin's arguments, and the variables that are set for it in words before it."""
+    at = next((index for index, word in enumerate(words) if is_program(word)), None)
+    if at is None:
+        return None
+    environment = {found[1]: found[2] for word in words[:at] if (found := _ASSIGNMENT.fullmatch(word))}
+    rest = words[at + 1 :]
+    end = next((index for index, word in enumerate(rest) if _ENDS.match(word)), len(rest))
+    return tuple(rest[:end]), environment
+
+
+def load_yaml(text: str, what: str) -> list[Any]:
+    """Its documents. Raises UsageError."""
+    import yaml
+
+    try:
+        found: list[Any] = []
+        for document in yaml.safe_load_all(text):
+            found.append(document)
+            if len(found) > ITEMS_MAX:
+                break
+        return found
+    except yaml.MarkedYAMLError as error:
+        # Only the place: the words of the parser repeat what stands there.
+        mark = error.problem_mark or error.context_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise UsageError(f"{what} cannot be read: {NOT_YAML}{where}", "mend it there") from None
+    except (yaml.YAMLError, ValueError, RecursionError, OverflowError):
+        raise UsageError(f"{what} cannot be read: {NOT_YAML}", "it may hold control characters") from None
+
+
+def from_manifest(text: str) -> Setup:
+    """A pod, or something with a template of one, in YAML or JSON. Raises UsageError."""
+    documents = [each for each in load_yaml(text, "the manifest") if each is not None]
+    if not any(isinstance(each, dict) for each in documents):
+        raise UsageError("this is neither a pod manifest nor a unit of systemd", f"or is it --command '{PROGRAM} ...'?")
+    found = [setup for each in documents for setup in _in_document(each)]
+    if not found:
+        raise UsageError(
+            f"no container in the manifest runs {PROGRAM}",
+            f"it is known by the program's name in command, args or image; or give --command '{PROGRAM} serve ...'",
+        )
+    if len(found) > 1:
+        raise UsageError(
+            f"{len(found)} containers run {PROGRAM}: {', '.join(each.name for each in found[:5])}",
+            "plan for each by itself: leave one in a copy of the manifest",
+        )
+    return found[0]
+
+
+def _in_document(document: Any) -> Iterator[Setup]:
+    if not isinstance(document, dict):
+        return
+    for item in _items(document.get("items")):
+        yield from _in_document(item)
+    spec = _mapping(document.get("spec"))
+    pod = _mapping(_mapping(spec.get("template")).get("spec")) or spec
+    name = _text(_mapping(document.get("metadata")).get("name")) or _text(document.get("kind")) or "pod"
+    sidecars = [each for each in _items(pod.get("initContainers")) if _mapping(each).get("restartPolicy") == "Always"]
+    for container in [*_items(pod.get("containers")), *sidecars]:
+        if (setup := _container(_mapping(container), name, _sources(pod))) is not None:
+            yield setup
+
+
+def _container(container: Mapping[str, Any], pod: str, sources: Mapping[str, str]) -> Setup | None:
+    environment = _container_environment(container)
+    words = [*_texts(container.get("command")), *_texts(container.get("args"))]
+    words = [_expanded(_POD_REFERENCE, word, environment) for word in words]
+    if words and words[0].rsplit("/", 1)[-1] in _SHELLS and "-c" in words[:-1]:
+        words = _shell_words(words[words.index("-c") + 1], environment)
+    found = _in_words(words)
+    if found is None and is_program(_image(_text(container.get("image")))) and not container.get("command"):
+        found = tuple(words), {}  # the image's own entry point
+    if found is None or not serves(found[0]):
+        return None
+    mounts = (
+        (_text(mount.get("mountPath")), sources.get(_text(mount.get("name")), ""))
+        for mount in map(_mapping, _items(container.get("volumeMounts")))
+    )
+    return Setup(
+        kind="pod manifest",
+        arguments=found[0],
+        environment={**environment, **found[1]},
+        name=f"{pod}/{_text(container.get('name'))}",
+        elsewhere="envFrom" if container.get("envFrom") else "",
+        mounts=tuple(sorted((path, source) for path, source in mounts if path and source)),
+    )
+
+
+def _image(image: str) -> str:
+    """With the plugin's name at its end: an image may be called k8s-kms-plugin/server, as the sample's."""
+    return PROGRAM if any(is_program(part) for part in image.split("/")) else image
+
+
+def _container_environment(container: Mapping[str, Any]) -> dict[str, str]:
+    """What `env` sets; a value from a Secret or the like is not known."""
+    environment: dict[str, str] = {}
+    for each in map(_mapping, _items(container.get("env"))):
+        value = each.get("value")
+        known = UNKNOWN if "valueFrom" in each else "" if value is None else _text(value)
+        environment[_text(each.get("name"))] = _expanded(_POD_REFERENCE, known, environment)
+    return environment
+
+
+def _sources(pod: Mapping[str, Any]) -> dict[str, str]:
+    """Where the volumes that outlast a pod come from, by their names."""
+    found = {}
+    for volume in map(_mapping, _items(pod.get("volumes"))):
+        path = _text(_mapping(volume.get("hostPath")).get("path"))
+        other = next((kind for kind in ("secret", "configMap", "persistentVolumeClaim") if kind in volume), "")
+        if path or other:
+            found[_text(volume.get("name"))] = path or f"a {other}"
+    return found
+
+
+def from_unit(text: str) -> Setup:
+    """A service of systemd. Raises UsageError."""
+    lines = list(_unit_lines(text))
+    environment: dict[str, str] = {}
+    for words in _lists(lines, "Environment"):
+        for word in _unit_words(words):
+            if assigned := _ASSIGNMENT.fullmatch(_specified(word)):
+                environment[assigned[1]] = assigned[2]
+    commands = [words.lstrip("-@:+!|") for words in _lists(lines, "ExecStart")]
+    ours = [found for each in commands if (found := _in_unit_command(each, environment)) is not None]
+    if not ours:
+        raise UsageError(
+            f"no ExecStart of the unit runs {PROGRAM}", f"or give the command: --command '{PROGRAM} serve ...'"
+        )
+    arguments, own = ours[-1]
+    credentials = [each.partition(":") for each in _lists(lines, "LoadCredential")]
+    return Setup(
+        kind="systemd unit",
+        arguments=arguments,
+        environment={**environment, **own},
+        elsewhere="EnvironmentFile" if _lists(lines, "EnvironmentFile") else "",
+        mounts=tuple((f"the credential {name}", path) for name, _, path in credentials if path),
+    )
+
+
+def _in_unit_command(line: str, environment: Mapping[str, str]) -> tuple[tuple[str, ...], dict[str, str]] | None:
+    words = [_expanded(_UNIT_REFERENCE, _specified(word), environment) for word in _unit_words(line)]
+    if words and words[0].rsplit("/", 1)[-1] in _SHELLS and "-c" in words[:-1]:
+        words = _shell_words(words[words.index("-c") + 1], environment)
+    return _in_words(words)
+
+
+def _unit_lines(text: str) -> Iterator[tuple[str, str]]:
+    """The assignments of [Service] (systemd.syntax(7))."""
+    section = ""
+    joined = re.sub(r"\\\n(?:[ \t]*[#;][^\n]*\n)*", " ", text)
+    for line in joined.splitlines():
+        stripped = line.strip()
+        if stripped.startswith("[") and stripped.endswith("]"):
+            section = stripped
+        elif section == "[Service]" and stripped and stripped[0] not in "#;":
+            name, _, value = stripped.partition("=")
+            yield name.strip(), value.strip()
+
+
+def _lists(lines: Sequence[tuple[str, str]], wanted: str) -> list[str]:
+    """The values of an assignment that adds to a list; an empty one begins it anew."""
+    found: list[str] = []
+    for name, value in lines:
+        if name == wanted:
+            found = [*found, value] if value else []
+    return found
+
+
+def _unit_words(line: str) -> list[str]:
+    try:
+        return shlex.split(line)
+    except ValueError:
+        raise UsageError("a quote in the unit has no end", "mend the unit, or give the command: --command") from None
+
+
+def _specified(word: str) -> str:
+    # The directory of the credentials, which kmsd looks into for a relative path.
+    word = re.sub(r"^(?:%d|\$\{?CREDENTIALS_DIRECTORY\}?)/", "", word) if "=" not in word else word
+    word = re.sub(r"=(?:%d|\$\{?CREDENTIALS_DIRECTORY\}?)/", "=", word)
+    return _SPECIFIER.sub(lambda found: _SPECIFIERS.get(found[1], UNKNOWN), word)
+
+
+def _expanded(references: re.Pattern[str], text: str, environment: Mapping[str, str]) -> str:
+    def value(found: re.Match[str]) -> str:
+        if found[0] == "$$":
+            return "$"
+        return environment.get(next(filter(None, found.groups()), ""), UNKNOWN)
+
+    return references.sub(value, text)
+
+
+def _mapping(found: Any) -> Mapping[str, Any]:
+    return found if isinstance(found, dict) else {}
+
+
+def _items(found: Any) -> list[Any]:
+    return found[:ITEMS_MAX] if isinstance(found, list) else []
+
+
+def _text(found: Any) -> str:
+    """What the kubelet would take for text; anything else is none."""
+    return found if isinstance(found, str) else str(found) if isinstance(found, int | float) else ""
+
+
+def _texts(found: Any) -> list[str]:
+    return [_text(each) for each in _items(found)]

@@ -1,0 +1,128 @@
+"""The admin API, kmsd.admin.v1: what a token can really do. Protobuf to domain and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Final
+
+from kmsd.api.admin.v1 import admin_pb2 as pb
+from kmsd.errors import NotFound, Overloaded, short
+from kmsd.hsm.diagnosis import diagnose
+from kmsd.hsm.findings import Abilities, Check, Report
+from kmsd.keyring import Keyring
+from kmsd.picture import newest_first
+from kmsd.rpc.admin_wire import table
+from kmsd.rpc.call import Call, Table, parse
+
+_ANSWER_SECONDS: Final = 2.0
+"""Left of the caller's time for the answer, so that it learns what was found when not all was."""
+
+
+@dataclass(frozen=True)
+class DoctorAdmin:
+    """write_token: name of the token for new keys."""
+
+    keyring: Keyring
+    write_token: str
+    _running: set[str] = field(default_factory=set)
+
+    def table(self) -> Table:
+        return table({"Diagnose": self.diagnose})
+
+    async def diagnose(self, call: Call, body: bytes) -> bytes:
+        request = parse(pb.DiagnoseRequest, body)
+        name = request.token or self.write_token
+        hsm = self.keyring.tokens.get(name)
+        if hsm is None:
+            raise NotFound(
+                f"no token called {short(name)} is configured", f"the tokens are {', '.join(self.keyring.tokens)}"
+            )
+        if name in self._running:
+            raise Overloaded(f"token {name!r} is being looked at already", "wait for that to end: a minute at most")
+        self._running.add(name)
+        began = perf_counter()
+        up = hsm.connected is not None
+        try:
+            report = await diagnose(hsm, *self._own_keys(name), max(call.timeout - _ANSWER_SECONDS, 0.5))
+        finally:
+            self._running.discard(name)
+        checks = [*report.checks[:-1], self._write_key(name), report.checks[-1]]
+        answer = _response(report, checks)
+        answer.token, answer.up, answer.seconds = name, up, perf_counter() - began
+        call.detail = f"{name}: {answer.outcome}, {report.verdict.enc or 'nothing'} works"
+        return answer.SerializeToString()
+
+    def _own_keys(self, place: str) -> tuple[bytes | None, bytes | None]:
+        """CKA_IDs of the AES and the HMAC key to try with where the token makes none: those that write."""
+        picture = self.keyring.picture
+        here = newest_first(key for key in picture.keys if key.place == place and key.may_write)
+        if picture.write is not None and picture.write.place == place:
+            here = [picture.write]
+        for key in here:
+            if key.scheme is not None:
+                return key.cka_id, key.scheme.mac
+        return None, None
+
+    def _write_key(self, place: str) -> Check:
+        name, title = "write_key", "Write key"
+        write = self.keyring.picture.write
+        if write is None:
+            error = self.keyring.why_none()
+            return Check(name, title, "failed", error.message, error.hint)
+        if write.place != place:
+            return Check(name, title, "not applicable", f"{write.label!r} is on token {write.place!r}")
+        return Check(name, title, "ok", f"{write.label!r} writes {write.enc}")
+
+
+def _response(report: Report, checks: list[Check]) -> pb.DiagnoseResponse:
+    verdict = report.verdict
+    outcomes = {check.outcome for check in checks}
+    return pb.DiagnoseResponse(
+        token_label=report.token,
+        module=report.module,
+        library=report.library,
+        provider=report.provider,
+        provider_title=report.title,
+        outcome=next((each for each in ("failed", "warning") if each in outcomes), "ok"),
+        checks=[
+            pb.DiagnoseResponse.Check(
+                name=each.name, title=each.title, outcome=each.outcome, seen=each.seen, fix=each.fix
+            )
+            for each in checks
+        ],
+        verdict=pb.DiagnoseResponse.Verdict(
+            algorithm=verdict.algorithm,
+            enc=verdict.enc,
+            text=verdict.why,
+            hint=report.checks[-1].fix,
+            cbc_from_ecb=verdict.cbc_from_ecb,
+        ),
+        abilities=_abilities(report.abilities),
+        timings=[
+            pb.DiagnoseResponse.Timing(
+                operation=each.operation, ms=each.seconds * 1000, per_second=each.per_second, threads=each.threads
+            )
+            for each in report.timings
+        ],
+    )
+
+
+def _abilities(able: Abilities) -> pb.DiagnoseResponse.Abilities:
+    return pb.DiagnoseResponse.Abilities(
+        gcm_iv_sizes=able.gcm_iv_sizes,
+        gcm_iv_by_token=able.gcm_iv_by_token,
+        cbc=able.cbc,
+        cbc_pad=able.cbc_pad,
+        ecb=able.ecb,
+        hmac_sha256=able.hmac_sha256,
+        hmac_sha512=able.hmac_sha512,
+        hmac_empty=able.hmac_empty,
+        hmac_longest=able.hmac_longest,
+        oaep_sha256=able.oaep_sha256,
+        generate_aes=able.generate_aes,
+        generate_hmac=able.generate_hmac,
+        relabel=able.relabel,
+        sessions=able.sessions,
+        foreign_changes=able.foreign_changes,
+    )
