@@ -111,7 +111,14 @@ class Module:
     def initialize(self) -> None:
         """C_Initialize after `finalize`. Does nothing to an initialised module."""
         if not self._initialized:
-            self.multithreaded = self.cryptoki.initialize()
+            try:
+                self.multithreaded = self.cryptoki.initialize()
+            except CkrError as error:
+                if error.name != "CKR_CRYPTOKI_ALREADY_INITIALIZED":
+                    raise
+                # The last C_Finalize failed, as with a device that was gone by then.
+                self.cryptoki.finalize()
+                self.multithreaded = self.cryptoki.initialize()
             self._initialized = True
 
     def finalize(self) -> None:
