@@ -4,6 +4,7 @@
 # make check    what make test does before the tests
 # make tests    the tests alone, ARGS="-k sockets" for some of them
 # make bench    what kmsd costs, as ratios within one run
+# make screenshots  draw docs/screenshots anew
 # make proto    write kmsd/api anew from protos/
 # make lock     write requirements/*.lock anew
 # make format   put the code into its form
@@ -13,7 +14,7 @@ export PYTHON
 export PYTHONDONTWRITEBYTECODE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev dev test check lint types contracts drift tests bench proto lock format audit
+.PHONY: help install install-dev dev test check lint types contracts drift tests bench screenshots proto lock format audit
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -52,6 +53,9 @@ tests:
 bench: install-dev
 	@sh scripts/test-tools.sh
 	.venv/bin/python -m tests.bench $(ARGS)
+
+screenshots: install-dev
+	.venv/bin/python -m tests.tui.screenshots
 
 # For developers: write generated files anew.
 proto: install-dev

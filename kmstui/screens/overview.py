@@ -91,7 +91,7 @@ def _key_facts(key: Key, status: Status, moment: Moment) -> Iterator[tuple[str, 
     if status.following.since is not None:
         yield "since", f"{ago(status.following.since, moment.wall)}{_after(status)}"
     if key.enc.endswith("GCM"):
-        yield "left", f"{100 * (1 - key.encrypts / _GCM_MOST):.1f} % of its 2³² encrypts, as counted here"
+        yield "left", f"{100 * (1 - key.encrypts / _GCM_MOST):.1f} % of 2³² encrypts"
 
 
 def _after(status: Status) -> str:

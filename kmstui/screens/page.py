@@ -27,8 +27,8 @@ NAMES = ("Overview", "Tokens", "Keys", "Traffic", "Rotation", "Audit", "Config a
 """Of the screens, in the order of their number keys."""
 LEAST_WIDTH, LEAST_HEIGHT = 60, 18
 """Columns and rows below which nothing useful fits."""
-WIDE = 120
-"""Columns from which on things stand side by side."""
+WIDE, BROAD = 120, 140
+"""Columns from which on small things, and then large ones, stand side by side."""
 HIGH = 40
 """Rows from which on there is room for more than the most important."""
 
@@ -78,6 +78,7 @@ class Page(Screen[None]):
         small = columns < LEAST_WIDTH or rows < LEAST_HEIGHT
         self.set_class(small, "-too-small")
         self.set_class(columns >= WIDE, "-wide")
+        self.set_class(columns >= BROAD, "-broad")
         self.set_class(rows >= HIGH, "-high")
         if small:
             text = f"kmstui needs {LEAST_WIDTH}x{LEAST_HEIGHT}.\nThis terminal is {columns}x{rows}.\nq quits"

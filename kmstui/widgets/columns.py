@@ -20,8 +20,8 @@ SAMPLE = 500
 @dataclass(frozen=True)
 class Column(Generic[T]):
     """text: of the cell. least: columns of the terminal below which it is not cut; None: it is never cut.
-    fixed: its width where that must not depend on what is in it, as for ages. optional: left out first when room is
-    short, the last one first. order: what the rows are sorted by; None: not by this column. falling: sorted largest
+    fixed: its width where that must not depend on what is in it, as for ages. optional: left out where room is
+    short. order: what the rows are sorted by; None: not by this column. falling: sorted largest
     first to begin with."""
 
     title: str
@@ -62,12 +62,13 @@ def fit(columns: Sequence[Column[Any]], natural: Sequence[int], room: int, gap: 
     between columns. Earlier columns grow to their natural width first.
     """
     least = [min(want, column.least or want) for column, want in zip(columns, natural, strict=True)]
-    shown = [index for index, want in enumerate(natural) if want]
-    for index in reversed(shown):
-        if sum(least[each] + gap for each in shown) - gap <= room:
-            break
-        if columns[index].optional:
-            shown = [each for each in shown if each != index]
+    wanted = [index for index, want in enumerate(natural) if want]
+    shown = [index for index in wanted if not columns[index].optional]
+    for index in wanted:
+        # The first ones first, and after one that is too wide the narrower ones.
+        more = sorted([*shown, index])
+        if columns[index].optional and sum(least[each] + gap for each in more) - gap <= room:
+            shown = more
     spare = max(0, room + gap - sum(least[each] + gap for each in shown))
     widths = []
     for index in shown:

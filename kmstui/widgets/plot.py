@@ -86,6 +86,8 @@ class RequestsPlot(Plot):
             _said("p99", milliseconds(p99)),
             _said("errors", percent(wrong, total), Colour.BAD if wrong else Colour.PLAIN),
         ]
+        while len(parts) > 2 and sum(part.cell_length + 3 for part in parts) - 3 > self.columns:
+            del parts[1]  # the peak, then p50, then p99: what is now and what is wrong stay
         return Content("   ").join(parts)
 
 

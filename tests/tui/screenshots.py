@@ -1,0 +1,42 @@
+"""`make screenshots`: the pictures in docs/screenshots, of the real screens with fixed data."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from kmstui.screens.page import NAMES
+from tests.tui.pictures import picture, settled
+from tests.tui.scenes import SCENES, Still
+
+FOLDER = Path(__file__).parents[2] / "docs" / "screenshots"
+SIZE = (120, 40)
+OTHERS = {
+    "small": ("busy", "Overview", "dark", (80, 24), ()),
+    "degraded": ("degraded", "Overview", "dark", SIZE, ()),
+    "light": ("busy", "Traffic", "light", SIZE, ()),
+    "colour-blind": ("degraded", "Overview", "colour-blind", SIZE, ()),
+    "generate": ("busy", "Keys", "dark", (100, 28), ("n", *"payments-2027")),
+}
+
+
+async def draw(name: str, scene: str, screen: str, theme: str, size: tuple[int, int], keys: tuple[str, ...]) -> None:
+    app = Still(SCENES[scene](), screen, theme)
+    async with app.run_test(size=size) as pilot:
+        await settled(pilot)
+        await pilot.press(*keys)
+        await settled(pilot)
+        (FOLDER / f"{name}.svg").write_text(picture(app), encoding="utf-8")
+    print(f"docs/screenshots/{name}.svg")  # noqa: T201 - what it is run for
+
+
+async def main() -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for screen in NAMES:
+        await draw(screen.split(" ")[0].lower(), "busy", screen, "dark", SIZE, ())
+    for name, wanted in OTHERS.items():
+        await draw(name, *wanted)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
