@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated
 
 import typer
 
-from kmsctl import diagnostics, options, output
+from kmsctl import diagnostics, options, output, waiting
 from kmsctl.diagnostics import ExitCode
 from kmsctl.options import Options
 from kmsctl.output import Format
-from kmsd.client import ClientError, Status, Unhealthy, Unreachable, connect, escape
-
-WAIT = 60.0
-"""Seconds that --wait waits unless told."""
-POLL = 0.25
-"""Seconds between two looks."""
+from kmsctl.waiting import WAIT, wait_for
+from kmsd.client import Status, connect, escape
 
 
 def health(
     ctx: typer.Context,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until health is ok.")] = False,
-    timeout: Annotated[
-        float | None,
-        typer.Option(
-            "--timeout",
-            metavar="DURATION",
-            parser=options.duration,
-            help="How long it may take in all: 30, 30s, 2m. Default: 60s with --wait, else 10s.",
-        ),
-    ] = None,
+    timeout: waiting.Timeout = None,
     output_format: options.Output = None,
     target: options.Target = None,
 ) -> None:
@@ -47,7 +34,11 @@ def health(
     """
     opts = options.gather(ctx, target=target, output=output_format)
     form = opts.form(Format.TABLE, Format.JSON, Format.YAML)
-    found = _wait(opts, WAIT if timeout is None else timeout) if wait else _look(opts, timeout or opts.timeout)
+    if wait:
+        seconds = WAIT if timeout is None else timeout
+        found = wait_for(lambda patience: _look(opts, patience), _against, seconds, opts.timeout)
+    else:
+        found = _look(opts, timeout or opts.timeout)
     if form is Format.TABLE:
         output.emit(escape(found.healthz or "unknown"))
     else:
@@ -77,29 +68,5 @@ def _look(opts: Options, seconds: float) -> Status:
         return kmsd.get_status()
 
 
-def _wait(opts: Options, seconds: float) -> Status:
-    """The first good status, else the last bad one, else the error that met every attempt."""
-    progress = diagnostics.Progress()
-    started = time.monotonic()
-    bad: Status | None = None
-    try:
-        while True:
-            left = started + seconds - time.monotonic()
-            failure: ClientError | None = None
-            try:
-                found = _look(opts, min(opts.timeout, max(left, 0.1)))
-            except (Unreachable, Unhealthy) as error:
-                failure, reason = error, error.message
-            else:
-                if found.healthy:
-                    return found
-                bad, reason = found, found.healthz
-            if left <= POLL:
-                if bad is not None:
-                    return bad
-                if failure is not None:
-                    raise failure
-            progress.show(f"waiting for kmsd, {time.monotonic() - started:.0f} s of {seconds:g} s: {reason}")
-            time.sleep(min(POLL, max(left, 0.0)))
-    finally:
-        progress.clear()
+def _against(status: Status) -> str:
+    return "" if status.healthy else status.healthz or "kmsd does not say how it is"

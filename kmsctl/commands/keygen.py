@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from kmsctl import diagnostics, documents, keyview, options
-from kmsctl.options import KeyId, Label, TokenName
-from kmsd.client import GeneratedKey, KeyType, connect
+from kmsctl import diagnostics, documents, keyview, options, waiting
+from kmsctl.options import KeyId, Label, Options, TokenName
+from kmsctl.waiting import WAIT, wait_for
+from kmsd.client import GeneratedKey, KeyType, Status, connect
 
 
 class Kind(StrEnum):
@@ -28,13 +30,14 @@ def help_of(command: str) -> str:
     """The help of this command under the name that it is called by."""
     return f"""\b
     Examples:
-      kmsctl {command} k8s-kek --if-not-exists
+      kmsctl {command} k8s-kek --if-not-exists --wait
       kmsctl {command} spare-kek --bits 128 -o json
       kmsctl {command} cbc-kek --type pair
 
     Make a key on the token. It never leaves it.
 
     A label that is taken is a conflict (exit code 6), or with --if-not-exists a success.
+    With --wait, a kmsd that starts, or whose token is away, is waited for: a node's script needs no loop.
     A pair is an AES key and an HMAC key that share a key id: what AES-CBC needs.
     """
 
@@ -49,13 +52,17 @@ def keygen(
     if_not_exists: Annotated[
         bool, typer.Option("--if-not-exists", help="If the label is taken, show the key that holds it.")
     ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until kmsd answers and its token is there.")] = False,
     output_format: options.Output = None,
     target: options.Target = None,
-    timeout: options.Timeout = None,
+    timeout: waiting.Timeout = None,
 ) -> None:
-    opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
+    opts = options.gather(ctx, target=target, output=output_format)
     form = opts.form(*keyview.FORMATS)
-    with connect(opts.target, timeout=opts.timeout) as kmsd, diagnostics.working("the token makes a key"):
+    patience = opts.timeout if timeout is None else timeout
+    if wait:
+        patience = _wait(opts, token, WAIT if timeout is None else timeout)
+    with connect(opts.target, timeout=patience) as kmsd, diagnostics.working("the token makes a key"):
         made = kmsd.generate_key(
             label,
             type=KeyType(kind.value),
@@ -78,6 +85,24 @@ def keygen(
         diagnostics.note(f"the key {label!r} was there already; nothing was made")
     _compare(made, kind, bits, key_id, token)
     keyview.next_step(made.key)
+
+
+def _wait(opts: Options, token: str, seconds: float) -> float:
+    """Until kmsd answers and the token is up, or so long; the seconds that are left for making a key."""
+    started = time.monotonic()
+
+    def look(patience: float) -> Status:
+        with connect(opts.target, timeout=patience) as kmsd:
+            return kmsd.get_status()
+
+    def against(status: Status) -> str:
+        named = [each for each in status.tokens if each.name == token]
+        up = named[0].token.up if named else status.token.up
+        return "" if up else status.healthz
+
+    wait_for(look, against, seconds, opts.timeout)
+    # A token that is still away says why better than an end of patience would.
+    return max(opts.timeout, seconds - (time.monotonic() - started))
 
 
 def _compare(made: GeneratedKey, kind: Kind, bits: Bits, key_id: str, token: str) -> None:

@@ -12,19 +12,11 @@ answers() { # Exit code 3 alone means that no kmsd is there.
 if ! answers; then
     kmsd serve "$@" >>"$STATE/log" 2>&1 </dev/null &
     echo $! >"$STATE/pid"
-    tries=0
-    until answers; do
-        tries=$((tries + 1))
-        [ "$tries" -lt 100 ] || { echo "kmsd does not come up: see $STATE/log" >&2; exit 1; }
-        sleep 0.1
-    done
 fi
 
-# The token must be able to do what is asked of it, before anything is made on it.
-kmsctl mechanisms -o name | grep -qx CKM_AES_GCM
-
-kmsctl keygen k8s-kek --if-not-exists -o name
+kmsctl keygen k8s-kek --if-not-exists --wait -o name
 kmsctl health --wait --timeout 60s
+kmsctl mechanisms -o name | grep -qx CKM_AES_GCM
 kmsctl keys test k8s-kek --rounds 3 -o name
 
 # Again after this script stopped half-way: a spare key that another run relabelled is left as it is.

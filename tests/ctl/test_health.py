@@ -134,3 +134,35 @@ def _eventually(condition: object, seconds: float = 30.0) -> bool:
             return True
         time.sleep(0.02)
     return False
+
+
+def test_keygen_waits_for_a_kmsd_that_starts_and_for_its_token(directory: Path) -> None:
+    waiting = subprocess.Popen(
+        [sys.executable, "-m", "kmsctl", "keygen", "fresh", "--wait", "--timeout", "60s", "-o", "name"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    canned = Canned(directory, status=down())
+    canned.status.token.up = False
+    with serve(canned):
+        assert _eventually(lambda: len(canned.requests) >= 2)
+        assert waiting.poll() is None
+        canned.status = down()  # without a key, which is what keygen is for
+        out, err = waiting.communicate(timeout=30)
+    assert (waiting.returncode, out) == (0, b"fresh\n")
+    assert b"error" not in err
+
+
+def test_keygen_makes_no_key_before_kmsd_and_token_are_there(run: Run, canned: Canned) -> None:
+    canned.status.token.up = False
+    canned.failures = {"GenerateKey": Failure(grpc.StatusCode.UNAVAILABLE, "the token is away", retryable=True)}
+    result = run("keygen", "fresh", "--wait", "--timeout", "1s")
+    assert result.code == 1
+    assert "the token is away" in result.err
+    assert run("--target", "/nowhere", "keygen", "fresh", "--wait", "--timeout", "300ms").code == 3
+
+
+def test_keygen_without_wait_does_not_wait(run: Run, canned: Canned) -> None:
+    canned.status.token.up = False
+    assert run("keygen", "fresh").code == 0
+    assert len(canned.requests) == 1
