@@ -102,8 +102,9 @@ def advice(found: Leftover) -> Iterator[str]:
     """What to do next, a sentence or a command each; of names only such that can stand in a command."""
     if cbc := found.sum(Kind.ANCESTOR_CBC):
         yield (
-            f"{cbc:,} are written by k8s-kms-plugin with aes-cbc, which nothing protects from being altered: rewrite "
-            "them first; kmsd reads them only with legacy.allow_unauthenticated and legacy.key"
+            f"{'1 object was' if cbc == 1 else f'{cbc:,} objects were'} written by k8s-kms-plugin with aes-cbc, which "
+            "protects nothing from being altered: rewrite that first; kmsd reads it only with "
+            "legacy.allow_unauthenticated and legacy.key"
         )
     if found.sum(Kind.KEYSEALER):
         yield "what KeySealer wrote is read with the HMAC key beside the AES key: name it as keys.hmac_label"
@@ -117,7 +118,8 @@ def advice(found: Leftover) -> Iterator[str]:
     if found.foreign:
         yield "keep the providers above in kube-apiserver's file until nothing is left"
     elif found.in_v1:
-        yield "values in kmsd's format are still under KMS v1: rewrite them before that provider goes"
+        named = f" ({', '.join(found.in_v1)})" if all(map(nameable, found.in_v1)) else ""
+        yield f"values in kmsd's format are still under KMS v1{named}: rewrite them before it goes"
     elif found.groups:
         yield (
             "drop the providers that no value names from kube-apiserver's file, and [legacy] from kmsd's; backups of "

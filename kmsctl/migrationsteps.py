@@ -54,12 +54,13 @@ def _look() -> Step:
 
 def _pin(setup: Setup, ancestor: Ancestor) -> Step:
     if ancestor.pin_file:
-        return Step(
-            "Let kmsd read the PIN",
-            f"It is in {ancestor.pin_file}, as the {setup.kind} calls it; on its first line, mode 0600, kmsd's user's."
-            if setup.kind != "command"
-            else f"It is in {ancestor.pin_file}; on its first line, mode 0600, kmsd's user's.",
-        )
+        calls = "" if setup.kind == "command" else f", as the {setup.kind} calls it"
+        text = f"It is in {ancestor.pin_file}{calls}; on its first line, mode 0600, kmsd's user's."
+        if credential := next((each for each in setup.credentials if each.startswith(f"{ancestor.pin_file}:")), ""):
+            text = (
+                f"It is a credential: kmsd's unit needs LoadCredential={credential} too. The PIN is on the first line."
+            )
+        return Step("Let kmsd read the PIN", text)
     return Step(
         "Write the PIN into a file, on every control-plane node",
         "With an editor, on the first line: a PIN in a command stays in the shell's history."

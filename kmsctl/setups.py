@@ -36,7 +36,7 @@ NOT_YAML: Final = "it is not YAML"
 @dataclass(frozen=True)
 class Setup:
     """kind: what was read. name: of the pod and container in it. elsewhere: in words, what else sets variables.
-    mounts: of a container, its path and where that comes from; of a unit, its credentials."""
+    mounts: of a container, its path and where that comes from. credentials: of a unit, as LoadCredential= has them."""
 
     kind: str
     arguments: tuple[str, ...] = field(repr=False)
@@ -44,6 +44,7 @@ class Setup:
     name: str = ""
     elsewhere: str = ""
     mounts: tuple[tuple[str, str], ...] = ()
+    credentials: tuple[str, ...] = ()
 
 
 def parse(text: str) -> Setup:
@@ -208,13 +209,12 @@ def from_unit(text: str) -> Setup:
             f"no ExecStart of the unit runs {PROGRAM}", f"or give the command: --command '{PROGRAM} serve ...'"
         )
     arguments, own = ours[-1]
-    credentials = [each.partition(":") for each in _lists(lines, "LoadCredential")]
     return Setup(
         kind="systemd unit",
         arguments=arguments,
         environment={**environment, **own},
         elsewhere="EnvironmentFile" if _lists(lines, "EnvironmentFile") else "",
-        mounts=tuple((f"the credential {name}", path) for name, _, path in credentials if path),
+        credentials=tuple(_lists(lines, "LoadCredential")),
     )
 
 

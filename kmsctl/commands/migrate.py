@@ -298,7 +298,7 @@ def _note(group: Group) -> str:
         return group.reason
     if group.foreign:
         return "not authenticated: rewrite" if group.kind is Kind.ANCESTOR_CBC else "rewrite"
-    return "not to be encrypted" if group.kind is Kind.PLAINTEXT else ""
+    return "its resource is not encrypted" if group.kind is Kind.PLAINTEXT else ""
 
 
 def _status(found: Scan, left: Leftover) -> Document:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -23,6 +24,12 @@ from tests.daemons import Kmsd, wait_for
 from tests.etcd.server import Server
 from tests.tokens import SoftToken, make_token
 
+PLUGINS = {
+    "k8s-kms-plugin.yaml": "static-pod.yaml",
+    "k8s-kms-plugin.service": "tpm.service",
+    "encryption-config.yaml": "encryption-config.yaml",
+}
+"""Set-ups to migrate from, by the names that the examples give them."""
 ROOT: Any = typer.main.get_command(app)
 
 
@@ -161,6 +168,8 @@ def _add_keys(kmsd: Kmsd, token: SoftToken, command: str) -> None:
 
 def _furnished(site: Site) -> Site:
     (site.folder / "seed.bin").write_bytes(bytes(range(32)))
+    for name, source in PLUGINS.items():
+        shutil.copy(Path(__file__).parent / "plugins" / source, site.folder / name)
     for name in ("hello.jwe", "seed.jwe"):
         made = _sh(site, f"kmsctl encrypt seed.bin --out {name}")
         assert made.returncode == 0, made.stderr
@@ -249,7 +258,7 @@ def test_keys_generate_is_keygen(run: Run) -> None:
 
 
 def test_a_missing_command_shows_help_on_stderr(run: Run) -> None:
-    for argv in ([], ["keys"], ["audit"], ["config"], ["etcd"]):
+    for argv in ([], ["keys"], ["audit"], ["config"], ["etcd"], ["migrate"]):
         result = run(*argv)
         assert (result.code, result.out) == (2, b"")
         assert "Examples:" in result.err

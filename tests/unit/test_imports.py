@@ -25,6 +25,7 @@ def _loaded(program: str) -> set[str]:
         ["keys", "--help"],
         ["keygen", "--help"],
         ["etcd", "scan", "--help"],
+        ["migrate", "plan", "--help"],
         ["--version"],
         ["help", "exit-codes"],
         ["keygen"],
