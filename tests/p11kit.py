@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -79,11 +80,18 @@ class P11KitToken:
             )
         self._process.append(process)
         until = time.monotonic() + 20
-        while not self.socket.exists():
+        while not self._listens():
             assert process.poll() is None, (self.folder / "p11-kit.log").read_text()
             assert time.monotonic() < until, "p11-kit server does not start"
             time.sleep(0.01)
         return self
+
+    def _listens(self) -> bool:
+        """A socket is there a moment before anybody listens on it."""
+        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError), socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(self.socket))
+            return True
+        return False
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """Cut every connection: the server and all that it started are gone."""
