@@ -47,8 +47,9 @@ contracts:
 drift:
 	@sh scripts/proto.sh --check
 
+# Most tests wait for processes of their own: three at a time keep two cores busy.
 tests:
-	.venv/bin/pytest $(ARGS)
+	.venv/bin/pytest --numprocesses 3 --dist loadfile $(ARGS)
 
 bench: install-dev
 	@sh scripts/test-tools.sh

@@ -72,9 +72,9 @@ def fit(columns: Sequence[Column[Any]], natural: Sequence[int], room: int, gap: 
     spare = max(0, room + gap - sum(least[each] + gap for each in shown))
     widths = []
     for index in shown:
-        more = min(spare, natural[index] - least[index])
-        spare -= more
-        widths.append((index, least[index] + more))
+        growth = min(spare, natural[index] - least[index])
+        spare -= growth
+        widths.append((index, least[index] + growth))
     return tuple(widths)
 
 
