@@ -215,7 +215,8 @@ def _algorithm(seen: _Seen) -> str:
 
 
 def _socket(given: Mapping[str, str]) -> str:
-    socket = given.get("socket", SOCKET)
+    # Its README writes it as a URL, its code takes both.
+    socket = given.get("socket", SOCKET).removeprefix("unix://")
     return "" if UNKNOWN in socket else socket
 
 
