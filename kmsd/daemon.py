@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import uvloop
@@ -300,13 +300,14 @@ class Daemon:
         """Write down when the keys were used, now and then."""
         told = False
         while True:
-            await asyncio.sleep(_USES_SECONDS)
+            # At once, too: what was written at the end of the last run is complete no more.
             try:
                 await asyncio.to_thread(state.remember_uses, settings.state.dir, self._uses())
             except OSError as error:
                 if not told:
                     log.warning("the uses of keys cannot be kept", reason=error.strerror)
                 told = True
+            await asyncio.sleep(_USES_SECONDS)
 
     def _uses(self) -> state.Uses:
         return state.Uses(self._known_since, {use.key_id: use.last_used for use in self._stats.uses()})
@@ -562,7 +563,7 @@ class Daemon:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with contextlib.suppress(OSError):
-            state.remember_uses(self.loaded.settings.state.dir, self._uses())
+            state.remember_uses(self.loaded.settings.state.dir, replace(self._uses(), complete=True))
         closed = await asyncio.gather(*(hsm.close() for hsm in self._tokens.values()))
         self.clean = all(closed)
 

@@ -37,10 +37,12 @@ def remember(directory: Path, write_label: str, key_id: str) -> None:
 
 @dataclass(frozen=True)
 class Uses:
-    """last: Unix seconds of the last use, by key_id. since: from when on uses have been noted; 0 if never."""
+    """last: Unix seconds of the last use, by key_id. since: from when on uses have been noted without a gap; 0 if
+    never. complete: whether this is all, as when kmsd ended in order; else the last minute's may be missing."""
 
     since: float
     last: Mapping[str, float]
+    complete: bool = False
 
 
 def recall_uses(directory: Path) -> Uses:
@@ -48,12 +50,14 @@ def recall_uses(directory: Path) -> Uses:
     since, last = kept.get("since"), kept.get("last_used")
     if not isinstance(since, int | float) or not isinstance(last, dict):
         return Uses(0.0, {})
-    return Uses(float(since), {key: float(at) for key, at in last.items() if isinstance(at, int | float)})
+    known = {key: float(at) for key, at in last.items() if isinstance(at, int | float)}
+    complete = kept.get("complete") is True
+    return Uses(float(since) if complete else 0.0, known, complete)
 
 
 def remember_uses(directory: Path, uses: Uses) -> None:
     """Keep them, replacing the file whole. Raises OSError."""
-    _write(directory / _USES, {"since": uses.since, "last_used": dict(uses.last)})
+    _write(directory / _USES, {"since": uses.since, "last_used": dict(uses.last), "complete": uses.complete})
 
 
 def _read(path: Path, most: int) -> dict[str, Any]:

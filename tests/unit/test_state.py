@@ -56,3 +56,11 @@ def test_a_state_directory_that_cannot_be_written_is_a_warning_and_no_more(short
     with Kmsd(folder, token, ("--auto-create",)) as kmsd:
         kmsd.wait_ok()
         assert any("state directory" in line["event"] for line in kmsd.log_lines())
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_uses_that_may_lack_the_last_minute_are_not_taken_for_all(tmp_path: Path, complete: bool) -> None:
+    state.remember_uses(tmp_path, state.Uses(1000.0, {"an-id": 2000.0}, complete))
+    recalled = state.recall_uses(tmp_path)
+    assert recalled.last == {"an-id": 2000.0}
+    assert recalled.since == (1000.0 if complete else 0.0)
