@@ -128,6 +128,11 @@ def when_unread(call: Callable[[], None]) -> None:
         threading.Thread(target=wait, args=(sys.stdout.fileno(),), daemon=True).start()
 
 
+def columns() -> int:
+    """Of the terminal that stdout is."""
+    return terminal.columns(sys.stdout)
+
+
 def on_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from kmsctl import confirm, diagnostics, files, keyview, output, rotateview, rotating, terminal
+from kmsctl import confirm, diagnostics, files, keyview, output, rotateview, rotating
 from kmsctl.diagnostics import UsageError
 from kmsctl.options import Options
 from kmsctl.output import Format
@@ -191,7 +190,7 @@ class _Show:
             return self._draw(shown)
         finally:
             for found in shown:
-                columns = terminal.columns(sys.stdout)
+                columns = output.columns()
                 for line in rotateview.picture(found, datetime.now(UTC), columns):
                     output.emit(output.painted(line, columns).rstrip() or " ")
 
