@@ -54,9 +54,10 @@ def _wrong_pin(token: SoftToken) -> str:
 
 
 def test_a_wrong_pin_is_never_tried_twice(start_kmsd: Callable[..., Kmsd], token: SoftToken) -> None:
+    token.import_aes("k8s-kek", bytes(32), b"an-id")
     wrong = _wrong_pin(token)
     before = token.logins()
-    kmsd = start_kmsd("--auto-create", environment=QUICK)
+    kmsd = start_kmsd(environment=QUICK)
     _down(kmsd, "refused the PIN (CKR_PIN_INCORRECT)", "SIGHUP")
     # Everything that could make it try again: time, health checks, requests, an operator's looks.
     began = time.monotonic()
@@ -94,8 +95,9 @@ def test_a_reload_without_a_correction_costs_no_attempt(start_kmsd: Callable[...
 
 
 def test_one_login_serves_all_sessions(start_kmsd: Callable[..., Kmsd], token: SoftToken) -> None:
+    token.import_aes("k8s-kek", bytes(32), b"an-id")
     before = token.logins()
-    kmsd = start_kmsd("--auto-create", environment=QUICK).wait_ok()
+    kmsd = start_kmsd(environment=QUICK).wait_ok()
     for _ in range(20):
         _round_trip(kmsd)
     assert kmsd.status().sessions.open == 4
