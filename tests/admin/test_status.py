@@ -103,7 +103,7 @@ def test_a_key_without_an_id_gets_one(served: Kmsd) -> None:
 @pytest.mark.parametrize(
     ("fields", "code", "words"),
     [
-        ({"label": "nothing"}, "NOT_FOUND", "no AES key labelled 'nothing'"),
+        ({"label": "nothing"}, "NOT_FOUND", "no AES or HMAC key labelled 'nothing'"),
         ({"label": ""}, "INVALID_ARGUMENT", "1 to 255 bytes"),
         ({"label": "x" * 100_000}, "INVALID_ARGUMENT", "1 to 255 bytes"),
         ({"label": "k8s-kek"}, "FAILED_PRECONDITION", "has a CKA_ID already"),
