@@ -47,9 +47,9 @@ contracts:
 drift:
 	@sh scripts/proto.sh --check
 
-# Most tests wait for processes of their own: three at a time keep two cores busy.
+# Most tests wait for processes of their own: two at a time keep two cores busy.
 tests:
-	.venv/bin/pytest --numprocesses 3 --dist loadfile $(ARGS)
+	.venv/bin/pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 bench: install-dev
 	@sh scripts/test-tools.sh

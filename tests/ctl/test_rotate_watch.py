@@ -141,11 +141,11 @@ class Watching:
             assert not ended, (self.events[1:], self.errors)
             return None
 
-        found: dict[str, Any] = wait_for(look, timeout=40)
+        found: dict[str, Any] = wait_for(look, timeout=90)
         return found
 
     def end(self) -> int:
-        return self.process.wait(40)
+        return self.process.wait(90)
 
 
 @pytest.fixture
@@ -266,7 +266,7 @@ def test_what_kmsd_refuses_to_retire_is_told_and_tried_again_after_another_scan(
     reader.start()
     try:
         watching = watch("--retire")
-        wait_for(lambda: "not retired yet" in watching.errors, timeout=40)
+        wait_for(lambda: "not retired yet" in watching.errors, timeout=90)
         assert cluster.state(old) == pb.KEY_STATE_READABLE
     finally:
         over.set()

@@ -25,7 +25,7 @@ def flat(screen: str) -> str:
     return _FRAMES.sub(" ", screen)
 
 
-async def until(pilot: Pilot[Any], *wanted: str, without: str = "", timeout: float = 20.0) -> str:
+async def until(pilot: Pilot[Any], *wanted: str, without: str = "", timeout: float = 40.0) -> str:
     """The screen once it holds all these texts, wrapped or not, and not the other; fails with the screen after
     `timeout` seconds."""
     deadline = monotonic() + timeout

@@ -188,7 +188,7 @@ async def test_t_switches_between_targets(start_kmsd: Start) -> None:
     async with app_on(first, second).run_test(size=(120, 40)) as pilot:
         await until(pilot, "(1 of 2)", "● SERVING", str(first.admin_socket))
         await pilot.press("t")
-        await until(pilot, "Targets", str(second.admin_socket))
+        await until(pilot, "Targets", "cp-2"))
         await pilot.press("down", "enter")
         await until(pilot, "(2 of 2)", "● SERVING", str(second.admin_socket), without="Targets")
         second.stop()
