@@ -186,11 +186,11 @@ async def test_t_switches_between_targets(start_kmsd: Start) -> None:
         start_kmsd("--auto-create", name="cp-2").wait_ok(),
     )
     async with app_on(first, second).run_test(size=(120, 40)) as pilot:
-        await until(pilot, "(1 of 2)", "● SERVING", str(first.admin_socket))
+        await until(pilot, "(1 of 2)", "● SERVING", "cp-1")
         await pilot.press("t")
-        await until(pilot, "Targets", "cp-2"))
+        await until(pilot, "Targets", "cp-2")
         await pilot.press("down", "enter")
-        await until(pilot, "(2 of 2)", "● SERVING", str(second.admin_socket), without="Targets")
+        await until(pilot, "(2 of 2)", "● SERVING", "cp-2", without="Targets")
         second.stop()
         await until(pilot, "✕ NO ANSWER")
         await pilot.press("t", "up", "enter")
