@@ -38,7 +38,12 @@ def _sessions(slot: Slot) -> str:
 SLOTS = Kind[Slot](
     "Slots",
     (
-        Column("state", lambda slot, _: _state(slot)[0], colour=lambda slot: _state(slot)[1]),
+        Column(
+            "state",
+            lambda slot, _: _state(slot)[0],
+            colour=lambda slot: _state(slot)[1],
+            order=lambda slot: (not slot.in_use, not slot.token_present),
+        ),
         Column("slot", lambda slot, _: str(slot.slot_id), right=True, order=lambda slot: slot.slot_id),
         Column("token", lambda slot, _: slot.token_label or "-", least=12, order=lambda slot: slot.token_label),
         Column("sessions", lambda slot, _: _sessions(slot), right=True, optional=True),
@@ -58,6 +63,8 @@ SLOTS = Kind[Slot](
     lambda slot: slot.token_serial,
     "serial number",
     faint=lambda slot: not slot.token_present,
+    # Slot numbers are in no order that matters: SoftHSM draws them. The token that kmsd serves from comes first.
+    order=("state", False),
 )
 
 MECHANISMS = Kind[Mechanism](
