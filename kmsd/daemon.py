@@ -30,7 +30,7 @@ from kmsd.hsm.connection import Hsm, Neighbours
 from kmsd.hsm.opening import module_path
 from kmsd.hsm.pool import PoolView
 from kmsd.keyring import Keyring
-from kmsd.lifecycle import Lifecycle, Wanted
+from kmsd.lifecycle import Lifecycle, Uses, Wanted
 from kmsd.observe import logs
 from kmsd.observe.audit import Audit
 from kmsd.observe.feed import Feed
@@ -168,9 +168,11 @@ class Daemon:
         self._lifecycle = Lifecycle(
             self._keyring,
             write_token=write_token,
-            last_used=lambda key_id: self._stats.key_use(key_id).last_used,
-            known_since=lambda: self._known_since,
-            idle=settings.keys.idle_before_destroy,
+            uses=Uses(
+                last=lambda key_id: self._stats.key_use(key_id).last_used,
+                since=lambda: self._known_since,
+                idle=settings.keys.idle_before_destroy,
+            ),
         )
         self._health = Health(
             self._round_trip,
