@@ -33,7 +33,7 @@ class Uses:
     """
 
     last: Callable[[str], float]
-    since: Callable[[], float]
+    since: float
     idle: float
 
 
@@ -64,7 +64,7 @@ def in_use(key: Key, uses: Uses) -> str:
     used = uses.last(key.key_id)
     if used and now - used < uses.idle:
         return f"{key.label!r} was used {_ago(now - used)} ago"
-    known = uses.since()
+    known = uses.since
     if not used and key.created_ms < known * 1000 and now - known < uses.idle:
         return f"it is not known whether {key.label!r} is in use: uses are noted only since {_ago(now - known)} ago"
     return ""
@@ -107,7 +107,7 @@ def _counted(key: Key, scan: Scan) -> tuple[str, str]:
 
 def _since_scan(key: Key, scan: Scan, uses: Uses) -> tuple[str, str]:
     """What may have been written under the key where the scan had been already."""
-    now, known, used = time.time(), uses.since(), uses.last(key.key_id)
+    now, known, used = time.time(), uses.since, uses.last(key.key_id)
     if used > scan.started:
         return f"{key.label!r} was used {_ago(now - used)} ago, after the scan began", _AGAIN
     if key.created_ms < known * 1000 and known > scan.started:
