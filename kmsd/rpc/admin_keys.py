@@ -13,7 +13,7 @@ from kmsd.lifecycle import Lifecycle, Rotated, Scan, Step
 from kmsd.observe import logs
 from kmsd.observe.health import Health
 from kmsd.picture import Key
-from kmsd.rpc.admin_wire import Shown, page, sha256, table
+from kmsd.rpc.admin_wire import Shown, alike, page, sha256, table
 from kmsd.rpc.call import Call, Table, parse
 
 log = logs.get_logger("kmsd.admin")
@@ -198,19 +198,7 @@ class KeyAdmin:
 
 
 def _steps(steps: Sequence[Step]) -> list[pb.RotationStep]:
-    return [
-        pb.RotationStep(
-            action=step.action,
-            key_id=step.key_id,
-            key_id_sha256=sha256(step.key_id),
-            from_label=step.from_label,
-            to_label=step.to_label,
-            token=step.place,
-            done=step.done,
-            text=step.text,
-        )
-        for step in steps
-    ]
+    return [alike(pb.RotationStep, step, key_id_sha256=sha256(step.key_id), token=step.place) for step in steps]
 
 
 def _not_undone(bad: Key | None, previous: Key) -> list[str]:
