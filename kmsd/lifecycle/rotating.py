@@ -17,6 +17,7 @@ from kmsd.keyring import Keyring
 from kmsd.lifecycle.making import made, make, newest_of
 from kmsd.lifecycle.naming import LABEL_MOST, again
 from kmsd.lifecycle.trying import rounds_with
+from kmsd.lifecycle.turn import Turn
 from kmsd.observe import logs
 from kmsd.picture import (
     Key,
@@ -91,7 +92,7 @@ class Rotation:
                 "choose a shorter one (--p11-key-label)",
             )
 
-    async def rotate(self, from_key_id: str, place: str, *, dry_run: bool) -> Rotated:
+    async def rotate(self, turn: Turn, from_key_id: str, place: str, *, dry_run: bool) -> Rotated:
         """From a fresh picture: a new write key on the token `place`, or the end of what was begun."""
         old = self._keyring.picture.write
         if old is None:
@@ -105,11 +106,11 @@ class Rotation:
         pair = self._keyring.picture.companion(old) is not None or (old.scheme is not None and old.scheme.cbc)
         if dry_run:
             return Rotated(self._plan(old, place, begun, pair=pair), old, None, rotated=False)
-        return await self._rotate(old, place, begun=bool(begun), pair=pair)
+        return await self._rotate(turn, old, place, begun=bool(begun), pair=pair)
 
-    async def _rotate(self, old: Key, place: str, *, begun: bool, pair: bool) -> Rotated:
+    async def _rotate(self, turn: Turn, old: Key, place: str, *, begun: bool, pair: bool) -> Rotated:
         label = self._keyring.write_label
-        steps = [] if begun else [await self._make(old, place, pair=pair)]
+        steps = [] if begun else [await self._make(turn, old, place, pair=pair)]
         steps.extend(await self.roll_forward())
         new = self._keyring.picture.write
         # A key that wrote as L.pending goes on as L; any other has to have given way.
@@ -123,11 +124,11 @@ class Rotation:
         was = again(self._keyring, old, old.label) if new.key_id != old.key_id else None
         return Rotated(tuple(steps), was, new, rotated=True)
 
-    async def _make(self, old: Key, place: str, *, pair: bool) -> Step:
+    async def _make(self, turn: Turn, old: Key, place: str, *, pair: bool) -> Step:
         """The key that is to write, as L.pending."""
         label, hsm = self._keyring.write_label, self._keyring.tokens[place]
         cka_id = key_id_bytes(new_key_id(newest_of(self._keyring, label)))
-        await make(hsm, pending_label(label), cka_id, old.token.bits, pair=pair)
+        await make(turn, hsm, pending_label(label), cka_id, old.token.bits, pair=pair)
         key = (await made(self._keyring, cka_id, "aes")).key
         log.info("rotation began", label=label, key_id_sha256=key.key_id_sha256)
         return _made_step(key.key_id, pending_label(label), place, hsm.name, done=True)

@@ -80,6 +80,7 @@ class KeyAdmin:
             request.key_id,
             if_not_exists=request.if_not_exists,
             place=request.token,
+            until=call.deadline,
         )
         self._note(call, made.key, f"{'made' if made.created else 'found'} {made.key.label} ({wanted})")
         if made.created:
@@ -97,7 +98,7 @@ class KeyAdmin:
 
     async def adopt_key(self, call: Call, body: bytes) -> bytes:
         request = parse(pb.AdoptKeyRequest, body)
-        key = await self.lifecycle.adopt(request.label, request.key_id)
+        key = await self.lifecycle.adopt(request.label, request.key_id, until=call.deadline)
         self._note(call, key, f"adopted {key.label}")
         log.info("key adopted", label=key.label, key_id_sha256=key.key_id_sha256)
         await self.health.check()
@@ -106,7 +107,7 @@ class KeyAdmin:
     async def relabel_key(self, call: Call, body: bytes) -> bytes:
         request = parse(pb.RelabelKeyRequest, body)
         key, previous = await self.lifecycle.relabel(
-            request.key, request.label, request.confirm_label, dry_run=request.dry_run
+            request.key, request.label, request.confirm_label, dry_run=request.dry_run, until=call.deadline
         )
         self._note(call, key, f"{previous} -> {request.label}", dry_run=request.dry_run)
         if not request.dry_run:
@@ -116,7 +117,9 @@ class KeyAdmin:
 
     async def destroy_key(self, call: Call, body: bytes) -> bytes:
         request = parse(pb.DestroyKeyRequest, body)
-        key, companion = await self.lifecycle.destroy(request.key, request.confirm_label, dry_run=request.dry_run)
+        key, companion = await self.lifecycle.destroy(
+            request.key, request.confirm_label, dry_run=request.dry_run, until=call.deadline
+        )
         self._note(call, key, f"destroyed {key.label} {key.key_id}", dry_run=request.dry_run)
         if not request.dry_run:
             log.warning("key destroyed", label=key.label, key_id=key.key_id, token=key.place)
@@ -143,7 +146,9 @@ class KeyAdmin:
 
     async def rotate_key(self, call: Call, body: bytes) -> bytes:
         request = parse(pb.RotateKeyRequest, body)
-        done = await self.lifecycle.rotate(request.label, request.from_key_id, request.token, dry_run=request.dry_run)
+        done = await self.lifecycle.rotate(
+            request.label, request.from_key_id, request.token, dry_run=request.dry_run, until=call.deadline
+        )
         await self._rotated(call, done, dry_run=request.dry_run)
         return pb.RotateKeyResponse(
             steps=_steps(done.steps),
@@ -154,7 +159,9 @@ class KeyAdmin:
 
     async def revert_key(self, call: Call, body: bytes) -> bytes:
         request = parse(pb.RevertKeyRequest, body)
-        done, previous = await self.lifecycle.revert(request.label, request.from_key_id, dry_run=request.dry_run)
+        done, previous = await self.lifecycle.revert(
+            request.label, request.from_key_id, dry_run=request.dry_run, until=call.deadline
+        )
         await self._rotated(call, done, dry_run=request.dry_run)
         return pb.RevertKeyResponse(
             steps=_steps(done.steps),
@@ -185,7 +192,9 @@ class KeyAdmin:
     async def retire_key(self, call: Call, body: bytes) -> bytes:
         request = parse(pb.RetireKeyRequest, body)
         scan = _scan(request.scan) if request.HasField("scan") else None
-        key, previous = await self.lifecycle.retire(request.key, scan, request.confirm_label, dry_run=request.dry_run)
+        key, previous = await self.lifecycle.retire(
+            request.key, scan, request.confirm_label, dry_run=request.dry_run, until=call.deadline
+        )
         self._note(call, key, f"retired {previous}", dry_run=request.dry_run)
         if not request.dry_run:
             log.info("key retired", was=previous, label=key.label, key_id_sha256=key.key_id_sha256)
