@@ -88,6 +88,15 @@ class Keyring:
         return self._rules.hmac_label
 
     @property
+    def takes_rsa(self) -> bool:
+        """Whether RSA keys serve."""
+        return self._rules.rsa
+
+    def ability(self, place: str) -> Ability:
+        """What a token can do, as last seen."""
+        return self._places[place].ability
+
+    @property
     def tokens(self) -> Mapping[str, Hsm]:
         return {place.name: place.hsm for place in self._places.values()}
 

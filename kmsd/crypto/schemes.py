@@ -30,6 +30,10 @@ class Ability:
     def gcm(self) -> bool:
         return "CKM_AES_GCM" in self.mechanisms
 
+    @property
+    def cbc(self) -> bool:
+        return "CKM_AES_CBC" in self.mechanisms
+
 
 ANY: Final = Ability(frozenset({"CKM_AES_GCM", "CKM_AES_CBC", "CKM_SHA256_HMAC", "CKM_SHA512_HMAC"}))
 """Of a token that has not said what it can do."""
