@@ -200,6 +200,10 @@ class Keyring:
 
         Raises InvalidRequest, NotFound.
         """
+        if not text:
+            raise InvalidRequest(
+                "no key is named", "give a key id, a label, or sha256: and the first digits of a key id's hash"
+            )
         digits = text.removeprefix("sha256:")
         if digits != text:
             if len(digits) < _HASH_DIGITS or not set(digits) <= set("0123456789abcdef"):
@@ -209,8 +213,8 @@ class Keyring:
                 )
             found = [key for key in self.picture.keys if key.key_id_sha256.startswith(digits)]
         else:
-            found = [key for key in self.picture.keys if text and key.key_id == text]
-            found = found or [key for key in self.picture.keys if text and key.label == text]
+            found = [key for key in self.picture.keys if key.key_id == text]
+            found = found or [key for key in self.picture.keys if key.label == text]
         # The HMAC key of a pair shares the id of its AES key, which is the one that is meant.
         found = [key for key in found if key.token.seals] or found
         if not found:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from math import inf
 
 from kmsd.errors import NotFound, short
 from kmsd.keyring import Keyring
@@ -18,6 +19,7 @@ from kmsd.lifecycle.evidence import Scan, Uses
 from kmsd.lifecycle.making import Made, Wanted
 from kmsd.lifecycle.rotating import Rotated, Step
 from kmsd.lifecycle.trying import Timings
+from kmsd.lifecycle.turn import Turn
 from kmsd.picture import Key, Problem, check_label
 
 
@@ -25,6 +27,9 @@ class Lifecycle:
     """Changes keys.
 
     write_token: name of the token where new keys are made. uses: what is known of the uses of keys.
+
+    until, of each change: when its caller stops waiting, by the monotonic clock. What has not begun to change by then
+    does not, and raises DeadlineExceeded; what has begun is carried through.
     """
 
     def __init__(self, keyring: Keyring, *, write_token: str, uses: Uses) -> None:
@@ -40,11 +45,14 @@ class Lifecycle:
         return self._rotation.problems
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        """No other change goes on, and the picture is fresh."""
-        async with self._changing:
-            await self._keyring.look()
-            yield
+    async def _turn(self, until: float) -> AsyncIterator[Turn]:
+        """No other change goes on, and the picture is fresh. Raises DeadlineExceeded if that takes too long."""
+        turn = Turn(until)
+        async with AsyncExitStack() as held:
+            async with turn.in_time():
+                await held.enter_async_context(self._changing)
+                await self._keyring.look()
+            yield turn
 
     def _place(self, place: str) -> str:
         """Of the token where a key is to be made. Raises NotFound."""
@@ -56,7 +64,15 @@ class Lifecycle:
         return name
 
     async def generate(
-        self, label: str, wanted: Wanted, bits: int, key_id: str, *, if_not_exists: bool, place: str = ""
+        self,
+        label: str,
+        wanted: Wanted,
+        bits: int,
+        key_id: str,
+        *,
+        if_not_exists: bool,
+        place: str = "",
+        until: float = inf,
     ) -> Made:
         """Make a key, or a pair. With if_not_exists, the one that holds the label is answered.
 
@@ -68,23 +84,25 @@ class Lifecycle:
         recipe = making.recipe(wanted, bits, self._keyring.tokens[name])
         order = making.Order(label, recipe, key_id, if_not_exists)
         making.check(order)
-        async with self._turn():
-            return await making.generate(self._keyring, order, name)
+        async with self._turn(until) as turn:
+            return await making.generate(self._keyring, turn, order, name)
 
-    async def adopt(self, label: str, key_id: str) -> Key:
+    async def adopt(self, label: str, key_id: str, *, until: float = inf) -> Key:
         """Give a CKA_ID to the AES or HMAC key with this label that lacks one. Raises NotFound, Conflict."""
         check_label(label)
-        async with self._turn():
-            return await making.adopt(self._keyring, label, key_id)
+        async with self._turn(until) as turn:
+            return await making.adopt(self._keyring, turn, label, key_id)
 
-    async def relabel(self, which: str, to: str, confirm_label: str, *, dry_run: bool) -> tuple[Key, str]:
+    async def relabel(
+        self, which: str, to: str, confirm_label: str, *, dry_run: bool, until: float = inf
+    ) -> tuple[Key, str]:
         """Give a key another label; (the key, its previous label). Its HMAC key follows, if it is a pair.
 
         Raises Conflict for what would change which key writes, unless the present label is given once more.
         """
         naming.check(to)
-        async with self._turn():
-            return await naming.relabel(self._keyring, which, to, confirm_label, dry_run=dry_run)
+        async with self._turn(until) as turn:
+            return await naming.relabel(self._keyring, turn, which, to, confirm_label, dry_run=dry_run)
 
     async def test(self, which: str, rounds: int) -> tuple[Key, Timings]:
         """Encrypt and decrypt random bytes with a key, `rounds` times. Raises Conflict if it cannot."""
@@ -92,37 +110,42 @@ class Lifecycle:
         await self._keyring.look()
         return await trying.test(self._keyring, which, rounds)
 
-    async def destroy(self, which: str, confirm_label: str, *, dry_run: bool) -> tuple[Key, Key | None]:
+    async def destroy(
+        self, which: str, confirm_label: str, *, dry_run: bool, until: float = inf
+    ) -> tuple[Key, Key | None]:
         """Destroy a key, and the HMAC key of a pair with it; both as they were. Raises Conflict if it is in use."""
-        async with self._turn():
-            return await ending.destroy(self._keyring, self._uses, which, confirm_label, dry_run=dry_run)
+        async with self._turn(until) as turn:
+            return await ending.destroy(self._keyring, turn, self._uses, which, confirm_label, dry_run=dry_run)
 
-    async def retire(self, which: str, scan: Scan | None, confirm_label: str, *, dry_run: bool) -> tuple[Key, str]:
+    async def retire(
+        self, which: str, scan: Scan | None, confirm_label: str, *, dry_run: bool, until: float = inf
+    ) -> tuple[Key, str]:
         """Mark a key that nothing needs any more; (the key, its previous label). It reads until it is destroyed.
 
         Raises Conflict if the scan, or its absence, or a use after it speaks against that.
         """
-        async with self._turn():
-            return await ending.retire(self._keyring, self._uses, which, scan, confirm_label, dry_run=dry_run)
+        async with self._turn(until) as turn:
+            return await ending.retire(self._keyring, turn, self._uses, which, scan, confirm_label, dry_run=dry_run)
 
-    async def rotate(self, label: str, from_key_id: str, place: str, *, dry_run: bool) -> Rotated:
+    async def rotate(self, label: str, from_key_id: str, place: str, *, dry_run: bool, until: float = inf) -> Rotated:
         """Make a new write key and move the label to it; finish a rotation that was begun instead, if there is one.
 
         from_key_id: rotate only away from this key. Raises NotFound if nothing writes, and what the token says.
         """
         self._rotation.check(label)
         name = self._place(place)
-        async with self._turn():
-            return await self._rotation.rotate(from_key_id, name, dry_run=dry_run)
+        async with self._turn(until) as turn:
+            return await self._rotation.rotate(turn, from_key_id, name, dry_run=dry_run)
 
-    async def revert(self, label: str, from_key_id: str, *, dry_run: bool) -> tuple[Rotated, Key]:
+    async def revert(self, label: str, from_key_id: str, *, dry_run: bool, until: float = inf) -> tuple[Rotated, Key]:
         """After a bad rotation: a new write key on the token of the key that wrote before; (what was done, that key).
 
         Raises NotFound if no key wrote before.
         """
-        await self._keyring.look()
-        before = self._rotation.before(from_key_id)
-        return await self.rotate(label, from_key_id, before.place, dry_run=dry_run), before
+        self._rotation.check(label)
+        async with self._turn(until) as turn:
+            before = self._rotation.before(from_key_id)
+            return await self._rotation.rotate(turn, from_key_id, before.place, dry_run=dry_run), before
 
     async def roll_forward(self) -> None:
         """Finish what a rotation left, whoever began it. What cannot be finished now is told in `problems`."""

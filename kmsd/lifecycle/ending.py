@@ -12,11 +12,12 @@ from kmsd.hsm import keys as token_keys
 from kmsd.keyring import Keyring
 from kmsd.lifecycle.evidence import Scan, Uses, in_use, still_needed
 from kmsd.lifecycle.naming import LABEL_MOST, confirm, follower, move, named
+from kmsd.lifecycle.turn import Turn
 from kmsd.picture import Key, State, archived_label, companion_label
 
 
 async def destroy(
-    keyring: Keyring, uses: Uses, which: str, confirm_label: str, *, dry_run: bool
+    keyring: Keyring, turn: Turn, uses: Uses, which: str, confirm_label: str, *, dry_run: bool
 ) -> tuple[Key, Key | None]:
     """Destroy a key, and the HMAC key of a pair with it; both as they were. Raises Conflict if it is in use."""
     key = keyring.select(which)
@@ -31,13 +32,13 @@ async def destroy(
     both = [key, companion] if key.token.kind == "aes" and companion is not None else [key]
     if not dry_run:
         for each in both:
-            await keyring.hsm(each).run_rw(token_keys.destroy, each.token.kind, each.cka_id, each.label)
+            await turn.change(keyring.hsm(each), token_keys.destroy, each.token.kind, each.cka_id, each.label)
         await keyring.look()
     return key, companion if len(both) == 2 else None
 
 
 async def retire(
-    keyring: Keyring, uses: Uses, which: str, scan: Scan | None, confirm_label: str, *, dry_run: bool
+    keyring: Keyring, turn: Turn, uses: Uses, which: str, scan: Scan | None, confirm_label: str, *, dry_run: bool
 ) -> tuple[Key, str]:
     """Label a key as one that nothing needs any more; (the key, its previous label). Raises Conflict if the scan, or
     its absence, or a use after it speaks against that."""
@@ -59,4 +60,4 @@ async def retire(
         )
     why, hint = still_needed(key, scan, uses)
     confirm(key, confirm_label, why, hint)
-    return (key if dry_run else await move(keyring, key, to)), key.label
+    return (key if dry_run else await move(keyring, turn, key, to)), key.label

@@ -15,6 +15,7 @@ from kmsd.hsm import tpm2
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.keys import Kind
 from kmsd.keyring import Keyring
+from kmsd.lifecycle.turn import Turn
 from kmsd.picture import Key, check_label, companion_label, key_id_bytes, new_key_id, newest_first, role
 
 Wanted = Literal["aes", "hmac", "pair", "rsa"]
@@ -105,7 +106,7 @@ def check(order: Order) -> None:
         check_label(companion_label(order.label))
 
 
-async def generate(keyring: Keyring, order: Order, place: str) -> Made:
+async def generate(keyring: Keyring, turn: Turn, order: Order, place: str) -> Made:
     """Make what is ordered on the token `place`, or find it. Raises AlreadyExists, Unavailable, Conflict."""
     label, wanted, hsm = order.label, order.recipe, keyring.tokens[place]
     if wanted.kind == "rsa" and not keyring.takes_rsa:
@@ -118,14 +119,14 @@ async def generate(keyring: Keyring, order: Order, place: str) -> Made:
         return found
     half = _half_made(keyring, order, place) if wanted.pair and order.if_not_exists and not order.key_id else None
     if half is not None:
-        await make(hsm, label, half.cka_id, Recipe("aes", wanted.bits))
+        await make(turn, hsm, label, half.cka_id, Recipe("aes", wanted.bits))
         return await made(keyring, half.cka_id, "aes", pair=True)
     if wanted.pair:
         refuse_taken(keyring, companion_label(label), "hmac")
     key_id = order.key_id or new_key_id(newest_of(keyring, label))
     cka_id = key_id_bytes(key_id)
     _refuse_known(keyring, key_id, wanted.alike)
-    await make(hsm, label, cka_id, wanted)
+    await make(turn, hsm, label, cka_id, wanted)
     return await made(keyring, cka_id, wanted.kind, pair=wanted.pair)
 
 
@@ -188,22 +189,22 @@ def _refuse_known(keyring: Keyring, key_id: str, kinds: Sequence[Kind]) -> None:
         )
 
 
-async def make(hsm: Hsm, label: str, cka_id: bytes, wanted: Recipe) -> None:
+async def make(turn: Turn, hsm: Hsm, label: str, cka_id: bytes, wanted: Recipe) -> None:
     """Make a key, or a pair, on this token; the picture does not show it yet. Raises what the token says."""
     connected = hsm.connected
     if connected is not None and connected.quirks.generates_through == "tpm2_ptool":
-        await _make_on_tpm(hsm, connected.token.label, label, cka_id, wanted)
+        await _make_on_tpm(turn, hsm, connected.token.label, label, cka_id, wanted)
         return
     if wanted.pair:
         # First, so that an AES key of a pair is never seen without it.
-        await hsm.run_rw(token_keys.generate, companion_label(label), cka_id, "hmac", wanted.bits)
-    await hsm.run_rw(token_keys.generate, label, cka_id, wanted.kind, wanted.bits)
+        await turn.change(hsm, token_keys.generate, companion_label(label), cka_id, "hmac", wanted.bits)
+    await turn.change(hsm, token_keys.generate, label, cka_id, wanted.kind, wanted.bits)
     if connected is not None and connected.quirks.misses_objects:
         # Of several that made keys at once, the last to come here sees them all, and moves the labels for all.
         await hsm.reconnect("another process may have made a key at the same moment")
 
 
-async def _make_on_tpm(hsm: Hsm, token: str, label: str, cka_id: bytes, wanted: Recipe) -> None:
+async def _make_on_tpm(turn: Turn, hsm: Hsm, token: str, label: str, cka_id: bytes, wanted: Recipe) -> None:
     """PKCS#11 makes no keys on a TPM; a program beside the module does."""
     bits = wanted.bits
     keys = [tpm2.NewKey("hmac", companion_label(label), cka_id)] if wanted.pair else []
@@ -211,6 +212,7 @@ async def _make_on_tpm(hsm: Hsm, token: str, label: str, cka_id: bytes, wanted: 
 
     def add(pin: str | None) -> None:
         if wanted.kind == "rsa":
+            turn.begin()
             tpm2.add_keys(token, pin or "", keys, rsa_bits=bits)
             return
         able = tpm2.abilities()
@@ -219,6 +221,7 @@ async def _make_on_tpm(hsm: Hsm, token: str, label: str, cka_id: bytes, wanted: 
                 f"the TPM behind {hsm.name} does not encrypt with AES (TPM2_EncryptDecrypt2 is optional)",
                 "use another token",
             )
+        turn.begin()
         tpm2.add_keys(token, pin or "", keys, aes_bits=min(bits, able.aes_bits), hash_bits=_hash_bits(bits, able))
 
     await hsm.without_module(add)
@@ -244,7 +247,7 @@ def newest_of(keyring: Keyring, label: str) -> int:
     return max((key.created_ms for key in keyring.picture.keys if role(key.label) == label), default=0)
 
 
-async def adopt(keyring: Keyring, label: str, key_id: str) -> Key:
+async def adopt(keyring: Keyring, turn: Turn, label: str, key_id: str) -> Key:
     """Give a CKA_ID to the key with this label that lacks one. Raises NotFound, Conflict, AlreadyExists."""
     labelled = [key for key in keyring.picture.keys if key.label == label and key.token.kind != "other"]
     # A key that seals first: it names what is written.
@@ -260,5 +263,5 @@ async def adopt(keyring: Keyring, label: str, key_id: str) -> Key:
     cka_id = key_id_bytes(wanted)
     _refuse_known(keyring, wanted, ("aes", "hmac", "rsa", "other"))
     kind = bare[0].token.kind
-    await keyring.hsm(bare[0]).run_rw(token_keys.set_id, kind, label, cka_id)
+    await turn.change(keyring.hsm(bare[0]), token_keys.set_id, kind, label, cka_id)
     return (await made(keyring, cka_id, kind)).key

@@ -11,6 +11,7 @@ from kmsd.errors import Conflict, InvalidRequest, short
 from kmsd.hsm import keys as token_keys
 from kmsd.keyring import Keyring
 from kmsd.lifecycle.making import refuse_taken
+from kmsd.lifecycle.turn import Turn
 from kmsd.picture import Key, check_label, companion_label, role
 
 LABEL_MOST: Final = 255
@@ -24,7 +25,9 @@ def check(to: str) -> None:
         raise InvalidRequest(f"labels as {to!r} are given by rotations", "choose another label")
 
 
-async def relabel(keyring: Keyring, which: str, to: str, confirm_label: str, *, dry_run: bool) -> tuple[Key, str]:
+async def relabel(
+    keyring: Keyring, turn: Turn, which: str, to: str, confirm_label: str, *, dry_run: bool
+) -> tuple[Key, str]:
     """Give a key another label; (the key, its previous label). Raises Conflict, AlreadyExists."""
     key = keyring.select(which)
     picture, write_label = keyring.picture, keyring.write_label
@@ -41,22 +44,22 @@ async def relabel(keyring: Keyring, which: str, to: str, confirm_label: str, *, 
     else:
         why = named(keyring, key)
     confirm(key, confirm_label, why, "`kmsctl rotate` makes a new write key and keeps this one readable")
-    return (key if dry_run else await move(keyring, key, to)), key.label
+    return (key if dry_run else await move(keyring, turn, key, to)), key.label
 
 
-async def move(keyring: Keyring, key: Key, to: str) -> Key:
+async def move(keyring: Keyring, turn: Turn, key: Key, to: str) -> Key:
     """Give a key this label, and its HMAC key the one that goes with it; the key as it is then. Raises Conflict if it
     is gone, and what the token says."""
     companion = follower(keyring, key)
-    await _relabel(keyring, key, to)
+    await _relabel(keyring, turn, key, to)
     if companion is not None:
-        await _relabel(keyring, companion, companion_label(to))
+        await _relabel(keyring, turn, companion, companion_label(to))
     await keyring.look()
     return again(keyring, key, to)
 
 
-async def _relabel(keyring: Keyring, key: Key, to: str) -> None:
-    await keyring.hsm(key).run_rw(token_keys.relabel, key.token.kind, key.cka_id, key.label, to)
+async def _relabel(keyring: Keyring, turn: Turn, key: Key, to: str) -> None:
+    await turn.change(keyring.hsm(key), token_keys.relabel, key.token.kind, key.cka_id, key.label, to)
 
 
 def follower(keyring: Keyring, key: Key) -> Key | None:

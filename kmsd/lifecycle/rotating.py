@@ -17,6 +17,7 @@ from kmsd.keyring import Keyring
 from kmsd.lifecycle.making import Recipe, made, make, newest_of, recipe
 from kmsd.lifecycle.naming import LABEL_MOST, again
 from kmsd.lifecycle.trying import rounds_with
+from kmsd.lifecycle.turn import Turn
 from kmsd.observe import logs
 from kmsd.picture import (
     Key,
@@ -91,7 +92,7 @@ class Rotation:
                 "choose a shorter one (--p11-key-label)",
             )
 
-    async def rotate(self, from_key_id: str, place: str, *, dry_run: bool) -> Rotated:
+    async def rotate(self, turn: Turn, from_key_id: str, place: str, *, dry_run: bool) -> Rotated:
         """From a fresh picture: a new write key on the token `place`, or the end of what was begun."""
         old = self._keyring.picture.write
         if old is None:
@@ -105,7 +106,7 @@ class Rotation:
         wanted = self._successor(old, place)
         if dry_run:
             return Rotated(self._plan(old, place, begun, pair=wanted.pair), old, None, rotated=False)
-        return await self._rotate(old, place, wanted, begun=bool(begun))
+        return await self._rotate(turn, old, place, wanted, begun=bool(begun))
 
     def _successor(self, old: Key, place: str) -> Recipe:
         """Of the key that follows this one: of its sort, but an RSA key is left behind where another token has AES."""
@@ -117,9 +118,9 @@ class Rotation:
             return Recipe("rsa", old.token.bits)
         return recipe("aes" if able.gcm else "pair", 0, self._keyring.tokens[place])
 
-    async def _rotate(self, old: Key, place: str, wanted: Recipe, *, begun: bool) -> Rotated:
+    async def _rotate(self, turn: Turn, old: Key, place: str, wanted: Recipe, *, begun: bool) -> Rotated:
         label = self._keyring.write_label
-        steps = [] if begun else [await self._make(place, wanted)]
+        steps = [] if begun else [await self._make(turn, place, wanted)]
         steps.extend(await self.roll_forward())
         new = self._keyring.picture.write
         # A key that wrote as L.pending goes on as L; any other has to have given way.
@@ -133,11 +134,11 @@ class Rotation:
         was = again(self._keyring, old, old.label) if new.key_id != old.key_id else None
         return Rotated(tuple(steps), was, new, rotated=True)
 
-    async def _make(self, place: str, wanted: Recipe) -> Step:
+    async def _make(self, turn: Turn, place: str, wanted: Recipe) -> Step:
         """The key that is to write, as L.pending."""
         label, hsm = self._keyring.write_label, self._keyring.tokens[place]
         cka_id = key_id_bytes(new_key_id(newest_of(self._keyring, label)))
-        await make(hsm, pending_label(label), cka_id, wanted)
+        await make(turn, hsm, pending_label(label), cka_id, wanted)
         key = (await made(self._keyring, cka_id, wanted.kind)).key
         log.info("rotation began", label=label, key_id_sha256=key.key_id_sha256)
         return _made_step(key.key_id, pending_label(label), place, hsm.name, done=True)
