@@ -388,7 +388,7 @@ class Daemon:
 
     def _problems(self) -> list[Problem]:
         picture = self._keyring.picture
-        problems = [*picture.problems, *self._lifecycle.problems, *self._foreign.problems]
+        problems = [*picture.problems, *self._keyring.problems, *self._lifecycle.problems, *self._foreign.problems]
         if self._withheld is not None and picture.write is None:
             problems.append(self._withheld)
         for name, hsm in self._tokens.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from time import monotonic, time
 from typing import Final
@@ -117,6 +117,23 @@ class Keyring:
         """The tokens in words, for sentences."""
         names = [place.hsm.name for place in self._places.values()]
         return names[0] if len(names) == 1 else "tokens " + " and ".join(name.removeprefix("token ") for name in names)
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What is to be known of the tokens that are up."""
+        return [problem for place in self._places.values() for problem in self._problems_of(place)]
+
+    def _problems_of(self, place: _Place) -> Iterator[Problem]:
+        connected = place.hsm.connected
+        if connected is None:
+            return
+        if connected.gcm_refused and self._rules.algorithm == "auto":
+            yield Problem(
+                f"{place.hsm.name} lists AES-GCM, which does not work ({connected.gcm_refused}): pairs of keys serve, "
+                "with AES-CBC and HMAC",
+                "update what is between kmsd and the token (p11-kit), or choose this for good: --algorithm aes-cbc",
+                fatal=False,
+            )
 
     def hsm(self, key: Key) -> Hsm:
         """The token that holds a key."""
@@ -319,7 +336,8 @@ class Keyring:
         place.seen = True
         connected = place.hsm.connected
         if connected is not None:
-            place.ability = Ability(connected.mechanisms, connected.quirks.hmac_longest or 0)
+            longest = connected.quirks.hmac_longest or 0
+            place.ability = Ability(connected.mechanisms, longest, connected.gcm_refused)
 
     async def _list(self, place: _Place) -> tuple[TokenKey, ...]:
         """The keys of a token at one moment. A list is read key by key while other processes move labels, and SoftHSM

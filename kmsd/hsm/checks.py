@@ -160,7 +160,7 @@ def _generate(found: Findings, place: Place, holder: int, quirks: Quirks, kind: 
         return None
     mechanism = trials.CKM_AES_KEY_GEN if kind == "aes" else trials.CKM_GENERIC_SECRET_KEY_GEN
     try:
-        handle = calls.generate_key(place.table, holder, mechanism, _template(kind))
+        handle = calls.generate_key(place.table, holder, mechanism, session_key(kind))
     except CkrError as error:
         found.note(name, title, "failed", str(error), "make keys with the vendor's tool, then kmsctl keys adopt LABEL")
         return None
@@ -189,10 +189,11 @@ def _own(
 def probe_key(label: str) -> calls.Template:
     """Of an AES key on the token itself, to be destroyed again."""
     name = label.encode()
-    return {**_template("aes"), cryptoki.CKA_TOKEN: True, cryptoki.CKA_ID: name, cryptoki.CKA_LABEL: name}
+    return {**session_key("aes"), cryptoki.CKA_TOKEN: True, cryptoki.CKA_ID: name, cryptoki.CKA_LABEL: name}
 
 
-def _template(kind: str) -> dict[int, calls.Value]:
+def session_key(kind: str) -> dict[int, calls.Value]:
+    """Of a key, "aes" or "hmac", that is gone with the session that makes it."""
     aes = kind == "aes"
     usage = (cryptoki.CKA_ENCRYPT, cryptoki.CKA_DECRYPT) if aes else (cryptoki.CKA_SIGN, cryptoki.CKA_VERIFY)
     return {

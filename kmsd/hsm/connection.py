@@ -62,6 +62,8 @@ class Connected:
     quirks: Quirks
     since: float
     """Of the monotonic clock."""
+    gcm_refused: str = ""
+    """Why AES-GCM is not used although the token lists it."""
 
 
 class Neighbours:
@@ -375,6 +377,7 @@ class Hsm:
                     opened.mechanisms,
                     opened.quirks,
                     monotonic(),
+                    opened.gcm_refused,
                 )
                 self._anew_pause = _ANEW_FIRST
                 self._ailment = None
