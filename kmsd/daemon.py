@@ -249,6 +249,7 @@ class Daemon:
             on_change=lambda: self._token_changed(place.called),
             neighbours=neighbours.setdefault(_module(place.provider, place.module), Neighbours()),
             observe=self._operation,
+            tell=lambda text: log.warning(text, token=place.called),
         )
 
     async def _begin(self, settings: Settings) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final, TypeVar, TypeVarTuple
 
-from kmsd.errors import Conflict, KmsdError, Unavailable
+from kmsd.errors import Conflict, KmsdError, Misconfigured, Unavailable
 from kmsd.hsm import tpm2
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.ckr import CkrError
@@ -66,6 +66,10 @@ class Connected:
     """Why AES-GCM is not used although the token lists it."""
 
 
+def _quietly(text: str) -> None:
+    pass
+
+
 class Neighbours:
     """The tokens that are reached through one module."""
 
@@ -83,6 +87,7 @@ class Hsm:
     name: in the configuration. read_pin: gives the PIN at each login; raises KmsdError if it cannot.
     on_change: called on the event loop whenever the connection came or went.
     observe: told of every operation of the token, on the workers' threads.
+    tell: told, in a sentence, what was done to get at the token.
     """
 
     def __init__(
@@ -92,12 +97,14 @@ class Hsm:
         on_change: Callable[[], None],
         neighbours: Neighbours | None = None,
         observe: Observe = ignore,
+        tell: Callable[[str], None] = _quietly,
     ) -> None:
         self.address = address
         self.error: KmsdError = Unavailable(f"{address} is not connected yet", "wait a moment")
         self._opener = Opener(address, read_pin)
         self._on_change = on_change
         self._observe = observe
+        self._tell = tell
         self._neighbours = neighbours or Neighbours()
         self._neighbours.members.append(self)
         self._neighbours.open += 1
@@ -114,6 +121,8 @@ class Hsm:
         self._anew = monotonic()
         self._anew_pause = _ANEW_FIRST
         self._closed = False
+        self._swept = False
+        """Whether what killed programs left in the token was thrown out since the last login."""
         self._ailment: KmsdError | None = None
         self._ailing = -1e9
         self._stale = False
@@ -354,41 +363,73 @@ class Hsm:
         async with self._neighbours.lock:
             if self._connected is not None:
                 return
-            failed = ""
-            try:
-                await self._be_drained()
-                if self._stale or self._look_anew():
-                    await self._module_anew()
-                opened = await self._on_control(self._opener.open)
-            except PinRefused as error:
-                self._refused = True
-                self.error = error.again()
-            except KmsdError as error:
-                self.error = error.again()
-                failed = error.__cause__.name if isinstance(error.__cause__, CkrError) else ""
-            except Exception as error:  # noqa: BLE001  a module may do anything; kmsd stays up and says so
-                self.error = unexpected(error)
-            else:
-                self._connected = Connected(
-                    opened.module,
-                    opened.slot_id,
-                    opened.token,
-                    self._pool(opened.module, opened.slot_id, opened.sessions),
-                    opened.mechanisms,
-                    opened.quirks,
-                    monotonic(),
-                    opened.gcm_refused,
-                )
-                self._anew_pause = _ANEW_FIRST
-                self._ailment = None
-            if self._connected is None and self._draining is None and not self._others():
-                # The next attempt begins with a module that knows nothing of this one.
-                await self._on_control(self._finalize)
-                if failed == "CKR_GENERAL_ERROR":
-                    await self._look_for_ailment()
-                    self.error = self._ailment or self.error
+            failed = await self._open()
+            if failed == "CKR_GENERAL_ERROR" and await self._swept_out():
+                failed = await self._open()
+            if failed == "CKR_GENERAL_ERROR" and not self.holds and not self._others():
+                await self._look_for_ailment()
+                self.error = self._ailment or self.error
         self._attempted.set()
         self._on_change()
+
+    async def _open(self) -> str:
+        """Connect, or say in `error` why not. Returns the name of what the token answered, empty if it was no such
+        failure. A PIN that it refused is none."""
+        failed = ""
+        try:
+            await self._be_drained()
+            if self._stale or self._look_anew():
+                await self._module_anew()
+            opened = await self._on_control(self._opener.open)
+        except PinRefused as error:
+            self._refused = True
+            self.error = error.again()
+        except KmsdError as error:
+            self.error = error.again()
+            failed = error.__cause__.name if isinstance(error.__cause__, CkrError) else ""
+        except Exception as error:  # noqa: BLE001  a module may do anything; kmsd stays up and says so
+            self.error = unexpected(error)
+        else:
+            self._connected = Connected(
+                opened.module,
+                opened.slot_id,
+                opened.token,
+                self._pool(opened.module, opened.slot_id, opened.sessions),
+                opened.mechanisms,
+                opened.quirks,
+                monotonic(),
+                opened.gcm_refused,
+            )
+            self._anew_pause = _ANEW_FIRST
+            self._ailment = None
+            self._swept = False
+        if not self.holds and not self._others():
+            # The next attempt begins with a module that knows nothing of this one.
+            await self._on_control(self._finalize)
+        return failed
+
+    async def _swept_out(self) -> bool:
+        """Whether a TPM that refused the login was full of what a killed program has left, and is empty now.
+
+        Once for each login, and with the module finalised: whatever is loaded then is nobody's. Never through a
+        resource manager, for there it may be somebody's.
+        """
+        row = self._opener.quirks()
+        if row is None or row.generates_through != "tpm2_ptool" or self._swept or self.holds or self._others():
+            return False
+        try:
+            self._swept = await self._on_control(tpm2.flush)
+        except Misconfigured as error:
+            what = f"{self.error.message}; a killed program may have left the TPM full, but {error.message}"
+            self.error = Unavailable(what, error.hint)
+        except KmsdError:
+            pass  # the TPM does not answer the tools either
+        if self._swept:
+            self._tell(
+                "the login failed, and the TPM, which no resource manager shares out, held what a killed program had "
+                "loaded: that was thrown out, and the login is tried once more"
+            )
+        return self._swept
 
     def _pool(self, module: Module, slot_id: int, sessions: list[TokenSession]) -> Pool:
         return Pool(
