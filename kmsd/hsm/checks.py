@@ -17,6 +17,7 @@ from kmsd.hsm.cryptoki import Cryptoki
 from kmsd.hsm.findings import NOTHING_FITS, PROBE_LABEL, Findings, Outcome, Plan
 from kmsd.hsm.module import Module, SlotView, TokenView
 from kmsd.hsm.quirks import Quirks
+from kmsd.hsm.room import Room
 from kmsd.hsm.trials import Place
 
 _CKK_GENERIC_SECRET: Final = 0x10
@@ -133,6 +134,18 @@ def sessions(found: Findings, place: Place, wanted: int, already: int = 0) -> No
         f"{len(opened)} more of {wanted} could be opened{problem}{beside}{bound}",
         "lower token.sessions, or end other programs that use the token",
     )
+
+
+def room(found: Findings, row: Quirks, places: Room | None) -> None:
+    """Of a kind of token that has few places for keys unless somebody shares them out; None: somebody does."""
+    if row.keys_per_login is None:
+        return
+    name, title = "room", "Room for keys"
+    if places is None:
+        found.note(name, title, "ok", "a resource manager shares out the memory of the device")
+        return
+    error = places.error("this token")
+    found.note(name, title, "failed" if places.crowded else "warning", error.message, error.hint)
 
 
 # Keys to try with.

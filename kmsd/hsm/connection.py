@@ -30,6 +30,7 @@ from kmsd.hsm.module import MechanismView, Module, SlotView, TokenView
 from kmsd.hsm.opening import Opener, PinRefused
 from kmsd.hsm.pool import Observe, Pool, PoolView, ignore, unexpected
 from kmsd.hsm.quirks import Quirks
+from kmsd.hsm.room import Room
 from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError, TokenSession
 
 T = TypeVar("T")
@@ -40,6 +41,8 @@ _RETRY_MOST: Final = 10.0
 _BELIEVED_AFTER: Final = 10.0
 """Seconds from a login until an operation that fails is believed although random numbers work."""
 _DRAIN_SECONDS: Final = 5.0
+_LOADING: Final = frozenset({f"C_{what}{part}" for what in ("Encrypt", "Decrypt", "Sign") for part in ("Init", "")})
+"""Where tpm2-pkcs11 finds no place for a key: when an operation begins, or not before it is done."""
 _TORN_PAUSES: Final = (0.02, 0.05, 0.1)
 """Seconds between the attempts of a connection that was given up on purpose: SoftHSM shows no token for a moment while
 another process logs in, for it lets go of the token's file before that is whole again."""
@@ -64,6 +67,8 @@ class Connected:
     """Of the monotonic clock."""
     gcm_refused: str = ""
     """Why AES-GCM is not used although the token lists it."""
+    keys_most: int | None = None
+    """Distinct keys that this login may use; None: no bound."""
 
 
 def _quietly(text: str) -> None:
@@ -121,6 +126,8 @@ class Hsm:
         self._anew = monotonic()
         self._anew_pause = _ANEW_FIRST
         self._closed = False
+        self._crowded_at: Connected | None = None
+        """The connection of which it was told that there is no place for another key."""
         self._swept = False
         """Whether what killed programs left in the token was thrown out since the last login."""
         self._ailment: KmsdError | None = None
@@ -152,6 +159,14 @@ class Hsm:
     @property
     def label(self) -> str:
         return self._connected.token.label if self._connected else self.address.label
+
+    @property
+    def room(self) -> Room | None:
+        """How many keys this login may use, and uses. None: no bound is known, or the token is away."""
+        connected = self._connected
+        if connected is None or connected.keys_most is None:
+            return None
+        return Room(connected.keys_most, tuple(connected.module.used.get(connected.slot_id, ())))
 
     def pool_view(self) -> PoolView:
         pool = self._connected.pool if self._connected else self._draining
@@ -338,8 +353,12 @@ class Hsm:
                     self._retry()
 
     def explain(self, error: CkrError | KeyMissingError | KeyAmbiguousError) -> KmsdError:
-        if isinstance(error, CkrError) and error.name == "CKR_GENERAL_ERROR" and self._ailment is not None:
-            return self._ailment.again()
+        if isinstance(error, CkrError) and error.name == "CKR_GENERAL_ERROR":
+            if self._ailment is not None:
+                return self._ailment.again()
+            room = self.room
+            if room is not None and room.crowded and error.function in _LOADING:
+                return room.error(self.name)
         return explain(error, self.name)
 
     # The rest runs on the event loop, one attempt at a time.
@@ -399,6 +418,7 @@ class Hsm:
                 opened.quirks,
                 monotonic(),
                 opened.gcm_refused,
+                None if tpm2.managed() else opened.quirks.keys_per_login,
             )
             self._anew_pause = _ANEW_FIRST
             self._ailment = None
@@ -454,6 +474,8 @@ class Hsm:
                 await connected.pool.submit(
                     lambda session: session.random(8), timeout=self.address.timeout, retry=False
                 )
+                if await self._only_crowded(connected):
+                    return
                 await self._look_for_ailment()
                 # Where that proves nothing a failed operation is believed, but not again and again: one key may be of
                 # no use while the others are.
@@ -474,6 +496,25 @@ class Hsm:
                 self._retry()
         finally:
             self._suspecting = None
+
+    async def _only_crowded(self, connected: Connected) -> bool:
+        """Whether there was no place for a key, and those that have theirs work: then nothing is lost."""
+        room = self.room
+        first = next((cka_id for cka_id, kind in room.inside if kind == "aes"), None) if room and room.crowded else None
+        if room is None or first is None:
+            return False
+        try:
+            await connected.pool.submit(
+                lambda session: session.encrypt_cbc(first, bytes(16), bytes(16)),
+                timeout=self.address.timeout,
+                retry=False,
+            )
+        except (CkrError, KeyMissingError, KeyAmbiguousError):
+            return False
+        if self._crowded_at is not connected:
+            self._crowded_at = connected
+            self._tell(room.error(self.name).sentence())
+        return True
 
     async def _look_for_ailment(self) -> None:
         """Ask a token that is there, and does nothing with its keys, what ails it; now and then at the most."""

@@ -89,6 +89,7 @@ class Opener:
             module.cbc_from_ecb = row.cbc_from_ecb and "CKM_AES_CBC" not in listed and "CKM_AES_ECB" in listed
             if module.cbc_from_ecb:
                 listed |= {"CKM_AES_CBC"}
+            module.used[slot.slot_id] = {}
             # Held as long as the login: a token may log out with its last session.
             self._login = TokenSession(module, slot.slot_id)
             if "LOGIN_REQUIRED" in view.flags:

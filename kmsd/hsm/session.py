@@ -97,6 +97,7 @@ class TokenSession:
         self.cryptoki = module.cryptoki
         self.handle = calls.open_session(self.cryptoki.table, slot_id, rw=rw)
         self._keys: dict[tuple[bytes, KeyKind], int] = {}
+        self._used = module.used.setdefault(slot_id, {})
         self._numbers: dict[bytes, RsaNumbers] = {}
         self._random = b""
         self._params = GcmParams(ulTagBits=TAG_BYTES * 8)
@@ -156,6 +157,7 @@ class TokenSession:
             if len(found) > 1:
                 raise KeyAmbiguousError(cka_id, kind)
             handle = self._keys[(cka_id, kind)] = found[0]
+            self._used[(cka_id, kind)] = None
         return handle
 
     def _find(self, cka_id: bytes, kind: KeyKind) -> list[int]:

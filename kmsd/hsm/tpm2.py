@@ -98,7 +98,7 @@ def flush(environment: Mapping[str, str] | None = None) -> bool:
     log in. Only where nothing manages the TPM's memory, so that the device is this program's alone; the module is
     finalised meanwhile. Returns whether there was anything to throw out. Raises KmsdError.
     """
-    if not is_unmanaged(_environment(environment)):
+    if managed(environment):
         return False
     left = False
     for kept, what in (("handles-transient", "--transient-object"), ("handles-loaded-session", "--loaded-session")):
@@ -114,7 +114,7 @@ def ailment(token: str, environment: Mapping[str, str] | None = None, *, beside:
 
     beside: the module is in use meanwhile; then a TPM without a resource manager is not asked.
     """
-    if beside and is_unmanaged(_environment(environment)):
+    if beside and not managed(environment):
         return None
     try:
         if re.search(r"inLockout:\s*1", _tool(environment, "tpm2_getcap", "properties-variable", seconds=_ASK_SECONDS)):
@@ -132,6 +132,11 @@ def ailment(token: str, environment: Mapping[str, str] | None = None, *, beside:
             "backup, and make a new store and new keys",
         )
     return None
+
+
+def managed(environment: Mapping[str, str] | None = None) -> bool:
+    """Whether a resource manager shares out the memory of the TPM that the module and the tools mean."""
+    return not is_unmanaged(_environment(environment))
 
 
 def is_unmanaged(environment: Mapping[str, str]) -> bool:
