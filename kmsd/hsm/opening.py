@@ -163,7 +163,8 @@ class Opener:
         if "USER_PIN_FINAL_TRY" in view.flags:
             raise PinRefused(
                 f"one more wrong PIN would lock {name}, so kmsd does not try its own",
-                "log in once with the right PIN by hand (pkcs11-tool --login), correct kmsd's PIN, then reload kmsd",
+                "log in once with the right PIN and the token's own tool, which resets the count; put that PIN where "
+                "kmsd reads it, then reload kmsd (SIGHUP)",
             )
         pin = self._read_pin()
         if pin is None:

@@ -29,6 +29,7 @@ from kmsd.hsm.cryptoki import (
     CKK_HMAC,
     CKK_RSA,
     CKM_AES_CBC,
+    CKM_AES_ECB,
     CKM_AES_GCM,
     CKM_RSA_PKCS_OAEP,
     CKM_SHA256,
@@ -43,7 +44,7 @@ from kmsd.hsm.cryptoki import (
     RsaOaepParams,
 )
 from kmsd.hsm.module import Module
-from kmsd.hsm.trials import APPENDED_IV, CKM_AES_ECB
+from kmsd.hsm.trials import APPENDED_IV
 
 KeyKind = Literal["aes", "hmac", "rsa", "rsa-public"]
 Hash = Literal["SHA256", "SHA512"]
