@@ -34,7 +34,8 @@ class Problems:
 
     def now(self) -> list[Problem]:
         write = self.keyring.picture.write
-        found = [*self.keyring.picture.problems, *self.lifecycle.problems, *self.foreign.problems]
+        keyring = self.keyring
+        found = [*keyring.picture.problems, *keyring.problems, *self.lifecycle.problems, *self.foreign.problems]
         if self.upkeep.withheld is not None and write is None:
             found.append(self.upkeep.withheld)
         for name, hsm in self.tokens.items():

@@ -30,6 +30,7 @@ _NOT_PASSED_ON: Final = ("KMSD_", "KMSCTL_", "P11_", "PYTHON", "NOTIFY_SOCKET", 
 _ASK_SECONDS: Final = 5.0
 _OWNED: Final = re.compile(r"0x81[0-7][0-9A-F]{5}", re.IGNORECASE)
 """Handles of persistent objects of the owner (TCG, Registry of Reserved TPM 2.0 Handles, 2.3)."""
+_HANDLE: Final = re.compile(r"0x[0-9A-F]+", re.IGNORECASE)
 _INSTALL: Final = "install it (Debian, Ubuntu: apt-get install libtpm2-pkcs11-tools), then try again"
 
 
@@ -97,13 +98,16 @@ def add_keys(
 def flush(environment: Mapping[str, str] | None = None) -> bool:
     """Throw out what a program that was killed has left in the TPM: loaded objects and sessions. Without it nobody can
     log in. Only where nothing manages the TPM's memory, so that the device is this program's alone; the module is
-    finalised meanwhile. Returns whether it was done. Raises KmsdError.
+    finalised meanwhile. Returns whether there was anything to throw out. Raises KmsdError.
     """
-    if not is_unmanaged(_environment(environment)):
+    if managed(environment):
         return False
-    for what in ("--transient-object", "--loaded-session"):
-        _tool(environment, "tpm2_flushcontext", what)
-    return True
+    left = False
+    for kept, what in (("handles-transient", "--transient-object"), ("handles-loaded-session", "--loaded-session")):
+        if _HANDLE.search(_tool(environment, "tpm2_getcap", kept, seconds=_ASK_SECONDS)):
+            _tool(environment, "tpm2_flushcontext", what, seconds=_ASK_SECONDS)
+            left = True
+    return left
 
 
 def ailment(token: str, environment: Mapping[str, str] | None = None, *, beside: bool = False) -> KmsdError | None:
@@ -112,7 +116,7 @@ def ailment(token: str, environment: Mapping[str, str] | None = None, *, beside:
 
     beside: the module is in use meanwhile; then a TPM without a resource manager is not asked.
     """
-    if beside and is_unmanaged(_environment(environment)):
+    if beside and not managed(environment):
         return None
     try:
         if re.search(r"inLockout:\s*1", _tool(environment, "tpm2_getcap", "properties-variable", seconds=_ASK_SECONDS)):
@@ -130,6 +134,11 @@ def ailment(token: str, environment: Mapping[str, str] | None = None, *, beside:
             "backup, and make a new store and new keys",
         )
     return None
+
+
+def managed(environment: Mapping[str, str] | None = None) -> bool:
+    """Whether a resource manager shares out the memory of the TPM that the module and the tools mean."""
+    return not is_unmanaged(_environment(environment))
 
 
 def is_unmanaged(environment: Mapping[str, str]) -> bool:
