@@ -10,7 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, ClassVar, Literal
 
-from textual import on
+from textual import events, on
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.command import CommandPalette
@@ -34,6 +34,7 @@ from kmstui.screens.rotation import RotationScreen
 from kmstui.screens.tokens import TokensScreen
 from kmstui.screens.traffic import TrafficScreen
 from kmstui.store import Store
+from kmstui.typeahead import Passed, Typeahead
 from kmstui.view import Moment, View
 from kmstui.widgets.listing import Listing
 
@@ -92,6 +93,7 @@ class Kmstui(App[None]):
         self.memory = remember.load(memory) if memory is not None else remember.Memory()
         self.clock = clock
         self._restored: set[str] = set()
+        self._typeahead = Typeahead(self, super().on_event)
         self._drawing: Timer | None = None
         self._drawn = 0.0
         self.theme = self.memory.theme if self.memory.theme in themes.THEMES else themes.DARK.name
@@ -132,6 +134,17 @@ class Kmstui(App[None]):
         for screen in self.screen_stack:
             if isinstance(screen, Page) and screen.is_mounted:
                 screen.show(self.store.view, self.clock())
+
+    # Keys in their turn.
+
+    async def on_event(self, event: events.Event) -> None:
+        if isinstance(event, (events.Key, events.Paste)) and not event.is_forwarded:
+            await self._typeahead.take(event)
+        else:
+            await super().on_event(event)
+
+    def on_passed(self, message: Passed) -> None:
+        self._typeahead.passed(message)
 
     # What widgets ask for.
 
