@@ -28,7 +28,7 @@ class Happening:
 
 def happenings(view: View, most: int) -> tuple[Happening, ...]:
     """Calls of the KMS APIs are left out: they have a screen of their own."""
-    found = [*reversed([*islice(_from_audit(view), most)]), *(_from_sighting(each) for each in view.sightings)]
+    found = [*islice(_from_audit(view), most), *(_from_sighting(each) for each in view.sightings)]
     return tuple(sorted(found, key=lambda each: each.time, reverse=True)[:most])
 
 
