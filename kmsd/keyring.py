@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from time import monotonic, time
 from typing import Final
@@ -26,6 +26,8 @@ _LOOK_PAUSE: Final = 0.25
 _VERIFY_PAUSE: Final = 30.0
 _VERIFY_PAUSE_MOST: Final = 600.0
 """Seconds between re-initialisations that ask for a write key which is missed: from the first up to the second."""
+_EMPTY_PAUSE: Final = 5.0
+"""Seconds between two times that a token with few places for keys is logged in to anew, for the write key's sake."""
 _READ_PAUSES: Final = (0.005, 0.01, 0.02, 0.05, 0.1)
 """Seconds between two readings of a token whose keys change."""
 _NEW_SECONDS: Final = 600.0
@@ -48,6 +50,7 @@ class _Place:
         self.ability = ANY
         self.verified = -1e9
         self.verify_pause = _VERIFY_PAUSE
+        self.emptied = -1e9
 
 
 class Keyring:
@@ -88,6 +91,15 @@ class Keyring:
         return self._rules.hmac_label
 
     @property
+    def takes_rsa(self) -> bool:
+        """Whether RSA keys serve."""
+        return self._rules.rsa
+
+    def ability(self, place: str) -> Ability:
+        """What a token can do, as last seen."""
+        return self._places[place].ability
+
+    @property
     def tokens(self) -> Mapping[str, Hsm]:
         return {place.name: place.hsm for place in self._places.values()}
 
@@ -116,6 +128,36 @@ class Keyring:
         """The tokens in words, for sentences."""
         names = [place.hsm.name for place in self._places.values()]
         return names[0] if len(names) == 1 else "tokens " + " and ".join(name.removeprefix("token ") for name in names)
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What is to be known of the tokens that are up."""
+        return [problem for place in self._places.values() for problem in self._problems_of(place)]
+
+    def _problems_of(self, place: _Place) -> Iterator[Problem]:
+        connected = place.hsm.connected
+        if connected is None:
+            return
+        if connected.gcm_refused and self._rules.algorithm == "auto":
+            yield Problem(
+                f"{place.hsm.name} lists AES-GCM, which does not work ({connected.gcm_refused}): pairs of keys serve, "
+                "with AES-CBC and HMAC",
+                "update what is between kmsd and the token (p11-kit), or choose this for good: --algorithm aes-cbc",
+                fatal=False,
+            )
+
+        room = place.hsm.room
+        # Where it is the write key that found no place, its health says so.
+        if room is not None and room.crowded and not self._shut_out(place):
+            error = room.error(place.hsm.name)
+            yield Problem(error.message, error.hint, fatal=False)
+
+    def _shut_out(self, place: _Place) -> bool:
+        """Whether the write key found no place on a token that has few."""
+        room, write = place.hsm.room, self.picture.write
+        if room is None or write is None or write.place != place.name:
+            return False
+        return room.shuts_out(write.cka_id, write.scheme.mac if write.scheme is not None else None)
 
     def hsm(self, key: Key) -> Hsm:
         """The token that holds a key."""
@@ -279,7 +321,8 @@ class Keyring:
             if not any(fresh):
                 break
         picture = self._judge()
-        others = [key for key in picture.keys if key.may_write and self._untried(key)]
+        # Where each key takes a place of a few, those that write have them.
+        others = [key for key in picture.keys if key.may_write and self._untried(key) and self.hsm(key).room is None]
         if any([await self._pick(key) for key in others[:_PICKS_MOST]]):
             picture = self._judge()
         return picture
@@ -317,11 +360,15 @@ class Keyring:
             place.verified = monotonic()
             await place.hsm.reconnect("keys vanished")
             found = await self._list(place)
+        elif self._shut_out(place) and monotonic() - place.emptied > _EMPTY_PAUSE:
+            place.emptied = monotonic()
+            await place.hsm.reconnect("other keys take the places of the write key")
         place.found = found
         place.seen = True
         connected = place.hsm.connected
         if connected is not None:
-            place.ability = Ability(connected.mechanisms, connected.quirks.hmac_longest or 0)
+            longest = connected.quirks.hmac_longest or 0
+            place.ability = Ability(connected.mechanisms, longest, connected.gcm_refused)
 
     async def _list(self, place: _Place) -> tuple[TokenKey, ...]:
         """The keys of a token at one moment. A list is read key by key while other processes move labels, and SoftHSM

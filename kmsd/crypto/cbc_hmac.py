@@ -71,7 +71,7 @@ def suitable(mechanisms: Collection[str], aes_bits: int, mac_bits: int) -> tuple
     Raises Misconfigured with the reason if there is none.
     """
     if "CKM_AES_CBC" not in mechanisms:
-        raise Misconfigured("the token lists neither AES-GCM nor AES-CBC", "use a token with AES, or an RSA key")
+        raise Misconfigured("the token can do neither AES-GCM nor AES-CBC", "use a token with AES, or an RSA key")
     sized = [suite for suite in SUITES.values() if suite.aes_bits == aes_bits]
     if not sized:
         raise Misconfigured(

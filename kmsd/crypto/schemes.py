@@ -21,14 +21,25 @@ Algorithm = Literal["auto", "aes-gcm", "aes-cbc", "rsa-oaep"]
 @dataclass(frozen=True)
 class Ability:
     """What a token can do. mechanisms: as it lists them, "CKM_AES_GCM". mac_limit: most bytes that it makes an HMAC
-    over; 0: no bound is known."""
+    over; 0: no bound is known. gcm_refused: how AES-GCM failed when it was tried, where it is listed all the same."""
 
     mechanisms: frozenset[str]
     mac_limit: int = 0
+    gcm_refused: str = ""
 
     @property
     def gcm(self) -> bool:
         return "CKM_AES_GCM" in self.mechanisms
+
+    @property
+    def cbc(self) -> bool:
+        return "CKM_AES_CBC" in self.mechanisms
+
+    @property
+    def no_gcm(self) -> str:
+        """Why there is no AES-GCM, in words."""
+        refused = self.gcm_refused
+        return f"its token lists AES-GCM, which does not work ({refused})" if refused else "its token cannot do AES-GCM"
 
 
 ANY: Final = Ability(frozenset({"CKM_AES_GCM", "CKM_AES_CBC", "CKM_SHA256_HMAC", "CKM_SHA512_HMAC"}))
@@ -68,13 +79,15 @@ def scheme(algorithm: Algorithm, ability: Ability, bits: int, mac: tuple[bytes, 
     if algorithm == "aes-gcm" or (algorithm != "aes-cbc" and ability.gcm):
         if not ability.gcm:
             raise Misconfigured(
-                "its token cannot do AES-GCM",
+                ability.no_gcm,
                 "let kmsd choose (--algorithm auto), and make a pair: kmsctl keygen LABEL --type pair",
             )
         return Scheme(gcm.enc_for(bits))
     if mac is None:
+        why = f"{ability.no_gcm}, and " if ability.gcm_refused and algorithm != "aes-cbc" else ""
         raise Misconfigured(
-            "AES-CBC needs an HMAC key beside it, and there is none with its CKA_ID, nor one named by --p11-hmac-label",
+            f"{why}AES-CBC needs an HMAC key beside it, and there is none with its CKA_ID, nor one named by "
+            "--p11-hmac-label",
             "make a pair under a free label: kmsctl keygen LABEL --type pair",
         )
     encs = cbc_hmac.suitable(ability.mechanisms, bits, mac[1])

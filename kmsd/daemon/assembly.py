@@ -126,6 +126,7 @@ class Parts:
             on_change=lambda: self._token_changed(place.called),
             neighbours=neighbours.setdefault(_module(place.provider, place.module), Neighbours()),
             observe=self._traffic.operation,
+            tell=lambda text: log.warning(text, token=place.called),
         )
 
     def _kms_listener(self, service: LocalService) -> Listener:

@@ -34,7 +34,8 @@ class Problems:
 
     def now(self) -> list[Problem]:
         write = self.keyring.picture.write
-        found = [*self.keyring.picture.problems, *self.lifecycle.problems, *self.foreign.problems]
+        keyring = self.keyring
+        found = [*keyring.picture.problems, *keyring.problems, *self.lifecycle.problems, *self.foreign.problems]
         if self.upkeep.withheld is not None and write is None:
             found.append(self.upkeep.withheld)
         for name, hsm in self.tokens.items():
@@ -55,7 +56,9 @@ class Problems:
         if self.audit.problem is not None:
             yield Problem(self.audit.problem.message, self.audit.problem.hint, fatal=False)
         write = self.keyring.picture.write
-        encrypts = self.stats.key_use(write.key_id).encrypts if write is not None else 0
+        # Under an RSA key each value has an AES key of its own.
+        random_ivs = write is not None and write.token.kind == "aes"
+        encrypts = self.stats.key_use(write.key_id).encrypts if write is not None and random_ivs else 0
         if encrypts >= _MANY_ENCRYPTS:
             yield Problem(
                 f"the write key has encrypted {encrypts:,} times since kmsd started; with random IVs an "

@@ -97,6 +97,11 @@ class Daemon:
         loaded, settings = self._configured.loaded, self._configured.settings
         for warning in loaded.warnings:
             log.warning(warning)
+        if settings.keys.algorithm == "rsa-oaep":
+            log.warning(
+                "RSA keys serve: whoever knows the public key can write what opens as if kube-apiserver had written it",
+                hint="prefer a token with AES; docs/tokens.md says more",
+            )
         log.info(
             "kmsd is up",
             version=__version__,

@@ -69,12 +69,13 @@ class Upkeep:
         elif self._keyring.picture.write is None:
             up = self._tokens[self._settings.write_place.called].connected
             gcm = keys.algorithm != "aes-cbc" and (up is None or "CKM_AES_GCM" in up.mechanisms)
-            await self._create(keys.label, "aes" if gcm or keys.hmac_label else "pair")
+            usual: Wanted = "aes" if gcm or keys.hmac_label else "pair"
+            await self._create(keys.label, "rsa" if keys.algorithm == "rsa-oaep" else usual)
         if keys.hmac_label:
             await self._create(keys.hmac_label, "hmac")
 
     async def _create(self, label: str, wanted: Wanted) -> None:
-        made = await self._lifecycle.generate(label, wanted, 256, "", if_not_exists=True)
+        made = await self._lifecycle.generate(label, wanted, 0, "", if_not_exists=True)
         if made.created:
             log.info("key made by auto_create", label=made.key.label, key_id_sha256=made.key.key_id_sha256)
 

@@ -17,11 +17,11 @@ from kmsd.hsm.cryptoki import Cryptoki
 from kmsd.hsm.findings import NOTHING_FITS, PROBE_LABEL, Findings, Outcome, Plan
 from kmsd.hsm.module import Module, SlotView, TokenView
 from kmsd.hsm.quirks import Quirks
+from kmsd.hsm.room import Room
 from kmsd.hsm.trials import Place
 
 _CKK_GENERIC_SECRET: Final = 0x10
 _CKK_AES: Final = 0x1F
-_CKA_MODULUS_BITS: Final = 0x121
 _CKA_PUBLIC_EXPONENT: Final = 0x122
 _KEY_TYPES_OF_SHA: Final = {256: 0x2B, 512: 0x2D}
 """CKK_SHA256_HMAC, CKK_SHA512_HMAC: such a key serves one hash."""
@@ -135,6 +135,18 @@ def sessions(found: Findings, place: Place, wanted: int, already: int = 0) -> No
     )
 
 
+def room(found: Findings, row: Quirks, places: Room | None) -> None:
+    """Of a kind of token that has few places for keys unless somebody shares them out; None: somebody does."""
+    if row.keys_per_login is None:
+        return
+    name, title = "room", "Room for keys"
+    if places is None:
+        found.note(name, title, "ok", "a resource manager shares out the memory of the device")
+        return
+    error = places.error("this token")
+    found.note(name, title, "failed" if places.crowded else "warning", error.message, error.hint)
+
+
 # Keys to try with.
 
 
@@ -160,7 +172,7 @@ def _generate(found: Findings, place: Place, holder: int, quirks: Quirks, kind: 
         return None
     mechanism = trials.CKM_AES_KEY_GEN if kind == "aes" else trials.CKM_GENERIC_SECRET_KEY_GEN
     try:
-        handle = calls.generate_key(place.table, holder, mechanism, _template(kind))
+        handle = calls.generate_key(place.table, holder, mechanism, session_key(kind))
     except CkrError as error:
         found.note(name, title, "failed", str(error), "make keys with the vendor's tool, then kmsctl keys adopt LABEL")
         return None
@@ -189,10 +201,11 @@ def _own(
 def probe_key(label: str) -> calls.Template:
     """Of an AES key on the token itself, to be destroyed again."""
     name = label.encode()
-    return {**_template("aes"), cryptoki.CKA_TOKEN: True, cryptoki.CKA_ID: name, cryptoki.CKA_LABEL: name}
+    return {**session_key("aes"), cryptoki.CKA_TOKEN: True, cryptoki.CKA_ID: name, cryptoki.CKA_LABEL: name}
 
 
-def _template(kind: str) -> dict[int, calls.Value]:
+def session_key(kind: str) -> dict[int, calls.Value]:
+    """Of a key, "aes" or "hmac", that is gone with the session that makes it."""
     aes = kind == "aes"
     usage = (cryptoki.CKA_ENCRYPT, cryptoki.CKA_DECRYPT) if aes else (cryptoki.CKA_SIGN, cryptoki.CKA_VERIFY)
     return {
@@ -215,7 +228,7 @@ def gcm(found: Findings, place: Place, key: int, listed: frozenset[int]) -> None
     works: list[int] = []
     for size in (12, 16):
         name, title = f"gcm_{size}", f"AES-GCM, IV of {size} bytes"
-        if trials.CKM_AES_GCM not in listed:
+        if cryptoki.CKM_AES_GCM not in listed:
             found.note(name, title, "not applicable", "the token does not list CKM_AES_GCM")
             continue
         trial = trials.gcm(place, key, size)
@@ -230,15 +243,15 @@ def gcm(found: Findings, place: Place, key: int, listed: frozenset[int]) -> None
 def blocks(found: Findings, place: Place, key: int, listed: frozenset[int], quirks: Quirks) -> None:
     """The modes that do not authenticate."""
     rows: list[tuple[str, str, int, str, Callable[[Place, int], trials.Trial], str]] = [
-        ("cbc", "AES-CBC, whole blocks", trials.CKM_AES_CBC, "CKM_AES_CBC", trials.cbc, "AES-GCM does without it"),
+        ("cbc", "AES-CBC, whole blocks", cryptoki.CKM_AES_CBC, "CKM_AES_CBC", trials.cbc, "AES-GCM does without it"),
         (
-            *("cbc_pad", "AES-CBC, padded by the token", trials.CKM_AES_CBC_PAD, "CKM_AES_CBC_PAD"),
+            *("cbc_pad", "AES-CBC, padded by the token", cryptoki.CKM_AES_CBC_PAD, "CKM_AES_CBC_PAD"),
             *(trials.cbc_pad, "nothing: kmsd pads by itself, and never uses this"),
         ),
     ]
-    if quirks.cbc_from_ecb and trials.CKM_AES_CBC not in listed:
+    if quirks.cbc_from_ecb and cryptoki.CKM_AES_CBC not in listed:
         rows.append(
-            ("ecb", "AES, single blocks", trials.CKM_AES_ECB, "CKM_AES_ECB", trials.ecb, "this AES is of no use")
+            ("ecb", "AES, single blocks", cryptoki.CKM_AES_ECB, "CKM_AES_ECB", trials.ecb, "this AES is of no use")
         )
     for name, title, mechanism, constant, tried, fix in rows:
         if mechanism not in listed:
@@ -256,7 +269,7 @@ def blocks(found: Findings, place: Place, key: int, listed: frozenset[int], quir
 def hmac(found: Findings, place: Place, made: Keys, listed: frozenset[int], quirks: Quirks) -> None:
     if made.hmac is None:
         return
-    for bits, mechanism in ((256, trials.CKM_SHA256_HMAC), (512, trials.CKM_SHA512_HMAC)):
+    for bits, mechanism in ((256, cryptoki.CKM_SHA256_HMAC), (512, cryptoki.CKM_SHA512_HMAC)):
         name, title = f"hmac_sha{bits}", f"HMAC with SHA-{bits}"
         if mechanism not in listed:
             found.note(name, title, "not applicable", f"the token does not list CKM_SHA{bits}_HMAC")
@@ -275,7 +288,7 @@ def hmac(found: Findings, place: Place, made: Keys, listed: frozenset[int], quir
 def oaep(found: Findings, place: Place, listed: frozenset[int], quirks: Quirks, *, needed: bool) -> None:
     """needed: nothing else works."""
     name, title = "oaep_sha256", "RSA-OAEP with SHA-256"
-    if not {trials.CKM_RSA_PKCS_OAEP, trials.CKM_RSA_PKCS_KEY_PAIR_GEN} <= listed:
+    if not {cryptoki.CKM_RSA_PKCS_OAEP, cryptoki.CKM_RSA_PKCS_KEY_PAIR_GEN} <= listed:
         found.note(name, title, "not applicable", "the token does not list CKM_RSA_PKCS_OAEP and RSA key generation")
         return
     if quirks.generates_through:
@@ -285,7 +298,7 @@ def oaep(found: Findings, place: Place, listed: frozenset[int], quirks: Quirks, 
     public: dict[int, calls.Value] = {
         **label,
         cryptoki.CKA_ENCRYPT: True,
-        _CKA_MODULUS_BITS: 2048,
+        cryptoki.CKA_MODULUS_BITS: 2048,
         _CKA_PUBLIC_EXPONENT: b"\x01\x00\x01",
     }
     private: dict[int, calls.Value] = {
@@ -297,7 +310,7 @@ def oaep(found: Findings, place: Place, listed: frozenset[int], quirks: Quirks, 
     }
     with place.session(rw=True) as session:
         try:
-            pair = calls.generate_key_pair(place.table, session, trials.CKM_RSA_PKCS_KEY_PAIR_GEN, public, private)
+            pair = calls.generate_key_pair(place.table, session, cryptoki.CKM_RSA_PKCS_KEY_PAIR_GEN, public, private)
         except CkrError as error:
             found.note(name, title, "not applicable", f"no key pair to try with could be made: {error}")
             return
@@ -367,7 +380,7 @@ def foreign(found: Findings, token: Cryptoki, place: Place, plan: Plan) -> None:
     found.note(
         *(name, title, _outcome(at_once, "warning")),
         "seen at once" if at_once else "not seen before the module is initialised anew",
-        "kmsd initialises the module anew when it meets a key id that it does not know; kmsctl reload does it now",
+        "kmsd initialises the module anew when it meets a key id that it does not know; to have it now, restart kmsd",
     )
 
 
@@ -379,13 +392,15 @@ def speed(found: Findings, place: Place, made: Keys, threads: int) -> None:
     message, iv = os.urandom(48), os.urandom(16)
     aes = made.aes
     if aes is not None and found.able.get("gcm_iv_sizes"):
-        _encrypting(found, place, "AES-GCM", aes, trials.CKM_AES_GCM, trials.gcm_params(iv[:12], b""), message, threads)
+        _encrypting(
+            found, place, "AES-GCM", aes, cryptoki.CKM_AES_GCM, trials.gcm_params(iv[:12], b""), message, threads
+        )
     else:
         if aes is not None and found.able.get("cbc"):
-            _encrypting(found, place, "AES-CBC", aes, trials.CKM_AES_CBC, iv, message, threads)
+            _encrypting(found, place, "AES-CBC", aes, cryptoki.CKM_AES_CBC, iv, message, threads)
         elif aes is not None and found.able.get("ecb"):
-            _encrypting(found, place, "one AES block", aes, trials.CKM_AES_ECB, None, message[:16], threads)
-        for bits, mechanism in ((512, trials.CKM_SHA512_HMAC), (256, trials.CKM_SHA256_HMAC)):
+            _encrypting(found, place, "one AES block", aes, cryptoki.CKM_AES_ECB, None, message[:16], threads)
+        for bits, mechanism in ((512, cryptoki.CKM_SHA512_HMAC), (256, cryptoki.CKM_SHA256_HMAC)):
             if made.hmac is not None and found.able.get(f"hmac_sha{bits}"):
                 _signing(found, place, f"HMAC-SHA-{bits}", made.hmac, mechanism, message, threads)
                 break

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final, TypeVar, TypeVarTuple
 
-from kmsd.errors import Conflict, KmsdError, Unavailable
+from kmsd.errors import Conflict, KmsdError, Misconfigured, Unavailable
 from kmsd.hsm import tpm2
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.ckr import CkrError
@@ -30,6 +30,7 @@ from kmsd.hsm.module import MechanismView, Module, SlotView, TokenView
 from kmsd.hsm.opening import Opener, PinRefused
 from kmsd.hsm.pool import Observe, Pool, PoolView, ignore, unexpected
 from kmsd.hsm.quirks import Quirks
+from kmsd.hsm.room import Room
 from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError, TokenSession
 
 T = TypeVar("T")
@@ -40,6 +41,8 @@ _RETRY_MOST: Final = 10.0
 _BELIEVED_AFTER: Final = 10.0
 """Seconds from a login until an operation that fails is believed although random numbers work."""
 _DRAIN_SECONDS: Final = 5.0
+_LOADING: Final = frozenset({f"C_{what}{part}" for what in ("Encrypt", "Decrypt", "Sign") for part in ("Init", "")})
+"""Where tpm2-pkcs11 finds no place for a key: when an operation begins, or not before it is done."""
 _TORN_PAUSES: Final = (0.02, 0.05, 0.1)
 """Seconds between the attempts of a connection that was given up on purpose: SoftHSM shows no token for a moment while
 another process logs in, for it lets go of the token's file before that is whole again."""
@@ -62,6 +65,14 @@ class Connected:
     quirks: Quirks
     since: float
     """Of the monotonic clock."""
+    gcm_refused: str = ""
+    """Why AES-GCM is not used although the token lists it."""
+    keys_most: int | None = None
+    """Distinct keys that this login may use; None: no bound."""
+
+
+def _quietly(text: str) -> None:
+    pass
 
 
 class Neighbours:
@@ -81,6 +92,7 @@ class Hsm:
     name: in the configuration. read_pin: gives the PIN at each login; raises KmsdError if it cannot.
     on_change: called on the event loop whenever the connection came or went.
     observe: told of every operation of the token, on the workers' threads.
+    tell: told, in a sentence, what was done to get at the token.
     """
 
     def __init__(
@@ -90,12 +102,14 @@ class Hsm:
         on_change: Callable[[], None],
         neighbours: Neighbours | None = None,
         observe: Observe = ignore,
+        tell: Callable[[str], None] = _quietly,
     ) -> None:
         self.address = address
         self.error: KmsdError = Unavailable(f"{address} is not connected yet", "wait a moment")
         self._opener = Opener(address, read_pin)
         self._on_change = on_change
         self._observe = observe
+        self._tell = tell
         self._neighbours = neighbours or Neighbours()
         self._neighbours.members.append(self)
         self._neighbours.open += 1
@@ -112,6 +126,10 @@ class Hsm:
         self._anew = monotonic()
         self._anew_pause = _ANEW_FIRST
         self._closed = False
+        self._crowded_at: Connected | None = None
+        """The connection of which it was told that there is no place for another key."""
+        self._swept = False
+        """Whether what killed programs left in the token was thrown out since the last login."""
         self._ailment: KmsdError | None = None
         self._ailing = -1e9
         self._stale = False
@@ -141,6 +159,14 @@ class Hsm:
     @property
     def label(self) -> str:
         return self._connected.token.label if self._connected else self.address.label
+
+    @property
+    def room(self) -> Room | None:
+        """How many keys this login may use, and uses. None: no bound is known, or the token is away."""
+        connected = self._connected
+        if connected is None or connected.keys_most is None:
+            return None
+        return Room(connected.keys_most, tuple(connected.module.used.get(connected.slot_id, ())))
 
     def pool_view(self) -> PoolView:
         pool = self._connected.pool if self._connected else self._draining
@@ -327,8 +353,12 @@ class Hsm:
                     self._retry()
 
     def explain(self, error: CkrError | KeyMissingError | KeyAmbiguousError) -> KmsdError:
-        if isinstance(error, CkrError) and error.name == "CKR_GENERAL_ERROR" and self._ailment is not None:
-            return self._ailment.again()
+        if isinstance(error, CkrError) and error.name == "CKR_GENERAL_ERROR":
+            if self._ailment is not None:
+                return self._ailment.again()
+            room = self.room
+            if room is not None and room.crowded and error.function in _LOADING:
+                return room.error(self.name)
         return explain(error, self.name)
 
     # The rest runs on the event loop, one attempt at a time.
@@ -352,40 +382,74 @@ class Hsm:
         async with self._neighbours.lock:
             if self._connected is not None:
                 return
-            failed = ""
-            try:
-                await self._be_drained()
-                if self._stale or self._look_anew():
-                    await self._module_anew()
-                opened = await self._on_control(self._opener.open)
-            except PinRefused as error:
-                self._refused = True
-                self.error = error.again()
-            except KmsdError as error:
-                self.error = error.again()
-                failed = error.__cause__.name if isinstance(error.__cause__, CkrError) else ""
-            except Exception as error:  # noqa: BLE001  a module may do anything; kmsd stays up and says so
-                self.error = unexpected(error)
-            else:
-                self._connected = Connected(
-                    opened.module,
-                    opened.slot_id,
-                    opened.token,
-                    self._pool(opened.module, opened.slot_id, opened.sessions),
-                    opened.mechanisms,
-                    opened.quirks,
-                    monotonic(),
-                )
-                self._anew_pause = _ANEW_FIRST
-                self._ailment = None
-            if self._connected is None and self._draining is None and not self._others():
-                # The next attempt begins with a module that knows nothing of this one.
-                await self._on_control(self._finalize)
-                if failed == "CKR_GENERAL_ERROR":
-                    await self._look_for_ailment()
-                    self.error = self._ailment or self.error
+            failed = await self._open()
+            if failed == "CKR_GENERAL_ERROR" and await self._swept_out():
+                failed = await self._open()
+            if failed == "CKR_GENERAL_ERROR" and not self.holds and not self._others():
+                await self._look_for_ailment()
+                self.error = self._ailment or self.error
         self._attempted.set()
         self._on_change()
+
+    async def _open(self) -> str:
+        """Connect, or say in `error` why not. Returns the name of what the token answered, empty if it was no such
+        failure. A PIN that it refused is none."""
+        failed = ""
+        try:
+            await self._be_drained()
+            if self._stale or self._look_anew():
+                await self._module_anew()
+            opened = await self._on_control(self._opener.open)
+        except PinRefused as error:
+            self._refused = True
+            self.error = error.again()
+        except KmsdError as error:
+            self.error = error.again()
+            failed = error.__cause__.name if isinstance(error.__cause__, CkrError) else ""
+        except Exception as error:  # noqa: BLE001  a module may do anything; kmsd stays up and says so
+            self.error = unexpected(error)
+        else:
+            self._connected = Connected(
+                opened.module,
+                opened.slot_id,
+                opened.token,
+                self._pool(opened.module, opened.slot_id, opened.sessions),
+                opened.mechanisms,
+                opened.quirks,
+                monotonic(),
+                opened.gcm_refused,
+                None if tpm2.managed() else opened.quirks.keys_per_login,
+            )
+            self._anew_pause = _ANEW_FIRST
+            self._ailment = None
+            self._swept = False
+        if not self.holds and not self._others():
+            # The next attempt begins with a module that knows nothing of this one.
+            await self._on_control(self._finalize)
+        return failed
+
+    async def _swept_out(self) -> bool:
+        """Whether a TPM that refused the login was full of what a killed program has left, and is empty now.
+
+        Once for each login, and with the module finalised: whatever is loaded then is nobody's. Never through a
+        resource manager, for there it may be somebody's.
+        """
+        row = self._opener.quirks()
+        if row is None or row.generates_through != "tpm2_ptool" or self._swept or self.holds or self._others():
+            return False
+        try:
+            self._swept = await self._on_control(tpm2.flush)
+        except Misconfigured as error:
+            what = f"{self.error.message}; a killed program may have left the TPM full, but {error.message}"
+            self.error = Unavailable(what, error.hint)
+        except KmsdError:
+            pass  # the TPM does not answer the tools either
+        if self._swept:
+            self._tell(
+                "the login failed, and the TPM, which no resource manager shares out, held what a killed program had "
+                "loaded: that was thrown out, and the login is tried once more"
+            )
+        return self._swept
 
     def _pool(self, module: Module, slot_id: int, sessions: list[TokenSession]) -> Pool:
         return Pool(
@@ -410,6 +474,8 @@ class Hsm:
                 await connected.pool.submit(
                     lambda session: session.random(8), timeout=self.address.timeout, retry=False
                 )
+                if await self._only_crowded(connected):
+                    return
                 await self._look_for_ailment()
                 # Where that proves nothing a failed operation is believed, but not again and again: one key may be of
                 # no use while the others are.
@@ -430,6 +496,25 @@ class Hsm:
                 self._retry()
         finally:
             self._suspecting = None
+
+    async def _only_crowded(self, connected: Connected) -> bool:
+        """Whether there was no place for a key, and those that have theirs work: then nothing is lost."""
+        room = self.room
+        first = next((cka_id for cka_id, kind in room.inside if kind == "aes"), None) if room and room.crowded else None
+        if room is None or first is None:
+            return False
+        try:
+            await connected.pool.submit(
+                lambda session: session.encrypt_cbc(first, bytes(16), bytes(16)),
+                timeout=self.address.timeout,
+                retry=False,
+            )
+        except (CkrError, KeyMissingError, KeyAmbiguousError):
+            return False
+        if self._crowded_at is not connected:
+            self._crowded_at = connected
+            self._tell(room.error(self.name).sentence())
+        return True
 
     async def _look_for_ailment(self) -> None:
         """Ask a token that is there, and does nothing with its keys, what ails it; now and then at the most."""

@@ -59,7 +59,7 @@ async def diagnose(hsm: Hsm, aes_id: bytes | None, hmac_id: bytes | None, second
     found = Findings()
     began = monotonic()
     run = _beside if many else _between
-    stopped = await run(connected, _checks(found, connected, plan), seconds)
+    stopped = await run(connected, _checks(found, hsm, connected, plan), seconds)
     if stopped is not None:
         # A check may still be under way, and go on writing.
         found = Findings(list(found.checks), list(found.timings), dict(found.able))
@@ -75,7 +75,7 @@ async def _elsewhere(hsm: Hsm) -> Elsewhere | None:
         return None
 
 
-def _checks(found: Findings, connected: Connected, plan: Plan) -> Iterator[None]:
+def _checks(found: Findings, hsm: Hsm, connected: Connected, plan: Plan) -> Iterator[None]:
     """Of the slot as it is now: what the token says of its PIN changes."""
     try:
         slots = connected.module.slots()
@@ -87,6 +87,8 @@ def _checks(found: Findings, connected: Connected, plan: Plan) -> Iterator[None]
         # Nothing logs in that does not have to while tries are being counted.
         plan = replace(plan, elsewhere=None)
     yield from stages(found, connected.module, slot, plan)
+    if hsm.connected is connected:
+        checks.room(found, connected.quirks, hsm.room)
 
 
 async def _beside(connected: Connected, work: Iterator[None], seconds: float) -> _Stopped | None:

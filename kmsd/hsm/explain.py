@@ -15,7 +15,7 @@ def explain(error: CkrError | KeyMissingError | KeyAmbiguousError, token: str) -
         case KeyAmbiguousError():
             return Misconfigured(
                 f"several keys on {token} have the same CKA_ID",
-                "give all but one another CKA_ID (pkcs11-tool --set-id)",
+                "kmsctl keys list shows their labels: give all but one another CKA_ID, with the token's own tool",
             )
         case CkrError():
             return _explain(error, token)

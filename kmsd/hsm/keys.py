@@ -16,7 +16,7 @@ from kmsd.hsm import cryptoki as c
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.findings import PROBE_LABEL
 from kmsd.hsm.session import CKK_AES, TokenSession
-from kmsd.hsm.trials import CKM_AES_KEY_GEN, CKM_GENERIC_SECRET_KEY_GEN, CKM_RSA_PKCS_KEY_PAIR_GEN
+from kmsd.hsm.trials import CKM_AES_KEY_GEN, CKM_GENERIC_SECRET_KEY_GEN
 
 Kind = Literal["aes", "hmac", "rsa", "other"]
 """rsa: a private key, with its public key object if it has one."""
@@ -168,7 +168,7 @@ def _generate(session: TokenSession, label: str, cka_id: bytes, kind: Kind, bits
     table = session.cryptoki.table
     if kind == "rsa":
         public, private = _new_rsa(label, cka_id, bits)
-        calls.generate_key_pair(table, session.handle, CKM_RSA_PKCS_KEY_PAIR_GEN, public, private)
+        calls.generate_key_pair(table, session.handle, c.CKM_RSA_PKCS_KEY_PAIR_GEN, public, private)
     else:
         mechanism = CKM_AES_KEY_GEN if kind == "aes" else CKM_GENERIC_SECRET_KEY_GEN
         calls.generate_key(table, session.handle, mechanism, _new(label, cka_id, kind, bits))

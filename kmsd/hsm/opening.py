@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from kmsd.errors import KmsdError, Misconfigured
+from kmsd.hsm import choosing, quirks
 from kmsd.hsm import module as modules
-from kmsd.hsm import quirks
 from kmsd.hsm.address import TokenAddress, choose_slot
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.elsewhere import other_process
@@ -23,6 +23,7 @@ from kmsd.hsm.findings import Elsewhere
 from kmsd.hsm.module import Module, SlotView, TokenView
 from kmsd.hsm.quirks import Quirks
 from kmsd.hsm.session import TokenSession
+from kmsd.hsm.trials import Place
 
 _PIN_ERRORS: Final = frozenset(
     {
@@ -48,8 +49,10 @@ class Opened:
     token: TokenView
     sessions: list[TokenSession]
     mechanisms: frozenset[str]
-    """As the token lists them: "CKM_AES_GCM"."""
+    """As the token lists them, "CKM_AES_CBC"; without AES-GCM if that does not work."""
     quirks: Quirks
+    gcm_refused: str
+    """Why AES-GCM is not used although the token lists it; empty otherwise."""
 
 
 class Opener:
@@ -83,14 +86,16 @@ class Opener:
             view = _present(slot)
             row = quirks.choose(self._address.provider, module.path, view.manufacturer)
             listed = frozenset(each.name for each in module.mechanisms(slot.slot_id))
-            module.gcm_iv_by_token = row.gcm_iv_by_token
             module.cbc_from_ecb = row.cbc_from_ecb and "CKM_AES_CBC" not in listed and "CKM_AES_ECB" in listed
             if module.cbc_from_ecb:
                 listed |= {"CKM_AES_CBC"}
+            module.used[slot.slot_id] = {}
             # Held as long as the login: a token may log out with its last session.
             self._login = TokenSession(module, slot.slot_id)
             if "LOGIN_REQUIRED" in view.flags:
                 self._log_in(module, self._login, view)
+            choice = choosing.choose(Place(module.cryptoki.table, slot.slot_id), listed, row)
+            module.gcm_iv_by_token = choice.gcm_iv_by_token
             wanted = self._address.sessions if module.multithreaded else 1
             self._sessions = [TokenSession(module, slot.slot_id)]
             with contextlib.suppress(CkrError):
@@ -101,7 +106,7 @@ class Opener:
             if isinstance(error, CkrError):
                 raise explain(error, str(self._address)) from error
             raise
-        return Opened(module, slot.slot_id, view, self._sessions, listed, row)
+        return Opened(module, slot.slot_id, view, self._sessions, choice.mechanisms, row, choice.gcm_refused)
 
     def pin(self) -> str | None:
         """Of the token, for a program that logs in beside the module. Raises KmsdError."""
@@ -158,7 +163,8 @@ class Opener:
         if "USER_PIN_FINAL_TRY" in view.flags:
             raise PinRefused(
                 f"one more wrong PIN would lock {name}, so kmsd does not try its own",
-                "log in once with the right PIN by hand (pkcs11-tool --login), correct kmsd's PIN, then reload kmsd",
+                "log in once with the right PIN and the token's own tool, which resets the count; put that PIN where "
+                "kmsd reads it, then reload kmsd (SIGHUP)",
             )
         pin = self._read_pin()
         if pin is None:

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from kmsd.hsm import calls, checks
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.findings import NOTHING_FITS, Abilities, Findings, Outcome, Plan, Report, Verdict, judge
+from kmsd.hsm.findings import NOTHING_FITS, Findings, Outcome, Plan, Report, judge
 from kmsd.hsm.module import Module, SlotView
 from kmsd.hsm.quirks import Quirks
 from kmsd.hsm.trials import Place
@@ -63,17 +63,6 @@ def stages(found: Findings, module: Module, slot: SlotView, plan: Plan) -> Itera
     )
 
 
-def abilities(module: Module, slot: SlotView, plan: Plan) -> tuple[Abilities, Verdict]:
-    """What works, without what takes time or writes to the token: to choose by, at each login. Never raises."""
-    found = Findings()
-    place = Place(module.cryptoki.table, slot.slot_id)
-    writable = slot.token is not None and "WRITE_PROTECTED" not in slot.token.flags
-    _guarded(found, "mechanisms", "Mechanisms", lambda: _mechanisms(found, module, place, plan, writable, speed=False))
-    _guarded(found, "oaep_sha256", "RSA-OAEP with SHA-256", lambda: _oaep(found, place, plan))
-    able = found.abilities()
-    return able, judge(able, cbc_from_ecb=plan.quirks.cbc_from_ecb)
-
-
 def _guarded(found: Findings, name: str, title: str, check: Callable[[], None]) -> None:
     try:
         check()
@@ -81,9 +70,7 @@ def _guarded(found: Findings, name: str, title: str, check: Callable[[], None]) 
         found.note(name, title, "failed", str(error), "check the token; what it says of this is in its vendor's manual")
 
 
-def _mechanisms(
-    found: Findings, module: Module, place: Place, plan: Plan, writable: bool, *, speed: bool = True
-) -> None:
+def _mechanisms(found: Findings, module: Module, place: Place, plan: Plan, writable: bool) -> None:
     listed = calls.mechanisms(place.table, place.slot)
     # The keys to try with live as long as the session that made them.
     with place.session(rw=writable) as holder:
@@ -92,8 +79,7 @@ def _mechanisms(
             checks.gcm(found, place, keys.aes, listed)
             checks.blocks(found, place, keys.aes, listed, plan.quirks)
         checks.hmac(found, place, keys, listed, plan.quirks)
-        if speed:
-            checks.speed(found, place, keys, min(plan.sessions, 8) if module.multithreaded else 1)
+        checks.speed(found, place, keys, min(plan.sessions, 8) if module.multithreaded else 1)
 
 
 def _oaep(found: Findings, place: Place, plan: Plan) -> None:

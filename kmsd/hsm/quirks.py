@@ -62,8 +62,6 @@ class Quirks:
     """A key made with the CKA_ID of another takes its place, and that one is lost."""
     random_is_proof: bool = True
     """C_GenerateRandom fails while the token is of no use. Else only an operation with a key tells."""
-    wrong_tag: frozenset[str] = frozenset({"CKR_ENCRYPTED_DATA_INVALID", "CKR_AEAD_DECRYPT_FAILED"})
-    """What C_Decrypt answers to a GCM tag that does not fit."""
     evidence: tuple[str, ...] = ()
     """What was run, with versions; or what was read, where no device was at hand."""
 
@@ -96,7 +94,6 @@ SOFTHSM: Final = Quirks(
     ),
     install="apt-get install softhsm2",
     misses_objects=True,
-    wrong_tag=frozenset({"CKR_GENERAL_ERROR", "CKR_ENCRYPTED_DATA_INVALID"}),
     evidence=(
         "SoftHSM 2.6.1 (Debian 12): GCM with IVs of 12 and 16 bytes, CBC, CBC_PAD, HMAC to 64 KiB and of nothing work",
         "SoftHSM 2.6.1: a key made by another process is seen at once; a wrong GCM tag is CKR_GENERAL_ERROR",
@@ -260,7 +257,6 @@ def _relayed(relay: Quirks, behind: Quirks) -> Quirks:
         pin_tries=behind.pin_tries,
         random_is_proof=behind.random_is_proof,
         same_id_replaces=behind.same_id_replaces,
-        wrong_tag=behind.wrong_tag,
     )
 
 

@@ -29,6 +29,7 @@ from kmsd.hsm.cryptoki import (
     CKK_HMAC,
     CKK_RSA,
     CKM_AES_CBC,
+    CKM_AES_ECB,
     CKM_AES_GCM,
     CKM_RSA_PKCS_OAEP,
     CKM_SHA256,
@@ -42,7 +43,7 @@ from kmsd.hsm.cryptoki import (
     RsaOaepParams,
 )
 from kmsd.hsm.module import Module
-from kmsd.hsm.trials import APPENDED_IV, CKM_AES_ECB
+from kmsd.hsm.trials import APPENDED_IV
 
 KeyKind = Literal["aes", "hmac", "rsa"]
 Hash = Literal["SHA256", "SHA512"]
@@ -95,6 +96,7 @@ class TokenSession:
         self.cryptoki = module.cryptoki
         self.handle = calls.open_session(self.cryptoki.table, slot_id, rw=rw)
         self._keys: dict[tuple[bytes, KeyKind], int] = {}
+        self._used = module.used.setdefault(slot_id, {})
         self._numbers: dict[bytes, RsaNumbers] = {}
         self._random = b""
         self._params = GcmParams(ulTagBits=TAG_BYTES * 8)
@@ -154,6 +156,7 @@ class TokenSession:
             if len(found) > 1:
                 raise KeyAmbiguousError(cka_id, kind)
             handle = self._keys[(cka_id, kind)] = found[0]
+            self._used[(cka_id, kind)] = None
         return handle
 
     def _find(self, cka_id: bytes, kind: KeyKind) -> list[int]:

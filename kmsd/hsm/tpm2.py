@@ -30,6 +30,7 @@ _NOT_PASSED_ON: Final = ("KMSD_", "KMSCTL_", "P11_", "PYTHON", "NOTIFY_SOCKET", 
 _ASK_SECONDS: Final = 5.0
 _OWNED: Final = re.compile(r"0x81[0-7][0-9A-F]{5}", re.IGNORECASE)
 """Handles of persistent objects of the owner (TCG, Registry of Reserved TPM 2.0 Handles, 2.3)."""
+_HANDLE: Final = re.compile(r"0x[0-9A-F]+", re.IGNORECASE)
 _INSTALL: Final = "install it (Debian, Ubuntu: apt-get install libtpm2-pkcs11-tools), then try again"
 
 
@@ -37,7 +38,7 @@ _INSTALL: Final = "install it (Debian, Ubuntu: apt-get install libtpm2-pkcs11-to
 class NewKey:
     """A key to be made. cka_id: printable ASCII, as tpm2_ptool stores no other."""
 
-    kind: Literal["aes", "hmac"]
+    kind: Literal["aes", "hmac", "rsa"]
     label: str
     cka_id: bytes
 
@@ -72,6 +73,7 @@ def add_keys(
     *,
     aes_bits: int = 256,
     hash_bits: int = 256,
+    rsa_bits: int = 2048,
     environment: Mapping[str, str] | None = None,
 ) -> None:
     """Make keys on the token with this label, HMAC keys first: one that is left alone by a failure harms nobody.
@@ -83,7 +85,8 @@ def add_keys(
     Raises InvalidRequest, Misconfigured, Denied, Unavailable. A failure may leave the first keys made.
     """
     ordered = sorted(keys, key=lambda key: key.kind != "hmac")
-    commands = [_addkey(token, pin, key, aes_bits, hash_bits) for key in ordered]
+    algorithms = {"aes": f"aes{aes_bits}", "hmac": f"hmac:sha{hash_bits}", "rsa": f"rsa{rsa_bits}"}
+    commands = [_addkey(token, pin, key, algorithms[key.kind]) for key in ordered]
     python = _interpreter()
     variables = _environment(environment)
     job = {"commands": commands, "flush": is_unmanaged(variables)}
@@ -95,13 +98,16 @@ def add_keys(
 def flush(environment: Mapping[str, str] | None = None) -> bool:
     """Throw out what a program that was killed has left in the TPM: loaded objects and sessions. Without it nobody can
     log in. Only where nothing manages the TPM's memory, so that the device is this program's alone; the module is
-    finalised meanwhile. Returns whether it was done. Raises KmsdError.
+    finalised meanwhile. Returns whether there was anything to throw out. Raises KmsdError.
     """
-    if not is_unmanaged(_environment(environment)):
+    if managed(environment):
         return False
-    for what in ("--transient-object", "--loaded-session"):
-        _tool(environment, "tpm2_flushcontext", what)
-    return True
+    left = False
+    for kept, what in (("handles-transient", "--transient-object"), ("handles-loaded-session", "--loaded-session")):
+        if _HANDLE.search(_tool(environment, "tpm2_getcap", kept, seconds=_ASK_SECONDS)):
+            _tool(environment, "tpm2_flushcontext", what, seconds=_ASK_SECONDS)
+            left = True
+    return left
 
 
 def ailment(token: str, environment: Mapping[str, str] | None = None, *, beside: bool = False) -> KmsdError | None:
@@ -110,7 +116,7 @@ def ailment(token: str, environment: Mapping[str, str] | None = None, *, beside:
 
     beside: the module is in use meanwhile; then a TPM without a resource manager is not asked.
     """
-    if beside and is_unmanaged(_environment(environment)):
+    if beside and not managed(environment):
         return None
     try:
         if re.search(r"inLockout:\s*1", _tool(environment, "tpm2_getcap", "properties-variable", seconds=_ASK_SECONDS)):
@@ -130,17 +136,21 @@ def ailment(token: str, environment: Mapping[str, str] | None = None, *, beside:
     return None
 
 
+def managed(environment: Mapping[str, str] | None = None) -> bool:
+    """Whether a resource manager shares out the memory of the TPM that the module and the tools mean."""
+    return not is_unmanaged(_environment(environment))
+
+
 def is_unmanaged(environment: Mapping[str, str]) -> bool:
     """Whether nothing shares out the TPM's memory: a TCTI that is the device itself, not /dev/tpmrm0 or tpm2-abrmd."""
     return bool(_UNMANAGED.match(environment.get("TPM2TOOLS_TCTI", "")))
 
 
-def _addkey(token: str, pin: str, key: NewKey, aes_bits: int, hash_bits: int) -> list[str]:
+def _addkey(token: str, pin: str, key: NewKey, algorithm: str) -> list[str]:
     if not re.fullmatch(rb"[\x21-\x7e]+", key.cka_id):
         raise InvalidRequest(
             "a CKA_ID on a TPM must be printable ASCII without blanks", "leave it to kmsd to choose one"
         )
-    algorithm = f"aes{aes_bits}" if key.kind == "aes" else f"hmac:sha{hash_bits}"
     return [
         "addkey",
         f"--algorithm={algorithm}",

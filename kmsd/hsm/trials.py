@@ -12,45 +12,32 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from ctypes import Structure, c_ulong, c_void_p
 from dataclasses import dataclass
 from typing import Final
 
 from kmsd.hsm import calls
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.cryptoki import GcmParams
+from kmsd.hsm.cryptoki import (
+    CKG_MGF1_SHA256,
+    CKM_AES_CBC,
+    CKM_AES_CBC_PAD,
+    CKM_AES_ECB,
+    CKM_AES_GCM,
+    CKM_RSA_PKCS_OAEP,
+    CKM_SHA256,
+    CKZ_DATA_SPECIFIED,
+    GcmParams,
+    RsaOaepParams,
+)
 from kmsd.hsm.table import FunctionTable
 
-CKM_RSA_PKCS_KEY_PAIR_GEN: Final = 0x0000
-CKM_RSA_PKCS_OAEP: Final = 0x0009
-CKM_SHA256: Final = 0x0250
-CKM_SHA256_HMAC: Final = 0x0251
-CKM_SHA512_HMAC: Final = 0x0271
 CKM_GENERIC_SECRET_KEY_GEN: Final = 0x0350
 CKM_AES_KEY_GEN: Final = 0x1080
-CKM_AES_ECB: Final = 0x1081
-CKM_AES_CBC: Final = 0x1082
-CKM_AES_CBC_PAD: Final = 0x1085
-CKM_AES_GCM: Final = 0x1087
-CKG_MGF1_SHA256: Final = 0x02
-CKZ_DATA_SPECIFIED: Final = 0x01
 
 TAG: Final = 16
 APPENDED_IV: Final = 16
 """Bytes of the IV that Luna and ProtectServer HSMs in FIPS mode choose, and put behind the tag."""
 _AAD: Final = b"probe"
-
-
-class OaepParams(Structure):
-    """CK_RSA_PKCS_OAEP_PARAMS (PKCS#11 3.0 mechanisms, 2.1.7)."""
-
-    _fields_ = (
-        ("hashAlg", c_ulong),
-        ("mgf", c_ulong),
-        ("source", c_ulong),
-        ("pSourceData", c_void_p),
-        ("ulSourceDataLen", c_ulong),
-    )
 
 
 @dataclass(frozen=True)
@@ -213,7 +200,7 @@ def hmac(place: Place, key: int, mechanism: int, size: int, most: int) -> HmacTr
 
 def oaep(place: Place, public: int, private: int) -> Trial:
     """CKM_RSA_PKCS_OAEP with SHA-256 and MGF1 with SHA-256 (RFC 7518, 4.3): back and forth."""
-    params = OaepParams(CKM_SHA256, CKG_MGF1_SHA256, CKZ_DATA_SPECIFIED, None, 0)
+    params = RsaOaepParams(CKM_SHA256, CKG_MGF1_SHA256, CKZ_DATA_SPECIFIED, None, 0)
     message = os.urandom(32)
     try:
         with place.session() as session:

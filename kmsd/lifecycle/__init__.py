@@ -76,12 +76,14 @@ class Lifecycle:
     ) -> Made:
         """Make a key, or a pair. With if_not_exists, the one that holds the label is answered.
 
-        bits: 0 for 256. key_id: empty for a new one. place: name of the token, empty for the write token.
+        bits: 0 for what is usual: 256, or of an RSA key 3072, on a TPM 2048. key_id: empty for a new one. place: name
+        of the token, empty for the write token.
         Raises InvalidRequest, AlreadyExists, and what the token says.
         """
-        order = making.Order(label, wanted, bits or 256, key_id, if_not_exists)
-        making.check(order)
         name = self._place(place)
+        recipe = making.recipe(wanted, bits, self._keyring.tokens[name])
+        order = making.Order(label, recipe, key_id, if_not_exists)
+        making.check(order)
         async with self._turn(until) as turn:
             return await making.generate(self._keyring, turn, order, name)
 

@@ -24,6 +24,8 @@ async def destroy(
     companion = keyring.picture.companion(key)
     if key.token.kind == "hmac" and companion is not None and companion.reads:
         why = f"the AES key {companion.label!r} needs it"
+    elif key.token.kind == "rsa" and not key.reads:
+        why = f"{key.label!r} is an RSA key that kmsd does not use, so something else may need it"
     else:
         why = in_use(key, uses) or named(keyring, key)
     confirm(key, confirm_label, why, "what it encrypted would be lost: `kmsctl etcd scan` shows what that is")
@@ -41,7 +43,7 @@ async def retire(
     """Label a key as one that nothing needs any more; (the key, its previous label). Raises Conflict if the scan, or
     its absence, or a use after it speaks against that."""
     key = keyring.select(which)
-    if key.token.kind != "aes" or not key.reads:
+    if not key.token.seals or not key.reads:
         raise Conflict(
             f"key {key.label!r} does not decrypt, so there is nothing to retire",
             key.hint or "an HMAC key is retired with its AES key; kmsctl keys destroy removes it",

@@ -39,7 +39,7 @@ async def relabel(
         refuse_taken(keyring, companion_label(to), "hmac")
     if key is picture.write:
         why = f"{key.label!r} is the write key: without the label {write_label!r} nothing is encrypted"
-    elif to == write_label and key.token.kind == "aes":
+    elif to == write_label and key.token.seals:
         why = f"{key.label!r} would become the write key"
     else:
         why = named(keyring, key)

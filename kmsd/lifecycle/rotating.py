@@ -14,7 +14,7 @@ from typing import Final
 from kmsd.errors import Conflict, InvalidRequest, KmsdError, NotFound, short
 from kmsd.hsm import keys as token_keys
 from kmsd.keyring import Keyring
-from kmsd.lifecycle.making import made, make, newest_of
+from kmsd.lifecycle.making import Recipe, made, make, newest_of, recipe
 from kmsd.lifecycle.naming import LABEL_MOST, again
 from kmsd.lifecycle.trying import rounds_with
 from kmsd.lifecycle.turn import Turn
@@ -103,14 +103,24 @@ class Rotation:
             picture = self._keyring.picture
             return Rotated(tuple(steps), picture.by_key_id.get(from_key_id), picture.write or old, rotated=False)
         begun = [move for move in self._moves() if move.tried]
-        pair = self._keyring.picture.companion(old) is not None or (old.scheme is not None and old.scheme.cbc)
+        wanted = self._successor(old, place)
         if dry_run:
-            return Rotated(self._plan(old, place, begun, pair=pair), old, None, rotated=False)
-        return await self._rotate(turn, old, place, begun=bool(begun), pair=pair)
+            return Rotated(self._plan(old, place, begun, pair=wanted.pair), old, None, rotated=False)
+        return await self._rotate(turn, old, place, wanted, begun=bool(begun))
 
-    async def _rotate(self, turn: Turn, old: Key, place: str, *, begun: bool, pair: bool) -> Rotated:
+    def _successor(self, old: Key, place: str) -> Recipe:
+        """Of the key that follows this one: of its sort, but an RSA key is left behind where another token has AES."""
+        if old.token.kind != "rsa":
+            pair = self._keyring.picture.companion(old) is not None or (old.scheme is not None and old.scheme.cbc)
+            return Recipe("pair" if pair else "aes", old.token.bits)
+        able = self._keyring.ability(place)
+        if place == old.place or not (able.gcm or able.cbc):
+            return Recipe("rsa", old.token.bits)
+        return recipe("aes" if able.gcm else "pair", 0, self._keyring.tokens[place])
+
+    async def _rotate(self, turn: Turn, old: Key, place: str, wanted: Recipe, *, begun: bool) -> Rotated:
         label = self._keyring.write_label
-        steps = [] if begun else [await self._make(turn, old, place, pair=pair)]
+        steps = [] if begun else [await self._make(turn, place, wanted)]
         steps.extend(await self.roll_forward())
         new = self._keyring.picture.write
         # A key that wrote as L.pending goes on as L; any other has to have given way.
@@ -124,12 +134,12 @@ class Rotation:
         was = again(self._keyring, old, old.label) if new.key_id != old.key_id else None
         return Rotated(tuple(steps), was, new, rotated=True)
 
-    async def _make(self, turn: Turn, old: Key, place: str, *, pair: bool) -> Step:
+    async def _make(self, turn: Turn, place: str, wanted: Recipe) -> Step:
         """The key that is to write, as L.pending."""
         label, hsm = self._keyring.write_label, self._keyring.tokens[place]
         cka_id = key_id_bytes(new_key_id(newest_of(self._keyring, label)))
-        await make(turn, hsm, pending_label(label), cka_id, old.token.bits, pair=pair)
-        key = (await made(self._keyring, cka_id, "aes")).key
+        await make(turn, hsm, pending_label(label), cka_id, wanted)
+        key = (await made(self._keyring, cka_id, wanted.kind)).key
         log.info("rotation began", label=label, key_id_sha256=key.key_id_sha256)
         return _made_step(key.key_id, pending_label(label), place, hsm.name, done=True)
 
@@ -162,7 +172,7 @@ class Rotation:
         found = newest_first(
             key
             for key in picture.keys
-            if key.token.kind == "aes"
+            if key.token.seals
             and key.reads
             and key not in (write, bad)
             and (bad is None or bad is write or key.age < bad.age)

@@ -63,7 +63,7 @@ class InspectAdmin:
 
     def _keys(self, found: Inspection) -> Iterator[Key]:
         for key in self.keyring.picture.keys:
-            if key.token.kind == "aes" and key.key_id in found.key_ids:
+            if key.token.seals and key.key_id in found.key_ids:
                 yield key
         for label in found.labels:
             yield from newest_first(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Final
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.errors import InvalidRequest
 from kmsd.keyring import Keyring
-from kmsd.lifecycle import Lifecycle, Rotated, Scan, Step
+from kmsd.lifecycle import Lifecycle, Rotated, Scan, Step, Wanted
 from kmsd.observe import logs
 from kmsd.observe.health import Health
 from kmsd.picture import Key
@@ -18,11 +19,12 @@ from kmsd.rpc.call import Call, Table, parse
 
 log = logs.get_logger("kmsd.admin")
 
-_WANTED = {
+_WANTED: Final[dict[int, Wanted]] = {
     pb.KEY_TYPE_UNSPECIFIED: "aes",
     pb.KEY_TYPE_AES: "aes",
     pb.KEY_TYPE_HMAC: "hmac",
     pb.KEY_TYPE_PAIR: "pair",
+    pb.KEY_TYPE_RSA: "rsa",
 }
 _USES_MOST = 100_000
 """Keys that a scan report may name."""
@@ -72,10 +74,10 @@ class KeyAdmin:
         request = parse(pb.GenerateKeyRequest, body)
         wanted = _WANTED.get(request.type)
         if wanted is None:
-            raise InvalidRequest("kmsd makes AES and HMAC keys only", "choose --type aes, hmac or pair")
+            raise InvalidRequest("kmsd makes no keys of this type", "choose --type aes, hmac, pair or rsa")
         made = await self.lifecycle.generate(
             request.label,
-            "hmac" if wanted == "hmac" else "pair" if wanted == "pair" else "aes",
+            wanted,
             request.bits,
             request.key_id,
             if_not_exists=request.if_not_exists,

@@ -34,7 +34,7 @@ _STATES: Final = {
     State.COMPANION: pb.KEY_STATE_COMPANION,
     State.ARCHIVED: pb.KEY_STATE_ARCHIVED,
 }
-_TYPES: Final = {"aes": pb.KEY_TYPE_AES, "hmac": pb.KEY_TYPE_HMAC, "other": pb.KEY_TYPE_OTHER}
+_TYPES: Final = {"aes": pb.KEY_TYPE_AES, "hmac": pb.KEY_TYPE_HMAC, "rsa": pb.KEY_TYPE_RSA, "other": pb.KEY_TYPE_OTHER}
 
 
 def table(methods: Mapping[str, Handler] | None = None, streams: Mapping[str, StreamHandler] | None = None) -> Table:
@@ -85,9 +85,9 @@ class Shown:
             created_unix_ms=key.created_ms,
             token_label=self.keyring.hsm(key).label,
             token=key.place,
-            encrypts=use.encrypts if token.kind == "aes" else 0,
-            decrypts=use.decrypts if token.kind == "aes" else 0,
-            last_used_unix_ms=use.last_used_unix_ms if token.kind == "aes" else 0,
+            encrypts=use.encrypts if token.seals else 0,
+            decrypts=use.decrypts if token.seals else 0,
+            last_used_unix_ms=use.last_used_unix_ms if token.seals else 0,
             enc=key.enc if key.may_write else "",
         )
 

@@ -19,6 +19,7 @@
      gcm-iv appended             AES-GCM as by an HSM in FIPS mode: the caller's IV for C_EncryptInit is ignored,
                                  the token's own, 16 bytes, is put behind the tag
      gcm-iv demanded             the same, and an IV given to C_EncryptInit is refused
+     gcm refused                 AES-GCM is listed, and C_EncryptInit and C_DecryptInit return CKR_MECHANISM_INVALID for it
 
    The last line that fits a function counts. Types are those of PKCS#11 on Linux: CK_ULONG is unsigned long, and all
    structures are passed on unseen but CK_MECHANISM and CK_GCM_PARAMS. */
@@ -41,6 +42,7 @@ typedef void *P;
 
 #define CKR_OK 0x000UL
 #define CKR_GENERAL_ERROR 0x005UL
+#define CKR_MECHANISM_INVALID 0x070UL
 #define CKR_MECHANISM_PARAM_INVALID 0x071UL
 #define CKR_BUFFER_TOO_SMALL 0x150UL
 #define CKM_AES_GCM 0x1087UL
@@ -152,6 +154,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct rule rules[RULES];
 static int rule_count;
 static enum iv gcm_iv;
+static int gcm_refused;
 static struct stat seen;
 
 /* An encryption that has begun, and the IV that was chosen for it. */
@@ -161,12 +164,17 @@ static void parse(FILE *file) {
   char line[256];
   rule_count = 0;
   gcm_iv = IV_OF_CALLER;
+  gcm_refused = 0;
   while (fgets(line, sizeof line, file) && rule_count < RULES) {
     char *word = strtok(line, " \t\n");
     if (!word || *word == '#') continue;
     if (!strcmp(word, "gcm-iv")) {
       word = strtok(NULL, " \t\n");
       gcm_iv = word && !strcmp(word, "demanded") ? IV_DEMANDED : IV_APPENDED;
+      continue;
+    }
+    if (!strcmp(word, "gcm")) {
+      gcm_refused = 1;
       continue;
     }
     struct rule *rule = &rules[rule_count++];
@@ -205,6 +213,7 @@ static void refresh(void) {
   if (!changed(&now)) return;
   rule_count = 0;
   gcm_iv = IV_OF_CALLER;
+  gcm_refused = 0;
   FILE *file = fopen(getenv("CHAOS_FILE") ? getenv("CHAOS_FILE") : "", "re");
   if (file) {
     parse(file);
@@ -293,6 +302,7 @@ U C_EncryptInit(U session, P mechanism, U key) {
   if (what.fails && !what.done) return what.rv;
   struct mechanism *given = mechanism;
   U rv;
+  if (gcm_refused && given->mechanism == CKM_AES_GCM) return CKR_MECHANISM_INVALID;
   if (gcm_iv == IV_OF_CALLER || given->mechanism != CKM_AES_GCM) {
     rv = real->C_EncryptInit(session, mechanism, key);
   } else {
@@ -369,6 +379,7 @@ U C_DecryptInit(U session, P mechanism, U key) {
   struct rule what = chaos("C_DecryptInit");
   if (what.fails && !what.done) return what.rv;
   struct mechanism *given = mechanism;
+  if (gcm_refused && given->mechanism == CKM_AES_GCM) return CKR_MECHANISM_INVALID;
   if (gcm_iv != IV_OF_CALLER && given->mechanism == CKM_AES_GCM && !((struct gcm *)given->parameter)->iv_bytes)
     return CKR_MECHANISM_PARAM_INVALID;
   U rv = real->C_DecryptInit(session, mechanism, key);

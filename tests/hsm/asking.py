@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kmsd.hsm import calls, cryptoki, trials
+from kmsd.hsm import calls, cryptoki
 from kmsd.hsm import module as modules
 from kmsd.hsm.ckr import CkrError
 
@@ -83,12 +83,12 @@ class _User:
     def encrypt(self, session: int, id: str) -> Any:  # noqa: A002  as the step calls it
         key = self._one(session, {cryptoki.CKA_ID: id.encode(), cryptoki.CKA_KEY_TYPE: 0x1F})
         table = self.module.cryptoki.table
-        return {"bytes": len(calls.encrypt(table, session, key, trials.CKM_AES_CBC, bytes(16), bytes(48)))}
+        return {"bytes": len(calls.encrypt(table, session, key, cryptoki.CKM_AES_CBC, bytes(16), bytes(48)))}
 
     def sign(self, session: int, id: str, size: int = 100) -> Any:  # noqa: A002
         key = self._one(session, {cryptoki.CKA_ID: id.encode(), cryptoki.CKA_SIGN: True})
         table = self.module.cryptoki.table
-        return {"bytes": len(calls.sign(table, session, key, trials.CKM_SHA256_HMAC, bytes(size)))}
+        return {"bytes": len(calls.sign(table, session, key, cryptoki.CKM_SHA256_HMAC, bytes(size)))}
 
     def random(self, session: int) -> Any:
         return {"bytes": len(calls.random(self.module.cryptoki.table, session, 16))}

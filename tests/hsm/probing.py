@@ -3,7 +3,7 @@
     python -m tests.hsm.probing < JOB
 
 JOB: JSON with module, label, pin and, where wanted, provider, aes, hmac (CKA_IDs as text), slow, elsewhere, login and
-quick.
+quick: what is chosen at each login, too.
 Prints the report as JSON.
 """
 
@@ -17,11 +17,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kmsd.hsm import calls, quirks
+from kmsd.hsm import calls, choosing, quirks
 from kmsd.hsm import module as modules
 from kmsd.hsm.elsewhere import other_process
 from kmsd.hsm.findings import Plan
-from kmsd.hsm.probe import abilities, probe
+from kmsd.hsm.probe import probe
+from kmsd.hsm.trials import Place
 
 
 def main() -> int:
@@ -42,8 +43,14 @@ def main() -> int:
     )
     answer: dict[str, Any] = {}
     if job.get("quick"):
-        able, verdict = abilities(module, slot, plan)
-        answer["quick"] = {"abilities": dataclasses.asdict(able), "verdict": dataclasses.asdict(verdict)}
+        listed = frozenset(each.name for each in module.mechanisms(slot.slot_id))
+        choice = choosing.choose(Place(table, slot.slot_id), listed, plan.quirks)
+        answer["quick"] = {
+            "gcm": "CKM_AES_GCM" in choice.mechanisms,
+            "iv_by_token": choice.gcm_iv_by_token,
+            "refused": choice.gcm_refused,
+            "others": listed - choice.mechanisms <= {"CKM_AES_GCM"},
+        }
     report = probe(module, slot, plan)
     answer |= {**dataclasses.asdict(report), "worst": report.worst, "left": len(module.cryptoki.find(session, {}))}
     module.finalize()

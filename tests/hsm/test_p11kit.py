@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 
-from kmsd.hsm import calls, trials
+from kmsd.hsm import calls, cryptoki
 from kmsd.hsm.session import TokenSession
 from kmsd.hsm.table import NAMES, FunctionTable
 from tests import p11kit
@@ -52,7 +52,7 @@ def test_cbc_is_aes_cbc_whether_the_relay_lets_it_through_or_not(token: P11KitTo
 
 def _through_session(session: TokenSession, iv: bytes, data: bytes) -> tuple[bytes, bytes]:
     listed = calls.mechanisms(session.cryptoki.table, calls.slot_ids(session.cryptoki.table)[0])
-    session._cbc_from_ecb = trials.CKM_AES_CBC not in listed
+    session._cbc_from_ecb = cryptoki.CKM_AES_CBC not in listed
     sealed = session.encrypt_cbc(b"id", iv, data)
     return sealed, session.decrypt_cbc(b"id", iv, sealed)
 

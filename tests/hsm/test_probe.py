@@ -101,16 +101,33 @@ def test_a_tpm_whose_hmac_key_is_for_sha512_is_served_with_the_standard_pair(tpm
     assert report["by_name"]["hmac_sha256"]["outcome"] == "not applicable"
 
 
-def test_the_quick_look_comes_to_the_same_verdict(token: SoftToken, chaos: ChaosToken) -> None:
-    for told, module, environment in (
-        ("", MODULE, token.environment),
-        ("gcm-iv appended", chaos.module, chaos.environment),
-        ("C_Decrypt flip", chaos.module, chaos.environment),
+def test_what_is_chosen_at_each_login_is_what_the_probe_finds(chaos: ChaosToken) -> None:
+    for told, gcm, by_token in (
+        ("", True, False),
+        ("gcm-iv appended", True, True),
+        ("gcm-iv demanded", True, True),
+        ("gcm refused", False, False),
+        ("C_Decrypt flip", False, False),
     ):
         chaos.tell(told)
-        report = probing.run(module, token.label, PIN, environment, quick=True)
-        assert report["quick"]["verdict"] == report["verdict"]
-        assert report["quick"]["abilities"]["gcm_iv_sizes"] == report["abilities"]["gcm_iv_sizes"]
+        report = _probe_chaos(chaos, quick=True)
+        quick = report["quick"]
+        assert (quick["gcm"], quick["iv_by_token"], quick["others"]) == (gcm, by_token, True), told
+        assert (report["verdict"]["algorithm"] == "aes-gcm") is gcm, told
+        assert bool(quick["refused"]) is not gcm, told
+        assert report["left"] == 0, told
+
+
+def test_a_token_that_makes_no_key_to_try_with_or_has_few_sessions_is_taken_at_its_word(chaos: ChaosToken) -> None:
+    for told in ("C_GenerateKey rv=0x54", "C_OpenSession rv=0xb1 after=2"):
+        chaos.tell("gcm refused", told)
+        assert _probe_chaos(chaos, quick=True)["quick"]["gcm"], told
+
+
+def test_one_bad_moment_does_not_cost_a_token_its_gcm(chaos: ChaosToken) -> None:
+    chaos.tell("C_Encrypt rv=0x5 count=1")
+    quick = _probe_chaos(chaos, quick=True)["quick"]
+    assert (quick["gcm"], quick["refused"]) == (True, "")
 
 
 def test_a_tpm_without_keys_is_told_how_to_make_them(tpm_token: tpm.TpmToken) -> None:

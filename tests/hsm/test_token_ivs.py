@@ -82,9 +82,18 @@ def test_a_kmsd_that_chooses_its_own_ivs_reads_it_too(kmsd: Kmsd, token: ChaosTo
         assert other.v2("Decrypt", request).plaintext == b"seed"
 
 
-def test_where_it_is_not_known_of_the_token_such_an_answer_is_refused(short_tmp: Path) -> None:
+def test_where_it_is_not_known_of_the_token_it_is_found_out(token: ChaosToken, short_tmp: Path) -> None:
+    with _kmsd(short_tmp / "d", token, "generic") as kmsd:
+        kmsd.wait_ok()
+        sealed = kmsd.v2("Encrypt", v2.EncryptRequest(plaintext=b"seed", uid="u"))
+        assert len(_parts(sealed.ciphertext)[2]) == 16
+        request = v2.DecryptRequest(ciphertext=sealed.ciphertext, key_id=sealed.key_id, uid="u")
+        assert kmsd.v2("Decrypt", request).plaintext == b"seed"
+
+
+def test_where_it_is_neither_known_nor_to_be_found_out_such_an_answer_is_refused(short_tmp: Path) -> None:
     token = make_chaos(short_tmp / "hsm")
     token.import_aes("k8s-kek", _KEY, _KEY_ID.encode())
-    token.tell("gcm-iv appended")
+    token.tell("gcm-iv appended", "C_GenerateKey rv=0x54")
     with _kmsd(short_tmp / "d", token, "generic") as kmsd, pytest.raises(grpc.RpcError):
         kmsd.v2("Encrypt", v2.EncryptRequest(plaintext=b"seed", uid="u"))

@@ -153,3 +153,34 @@ def test_while_a_tpm_hangs_status_answers_and_afterwards_all_is_well(kmsd: Kmsd,
             assert late.value.code() in {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE}
         _works_again(kmsd, load)
     assert load.wrong == []
+
+
+_SWEPT = "held what a killed program had loaded"
+
+
+def test_killed_and_started_again_kmsd_serves(kmsd: Kmsd, token: TpmToken) -> None:
+    """Without a resource manager what the killed one had loaded keeps everybody out, until it is thrown out."""
+    stored = _seal(kmsd, b"written before")
+    for _ in range(2):
+        kmsd.stop(signal.SIGKILL)
+        kmsd.start().wait_ok(60)
+        assert _open(kmsd, stored) == b"written before"
+    said = [line for line in kmsd.log_lines() if _SWEPT in line["event"]]
+    assert len(said) == (0 if token.managed else 2)
+    assert token.lockout_counter() == 0
+
+
+def test_where_nothing_was_left_nothing_is_thrown_out(token: TpmToken, short_tmp: Path) -> None:
+    """A TPM that was cleared refuses every login; there is nothing to be had by trying once more."""
+    token.clear()
+    folder = short_tmp / "d"
+    folder.mkdir()
+    with Kmsd(
+        folder,
+        token,  # type: ignore[arg-type]
+        token.flags,
+        environment=_ENVIRONMENT,
+        default_flags=False,
+    ).start() as kmsd:
+        wait_for(lambda: "it was cleared" in kmsd.v2("Status").healthz, 60)
+        assert not [line for line in kmsd.log_lines() if _SWEPT in line["event"]]

@@ -59,8 +59,8 @@ def test_the_strongest_enc_comes_first(mechanisms: tuple[str, ...], aes: int, ma
 @pytest.mark.parametrize(
     ("mechanisms", "aes", "mac", "says"),
     [
-        ((), 256, 256, "lists neither AES-GCM nor AES-CBC"),
-        (("CKM_AES_CBC_PAD", "CKM_SHA256_HMAC"), 256, 256, "lists neither AES-GCM nor AES-CBC"),
+        ((), 256, 256, "can do neither AES-GCM nor AES-CBC"),
+        (("CKM_AES_CBC_PAD", "CKM_SHA256_HMAC"), 256, 256, "can do neither AES-GCM nor AES-CBC"),
         (("CKM_AES_CBC",), 256, 256, "does not list CKM_SHA256_HMAC or CKM_SHA512_HMAC"),
         (("CKM_AES_CBC", "CKM_SHA512_HMAC"), 128, 128, "does not list CKM_SHA256_HMAC"),
         (ALL, 192, 256, "no JWE encryption with AES-192"),

@@ -19,6 +19,7 @@ _STATES = {
 _TYPES = {
     pb.KEY_TYPE_AES: KeyType.AES,
     pb.KEY_TYPE_HMAC: KeyType.HMAC,
+    pb.KEY_TYPE_RSA: KeyType.RSA,
     pb.KEY_TYPE_OTHER: KeyType.OTHER,
 }
 

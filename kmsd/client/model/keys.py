@@ -27,8 +27,14 @@ class KeyType(StrEnum):
     HMAC = "hmac"
     PAIR = "pair"
     """An AES key and an HMAC key with one CKA_ID: to be asked for, never in a list."""
+    RSA = "rsa"
     OTHER = "other"
     UNKNOWN = "unknown"
+
+    @property
+    def seals(self) -> bool:
+        """Whether data is encrypted under keys of this type, as it is not under HMAC keys."""
+        return self in (KeyType.AES, KeyType.RSA)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ from tests.unit.config.written import error_of, write
         ),
         (
             'keys.algorithm = "aes-ctr"',
-            'F:1: keys.algorithm: expected "auto" or "aes-gcm" or "aes-cbc", found "aes-ctr"',
+            'F:1: keys.algorithm: expected "auto" or "aes-gcm" or "aes-cbc" or "rsa-oaep", found "aes-ctr"',
         ),
         ("keys.label = 5", "F:1: keys.label: expected a string in quotes, found 5"),
         ("keys.label = 1979-05-27", "F:1: keys.label: expected a string in quotes, found a date or time"),

@@ -1,0 +1,65 @@
+"""What of a token's mechanism list holds: tried at each login, as far as kmsd chooses by it.
+
+A list may promise what fails in use: a relay of one version before a server of another, an HSM whose policy forbids it.
+AES-GCM is what is chosen wherever it is listed, so that is what is tried, with a key made for one session. Costs some
+twenty calls, and nothing where AES-GCM is not listed: a TPM's few places for keys are left alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from kmsd.hsm import calls, trials
+from kmsd.hsm.checks import session_key
+from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.quirks import Quirks
+from kmsd.hsm.trials import GcmTrial, Place
+
+_GCM: Final = "CKM_AES_GCM"
+_IV_BYTES: Final = 12
+"""RFC 7518, 5.3."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What may be chosen from.
+
+    mechanisms: as listed, "CKM_AES_CBC", without AES-GCM if that does not work. gcm_iv_by_token: the token chooses the
+    IVs of AES-GCM. gcm_refused: why AES-GCM is not used although it is listed; empty otherwise.
+    """
+
+    mechanisms: frozenset[str]
+    gcm_iv_by_token: bool = False
+    gcm_refused: str = ""
+
+
+def choose(place: Place, listed: frozenset[str], row: Quirks) -> Choice:
+    """place: logged in to. Raises CkrError if the token fails altogether."""
+    as_listed = Choice(listed, row.gcm_iv_by_token)
+    if _GCM not in listed:
+        return as_listed
+    trial = _try_gcm(place)
+    if trial is None:
+        # The health of the write key tells, then.
+        return as_listed
+    if not trial.works:
+        # An AES key that has no HMAC key beside it serves no more without AES-GCM: that needs more than one bad moment.
+        with place.session() as session:
+            calls.random(place.table, session, 8)
+        trial = _try_gcm(place) or trial
+    if not trial.works:
+        return Choice(listed - {_GCM}, row.gcm_iv_by_token, trial.seen)
+    return Choice(listed, row.gcm_iv_by_token or trial.iv_by_token)
+
+
+def _try_gcm(place: Place) -> GcmTrial | None:
+    """None: it cannot be tried, because the token makes no key for it, or has too few sessions."""
+    try:
+        with place.session() as holder:
+            with place.session():
+                pass
+            key = calls.generate_key(place.table, holder, trials.CKM_AES_KEY_GEN, session_key("aes"))
+            return trials.gcm(place, key, _IV_BYTES)
+    except CkrError:
+        return None

@@ -1,0 +1,44 @@
+"""How many keys one login may use where nothing shares out the memory of the device: a TPM without a resource manager.
+
+Such a TPM keeps what was used loaded until the login ends, and refuses what finds no place with CKR_GENERAL_ERROR, as
+it refuses everything. So it is counted which keys were used. Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from kmsd.errors import KmsdError, Unavailable
+
+MANAGE: Final = "use the TPM's resource manager: TPM2_PKCS11_TCTI=device:/dev/tpmrm0, or tabrmd: with tpm2-abrmd"
+
+
+@dataclass(frozen=True)
+class Room:
+    """most: distinct keys that one login may use. used: those that were asked for since the login, the first first, by
+    CKA_ID and kind."""
+
+    most: int
+    used: tuple[tuple[bytes, str], ...]
+
+    @property
+    def crowded(self) -> bool:
+        return len(self.used) > self.most
+
+    @property
+    def inside(self) -> tuple[tuple[bytes, str], ...]:
+        """Those that found a place."""
+        return self.used[: self.most]
+
+    def shuts_out(self, *cka_ids: bytes | None) -> bool:
+        """Whether a key of these was asked for when all places were taken."""
+        return any(cka_id in cka_ids for cka_id, _ in self.used[self.most :])
+
+    def error(self, token: str) -> KmsdError:
+        """token: in words."""
+        return Unavailable(
+            f"the TPM behind {token} has no resource manager, so one login can use {self.most} keys; "
+            f"{len(self.used)} are in use",
+            MANAGE,
+        )
