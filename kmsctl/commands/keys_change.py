@@ -48,9 +48,10 @@ def relabel(
       kmsctl keys relabel spare-kek old-kek --dry-run
       kmsctl keys relabel spare-kek old-kek
 
-    Give a key another label. Its key id, and so what it decrypts, stays.
+    Give a key another label. Its key id stays, and so what names that: all that kmsd writes in its own format.
 
-    Where this changes which key kmsd encrypts with, the present label must be typed, or given with --confirm.
+    Where this changes which key kmsd encrypts with, or where what k8s-kms-plugin wrote names the label that the key
+    had (L@...), the present label must be typed, or given with --confirm.
     """
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
     form = opts.form(*keyview.FORMATS)

@@ -31,6 +31,7 @@ FOLLOW: Final = timedelta(minutes=5)
 under the old key."""
 
 _ROTATED = re.compile(r"@([0-9]{8}T[0-9]{6})Z$")
+_FORMER = re.compile(r"(.*?)(\.retired)?@[0-9]{8}T[0-9]{6}Z", re.DOTALL)
 
 
 class Step(StrEnum):
@@ -64,6 +65,12 @@ TITLES: Final = {
     Step.SCAN: "scan etcd",
     Step.RETIRE: "retire the old key",
 }
+
+
+def former_label(label: str) -> str:
+    """The label that a key had while it wrote, from the one that a rotation or retiring gave it; empty for others."""
+    found = _FORMER.fullmatch(label)
+    return found[1] if found else ""
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,8 @@ class Lifecycle:
     ) -> tuple[Key, str]:
         """Give a key another label; (the key, its previous label). Its HMAC key follows, if it is a pair.
 
-        Raises Conflict for what would change which key writes, unless the present label is given once more.
+        Raises Conflict for what would change which key writes, or cut off what names a label that the key had, unless
+        the present label is given once more.
         """
         naming.check(to)
         async with self._turn(until) as turn:

@@ -12,7 +12,7 @@ from kmsd.hsm import keys as token_keys
 from kmsd.keyring import Keyring
 from kmsd.lifecycle.making import refuse_taken
 from kmsd.lifecycle.turn import Turn
-from kmsd.picture import Key, check_label, companion_label, role
+from kmsd.picture import Key, State, check_label, companion_label, role
 
 LABEL_MOST: Final = 255
 """Bytes."""
@@ -30,21 +30,30 @@ async def relabel(
 ) -> tuple[Key, str]:
     """Give a key another label; (the key, its previous label). Raises Conflict, AlreadyExists."""
     key = keyring.select(which)
-    picture, write_label = keyring.picture, keyring.write_label
     if key.label == to:
         return key, to
     refuse_taken(keyring, to, key.token.kind)
     if follower(keyring, key) is not None:
         check_label(companion_label(to))
         refuse_taken(keyring, companion_label(to), "hmac")
-    if key is picture.write:
-        why = f"{key.label!r} is the write key: without the label {write_label!r} nothing is encrypted"
-    elif to == write_label and key.token.seals:
-        why = f"{key.label!r} would become the write key"
-    else:
-        why = named(keyring, key)
-    confirm(key, confirm_label, why, "`kmsctl rotate` makes a new write key and keeps this one readable")
+    confirm(key, confirm_label, *_against(keyring, key, to))
     return (key if dry_run else await move(keyring, turn, key, to)), key.label
+
+
+def _against(keyring: Keyring, key: Key, to: str) -> tuple[str, str]:
+    """Why a key should keep its label, and what to do instead; nothing speaks against it if the first is empty."""
+    rotate, held = "`kmsctl rotate` makes a new write key and keeps this one readable", role(key.label)
+    if key is keyring.picture.write:
+        return f"{key.label!r} is the write key: without the label {keyring.write_label!r} nothing is encrypted", rotate
+    if to == keyring.write_label and key.token.seals:
+        return f"{key.label!r} would become the write key", rotate
+    if key.token.kind == "aes" and key.reads and key.state is not State.PENDING and held not in (key.label, to):
+        return (
+            f"{key.label!r} wrote as {held!r}: what k8s-kms-plugin wrote names that label, and under another one this "
+            "key is not found for it any more",
+            "`kmsctl etcd scan` counts what names a label",
+        )
+    return named(keyring, key), rotate
 
 
 async def move(keyring: Keyring, turn: Turn, key: Key, to: str) -> Key:

@@ -10,6 +10,7 @@ from textual.widget import Widget
 from textual.widgets import Input, Select, Static
 
 from kmsd.client import Key, KeyState, KeyType, escape
+from kmsd.client.rotation import former_label
 from kmstui import actions
 from kmstui.actions import Action
 from kmstui.dialogs.dialog import Dialog, field
@@ -86,7 +87,10 @@ class GenerateDialog(Dialog):
 
 
 class RelabelDialog(Dialog):
-    HELP = "Changes CKA_LABEL, the role of a key. Its identity, CKA_ID, stays, and so does everything it can read."
+    HELP = (
+        "Changes CKA_LABEL, the role of a key. Its identity, CKA_ID, stays, and what names that is read as before. "
+        "What k8s-kms-plugin wrote with AES-GCM names a label."
+    )
 
     def __init__(self, target: str, key: Key, write_label: str) -> None:
         super().__init__(target, f"Relabel {escape(key.label)}", "Relabel")
@@ -96,27 +100,34 @@ class RelabelDialog(Dialog):
     def fields(self) -> Iterable[Widget]:
         yield field("from", Static(Content(escape(self._key.label))))
         yield field("to", Input(self._key.label, id="label", max_length=LABEL_MOST, compact=True))
-        yield warning("which key writes changes by this", id="moves")
+        yield warning("", id="risk")
         yield confirmation(self._key)
 
     def draft(self) -> Action:
-        return actions.relabel(self._key, self._label or "LABEL", self._key.label if self._moves else "")
+        return actions.relabel(self._key, self._label or "LABEL", self._key.label if self._risk else "")
 
     def missing(self) -> str:
-        for widget in (self.query_one("#moves"), self.query_one("#confirmation")):
-            widget.display = self._moves
+        risk = self.query_one("#risk", Static)
+        risk.update(warned(self._risk))
+        for widget in (risk, self.query_one("#confirmation")):
+            widget.display = bool(self._risk)
         if self._label == self._key.label:
             return "it has this label"
-        return what_is_wrong(self._label) or (unconfirmed(self, self._key) if self._moves else "")
+        return what_is_wrong(self._label) or (unconfirmed(self, self._key) if self._risk else "")
 
     @property
     def _label(self) -> str:
         return self.query_one("#label", Input).value
 
     @property
-    def _moves(self) -> bool:
-        """Whether another key may write afterwards, or none."""
-        return self._key.state == KeyState.WRITE or self._label == self._write_label
+    def _risk(self) -> str:
+        """Why kmsd wants the label once more; empty if it does not."""
+        if self._key.state == KeyState.WRITE or self._label == self._write_label:
+            return "which key writes changes by this"
+        former = former_label(self._key.label)
+        if former and self._label != former:
+            return f"what k8s-kms-plugin wrote as {escape(former)} finds this key by its label"
+        return ""
 
 
 class AdoptDialog(Dialog):
@@ -225,7 +236,11 @@ def unconfirmed(dialog: Dialog, key: Key) -> str:
 
 
 def warning(text: str, id: str | None = None) -> Static:  # noqa: A002 - Textual's name
-    return Static(Content.assemble(("◐ ", "$text-warning"), text), classes="warning", id=id)
+    return Static(warned(text), classes="warning", id=id)
+
+
+def warned(text: str) -> Content:
+    return Content.assemble(("◐ ", "$text-warning"), text)
 
 
 def key_facts(key: Key) -> Static:

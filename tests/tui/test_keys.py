@@ -108,6 +108,21 @@ async def test_taking_the_write_label_away_wants_it_typed(kmsd: Kmsd) -> None:
     assert labels(kmsd) == {"elsewhere"}
 
 
+async def test_a_key_that_wrote_before_is_relabelled_with_its_label_typed(kmsd: Kmsd) -> None:
+    kmsd.admin("RotateKey")
+    (old,) = labels(kmsd) - {"k8s-kek"}
+    async with app_on(kmsd).run_test(notifications=True) as pilot:
+        await pilot.press("3")
+        await until(pilot, "● write")
+        await pilot.press("/", *"kek@", "enter", "l", *"spare")
+        await until(pilot, "what k8s-kms-plugin wrote as k8s-kek finds this key", "type the label to confirm")
+        await pilot.press("enter")
+        assert labels(kmsd) == {"k8s-kek", old}
+        await pilot.press("tab", *old, "enter")
+        await until(pilot, f"{old} is now spare")
+    assert labels(kmsd) == {"k8s-kek", "spare"}
+
+
 async def test_a_key_without_an_id_is_adopted_and_others_say_why_not(kmsd: Kmsd, token: SoftToken) -> None:
     token.import_aes("found", bytes(32), None)
     async with app_on(kmsd).run_test(notifications=True) as pilot:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from kmsd.client.rotation import former_label
 from kmsd.hsm.keys import Kind, TokenKey
 from kmsd.picture import Key, Picture, State, is_archived, judge, key_id_text, new_key_id, pending_label, role
 from kmsd.rotation import Move, moves
@@ -306,3 +308,20 @@ def test_a_retired_key_is_known_by_its_label() -> None:
     assert states == {"1": State.ARCHIVED, "2": State.WRITE}
     archived: list[Key] = [each for each in token.look().keys if is_archived(each.label)]
     assert [each.reads for each in archived] == [True], "what it wrote is still read"
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        *(
+            L,
+            f"{L}@20261123T120400Z",
+            f"{L}.retired@20261123T120400Z",
+            f"{L}@x@20261123T120400Z",
+            "a\nb@20261123T120400Z",
+        ),
+        *(f"{L}@20261123", f"{L}@", "@20261123T120400Z", f"{L}.retired", f"{L}@20261123T120400Z.hmac", ""),
+    ],
+)
+def test_clients_know_the_label_that_a_key_had_by_the_same_rule(label: str) -> None:
+    assert former_label(label) == ("" if role(label) == label else role(label))
