@@ -131,7 +131,8 @@ class Keys(Section):
     refresh: float = Field(default=10.0, ge=0.1, le=3600)
     """Seconds between looks at the token for keys made or moved by others."""
     idle_before_destroy: float = Field(default=86400.0, ge=0, le=366 * 86400)
-    """Seconds since its last use before a key may be destroyed or retired without giving its label once more."""
+    """Seconds since its last use before a key may be destroyed without giving its label once more. Retiring asks for a
+    scan of etcd instead."""
 
     @field_validator("hmac_label")
     @classmethod
