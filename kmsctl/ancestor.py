@@ -18,7 +18,7 @@ PROGRAM: Final = "k8s-kms-plugin"
 KEY_LABEL: Final = "k8s-dek"
 """Its default, which is not kmsd's."""
 HMAC_LABEL: Final = "k8s-hmac"
-SOCKET: Final = "/tmp/run/hsm-plugin-server.sock"  # noqa: S108 - where it listens unless told otherwise
+SOCKET: Final = "/tmp/run/hsm-plugin-server.sock"  # noqa: S108 - the ancestor's default, told to people, never opened
 PORT: Final = "31400"
 
 GCM: Final = "aes-gcm"

@@ -7,6 +7,7 @@ goes wrong, fewer words are offered.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -158,12 +159,11 @@ def _ask(question: Callable[[Any], list[Word]], target: str | None) -> list[Word
     answer: list[Word] = []
 
     def ask() -> None:
-        try:
+        # Whatever it is, said here it would stand in the middle of the line that is being typed.
+        with contextlib.suppress(Exception):
             if _somebody_listens(target):
                 with connect(target, timeout=LIVE_SECONDS) as kmsd:
                     answer.extend(question(kmsd))
-        except Exception:  # noqa: BLE001, S110 - a completion never complains
-            pass
 
     # Loading gRPC cannot be interrupted; the thread is left behind where it is.
     thread = threading.Thread(target=ask, daemon=True)

@@ -104,7 +104,7 @@ class _Scanner(threading.Thread):
         try:
             with self._place.connect(self._timeout) as etcd:
                 self.scan = scan(etcd, self._place.prefix, tell)
-        except Exception as error:  # noqa: BLE001 - whoever watches says what it means
+        except Exception as error:  # noqa: BLE001 - Watch.step raises it, unless another scan may do better
             self.failure = error
         self._wake()
 

@@ -61,7 +61,12 @@ FLAGS = (
     Flag("--p11-pin-file", "token.pin_file", "FILE", "File with the PIN on its first line."),
     Flag("--p11-key-label", "keys.label", "LABEL", "Label of the key that encrypts."),
     Flag("--p11-hmac-label", "keys.hmac_label", "LABEL", "Label of the HMAC key of an AES-CBC pair."),
-    Flag("--algorithm", "keys.algorithm", "auto|aes-gcm|aes-cbc", "How to encrypt; auto: as the token can."),
+    Flag(
+        "--algorithm",
+        "keys.algorithm",
+        "auto|aes-gcm|aes-cbc|rsa-oaep",
+        "How to encrypt; auto: as the token can.",
+    ),
     Flag("--auto-create", "keys.auto_create", "", "Make the key if it is missing.", off="--no-auto-create"),
     Flag("--log-format", "log.format", "auto|json|console", "auto: console on a terminal, else json."),
     Flag("--log-level", "log.level", "debug|info|warning|error", "Least level that is logged."),

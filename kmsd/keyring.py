@@ -14,8 +14,7 @@ from dataclasses import replace
 from time import monotonic, time
 from typing import Final
 
-from kmsd.crypto import cbc_hmac
-from kmsd.crypto.schemes import ANY, Ability, Algorithm, Scheme
+from kmsd.crypto.schemes import ANY, Ability, Algorithm, Scheme, pick
 from kmsd.errors import InvalidRequest, KmsdError, Misconfigured, NotFound, Unavailable
 from kmsd.hsm import keys as token_keys
 from kmsd.hsm.connection import Hsm
@@ -90,6 +89,15 @@ class Keyring:
     def hmac_label(self) -> str:
         """Label of the HMAC key of a pair that was made for two labels; may be empty."""
         return self._rules.hmac_label
+
+    @property
+    def takes_rsa(self) -> bool:
+        """Whether RSA keys serve."""
+        return self._rules.rsa
+
+    def ability(self, place: str) -> Ability:
+        """What a token can do, as last seen."""
+        return self._places[place].ability
 
     @property
     def tokens(self) -> Mapping[str, Hsm]:
@@ -225,6 +233,10 @@ class Keyring:
 
         Raises InvalidRequest, NotFound.
         """
+        if not text:
+            raise InvalidRequest(
+                "no key is named", "give a key id, a label, or sha256: and the first digits of a key id's hash"
+            )
         digits = text.removeprefix("sha256:")
         if digits != text:
             if len(digits) < _HASH_DIGITS or not set(digits) <= set("0123456789abcdef"):
@@ -234,10 +246,10 @@ class Keyring:
                 )
             found = [key for key in self.picture.keys if key.key_id_sha256.startswith(digits)]
         else:
-            found = [key for key in self.picture.keys if text and key.key_id == text]
-            found = found or [key for key in self.picture.keys if text and key.label == text]
+            found = [key for key in self.picture.keys if key.key_id == text]
+            found = found or [key for key in self.picture.keys if key.label == text]
         # The HMAC key of a pair shares the id of its AES key, which is the one that is meant.
-        found = [key for key in found if key.token.kind == "aes"] or found
+        found = [key for key in found if key.token.seals] or found
         if not found:
             raise NotFound(f"there is no key {_short(text)} on {self.where}", "kmsctl keys list shows all")
         if len(found) > 1:
@@ -317,7 +329,7 @@ class Keyring:
 
     def _untried(self, key: Key) -> bool:
         how = key.scheme
-        return how is not None and how.mac is not None and (key.place, key.cka_id, how.mac) not in self._picked
+        return how is not None and bool(how.candidates) and _tried_with(key, how) not in self._picked
 
     async def scheme(self, key: Key) -> Scheme | None:
         """How a key writes, for trying it: once it has been tried what its token does with it. None: it cannot."""
@@ -328,18 +340,17 @@ class Keyring:
         return key.scheme
 
     async def _pick(self, key: Key) -> bool:
-        """Find out which of the encs that its token lists works with a pair that is to write; whether that is news."""
+        """Find out which of the encs that its token lists works with a key that is to write; whether that is news."""
         how = key.scheme
-        if how is None or how.mac is None or not self._untried(key):
+        if how is None or not self._untried(key):
             return False
-        hsm = self.hsm(key)
         try:
-            enc = await hsm.run(cbc_hmac.pick, key.cka_id, how.mac, how.candidates, timeout=30.0)
+            enc = await pick(self.hsm(key), key.cka_id, how, timeout=30.0)
         except Misconfigured:
             enc = ""
         except KmsdError:
             return False  # the token is away, or the key not to be seen just now: the next look tries again
-        self._picked[key.place, key.cka_id, how.mac] = enc
+        self._picked[_tried_with(key, how)] = enc
         return True
 
     async def _look_at(self, place: _Place) -> None:
@@ -368,7 +379,7 @@ class Keyring:
         shown: dict[tuple[str, bytes, str], TokenKey] = {}
         found: tuple[TokenKey, ...] = ()
         for pause in (*_READ_PAUSES, 0.0):
-            found = await place.hsm.run(token_keys.list_keys, timeout=30.0)
+            found = await place.hsm.run(token_keys.list_keys, self._rules.rsa, timeout=30.0)
             if Counter(found) == before and self._plausible(place, known, found):
                 return found
             before = Counter(found)
@@ -414,7 +425,7 @@ class Keyring:
     def _suspicious(self, place: _Place, found: Sequence[TokenKey]) -> bool:
         write = self.picture.write
         if write is not None and write.place == place.name:
-            if not any(key.kind == "aes" and key.cka_id == write.cka_id for key in found):
+            if not any(key.seals and key.cka_id == write.cka_id for key in found):
                 return True
             if self._judge_as(place, found).write is None:
                 return True
@@ -455,6 +466,10 @@ class Keyring:
         """Whether a key of this id may have been made by another kmsd just now."""
         made = created_ms(key_id) / 1000
         return abs(time() - made) < _NEW_SECONDS
+
+
+def _tried_with(key: Key, how: Scheme) -> tuple[str, bytes, bytes]:
+    return key.place, key.cka_id, how.mac or b""
 
 
 def _identity(key: TokenKey) -> tuple[str, bytes, str]:

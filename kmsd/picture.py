@@ -17,7 +17,8 @@ from typing import Final
 
 from kmsd.crypto.jwe import header as native_header
 from kmsd.crypto.legacy import header as legacy_header
-from kmsd.crypto.schemes import ANY, Ability, Algorithm, Scheme, scheme
+from kmsd.crypto.oaep import RSA_BITS
+from kmsd.crypto.schemes import ANY, RSA, Ability, Algorithm, Scheme, scheme
 from kmsd.errors import Conflict, InvalidRequest, Misconfigured
 from kmsd.hsm.keys import TokenKey
 
@@ -25,6 +26,7 @@ MAX_KEY_ID: Final = 512
 """Characters. kube-apiserver takes under 1024; the rest is room for the ciphertext beside it."""
 SAME_ID_HINT: Final = "give all but one another CKA_ID, with a tool of the token's such as pkcs11-tool --set-id"
 _NEW_KEY: Final = "make a new key under a free label: kmsctl keygen LABEL"
+_NEW_RSA: Final = "make one: kmsctl keygen LABEL --type rsa"
 _NEW_PAIR: Final = "make a pair under a free label: kmsctl keygen LABEL --type pair"
 _MAY_NOT_WRITE: Final = "set it, or choose another write label (--p11-key-label) and make its key"
 _RETIRED: Final = ".retired@"
@@ -58,8 +60,8 @@ class Rules:
     """What the judgement rests on beside the keys.
 
     abilities: of the tokens, by name; ANY for one that is not in it. hmac_label: of the HMAC key that belongs to keys
-    that have none with their CKA_ID. picked: the enc that was found to work, by token and CKA_IDs of a pair; empty if
-    none does.
+    that have none with their CKA_ID. picked: the enc that was found to work, by token and CKA_IDs of a pair (that of
+    the HMAC key is empty for an RSA key); empty if none does.
     """
 
     algorithm: Algorithm = "auto"
@@ -72,6 +74,16 @@ class Rules:
         """Whether an AES key needs an HMAC key beside it on every token."""
         able = self.abilities.values()
         return self.algorithm == "aes-cbc" or (self.algorithm == "auto" and bool(able) and not any(a.gcm for a in able))
+
+    @property
+    def rsa(self) -> bool:
+        """Whether RSA keys serve."""
+        return self.algorithm == "rsa-oaep"
+
+    @property
+    def new_key(self) -> str:
+        """What to give to `kmsctl keygen LABEL` beside the label."""
+        return " --type rsa" if self.rsa else " --type pair" if self.pairs else ""
 
 
 _NO_RULES: Final = Rules()
@@ -236,11 +248,11 @@ def judge(found: Mapping[str, Sequence[TokenKey]], write_label: str, where: str,
     whichever token; every other usable key reads. Two keys with one key_id are both refused: nobody could tell
     which is meant.
     """
-    keys = [_judge_one(key, place, shown, rules) for place, shown in found.items() for key in shown]
-    counts = Counter(key.key_id for key in keys if key.token.kind == "aes" and key.key_id)
+    keys = [_judge_one(key, place, shown, rules, write_label) for place, shown in found.items() for key in shown]
+    counts = Counter(key.key_id for key in keys if key.token.seals and key.key_id)
     keys = [
         _unusable(key, f"{counts[key.key_id]} keys have this key id", SAME_ID_HINT)
-        if key.token.kind == "aes" and counts[key.key_id] > 1
+        if key.token.seals and counts[key.key_id] > 1
         else key
         for key in keys
     ]
@@ -281,7 +293,7 @@ def _problems(
     fatal = write is None
     told = False
     for key in keys:
-        if key.label == write_label and key.token.kind == "aes":
+        if key.label == write_label and key.token.seals:
             reason, hint = _why_not_writing(key)
             if reason:
                 told = True
@@ -289,7 +301,7 @@ def _problems(
     if write is None and not told:
         yield Problem(
             f"there is no key labelled {write_label!r} on {where}",
-            f"make one: kmsctl keygen {write_label}{' --type pair' if rules.pairs else ''}",
+            f"make one: kmsctl keygen {write_label}{rules.new_key}",
             fatal=True,
         )
 
@@ -312,14 +324,14 @@ def newest_first(keys: Iterable[Key]) -> list[Key]:
     return sorted(keys, key=lambda key: key.age, reverse=True)
 
 
-def _judge_one(key: TokenKey, place: str, beside: Sequence[TokenKey], rules: Rules) -> Key:
+def _judge_one(key: TokenKey, place: str, beside: Sequence[TokenKey], rules: Rules, write_label: str) -> Key:
     key_id = key_id_text(key.cka_id)
     judged = Key(
         token=key,
         place=place,
         key_id=key_id,
         key_id_sha256=hashlib.sha256(key_id.encode()).hexdigest() if key_id else "",
-        state=State.READABLE if key.kind == "aes" else State.COMPANION,
+        state=State.READABLE if key.seals else State.COMPANION,
         reason="",
         hint="",
         created_ms=created_ms(key_id),
@@ -332,7 +344,14 @@ def _judge_one(key: TokenKey, place: str, beside: Sequence[TokenKey], rules: Rul
             return _unusable(judged, "it is neither an AES nor an HMAC key", "kmsd leaves it alone")
         case "hmac":
             return judged
-        case "aes":
+        case "rsa" if not rules.rsa or role(key.label) != write_label:
+            # Anybody may know the public key: only what is meant to be opened with it is, whatever a ciphertext names.
+            return _unusable(
+                judged,
+                f"of RSA keys only those labelled {write_label!r} serve, and only with --algorithm rsa-oaep",
+                "kmsd leaves it alone",
+            )
+        case "rsa" | "aes":
             pass
     if not key.cka_id:
         return _unusable(
@@ -342,11 +361,24 @@ def _judge_one(key: TokenKey, place: str, beside: Sequence[TokenKey], rules: Rul
         )
     if len(key_id) > MAX_KEY_ID:
         return _unusable(judged, f"its key id has over {MAX_KEY_ID} characters", "give it a shorter CKA_ID")
-    if key.bits not in (128, 192, 256):
+    if key.kind == "rsa" and key.bits not in RSA_BITS:
+        why = f"it is an RSA key of {key.bits} bits, and {RSA_BITS[0]} to {RSA_BITS[-1]} are needed"
+        return _unusable(judged, why, _NEW_RSA)
+    if key.kind == "aes" and key.bits not in (128, 192, 256):
         return _unusable(judged, "the token does not tell its size", _NEW_KEY)
     if not key.decrypt:
         return _unusable(judged, "CKA_DECRYPT is not set", f"set it, or {_NEW_KEY}")
-    return _with_scheme(judged, beside, rules)
+    return _with_rsa(judged, rules) if key.kind == "rsa" else _with_scheme(judged, beside, rules)
+
+
+def _with_rsa(key: Key, rules: Rules) -> Key:
+    if not rules.picked.get((key.place, key.cka_id, b""), RSA.enc):
+        return _unusable(
+            key,
+            "its token does not decrypt RSA-OAEP with SHA-256 with it",
+            "use a token that does, or one with AES (kmsctl doctor shows what this one can do)",
+        )
+    return replace(key, scheme=RSA, header=native_header(key.key_id, RSA.enc, alg=RSA.alg))
 
 
 def _with_scheme(key: Key, beside: Sequence[TokenKey], rules: Rules) -> Key:
@@ -355,7 +387,7 @@ def _with_scheme(key: Key, beside: Sequence[TokenKey], rules: Rules) -> Key:
     ability = rules.abilities.get(key.place, ANY)
     mac = None
     try:
-        alone = rules.algorithm == "aes-gcm" or (rules.algorithm == "auto" and ability.gcm)
+        alone = rules.algorithm == "aes-gcm" or (rules.algorithm != "aes-cbc" and ability.gcm)
         mac = None if alone else _mac(key, beside, rules)
         how = scheme(rules.algorithm, ability, key.token.bits, (mac.cka_id, mac.bits) if mac is not None else None)
         if how.mac is not None:

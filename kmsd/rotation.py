@@ -43,7 +43,7 @@ def moves(picture: Picture, label: str, unix: float) -> tuple[Move, ...]:
     At rest exactly one usable key is labelled `label` (if any was, or was pending), none is pending, and the HMAC key
     of a pair has the label of its AES key. unix: seconds, for the labels of keys that write no more.
     """
-    usable = [key for key in picture.keys if key.token.kind == "aes" and key.may_write]
+    usable = [key for key in picture.keys if key.token.seals and key.may_write]
     writers = newest_first(key for key in usable if key.label == label)
     waiting = newest_first(key for key in usable if key.label == pending_label(label))
     wanted: list[Move] = []

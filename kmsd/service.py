@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeVar
 
-from kmsd.crypto import cbc_hmac, gcm, jwe, legacy
+from kmsd.crypto import cbc_hmac, gcm, jwe, legacy, oaep
 from kmsd.crypto.gcm import TagMismatch
 from kmsd.crypto.schemes import Scheme
 from kmsd.errors import DeadlineExceeded, InvalidRequest, KmsdError, Misconfigured, NotFound, Unavailable
@@ -164,7 +164,9 @@ class LocalService:
         if hsm.connected is None:
             await hsm.settled(timeout)
         try:
-            if how is None or how.mac is None:
+            if how is not None and how.rsa:
+                ciphertext = await hsm.submit(oaep.encrypt, key.cka_id, key.header, plaintext, timeout=timeout)
+            elif how is None or how.mac is None:
                 job, header = (
                     (gcm.encrypt_legacy, key.legacy_header) if self._write_legacy else (gcm.encrypt_native, key.header)
                 )
@@ -201,9 +203,12 @@ class LocalService:
                 "the request's key_id and the ciphertext's kid name different keys",
                 "the stored object mixes parts of two; restore it from a backup",
             )
-        if parsed.alg != jwe.DIRECT:
-            raise InvalidRequest("the ciphertext's content key is encrypted, which this kmsd does not read", _NOT_OURS)
         key = await _within(timeout, self._keyring.find(parsed.kid))
+        if (parsed.alg == jwe.WRAPPED) != (key.token.kind == "rsa"):
+            # Else whoever knows an RSA key could write what is taken for an AES key's, or the other way round.
+            raise InvalidRequest(f"the ciphertext's alg {parsed.alg} does not fit its key", _NOT_OURS)
+        if parsed.alg == jwe.WRAPPED:
+            return Decrypted(await self._open_wrapped(key, parsed, timeout), key)
         if parsed.enc in jwe.CBC:
             return Decrypted(await self._open_pair(key, parsed, timeout), key)
         if parsed.enc != gcm.enc_for(key.token.bits) or len(parsed.iv) != gcm.NATIVE_IV_BYTES:
@@ -238,6 +243,19 @@ class LocalService:
         self._used(key.key_id, "decrypt")
         return plaintext
 
+    async def _open_wrapped(self, key: Key, parsed: jwe.Jwe, timeout: float) -> bytes:
+        """The plaintext of what was written under an RSA key."""
+        hsm = self._keyring.hsm(key)
+        if hsm.connected is None:
+            await hsm.settled(timeout)
+        try:
+            plaintext = await oaep.decrypt(hsm, key.cka_id, parsed, timeout)
+        except Unavailable:
+            self._health.poke()
+            raise
+        self._used(key.key_id, "decrypt")
+        return plaintext
+
     def _mac_of(self, key: Key, parsed: jwe.Jwe) -> Key | None:
         """The HMAC key that a ciphertext names. One with another id than the AES key's must be the configured one:
         whoever writes to etcd may name any, and might know the value of one that somebody else put there."""
@@ -249,7 +267,9 @@ class LocalService:
     async def _decrypt_legacy(self, parsed: jwe.Jwe, key_id: str | None, timeout: float) -> Decrypted:
         """The ancestor names a label, so the key is one that holds it now or held it once: the tag decides. A kmsd on a
         token that chooses its own IVs writes the same, with a key id for the label."""
-        candidates = await self._named(parsed.kid, timeout)
+        candidates = [key for key in await self._named(parsed.kid, timeout) if key.token.kind == "aes"]
+        if not candidates:
+            raise InvalidRequest("the ciphertext names an RSA key, and is of AES-GCM", _NOT_OURS)
         if key_id is not None:
             candidates = [key for key in candidates if key.key_id == key_id]
             if not candidates:
@@ -300,9 +320,10 @@ class LocalService:
 
 def check_format(how: Scheme | None, *, write_legacy: bool) -> None:
     """Raises Misconfigured for a write key that cannot write the ancestor's format, if that is what is configured."""
-    if write_legacy and how is not None and how.cbc:
+    if write_legacy and how is not None and (how.cbc or how.rsa):
+        what = "an RSA key" if how.rsa else "a pair for AES-CBC"
         raise Misconfigured(
-            "keys.write_format k8s-kms-plugin is of AES-GCM only, and the write key is a pair for AES-CBC",
+            f"keys.write_format k8s-kms-plugin is of AES-GCM only, and the write key is {what}",
             "the format with AES-CBC authenticates nothing and is never written: set write_format native",
         )
 

@@ -122,8 +122,9 @@ class Keys(Section):
     """The write key is the one with this CKA_LABEL."""
     hmac_label: str = ""
     """Label of a second key for AES-CBC pairs."""
-    algorithm: Literal["auto", "aes-gcm", "aes-cbc"] = "auto"
-    """auto: AES-GCM if the token has it, else AES-CBC with an HMAC key."""
+    algorithm: Literal["auto", "aes-gcm", "aes-cbc", "rsa-oaep"] = "auto"
+    """auto: AES-GCM if the token has it, else AES-CBC with an HMAC key. rsa-oaep: as auto, and RSA keys with the write
+    label serve, too: for tokens without AES, because whoever knows the public key can write what opens."""
     write_format: Literal["native", "k8s-kms-plugin"] = "native"
     auto_create: bool = False
     """Make the write key at start if the token has none."""

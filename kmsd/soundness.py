@@ -84,9 +84,9 @@ def _canonical(segment: bytes) -> bool:
         return False
 
 
-def of_format(format: Format, header: Header, jwe: Jwe) -> Iterator[Finding]:  # noqa: A002
-    """What is to be known about its format, and what does not fit it."""
-    match format:
+def of_format(known: Format, header: Header, jwe: Jwe) -> Iterator[Finding]:
+    """What is to be said of its format, `known` from its header, and what does not fit it."""
+    match known:
         case Format.NATIVE:
             yield from _native(header, jwe)
         case Format.ANCESTOR_GCM:
@@ -103,7 +103,7 @@ def of_format(format: Format, header: Header, jwe: Jwe) -> Iterator[Finding]:  #
             yield from _zero_padded(header, jwe)
         case Format.UNKNOWN:
             yield Finding("the header names no key, or lacks alg or enc", FOREIGN, True)
-    if format is not Format.UNKNOWN and not jwe.ciphertext_bytes:
+    if known is not Format.UNKNOWN and not jwe.ciphertext_bytes:
         yield Finding("the ciphertext is empty", "kube-apiserver encrypts nothing that is empty")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -10,16 +11,18 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, ClassVar, Literal
 
-from textual import on
+from textual import events, on
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.command import CommandPalette
 from textual.screen import Screen
+from textual.theme import Theme
 from textual.timer import Timer
 
 from kmsd.client import Key, escape
 from kmstui import arguments, remember, themes
 from kmstui.actions import Done
+from kmstui.ahead import Ahead
 from kmstui.arguments import INTERVAL
 from kmstui.dialogs.targets import TargetDialog
 from kmstui.messages import Act, Changed, Finished, MechanismsWanted
@@ -34,6 +37,7 @@ from kmstui.screens.rotation import RotationScreen
 from kmstui.screens.tokens import TokensScreen
 from kmstui.screens.traffic import TrafficScreen
 from kmstui.store import Store
+from kmstui.typeahead import Passed, Typeahead
 from kmstui.view import Moment, View
 from kmstui.widgets.listing import Listing
 
@@ -50,11 +54,18 @@ PAGES: tuple[type[Page], ...] = (
 
 DRAW_PAUSE = 0.1
 """Seconds between two times that a new View is drawn, at the least."""
+SWITCH_PAUSE = 0.01
+"""Seconds for which nothing is painted after a switch to another screen: Textual's own 50 ms are half of what a key
+may take to show."""
+
+SWITCH_INTERVAL = 0.001
+"""Seconds that one thread computes while another one waits."""
 
 
 class Kmstui(App[None]):
     """targets: each as `kmsd.client.connect`; none: the default. interval: seconds between reads. memory: file with
-    what is remembered; None: nothing is. clock: tells the moment that ages are counted from."""
+    what is remembered; None: nothing is. clock: tells the moment that ages are counted from. ahead: make
+    all screens while nothing else is to be done."""
 
     TITLE = "kmstui"
     CSS_PATH = Path(__file__).with_name("app.tcss")
@@ -84,6 +95,7 @@ class Kmstui(App[None]):
         read_only: bool = False,
         memory: Path | None = None,
         clock: Callable[[], Moment] = Moment.now,
+        ahead: bool = False,
     ) -> None:
         super().__init__()
         for theme in themes.THEMES.values():
@@ -92,6 +104,8 @@ class Kmstui(App[None]):
         self.memory = remember.load(memory) if memory is not None else remember.Memory()
         self.clock = clock
         self._restored: set[str] = set()
+        self._typeahead = Typeahead(self, super().on_event)
+        self._ahead = Ahead(self, self.MODES if ahead else ())
         self._drawing: Timer | None = None
         self._drawn = 0.0
         self.theme = self.memory.theme if self.memory.theme in themes.THEMES else themes.DARK.name
@@ -105,7 +119,8 @@ class Kmstui(App[None]):
         """Follow kmsd from now on."""
         # Ages and countdowns go on while nothing else happens.
         self.set_interval(1.0, self._draw)
-        self.run_worker(self.store.run(), name="store", exclusive=True)
+        self.run_worker(self.store.run(), name="store")
+        self.run_worker(self._ahead.run(), name="ahead")
 
     def on_unmount(self) -> None:
         if self._memory_file is not None:
@@ -132,6 +147,27 @@ class Kmstui(App[None]):
         for screen in self.screen_stack:
             if isinstance(screen, Page) and screen.is_mounted:
                 screen.show(self.store.view, self.clock())
+
+    # What Textual does slowly.
+
+    def delay_update(self, delay: float = SWITCH_PAUSE) -> None:
+        super().delay_update(min(delay, SWITCH_PAUSE))
+
+    def get_theme(self, theme_name: str) -> Theme | None:
+        # Asked for with every piece of the screen that is painted.
+        return themes.THEMES.get(theme_name) or super().get_theme(theme_name)
+
+    # Keys in their turn.
+
+    async def on_event(self, event: events.Event) -> None:
+        if isinstance(event, (events.Key, events.Paste)) and not event.is_forwarded:
+            self._ahead.typed()
+            await self._typeahead.take(event)
+        else:
+            await super().on_event(event)
+
+    def on_passed(self, message: Passed) -> None:
+        self._typeahead.passed(message)
 
     # What widgets ask for.
 
@@ -193,7 +229,8 @@ class Kmstui(App[None]):
     async def action_page(self, name: str) -> None:
         if name not in self.MODES:
             return
-        await self.switch_mode(name)
+        async with self._ahead.making:
+            await self.switch_mode(name)
         self.memory = replace(self.memory, screen=name)
         page = self.page
         if page is not None:
@@ -258,6 +295,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.refuse("kmstui needs a terminal", "`kmsctl status` tells the same without one")
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
-    app = Kmstui(wanted.targets, wanted.interval, read_only=wanted.read_only, memory=remember.place())
+    # A reader that works through ten thousand keys gives way to the keyboard sooner.
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    gc.freeze()
+    app = Kmstui(wanted.targets, wanted.interval, read_only=wanted.read_only, memory=remember.place(), ahead=True)
     app.run()
     return app.return_code or 0

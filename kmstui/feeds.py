@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kmsd.client.admin import AdminClient
     from kmsd.client.wire import Stream
 
-COALESCE = 0.25
+COALESCE = 0.5
 """Seconds between two batches: what comes in between is handed over together."""
 ROOM = 64
 """Messages that may wait for the event loop; kmsd then waits, and counts what it drops."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 
 from kmsd.client import AuditRecord, escape
 from kmstui import looks
@@ -27,12 +28,13 @@ class Happening:
 
 def happenings(view: View, most: int) -> tuple[Happening, ...]:
     """Calls of the KMS APIs are left out: they have a screen of their own."""
-    found = [*_from_audit(view), *(_from_sighting(each) for each in view.sightings)]
+    found = [*islice(_from_audit(view), most), *(_from_sighting(each) for each in view.sightings)]
     return tuple(sorted(found, key=lambda each: each.time, reverse=True)[:most])
 
 
 def _from_audit(view: View) -> Iterator[Happening]:
-    for numbered in view.audit.items:
+    """Newest first."""
+    for numbered in reversed(view.audit.items):
         record = numbered.item
         if record.kind != "kms" and record.time is not None:
             yield Happening(

@@ -41,7 +41,7 @@ RETRY_MOST = 5.0
 """Seconds between attempts while kmsd does not answer, at the most."""
 INTERVALS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Seconds between reads that the keys offer."""
-SHARE = 10
+SHARE = 20
 """A question that took long is asked again after so many times that long, at the soonest."""
 CONFIG_AFTER = 30.0
 """Seconds between looks at the configuration, which changes by a reload only."""
@@ -426,10 +426,19 @@ def _answer(client: AdminClient, question: _Question, last: Reading[Any]) -> _An
         value = _guarded(lambda: question.ask(client))
     except ClientError as error:
         return _Answer(question, last.failed(error), monotonic() - began)
-    # An answer that says the same is the same object, so that a widget sees at once that nothing is new.
-    same = last.value if last.value == value else value
+    same = _same(last.value, value)
     ended = monotonic()
     return _Answer(question, Reading(same, ended), ended - began)
+
+
+def _same(old: Any, new: Any) -> Any:
+    """What says the same is the same object, each item of a list too: it is seen at once what is new."""
+    if isinstance(old, tuple) and isinstance(new, tuple):
+        items = tuple(was if was == item else item for was, item in zip(old, new, strict=False))
+        new = (*items, *new[len(items) :])
+        unchanged = len(old) == len(new) and all(was is item for was, item in zip(old, new, strict=True))
+        return old if unchanged else new
+    return old if old == new else new
 
 
 def _guarded(call: Callable[[], T]) -> T:

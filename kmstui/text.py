@@ -15,7 +15,7 @@ from textual.content import Content
 
 from kmsd.client import Key, KeyType, escape
 
-_TYPES = {KeyType.AES: "AES", KeyType.HMAC: "HMAC"}
+_TYPES = {KeyType.AES: "AES", KeyType.HMAC: "HMAC", KeyType.RSA: "RSA"}
 
 
 def width(text: str) -> int:

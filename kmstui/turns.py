@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kmsd.client import Key, KeyState, Status, parse_target
 from kmsd.client.rotation import Sighting, Stored, Timeline, Turn, timeline, unfinished
+from kmstui.once import once
 from kmstui.view import Moment, Reading, View
 
 
@@ -17,7 +18,10 @@ def present(view: View) -> Turn | None:
     begun = view.turn
     if begun is not None and begun.new.key_id == status.write_key.key_id:
         return begun
-    return unfinished(status, view.keys.value or ())
+    return _unfinished(status, view.keys.value or ())
+
+
+_unfinished = once(unfinished)
 
 
 def current(view: View, moment: Moment) -> Timeline | None:
@@ -61,14 +65,23 @@ def _retired(turn: Turn, view: View) -> bool:
 
 def key_now(key: Key, view: View) -> Key | None:
     """The same key as it is listed now; None if it is gone."""
-    listed = (each for each in view.keys.value or () if each.state != KeyState.COMPANION)
-    return next((each for each in listed if each.key_id == key.key_id), None)
+    return _by_id(view.keys.value or ()).get(key.key_id)
+
+
+@once
+def _by_id(keys: Sequence[Key]) -> Mapping[str, Key]:
+    """The first of each identity."""
+    return {key.key_id: key for key in reversed(keys) if key.state != KeyState.COMPANION}
 
 
 def earlier(view: View) -> tuple[Key, ...]:
     """Keys that have held the write label, the last one first."""
     status = view.status.value
-    label = status.write_label if status is not None else ""
+    return _earlier(status.write_label if status is not None else "", view.keys.value or ())
+
+
+@once
+def _earlier(label: str, keys: Sequence[Key]) -> tuple[Key, ...]:
     stamped = (f"{label}@", f"{label}.retired@")
-    found = [key for key in view.keys.value or () if key.label.startswith(stamped) and key.state != KeyState.COMPANION]
+    found = [key for key in keys if key.label.startswith(stamped) and key.state != KeyState.COMPANION]
     return tuple(sorted(found, key=lambda key: key.label.partition("@")[2], reverse=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -18,12 +18,19 @@ class Kind(StrEnum):
     AES = "aes"
     HMAC = "hmac"
     PAIR = "pair"
+    RSA = "rsa"
 
 
 class Bits(StrEnum):
     B128 = "128"
     B192 = "192"
     B256 = "256"
+    B2048 = "2048"
+    B3072 = "3072"
+    B4096 = "4096"
+
+
+_USUAL_BITS: Final = 256
 
 
 def help_of(command: str) -> str:
@@ -39,6 +46,7 @@ def help_of(command: str) -> str:
     A label that is taken is a conflict (exit code 6), or with --if-not-exists a success.
     With --wait, a kmsd that starts, or whose token is away, is waited for: a node's script needs no loop.
     A pair is an AES key and an HMAC key that share a key id: what AES-CBC needs.
+    An RSA key (3072 bits, on a TPM 2048) is for tokens without AES, with --algorithm rsa-oaep; others have 256 bits.
     """
 
 
@@ -46,7 +54,7 @@ def keygen(
     ctx: typer.Context,
     label: Label,
     kind: Annotated[Kind, typer.Option("--type", help="What the key is for.")] = Kind.AES,
-    bits: Annotated[Bits, typer.Option("--bits", help="Length of the key.")] = Bits.B256,
+    bits: Annotated[Bits | None, typer.Option("--bits", help="Length of the key.", show_default=False)] = None,
     key_id: KeyId = "",
     token: TokenName = "",
     if_not_exists: Annotated[
@@ -66,7 +74,7 @@ def keygen(
         made = kmsd.generate_key(
             label,
             type=KeyType(kind.value),
-            bits=int(bits.value),
+            bits=_number(kind, bits),
             key_id=key_id,
             if_not_exists=if_not_exists,
             token=token,
@@ -105,12 +113,20 @@ def _wait(opts: Options, token: str, seconds: float) -> float:
     return max(opts.timeout, seconds - (time.monotonic() - started))
 
 
-def _compare(made: GeneratedKey, kind: Kind, bits: Bits, key_id: str, token: str) -> None:
+def _number(kind: Kind, bits: Bits | None) -> int:
+    """0 where the token decides what is usual."""
+    if bits is not None:
+        return int(bits.value)
+    return 0 if kind is Kind.RSA else _USUAL_BITS
+
+
+def _compare(made: GeneratedKey, kind: Kind, bits: Bits | None, key_id: str, token: str) -> None:
     """Says where a key differs from the one that was asked for: one that was found, or one that an older kmsd made."""
     key = made.key
-    wanted = KeyType.HMAC if kind is Kind.HMAC else KeyType.AES
-    if key.type is not wanted or key.bits != int(bits.value):
-        diagnostics.warning(f"it is {keyview.algorithm(key)}, not {wanted}-{bits}")
+    wanted = KeyType.AES if kind is Kind.PAIR else KeyType(kind.value)
+    number = _number(kind, bits) or key.bits
+    if key.type is not wanted or key.bits != number:
+        diagnostics.warning(f"it is {keyview.algorithm(key)}, not {wanted}-{number}")
     if kind is Kind.PAIR and made.companion is None:
         diagnostics.warning("no HMAC key is beside it")
     if key_id and key.key_id != key_id:

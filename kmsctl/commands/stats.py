@@ -176,7 +176,7 @@ class _Reader(threading.Thread):
                 self._wake()
                 self._look(each.key_id for each in frame.keys)
             self._got.put(ended())
-        except Exception as error:  # noqa: BLE001 - it is raised again, where the terminal is given back
+        except Exception as error:  # noqa: BLE001 - drain raises it on the thread that gives the terminal back
             self._got.put(error)
         self._wake()
 

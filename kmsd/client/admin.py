@@ -14,7 +14,12 @@ from kmsd.client.model import Key, KeyType
 from kmsd.client.wire import Client, Stream
 
 _SERVICE = "/kmsd.admin.v1.Admin"
-_KEY_TYPE_NUMBERS = {KeyType.AES: pb.KEY_TYPE_AES, KeyType.HMAC: pb.KEY_TYPE_HMAC, KeyType.PAIR: pb.KEY_TYPE_PAIR}
+_KEY_TYPE_NUMBERS = {
+    KeyType.AES: pb.KEY_TYPE_AES,
+    KeyType.HMAC: pb.KEY_TYPE_HMAC,
+    KeyType.PAIR: pb.KEY_TYPE_PAIR,
+    KeyType.RSA: pb.KEY_TYPE_RSA,
+}
 
 
 class _Page(Protocol):

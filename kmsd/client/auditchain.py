@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import BinaryIO
 
 from kmsd.auditchain import MAX_LINE, Head, NotARecord, Source, parse, verify
@@ -21,7 +22,7 @@ def verify_audit_files(files: Sequence[str], known: Collection[Head] = ()) -> Au
     """
     with ExitStack() as stack:
         try:
-            opened = [(file, stack.enter_context(open(file, "rb"))) for file in files]  # noqa: PTH123 - as was typed
+            opened = [(file, stack.enter_context(Path(file).open("rb"))) for file in files]
             # One alone needs no order, and may be a pipe.
             first = [_first_seq(stream) for _, stream in opened] if len(opened) > 1 else []
             if first and all(first):

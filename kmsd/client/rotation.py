@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from kmsd.client.model import Key, KeyState, KeyType, Rotation, ScanReport, Status
+from kmsd.client.model import Key, KeyState, Rotation, ScanReport, Status
 
 POLL: Final = timedelta(seconds=60)
 """Between two Status calls of a healthy kube-apiserver."""
@@ -191,7 +191,7 @@ def unfinished(status: Status, keys: Iterable[Key]) -> Turn | None:
         for key in keys
         if key.label.startswith(f"{label}@")
         and key.state in (KeyState.READABLE, KeyState.UNUSABLE)
-        and key.type is KeyType.AES
+        and key.type.seals
         and key.key_id != write.key_id
         and (key.key_id == previous or _lost_to(key, write))
     ]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ENC: Final = "A256GCM"
 IV_BYTES: Final = 12
 _CONTENT_KEY_BYTES: Final = 32
-_BITS: Final = range(2048, 4097)
+RSA_BITS: Final = range(2048, 4097)
 """Below, a key is too weak (RFC 7518, 4.3); above, a JWE is longer than kube-apiserver takes."""
 _EXPONENT_LEAST: Final = 65537
 _NOT_OURS: Final = "it was not written by kmsd, or was damaged since"
@@ -42,20 +42,13 @@ _UNUSABLE: Final = frozenset(
 """How tokens say that they do not do this. SoftHSM 2.6.1 has OAEP with SHA-1 only, and calls SHA-256 a bad argument."""
 
 
-def header(key_id: str) -> bytes:
-    """First segment of what a key with this id writes."""
-    return jwe.header(key_id, ENC, alg=jwe.WRAPPED)
-
-
-def encrypt(session: TokenSession, cka_id: bytes, header: bytes, plaintext: bytes, on_token: bool = False) -> bytes:
-    """A compact JWE. Runs on a thread of the token.
-
-    on_token: let the token do the public half, too; `on_token` of `probe` says whether it can.
-    """
+def encrypt(session: TokenSession, cka_id: bytes, header: bytes, plaintext: bytes) -> bytes:
+    """A compact JWE. Runs on a thread of the token, which gives the content key and shows the public key: the public
+    half needs no token."""
     numbers = _checked(session.rsa_numbers(cka_id))
     content_key = session.random(_CONTENT_KEY_BYTES)
     iv = session.iv(IV_BYTES)
-    wrapped = session.encrypt_oaep(cka_id, content_key) if on_token else _wrap(numbers, content_key)
+    wrapped = _wrap(numbers, content_key)
     sealed = _aes_gcm(content_key).encrypt(iv, plaintext, header)
     return jwe.assemble(header, iv, sealed, TAG_BYTES, wrapped)
 
@@ -86,7 +79,7 @@ def check_shape(sealed: Jwe) -> None:
         raise InvalidRequest("the ciphertext has no content key encrypted with RSA, as its key is", _NOT_OURS)
     if len(sealed.iv) != IV_BYTES or len(sealed.tag) != TAG_BYTES:
         raise InvalidRequest(f"the IV and the tag have not {IV_BYTES} and {TAG_BYTES} bytes", _NOT_OURS)
-    if len(sealed.encrypted_key) * 8 not in _BITS:
+    if len(sealed.encrypted_key) * 8 not in RSA_BITS:
         raise InvalidRequest("the encrypted key is not that of an RSA key in use", _NOT_OURS)
 
 
@@ -105,16 +98,16 @@ def decrypt_here(session: TokenSession, cka_id: bytes, sealed: Jwe) -> bytes:
         raise TagMismatch from None
 
 
-async def round_trip(hsm: Hsm, cka_id: bytes, timeout: float, *, on_token: bool = False) -> tuple[float, float]:
+async def round_trip(hsm: Hsm, cka_id: bytes, timeout: float) -> tuple[float, float]:
     """Encrypt and decrypt random bytes with this key; the seconds that each took. Raises KmsdError if it fails."""
-    return await hsm.run(round_trip_here, cka_id, on_token, timeout=timeout)
+    return await hsm.run(round_trip_here, cka_id, timeout=timeout)
 
 
-def round_trip_here(session: TokenSession, cka_id: bytes, on_token: bool) -> tuple[float, float]:
+def round_trip_here(session: TokenSession, cka_id: bytes) -> tuple[float, float]:
     """`round_trip` on a thread of the token. Raises CkrError."""
     plaintext = session.iv(16)
     began = perf_counter()
-    compact = encrypt(session, cka_id, header("kmsd round trip"), plaintext, on_token)
+    compact = encrypt(session, cka_id, jwe.header("kmsd round trip", ENC, alg=jwe.WRAPPED), plaintext)
     encrypted = perf_counter()
     try:
         opened = decrypt_here(session, cka_id, jwe.parse(compact))
@@ -125,13 +118,11 @@ def round_trip_here(session: TokenSession, cka_id: bytes, on_token: bool) -> tup
     return encrypted - began, perf_counter() - encrypted
 
 
-def probe(session: TokenSession, cka_id: bytes) -> bool:
-    """Whether the token does the public half as well, with a public key object that belongs to this key.
-
-    Raises Misconfigured if it cannot do the private half, and what the token says if it fails otherwise.
-    """
+def probe(session: TokenSession, cka_id: bytes) -> None:
+    """Raises Misconfigured if the token does not do this with the key, and what the token says if it fails
+    otherwise."""
     try:
-        round_trip_here(session, cka_id, on_token=False)
+        round_trip_here(session, cka_id)
     except CkrError as error:
         if error.name not in _UNUSABLE:
             raise
@@ -139,23 +130,14 @@ def probe(session: TokenSession, cka_id: bytes) -> bool:
             f"the token does not decrypt RSA-OAEP with SHA-256 with this key ({error.function}: {error.name})",
             "use a token that does, or one with AES: SoftHSM 2.6 has OAEP with SHA-1 only",
         ) from error
-    try:
-        round_trip_here(session, cka_id, on_token=True)
-    except KeyMissingError:
-        return False
-    except CkrError as error:
-        if error.name not in _UNUSABLE:
-            raise
-        return False
-    return True
 
 
 def _checked(numbers: RsaNumbers) -> RsaNumbers:
     bits = numbers.modulus.bit_length()
-    if bits not in _BITS or numbers.exponent < _EXPONENT_LEAST or numbers.exponent % 2 == 0:
+    if bits not in RSA_BITS or numbers.exponent < _EXPONENT_LEAST or numbers.exponent % 2 == 0:
         raise Misconfigured(
             f"an RSA key of {bits} bits with the exponent {numbers.exponent} is not used",
-            f"make one of {_BITS[0]} to {_BITS[-1]} bits with the exponent {_EXPONENT_LEAST}",
+            f"make one of {RSA_BITS[0]} to {RSA_BITS[-1]} bits with the exponent {_EXPONENT_LEAST}",
         )
     return numbers
 

@@ -22,7 +22,6 @@ from kmsd.hsm.trials import Place
 
 _CKK_GENERIC_SECRET: Final = 0x10
 _CKK_AES: Final = 0x1F
-_CKA_MODULUS_BITS: Final = 0x121
 _CKA_PUBLIC_EXPONENT: Final = 0x122
 _KEY_TYPES_OF_SHA: Final = {256: 0x2B, 512: 0x2D}
 """CKK_SHA256_HMAC, CKK_SHA512_HMAC: such a key serves one hash."""
@@ -303,7 +302,7 @@ def oaep(found: Findings, place: Place, listed: frozenset[int], quirks: Quirks, 
     public: dict[int, calls.Value] = {
         **label,
         cryptoki.CKA_ENCRYPT: True,
-        _CKA_MODULUS_BITS: 2048,
+        cryptoki.CKA_MODULUS_BITS: 2048,
         _CKA_PUBLIC_EXPONENT: b"\x01\x00\x01",
     }
     private: dict[int, calls.Value] = {

@@ -18,7 +18,8 @@ from kmsd.hsm.findings import PROBE_LABEL
 from kmsd.hsm.session import CKK_AES, TokenSession
 from kmsd.hsm.trials import CKM_AES_KEY_GEN, CKM_GENERIC_SECRET_KEY_GEN
 
-Kind = Literal["aes", "hmac", "other"]
+Kind = Literal["aes", "hmac", "rsa", "other"]
+"""rsa: a private key, with its public key object if it has one."""
 
 CKA_WRAP: Final = 0x106
 CKA_UNWRAP: Final = 0x107
@@ -39,11 +40,16 @@ _ATTRIBUTES: Final = (
     c.CKA_EXTRACTABLE,
     c.CKA_PRIVATE,
 )
+_RSA_ATTRIBUTES: Final = (*(each for each in _ATTRIBUTES if each != c.CKA_VALUE_LEN), c.CKA_MODULUS)
 _CKK_GENERIC_SECRET: Final = 0x10
 _USAGES: Final = (
     *(c.CKA_ENCRYPT, c.CKA_DECRYPT, c.CKA_SIGN, c.CKA_VERIFY),
     *(CKA_WRAP, CKA_UNWRAP, CKA_DERIVE),
 )
+_CLASSES: Final[dict[Kind, dict[int, bytes | int | bool]]] = {
+    "rsa": {c.CKA_CLASS: c.CKO_PRIVATE_KEY, c.CKA_KEY_TYPE: c.CKK_RSA}
+}
+"""How the objects of a kind are found; all others are secret keys."""
 _TRIES: Final = 4
 _READ_PAUSES: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Seconds between two looks for a key that was made just now."""
@@ -53,7 +59,10 @@ _PASSING: Final = frozenset({"CKR_OBJECT_HANDLE_INVALID", "CKR_KEY_HANDLE_INVALI
 
 @dataclass(frozen=True)
 class TokenKey:
-    """One secret key as the token describes it."""
+    """One secret or private key as the token describes it.
+
+    encrypt: of an RSA key whether it decrypts, for what its public half does needs no token.
+    """
 
     label: str
     cka_id: bytes
@@ -68,24 +77,31 @@ class TokenKey:
     extractable: bool
     private: bool
 
-
-def list_keys(session: TokenSession) -> tuple[TokenKey, ...]:
-    """All secret keys on the token, in the token's order, but for those of a probe at work. Raises CkrError."""
-    return tuple(key for key in _find(session, {}) if not key.label.startswith(PROBE_LABEL))
-
-
-def _find(session: TokenSession, template: dict[int, bytes | int | bool]) -> list[TokenKey]:
-    """The secret keys on the token that match, described."""
-    return [key for _, key in _objects(session, template)]
+    @property
+    def seals(self) -> bool:
+        """Whether data is encrypted under it, as it is not under an HMAC key."""
+        return self.kind in ("aes", "rsa")
 
 
-def _objects(session: TokenSession, template: dict[int, bytes | int | bool]) -> list[tuple[int, TokenKey]]:
+def list_keys(session: TokenSession, rsa: bool = False) -> tuple[TokenKey, ...]:
+    """All secret keys on the token, in the token's order, but for those of a probe at work; with `rsa` also the RSA
+    private keys. Raises CkrError."""
+    found = _find(session, {}) + (_find(session, {}, "rsa") if rsa else [])
+    return tuple(key for key in found if not key.label.startswith(PROBE_LABEL))
+
+
+def _find(session: TokenSession, template: dict[int, bytes | int | bool], kind: Kind = "aes") -> list[TokenKey]:
+    """The secret keys on the token that match, described; for "rsa" the private ones."""
+    return [key for _, key in _objects(session, template, kind)]
+
+
+def _objects(session: TokenSession, template: dict[int, bytes | int | bool], kind: Kind) -> list[tuple[int, TokenKey]]:
     """The same with their handles."""
-    whole = {c.CKA_CLASS: c.CKO_SECRET_KEY, c.CKA_TOKEN: True, **template}
+    whole = {**_CLASSES.get(kind, {c.CKA_CLASS: c.CKO_SECRET_KEY}), c.CKA_TOKEN: True, **template}
     for last in range(_TRIES, 0, -1):
         try:
             handles = session.cryptoki.find(session.handle, whole)
-            return [(handle, _describe(session, handle)) for handle in handles]
+            return [(handle, _describe(session, handle, rsa=kind == "rsa")) for handle in handles]
         except CkrError as error:
             # A key made or destroyed between the two calls, by us or by another process.
             if error.name not in _PASSING or last == 1:
@@ -93,8 +109,8 @@ def _objects(session: TokenSession, template: dict[int, bytes | int | bool]) -> 
     raise AssertionError("unreachable")
 
 
-def _describe(session: TokenSession, handle: int) -> TokenKey:
-    raw = session.cryptoki.attributes(session.handle, handle, _ATTRIBUTES)
+def _describe(session: TokenSession, handle: int, *, rsa: bool) -> TokenKey:
+    raw = session.cryptoki.attributes(session.handle, handle, _RSA_ATTRIBUTES if rsa else _ATTRIBUTES)
 
     def flag(attribute: int) -> bool:
         return raw.get(attribute, b"\0") != b"\0"
@@ -103,14 +119,14 @@ def _describe(session: TokenSession, handle: int) -> TokenKey:
         value = raw.get(attribute, b"")
         return ctypes.c_ulong.from_buffer_copy(value).value if len(value) == ctypes.sizeof(ctypes.c_ulong) else 0
 
-    key_type = number(c.CKA_KEY_TYPE)
-    kind = _kind(key_type)
+    kind: Kind = "rsa" if rsa else _kind(number(c.CKA_KEY_TYPE))
+    modulus = int.from_bytes(raw.get(c.CKA_MODULUS, b""), "big")
     return TokenKey(
         label=raw.get(c.CKA_LABEL, b"").decode("utf-8", "replace"),
         cka_id=raw.get(c.CKA_ID, b""),
         kind=kind,
-        bits=number(c.CKA_VALUE_LEN) * 8,
-        encrypt=flag(c.CKA_ENCRYPT),
+        bits=modulus.bit_length() if rsa else number(c.CKA_VALUE_LEN) * 8,
+        encrypt=flag(c.CKA_DECRYPT if rsa else c.CKA_ENCRYPT),
         decrypt=flag(c.CKA_DECRYPT),
         sign=flag(c.CKA_SIGN),
         verify=flag(c.CKA_VERIFY),
@@ -123,15 +139,13 @@ def _describe(session: TokenSession, handle: int) -> TokenKey:
 def generate(session: TokenSession, label: str, cka_id: bytes, kind: Kind, bits: int) -> TokenKey:
     """Make a key and read it back. `session` is read-write.
 
-    AES: ENCRYPT and DECRYPT only; HMAC: SIGN and VERIFY only; both TOKEN, PRIVATE, SENSITIVE and not
-    EXTRACTABLE (PKCS#11 3.0, 4.10). Raises CkrError.
+    AES: ENCRYPT and DECRYPT only; HMAC: SIGN and VERIFY only; RSA: DECRYPT, its public half ENCRYPT, only. All TOKEN,
+    PRIVATE, SENSITIVE and not EXTRACTABLE (PKCS#11 3.0, 4.9 and 4.10). Raises CkrError.
     """
-    mechanism = CKM_AES_KEY_GEN if kind == "aes" else CKM_GENERIC_SECRET_KEY_GEN
-    template = _new(label, cka_id, kind, bits)
     for last in range(_TRIES, 0, -1):
         failed: CkrError | None = None
         try:
-            calls.generate_key(session.cryptoki.table, session.handle, mechanism, template)
+            _generate(session, label, cka_id, kind, bits)
         except CkrError as error:
             # The call may have failed after the object was made: what the token shows is what counts.
             if error.name not in _PASSING:
@@ -148,6 +162,16 @@ def generate(session: TokenSession, label: str, cka_id: bytes, kind: Kind, bits:
         if last == 1:
             raise failed
     raise CkrError("the new key is not to be found", "C_GenerateKey")
+
+
+def _generate(session: TokenSession, label: str, cka_id: bytes, kind: Kind, bits: int) -> None:
+    table = session.cryptoki.table
+    if kind == "rsa":
+        public, private = _new_rsa(label, cka_id, bits)
+        calls.generate_key_pair(table, session.handle, c.CKM_RSA_PKCS_KEY_PAIR_GEN, public, private)
+    else:
+        mechanism = CKM_AES_KEY_GEN if kind == "aes" else CKM_GENERIC_SECRET_KEY_GEN
+        calls.generate_key(table, session.handle, mechanism, _new(label, cka_id, kind, bits))
 
 
 def _read_back(session: TokenSession, cka_id: bytes, kind: Kind) -> list[TokenKey]:
@@ -180,20 +204,45 @@ def _new(label: str, cka_id: bytes, kind: Kind, bits: int) -> calls.Template:
     }
 
 
+def _new_rsa(label: str, cka_id: bytes, bits: int) -> tuple[calls.Template, calls.Template]:
+    """Of the public and the private key. Their usages are few, so that no token has to know all of them."""
+    both: calls.Template = {c.CKA_TOKEN: True, c.CKA_LABEL: label.encode(), c.CKA_ID: cka_id}
+    public: calls.Template = {
+        **both,
+        c.CKA_MODULUS_BITS: bits,
+        c.CKA_PUBLIC_EXPONENT: b"\x01\x00\x01",
+        c.CKA_ENCRYPT: True,
+        c.CKA_VERIFY: False,
+        CKA_WRAP: False,
+    }
+    private: calls.Template = {
+        **both,
+        c.CKA_PRIVATE: True,
+        c.CKA_SENSITIVE: True,
+        c.CKA_EXTRACTABLE: False,
+        c.CKA_DECRYPT: True,
+        c.CKA_SIGN: False,
+        CKA_UNWRAP: False,
+    }
+    return public, private
+
+
 def set_id(session: TokenSession, kind: Kind, label: str, cka_id: bytes) -> TokenKey:
     """Give a CKA_ID to the one key of this kind with this label that has none. `session` is read-write.
 
     Raises InvalidRequest, Conflict or CkrError.
     """
-    bare = [key for key in _find(session, {c.CKA_LABEL: label.encode()}) if key.kind == kind and not key.cka_id]
+    named: dict[int, bytes | int | bool] = {c.CKA_LABEL: label.encode()}
+    bare = [key for key in _find(session, named, kind) if key.kind == kind and not key.cka_id]
     if len(bare) != 1:
         raise InvalidRequest(
             f"{len(bare)} keys labelled {label!r} lack a CKA_ID; exactly one is needed",
             "kmsctl keys list shows them",
         )
-    for handle, key in _objects(session, {c.CKA_LABEL: label.encode()}):
+    for handle, key in _objects(session, named, kind):
         if key.kind == kind and not key.cka_id:
-            calls.set_attributes(session.cryptoki.table, session.handle, handle, {c.CKA_ID: cka_id})
+            for each in (*_public_halves(session, handle, kind), handle):
+                calls.set_attributes(session.cryptoki.table, session.handle, each, {c.CKA_ID: cka_id})
     found = _with_id(session, cka_id, kind)
     if len(found) != 1:
         raise Conflict(f"the token did not take the CKA_ID of {label!r}", "kmsctl keys list shows its state")
@@ -208,10 +257,12 @@ def relabel(session: TokenSession, kind: Kind, cka_id: bytes, label: str, to: st
     for last in range(_TRIES, 0, -1):
         _one(session, kind, cka_id, {label, to})
         try:
-            for handle, key in _objects(session, _by_id(cka_id)):
+            for handle, key in _objects(session, _by_id(cka_id), kind):
                 if _is(key, kind, cka_id) and key.label == label:
-                    new = {c.CKA_LABEL: to.encode()}
-                    calls.set_attributes(session.cryptoki.table, session.handle, handle, new)
+                    # The private key last: by its label it is known whether all is done.
+                    for each in (*_public_halves(session, handle, kind), handle):
+                        new = {c.CKA_LABEL: to.encode()}
+                        calls.set_attributes(session.cryptoki.table, session.handle, each, new)
         except CkrError as error:
             if error.name not in _PASSING or last == 1:
                 raise
@@ -229,9 +280,10 @@ def destroy(session: TokenSession, kind: Kind, cka_id: bytes, label: str) -> Non
     for last in range(_TRIES, 0, -1):
         _one(session, kind, cka_id, {label})
         try:
-            for handle, key in _objects(session, _by_id(cka_id)):
+            for handle, key in _objects(session, _by_id(cka_id), kind):
                 if _is(key, kind, cka_id) and key.label == label:
-                    calls.destroy_object(session.cryptoki.table, session.handle, handle)
+                    for each in (*_public_halves(session, handle, kind), handle):
+                        calls.destroy_object(session.cryptoki.table, session.handle, each)
         except CkrError as error:
             if error.name not in _PASSING or last == 1:
                 raise
@@ -256,7 +308,17 @@ def _kind(key_type: int) -> Kind:
 
 
 def _with_id(session: TokenSession, cka_id: bytes, kind: Kind) -> list[TokenKey]:
-    return [key for key in _find(session, _by_id(cka_id)) if _is(key, kind, cka_id)]
+    return [key for key in _find(session, _by_id(cka_id), kind) if _is(key, kind, cka_id)]
+
+
+def _public_halves(session: TokenSession, handle: int, kind: Kind) -> list[int]:
+    """The public key objects that belong to a private key: with its CKA_ID and its numbers."""
+    if kind != "rsa":
+        return []
+    cka_id = session.cryptoki.attributes(session.handle, handle, (c.CKA_ID,)).get(c.CKA_ID, b"")
+    template = {c.CKA_CLASS: c.CKO_PUBLIC_KEY, c.CKA_KEY_TYPE: c.CKK_RSA, c.CKA_TOKEN: True, **_by_id(cka_id)}
+    mine = session.rsa_numbers_of(handle)
+    return [each for each in session.cryptoki.find(session.handle, template) if session.rsa_numbers_of(each) == mine]
 
 
 def _by_id(cka_id: bytes) -> dict[int, bytes | int | bool]:

@@ -36,7 +36,6 @@ from kmsd.hsm.cryptoki import (
     CKM_SHA256_HMAC,
     CKM_SHA512_HMAC,
     CKO_PRIVATE_KEY,
-    CKO_PUBLIC_KEY,
     CKO_SECRET_KEY,
     CKZ_DATA_SPECIFIED,
     GcmParams,
@@ -46,7 +45,7 @@ from kmsd.hsm.cryptoki import (
 from kmsd.hsm.module import Module
 from kmsd.hsm.trials import APPENDED_IV
 
-KeyKind = Literal["aes", "hmac", "rsa", "rsa-public"]
+KeyKind = Literal["aes", "hmac", "rsa"]
 Hash = Literal["SHA256", "SHA512"]
 
 CKK_AES: Final = 0x1F
@@ -60,7 +59,6 @@ _TEMPLATES: Final[dict[KeyKind, dict[int, bytes | int | bool]]] = {
     # Of several types; a template names one.
     "hmac": {CKA_CLASS: CKO_SECRET_KEY, CKA_TOKEN: True},
     "rsa": {CKA_CLASS: CKO_PRIVATE_KEY, CKA_TOKEN: True, CKA_KEY_TYPE: CKK_RSA},
-    "rsa-public": {CKA_CLASS: CKO_PUBLIC_KEY, CKA_TOKEN: True, CKA_KEY_TYPE: CKK_RSA},
 }
 _HMACS: Final[dict[Hash, tuple[int, int]]] = {"SHA256": (CKM_SHA256_HMAC, 32), "SHA512": (CKM_SHA512_HMAC, 64)}
 _F4: Final = 65537
@@ -169,24 +167,21 @@ class TokenSession:
             case "hmac":
                 handles = self.cryptoki.find(self.handle, template)
                 return [handle for handle in handles if self._key_type(handle) in CKK_HMAC]
-            case "rsa-public":
-                # Anybody may put public objects on a token: only the one that belongs to the private key will do.
-                mine = self.rsa_numbers(cka_id)
-                handles = self.cryptoki.find(self.handle, template)
-                return [handle for handle in handles if self._rsa_numbers(handle) == mine][:1]
 
     def _key_type(self, handle: int) -> int:
         raw = self.cryptoki.attributes(self.handle, handle, (CKA_KEY_TYPE,)).get(CKA_KEY_TYPE, b"")
         return int.from_bytes(raw, sys.byteorder) if raw else -1
 
     def rsa_numbers(self, cka_id: bytes) -> RsaNumbers:
-        """The public key of the RSA key with this CKA_ID, as its private object tells it."""
+        """The public key of the RSA key with this CKA_ID, as its private object tells it: anybody may put public
+        objects on a token."""
         numbers = self._numbers.get(cka_id)
         if numbers is None:
-            numbers = self._numbers[cka_id] = self._rsa_numbers(self.key(cka_id, "rsa"))
+            numbers = self._numbers[cka_id] = self.rsa_numbers_of(self.key(cka_id, "rsa"))
         return numbers
 
-    def _rsa_numbers(self, handle: int) -> RsaNumbers:
+    def rsa_numbers_of(self, handle: int) -> RsaNumbers:
+        """The public key that an object, private or public, tells."""
         raw = self.cryptoki.attributes(self.handle, handle, (CKA_MODULUS, CKA_PUBLIC_EXPONENT))
         modulus = int.from_bytes(raw.get(CKA_MODULUS, b""), "big")
         # Tokens need not keep the exponent with the private key; nearly all keys have this one.
@@ -270,16 +265,8 @@ class TokenSession:
         key = self.key(cka_id, "hmac")
         return self._one_part(c.sign_init, c.sign, "C_Sign", Mechanism(mechanism, None, 0), key, data, size)
 
-    def encrypt_oaep(self, cka_id: bytes, plaintext: bytes) -> bytes:
-        """RSAES-OAEP with SHA-256 (RFC 8017, 7.1.1), by the token with its public key object."""
-        c = self.cryptoki
-        size = self.rsa_numbers(cka_id).size
-        key = self.key(cka_id, "rsa-public")
-        # tpm2-pkcs11 1.9 says that it wrote as much as it was given room for.
-        return self._one_part(c.encrypt_init, c.encrypt, "C_Encrypt", self._oaep, key, plaintext, size, room=size)
-
     def decrypt_oaep(self, cka_id: bytes, ciphertext: bytes) -> bytes:
-        """Inverse of `encrypt_oaep`. Anybody with the public key may have chosen the plaintext."""
+        """RSAES-OAEP with SHA-256 (RFC 8017, 7.1.2). Anybody with the public key may have chosen the plaintext."""
         c = self.cryptoki
         key = self.key(cka_id, "rsa")
         most = len(ciphertext)
@@ -296,18 +283,14 @@ class TokenSession:
         size: int,
         *,
         exactly: bool = True,
-        room: int = 0,
     ) -> bytes:
-        """What the operation gives for `data`: `size` bytes, or with exactly=False up to so many.
-
-        room: bytes that the token may write, if not all of the buffer.
-        """
+        """What the operation gives for `data`: `size` bytes, or with exactly=False up to so many."""
         if size > self._size:
             self._resize(size)
         rv = init(self.handle, addressof(mechanism), key)
         if rv:
             check(rv, f"{name}Init")
-        self._length.value = room or self._size
+        self._length.value = self._size
         rv = operation(self.handle, data, len(data), self._buffer_address, self._length_address)
         if rv:
             check(rv, name)

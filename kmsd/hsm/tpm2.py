@@ -38,7 +38,7 @@ _INSTALL: Final = "install it (Debian, Ubuntu: apt-get install libtpm2-pkcs11-to
 class NewKey:
     """A key to be made. cka_id: printable ASCII, as tpm2_ptool stores no other."""
 
-    kind: Literal["aes", "hmac"]
+    kind: Literal["aes", "hmac", "rsa"]
     label: str
     cka_id: bytes
 
@@ -73,6 +73,7 @@ def add_keys(
     *,
     aes_bits: int = 256,
     hash_bits: int = 256,
+    rsa_bits: int = 2048,
     environment: Mapping[str, str] | None = None,
 ) -> None:
     """Make keys on the token with this label, HMAC keys first: one that is left alone by a failure harms nobody.
@@ -84,7 +85,8 @@ def add_keys(
     Raises InvalidRequest, Misconfigured, Denied, Unavailable. A failure may leave the first keys made.
     """
     ordered = sorted(keys, key=lambda key: key.kind != "hmac")
-    commands = [_addkey(token, pin, key, aes_bits, hash_bits) for key in ordered]
+    algorithms = {"aes": f"aes{aes_bits}", "hmac": f"hmac:sha{hash_bits}", "rsa": f"rsa{rsa_bits}"}
+    commands = [_addkey(token, pin, key, algorithms[key.kind]) for key in ordered]
     python = _interpreter()
     variables = _environment(environment)
     job = {"commands": commands, "flush": is_unmanaged(variables)}
@@ -144,12 +146,11 @@ def is_unmanaged(environment: Mapping[str, str]) -> bool:
     return bool(_UNMANAGED.match(environment.get("TPM2TOOLS_TCTI", "")))
 
 
-def _addkey(token: str, pin: str, key: NewKey, aes_bits: int, hash_bits: int) -> list[str]:
+def _addkey(token: str, pin: str, key: NewKey, algorithm: str) -> list[str]:
     if not re.fullmatch(rb"[\x21-\x7e]+", key.cka_id):
         raise InvalidRequest(
             "a CKA_ID on a TPM must be printable ASCII without blanks", "leave it to kmsd to choose one"
         )
-    algorithm = f"aes{aes_bits}" if key.kind == "aes" else f"hmac:sha{hash_bits}"
     return [
         "addkey",
         f"--algorithm={algorithm}",

@@ -13,7 +13,7 @@ from typing import Final, Literal
 # a tenth of kmsd's, and a third of its start-up. It does without where there is none.
 _rich = sys.modules.get("rich")
 sys.modules["rich"] = None  # type: ignore[assignment]
-import structlog  # noqa: E402
+import structlog  # noqa: E402 - only now it finds no rich
 
 if _rich is None:
     del sys.modules["rich"]

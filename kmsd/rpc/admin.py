@@ -14,7 +14,7 @@ from kmsd.keyring import Keyring
 from kmsd.observe import logs
 from kmsd.observe.health import Health
 from kmsd.picture import Problem
-from kmsd.rpc.admin_wire import API, SERVICE, Shown, page, problem, sessions, sha256, table
+from kmsd.rpc.admin_wire import API, SERVICE, Shown, alike, page, problem, sessions, sha256, table
 from kmsd.rpc.call import Call, Table, parse
 from kmsd.service import LocalService
 
@@ -145,16 +145,7 @@ class Admin:
         config = self.config()
         return pb.GetConfigResponse(
             file=config.file,
-            settings=[
-                pb.GetConfigResponse.Setting(
-                    name=each.name,
-                    value=each.value,
-                    origin=each.origin,
-                    secret=each.secret,
-                    reloadable=each.reloadable,
-                )
-                for each in config.settings
-            ],
+            settings=[alike(pb.GetConfigResponse.Setting, each) for each in config.settings],
             warnings=config.warnings,
         ).SerializeToString()
 
@@ -229,14 +220,7 @@ class Admin:
         found, token = page(await hsm.mechanisms(), request.page_size, request.page_token)
         return pb.ListMechanismsResponse(
             mechanisms=[
-                pb.ListMechanismsResponse.Mechanism(
-                    name=each.name,
-                    type=each.type,
-                    min_key=each.min_key,
-                    max_key=each.max_key,
-                    flags=each.flags,
-                    used_for=_USED_FOR.get(each.name, ""),
-                )
+                alike(pb.ListMechanismsResponse.Mechanism, each, used_for=_USED_FOR.get(each.name, ""))
                 for each in found
             ],
             next_page_token=token,

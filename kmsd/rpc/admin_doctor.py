@@ -9,10 +9,10 @@ from typing import Final
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.errors import NotFound, Overloaded, short
 from kmsd.hsm.diagnosis import diagnose
-from kmsd.hsm.findings import Abilities, Check, Report
+from kmsd.hsm.findings import Check, Report
 from kmsd.keyring import Keyring
 from kmsd.picture import newest_first
-from kmsd.rpc.admin_wire import table
+from kmsd.rpc.admin_wire import alike, table
 from kmsd.rpc.call import Call, Table, parse
 
 _ANSWER_SECONDS: Final = 2.0
@@ -85,44 +85,8 @@ def _response(report: Report, checks: list[Check]) -> pb.DiagnoseResponse:
         provider=report.provider,
         provider_title=report.title,
         outcome=next((each for each in ("failed", "warning") if each in outcomes), "ok"),
-        checks=[
-            pb.DiagnoseResponse.Check(
-                name=each.name, title=each.title, outcome=each.outcome, seen=each.seen, fix=each.fix
-            )
-            for each in checks
-        ],
-        verdict=pb.DiagnoseResponse.Verdict(
-            algorithm=verdict.algorithm,
-            enc=verdict.enc,
-            text=verdict.why,
-            hint=report.checks[-1].fix,
-            cbc_from_ecb=verdict.cbc_from_ecb,
-        ),
-        abilities=_abilities(report.abilities),
-        timings=[
-            pb.DiagnoseResponse.Timing(
-                operation=each.operation, ms=each.seconds * 1000, per_second=each.per_second, threads=each.threads
-            )
-            for each in report.timings
-        ],
-    )
-
-
-def _abilities(able: Abilities) -> pb.DiagnoseResponse.Abilities:
-    return pb.DiagnoseResponse.Abilities(
-        gcm_iv_sizes=able.gcm_iv_sizes,
-        gcm_iv_by_token=able.gcm_iv_by_token,
-        cbc=able.cbc,
-        cbc_pad=able.cbc_pad,
-        ecb=able.ecb,
-        hmac_sha256=able.hmac_sha256,
-        hmac_sha512=able.hmac_sha512,
-        hmac_empty=able.hmac_empty,
-        hmac_longest=able.hmac_longest,
-        oaep_sha256=able.oaep_sha256,
-        generate_aes=able.generate_aes,
-        generate_hmac=able.generate_hmac,
-        relabel=able.relabel,
-        sessions=able.sessions,
-        foreign_changes=able.foreign_changes,
+        checks=[alike(pb.DiagnoseResponse.Check, each) for each in checks],
+        verdict=alike(pb.DiagnoseResponse.Verdict, verdict, text=verdict.why, hint=report.checks[-1].fix),
+        abilities=alike(pb.DiagnoseResponse.Abilities, report.abilities),
+        timings=[alike(pb.DiagnoseResponse.Timing, each, ms=each.seconds * 1000) for each in report.timings],
     )

@@ -12,7 +12,7 @@ from kmsd.etcd.envelope import KmsValue
 from kmsd.inspect import Inspection, inspect
 from kmsd.keyring import Keyring
 from kmsd.picture import Key, Problem, newest_first, role
-from kmsd.rpc.admin_wire import Shown, problem, sha256, table
+from kmsd.rpc.admin_wire import Shown, alike, problem, sha256, table
 from kmsd.rpc.call import Call, Table, parse
 from kmsd.soundness import Jwe
 
@@ -58,7 +58,7 @@ class InspectAdmin:
 
     def _keys(self, found: Inspection) -> Iterator[Key]:
         for key in self.keyring.picture.keys:
-            if key.token.kind == "aes" and key.key_id in found.key_ids:
+            if key.token.seals and key.key_id in found.key_ids:
                 yield key
         for label in found.labels:
             yield from newest_first(
@@ -94,13 +94,4 @@ def _envelope(value: KmsValue) -> pb.InspectCiphertextResponse.Envelope:
 
 
 def _jwe(jwe: Jwe) -> pb.InspectCiphertextResponse.Jwe:
-    return pb.InspectCiphertextResponse.Jwe(
-        alg=jwe.alg,
-        enc=jwe.enc,
-        kid=jwe.kid,
-        kid_sha256=sha256(jwe.kid),
-        iv_bytes=jwe.iv_bytes,
-        ciphertext_bytes=jwe.ciphertext_bytes,
-        tag_bytes=jwe.tag_bytes,
-        header=jwe.header,
-    )
+    return alike(pb.InspectCiphertextResponse.Jwe, jwe, kid_sha256=sha256(jwe.kid))

@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Final
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.errors import InvalidRequest
 from kmsd.keyring import Keyring
-from kmsd.lifecycle import Lifecycle, Rotated, Scan, Step
+from kmsd.lifecycle import Lifecycle, Rotated, Scan, Step, Wanted
 from kmsd.observe import logs
 from kmsd.observe.health import Health
 from kmsd.picture import Key
-from kmsd.rpc.admin_wire import Shown, page, sha256, table
+from kmsd.rpc.admin_wire import Shown, alike, page, sha256, table
 from kmsd.rpc.call import Call, Table, parse
 
 log = logs.get_logger("kmsd.admin")
 
-_WANTED = {
+_WANTED: Final[dict[int, Wanted]] = {
     pb.KEY_TYPE_UNSPECIFIED: "aes",
     pb.KEY_TYPE_AES: "aes",
     pb.KEY_TYPE_HMAC: "hmac",
     pb.KEY_TYPE_PAIR: "pair",
+    pb.KEY_TYPE_RSA: "rsa",
 }
 _USES_MOST = 100_000
 """Keys that a scan report may name."""
@@ -72,14 +74,15 @@ class KeyAdmin:
         request = parse(pb.GenerateKeyRequest, body)
         wanted = _WANTED.get(request.type)
         if wanted is None:
-            raise InvalidRequest("kmsd makes AES and HMAC keys only", "choose --type aes, hmac or pair")
+            raise InvalidRequest("kmsd makes no keys of this type", "choose --type aes, hmac, pair or rsa")
         made = await self.lifecycle.generate(
             request.label,
-            "hmac" if wanted == "hmac" else "pair" if wanted == "pair" else "aes",
+            wanted,
             request.bits,
             request.key_id,
             if_not_exists=request.if_not_exists,
             place=request.token,
+            until=call.deadline,
         )
         self._note(call, made.key, f"{'made' if made.created else 'found'} {made.key.label} ({wanted})")
         if made.created:
@@ -97,7 +100,7 @@ class KeyAdmin:
 
     async def adopt_key(self, call: Call, body: bytes) -> bytes:
         request = parse(pb.AdoptKeyRequest, body)
-        key = await self.lifecycle.adopt(request.label, request.key_id)
+        key = await self.lifecycle.adopt(request.label, request.key_id, until=call.deadline)
         self._note(call, key, f"adopted {key.label}")
         log.info("key adopted", label=key.label, key_id_sha256=key.key_id_sha256)
         await self.health.check()
@@ -106,7 +109,7 @@ class KeyAdmin:
     async def relabel_key(self, call: Call, body: bytes) -> bytes:
         request = parse(pb.RelabelKeyRequest, body)
         key, previous = await self.lifecycle.relabel(
-            request.key, request.label, request.confirm_label, dry_run=request.dry_run
+            request.key, request.label, request.confirm_label, dry_run=request.dry_run, until=call.deadline
         )
         self._note(call, key, f"{previous} -> {request.label}", dry_run=request.dry_run)
         if not request.dry_run:
@@ -116,7 +119,9 @@ class KeyAdmin:
 
     async def destroy_key(self, call: Call, body: bytes) -> bytes:
         request = parse(pb.DestroyKeyRequest, body)
-        key, companion = await self.lifecycle.destroy(request.key, request.confirm_label, dry_run=request.dry_run)
+        key, companion = await self.lifecycle.destroy(
+            request.key, request.confirm_label, dry_run=request.dry_run, until=call.deadline
+        )
         self._note(call, key, f"destroyed {key.label} {key.key_id}", dry_run=request.dry_run)
         if not request.dry_run:
             log.warning("key destroyed", label=key.label, key_id=key.key_id, token=key.place)
@@ -143,7 +148,9 @@ class KeyAdmin:
 
     async def rotate_key(self, call: Call, body: bytes) -> bytes:
         request = parse(pb.RotateKeyRequest, body)
-        done = await self.lifecycle.rotate(request.label, request.from_key_id, request.token, dry_run=request.dry_run)
+        done = await self.lifecycle.rotate(
+            request.label, request.from_key_id, request.token, dry_run=request.dry_run, until=call.deadline
+        )
         await self._rotated(call, done, dry_run=request.dry_run)
         return pb.RotateKeyResponse(
             steps=_steps(done.steps),
@@ -154,7 +161,9 @@ class KeyAdmin:
 
     async def revert_key(self, call: Call, body: bytes) -> bytes:
         request = parse(pb.RevertKeyRequest, body)
-        done, previous = await self.lifecycle.revert(request.label, request.from_key_id, dry_run=request.dry_run)
+        done, previous = await self.lifecycle.revert(
+            request.label, request.from_key_id, dry_run=request.dry_run, until=call.deadline
+        )
         await self._rotated(call, done, dry_run=request.dry_run)
         return pb.RevertKeyResponse(
             steps=_steps(done.steps),
@@ -185,7 +194,9 @@ class KeyAdmin:
     async def retire_key(self, call: Call, body: bytes) -> bytes:
         request = parse(pb.RetireKeyRequest, body)
         scan = _scan(request.scan) if request.HasField("scan") else None
-        key, previous = await self.lifecycle.retire(request.key, scan, request.confirm_label, dry_run=request.dry_run)
+        key, previous = await self.lifecycle.retire(
+            request.key, scan, request.confirm_label, dry_run=request.dry_run, until=call.deadline
+        )
         self._note(call, key, f"retired {previous}", dry_run=request.dry_run)
         if not request.dry_run:
             log.info("key retired", was=previous, label=key.label, key_id_sha256=key.key_id_sha256)
@@ -198,19 +209,7 @@ class KeyAdmin:
 
 
 def _steps(steps: Sequence[Step]) -> list[pb.RotationStep]:
-    return [
-        pb.RotationStep(
-            action=step.action,
-            key_id=step.key_id,
-            key_id_sha256=sha256(step.key_id),
-            from_label=step.from_label,
-            to_label=step.to_label,
-            token=step.place,
-            done=step.done,
-            text=step.text,
-        )
-        for step in steps
-    ]
+    return [alike(pb.RotationStep, step, key_id_sha256=sha256(step.key_id), token=step.place) for step in steps]
 
 
 def _not_undone(bad: Key | None, previous: Key) -> list[str]:

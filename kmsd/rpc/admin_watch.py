@@ -10,13 +10,12 @@ from time import time
 from typing import Final
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
-from kmsd.auditchain import Record
 from kmsd.errors import InvalidRequest
 from kmsd.hsm.pool import PoolView
 from kmsd.observe.audit import MAX_BACKLOG, Audit
 from kmsd.observe.feed import Feed
-from kmsd.observe.stats import Frame, Latency, Second, Stats
-from kmsd.rpc.admin_wire import API, sessions, table
+from kmsd.observe.stats import Frame, Stats
+from kmsd.rpc.admin_wire import API, alike, sessions, table
 from kmsd.rpc.call import Call, Table, parse
 
 _INTERVAL_LEAST: Final = 200
@@ -63,9 +62,8 @@ class WatchAdmin:
             raise InvalidRequest(f"{request.backlog} records at once", f"ask for {MAX_BACKLOG} at most")
         async with contextlib.aclosing(self.audit.watch(request.backlog, request.follow)) as batches:
             async for records, dropped in batches:
-                yield pb.WatchAuditResponse(
-                    records=[_record(each) for each in records], dropped=dropped
-                ).SerializeToString()
+                told = [alike(pb.WatchAuditResponse.Record, each) for each in records]
+                yield pb.WatchAuditResponse(records=told, dropped=dropped).SerializeToString()
 
     async def verify_audit(self, call: Call, body: bytes) -> bytes:
         parse(pb.VerifyAuditRequest, body)
@@ -95,29 +93,15 @@ class WatchAdmin:
             await asyncio.sleep(interval / 1000)
 
     def _frame(self, frame: Frame) -> pb.WatchStatsResponse:
-        return pb.WatchStatsResponse(
-            unix_ms=frame.unix_ms,
-            seconds=[_second(each) for each in frame.seconds],
-            calls=[
-                pb.WatchStatsResponse.Calls(api=each.api, method=each.method, code=each.code, count=each.count)
-                for each in frame.calls
-            ],
-            latencies=[_latency(each) for each in frame.latencies],
-            operations=[_latency(each) for each in frame.operations],
-            keys=[
-                pb.WatchStatsResponse.KeyUse(
-                    key_id=each.key_id,
-                    key_id_sha256=each.key_id_sha256,
-                    encrypts=each.encrypts,
-                    decrypts=each.decrypts,
-                    last_used_unix_ms=each.last_used_unix_ms,
-                )
-                for each in frame.keys
-            ],
+        return alike(
+            pb.WatchStatsResponse,
+            frame,
+            seconds=[alike(pb.WatchStatsResponse.Second, each) for each in frame.seconds],
+            calls=[alike(pb.WatchStatsResponse.Calls, each) for each in frame.calls],
+            latencies=[alike(pb.WatchStatsResponse.Latency, each) for each in frame.latencies],
+            operations=[alike(pb.WatchStatsResponse.Latency, each) for each in frame.operations],
+            keys=[alike(pb.WatchStatsResponse.KeyUse, each) for each in frame.keys],
             sessions=sessions(self.pool()),
-            in_flight=frame.in_flight,
-            started_unix_ms=frame.started_unix_ms,
-            quantile_error=frame.quantile_error,
         )
 
     async def watch_requests(self, call: Call, body: bytes) -> AsyncIterator[bytes]:
@@ -145,54 +129,10 @@ class WatchAdmin:
                     yield message(fresh, dropped)
 
 
-def _record(record: Record) -> pb.WatchAuditResponse.Record:
-    return pb.WatchAuditResponse.Record(
-        seq=record.seq,
-        unix_ms=record.unix_ms,
-        kind=record.kind,
-        action=record.action,
-        caller=record.caller,
-        key_id_sha256=record.key_id_sha256,
-        outcome=record.outcome,
-        latency_ms=record.latency_ms,
-        detail=record.detail,
-        line=record.line,
-    )
-
-
-def _second(second: Second) -> pb.WatchStatsResponse.Second:
-    return pb.WatchStatsResponse.Second(
-        unix_s=second.unix_s,
-        requests=second.requests,
-        errors=second.errors,
-        encrypts=second.encrypts,
-        decrypts=second.decrypts,
-        p50_ms=second.p50_ms,
-        p99_ms=second.p99_ms,
-        max_ms=second.max_ms,
-    )
-
-
-def _latency(latency: Latency) -> pb.WatchStatsResponse.Latency:
-    return pb.WatchStatsResponse.Latency(
-        api=latency.api,
-        method=latency.method,
-        count=latency.count,
-        sum_ms=latency.sum_ms,
-        p50_ms=latency.p50_ms,
-        p90_ms=latency.p90_ms,
-        p99_ms=latency.p99_ms,
-        max_ms=latency.max_ms,
-    )
-
-
 def _request(ended: Ended) -> pb.WatchRequestsResponse.Request:
-    return pb.WatchRequestsResponse.Request(
+    return alike(
+        pb.WatchRequestsResponse.Request,
+        ended,
         unix_ms=int(ended.unix * 1000),
-        api=ended.api,
-        method=ended.method,
-        uid=ended.uid,
-        key_id_sha256=ended.key_id_sha256,
-        code=ended.code,
         latency_ms=ended.seconds * 1000,
     )

@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from functools import cache
+from typing import Any, Final, TypeVar
+
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.errors import InvalidRequest
@@ -20,6 +24,7 @@ SERVICE: Final = "kmsd.admin.v1.Admin"
 _PAGE: Final = 500
 _PAGE_MOST: Final = 1000
 T = TypeVar("T")
+M = TypeVar("M", bound=Message)
 
 _STATES: Final = {
     State.WRITE: pb.KEY_STATE_WRITE,
@@ -29,7 +34,7 @@ _STATES: Final = {
     State.COMPANION: pb.KEY_STATE_COMPANION,
     State.ARCHIVED: pb.KEY_STATE_ARCHIVED,
 }
-_TYPES: Final = {"aes": pb.KEY_TYPE_AES, "hmac": pb.KEY_TYPE_HMAC, "other": pb.KEY_TYPE_OTHER}
+_TYPES: Final = {"aes": pb.KEY_TYPE_AES, "hmac": pb.KEY_TYPE_HMAC, "rsa": pb.KEY_TYPE_RSA, "other": pb.KEY_TYPE_OTHER}
 
 
 def table(methods: Mapping[str, Handler] | None = None, streams: Mapping[str, StreamHandler] | None = None) -> Table:
@@ -37,6 +42,18 @@ def table(methods: Mapping[str, Handler] | None = None, streams: Mapping[str, St
         **{f"/{SERVICE}/{name}": Method(API, name, handler) for name, handler in (methods or {}).items()},
         **{f"/{SERVICE}/{name}": StreamMethod(API, name, handler) for name, handler in (streams or {}).items()},
     }
+
+
+def alike(kind: type[M], shown: object, **given: Any) -> M:
+    """A message from the attributes that have its fields' names. given: the fields that have another name there, or
+    another type."""
+    values = {name: getattr(shown, name) for name in _names(kind.DESCRIPTOR) if name not in given}
+    return kind(**values, **given)
+
+
+@cache
+def _names(descriptor: Descriptor) -> tuple[str, ...]:
+    return tuple(field.name for field in descriptor.fields)
 
 
 @dataclass(frozen=True)
@@ -68,9 +85,9 @@ class Shown:
             created_unix_ms=key.created_ms,
             token_label=self.keyring.hsm(key).label,
             token=key.place,
-            encrypts=use.encrypts if token.kind == "aes" else 0,
-            decrypts=use.decrypts if token.kind == "aes" else 0,
-            last_used_unix_ms=use.last_used_unix_ms if token.kind == "aes" else 0,
+            encrypts=use.encrypts if token.seals else 0,
+            decrypts=use.decrypts if token.seals else 0,
+            last_used_unix_ms=use.last_used_unix_ms if token.seals else 0,
             enc=key.enc if key.may_write else "",
         )
 
@@ -79,13 +96,11 @@ class Shown:
 
 
 def problem(problem: Problem) -> pb.Problem:
-    return pb.Problem(message=problem.message, hint=problem.hint, fatal=problem.fatal)
+    return alike(pb.Problem, problem)
 
 
 def sessions(pool: PoolView) -> pb.GetStatusResponse.Sessions:
-    return pb.GetStatusResponse.Sessions(
-        open=pool.open, configured=pool.configured, busy=pool.busy, stuck=pool.stuck, queued=pool.queued
-    )
+    return alike(pb.GetStatusResponse.Sessions, pool)
 
 
 def sha256(key_id: str) -> str:

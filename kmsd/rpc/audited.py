@@ -1,7 +1,8 @@
 """Admin actions that change something: recorded before they are answered, and carried through.
 
 An action goes on when its caller has gone: a rotation that stopped between two steps because somebody pressed Ctrl-C
-would be left for others to finish.
+would be left for others to finish. One that has changed nothing yet when its caller's time is up never begins
+(`kmsd.lifecycle.turn`).
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 from time import perf_counter
 from typing import Protocol, TypeVar
 
@@ -28,16 +29,18 @@ MAX_UID = 64
 class Call:
     """What travels beside a request.
 
-    timeout: seconds left for the answer. caller: who says to be calling, on the admin API; proven by nothing.
+    timeout: seconds left for the answer. deadline: when its caller stops waiting, by the monotonic clock.
+    caller: who says to be calling, on the admin API; proven by nothing.
     uid, key_id_sha256, detail: set by the handler, for the log and the audit.
     """
 
-    __slots__ = ("api", "caller", "detail", "key_id_sha256", "method", "timeout", "uid")
+    __slots__ = ("api", "caller", "deadline", "detail", "key_id_sha256", "method", "timeout", "uid")
 
-    def __init__(self, api: str, method: str, timeout: float) -> None:
+    def __init__(self, api: str, method: str, timeout: float, deadline: float = inf) -> None:
         self.api = api
         self.method = method
         self.timeout = timeout
+        self.deadline = deadline
         self.uid = ""
         self.key_id_sha256 = ""
         self.caller = ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from time import monotonic
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -137,7 +138,7 @@ def _bridge(method: Method, most: float, observe: Observer):  # type: ignore[no-
     async def behaviour(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         left = context.time_remaining()
         timeout = most if left is None or left > most else max(left, 0.001)
-        call = Call(method.api, method.name, timeout)
+        call = Call(method.api, method.name, timeout, monotonic() + (most if left is None else left))
         if method.api == "admin":
             call.caller = _caller(context)
         try:

@@ -21,11 +21,13 @@ _TYPES = (
     ("AES: encrypts, with AES-GCM", KeyType.AES),
     ("AES and HMAC: a pair, for AES-CBC", KeyType.PAIR),
     ("HMAC alone", KeyType.HMAC),
+    ("RSA: for a token without AES", KeyType.RSA),
 )
 _BITS = {
     KeyType.AES: (256, 192, 128),
-    KeyType.PAIR: (256, 192, 128),
+    KeyType.PAIR: (256, 128),
     KeyType.HMAC: (512, 384, 256),
+    KeyType.RSA: (3072, 2048, 4096),
 }
 
 

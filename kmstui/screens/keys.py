@@ -8,7 +8,7 @@ from textual import on
 from textual.containers import Container
 from textual.widget import Widget
 
-from kmsd.client import Key, KeyState, KeyType, escape
+from kmsd.client import Key, KeyState, escape
 from kmstui import looks, traffic
 from kmstui.actions import Outcome
 from kmstui.deeds import Deed
@@ -203,8 +203,8 @@ def why_not(name: str, key: Key) -> str:
             return "it has a key id already" if key.key_id else ""
         case "test" if key.state == KeyState.UNUSABLE:
             return f"it is unusable: {key.unusable_reason}"
-        case "test" if key.type != KeyType.AES:
-            return "only AES keys encrypt"
+        case "test" if not key.type.seals:
+            return "only AES and RSA keys encrypt"
         case "retire":
             return _why_not_retire(key)
         case "relabel" if not key.key_id and not key.label:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from time import monotonic
 from typing import Any, ClassVar
 
 from textual import events, on
@@ -10,6 +11,7 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
 from textual.screen import Screen
+from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Static
 
@@ -31,6 +33,8 @@ WIDE, BROAD = 120, 140
 """Columns from which on small things, and then large ones, stand side by side."""
 HIGH = 40
 """Rows from which on there is room for more than the most important."""
+HELD = 0.05
+"""Seconds between two presses below which a key is held down: terminals repeat it 25 to 30 times a second."""
 
 
 class Page(Screen[None]):
@@ -76,10 +80,12 @@ class Page(Screen[None]):
     def on_resize(self, event: events.Resize) -> None:
         columns, rows = event.size
         small = columns < LEAST_WIDTH or rows < LEAST_HEIGHT
-        self.set_class(small, "-too-small")
-        self.set_class(columns >= WIDE, "-wide")
-        self.set_class(columns >= BROAD, "-broad")
-        self.set_class(rows >= HIGH, "-high")
+        classes = {"-too-small": small, "-wide": columns >= WIDE, "-broad": columns >= BROAD, "-high": rows >= HIGH}
+        if {name for name, has in classes.items() if has} != self.classes & classes.keys():
+            # Each change by itself would style everything on the screen.
+            for name, has in classes.items():
+                self.set_class(has, name, update=False)
+            self.update_node_styles()
         if small:
             text = f"kmstui needs {LEAST_WIDTH}x{LEAST_HEIGHT}.\nThis terminal is {columns}x{rows}.\nq quits"
             self.query_one("#too-small", Static).update(Content(text))
@@ -119,7 +125,21 @@ class Page(Screen[None]):
 
     @on(Table.Moved)
     def _moved(self, event: Table.Moved) -> None:
+        """What is beside the table follows at once, but waits for the last row while the key is held down."""
         event.stop()
+        before, self._moved_at = self._moved_at, monotonic()
+        if self._following is not None:
+            self._following.stop()
+            self._following = None
+        if self._moved_at - before > HELD:
+            self._follow()
+        else:
+            self._following = self.set_timer(HELD, self._follow)
+
+    _moved_at = 0.0
+    _following: Timer | None = None
+
+    def _follow(self) -> None:
         if self.view is not None:
             self.moved(self.view)
             self.query_one(KeyLine).redraw()

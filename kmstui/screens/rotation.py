@@ -225,7 +225,7 @@ class EarlierPanel(Panel):
         found = turns.earlier(view)
         if not found:
             yield Content.styled("none", "dim")
-        for key in found:
+        for key in found[: self.content_size.height]:
             look = looks.key(key.state)
             used = f"{ago(key.last_used, moment.wall)}" if key.last_used is not None else "not used"
             name = Content.assemble((look.glyph, f"${look.colour}"), " ", short_hash(key.key_id_sha256), "  ")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from textual import on
@@ -12,10 +12,11 @@ from textual.containers import Container
 from textual.content import Content
 from textual.widget import Widget
 
-from kmsd.client import Request, StatsFrame, escape
+from kmsd.client import Key, Request, StatsFrame, escape
 from kmstui import looks, plots, traffic
 from kmstui.dialogs.record import RecordDialog
 from kmstui.looks import Colour
+from kmstui.once import once
 from kmstui.screens.page import Page, tail_note
 from kmstui.text import age, clock, compact, milliseconds, percent, rate, short_hash
 from kmstui.traffic import HISTORY, Traffic
@@ -191,7 +192,7 @@ class KeysPanel(Ledger):
         frame = view.traffic.frame
         if frame is None:
             return []
-        labels = {key.key_id: key.label for key in view.keys.value or () if key.state != "companion"}
+        labels = _labels(view.keys.value or ())
         rates = traffic.key_rates(view.traffic)
         ordered = sorted(frame.keys, key=lambda each: (-rates.get(each.key_id, 0.0), -each.encrypts - each.decrypts))
         return [
@@ -209,6 +210,12 @@ class KeysPanel(Ledger):
 
     def empty(self, view: View) -> str:
         return _nothing(view, "no key was used yet")
+
+
+@once
+def _labels(keys: Sequence[Key]) -> Mapping[str, str]:
+    """By key id."""
+    return {key.key_id: key.label for key in keys if key.state != "companion"}
 
 
 def use_spark(known: Traffic, key_id: str, columns: int) -> str:

@@ -49,4 +49,4 @@ class Detail(VerticalScroll, can_focus=False):
             Content.assemble((f"{fact.name:<{indent}}", "dim"), (hang(fact.text, columns, indent), f"${fact.colour}"))
             for fact in self._facts
         ]
-        self.query_one(Said).say(Content("\n").join(lines))
+        self.query_one(Said).say(Content("\n").join(lines), fits=True)

@@ -12,16 +12,21 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
 from textual.message import Message
+from textual.timer import Timer
 from textual.widgets import Input
 
 from kmsd.client import escape
 from kmstui.text import MOST_PATTERN, Filter, as_json, parse_filter, shorten
 from kmstui.view import Moment
 from kmstui.widgets.columns import Kind
+from kmstui.widgets.search import Search, Texts
 from kmstui.widgets.steady import Said, set_subtitle, set_title
 from kmstui.widgets.table import Table
 
 T = TypeVar("T")
+
+MOMENT, PAUSE = 0.005, 0.001
+"""Seconds that a filter looks at rows, and then lets everything else be done."""
 
 
 class Listing(Vertical, Generic[T]):
@@ -49,7 +54,9 @@ class Listing(Vertical, Generic[T]):
         self.kind = kind
         self._all: tuple[T, ...] = ()
         self._found: tuple[T, ...] = ()
-        self._texts: list[str] | None = None
+        self._texts = Texts(kind.sought)
+        self._search: Search[T] | None = None
+        self._looking: Timer | None = None
         self._filter = parse_filter("")
         self._complaint = ""
         self._empty = ""
@@ -92,7 +99,7 @@ class Listing(Vertical, Generic[T]):
             self._filter = parse_filter(pattern)
         except ValueError:
             return
-        self._found = self._matching()
+        self._seek()
         self.order = order or self.kind.order
         if self.is_mounted and self.order is not None:
             self.table.sort_by(*self.order)
@@ -102,8 +109,8 @@ class Listing(Vertical, Generic[T]):
         self._moment = moment
         if items is not self._all:
             self._all = items if isinstance(items, tuple) else tuple(items)
-            self._texts = None
-            self._found = self._matching()
+            self._texts.forget(self._all)
+            self._seek()
         self._empty, self._note = empty, note
         self._draw()
 
@@ -180,18 +187,32 @@ class Listing(Vertical, Generic[T]):
         self._complaint = ""
         if wanted.text != self._filter.text:
             self._filter = wanted
-            self._found = self._matching()
+            self._seek()
             self.post_message(self.Changed(self))
         self._draw()
 
-    def _matching(self) -> tuple[T, ...]:
-        """What the filter keeps. What it looks in is made once: of ten thousand rows it costs more than the search."""
-        if not self._filter.text:
-            return self._all
-        if self._texts is None:
-            self._texts = ["\n".join(self.kind.sought(item)) for item in self._all]
-        keeps = self._filter.keeps
-        return tuple(item for item, text in zip(self._all, self._texts, strict=True) if keeps(text))
+    def _seek(self) -> None:
+        """What the filter keeps. What was kept before stays on the screen until all rows have been looked at."""
+        self._search = Search(self._all, self._texts, self._filter) if self._filter.text else None
+        if self._search is None:
+            self._found = self._all
+        else:
+            self._look()
+
+    def _look(self) -> None:
+        """For a moment; then what was typed is painted, and keys are heard."""
+        if self._looking is not None:
+            self._looking.stop()
+            self._looking = None
+        search = self._search
+        if search is None:
+            return
+        search.go_on(MOMENT)
+        if search.done:
+            self._found, self._search = tuple(search.kept), None
+            self._draw()
+        else:
+            self._looking = self.set_timer(PAUSE, self._look)
 
     def _draw(self) -> None:
         if self.is_mounted:
@@ -200,7 +221,8 @@ class Listing(Vertical, Generic[T]):
 
     def _frame(self) -> None:
         total, count, text = len(self._all), len(self._found), self._filter.text
-        tally = f"{count:,} of {total:,}" if text else f"{total:,}"
+        kept = f"{count:,}" if self._search is None else "…"
+        tally = f"{kept} of {total:,}" if text else f"{total:,}"
         sought = f"  /{shorten(escape(text), 30)}" if text else ""
         # Content, because a plain string would be read as markup.
         set_title(self, Content(f"{self.kind.name} ({tally}){sought}"))

@@ -6,6 +6,7 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Static
 
+from kmstui.once import identical
 from kmstui.view import Moment, View
 
 
@@ -27,7 +28,7 @@ class Drawn(Widget):
     def show(self, view: View, moment: Moment) -> None:
         self.view, self.moment = view, moment
         grounds = self.grounds(view, moment)
-        if grounds is None or self._grounds is None or not _identical(grounds, self._grounds):
+        if grounds is None or self._grounds is None or not identical(grounds, self._grounds):
             self._grounds = grounds
             self.redraw()
 
@@ -56,21 +57,22 @@ class Drawn(Widget):
         self.refresh()
 
 
-def _identical(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
-    return all(
-        each is its or (isinstance(each, (int, str)) and each == its) for each, its in zip(one, other, strict=True)
-    )
-
-
 class Said(Static):
     """Text that may change its height."""
 
     _said: Content | None = None
 
-    def say(self, content: Content) -> None:
-        if not same(content, self._said):
+    def say(self, content: Content, *, fits: bool = False) -> None:
+        """fits: no line is wider than this, so that it is as high as it has lines. Only another height makes the
+        screen be laid out anew, which takes long."""
+        before = self._said
+        if not same(content, before):
             self._said = content
-            self.update(content)
+            self.update(content, layout=not fits or before is None or _height(content) != _height(before))
+
+
+def _height(content: Content) -> int:
+    return content.plain.count("\n")
 
 
 def set_title(widget: Widget, title: Content) -> None:

@@ -239,8 +239,9 @@ class Table(ScrollView, Generic[T], can_focus=True, inherit_bindings=False):
 
     # Moving.
 
-    def watch_cursor(self) -> None:
-        self.refresh()
+    def watch_cursor(self, before: int, now: int) -> None:
+        across, top = self.scrollable_content_region.width, self.scroll_offset.y
+        self.refresh(*(Region(0, at - top + _HEAD, across, 1) for at in (before, now) if at >= top))
         self._tell()
 
     def validate_cursor(self, cursor: int) -> int:

@@ -64,7 +64,7 @@ def test_a_key_that_only_decrypts_writes_nothing(served: Kmsd) -> None:
     [
         ("nothing-has-this", "NOT_FOUND", "no key 'nothing-has-this'"),
         ("01900000-0000-7000-8000-00000000ffff", "NOT_FOUND", "no key '01900000-0000-7000-8000-00000000ffff'"),
-        ("", "NOT_FOUND", "no key ''"),
+        ("", "INVALID_ARGUMENT", "no key is named"),
         ("k8s-kek\n", "NOT_FOUND", r"no key 'k8s-kek\n'"),
         ("x" * 300, "NOT_FOUND", "xxx..."),
         ("x" * 100_000, "NOT_FOUND", "xxx..."),
@@ -77,11 +77,11 @@ def test_a_key_that_only_decrypts_writes_nothing(served: Kmsd) -> None:
         ("sha256:" + "0" * 100_000, "NOT_FOUND", "no key 'sha256:0000"),
     ],
 )
-@pytest.mark.parametrize("method", ["GetKey", "DestroyKey", "TestKey", "RetireKey"])
+@pytest.mark.parametrize("method", ["GetKey", "DestroyKey", "TestKey", "RetireKey", "RelabelKey"])
 def test_what_names_no_key_is_refused_alike_everywhere(
     served: Kmsd, method: str, which: str, code: str, words: str
 ) -> None:
-    refused(served, method, code, words, key=which)
+    refused(served, method, code, words, key=which, **({"label": "never given"} if method == "RelabelKey" else {}))
 
 
 def test_the_two_keys_of_a_pair_name_each_other(served: Kmsd) -> None:

@@ -1,96 +1,42 @@
 """What kmstui costs while kmsd is busy, and how long a key press takes to show; printed.
 
-kmstui runs in a pseudo terminal of 160x50. Under load: a real kmsd on SoftHSM, and h2load with 2,000 requests a second.
-With many keys: a gRPC server with 10,000 keys written down, because making as many on SoftHSM takes longer than this.
+Under load: a real kmsd on SoftHSM, and h2load with 2,000 requests a second. With many keys: `tests.bench.crowd`.
+Other programs on the machine only ever add to what is measured here.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
-import os
-import pty
 import re
-import signal
-import statistics
 import struct
 import subprocess
 import sys
 import tempfile
-import termios
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Self
 
-from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.api.kms.v2 import api_pb2 as v2
 from kmsd.client import connect
-from tests.ctl.canned import Canned, serve
-from tests.daemons import Kmsd
-from tests.tokens import clean_environment, make_token
+from tests.bench.crowd import KEYS, RATE, label
+from tests.bench.terminal import Program, Seen, has
+from tests.daemons import Kmsd, wait_for
+from tests.tokens import make_token
 
-KMSTUI = str(Path(sys.executable).with_name("kmstui"))
-RATE = 2000
 SECONDS = 10
-KEYS = 10_000
 PRESSES = 40
-_ESCAPES = re.compile(r"\x1b\[[0-9;?<=>]*[a-zA-Z]|\x1b\][^\x07]*\x07|\x1b.")
-
-
-class Program:
-    """kmstui in a pseudo terminal whose output is read as fast as it comes."""
-
-    def __init__(self, target: Path, state: Path) -> None:
-        self.pid, self._terminal = pty.fork()
-        if self.pid == 0:
-            environment = {**clean_environment(), "TERM": "xterm-256color", "XDG_STATE_HOME": str(state)}
-            os.execve(KMSTUI, [KMSTUI, f"--target={target}"], environment)  # noqa: S606 - a program of ours, no shell
-        fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 160, 0, 0))
-        self._lock = threading.Condition()
-        self._text = ""
-        self.octets = 0
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
-            os.write(self._terminal, b"\x1b")
-            os.kill(self.pid, signal.SIGTERM)
-        os.waitpid(self.pid, 0)
-
-    def _read(self) -> None:
-        with contextlib.suppress(OSError):
-            while data := os.read(self._terminal, 65536):
-                with self._lock:
-                    self.octets += len(data)
-                    self._text += data.decode(errors="replace")
-                    self._lock.notify_all()
-
-    def press(self, keys: str, until: str, timeout: float = 30.0) -> float:
-        """Seconds from the key press until the text has been written to the terminal."""
-        with self._lock:
-            self._text = ""
-        began = time.perf_counter()
-        os.write(self._terminal, keys.encode())
-        with self._lock:
-            if not self._lock.wait_for(lambda: until in _ESCAPES.sub("", self._text), timeout):
-                raise SystemExit(f"kmstui did not show {until!r} after {keys!r}")
-        return time.perf_counter() - began
-
-    def seconds_used(self) -> float:
-        """Of the processor, by all its threads."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def resident(self) -> float:
-        """MiB."""
-        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
-        return int(found[1]) / 1024 if found else 0.0
+HELD = 90
+"""Presses of a key that is held down, 30 a second."""
+SCREENS = {
+    "1": has("Last events"),
+    "2": has("Slots ("),
+    "3": has("Keys ("),
+    "4": has("Requests ("),
+    "5": has("Wrote before, last used"),
+    "6": has("Audit ("),
+    "7": has("Settings ("),
+}
+"""What only this screen shows, and shows drawn anew."""
 
 
 def main() -> None:
@@ -106,77 +52,154 @@ def _under_load(folder: Path) -> None:
     with Kmsd(folder / "d", token, ("--log-level=info", "--auto-create")) as kmsd:
         kmsd.wait_ok()
         with _load(kmsd, folder), Program(kmsd.admin_socket, folder / "state") as kmstui:
-            kmstui.press("", "SERVING")
+            shown = kmstui.press("", has("SERVING"))
+            print(f"{'first answer on the screen after':40} {shown[0] * 1000:6.0f} ms")
             with connect(f"unix://{kmsd.admin_socket}") as client, client.watch_stats(history=3) as frames:
                 seconds = next(iter(frames)).seconds
             print(f"kmsd answers {sum(each.requests for each in seconds) / len(seconds):.0f} requests a second")
-            for key, title in (("1", "Last events"), ("4", "Requests (")):
-                kmstui.press(key, title)
-                _cost(kmstui, title.split(" (")[0])
+            for key, name in (("1", "Overview"), ("4", "Traffic")):
+                kmstui.press(key, SCREENS[key])
+                _cost(kmstui, f"{RATE:,} requests/s, {name}")
+            _switching(kmstui, f"another screen, {RATE:,} requests/s")
+            _rows_up(kmstui)
             _typing(kmstui)
 
 
-def _cost(kmstui: Program, screen: str) -> None:
+def _cost(kmstui: Program, what: str) -> None:
     time.sleep(2)
     used, began, octets = kmstui.seconds_used(), time.perf_counter(), kmstui.octets
     time.sleep(SECONDS)
     elapsed = time.perf_counter() - began
     share = 100 * (kmstui.seconds_used() - used) / elapsed
     written = (kmstui.octets - octets) / elapsed / 1024
-    print(f"kmstui under {RATE}/s, {screen:22} {share:8.1f} % of a core   (goal: < 15), {written:.1f} KiB/s written")
+    print(f"{what:40} {share:6.1f} % of a core, {written:.1f} KiB/s written   (goal: < 15)")
+
+
+def _lag(what: str, taken: Sequence[float], goal: str = "   (goal: < 100)") -> None:
+    ordered = sorted(1000 * each for each in taken)
+    middle, most = ordered[len(ordered) // 2], ordered[-1 - len(ordered) // 100]
+    print(f"{what:40} {middle:6.0f} ms median, {most:.0f} ms p99, {ordered[-1]:.0f} ms at worst{goal}")
+
+
+def _switching(kmstui: Program, what: str) -> None:
+    """All screens in turn, and back: each is drawn for the first time within seven presses."""
+    orders = ("1234567", "7654321", "1357246", "6427531", "1473625")
+    _lag(what, [kmstui.press(key, SCREENS[key])[0] for order in orders for key in _pausing(order[1:])])
+
+
+def _pausing(keys: str) -> Iterator[str]:
+    for key in keys:
+        time.sleep(0.21)  # other than any rhythm of kmstui's own
+        yield key
+
+
+def _rows_up(kmstui: Program) -> None:
+    """Among the records of the audit, as more of them come in."""
+    kmstui.press("6", SCREENS["6"], has("─ Record "))
+    kmstui.press("k", has("─ Record "))
+    time.sleep(1)
+    found = re.findall(r"─ Record (\d+) ─", kmstui.written())
+    taken = []
+    for back, key in enumerate(_pausing("k" * PRESSES), 1):
+        taken += kmstui.press(key, has(f"─ Record {int(found[-1]) - back} ─"))
+    _lag(f"a row up in the audit, {RATE:,} requests/s", taken)
 
 
 def _typing(kmstui: Program) -> None:
-    """Characters typed into the filter, until each stands in the title of the table."""
-    kmstui.press("/", "regular expression")
+    """Into the filter of the calls, until each character stands in the title of the table."""
+    kmstui.press("4", SCREENS["4"])
+    kmstui.press("/", has("regular expression"))
     typed, taken = "", []
-    for number in range(PRESSES // 2):
-        typed += "abcdefghij"[number % 10]
-        taken.append(kmstui.press(typed[-1], f"/{typed}"))
-    _lag("typing under load", taken)
-    kmstui.press("\x1b", "Requests (")
-
-
-def _lag(what: str, taken: list[float]) -> None:
-    middle, worst = statistics.median(taken) * 1000, max(taken) * 1000
-    print(f"{what:36} {middle:8.0f} ms median, {worst:.0f} ms at worst   (goal: < 100)")
+    for character in _pausing("abcdefghij" * 3):
+        typed += character
+        taken += kmstui.press(character, has(f"/{typed}"[:30]))
+    _lag(f"typing a filter, {RATE:,} requests/s", taken)
+    kmstui.press("\x1b", has("Requests ("))
 
 
 def _many_keys(folder: Path) -> None:
-    directory = folder / "canned"
+    directory = folder / "crowd"
     directory.mkdir()
-    canned = Canned(directory, keys=[_key(number) for number in range(KEYS)], page=500)
-    with serve(canned) as server, Program(server.admin, folder / "state2") as kmstui:
-        kmstui.press("", "SERVING")
-        shown = kmstui.press("3", f"Keys ({KEYS:,})")
-        print(f"{'10,000 keys on the screen after':36} {shown * 1000:8.0f} ms, {kmstui.resident():.0f} MiB resident")
+    with subprocess.Popen([sys.executable, "-m", "tests.bench.crowd", str(directory)]) as server:
+        try:
+            wait_for((directory / "admin.sock").exists)
+            _among_many(directory / "admin.sock", folder / "state2")
+        finally:
+            server.terminate()
+
+
+def _among_many(socket: Path, state: Path) -> None:
+    with Program(socket, state) as kmstui:
+        kmstui.press("", has("SERVING"))
+        shown = kmstui.press("3", has(f"Keys ({KEYS:,})"))
+        print(
+            f"{f'{KEYS:,} keys on the screen after':40} {shown[0] * 1000:6.0f} ms, {kmstui.resident():.0f} MiB resident"
+        )
         time.sleep(1)
-        taken = [kmstui.press("\x1b[B", f"key-{row:05}") for row in range(1, PRESSES + 1)]
-        _lag("a row down in 10,000", taken)
-        taken = [kmstui.press("G", f"key-{KEYS - 1:05}"), kmstui.press("g", "key-00000")]
-        _lag("to the last of 10,000 and back", taken)
-        kmstui.press("/", "regular expression")
-        typed, taken = "", []
-        for character in "key-0999":
-            typed += character
-            taken.append(kmstui.press(character, f"/{typed}"))
-        _lag("typing a filter over 10,000", taken)
+        _rows_down(kmstui)
+        _held(kmstui)
+        _filter(kmstui)
+        _switching(kmstui, f"another screen, {KEYS:,} keys")
+        kmstui.press("3", SCREENS["3"])
+        _cost(kmstui, f"{RATE:,} requests/s, {KEYS:,} keys, Keys")
+        print(f"{'in the end':40} {kmstui.resident():6.0f} MiB resident")
 
 
-def _key(number: int) -> pb.Key:
-    identity = f"0192c3a1-77f0-7b1e-9c55-{number:012}"
-    return pb.Key(
-        label=f"key-{number:05}",
-        key_id=identity,
-        key_id_sha256=hashlib.sha256(identity.encode()).hexdigest(),
-        state=pb.KEY_STATE_READABLE,
-        type=pb.KEY_TYPE_AES,
-        bits=256,
-        can_encrypt=True,
-        can_decrypt=True,
-        token_label="bench",
-        token="bench",
-    )
+def _chosen(row: int) -> Seen:
+    """The pane beside the table tells of this row: that comes last."""
+    return has(f"─ {label(row)} ─")
+
+
+def _rows_down(kmstui: Program) -> None:
+    taken = []
+    for row, key in enumerate(_pausing("j" * PRESSES), 1):
+        taken += kmstui.press(key, _chosen(row))
+    _lag(f"a row down in {KEYS:,}", taken)
+    taken = []
+    for key in _pausing("Gg" * (PRESSES // 4)):
+        taken += kmstui.press(key, _chosen(KEYS - 1 if key == "G" else 0))
+    _lag(f"to the last of {KEYS:,} and back", taken)
+
+
+def _held(kmstui: Program) -> None:
+    """The down key held for three seconds, several times: how late the last press shows."""
+    taken = []
+    for turn in range(1, 6):
+        for _ in range(HELD - 1):
+            kmstui.press("j")
+            time.sleep(1 / 30)
+        taken += kmstui.press("j", _chosen(turn * HELD))
+    kmstui.press("g", _chosen(0))
+    _lag("the last row of 90 with the key held", taken)
+
+
+def _filter(kmstui: Program) -> None:
+    """Not a word that stands in a row, so that only what is typed can be what is seen."""
+    echoed, found = [], []
+    for pattern in ("k.y-0999", "[k]ey-.*77", "!k.y-0[0-8]"):
+        kmstui.press("/", has("regular expression"))
+        for length in range(1, len(pattern) + 1):
+            time.sleep(0.21)
+            times = _typed(kmstui, pattern[:length])
+            if length > 1:
+                echoed.append(times[0])
+            found += times[1:]
+        kmstui.press("\x1b", has(f"Keys ({KEYS:,})"))
+    _lag(f"typing a filter over {KEYS:,} keys", echoed)
+    _lag("and what it keeps", found, "")
+
+
+def _typed(kmstui: Program, pattern: str) -> list[float]:
+    """Seconds until the last character shows, and until what is kept does; the latter only if it is a filter yet."""
+    sought = pattern.removeprefix("!")
+    try:
+        found = sum(bool(re.search(sought, label(number))) for number in range(KEYS))
+    except re.error:
+        sought = ""
+    if not sought:
+        return kmstui.press(pattern[-1], has(pattern))
+    kept = KEYS - found if sought != pattern else found
+    return kmstui.press(pattern[-1], has(pattern), has(f"({kept:,} of {KEYS:,})", pattern))
 
 
 @contextlib.contextmanager

@@ -24,6 +24,8 @@ from tests.etcd.server import Server
 from tests.etcd.values import v2 as stored_v2
 from tests.tokens import SoftToken
 
+MANY = 20_000
+"""Objects that take a scan a while."""
 QUICK = {"KMSD_KEYS__REFRESH": "0.2"}
 
 
@@ -67,11 +69,11 @@ class Cluster:
         assert kmsd.v2("Status").healthz == "ok"
         kmsd.v2("Encrypt", v2.EncryptRequest(plaintext=b"s" * 32, uid="seed"))
 
-    def write(self, *resources: str) -> None:
+    def write(self, *resources: str, number: int = 2) -> None:
         """Objects under the present write key: again the same ones, as rewriting does."""
         sealed = self.first.v2("Encrypt", v2.EncryptRequest(plaintext=b"s" * 32, uid="seed"))
         value = stored_v2(sealed.key_id, sealed.ciphertext)
-        self.etcd.put({f"/registry/{each}/default/{number}": value for each in resources for number in range(2)})
+        self.etcd.put({f"/registry/{each}/default/{n}": value for each in resources for n in range(number)})
 
     def rotate(self) -> str:
         """The old key's id. The labels then say that it lost the write label a while ago, so that no proof is too
@@ -254,10 +256,11 @@ def test_what_kmsd_refuses_to_retire_is_told_and_tried_again_after_another_scan(
     old = cluster.rotate()
     for node in cluster.nodes:
         cluster.poll(node)
+    cluster.write("secrets", number=MANY)
     over = threading.Event()
 
     def read_old() -> None:
-        """Something decrypts under the old key, so that no scan is newer than its last use."""
+        """Something decrypts under the old key, many times while a scan goes on."""
         request = v2.DecryptRequest(ciphertext=sealed.ciphertext, key_id=sealed.key_id, uid="r")
         while not over.wait(0.01):
             cluster.first.v2("Decrypt", request)
@@ -266,7 +269,8 @@ def test_what_kmsd_refuses_to_retire_is_told_and_tried_again_after_another_scan(
     reader.start()
     try:
         watching = watch("--retire")
-        wait_for(lambda: "not retired yet" in watching.errors, timeout=90)
+        wait_for(lambda: watching.process.poll() is not None or "not retired yet" in watching.errors, timeout=90)
+        assert "not retired yet" in watching.errors, (watching.events[1:], watching.errors)
         assert cluster.state(old) == pb.KEY_STATE_READABLE
     finally:
         over.set()

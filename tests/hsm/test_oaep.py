@@ -18,12 +18,16 @@ from kmsd.crypto.gcm import TagMismatch
 from kmsd.errors import InvalidRequest, Misconfigured, Unavailable
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.connection import Hsm
-from kmsd.hsm.session import KeyMissingError, TokenSession
+from kmsd.hsm.session import TokenSession
 from tests import opencryptoki, tokens, tpm
 from tests.hsm.inside import Inside, import_rsa
 
 SEED = b"0123456789abcdef0123456789abcdef"
 REGISTRY = jose.JWERegistry(algorithms=["RSA-OAEP-256", "A256GCM"])
+
+
+def header(cka_id: bytes) -> bytes:
+    return jwe.header(cka_id.decode(), oaep.ENC, alg=jwe.WRAPPED)
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,8 @@ class Card:
     inside: Inside
     keys: dict[bytes, rsa.RSAPrivateKey]
 
-    def write(self, cka_id: bytes, plaintext: bytes, on_token: bool) -> bytes:
-        return self.inside.run(oaep.encrypt, cka_id, oaep.header(cka_id.decode()), plaintext, on_token)
+    def write(self, cka_id: bytes, plaintext: bytes) -> bytes:
+        return self.inside.run(oaep.encrypt, cka_id, header(cka_id), plaintext)
 
     def read(self, cka_id: bytes, sealed: jwe.Jwe) -> bytes:
         oaep.check_shape(sealed)
@@ -111,11 +115,10 @@ def opencryptoki_alone(tmp_path: Path) -> Iterator[Card]:
         yield made
 
 
-@pytest.mark.parametrize("on_token", [False, True], ids=["software", "token"])
-def test_joserfc_reads_what_was_written_and_so_does_the_token(card: Card, on_token: bool) -> None:
+def test_joserfc_reads_what_was_written_and_so_does_the_token(card: Card) -> None:
     for cka_id, key in card.keys.items():
         for plaintext in (b"p", SEED, bytes(range(256))):
-            compact = card.write(cka_id, plaintext, on_token)
+            compact = card.write(cka_id, plaintext)
             assert jose_read(key, compact) == plaintext
             assert card.read(cka_id, jwe.parse(compact)) == plaintext
 
@@ -128,12 +131,12 @@ def test_the_token_reads_what_joserfc_wrote(card: Card) -> None:
 
 def test_a_seed_fits_what_kube_apiserver_takes(card: Card) -> None:
     for cka_id in card.keys:
-        assert len(card.write(cka_id, SEED, False)) < 1024 - 60  # a UUID is longer than the ids here
+        assert len(card.write(cka_id, SEED)) < 1024 - 60  # a UUID is longer than the ids here
 
 
 def test_no_content_key_and_no_iv_comes_twice(card: Card) -> None:
     cka_id, key = next(iter(card.keys.items()))
-    parsed = [jwe.parse(card.write(cka_id, SEED, False)) for _ in range(20)]
+    parsed = [jwe.parse(card.write(cka_id, SEED)) for _ in range(20)]
     oaep_sha256 = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
     content_keys = {key.decrypt(each.encrypted_key, oaep_sha256) for each in parsed}
     assert len({each.iv for each in parsed}) == len(content_keys) == 20
@@ -142,7 +145,7 @@ def test_no_content_key_and_no_iv_comes_twice(card: Card) -> None:
 
 def test_a_flipped_bit_anywhere_is_refused(card: Card) -> None:
     cka_id = next(iter(card.keys))
-    compact = card.write(cka_id, SEED, False)
+    compact = card.write(cka_id, SEED)
     refused = 0
     for place in range(len(compact)):
         altered = compact[:place] + bytes([compact[place] ^ 1]) + compact[place + 1 :]
@@ -171,7 +174,7 @@ def test_a_flipped_bit_anywhere_is_refused(card: Card) -> None:
 )
 def test_what_cannot_be_right_is_refused_without_a_call(card: Card, change: dict[str, bytes]) -> None:
     cka_id = next(iter(card.keys))
-    parsed = jwe.parse(card.write(cka_id, SEED, False))
+    parsed = jwe.parse(card.write(cka_id, SEED))
     card.inside.counted()
     with pytest.raises(InvalidRequest):
         card.read(cka_id, replace(parsed, **change))
@@ -181,46 +184,40 @@ def test_what_cannot_be_right_is_refused_without_a_call(card: Card, change: dict
 def test_a_content_key_of_another_size_is_refused_as_any_other_forgery(card: Card) -> None:
     """Anybody with the public key can make the token decrypt what they like."""
     cka_id, key = next(iter(card.keys.items()))
-    parsed = jwe.parse(card.write(cka_id, SEED, False))
+    parsed = jwe.parse(card.write(cka_id, SEED))
     for size in (0, 16, 31, 33, 64):
         wrapped = card.inside.run(_wrapped, cka_id, bytes(size))
         with pytest.raises(TagMismatch):
             card.read(cka_id, replace(parsed, encrypted_key=wrapped))
-    assert jose_read(key, card.write(cka_id, SEED, False)) == SEED
+    assert jose_read(key, card.write(cka_id, SEED)) == SEED
 
 
 def _wrapped(session: TokenSession, cka_id: bytes, content_key: bytes) -> bytes:
     return oaep._wrap(session.rsa_numbers(cka_id), content_key)
 
 
-def test_the_probe_says_that_the_token_does_both_halves(card: Card) -> None:
+def test_a_token_that_does_it_passes_the_probe(card: Card) -> None:
     for cka_id in card.keys:
-        assert card.inside.run(oaep.probe, cka_id) is True
+        card.inside.run(oaep.probe, cka_id)
 
 
-def test_without_a_public_key_object_the_public_half_is_done_here(opencryptoki_alone: Card) -> None:
+def test_no_public_key_object_is_needed(opencryptoki_alone: Card) -> None:
     key = rsa.generate_private_key(65537, 2048)
     opencryptoki_alone.inside.run(import_rsa, b"private-only", numbers(key), True, False)
-    assert opencryptoki_alone.inside.run(oaep.probe, b"private-only") is False
-    with pytest.raises(KeyMissingError):
-        opencryptoki_alone.write(b"private-only", SEED, True)
-    compact = opencryptoki_alone.write(b"private-only", SEED, False)
+    opencryptoki_alone.inside.run(oaep.probe, b"private-only")
+    compact = opencryptoki_alone.write(b"private-only", SEED)
     assert opencryptoki_alone.read(b"private-only", jwe.parse(compact)) == jose_read(key, compact) == SEED
 
 
 def test_somebody_elses_public_key_under_our_id_is_not_used(opencryptoki_alone: Card) -> None:
-    """Public objects can be made without a PIN: what they say must be what the private key says."""
+    """Public objects can be made without a PIN: what the private key says is the public key."""
     ours, theirs = (rsa.generate_private_key(65537, 2048) for _ in range(2))
     inside = opencryptoki_alone.inside
     inside.run(import_rsa, b"both", numbers(theirs), False, True)
     inside.run(import_rsa, b"both", (numbers(ours)[0], 3), False, True)
     inside.run(import_rsa, b"both", numbers(ours), True, False)
-    assert inside.run(oaep.probe, b"both") is False
-    inside.run(import_rsa, b"both", numbers(ours), False, True)
-    inside.run(TokenSession.forget, frozenset({b"both"}))
-    assert inside.run(oaep.probe, b"both") is True
-    for on_token in (False, True):
-        assert jose_read(ours, opencryptoki_alone.write(b"both", SEED, on_token)) == SEED
+    inside.run(oaep.probe, b"both")
+    assert jose_read(ours, opencryptoki_alone.write(b"both", SEED)) == SEED
 
 
 @pytest.mark.parametrize(("bits", "exponent"), [(1024, 65537), (2048, 3)])
@@ -228,7 +225,7 @@ def test_weak_keys_are_not_used(opencryptoki_alone: Card, bits: int, exponent: i
     key = rsa.generate_private_key(exponent, bits)
     opencryptoki_alone.inside.run(import_rsa, b"weak", numbers(key), True, True)
     with pytest.raises(Misconfigured, match=f"an RSA key of {bits} bits with the exponent {exponent} is not used"):
-        opencryptoki_alone.write(b"weak", SEED, False)
+        opencryptoki_alone.write(b"weak", SEED)
 
 
 @pytest.fixture(scope="module")
@@ -259,14 +256,14 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
 
 def test_a_wrapped_key_is_not_taken_for_direct_encryption(other: Inside) -> None:
     """The same enc and IV, but not the same algorithm: the AES key is never asked."""
-    sealed = jwe.Jwe(oaep.header("aes"), "aes", "A256GCM", bytes(12), bytes(32), bytes(16), jwe.WRAPPED, bytes(256))
+    sealed = jwe.Jwe(header(b"aes"), "aes", "A256GCM", bytes(12), bytes(32), bytes(16), jwe.WRAPPED, bytes(256))
     with pytest.raises(InvalidRequest, match="not in GCM mode"):
         other.served(gcm.decrypt, b"aes", sealed, 10.0)
     assert not other.counted()
 
 
 def test_a_missing_private_key_is_said(other: Inside) -> None:
-    sealed = jwe.Jwe(oaep.header("x"), "x", "A256GCM", bytes(12), bytes(32), bytes(16), jwe.WRAPPED, bytes(256))
+    sealed = jwe.Jwe(header(b"x"), "x", "A256GCM", bytes(12), bytes(32), bytes(16), jwe.WRAPPED, bytes(256))
     with pytest.raises(Unavailable, match="not to be found"):
         other.served(oaep.decrypt, b"x", sealed, 10.0)
 
@@ -278,21 +275,20 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield made
 
 
-async def written(hsm: Hsm, cka_id: bytes, on_token: bool) -> jwe.Jwe:
-    return jwe.parse(await hsm.run(oaep.encrypt, cka_id, oaep.header(cka_id.decode()), SEED, on_token))
+async def written(hsm: Hsm, cka_id: bytes) -> jwe.Jwe:
+    return jwe.parse(await hsm.run(oaep.encrypt, cka_id, header(cka_id), SEED))
 
 
-@pytest.mark.parametrize("on_token", [False, True], ids=["software", "token"])
-def test_the_workers_read_what_was_written(served: Card, on_token: bool) -> None:
+def test_the_workers_read_what_was_written(served: Card) -> None:
     for cka_id in served.keys:
-        sealed = served.inside.served(written, cka_id, on_token)
+        sealed = served.inside.served(written, cka_id)
         assert served.inside.served(oaep.decrypt, cka_id, sealed, 10.0) == SEED
 
 
 def test_a_key_that_does_not_unwrap_looks_like_a_tag_that_does_not_fit(served: Card) -> None:
     """RFC 7516, 11.5. Either is said only after the token has shown that it works."""
     for cka_id in served.keys:
-        sealed = served.inside.served(written, cka_id, False)
+        sealed = served.inside.served(written, cka_id)
         served.inside.counted()
         said = set()
         for segment in ("encrypted_key", "iv", "ciphertext", "tag", "header"):

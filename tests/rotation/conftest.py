@@ -20,6 +20,9 @@ def rotate(kmsd: Kmsd, **fields: object) -> admin.RotateKeyResponse:
     return answer
 
 
+SEALING = (admin.KEY_TYPE_AES, admin.KEY_TYPE_RSA)
+
+
 def keys(kmsd: Kmsd) -> list[admin.Key]:
     found: list[admin.Key] = []
     token = ""
@@ -43,7 +46,7 @@ def decrypt(kmsd: Kmsd, sealed: v2.EncryptResponse) -> bytes:
 
 
 def labelled(found: Sequence[admin.Key], label: str = "k8s-kek") -> list[admin.Key]:
-    return [key for key in found if key.label == label and key.type == admin.KEY_TYPE_AES]
+    return [key for key in found if key.label == label and key.type in SEALING]
 
 
 def assert_at_rest(kmsd: Kmsd, label: str = "k8s-kek") -> admin.Key:

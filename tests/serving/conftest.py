@@ -20,7 +20,8 @@ ENVIRONMENT = {"KMSD_KEYS__REFRESH": "0.5", "KMSD_HEALTH__INTERVAL": "0.5", "KMS
 
 @dataclass
 class Served:
-    """A token, and how a kmsd is started on it. encs: what it may write with. slow: a call takes milliseconds."""
+    """A token, and how a kmsd is started on it. encs: what it may write with. slow: a call takes milliseconds.
+    remembers: the module goes on with what it has in memory while its files are away."""
 
     name: str
     token: Any
@@ -28,6 +29,7 @@ class Served:
     flags: tuple[str, ...] = ()
     enter: tuple[str, ...] = ()
     slow: bool = False
+    remembers: bool = False
 
     @property
     def pair(self) -> bool:
@@ -75,12 +77,19 @@ def opencryptoki(folder: Path) -> Served:
     return Served("opencryptoki-cbc", token, ("A256CBC-HS512",), flags, token.enter)
 
 
+def opencryptoki_rsa(folder: Path) -> Served:
+    token = make_opencryptoki(folder)
+    flags = (*token.flags, "--algorithm=rsa-oaep")
+    return Served("opencryptoki-rsa", token, ("A256GCM",), flags, token.enter, remembers=True)
+
+
 KINDS: dict[str, Callable[[Path], Served]] = {
     "softhsm-gcm": softhsm_gcm,
     "softhsm-cbc": softhsm_cbc,
     "tpm-cbc": tpm_cbc,
     "p11-kit": p11kit,
     "opencryptoki-cbc": opencryptoki,
+    "opencryptoki-rsa": opencryptoki_rsa,
 }
 
 

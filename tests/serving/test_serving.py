@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -89,8 +90,13 @@ def test_it_rotates_and_reads_what_it_wrote_before_and_after_a_restart(kmsd: Kms
 def test_it_comes_back_when_the_token_does(kmsd: Kmsd, served: Served) -> None:
     sealed = encrypt(kmsd, b"before")
     with served.token.away():
-        wait_for(lambda: kmsd.v2("Status").healthz != "ok", 30.0)
-        with pytest.raises(grpc.RpcError):
-            decrypt(kmsd, sealed)
+        if served.remembers:
+            # Or it fails, where a session has not seen the key yet; but never with another plaintext.
+            with contextlib.suppress(grpc.RpcError):
+                assert decrypt(kmsd, sealed) == b"before"
+        else:
+            wait_for(lambda: kmsd.v2("Status").healthz != "ok", 30.0)
+            with pytest.raises(grpc.RpcError):
+                decrypt(kmsd, sealed)
     wait_for(lambda: kmsd.v2("Status").healthz == "ok", 40.0)
     assert decrypt(kmsd, sealed) == b"before"

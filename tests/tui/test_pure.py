@@ -15,7 +15,9 @@ from kmstui import commands, plots, text, traffic
 from kmstui.turns import node_names
 from kmstui.view import Moment
 from kmstui.widgets.columns import Column, fit, natural_widths
-from tests.tui import scenes
+from tests.tui.scenes import calls
+from tests.tui.scenes.daemon import OLD, WRITE
+from tests.tui.scenes.when import NOW
 
 LEVELS = st.one_of(st.none(), st.floats(0, 1e9))
 
@@ -46,7 +48,7 @@ def test_a_ceiling_is_above_all_values_and_not_far(values: list[float | None], l
 
 
 def test_a_plot_moves_by_whole_columns() -> None:
-    seconds = scenes.seconds(scenes.wave)
+    seconds = calls.seconds(calls.wave)
     before = plots.buckets(seconds[:-30], 60, 900, plots.mean_rate)
     after = plots.buckets(seconds, 60, 900, plots.mean_rate)
     assert after[10:57] == before[12:59]
@@ -105,12 +107,12 @@ def test_widths_count_what_is_shown_for_control_characters() -> None:
 
 
 def test_commands_can_be_pasted() -> None:
-    odd = replace(scenes.OLD, label="-it's odd", key_id="")
+    odd = replace(OLD, label="-it's odd", key_id="")
     assert commands.destroy(odd, "-it's odd") == ("keys", "destroy", "--confirm=-it's odd", "--", "-it's odd")
     line = commands.kmsctl("/run/other.sock", *commands.keygen("a b", KeyType.PAIR, 256))
     assert line == "kmsctl --target /run/other.sock keygen 'a b' --type pair --bits 256"
-    assert commands.address(scenes.WRITE) == scenes.WRITE.key_id
-    companion = replace(scenes.WRITE, state=KeyState.COMPANION, label="x.hmac")
+    assert commands.address(WRITE) == WRITE.key_id
+    companion = replace(WRITE, state=KeyState.COMPANION, label="x.hmac")
     assert commands.address(companion) == "x.hmac"
 
 
@@ -129,12 +131,12 @@ def test_nodes_are_named_by_what_differs(targets: tuple[str, ...], names: tuple[
 def test_statistics_fold_into_15_minutes_and_rates() -> None:
     known = traffic.Traffic()
     for back in range(20, -1, -1):
-        frame = scenes.frame(scenes.NOW - timedelta(seconds=back), 1 - back * 0.001, 0)
-        part = tuple(second for second in scenes.seconds(scenes.wave) if second.time == frame.time)
+        frame = calls.frame(NOW - timedelta(seconds=back), 1 - back * 0.001, 0)
+        part = tuple(second for second in calls.seconds(calls.wave) if second.time == frame.time)
         known = traffic.fold(known, replace(frame, seconds=part), 0.0)
     assert len(known.seconds) == 21
     assert traffic.SPAN <= traffic.elapsed(known) <= traffic.SPAN + 1
     assert traffic.call_rates(known)["v2", "Decrypt", "OK"] == pytest.approx(1_391.6, rel=0.01)
-    again = traffic.fold(known, replace(scenes.frame(scenes.NOW, 0.1, 0), started=scenes.NOW), 0.0)
+    again = traffic.fold(known, replace(calls.frame(NOW, 0.1, 0), started=NOW), 0.0)
     assert traffic.call_rates(again) == {}  # a kmsd that has restarted counts from nothing
     assert len(again.seconds) == 21

@@ -236,7 +236,8 @@ def test_help_says_which_flags_are_refused() -> None:
     [
         (["--p11-slot=one"], '--p11-slot: expected a whole number from 0 up, found "one"'),
         (["--p11-slot=-1"], "--p11-slot: expected a whole number from 0 up, found -1"),
-        (["--algorithm=aes-ctr"], '--algorithm: expected "auto" or "aes-gcm" or "aes-cbc", found "aes-ctr"'),
+        (["--algorithm=aes-ctr"],
+         '--algorithm: expected "auto" or "aes-gcm" or "aes-cbc" or "rsa-oaep", found "aes-ctr"'),
         (["--provider=native"],
          '--provider: expected "auto" or "p11" or "softhsm" or "tpm2" or "p11-kit" or "luna" or "dpod" or '
          '"opencryptoki" or "generic", found "native"'),

@@ -31,6 +31,7 @@ class KeyType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     KEY_TYPE_HMAC: _ClassVar[KeyType]
     KEY_TYPE_OTHER: _ClassVar[KeyType]
     KEY_TYPE_PAIR: _ClassVar[KeyType]
+    KEY_TYPE_RSA: _ClassVar[KeyType]
 SERVING_STATE_UNSPECIFIED: ServingState
 SERVING_STATE_SERVING: ServingState
 SERVING_STATE_DEGRADED: ServingState
@@ -47,6 +48,7 @@ KEY_TYPE_AES: KeyType
 KEY_TYPE_HMAC: KeyType
 KEY_TYPE_OTHER: KeyType
 KEY_TYPE_PAIR: KeyType
+KEY_TYPE_RSA: KeyType
 
 class Problem(_message.Message):
     __slots__ = ("message", "hint", "fatal")

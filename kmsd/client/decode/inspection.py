@@ -1,0 +1,19 @@
+"""What a ciphertext is."""
+
+from __future__ import annotations
+
+from kmsd.api.admin.v1 import admin_pb2 as pb
+from kmsd.client.decode.keys import key
+from kmsd.client.decode.plain import alike
+from kmsd.client.model import Envelope, Inspection, Jwe, Problem
+
+
+def inspection(answer: pb.InspectCiphertextResponse) -> Inspection:
+    return alike(
+        Inspection,
+        answer,
+        envelope=alike(Envelope, answer.envelope) if answer.HasField("envelope") else None,
+        jwe=alike(Jwe, answer.jwe) if answer.HasField("jwe") else None,
+        keys=tuple(map(key, answer.keys)),
+        findings=tuple(alike(Problem, each) for each in answer.findings),
+    )

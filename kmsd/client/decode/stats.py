@@ -1,0 +1,29 @@
+"""The traffic and what it costs."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from kmsd.api.admin.v1 import admin_pb2 as pb
+from kmsd.client.decode.plain import EPOCH, alike, time
+from kmsd.client.model import CallCount, KeyUse, Latency, Request, Requests, Second, Sessions, StatsFrame
+
+
+def stats_frame(frame: pb.WatchStatsResponse) -> StatsFrame:
+    return alike(
+        StatsFrame,
+        frame,
+        time=time(frame.unix_ms),
+        seconds=tuple(alike(Second, each, time=EPOCH + timedelta(seconds=each.unix_s)) for each in frame.seconds),
+        calls=tuple(alike(CallCount, each) for each in frame.calls),
+        latencies=tuple(alike(Latency, each) for each in frame.latencies),
+        operations=tuple(alike(Latency, each) for each in frame.operations),
+        keys=tuple(alike(KeyUse, each, last_used=time(each.last_used_unix_ms)) for each in frame.keys),
+        sessions=alike(Sessions, frame.sessions),
+        started=time(frame.started_unix_ms),
+    )
+
+
+def requests(answer: pb.WatchRequestsResponse) -> Requests:
+    calls = tuple(alike(Request, each, time=time(each.unix_ms)) for each in answer.requests)
+    return alike(Requests, answer, requests=calls)

@@ -1,0 +1,47 @@
+"""How kmsd and its tokens are."""
+
+from __future__ import annotations
+
+from kmsd.api.admin.v1 import admin_pb2 as pb
+from kmsd.client.decode.keys import optional_key
+from kmsd.client.decode.plain import alike, time
+from kmsd.client.model import Following, Listener, Probe, Problem, ServingState, Sessions, Status, Token, TokenStatus
+
+_STATES = {
+    pb.SERVING_STATE_SERVING: ServingState.SERVING,
+    pb.SERVING_STATE_DEGRADED: ServingState.DEGRADED,
+    pb.SERVING_STATE_DOWN: ServingState.DOWN,
+}
+
+
+def status(status: pb.GetStatusResponse) -> Status:
+    return alike(
+        Status,
+        status,
+        state=_STATES.get(status.state, ServingState.UNKNOWN),
+        started=time(status.started_unix_ms),
+        write_key=optional_key(status, "write_key"),
+        token=alike(Token, status.token),
+        sessions=alike(Sessions, status.sessions),
+        probe=alike(Probe, status.probe, last_success=time(status.probe.last_success_unix_ms)),
+        listeners=tuple(alike(Listener, each) for each in status.listeners),
+        problems=tuple(alike(Problem, each) for each in status.problems),
+        tokens=tuple(map(_token_status, status.tokens)),
+        following=_following(status.following),
+    )
+
+
+def _token_status(status: pb.GetStatusResponse.TokenStatus) -> TokenStatus:
+    return alike(TokenStatus, status, token=alike(Token, status.token), sessions=alike(Sessions, status.sessions))
+
+
+def _following(following: pb.GetStatusResponse.Following) -> Following:
+    return alike(
+        Following,
+        following,
+        since=time(following.since_unix_ms),
+        first_status=time(following.first_status_unix_ms),
+        last_status=time(following.last_status_unix_ms),
+        first_encrypt=time(following.first_encrypt_unix_ms),
+        last_encrypt=time(following.last_encrypt_unix_ms),
+    )

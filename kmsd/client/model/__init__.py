@@ -1,0 +1,87 @@
+"""What kmsd tells its clients: plain frozen data. Knows neither grpc nor protobuf, nor how anything is shown.
+
+Text that kmsd did not give is empty; times are aware, in UTC, and None if unknown.
+"""
+
+from kmsd.client.model.audit import AuditRecord, AuditRecords, AuditVerdict
+from kmsd.client.model.config import Config, LogLevel, Setting
+from kmsd.client.model.inspection import Envelope, Inspection, Jwe
+from kmsd.client.model.keys import (
+    DestroyedKey,
+    GeneratedKey,
+    Key,
+    KeyDetail,
+    KeyState,
+    KeyTest,
+    KeyType,
+    RelabelledKey,
+    Timing,
+)
+from kmsd.client.model.kms import Encrypted, KmsStatus
+from kmsd.client.model.rotation import Reversion, Rotation, RotationStep
+from kmsd.client.model.scan import KeyInEtcd, ScanReport
+from kmsd.client.model.stats import CallCount, KeyUse, Latency, Request, Requests, Second, StatsFrame
+from kmsd.client.model.status import (
+    Following,
+    Listener,
+    Probe,
+    Problem,
+    ServingState,
+    Sessions,
+    Status,
+    Token,
+    TokenStatus,
+)
+from kmsd.client.model.tokens import Abilities, Check, Diagnosis, Mechanism, Outcome, Slot, Speed, Verdict
+
+__all__ = [
+    "Abilities",
+    "AuditRecord",
+    "AuditRecords",
+    "AuditVerdict",
+    "CallCount",
+    "Check",
+    "Config",
+    "DestroyedKey",
+    "Diagnosis",
+    "Encrypted",
+    "Envelope",
+    "Following",
+    "GeneratedKey",
+    "Inspection",
+    "Jwe",
+    "Key",
+    "KeyDetail",
+    "KeyInEtcd",
+    "KeyState",
+    "KeyTest",
+    "KeyType",
+    "KeyUse",
+    "KmsStatus",
+    "Latency",
+    "Listener",
+    "LogLevel",
+    "Mechanism",
+    "Outcome",
+    "Probe",
+    "Problem",
+    "RelabelledKey",
+    "Request",
+    "Requests",
+    "Reversion",
+    "Rotation",
+    "RotationStep",
+    "ScanReport",
+    "Second",
+    "ServingState",
+    "Sessions",
+    "Setting",
+    "Slot",
+    "Speed",
+    "StatsFrame",
+    "Status",
+    "Timing",
+    "Token",
+    "TokenStatus",
+    "Verdict",
+]

@@ -1,0 +1,118 @@
+"""Keys, and what was done to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class KeyState(StrEnum):
+    WRITE = "write"
+    """Encrypts: holds the write label."""
+    READABLE = "readable"
+    """Decrypts what names it."""
+    PENDING = "pending"
+    """Made for a rotation that has not moved the write label yet."""
+    UNUSABLE = "unusable"
+    COMPANION = "companion"
+    """Serves beside an AES key: an HMAC key."""
+    ARCHIVED = "archived"
+    """Retired: decrypts still, and may be destroyed."""
+    UNKNOWN = "unknown"
+
+
+class KeyType(StrEnum):
+    AES = "aes"
+    HMAC = "hmac"
+    PAIR = "pair"
+    """An AES key and an HMAC key with one CKA_ID: to be asked for, never in a list."""
+    RSA = "rsa"
+    OTHER = "other"
+    UNKNOWN = "unknown"
+
+    @property
+    def seals(self) -> bool:
+        """Whether data is encrypted under keys of this type, as it is not under HMAC keys."""
+        return self in (KeyType.AES, KeyType.RSA)
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key on a token. Its identity is `key_id`; `label` is the role it has now."""
+
+    label: str
+    key_id: str
+    key_id_sha256: str
+    """Lower hex of SHA-256 over key_id, as kube-apiserver logs it."""
+    type: KeyType
+    bits: int
+    state: KeyState
+    unusable_reason: str
+    unusable_hint: str
+    can_encrypt: bool
+    can_decrypt: bool
+    can_sign: bool
+    can_verify: bool
+    sensitive: bool
+    extractable: bool
+    private: bool
+    created: datetime | None
+    token_label: str
+    token: str = ""
+    """Name of the token in kmsd's configuration; what calls take as `token`."""
+    encrypts: int = 0
+    decrypts: int = 0
+    """Since kmsd started."""
+    last_used: datetime | None = None
+    enc: str = ""
+    """JWE enc of what it writes; empty if it writes nothing."""
+
+
+@dataclass(frozen=True)
+class KeyDetail:
+    """companion: the HMAC key beside an AES key, or the other way round."""
+
+    key: Key
+    companion: Key | None
+
+
+@dataclass(frozen=True)
+class GeneratedKey:
+    key: Key
+    created: bool
+    """False if the key was there already and `if_not_exists` asked for it."""
+    companion: Key | None = None
+    """The HMAC key of a pair."""
+
+
+@dataclass(frozen=True)
+class RelabelledKey:
+    key: Key
+    previous_label: str
+
+
+@dataclass(frozen=True)
+class DestroyedKey:
+    """key, companion: as they were. destroyed: False in a dry run."""
+
+    key: Key
+    companion: Key | None
+    destroyed: bool
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds."""
+
+    minimum: float
+    median: float
+    maximum: float
+
+
+@dataclass(frozen=True)
+class KeyTest:
+    key: Key
+    rounds: int
+    encrypt: Timing
+    decrypt: Timing

@@ -1,0 +1,91 @@
+"""The traffic and what it costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from kmsd.client.model.status import Sessions
+
+
+@dataclass(frozen=True)
+class Second:
+    """One second of the KMS APIs. time: its beginning."""
+
+    time: datetime
+    requests: int
+    errors: int
+    encrypts: int
+    decrypts: int
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+@dataclass(frozen=True)
+class CallCount:
+    api: str
+    method: str
+    code: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Latency:
+    """api: empty for an operation of the token, which `method` names. Milliseconds."""
+
+    api: str
+    method: str
+    count: int
+    sum_ms: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+@dataclass(frozen=True)
+class KeyUse:
+    key_id: str
+    key_id_sha256: str
+    encrypts: int
+    decrypts: int
+    last_used: datetime | None
+
+
+@dataclass(frozen=True)
+class StatsFrame:
+    """seconds: whole seconds since the last frame, oldest first; in the first frame, the history. The rest counts
+    since kmsd started. quantile_error: how far a quantile may be off, as a fraction."""
+
+    time: datetime | None
+    seconds: tuple[Second, ...]
+    calls: tuple[CallCount, ...]
+    latencies: tuple[Latency, ...]
+    operations: tuple[Latency, ...]
+    keys: tuple[KeyUse, ...]
+    sessions: Sessions
+    in_flight: int
+    started: datetime | None
+    quantile_error: float
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call that ended. code: canonical status name, "OK" included."""
+
+    time: datetime | None
+    api: str
+    method: str
+    uid: str
+    key_id_sha256: str
+    code: str
+    latency_ms: float
+
+
+@dataclass(frozen=True)
+class Requests:
+    """dropped: calls that the stream was too slow to be told of, since the last batch."""
+
+    requests: tuple[Request, ...]
+    dropped: int

@@ -1,0 +1,117 @@
+"""How kmsd and its tokens are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from kmsd.client.model.keys import Key
+
+
+class ServingState(StrEnum):
+    SERVING = "serving"
+    DEGRADED = "degraded"
+    """Serving, with something an operator should look at."""
+    DOWN = "down"
+    UNKNOWN = "unknown"
+    """A state that a newer kmsd has and this client does not know."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    message: str
+    hint: str
+    fatal: bool
+    """True if it keeps kmsd from serving; false for a warning."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """The token that kmsd uses."""
+
+    module: str
+    label: str
+    serial: str
+    model: str
+    manufacturer: str
+    slot_id: int
+    up: bool
+
+
+@dataclass(frozen=True)
+class Sessions:
+    open: int
+    configured: int
+    busy: int
+    stuck: int
+    """Busy for longer than the stuck limit."""
+    queued: int
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The background encrypt and decrypt that healthz is earned with."""
+
+    last_success: datetime | None
+    round_trip_ms: float
+
+
+@dataclass(frozen=True)
+class TokenStatus:
+    """One configured token. name: in kmsd's configuration. write: new keys are made here.
+    reason, hint: why it is not up."""
+
+    name: str
+    token: Token
+    sessions: Sessions
+    write: bool
+    reason: str
+    hint: str
+    keys: int
+
+
+@dataclass(frozen=True)
+class Following:
+    """How far kube-apiserver has followed to the present write key; None for what has not happened."""
+
+    since: datetime | None = None
+    """When kmsd began to answer this key id."""
+    first_status: datetime | None = None
+    last_status: datetime | None = None
+    first_encrypt: datetime | None = None
+    last_encrypt: datetime | None = None
+    previous_key_id: str = ""
+    """What kmsd wrote with before; empty if nothing since it started."""
+    previous_key_id_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Listener:
+    socket: str
+    apis: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Status:
+    version: str
+    state: ServingState
+    healthz: str
+    """Exactly what KMS v2 Status answers: "ok" or the reason why not."""
+    hint: str
+    started: datetime | None
+    write_label: str
+    write_key: Key | None
+    token: Token
+    sessions: Sessions
+    probe: Probe
+    listeners: tuple[Listener, ...]
+    problems: tuple[Problem, ...]
+    keys: int
+    write_format: str
+    tokens: tuple[TokenStatus, ...] = ()
+    following: Following = Following()
+
+    @property
+    def healthy(self) -> bool:
+        return self.healthz == "ok"

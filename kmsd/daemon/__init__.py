@@ -1,0 +1,12 @@
+"""The composition root: the only place that builds kmsd's objects, wires them together and runs them.
+
+    configured -> tokens -> keyring -> lifecycle, service -> method tables -> two listeners
+                     `---- health, stats, audit ----'
+
+`assembly` builds and wires, `process` is the life of the process from its start over signals to its end, `upkeep` and
+`uses` go on in the background, `telling` and `problems` put into words what happens and what is wrong.
+"""
+
+from kmsd.daemon.process import run
+
+__all__ = ["run"]

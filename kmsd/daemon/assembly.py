@@ -1,0 +1,231 @@
+"""kmsd's objects, built and wired together: which part is told of what another one sees."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Coroutine
+from typing import Final
+
+from kmsd import state
+from kmsd.daemon import telling
+from kmsd.daemon.configured import Configured
+from kmsd.daemon.problems import Problems, pool_of
+from kmsd.daemon.upkeep import Upkeep
+from kmsd.daemon.uses import KeyUses
+from kmsd.errors import KmsdError
+from kmsd.foreign import Foreign
+from kmsd.hsm.address import TokenAddress
+from kmsd.hsm.connection import Hsm, Neighbours
+from kmsd.hsm.opening import module_path
+from kmsd.keyring import Keyring
+from kmsd.lifecycle import Lifecycle
+from kmsd.observe import logs
+from kmsd.observe.audit import Audit
+from kmsd.observe.feed import Feed
+from kmsd.observe.health import Health, HealthView
+from kmsd.observe.stats import Stats
+from kmsd.picture import Picture
+from kmsd.rpc import admin, kms_v1beta1, kms_v2
+from kmsd.rpc.admin_doctor import DoctorAdmin
+from kmsd.rpc.admin_inspect import InspectAdmin
+from kmsd.rpc.admin_keys import KeyAdmin
+from kmsd.rpc.admin_watch import Ended, WatchAdmin
+from kmsd.rpc.admin_wire import Shown
+from kmsd.rpc.audited import audited
+from kmsd.rpc.call import Table
+from kmsd.rpc.listener import Listener
+from kmsd.rpc.sockets import SocketPlace
+from kmsd.service import LocalService
+from kmsd.settings import TokenEntry
+
+log = logs.get_logger("kmsd")
+
+_KEPT_REQUESTS: Final = 1000
+_ADMIN_SECONDS: Final = 60.0
+"""For the answer to a call of the admin API whose caller names no time."""
+
+Spawn = Callable[[Coroutine[object, object, None]], None]
+"""Lets something run in the background until kmsd ends."""
+
+
+class Parts:
+    """What a running kmsd is made of. stopping: set when it ends, so that what ends with it makes no noise.
+
+    Raises KmsdError if a part cannot be had as it is configured.
+    """
+
+    def __init__(self, configured: Configured, spawn: Spawn) -> None:
+        settings = configured.settings
+        self.stopping = False
+        self._settings = settings
+        self._spawn = spawn
+        self._stats = Stats()
+        self._requests: Feed[Ended] = Feed(_KEPT_REQUESTS)
+        self.audit = Audit(settings.audit, settings.state.dir)
+        self.uses = KeyUses(settings.state.dir, self._stats, settings.keys.idle_before_destroy)
+        self._traffic = telling.Traffic(self._stats, self._requests, self.audit)
+        self.tokens = self._hsms(configured)
+        recalled = state.recall(settings.state.dir, settings.keys.label)
+        self._keyring = Keyring(
+            self.tokens,
+            write_label=settings.keys.label,
+            algorithm=settings.keys.algorithm,
+            hmac_label=settings.keys.hmac_label,
+            recalled=recalled,
+            on_change=self._keys_changed,
+        )
+        self._foreign = Foreign(
+            self._keyring,
+            allowed=settings.legacy.allow_unauthenticated,
+            pinned=settings.legacy.key,
+            hmac_label=settings.keys.hmac_label,
+            used=self._stats.used,
+        )
+        self._lifecycle = Lifecycle(self._keyring, write_token=settings.write_place.called, uses=self.uses.known)
+        self.upkeep = Upkeep(settings, self.tokens, self._keyring, self._lifecycle)
+        self.health = Health(
+            self.upkeep.round_trip,
+            interval=settings.health.interval,
+            timeout=settings.kms.request_timeout + 1,
+            on_change=self._health_changed,
+        )
+        service = LocalService(
+            self._keyring,
+            self.health,
+            write_legacy=settings.keys.write_format == "k8s-kms-plugin",
+            fail_closed=settings.kms.on_hsm_loss == "fail-closed",
+            remembered=recalled,
+            used=self._stats.used,
+            foreign=self._foreign,
+        )
+        self._kms = self._kms_listener(service)
+        self._front = self._admin_listener(self._admin_tables(configured, service))
+
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        return self._kms, self._front
+
+    def _hsms(self, configured: Configured) -> dict[str, Hsm]:
+        neighbours: dict[str, Neighbours] = {}
+        return {place.called: self._hsm(configured, place, neighbours) for place in configured.settings.places}
+
+    def _hsm(self, configured: Configured, place: TokenEntry, neighbours: dict[str, Neighbours]) -> Hsm:
+        return Hsm(
+            TokenAddress(
+                module=place.module,
+                provider=place.provider,
+                label=place.label,
+                slot=place.slot,
+                sessions=place.sessions,
+                queue=place.queue,
+                timeout=self._settings.kms.request_timeout,
+                stuck_after=self._settings.health.stuck_after,
+            ),
+            read_pin=lambda: configured.pin(place.called),
+            on_change=lambda: self._token_changed(place.called),
+            neighbours=neighbours.setdefault(_module(place.provider, place.module), Neighbours()),
+            observe=self._traffic.operation,
+            tell=lambda text: log.warning(text, token=place.called),
+        )
+
+    def _kms_listener(self, service: LocalService) -> Listener:
+        kms = self._settings.kms
+        return Listener(
+            SocketPlace(kms.socket, int(kms.mode, 8), kms.group),
+            (kms_v2.table(service), kms_v1beta1.table(service, kms.max_plaintext)),
+            apis=(kms_v2.API, kms_v1beta1.API),
+            services=(kms_v2.SERVICE, kms_v1beta1.SERVICE),
+            timeout=kms.request_timeout,
+            observe=self._traffic,
+        )
+
+    def _admin_listener(self, tables: tuple[Table, ...]) -> Listener:
+        place = self._settings.admin
+        return Listener(
+            SocketPlace(place.socket, 0o660 if place.group else 0o600, place.group),
+            tuple(audited(each, self.audit) for each in tables),
+            apis=(admin.API,),
+            services=(admin.SERVICE,),
+            timeout=_ADMIN_SECONDS,
+            observe=self._traffic,
+        )
+
+    def _admin_tables(self, configured: Configured, service: LocalService) -> tuple[Table, ...]:
+        settings = self._settings
+        shown = Shown(self._keyring, self._stats)
+        write_token = settings.write_place.called
+        front = admin.Admin(
+            keyring=self._keyring,
+            health=self.health,
+            service=service,
+            shown=shown,
+            started=time.time(),
+            write_format=settings.keys.write_format,
+            write_token=write_token,
+            listeners=lambda: [(str(each.place.path), each.apis) for each in self.listeners],
+            problems=Problems(
+                self.tokens,
+                self._keyring,
+                self._lifecycle,
+                self._foreign,
+                self.upkeep,
+                self.health,
+                self.audit,
+                self._stats,
+            ).now,
+            config=configured.view,
+            set_log_level=configured.set_log_level,
+        )
+        return (
+            front.table(),
+            KeyAdmin(self._keyring, self._lifecycle, self.health, shown).table(),
+            WatchAdmin(self._stats, self._requests, lambda: pool_of(self.tokens), self.audit).table(),
+            InspectAdmin(self._keyring, shown).table(),
+            DoctorAdmin(self._keyring, write_token).table(),
+        )
+
+    # The wires: what one part sees and the others are to do.
+
+    def _token_changed(self, name: str) -> None:
+        hsm = self.tokens[name]
+        if hsm.connected is not None:
+            telling.token_up(self.audit, name, hsm, pool_of(self.tokens).open)
+            self.upkeep.nudge()
+        elif not self.stopping:
+            telling.token_down(self.audit, name, hsm)
+        self.health.poke()
+
+    def _keys_changed(self, before: Picture, after: Picture) -> None:
+        old, new = before.write, after.write
+        telling.keys_changed(after)
+        # A rotation that another kmsd began may be waiting to be finished.
+        self.upkeep.nudge()
+        if (old and old.key_id) != (new and new.key_id):
+            self.health.poke()
+            telling.write_key_changed(self.audit, before, after)
+            if new is not None:
+                self._remember(new.key_id)
+
+    def _remember(self, key_id: str) -> None:
+        directory = self._settings.state.dir
+        try:
+            state.remember(directory, self._keyring.write_label, key_id)
+        except OSError as error:
+            log.warning("the state directory cannot be written", directory=str(directory), reason=error.strerror)
+
+    def _health_changed(self, view: HealthView) -> None:
+        if self.stopping:
+            return
+        telling.health_changed(self.audit, view)
+        # The admin API serves whatever the token does; what is healthy or not is the KMS socket.
+        self._spawn(self._kms.set_serving(view.ok))
+        self._spawn(self._front.set_serving(True))
+
+
+def _module(provider: str, path: str) -> str:
+    """Names the module of a token: tokens of one module are neighbours."""
+    try:
+        return os.path.realpath(module_path(provider, path))
+    except KmsdError:
+        return provider

@@ -1,0 +1,87 @@
+"""What is wrong with the whole daemon, gathered from its parts for GetStatus: the fatal first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from kmsd.daemon.upkeep import Upkeep
+from kmsd.foreign import Foreign
+from kmsd.hsm.connection import Hsm
+from kmsd.hsm.pool import PoolView
+from kmsd.keyring import Keyring
+from kmsd.lifecycle import Lifecycle
+from kmsd.observe.audit import Audit
+from kmsd.observe.health import Health
+from kmsd.observe.stats import Stats
+from kmsd.picture import Problem
+
+_MANY_ENCRYPTS: Final = 2**30
+"""A quarter of the invocations that one AES-GCM key with random IVs may see (NIST SP 800-38D, 8.3: 2^32)."""
+
+
+@dataclass(frozen=True)
+class Problems:
+    tokens: Mapping[str, Hsm]
+    keyring: Keyring
+    lifecycle: Lifecycle
+    foreign: Foreign
+    upkeep: Upkeep
+    health: Health
+    audit: Audit
+    stats: Stats
+
+    def now(self) -> list[Problem]:
+        write = self.keyring.picture.write
+        keyring = self.keyring
+        found = [*keyring.picture.problems, *keyring.problems, *self.lifecycle.problems, *self.foreign.problems]
+        if self.upkeep.withheld is not None and write is None:
+            found.append(self.upkeep.withheld)
+        for name, hsm in self.tokens.items():
+            if hsm.connected is None:
+                found.insert(0, Problem(hsm.error.message, hsm.error.hint, fatal=write is None or write.place == name))
+            else:
+                found.extend(_pin_warnings(hsm))
+        error = self.health.view().error
+        if error is not None and write is not None and not any(problem.fatal for problem in found):
+            found.insert(0, Problem(error.message, error.hint, fatal=True))
+        found.extend(self._warnings())
+        return found
+
+    def _warnings(self) -> Iterator[Problem]:
+        stuck = pool_of(self.tokens).stuck
+        if stuck:
+            yield Problem(f"{stuck} sessions are stuck inside the PKCS#11 module", "check the token", fatal=False)
+        if self.audit.problem is not None:
+            yield Problem(self.audit.problem.message, self.audit.problem.hint, fatal=False)
+        write = self.keyring.picture.write
+        # Under an RSA key each value has an AES key of its own.
+        random_ivs = write is not None and write.token.kind == "aes"
+        encrypts = self.stats.key_use(write.key_id).encrypts if write is not None and random_ivs else 0
+        if encrypts >= _MANY_ENCRYPTS:
+            yield Problem(
+                f"the write key has encrypted {encrypts:,} times since kmsd started; with random IVs an "
+                "AES-GCM key may do so 2^32 times in all",
+                "rotate soon: kmsctl rotate",
+                fatal=False,
+            )
+
+
+def _pin_warnings(hsm: Hsm) -> Iterator[Problem]:
+    if hsm.connected is not None:
+        token = hsm.connected.token
+        for text in token.pin_warnings:
+            yield Problem(f"token {token.label!r}: {text}", "kmsctl slots shows it", fatal=False)
+
+
+def pool_of(tokens: Mapping[str, Hsm]) -> PoolView:
+    """The sessions of all tokens together."""
+    views = [hsm.pool_view() for hsm in tokens.values()]
+    return PoolView(
+        configured=sum(view.configured for view in views),
+        open=sum(view.open for view in views),
+        busy=sum(view.busy for view in views),
+        stuck=sum(view.stuck for view in views),
+        queued=sum(view.queued for view in views),
+    )

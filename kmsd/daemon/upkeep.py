@@ -1,0 +1,97 @@
+"""What kmsd does unasked: looks at its keys, finishes rotations that others began, makes the keys that it may make, and
+tries the write key for health."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+
+from kmsd import state
+from kmsd.crypto.schemes import round_trip
+from kmsd.errors import KmsdError, Unavailable
+from kmsd.hsm.connection import Hsm
+from kmsd.keyring import Keyring
+from kmsd.lifecycle import Lifecycle, Wanted
+from kmsd.observe import logs
+from kmsd.picture import Problem
+from kmsd.service import check_format
+from kmsd.settings import Settings
+
+log = logs.get_logger("kmsd")
+
+
+class Upkeep:
+    """withheld: why auto_create made no key, if so."""
+
+    def __init__(self, settings: Settings, tokens: Mapping[str, Hsm], keyring: Keyring, lifecycle: Lifecycle) -> None:
+        self.withheld: Problem | None = None
+        self._settings = settings
+        self._tokens = tokens
+        self._keyring = keyring
+        self._lifecycle = lifecycle
+        self._nudge = asyncio.Event()
+
+    def nudge(self) -> None:
+        """Look at the keys soon: something changed."""
+        self._nudge.set()
+
+    async def run(self) -> None:
+        """Connect, make what is to be made, then look, finish what others began, and check for ever."""
+        await asyncio.gather(*(hsm.start() for hsm in self._tokens.values()))
+        created = not self._settings.keys.auto_create
+        while True:
+            self._nudge.clear()
+            if any(hsm.connected is not None for hsm in self._tokens.values()):
+                try:
+                    await self._keyring.look()
+                    await self._lifecycle.roll_forward()
+                    if not created and self._keyring.seen:
+                        await self._auto_create()
+                        created = True
+                except KmsdError as error:
+                    log.debug("look failed", reason=error.message)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.keys.refresh):
+                    await self._nudge.wait()
+
+    async def _auto_create(self) -> None:
+        keys = self._settings.keys
+        known = state.recall(self._settings.state.dir, keys.label)
+        if self._keyring.picture.write is None and known:
+            # Another write key in its place would hide a loss, or a token that is not the right one.
+            self.withheld = Problem(
+                f"key {known} wrote here before and is not on {self._keyring.where}: --auto-create makes no other",
+                f"bring the right token or key back; if it is gone for good: kmsctl keygen {keys.label}",
+                fatal=False,
+            )
+            log.error(self.withheld.message, hint=self.withheld.hint)
+        elif self._keyring.picture.write is None:
+            up = self._tokens[self._settings.write_place.called].connected
+            gcm = keys.algorithm != "aes-cbc" and (up is None or "CKM_AES_GCM" in up.mechanisms)
+            usual: Wanted = "aes" if gcm or keys.hmac_label else "pair"
+            await self._create(keys.label, "rsa" if keys.algorithm == "rsa-oaep" else usual)
+        if keys.hmac_label:
+            await self._create(keys.hmac_label, "hmac")
+
+    async def _create(self, label: str, wanted: Wanted) -> None:
+        made = await self._lifecycle.generate(label, wanted, 0, "", if_not_exists=True)
+        if made.created:
+            log.info("key made by auto_create", label=made.key.label, key_id_sha256=made.key.key_id_sha256)
+
+    async def round_trip(self) -> None:
+        """Encrypt and decrypt with the write key, for health. Raises KmsdError if that cannot be done."""
+        if not self._keyring.seen or self._keyring.picture.write is None:
+            await self._keyring.look_soon()
+        try:
+            await self._try_write_key()
+        except Unavailable:
+            # The key may have been destroyed, or the token be away: a look tells which.
+            await self._keyring.look_soon()
+            await self._try_write_key()
+
+    async def _try_write_key(self) -> None:
+        key = self._keyring.write_key()
+        check_format(key.scheme, write_legacy=self._settings.keys.write_format == "k8s-kms-plugin")
+        if key.scheme is not None:
+            await round_trip(self._keyring.hsm(key), key.cka_id, key.scheme, self._settings.kms.request_timeout)

@@ -1,0 +1,159 @@
+"""What changes keys: making, naming, rotating, retiring and destroying them, each guarded against losing one.
+
+One change at a time in this process, each from a fresh look at the tokens; other processes on the same token are met
+by rules that need no lock (`kmsd.rotation`). Here the changes take their turns; what each of them does is in
+`making`, `naming`, `trying`, `ending` and `rotating`, none of which knows of turns. Knows nothing of gRPC.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from math import inf
+
+from kmsd.errors import NotFound, short
+from kmsd.keyring import Keyring
+from kmsd.lifecycle import ending, making, naming, rotating, trying
+from kmsd.lifecycle.evidence import Scan, Uses
+from kmsd.lifecycle.making import Made, Wanted
+from kmsd.lifecycle.rotating import Rotated, Step
+from kmsd.lifecycle.trying import Timings
+from kmsd.lifecycle.turn import Turn
+from kmsd.picture import Key, Problem, check_label
+
+
+class Lifecycle:
+    """Changes keys.
+
+    write_token: name of the token where new keys are made. uses: what is known of the uses of keys.
+
+    until, of each change: when its caller stops waiting, by the monotonic clock. What has not begun to change by then
+    does not, and raises DeadlineExceeded; what has begun is carried through.
+    """
+
+    def __init__(self, keyring: Keyring, *, write_token: str, uses: Uses) -> None:
+        self.write_token = write_token
+        self._keyring = keyring
+        self._uses = uses
+        self._rotation = rotating.Rotation(keyring)
+        self._changing = asyncio.Lock()
+
+    @property
+    def problems(self) -> Sequence[Problem]:
+        """Why a rotation that was begun cannot be finished, if so."""
+        return self._rotation.problems
+
+    @asynccontextmanager
+    async def _turn(self, until: float) -> AsyncIterator[Turn]:
+        """No other change goes on, and the picture is fresh. Raises DeadlineExceeded if that takes too long."""
+        turn = Turn(until)
+        async with AsyncExitStack() as held:
+            async with turn.in_time():
+                await held.enter_async_context(self._changing)
+                await self._keyring.look()
+            yield turn
+
+    def _place(self, place: str) -> str:
+        """Of the token where a key is to be made. Raises NotFound."""
+        name = place or self.write_token
+        if name not in self._keyring.tokens:
+            raise NotFound(
+                f"no token called {short(name)} is configured", f"the tokens are {', '.join(self._keyring.tokens)}"
+            )
+        return name
+
+    async def generate(
+        self,
+        label: str,
+        wanted: Wanted,
+        bits: int,
+        key_id: str,
+        *,
+        if_not_exists: bool,
+        place: str = "",
+        until: float = inf,
+    ) -> Made:
+        """Make a key, or a pair. With if_not_exists, the one that holds the label is answered.
+
+        bits: 0 for what is usual: 256, or of an RSA key 3072, on a TPM 2048. key_id: empty for a new one. place: name
+        of the token, empty for the write token.
+        Raises InvalidRequest, AlreadyExists, and what the token says.
+        """
+        name = self._place(place)
+        recipe = making.recipe(wanted, bits, self._keyring.tokens[name])
+        order = making.Order(label, recipe, key_id, if_not_exists)
+        making.check(order)
+        async with self._turn(until) as turn:
+            return await making.generate(self._keyring, turn, order, name)
+
+    async def adopt(self, label: str, key_id: str, *, until: float = inf) -> Key:
+        """Give a CKA_ID to the AES or HMAC key with this label that lacks one. Raises NotFound, Conflict."""
+        check_label(label)
+        async with self._turn(until) as turn:
+            return await making.adopt(self._keyring, turn, label, key_id)
+
+    async def relabel(
+        self, which: str, to: str, confirm_label: str, *, dry_run: bool, until: float = inf
+    ) -> tuple[Key, str]:
+        """Give a key another label; (the key, its previous label). Its HMAC key follows, if it is a pair.
+
+        Raises Conflict for what would change which key writes, unless the present label is given once more.
+        """
+        naming.check(to)
+        async with self._turn(until) as turn:
+            return await naming.relabel(self._keyring, turn, which, to, confirm_label, dry_run=dry_run)
+
+    async def test(self, which: str, rounds: int) -> tuple[Key, Timings]:
+        """Encrypt and decrypt random bytes with a key, `rounds` times. Raises Conflict if it cannot."""
+        trying.check(rounds)
+        await self._keyring.look()
+        return await trying.test(self._keyring, which, rounds)
+
+    async def destroy(
+        self, which: str, confirm_label: str, *, dry_run: bool, until: float = inf
+    ) -> tuple[Key, Key | None]:
+        """Destroy a key, and the HMAC key of a pair with it; both as they were. Raises Conflict if it is in use."""
+        async with self._turn(until) as turn:
+            return await ending.destroy(self._keyring, turn, self._uses, which, confirm_label, dry_run=dry_run)
+
+    async def retire(
+        self, which: str, scan: Scan | None, confirm_label: str, *, dry_run: bool, until: float = inf
+    ) -> tuple[Key, str]:
+        """Mark a key that nothing needs any more; (the key, its previous label). It reads until it is destroyed.
+
+        Raises Conflict if the scan, or its absence, or a use after it speaks against that.
+        """
+        async with self._turn(until) as turn:
+            return await ending.retire(self._keyring, turn, self._uses, which, scan, confirm_label, dry_run=dry_run)
+
+    async def rotate(self, label: str, from_key_id: str, place: str, *, dry_run: bool, until: float = inf) -> Rotated:
+        """Make a new write key and move the label to it; finish a rotation that was begun instead, if there is one.
+
+        from_key_id: rotate only away from this key. Raises NotFound if nothing writes, and what the token says.
+        """
+        self._rotation.check(label)
+        name = self._place(place)
+        async with self._turn(until) as turn:
+            return await self._rotation.rotate(turn, from_key_id, name, dry_run=dry_run)
+
+    async def revert(self, label: str, from_key_id: str, *, dry_run: bool, until: float = inf) -> tuple[Rotated, Key]:
+        """After a bad rotation: a new write key on the token of the key that wrote before; (what was done, that key).
+
+        Raises NotFound if no key wrote before.
+        """
+        self._rotation.check(label)
+        async with self._turn(until) as turn:
+            before = self._rotation.before(from_key_id)
+            return await self._rotation.rotate(turn, from_key_id, before.place, dry_run=dry_run), before
+
+    async def roll_forward(self) -> None:
+        """Finish what a rotation left, whoever began it. What cannot be finished now is told in `problems`."""
+        # Whoever changes keys now looks again afterwards.
+        if self._changing.locked() or not self._rotation.due():
+            return
+        async with self._changing:
+            await self._rotation.roll_forward()
+
+
+__all__ = ["Lifecycle", "Made", "Rotated", "Scan", "Step", "Timings", "Uses", "Wanted"]

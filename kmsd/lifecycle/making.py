@@ -1,0 +1,267 @@
+"""Making keys on a token, and giving an identity to those that lack one.
+
+Each of these is called with a fresh picture, while no other change goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from kmsd.errors import AlreadyExists, Conflict, InvalidRequest, NotFound, Unavailable
+from kmsd.hsm import keys as token_keys
+from kmsd.hsm import tpm2
+from kmsd.hsm.connection import Hsm
+from kmsd.hsm.keys import Kind
+from kmsd.keyring import Keyring
+from kmsd.lifecycle.turn import Turn
+from kmsd.picture import Key, check_label, companion_label, key_id_bytes, new_key_id, newest_first, role
+
+Wanted = Literal["aes", "hmac", "pair", "rsa"]
+
+_AES_BITS: Final = (128, 192, 256)
+_HMAC_BITS: Final = (128, 192, 256, 384, 512)
+_PAIR_BITS: Final = (128, 256)
+"""RFC 7518, 5.2: A128CBC-HS256 and A256CBC-HS512; the MAC key is as long as the AES key."""
+_RSA_BITS: Final = (2048, 3072, 4096)
+_USUAL_BITS: Final = 256
+_USUAL_RSA_BITS: Final = 3072
+"""As strong as 128 bits of AES (NIST SP 800-57 part 1, table 2)."""
+_TPM_RSA_BITS: Final = 2048
+"""All that a TPM must have (TCG PC Client Platform TPM Profile, 4.4)."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is to be made. bits: of the AES and of the HMAC key, or of the RSA key."""
+
+    wanted: Wanted
+    bits: int
+
+    @property
+    def pair(self) -> bool:
+        return self.wanted == "pair"
+
+    @property
+    def kind(self) -> Kind:
+        """Of the key that has the label."""
+        return "aes" if self.wanted == "pair" else self.wanted
+
+    @property
+    def alike(self) -> tuple[Kind, ...]:
+        """The kinds of keys that must not have its key id already."""
+        match self.wanted:
+            case "hmac":
+                return ("hmac",)
+            case "pair":
+                return ("aes", "rsa", "hmac")
+            case "aes" | "rsa":
+                return ("aes", "rsa")
+
+
+@dataclass(frozen=True)
+class Order:
+    """A key, or a pair, that somebody wants. key_id: empty for a new one. if_not_exists: the one that holds the label
+    will do."""
+
+    label: str
+    recipe: Recipe
+    key_id: str
+    if_not_exists: bool
+
+
+@dataclass(frozen=True)
+class Made:
+    """created: False if it was there already. companion: the HMAC key of a pair."""
+
+    key: Key
+    created: bool
+    companion: Key | None = None
+
+
+def recipe(wanted: Wanted, bits: int, hsm: Hsm) -> Recipe:
+    """bits: 0 for what is usual on this token."""
+    on_tpm = hsm.connected is not None and hsm.connected.quirks.generates_through == "tpm2_ptool"
+    usual = (_TPM_RSA_BITS if on_tpm else _USUAL_RSA_BITS) if wanted == "rsa" else _USUAL_BITS
+    return Recipe(wanted, bits or usual)
+
+
+def check(order: Order) -> None:
+    """Raises InvalidRequest for what no token could make."""
+    made = order.recipe
+    check_label(order.label)
+    if role(order.label) != order.label:
+        raise InvalidRequest(
+            f"labels as {order.label!r} are given by rotations",
+            "choose another label; `kmsctl rotate` makes a new key",
+        )
+    allowed = {"aes": _AES_BITS, "hmac": _HMAC_BITS, "pair": _PAIR_BITS, "rsa": _RSA_BITS}[made.wanted]
+    if made.bits not in allowed:
+        raise InvalidRequest(
+            f"{'a pair' if made.pair else f'an {made.wanted.upper()} key'} cannot have {made.bits} bits",
+            f"choose one of {', '.join(map(str, allowed))}",
+        )
+    if made.pair:
+        check_label(companion_label(order.label))
+
+
+async def generate(keyring: Keyring, turn: Turn, order: Order, place: str) -> Made:
+    """Make what is ordered on the token `place`, or find it. Raises AlreadyExists, Unavailable, Conflict."""
+    label, wanted, hsm = order.label, order.recipe, keyring.tokens[place]
+    if wanted.kind == "rsa" and not keyring.takes_rsa:
+        raise Conflict(
+            "RSA keys do not serve here: whoever knows the public key can write what opens",
+            "prefer AES; on a token without it set keys.algorithm (--algorithm) to rsa-oaep",
+        )
+    found = _found(keyring, order)
+    if found is not None:
+        return found
+    half = _half_made(keyring, order, place) if wanted.pair and order.if_not_exists and not order.key_id else None
+    if half is not None:
+        await make(turn, hsm, label, half.cka_id, Recipe("aes", wanted.bits))
+        return await made(keyring, half.cka_id, "aes", pair=True)
+    if wanted.pair:
+        refuse_taken(keyring, companion_label(label), "hmac")
+    key_id = order.key_id or new_key_id(newest_of(keyring, label))
+    cka_id = key_id_bytes(key_id)
+    _refuse_known(keyring, key_id, wanted.alike)
+    await make(turn, hsm, label, cka_id, wanted)
+    return await made(keyring, cka_id, wanted.kind, pair=wanted.pair)
+
+
+def _found(keyring: Keyring, order: Order) -> Made | None:
+    """What is there already, if that will do. Raises AlreadyExists, and Unavailable if it may be where nobody sees."""
+    picture, label = keyring.picture, order.label
+    held = [key for key in picture.keys if key.label == label and key.token.kind == order.recipe.kind]
+    if not held:
+        if order.if_not_exists and not keyring.seen:
+            raise Unavailable(
+                f"a token is away that has not shown its keys yet, and {label!r} may be among them",
+                "wait until it is back; without --if-not-exists a key is made all the same",
+            )
+        return None
+    key = newest_first(held)[0]
+    if not order.if_not_exists:
+        raise AlreadyExists(
+            f"{keyring.hsm(key).name} has a key labelled {label!r} already",
+            "choose another label, or --if-not-exists; `kmsctl rotate` makes a new write key",
+        )
+    companion = picture.companion(key) if order.recipe.pair else None
+    if order.recipe.pair and companion is None:
+        raise AlreadyExists(
+            f"{keyring.hsm(key).name} has an AES key labelled {label!r} already, and it is no pair",
+            "choose another label, or rotate to a pair",
+        )
+    return Made(key, created=False, companion=companion)
+
+
+def _half_made(keyring: Keyring, order: Order, place: str) -> Key | None:
+    """The HMAC key of a pair whose AES key was not made any more, because whoever made it died in between."""
+    picture, newest = keyring.picture, newest_of(keyring, order.label)
+    for key in picture.keys:
+        its = key.token
+        alone = its.kind == "hmac" and key.cka_id and picture.companion(key) is None
+        kept = its.sensitive and not its.extractable
+        fits = key.place == place and its.bits == order.recipe.bits and key.created_ms > newest
+        if key.label == companion_label(order.label) and alone and kept and fits:
+            return key
+    return None
+
+
+def refuse_taken(keyring: Keyring, label: str, kind: Kind) -> None:
+    """Raises AlreadyExists if a key of this kind has the label."""
+    for key in keyring.picture.keys:
+        if key.label == label and key.token.kind == kind:
+            raise AlreadyExists(
+                f"{keyring.hsm(key).name} has a key labelled {label!r} already: {key.key_id}",
+                "choose another label; `kmsctl rotate` moves the write label to a new key",
+            )
+
+
+def _refuse_known(keyring: Keyring, key_id: str, kinds: Sequence[Kind]) -> None:
+    """Raises AlreadyExists if a key of one of these kinds has an id that reads like this one: as two different CKA_IDs
+    can, and then neither key could be told from the other."""
+    if any(key.key_id == key_id and key.token.kind in kinds for key in keyring.picture.keys):
+        raise AlreadyExists(
+            f"{keyring.where} has a key with key id {key_id!r} already",
+            "choose another, or leave it out: kmsd makes one",
+        )
+
+
+async def make(turn: Turn, hsm: Hsm, label: str, cka_id: bytes, wanted: Recipe) -> None:
+    """Make a key, or a pair, on this token; the picture does not show it yet. Raises what the token says."""
+    connected = hsm.connected
+    if connected is not None and connected.quirks.generates_through == "tpm2_ptool":
+        await _make_on_tpm(turn, hsm, connected.token.label, label, cka_id, wanted)
+        return
+    if wanted.pair:
+        # First, so that an AES key of a pair is never seen without it.
+        await turn.change(hsm, token_keys.generate, companion_label(label), cka_id, "hmac", wanted.bits)
+    await turn.change(hsm, token_keys.generate, label, cka_id, wanted.kind, wanted.bits)
+    if connected is not None and connected.quirks.misses_objects:
+        # Of several that made keys at once, the last to come here sees them all, and moves the labels for all.
+        await hsm.reconnect("another process may have made a key at the same moment")
+
+
+async def _make_on_tpm(turn: Turn, hsm: Hsm, token: str, label: str, cka_id: bytes, wanted: Recipe) -> None:
+    """PKCS#11 makes no keys on a TPM; a program beside the module does."""
+    bits = wanted.bits
+    keys = [tpm2.NewKey("hmac", companion_label(label), cka_id)] if wanted.pair else []
+    keys.append(tpm2.NewKey(wanted.wanted if wanted.wanted != "pair" else "aes", label, cka_id))
+
+    def add(pin: str | None) -> None:
+        if wanted.kind == "rsa":
+            turn.begin()
+            tpm2.add_keys(token, pin or "", keys, rsa_bits=bits)
+            return
+        able = tpm2.abilities()
+        if not able.encrypts or not able.aes_bits:
+            raise Conflict(
+                f"the TPM behind {hsm.name} does not encrypt with AES (TPM2_EncryptDecrypt2 is optional)",
+                "use another token",
+            )
+        turn.begin()
+        tpm2.add_keys(token, pin or "", keys, aes_bits=min(bits, able.aes_bits), hash_bits=_hash_bits(bits, able))
+
+    await hsm.without_module(add)
+
+
+def _hash_bits(bits: int, able: tpm2.TpmAbilities) -> int:
+    """Of the HMAC key beside an AES key of this size (RFC 7518, 5.2): a TPM's HMAC key is of one hash."""
+    return able.hash_bits if min(bits, able.aes_bits) == 256 else 256
+
+
+async def made(keyring: Keyring, cka_id: bytes, kind: Kind, *, pair: bool = False) -> Made:
+    """The key that was made, from a fresh look. Raises Conflict if it is gone again."""
+    await keyring.look()
+    picture = keyring.picture
+    for key in picture.keys:
+        if key.cka_id == cka_id and key.token.kind == kind:
+            return Made(key, created=True, companion=picture.companion(key) if pair else None)
+    raise Conflict("the key was made and is gone again", "look for another program that uses this token")
+
+
+def newest_of(keyring: Keyring, label: str) -> int:
+    """Of the keys that have or had this label, when the newest was made: the next one must be newer."""
+    return max((key.created_ms for key in keyring.picture.keys if role(key.label) == label), default=0)
+
+
+async def adopt(keyring: Keyring, turn: Turn, label: str, key_id: str) -> Key:
+    """Give a CKA_ID to the key with this label that lacks one. Raises NotFound, Conflict, AlreadyExists."""
+    labelled = [key for key in keyring.picture.keys if key.label == label and key.token.kind != "other"]
+    # A key that seals first: it names what is written.
+    labelled.sort(key=lambda key: not key.token.seals)
+    if not labelled:
+        raise NotFound(
+            f"there is no AES or HMAC key labelled {label!r} on {keyring.where}", "kmsctl keys list shows all"
+        )
+    bare = [key for key in labelled if not key.cka_id]
+    if not bare:
+        raise Conflict(f"key {label!r} has a CKA_ID already: {labelled[0].key_id}", "there is nothing to do")
+    wanted = key_id or new_key_id()
+    cka_id = key_id_bytes(wanted)
+    _refuse_known(keyring, wanted, ("aes", "hmac", "rsa", "other"))
+    kind = bare[0].token.kind
+    await turn.change(keyring.hsm(bare[0]), token_keys.set_id, kind, label, cka_id)
+    return (await made(keyring, cka_id, kind)).key

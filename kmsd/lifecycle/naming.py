@@ -1,0 +1,96 @@
+"""Giving keys other labels, and asking for a label once more before what may cut something off.
+
+Each of these is called with a fresh picture, while no other change goes on.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kmsd.errors import Conflict, InvalidRequest, short
+from kmsd.hsm import keys as token_keys
+from kmsd.keyring import Keyring
+from kmsd.lifecycle.making import refuse_taken
+from kmsd.lifecycle.turn import Turn
+from kmsd.picture import Key, check_label, companion_label, role
+
+LABEL_MOST: Final = 255
+"""Bytes."""
+
+
+def check(to: str) -> None:
+    """Raises InvalidRequest for a label that is none, or not an operator's to give."""
+    check_label(to)
+    if role(to) != to:
+        raise InvalidRequest(f"labels as {to!r} are given by rotations", "choose another label")
+
+
+async def relabel(
+    keyring: Keyring, turn: Turn, which: str, to: str, confirm_label: str, *, dry_run: bool
+) -> tuple[Key, str]:
+    """Give a key another label; (the key, its previous label). Raises Conflict, AlreadyExists."""
+    key = keyring.select(which)
+    picture, write_label = keyring.picture, keyring.write_label
+    if key.label == to:
+        return key, to
+    refuse_taken(keyring, to, key.token.kind)
+    if follower(keyring, key) is not None:
+        check_label(companion_label(to))
+        refuse_taken(keyring, companion_label(to), "hmac")
+    if key is picture.write:
+        why = f"{key.label!r} is the write key: without the label {write_label!r} nothing is encrypted"
+    elif to == write_label and key.token.seals:
+        why = f"{key.label!r} would become the write key"
+    else:
+        why = named(keyring, key)
+    confirm(key, confirm_label, why, "`kmsctl rotate` makes a new write key and keeps this one readable")
+    return (key if dry_run else await move(keyring, turn, key, to)), key.label
+
+
+async def move(keyring: Keyring, turn: Turn, key: Key, to: str) -> Key:
+    """Give a key this label, and its HMAC key the one that goes with it; the key as it is then. Raises Conflict if it
+    is gone, and what the token says."""
+    companion = follower(keyring, key)
+    await _relabel(keyring, turn, key, to)
+    if companion is not None:
+        await _relabel(keyring, turn, companion, companion_label(to))
+    await keyring.look()
+    return again(keyring, key, to)
+
+
+async def _relabel(keyring: Keyring, turn: Turn, key: Key, to: str) -> None:
+    await turn.change(keyring.hsm(key), token_keys.relabel, key.token.kind, key.cka_id, key.label, to)
+
+
+def follower(keyring: Keyring, key: Key) -> Key | None:
+    """The HMAC key of a pair, if it has the label that goes with its AES key's."""
+    companion = keyring.picture.companion(key) if key.token.kind == "aes" else None
+    return companion if companion is not None and companion.label == companion_label(key.label) else None
+
+
+def again(keyring: Keyring, key: Key, label: str) -> Key:
+    """The same key in the present picture. label: its present one, by which a key without CKA_ID is known. Raises
+    Conflict if it is gone."""
+    for other in keyring.picture.keys:
+        same = (other.place, other.token.kind, other.cka_id) == (key.place, key.token.kind, key.cka_id)
+        if same and (key.cka_id or other.label == label):
+            return other
+    raise Conflict(f"key {key.label!r} is gone", "look for another program that uses this token")
+
+
+def named(keyring: Keyring, key: Key) -> str:
+    """Why an HMAC key is needed that the configuration names; empty if it names another."""
+    is_named = key.token.kind == "hmac" and key.label == keyring.hmac_label
+    return f"{key.label!r} is the HMAC key that --p11-hmac-label names" if is_named else ""
+
+
+def confirm(key: Key, given: str, why: str, hint: str) -> None:
+    """Raises Conflict if something speaks against it and the label was not given once more; InvalidRequest if a wrong
+    one was, for then another key may be meant."""
+    if given and given != key.label:
+        raise InvalidRequest(
+            f"{short(given)} is not the label of this key, which is {key.label!r}",
+            "nothing was changed; give its label",
+        )
+    if why and not given:
+        raise Conflict(why, f"{hint}; to do it in spite of that, give the label once more: --confirm {key.label}")

@@ -1,0 +1,112 @@
+"""Fixed data and a fixed clock: what the pictures show. No server, no token; the screens are the real ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import MappingProxyType
+
+from kmsd.client import Status, Unreachable
+from kmstui.app import Kmstui
+from kmstui.remember import Memory
+from kmstui.view import Peer, Reading, Sighting, Tail, View
+from tests.tui.scenes.calls import flow, quiet, requests
+from tests.tui.scenes.daemon import BUSY, CONFIG, DEGRADED, EMPTY, KEYS, MECHANISMS, SLOTS
+from tests.tui.scenes.records import audit
+from tests.tui.scenes.when import MOMENT, STEADY, TARGET, TARGETS, before
+
+
+def _read(value: object) -> Reading:  # type: ignore[type-arg]
+    return Reading(value, STEADY - 0.4)
+
+
+def _view(status: Status, **fields: object) -> View:
+    base = View(
+        TARGET,
+        2.0,
+        (TARGET,),
+        due=STEADY + 1.6,
+        status=_read(status),
+        keys=_read(KEYS),
+        slots=_read(SLOTS),
+        mechanisms=MappingProxyType({"main": _read(MECHANISMS), "spare": _read(MECHANISMS[:4])}),
+        config=_read(CONFIG),
+        traffic=flow(),
+        requests=requests(),
+        audit=audit(),
+    )
+    return replace(base, **fields)  # type: ignore[arg-type]
+
+
+def _peer(target: str, status: Status) -> Peer:
+    return Peer(target, _read(status))
+
+
+def empty() -> View:
+    """A fresh token without keys, and nobody calls."""
+    return _view(
+        EMPTY,
+        keys=_read(()),
+        slots=_read(SLOTS[:1]),
+        traffic=quiet(),
+        requests=Tail(following=True),
+        audit=Tail((audit().items[0],), following=True),
+    )
+
+
+def busy() -> View:
+    """Two minutes after a rotation, under load; three nodes."""
+    followed = replace(BUSY.following, first_encrypt=before(minutes=1, seconds=21))
+    waits = replace(BUSY.following, first_encrypt=None, last_encrypt=None, first_status=before(seconds=58))
+    peers = (_peer(TARGETS[1], replace(BUSY, following=followed)), _peer(TARGETS[2], replace(BUSY, following=waits)))
+    return _view(BUSY, targets=TARGETS, peers=peers)
+
+
+def degraded() -> View:
+    second = replace(KEYS[2], label="k8s-kek")
+    flaws = (
+        Sighting(before(minutes=9), "state", "SERVING → DOWN: the token does not answer", bad=True),
+        Sighting(before(minutes=8, seconds=55), "state", "DOWN → DEGRADED"),
+    )
+    return _view(
+        DEGRADED,
+        keys=_read((*KEYS[:2], second, *KEYS[3:])),
+        traffic=flow(errors=300),
+        requests=replace(requests(errors=True), dropped=1_240),
+        sightings=flaws,
+        config=_read(
+            replace(CONFIG, warnings=("keys.refresh is longer than health.interval: a new key is seen late",))
+        ),
+    )
+
+
+def disconnected() -> View:
+    gone = Unreachable(
+        "kmsd does not run: nothing listens on /run/kmsd/cp-1.sock",
+        "start it with `systemctl start kmsd`, or `kmsd serve`, or `kmsd dev` to try it out",
+        "UNAVAILABLE",
+        retryable=True,
+    )
+    view = busy()
+    aged = {
+        name: replace(getattr(view, name), taken=STEADY - 23)
+        for name in ("status", "keys", "slots", "config", "traffic")
+    }
+    shown = replace(view, **aged)
+    seen = (Sighting(before(seconds=21), "lost kmsd", gone.message, bad=True),)
+    return replace(shown, status=shown.status.failed(gone), due=STEADY + 3, sightings=seen)
+
+
+SCENES = {"empty": empty, "busy": busy, "degraded": degraded, "disconnected": disconnected}
+
+
+class Still(Kmstui):
+    """Shows one View for ever."""
+
+    def __init__(self, view: View, screen: str = "", theme: str = "") -> None:
+        super().__init__(view.targets, clock=lambda: MOMENT)
+        self.store.view = view
+        self.memory = Memory(screen, theme)
+        self.theme = theme or self.theme
+
+    def begin(self) -> None:
+        self._draw()
