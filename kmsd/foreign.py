@@ -66,13 +66,13 @@ class Foreign:
             raise InvalidRequest(
                 f"the ciphertext cannot be read: {error}", "it is damaged; restore the object from a backup"
             ) from error
-        key = await self._keyring.find(key_id_text(parsed.cka_id)) if parsed.authenticated else await self._pinned_key()
+        key = await self._keyring.find(key_id_text(parsed.cka_id)) if parsed.authenticated else await self.pinned_key()
         if key_id is not None and key.key_id != key_id:
             raise InvalidRequest(
                 "the request's key_id is not that of the key that reads this ciphertext",
                 "the stored object mixes parts of two; restore it from a backup",
             )
-        mac = self._mac(key)
+        mac = self.mac(key)
         hsm = self._keyring.hsm(key)
         await hsm.settled(timeout)
         plaintext = await legacy_cbc.decrypt(hsm, key.cka_id, mac, parsed, timeout)
@@ -81,7 +81,8 @@ class Foreign:
         self._used(key.key_id, "decrypt")
         return Decrypted(plaintext, key)
 
-    async def _pinned_key(self) -> Key:
+    async def pinned_key(self) -> Key:
+        """The key that reads what names none and nothing authenticates. Raises KmsdError: why none does."""
         if not self._allowed:
             raise Conflict(
                 "this was written by k8s-kms-plugin with aes-cbc, whose tag authenticates nothing: it is not read",
@@ -109,7 +110,8 @@ class Foreign:
         except (InvalidRequest, NotFound) as error:
             raise Misconfigured(f"legacy.key names no one key: {error.message}", error.hint) from error
 
-    def _mac(self, key: Key) -> bytes | None:
+    def mac(self, key: Key) -> bytes | None:
+        """CKA_ID of the HMAC key that goes with an AES key, if there is one."""
         companion = self._keyring.picture.companion(key)
         if companion is not None:
             return companion.cka_id

@@ -181,7 +181,7 @@ class Parts:
             front.table(),
             KeyAdmin(self._keyring, self._lifecycle, self.health, shown).table(),
             WatchAdmin(self._stats, self._requests, lambda: pool_of(self.tokens), self.audit).table(),
-            InspectAdmin(self._keyring, shown).table(),
+            InspectAdmin(self._keyring, self._foreign, shown).table(),
             DoctorAdmin(self._keyring, write_token).table(),
         )
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
-from kmsd.errors import KmsdError, short
+from kmsd.errors import Conflict, KmsdError, short
 from kmsd.etcd.envelope import KmsValue
+from kmsd.etcd.sealed import Format
+from kmsd.foreign import Foreign
 from kmsd.inspect import Inspection, inspect
 from kmsd.keyring import Keyring
 from kmsd.picture import Key, Problem, newest_first, role
@@ -20,6 +22,7 @@ from kmsd.soundness import Jwe
 @dataclass(frozen=True)
 class InspectAdmin:
     keyring: Keyring
+    foreign: Foreign
     shown: Shown
 
     def table(self) -> Table:
@@ -43,15 +46,17 @@ class InspectAdmin:
             for key in keys
             if key.reason and not key.reads
         )
-        away = [key for key in keys if key.reads and not self.keyring.hsm(key).available]
+        reads, against = await self._readers(found, keys)
+        findings.extend(map(problem, against))
+        away = [key for key in reads if not self.keyring.hsm(key).available]
         findings.extend(problem(self._away(key)) for key in away)
-        readable = found.intact and not found.unauthenticated and any(key.reads and key not in away for key in keys)
+        readable = found.intact and len(reads) > len(away)
         return pb.InspectCiphertextResponse(
             format=str(found.format),
             summary=found.summary,
             envelope=_envelope(found.envelope) if found.envelope is not None else None,
             jwe=_jwe(found.jwe) if found.jwe is not None else None,
-            keys=[self.shown.key(key) for key in keys],
+            keys=[self.shown.key(key) for key in (reads if found.unauthenticated and reads else keys)],
             findings=findings,
             readable=readable,
         ).SerializeToString()
@@ -64,6 +69,29 @@ class InspectAdmin:
             yield from newest_first(
                 key for key in self.keyring.picture.keys if key.reads and label in (key.label, role(key.label))
             )
+
+    async def _readers(self, found: Inspection, keys: Sequence[Key]) -> tuple[list[Key], list[Problem]]:
+        """The keys that kmsd would read it with, and why it would not with others."""
+        if found.unauthenticated:
+            try:
+                return [await self._pinned_key(found)], []
+            except KmsdError as error:
+                return [], [Problem(error.message, error.hint, fatal=True)]
+        reads = [key for key in keys if key.reads]
+        if found.format != Format.KEYSEALER:
+            return reads, []
+        alone = [key for key in reads if self.foreign.mac(key) is None]
+        return [key for key in reads if key not in alone], list(map(_without_mac, alone))
+
+    async def _pinned_key(self, found: Inspection) -> Key:
+        """The key that the configuration names for what names none. Raises KmsdError if kmsd would not read it."""
+        key = await self.foreign.pinned_key()
+        if found.key_ids and key.key_id not in found.key_ids:
+            raise Conflict(
+                f"kube-apiserver asks for key id {short(found.key_ids[0])}, and legacy.key names {key.key_id!r}",
+                "the stored object mixes parts of two, or legacy.key names another key than the one that wrote it",
+            )
+        return key
 
     def _away(self, key: Key) -> Problem:
         hsm = self.keyring.hsm(key)
@@ -78,6 +106,14 @@ class InspectAdmin:
             "restore the key to the token; without it this data cannot be read",
             fatal=True,
         )
+
+
+def _without_mac(key: Key) -> Problem:
+    return Problem(
+        f"key {key.label!r} has no HMAC key beside it, and nothing is read before its tag has been checked",
+        "name the HMAC key with --p11-hmac-label",
+        fatal=True,
+    )
 
 
 def _envelope(value: KmsValue) -> pb.InspectCiphertextResponse.Envelope:

@@ -124,6 +124,18 @@ def test_what_authenticates_nothing_is_not_called_readable(served: Kmsd, ciphert
     answer = inspect(served, ciphertext)
     assert (answer.format, answer.readable) == (Format.ANCESTOR_CBC, False)
     assert "the tag authenticates nothing" in messages(answer)
+    assert "it is not read" in messages(answer)
+    assert any("legacy.allow_unauthenticated" in each.hint for each in answer.findings if each.fatal)
+
+
+def test_what_a_keysealer_wrote_is_readable_only_beside_its_hmac_key(served: Kmsd) -> None:
+    pair, alone = make(served, fresh("pair"), admin.KEY_TYPE_PAIR), make(served)
+    assert inspect(served, values.keysealer(pair.key_id.encode())).readable
+    answer = inspect(served, values.keysealer(alone.key_id.encode()))
+    assert (answer.format, answer.readable) == (Format.KEYSEALER, False)
+    assert "has no HMAC key beside it" in messages(answer)
+    for made in (pair, alone):
+        ask(served, "DestroyKey", key=made.key_id, confirm_label=made.label)
 
 
 def test_a_key_that_cannot_serve_is_named_with_its_reason(served: Kmsd) -> None:

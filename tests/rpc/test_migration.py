@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import pytest
 
+from kmsd.api.admin.v1 import admin_pb2 as admin
 from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
 from kmsd.api.kms.v2 import api_pb2 as v2
 from kmsd.etcd.sealed import Format, KeyName, identify
 from tests.daemons import KMSCTL, Kmsd
+from tests.etcd import values
 from tests.rpc.vectors import ANCESTOR_KEYS, CBC, GCM, Vector
 from tests.tokens import MODULE, SoftToken, make_token
 
@@ -72,3 +75,35 @@ def test_of_aes_cbc_all_is_read_and_what_is_written_is_native(tmp_path: Path, pl
         assert all(_reads(kmsd, vector) for vector in CBC)
         assert identify(_written(kmsd)).format is Format.NATIVE
         assert any("nothing protects" in problem.message for problem in kmsd.status().problems)
+
+
+@pytest.mark.parametrize(
+    ("legacy", "readable", "why"),
+    [
+        ('allow_unauthenticated = true\nkey = "k8s-dek"', True, ""),
+        ("allow_unauthenticated = false", False, "it is not read"),
+        ("allow_unauthenticated = true", False, "legacy.key does not say with which key to read"),
+        ('allow_unauthenticated = true\nkey = "gone"', False, "legacy.key names no one key"),
+    ],
+)
+def test_what_authenticates_nothing_is_called_readable_where_kmsd_reads_it_and_nowhere_else(
+    tmp_path: Path, plugins: SoftToken, legacy: str, readable: bool, why: str
+) -> None:
+    config = _config(plugins, "aes-cbc").partition("[legacy]")[0] + f"[legacy]\n{legacy}\n"
+    with _serving(tmp_path / "a", plugins, config) as kmsd:
+        write = kmsd.status().write_key.key_id
+        for vector in CBC:
+            for value in (vector.ciphertext, values.v1(vector.ciphertext), values.v2(write, vector.ciphertext)):
+                found = kmsd.admin("InspectCiphertext", admin.InspectCiphertextRequest(data=value))
+                assert found.readable is readable
+                assert why in "; ".join(each.message for each in found.findings)
+            assert _is_read(kmsd, vector) is readable
+        mixed = values.v2("another-key", CBC[0].ciphertext)
+        assert not kmsd.admin("InspectCiphertext", admin.InspectCiphertextRequest(data=mixed)).readable
+
+
+def _is_read(kmsd: Kmsd, vector: Vector) -> bool:
+    try:
+        return _reads(kmsd, vector)
+    except grpc.RpcError:
+        return False
