@@ -12,13 +12,13 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 from tests.tokens import MODULE as SOFTHSM
-from tests.tokens import SoftToken, clean_environment, make_token
+from tests.tokens import Fronted, SoftToken, clean_environment, make_token
 
 MODULES = (
     "/usr/lib/x86_64-linux-gnu/pkcs11/p11-kit-client.so",
@@ -29,8 +29,8 @@ MODULE = next((path for path in MODULES if Path(path).exists()), MODULES[0])
 
 
 @dataclass
-class P11KitToken:
-    """A SoftHSM reached through p11-kit. `behind` is the SoftHSM itself, for changes from elsewhere.
+class P11KitToken(Fronted):
+    """A SoftHSM reached through p11-kit.
 
     server: how the server is called. module: the client's; both may be of another p11-kit than the machine's.
     """
@@ -41,25 +41,8 @@ class P11KitToken:
     _process: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
-    def folder(self) -> Path:
-        return self.behind.folder
-
-    @property
-    def label(self) -> str:
-        return self.behind.label
-
-    @property
-    def pin_file(self) -> Path:
-        return self.behind.pin_file
-
-    @property
     def socket(self) -> Path:
         return self.folder / "p11.sock"
-
-    @property
-    def flags(self) -> tuple[str, ...]:
-        """For kmsd."""
-        return (f"--p11-lib={self.module}", f"--p11-label={self.label}", f"--p11-pin-file={self.pin_file}")
 
     @property
     def environment(self) -> dict[str, str]:
@@ -119,24 +102,6 @@ class P11KitToken:
         """As if the HSM behind the network had stopped answering."""
         with self.behind.hanging():
             yield
-
-    def init_token(self, label: str) -> None:
-        self.behind.init_token(label)
-
-    def import_aes(self, label: str, value: bytes, cka_id: bytes | None) -> None:
-        self.behind.import_aes(label, value, cka_id)
-
-    def import_hmac(self, label: str, value: bytes, cka_id: bytes | None) -> None:
-        self.behind.import_hmac(label, value, cka_id)
-
-    def relabel(self, label: str, to: str) -> None:
-        self.behind.relabel(label, to)
-
-    def destroy(self, label: str) -> None:
-        self.behind.destroy(label)
-
-    def objects(self, *steps: Mapping[str, str]) -> None:
-        self.behind.objects(*steps)
 
 
 def make_p11kit(folder: Path, label: str = "kmsd-test") -> P11KitToken:

@@ -137,6 +137,48 @@ class SoftToken:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+class Fronted:
+    """A SoftHSM that is reached through another module. `behind` is the SoftHSM itself, for changes from elsewhere."""
+
+    behind: SoftToken
+    module: str
+
+    @property
+    def folder(self) -> Path:
+        return self.behind.folder
+
+    @property
+    def label(self) -> str:
+        return self.behind.label
+
+    @property
+    def pin_file(self) -> Path:
+        return self.behind.pin_file
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """For kmsd."""
+        return (f"--p11-lib={self.module}", f"--p11-label={self.label}", f"--p11-pin-file={self.pin_file}")
+
+    def init_token(self, label: str) -> None:
+        self.behind.init_token(label)
+
+    def import_aes(self, label: str, value: bytes, cka_id: bytes | None) -> None:
+        self.behind.import_aes(label, value, cka_id)
+
+    def import_hmac(self, label: str, value: bytes, cka_id: bytes | None) -> None:
+        self.behind.import_hmac(label, value, cka_id)
+
+    def relabel(self, label: str, to: str) -> None:
+        self.behind.relabel(label, to)
+
+    def destroy(self, label: str) -> None:
+        self.behind.destroy(label)
+
+    def objects(self, *steps: Mapping[str, str]) -> None:
+        self.behind.objects(*steps)
+
+
 def change_objects(
     module: str,
     token: str,

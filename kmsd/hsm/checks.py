@@ -27,6 +27,10 @@ _KEY_TYPES_OF_SHA: Final = {256: 0x2B, 512: 0x2D}
 """CKK_SHA256_HMAC, CKK_SHA512_HMAC: such a key serves one hash."""
 
 _SLOTS_SHOWN: Final = 8
+_GCM_FIX: Final = {
+    12: "kmsd does without, with AES-CBC pairs; what is between it and the token may be too old (p11-kit)",
+    16: "only what k8s-kms-plugin wrote with AES-GCM needs this, and writing its format",
+}
 _LONGEST: Final = 65536
 """Bytes of a message to try where no bound is known: more than kmsd ever authenticates at once."""
 
@@ -236,7 +240,7 @@ def gcm(found: Findings, place: Place, key: int, listed: frozenset[int]) -> None
             found.able["gcm_iv_by_token"] = True
         elif trial.works:
             works.append(size)
-        found.note(name, title, _outcome(trial.works, "warning"), trial.seen, "kmsd does without what does not work")
+        found.note(name, title, _outcome(trial.works, "warning"), trial.seen, _GCM_FIX[size])
     found.able["gcm_iv_sizes"] = tuple(works)
 
 

@@ -134,22 +134,24 @@ class Findings:
 NOTHING_FITS: Final = "use a token with AES-GCM, or with AES-CBC and HMAC; the checks above say what is missing"
 
 
-def judge(able: Abilities, *, cbc_from_ecb: bool = False) -> Verdict:
+def judge(able: Abilities, *, cbc_from_ecb: bool = False, gcm_listed: bool = False) -> Verdict:
     """The strongest of what works: AES-GCM, then encrypt-then-MAC with AES-CBC, then RSA-OAEP.
 
-    cbc_from_ecb: whether CBC may be built of single blocks (`Quirks.cbc_from_ecb`).
+    cbc_from_ecb: whether CBC may be built of single blocks (`Quirks.cbc_from_ecb`). gcm_listed: whether the token says
+    that it does AES-GCM.
     """
     if 12 in able.gcm_iv_sizes:
         return Verdict("aes-gcm", "A256GCM", "AES-GCM works, with an IV of 12 bytes")
     if able.gcm_iv_by_token:
         return Verdict("aes-gcm", "A256GCM", "AES-GCM works, with an IV of 16 bytes that the token chooses")
+    without = "AES-GCM is listed and does not work" if gcm_listed else "there is no AES-GCM"
     built = cbc_from_ecb and able.ecb and not able.cbc
     if able.cbc or built:
         how = "AES-CBC, built of single blocks," if built else "AES-CBC"
         if able.hmac_sha512:
-            return Verdict("aes-cbc", "A256CBC-HS512", f"there is no AES-GCM, but {how} and HMAC with SHA-512", built)
+            return Verdict("aes-cbc", "A256CBC-HS512", f"{without}, but {how} and HMAC with SHA-512", built)
         if able.hmac_sha256:
-            why = f"there is no AES-GCM, but {how} and HMAC with SHA-256; none with SHA-512"
+            why = f"{without}, but {how} and HMAC with SHA-256; none with SHA-512"
             return Verdict("aes-cbc", "A256CBC-HS256", why, built)
     if able.oaep_sha256:
         return Verdict("rsa-oaep", "RSA-OAEP-256", "no usable AES: second best, as the content key leaves the token")

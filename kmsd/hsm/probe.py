@@ -91,7 +91,8 @@ def _oaep(found: Findings, place: Place, plan: Plan) -> None:
 def report(found: Findings, module: str, token: str, quirks: Quirks, *, whole: bool = True) -> Report:
     """What the findings come to. module: path. token: label. whole: every check was made."""
     able = found.abilities()
-    verdict = judge(able, cbc_from_ecb=quirks.cbc_from_ecb)
+    gcm_tried = any(check.name == "gcm_12" and check.outcome != "not applicable" for check in found.checks)
+    verdict = judge(able, cbc_from_ecb=quirks.cbc_from_ecb, gcm_listed=gcm_tried)
     if not whole and verdict.algorithm == "none":
         verdict = replace(verdict, why="not all that is needed could be tried")
     outcomes: dict[str, Outcome] = {"none": "failed", "rsa-oaep": "warning"}

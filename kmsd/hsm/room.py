@@ -11,7 +11,9 @@ from typing import Final
 
 from kmsd.errors import KmsdError, Unavailable
 
-MANAGE: Final = "use the TPM's resource manager: TPM2_PKCS11_TCTI=device:/dev/tpmrm0, or tabrmd: with tpm2-abrmd"
+_MANAGE: Final = (
+    "use one: set TPM2_PKCS11_TCTI=device:/dev/tpmrm0 for kmsd (or tabrmd:, where tpm2-abrmd runs), and restart it"
+)
 
 
 @dataclass(frozen=True)
@@ -40,5 +42,5 @@ class Room:
         return Unavailable(
             f"the TPM behind {token} has no resource manager, so one login can use {self.most} keys; "
             f"{len(self.used)} are in use",
-            MANAGE,
+            _MANAGE,
         )

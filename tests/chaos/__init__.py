@@ -11,12 +11,12 @@ import os
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.tokens import MODULE as SOFTHSM
-from tests.tokens import SoftToken, make_token
+from tests.tokens import Fronted, SoftToken, make_token
 
 _SOURCE = Path(__file__).with_name("chaos.c")
 
@@ -43,28 +43,11 @@ def build() -> Path:
 
 
 @dataclass(frozen=True)
-class ChaosToken:
-    """A SoftHSM behind the module that misbehaves. `behind` is the SoftHSM itself."""
+class ChaosToken(Fronted):
+    """A SoftHSM behind the module that misbehaves."""
 
     behind: SoftToken
     module: str
-
-    @property
-    def folder(self) -> Path:
-        return self.behind.folder
-
-    @property
-    def label(self) -> str:
-        return self.behind.label
-
-    @property
-    def pin_file(self) -> Path:
-        return self.behind.pin_file
-
-    @property
-    def flags(self) -> tuple[str, ...]:
-        """For kmsd."""
-        return (f"--p11-lib={self.module}", f"--p11-label={self.label}", f"--p11-pin-file={self.pin_file}")
 
     @property
     def environment(self) -> dict[str, str]:
@@ -105,24 +88,6 @@ class ChaosToken:
     def away(self) -> contextlib.AbstractContextManager[None]:
         """As if the device were unplugged: everything is CKR_DEVICE_REMOVED until the end."""
         return self.told("* rv=0x32")
-
-    def init_token(self, label: str) -> None:
-        self.behind.init_token(label)
-
-    def import_aes(self, label: str, value: bytes, cka_id: bytes | None) -> None:
-        self.behind.import_aes(label, value, cka_id)
-
-    def import_hmac(self, label: str, value: bytes, cka_id: bytes | None) -> None:
-        self.behind.import_hmac(label, value, cka_id)
-
-    def relabel(self, label: str, to: str) -> None:
-        self.behind.relabel(label, to)
-
-    def destroy(self, label: str) -> None:
-        self.behind.destroy(label)
-
-    def objects(self, *steps: Mapping[str, str]) -> None:
-        self.behind.objects(*steps)
 
 
 def make_chaos(folder: Path, label: str = "kmsd-test") -> ChaosToken:
