@@ -12,7 +12,7 @@ from kmsctl.commands import keygen, keys_change, keys_retire
 from kmsctl.options import KeyName
 from kmsctl.output import Format
 from kmsctl.text import age, timestamp
-from kmsd.client import Key, KeyDetail, KeyState, KeyTest, connect, escape
+from kmsd.client import Key, KeyDetail, KeyState, KeyTest, KeyType, connect, escape
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -109,6 +109,12 @@ def show(
             output.emit(output.sheet(_sheet(found, datetime.now(UTC))))
 
 
+def _writes(key: Key) -> str:
+    if not key.enc:
+        return ""
+    return f", writes {'RSA-OAEP-256 with ' if key.type is KeyType.RSA else ''}{escape(key.enc)}"
+
+
 def _sheet(found: KeyDetail, now: datetime) -> list[tuple[str, str]]:
     key = found.key
     rows = [
@@ -117,7 +123,7 @@ def _sheet(found: KeyDetail, now: datetime) -> list[tuple[str, str]]:
         ("", f"{escape(key.unusable_reason)}; hint: {escape(key.unusable_hint)}" if key.unusable_reason else ""),
         ("KEY ID", escape(key.key_id) or "-"),
         ("SHA256", keyview.key_hash(key, wide=True)),
-        ("TYPE", f"{keyview.algorithm(key)}{f', writes {escape(key.enc)}' if key.enc else ''}"),
+        ("TYPE", f"{keyview.algorithm(key)}{_writes(key)}"),
         ("TOKEN", escape(", ".join(part for part in (key.token, key.token_label) if part)) or "-"),
         ("CREATED", f"{timestamp(key.created)} ({age(key.created, now)} ago)" if key.created else "unknown"),
         ("USES", f"{key.encrypts} encrypts, {key.decrypts} decrypts since kmsd started"),

@@ -66,6 +66,11 @@ class Scheme:
     def rsa(self) -> bool:
         return self.alg == jwe.WRAPPED
 
+    @property
+    def text(self) -> str:
+        """What a person calls it."""
+        return f"{self.alg} with {self.enc}" if self.rsa else self.enc
+
 
 RSA: Final = Scheme(oaep.ENC, alg=jwe.WRAPPED, candidates=(oaep.ENC,))
 """How an RSA key writes, if its token decrypts that."""

@@ -131,6 +131,10 @@ class Findings:
         return Abilities(**self.able)  # type: ignore[arg-type]  # each is noted under the name of its field
 
 
+ONLY_RSA: Final = (
+    "prefer a token with AES: whoever has the public key can write what kmsd decrypts; else set --algorithm rsa-oaep, "
+    "and kmsctl keygen LABEL --type rsa"
+)
 NOTHING_FITS: Final = "use a token with AES-GCM, or with AES-CBC and HMAC; the checks above say what is missing"
 
 

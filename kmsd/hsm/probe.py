@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from kmsd.hsm import calls, checks
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.findings import NOTHING_FITS, Findings, Outcome, Plan, Report, judge
+from kmsd.hsm.findings import NOTHING_FITS, ONLY_RSA, Findings, Outcome, Plan, Report, Verdict, judge
 from kmsd.hsm.module import Module, SlotView
 from kmsd.hsm.quirks import Quirks
 from kmsd.hsm.trials import Place
@@ -88,6 +88,12 @@ def _oaep(found: Findings, place: Place, plan: Plan) -> None:
         checks.oaep(found, place, calls.mechanisms(place.table, place.slot), plan.quirks, needed=needed)
 
 
+def _remedy(verdict: Verdict, *, whole: bool) -> str:
+    if verdict.algorithm == "rsa-oaep":
+        return ONLY_RSA
+    return NOTHING_FITS if whole else "mend what failed above, then look again"
+
+
 def report(found: Findings, module: str, token: str, quirks: Quirks, *, whole: bool = True) -> Report:
     """What the findings come to. module: path. token: label. whole: every check was made."""
     able = found.abilities()
@@ -99,7 +105,7 @@ def report(found: Findings, module: str, token: str, quirks: Quirks, *, whole: b
     found.note(
         *("verdict", "Verdict", outcomes.get(verdict.algorithm, "ok")),
         f"{verdict.enc or 'nothing'}: {verdict.why}",
-        NOTHING_FITS if whole else "mend what failed above, then look again",
+        _remedy(verdict, whole=whole),
     )
     library = next((check.seen for check in found.checks if check.name == "module"), "")
     return Report(

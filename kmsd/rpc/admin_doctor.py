@@ -72,7 +72,7 @@ class DoctorAdmin:
             return Check(name, title, "failed", error.message, error.hint)
         if write.place != place:
             return Check(name, title, "not applicable", f"{write.label!r} is on token {write.place!r}")
-        return Check(name, title, "ok", f"{write.label!r} writes {write.enc}")
+        return Check(name, title, "ok", f"{write.label!r} writes {write.scheme.text if write.scheme else write.enc}")
 
 
 def _response(report: Report, checks: list[Check]) -> pb.DiagnoseResponse:
