@@ -67,6 +67,8 @@ class Foreign:
                 f"the ciphertext cannot be read: {error}", "it is damaged; restore the object from a backup"
             ) from error
         key = await self._keyring.find(key_id_text(parsed.cka_id)) if parsed.authenticated else await self.pinned_key()
+        if key.token.kind != "aes":
+            raise InvalidRequest("the ciphertext names an RSA key, and is of AES-CBC", "restore it from a backup")
         if key_id is not None and key.key_id != key_id:
             raise InvalidRequest(
                 "the request's key_id is not that of the key that reads this ciphertext",
@@ -97,7 +99,7 @@ class Foreign:
         if not self._keyring.seen:
             await self._keyring.look_soon()
         key = self._select()
-        if not key.reads:
+        if not key.reads or key.token.kind != "aes":
             raise Misconfigured(
                 f"the key {self._pinned!r} that legacy.key names cannot read: {key.reason or 'it is no AES key'}",
                 key.hint or "name the AES key of k8s-kms-plugin by its label or key id",

@@ -18,7 +18,7 @@ from joserfc.jwk import RSAKey
 
 from kmsd.api.admin.v1 import admin_pb2 as admin
 from kmsd.api.kms.v2 import api_pb2 as v2
-from kmsd.crypto import jwe
+from kmsd.crypto import jwe, legacy
 from tests import opencryptoki
 from tests.daemons import Kmsd, wait_for
 from tests.rotation.conftest import decrypt, encrypt, keys
@@ -150,6 +150,20 @@ def test_what_was_written_for_a_key_of_one_sort_is_not_opened_with_another(kmsd:
     refused = refusal(kmsd.v2, "Decrypt", v2.DecryptRequest(ciphertext=direct, key_id=sealed.key_id, uid="u"))
     assert (refused.code, "does not fit its key" in refused.details) == ("INVALID_ARGUMENT", True)
     assert decrypt(kmsd, sealed) == b"seed"
+
+
+def test_foreign_formats_that_name_an_rsa_key_are_refused(kmsd: Kmsd) -> None:
+    key = kmsd.status().write_key
+    gcm = b".".join([legacy.header(key.label), b"", *(jwe.encode(bytes(size)) for size in (16, 32, 16))])
+    length = jwe.encode((5).to_bytes(8)).decode()
+    members = {"alg": "A256CBC", "typ": "JWT", "cty": "JWT", "kid": key.key_id.encode().hex(), "_thales_aad": length}
+    head = jwe.encode(json.dumps({**members, "enc": "A256CBC"}).encode())
+    cbc = b".".join([head, b"", *(jwe.encode(bytes(size)) for size in (16, 16, 32))])
+    for ciphertext in (gcm, cbc):
+        refused = refusal(kmsd.v2, "Decrypt", v2.DecryptRequest(ciphertext=ciphertext, key_id=key.key_id, uid="u"))
+        assert refused.code == "INVALID_ARGUMENT"
+        assert "names an RSA key" in refused.details
+    assert kmsd.v2("Status").healthz == "ok"
 
 
 def test_both_halves_are_renamed_in_a_rotation(kmsd: Kmsd, served: Served) -> None:
