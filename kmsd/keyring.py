@@ -145,7 +145,6 @@ class Keyring:
                 "update what is between kmsd and the token (p11-kit), or choose this for good: --algorithm aes-cbc",
                 fatal=False,
             )
-
         room = place.hsm.room
         # Where it is the write key that found no place, its health says so.
         if room is not None and room.crowded and not self._shut_out(place):
