@@ -24,7 +24,7 @@ from kmsd.hsm.keys import TokenKey
 
 MAX_KEY_ID: Final = 512
 """Characters. kube-apiserver takes under 1024; the rest is room for the ciphertext beside it."""
-SAME_ID_HINT: Final = "give all but one another CKA_ID, with a tool of the token's such as pkcs11-tool --set-id"
+SAME_ID_HINT: Final = "kmsctl keys list shows their labels: give all but one another CKA_ID, with the token's own tool"
 _NEW_KEY: Final = "make a new key under a free label: kmsctl keygen LABEL"
 _NEW_RSA: Final = "make one: kmsctl keygen LABEL --type rsa"
 _NEW_PAIR: Final = "make a pair under a free label: kmsctl keygen LABEL --type pair"

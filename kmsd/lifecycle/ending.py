@@ -22,19 +22,26 @@ async def destroy(
     """Destroy a key, and the HMAC key of a pair with it; both as they were. Raises Conflict if it is in use."""
     key = keyring.select(which)
     companion = keyring.picture.companion(key)
-    if key.token.kind == "hmac" and companion is not None and companion.reads:
+    if key.token.kind == "hmac" and companion is not None:
         why = f"the AES key {companion.label!r} needs it"
     elif key.token.kind == "rsa" and not key.reads:
         why = f"{key.label!r} is an RSA key that kmsd does not use, so something else may need it"
     else:
         why = in_use(key, uses) or named(keyring, key)
     confirm(key, confirm_label, why, "what it encrypted would be lost: `kmsctl etcd scan` shows what that is")
-    both = [key, companion] if key.token.kind == "aes" and companion is not None else [key]
+    both = [key, companion] if companion is not None and not _shared(keyring, key) else [key]
     if not dry_run:
         for each in both:
             await turn.change(keyring.hsm(each), token_keys.destroy, each.token.kind, each.cka_id, each.label)
         await keyring.look()
     return key, companion if len(both) == 2 else None
+
+
+def _shared(keyring: Keyring, key: Key) -> bool:
+    """Whether the HMAC key beside an AES key is to stay: another AES key has the same CKA_ID. That of an HMAC key
+    always stays."""
+    same = [k for k in keyring.picture.keys if (k.place, k.cka_id) == (key.place, key.cka_id)]
+    return key.token.kind != "aes" or sum(other.token.kind == "aes" for other in same) > 1
 
 
 async def retire(

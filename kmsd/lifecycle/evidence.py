@@ -59,7 +59,9 @@ def in_use(key: Key, uses: Uses) -> str:
     if key.state is State.PENDING:
         return f"{key.label!r} is about to become the write key"
     if not key.reads:
-        return ""
+        # k8s-kms-plugin needs no CKA_ID, and an attribute can be mended: what does not serve now may have written.
+        unknown = key.token.seals or key.token.kind == "other"
+        return f"{key.label!r} is unusable as it is, and what it may have encrypted is not known" if unknown else ""
     now = time.time()
     used = uses.last(key.key_id)
     if used and now - used < uses.idle:

@@ -95,11 +95,12 @@ def named(keyring: Keyring, key: Key) -> str:
 
 def confirm(key: Key, given: str, why: str, hint: str) -> None:
     """Raises Conflict if something speaks against it and the label was not given once more; InvalidRequest if a wrong
-    one was, for then another key may be meant."""
-    if given and given != key.label:
+    one was, for then another key may be meant. A key without a label is called by its key id."""
+    called, what = (key.label, "label") if key.label else (key.key_id, "key id")
+    if given and given != called:
         raise InvalidRequest(
-            f"{short(given)} is not the label of this key, which is {key.label!r}",
-            "nothing was changed; give its label",
+            f"{short(given)} is not the {what} of this key, which is {called!r}",
+            f"nothing was changed; give its {what}",
         )
     if why and not given:
-        raise Conflict(why, f"{hint}; to do it in spite of that, give the label once more: --confirm {key.label}")
+        raise Conflict(why, f"{hint}; to do it in spite of that, give the {what} once more: --confirm {called}")

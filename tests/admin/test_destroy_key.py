@@ -146,10 +146,28 @@ def test_a_lone_hmac_key_goes(kmsd: Kmsd) -> None:
     assert ask(kmsd, "DestroyKey", key=made.label).destroyed
 
 
-def test_a_key_that_cannot_serve_goes(kmsd: Kmsd) -> None:
+def test_a_key_that_cannot_serve_goes_only_confirmed(kmsd: Kmsd) -> None:
+    """It may be k8s-kms-plugin's, which needs no CKA_ID, and hold a cluster's data."""
     assert kmsd.token is not None
     kmsd.token.import_aes(BARE, bytes(32), None)
-    assert ask(kmsd, "DestroyKey", key=BARE).destroyed
+    refused(kmsd, "DestroyKey", "FAILED_PRECONDITION", "what it may have encrypted is not known", key=BARE)
+    assert ask(kmsd, "DestroyKey", key=BARE, confirm_label=BARE).destroyed
+
+
+def test_the_hmac_key_of_two_aes_keys_stays_with_the_second(kmsd: Kmsd) -> None:
+    """Two AES keys with one CKA_ID are both unusable; with one gone the other is whole again."""
+    label = fresh("pair")
+    made = make(kmsd, label, admin.KEY_TYPE_PAIR)
+    assert kmsd.token is not None
+    kmsd.token.import_aes(f"{label}-twin", bytes(32), made.key_id.encode())
+    wait_for(lambda: key(kmsd, f"{label}-twin").state == admin.KEY_STATE_UNUSABLE)
+    twin, why = f"{label}-twin", "what it may have encrypted is not known"
+    refused(kmsd, "DestroyKey", "FAILED_PRECONDITION", why, key=twin)
+    answer = ask(kmsd, "DestroyKey", key=twin, confirm_label=twin)
+    assert answer.destroyed
+    assert not answer.HasField("companion")
+    assert sorted(each.label for each in keys(kmsd) if each.key_id == made.key_id) == [label, f"{label}.hmac"]
+    assert key(kmsd, label).state == admin.KEY_STATE_READABLE
 
 
 def test_the_write_key_goes_when_its_label_is_given_once_more(start: Callable[..., Kmsd]) -> None:
