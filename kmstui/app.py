@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gc
+import asyncio
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -20,9 +20,8 @@ from textual.theme import Theme
 from textual.timer import Timer
 
 from kmsd.client import Key, escape
-from kmstui import arguments, remember, themes
+from kmstui import ahead, arguments, garbage, remember, themes
 from kmstui.actions import Done
-from kmstui.ahead import Ahead
 from kmstui.arguments import INTERVAL
 from kmstui.dialogs.targets import TargetDialog
 from kmstui.messages import Act, Changed, Finished, MechanismsWanted
@@ -64,8 +63,8 @@ SWITCH_INTERVAL = 0.001
 
 class Kmstui(App[None]):
     """targets: each as `kmsd.client.connect`; none: the default. interval: seconds between reads. memory: file with
-    what is remembered; None: nothing is. clock: tells the moment that ages are counted from. ahead: make
-    all screens while nothing else is to be done."""
+    what is remembered; None: nothing is. clock: tells the moment that ages are counted from. alone: the
+    process does nothing else, and what takes long is done while nobody types."""
 
     TITLE = "kmstui"
     CSS_PATH = Path(__file__).with_name("app.tcss")
@@ -95,7 +94,7 @@ class Kmstui(App[None]):
         read_only: bool = False,
         memory: Path | None = None,
         clock: Callable[[], Moment] = Moment.now,
-        ahead: bool = False,
+        alone: bool = False,
     ) -> None:
         super().__init__()
         for theme in themes.THEMES.values():
@@ -105,7 +104,9 @@ class Kmstui(App[None]):
         self.clock = clock
         self._restored: set[str] = set()
         self._typeahead = Typeahead(self, super().on_event)
-        self._ahead = Ahead(self, self.MODES if ahead else ())
+        self._typed = 0.0
+        self._alone = alone
+        self._making = asyncio.Lock()
         self._drawing: Timer | None = None
         self._drawn = 0.0
         self.theme = self.memory.theme if self.memory.theme in themes.THEMES else themes.DARK.name
@@ -120,7 +121,13 @@ class Kmstui(App[None]):
         # Ages and countdowns go on while nothing else happens.
         self.set_interval(1.0, self._draw)
         self.run_worker(self.store.run(), name="store")
-        self.run_worker(self._ahead.run(), name="ahead")
+        if self._alone:
+            self.run_worker(ahead.make(self, self.MODES, self._quiet, self._making), name="ahead")
+            self.run_worker(garbage.collect(self._quiet), name="garbage")
+
+    def _quiet(self) -> float:
+        """Seconds since the last key."""
+        return monotonic() - self._typed
 
     def on_unmount(self) -> None:
         if self._memory_file is not None:
@@ -161,7 +168,7 @@ class Kmstui(App[None]):
 
     async def on_event(self, event: events.Event) -> None:
         if isinstance(event, (events.Key, events.Paste)) and not event.is_forwarded:
-            self._ahead.typed()
+            self._typed = monotonic()
             await self._typeahead.take(event)
         else:
             await super().on_event(event)
@@ -229,7 +236,7 @@ class Kmstui(App[None]):
     async def action_page(self, name: str) -> None:
         if name not in self.MODES:
             return
-        async with self._ahead.making:
+        async with self._making:
             await self.switch_mode(name)
         self.memory = replace(self.memory, screen=name)
         page = self.page
@@ -297,7 +304,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return leaving.code if isinstance(leaving.code, int) else 1
     # A reader that works through ten thousand keys gives way to the keyboard sooner.
     sys.setswitchinterval(SWITCH_INTERVAL)
-    gc.freeze()
-    app = Kmstui(wanted.targets, wanted.interval, read_only=wanted.read_only, memory=remember.place(), ahead=True)
+    app = Kmstui(wanted.targets, wanted.interval, read_only=wanted.read_only, memory=remember.place(), alone=True)
     app.run()
     return app.return_code or 0

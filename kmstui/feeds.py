@@ -82,7 +82,7 @@ class Feed(Generic[T]):
             reader = self._reader = _Reader(self._open, client, loop, self._arrived)
             self._begins = True
             settled = loop.call_later(SETTLED, self._tell, None, None)
-            error = await in_thread(reader.read, self._name)
+            error = await in_thread(reader.read)
             settled.cancel()
             self._flush()
             pause = RETRY_OUTDATED if isinstance(error, Outdated) else RETRY

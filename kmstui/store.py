@@ -183,7 +183,7 @@ class Store:
     async def _read(self) -> None:
         generation, questions = self._generation, tuple(self._questions())
         target = self._target or default_target()
-        answers, error = await in_thread(lambda: self._ask(target, questions), "reader")
+        answers, error = await in_thread(lambda: self._ask(target, questions))
         if generation != self._generation:
             return
         self._read_at = monotonic()
@@ -372,7 +372,7 @@ class Store:
     async def _look_at(self, peer: Peer) -> None:
         reading: Reading[Status]
         try:
-            reading = Reading(await in_thread(lambda: self._ask_peer(peer.target), "peer"), monotonic())
+            reading = Reading(await in_thread(lambda: self._ask_peer(peer.target)), monotonic())
         except ClientError as error:
             client = self._peers.pop(peer.target, None)
             if client is not None:
@@ -415,7 +415,7 @@ class Store:
             missing = Unreachable("there is no connection to kmsd yet", "", "UNAVAILABLE", retryable=True)
             return Done(action, error=self.view.status.error or missing)
         try:
-            return Done(action, await in_thread(lambda: _guarded(lambda: action.call(client)), action.name))
+            return Done(action, await in_thread(lambda: _guarded(lambda: action.call(client))))
         except ClientError as error:
             return Done(action, error=error)
 

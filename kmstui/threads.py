@@ -6,12 +6,19 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+Work = Callable[[], None]
 
-async def in_thread(work: Callable[[], T], name: str) -> T:
+_idle: list[SimpleQueue[Work]] = []
+"""Threads without work. To start one anew for each call would hold up the loop until it runs, which takes long on a
+busy machine."""
+
+
+async def in_thread(work: Callable[[], T]) -> T:
     """What `work` returns or raises. If this is cancelled, the thread goes on, and its result is dropped."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -28,8 +35,23 @@ async def in_thread(work: Callable[[], T], name: str) -> T:
         else:
             call_in(loop, settle, future.set_result, result)
 
-    threading.Thread(target=run, name=f"kmstui {name}", daemon=True).start()
+    _thread().put(run)
     return await future
+
+
+def _thread() -> SimpleQueue[Work]:
+    """What a thread takes its work from that has none now."""
+    with contextlib.suppress(IndexError):
+        return _idle.pop()
+    given: SimpleQueue[Work] = SimpleQueue()
+
+    def live() -> None:
+        while True:
+            given.get()()
+            _idle.append(given)
+
+    threading.Thread(target=live, name="kmstui", daemon=True).start()
+    return given
 
 
 def call_in(loop: asyncio.AbstractEventLoop, work: Callable[..., object], *arguments: object) -> None:

@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from textual.app import App
@@ -17,8 +18,9 @@ from textual.events import Event
 from textual.message import Message
 from textual.widget import Widget
 
-WAIT = 0.25
-"""Seconds after which a key counts as dealt with, whatever became of it: its widget may be gone."""
+LOOK, WAIT = 0.05, 5.0
+"""Seconds between looks whether the widget that a key went to is still there, and after which it counts as dealt with,
+whatever became of it."""
 _MOUNT_PAUSE = 0.005
 _ROUNDS = 2
 """The first round passes when the key has come up to the app; in the second so have messages that it gave rise to."""
@@ -61,9 +63,19 @@ class Typeahead:
     async def _begin(self, event: Event) -> None:
         self._turn += 1
         self._target = self._app.focused or self._app.screen
-        self._late = asyncio.get_running_loop().call_later(WAIT, self._end)
+        self._look_again(monotonic() + WAIT)
         await self._deliver(event)
         self._follow(_ROUNDS)
+
+    def _look_again(self, end: float) -> None:
+        self._late = asyncio.get_running_loop().call_later(LOOK, self._look, end)
+
+    def _look(self, end: float) -> None:
+        target = self._target
+        if target is None or not target.is_attached or not target.is_running or monotonic() > end:
+            self._end()
+        else:
+            self._look_again(end)
 
     def _follow(self, rounds: int) -> None:
         if self._target is None or not self._target.post_message(Passed(self._turn, rounds)):

@@ -13,7 +13,7 @@ from kmstui.view import Moment
 
 T = TypeVar("T")
 
-SAMPLE = 500
+SAMPLE = 200
 """Rows that are looked at to find how wide a column is."""
 
 

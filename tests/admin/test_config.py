@@ -57,16 +57,18 @@ def test_every_setting_is_there_with_its_origin(served: Kmsd) -> None:
 def with_pins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Kmsd]]:
     """A kmsd for each way to give it a PIN."""
     running: dict[str, Kmsd] = {}
-    for way in WAYS:
-        folder = tmp_path_factory.mktemp("k")
-        token = make_token(folder / "hsm")
-        flags, environment = _given(way, folder, token)
-        running[way] = Kmsd(folder, token, flags, environment, default_flags=False).start(wait=False)
-    for kmsd in running.values():
-        wait_for(partial(_up, kmsd))
-    yield running
-    for kmsd in running.values():
-        kmsd.stop()
+    try:
+        for way in WAYS:
+            folder = tmp_path_factory.mktemp("k")
+            token = make_token(folder / "hsm")
+            flags, environment = _given(way, folder, token)
+            running[way] = Kmsd(folder, token, flags, environment, default_flags=False).start(wait=False)
+        for kmsd in running.values():
+            wait_for(partial(_up, kmsd))
+        yield running
+    finally:
+        for kmsd in running.values():
+            kmsd.stop()
 
 
 def _up(kmsd: Kmsd) -> bool:

@@ -14,6 +14,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -27,6 +28,14 @@ Seen = Callable[[str], bool]
 
 def has(*texts: str) -> Seen:
     return lambda written: all(text in written for text in texts)
+
+
+@dataclass(frozen=True)
+class Lag:
+    """Seconds. queued: those of them in which kmstui could have run, had it had a processor."""
+
+    seconds: float
+    queued: float
 
 
 class Program:
@@ -59,13 +68,17 @@ class Program:
                     self._chunks.append(data)
                     self._lock.notify_all()
 
-    def press(self, keys: str, *seen: Seen, timeout: float = 30.0) -> list[float]:
-        """Seconds from the key press until each of these is true of what has been written to the terminal since."""
+    def press(self, keys: str, *seen: Seen, timeout: float = 30.0) -> list[Lag]:
+        """From the key press until each of these is true of what has been written to the terminal since."""
         with self._lock:
             self._chunks.clear()
-        began = time.perf_counter()
+        waited, began = self._waited(), time.perf_counter()
         os.write(self._terminal, keys.encode())
-        return [self._wait(each, began, keys, timeout) for each in seen]
+        return [Lag(self._wait(each, began, keys, timeout), self._waited() - waited) for each in seen]
+
+    def _waited(self) -> float:
+        """Seconds that its main thread was ready to run while other programs had the processors (Linux's schedstat)."""
+        return int(Path(f"/proc/{self.pid}/task/{self.pid}/schedstat").read_text().split()[1]) / 1e9
 
     def _wait(self, seen: Seen, began: float, keys: str, timeout: float) -> float:
         with self._lock:
