@@ -138,9 +138,8 @@ def _among_many(socket: Path, state: Path) -> None:
     with Program(socket, state) as kmstui:
         kmstui.press("", has("SERVING"))
         shown = kmstui.press("3", has(f"Keys ({KEYS:,})"))
-        print(
-            f"{f'{KEYS:,} keys on the screen after':40} {shown[0].seconds * 1000:4.0f} ms, {kmstui.resident():.0f} MiB resident"
-        )
+        after = f"{shown[0].seconds * 1000:4.0f} ms, {kmstui.resident():.0f} MiB resident"
+        print(f"{f'{KEYS:,} keys on the screen after':40} {after}")
         time.sleep(1)
         _rows_down(kmstui)
         _held(kmstui)
