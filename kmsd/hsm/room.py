@@ -11,7 +11,7 @@ from typing import Final
 
 from kmsd.errors import KmsdError, Unavailable
 
-_MANAGE: Final = (
+MANAGE: Final = (
     "use one: set TPM2_PKCS11_TCTI=device:/dev/tpmrm0 for kmsd (or tabrmd:, where tpm2-abrmd runs), and restart it"
 )
 
@@ -42,5 +42,5 @@ class Room:
         return Unavailable(
             f"the TPM behind {token} has no resource manager, so one login can use {self.most} keys; "
             f"{len(self.used)} are in use",
-            _MANAGE,
+            MANAGE,
         )

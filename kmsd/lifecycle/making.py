@@ -44,6 +44,11 @@ class Recipe:
         return self.wanted == "pair"
 
     @property
+    def objects(self) -> int:
+        """Keys that are used together."""
+        return 2 if self.pair else 1
+
+    @property
     def kind(self) -> Kind:
         """Of the key that has the label."""
         return "aes" if self.wanted == "pair" else self.wanted

@@ -13,6 +13,7 @@ from typing import Final
 
 from kmsd.errors import Conflict, InvalidRequest, KmsdError, NotFound, short
 from kmsd.hsm import keys as token_keys
+from kmsd.hsm.room import MANAGE
 from kmsd.keyring import Keyring
 from kmsd.lifecycle.making import Recipe, made, make, newest_of, recipe
 from kmsd.lifecycle.naming import LABEL_MOST, again
@@ -104,9 +105,22 @@ class Rotation:
             return Rotated(tuple(steps), picture.by_key_id.get(from_key_id), picture.write or old, rotated=False)
         begun = [move for move in self._moves() if move.tried]
         wanted = self._successor(old, place)
+        if not begun:
+            self._refuse_crowded(old, place, wanted)
         if dry_run:
             return Rotated(self._plan(old, place, begun, pair=wanted.pair), old, None, rotated=False)
         return await self._rotate(turn, old, place, wanted, begun=bool(begun))
+
+    def _refuse_crowded(self, old: Key, place: str, wanted: Recipe) -> None:
+        """Raises Conflict where the new key and the old one could not both be used: what is stored would not open."""
+        room = self._keyring.tokens[place].room
+        needed = wanted.objects + (2 if self._keyring.picture.companion(old) is not None else 1)
+        if room is not None and place == old.place and needed > room.most:
+            raise Conflict(
+                f"the TPM behind {self._keyring.tokens[place].name} has no resource manager, so one login can use "
+                f"{room.most} keys, and the old and the new ones are {needed}: what the old wrote could not be read",
+                f"{MANAGE}; then rotate",
+            )
 
     def _successor(self, old: Key, place: str) -> Recipe:
         """Of the key that follows this one: of its sort, but an RSA key is left behind where another token has AES."""

@@ -136,3 +136,19 @@ def test_the_keys_that_came_first_have_the_places() -> None:
     assert room.shuts_out(b"x", b"b")
     assert not room.shuts_out(b"a", None)
     assert "one login can use 2 keys; 3 are in use" in room.error("token 'x'").message
+
+
+def test_no_rotation_that_would_shut_the_old_keys_out(start: Callable[..., Kmsd], token: TpmToken) -> None:
+    kmsd = start()
+    own = encrypt(kmsd, b"before")
+    if token.managed:
+        kmsd.admin("RotateKey", admin.RotateKeyRequest(), 60.0)
+        assert encrypt(kmsd, b"after").key_id != own.key_id
+    else:
+        for dry_run in (True, False):
+            refused = refusal(kmsd.admin, "RotateKey", admin.RotateKeyRequest(dry_run=dry_run), 60.0)
+            assert refused.code == "FAILED_PRECONDITION"
+            assert f"{_SENTENCE[:-2]}, and the old and the new ones are 4" in refused.details
+            assert _FIX in refused.hint
+        assert encrypt(kmsd, b"after").key_id == own.key_id
+    assert decrypt(kmsd, own) == b"before"
