@@ -48,10 +48,12 @@ class Search(Generic[T]):
         return self._at >= len(self._items)
 
     def go_on(self, seconds: float) -> None:
-        """For about so long."""
+        """For about so long; always some rows further."""
         end = perf_counter() + seconds
         keeps, text = self._filter.keeps, self._texts.of
-        while not self.done and perf_counter() < end:
+        while not self.done:
             piece = self._items[self._at : self._at + _STEP]
             self.kept.extend(item for item in piece if keeps(text(item)))
             self._at += len(piece)
+            if perf_counter() >= end:
+                return

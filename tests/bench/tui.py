@@ -104,11 +104,21 @@ def _rows_up(kmstui: Program) -> None:
     kmstui.press("6", SCREENS["6"], has("─ Record "))
     kmstui.press("k", has("─ Record "))
     time.sleep(3)
-    found = re.findall(r"─ Record (\d+) ─", kmstui.written())
-    taken = list[Lag]()
-    for back, key in enumerate(_pausing("k" * PRESSES), 1):
-        taken += kmstui.press(key, has(f"─ Record {int(found[-1]) - back} ─"))
+    taken, before = list[Lag](), _record(kmstui.written())
+    for key in _pausing("k" * PRESSES):
+        taken += kmstui.press(key, _another(before))
+        before = _record(kmstui.written())
     _lag(f"a row up in the audit, {RATE:,} requests/s", taken)
+
+
+def _another(record: str) -> Seen:
+    return lambda written: _record(written) not in ("", record)
+
+
+def _record(written: str) -> str:
+    """The number of the record that the pane beside the table tells of."""
+    found = re.findall(r"─ Record (\d+) ─", written)
+    return found[-1] if found else ""
 
 
 def _typing(kmstui: Program) -> None:
@@ -138,8 +148,8 @@ def _among_many(socket: Path, state: Path) -> None:
     with Program(socket, state) as kmstui:
         kmstui.press("", has("SERVING"))
         shown = kmstui.press("3", has(f"Keys ({KEYS:,})"))
-        after = f"{shown[0].seconds * 1000:4.0f} ms, {kmstui.resident():.0f} MiB resident"
-        print(f"{f'{KEYS:,} keys on the screen after':40} {after}")
+        what = f"{KEYS:,} keys on the screen after"
+        print(f"{what:40} {shown[0].seconds * 1000:4.0f} ms, {kmstui.resident():.0f} MiB resident")
         time.sleep(1)
         _rows_down(kmstui)
         _held(kmstui)

@@ -43,7 +43,7 @@ def under_load(kmsd: Kmsd, pause: float = 0.01) -> Iterator[None]:
     service = "/v2.KeyManagementService"
     encrypt = call(f"{service}/Encrypt", v2.EncryptRequest.SerializeToString, v2.EncryptResponse.FromString)
     decrypt = call(f"{service}/Decrypt", v2.DecryptRequest.SerializeToString, v2.DecryptResponse.FromString)
-    made = encrypt(v2.EncryptRequest(plaintext=b"x" * 32, uid="load-0"), timeout=5)
+    made = encrypt(v2.EncryptRequest(plaintext=b"x" * 32, uid="load-0"), timeout=30)
 
     def run() -> None:
         number = 0
@@ -53,7 +53,7 @@ def under_load(kmsd: Kmsd, pause: float = 0.01) -> Iterator[None]:
             ciphertext = b"no such thing" if broken else made.ciphertext
             request = v2.DecryptRequest(ciphertext=ciphertext, uid=f"load-{number}", key_id=made.key_id)
             try:
-                decrypt(request, timeout=5)
+                decrypt(request, timeout=30)
             except grpc.RpcError:
                 assert broken or stop.is_set()
             time.sleep(pause)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -38,6 +39,14 @@ async def until(pilot: Pilot[Any], *wanted: str, without: str = "", timeout: flo
             return screen
         assert monotonic() < deadline, f"no {wanted} without {without!r} on\n{screen}"
         await asyncio.sleep(0.05)
+
+
+async def holds(what: Callable[[], object], timeout: float = 40.0) -> None:
+    """Until it is true; fails after `timeout` seconds. For what no screen says."""
+    deadline = monotonic() + timeout
+    while not what():
+        assert monotonic() < deadline, "it never came true"
+        await asyncio.sleep(0.02)
 
 
 async def paste(pilot: Pilot[Any], text: str) -> None:

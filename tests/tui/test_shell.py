@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
+from textual import events
 
 from kmstui import remember
 from kmstui.app import Kmstui
 from kmstui.screens.page import NAMES
+from kmstui.widgets.listing import Listing
 from tests.daemons import Kmsd
 from tests.tokens import SoftToken
 from tests.tui.conftest import Start, app_on, under_load
 from tests.tui.relay import Relay
-from tests.tui.screen import flat, line_with, shown, until
+from tests.tui.screen import flat, holds, line_with, shown, until
 
 NOBODY = 65534
 
@@ -55,11 +59,47 @@ async def test_number_keys_and_the_mouse_lead_to_the_screens(kmsd: Kmsd) -> None
         await until(pilot, "● SERVING")
         for number, name in enumerate(NAMES, 1):
             await pilot.press(str(number))
-            await pilot.pause()
-            assert app.page is not None
-            assert name == app.page.NAME
+            await holds(partial(is_on, app, name))
+        await until(pilot, "log level")
+        assert app.page is not None
         await pilot.click(app.page.query("Tab")[2])
         await until(pilot, "Keys (1)")
+
+
+async def test_what_is_typed_fast_goes_where_the_key_before_it_leads(kmsd: Kmsd) -> None:
+    kmsd.keygen("payments")
+    app = app_on(kmsd)
+    async with app.run_test(notifications=True) as pilot:
+        await until(pilot, "● SERVING")
+        typed_at_once(app, "3")
+        await until(pilot, "Keys (2)")
+        typed_at_once(app, "slash", *"payD", "enter", "home", "n", *"other")
+        await until(pilot, "New key", "keygen other")
+        assert app.page is not None
+        assert app.page.query_one(Listing).filter_text == "payD"
+        typed_at_once(app, "escape", "slash", *"^p", "enter", "D")
+        await until(pilot, "Destroy payments")
+
+
+def typed_at_once(app: Kmstui, *keys: str) -> None:
+    """As a terminal hands them over in one piece, without a look at what they do."""
+    for key in keys:
+        app.post_message(events.Key(key, key if len(key) == 1 else None))
+
+
+async def test_every_screen_is_made_before_it_is_looked_at(kmsd: Kmsd) -> None:
+    app = app_on(kmsd, alone=True)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, "● SERVING")
+        await holds(lambda: len(app._screen_stacks) == len(NAMES) + 1)  # Textual's own empty one
+        await pilot.press("3")
+        await until(pilot, "Keys (1)", "● write")
+        assert not gc.isenabled()
+    assert gc.isenabled()
+
+
+def is_on(app: Kmstui, name: str) -> bool:
+    return app.page is not None and app.page.is_mounted and app.page.NAME == name  # noqa: SIM300 - no constant
 
 
 async def test_help_is_about_what_has_the_focus(kmsd: Kmsd) -> None:
@@ -142,7 +182,7 @@ async def test_themes_follow_each_other_and_are_remembered_with_screen_order_and
     async with app.run_test() as pilot:
         await until(pilot, "● SERVING")
         await pilot.press("ctrl+t")
-        assert app.theme == "light"
+        await holds(lambda: app.theme == "light")
         await pilot.press("3")
         await until(pilot, "Keys (2)")
         await pilot.press("s", "S", "/", *"other", "enter")
@@ -312,11 +352,7 @@ async def test_a_connection_cut_in_the_middle_heals_by_itself(kmsd: Kmsd, short_
                     await until(pilot, "● SERVING", "load-")
                 await until(pilot, "● SERVING", without="broke")
                 assert len(app.screen_stack) == 1
-                deadline = 200
-                while app.store.view.requests.items[-1].number <= before and deadline:
-                    await pilot.pause(0.05)
-                    deadline -= 1
-                assert app.store.view.requests.items[-1].number > before
+                await holds(lambda: app.store.view.requests.items[-1].number > before)
 
 
 async def test_quits_while_kmsd_hangs(kmsd: Kmsd) -> None:
@@ -327,7 +363,6 @@ async def test_quits_while_kmsd_hangs(kmsd: Kmsd) -> None:
         kmsd.process.send_signal(signal.SIGSTOP)
         try:
             await pilot.press("q")
-            await pilot.pause()
-            assert not app.is_running
+            await holds(lambda: not app.is_running)
         finally:
             kmsd.process.send_signal(signal.SIGCONT)

@@ -6,7 +6,7 @@ import json
 
 from tests.daemons import Kmsd
 from tests.tui.conftest import app_on, under_load
-from tests.tui.screen import line_with, shown, until
+from tests.tui.screen import holds, line_with, shown, until
 
 
 async def test_shows_methods_keys_errors_operations_and_every_call(kmsd: Kmsd) -> None:
@@ -38,12 +38,10 @@ async def test_the_tail_follows_until_one_looks_back_or_pauses(kmsd: Kmsd) -> No
             table = app.screen.query_one("Table")
             assert table.cursor == len(table.items) - 1  # type: ignore[attr-defined]
             await pilot.press("up")
+            await holds(lambda: table.cursor < len(table.items) - 1)  # type: ignore[attr-defined]
             chosen = table.current.item.uid  # type: ignore[attr-defined]
             count = len(table.items)  # type: ignore[attr-defined]
-            for _ in range(200):
-                if len(table.items) > count + 3:  # type: ignore[attr-defined]
-                    break
-                await pilot.pause(0.05)
+            await holds(lambda: len(table.items) > count + 3)  # type: ignore[attr-defined]
             assert table.current.item.uid == chosen  # type: ignore[attr-defined]
             await pilot.press("p")
             await until(pilot, "paused, read ", without="read 0 s ago")
