@@ -393,7 +393,8 @@ def _with_scheme(key: Key, beside: Sequence[TokenKey], rules: Rules) -> Key:
         if how.mac is not None:
             how = replace(how, enc=_picked(key, how.mac, how.enc, rules))
     except Misconfigured as error:
-        if ability.gcm or mac is not None:
+        # A trial of AES-GCM that failed says nothing of what was written before: the tag says it, each time.
+        if ability.gcm or ability.gcm_refused or mac is not None:
             return replace(key, reason=error.message, hint=error.hint)
         return _unusable(key, error.message, error.hint)
     hkid = key_id_text(how.mac) if how.mac is not None else ""
