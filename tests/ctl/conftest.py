@@ -19,6 +19,7 @@ import pytest
 from kmsctl.app import main
 from tests.ctl.canned import Canned, serve
 from tests.ctl.terminal import Terminal
+from tests.daemons import wait_for
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,13 @@ def directory() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="ctl-", dir="/tmp"))
     path.chmod(0o755)
     yield path
-    shutil.rmtree(path)
+    wait_for(lambda: _removed(path))
+
+
+def _removed(path: Path) -> bool:
+    """Whether it is gone; a shell that is still ending may write its history into it."""
+    shutil.rmtree(path, ignore_errors=True)
+    return not path.exists()
 
 
 @pytest.fixture

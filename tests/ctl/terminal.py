@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from pathlib import Path
 from tests.daemons import wait_for
 from tests.tokens import clean_environment
 
+_TABS = 6
+_TAB_SECONDS = 5.0
 PROGRAMS = Path(sys.executable).parent
 
 
@@ -65,6 +68,15 @@ class Terminal:
     def flag(self, name: str) -> str:
         """A format of tmux, as alternate_on or cursor_flag."""
         return self.tmux("display-message", "-p", f"#{{{name}}}").strip()
+
+    def completes(self, wanted: str) -> str:
+        """What Tab leads to; pressed again now and then, as by a person on a slow machine: a shell asks for live
+        names for a moment only."""
+        for _ in range(_TABS):
+            self.press("Tab")
+            with contextlib.suppress(AssertionError):
+                return str(wait_for(lambda: self._having((wanted,), ""), _TAB_SECONDS))
+        return self.shows(wanted)
 
     def shows(self, *wanted: str, without: str = "") -> str:
         try:

@@ -59,7 +59,7 @@ USAGE = [
     "status --nonsense",
     "keygen",
     "keygen x --bits 512",
-    "keygen x --type rsa",
+    "keygen x --type dsa",
     "-o xml status",
     "-o name version",
     "-o json decrypt /dev/null",
