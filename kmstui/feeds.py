@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from kmsd.client import ClientError, Outdated, Unreachable
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 COALESCE = 0.5
 """Seconds between two batches: what comes in between is handed over together."""
+PACE, PACE_STEPS = 0.03, 16
+"""Seconds between two messages that are read, and the messages until that pace is reached: kmsd gathers what happens
+meanwhile, and one message costs as much as one call in it would."""
 ROOM = 64
 """Messages that may wait for the event loop; kmsd then waits, and counts what it drops."""
 RETRY, RETRY_OUTDATED = 1.0, 60.0
@@ -130,10 +133,11 @@ class _Reader(Generic[T]):
         """Until the stream ends; why it did."""
         try:
             with self._opened() as stream:
-                for message in stream:
+                for number, message in enumerate(stream):
                     if not self._wait_for_room():
                         break
                     call_in(self._loop, self._arrived, self, message)
+                    sleep(PACE * min(1.0, number / PACE_STEPS))
         except ClientError as error:
             return error
         except ValueError:  # grpc's word for a channel that was closed

@@ -45,6 +45,10 @@ _OPTIONS = (
     # A client that watches kmsd comes back soon after kmsd does; the defaults wait up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),
+    # Octets of a stream that are fetched before they are read. A reader that takes its time then gets a few large
+    # messages from kmsd, and not thousands of small ones late: each costs both sides the same, however small.
+    ("grpc.http2.lookahead_bytes", 2048),
+    ("grpc.http2.bdp_probe", 0),
 )
 
 # kmsd marks its own failures with metadata; another server's UNAVAILABLE is told from gRPC core's by these.

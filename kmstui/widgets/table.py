@@ -157,8 +157,9 @@ class Table(ScrollView, Generic[T], can_focus=True, inherit_bindings=False):
     def _tell(self) -> None:
         item = self.current
         ident = self._kind.ident(item) if item is not None else None
-        self._told = ident
-        self.post_message(self.Moved(item))
+        if ident != self._told:
+            self._told = ident
+            self.post_message(self.Moved(item))
 
     # Drawing.
 

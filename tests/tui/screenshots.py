@@ -26,7 +26,9 @@ async def draw(name: str, scene: str, screen: str, theme: str, size: tuple[int, 
         await settled(pilot)
         await pilot.press(*keys)
         await settled(pilot)
-        (FOLDER / f"{name}.svg").write_text(picture(app), encoding="utf-8")
+        # Some programs that draw SVG trim spaces, non-breaking ones too, at the beginning of a text.
+        drawn = picture(app).replace('<g class="k-matrix">', '<g class="k-matrix" xml:space="preserve">')
+        (FOLDER / f"{name}.svg").write_text(drawn, encoding="utf-8")
     print(f"docs/screenshots/{name}.svg")  # noqa: T201 - what it is run for
 
 
