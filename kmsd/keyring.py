@@ -367,7 +367,7 @@ class Keyring:
         connected = place.hsm.connected
         if connected is not None:
             longest = connected.quirks.hmac_longest or 0
-            place.ability = Ability(connected.mechanisms, longest, connected.gcm_refused)
+            place.ability = Ability(connected.mechanisms, longest, connected.gcm_refused, connected.gcm_unauthenticated)
 
     async def _list(self, place: _Place) -> tuple[TokenKey, ...]:
         """The keys of a token at one moment. A list is read key by key while other processes move labels, and SoftHSM

@@ -249,10 +249,11 @@ def judge(found: Mapping[str, Sequence[TokenKey]], write_label: str, where: str,
     which is meant.
     """
     keys = [_judge_one(key, place, shown, rules, write_label) for place, shown in found.items() for key in shown]
-    counts = Counter(key.key_id for key in keys if key.token.seals and key.key_id)
+    # A key of another program that has the id of one of ours makes that no worse: it is never asked.
+    counts = Counter(key.key_id for key in keys if key.key_id and (key.token.kind == "aes" or _is_rsa_in_use(key)))
     keys = [
         _unusable(key, f"{counts[key.key_id]} keys have this key id", SAME_ID_HINT)
-        if key.token.seals and counts[key.key_id] > 1
+        if counts[key.key_id] > 1 and (key.token.kind == "aes" or _is_rsa_in_use(key))
         else key
         for key in keys
     ]
@@ -371,6 +372,10 @@ def _judge_one(key: TokenKey, place: str, beside: Sequence[TokenKey], rules: Rul
     return _with_rsa(judged, rules) if key.kind == "rsa" else _with_scheme(judged, beside, rules)
 
 
+def _is_rsa_in_use(key: Key) -> bool:
+    return key.token.kind == "rsa" and key.state is not State.UNUSABLE
+
+
 def _with_rsa(key: Key, rules: Rules) -> Key:
     if not rules.picked.get((key.place, key.cka_id, b""), RSA.enc):
         return _unusable(
@@ -393,8 +398,10 @@ def _with_scheme(key: Key, beside: Sequence[TokenKey], rules: Rules) -> Key:
         if how.mac is not None:
             how = replace(how, enc=_picked(key, how.mac, how.enc, rules))
     except Misconfigured as error:
-        # A trial of AES-GCM that failed says nothing of what was written before: the tag says it, each time.
-        if ability.gcm or ability.gcm_refused or mac is not None:
+        # A trial of AES-GCM that failed says nothing of what was written before: the tag says it, each time, if that
+        # is looked at.
+        tagged = ability.gcm or (ability.gcm_refused and not ability.gcm_unauthenticated)
+        if tagged or mac is not None:
             return replace(key, reason=error.message, hint=error.hint)
         return _unusable(key, error.message, error.hint)
     hkid = key_id_text(how.mac) if how.mac is not None else ""

@@ -211,7 +211,8 @@ class LocalService:
             return Decrypted(await self._open_wrapped(key, parsed, timeout), key)
         if parsed.enc in jwe.CBC:
             return Decrypted(await self._open_pair(key, parsed, timeout), key)
-        if parsed.enc != gcm.enc_for(key.token.bits) or len(parsed.iv) != gcm.NATIVE_IV_BYTES:
+        # 16 bytes: of a token that chooses its IVs itself.
+        if parsed.enc != gcm.enc_for(key.token.bits) or len(parsed.iv) not in (gcm.NATIVE_IV_BYTES, legacy.IV_BYTES):
             raise InvalidRequest(
                 f"the ciphertext's enc or IV does not fit its key, which is AES-{key.token.bits}", _NOT_OURS
             )
@@ -307,6 +308,11 @@ class LocalService:
 
     async def _open(self, key: Key, parsed: jwe.Jwe, timeout: float) -> bytes:
         hsm = self._keyring.hsm(key)
+        if self._keyring.ability(key.place).gcm_unauthenticated:
+            raise Misconfigured(
+                f"{hsm.name} takes AES-GCM ciphertexts that were changed, so nothing is decrypted with it",
+                "kmsctl doctor shows what it takes; update the token, or what is between kmsd and it",
+            )
         if hsm.connected is None:
             await hsm.settled(timeout)
         try:

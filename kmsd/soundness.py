@@ -111,7 +111,8 @@ def _native(header: Header, jwe: Jwe) -> Iterator[Finding]:
     if header.alg not in ("dir", "RSA-OAEP-256"):
         yield Finding(f"alg {header.alg[:40]!r} is none that kmsd reads", FOREIGN, True)
     if jwe.enc in _GCM:
-        yield from _lengths(jwe, iv=12, tag=16)
+        # A token that chooses its IVs itself makes them of 16 bytes.
+        yield from _lengths(jwe, iv=16 if jwe.iv_bytes == 16 else 12, tag=16)
     elif jwe.enc in _CBC_TAGS:
         yield from _lengths(jwe, iv=16, tag=_CBC_TAGS[jwe.enc])
         if not jwe.ciphertext_bytes or jwe.ciphertext_bytes % 16:

@@ -60,17 +60,28 @@ async def decrypt(hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float) -> bytes
     """
     check_shape(sealed)
     try:
+        try:
+            # Not again by itself, and no reason to suspect the token: a TPM calls every failure the same, and whoever
+            # writes to etcd could have it initialised anew all the time.
+            return await hsm.submit(decrypt_here, cka_id, sealed, timeout=timeout, retry=False)
+        except CkrError as error:
+            if _may_be_data(error) or not (error.stale_session or error.lost):
+                raise
         return await hsm.submit(decrypt_here, cka_id, sealed, timeout=timeout)
     except TagMismatch:
         await round_trip(hsm, cka_id, timeout)
         raise
     except CkrError as error:
-        if error.function != "C_Decrypt" or error.name not in MAY_BE_TAG:
+        if not _may_be_data(error):
             raise hsm.explain(error) from error
         await round_trip(hsm, cka_id, timeout)
         raise TagMismatch from error
     except (KeyMissingError, KeyAmbiguousError) as error:
         raise hsm.explain(error) from error
+
+
+def _may_be_data(error: CkrError) -> bool:
+    return error.function == "C_Decrypt" and error.name in MAY_BE_TAG
 
 
 def check_shape(sealed: Jwe) -> None:

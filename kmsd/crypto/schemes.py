@@ -21,11 +21,13 @@ Algorithm = Literal["auto", "aes-gcm", "aes-cbc", "rsa-oaep"]
 @dataclass(frozen=True)
 class Ability:
     """What a token can do. mechanisms: as it lists them, "CKM_AES_GCM". mac_limit: most bytes that it makes an HMAC
-    over; 0: no bound is known. gcm_refused: how AES-GCM failed when it was tried, where it is listed all the same."""
+    over; 0: no bound is known. gcm_refused: how AES-GCM failed when it was tried, where it is listed all the same.
+    gcm_unauthenticated: it takes ciphertexts that were changed."""
 
     mechanisms: frozenset[str]
     mac_limit: int = 0
     gcm_refused: str = ""
+    gcm_unauthenticated: bool = False
 
     @property
     def gcm(self) -> bool:

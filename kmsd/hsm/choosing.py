@@ -26,12 +26,14 @@ class Choice:
     """What may be chosen from.
 
     mechanisms: as listed, "CKM_AES_CBC", without AES-GCM if that does not work. gcm_iv_by_token: the token chooses the
-    IVs of AES-GCM. gcm_refused: why AES-GCM is not used although it is listed; empty otherwise.
+    IVs of AES-GCM. gcm_refused: why AES-GCM is not used although it is listed; empty otherwise. gcm_unauthenticated:
+    because it takes what was changed.
     """
 
     mechanisms: frozenset[str]
     gcm_iv_by_token: bool = False
     gcm_refused: str = ""
+    gcm_unauthenticated: bool = False
 
 
 def choose(place: Place, listed: frozenset[str], row: Quirks) -> Choice:
@@ -49,7 +51,7 @@ def choose(place: Place, listed: frozenset[str], row: Quirks) -> Choice:
             calls.random(place.table, session, 8)
         trial = _try_gcm(place) or trial
     if not trial.works:
-        return Choice(listed - {_GCM}, row.gcm_iv_by_token, trial.seen)
+        return Choice(listed - {_GCM}, row.gcm_iv_by_token, trial.seen, trial.takes_changed)
     return Choice(listed, row.gcm_iv_by_token or trial.iv_by_token)
 
 

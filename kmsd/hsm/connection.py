@@ -66,6 +66,7 @@ class Connected:
     since: float
     """Of the monotonic clock."""
     gcm_refused: str = ""
+    gcm_unauthenticated: bool = False
     """Why AES-GCM is not used although the token lists it."""
     keys_most: int | None = None
     """Distinct keys that this login may use; None: no bound."""
@@ -418,6 +419,7 @@ class Hsm:
                 opened.quirks,
                 monotonic(),
                 opened.gcm_refused,
+                opened.gcm_unauthenticated,
                 None if tpm2.managed() else opened.quirks.keys_per_login,
             )
             self._anew_pause = _ANEW_FIRST

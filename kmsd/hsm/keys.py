@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -272,17 +273,20 @@ def relabel(session: TokenSession, kind: Kind, cka_id: bytes, label: str, to: st
     raise CkrError("the label does not read back as it was set", "C_SetAttributeValue")
 
 
-def destroy(session: TokenSession, kind: Kind, cka_id: bytes, label: str) -> None:
+def destroy(session: TokenSession, kind: Kind, cka_id: bytes, label: str, begin: Callable[[], None]) -> None:
     """Destroy the one key of this kind, CKA_ID and label. Cannot be undone. `session` is read-write.
 
-    Raises Conflict if there is not exactly one, or CkrError.
+    begin: called just before, whatever the looking took; raises if it is too late. Raises Conflict if there is not
+    exactly one, or CkrError.
     """
     for last in range(_TRIES, 0, -1):
         _one(session, kind, cka_id, {label})
         try:
             for handle, key in _objects(session, _by_id(cka_id), kind):
                 if _is(key, kind, cka_id) and key.label == label:
-                    for each in (*_public_halves(session, handle, kind), handle):
+                    both = (*_public_halves(session, handle, kind), handle)
+                    begin()
+                    for each in both:
                         calls.destroy_object(session.cryptoki.table, session.handle, each)
         except CkrError as error:
             if error.name not in _PASSING or last == 1:

@@ -100,8 +100,8 @@ class Module:
         self.multithreaded = self.cryptoki.initialize()
         self.cbc_from_ecb = False
         """Whether sessions build AES-CBC of single blocks; whoever opens them has looked at what the token lists."""
-        self.gcm_iv_by_token = False
-        """Whether sessions take the IV of AES-GCM from the token, where it chooses one."""
+        self.gcm_iv_by_token: set[int] = set()
+        """The slots whose sessions take the IV of AES-GCM from the token, which chooses one."""
         self.used: dict[int, dict[tuple[bytes, str], None]] = {}
         """By slot: the keys that sessions have looked up to use them since the login, by CKA_ID and kind, in order."""
         self._initialized = True

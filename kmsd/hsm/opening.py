@@ -53,6 +53,8 @@ class Opened:
     quirks: Quirks
     gcm_refused: str
     """Why AES-GCM is not used although the token lists it; empty otherwise."""
+    gcm_unauthenticated: bool
+    """It takes what was changed."""
 
 
 class Opener:
@@ -95,7 +97,8 @@ class Opener:
             if "LOGIN_REQUIRED" in view.flags:
                 self._log_in(module, self._login, view)
             choice = choosing.choose(Place(module.cryptoki.table, slot.slot_id), listed, row)
-            module.gcm_iv_by_token = choice.gcm_iv_by_token
+            if choice.gcm_iv_by_token:
+                module.gcm_iv_by_token.add(slot.slot_id)
             wanted = self._address.sessions if module.multithreaded else 1
             self._sessions = [TokenSession(module, slot.slot_id)]
             with contextlib.suppress(CkrError):
@@ -106,7 +109,16 @@ class Opener:
             if isinstance(error, CkrError):
                 raise explain(error, str(self._address)) from error
             raise
-        return Opened(module, slot.slot_id, view, self._sessions, choice.mechanisms, row, choice.gcm_refused)
+        return Opened(
+            module,
+            slot.slot_id,
+            view,
+            self._sessions,
+            choice.mechanisms,
+            row,
+            choice.gcm_refused,
+            choice.gcm_unauthenticated,
+        )
 
     def pin(self) -> str | None:
         """Of the token, for a program that logs in beside the module. Raises KmsdError."""

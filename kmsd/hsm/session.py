@@ -97,7 +97,6 @@ class TokenSession:
         self.handle = calls.open_session(self.cryptoki.table, slot_id, rw=rw)
         self._keys: dict[tuple[bytes, KeyKind], int] = {}
         self._used = module.used.setdefault(slot_id, {})
-        self._numbers: dict[bytes, RsaNumbers] = {}
         self._random = b""
         self._params = GcmParams(ulTagBits=TAG_BYTES * 8)
         self._mechanism = Mechanism(CKM_AES_GCM, addressof(self._params), sizeof(self._params))
@@ -108,7 +107,7 @@ class TokenSession:
         self._cbc = Mechanism(CKM_AES_CBC, addressof(self._iv), BLOCK_BYTES)
         self._ecb = Mechanism(CKM_AES_ECB, None, 0)
         self._cbc_from_ecb = module.cbc_from_ecb
-        self._gcm_iv_by_token = module.gcm_iv_by_token
+        self._gcm_iv_by_token = slot_id in module.gcm_iv_by_token
         self._iv_refused = False
         self._oaep_params = RsaOaepParams(CKM_SHA256, CKG_MGF1_SHA256, CKZ_DATA_SPECIFIED, None, 0)
         self._oaep = Mechanism(CKM_RSA_PKCS_OAEP, addressof(self._oaep_params), sizeof(self._oaep_params))
@@ -126,7 +125,6 @@ class TokenSession:
         """Drop the remembered handles of the keys with these CKA_IDs, which have changed: a token may give a handle
         out again. That of a key that was only relabelled stays good."""
         for cka_id in gone:
-            self._numbers.pop(cka_id, None)
             for kind in _TEMPLATES:
                 self._keys.pop((cka_id, kind), None)
 
@@ -174,11 +172,8 @@ class TokenSession:
 
     def rsa_numbers(self, cka_id: bytes) -> RsaNumbers:
         """The public key of the RSA key with this CKA_ID, as its private object tells it: anybody may put public
-        objects on a token."""
-        numbers = self._numbers.get(cka_id)
-        if numbers is None:
-            numbers = self._numbers[cka_id] = self.rsa_numbers_of(self.key(cka_id, "rsa"))
-        return numbers
+        objects on a token. Asked for each time, so that nothing is encrypted for a key that is gone."""
+        return self.rsa_numbers_of(self.key(cka_id, "rsa"))
 
     def rsa_numbers_of(self, handle: int) -> RsaNumbers:
         """The public key that an object, private or public, tells."""

@@ -70,6 +70,8 @@ class Trial:
 class GcmTrial(Trial):
     iv_by_token: bool = False
     """The token chose the IV and put it behind the tag; the caller's was ignored."""
+    takes_changed: bool = False
+    """A ciphertext that was changed is decrypted: the tag says nothing."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def gcm(place: Place, key: int, iv_size: int) -> GcmTrial:
     ):
         with contextlib.suppress(CkrError):
             _open(place, key, *changed)
-            return GcmTrial(False, f"a ciphertext with a changed {what} is accepted", by_token)
+            return GcmTrial(False, f"a ciphertext with a changed {what} is accepted", by_token, takes_changed=True)
     if by_token:
         return GcmTrial(True, f"the token chooses the IV itself, {APPENDED_IV} bytes behind the tag", True)
     return GcmTrial(True, "back and forth; changes are refused")

@@ -13,7 +13,7 @@ from kmsd.keyring import Keyring
 from kmsd.lifecycle.evidence import Scan, Uses, in_use, still_needed
 from kmsd.lifecycle.naming import LABEL_MOST, confirm, follower, move, named
 from kmsd.lifecycle.turn import Turn
-from kmsd.picture import Key, State, archived_label, companion_label
+from kmsd.picture import Key, State, archived_label, companion_label, role
 
 
 async def destroy(
@@ -32,16 +32,24 @@ async def destroy(
     both = [key, companion] if companion is not None and not _shared(keyring, key) else [key]
     if not dry_run:
         for each in both:
-            await turn.change(keyring.hsm(each), token_keys.destroy, each.token.kind, each.cka_id, each.label)
+            hsm, its = keyring.hsm(each), each.token
+            # Not by `turn.change`: what is looked up first may hang, and then the decision is old.
+            await hsm.run_rw(token_keys.destroy, its.kind, each.cka_id, each.label, turn.begin)
         await keyring.look()
     return key, companion if len(both) == 2 else None
 
 
 def _shared(keyring: Keyring, key: Key) -> bool:
-    """Whether the HMAC key beside an AES key is to stay: another AES key has the same CKA_ID. That of an HMAC key
-    always stays."""
-    same = [k for k in keyring.picture.keys if (k.place, k.cka_id) == (key.place, key.cka_id)]
-    return key.token.kind != "aes" or sum(other.token.kind == "aes" for other in same) > 1
+    """Whether the HMAC key beside an AES key is to stay: another AES key has the same CKA_ID or writes with it, or it
+    is the one that the configuration names for keys that have none. What is beside an HMAC key always stays."""
+    companion = keyring.picture.companion(key)
+    if key.token.kind != "aes" or companion is None or companion.label == keyring.hmac_label:
+        return True
+    return any(
+        other.cka_id == key.cka_id or (other.scheme is not None and other.scheme.mac == companion.cka_id)
+        for other in keyring.picture.keys
+        if other.token.kind == "aes" and other.place == key.place and other is not key
+    )
 
 
 async def retire(
@@ -65,6 +73,6 @@ async def retire(
             f"the label {key.label!r} is too long: nothing could be put behind it",
             "give the key a shorter one first: kmsctl keys relabel",
         )
-    why, hint = still_needed(key, scan, uses)
+    why, hint = still_needed(key, scan, uses, {role(each.label) for each in keyring.picture.keys if each.token.seals})
     confirm(key, confirm_label, why, hint)
     return (key if dry_run else await move(keyring, turn, key, to)), key.label

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import calendar
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -72,14 +72,17 @@ def in_use(key: Key, uses: Uses) -> str:
     return ""
 
 
-def still_needed(key: Key, scan: Scan | None, uses: Uses) -> tuple[str, str]:
-    """Why this scan does not show that nothing needs the key, and what to do; both empty if it does."""
+def still_needed(key: Key, scan: Scan | None, uses: Uses, roles: Collection[str]) -> tuple[str, str]:
+    """Why this scan does not show that nothing needs the key, and what to do; both empty if it does.
+
+    roles: the labels that keys have or had as write keys.
+    """
     if scan is None:
         return (
             f"nothing shows that no stored object needs {key.label!r}",
             "count what etcd holds: kmsctl etcd scan --report FILE, then kmsctl keys retire KEY --report FILE",
         )
-    for why, hint in (_no_proof(scan), _counted(key, scan), _since_scan(key, scan, uses)):
+    for why, hint in (_no_proof(scan), _counted(key, scan, roles), _since_scan(key, scan, uses)):
         if why:
             return why, hint
     return "", ""
@@ -97,13 +100,18 @@ def _no_proof(scan: Scan) -> tuple[str, str]:
     return "", ""
 
 
-def _counted(key: Key, scan: Scan) -> tuple[str, str]:
+def _counted(key: Key, scan: Scan, roles: Collection[str]) -> tuple[str, str]:
     """What the scan counted that needs the key, or may."""
     if scan.unknown:
         return f"{scan.unknown} stored values could not be read by the scan and may need any key", _AGAIN
     for name, by_label, objects in scan.uses:
         if objects and (name == role(key.label) if by_label else name == key.key_id):
             return f"{objects} stored objects need {key.label!r}", _AGAIN
+        if objects and by_label and name not in roles:
+            return (
+                f"{objects} stored objects name the label {short(name)}, which no key has: it may be this one",
+                _AGAIN,
+            )
     return "", ""
 
 

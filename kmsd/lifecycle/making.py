@@ -138,7 +138,10 @@ async def generate(keyring: Keyring, turn: Turn, order: Order, place: str) -> Ma
 def _found(keyring: Keyring, order: Order) -> Made | None:
     """What is there already, if that will do. Raises AlreadyExists, and Unavailable if it may be where nobody sees."""
     picture, label = keyring.picture, order.label
-    held = [key for key in picture.keys if key.label == label and key.token.kind == order.recipe.kind]
+    hmac = order.recipe.kind == "hmac"
+    held = [
+        key for key in picture.keys if key.label == label and (key.token.kind == "hmac" if hmac else key.token.seals)
+    ]
     if not held:
         if order.if_not_exists and not keyring.seen:
             raise Unavailable(
@@ -151,6 +154,11 @@ def _found(keyring: Keyring, order: Order) -> Made | None:
         raise AlreadyExists(
             f"{keyring.hsm(key).name} has a key labelled {label!r} already",
             "choose another label, or --if-not-exists; `kmsctl rotate` makes a new write key",
+        )
+    if key.token.kind != order.recipe.kind:
+        raise AlreadyExists(
+            f"{keyring.hsm(key).name} has a key labelled {label!r} already, of another type: {key.token.kind}",
+            "choose another label",
         )
     companion = picture.companion(key) if order.recipe.pair else None
     if order.recipe.pair and companion is None:

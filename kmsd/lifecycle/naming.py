@@ -53,6 +53,10 @@ def _against(keyring: Keyring, key: Key, to: str) -> tuple[str, str]:
             "key is not found for it any more",
             "`kmsctl etcd scan` counts what names a label",
         )
+    if key.token.kind == "rsa" and not key.reads:
+        return f"{key.label!r} is an RSA key that kmsd does not use, so something else may need it", rotate
+    if key.token.kind == "rsa" and role(to) != keyring.write_label:
+        return f"{key.label!r} reads only under a label of {keyring.write_label!r}, as every RSA key", rotate
     return named(keyring, key), rotate
 
 

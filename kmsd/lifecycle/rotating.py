@@ -114,7 +114,9 @@ class Rotation:
     def _refuse_crowded(self, old: Key, place: str, wanted: Recipe) -> None:
         """Raises Conflict where the new key and the old one could not both be used: what is stored would not open."""
         room = self._keyring.tokens[place].room
-        needed = wanted.objects + (2 if self._keyring.picture.companion(old) is not None else 1)
+        picture, label = self._keyring.picture, self._keyring.write_label
+        reading = [k for k in picture.keys if k.place == place and k.reads and role(k.label) == label]
+        needed = wanted.objects + sum(2 if picture.companion(key) is not None else 1 for key in reading)
         if room is not None and place == old.place and needed > room.most:
             raise Conflict(
                 f"the TPM behind {self._keyring.tokens[place].name} has no resource manager, so one login can use "
