@@ -43,7 +43,7 @@ for step in job["steps"]:
             template[Attribute.ID] = bytes.fromhex(step["id"])
         session.create_object(template)
     else:
-        found = list(session.get_objects({Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.LABEL: step["label"]}))
+        found = list(session.get_objects({Attribute.LABEL: step["label"]}))
         assert found, step
         for key in found:
             if step["do"] == "relabel":

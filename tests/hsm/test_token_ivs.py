@@ -97,3 +97,15 @@ def test_where_it_is_neither_known_nor_to_be_found_out_such_an_answer_is_refused
     token.tell("gcm-iv appended", "C_GenerateKey rv=0x54")
     with _kmsd(short_tmp / "d", token, "generic") as kmsd, pytest.raises(grpc.RpcError):
         kmsd.v2("Encrypt", v2.EncryptRequest(plaintext=b"seed", uid="u"))
+
+
+@pytest.mark.parametrize("bits", [128, 192])
+def test_shorter_keys_read_back_what_they_wrote(token: ChaosToken, short_tmp: Path, bits: int) -> None:
+    token.destroy("k8s-kek")
+    token.import_aes("k8s-kek", _KEY[: bits // 8], b"short")
+    with _kmsd(short_tmp / "d", token, "generic") as kmsd:
+        kmsd.wait_ok()
+        sealed = kmsd.v2("Encrypt", v2.EncryptRequest(plaintext=b"seed", uid="u"))
+        assert len(_parts(sealed.ciphertext)[2]) == 16
+        request = v2.DecryptRequest(ciphertext=sealed.ciphertext, key_id=sealed.key_id, uid="u")
+        assert kmsd.v2("Decrypt", request).plaintext == b"seed"

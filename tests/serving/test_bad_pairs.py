@@ -14,6 +14,7 @@ from kmsd.api.kms.v2 import api_pb2 as v2
 from kmsd.crypto import cbc_hmac, jwe
 from tests.daemons import Kmsd, wait_for
 from tests.rotation.conftest import decrypt, encrypt
+from tests.rotation.conftest import keys as listed
 from tests.rpc.refusals import refusal
 from tests.serving.conftest import ENVIRONMENT
 from tests.tokens import SoftToken, make_token
@@ -197,6 +198,19 @@ def test_the_configured_hmac_key_is_neither_destroyed_nor_renamed_in_passing(kms
         refused = refusal(kmsd.admin, method, request)
         assert refused.code == "FAILED_PRECONDITION"
         assert "is the HMAC key that --p11-hmac-label names" in refused.details
+    assert decrypt(kmsd, sealed) == b"seed"
+
+
+def test_it_stays_when_an_aes_key_with_its_id_goes(kmsd: Kmsd, token: SoftToken) -> None:
+    """Other AES keys are authenticated by it, too."""
+    good(token)
+    token.objects(key("aes", "older", "auth"))
+    sealed = encrypt(kmsd.wait_ok(), b"seed")
+    assert jwe.parse(sealed.ciphertext).hkid == "auth"
+    wait_for(lambda: any(each.label == "older" for each in listed(kmsd)))
+    gone = kmsd.admin("DestroyKey", admin.DestroyKeyRequest(key="older", confirm_label="older"))
+    assert gone.destroyed
+    assert not gone.HasField("companion")
     assert decrypt(kmsd, sealed) == b"seed"
 
 

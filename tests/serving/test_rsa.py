@@ -6,6 +6,7 @@ import base64
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,6 +176,38 @@ def test_both_halves_are_renamed_in_a_rotation(kmsd: Kmsd, served: Served) -> No
     assert [each.label for each in halves(served, before)] == [old.label, old.label]
 
 
+def test_an_rsa_key_loses_its_role_only_confirmed(kmsd: Kmsd) -> None:
+    sealed = encrypt(kmsd, b"seed")
+    kmsd.admin("RotateKey", admin.RotateKeyRequest(), timeout=60.0)
+    (old,) = (key for key in keys(kmsd) if key.key_id == sealed.key_id)
+    refused = refusal(kmsd.admin, "RelabelKey", admin.RelabelKeyRequest(key=old.key_id, label="archive"))
+    assert "reads only under a label of 'k8s-kek'" in refused.details
+    assert decrypt(kmsd, sealed) == b"seed"
+    make(kmsd, "card", admin.KEY_TYPE_RSA, 2048)
+    refused = refusal(kmsd.admin, "RelabelKey", admin.RelabelKeyRequest(key="card", label="mine"))
+    assert "something else may need it" in refused.details
+
+
+def test_no_rsa_key_takes_the_writing_from_an_aes_key_unasked(kmsd: Kmsd) -> None:
+    make(kmsd, "two-sorts", admin.KEY_TYPE_PAIR)
+    for if_not_exists in (False, True):
+        request = admin.GenerateKeyRequest(label="two-sorts", type=admin.KEY_TYPE_RSA, if_not_exists=if_not_exists)
+        assert refusal(kmsd.admin, "GenerateKey", request).code == "ALREADY_EXISTS"
+
+
+def test_nothing_is_written_for_a_key_that_is_gone(kmsd: Kmsd, served: Served) -> None:
+    """The public half is in memory; the private one is asked for each time."""
+    encrypt(kmsd, b"seed")
+    write = kmsd.status().write_key.key_id
+    served.token.destroy("k8s-kek")
+    with pytest.raises(grpc.RpcError):
+        encrypt(kmsd, b"seed")
+    make(kmsd, "k8s-kek", admin.KEY_TYPE_RSA, 2048)
+    wait_for(lambda: kmsd.v2("Status").key_id not in ("", write))
+    kmsd.wait_ok()
+    assert encrypt(kmsd, b"seed").key_id != write
+
+
 def test_without_being_asked_for_no_rsa_key_serves(start_kmsd: Callable[..., Kmsd], token: SoftToken) -> None:
     kmsd = start_kmsd("--auto-create").wait_ok()
     refused = refusal(kmsd.admin, "GenerateKey", admin.GenerateKeyRequest(label="r", type=admin.KEY_TYPE_RSA))
@@ -204,5 +237,19 @@ def test_a_tpm_serves_and_rotates_with_rsa(tmp_path_factory: pytest.TempPathFact
             after = encrypt(kmsd, b"after")
             assert after.key_id != before.key_id
             assert (decrypt(kmsd, before), decrypt(kmsd, after)) == (b"before", b"after")
+            _damaged_values_do_not_take_the_token_down(kmsd, after)
     finally:
         token.stop()
+
+
+def _damaged_values_do_not_take_the_token_down(kmsd: Kmsd, sealed: v2.EncryptResponse) -> None:
+    """A TPM answers as it does when it has lost its keys; later than ten seconds after a login kmsd believes that."""
+    time.sleep(11)
+    downs = sum(line["event"] == "token is down" for line in kmsd.log_lines())
+    parts = sealed.ciphertext.split(b".")
+    parts[1] = parts[1][::-1]
+    for _ in range(3):
+        request = v2.DecryptRequest(ciphertext=b".".join(parts), key_id=sealed.key_id, uid="u")
+        assert refusal(kmsd.v2, "Decrypt", request).code == "INVALID_ARGUMENT"
+        assert decrypt(kmsd, sealed) == b"after"
+    assert sum(line["event"] == "token is down" for line in kmsd.log_lines()) == downs

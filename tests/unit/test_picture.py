@@ -354,7 +354,11 @@ NO_GCM = Ability(frozenset({"CKM_AES_CBC", "CKM_SHA256_HMAC"}))
 
 def look_with(*keys: TokenKey, **rules: object) -> Picture:
     """On a token without AES-GCM."""
-    return judge({"test": keys}, L, "token 'test'", Rules(abilities={"test": NO_GCM}, **rules))  # type: ignore[arg-type]
+    return look_at(NO_GCM, *keys, **rules)
+
+
+def look_at(able: Ability, *keys: TokenKey, **rules: object) -> Picture:
+    return judge({"test": keys}, L, "token 'test'", Rules(abilities={"test": able}, **rules))  # type: ignore[arg-type]
 
 
 def test_without_aes_gcm_a_pair_writes_and_an_aes_key_alone_does_not_even_read() -> None:
@@ -395,3 +399,20 @@ def test_what_was_tried_is_what_is_written() -> None:
         assert write is not None
         assert write.enc == enc
         assert f'"enc":"{enc}"' in base64.urlsafe_b64decode(write.header + b"==").decode()
+
+
+def test_a_trial_that_failed_takes_nothing_from_what_was_written_unless_the_tag_says_nothing() -> None:
+    listed = replace(NO_GCM, gcm_refused="C_EncryptInit: CKR_MECHANISM_INVALID")
+    (key,) = look_at(listed, aes()).keys
+    assert (key.state, key.may_write) == (State.READABLE, False)
+    (key,) = look_at(replace(listed, gcm_unauthenticated=True), aes()).keys
+    assert key.state is State.UNUSABLE
+
+
+def test_an_rsa_key_of_another_program_spoils_no_key_of_its_id() -> None:
+    other = aes("certificates", kind="rsa", bits=2048)
+    picture = look_with(aes(), hmac(), other, algorithm="rsa-oaep")
+    assert picture.write is not None
+    assert picture.write.token.kind == "aes"
+    both = look_with(aes(), aes(kind="rsa", bits=2048), algorithm="rsa-oaep")
+    assert {key.state for key in both.keys} == {State.UNUSABLE}, "two of one id that are both meant"
