@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 COALESCE = 0.5
 """Seconds between two batches: what comes in between is handed over together."""
-PACE, PACE_STEPS = 0.03, 16
+PACE, PACE_STEPS = 0.03, 64
 """Seconds between two messages that are read, and the messages until that pace is reached: kmsd gathers what happens
 meanwhile, and one message costs as much as one call in it would."""
 ROOM = 64

@@ -13,7 +13,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -103,3 +103,23 @@ class Program:
         """MiB."""
         found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
         return int(found[1]) / 1024 if found else 0.0
+
+
+def echo(pauses: Iterable[object]) -> list[Lag]:
+    """As `press`, once for each pause, of a program that writes back what it reads: what the terminal itself takes."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execvp("sh", ["sh", "-c", "stty raw -echo; echo; exec cat"])  # noqa: S606 - fixed words
+    taken = []
+    try:
+        os.read(terminal, 64)
+        for _ in pauses:
+            began = time.perf_counter()
+            os.write(terminal, b"x")
+            os.read(terminal, 64)
+            taken.append(Lag(time.perf_counter() - began, 0.0))
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(terminal)
+    return taken

@@ -19,7 +19,7 @@ from pathlib import Path
 from kmsd.api.kms.v2 import api_pb2 as v2
 from kmsd.client import connect
 from tests.bench.crowd import KEYS, RATE, label
-from tests.bench.terminal import Lag, Program, Seen, has
+from tests.bench.terminal import Lag, Program, Seen, echo, has
 from tests.daemons import Kmsd, wait_for
 from tests.tokens import make_token
 
@@ -60,6 +60,7 @@ def _under_load(folder: Path) -> None:
             for key, name in (("4", "Traffic"), ("1", "Overview")):
                 kmstui.press(key, SCREENS[key])
                 _cost(kmstui, f"{RATE:,} requests/s, {name}")
+            _lag("an echo, which is the terminal's part", echo(_pausing("x" * PRESSES)), "")
             _switching(kmstui, f"another screen, {RATE:,} requests/s")
             _rows_up(kmstui)
             _typing(kmstui)
