@@ -254,9 +254,7 @@ def rewritable(scan: Scan, write_key: Key) -> tuple[str, ...]:
     that can stand in a command."""
     from kmsd.etcd.resources import nameable
 
-    found = scan.resources(
-        lambda row: row.storage.needs_kms and (row.by_label or row.key != write_key.key_id or row.needs_unknown_key)
-    )
+    found = scan.resources(lambda row: row.storage.needs_kms and (row.key != write_key.key_id or row.needs_unknown_key))
     return tuple(filter(nameable, found))
 
 
@@ -271,7 +269,5 @@ def still_under(scan: Scan, old: Key, label: str) -> tuple[str, ...]:
     only such that can stand in a command."""
     from kmsd.etcd.resources import nameable
 
-    found = scan.resources(
-        lambda row: row.storage.needs_kms and (row.key == label if row.by_label else row.key == old.key_id)
-    )
+    found = scan.resources(lambda row: row.storage.needs_kms and row.names(old.key_id, label))
     return tuple(filter(nameable, found))

@@ -170,7 +170,7 @@ class Stored:
         return sum(
             each.objects
             for each in self.report.uses
-            if (each.key_id == turn.write_label if each.by_label else each.key_id == turn.old.key_id)
+            if each.key_id == turn.old.key_id or (each.by_label and each.key_id == turn.write_label)
         )
 
 

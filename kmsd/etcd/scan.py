@@ -66,6 +66,11 @@ class Row(NamedTuple):
         """Whether these objects may need any key."""
         return bool(self.reason)
 
+    def names(self, key_id: str, label: str) -> bool:
+        """Whether these objects name the key of this id, or a label that it had. What looks like a label may be an id:
+        a token that chooses its IVs itself makes kmsd's own format look like k8s-kms-plugin's."""
+        return bool(self.key) and (self.key == key_id or (self.by_label and self.key == label))
+
 
 @dataclass(frozen=True)
 class Count:
@@ -100,7 +105,7 @@ class Scan:
 
     def under(self, key_id: str, label: str = "") -> int:
         """Objects that name this key id, or this label where they name one."""
-        return self.sum(lambda row: bool(row.key) and (row.key == label if row.by_label else row.key == key_id))
+        return self.sum(lambda row: row.names(key_id, label))
 
     def resources(self, which: Callable[[Row], bool]) -> tuple[str, ...]:
         """Those that the rows belong to, sorted, each once."""

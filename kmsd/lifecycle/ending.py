@@ -73,6 +73,8 @@ async def retire(
             f"the label {key.label!r} is too long: nothing could be put behind it",
             "give the key a shorter one first: kmsctl keys relabel",
         )
-    why, hint = still_needed(key, scan, uses, {role(each.label) for each in keyring.picture.keys if each.token.seals})
+    sealing = [each for each in keyring.picture.keys if each.token.seals]
+    known = {name for each in sealing for name in (each.key_id, role(each.label))}
+    why, hint = still_needed(key, scan, uses, known)
     confirm(key, confirm_label, why, hint)
     return (key if dry_run else await move(keyring, turn, key, to)), key.label

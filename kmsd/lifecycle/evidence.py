@@ -72,17 +72,17 @@ def in_use(key: Key, uses: Uses) -> str:
     return ""
 
 
-def still_needed(key: Key, scan: Scan | None, uses: Uses, roles: Collection[str]) -> tuple[str, str]:
+def still_needed(key: Key, scan: Scan | None, uses: Uses, known: Collection[str]) -> tuple[str, str]:
     """Why this scan does not show that nothing needs the key, and what to do; both empty if it does.
 
-    roles: the labels that keys have or had as write keys.
+    known: the ids of the keys, and the labels that they have or had as write keys.
     """
     if scan is None:
         return (
             f"nothing shows that no stored object needs {key.label!r}",
             "count what etcd holds: kmsctl etcd scan --report FILE, then kmsctl keys retire KEY --report FILE",
         )
-    for why, hint in (_no_proof(scan), _counted(key, scan, roles), _since_scan(key, scan, uses)):
+    for why, hint in (_no_proof(scan), _counted(key, scan, known), _since_scan(key, scan, uses)):
         if why:
             return why, hint
     return "", ""
@@ -100,14 +100,15 @@ def _no_proof(scan: Scan) -> tuple[str, str]:
     return "", ""
 
 
-def _counted(key: Key, scan: Scan, roles: Collection[str]) -> tuple[str, str]:
+def _counted(key: Key, scan: Scan, known: Collection[str]) -> tuple[str, str]:
     """What the scan counted that needs the key, or may."""
     if scan.unknown:
         return f"{scan.unknown} stored values could not be read by the scan and may need any key", _AGAIN
     for name, by_label, objects in scan.uses:
-        if objects and (name == role(key.label) if by_label else name == key.key_id):
+        # What looks like a label may be a key id: of a token that chooses its IVs itself.
+        if objects and (name == key.key_id or (by_label and name == role(key.label))):
             return f"{objects} stored objects need {key.label!r}", _AGAIN
-        if objects and by_label and name not in roles:
+        if objects and by_label and name not in known:
             return (
                 f"{objects} stored objects name the label {short(name)}, which no key has: it may be this one",
                 _AGAIN,

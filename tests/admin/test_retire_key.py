@@ -92,6 +92,8 @@ def test_without_a_scan_nothing_shows_that_it_is_not_needed(
         (lambda key: scan(unknown=3), "3 stored values could not be read"),
         (lambda key: scan(uses=[Use(key_id=key.key_id, objects=7)]), "7 stored objects need"),
         (lambda key: scan(uses=[Use(key_id="k8s-kek", by_label=True, objects=5)]), "5 stored objects need"),
+        (lambda key: scan(uses=[Use(key_id=key.key_id, by_label=True, objects=6)]), "6 stored objects need"),
+        (lambda key: scan(uses=[Use(key_id="gone", by_label=True, objects=4)]), "'gone', which no key has"),
     ],
 )
 def test_a_scan_that_speaks_against_it_or_proves_nothing_is_not_enough(
@@ -108,7 +110,7 @@ def test_a_scan_that_speaks_against_it_or_proves_nothing_is_not_enough(
 def test_a_scan_of_all_there_is_will_do_however_it_was_asked_for(
     kmsd: Kmsd, old: tuple[admin.Key, v2.EncryptResponse], prefix: str
 ) -> None:
-    others = [Use(key_id="other", objects=3), Use(key_id=old[0].key_id, by_label=True, objects=3)]
+    others = [Use(key_id="other", objects=3), Use(key_id=kmsd.v2("Status").key_id, by_label=True, objects=3)]
     assert ask(kmsd, "RetireKey", key=old[0].key_id, scan=scan(prefix=prefix, uses=others)).key.label
 
 

@@ -182,7 +182,7 @@ GOOD = {"alg": "dir", "kid": OLD_ID, "enc": "A256GCM"}
         (b"!" + native(), "no header of a JWE"),
         (b64url(b"[]") + b"....", "no header of a JWE"),
         (b"A" * 5000 + b"....", "more than 4096 bytes"),
-        (jwe({**GOOD, "enc": "A128GCM"}, iv=16), "the IV has 16 bytes where A128GCM has 12"),
+        (jwe({**GOOD, "enc": "A128GCM"}, iv=13), "the IV has 13 bytes where A128GCM has 12"),
         (jwe({**GOOD, "enc": "A256CBC-HS512"}, iv=16, tag=16), "truncated: the tag has 16 bytes"),
         (jwe({**GOOD, "enc": "A256CBC-HS512"}, iv=16, tag=32, ciphertext=33), "no whole blocks"),
         (jwe({**GOOD, "enc": "XC20P"}), "enc 'XC20P' is none that kmsd reads"),
