@@ -89,7 +89,7 @@ class Rules:
 _NO_RULES: Final = Rules()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Key:
     """One key of the keyring.
 

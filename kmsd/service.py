@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol, TypeVar
+from typing import Final, Literal, NamedTuple, Protocol, TypeVar
 
 from kmsd.crypto import cbc_hmac, gcm, jwe, legacy, oaep
 from kmsd.crypto.gcm import TagMismatch
@@ -31,16 +31,14 @@ _LEGACY_CANDIDATES: Final = 64
 """Keys tried for one ciphertext that names only a label."""
 
 
-@dataclass(frozen=True, slots=True)
-class Encrypted:
+class Encrypted(NamedTuple):
     """ciphertext: what is stored. key: the key that wrote it."""
 
     ciphertext: bytes
     key: Key
 
 
-@dataclass(frozen=True, slots=True)
-class Decrypted:
+class Decrypted(NamedTuple):
     plaintext: bytes
     key: Key
 

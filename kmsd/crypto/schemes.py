@@ -48,7 +48,7 @@ ANY: Final = Ability(frozenset({"CKM_AES_GCM", "CKM_AES_CBC", "CKM_SHA256_HMAC",
 """Of a token that has not said what it can do."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Scheme:
     """enc: of the JWE. alg: of the JWE, "dir" or "RSA-OAEP-256". mac: CKA_ID of the HMAC key; None if there is none.
     candidates: the encs that the token may do with this key or pair, the strongest first, while it has not been tried

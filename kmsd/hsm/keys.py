@@ -58,7 +58,7 @@ _PASSING: Final = frozenset({"CKR_OBJECT_HANDLE_INVALID", "CKR_KEY_HANDLE_INVALI
 """What SoftHSM answers now and then while others change objects: look again, and believe what is seen."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TokenKey:
     """One secret or private key as the token describes it.
 

@@ -29,6 +29,9 @@ Ts = TypeVarTuple("Ts")
 _WORTH_SECONDS: Final = 0.002
 """Another worker is worth waking when the calls that wait would take this long: on a token in software, two threads
 that pass the interpreter lock back and forth are slower than one."""
+_LOCK_SECONDS: Final = 0.0005
+"""What an operation may seem to take longer because its thread waits for the interpreter lock: that is no reason for
+another worker, which would wait for it, too, and make all of them seem slower."""
 _BATCH_SECONDS: Final = 0.0005
 """Results travel back together, but none waits longer for the others."""
 _FORGET: Final = 1.001
@@ -178,7 +181,7 @@ class Pool:
     def _wake_enough(self) -> None:
         """Wake as many workers as the calls that wait deserve; the one at work takes what little there is."""
         self._bell_due = False
-        deserved = 1 + int(len(self._jobs) * self._seconds / _WORTH_SECONDS)
+        deserved = 1 + int(len(self._jobs) * max(0.0, self._seconds - _LOCK_SECONDS) / _WORTH_SECONDS)
         working = len(self._workers) - len(self._idle)
         for _ in range(min(len(self._jobs), deserved) - working):
             self._wake_one()
@@ -265,8 +268,10 @@ class Pool:
                     "check the token and the network to it; the call may be repeated",
                 ),
             )
-        # A worker stuck in a C call takes no jobs, so those behind it need another.
-        if self._jobs and self._idle:
+        # A worker stuck in a C call takes no jobs, so those behind it need another; one that goes from call to call
+        # takes them soon, and two that pass the interpreter lock back and forth are slower than one.
+        moving = any(0 < now - worker.busy_since <= _SWEEP_SECONDS for worker in self._workers)
+        if self._jobs and self._idle and not moving:
             self._wake_one()
 
     # On the workers' threads.

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from time import time
-from typing import Final
+from typing import Final, NamedTuple
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.errors import InvalidRequest
@@ -24,8 +24,7 @@ _HISTORY: Final = 900
 _BACKLOG_MOST: Final = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """One call that ended. seconds: spent in it. unix: when it ended."""
 
     unix: float
