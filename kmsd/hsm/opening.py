@@ -99,7 +99,7 @@ class Opener:
             choice = choosing.choose(Place(module.cryptoki.table, slot.slot_id), listed, row)
             if choice.gcm_iv_by_token:
                 module.gcm_iv_by_token.add(slot.slot_id)
-            wanted = self._address.sessions if module.multithreaded else 1
+            wanted = self._address.sessions if module.multithreaded and not row.serial else 1
             self._sessions = [TokenSession(module, slot.slot_id)]
             with contextlib.suppress(CkrError):
                 # A token with few sessions serves with those it has.

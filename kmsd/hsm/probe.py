@@ -79,7 +79,8 @@ def _mechanisms(found: Findings, module: Module, place: Place, plan: Plan, writa
             checks.gcm(found, place, keys.aes, listed)
             checks.blocks(found, place, keys.aes, listed, plan.quirks)
         checks.hmac(found, place, keys, listed, plan.quirks)
-        checks.speed(found, place, keys, min(plan.sessions, 8) if module.multithreaded else 1)
+        many = module.multithreaded and not plan.quirks.serial
+        checks.speed(found, place, keys, min(plan.sessions, 8) if many else 1)
 
 
 def _oaep(found: Findings, place: Place, plan: Plan) -> None:
