@@ -15,6 +15,7 @@ import uvloop
 
 from kmsd import __version__
 from kmsd.config import ConfigError, Loaded
+from kmsd.daemon import memory
 from kmsd.daemon.assembly import Parts
 from kmsd.daemon.configured import Configured
 from kmsd.errors import KmsdError, Misconfigured
@@ -35,6 +36,7 @@ def run(loaded: Loaded, reload: Callable[[], Loaded], on_ready: Callable[[], Non
     """
     logs.configure(loaded.settings.log.format, loaded.settings.log.level)
     _no_core_dumps()
+    memory.one_heap()
     daemon = Daemon(loaded, reload, on_ready)
     try:
         uvloop.run(daemon.run())

@@ -15,7 +15,14 @@ from typing import Final
 from kmsd.errors import Misconfigured, Unavailable
 from kmsd.hsm import calls
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.cryptoki import Cryptoki
+from kmsd.hsm.cryptoki import (
+    CKM_AES_CBC,
+    CKM_AES_ECB,
+    CKM_AES_GCM,
+    CKM_SHA256_HMAC,
+    CKM_SHA512_HMAC,
+    Cryptoki,
+)
 from kmsd.hsm.table import FunctionTable
 
 SOFTHSM_MODULES: Final = (
@@ -28,6 +35,14 @@ SOFTHSM_MODULES: Final = (
     "/opt/homebrew/lib/softhsm/libsofthsm2.so",
 )
 """Where Debian, Ubuntu, Fedora, a local build and Homebrew put it."""
+
+_SERVING: Final = {
+    CKM_AES_GCM: "CKM_AES_GCM",
+    CKM_AES_CBC: "CKM_AES_CBC",
+    CKM_AES_ECB: "CKM_AES_ECB",
+    CKM_SHA256_HMAC: "CKM_SHA256_HMAC",
+    CKM_SHA512_HMAC: "CKM_SHA512_HMAC",
+}
 
 
 @dataclass(frozen=True)
@@ -148,6 +163,12 @@ class Module:
                 token.open_sessions, token.max_sessions, token.open_rw_sessions, token.max_rw_sessions
             )
         return SlotView(slot, info.description, info.manufacturer, view, self.path, sessions)
+
+    def serving_mechanisms(self, slot_id: int) -> frozenset[str]:
+        """The names, as "CKM_AES_GCM", of what the token in a slot lists of those that kmsd chooses from. One call,
+        where `mechanisms` makes one for each of them and more. Raises CkrError."""
+        listed = calls.mechanisms(self.cryptoki.table, slot_id)
+        return frozenset(name for number, name in _SERVING.items() if number in listed)
 
     def mechanisms(self, slot_id: int) -> tuple[MechanismView, ...]:
         """What the token in a slot lists, by number. Raises CkrError."""

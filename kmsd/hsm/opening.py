@@ -49,7 +49,7 @@ class Opened:
     token: TokenView
     sessions: list[TokenSession]
     mechanisms: frozenset[str]
-    """As the token lists them, "CKM_AES_CBC"; without AES-GCM if that does not work."""
+    """Of those that kmsd chooses from, what the token lists, "CKM_AES_CBC"; without AES-GCM if that does not work."""
     quirks: Quirks
     gcm_refused: str
     """Why AES-GCM is not used although the token lists it; empty otherwise."""
@@ -87,7 +87,7 @@ class Opener:
             slot = choose_slot(module.slots(), self._address, module.path)
             view = _present(slot)
             row = quirks.choose(self._address.provider, module.path, view.manufacturer)
-            listed = frozenset(each.name for each in module.mechanisms(slot.slot_id))
+            listed = module.serving_mechanisms(slot.slot_id)
             module.cbc_from_ecb = row.cbc_from_ecb and "CKM_AES_CBC" not in listed and "CKM_AES_ECB" in listed
             if module.cbc_from_ecb:
                 listed |= {"CKM_AES_CBC"}

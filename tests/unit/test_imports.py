@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from tests.daemons import Kmsd
+from tests.tokens import make_token
 
 HEAVY = {"grpc", "google.protobuf", "textual", "pkcs11", "uvloop", "structlog", "yaml", "kmstui"}
 
@@ -106,3 +110,25 @@ def test_what_rsa_keys_need_is_not_loaded_before_there_is_one() -> None:
     loaded = _loaded("import kmsd.crypto.oaep, kmsd.crypto.cbc_hmac, kmsd.crypto.legacy_cbc")
     assert "kmsd.crypto.oaep" in loaded
     assert "cryptography" not in loaded
+
+
+def test_messages_load_nothing_of_protobuf_in_python_until_it_is_used() -> None:
+    pure = "google.protobuf.text_format"
+    assert pure not in _loaded("import kmsd.api.admin.v1.admin_pb2")
+    use = "from google.protobuf.internal import python_message; assert python_message.GeneratedProtocolMessageType"
+    assert pure in _loaded(f"import kmsd.api.admin.v1.admin_pb2; {use}")
+
+
+def test_a_kmsd_that_serves_loads_nothing_for_what_few_ask(tmp_path: Path) -> None:
+    loaded = tmp_path / "loaded"
+    program = (
+        "import atexit, pathlib, sys; from kmsd.cli import main\n"
+        f"atexit.register(lambda: pathlib.Path({str(loaded)!r}).write_text(' '.join(sys.modules)))\n"
+        "main()"
+    )
+    command = (sys.executable, "-c", program, "serve")
+    with Kmsd(tmp_path, make_token(tmp_path / "token"), ("--auto-create",), command=command) as kmsd:
+        kmsd.wait_ok()
+    modules = set(loaded.read_text().split())
+    assert {"kmsd.daemon.process", "kmsd.hsm.session", "uvloop"} <= modules
+    assert not modules & {"pkcs11", "asn1crypto", "rich", "google.protobuf.text_format", "kmsd.hsm.ptool_runner"}
