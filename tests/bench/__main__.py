@@ -66,23 +66,25 @@ def _serving() -> None:
                     )
                 )
                 wait_for(lambda: large.status().keys == 500, timeout=30)
-                _compare(folder, body, small, large)
+                _compare(folder, body, few, small, large)
                 _memory(small, large)
         print(f"first answer after start          {first * 1000:8.0f} ms       (goal: < 1000)")
 
 
-def _compare(folder: Path, body: Path, small: Kmsd, large: Kmsd) -> None:
-    bare_asyncio, bare_uvloop = folder / "asyncio.sock", folder / "uvloop.sock"
+def _compare(folder: Path, body: Path, token: SoftToken, small: Kmsd, large: Kmsd) -> None:
+    bare = {how: folder / f"{how}.sock" for how in ("asyncio", "uvloop", "softhsm")}
+    environment = {**os.environ, **token.environment, "PIN_FILE": str(token.pin_file)}
     servers = [
-        subprocess.Popen([sys.executable, "-m", "tests.bench.bare", str(path), loop])
-        for path, loop in ((bare_asyncio, "asyncio"), (bare_uvloop, "uvloop"))
+        subprocess.Popen([sys.executable, "-m", "tests.bench.bare", str(path), how], env=environment)
+        for how, path in bare.items()
     ]
     try:
-        wait_for(lambda: bare_asyncio.exists() and bare_uvloop.exists())
+        wait_for(lambda: all(path.exists() for path in bare.values()))
         time.sleep(0.5)
         targets = {
-            "bare grpc.aio": bare_asyncio,
-            "bare grpc.aio on uvloop": bare_uvloop,
+            "bare grpc.aio": bare["asyncio"],
+            "bare grpc.aio on uvloop": bare["uvloop"],
+            "the same with SoftHSM's calls": bare["softhsm"],
             "kmsd, 2 keys": small.socket,
             "kmsd, 500 keys": large.socket,
         }
@@ -101,11 +103,13 @@ def _compare(folder: Path, body: Path, small: Kmsd, large: Kmsd) -> None:
     for name, base, goal in (
         ("kmsd, 2 keys", "bare grpc.aio", "(goal: >= 0.70)"),
         ("kmsd, 2 keys", "bare grpc.aio on uvloop", ""),
+        ("the same with SoftHSM's calls", "bare grpc.aio", "(what the calls alone leave of it)"),
+        ("kmsd, 2 keys", "the same with SoftHSM's calls", ""),
         ("kmsd, 500 keys", "kmsd, 2 keys", "(goal: 0.90 to 1.10)"),
     ):
         ratios = sorted(one / other for one, other in zip(rates[name], rates[base], strict=True))
         middle, low, high = statistics.median(ratios), ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]
-        print(f"{f'{name} / {base}':40}{middle:8.2f}   half of the rounds {low:.2f} to {high:.2f}   {goal}")
+        print(f"{f'{name} / {base}':46}{middle:8.2f}   half of the rounds {low:.2f} to {high:.2f}   {goal}")
 
 
 def _load(path: Path, body: Path) -> float:
