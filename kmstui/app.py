@@ -20,7 +20,7 @@ from textual.theme import Theme
 from textual.timer import Timer
 
 from kmsd.client import Key, escape
-from kmstui import ahead, arguments, garbage, remember, themes
+from kmstui import ahead, arguments, garbage, output, remember, themes
 from kmstui.actions import Done
 from kmstui.arguments import INTERVAL
 from kmstui.dialogs.targets import TargetDialog
@@ -53,9 +53,9 @@ PAGES: tuple[type[Page], ...] = (
 
 DRAW_PAUSE = 0.1
 """Seconds between two times that a new View is drawn, at the least."""
-SWITCH_PAUSE = 0.01
-"""Seconds for which nothing is painted after a switch to another screen: Textual's own 50 ms are half of what a key
-may take to show."""
+SWITCH_PAUSE = 0.001
+"""Seconds for which nothing is painted after a switch to another screen, which shows what there is at once: Textual's
+own 50 ms are half of what a key may take to show."""
 
 SWITCH_INTERVAL = 0.001
 """Seconds that one thread computes while another one waits."""
@@ -302,6 +302,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.refuse("kmstui needs a terminal", "`kmsctl status` tells the same without one")
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
+    output.whole()
     # A reader that works through ten thousand keys gives way to the keyboard sooner.
     sys.setswitchinterval(SWITCH_INTERVAL)
     app = Kmstui(wanted.targets, wanted.interval, read_only=wanted.read_only, memory=remember.place(), alone=True)

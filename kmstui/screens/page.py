@@ -10,6 +10,7 @@ from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
+from textual.geometry import Size
 from textual.screen import Screen
 from textual.timer import Timer
 from textual.widget import Widget
@@ -89,6 +90,15 @@ class Page(Screen[None]):
         if small:
             text = f"kmstui needs {LEAST_WIDTH}x{LEAST_HEIGHT}.\nThis terminal is {columns}x{rows}.\nq quits"
             self.query_one("#too-small", Static).update(Content(text))
+
+    def _screen_resized(self, size: Size) -> None:
+        """Also at each switch to it, when it is as large as before and where everything is has long been reckoned."""
+        if size != self.size:
+            super()._screen_resized(size)
+
+    def _on_screen_resume(self, event: events.ScreenResume) -> None:
+        """Its styles are as they were: what is focused, and the theme, are applied where they change."""
+        event.refresh_styles = False
 
     # What can be done here.
 
