@@ -93,7 +93,7 @@ class Page(Screen[None]):
 
     def _screen_resized(self, size: Size) -> None:
         """Also at each switch to it, when it is as large as before and where everything is has long been reckoned."""
-        if size != self.size:
+        if size != self._size:
             super()._screen_resized(size)
 
     def _on_screen_resume(self, event: events.ScreenResume) -> None:

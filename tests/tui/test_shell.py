@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from textual import events
 
-from kmstui import remember
+from kmstui import remember, themes
 from kmstui.app import Kmstui
 from kmstui.screens.page import NAMES
 from kmstui.widgets.listing import Listing
@@ -263,6 +263,26 @@ async def test_a_small_terminal_is_told_so_and_recovers(kmsd: Kmsd) -> None:
         await until(pilot, "Write key", "● SERVING", without="kmstui needs")
         await pilot.resize_terminal(160, 50)
         await until(pilot, "Write key", "Latency", "Last events")
+
+
+async def test_a_screen_that_was_left_has_the_new_size_and_theme_when_it_is_shown_again(kmsd: Kmsd) -> None:
+    app = app_on(kmsd)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, "Write key", "● SERVING")
+        await pilot.press("3")
+        await until(pilot, "Keys (")
+        ground = app.screen.background_colors[1]
+        await pilot.press("1")
+        await until(pilot, "Write key")
+        await pilot.resize_terminal(160, 50)
+        app.set_theme(themes.LIGHT.name)
+        await until(pilot, "Last events")
+        await pilot.press("3")
+        screen = await until(pilot, "Keys (", "╮╭─ ")
+        assert max(len(line) for line in screen.splitlines()) == 160
+        assert len(screen.splitlines()) == 50
+        assert app.screen.has_class("-broad", "-high")
+        assert app.screen.background_colors[1] != ground
 
 
 async def test_a_killed_kmsd_leaves_greyed_data_with_its_age_and_comes_back(kmsd: Kmsd) -> None:
