@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from itertools import islice
+from time import monotonic
 from types import TracebackType
 from typing import Final, Generic, Self, TypeVar
 
@@ -17,15 +18,20 @@ QUEUE: Final = 2000
 """Items that wait for a subscriber; when one more comes, the oldest is dropped."""
 BATCH: Final = 250
 """Items handed over at once, so that a batch fits into a message."""
+GATHER: Final = 0.03
+"""Seconds between two batches, at the least, while they are not full: what comes thick and fast travels together, for a
+message costs its sender and its reader more than what is in it, and nobody sees more than thirty changes a second. What
+comes after a rest is handed over at once."""
 
 
 class Feed(Generic[T]):
-    """keep: items that `last` can tell of. queue, batch: per subscriber, as QUEUE and BATCH."""
+    """keep: items that `last` can tell of. queue, batch, gather: per subscriber, as QUEUE, BATCH and GATHER."""
 
-    def __init__(self, keep: int, *, queue: int = QUEUE, batch: int = BATCH) -> None:
+    def __init__(self, keep: int, *, queue: int = QUEUE, batch: int = BATCH, gather: float = GATHER) -> None:
         self._kept: deque[T] = deque(maxlen=keep)
         self._queue = queue
         self._batch = batch
+        self._gather = gather
         self._subscribers: list[Subscription[T]] = []
         self._closed = False
 
@@ -45,7 +51,7 @@ class Feed(Generic[T]):
         async with feed.subscribe(100) as batches:
             async for items, dropped in batches: ...
         """
-        return Subscription(self, backlog, self._queue, self._batch)
+        return Subscription(self, backlog, self._queue, self._batch, self._gather)
 
     @property
     def subscribers(self) -> int:
@@ -65,10 +71,12 @@ class Subscription(Generic[T]):
     they were fetched too slowly.
     """
 
-    def __init__(self, feed: Feed[T], backlog: int, queue: int, batch: int) -> None:
+    def __init__(self, feed: Feed[T], backlog: int, queue: int, batch: int, gather: float) -> None:
         self._feed = feed
         self._backlog = backlog
         self._batch = batch
+        self._gather = gather
+        self._handed = 0.0
         self._waiting: deque[T] = deque(maxlen=queue)
         self._dropped = 0
         self._wake = asyncio.Event()
@@ -96,6 +104,10 @@ class Subscription(Generic[T]):
                 raise StopAsyncIteration
             self._wake.clear()
             await self._wake.wait()
+        rest = self._handed + self._gather - monotonic()
+        if rest > 0 and len(self._waiting) < self._batch and not self._feed._closed:
+            await asyncio.sleep(rest)
+        self._handed = monotonic()
         items = [self._waiting.popleft() for _ in range(min(self._batch, len(self._waiting)))]
         dropped, self._dropped = self._dropped, 0
         return items, dropped

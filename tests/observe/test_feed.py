@@ -48,6 +48,32 @@ async def test_items_are_handed_over_in_batches_of_bounded_size() -> None:
         assert [await one(batches) for _ in range(3)] == [([0, 1, 2], 0), ([3, 4, 5], 0), ([6], 0)]
 
 
+async def test_what_comes_thick_and_fast_travels_together_and_the_first_at_once() -> None:
+    feed: Feed[int] = Feed(10, gather=1.0)
+    async with feed.subscribe() as batches:
+        waiting = asyncio.create_task(one(batches))
+        await asyncio.sleep(0)
+        feed.publish(0)
+        async with asyncio.timeout(0.5):
+            assert await waiting == ([0], 0)
+        waiting = asyncio.create_task(one(batches))
+        for n in range(1, 6):
+            feed.publish(n)
+            await asyncio.sleep(0.01)
+            assert not waiting.done()
+        assert await waiting == ([1, 2, 3, 4, 5], 0)
+
+
+async def test_a_full_batch_waits_for_nothing_and_nor_does_what_is_left_at_the_end() -> None:
+    feed: Feed[int] = Feed(10, batch=2, gather=60.0)
+    async with feed.subscribe() as batches:
+        for n in range(5):
+            feed.publish(n)
+        assert [await one(batches), await one(batches)] == [([0, 1], 0), ([2, 3], 0)]
+        feed.close()
+        assert await one(batches) == ([4], 0)
+
+
 async def test_a_slow_subscriber_loses_the_oldest_and_is_told_once_how_many() -> None:
     feed: Feed[int] = Feed(10, queue=4, batch=2)
     async with feed.subscribe() as slow, feed.subscribe() as fast:
@@ -113,7 +139,7 @@ async def _all(batches: Subscription[int]) -> list[tuple[list[int], int]]:
 @given(st.lists(st.sampled_from(["publish", "fetch"]), max_size=60), st.integers(1, 5), st.integers(1, 5))
 def test_every_item_is_handed_over_or_counted_as_dropped(steps: list[str], queue: int, batch: int) -> None:
     async def run() -> None:
-        feed: Feed[int] = Feed(1, queue=queue, batch=batch)
+        feed: Feed[int] = Feed(1, queue=queue, batch=batch, gather=0.0)
         published, next_item = 0, 0
         async with feed.subscribe() as batches:
             for step in [*steps, "publish", *["fetch"] * 10]:
