@@ -1,8 +1,7 @@
 """Generated from protos/ by `make proto`; never edited, but for this file.
 
 protobuf imports its message classes in pure Python, and all that they need, to use none of it where messages are in C,
-as they are everywhere: a megabyte, and a quarter of the time that kmsctl takes to start. They wait until somebody uses
-them.
+as they are everywhere: a megabyte, and some milliseconds of every start. They wait until somebody uses them.
 """
 
 import importlib.util
