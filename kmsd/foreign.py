@@ -11,11 +11,12 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final, Literal
 
+from kmsd import keyid
 from kmsd.crypto import jwe, legacy, legacy_cbc
 from kmsd.errors import Conflict, InvalidRequest, Misconfigured, NotFound
 from kmsd.keyring import Keyring
 from kmsd.observe import logs
-from kmsd.picture import Key, Problem, key_id_text
+from kmsd.picture import Key, Problem
 from kmsd.service import Decrypted
 
 log = logs.get_logger("kmsd.legacy")
@@ -66,7 +67,7 @@ class Foreign:
             raise InvalidRequest(
                 f"the ciphertext cannot be read: {error}", "it is damaged; restore the object from a backup"
             ) from error
-        key = await self._keyring.find(key_id_text(parsed.cka_id)) if parsed.authenticated else await self.pinned_key()
+        key = await self._keyring.find(keyid.text(parsed.cka_id)) if parsed.authenticated else await self.pinned_key()
         if key.token.kind != "aes":
             raise InvalidRequest("the ciphertext names an RSA key, and is of AES-CBC", "restore it from a backup")
         if key_id is not None and key.key_id != key_id:

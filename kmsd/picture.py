@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
+from kmsd import keyid
 from kmsd.crypto.jwe import header as native_header
 from kmsd.crypto.legacy import header as legacy_header
 from kmsd.crypto.oaep import RSA_BITS
@@ -159,13 +160,6 @@ class Picture:
                 if other.token.kind == "aes" and other.place == key.place and other.cka_id == key.cka_id:
                     return other
         return None
-
-
-def key_id_text(cka_id: bytes) -> str:
-    """CKA_ID as it goes over the wire: as it is if printable ASCII, else 0x and lower hex."""
-    if cka_id and all(0x20 < byte < 0x7F for byte in cka_id):
-        return cka_id.decode("ascii")
-    return "0x" + cka_id.hex() if cka_id else ""
 
 
 def key_id_bytes(text: str) -> bytes:
@@ -326,7 +320,7 @@ def newest_first(keys: Iterable[Key]) -> list[Key]:
 
 
 def _judge_one(key: TokenKey, place: str, beside: Sequence[TokenKey], rules: Rules, write_label: str) -> Key:
-    key_id = key_id_text(key.cka_id)
+    key_id = keyid.text(key.cka_id)
     judged = Key(
         token=key,
         place=place,
@@ -404,7 +398,7 @@ def _with_scheme(key: Key, beside: Sequence[TokenKey], rules: Rules) -> Key:
         if tagged or mac is not None:
             return replace(key, reason=error.message, hint=error.hint)
         return _unusable(key, error.message, error.hint)
-    hkid = key_id_text(how.mac) if how.mac is not None else ""
+    hkid = keyid.text(how.mac) if how.mac is not None else ""
     return replace(key, scheme=how, header=native_header(key.key_id, how.enc, hkid=hkid))
 
 

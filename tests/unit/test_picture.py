@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kmsd import keyid
 from kmsd.crypto.schemes import Ability
 from kmsd.errors import InvalidRequest
 from kmsd.hsm.keys import TokenKey
@@ -23,7 +24,6 @@ from kmsd.picture import (
     created_ms,
     judge,
     key_id_bytes,
-    key_id_text,
     new_key_id,
 )
 
@@ -223,7 +223,7 @@ def test_another_kind_of_key_is_left_alone() -> None:
     ],
 )
 def test_a_key_id_is_the_id_if_printable_else_hex(cka_id: bytes, text: str) -> None:
-    assert key_id_text(cka_id) == text
+    assert keyid.text(cka_id) == text
     picture = look(aes(cka_id=cka_id))
     (key,) = picture.keys
     assert key.key_id == text
@@ -239,7 +239,7 @@ def test_an_id_that_would_not_read_back_as_given_is_refused(text: str) -> None:
 @given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=64))
 @settings(deadline=None)
 def test_an_id_that_an_operator_gives_reads_back_as_given(text: str) -> None:
-    assert key_id_text(key_id_bytes(text)) == text
+    assert keyid.text(key_id_bytes(text)) == text
 
 
 def test_new_ids_are_version_7_uuids_that_carry_their_time() -> None:

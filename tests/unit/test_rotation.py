@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from kmsd import keyid
 from kmsd.client.rotation import former_label
 from kmsd.hsm.keys import Kind, TokenKey
-from kmsd.picture import Key, Picture, State, is_archived, judge, key_id_text, new_key_id, pending_label, role
+from kmsd.picture import Key, Picture, State, is_archived, judge, new_key_id, pending_label, role
 from kmsd.rotation import Move, moves
 
 L = "k8s-kek"
@@ -163,7 +164,7 @@ class Nodes(RuleBasedStateMachine):
         if pair:
             self.token.make("old", f"{L}.hmac", first, "hmac")
         self.token.make("old", L, first)
-        self.born.add(key_id_text(first))
+        self.born.add(keyid.text(first))
         self.seen = [self.token.look(), self.token.look()]
 
     @rule(node=st.integers(0, 1))
@@ -173,7 +174,7 @@ class Nodes(RuleBasedStateMachine):
     @rule(node=st.integers(0, 1), place=st.sampled_from(PLACES), pair=st.booleans())
     def begin_rotation(self, node: int, place: str, pair: bool) -> None:
         made = new_id(self.seen[node])
-        self.born.add(key_id_text(made))
+        self.born.add(keyid.text(made))
         if pair:
             self.token.make(place, f"{L}.pending.hmac", made, "hmac")
         self.token.make(place, pending_label(L), made)
