@@ -88,7 +88,14 @@ def permissions(key: Key) -> str:
 
 
 def attributes(key: Key) -> str:
-    have = {"sensitive": key.sensitive, "extractable": key.extractable, "private": key.private}
+    have = {
+        "sensitive": key.sensitive,
+        "extractable": key.extractable,
+        "private": key.private,
+        "local": key.local,
+        "always sensitive": key.always_sensitive,
+        "never extractable": key.never_extractable,
+    }
     return ",".join(name for name, holds in have.items() if holds)
 
 
@@ -111,7 +118,7 @@ def next_step(key: Key) -> None:
             diagnostics.hint("an HMAC key encrypts nothing by itself; it is the second key of an AES-CBC pair")
         case KeyState.ARCHIVED:
             diagnostics.hint("this key is retired: it decrypts still, and `kmsctl keys destroy` ends it")
-        case KeyState.UNUSABLE:
+        case KeyState.UNUSABLE | KeyState.PLANTED:
             complain(key)
         case _:
             diagnostics.hint("`kmsctl keys list` shows what kmsd makes of it")

@@ -52,6 +52,8 @@ def from_text(leaf: Leaf, text: str) -> object:
         return text.encode(errors="surrogateescape")  # bytes: no setting accepts them
     if leaf.optional and not text:
         return None
+    if leaf.kind is tuple:
+        return tuple(part for part in (each.strip() for each in text.split(",")) if part)
     word = text.strip()
     if leaf.kind is bool and word.lower() in _TRUE | _FALSE:
         return word.lower() in _TRUE
@@ -85,6 +87,8 @@ def to_toml(key: str, value: object) -> str:
             return "true" if value else "false"
         case int() | float():
             return repr(value)
+        case tuple():
+            return f"[{', '.join(_quoted(str(each)) for each in value)}]"
         case _:
             return _quoted(str(value))
 
@@ -168,6 +172,8 @@ def _leaf(key: str, field: FieldInfo) -> Leaf:
     optional = NoneType in get_args(annotation)
     if optional:
         (annotation,) = arms
+    if get_origin(annotation) is tuple:
+        annotation = tuple
     kind = annotation if isinstance(annotation, type) else str  # a Literal of strings is no type
     return Leaf(key, kind, optional, _expected(key, field, annotation))
 
@@ -177,6 +183,8 @@ def _expected(key: str, field: FieldInfo, annotation: object) -> str:
         return " or ".join(_quoted(str(choice)) for choice in get_args(annotation))
     if annotation is bool:
         return "true or false"
+    if annotation is tuple:
+        return 'an array of strings such as ["0x01", "kek-1"]'
     if annotation is Path:
         return "a path in quotes"
     if annotation is SecretStr:

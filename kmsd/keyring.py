@@ -15,7 +15,7 @@ from time import monotonic, time
 from typing import Final
 
 from kmsd.crypto.schemes import ANY, Ability, Algorithm, Scheme, pick
-from kmsd.errors import InvalidRequest, KmsdError, Misconfigured, NotFound, Unavailable
+from kmsd.errors import Conflict, InvalidRequest, KmsdError, Misconfigured, NotFound, Unavailable
 from kmsd.hsm import keys as token_keys
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.keys import TokenKey
@@ -46,6 +46,8 @@ class _Place:
         self.name = name
         self.hsm = hsm
         self.found: tuple[TokenKey, ...] = ()
+        self.public: tuple[TokenKey, ...] = ()
+        self.public_more = 0
         self.seen = False
         self.ability = ANY
         self.verified = -1e9
@@ -145,6 +147,13 @@ class Keyring:
                 "update what is between kmsd and the token (p11-kit), or choose this for good: --algorithm aes-cbc",
                 fatal=False,
             )
+        if place.public_more:
+            yield Problem(
+                f"{place.hsm.name} holds {place.public_more + len(place.public)} public objects that look like keys, "
+                "more than are told of one by one; anybody who reaches the token can make them, and none is used",
+                "find out who reaches the token, and delete them with its own tool (pkcs11-tool --list-objects)",
+                fatal=False,
+            )
         room = place.hsm.room
         # Where it is the write key that found no place, its health says so.
         if room is not None and room.crowded and not self._shut_out(place):
@@ -192,7 +201,7 @@ class Keyring:
             await self._look_anew()
             key = self.picture.by_key_id.get(key_id)
         if key is None:
-            for known in self.picture.keys:
+            for known in (*self.picture.keys, *self.picture.public):
                 if known.key_id == key_id and known.reason:
                     raise Misconfigured(f"key {key_id!r} cannot serve: {known.reason}", known.hint)
             raise self._missing(f"with key id {_short(key_id)}")
@@ -249,6 +258,11 @@ class Keyring:
             found = found or [key for key in self.picture.keys if key.label == text]
         # The HMAC key of a pair shares the id of its AES key, which is the one that is meant.
         found = [key for key in found if key.token.seals] or found
+        if not found and any(text in (key.key_id, key.label) for key in self.picture.public):
+            raise Conflict(
+                f"{_short(text)} on {self.where} is a public object, which anybody may have made: kmsd does not use it",
+                "kmsctl keys list shows it, and what to do about it",
+            )
         if not found:
             raise NotFound(f"there is no key {_short(text)} on {self.where}", "kmsctl keys list shows all")
         if len(found) > 1:
@@ -301,9 +315,11 @@ class Keyring:
         self.picture = after
         if after.write is not None:
             self._wrote_at = after.write.place
-        if {(k.place, k.token) for k in before.keys} != {(k.place, k.token) for k in after.keys} or (
-            before.write and before.write.key_id
-        ) != (after.write and after.write.key_id):
+        if (
+            {(k.place, k.token) for k in before.keys} != {(k.place, k.token) for k in after.keys}
+            or (before.write and before.write.key_id) != (after.write and after.write.key_id)
+            or {(k.place, k.token) for k in before.planted} != {(k.place, k.token) for k in after.planted}
+        ):
             for place in places:
                 gone = _unlabelled(before, place.name) - _unlabelled(after, place.name)
                 if gone:
@@ -378,7 +394,9 @@ class Keyring:
         shown: dict[tuple[str, bytes, str], TokenKey] = {}
         found: tuple[TokenKey, ...] = ()
         for pause in (*_READ_PAUSES, 0.0):
-            found = await place.hsm.run(token_keys.list_keys, self._rules.rsa, timeout=30.0)
+            found, place.public, place.public_more = await place.hsm.run(
+                token_keys.list_keys, self._rules.rsa, timeout=30.0
+            )
             if Counter(found) == before and self._plausible(place, known, found):
                 return found
             before = Counter(found)
@@ -400,7 +418,8 @@ class Keyring:
         }
         abilities = {place.name: place.ability for place in self._places.values()}
         rules = replace(self._rules, abilities=abilities, picked=self._picked)
-        return judge(shown, self.write_label, self.where, rules)
+        public = {place.name: place.public for place in self._places.values()}
+        return judge(shown, self.write_label, self.where, rules, public)
 
     def _judge(self) -> Picture:
         picture = self._judge_as(next(iter(self._places.values())), None)

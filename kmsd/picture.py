@@ -20,7 +20,7 @@ from kmsd.crypto.jwe import header as native_header
 from kmsd.crypto.legacy import header as legacy_header
 from kmsd.crypto.oaep import RSA_BITS
 from kmsd.crypto.schemes import ANY, RSA, Ability, Algorithm, Scheme, scheme
-from kmsd.errors import Conflict, InvalidRequest, Misconfigured
+from kmsd.errors import Conflict, InvalidRequest, Misconfigured, short
 from kmsd.hsm.keys import TokenKey
 
 MAX_KEY_ID: Final = 512
@@ -43,6 +43,8 @@ class State(Enum):
     COMPANION = "companion"
     ARCHIVED = "archived"
     """Retired: reads still, and may be destroyed."""
+    PLANTED = "planted"
+    """A public object, which anybody who reaches the token may have made, with a label or an id of a key of ours."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class Rules:
 
 
 _NO_RULES: Final = Rules()
+_NOTHING: Final[Mapping[str, Sequence[TokenKey]]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +146,22 @@ class Key:
 
 @dataclass(frozen=True)
 class Picture:
-    """The keys of all tokens at one moment, judged. companions: the HMAC keys, by token and CKA_ID."""
+    """The keys of all tokens at one moment, judged. companions: the HMAC keys, by token and CKA_ID.
+
+    public: what else looks like a key, and is never used: public objects, planted or somebody else's.
+    """
 
     keys: tuple[Key, ...]
     write: Key | None
     by_key_id: Mapping[str, Key]
     problems: tuple[Problem, ...]
     companions: Mapping[tuple[str, bytes], Key]
+    public: tuple[Key, ...] = ()
+
+    @property
+    def planted(self) -> tuple[Key, ...]:
+        """The public objects that have a label or an id of a key of ours."""
+        return tuple(key for key in self.public if key.state is State.PLANTED)
 
     def companion(self, key: Key) -> Key | None:
         """The HMAC key with the CKA_ID of an AES key, on the same token; or the other way round."""
@@ -235,8 +247,15 @@ def check_label(label: str) -> None:
         raise InvalidRequest("a label has 1 to 255 bytes and no control characters", "choose another label")
 
 
-def judge(found: Mapping[str, Sequence[TokenKey]], write_label: str, where: str, rules: Rules = _NO_RULES) -> Picture:
-    """The rules, over whatever the tokens show. found: keys by name of the token; where: the tokens in words.
+def judge(
+    found: Mapping[str, Sequence[TokenKey]],
+    write_label: str,
+    where: str,
+    rules: Rules = _NO_RULES,
+    public: Mapping[str, Sequence[TokenKey]] = _NOTHING,
+) -> Picture:
+    """The rules, over whatever the tokens show. found: keys by name of the token; where: the tokens in words. public:
+    objects that anybody may have made, which make no difference to any key.
 
     The write key is the newest key labelled `write_label`, else the newest labelled `<write_label>.pending`, on
     whichever token; every other usable key reads. Two keys with one key_id are both refused: nobody could tell
@@ -254,7 +273,13 @@ def judge(found: Mapping[str, Sequence[TokenKey]], write_label: str, where: str,
     writers = newest_first(key for key in keys if key.may_write and key.label == write_label)
     waiting = newest_first(key for key in keys if key.may_write and key.label == pending_label(write_label))
     write = writers[0] if writers else waiting[0] if waiting else None
-    problems = list(_problems(keys, writers, write, write_label, where, rules))
+    others = _judge_public(public, keys, write_label, rules)
+    problems = [
+        *_problems(keys, writers, write, write_label, where, rules),
+        *_exposed(keys, where),
+        *_trusted_public(keys, where),
+        *_planted(others, where),
+    ]
     keys = [
         replace(key, state=State.WRITE)
         if key is write
@@ -272,7 +297,68 @@ def judge(found: Mapping[str, Sequence[TokenKey]], write_label: str, where: str,
         by_key_id=by_key_id,
         problems=tuple(problems),
         companions={(key.place, key.cka_id): key for key in keys if key.token.kind == "hmac" and key.cka_id},
+        public=others,
     )
+
+
+def _judge_public(
+    public: Mapping[str, Sequence[TokenKey]], keys: Sequence[Key], write_label: str, rules: Rules
+) -> tuple[Key, ...]:
+    """The public objects, which serve for nothing; those that pass for a key of ours are planted."""
+    ids = {key.cka_id for key in keys if key.cka_id}
+    roles = {write_label, companion_label(write_label), rules.hmac_label} - {""}
+    judged = []
+    for place, shown in public.items():
+        for token in shown:
+            key = _bare(token, place)
+            held = token.label.removesuffix(companion_label(""))
+            if token.cka_id in ids or {token.label, role(token.label), role(held)} & roles:
+                key = replace(key, state=State.PLANTED, reason=_PUBLIC, hint=_DELETE_PUBLIC)
+            else:
+                key = _unusable(key, _PUBLIC, f"kmsd leaves it alone; if it is a key of yours: {_TRUST_PUBLIC}")
+            judged.append(key)
+    return tuple(sorted(judged, key=lambda k: (k.label, k.key_id, k.place)))
+
+
+def _planted(public: Sequence[Key], where: str) -> Iterable[Problem]:
+    planted = [key for key in public if key.state is State.PLANTED]
+    if planted:
+        names = ", ".join(sorted({repr(key.label or key.key_id)[:80] for key in planted})[:4])
+        yield Problem(
+            f"public objects on {where} pass for keys of kmsd ({names}, {len(planted)} in all): whoever made them "
+            "needed no PIN; they are not used",
+            f"find out who reaches the token, then {_DELETE_PUBLIC}",
+            fatal=False,
+        )
+
+
+def _exposed(keys: Sequence[Key], where: str) -> Iterable[Problem]:
+    """What the attributes of keys that serve allow, and should not."""
+    exposed = [key for key in keys if key.token.exposed and (key.reads or key.token.kind == "hmac")]
+    if exposed:
+        shown = ", ".join(f"{key.label!r} is {' and '.join(key.token.exposed)}" for key in exposed[:4])
+        more = f", and {len(exposed) - 4} more" if len(exposed) > 4 else ""
+        yield Problem(
+            f"keys on {where} can be read by whoever has the PIN: {shown}{more}",
+            "they serve all the same; to be rid of this, rotate to a key that kmsd makes: kmsctl rotate",
+            fatal=False,
+        )
+
+
+def _trusted_public(keys: Sequence[Key], where: str) -> Iterable[Problem]:
+    trusted = sorted(key.key_id for key in keys if not key.token.private)
+    if trusted:
+        yield Problem(
+            f"keys.trust_public_objects names {', '.join(map(short, trusted[:4]))} on {where}: whoever reaches the "
+            "token can put another key in the place of these without a PIN, and read what is written then",
+            "use private keys wherever the token keeps some: kmsctl rotate",
+            fatal=False,
+        )
+
+
+_PUBLIC: Final = "its object is public (CKA_PRIVATE is false): whoever reaches the token without a PIN may have made it"
+_TRUST_PUBLIC: Final = "name its key id in keys.trust_public_objects"
+_DELETE_PUBLIC: Final = "delete them without a PIN: pkcs11-tool --delete-object --type secrkey --label LABEL"
 
 
 def _problems(
@@ -319,9 +405,10 @@ def newest_first(keys: Iterable[Key]) -> list[Key]:
     return sorted(keys, key=lambda key: key.age, reverse=True)
 
 
-def _judge_one(key: TokenKey, place: str, beside: Sequence[TokenKey], rules: Rules, write_label: str) -> Key:
+def _bare(key: TokenKey, place: str) -> Key:
+    """The key before it is judged."""
     key_id = keyid.text(key.cka_id)
-    judged = Key(
+    return Key(
         token=key,
         place=place,
         key_id=key_id,
@@ -334,6 +421,11 @@ def _judge_one(key: TokenKey, place: str, beside: Sequence[TokenKey], rules: Rul
         header=b"",
         legacy_header=legacy_header(key.label),
     )
+
+
+def _judge_one(key: TokenKey, place: str, beside: Sequence[TokenKey], rules: Rules, write_label: str) -> Key:
+    judged = _bare(key, place)
+    key_id = judged.key_id
     match key.kind:
         case "other":
             return _unusable(judged, "it is neither an AES nor an HMAC key", "kmsd leaves it alone")

@@ -49,8 +49,13 @@ def _mode(text: str) -> str:
     return text
 
 
+def _as_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
 SocketPath = Annotated[Path, AfterValidator(_socket_path)]
 Label = Annotated[str, AfterValidator(_label)]
+KeyId = Annotated[str, Field(min_length=1, max_length=512)]
 Mode = Annotated[str, Field(pattern=r"^0[0-7]{3}$"), AfterValidator(_mode)]
 
 
@@ -128,6 +133,9 @@ class Keys(Section):
     write_format: Literal["native", "k8s-kms-plugin"] = "native"
     auto_create: bool = False
     """Make the write key at start if the token has none."""
+    trust_public_objects: Annotated[tuple[KeyId, ...], BeforeValidator(_as_tuple)] = Field(default=(), max_length=64)
+    """Key ids of keys that are used although their objects are not private (CKA_PRIVATE false), for tokens that keep no
+    private ones: whoever reaches the token without a PIN can put another key in their place."""
     refresh: float = Field(default=10.0, ge=0.1, le=3600)
     """Seconds between looks at the token for keys made or moved by others."""
     idle_before_destroy: float = Field(default=86400.0, ge=0, le=366 * 86400)
@@ -186,10 +194,6 @@ class State(Section):
     """What is kept across restarts: the id of the key that wrote last, and when each key was used."""
 
     dir: Path = Field(default_factory=paths.state_dir)
-
-
-def _as_tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _told_apart(tokens: tuple[TokenEntry, ...]) -> tuple[TokenEntry, ...]:

@@ -47,6 +47,7 @@ _KEYS = {
     "pending": Look("▲", "pending", Colour.WARN),
     "archived": Look("▽", "retired", Colour.PLAIN),
     "unusable": Look("✕", "unusable", Colour.BAD),
+    "planted": Look("✕", "planted", Colour.BAD),
 }
 
 

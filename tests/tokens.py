@@ -26,15 +26,15 @@ import pkcs11
 from pkcs11 import Attribute, KeyType, ObjectClass
 job = json.load(sys.stdin)
 tokens = list(pkcs11.lib(job["module"]).get_tokens(token_label=job["token"]))
-session = tokens[0].open(rw=True, user_pin=job["pin"])
+session = tokens[0].open(rw=True, user_pin=job["pin"]) if job["pin"] else tokens[0].open(rw=True)
 for step in job["steps"]:
     if step["do"] == "import":
         aes = step["type"] == "aes"
         template = {
             Attribute.CLASS: ObjectClass.SECRET_KEY,
             Attribute.KEY_TYPE: {"aes": KeyType.AES, "des3": KeyType.DES3}.get(step["type"], KeyType.GENERIC_SECRET),
-            Attribute.TOKEN: True, Attribute.PRIVATE: True, Attribute.SENSITIVE: True,
-            Attribute.EXTRACTABLE: False, Attribute.LABEL: step["label"],
+            Attribute.TOKEN: True, Attribute.PRIVATE: "public" not in step, Attribute.SENSITIVE: "readable" not in step,
+            Attribute.EXTRACTABLE: "readable" in step, Attribute.LABEL: step["label"],
             Attribute.VALUE: bytes.fromhex(step["value"]),
             Attribute.ENCRYPT: aes and "encrypt" not in step, Attribute.DECRYPT: aes,
             Attribute.SIGN: not aes and "sign" not in step, Attribute.VERIFY: not aes,
@@ -121,6 +121,10 @@ class SoftToken:
 
     def import_hmac(self, label: str, value: bytes, cka_id: bytes | None) -> None:
         self.objects({"do": "import", "type": "hmac", "label": label, "value": value.hex(), "id": _hex(cka_id)})
+
+    def plant(self, *steps: Mapping[str, str]) -> None:
+        """Run steps as somebody who reaches the token and has no PIN: what is made is a public object."""
+        change_objects(MODULE, self.label, self.environment, [{**step, "public": "yes"} for step in steps], pin="")
 
     def relabel(self, label: str, to: str) -> None:
         self.objects({"do": "relabel", "label": label, "to": to})

@@ -75,7 +75,7 @@ def _show_list(keys: tuple[Key, ...], form: Format) -> None:
         return
     output.emit(keyview.table(keys, wide=form is Format.WIDE, now=datetime.now(UTC)))
     for each in keys:
-        if each.state is KeyState.UNUSABLE:
+        if each.state in (KeyState.UNUSABLE, KeyState.PLANTED):
             keyview.complain(each)
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Final
 
-from kmsd import state
+from kmsd import keyid, state
 from kmsd.daemon import telling
 from kmsd.daemon.configured import Configured
 from kmsd.daemon.problems import Problems, pool_of
@@ -121,6 +121,7 @@ class Parts:
                 queue=place.queue,
                 timeout=self._settings.kms.request_timeout,
                 stuck_after=self._settings.health.stuck_after,
+                trusted_public=frozenset().union(*map(keyid.named, self._settings.keys.trust_public_objects)),
             ),
             read_pin=lambda: configured.pin(place.called),
             on_change=lambda: self._token_changed(place.called),
@@ -199,6 +200,7 @@ class Parts:
     def _keys_changed(self, before: Picture, after: Picture) -> None:
         old, new = before.write, after.write
         telling.keys_changed(after)
+        telling.planted(self.audit, before, after)
         # A rotation that another kmsd began may be waiting to be finished.
         self.upkeep.nudge()
         if (old and old.key_id) != (new and new.key_id):

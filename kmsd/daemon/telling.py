@@ -99,6 +99,20 @@ def keys_changed(after: Picture) -> None:
             log.warning(problem.message, hint=problem.hint)
 
 
+def planted(audit: Audit, before: Picture, after: Picture) -> None:
+    """Tell of public objects that pass for keys of kmsd, when there are new ones."""
+    known = {(key.place, key.token) for key in before.planted}
+    new = [key for key in after.planted if (key.place, key.token) not in known]
+    if new:
+        shown = ", ".join(f"{key.label!r} with key id {key.key_id or '(none)'}" for key in new[:8])
+        audit.event(
+            "planted object",
+            outcome="UNAUTHENTICATED",
+            key_id_sha256=new[0].key_id_sha256,
+            detail=f"{len(new)} public objects that pass for keys of kmsd, not used: {shown}",
+        )
+
+
 def write_key_changed(audit: Audit, before: Picture, after: Picture) -> None:
     old, new = before.write, after.write
     audit.event(

@@ -15,6 +15,7 @@ class TokenAddress:
     module: path; empty: found by the provider, whose ways are in `kmsd.hsm.quirks`.
     slot: slot id, wins over label. sessions: worker threads. queue: calls that may wait.
     timeout: seconds for a call that has no deadline of its own. stuck_after: seconds.
+    trusted_public: CKA_IDs of keys that are used although their objects are public.
     """
 
     module: str
@@ -25,6 +26,7 @@ class TokenAddress:
     queue: int
     timeout: float
     stuck_after: float
+    trusted_public: frozenset[bytes] = frozenset()
 
     def __str__(self) -> str:
         return f"token {self.label!r}" if self.slot is None else f"the token in slot {self.slot}"

@@ -9,7 +9,7 @@ import ctypes
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple, TypeVar
 
 from kmsd.errors import Conflict, InvalidRequest
 from kmsd.hsm import calls
@@ -18,6 +18,8 @@ from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.findings import PROBE_LABEL
 from kmsd.hsm.session import CKK_AES, TokenSession
 from kmsd.hsm.trials import CKM_AES_KEY_GEN, CKM_GENERIC_SECRET_KEY_GEN
+
+T = TypeVar("T")
 
 Kind = Literal["aes", "hmac", "rsa", "other"]
 """rsa: a private key, with its public key object if it has one."""
@@ -40,6 +42,9 @@ _ATTRIBUTES: Final = (
     c.CKA_SENSITIVE,
     c.CKA_EXTRACTABLE,
     c.CKA_PRIVATE,
+    c.CKA_LOCAL,
+    c.CKA_ALWAYS_SENSITIVE,
+    c.CKA_NEVER_EXTRACTABLE,
 )
 _RSA_ATTRIBUTES: Final = (*(each for each in _ATTRIBUTES if each != c.CKA_VALUE_LEN), c.CKA_MODULUS)
 _CKK_GENERIC_SECRET: Final = 0x10
@@ -51,6 +56,8 @@ _CLASSES: Final[dict[Kind, dict[int, bytes | int | bool]]] = {
     "rsa": {c.CKA_CLASS: c.CKO_PRIVATE_KEY, c.CKA_KEY_TYPE: c.CKK_RSA}
 }
 """How the objects of a kind are found; all others are secret keys."""
+PUBLIC_MOST: Final = 256
+"""Public objects that are described; more are only counted. Anybody who reaches the token can make them."""
 _TRIES: Final = 4
 _READ_PAUSES: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Seconds between two looks for a key that was made just now."""
@@ -63,6 +70,7 @@ class TokenKey:
     """One secret or private key as the token describes it.
 
     encrypt: of an RSA key whether it decrypts, for what its public half does needs no token.
+    sensitive to never_extractable: None if the token does not tell (PKCS#11 3.0, 4.8 and 4.9).
     """
 
     label: str
@@ -74,35 +82,93 @@ class TokenKey:
     decrypt: bool
     sign: bool
     verify: bool
-    sensitive: bool
-    extractable: bool
+    sensitive: bool | None
+    extractable: bool | None
     private: bool
+    local: bool | None = None
+    """Whether it was made on this token, and not brought to it."""
+    always_sensitive: bool | None = None
+    never_extractable: bool | None = None
 
     @property
     def seals(self) -> bool:
         """Whether data is encrypted under it, as it is not under an HMAC key."""
         return self.kind in ("aes", "rsa")
 
+    @property
+    def exposed(self) -> tuple[str, ...]:
+        """What its attributes allow that a key of a KMS should not: its value can be read, or taken away wrapped."""
+        told = {"EXTRACTABLE": self.extractable is True, "not SENSITIVE": self.sensitive is False}
+        return tuple(words for words, holds in told.items() if holds)
 
-def list_keys(session: TokenSession, rsa: bool = False) -> tuple[TokenKey, ...]:
-    """All secret keys on the token, in the token's order, but for those of a probe at work; with `rsa` also the RSA
-    private keys. Raises CkrError."""
-    found = _find(session, {}) + (_find(session, {}, "rsa") if rsa else [])
-    return tuple(key for key in found if not key.label.startswith(PROBE_LABEL))
+
+class Listing(NamedTuple):
+    """The keys on a token, in its order. keys: private objects, which only a program with the PIN can have made, and
+    the public ones that the configuration trusts. public: other public objects, at most PUBLIC_MOST. more: how many
+    public objects there are beyond those."""
+
+    keys: tuple[TokenKey, ...]
+    public: tuple[TokenKey, ...] = ()
+    more: int = 0
+
+
+def list_keys(session: TokenSession, rsa: bool = False) -> Listing:
+    """List the secret keys on the token, without those of a probe at work; with `rsa` the RSA private keys, too.
+
+    Raises CkrError.
+    """
+    kinds: tuple[Kind, ...] = ("aes", "rsa") if rsa else ("aes",)
+    keys = [key for kind in kinds for key in _find(session, {}, kind)]
+    for cka_id in sorted(session.trusted_public):
+        keys.extend(key for kind in kinds for key in _find(session, _by_id(cka_id), kind) if not key.private)
+    public: list[TokenKey] = []
+    more = 0
+    for kind in kinds:
+        found, beyond = _public(session, kind, PUBLIC_MOST - len(public))
+        public.extend(key for key in found if key.cka_id not in session.trusted_public)
+        more += beyond
+    return Listing(tuple(key for key in keys if not key.label.startswith(PROBE_LABEL)), tuple(public), more)
+
+
+def _public(session: TokenSession, kind: Kind, most: int) -> tuple[list[TokenKey], int]:
+    """Describe up to `most` public objects of a kind, and count the others. Raises CkrError."""
+    template = {**_class_of(kind), c.CKA_PRIVATE: False}
+
+    def described() -> tuple[list[TokenKey], int]:
+        handles = session.cryptoki.find(session.handle, template)
+        found = [_describe(session, handle, rsa=kind == "rsa") for handle in handles[:most]]
+        # A token that does not search by this attribute shows private objects, too.
+        return [key for key in found if not key.private], max(0, len(handles) - most)
+
+    return _repeated(described)
 
 
 def _find(session: TokenSession, template: dict[int, bytes | int | bool], kind: Kind = "aes") -> list[TokenKey]:
-    """The secret keys on the token that match, described; for "rsa" the private ones."""
+    """The secret keys of ours on the token that match, described; for "rsa" the private ones."""
     return [key for _, key in _objects(session, template, kind)]
 
 
 def _objects(session: TokenSession, template: dict[int, bytes | int | bool], kind: Kind) -> list[tuple[int, TokenKey]]:
     """The same with their handles."""
-    whole = {**_CLASSES.get(kind, {c.CKA_CLASS: c.CKO_SECRET_KEY}), c.CKA_TOKEN: True, **template}
+    whole = {**_class_of(kind), **session.trusted(template.get(c.CKA_ID)), **template}
+
+    def described() -> list[tuple[int, TokenKey]]:
+        handles = session.cryptoki.find(session.handle, whole)
+        found = [(handle, _describe(session, handle, rsa=kind == "rsa")) for handle in handles]
+        return [(handle, key) for handle, key in found if key.private or key.cka_id in session.trusted_public]
+
+    return _repeated(described)
+
+
+def _class_of(kind: Kind) -> dict[int, bytes | int | bool]:
+    return {**_CLASSES.get(kind, {c.CKA_CLASS: c.CKO_SECRET_KEY}), c.CKA_TOKEN: True}
+
+
+def _repeated(look: Callable[[], T]) -> T:
+    """What `look` sees, looked for again while other processes change objects. Raises CkrError."""
     for last in range(_TRIES, 0, -1):
         try:
-            handles = session.cryptoki.find(session.handle, whole)
-            return [(handle, _describe(session, handle, rsa=kind == "rsa")) for handle in handles]
+            return look()
         except CkrError as error:
             # A key made or destroyed between the two calls, by us or by another process.
             if error.name not in _PASSING or last == 1:
@@ -115,6 +181,9 @@ def _describe(session: TokenSession, handle: int, *, rsa: bool) -> TokenKey:
 
     def flag(attribute: int) -> bool:
         return raw.get(attribute, b"\0") != b"\0"
+
+    def told(attribute: int) -> bool | None:
+        return raw[attribute] != b"\0" if raw.get(attribute) else None
 
     def number(attribute: int) -> int:
         value = raw.get(attribute, b"")
@@ -131,9 +200,12 @@ def _describe(session: TokenSession, handle: int, *, rsa: bool) -> TokenKey:
         decrypt=flag(c.CKA_DECRYPT),
         sign=flag(c.CKA_SIGN),
         verify=flag(c.CKA_VERIFY),
-        sensitive=flag(c.CKA_SENSITIVE),
-        extractable=flag(c.CKA_EXTRACTABLE),
+        sensitive=told(c.CKA_SENSITIVE),
+        extractable=told(c.CKA_EXTRACTABLE),
         private=flag(c.CKA_PRIVATE),
+        local=told(c.CKA_LOCAL),
+        always_sensitive=told(c.CKA_ALWAYS_SENSITIVE),
+        never_extractable=told(c.CKA_NEVER_EXTRACTABLE),
     )
 
 

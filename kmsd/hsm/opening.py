@@ -92,6 +92,7 @@ class Opener:
             if module.cbc_from_ecb:
                 listed |= {"CKM_AES_CBC"}
             module.used[slot.slot_id] = {}
+            module.trusted_public = self._address.trusted_public
             # Held as long as the login: a token may log out with its last session.
             self._login = TokenSession(module, slot.slot_id)
             if "LOGIN_REQUIRED" in view.flags:

@@ -23,6 +23,7 @@ from kmsd.hsm.cryptoki import (
     CKA_ID,
     CKA_KEY_TYPE,
     CKA_MODULUS,
+    CKA_PRIVATE,
     CKA_PUBLIC_EXPONENT,
     CKA_TOKEN,
     CKG_MGF1_SHA256,
@@ -95,6 +96,7 @@ class TokenSession:
     def __init__(self, module: Module, slot_id: int, *, rw: bool = False) -> None:
         self.cryptoki = module.cryptoki
         self.handle = calls.open_session(self.cryptoki.table, slot_id, rw=rw)
+        self.trusted_public = module.trusted_public
         self._keys: dict[tuple[bytes, KeyKind], int] = {}
         self._used = module.used.setdefault(slot_id, {})
         self._random = b""
@@ -157,8 +159,13 @@ class TokenSession:
             self._used[(cka_id, kind)] = None
         return handle
 
+    def trusted(self, cka_id: object) -> dict[int, bytes | int | bool]:
+        """What a template has beside the rest, so that it finds only what is trusted: private objects, which nobody can
+        make without the PIN (PKCS#11 3.0, 4.4), and public ones only if the configuration names their CKA_ID."""
+        return {} if cka_id in self.trusted_public else {CKA_PRIVATE: True}
+
     def _find(self, cka_id: bytes, kind: KeyKind) -> list[int]:
-        template = {**_TEMPLATES[kind], CKA_ID: cka_id}
+        template = {**_TEMPLATES[kind], **self.trusted(cka_id), CKA_ID: cka_id}
         match kind:
             case "aes" | "rsa":
                 return self.cryptoki.find(self.handle, template, most=2)

@@ -11,7 +11,7 @@ from kmsd.errors import NotFound, Overloaded, short
 from kmsd.hsm.diagnosis import diagnose
 from kmsd.hsm.findings import Check, Report
 from kmsd.keyring import Keyring
-from kmsd.picture import newest_first
+from kmsd.picture import State, newest_first
 from kmsd.rpc.admin_wire import alike, table
 from kmsd.rpc.call import Call, Table, parse
 
@@ -47,7 +47,13 @@ class DoctorAdmin:
             report = await diagnose(hsm, *self._own_keys(name), max(call.timeout - _ANSWER_SECONDS, 0.5))
         finally:
             self._running.discard(name)
-        checks = [*report.checks[:-1], self._write_key(name), report.checks[-1]]
+        checks = [
+            *report.checks[:-1],
+            self._planted(name),
+            self._attributes(name),
+            self._write_key(name),
+            report.checks[-1],
+        ]
         answer = _response(report, checks)
         answer.token, answer.up, answer.seconds = name, up, perf_counter() - began
         call.detail = f"{name}: {answer.outcome}, {report.verdict.enc or 'nothing'} works"
@@ -63,6 +69,30 @@ class DoctorAdmin:
             if key.scheme is not None:
                 return key.cka_id, key.scheme.mac
         return None, None
+
+    def _planted(self, place: str) -> Check:
+        name, title = "public_objects", "Public objects"
+        public = [key for key in self.keyring.picture.public if key.place == place]
+        planted = [key for key in public if key.state is State.PLANTED]
+        if not planted:
+            seen = (
+                f"{len(public)} look like keys, none like one of kmsd's; none is used"
+                if public
+                else "none looks like a key"
+            )
+            return Check(name, title, "ok", seen)
+        shown = ", ".join(repr(key.label or key.key_id) for key in planted[:4])
+        return Check(
+            name, title, "warning", f"{len(planted)} pass for keys of kmsd: {shown}; none is used", planted[0].hint
+        )
+
+    def _attributes(self, place: str) -> Check:
+        name, title = "key_attributes", "Attributes of the keys"
+        exposed = [key for key in self.keyring.picture.keys if key.place == place and key.token.exposed]
+        if not exposed:
+            return Check(name, title, "ok", "no key is known to be extractable or not sensitive")
+        shown = ", ".join(f"{key.label!r} is {' and '.join(key.token.exposed)}" for key in exposed[:4])
+        return Check(name, title, "warning", shown, "rotate to a key that kmsd makes: kmsctl rotate")
 
     def _write_key(self, place: str) -> Check:
         name, title = "write_key", "Write key"

@@ -57,7 +57,8 @@ class KeyAdmin:
         request = parse(pb.ListKeysRequest, body)
         if not request.page_token:
             await self.keyring.look()
-        keys, token = page(self.keyring.picture.keys, request.page_size, request.page_token)
+        picture = self.keyring.picture
+        keys, token = page((*picture.keys, *picture.public), request.page_size, request.page_token)
         return pb.ListKeysResponse(
             keys=[self.shown.key(key) for key in keys], next_page_token=token
         ).SerializeToString()

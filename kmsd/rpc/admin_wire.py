@@ -33,6 +33,7 @@ _STATES: Final = {
     State.UNUSABLE: pb.KEY_STATE_UNUSABLE,
     State.COMPANION: pb.KEY_STATE_COMPANION,
     State.ARCHIVED: pb.KEY_STATE_ARCHIVED,
+    State.PLANTED: pb.KEY_STATE_PLANTED,
 }
 _TYPES: Final = {"aes": pb.KEY_TYPE_AES, "hmac": pb.KEY_TYPE_HMAC, "rsa": pb.KEY_TYPE_RSA, "other": pb.KEY_TYPE_OTHER}
 
@@ -79,9 +80,12 @@ class Shown:
             can_decrypt=token.decrypt,
             can_sign=token.sign,
             can_verify=token.verify,
-            sensitive=token.sensitive,
-            extractable=token.extractable,
+            sensitive=bool(token.sensitive),
+            extractable=bool(token.extractable),
             private=token.private,
+            local=token.local,
+            always_sensitive=token.always_sensitive,
+            never_extractable=token.never_extractable,
             created_unix_ms=key.created_ms,
             token_label=self.keyring.hsm(key).label,
             token=key.place,

@@ -30,7 +30,7 @@ from kmstui.widgets.detail import Detail, Fact
 from kmstui.widgets.listing import Listing
 from kmstui.widgets.table import Table
 
-_STATES = ("write", "pending", "readable", "companion", "archived", "unusable")
+_STATES = ("write", "pending", "readable", "companion", "archived", "planted", "unusable")
 
 
 def ident(key: Key) -> str:
@@ -201,6 +201,8 @@ def why_not(name: str, key: Key) -> str:
     match name:
         case "adopt":
             return "it has a key id already" if key.key_id else ""
+        case _ if key.state == KeyState.PLANTED and name != "generate":
+            return "it is a public object, which kmsd does not touch"
         case "test" if key.state == KeyState.UNUSABLE:
             return f"it is unusable: {key.unusable_reason}"
         case "test" if not key.type.seals:
@@ -236,10 +238,11 @@ def key_facts(key: Key, view: View, moment: Moment, deeds: Sequence[tuple[Deed, 
         yield Fact("sha256", escape(key.key_id_sha256))
     writes = f", writes {escape(key.enc)}" if key.enc else ""
     yield Fact("is", f"{key_type(key)}{writes}, on {escape(key.token_label)}")
-    yield Fact("may", _attributes(key))
+    yield Fact("may", _permissions(key))
     if key.created is not None:
         yield Fact("made", f"{absolute(key.created)}, {age(key.created, moment.wall)} ago")
     yield Fact("used", _used(key, view, moment))
+    yield Fact("object", _attributes(key))
     for deed, why in deeds:
         if why and deed.name != "generate":
             yield Fact(f"{deed.key} {deed.title.lower()}", f"✕ {escape(why)}")
@@ -257,9 +260,21 @@ def _uses(key: Key) -> str:
     return compact(total) if total else "-"
 
 
-def _attributes(key: Key) -> str:
+def _permissions(key: Key) -> str:
     uses = {"encrypt": key.can_encrypt, "decrypt": key.can_decrypt, "sign": key.can_sign, "verify": key.can_verify}
-    told = ", ".join(name for name, allowed in uses.items() if allowed) or "do nothing"
-    have = {"private": key.private, "sensitive": key.sensitive}
-    kept = [name for name, holds in have.items() if holds]
-    return f"{told}; {', '.join([*kept, 'EXTRACTABLE' if key.extractable else 'never extractable'])}"
+    return ", ".join(name for name, allowed in uses.items() if allowed) or "do nothing"
+
+
+def _attributes(key: Key) -> str:
+    have = {
+        "private": key.private,
+        "PUBLIC": not key.private,
+        "sensitive": key.sensitive,
+        "not SENSITIVE": not key.sensitive,
+        "EXTRACTABLE": key.extractable,
+        "made here": key.local,
+        "brought here": key.local is False,
+        "always sensitive": key.always_sensitive,
+        "never extractable": key.never_extractable,
+    }
+    return ", ".join(name for name, holds in have.items() if holds)

@@ -15,6 +15,7 @@ _STATES = {
     pb.KEY_STATE_UNUSABLE: KeyState.UNUSABLE,
     pb.KEY_STATE_COMPANION: KeyState.COMPANION,
     pb.KEY_STATE_ARCHIVED: KeyState.ARCHIVED,
+    pb.KEY_STATE_PLANTED: KeyState.PLANTED,
 }
 _TYPES = {
     pb.KEY_TYPE_AES: KeyType.AES,
@@ -32,6 +33,9 @@ def key(key: pb.Key) -> Key:
         state=_STATES.get(key.state, KeyState.UNKNOWN),
         created=time(key.created_unix_ms),
         last_used=time(key.last_used_unix_ms),
+        local=optional(key, "local"),
+        always_sensitive=optional(key, "always_sensitive"),
+        never_extractable=optional(key, "never_extractable"),
     )
 
 

@@ -19,6 +19,8 @@ class KeyState(StrEnum):
     """Serves beside an AES key: an HMAC key."""
     ARCHIVED = "archived"
     """Retired: decrypts still, and may be destroyed."""
+    PLANTED = "planted"
+    """A public object, which anybody may have made, with a label or an id of a key of kmsd's: never used."""
     UNKNOWN = "unknown"
 
 
@@ -67,6 +69,10 @@ class Key:
     last_used: datetime | None = None
     enc: str = ""
     """JWE enc of what it writes; empty if it writes nothing."""
+    local: bool | None = None
+    """Whether it was made on its token; this and the next two: None if the token does not tell."""
+    always_sensitive: bool | None = None
+    never_extractable: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,8 @@ from tests.unit.config.written import error_of, write
         ("[log]\nzzz = 1", "F:2: log.zzz: unknown key; [log] has format, level"),
         (
             "[keys.sub]\nx = 1",
-            "F:1: keys.sub: unknown key; [keys] has label, hmac_label, algorithm, write_format, auto_create, refresh, "
-            "idle_before_destroy",
+            "F:1: keys.sub: unknown key; [keys] has label, hmac_label, algorithm, write_format, auto_create, "
+            "trust_public_objects, refresh, idle_before_destroy",
         ),
         (
             "[keys]\nlabel = 'x'\nhmac_label = 'x'",
