@@ -275,7 +275,7 @@ def judge(
     write = writers[0] if writers else waiting[0] if waiting else None
     others = _judge_public(public, keys, write_label, rules)
     problems = [
-        *_problems(keys, writers, write, write_label, where, rules),
+        *_problems(keys, writers, write, others, write_label, where, rules),
         *_exposed(keys, where),
         *_trusted_public(keys, where),
         *_planted(others, where),
@@ -315,7 +315,9 @@ def _judge_public(
             if token.cka_id in ids or {token.label, role(token.label), role(held)} & roles:
                 key = replace(key, state=State.PLANTED, reason=_PUBLIC, hint=_DELETE_PUBLIC)
             else:
-                key = _unusable(key, _PUBLIC, f"kmsd leaves it alone; if it is a key of yours: {_TRUST_PUBLIC}")
+                key = _unusable(
+                    key, _PUBLIC, "kmsd leaves it alone; one that you made yourself: kmsctl keys adopt LABEL --public"
+                )
             judged.append(key)
     return tuple(sorted(judged, key=lambda k: (k.label, k.key_id, k.place)))
 
@@ -357,12 +359,20 @@ def _trusted_public(keys: Sequence[Key], where: str) -> Iterable[Problem]:
 
 
 _PUBLIC: Final = "its object is public (CKA_PRIVATE is false): whoever reaches the token without a PIN may have made it"
-_TRUST_PUBLIC: Final = "name its key id in keys.trust_public_objects"
-_DELETE_PUBLIC: Final = "delete them without a PIN: pkcs11-tool --delete-object --type secrkey --label LABEL"
+_DELETE_PUBLIC: Final = (
+    "delete what is not yours (no PIN is needed: pkcs11-tool --delete-object --type secrkey --label LABEL); a key that "
+    "you made yourself: kmsctl keys adopt LABEL --public"
+)
 
 
 def _problems(
-    keys: Sequence[Key], writers: Sequence[Key], write: Key | None, write_label: str, where: str, rules: Rules
+    keys: Sequence[Key],
+    writers: Sequence[Key],
+    write: Key | None,
+    others: Sequence[Key],
+    write_label: str,
+    where: str,
+    rules: Rules,
 ) -> Iterable[Problem]:
     if len(writers) > 1:
         yield Problem(
@@ -380,9 +390,12 @@ def _problems(
                 told = True
                 yield Problem(f"key {write_label!r} on {where} cannot serve: {reason}", hint, fatal=fatal)
     if write is None and not told:
+        public = any(key.label == write_label for key in others)
         yield Problem(
-            f"there is no key labelled {write_label!r} on {where}",
-            f"make one: kmsctl keygen {write_label}{rules.new_key}",
+            f"there is no key labelled {write_label!r} on {where}"
+            + (", but a public object, which whoever reaches the token may have made" if public else ""),
+            f"make one: kmsctl keygen {write_label}{rules.new_key}"
+            + (f"; if you made the public one yourself: kmsctl keys adopt {write_label} --public" if public else ""),
             fatal=True,
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from kmsctl import confirm, diagnostics, documents, keyview, options
@@ -14,6 +16,10 @@ def adopt(
     ctx: typer.Context,
     label: Label,
     key_id: KeyId = "",
+    public: Annotated[
+        bool,
+        typer.Option("--public", help="The key is a public object that you made: serve with a private copy of it."),
+    ] = False,
     output_format: options.Output = None,
     target: options.Target = None,
     timeout: options.Timeout = None,
@@ -24,11 +30,15 @@ def adopt(
       kmsctl keys adopt other-key --id 7d3f0c52-6f0e-4a6e-9d83-0d3b5e2c8a11
 
     Give a key id (CKA_ID) to a key that was made elsewhere without one, so that it can serve.
+
+    A public object (CKA_PRIVATE false), as pkcs11-tool makes them, serves only with --public: whoever reaches the token
+    may have made it, so be sure that it is yours. A private copy is made, with its value and its key id; delete the
+    public one then.
     """
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
     form = opts.form(*keyview.FORMATS)
     with connect(opts.target, timeout=opts.timeout) as kmsd:
-        key = kmsd.adopt_key(label, key_id=key_id)
+        key = kmsd.adopt_key(label, key_id=key_id, public=public)
     keyview.emit_one({"key": documents.key(key)}, key, form)
     keyview.next_step(key)
 

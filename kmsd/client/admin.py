@@ -115,9 +115,10 @@ class AdminClient(Client):
         answer = self._call("GenerateKey", request, pb.GenerateKeyResponse, timeout)
         return model.GeneratedKey(decode.key(answer.key), answer.created, decode.optional_key(answer, "companion"))
 
-    def adopt_key(self, label: str, *, key_id: str = "", timeout: float | None = None) -> Key:
-        """Gives a CKA_ID to the key that has this label and none; NotFound, Conflict."""
-        request = pb.AdoptKeyRequest(label=_text("label", label), key_id=_text("key id", key_id))
+    def adopt_key(self, label: str, *, key_id: str = "", public: bool = False, timeout: float | None = None) -> Key:
+        """Gives a CKA_ID to the key that has this label and none; with `public`, makes a private copy of the public key
+        that has it. NotFound, Conflict."""
+        request = pb.AdoptKeyRequest(label=_text("label", label), key_id=_text("key id", key_id), public=public)
         return decode.key(self._call("AdoptKey", request, pb.AdoptKeyResponse, timeout).key)
 
     def relabel_key(

@@ -5,7 +5,9 @@ Knows CKA_LABEL and CKA_ID as bytes; what a label or an id means is the keyring'
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import hmac
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -320,6 +322,55 @@ def set_id(session: TokenSession, kind: Kind, label: str, cka_id: bytes) -> Toke
     if len(found) != 1:
         raise Conflict(f"the token did not take the CKA_ID of {label!r}", "kmsctl keys list shows its state")
     return found[0]
+
+
+def make_private(session: TokenSession, kind: Kind, label: str, public_id: bytes, cka_id: bytes) -> TokenKey:
+    """Make a private copy of the one public AES or HMAC key of this kind, label and CKA_ID, and read it back.
+
+    session: read-write. public_id: CKA_ID of the public object, which stays as it is. cka_id: of the copy. Raises
+    Conflict, CkrError.
+    """
+    template = {**_class_of(kind), c.CKA_PRIVATE: False, c.CKA_LABEL: label.encode(), **_by_id(public_id)}
+    table = session.cryptoki.table
+    found = [
+        handle
+        for handle in session.cryptoki.find(session.handle, template)
+        if _is(_describe(session, handle, rsa=False), kind, public_id)
+    ]
+    if len(found) != 1:
+        raise Conflict(
+            f"{len(found)} public objects are labelled {label!r}; exactly one is needed",
+            "kmsctl keys list shows them; pkcs11-tool --delete-object removes one",
+        )
+    private: calls.Template = {c.CKA_TOKEN: True, c.CKA_PRIVATE: True, c.CKA_ID: cka_id}
+    copy = calls.copy_object(table, session.handle, found[0], private)
+    for kept in ({c.CKA_SENSITIVE: True}, {c.CKA_EXTRACTABLE: False}):
+        # A token need not let anybody make a key more secret than it was.
+        with contextlib.suppress(CkrError):
+            calls.set_attributes(table, session.handle, copy, kept)
+    try:
+        made = _with_id(session, cka_id, kind)
+        if len(made) == 1 and _same_value(session, kind, found[0], copy):
+            return made[0]
+    except CkrError:
+        calls.destroy_object(table, session.handle, copy)
+        raise
+    calls.destroy_object(table, session.handle, copy)
+    raise Conflict(
+        f"the token made no private copy of {label!r} with the same value, or has a key with its CKA_ID already",
+        "make a new key: kmsctl keygen LABEL",
+    )
+
+
+def _same_value(session: TokenSession, kind: Kind, one: int, other: int) -> bool:
+    """Whether two keys do the same to one block. Raises CkrError."""
+
+    def done(handle: int) -> bytes:
+        if kind == "hmac":
+            return calls.sign(session.cryptoki.table, session.handle, handle, c.CKM_SHA256_HMAC, bytes(16))
+        return calls.encrypt(session.cryptoki.table, session.handle, handle, c.CKM_AES_ECB, None, bytes(16))
+
+    return hmac.compare_digest(done(one), done(other))
 
 
 def relabel(session: TokenSession, kind: Kind, cka_id: bytes, label: str, to: str) -> TokenKey:

@@ -87,10 +87,13 @@ class Lifecycle:
         async with self._turn(until) as turn:
             return await making.generate(self._keyring, turn, order, name)
 
-    async def adopt(self, label: str, key_id: str, *, until: float = inf) -> Key:
-        """Give a CKA_ID to the AES or HMAC key with this label that lacks one. Raises NotFound, Conflict."""
+    async def adopt(self, label: str, key_id: str, *, public: bool = False, until: float = inf) -> Key:
+        """Give a CKA_ID to the AES or HMAC key with this label that lacks one; with `public`, make a private copy of
+        the public object with this label. Raises NotFound, Conflict."""
         check_label(label)
         async with self._turn(until) as turn:
+            if public:
+                return await making.adopt_public(self._keyring, turn, label, key_id)
             return await making.adopt(self._keyring, turn, label, key_id)
 
     async def relabel(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from kmsd import keyid
 from kmsd.errors import AlreadyExists, Conflict, InvalidRequest, NotFound, Unavailable
 from kmsd.hsm import keys as token_keys
 from kmsd.hsm import tpm2
@@ -258,6 +259,31 @@ async def made(keyring: Keyring, cka_id: bytes, kind: Kind, *, pair: bool = Fals
 def newest_of(keyring: Keyring, label: str) -> int:
     """Of the keys that have or had this label, when the newest was made: the next one must be newer."""
     return max((key.created_ms for key in keyring.picture.keys if role(key.label) == label), default=0)
+
+
+async def adopt_public(keyring: Keyring, turn: Turn, label: str, key_id: str) -> Key:
+    """Make a private copy of the public key with this label, because an operator says that it is one of theirs. Raises
+    NotFound, Conflict, AlreadyExists, InvalidRequest."""
+    found = [key for key in keyring.picture.public if key.label == label and key.token.kind in ("aes", "hmac")]
+    if not found:
+        raise NotFound(
+            f"no public AES or HMAC key labelled {label!r} is on {keyring.where}", "kmsctl keys list shows all"
+        )
+    if len(found) > 1:
+        raise Conflict(
+            f"{len(found)} public objects are labelled {label!r}, and somebody may have planted any of them",
+            "delete all but the one that is yours: pkcs11-tool --delete-object",
+        )
+    public = found[0]
+    if key_id and public.cka_id and keyid.text(public.cka_id) != key_id:
+        raise InvalidRequest(f"its key id is {public.key_id!r}, which what it encrypted may name", "leave --id out")
+    refuse_taken(keyring, label, public.token.kind)
+    cka_id = public.cka_id or key_id_bytes(key_id or new_key_id())
+    _refuse_known(keyring, keyid.text(cka_id), ("aes", "hmac", "rsa", "other"))
+    await turn.change(
+        keyring.tokens[public.place], token_keys.make_private, public.token.kind, label, public.cka_id, cka_id
+    )
+    return (await made(keyring, cka_id, public.token.kind)).key
 
 
 async def adopt(keyring: Keyring, turn: Turn, label: str, key_id: str) -> Key:

@@ -101,8 +101,8 @@ class KeyAdmin:
 
     async def adopt_key(self, call: Call, body: bytes) -> bytes:
         request = parse(pb.AdoptKeyRequest, body)
-        key = await self.lifecycle.adopt(request.label, request.key_id, until=call.deadline)
-        self._note(call, key, f"adopted {key.label}")
+        key = await self.lifecycle.adopt(request.label, request.key_id, public=request.public, until=call.deadline)
+        self._note(call, key, f"adopted {key.label}{', which was public' if request.public else ''}")
         log.info("key adopted", label=key.label, key_id_sha256=key.key_id_sha256)
         await self.health.check()
         return pb.AdoptKeyResponse(key=self.shown.key(key)).SerializeToString()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ from kmsd.api.kms.v2 import api_pb2 as v2
 from kmsd.picture import new_key_id
 from tests.daemons import Kmsd, wait_for
 from tests.rpc.refusals import refusal
-from tests.tokens import SoftToken
+from tests.tokens import MODULE, PIN, SoftToken
 
 KNOWN = bytes(range(32))
 L = "k8s-kek"
@@ -184,3 +185,44 @@ def test_a_key_of_kmsds_own_shows_where_it_was_made(kmsd: Kmsd) -> None:
     (key,) = look(kmsd)
     assert (key.local, key.always_sensitive, key.never_extractable) == (True, True, True)
     assert not kmsd.admin("GetStatus", admin.GetStatusRequest()).problems
+
+
+def test_an_operator_who_made_a_public_key_adopts_a_private_copy_of_it(
+    start_kmsd: Callable[..., Kmsd], token: SoftToken
+) -> None:
+    make = ["--keygen", "--key-type", "aes:32", "--label"]
+    login = ["pkcs11-tool", "--module", MODULE, "--token-label", token.label, "--login", "--pin", PIN]
+    # As people make them: without --private, and without --id.
+    subprocess.run([*login, *make, L], env=token.environment, check=True, capture_output=True, timeout=30)
+    subprocess.run(
+        [*login, *make, "reader", "--id", b"reader-id".hex()],
+        env=token.environment,
+        check=True,
+        capture_output=True,
+        timeout=30,
+    )
+    kmsd = start_kmsd()
+    (problem, *_) = kmsd.admin("GetStatus", admin.GetStatusRequest()).problems
+    assert "a public object" in problem.message
+    assert f"kmsctl keys adopt {L} --public" in problem.hint
+    refused = refusal(kmsd.admin, "AdoptKey", admin.AdoptKeyRequest(label=L))
+    assert refused.code == "NOT_FOUND"
+    adopted = kmsd.admin("AdoptKey", admin.AdoptKeyRequest(label=L, public=True)).key
+    assert (adopted.private, adopted.sensitive, adopted.extractable) == (True, True, False)
+    kmsd.wait_ok()
+    assert kmsd.v2("Status").key_id == adopted.key_id
+    assert kmsd.v2("Encrypt", v2.EncryptRequest(plaintext=b"seed", uid="1")).key_id == adopted.key_id
+    # One that has an id keeps it: what was written names it.
+    assert kmsd.admin("AdoptKey", admin.AdoptKeyRequest(label="reader", public=True)).key.key_id == "reader-id"
+    again = refusal(kmsd.admin, "AdoptKey", admin.AdoptKeyRequest(label=L, public=True))
+    assert again.code == "ALREADY_EXISTS"
+
+
+def test_what_was_written_under_a_public_key_opens_under_its_private_copy(
+    start_kmsd: Callable[..., Kmsd], token: SoftToken
+) -> None:
+    token.plant(planted("mine", b"mine-1"))
+    kmsd = start_kmsd("--auto-create").wait_ok()
+    kmsd.admin("AdoptKey", admin.AdoptKeyRequest(label="mine", public=True))
+    request = v2.DecryptRequest(ciphertext=forged("mine-1"), key_id="mine-1", uid="1")
+    assert kmsd.v2("Decrypt", request).plaintext == b"chosen by the attacker"

@@ -330,12 +330,14 @@ class GenerateKeyResponse(_message.Message):
     def __init__(self, key: _Optional[_Union[Key, _Mapping]] = ..., created: _Optional[bool] = ..., companion: _Optional[_Union[Key, _Mapping]] = ...) -> None: ...
 
 class AdoptKeyRequest(_message.Message):
-    __slots__ = ("label", "key_id")
+    __slots__ = ("label", "key_id", "public")
     LABEL_FIELD_NUMBER: _ClassVar[int]
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_FIELD_NUMBER: _ClassVar[int]
     label: str
     key_id: str
-    def __init__(self, label: _Optional[str] = ..., key_id: _Optional[str] = ...) -> None: ...
+    public: bool
+    def __init__(self, label: _Optional[str] = ..., key_id: _Optional[str] = ..., public: _Optional[bool] = ...) -> None: ...
 
 class AdoptKeyResponse(_message.Message):
     __slots__ = ("key",)
