@@ -6,6 +6,7 @@
     |-- AlreadyExists       the label or the key id is taken
     |-- Conflict            the state of the key or the token forbids it
     |-- Unavailable         the token, or kmsd, cannot serve now; a retry may
+    |   `-- WrongResult     the token gave back other bytes than it was given: nothing of it is believed
     |-- Denied              the token refused us: PIN, permissions
     |-- Misconfigured       the configuration or the token needs an operator's hand first
     |-- Overloaded          a bound was reached
@@ -76,6 +77,10 @@ class Conflict(KmsdError):
 class Unavailable(KmsdError):
     code = "UNAVAILABLE"
     retryable = True
+
+
+class WrongResult(Unavailable):
+    """The token does not do what it says it does, and raises no error."""
 
 
 class Denied(KmsdError):

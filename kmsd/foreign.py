@@ -7,27 +7,36 @@ only if the configuration allows it, with the one key that it names; each readin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Collection
 from time import monotonic
 from typing import Final, Literal
 
 from kmsd import keyid
 from kmsd.crypto import jwe, legacy, legacy_cbc
-from kmsd.errors import Conflict, InvalidRequest, Misconfigured, NotFound
+from kmsd.crypto.gcm import TagMismatch
+from kmsd.deadline import left, within
+from kmsd.errors import Conflict, DeadlineExceeded, InvalidRequest, KmsdError, Misconfigured, NotFound, Overloaded
 from kmsd.keyring import Keyring
 from kmsd.observe import logs
-from kmsd.picture import Key, Problem
-from kmsd.service import Decrypted
+from kmsd.picture import Key, Problem, State, role
+from kmsd.service import Decrypted, check_named
 
 log = logs.get_logger("kmsd.legacy")
 
 _WARN_PAUSE: Final = 60.0
+_TURNS: Final = 16
+"""Values that nothing authenticates which are read at once."""
+_FAILED_SECONDS: Final = 60.0
+"""How long one that did not read keeps its turn: 16 answers of an oracle in a minute."""
+_FAILED_ANSWER: Final = 0.1
+"""Seconds from the beginning to every answer that it did not read: more than the token takes."""
 _REWRITE: Final = "rewrite what is stored (kubectl get secrets -A -o json | kubectl replace -f -), then unset it"
 
 
 class Foreign:
     """allowed: whether what is not authenticated may be read. pinned: label or key id of the key for it.
-    hmac_label: of the HMAC key. used: as in LocalService."""
+    hmac_label: of the HMAC key. used: as in LocalService. wrote: gives the key_ids that were the write key here."""
 
     def __init__(
         self,
@@ -37,12 +46,15 @@ class Foreign:
         pinned: str,
         hmac_label: str,
         used: Callable[[str, Literal["encrypt", "decrypt"]], None],
+        wrote: Callable[[], Collection[str]],
     ) -> None:
         self._keyring = keyring
         self._allowed = allowed
         self._pinned = pinned
         self._hmac_label = hmac_label
         self._used = used
+        self._wrote = wrote
+        self._turns = asyncio.Semaphore(_TURNS)
         self._warned = -1e9
         self.unauthenticated = 0
 
@@ -50,6 +62,9 @@ class Foreign:
     def problems(self) -> list[Problem]:
         if not self._allowed:
             return []
+        refused = self._refusal()
+        if refused is not None:
+            return [Problem(refused.message, refused.hint, fatal=False)]
         return [
             Problem(
                 f"legacy.allow_unauthenticated is set: {self.unauthenticated} values that nothing protects were read "
@@ -59,30 +74,64 @@ class Foreign:
             )
         ]
 
-    async def decrypt(self, ciphertext: bytes, key_id: str | None, timeout: float) -> Decrypted:
-        """The plaintext. Raises KmsdError."""
+    def _refusal(self) -> KmsdError | None:
+        """Why nothing is read although it is allowed, as far as can be told now."""
+        try:
+            self._check_pinned()
+        except KmsdError as error:
+            return error
+        return None
+
+    async def decrypt(self, ciphertext: bytes, key_id: str | None, until: float) -> Decrypted:
+        """The plaintext. until: the call's deadline. Raises KmsdError."""
         try:
             parsed = legacy.parse_cbc(ciphertext)
         except jwe.JweError as error:
             raise InvalidRequest(
                 f"the ciphertext cannot be read: {error}", "it is damaged; restore the object from a backup"
             ) from error
-        key = await self._keyring.find(keyid.text(parsed.cka_id)) if parsed.authenticated else await self.pinned_key()
+        async with within(until):
+            key = await (self._keyring.find(keyid.text(parsed.cka_id)) if parsed.authenticated else self.pinned_key())
         if key.token.kind != "aes":
             raise InvalidRequest("the ciphertext names an RSA key, and is of AES-CBC", "restore it from a backup")
-        if key_id is not None and key.key_id != key_id:
-            raise InvalidRequest(
-                "the request's key_id is not that of the key that reads this ciphertext",
-                "the stored object mixes parts of two; restore it from a backup",
-            )
-        mac = self.mac(key)
-        hsm = self._keyring.hsm(key)
-        await hsm.settled(timeout)
-        plaintext = await legacy_cbc.decrypt(hsm, key.cka_id, mac, parsed, timeout)
-        if not parsed.authenticated:
+        check_named(key_id, key)
+        if parsed.authenticated:
+            plaintext = await self._open(key, parsed, until)
+        else:
+            plaintext = await self._open_unprotected(key, parsed, until)
             self._count(key)
         self._used(key.key_id, "decrypt")
         return Decrypted(plaintext, key)
+
+    async def _open(self, key: Key, parsed: legacy.LegacyCbc, until: float) -> bytes:
+        hsm = self._keyring.hsm(key)
+        await hsm.settled(until)
+        return await legacy_cbc.decrypt(hsm, key.cka_id, self.mac(key), parsed, left(until))
+
+    async def _open_unprotected(self, key: Key, parsed: legacy.LegacyCbc, until: float) -> bytes:
+        """The plaintext of what nothing authenticates. Raises KmsdError.
+
+        Whether zeros end it tells something of it to whoever altered it (a padding oracle). So every failure is one
+        answer after one time, and few are given in a minute: a value that does not read keeps its turn that long.
+        """
+        try:
+            async with within(until):
+                await self._turns.acquire()
+        except DeadlineExceeded:
+            raise Overloaded(
+                f"{_TURNS} values that nothing protects did not read within {_FAILED_SECONDS:.0f} s; try later",
+                "look for who writes such values to etcd; the call may be repeated in a minute",
+            ) from None
+        began = monotonic()
+        hold = 0.0
+        try:
+            return await self._open(key, parsed, until)
+        except TagMismatch:
+            hold = _FAILED_SECONDS
+            await asyncio.sleep(began + _FAILED_ANSWER - monotonic())
+            raise
+        finally:
+            asyncio.get_running_loop().call_later(hold, self._turns.release)
 
     async def pinned_key(self) -> Key:
         """The key that reads what names none and nothing authenticates. Raises KmsdError: why none does."""
@@ -92,20 +141,41 @@ class Foreign:
                 "to move over, set legacy.allow_unauthenticated and legacy.key for as long as it takes; whoever can "
                 "write to etcd can alter such values unseen",
             )
+        if not self._keyring.seen:
+            await self._keyring.look_soon()
+        return self._check_pinned()
+
+    def _check_pinned(self) -> Key:
+        """The key that legacy.key names. Raises KmsdError if it may not read what nothing authenticates."""
         if not self._pinned:
             raise Misconfigured(
                 "legacy.allow_unauthenticated is set, and legacy.key does not say with which key to read",
                 "name the AES key of k8s-kms-plugin by its label or key id",
             )
-        if not self._keyring.seen:
-            await self._keyring.look_soon()
         key = self._select()
+        if why := self._wrote_native(key):
+            raise Conflict(
+                f"legacy.key names {self._pinned!r}, and {why}: if values that nothing authenticates were read with "
+                "it, whoever can write to etcd could alter and read what it wrote in kmsd's own format",
+                "let kmsd write with another key from the beginning (keys.label): kmsctl migrate plan shows how; what "
+                "is left in the old format k8s-kms-plugin itself can read and rewrite",
+            )
         if not key.reads or key.token.kind != "aes":
             raise Misconfigured(
                 f"the key {self._pinned!r} that legacy.key names cannot read: {key.reason or 'it is no AES key'}",
                 key.hint or "name the AES key of k8s-kms-plugin by its label or key id",
             )
         return key
+
+    def _wrote_native(self, key: Key) -> str:
+        """Why a key has written, or is going to write, in kmsd's own format, as far as that is known; else empty."""
+        if key.state in (State.WRITE, State.PENDING) or role(key.label) == self._keyring.write_label:
+            return "that is, or was, a write key of kmsd"
+        if role(key.label) != key.label:
+            return "its label shows that it was a write key of kmsd"
+        if key.key_id in self._wrote():
+            return "it was the write key of this kmsd"
+        return ""
 
     def _select(self) -> Key:
         try:

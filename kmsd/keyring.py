@@ -31,8 +31,13 @@ _EMPTY_PAUSE: Final = 5.0
 _READ_PAUSES: Final = (0.005, 0.01, 0.02, 0.05, 0.1)
 """Seconds between two readings of a token whose keys change."""
 _NEW_SECONDS: Final = 600.0
-_ANEW_PAUSE: Final = 5.0
-"""A key made within so many seconds that is not to be found is looked for with a new module, so often at the most."""
+"""A key made within so many seconds that is not to be found is asked for in another process."""
+_SEEK_PAUSE: Final = 2.0
+_SEEK_PAUSE_MOST: Final = 60.0
+"""Seconds between two times that another process is asked: from the first up to the second while it finds nothing."""
+_SEEK_SECONDS: Final = 10.0
+_SOUGHT_MOST: Final = 4096
+"""Ids of which it is remembered that they were asked for."""
 _PICKS_MOST: Final = 8
 """Pairs that are tried at one look: those with the write label one after the other, and as many others."""
 _HASH_DIGITS: Final = 8
@@ -84,8 +89,10 @@ class Keyring:
         self._looking: asyncio.Task[None] | None = None
         self._looked = -1e9
         self._wrote_at = ""
-        self._anew: asyncio.Task[None] | None = None
-        self._anew_at = -1e9
+        self._sought: dict[str, None] = {}
+        self._seeking: asyncio.Task[None] | None = None
+        self._seek_after = -1e9
+        self._seek_pause = _SEEK_PAUSE
 
     @property
     def hmac_label(self) -> str:
@@ -191,37 +198,29 @@ class Keyring:
             return Unavailable(f"the keys on {self.where} have not been looked at yet", "try again in a moment")
         return Misconfigured(f"there is no write key on {self.where}", f"make one: kmsctl keygen {self.write_label}")
 
-    async def find(self, key_id: str) -> Key:
-        """The key with this id, after a fresh look at the tokens if it is unknown. Raises NotFound."""
+    async def find(self, key_id: str, *, or_label: bool = False) -> Key:
+        """The key with this id, after a fresh look at the tokens if it is unknown. or_label: the text may be a label as
+        well, which the error then says. Raises NotFound."""
         key = self.picture.by_key_id.get(key_id)
         if key is None:
             await self.look_soon()
             key = self.picture.by_key_id.get(key_id)
         if key is None and self._may_be_new(key_id):
-            await self._look_anew()
+            await self._look_elsewhere(key_id)
             key = self.picture.by_key_id.get(key_id)
         if key is None:
             for known in (*self.picture.keys, *self.picture.public):
                 if known.key_id == key_id and known.reason:
                     raise Misconfigured(f"key {key_id!r} cannot serve: {known.reason}", known.hint)
-            raise self._missing(f"with key id {_short(key_id)}")
+            raise self._missing(f"with key id {'or label ' if or_label else ''}{_short(key_id)}")
         return key
 
-    async def labelled(self, label: str) -> list[Key]:
-        """The readable keys that hold this label or held it before a rotation, newest first.
-
-        After a fresh look at the tokens if there are none. Raises NotFound.
-        """
+    def labelled(self, label: str) -> list[Key]:
+        """Return the readable keys that hold this label or held it before a rotation, newest first."""
         held = (f"{label}@", f"{label}.retired@")
-        for fresh in (False, True):
-            if fresh:
-                await self.look_soon()
-            found = newest_first(
-                key for key in self.picture.keys if key.reads and (key.label == label or key.label.startswith(held))
-            )
-            if found:
-                return found
-        raise self._missing(f"labelled {_short(label)}")
+        return newest_first(
+            key for key in self.picture.keys if key.reads and (key.label == label or key.label.startswith(held))
+        )
 
     def _missing(self, what: str) -> KmsdError:
         away = self._away()
@@ -459,26 +458,38 @@ class Keyring:
             return True
         return False
 
-    async def _look_anew(self) -> None:
-        """Look with modules that have been initialised anew, shared by all who ask, and now and then at the most.
+    async def _look_elsewhere(self, key_id: str) -> None:
+        """Where a module is known to miss objects, ask another process for the key with this id, and have the module
+        begin anew only if it is there. Once for each id, and now and then at the most for all who ask: whoever may call
+        Decrypt can name any id.
 
         SoftHSM's index of a token's objects can miss one for good: two processes that make objects at the same moment
-        write the same generation number, and each takes the other's change for its own."""
-        if self._anew is None and monotonic() - self._anew_at > _ANEW_PAUSE:
-            self._anew_at = monotonic()
-            self._anew = asyncio.create_task(self._start_anew(), name="keyring-anew")
-            self._anew.add_done_callback(_heard)
-        if self._anew is not None:
-            await asyncio.shield(self._anew)
+        write the same generation number, and each takes the other's change for its own.
+        """
+        missing = [place for place in self._places.values() if place.hsm.misses_objects]
+        if missing and key_id not in self._sought and self._seeking is None and monotonic() > self._seek_after:
+            self._sought[key_id] = None
+            while len(self._sought) > _SOUGHT_MOST:
+                del self._sought[next(iter(self._sought))]
+            self._seeking = asyncio.create_task(self._seek(missing, key_id), name="keyring-seek")
+            self._seeking.add_done_callback(_heard)
+        if self._seeking is not None and key_id in self._sought:
+            await asyncio.shield(self._seeking)
 
-    async def _start_anew(self) -> None:
+    async def _seek(self, missing: Sequence[_Place], key_id: str) -> None:
+        found = False
         try:
-            for place in self._places.values():
-                if place.hsm.connected is not None:
-                    await place.hsm.reconnect("a key that must be new is missed")
-            await self.look()
+            for place in missing:
+                if await place.hsm.has_key(key_id.encode(), timeout=_SEEK_SECONDS):
+                    found = True
+                    await place.hsm.reconnect("a key that another process made is missed")
+            if found:
+                await self.look()
         finally:
-            self._anew = None
+            # Whoever names ids that nobody made costs less and less; a key that was really missed sets it back.
+            self._seek_pause = _SEEK_PAUSE if found else min(self._seek_pause * 2, _SEEK_PAUSE_MOST)
+            self._seek_after = monotonic() + self._seek_pause
+            self._seeking = None
 
     def _may_be_new(self, key_id: str) -> bool:
         """Whether a key of this id may have been made by another kmsd just now."""

@@ -5,29 +5,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple, Protocol, TypeVar
+from typing import Final, Literal, NamedTuple, Protocol
 
+from kmsd import keyid
 from kmsd.crypto import cbc_hmac, gcm, jwe, legacy, oaep
 from kmsd.crypto.gcm import TagMismatch
 from kmsd.crypto.schemes import Scheme
-from kmsd.errors import DeadlineExceeded, InvalidRequest, KmsdError, Misconfigured, NotFound, Unavailable
+from kmsd.deadline import left, within
+from kmsd.errors import InvalidRequest, KmsdError, Misconfigured, NotFound, Unavailable, WrongResult, short
 from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.connection import Hsm
 from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError
 from kmsd.keyring import Keyring
 from kmsd.observe.health import Health
-from kmsd.picture import Key, key_id_bytes
-
-T = TypeVar("T")
+from kmsd.observe.unproven import Unproven
+from kmsd.picture import Key
 
 _STATUS_RECHECK: Final = 0.2
 _STATUS_WAIT: Final = 1.0
 _NOT_OURS: Final = "it was not written by kmsd, or was damaged since"
-_LEGACY_CANDIDATES: Final = 64
+_CANDIDATES_MOST: Final = 64
 """Keys tried for one ciphertext that names only a label."""
 
 
@@ -56,19 +57,20 @@ class KmsService(Protocol):
 
     async def status(self) -> ServiceStatus: ...
 
-    async def encrypt(self, plaintext: bytes, timeout: float) -> Encrypted:
-        """Encrypt with the write key. timeout: seconds. Raises KmsdError."""
+    async def encrypt(self, plaintext: bytes, until: float) -> Encrypted:
+        """Encrypt with the write key. until: the call's deadline, by the monotonic clock. Raises KmsdError."""
         ...
 
-    async def decrypt(self, ciphertext: bytes, key_id: str | None, timeout: float) -> Decrypted:
-        """Decrypt with the key that the ciphertext names; it must be `key_id` if that is given. Raises KmsdError."""
+    async def decrypt(self, ciphertext: bytes, key_id: str | None, until: float) -> Decrypted:
+        """Decrypt with the key that the ciphertext names; `key_id`, if it is given, must name it, too. Raises
+        KmsdError."""
         ...
 
 
 class ForeignReader(Protocol):
     """Reads the aes-cbc formats of k8s-kms-plugin and its successor."""
 
-    async def decrypt(self, ciphertext: bytes, key_id: str | None, timeout: float) -> Decrypted:
+    async def decrypt(self, ciphertext: bytes, key_id: str | None, until: float) -> Decrypted:
         """As KmsService.decrypt."""
         ...
 
@@ -112,7 +114,7 @@ class LocalService:
     write_legacy: write the ancestor's format. fail_closed: Status is an error while the token is away.
     remembered: key_id that Status names until the tokens have been seen.
     used: told of the key_id and "encrypt" or "decrypt" after each of them. foreign: reads what other programs wrote
-    with AES-CBC.
+    with AES-CBC. unproven: told of each value that was encrypted.
     """
 
     def __init__(
@@ -125,8 +127,10 @@ class LocalService:
         remembered: str,
         used: Callable[[str, Literal["encrypt", "decrypt"]], None],
         foreign: ForeignReader,
+        unproven: Unproven,
     ) -> None:
         self._foreign = foreign
+        self._unproven = unproven
         self.following = Following()
         self._keyring = keyring
         self._health = health
@@ -149,28 +153,28 @@ class LocalService:
             raise Unavailable(error.message, error.hint)
         return ServiceStatus(error.sentence(), key_id)
 
-    async def encrypt(self, plaintext: bytes, timeout: float) -> Encrypted:
+    async def encrypt(self, plaintext: bytes, until: float) -> Encrypted:
         keyring = self._keyring
         if keyring.picture.write is None and not keyring.seen and not keyring.refused:
             # kmsd has just started: the socket answers before the token does.
             with contextlib.suppress(KmsdError):
-                await _within(timeout, keyring.look_soon())
+                async with within(until):
+                    await keyring.look_soon()
         key = keyring.write_key()
-        hsm = keyring.hsm(key)
         how = key.scheme
         check_format(how, write_legacy=self._write_legacy)
-        if hsm.connected is None:
-            await hsm.settled(timeout)
+        self._health.check_results()
+        hsm = await self._settled(key, until)
         try:
             if how is not None and how.rsa:
-                ciphertext = await hsm.submit(oaep.encrypt, key.cka_id, key.header, plaintext, timeout=timeout)
+                job = hsm.submit(oaep.encrypt, key.cka_id, key.header, plaintext, timeout=left(until))
             elif how is None or how.mac is None:
-                job, header = (
+                encrypt, header = (
                     (gcm.encrypt_legacy, key.legacy_header) if self._write_legacy else (gcm.encrypt_native, key.header)
                 )
-                ciphertext = await hsm.submit(job, key.cka_id, header, plaintext, timeout=timeout)
+                job = hsm.submit(encrypt, key.cka_id, header, plaintext, timeout=left(until))
             else:
-                ciphertext = await hsm.submit(
+                job = hsm.submit(
                     cbc_hmac.encrypt,
                     key.cka_id,
                     how.mac,
@@ -178,148 +182,186 @@ class LocalService:
                     key.header,
                     plaintext,
                     how.mac_limit,
-                    timeout=timeout,
+                    timeout=left(until),
                 )
+            ciphertext = await job
         except (CkrError, KeyMissingError, KeyAmbiguousError) as error:
             self._health.poke()
             raise hsm.explain(error) from error
+        except WrongResult:
+            self._health.poke()
+            raise
+        # Meanwhile a round trip may have shown that the token encrypts wrongly: then this is not answered either.
+        self._health.check_results()
+        self._unproven.encrypted(key.key_id)
         self._used(key.key_id, "encrypt")
         self.following.encrypt(key.key_id)
         return Encrypted(ciphertext, key)
 
-    async def decrypt(self, ciphertext: bytes, key_id: str | None, timeout: float) -> Decrypted:
+    async def decrypt(self, ciphertext: bytes, key_id: str | None, until: float) -> Decrypted:
         try:
             parsed = jwe.parse(ciphertext)
         except jwe.ForeignJwe:
-            return await self._foreign.decrypt(ciphertext, key_id, timeout)
+            return await self._foreign.decrypt(ciphertext, key_id, until)
         except jwe.JweError as error:
             raise InvalidRequest(f"the ciphertext cannot be read: {error}", _NOT_OURS) from error
-        if legacy.is_legacy(parsed):
-            return await self._decrypt_legacy(parsed, key_id, timeout)
-        if key_id is not None and parsed.kid != key_id:
-            raise InvalidRequest(
-                "the request's key_id and the ciphertext's kid name different keys",
-                "the stored object mixes parts of two; restore it from a backup",
-            )
-        key = await _within(timeout, self._keyring.find(parsed.kid))
+        if parsed.alg == jwe.DIRECT and parsed.enc in jwe.GCM:
+            return await self._open_gcm(parsed, key_id, until)
+        async with within(until):
+            key = await self._keyring.find(parsed.kid)
+        check_named(key_id, key)
         if (parsed.alg == jwe.WRAPPED) != (key.token.kind == "rsa"):
             # Else whoever knows an RSA key could write what is taken for an AES key's, or the other way round.
             raise InvalidRequest(f"the ciphertext's alg {parsed.alg} does not fit its key", _NOT_OURS)
-        if parsed.alg == jwe.WRAPPED:
-            return Decrypted(await self._open_wrapped(key, parsed, timeout), key)
-        if parsed.enc in jwe.CBC:
-            return Decrypted(await self._open_pair(key, parsed, timeout), key)
-        # 16 bytes: of a token that chooses its IVs itself.
-        if parsed.enc != gcm.enc_for(key.token.bits) or len(parsed.iv) not in (gcm.NATIVE_IV_BYTES, legacy.IV_BYTES):
-            raise InvalidRequest(
-                f"the ciphertext's enc or IV does not fit its key, which is AES-{key.token.bits}", _NOT_OURS
-            )
-        return Decrypted(await self._open(key, parsed, timeout), key)
+        opened = self._open_wrapped if parsed.alg == jwe.WRAPPED else self._open_pair
+        with self._poking():
+            plaintext = await opened(key, parsed, until)
+        self._used(key.key_id, "decrypt")
+        return Decrypted(plaintext, key)
 
-    async def _open_pair(self, key: Key, parsed: jwe.Jwe, timeout: float) -> bytes:
+    async def _open_pair(self, key: Key, parsed: jwe.Jwe, until: float) -> bytes:
         """The plaintext of what a pair wrote."""
         if cbc_hmac.SUITES[parsed.enc].aes_bits != key.token.bits:
             raise InvalidRequest(f"the ciphertext's enc does not fit its key, which is AES-{key.token.bits}", _NOT_OURS)
         mac = self._mac_of(key, parsed)
         if mac is None:
-            await _within(timeout, self._keyring.look_soon())
+            async with within(until):
+                await self._keyring.look_soon()
             mac = self._mac_of(key, parsed)
-        hsm = self._keyring.hsm(key)
         if mac is None:
+            named = " that --p11-hmac-label names" if parsed.hkid else ""
             raise NotFound(
-                f"there is no HMAC key with key id {(parsed.hkid or parsed.kid)[:80]!r} on {hsm.name}"
-                + (" that --p11-hmac-label names" if parsed.hkid else ""),
+                f"there is no HMAC key with key id {short(parsed.hkid or parsed.kid)} on "
+                f"{self._keyring.hsm(key).name}{named}",
                 "restore it to the token: without it nothing shows whether this data was altered",
             )
         limit = key.scheme.mac_limit if key.scheme is not None else 0
-        if hsm.connected is None:
-            await hsm.settled(timeout)
-        try:
-            plaintext = await cbc_hmac.decrypt(hsm, key.cka_id, mac.cka_id, parsed, timeout, mac_limit=limit)
-        except Unavailable:
-            self._health.poke()
-            raise
-        self._used(key.key_id, "decrypt")
-        return plaintext
+        hsm = await self._settled(key, until)
+        return await cbc_hmac.decrypt(hsm, key.cka_id, mac.cka_id, parsed, left(until), mac_limit=limit)
 
-    async def _open_wrapped(self, key: Key, parsed: jwe.Jwe, timeout: float) -> bytes:
+    async def _open_wrapped(self, key: Key, parsed: jwe.Jwe, until: float) -> bytes:
         """The plaintext of what was written under an RSA key."""
-        hsm = self._keyring.hsm(key)
-        if hsm.connected is None:
-            await hsm.settled(timeout)
-        try:
-            plaintext = await oaep.decrypt(hsm, key.cka_id, parsed, timeout)
-        except Unavailable:
-            self._health.poke()
-            raise
-        self._used(key.key_id, "decrypt")
-        return plaintext
+        hsm = await self._settled(key, until)
+        return await oaep.decrypt(hsm, key.cka_id, parsed, left(until))
 
     def _mac_of(self, key: Key, parsed: jwe.Jwe) -> Key | None:
         """The HMAC key that a ciphertext names. One with another id than the AES key's must be the configured one:
         whoever writes to etcd may name any, and might know the value of one that somebody else put there."""
-        mac = self._keyring.picture.companions.get((key.place, key_id_bytes(parsed.hkid or parsed.kid)))
-        if mac is not None and parsed.hkid and mac.label != self._keyring.hmac_label:
-            return None
-        return mac
+        companions = self._keyring.picture.companions
+        if not parsed.hkid:
+            return companions.get((key.place, key.cka_id))
+        named = [companions.get((key.place, cka_id)) for cka_id in keyid.named(parsed.hkid)]
+        return next((mac for mac in named if mac is not None and mac.label == self._keyring.hmac_label), None)
 
-    async def _decrypt_legacy(self, parsed: jwe.Jwe, key_id: str | None, timeout: float) -> Decrypted:
-        """The ancestor names a label, so the key is one that holds it now or held it once: the tag decides. A kmsd on a
-        token that chooses its own IVs writes the same, with a key id for the label."""
-        candidates = [key for key in await self._named(parsed.kid, timeout) if key.token.kind == "aes"]
-        if not candidates:
+    async def _open_gcm(self, parsed: jwe.Jwe, key_id: str | None, until: float) -> Decrypted:
+        """What was written with AES-GCM, by kmsd, by k8s-kms-plugin or by its successor.
+
+        kmsd names the key's id. The others name its label, so the key is one that holds it now or held it once: the tag
+        decides. A kmsd on a token that chooses its own IVs writes as they do, with a key id for the label.
+        """
+        async with within(until):
+            named = await self._named(parsed.kid)
+        aes = [key for key in named if key.token.kind == "aes"]
+        if not aes:
             raise InvalidRequest("the ciphertext names an RSA key, and is of AES-GCM", _NOT_OURS)
-        if key_id is not None:
-            candidates = [key for key in candidates if key.key_id == key_id]
-            if not candidates:
-                raise InvalidRequest(
-                    "the request's key_id is not that of a key with the ciphertext's label",
-                    "the stored object mixes parts of two; restore it from a backup",
-                )
+        candidates = [key for key in aes if is_named(key_id, key)]
+        if not candidates:
+            check_named(key_id, aes[0])
+        fitting = [key for key in candidates if _fits(key, parsed)][:_CANDIDATES_MOST]
+        if not fitting:
+            raise InvalidRequest(
+                f"the ciphertext's enc or IV does not fit its key, which is AES-{candidates[0].token.bits}", _NOT_OURS
+            )
+        with self._poking():
+            return await self._try_each(fitting, parsed, until)
+
+    async def _try_each(self, candidates: Sequence[Key], parsed: jwe.Jwe, until: float) -> Decrypted:
+        """The plaintext under whichever of these keys wrote it. Raises KmsdError."""
         failed: KmsdError | None = None
-        for key in candidates[:_LEGACY_CANDIDATES]:
+        mismatched: dict[str, Key] = {}
+        for key in candidates:
             try:
-                return Decrypted(await self._open(key, parsed, timeout), key)
+                hsm = await self._settled(key, until)
+                if self._keyring.ability(key.place).gcm_unauthenticated:
+                    raise Misconfigured(
+                        f"{hsm.name} takes AES-GCM ciphertexts that were changed, so nothing is decrypted with it",
+                        "kmsctl doctor shows what it takes; update the token, or what is between kmsd and it",
+                    )
+                plaintext = await gcm.attempt(hsm, key.cka_id, parsed, left(until))
+            except InvalidRequest:
+                raise
             except KmsdError as error:
                 # A key that cannot be tried leaves it open whether the data is intact: that is the answer then.
-                if failed is None or isinstance(failed, TagMismatch):
-                    failed = error
-        raise failed or InvalidRequest("no key fits the ciphertext")
+                failed = failed or error
+            else:
+                if plaintext is not None:
+                    self._used(key.key_id, "decrypt")
+                    return Decrypted(plaintext, key)
+                mismatched.setdefault(key.place, key)
+        if failed is not None:
+            raise failed
+        # Once for each token, however many keys were tried: that it works shows that it is the data that does not fit.
+        for key in mismatched.values():
+            await gcm.show_working(self._keyring.hsm(key), key.cka_id, left(until), encrypts=key.token.encrypt)
+        raise TagMismatch
 
-    async def _named(self, kid: str, timeout: float) -> list[Key]:
-        """The key with this id, else those with this label. Raises NotFound if there are none."""
+    async def _named(self, kid: str) -> list[Key]:
+        """The keys that a ciphertext may mean: the one with this id, and those with this label. If there are none, the
+        tokens are looked at again. Raises NotFound."""
 
-        def by_id() -> list[Key]:
-            return [key for key in self._keyring.picture.keys if key.key_id == kid and key.reads]
+        def known() -> list[Key]:
+            found = self._keyring.picture.by_key_id.get(kid)
+            labelled = self._keyring.labelled(kid)
+            return [found, *(key for key in labelled if key is not found)] if found is not None else labelled
 
-        named = by_id()
+        named = known()
         if named:
             return named
         try:
-            return await _within(timeout, self._keyring.labelled(kid))
-        except KmsdError:
+            return [await self._keyring.find(kid, or_label=True)]
+        except NotFound:
             # It has looked at the tokens again meanwhile.
-            named = by_id()
+            named = known()
             if not named:
                 raise
             return named
 
-    async def _open(self, key: Key, parsed: jwe.Jwe, timeout: float) -> bytes:
+    async def _settled(self, key: Key, until: float) -> Hsm:
+        """The token of a key, once it is not being reconnected on purpose."""
         hsm = self._keyring.hsm(key)
-        if self._keyring.ability(key.place).gcm_unauthenticated:
-            raise Misconfigured(
-                f"{hsm.name} takes AES-GCM ciphertexts that were changed, so nothing is decrypted with it",
-                "kmsctl doctor shows what it takes; update the token, or what is between kmsd and it",
-            )
         if hsm.connected is None:
-            await hsm.settled(timeout)
+            await hsm.settled(until)
+        return hsm
+
+    @contextlib.contextmanager
+    def _poking(self) -> Iterator[None]:
+        """Have the token tried soon if what goes on inside finds it unavailable."""
         try:
-            plaintext = await gcm.decrypt(hsm, key.cka_id, parsed, timeout, encrypts=key.token.encrypt)
+            yield
         except Unavailable:
             self._health.poke()
             raise
-        self._used(key.key_id, "decrypt")
-        return plaintext
+
+
+def is_named(key_id: str | None, key: Key) -> bool:
+    """Whether the key_id of a request names this key, in whatever spelling. None, of an API without one, names all."""
+    return key_id is None or key_id == key.key_id or key.cka_id in keyid.named(key_id)
+
+
+def check_named(key_id: str | None, key: Key) -> None:
+    """Raises InvalidRequest unless the key_id of a request names this key."""
+    if not is_named(key_id, key):
+        raise InvalidRequest(
+            "the request's key_id and the ciphertext name different keys",
+            "the stored object mixes parts of two; restore it from a backup",
+        )
+
+
+def _fits(key: Key, parsed: jwe.Jwe) -> bool:
+    """Whether a key of this size writes such a value. k8s-kms-plugin calls every size A256GCM. An IV has 16 bytes in
+    its format, and where the token chooses it."""
+    encs = {gcm.enc_for(key.token.bits), *(("A256GCM",) if parsed.kid != key.key_id else ())}
+    return parsed.enc in encs and len(parsed.iv) in (gcm.NATIVE_IV_BYTES, legacy.IV_BYTES)
 
 
 def check_format(how: Scheme | None, *, write_legacy: bool) -> None:
@@ -330,14 +372,3 @@ def check_format(how: Scheme | None, *, write_legacy: bool) -> None:
             f"keys.write_format k8s-kms-plugin is of AES-GCM only, and the write key is {what}",
             "the format with AES-CBC authenticates nothing and is never written: set write_format native",
         )
-
-
-async def _within(timeout: float, answer: Awaitable[T]) -> T:
-    """What `answer` gives within `timeout` seconds. Raises DeadlineExceeded."""
-    try:
-        async with asyncio.timeout(timeout):
-            return await answer
-    except TimeoutError:
-        raise DeadlineExceeded(
-            "the token did not show its keys in time", "check the token; the call may be repeated"
-        ) from None

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any, Final
 
 _FILE: Final = "write-key.json"
-_MOST: Final = 4096
+_MOST: Final = 1024 * 1024
+_WROTE_MOST: Final = 1000
+"""Key ids that are kept of those that were the write key."""
 _USES: Final = "uses.json"
 _USES_MOST: Final = 16 * 1024 * 1024
 """Bytes: more than the keys make of which uses are counted."""
@@ -32,7 +34,15 @@ def recall(directory: Path, write_label: str) -> str:
 
 def remember(directory: Path, write_label: str, key_id: str) -> None:
     """Keep it, replacing the file whole. Raises OSError."""
-    _write(directory / _FILE, {"label": write_label, "key_id": key_id})
+    wrote = [each for each in wrote_here(directory) if each != key_id]
+    _write(directory / _FILE, {"label": write_label, "key_id": key_id, "wrote": [*wrote, key_id][-_WROTE_MOST:]})
+
+
+def wrote_here(directory: Path) -> list[str]:
+    """key_ids of the keys that were the write key of this kmsd, under whatever label, the last one last."""
+    kept = _read(directory / _FILE, _MOST)
+    wrote = kept.get("wrote", [kept.get("key_id")])
+    return [each for each in wrote if isinstance(each, str)] if isinstance(wrote, list) else []
 
 
 @dataclass(frozen=True)

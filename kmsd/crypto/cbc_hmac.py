@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Final
 
 from kmsd.crypto import jwe
-from kmsd.crypto.gcm import TagMismatch
+from kmsd.crypto.gcm import TagMismatch, not_opened
 from kmsd.crypto.jwe import Jwe
 from kmsd.errors import InvalidRequest, Misconfigured
 from kmsd.hsm.ckr import CkrError
@@ -117,12 +117,13 @@ def pick(session: TokenSession, enc_cka_id: bytes, mac_cka_id: bytes, encs: Coll
 
 
 async def round_trip(hsm: Hsm, enc_cka_id: bytes, mac_cka_id: bytes, enc: str, timeout: float) -> tuple[float, float]:
-    """Encrypt and decrypt random bytes with this pair; the seconds that each took. Raises KmsdError if it fails."""
+    """Encrypt and decrypt random bytes with this pair; the seconds that each took. Raises KmsdError if it fails, among
+    them WrongResult if the token does not open what it has just encrypted."""
     return await hsm.run(round_trip_here, enc_cka_id, mac_cka_id, enc, timeout=timeout)
 
 
 def round_trip_here(session: TokenSession, enc_cka_id: bytes, mac_cka_id: bytes, enc: str) -> tuple[float, float]:
-    """`round_trip` on a thread of the token. Raises CkrError."""
+    """`round_trip` on a thread of the token. Raises CkrError, WrongResult."""
     plaintext = session.iv(BLOCK_BYTES)
     header = jwe.header("kmsd round trip", enc)
     began = perf_counter()
@@ -133,7 +134,7 @@ def round_trip_here(session: TokenSession, enc_cka_id: bytes, mac_cka_id: bytes,
     except TagMismatch:
         opened = b""
     if opened != plaintext:
-        raise CkrError("the token does not decrypt what it encrypted", "C_Decrypt")
+        raise not_opened()
     return encrypted - began, perf_counter() - encrypted
 
 

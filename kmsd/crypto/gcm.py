@@ -10,7 +10,8 @@ from typing import Final
 
 from kmsd.crypto import jwe, legacy
 from kmsd.crypto.jwe import Jwe
-from kmsd.errors import InvalidRequest
+from kmsd.deadline import after, left
+from kmsd.errors import InvalidRequest, KmsdError, WrongResult
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.session import TAG_BYTES, KeyAmbiguousError, KeyMissingError, TokenSession
@@ -33,6 +34,9 @@ MAY_BE_TAG: Final = frozenset(
     }
 )
 """How tokens say that a tag does not fit, when they do not fail for other reasons."""
+
+_DISOWNED: Final = MAY_BE_TAG - {"CKR_DEVICE_ERROR"}
+"""What of it, said of what the token has just encrypted itself, shows that it encrypts or decrypts wrongly."""
 
 
 class TagMismatch(InvalidRequest):
@@ -63,47 +67,85 @@ def encrypt_legacy(session: TokenSession, cka_id: bytes, header: bytes, plaintex
 
 
 async def decrypt(hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float, *, encrypts: bool = True) -> bytes:
-    """The plaintext, if the tag fits. encrypts: whether this key may encrypt, too.
+    """The plaintext, if the tag fits. encrypts: whether this key may encrypt, too. timeout: seconds for all of it.
 
     Raises TagMismatch only when the token has just shown that it works, with this key if it may; else Unavailable.
     """
+    until = after(timeout)
+    plaintext = await attempt(hsm, cka_id, sealed, timeout)
+    if plaintext is None:
+        await show_working(hsm, cka_id, left(until), encrypts=encrypts)
+        raise TagMismatch
+    return plaintext
+
+
+async def attempt(hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float) -> bytes | None:
+    """The plaintext; None if the tag does not fit, or the token fails twice in a way that looks the same: which it is,
+    `show_working` tells. Raises KmsdError."""
     if sealed.alg != jwe.DIRECT or sealed.enc not in jwe.GCM:
         raise InvalidRequest("the ciphertext is not in GCM mode, as its key is", _NOT_OURS)
     if len(sealed.tag) != TAG_BYTES or not sealed.iv:
         raise InvalidRequest(
             f"the authentication tag has {len(sealed.tag)} bytes where {TAG_BYTES} are needed", _NOT_OURS
         )
-    try:
-        return await hsm.submit(
-            TokenSession.decrypt_gcm,
-            cka_id,
-            sealed.iv,
-            sealed.header,
-            sealed.ciphertext + sealed.tag,
-            timeout=timeout,
-        )
-    except CkrError as error:
-        if error.function != "C_Decrypt" or error.name not in MAY_BE_TAG:
+    until = after(timeout)
+    # Not repeated by the token's workers: whoever writes to etcd could have them suspect the token all the time.
+    for number, retry in enumerate((False, False, True)):
+        try:
+            return await hsm.submit(
+                TokenSession.decrypt_gcm,
+                cka_id,
+                sealed.iv,
+                sealed.header,
+                sealed.ciphertext + sealed.tag,
+                timeout=left(until),
+                retry=retry,
+            )
+        except CkrError as error:
+            if error.function == "C_Decrypt" and error.name in MAY_BE_TAG:
+                if number:
+                    return None
+            elif retry or not (error.stale_session or error.lost):
+                raise hsm.explain(error) from error
+        except (KeyMissingError, KeyAmbiguousError) as error:
             raise hsm.explain(error) from error
-        if encrypts:
-            await round_trip(hsm, cka_id, timeout)
-        else:
-            await hsm.run(TokenSession.random, 8, timeout=timeout)
-        raise TagMismatch from error
-    except (KeyMissingError, KeyAmbiguousError) as error:
-        raise hsm.explain(error) from error
+    raise AssertionError("unreachable")
+
+
+async def show_working(hsm: Hsm, cka_id: bytes, timeout: float, *, encrypts: bool) -> None:
+    """Have the token show that it works: with this key if it may encrypt. Raises KmsdError if it does not."""
+    if encrypts:
+        await round_trip(hsm, cka_id, timeout)
+    else:
+        await hsm.run(TokenSession.random, 8, timeout=timeout)
 
 
 async def round_trip(hsm: Hsm, cka_id: bytes, timeout: float) -> tuple[float, float]:
-    """Encrypt and decrypt random bytes with this key; the seconds that each took. Raises KmsdError if it fails."""
-    return await hsm.run(_round_trip, cka_id, timeout=timeout)
+    """Encrypt and decrypt random bytes with this key; the seconds that each took. Raises KmsdError if it fails, among
+    them WrongResult if the token does not open what it has just encrypted."""
+    try:
+        return await hsm.run(round_trip_here, cka_id, timeout=timeout)
+    except KmsdError as error:
+        cause = error.__cause__
+        if isinstance(cause, CkrError) and cause.function == "C_Decrypt" and cause.name in _DISOWNED:
+            raise not_opened(f": {cause.name}") from error
+        raise
 
 
-def _round_trip(session: TokenSession, cka_id: bytes) -> tuple[float, float]:
+def round_trip_here(session: TokenSession, cka_id: bytes) -> tuple[float, float]:
+    """`round_trip` on a thread of the token. Raises CkrError, WrongResult."""
     plaintext = session.iv(16)
     began = perf_counter()
     iv, sealed = session.encrypt_gcm(cka_id, NATIVE_IV_BYTES, b"kmsd round trip", plaintext)
     encrypted = perf_counter()
     if session.decrypt_gcm(cka_id, iv, b"kmsd round trip", sealed) != plaintext:
-        raise CkrError("the token does not decrypt what it encrypted", "C_Decrypt")
+        raise not_opened()
     return encrypted - began, perf_counter() - encrypted
+
+
+def not_opened(how: str = "") -> WrongResult:
+    """The error of a token that does not give back what it has just encrypted. how: in words, if it says so itself."""
+    return WrongResult(
+        f"the token does not decrypt what it has just encrypted{how}: nothing is encrypted with it",
+        "have the token looked at (kmsctl doctor); kmsd tries it again at each round trip for health",
+    )

@@ -12,6 +12,7 @@ Pure.
 
 from __future__ import annotations
 
+import hmac
 import json
 from dataclasses import dataclass
 from typing import Any, Final
@@ -70,7 +71,8 @@ class LegacyCbc:
 
     def plaintext(self, padded: bytes) -> bytes | None:
         """Of the decrypted blocks; None if they do not end in zeros, as they were written."""
-        return None if any(padded[self.size :]) else padded[: self.size]
+        rest = padded[self.size :]
+        return padded[: self.size] if hmac.compare_digest(rest, bytes(len(rest))) else None
 
 
 def parse_cbc(compact: bytes) -> LegacyCbc:

@@ -11,8 +11,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from kmsd.crypto import jwe
-from kmsd.crypto.gcm import MAY_BE_TAG, TagMismatch
+from kmsd.crypto.gcm import MAY_BE_TAG, TagMismatch, not_opened
 from kmsd.crypto.jwe import Jwe
+from kmsd.deadline import after, left
 from kmsd.errors import InvalidRequest, Misconfigured
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.connection import Hsm
@@ -59,22 +60,23 @@ async def decrypt(hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float) -> bytes
     A content key that does not decrypt and a tag that does not fit look the same from outside (RFC 7516, 11.5).
     """
     check_shape(sealed)
+    until = after(timeout)
     try:
         try:
             # Not again by itself, and no reason to suspect the token: a TPM calls every failure the same, and whoever
             # writes to etcd could have it initialised anew all the time.
-            return await hsm.submit(decrypt_here, cka_id, sealed, timeout=timeout, retry=False)
+            return await hsm.submit(decrypt_here, cka_id, sealed, timeout=left(until), retry=False)
         except CkrError as error:
             if _may_be_data(error) or not (error.stale_session or error.lost):
                 raise
-        return await hsm.submit(decrypt_here, cka_id, sealed, timeout=timeout)
+        return await hsm.submit(decrypt_here, cka_id, sealed, timeout=left(until))
     except TagMismatch:
-        await round_trip(hsm, cka_id, timeout)
+        await round_trip(hsm, cka_id, left(until))
         raise
     except CkrError as error:
         if not _may_be_data(error):
             raise hsm.explain(error) from error
-        await round_trip(hsm, cka_id, timeout)
+        await round_trip(hsm, cka_id, left(until))
         raise TagMismatch from error
     except (KeyMissingError, KeyAmbiguousError) as error:
         raise hsm.explain(error) from error
@@ -115,7 +117,7 @@ async def round_trip(hsm: Hsm, cka_id: bytes, timeout: float) -> tuple[float, fl
 
 
 def round_trip_here(session: TokenSession, cka_id: bytes) -> tuple[float, float]:
-    """`round_trip` on a thread of the token. Raises CkrError."""
+    """`round_trip` on a thread of the token. Raises CkrError, WrongResult."""
     plaintext = session.iv(16)
     began = perf_counter()
     compact = encrypt(session, cka_id, jwe.header("kmsd round trip", ENC, alg=jwe.WRAPPED), plaintext)
@@ -125,7 +127,7 @@ def round_trip_here(session: TokenSession, cka_id: bytes) -> tuple[float, float]
     except TagMismatch:
         opened = b""
     if opened != plaintext:
-        raise CkrError("the token does not decrypt what it encrypted", "C_Decrypt")
+        raise not_opened()
     return encrypted - began, perf_counter() - encrypted
 
 

@@ -13,7 +13,7 @@ from kmsd.daemon.configured import Configured
 from kmsd.daemon.problems import Problems, pool_of
 from kmsd.daemon.upkeep import Upkeep
 from kmsd.daemon.uses import KeyUses
-from kmsd.errors import KmsdError
+from kmsd.errors import KmsdError, WrongResult
 from kmsd.foreign import Foreign
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.connection import Hsm, Neighbours
@@ -25,6 +25,7 @@ from kmsd.observe.audit import Audit
 from kmsd.observe.feed import Feed
 from kmsd.observe.health import Health, HealthView
 from kmsd.observe.stats import Stats
+from kmsd.observe.unproven import Unproven
 from kmsd.picture import Picture
 from kmsd.rpc import admin, kms_v1beta1, kms_v2
 from kmsd.rpc.admin_doctor import DoctorAdmin
@@ -67,6 +68,7 @@ class Parts:
         self._traffic = telling.Traffic(self._stats, self._requests, self.audit)
         self.tokens = self._hsms(configured)
         recalled = state.recall(settings.state.dir, settings.keys.label)
+        self._wrote = set(state.wrote_here(settings.state.dir))
         self._keyring = Keyring(
             self.tokens,
             write_label=settings.keys.label,
@@ -81,14 +83,17 @@ class Parts:
             pinned=settings.legacy.key,
             hmac_label=settings.keys.hmac_label,
             used=self._stats.used,
+            wrote=lambda: self._wrote,
         )
         self._lifecycle = Lifecycle(self._keyring, write_token=settings.write_place.called, uses=self.uses.known)
-        self.upkeep = Upkeep(settings, self.tokens, self._keyring, self._lifecycle)
+        self._unproven = Unproven()
+        self.upkeep = Upkeep(settings, self.tokens, self._keyring, self._lifecycle, self._unproven)
         self.health = Health(
             self.upkeep.round_trip,
             interval=settings.health.interval,
             timeout=settings.kms.request_timeout + 1,
             on_change=self._health_changed,
+            on_wrong=self._wrong_results,
         )
         service = LocalService(
             self._keyring,
@@ -98,6 +103,7 @@ class Parts:
             remembered=recalled,
             used=self._stats.used,
             foreign=self._foreign,
+            unproven=self._unproven,
         )
         self._kms = self._kms_listener(service)
         self._front = self._admin_listener(self._admin_tables(configured, service))
@@ -211,10 +217,14 @@ class Parts:
 
     def _remember(self, key_id: str) -> None:
         directory = self._settings.state.dir
+        self._wrote.add(key_id)
         try:
             state.remember(directory, self._keyring.write_label, key_id)
         except OSError as error:
             log.warning("the state directory cannot be written", directory=str(directory), reason=error.strerror)
+
+    def _wrong_results(self, error: WrongResult) -> None:
+        self.upkeep.in_doubt = telling.wrong_results(self.audit, error, self._unproven)
 
     def _health_changed(self, view: HealthView) -> None:
         if self.stopping:

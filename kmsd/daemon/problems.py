@@ -38,6 +38,8 @@ class Problems:
         found = [*keyring.picture.problems, *keyring.problems, *self.lifecycle.problems, *self.foreign.problems]
         if self.upkeep.withheld is not None and write is None:
             found.append(self.upkeep.withheld)
+        if self.upkeep.in_doubt is not None:
+            found.append(self.upkeep.in_doubt)
         for name, hsm in self.tokens.items():
             if hsm.connected is None:
                 found.insert(0, Problem(hsm.error.message, hsm.error.hint, fatal=write is None or write.place == name))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from kmsd.errors import WrongResult
 from kmsd.hsm.connection import Hsm
 from kmsd.observe import logs
 from kmsd.observe.audit import Audit
@@ -14,7 +16,8 @@ from kmsd.observe.feed import Feed
 from kmsd.observe.health import HealthView
 from kmsd.observe.sdnotify import notify
 from kmsd.observe.stats import Stats
-from kmsd.picture import Picture
+from kmsd.observe.unproven import Unproven
+from kmsd.picture import Picture, Problem
 from kmsd.rpc.admin_watch import Ended
 from kmsd.rpc.call import Call
 
@@ -28,7 +31,6 @@ _OPERATIONS: Final = {
     "decrypt_here": "decrypt",
     "round_trip_here": "probe",
     "decrypt_gcm": "decrypt",
-    "_round_trip": "probe",
     "list_keys": "list keys",
     "with_rw": "change keys",
 }
@@ -97,6 +99,32 @@ def keys_changed(after: Picture) -> None:
     for problem in after.problems:
         if not problem.passing:
             log.warning(problem.message, hint=problem.hint)
+
+
+def wrong_results(audit: Audit, error: WrongResult, unproven: Unproven) -> Problem | None:
+    """Tell what was encrypted since the token last gave right results, and may be lost. Returns the problem for an
+    operator; None if nothing was encrypted."""
+    log.error("the token gives wrong results; nothing is encrypted with it", reason=error.message)
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(unproven.since))
+    for key_id, count in unproven.counts.items():
+        digest = hashlib.sha256(key_id.encode()).hexdigest()
+        log.error("values may not decrypt", values=count, key_id=key_id, key_id_sha256=digest, written_since=since)
+        audit.event(
+            "values in doubt",
+            outcome="DATA_LOSS",
+            key_id_sha256=digest,
+            detail=f"{count} values encrypted under {key_id} since {since} may not decrypt: {error.message}",
+        )
+    total = unproven.counts.total()
+    if not total:
+        return None
+    keys = ", ".join(sorted(unproven.counts)[:4])
+    return Problem(
+        f"{total} values encrypted under {keys} since {since} may not decrypt: the token gave wrong results after that",
+        "do not restart kube-apiserver, which still knows its data keys; when the token is well, `kmsctl rotate`, and "
+        "rewrite what is stored (kubectl get secrets -A -o json | kubectl replace -f -)",
+        fatal=False,
+    )
 
 
 def planted(audit: Audit, before: Picture, after: Picture) -> None:

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 
 from kmsd import state
 from kmsd.crypto.schemes import round_trip
-from kmsd.errors import KmsdError, Unavailable
+from kmsd.errors import KmsdError, Unavailable, WrongResult
 from kmsd.hsm.connection import Hsm
 from kmsd.keyring import Keyring
 from kmsd.lifecycle import Lifecycle, Wanted
 from kmsd.observe import logs
+from kmsd.observe.unproven import Unproven
 from kmsd.picture import Problem
 from kmsd.service import check_format
 from kmsd.settings import Settings
@@ -22,10 +23,20 @@ log = logs.get_logger("kmsd")
 
 
 class Upkeep:
-    """withheld: why auto_create made no key, if so."""
+    """withheld: why auto_create made no key, if so. in_doubt: what a token that gave wrong results may have spoiled,
+    until kmsd is restarted. unproven: told of each round trip."""
 
-    def __init__(self, settings: Settings, tokens: Mapping[str, Hsm], keyring: Keyring, lifecycle: Lifecycle) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        tokens: Mapping[str, Hsm],
+        keyring: Keyring,
+        lifecycle: Lifecycle,
+        unproven: Unproven,
+    ) -> None:
         self.withheld: Problem | None = None
+        self.in_doubt: Problem | None = None
+        self._unproven = unproven
         self._settings = settings
         self._tokens = tokens
         self._keyring = keyring
@@ -85,6 +96,8 @@ class Upkeep:
             await self._keyring.look_soon()
         try:
             await self._try_write_key()
+        except WrongResult:
+            raise
         except Unavailable:
             # The key may have been destroyed, or the token be away: a look tells which.
             await self._keyring.look_soon()
@@ -94,4 +107,6 @@ class Upkeep:
         key = self._keyring.write_key()
         check_format(key.scheme, write_legacy=self._settings.keys.write_format == "k8s-kms-plugin")
         if key.scheme is not None:
+            self._unproven.begin()
             await round_trip(self._keyring.hsm(key), key.cka_id, key.scheme, self._settings.kms.request_timeout)
+            self._unproven.proven()

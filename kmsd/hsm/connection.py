@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final, TypeVar, TypeVarTuple
 
-from kmsd.errors import Conflict, KmsdError, Misconfigured, Unavailable
+from kmsd.deadline import after, left, within
+from kmsd.errors import Conflict, DeadlineExceeded, KmsdError, Misconfigured, Unavailable
 from kmsd.hsm import tpm2
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.ckr import CkrError
@@ -203,11 +204,12 @@ class Hsm:
             self._neighbours.control.shutdown(wait=False, cancel_futures=True)
         return clean
 
-    async def settled(self, timeout: float) -> None:
-        """While the module is being initialised anew on purpose, wait for the end of it; `timeout` seconds at most."""
+    async def settled(self, until: float) -> None:
+        """While the module is being initialised anew on purpose, wait for the end of it, at most `until` then (of the
+        monotonic clock)."""
         if not self._settled.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout):
+            with contextlib.suppress(DeadlineExceeded):
+                async with within(until):
                     await self._settled.wait()
 
     def submit(
@@ -234,15 +236,16 @@ class Hsm:
         retry: bool = True,
     ) -> T:
         """`submit`, awaited, with every failure as a KmsdError. Waits for the first attempt to connect, and for a
-        module that is being initialised anew."""
+        module that is being initialised anew, all within `timeout`."""
+        until = after(timeout or self.address.timeout)
         if self._connected is None:
             if not self._attempted.is_set():
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(timeout or self.address.timeout):
+                with contextlib.suppress(DeadlineExceeded):
+                    async with within(until):
                         await self._attempted.wait()
-            await self.settled(timeout or self.address.timeout)
+            await self.settled(until)
         try:
-            return await self.submit(fn, *args, timeout=timeout, retry=retry)
+            return await self.submit(fn, *args, timeout=left(until), retry=retry)
         except (CkrError, KeyMissingError, KeyAmbiguousError) as error:
             raise self.explain(error) from error
         except KmsdError:
@@ -252,7 +255,8 @@ class Hsm:
 
     async def run_rw(self, fn: Callable[[TokenSession, *Ts], T], *args: *Ts, timeout: float | None = None) -> T:
         """`run` with a read-write session made for this one call, never repeated by itself."""
-        await self.settled(timeout or 30.0)
+        until = after(timeout or 30.0)
+        await self.settled(until)
         connected = self._connected
         if connected is None:
             raise self.error.again()
@@ -265,7 +269,7 @@ class Hsm:
                 with contextlib.suppress(CkrError):
                     session.close()
 
-        return await self.run(with_rw, timeout=timeout or 30.0, retry=False)
+        return await self.run(with_rw, timeout=left(until), retry=False)
 
     def forget_handles(self, gone: frozenset[bytes]) -> None:
         """gone: CKA_IDs of keys that are not as they were, but for their labels."""
@@ -296,6 +300,21 @@ class Hsm:
         """Another program's hand on the token, with the PIN that this login was made with; None without such a PIN."""
         connected = self._connected
         return None if connected is None else await self._on_control(lambda: self._opener.elsewhere(connected.token))
+
+    @property
+    def misses_objects(self) -> bool:
+        """Whether it is up, and its module is known to miss objects that other processes make."""
+        return self._connected is not None and self._connected.quirks.misses_objects
+
+    async def has_key(self, cka_id: bytes, timeout: float) -> bool:
+        """Ask another process whether the token has a private object with this CKA_ID: for a module that misses some.
+        False as well if that cannot be found out within `timeout` seconds."""
+        try:
+            async with asyncio.timeout(timeout):
+                other = await self.elsewhere()
+                return other is not None and await asyncio.to_thread(other, "find", cka_id.hex())
+        except (TimeoutError, OSError, ValueError):
+            return False
 
     async def mechanisms(self, timeout: float = 5.0) -> tuple[MechanismView, ...]:
         """What the token lists. Raises KmsdError, if it is away among others."""

@@ -1,9 +1,11 @@
-"""A program that makes or destroys one key of a probe's own on a token: another process, as seen from kmsd.
+"""A program that makes or destroys one key of a probe's own on a token, or looks for a key: another process, as seen
+from kmsd.
 
     python -P -m kmsd.hsm.elsewhere < JOB
 
-JOB is JSON on standard input: module (path), token (label), pin, do ("make" or "destroy") and label. So the PIN is
-in no argument list and in no environment. The key is one that `kmsd.hsm.checks` may name: nothing else is touched.
+JOB is JSON on standard input: module (path), token (label), pin, do ("make", "destroy" or "find") and label (to find: a
+CKA_ID in hexadecimal; the answer is "found" or "absent"). So the PIN is in no argument list and in no environment. What
+is made or destroyed is a key that `kmsd.hsm.checks` may name: nothing else is touched.
 """
 
 from __future__ import annotations
@@ -11,14 +13,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import Final, Literal
+from typing import Final
 
 from kmsd.errors import KmsdError
 from kmsd.hsm import calls, cryptoki, trials
 from kmsd.hsm import module as modules
 from kmsd.hsm.checks import probe_key
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.findings import PROBE_LABEL, Elsewhere
+from kmsd.hsm.findings import PROBE_LABEL, Deed, Elsewhere
 
 _SECONDS: Final = 30.0
 
@@ -26,7 +28,7 @@ _SECONDS: Final = 30.0
 def other_process(module: str, token: str, pin: str | None) -> Elsewhere:
     """For `Plan.elsewhere`. module: path. token: label of the token. pin: the one that this process logged in with."""
 
-    def run(do: Literal["make", "destroy"], label: str) -> None:
+    def run(do: Deed, label: str) -> bool:
         job = {"module": module, "token": token, "pin": pin, "do": do, "label": label}
         try:
             done = subprocess.run(
@@ -44,6 +46,7 @@ def other_process(module: str, token: str, pin: str | None) -> Elsewhere:
             raise ValueError(
                 done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "the other process failed"
             )
+        return done.stdout.strip() == "found"
 
     return run
 
@@ -51,7 +54,7 @@ def other_process(module: str, token: str, pin: str | None) -> Elsewhere:
 def main() -> int:
     job = json.load(sys.stdin)
     label = str(job["label"])
-    if not label.startswith(PROBE_LABEL):
+    if job["do"] != "find" and not label.startswith(PROBE_LABEL):
         return _complain(f"{label!r} is not a label of a probe")
     try:
         module = modules.load(job["module"])
@@ -69,9 +72,17 @@ def _work(module: modules.Module, token: str, pin: str | None, do: str, label: s
     slots = [slot.slot_id for slot in module.slots() if slot.token and slot.token.label == token]
     if len(slots) != 1:
         raise CkrError(f"{len(slots)} tokens labelled {token!r} are there", "C_GetSlotList")
-    session = calls.open_session(table, slots[0], rw=True)
+    session = calls.open_session(table, slots[0], rw=do != "find")
     if pin is not None:
         module.cryptoki.login(session, pin)
+    if do == "find":
+        there = module.cryptoki.find(
+            session,
+            {cryptoki.CKA_TOKEN: True, cryptoki.CKA_PRIVATE: True, cryptoki.CKA_ID: bytes.fromhex(label)},
+            most=1,
+        )
+        sys.stdout.write("found\n" if there else "absent\n")
+        return
     if do == "make":
         calls.generate_key(table, session, trials.CKM_AES_KEY_GEN, probe_key(label))
         return

@@ -13,8 +13,10 @@ PROBE_LABEL: Final = "kmsd-probe-"
 
 Outcome = Literal["ok", "warning", "failed", "not applicable"]
 Algorithm = Literal["aes-gcm", "aes-cbc", "rsa-oaep", "none"]
-Elsewhere = Callable[[Literal["make", "destroy"], str], None]
-"""Makes a key with this label on the token, or destroys it, from another process. Raises OSError or ValueError."""
+Deed = Literal["make", "destroy", "find"]
+Elsewhere = Callable[[Deed, str], bool]
+"""From another process, makes a probe's key with this label on the token, or destroys it; or tells whether there is a
+private object with this CKA_ID, in hexadecimal. Raises OSError or ValueError."""
 
 
 @dataclass(frozen=True)

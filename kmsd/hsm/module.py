@@ -23,6 +23,7 @@ from kmsd.hsm.cryptoki import (
     CKM_SHA512_HMAC,
     Cryptoki,
 )
+from kmsd.hsm.generator import Generator
 from kmsd.hsm.table import FunctionTable
 
 SOFTHSM_MODULES: Final = (
@@ -119,6 +120,8 @@ class Module:
         """CKA_IDs of keys that are used although their objects are public."""
         self.gcm_iv_by_token: set[int] = set()
         """The slots whose sessions take the IV of AES-GCM from the token, which chooses one."""
+        self.generators: dict[int, Generator] = {}
+        """By slot; they outlast logins, for a generator that begins anew may give again what it gave before."""
         self.used: dict[int, dict[tuple[bytes, str], None]] = {}
         """By slot: the keys that sessions have looked up to use them since the login, by CKA_ID and kind, in order."""
         self._initialized = True

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from kmsd.errors import KmsdError, Misconfigured
 from kmsd.hsm import choosing, quirks
@@ -19,7 +19,7 @@ from kmsd.hsm.address import TokenAddress, choose_slot
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.elsewhere import other_process
 from kmsd.hsm.explain import explain
-from kmsd.hsm.findings import Elsewhere
+from kmsd.hsm.findings import Deed, Elsewhere
 from kmsd.hsm.module import Module, SlotView, TokenView
 from kmsd.hsm.quirks import Quirks
 from kmsd.hsm.session import TokenSession
@@ -144,9 +144,9 @@ class Opener:
             return None
         other = other_process(self.module.path, token.label, pin)
 
-        def act(do: Literal["make", "destroy"], label: str) -> None:
+        def act(do: Deed, label: str) -> bool:
             try:
-                other(do, label)
+                return other(do, label)
             except ValueError as error:
                 if pin is not None and any(name in str(error) for name in _PIN_ERRORS):
                     # It was changed on the token meanwhile: neither this nor the next login tries it again.

@@ -43,6 +43,7 @@ from kmsd.hsm.cryptoki import (
     Mechanism,
     RsaOaepParams,
 )
+from kmsd.hsm.generator import Generator
 from kmsd.hsm.module import Module
 from kmsd.hsm.trials import APPENDED_IV
 
@@ -99,6 +100,7 @@ class TokenSession:
         self.trusted_public = module.trusted_public
         self._keys: dict[tuple[bytes, KeyKind], int] = {}
         self._used = module.used.setdefault(slot_id, {})
+        self._generator = module.generators.setdefault(slot_id, Generator())
         self._random = b""
         self._params = GcmParams(ulTagBits=TAG_BYTES * 8)
         self._mechanism = Mechanism(CKM_AES_GCM, addressof(self._params), sizeof(self._params))
@@ -131,11 +133,13 @@ class TokenSession:
                 self._keys.pop((cka_id, kind), None)
 
     def random(self, size: int) -> bytes:
-        """`size` bytes from the token's generator, fresh from the token."""
-        return calls.random(self.cryptoki.table, self.handle, size)
+        """`size` bytes of the token's generator and the kernel's together, fresh. Raises WrongResult as well."""
+        return self._generator.mixed(calls.random(self.cryptoki.table, self.handle, size))
 
     def iv(self, size: int) -> bytes:
-        """`size` random bytes from the token, never handed out before."""
+        """`size` random bytes, never handed out before. Raises WrongResult as well."""
+        if self._generator.stuck:
+            self._random = b""
         if len(self._random) < size:
             self._random = self.random(_RANDOM_BATCH)
         iv, self._random = self._random[:size], self._random[size:]
@@ -211,6 +215,7 @@ class TokenSession:
         size = len(plaintext) + TAG_BYTES
         output = string_at(self._buffer_address, min(self._length.value, self._size))
         if len(output) == size + APPENDED_IV and self._gcm_iv_by_token:
+            self._generator.check(output[size:])
             return output[size:], output[:size]
         if len(output) != size or not iv:
             raise CkrError("unexpected output length", "C_Encrypt")

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import monotonic
 
-from kmsd.errors import DeadlineExceeded, Internal, KmsdError, Unavailable
+from kmsd.errors import DeadlineExceeded, Internal, KmsdError, Unavailable, WrongResult
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class HealthView:
 class Health:
     """check: makes one round trip, raises KmsdError. interval: seconds between checks.
 
-    on_change: called with the new view when health came or went, or its reason changed.
+    on_change: called with the new view when health came or went, or its reason changed. on_wrong: called when a round
+    trip shows that the token gives wrong results, the first time after one that was right.
     """
 
     def __init__(
@@ -42,11 +43,13 @@ class Health:
         interval: float,
         timeout: float,
         on_change: Callable[[HealthView], None],
+        on_wrong: Callable[[WrongResult], None],
     ) -> None:
         self._check = check
         self._interval = interval
         self._timeout = timeout
         self._on_change = on_change
+        self._on_wrong = on_wrong
         self._error: KmsdError | None = Unavailable("kmsd is starting", "wait a moment")
         self._last_success = 0.0
         self._round_trip = 0.0
@@ -54,6 +57,13 @@ class Health:
         self._running: asyncio.Task[None] | None = None
         self._again = False
         self._told: tuple[bool, str] | None = None
+        self._wrong: WrongResult | None = None
+
+    def check_results(self) -> None:
+        """Raises WrongResult if a round trip has shown that the token gives wrong results, and none since that it gives
+        right ones."""
+        if self._wrong is not None:
+            raise self._wrong.again()
 
     def view(self) -> HealthView:
         age = monotonic() - self._checked
@@ -106,12 +116,17 @@ class Health:
                 await self._check()
         except TimeoutError:
             self._error = DeadlineExceeded("the token does not answer", "check the token and the network to it")
+        except WrongResult as error:
+            self._error = error.again()
+            if self._wrong is None:
+                self._wrong = error.again()
+                self._on_wrong(self._wrong)
         except KmsdError as error:
             self._error = error.again()
         except Exception as error:  # noqa: BLE001  whatever it is, the key has not been shown to work
             self._error = Internal(f"the round trip failed with an unexpected {type(error).__name__}")
         else:
-            self._error = None
+            self._error = self._wrong = None
             self._last_success = time.time()
             self._round_trip = monotonic() - began
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Final
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
@@ -44,7 +44,7 @@ class DoctorAdmin:
         began = perf_counter()
         up = hsm.connected is not None
         try:
-            report = await diagnose(hsm, *self._own_keys(name), max(call.timeout - _ANSWER_SECONDS, 0.5))
+            report = await diagnose(hsm, *self._own_keys(name), max(call.until - monotonic() - _ANSWER_SECONDS, 0.5))
         finally:
             self._running.discard(name)
         checks = [

@@ -16,6 +16,7 @@ from kmsd.keyring import Keyring
 from kmsd.picture import Key, Problem, newest_first, role
 from kmsd.rpc.admin_wire import Shown, alike, problem, sha256, table
 from kmsd.rpc.call import Call, Table, parse
+from kmsd.service import is_named
 from kmsd.soundness import Jwe
 
 
@@ -63,7 +64,7 @@ class InspectAdmin:
 
     def _keys(self, found: Inspection) -> Iterator[Key]:
         for key in self.keyring.picture.keys:
-            if key.token.seals and key.key_id in found.key_ids:
+            if key.token.seals and _is_named(found, key):
                 yield key
         for label in found.labels:
             yield from newest_first(
@@ -86,7 +87,7 @@ class InspectAdmin:
     async def _pinned_key(self, found: Inspection) -> Key:
         """The key that the configuration names for what names none. Raises KmsdError if kmsd would not read it."""
         key = await self.foreign.pinned_key()
-        if found.key_ids and key.key_id not in found.key_ids:
+        if found.key_ids and not _is_named(found, key):
             raise Conflict(
                 f"kube-apiserver asks for key id {short(found.key_ids[0])}, and legacy.key names {key.key_id!r}",
                 "the stored object mixes parts of two, or legacy.key names another key than the one that wrote it",
@@ -106,6 +107,11 @@ class InspectAdmin:
             "restore the key to the token; without it this data cannot be read",
             fatal=True,
         )
+
+
+def _is_named(found: Inspection, key: Key) -> bool:
+    """Whether the value names this key by its id, in whatever spelling."""
+    return any(is_named(key_id, key) for key_id in found.key_ids)
 
 
 def _without_mac(key: Key) -> Problem:

@@ -29,17 +29,18 @@ MAX_UID = 64
 class Call:
     """What travels beside a request.
 
-    timeout: seconds left for the answer. deadline: when its caller stops waiting, by the monotonic clock.
+    until: when the answer has to be given at the latest; deadline: when its caller stops waiting, which may be later.
+    Both by the monotonic clock.
     caller: who says to be calling, on the admin API; proven by nothing.
     uid, key_id_sha256, detail: set by the handler, for the log and the audit.
     """
 
-    __slots__ = ("api", "caller", "deadline", "detail", "key_id_sha256", "method", "timeout", "uid")
+    __slots__ = ("api", "caller", "deadline", "detail", "key_id_sha256", "method", "uid", "until")
 
-    def __init__(self, api: str, method: str, timeout: float, deadline: float = inf) -> None:
+    def __init__(self, api: str, method: str, until: float = inf, deadline: float = inf) -> None:
         self.api = api
         self.method = method
-        self.timeout = timeout
+        self.until = until
         self.deadline = deadline
         self.uid = ""
         self.key_id_sha256 = ""

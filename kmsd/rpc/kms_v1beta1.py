@@ -26,7 +26,7 @@ def table(service: KmsService, max_plaintext: int) -> Table:
         request = parse(pb.EncryptRequest, body)
         _check_version(request.version)
         _check_size("plaintext", len(request.plain), max_plaintext)
-        done = await service.encrypt(request.plain, call.timeout)
+        done = await service.encrypt(request.plain, call.until)
         call.key_id_sha256 = done.key.key_id_sha256
         return pb.EncryptResponse(cipher=done.ciphertext).SerializeToString()
 
@@ -34,7 +34,7 @@ def table(service: KmsService, max_plaintext: int) -> Table:
         request = parse(pb.DecryptRequest, body)
         _check_version(request.version)
         _check_size("ciphertext", len(request.cipher), max_cipher)
-        done = await service.decrypt(request.cipher, None, call.timeout)
+        done = await service.decrypt(request.cipher, None, call.until)
         call.key_id_sha256 = done.key.key_id_sha256
         return pb.DecryptResponse(plain=done.plaintext).SerializeToString()
 

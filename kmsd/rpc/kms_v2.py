@@ -27,7 +27,7 @@ def table(service: KmsService) -> Table:
         plaintext = request.plaintext
         if not 0 < len(plaintext) < LIMIT:
             raise _size("plaintext", len(plaintext))
-        done = await service.encrypt(plaintext, call.timeout)
+        done = await service.encrypt(plaintext, call.until)
         call.key_id_sha256 = done.key.key_id_sha256
         if len(done.ciphertext) >= LIMIT:
             raise InvalidRequest(
@@ -43,7 +43,7 @@ def table(service: KmsService) -> Table:
             raise _size("ciphertext", len(request.ciphertext))
         if not request.key_id:
             raise InvalidRequest("the request has no key_id", "send the key_id that Encrypt answered")
-        done = await service.decrypt(request.ciphertext, request.key_id, call.timeout)
+        done = await service.decrypt(request.ciphertext, request.key_id, call.until)
         call.key_id_sha256 = done.key.key_id_sha256
         return pb.DecryptResponse(plaintext=done.plaintext).SerializeToString()
 

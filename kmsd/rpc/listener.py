@@ -137,8 +137,9 @@ class _Handlers(grpc.GenericRpcHandler):
 def _bridge(method: Method, most: float, observe: Observer):  # type: ignore[no-untyped-def]  # grpc.aio's own types are private
     async def behaviour(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         left = context.time_remaining()
-        timeout = most if left is None or left > most else max(left, 0.001)
-        call = Call(method.api, method.name, timeout, monotonic() + (most if left is None else left))
+        now = monotonic()
+        deadline = now + (most if left is None else left)
+        call = Call(method.api, method.name, min(deadline, now + most), deadline)
         if method.api == "admin":
             call.caller = _caller(context)
         try:
@@ -152,7 +153,7 @@ def _bridge(method: Method, most: float, observe: Observer):  # type: ignore[no-
 
 def _stream_bridge(method: StreamMethod, ending: asyncio.Event):  # type: ignore[no-untyped-def]  # as above
     async def behaviour(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> AsyncIterator[bytes]:
-        call = Call(method.api, method.name, 0.0)
+        call = Call(method.api, method.name)
         call.caller = _caller(context)
         try:
             async for response in _until(ending, run_stream(method, call, request)):

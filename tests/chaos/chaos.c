@@ -16,9 +16,11 @@
      C_GenerateKey kill          kills the process with SIGKILL
      C_GenerateKey kill done     is done, and then kills the process with SIGKILL
      C_Decrypt flip              is done, and the first byte of what it returns is changed
+     C_GenerateRandom zero       is done, and gives nothing but zeros
      gcm-iv appended             AES-GCM as by an HSM in FIPS mode: the caller's IV for C_EncryptInit is ignored,
                                  the token's own, 16 bytes, is put behind the tag
      gcm-iv demanded             the same, and an IV given to C_EncryptInit is refused
+     gcm-iv stuck                as appended, and the token's own is always the same
      gcm refused                 AES-GCM is listed, and C_EncryptInit and C_DecryptInit return CKR_MECHANISM_INVALID for it
 
    The last line that fits a function counts. Types are those of PKCS#11 on Linux: CK_ULONG is unsigned long, and all
@@ -115,7 +117,7 @@ typedef void *P;
   F(C_UnwrapKey, (U a, P b, U c, P d, U e, P f, U g, P h), (a, b, c, d, e, f, g, h)) \
   F(C_DeriveKey, (U a, P b, U c, P d, U e, P f), (a, b, c, d, e, f)) \
   F(C_SeedRandom, (U a, P b, U c), (a, b, c)) \
-  F(C_GenerateRandom, (U a, P b, U c), (a, b, c)) \
+  S(C_GenerateRandom, (U a, P b, U c), (a, b, c)) \
   F(C_GetFunctionStatus, (U a), (a)) \
   F(C_CancelFunction, (U a), (a)) \
   F(C_WaitForSlotEvent, (U a, P b, P c), (a, b, c))
@@ -144,10 +146,10 @@ struct rule {
   double delay;
   U rv;
   long after, count;
-  int fails, done, hang, crash, kill, flip;
+  int fails, done, hang, crash, kill, flip, zero;
 };
 
-enum iv { IV_OF_CALLER, IV_APPENDED, IV_DEMANDED };
+enum iv { IV_OF_CALLER, IV_APPENDED, IV_DEMANDED, IV_STUCK };
 
 static struct functions *real;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -170,7 +172,7 @@ static void parse(FILE *file) {
     if (!word || *word == '#') continue;
     if (!strcmp(word, "gcm-iv")) {
       word = strtok(NULL, " \t\n");
-      gcm_iv = word && !strcmp(word, "demanded") ? IV_DEMANDED : IV_APPENDED;
+      gcm_iv = word && !strcmp(word, "demanded") ? IV_DEMANDED : word && !strcmp(word, "stuck") ? IV_STUCK : IV_APPENDED;
       continue;
     }
     if (!strcmp(word, "gcm")) {
@@ -191,6 +193,7 @@ static void parse(FILE *file) {
       else if (!strcmp(word, "crash")) rule->crash = 1;
       else if (!strcmp(word, "kill")) rule->kill = 1;
       else if (!strcmp(word, "flip")) rule->flip = 1;
+      else if (!strcmp(word, "zero")) rule->zero = 1;
       else {
         fprintf(stderr, "chaos: %s is not known\n", word);
         abort();
@@ -311,6 +314,7 @@ U C_EncryptInit(U session, P mechanism, U key) {
     B iv[IV_BYTES];
     rv = real->C_GenerateRandom(session, iv, IV_BYTES);
     if (rv) return rv;
+    if (gcm_iv == IV_STUCK) memset(iv, 7, IV_BYTES);
     params.iv = iv;
     params.iv_bytes = IV_BYTES;
     params.iv_bits = IV_BYTES * 8;
@@ -390,6 +394,14 @@ U C_Decrypt(U session, P data, U size, P output, P length) {
   struct rule what = chaos("C_Decrypt");
   if (what.fails && !what.done) return what.rv;
   return answer(what, real->C_Decrypt(session, data, size, output, length), output);
+}
+
+U C_GenerateRandom(U session, P output, U size) {
+  struct rule what = chaos("C_GenerateRandom");
+  if (what.fails && !what.done) return what.rv;
+  U rv = real->C_GenerateRandom(session, output, size);
+  if (what.zero && rv == CKR_OK) memset(output, 0, size);
+  return ended(what, rv);
 }
 
 U C_CloseSession(U session) {

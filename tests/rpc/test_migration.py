@@ -39,6 +39,11 @@ def _config(token: SoftToken, algorithm: str) -> str:
     return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
+def _with_a_key_of_its_own(config: str) -> str:
+    """What nothing authenticates is never read with a key that writes, too."""
+    return config.replace('label = "k8s-dek"\nhmac', 'label = "k8s-kek"\nauto_create = true\nhmac')
+
+
 @contextmanager
 def _serving(folder: Path, token: SoftToken, config: str) -> Iterator[Kmsd]:
     folder.mkdir()
@@ -70,7 +75,7 @@ def test_of_aes_gcm_all_is_read_and_both_formats_can_be_written(tmp_path: Path, 
 
 
 def test_of_aes_cbc_all_is_read_and_what_is_written_is_native(tmp_path: Path, plugins: SoftToken) -> None:
-    with _serving(tmp_path / "a", plugins, _config(plugins, "aes-cbc")) as kmsd:
+    with _serving(tmp_path / "a", plugins, _with_a_key_of_its_own(_config(plugins, "aes-cbc"))) as kmsd:
         assert CBC
         assert all(_reads(kmsd, vector) for vector in CBC)
         assert identify(_written(kmsd)).format is Format.NATIVE
@@ -89,11 +94,11 @@ def test_of_aes_cbc_all_is_read_and_what_is_written_is_native(tmp_path: Path, pl
 def test_what_authenticates_nothing_is_called_readable_where_kmsd_reads_it_and_nowhere_else(
     tmp_path: Path, plugins: SoftToken, legacy: str, readable: bool, why: str
 ) -> None:
-    config = _config(plugins, "aes-cbc").partition("[legacy]")[0] + f"[legacy]\n{legacy}\n"
+    config = _with_a_key_of_its_own(_config(plugins, "aes-cbc")).partition("[legacy]")[0] + f"[legacy]\n{legacy}\n"
     with _serving(tmp_path / "a", plugins, config) as kmsd:
-        write = kmsd.status().write_key.key_id
+        wrote = next(key.key_id for key in ANCESTOR_KEYS if key.label == "k8s-dek")
         for vector in CBC:
-            for value in (vector.ciphertext, values.v1(vector.ciphertext), values.v2(write, vector.ciphertext)):
+            for value in (vector.ciphertext, values.v1(vector.ciphertext), values.v2(wrote, vector.ciphertext)):
                 found = kmsd.admin("InspectCiphertext", admin.InspectCiphertextRequest(data=value))
                 assert found.readable is readable
                 assert why in "; ".join(each.message for each in found.findings)

@@ -94,7 +94,14 @@ def test_a_request_whose_key_id_is_not_the_kid_is_refused(served: Kmsd) -> None:
     for key_id in (AES128.key_id, WRITE.key_id.upper() + " ", "nonsense"):
         refused = refusal(_read, served, _write(served, SEED), key_id)
         assert refused.code == "INVALID_ARGUMENT"
-        assert "key_id and the ciphertext's kid name different keys" in refused.details
+        assert "key_id and the ciphertext name different keys" in refused.details
+
+
+def test_the_key_id_of_a_request_is_the_same_key_in_every_spelling(served: Kmsd) -> None:
+    written = _write(served, SEED)
+    spelled = WRITE.key_id.encode().hex()
+    for key_id in (WRITE.key_id, spelled, spelled.upper(), f"0x{spelled}"):
+        assert _read(served, written, key_id) == SEED
 
 
 def test_another_keys_ciphertext_under_a_swapped_kid_does_not_authenticate(served: Kmsd) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import subprocess
 import time
@@ -10,13 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from kmsd.api.admin.v1 import admin_pb2 as admin
 from kmsd.api.kms.v2 import api_pb2 as v2
 from kmsd.picture import new_key_id
 from tests.daemons import Kmsd, wait_for
 from tests.rpc.refusals import refusal
+from tests.security.forging import sealed
 from tests.tokens import MODULE, PIN, SoftToken
 
 KNOWN = bytes(range(32))
@@ -27,15 +26,9 @@ def planted(label: str, cka_id: bytes, kind: str = "aes") -> dict[str, str]:
     return {"do": "import", "type": kind, "label": label, "value": KNOWN.hex(), "id": cka_id.hex()}
 
 
-def forged(key_id: str, plaintext: bytes = b"chosen by the attacker") -> bytes:
+def forged(key_id: str) -> bytes:
     """What opens under the planted key, in kmsd's own format."""
-
-    def b64(data: bytes) -> bytes:
-        return base64.urlsafe_b64encode(data).rstrip(b"=")
-
-    head = b64(json.dumps({"alg": "dir", "kid": key_id, "enc": "A256GCM"}, separators=(",", ":")).encode())
-    sealed = AESGCM(KNOWN).encrypt(bytes(12), plaintext, head)
-    return b".".join((head, b"", b64(bytes(12)), b64(sealed[:-16]), b64(sealed[-16:])))
+    return sealed(KNOWN, key_id, b"chosen by the attacker")
 
 
 def look(kmsd: Kmsd) -> list[admin.Key]:
