@@ -306,7 +306,7 @@ def _judge_public(
 ) -> tuple[Key, ...]:
     """The public objects, which serve for nothing; those that pass for a key of ours are planted."""
     ids = {key.cka_id for key in keys if key.cka_id}
-    roles = {write_label, companion_label(write_label), rules.hmac_label} - {""}
+    roles = {write_label, companion_label(write_label), rules.hmac_label, *(role(key.label) for key in keys)} - {""}
     judged = []
     for place, shown in public.items():
         for token in shown:
