@@ -305,6 +305,8 @@ def _judge_public(
     public: Mapping[str, Sequence[TokenKey]], keys: Sequence[Key], write_label: str, rules: Rules
 ) -> tuple[Key, ...]:
     """The public objects, which serve for nothing; those that pass for a key of ours are planted."""
+    if not any(public.values()):
+        return ()
     ids = {key.cka_id for key in keys if key.cka_id}
     roles = {write_label, companion_label(write_label), rules.hmac_label, *(role(key.label) for key in keys)} - {""}
     judged = []
