@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, Protocol
 
@@ -207,15 +207,20 @@ class LocalService:
             raise InvalidRequest(f"the ciphertext cannot be read: {error}", _NOT_OURS) from error
         if parsed.alg == jwe.DIRECT and parsed.enc in jwe.GCM:
             return await self._open_gcm(parsed, key_id, until)
-        async with within(until):
-            key = await self._keyring.find(parsed.kid)
+        key = self._keyring.picture.by_key_id.get(parsed.kid)
+        if key is None:
+            async with within(until):
+                key = await self._keyring.find(parsed.kid)
         check_named(key_id, key)
         if (parsed.alg == jwe.WRAPPED) != (key.token.kind == "rsa"):
             # Else whoever knows an RSA key could write what is taken for an AES key's, or the other way round.
             raise InvalidRequest(f"the ciphertext's alg {parsed.alg} does not fit its key", _NOT_OURS)
         opened = self._open_wrapped if parsed.alg == jwe.WRAPPED else self._open_pair
-        with self._poking():
+        try:
             plaintext = await opened(key, parsed, until)
+        except Unavailable:
+            self._health.poke()
+            raise
         self._used(key.key_id, "decrypt")
         return Decrypted(plaintext, key)
 
@@ -259,8 +264,10 @@ class LocalService:
         kmsd names the key's id. The others name its label, so the key is one that holds it now or held it once: the tag
         decides. A kmsd on a token that chooses its own IVs writes as they do, with a key id for the label.
         """
-        async with within(until):
-            named = await self._named(parsed.kid)
+        named = self._known(parsed.kid)
+        if not named:
+            async with within(until):
+                named = await self._look_for(parsed.kid)
         aes = [key for key in named if key.token.kind == "aes"]
         if not aes:
             raise InvalidRequest("the ciphertext names an RSA key, and is of AES-GCM", _NOT_OURS)
@@ -272,8 +279,11 @@ class LocalService:
             raise InvalidRequest(
                 f"the ciphertext's enc or IV does not fit its key, which is AES-{candidates[0].token.bits}", _NOT_OURS
             )
-        with self._poking():
+        try:
             return await self._try_each(fitting, parsed, until)
+        except Unavailable:
+            self._health.poke()
+            raise
 
     async def _try_each(self, candidates: Sequence[Key], parsed: jwe.Jwe, until: float) -> Decrypted:
         """The plaintext under whichever of these keys wrote it. Raises KmsdError."""
@@ -305,26 +315,20 @@ class LocalService:
             await gcm.show_working(self._keyring.hsm(key), key.cka_id, left(until), encrypts=key.token.encrypt)
         raise TagMismatch
 
-    async def _named(self, kid: str) -> list[Key]:
-        """The keys that a ciphertext may mean: the one with this id, and those with this label. If there are none, the
-        tokens are looked at again. Raises NotFound."""
+    def _known(self, kid: str) -> list[Key]:
+        """The keys that a ciphertext may mean: the one with this id, else those that have or had this label."""
+        found = self._keyring.picture.by_key_id.get(kid)
+        return [found] if found is not None else self._keyring.labelled(kid)
 
-        def known() -> list[Key]:
-            found = self._keyring.picture.by_key_id.get(kid)
-            labelled = self._keyring.labelled(kid)
-            return [found, *(key for key in labelled if key is not found)] if found is not None else labelled
-
-        named = known()
-        if named:
-            return named
+    async def _look_for(self, kid: str) -> list[Key]:
+        """The same after a fresh look at the tokens. Raises NotFound."""
         try:
             return [await self._keyring.find(kid, or_label=True)]
         except NotFound:
-            # It has looked at the tokens again meanwhile.
-            named = known()
-            if not named:
+            known = self._known(kid)
+            if not known:
                 raise
-            return named
+            return known
 
     async def _settled(self, key: Key, until: float) -> Hsm:
         """The token of a key, once it is not being reconnected on purpose."""
@@ -332,15 +336,6 @@ class LocalService:
         if hsm.connected is None:
             await hsm.settled(until)
         return hsm
-
-    @contextlib.contextmanager
-    def _poking(self) -> Iterator[None]:
-        """Have the token tried soon if what goes on inside finds it unavailable."""
-        try:
-            yield
-        except Unavailable:
-            self._health.poke()
-            raise
 
 
 def is_named(key_id: str | None, key: Key) -> bool:
