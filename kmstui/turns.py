@@ -28,7 +28,7 @@ def current(view: View, moment: Moment) -> Timeline | None:
     turn = present(view)
     if turn is None:
         return None
-    stored = Stored(view.report[1]) if view.report is not None else None
+    stored = Stored(view.report[1], keys=view.keys.value or ()) if view.report is not None else None
     return timeline(turn, sightings(view), moment.wall, stored=stored, retired=_retired(turn, view))
 
 

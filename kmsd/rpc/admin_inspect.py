@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from kmsd import keyid
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.errors import Conflict, KmsdError, short
 from kmsd.etcd.envelope import KmsValue
@@ -62,12 +63,13 @@ class InspectAdmin:
         ).SerializeToString()
 
     def _keys(self, found: Inspection) -> Iterator[Key]:
-        for key in self.keyring.picture.keys:
-            if key.token.seals and key.key_id in found.key_ids:
-                yield key
+        """Yield the keys that are named, each once: by id, then the readable ones that have or had the label."""
+        every = self.keyring.picture.keys
+        by_id = [k for k in every if k.token.seals and any(keyid.means(each, k.key_id) for each in found.key_ids)]
+        yield from by_id
         for label in found.labels:
             yield from newest_first(
-                key for key in self.keyring.picture.keys if key.reads and label in (key.label, role(key.label))
+                k for k in every if k.reads and label in (k.label, role(k.label)) and k not in by_id
             )
 
     async def _readers(self, found: Inspection, keys: Sequence[Key]) -> tuple[list[Key], list[Problem]]:
@@ -86,7 +88,7 @@ class InspectAdmin:
     async def _pinned_key(self, found: Inspection) -> Key:
         """The key that the configuration names for what names none. Raises KmsdError if kmsd would not read it."""
         key = await self.foreign.pinned_key()
-        if found.key_ids and key.key_id not in found.key_ids:
+        if found.key_ids and not any(keyid.means(each, key.key_id) for each in found.key_ids):
             raise Conflict(
                 f"kube-apiserver asks for key id {short(found.key_ids[0])}, and legacy.key names {key.key_id!r}",
                 "the stored object mixes parts of two, or legacy.key names another key than the one that wrote it",

@@ -10,7 +10,7 @@ from textual.widget import Widget
 from textual.widgets import Input, Select, Static
 
 from kmsd.client import Key, KeyState, KeyType, escape
-from kmsd.client.rotation import former_label
+from kmsd.client.names import former_label
 from kmstui import actions
 from kmstui.actions import Action
 from kmstui.dialogs.dialog import Dialog, field
