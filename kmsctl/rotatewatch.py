@@ -135,7 +135,7 @@ class Watch:
     ) -> None:
         self.turn = turn
         self.scan: Scan | None = None
-        self._keys: tuple[Key, ...] = ()
+        self._stored: Stored | None = None
         self.trouble = ""
         """Why the last scan, or the last try to retire the old key, failed."""
         self._first = nodes[0]
@@ -198,7 +198,7 @@ class Watch:
                 raise
             self.trouble = f"not retired yet: {error.message}"
             # What was counted has not convinced kmsd: only another count can.
-            self.scan = None
+            self.scan = self._stored = None
             self._next_scan = time.monotonic() + self._scan_every
 
     def _timeline(self, now: datetime) -> Timeline:
@@ -207,15 +207,10 @@ class Watch:
             self.turn,
             sightings,
             now,
-            stored=self._stored(),
+            stored=self._stored,
             scanning=self._scanner is not None,
             retired=self._retired or self._lookers[0].retired,
         )
-
-    def _stored(self) -> Stored | None:
-        if self.scan is None or self.turn.old is None:
-            return None
-        return Stored(self.scan.report(), still_under(self.scan, self.turn.old), self._keys)
 
     def _wants_scan(self, found: Timeline) -> bool:
         if self._place is None or self._scanner is not None or self.turn.old is None or found.finished:
@@ -233,7 +228,9 @@ class Watch:
         if scanner.scan is None:
             self._failed(scanner.failure)
             return
-        self.scan, self._keys, self.trouble = scanner.scan, scanner.keys, ""
+        self.scan, self.trouble = scanner.scan, ""
+        if self.turn.old is not None:
+            self._stored = Stored(self.scan.report(), still_under(self.scan, self.turn.old), scanner.keys)
         took = (scanner.scan.finished - scanner.scan.started).total_seconds()
         self._next_scan = time.monotonic() + self._pause(took)
 

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import cached_property
 from typing import Final
 
 from kmsd.client.model import Key, KeyInEtcd, KeyState, Rotation, ScanReport, Status
@@ -164,7 +165,7 @@ class Stored:
         """Return the number of objects that need the old key, or name a label that it had and may need it."""
         return 0 if turn.old is None else under(self.report, turn.old)
 
-    @property
+    @cached_property
     def strangers(self) -> tuple[KeyInEtcd, ...]:
         """What is stored under a name that no key has, and so may need the old one."""
         return strangers(self.report, self.keys) if self.keys else ()
