@@ -1,4 +1,4 @@
-"""Danger, graded: what must be said, typed, or given as an option before kmsctl does it.
+"""Danger, graded: what must be said, typed, shown, or given as an option before kmsctl does it.
 
 Asks only where somebody can answer: stdin and stderr are a terminal. Knows no command.
 """
@@ -12,16 +12,32 @@ import typer
 
 from kmsctl import diagnostics, files
 from kmsctl.diagnostics import ExitCode, UsageError
-from kmsd.client import Conflict
+from kmsd.client import Conflict, ScanReport
 
 T = TypeVar("T")
 
 Confirm = Annotated[
     str,
-    typer.Option("--confirm", metavar="LABEL", help="The key's label once more: do it even to a key in use."),
+    typer.Option("--confirm", metavar="LABEL", help="The key's label once more: do it whatever speaks against it."),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, or why not; change nothing.")]
+
+Report = Annotated[
+    str | None,
+    typer.Option("--report", metavar="FILE", help="What `kmsctl etcd scan --report FILE` counted."),
+]
+
+
+def evidence(report: str | None) -> ScanReport | None:
+    """Read the report of a scan, if one is named. Raises ClientError."""
+    from kmsd.client.report import REPORT_MAX, read_report
+
+    if report is None:
+        return None
+    return read_report(
+        files.read(report, "the report of a scan", most=REPORT_MAX, too_long="is it the report of a scan?")
+    )
 
 
 def can_ask() -> bool:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from kmsctl.stored import Place, progress_text, still_under
-from kmsd.client import ClientError, Conflict, Denied, InvalidRequest, KeyState, NotFound, RelabelledKey
+from kmsd.client import ClientError, Conflict, Denied, InvalidRequest, Key, KeyState, NotFound, RelabelledKey
 from kmsd.client.rotation import Progress, Sighting, Step, Stored, Timeline, Turn, timeline
 
 if TYPE_CHECKING:
@@ -79,13 +79,18 @@ class _Stopped(Exception):
 
 
 class _Scanner(threading.Thread):
-    """One scan. scan or failure: its end; text: how far it is until then."""
+    """One scan, and the keys that its counts are held against. scan or failure: its end; text: how far it is until
+    then."""
 
-    def __init__(self, place: Place, timeout: float, wake: Callable[[], None], over: threading.Event) -> None:
+    def __init__(
+        self, place: Place, client: AdminClient, timeout: float, wake: Callable[[], None], over: threading.Event
+    ) -> None:
         super().__init__(daemon=True, name="scan of etcd")
         self.text = "reading etcd"
         self.scan: Scan | None = None
+        self.keys: tuple[Key, ...] = ()
         self.failure: Exception | None = None
+        self._client = client
         self._place = place
         self._timeout = timeout
         self._wake = wake
@@ -103,7 +108,9 @@ class _Scanner(threading.Thread):
 
         try:
             with self._place.connect(self._timeout) as etcd:
-                self.scan = scan(etcd, self._place.prefix, tell)
+                found = scan(etcd, self._place.prefix, tell)
+            self.keys = self._client.list_keys(timeout=self._timeout)
+            self.scan = found
         except Exception as error:  # noqa: BLE001 - Watch.step raises it, unless another scan may do better
             self.failure = error
         self._wake()
@@ -128,6 +135,7 @@ class Watch:
     ) -> None:
         self.turn = turn
         self.scan: Scan | None = None
+        self._stored: Stored | None = None
         self.trouble = ""
         """Why the last scan, or the last try to retire the old key, failed."""
         self._first = nodes[0]
@@ -169,7 +177,7 @@ class Watch:
         self._collect()
         found = self._timeline(now)
         if self._wants_scan(found):
-            self._scanner = _Scanner(self._place or Place(), self._timeout, self._wake, self._over)
+            self._scanner = _Scanner(self._place or Place(), self._first.client, self._timeout, self._wake, self._over)
             self._scanner.start()
             found = self._timeline(now)
         return found
@@ -190,7 +198,7 @@ class Watch:
                 raise
             self.trouble = f"not retired yet: {error.message}"
             # What was counted has not convinced kmsd: only another count can.
-            self.scan = None
+            self.scan = self._stored = None
             self._next_scan = time.monotonic() + self._scan_every
 
     def _timeline(self, now: datetime) -> Timeline:
@@ -199,15 +207,10 @@ class Watch:
             self.turn,
             sightings,
             now,
-            stored=self._stored(),
+            stored=self._stored,
             scanning=self._scanner is not None,
             retired=self._retired or self._lookers[0].retired,
         )
-
-    def _stored(self) -> Stored | None:
-        if self.scan is None or self.turn.old is None:
-            return None
-        return Stored(self.scan.report(), still_under(self.scan, self.turn.old, self.turn.write_label))
 
     def _wants_scan(self, found: Timeline) -> bool:
         if self._place is None or self._scanner is not None or self.turn.old is None or found.finished:
@@ -226,6 +229,8 @@ class Watch:
             self._failed(scanner.failure)
             return
         self.scan, self.trouble = scanner.scan, ""
+        if self.turn.old is not None:
+            self._stored = Stored(self.scan.report(), still_under(self.scan, self.turn.old), scanner.keys)
         took = (scanner.scan.finished - scanner.scan.started).total_seconds()
         self._next_scan = time.monotonic() + self._pause(took)
 

@@ -13,6 +13,7 @@ from kmsctl.diagnostics import UsageError
 from kmsctl.output import Document
 from kmsctl.text import timestamp
 from kmsd.client import Key
+from kmsd.client.names import names_of
 from kmsd.client.rotation import rewrite_command
 from kmsd.etcd.endpoints import DEFAULT_ENDPOINT, NO_TLS, Tls
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from kmsd.etcd.client import Etcd
     from kmsd.etcd.scan import Count, Row, Scan
     from kmsd.etcd.scan import Progress as ScanProgress
+    from kmsd.keyid import Names
 
 PREFIX = "/registry"
 COMMANDS_MOST = 5
@@ -50,7 +52,9 @@ PasswordFile = Annotated[
 Prefix = Annotated[str, typer.Option("--prefix", metavar="PATH", help="kube-apiserver's --etcd-prefix.")]
 Report = Annotated[
     str | None,
-    typer.Option("--report", metavar="FILE", help="Write the counts here (mode 0600), for `kmsctl keys retire`."),
+    typer.Option(
+        "--report", metavar="FILE", help="Write the counts here (mode 0600), for `kmsctl keys retire` and `destroy`."
+    ),
 ]
 
 
@@ -167,7 +171,7 @@ def _count(count: Count) -> Document:
         "provider": row.provider or None,
         "key_id": key_id or None,
         "key_id_sha256": _sha256(key_id) or None,
-        "label": row.key if row.by_label else None,
+        "label": (row.key if row.by_label else row.label) or None,
         "format": row.format or None,
         "reason": row.reason or None,
         "objects": count.objects,
@@ -179,12 +183,13 @@ def names(scan: Scan) -> Iterable[str]:
     return sorted({each.row.key for each in scan.counts if each.row.key})
 
 
-def table(scan: Scan, write_key: Key | None, *, wide: bool) -> str:
+def table(scan: Scan, write_key: Key | None, keys: Sequence[Key], *, wide: bool) -> str:
     """Rows per provider, kind of storage, resource and key. Not wide: what is not encrypted in one row, but for the
-    resources that are encrypted elsewhere, and for secrets."""
+    resources that are encrypted elsewhere, and for secrets. keys: all of kmsd's; none if they are not known."""
     headers = ["RESOURCE", "STORED AS", "PROVIDER", "KEY", "SHA256", "OBJECTS", "NOTE"]
     shown, rest = (list(scan.counts), []) if wide else _collapse(scan.counts)
-    rows = [_cells(each, write_key, wide=wide) for each in shown]
+    known = names_of(*keys) if keys else None
+    rows = [_cells(each, write_key, known, wide=wide) for each in shown]
     if rest:
         objects = sum(each.objects for each in rest)
         what = "1 other resource" if len(rest) == 1 else f"{len(rest)} other resources"
@@ -209,7 +214,7 @@ def _collapse(counts: Sequence[Count]) -> tuple[list[Count], list[Count]]:
     return shown, [each for each in counts if each.row.resource not in encrypted]
 
 
-def _cells(count: Count, write_key: Key | None, *, wide: bool) -> list[str]:
+def _cells(count: Count, write_key: Key | None, known: Names | None, *, wide: bool) -> list[str]:
     row = count.row
     digest = "" if row.by_label else _sha256(row.key)
     return [
@@ -219,14 +224,18 @@ def _cells(count: Count, write_key: Key | None, *, wide: bool) -> list[str]:
         row.key,
         f"sha256:{digest if wide else digest[:8]}" if digest else "",
         str(count.objects),
-        row.reason or ("a label" if row.by_label else _role(row, write_key)),
+        row.reason or _role(row, write_key, known),
     ]
 
 
-def _role(row: Row, write_key: Key | None) -> str:
+def _role(row: Row, write_key: Key | None, known: Names | None) -> str:
+    if row.key and known is not None and not row.may_need(known):
+        return f"no key has this {'label' if row.by_label else 'id'}"
+    if row.by_label:
+        return "a label"
     if write_key is None or not row.key:
         return ""
-    return "the write key" if row.key == write_key.key_id else "another key"
+    return "the write key" if row.is_under(write_key.key_id) else "another key"
 
 
 def _sha256(key_id: str) -> str:
@@ -254,7 +263,7 @@ def rewritable(scan: Scan, write_key: Key) -> tuple[str, ...]:
     that can stand in a command."""
     from kmsd.etcd.resources import nameable
 
-    found = scan.resources(lambda row: row.storage.needs_kms and (row.key != write_key.key_id or row.needs_unknown_key))
+    found = scan.resources(lambda row: row.storage.needs_kms and not row.is_under(write_key.key_id))
     return tuple(filter(nameable, found))
 
 
@@ -264,10 +273,11 @@ def rewrite_hint(resources: Sequence[str]) -> str:
     return f"what other keys wrote is written anew by {commands}{more}"
 
 
-def still_under(scan: Scan, old: Key, label: str) -> tuple[str, ...]:
-    """The resources with objects that need this key, or one that had the label and may be it, as kubectl calls them;
-    only such that can stand in a command."""
+def still_under(scan: Scan, old: Key) -> tuple[str, ...]:
+    """Return the resources with objects that may need this key, as kubectl calls them; only such that can stand in a
+    command."""
     from kmsd.etcd.resources import nameable
 
-    found = scan.resources(lambda row: row.storage.needs_kms and row.names(old.key_id, label))
+    names = names_of(old)
+    found = scan.resources(lambda row: row.storage.needs_kms and row.may_need(names))
     return tuple(filter(nameable, found))

@@ -18,7 +18,7 @@ from types import MappingProxyType
 
 from kmsd import config_toml, paths
 from kmsd.config_errors import ConfigError, Origin, Problem, refuse, validate
-from kmsd.config_values import LEAVES, PIN, TOKEN, TOKENS, from_text, from_toml
+from kmsd.config_values import GONE, LEAVES, PIN, TOKEN, TOKENS, from_text, from_toml
 from kmsd.settings import Settings, Token
 
 __all__ = ["ANCESTOR_ENVIRON", "ENVIRON", "ConfigError", "Loaded", "Origin", "load", "pin_path", "read_pin", "value"]
@@ -202,7 +202,11 @@ def _strangers(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
             continue
         if "__" in name:
             near = difflib.get_close_matches(name, ENVIRON, n=1)
-            yield name, f"; did you mean {near[0]}?" if near else ", though it is written like one"
+            gone = GONE.get(name.removeprefix(PREFIX).replace("__", ".").lower())
+            yield (
+                name,
+                f"; {gone}" if gone else f"; did you mean {near[0]}?" if near else ", though it is written like one",
+            )
         elif not _KUBERNETES.search(name):
             yield name, ""
 

@@ -28,6 +28,14 @@ ENTRY = ("name", "write")
 """What an entry of [[tokens]] has beside the fields of [token]."""
 REDACTED = "<redacted>"
 
+GONE: Mapping[str, str] = MappingProxyType(
+    {
+        "keys.idle_before_destroy": "it is gone, for a key that is idle here may be needed elsewhere: take it out; "
+        "destroying wants a retired key, a scan of etcd (--report), or the key's label (--confirm)",
+    }
+)
+"""Settings that there were, with what is to be known of that."""
+
 _TRUE = frozenset({"1", "t", "true", "y", "yes", "on"})
 _FALSE = frozenset({"0", "f", "false", "n", "no", "off"})
 _SHOWN = 60  # characters of a wrong value that an error repeats
@@ -150,6 +158,8 @@ def leaf_key(loc: Sequence[str]) -> str:
 
 def suggestion(loc: Sequence[str]) -> str:
     """A sentence for an unknown key or section: what may have been meant, else what there is."""
+    if gone := GONE.get(".".join(loc)):
+        return gone
     if loc[0] == TOKENS and len(loc) == 3:
         return f"[[{TOKENS}]] has {', '.join((*ENTRY, *SECTIONS[TOKEN]))}"
     section, name = loc[0], loc[-1].replace("-", "_")

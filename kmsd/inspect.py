@@ -154,6 +154,9 @@ def _kms(value: KmsValue) -> Inspection:
         return replace(found, findings=(*found.findings, clash), key_ids=key_ids)
     if needs.key.by_label:
         return found
+    if needs.label:
+        by_keysealer = f"A ciphertext that KeySealer wrote with aes-gcm, in {where}."
+        found = replace(found, format=needs.format, summary=by_keysealer, labels=(needs.label,))
     return replace(found, key_ids=key_ids[:1], any_key=False)
 
 

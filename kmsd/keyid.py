@@ -1,7 +1,8 @@
 """A key's identity and its spellings. The identity is CKA_ID, a string of bytes; a spelling is text that names it.
 
 kmsd answers one spelling (`text`). Other programs write others of the same bytes, and hexadecimal digits are text, too,
-so a text may name several identities: which of them is meant, the keys that exist decide.
+so a text may name several identities: which of them is meant, the keys that exist decide. Where a text may be a label
+as well (what k8s-kms-plugin wrote names one), `Names` holds both.
 
 Pure; imports nothing of ours.
 """
@@ -9,6 +10,8 @@ Pure; imports nothing of ours.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 _HEX: Final = re.compile(r"(?:0[xX])?((?:[0-9a-fA-F]{2})+)")
@@ -30,3 +33,40 @@ def named(spelling: str) -> frozenset[bytes]:
     if digits := _HEX.fullmatch(spelling):
         found.add(bytes.fromhex(digits[1]))
     return frozenset(found)
+
+
+def means(spelling: str, key_id: str) -> bool:
+    """Return whether a text may name the key whose id kmsd answers as `key_id`."""
+    return any(text(cka_id) == key_id for cka_id in named(spelling))
+
+
+def alike(one: str, other: str) -> bool:
+    """Return whether two texts may name the same key."""
+    return not named(one).isdisjoint(named(other))
+
+
+def is_answered(spelling: str) -> bool:
+    """Return whether kmsd writes every identity that a text may name just so. Hexadecimal digits without "0x" it does
+    not: where one of them stands, another program may have written it."""
+    return all(text(cka_id) == spelling for cka_id in named(spelling))
+
+
+@dataclass(frozen=True)
+class Names:
+    """What keys are called. key_ids: as kmsd answers them. labels: those that the keys have or had."""
+
+    key_ids: frozenset[str]
+    labels: frozenset[str]
+
+    @classmethod
+    def of(cls, keys: Iterable[tuple[str, Iterable[str]]]) -> Names:
+        """Return the names of keys, each given as its key id and its labels; either may be empty."""
+        every = [(key_id, frozenset(labels)) for key_id, labels in keys]
+        ids = frozenset(key_id for key_id, _ in every)
+        return cls(ids - {""}, frozenset().union(*(labels for _, labels in every)) - {""})
+
+    def include(self, *spellings: str) -> bool:
+        """Return whether one of these texts may name one of the keys, by its id in any spelling or by a label."""
+        return any(
+            each in self.labels or any(text(cka_id) in self.key_ids for cka_id in named(each)) for each in spellings
+        )

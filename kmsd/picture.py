@@ -208,6 +208,15 @@ def created_ms(key_id: str) -> int:
     return int(key_id[:8] + key_id[9:13], 16) if _UUID7.fullmatch(key_id) else 0
 
 
+def known_made_ms(key: Key) -> int:
+    """Return when a key was made, in milliseconds since the epoch, as far as that is known; 0 if it is not.
+
+    The time is that of the id, which kmsd gives to the keys that it makes and to no other. For showing alone: whoever
+    imports a key chooses its id.
+    """
+    return 0 if key.token.local is False else key.created_ms
+
+
 def pending_label(label: str) -> str:
     """Of the key that is about to take the label."""
     return f"{label}.pending"

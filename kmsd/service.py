@@ -340,7 +340,7 @@ class LocalService:
 
 def is_named(key_id: str | None, key: Key) -> bool:
     """Whether the key_id of a request names this key, in whatever spelling. None, of an API without one, names all."""
-    return key_id is None or key_id == key.key_id or key.cka_id in keyid.named(key_id)
+    return key_id is None or key_id == key.key_id or keyid.means(key_id, key.key_id)
 
 
 def check_named(key_id: str | None, key: Key) -> None:

@@ -138,9 +138,6 @@ class Keys(Section):
     private ones: whoever reaches the token without a PIN can put another key in their place."""
     refresh: float = Field(default=10.0, ge=0.1, le=3600)
     """Seconds between looks at the token for keys made or moved by others."""
-    idle_before_destroy: float = Field(default=86400.0, ge=0, le=366 * 86400)
-    """Seconds since its last use before a key may be destroyed without giving its label once more. Retiring asks for a
-    scan of etcd instead."""
 
     @field_validator("hmac_label")
     @classmethod
@@ -191,7 +188,8 @@ class Audit(Section):
 
 
 class State(Section):
-    """What is kept across restarts: the id of the key that wrote last, and when each key was used."""
+    """What is kept across restarts: the id of the key that wrote last, when each key was used, and which keys were made
+    here and never were."""
 
     dir: Path = Field(default_factory=paths.state_dir)
 

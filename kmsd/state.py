@@ -1,7 +1,8 @@
-"""What kmsd keeps across restarts, in the state directory: which key wrote last, and when each key was used.
+"""What kmsd keeps across restarts, in the state directory: which key wrote last, when each key was used, and which keys
+it made that were not.
 
-So that Status names the same key_id after a restart while the token is away, and so that a key which was used
-yesterday is not destroyed today. Nothing here is needed to serve: a directory that cannot be written is a warning.
+So that Status names the same key_id after a restart while the token is away, and so that of the keys of a token those
+are known that cannot have written. Nothing here is needed to serve: a directory that cannot be written is a warning.
 Knows nothing of keys but their ids.
 """
 
@@ -12,7 +13,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,11 +49,13 @@ def wrote_here(directory: Path) -> list[str]:
 @dataclass(frozen=True)
 class Uses:
     """last: Unix seconds of the last use, by key_id. since: from when on uses have been noted without a gap; 0 if
-    never. complete: whether this is all, as when kmsd ended in order; else the last minute's may be missing."""
+    never. complete: whether this is all, as when kmsd ended in order; else the last minute's may be missing.
+    made: ids of keys that were made here since then, and never used."""
 
     since: float
     last: Mapping[str, float]
     complete: bool = False
+    made: frozenset[str] = frozenset()
 
 
 def recall_uses(directory: Path) -> Uses:
@@ -61,13 +64,35 @@ def recall_uses(directory: Path) -> Uses:
     if not isinstance(since, int | float) or not isinstance(last, dict):
         return Uses(0.0, {})
     known = {key: float(at) for key, at in last.items() if isinstance(at, int | float)}
-    complete = kept.get("complete") is True
-    return Uses(float(since) if complete else 0.0, known, complete)
+    if kept.get("complete") is not True:
+        return Uses(0.0, known)
+    made = kept.get("made_unused", [])
+    ids = frozenset(each for each in made if isinstance(each, str)) if isinstance(made, list) else frozenset()
+    return Uses(float(since), known, True, ids)
 
 
 def remember_uses(directory: Path, uses: Uses) -> None:
     """Keep them, replacing the file whole. Raises OSError."""
-    _write(directory / _USES, {"since": uses.since, "last_used": dict(uses.last), "complete": uses.complete})
+    kept = {
+        "since": uses.since,
+        "last_used": dict(uses.last),
+        "complete": uses.complete,
+        "made_unused": sorted(uses.made),
+    }
+    _write(directory / _USES, kept)
+
+
+def withdraw_uses(directory: Path, uses: Uses) -> bool:
+    """Take back that the uses which were written down are complete, because there may be more from now on. Return
+    whether that could be done: else they prove nothing."""
+    try:
+        remember_uses(directory, replace(uses, complete=False))
+    except OSError:
+        try:
+            (directory / _USES).unlink(missing_ok=True)  # a disk that is full lets a file go
+        except OSError:
+            return False
+    return True
 
 
 def _read(path: Path, most: int) -> dict[str, Any]:

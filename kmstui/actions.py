@@ -115,14 +115,17 @@ def retire(key: Key, report: str = "", confirm: str = "", *, dry_run: bool = Fal
     return Action(f"retire {escape(key.label)}", _dry(words, dry_run), call, changes=not dry_run)
 
 
-def destroy(key: Key, confirm: str = "", *, dry_run: bool = False) -> Action:
+def destroy(key: Key, report: str = "", confirm: str = "", *, dry_run: bool = False) -> Action:
+    """report: path of what a scan of etcd counted; empty: none."""
+
     def call(kmsd: AdminClient) -> Outcome:
-        answer = kmsd.destroy_key(address(key), confirm_label=confirm, dry_run=dry_run, timeout=TIMEOUT)
+        counted = _report(report) if report else None
+        answer = kmsd.destroy_key(address(key), scan=counted, confirm_label=confirm, dry_run=dry_run, timeout=TIMEOUT)
         beside = f", and {escape(answer.companion.label)} with it" if answer.companion is not None else ""
         verb = "destroyed" if answer.destroyed else "nothing speaks against destroying"
         return Outcome(f"{verb} {_named(answer.key)}{beside}")
 
-    words = commands.destroy(key, confirm)
+    words = commands.destroy(key, report, confirm)
     return Action(f"destroy {escape(key.label)}", _dry(words, dry_run), call, changes=not dry_run)
 
 

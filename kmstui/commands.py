@@ -40,8 +40,9 @@ def retire(key: Key, report: str, confirm: str) -> tuple[str, ...]:
     return _words(("keys", "retire"), (address(key),), _option("--report", report), _option("--confirm", confirm))
 
 
-def destroy(key: Key, confirm: str) -> tuple[str, ...]:
-    return _words(("keys", "destroy"), (address(key),), _option("--confirm", confirm))
+def destroy(key: Key, report: str, confirm: str) -> tuple[str, ...]:
+    """report: path of what a scan of etcd counted."""
+    return _words(("keys", "destroy"), (address(key),), _option("--report", report), _option("--confirm", confirm))
 
 
 def rotate(label: str, from_key_id: str, token: str = "") -> tuple[str, ...]:

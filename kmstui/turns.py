@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kmsd.client import Key, KeyState, Status, parse_target
+from kmsd.client import Key, KeyState, ScanReport, Status, parse_target
 from kmsd.client.rotation import Sighting, Stored, Timeline, Turn, timeline, unfinished
 from kmstui.once import once
 from kmstui.view import Moment, Reading, View
@@ -28,8 +28,13 @@ def current(view: View, moment: Moment) -> Timeline | None:
     turn = present(view)
     if turn is None:
         return None
-    stored = Stored(view.report[1]) if view.report is not None else None
+    stored = _stored(view.report[1], view.keys.value or ()) if view.report is not None else None
     return timeline(turn, sightings(view), moment.wall, stored=stored, retired=_retired(turn, view))
+
+
+@once
+def _stored(report: ScanReport, keys: tuple[Key, ...]) -> Stored:
+    return Stored(report, keys=keys)
 
 
 def sightings(view: View) -> tuple[Sighting, ...]:

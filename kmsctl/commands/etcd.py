@@ -12,12 +12,18 @@ from kmsctl.options import Options
 from kmsctl.output import Format
 from kmsctl.stored import Place
 from kmsd.client import ClientError, Key, connect
+from kmsd.client.names import strangers
 from kmsd.etcd.endpoints import Tls
 
 if TYPE_CHECKING:
     from kmsd.etcd.scan import Scan
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+NAMES_MOST = 3
+"""Names that no key has, of those that are told."""
+NAME_MOST = 64
+"""Characters of each."""
 
 
 @app.callback(invoke_without_command=True)
@@ -67,44 +73,51 @@ def scan(
     place.check()
     stored.warn_of_plain_password(place)
     found = stored.read(place, opts.timeout)
-    write_key, why = _write_key(opts)
-    _emit(found, write_key, form)
+    write_key, keys, why = _keys(opts)
+    _emit(found, write_key, keys, form)
     if report is not None:
         from kmsd.client.report import write_report
 
         files.write(report, write_report(found.report()))
-    _comment(found, write_key, why)
+    _comment(found, write_key, keys, why)
     if report is not None:
         diagnostics.hint(f"`kmsctl keys retire KEY --report {shlex.quote(report)}` retires a key that nothing needs")
 
 
-def _write_key(opts: Options) -> tuple[Key | None, str]:
-    """The present write key, or None and why it is not known."""
+def _keys(opts: Options) -> tuple[Key | None, tuple[Key, ...], str]:
+    """Return the present write key and all keys, or what of them is not known, and why."""
     try:
         with connect(opts.target, timeout=opts.timeout) as kmsd:
             status = kmsd.get_status()
+            keys = kmsd.list_keys()
     except ClientError as error:
-        return None, error.message
-    return status.write_key, "" if status.write_key is not None else status.healthz
+        return None, (), error.message
+    return status.write_key, keys, "" if status.write_key is not None else status.healthz
 
 
-def _emit(found: Scan, write_key: Key | None, form: Format) -> None:
+def _emit(found: Scan, write_key: Key | None, keys: tuple[Key, ...], form: Format) -> None:
     match form:
         case Format.NAME:
             output.emit_names(stored.names(found))
         case Format.JSON | Format.YAML:
             output.emit_document(stored.document(found, write_key), form)
         case _:
-            output.emit(stored.table(found, write_key, wide=form is Format.WIDE))
+            output.emit(stored.table(found, write_key, keys, wide=form is Format.WIDE))
 
 
-def _comment(found: Scan, write_key: Key | None, why: str) -> None:
+def _comment(found: Scan, write_key: Key | None, keys: tuple[Key, ...], why: str) -> None:
     if found.starts > 1:
         diagnostics.note(f"etcd compacted what was being read; begun again, {found.starts} times in all")
     diagnostics.note(stored.summary(found, write_key))
     if not found.objects:
         diagnostics.warning(f"nothing is stored below {found.prefix}")
         diagnostics.hint("is it kube-apiserver's --etcd-prefix, and is this its etcd?")
+    if keys and (unnamed := strangers(found.report(), keys)):
+        diagnostics.warning(
+            f"{sum(each.objects for each in unnamed):,} objects are stored under a name that no key has: "
+            f"{', '.join(repr(each.key_id[:NAME_MOST]) for each in unnamed[:NAMES_MOST])}"
+        )
+        diagnostics.hint("they may need any key: none is retired by this count until they are rewritten or gone")
     if write_key is None:
         diagnostics.note(f"which key writes at present is not known: {why}")
         return

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from kmsctl import confirm, diagnostics, documents, keyview, options
-from kmsctl.confirm import Confirm, DryRun, Yes
+from kmsctl.confirm import Confirm, DryRun, Report, Yes
 from kmsctl.options import KeyId, KeyName, Label, NewLabel
 from kmsd.client import Key, KeyState, connect
 
@@ -86,6 +86,7 @@ def relabel(
 def destroy(
     ctx: typer.Context,
     key: KeyName,
+    report: Report = None,
     yes: Yes = False,
     confirm_label: Confirm = "",
     dry_run: DryRun = False,
@@ -97,19 +98,21 @@ def destroy(
     Examples:
       kmsctl keys destroy spare-kek --dry-run
       kmsctl keys destroy spare-kek --yes
+      kmsctl etcd scan --report scan.json && kmsctl keys destroy old-kek --report scan.json --yes
 
     Destroy a key on the token, and the HMAC key beside it. What only it decrypts is lost for good.
 
-    A key in use is destroyed only if its label is typed, or given with --confirm: the write key, and any key
-    that was used lately. `kmsctl keys retire` finds out whether anything needs a key.
+    Refused unless the key is retired, a scan of etcd, given with --report, shows that nothing needs it, or kmsd made
+    it itself and has never seen it used; if its label is typed, or given with --confirm, it is done in spite of that.
     """
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
     form = opts.form(*keyview.FORMATS)
+    scan = confirm.evidence(report)
     with connect(opts.target, timeout=opts.timeout) as kmsd:
         found = kmsd.get_key(key).key
         name = naming(found, key)
         answer, confirmed = confirm.insist(
-            lambda word: kmsd.destroy_key(name, confirm_label=word, dry_run=True),
+            lambda word: kmsd.destroy_key(name, scan=scan, confirm_label=word, dry_run=True),
             found.label,
             confirm_label,
             "destroy it",
@@ -118,7 +121,7 @@ def destroy(
         if not dry_run:
             if not confirmed:
                 confirm.agree(f"destroy the key {keyview.describe(found)} for good?", yes=yes)
-            answer = kmsd.destroy_key(name, confirm_label=confirmed)
+            answer = kmsd.destroy_key(name, scan=scan, confirm_label=confirmed)
     keyview.emit_one(
         {
             "destroyed": answer.destroyed,

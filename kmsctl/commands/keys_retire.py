@@ -6,21 +6,18 @@ from typing import Annotated
 
 import typer
 
-from kmsctl import confirm, diagnostics, documents, files, keyview, options, output
+from kmsctl import confirm, diagnostics, documents, keyview, options, output
 from kmsctl.commands.keys_change import naming
-from kmsctl.confirm import Confirm, DryRun
+from kmsctl.confirm import Confirm, DryRun, Report
 from kmsctl.options import KeyName
 from kmsctl.output import Format
-from kmsd.client import Reversion, ScanReport, connect, escape
+from kmsd.client import Reversion, connect, escape
 
 
 def retire(
     ctx: typer.Context,
     key: KeyName,
-    report: Annotated[
-        str | None,
-        typer.Option("--report", metavar="FILE", help="What `kmsctl etcd scan --report FILE` counted."),
-    ] = None,
+    report: Report = None,
     confirm_label: Confirm = "",
     dry_run: DryRun = False,
     output_format: options.Output = None,
@@ -35,12 +32,12 @@ def retire(
 
     Mark a key that nothing needs any more. It decrypts still, until `kmsctl keys destroy` ends it.
 
-    Refused while a scan of etcd, given with --report, or a Decrypt of late speaks against it; if its label is
-    typed, or given with --confirm, it is done in spite of that.
+    Refused unless a scan of etcd, given with --report, shows that nothing needs it, or kmsd made the key itself and
+    has never seen it used; if its label is typed, or given with --confirm, it is done in spite of that.
     """
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
     form = opts.form(*keyview.FORMATS)
-    scan = None if report is None else _scan(report)
+    scan = confirm.evidence(report)
     with connect(opts.target, timeout=opts.timeout) as kmsd:
         found = kmsd.get_key(key).key
         retired, _ = confirm.insist(
@@ -124,11 +121,3 @@ def _rows(done: Reversion) -> list[tuple[str, str]]:
     for index, sentence in enumerate(done.not_undone):
         rows.append(("NOT UNDONE" if index == 0 else "", escape(sentence)))
     return rows
-
-
-def _scan(file: str) -> ScanReport:
-    from kmsd.client.report import REPORT_MAX, read_report
-
-    return read_report(
-        files.read(file, "the report of a scan", most=REPORT_MAX, too_long="is it the report of a scan?")
-    )

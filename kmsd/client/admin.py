@@ -135,12 +135,20 @@ class AdminClient(Client):
         return model.RelabelledKey(decode.key(answer.key), answer.previous_label)
 
     def destroy_key(
-        self, key: str, *, confirm_label: str = "", dry_run: bool = False, timeout: float | None = None
+        self,
+        key: str,
+        *,
+        scan: model.ScanReport | None = None,
+        confirm_label: str = "",
+        dry_run: bool = False,
+        timeout: float | None = None,
     ) -> model.DestroyedKey:
-        """Conflict if the key is in use and confirm_label is missing. Cannot be undone."""
+        """Destroys a key for good. scan: what is stored, counted. Conflict if nothing shows that it is not needed."""
         request = pb.DestroyKeyRequest(
             key=_text("key", key), confirm_label=_text("label", confirm_label), dry_run=dry_run
         )
+        if scan is not None:
+            request.scan.CopyFrom(decode.scan_report(scan))
         answer = self._call("DestroyKey", request, pb.DestroyKeyResponse, timeout)
         return model.DestroyedKey(decode.key(answer.key), decode.optional_key(answer, "companion"), answer.destroyed)
 
@@ -176,7 +184,7 @@ class AdminClient(Client):
         dry_run: bool = False,
         timeout: float | None = None,
     ) -> model.RelabelledKey:
-        """Marks a key that nothing needs. scan: what is stored, counted. Conflict if something speaks against it."""
+        """Marks a key that nothing needs. scan: what is stored, counted. Conflict if nothing shows that."""
         request = pb.RetireKeyRequest(
             key=_text("key", key), confirm_label=_text("label", confirm_label), dry_run=dry_run
         )

@@ -1,4 +1,5 @@
-"""A scan's result as a file: what `kmsctl etcd scan --report` writes and `kmsctl keys retire --report` reads.
+"""A scan's result as a file: what `kmsctl etcd scan --report` writes and `kmsctl keys retire --report` and
+`keys destroy --report` read.
 
 JSON with these names, which are added to and never changed. Reading is strict, because the file is evidence that a
 key may go. Pure.
@@ -35,7 +36,8 @@ _FIELDS = {
     "unknown",
     "uses",
 }
-_USE_FIELDS = {"key", "by_label", "objects"}
+_USE_FIELDS = {"key", "by_label", "objects", "label"}
+"""The last one may be left out."""
 
 
 def write_report(report: ScanReport) -> bytes:
@@ -50,7 +52,11 @@ def write_report(report: ScanReport) -> bytes:
         "revision": report.revision,
         "objects": report.objects,
         "unknown": report.unknown,
-        "uses": [{"key": each.key_id, "by_label": each.by_label, "objects": each.objects} for each in report.uses],
+        "uses": [
+            {"key": each.key_id, "by_label": each.by_label, "objects": each.objects}
+            | ({"label": each.label} if each.label else {})
+            for each in report.uses
+        ],
     }
     return json.dumps(document, indent=2).encode() + b"\n"
 
@@ -92,16 +98,17 @@ def _uses(document: Mapping[str, object]) -> tuple[KeyInEtcd, ...]:
 def _use(found: object) -> KeyInEtcd:
     if not isinstance(found, dict):
         raise _refused("a use is no object")
+    found = {"label": "", **found}
     _check_names(found, _USE_FIELDS, "a use")
     by_label = found["by_label"]
     if not isinstance(by_label, bool):
         raise _refused("by_label is neither true nor false")
-    return KeyInEtcd(_text(found, "key", 1024), _number(found, "objects"), by_label)
+    return KeyInEtcd(_text(found, "key", 1024), _number(found, "objects"), by_label, _text(found, "label", 1024))
 
 
 def _check_sense(report: ScanReport) -> None:
     """What no scan counts was changed afterwards, or cut."""
-    names = [(use.key_id, use.by_label) for use in report.uses]
+    names = [(use.key_id, use.by_label, use.label) for use in report.uses]
     if len(set(names)) != len(names):
         raise _refused("a key occurs twice")
     if not all(use.key_id and use.objects for use in report.uses):

@@ -16,9 +16,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import cached_property
 from typing import Final
 
-from kmsd.client.model import Key, KeyState, Rotation, ScanReport, Status
+from kmsd.client.model import Key, KeyInEtcd, KeyState, Rotation, ScanReport, Status
+from kmsd.client.names import strangers, under
 
 POLL: Final = timedelta(seconds=60)
 """Between two Status calls of a healthy kube-apiserver."""
@@ -30,8 +32,9 @@ FOLLOW: Final = timedelta(minutes=5)
 """After the labels moved, in which kmsd takes no scan for a proof: a kube-apiserver that missed a poll may still write
 under the old key."""
 
+_NAME_MOST: Final = 64
+"""Characters of a stored name that are told; it may be any text."""
 _ROTATED = re.compile(r"@([0-9]{8}T[0-9]{6})Z$")
-_FORMER = re.compile(r"(.*?)(\.retired)?@[0-9]{8}T[0-9]{6}Z", re.DOTALL)
 
 
 class Step(StrEnum):
@@ -65,12 +68,6 @@ TITLES: Final = {
     Step.SCAN: "scan etcd",
     Step.RETIRE: "retire the old key",
 }
-
-
-def former_label(label: str) -> str:
-    """The label that a key had while it wrote, from the one that a rotation or retiring gave it; empty for others."""
-    found = _FORMER.fullmatch(label)
-    return found[1] if found else ""
 
 
 @dataclass(frozen=True)
@@ -158,20 +155,20 @@ class Event:
 @dataclass(frozen=True)
 class Stored:
     """What etcd held at the last scan. resources: those with objects that still need the old key, as kubectl calls
-    them and safe to put into a command."""
+    them and safe to put into a command. keys: all of kmsd's; none if they are not known."""
 
     report: ScanReport
     resources: tuple[str, ...] = ()
+    keys: tuple[Key, ...] = ()
 
     def left(self, turn: Turn) -> int:
-        """Objects that need the old key, or one that has held the label and may be it."""
-        if turn.old is None:
-            return 0
-        return sum(
-            each.objects
-            for each in self.report.uses
-            if each.key_id == turn.old.key_id or (each.by_label and each.key_id == turn.write_label)
-        )
+        """Return the number of objects that need the old key, or name a label that it had and may need it."""
+        return 0 if turn.old is None else under(self.report, turn.old)
+
+    @cached_property
+    def strangers(self) -> tuple[KeyInEtcd, ...]:
+        """What is stored under a name that no key has, and so may need the old one."""
+        return strangers(self.report, self.keys) if self.keys else ()
 
 
 def turn_of(rotation: Rotation, write_label: str, now: datetime) -> Turn | None:
@@ -336,7 +333,7 @@ def _clearing(turn: Turn, before: Stage, stored: Stored | None, *, scanning: boo
         Progress.ACTIVE if left else Progress.DONE,
         commands=tuple(map(rewrite_command, stored.resources)) if left else (),
     )
-    scan = _scan_stage(turn, stored.report, left, busy=scanning)
+    scan = _scan_stage(turn, stored, left, busy=scanning)
     yield scan
     yield _retire_stage(turn, offered=scan.progress is Progress.DONE)
 
@@ -344,11 +341,19 @@ def _clearing(turn: Turn, before: Stage, stored: Stored | None, *, scanning: boo
 _NOTHING_LEFT: Final = "nothing is under the old key"
 
 
-def _scan_stage(turn: Turn, report: ScanReport, left: int, *, busy: bool) -> Stage:
+def _scan_stage(turn: Turn, stored: Stored, left: int, *, busy: bool) -> Stage:
+    report = stored.report
     if left:
         return Stage(Step.SCAN, Progress.ACTIVE, f"{counted(left)} still under the old key", busy=busy)
     if report.unknown:
         why = f"{counted(report.unknown)} cannot be understood, and may need any key"
+        return Stage(Step.SCAN, Progress.STUCK, why, busy=busy)
+    if unnamed := stored.strangers:
+        objects, name = sum(each.objects for each in unnamed), unnamed[0].key_id
+        called = f"{name[:_NAME_MOST]}…" if len(name) > _NAME_MOST else name
+        more = len(unnamed) - 1
+        others = f" and {'another name' if more == 1 else f'{more} other names'}" if more else ""
+        why = f"{counted(objects)} under {called}{others}, which no key has, may need any key"
         return Stage(Step.SCAN, Progress.STUCK, why, busy=busy)
     if turn.started is not None and report.started < turn.started + FOLLOW:
         return Stage(

@@ -64,7 +64,7 @@ class Parts:
         self._stats = Stats()
         self._requests: Feed[Ended] = Feed(_KEPT_REQUESTS)
         self.audit = Audit(settings.audit, settings.state.dir)
-        self.uses = KeyUses(settings.state.dir, self._stats, settings.keys.idle_before_destroy)
+        self.uses = KeyUses(settings.state.dir, self._stats, settings.keys.label)
         self._traffic = telling.Traffic(self._stats, self._requests, self.audit)
         self.tokens = self._hsms(configured)
         recalled = state.recall(settings.state.dir, settings.keys.label)
@@ -82,10 +82,10 @@ class Parts:
             allowed=settings.legacy.allow_unauthenticated,
             pinned=settings.legacy.key,
             hmac_label=settings.keys.hmac_label,
-            used=self._stats.used,
+            used=self.uses.used,
             wrote=lambda: self._wrote,
         )
-        self._lifecycle = Lifecycle(self._keyring, write_token=settings.write_place.called, uses=self.uses.known)
+        self._lifecycle = Lifecycle(self._keyring, write_token=settings.write_place.called, uses=self.uses)
         self._unproven = Unproven()
         self.upkeep = Upkeep(settings, self.tokens, self._keyring, self._lifecycle, self._unproven)
         self.health = Health(
@@ -101,7 +101,7 @@ class Parts:
             write_legacy=settings.keys.write_format == "k8s-kms-plugin",
             fail_closed=settings.kms.on_hsm_loss == "fail-closed",
             remembered=recalled,
-            used=self._stats.used,
+            used=self.uses.used,
             foreign=self._foreign,
             unproven=self._unproven,
         )
@@ -207,6 +207,7 @@ class Parts:
         old, new = before.write, after.write
         telling.keys_changed(after)
         telling.planted(self.audit, before, after)
+        self.uses.seen(after)
         # A rotation that another kmsd began may be waiting to be finished.
         self.upkeep.nudge()
         if (old and old.key_id) != (new and new.key_id):

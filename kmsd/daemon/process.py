@@ -83,6 +83,7 @@ class Daemon:
     async def _start(self, parts: Parts) -> None:
         for listener in parts.listeners:
             listener.place.claim()
+        parts.uses.begin()
         await parts.audit.start()
         for listener in parts.listeners:
             await listener.start()

@@ -1,4 +1,4 @@
-"""When each key was used, kept across restarts in the state directory."""
+"""When each key was used, and which were made here and never used, kept across restarts in the state directory."""
 
 from __future__ import annotations
 
@@ -7,35 +7,74 @@ import contextlib
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from kmsd import state
-from kmsd.lifecycle import Uses
 from kmsd.observe import logs
 from kmsd.observe.stats import Stats
+from kmsd.picture import Picture, role
 
 log = logs.get_logger("kmsd")
 
 _PAUSE: Final = 60.0
 """Seconds between two times that the uses are written down."""
+_MADE_MOST: Final = 1000
+"""Keys made here and never used that are known; one more is a key like any other."""
 
 
 class KeyUses:
-    """Begins with what the last run of kmsd wrote down. idle: as in `kmsd.lifecycle.Uses`."""
+    """Begins with what the last run of kmsd wrote down, as `kmsd.lifecycle.Uses` wants it.
 
-    def __init__(self, directory: Path, stats: Stats, idle: float) -> None:
+    What was made here is forgotten with the first gap in what is noted, so that a key of it has been watched all its
+    life; with its first use; when it is seen with the write label, or not seen any more.
+    """
+
+    def __init__(self, directory: Path, stats: Stats, write_label: str) -> None:
         self._directory = directory
         self._stats = stats
-        recalled = state.recall_uses(directory)
-        self._since = recalled.since or time.time()
-        stats.load_last_used(recalled.last)
-        self.known = Uses(last=lambda key_id: stats.key_use(key_id).last_used, since=self._since, idle=idle)
+        self._write_label = write_label
+        self._recalled = state.recall_uses(directory)
+        self._begun = False
+        self.since = time.time()
+        self._made: set[str] = set()
+        stats.load_last_used(self._recalled.last)
+
+    def begin(self) -> None:
+        """Go on from where the last run ended in order, now that nobody else keeps this directory."""
+        self._begun = True
+        # What says that it is complete must not outlive the first use of this run, or a gap would go unseen.
+        if self._recalled.since and state.withdraw_uses(self._directory, self._recalled):
+            self.since = self._recalled.since
+            self._made = set(self._recalled.made)
+
+    def last(self, key_id: str) -> float:
+        """Return the Unix seconds of a key's last use, 0 if none is known."""
+        return self._stats.key_use(key_id).last_used
+
+    def unused(self, key_id: str) -> bool:
+        """Return whether a key was made here, and has neither been used nor had the write label since."""
+        return key_id in self._made
+
+    def made(self, key_id: str) -> None:
+        """Note that a key was made here just now, not as the write key."""
+        if len(self._made) < _MADE_MOST:
+            self._made.add(key_id)
+
+    def used(self, key_id: str, op: Literal["encrypt", "decrypt"]) -> None:
+        """Count a use."""
+        self._made.discard(key_id)
+        self._stats.used(key_id, op)
+
+    def seen(self, picture: Picture) -> None:
+        """Look at the keys as they are now."""
+        self._made.intersection_update(
+            key.key_id for key in picture.keys if key.token.seals and role(key.label) != self._write_label
+        )
 
     async def keep(self) -> None:
         """Write them down, now and then, for ever."""
         told = False
         while True:
-            # At once, too: what was written at the end of the last run is complete no more.
             try:
                 await asyncio.to_thread(state.remember_uses, self._directory, self._now())
             except OSError as error:
@@ -46,8 +85,10 @@ class KeyUses:
 
     def keep_all(self) -> None:
         """Write them down for the last time: nothing is used any more."""
-        with contextlib.suppress(OSError):
-            state.remember_uses(self._directory, replace(self._now(), complete=True))
+        if self._begun:
+            with contextlib.suppress(OSError):
+                state.remember_uses(self._directory, replace(self._now(), complete=True))
 
     def _now(self) -> state.Uses:
-        return state.Uses(self._since, {use.key_id: use.last_used for use in self._stats.uses()})
+        last = {use.key_id: use.last_used for use in self._stats.uses()}
+        return state.Uses(self.since, last, made=frozenset(self._made))

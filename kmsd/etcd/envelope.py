@@ -14,6 +14,7 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
+from kmsd import keyid
 from kmsd.api.k8s.encrypted_object_pb2 import EncryptedDEKSourceType, EncryptedObject
 from kmsd.etcd.sealed import KEY_NAME_MAX, Format, KeyName, Sealed, identify
 
@@ -95,12 +96,13 @@ Value = KmsValue | Transformed | Plain | Damaged
 
 @dataclass(frozen=True)
 class Need:
-    """What a KMS value needs. key: None if that cannot be told, and then `reason` says why; without a reason the
-    value may need any key."""
+    """What a KMS value needs. key: None if that cannot be told, and then `reason` says why; such a value may need any
+    key. label: what its ciphertext calls the key beside that; empty if it does not."""
 
     format: Format
     key: KeyName | None
     reason: str = ""
+    label: str = ""
 
 
 def parse(value: bytes) -> Value:
@@ -192,9 +194,17 @@ def need(value: KmsValue) -> Need:
         return _need_v1(identify(value.encrypted_dek))
     sealed = _identified(value.encrypted_dek)
     named = KeyName(value.key_id)
-    if sealed.key is None or sealed.key.text == value.key_id:
+    if sealed.key is None:
+        return Need(sealed.format, named)
+    if sealed.key.text == value.key_id:
         # A plugin that names keys by label does so in both places.
-        return Need(sealed.format, sealed.key or named)
+        return Need(sealed.format, sealed.key)
+    if keyid.alike(sealed.key.text, value.key_id):
+        return Need(sealed.format, named)
+    if not keyid.is_answered(value.key_id) and sealed.format in (Format.NATIVE, Format.ANCESTOR_GCM):
+        # KeySealer calls its key by CKA_ID in the envelope and by label in the ciphertext, behind an IV of 16 or 12
+        # bytes: with 12 it looks like kmsd's own format.
+        return Need(Format.ANCESTOR_GCM, named, label=sealed.key.text)
     if sealed.key.by_label or sealed.format is not Format.NATIVE:
         # A label beside a key id is what kmsd itself writes in the ancestor's format.
         return Need(sealed.format, named)

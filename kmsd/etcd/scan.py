@@ -12,12 +12,14 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
 
+from kmsd import keyid
 from kmsd.client.errors import ClientError, InvalidRequest
 from kmsd.client.model import KeyInEtcd, ScanReport
 from kmsd.etcd.client import Compacted, Page, PageTooLarge
 from kmsd.etcd.envelope import Damaged, KmsValue, Need, Plain, Transformed, Value, need, parse
 from kmsd.etcd.resources import resource, root
 from kmsd.etcd.sealed import Format
+from kmsd.keyid import Names
 
 PAGE_KEYS_FIRST: Final = 256
 PAGE_KEYS_MAX: Final = 2000
@@ -51,7 +53,8 @@ class Storage(StrEnum):
 
 class Row(NamedTuple):
     """What counts as the same. key: a key id, or a label if by_label; empty if none is needed, or none is named.
-    format: of the encrypted data key; empty without one. reason: why it cannot be told which key is needed."""
+    format: of the encrypted data key; empty without one. reason: why it cannot be told which key is needed.
+    label: what the ciphertext calls its key beside a key id; empty if it does not."""
 
     resource: str
     storage: Storage
@@ -60,16 +63,21 @@ class Row(NamedTuple):
     by_label: bool = False
     format: str = ""
     reason: str = ""
+    label: str = ""
 
     @property
     def needs_unknown_key(self) -> bool:
         """Whether these objects may need any key."""
         return bool(self.reason)
 
-    def names(self, key_id: str, label: str) -> bool:
-        """Whether these objects name the key of this id, or a label that it had. What looks like a label may be an id:
-        a token that chooses its IVs itself makes kmsd's own format look like k8s-kms-plugin's."""
-        return bool(self.key) and (self.key == key_id or (self.by_label and self.key == label))
+    def is_under(self, key_id: str) -> bool:
+        """Return whether these objects name a key by its id, in whatever spelling. What looks like a label may be an
+        id: a token that chooses its IVs itself makes kmsd's own format look like k8s-kms-plugin's."""
+        return keyid.means(self.key, key_id)
+
+    def may_need(self, names: Names) -> bool:
+        """Return whether these objects may need a key with one of these names."""
+        return names.include(self.key, self.label)
 
 
 @dataclass(frozen=True)
@@ -103,9 +111,9 @@ class Scan:
     def unknown(self) -> int:
         return self.sum(lambda row: row.needs_unknown_key)
 
-    def under(self, key_id: str, label: str = "") -> int:
-        """Objects that name this key id, or this label where they name one."""
-        return self.sum(lambda row: row.names(key_id, label))
+    def under(self, key_id: str) -> int:
+        """Return the number of objects that name this key by its id."""
+        return self.sum(lambda row: row.is_under(key_id))
 
     def resources(self, which: Callable[[Row], bool]) -> tuple[str, ...]:
         """Those that the rows belong to, sorted, each once."""
@@ -113,10 +121,10 @@ class Scan:
 
     def report(self) -> ScanReport:
         """What retiring a key asks for."""
-        uses: Counter[tuple[str, bool]] = Counter()
+        uses: Counter[tuple[str, bool, str]] = Counter()
         for each in self.counts:
             if each.row.key:
-                uses[each.row.key, each.row.by_label] += each.objects
+                uses[each.row.key, each.row.by_label, each.row.label] += each.objects
         return ScanReport(
             started=self.started,
             finished=self.finished,
@@ -125,7 +133,9 @@ class Scan:
             revision=self.revision,
             objects=self.objects,
             unknown=self.unknown,
-            uses=tuple(KeyInEtcd(key, objects, by_label) for (key, by_label), objects in sorted(uses.items())),
+            uses=tuple(
+                KeyInEtcd(key, objects, by_label, label) for (key, by_label, label), objects in sorted(uses.items())
+            ),
         )
 
 
@@ -292,4 +302,5 @@ def _kms_row(resource: str, value: KmsValue, needs: Need) -> Row:
         by_label=key.by_label if key else False,
         format="" if needs.format is Format.UNKNOWN else needs.format.value,
         reason=needs.reason,
+        label=needs.label,
     )

@@ -15,6 +15,8 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Final
 
+from kmsd import keyid
+
 HEADER_MAX: Final = 4096
 """Octets of a header's segment; kmsd reads no longer ones."""
 KEY_NAME_MAX: Final = 1024
@@ -22,7 +24,8 @@ KEY_NAME_MAX: Final = 1024
 ANCESTOR_IV_BYTES: Final = 16
 
 _BASE64URL = re.compile(rb"[A-Za-z0-9_-]*")
-_HEX = re.compile(r"[0-9A-Fa-f]+")
+_HEX = re.compile(r"(?:[0-9A-Fa-f]{2})+")
+_GCM: Final = frozenset({"A128GCM", "A192GCM", "A256GCM"})
 
 
 class Format(StrEnum):
@@ -89,7 +92,8 @@ def classify(header: Header, iv_bytes: int) -> Sealed:
         return Sealed(Format.KEYSEALER, KeyName(_hex_key_id(kid))) if kid else Sealed(Format.ANCESTOR_CBC, None)
     if not header.alg or not header.enc:
         return NOT_SEALED
-    if header.alg == "dir" and header.enc == "A256GCM" and iv_bytes == ANCESTOR_IV_BYTES:
+    # The ancestor writes A256GCM whatever its key's size; its successor the one of the size.
+    if header.alg == "dir" and header.enc in _GCM and iv_bytes == ANCESTOR_IV_BYTES:
         return Sealed(Format.ANCESTOR_GCM, KeyName(kid, by_label=True) if kid else None)
     return Sealed(Format.NATIVE, KeyName(kid)) if kid else NOT_SEALED
 
@@ -142,10 +146,5 @@ def _encodable(text: str) -> bool:
 
 
 def _hex_key_id(kid: str) -> str:
-    """The key id of a CKA_ID that is written in hex: its bytes as text if all are printable ASCII, else 0x and hex."""
-    if len(kid) % 2 or not _HEX.fullmatch(kid):
-        return kid
-    cka_id = bytes.fromhex(kid)
-    if all(0x20 < byte < 0x7F for byte in cka_id):
-        return cka_id.decode("ascii")
-    return f"0x{cka_id.hex()}"
+    """Return the key id of a CKA_ID that is written in hexadecimal digits."""
+    return keyid.text(bytes.fromhex(kid)) if _HEX.fullmatch(kid) else kid

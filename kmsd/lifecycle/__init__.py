@@ -15,12 +15,12 @@ from math import inf
 from kmsd.errors import NotFound, short
 from kmsd.keyring import Keyring
 from kmsd.lifecycle import ending, making, naming, rotating, trying
-from kmsd.lifecycle.evidence import Scan, Uses
+from kmsd.lifecycle.evidence import Scan, Use, Uses
 from kmsd.lifecycle.making import Made, Wanted
 from kmsd.lifecycle.rotating import Rotated, Step
 from kmsd.lifecycle.trying import Timings
 from kmsd.lifecycle.turn import Turn
-from kmsd.picture import Key, Problem, check_label
+from kmsd.picture import Key, Problem, check_label, role
 
 
 class Lifecycle:
@@ -85,7 +85,10 @@ class Lifecycle:
         order = making.Order(label, recipe, key_id, if_not_exists)
         making.check(order)
         async with self._turn(until) as turn:
-            return await making.generate(self._keyring, turn, order, name)
+            made = await making.generate(self._keyring, turn, order, name)
+            if made.created and made.key.token.seals and role(made.key.label) != self._keyring.write_label:
+                self._uses.made(made.key.key_id)
+            return made
 
     async def adopt(self, label: str, key_id: str, *, public: bool = False, until: float = inf) -> Key:
         """Give a CKA_ID to the AES or HMAC key with this label that lacks one; with `public`, make a private copy of
@@ -115,18 +118,21 @@ class Lifecycle:
         return await trying.test(self._keyring, which, rounds)
 
     async def destroy(
-        self, which: str, confirm_label: str, *, dry_run: bool, until: float = inf
+        self, which: str, scan: Scan | None, confirm_label: str, *, dry_run: bool, until: float = inf
     ) -> tuple[Key, Key | None]:
-        """Destroy a key, and the HMAC key of a pair with it; both as they were. Raises Conflict if it is in use."""
+        """Destroy a key, and the HMAC key of a pair with it; both as they were.
+
+        Raises Conflict if it writes, or nothing shows that it is not needed any more (`kmsd.lifecycle.evidence`).
+        """
         async with self._turn(until) as turn:
-            return await ending.destroy(self._keyring, turn, self._uses, which, confirm_label, dry_run=dry_run)
+            return await ending.destroy(self._keyring, turn, self._uses, which, scan, confirm_label, dry_run=dry_run)
 
     async def retire(
         self, which: str, scan: Scan | None, confirm_label: str, *, dry_run: bool, until: float = inf
     ) -> tuple[Key, str]:
         """Mark a key that nothing needs any more; (the key, its previous label). It reads until it is destroyed.
 
-        Raises Conflict if the scan, or its absence, or a use after it speaks against that.
+        Raises Conflict if it writes, or nothing shows that it is not needed any more (`kmsd.lifecycle.evidence`).
         """
         async with self._turn(until) as turn:
             return await ending.retire(self._keyring, turn, self._uses, which, scan, confirm_label, dry_run=dry_run)
@@ -160,4 +166,4 @@ class Lifecycle:
             await self._rotation.roll_forward()
 
 
-__all__ = ["Lifecycle", "Made", "Rotated", "Scan", "Step", "Timings", "Uses", "Wanted"]
+__all__ = ["Lifecycle", "Made", "Rotated", "Scan", "Step", "Timings", "Use", "Uses", "Wanted"]

@@ -6,29 +6,26 @@ Each of these is called with a fresh picture, while no other change goes on.
 from __future__ import annotations
 
 import time
+from math import ceil
 
 from kmsd.errors import Conflict
 from kmsd.hsm import keys as token_keys
 from kmsd.keyring import Keyring
-from kmsd.lifecycle.evidence import Scan, Uses, in_use, still_needed
+from kmsd.lifecycle.evidence import Scan, Uses, in_use, may_be_needed
 from kmsd.lifecycle.naming import LABEL_MOST, confirm, follower, move, named
 from kmsd.lifecycle.turn import Turn
-from kmsd.picture import Key, State, archived_label, companion_label, role
+from kmsd.picture import Key, State, archived_label, companion_label
+
+_LOST = "what it encrypted would be lost: `kmsctl etcd scan` shows what that is"
 
 
 async def destroy(
-    keyring: Keyring, turn: Turn, uses: Uses, which: str, confirm_label: str, *, dry_run: bool
+    keyring: Keyring, turn: Turn, uses: Uses, which: str, scan: Scan | None, confirm_label: str, *, dry_run: bool
 ) -> tuple[Key, Key | None]:
-    """Destroy a key, and the HMAC key of a pair with it; both as they were. Raises Conflict if it is in use."""
+    """Destroy a key, and the HMAC key of a pair with it; both as they were. Raises Conflict if it may be needed."""
     key = keyring.select(which)
     companion = keyring.picture.companion(key)
-    if key.token.kind == "hmac" and companion is not None:
-        why = f"the AES key {companion.label!r} needs it"
-    elif key.token.kind == "rsa" and not key.reads:
-        why = f"{key.label!r} is an RSA key that kmsd does not use, so something else may need it"
-    else:
-        why = in_use(key, uses) or named(keyring, key)
-    confirm(key, confirm_label, why, "what it encrypted would be lost: `kmsctl etcd scan` shows what that is")
+    confirm(key, confirm_label, *_needed(keyring, key, scan, uses))
     both = [key, companion] if companion is not None and not _shared(keyring, key) else [key]
     if not dry_run:
         for each in both:
@@ -39,17 +36,37 @@ async def destroy(
     return key, companion if len(both) == 2 else None
 
 
+def _needed(keyring: Keyring, key: Key, scan: Scan | None, uses: Uses) -> tuple[str, str]:
+    """Return why a key should not be destroyed, and what to do instead; both empty if nothing speaks against it."""
+    match key.token.kind:
+        case "hmac":
+            # It encrypts nothing by itself.
+            pairs = [f"the AES key {each.label!r} needs it" for each in keyring.picture.keys if _is_pair(each, key)]
+            return named(keyring, key) or next(iter(pairs), ""), "an HMAC key goes with its AES key"
+        case "other":
+            return f"{key.label!r} is of a type that kmsd does not use, so something else may need it", _LOST
+        case "rsa" if not key.reads:
+            return f"{key.label!r} is an RSA key that kmsd does not use, so something else may need it", _LOST
+        case "rsa" | "aes":
+            pass
+    if why := in_use(key):
+        return why, _LOST
+    return may_be_needed(key, "destroy", scan, uses, keyring.picture.keys)
+
+
+def _is_pair(aes: Key, mac: Key) -> bool:
+    """Return whether an AES key writes or wrote with this HMAC key: its CKA_ID is the same, or its scheme names it."""
+    beside = aes.token.kind == "aes" and aes.place == mac.place and mac.cka_id != b""
+    return beside and (aes.cka_id == mac.cka_id or (aes.scheme is not None and aes.scheme.mac == mac.cka_id))
+
+
 def _shared(keyring: Keyring, key: Key) -> bool:
     """Whether the HMAC key beside an AES key is to stay: another AES key has the same CKA_ID or writes with it, or it
     is the one that the configuration names for keys that have none. What is beside an HMAC key always stays."""
     companion = keyring.picture.companion(key)
     if key.token.kind != "aes" or companion is None or companion.label == keyring.hmac_label:
         return True
-    return any(
-        other.cka_id == key.cka_id or (other.scheme is not None and other.scheme.mac == companion.cka_id)
-        for other in keyring.picture.keys
-        if other.token.kind == "aes" and other.place == key.place and other is not key
-    )
+    return any(_is_pair(other, companion) for other in keyring.picture.keys if other is not key)
 
 
 async def retire(
@@ -65,16 +82,14 @@ async def retire(
         )
     if key.state is State.ARCHIVED:
         return key, key.label
-    if key.state in (State.WRITE, State.PENDING):
-        raise Conflict(in_use(key, uses), "rotate first: kmsctl rotate")
-    to = archived_label(key.label, time.time())
+    if writes := in_use(key):
+        raise Conflict(writes, "rotate first: kmsctl rotate")
+    # The label tells the second: what was used in this one was used before.
+    to = archived_label(key.label, max(time.time(), ceil(uses.last(key.key_id))))
     if len((to if follower(keyring, key) is None else companion_label(to)).encode()) > LABEL_MOST:
         raise Conflict(
             f"the label {key.label!r} is too long: nothing could be put behind it",
             "give the key a shorter one first: kmsctl keys relabel",
         )
-    sealing = [each for each in keyring.picture.keys if each.token.seals]
-    known = {name for each in sealing for name in (each.key_id, role(each.label))}
-    why, hint = still_needed(key, scan, uses, known)
-    confirm(key, confirm_label, why, hint)
+    confirm(key, confirm_label, *may_be_needed(key, "retire", scan, uses, keyring.picture.keys))
     return (key if dry_run else await move(keyring, turn, key, to)), key.label

@@ -1,4 +1,8 @@
-"""Whether a key is still needed, in words: what is known of its uses, and what a scan of etcd counted.
+"""Whether a key may be let go, retired or destroyed: the one rule of proof, in words.
+
+What a key wrote is in etcd, and reading it may be put off for days; and every kmsd that shares the token notes its own
+uses alone. So no key goes because it was idle here. It goes if nothing stored needs it, which a scan of etcd shows; if
+it was retired; or if it cannot have written: this kmsd made it and has noted all its life, in which it was not used.
 
 Changes nothing and looks at no token. An empty sentence means that nothing speaks against letting the key go.
 """
@@ -6,13 +10,17 @@ Changes nothing and looks at no token. An empty sentence means that nothing spea
 from __future__ import annotations
 
 import calendar
+import shlex
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal, Protocol
 
 from kmsd.errors import short
+from kmsd.keyid import Names
 from kmsd.picture import Key, State, role
+
+Deed = Literal["retire", "destroy"]
 
 _SCAN_AGE: Final = 900.0
 """Seconds after which a scan of etcd proves nothing: objects are written all the time."""
@@ -21,124 +29,158 @@ _CLOCKS_APART: Final = 60.0
 _FOLLOW: Final = 300.0
 """Seconds after a rotation in which a kube-apiserver may still write under the old key (KEP-3299: it polls Status
 every minute, and goes on with what it has for some minutes when that fails)."""
-_AGAIN: Final = "rewrite them and scan again (kmsctl etcd scan --report FILE)"
+_SCAN_AGAIN: Final = "scan again (kmsctl etcd scan --report FILE)"
+_AGAIN: Final = f"rewrite them and {_SCAN_AGAIN}"
+
+
+class Uses(Protocol):
+    """What this kmsd knows of the uses of keys, and of their making."""
+
+    @property
+    def since(self) -> float:
+        """Since when (Unix seconds) uses have been noted without a gap."""
+
+    def last(self, key_id: str) -> float:
+        """Return the Unix seconds of a key's last use, 0 if none is known."""
+
+    def unused(self, key_id: str) -> bool:
+        """Return whether this kmsd made the key, as another than the write key, and has noted every moment since, in
+        which it neither was used nor had the write label."""
+
+    def made(self, key_id: str) -> None:
+        """Note that this kmsd has made a key just now, under another label than the write label."""
 
 
 @dataclass(frozen=True)
-class Uses:
-    """What is known of the uses of keys.
+class Use:
+    """Objects that name one key, by an id, by a label, or by both."""
 
-    last: Unix seconds of a key id's last use, 0 if none is known. since: since when (Unix seconds) uses have been noted
-    without a gap. idle: seconds since its last use before a key may go without its label being given once more.
-    """
-
-    last: Callable[[str], float]
-    since: float
-    idle: float
+    names: tuple[str, ...]
+    objects: int
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What is stored, counted: evidence for retiring a key. Times in Unix seconds.
-
-    uses: (key id or label, whether it is a label, objects).
-    """
+    """What is stored, counted: evidence for letting a key go. Times in Unix seconds."""
 
     started: float
     finished: float
     prefix: str
     objects: int
     unknown: int
-    uses: tuple[tuple[str, bool, int], ...]
+    uses: tuple[Use, ...]
 
 
-def in_use(key: Key, uses: Uses) -> str:
-    """Why a key is needed; empty if nothing is known to need it."""
+def in_use(key: Key) -> str:
+    """Return why a key is needed, whatever a scan counts; empty if it does not write."""
     if key.state is State.WRITE:
         return f"{key.label!r} is the write key"
     if key.state is State.PENDING:
         return f"{key.label!r} is about to become the write key"
-    if not key.reads:
-        # k8s-kms-plugin needs no CKA_ID, and an attribute can be mended: what does not serve now may have written.
-        unknown = key.token.seals or key.token.kind == "other"
-        return f"{key.label!r} is unusable as it is, and what it may have encrypted is not known" if unknown else ""
-    now = time.time()
-    used = uses.last(key.key_id)
-    if used and now - used < uses.idle:
-        return f"{key.label!r} was used {_ago(now - used)} ago"
-    known = uses.since
-    if not used and key.created_ms < known * 1000 and now - known < uses.idle:
-        return f"it is not known whether {key.label!r} is in use: uses are noted only since {_ago(now - known)} ago"
     return ""
 
 
-def still_needed(key: Key, scan: Scan | None, uses: Uses, known: Collection[str]) -> tuple[str, str]:
-    """Why this scan does not show that nothing needs the key, and what to do; both empty if it does.
+def may_be_needed(key: Key, deed: Deed, scan: Scan | None, uses: Uses, keys: Sequence[Key]) -> tuple[str, str]:
+    """Return why a key that could have written may still be needed, and what to do; both empty if something shows that
+    it is not.
 
-    known: the ids of the keys, and the labels that they have or had as write keys.
+    scan: what accompanies the request; it decides if it is given. keys: all that the tokens show.
     """
-    if scan is None:
-        return (
-            f"nothing shows that no stored object needs {key.label!r}",
-            "count what etcd holds: kmsctl etcd scan --report FILE, then kmsctl keys retire KEY --report FILE",
-        )
-    for why, hint in (_no_proof(scan), _counted(key, scan, known), _since_scan(key, scan, uses)):
-        if why:
-            return why, hint
-    return "", ""
+    if scan is not None:
+        for why, hint in (_no_proof(scan), _counted(key, scan, keys), _since_scan(key, scan, uses)):
+            if why:
+                return why, hint
+        return "", ""
+    used = uses.last(key.key_id)
+    if key.state is State.ARCHIVED and used <= _stamped(key.label):
+        return "", ""
+    if key.state is State.READABLE and role(key.label) == key.label and uses.unused(key.key_id):
+        return "", ""
+    return f"nothing shows that no stored object needs {key.label!r}: {_doubt(key, used, uses)}", _way(key, deed)
+
+
+def _doubt(key: Key, used: float, uses: Uses) -> str:
+    """Return what is known of a key's uses, for people: other nodes note their own."""
+    now = time.time()
+    if not key.reads:
+        return "it is unusable as it is, and what it may have encrypted is not known"
+    if key.state is State.ARCHIVED:
+        return f"it was used {_ago(now - used)} ago, after it was retired"
+    if used:
+        return f"this kmsd used it {_ago(now - used)} ago, and others may have, too"
+    return f"this kmsd has noted no use of it for {_ago(now - uses.since)}, but others note their own"
+
+
+def _way(key: Key, deed: Deed) -> str:
+    """Return the commands that show whether a key is needed, and let it go then. A key that does not read, or has been
+    retired, cannot be retired."""
+    name = shlex.quote(key.label or key.key_id)
+    retires = deed == "retire" or (key.reads and key.state is not State.ARCHIVED)
+    return (
+        "count what etcd holds: kmsctl etcd scan --report FILE, then "
+        f"kmsctl keys {'retire' if retires else 'destroy'} {name} --report FILE"
+    )
 
 
 def _no_proof(scan: Scan) -> tuple[str, str]:
     """Why a scan shows nothing, whatever it counted."""
     now = time.time()
     if scan.finished > now + _CLOCKS_APART:
-        return "the scan ended in the future", "the clocks of two machines differ: set them, and scan again"
+        return "the scan ended in the future", f"the clocks of two machines differ: set them, and {_SCAN_AGAIN}"
     if now - scan.finished > _SCAN_AGE:
-        return f"the scan is {_ago(now - scan.finished)} old", "scan again; at most 15 minutes may pass"
+        return f"the scan is {_ago(now - scan.finished)} old", f"{_SCAN_AGAIN}; at most 15 minutes may pass"
     if not "/registry/".startswith(scan.prefix.rstrip("/") + "/"):
-        return f"the scan covers {short(scan.prefix)} only", "scan the whole of it, /registry"
+        return f"the scan covers {short(scan.prefix)} only", f"{_SCAN_AGAIN}, the whole of it: /registry"
     return "", ""
 
 
-def _counted(key: Key, scan: Scan, known: Collection[str]) -> tuple[str, str]:
-    """What the scan counted that needs the key, or may."""
+def _counted(key: Key, scan: Scan, keys: Sequence[Key]) -> tuple[str, str]:
+    """Return what the scan counted that needs the key, or may: what names it in any spelling, by its id or by a label
+    that it has or had; and what names no key that there is."""
     if scan.unknown:
         return f"{scan.unknown} stored values could not be read by the scan and may need any key", _AGAIN
-    for name, by_label, objects in scan.uses:
-        # What looks like a label may be a key id: of a token that chooses its IVs itself.
-        if objects and (name == key.key_id or (by_label and name == role(key.label))):
-            return f"{objects} stored objects need {key.label!r}", _AGAIN
-        if objects and by_label and name not in known:
-            return (
-                f"{objects} stored objects name the label {short(name)}, which no key has: it may be this one",
-                _AGAIN,
-            )
+    mine, known = _names(key), _names(*keys)
+    for use in scan.uses:
+        if use.objects and mine.include(*use.names):
+            return f"{_objects(use.objects, 'need')} {key.label!r}", _AGAIN
+    for use in scan.uses:
+        if use.objects and not known.include(*use.names):
+            called = " and ".join(short(name) for name in use.names if name)
+            return f"{_objects(use.objects, 'name')} {called}, which no key is called, and may need any key", _AGAIN
     return "", ""
+
+
+def _objects(number: int, verb: str) -> str:
+    return f"1 stored object {verb}s" if number == 1 else f"{number} stored objects {verb}"
+
+
+def _names(*keys: Key) -> Names:
+    return Names.of((key.key_id, (key.label, role(key.label))) for key in keys if key.token.seals)
 
 
 def _since_scan(key: Key, scan: Scan, uses: Uses) -> tuple[str, str]:
-    """What may have been written under the key where the scan had been already."""
+    """Return what may have been written under the key where the scan had been already."""
     now, known, used = time.time(), uses.since, uses.last(key.key_id)
     if used > scan.started:
         return f"{key.label!r} was used {_ago(now - used)} ago, after the scan began", _AGAIN
-    if key.created_ms < known * 1000 and known > scan.started:
+    if known > scan.started and not uses.unused(key.key_id):
         return (
             f"it is not known whether {key.label!r} was used since the scan began: uses are noted only since "
             f"{_ago(now - known)} ago",
-            "scan again",
+            _SCAN_AGAIN,
         )
-    rotated = _rotated_at(key.label)
-    if rotated and scan.started < rotated + _FOLLOW:
+    stamped = _stamped(key.label)
+    if stamped and scan.started < stamped + _FOLLOW:
         return (
-            f"the scan began less than {_FOLLOW / 60:.0f} minutes after {key.label!r} gave up the write label, "
-            "and a kube-apiserver may have gone on with it until then",
-            "scan again",
+            f"the scan began less than {_FOLLOW / 60:.0f} minutes after {key.label!r} got that label, and a "
+            "kube-apiserver may have gone on writing with it until then",
+            f"{_SCAN_AGAIN}, in {_ago(stamped + _FOLLOW - now)} at the soonest",
         )
     return "", ""
 
 
-def _rotated_at(label: str) -> float:
-    """When a key gave up the write label, in Unix seconds; 0 if its label does not say."""
+def _stamped(label: str) -> float:
+    """Return when a key gave up the write label, or was retired, in Unix seconds; 0 if its label does not say."""
     _, at, stamp = label.rpartition("@")
     try:
         return float(calendar.timegm(time.strptime(stamp, "%Y%m%dT%H%M%SZ"))) if at else 0.0
@@ -151,4 +193,4 @@ def _ago(seconds: float) -> str:
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} seconds"
+    return "1 second" if round(seconds) == 1 else f"{seconds:.0f} seconds"

@@ -63,12 +63,13 @@ class InspectAdmin:
         ).SerializeToString()
 
     def _keys(self, found: Inspection) -> Iterator[Key]:
-        for key in self.keyring.picture.keys:
-            if key.token.seals and _is_named(found, key):
-                yield key
+        """Yield the keys that are named, each once: by id, then the readable ones that have or had the label."""
+        every = self.keyring.picture.keys
+        by_id = [key for key in every if key.token.seals and _is_named(found, key)]
+        yield from by_id
         for label in found.labels:
             yield from newest_first(
-                key for key in self.keyring.picture.keys if key.reads and label in (key.label, role(key.label))
+                k for k in every if k.reads and label in (k.label, role(k.label)) and k not in by_id
             )
 
     async def _readers(self, found: Inspection, keys: Sequence[Key]) -> tuple[list[Key], list[Problem]]:

@@ -10,7 +10,7 @@ from typing import Final
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.errors import InvalidRequest
 from kmsd.keyring import Keyring
-from kmsd.lifecycle import Lifecycle, Rotated, Scan, Step, Wanted
+from kmsd.lifecycle import Lifecycle, Rotated, Scan, Step, Use, Wanted
 from kmsd.observe import logs
 from kmsd.observe.health import Health
 from kmsd.picture import Key
@@ -26,8 +26,8 @@ _WANTED: Final[dict[int, Wanted]] = {
     pb.KEY_TYPE_PAIR: "pair",
     pb.KEY_TYPE_RSA: "rsa",
 }
-_USES_MOST = 100_000
-"""Keys that a scan report may name."""
+_USES_MOST: Final = 10_000
+"""Names that a scan report may have; `kmsctl etcd scan` counts no more apart."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,9 @@ class KeyAdmin:
 
     async def destroy_key(self, call: Call, body: bytes) -> bytes:
         request = parse(pb.DestroyKeyRequest, body)
+        scan = _scan(request.scan) if request.HasField("scan") else None
         key, companion = await self.lifecycle.destroy(
-            request.key, request.confirm_label, dry_run=request.dry_run, until=call.deadline
+            request.key, scan, request.confirm_label, dry_run=request.dry_run, until=call.deadline
         )
         self._note(call, key, f"destroyed {key.label} {key.key_id}", dry_run=request.dry_run)
         if not request.dry_run:
@@ -228,7 +229,7 @@ def _not_undone(bad: Key | None, previous: Key) -> list[str]:
 def _scan(report: pb.ScanReport) -> Scan:
     """Raises InvalidRequest for a report that no scan makes."""
     if len(report.uses) > _USES_MOST:
-        raise InvalidRequest(f"the report names {len(report.uses)} keys", f"at most {_USES_MOST} are read")
+        raise InvalidRequest(f"the report has {len(report.uses)} names of keys", f"at most {_USES_MOST} are read")
     if report.started_unix_ms <= 0 or report.finished_unix_ms < report.started_unix_ms:
         raise InvalidRequest("the report does not say when the scan ran", "make it with kmsctl etcd scan --report")
     if not report.prefix.startswith("/"):
@@ -239,5 +240,5 @@ def _scan(report: pb.ScanReport) -> Scan:
         prefix=report.prefix,
         objects=report.objects,
         unknown=report.unknown,
-        uses=tuple((use.key_id, use.by_label, use.objects) for use in report.uses),
+        uses=tuple(Use((use.key_id, use.label), use.objects) for use in report.uses),
     )

@@ -16,7 +16,7 @@ from kmsd.errors import InvalidRequest
 from kmsd.hsm.pool import PoolView
 from kmsd.keyring import Keyring
 from kmsd.observe.stats import Stats
-from kmsd.picture import Key, Problem, State
+from kmsd.picture import Key, Problem, State, known_made_ms
 from kmsd.rpc.call import Handler, Method, StreamHandler, StreamMethod, Table
 
 API: Final = "admin"
@@ -86,7 +86,7 @@ class Shown:
             local=token.local,
             always_sensitive=token.always_sensitive,
             never_extractable=token.never_extractable,
-            created_unix_ms=key.created_ms,
+            created_unix_ms=known_made_ms(key),
             token_label=self.keyring.hsm(key).label,
             token=key.place,
             encrypts=use.encrypts if token.seals else 0,

@@ -51,6 +51,8 @@ class Dialog(ModalScreen[Outcome | None]):
         self._command = ""
         self._busy = False
         self._outcome: Outcome | None = None
+        self.refused = False
+        """Whether kmsd has refused, in words that are shown, what it does if the label is given once more."""
 
     # What a dialog defines.
 
@@ -157,6 +159,11 @@ class Dialog(ModalScreen[Outcome | None]):
             self._say("#preview", self._outcome_lines(done.outcome, plain=True))
         elif done.error is not None:
             self._say("#preview", self._error_lines(done.error, WARN, Colour.WARN))
+            self._hear(done.error)
+
+    def _hear(self, error: ClientError) -> None:
+        self.refused = "--confirm" in error.hint
+        self.refresh_form()
 
     def _done(self, done: Done) -> None:
         """Called on the event loop, maybe after the dialog was left."""
@@ -167,7 +174,7 @@ class Dialog(ModalScreen[Outcome | None]):
         if done.error is not None:
             self._say("#result", self._error_lines(done.error, "✕", Colour.BAD))
             self.query_one("#ok", Button).label = Content("Try again" if done.error.retryable else self._verb)
-            self.refresh_form()
+            self._hear(done.error)
         elif done.outcome is not None:
             self._outcome = done.outcome
             self.worked(done)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 from textual import on
 from textual.content import Content
@@ -10,7 +11,7 @@ from textual.widget import Widget
 from textual.widgets import Input, Select, Static
 
 from kmsd.client import Key, KeyState, KeyType, escape
-from kmsd.client.rotation import former_label
+from kmsd.client.names import former_label
 from kmstui import actions
 from kmstui.actions import Action
 from kmstui.dialogs.dialog import Dialog, field
@@ -162,53 +163,78 @@ class TestDialog(Dialog):
         return actions.test(self._key)
 
 
-class RetireDialog(Dialog):
-    """report: path of what a scan of etcd counted; empty: none."""
+class LettingGo(Dialog):
+    """The form to let a key go. report: path of what a scan of etcd counted, which shows kmsd that nothing needs it;
+    empty: none. The label is typed to do it in spite of what speaks against it."""
 
+    WHY_TYPED: ClassVar[str] = ""
+    """What the label is for, before it is typed."""
+
+    def __init__(self, target: str, key: Key, verb: str, report: str = "") -> None:
+        super().__init__(target, f"{verb} {escape(key.label)}", verb, danger=True)
+        self._key = key
+        self._given = report
+
+    def fields(self) -> Iterable[Widget]:
+        yield key_facts(self._key)
+        yield from self.warnings()
+        hint = "a file that `kmsctl etcd scan --report FILE` wrote"
+        yield field("report", Input(self._given, placeholder=hint, id="report", compact=True))
+        yield confirmation(self._key, self.WHY_TYPED)
+
+    def warnings(self) -> Iterable[Widget]:
+        return ()
+
+    @property
+    def report(self) -> str:
+        return self.query_one("#report", Input).value
+
+    @property
+    def typed(self) -> str:
+        return self.query_one("#confirm", Input).value
+
+
+class RetireDialog(LettingGo):
     HELP = (
-        "Marks a key that nothing needs any more. It still decrypts until it is destroyed. kmsd refuses while a scan "
-        "of etcd or recent calls show use, unless the label is typed."
+        "Marks a key that nothing needs any more. It still decrypts until it is destroyed. kmsd refuses unless the "
+        "report of a scan of etcd shows that nothing needs it, or the label is typed."
     )
+    WHY_TYPED = "only in spite of a refusal: "
 
     def __init__(self, target: str, key: Key, report: str = "") -> None:
-        super().__init__(target, f"Retire {escape(key.label)}", "Retire", danger=True)
-        self._key = key
-        self._report = report
-
-    def fields(self) -> Iterable[Widget]:
-        yield key_facts(self._key)
-        hint = "a file that `kmsctl etcd scan --report FILE` wrote"
-        yield field("report", Input(self._report, placeholder=hint, id="report", compact=True))
-        yield confirmation(self._key, "only in spite of a refusal: ")
+        super().__init__(target, key, "Retire", report)
 
     def preview(self) -> Action:
-        return actions.retire(self._key, self._report, dry_run=True)
+        return actions.retire(self._key, self._given, dry_run=True)
 
     def draft(self) -> Action:
-        confirm = self._key.label if self.query_one("#confirm", Input).value else ""
-        return actions.retire(self._key, self.query_one("#report", Input).value, confirm)
+        return actions.retire(self._key, self.report, self._key.label if self.typed else "")
 
     def missing(self) -> str:
-        return unconfirmed(self, self._key) if self.query_one("#confirm", Input).value else ""
+        return unconfirmed(self, self._key) if self.typed else ""
 
 
-class DestroyDialog(Dialog):
-    HELP = "Removes a key from the token. What it encrypted can never be read again."
+class DestroyDialog(LettingGo):
+    """Wants the label typed, whatever kmsd says. It overrides only a refusal that was shown, and no report's."""
+
+    HELP = (
+        "Removes a key from the token. What it encrypted can never be read again. kmsd refuses unless the key is "
+        "retired, or the report of a scan of etcd shows that nothing needs it; without a report, the label that is "
+        "typed does it in spite of a refusal."
+    )
 
     def __init__(self, target: str, key: Key) -> None:
-        super().__init__(target, f"Destroy {escape(key.label)}", "Destroy", danger=True)
-        self._key = key
+        super().__init__(target, key, "Destroy")
 
-    def fields(self) -> Iterable[Widget]:
-        yield key_facts(self._key)
+    def warnings(self) -> Iterable[Widget]:
         yield warning("what it encrypted can never be read again; this cannot be undone")
-        yield confirmation(self._key)
 
     def preview(self) -> Action:
-        return actions.destroy(self._key, dry_run=True)
+        return actions.destroy(self._key, self._given, dry_run=True)
 
     def draft(self) -> Action:
-        return actions.destroy(self._key, self._key.label)
+        overrides = self.refused and not self.report
+        return actions.destroy(self._key, self.report, self._key.label if overrides else "")
 
     def missing(self) -> str:
         return unconfirmed(self, self._key)

@@ -191,7 +191,7 @@ class KeysScreen(Page):
             case "adopt":
                 self.app.push_screen(AdoptDialog(view.target, key))
             case "retire":
-                self.app.push_screen(RetireDialog(view.target, key))
+                self.app.push_screen(RetireDialog(view.target, key, view.report[0] if view.report else ""))
             case "destroy":
                 self.app.push_screen(DestroyDialog(view.target, key))
 

@@ -138,6 +138,12 @@ def test_what_a_keysealer_wrote_is_readable_only_beside_its_hmac_key(served: Kms
         ask(served, "DestroyKey", key=made.key_id, confirm_label=made.label)
 
 
+@pytest.mark.parametrize("spelling", ["00ff10", "00FF10", "0x00ff10", "0X00FF10"])
+def test_a_key_is_found_by_every_spelling_of_its_id_and_shown_once(served: Kmsd, spelling: str) -> None:
+    answer = inspect(served, values.v2(spelling, values.ancestor_gcm("binary"), b"kms-server"))
+    assert [each.label for each in answer.keys] == ["binary"]
+
+
 def test_a_key_that_cannot_serve_is_named_with_its_reason(served: Kmsd) -> None:
     assert served.token is not None
     key_id = fresh("unusable")

@@ -50,6 +50,7 @@ def ctl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ctl]:
     token.import_aes("nameless", bytes(32), None)
     token.import_aes("twin", bytes(32), b"twin-1")
     token.import_aes("twin", bytes(32), b"twin-2")
+    token.import_aes("foreign", bytes(32), b"foreign")
     with Kmsd(folder / "d", token, ("--auto-create",)) as kmsd:
         kmsd.wait_ok()
         ctl = Ctl(kmsd)
@@ -80,7 +81,10 @@ BAD = [
     ("keys destroy k8s-kek --yes", 6, "is the write key"),
     ("keys destroy k8s-kek --confirm k8s", 2, "is not the label of this key"),
     ("keys retire k8s-kek", 6, "write key"),
-    ("keys retire spare", 6, "nothing shows that no stored object needs 'spare'"),
+    ("keys retire foreign", 6, "nothing shows that no stored object needs 'foreign'"),
+    ("keys destroy foreign --yes", 6, "nothing shows that no stored object needs 'foreign'"),
+    ("keys destroy spare --yes --report /nonexistent", 2, "cannot read /nonexistent"),
+    ("keys destroy spare --yes --report /etc/hostname", 2, "the report of the scan cannot be used"),
     ("keys retire spare --report /nonexistent", 2, "cannot read /nonexistent"),
     ("keys retire spare --report /etc/hostname", 2, "the report of the scan cannot be used"),
     ("keys adopt nothing", 5, "nothing"),

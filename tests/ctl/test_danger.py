@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import grpc
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
+from kmsd.client.report import write_report
 from tests.ctl.canned import Canned, Failure
 from tests.ctl.conftest import Run
 from tests.ctl.terminal import Terminal
+from tests.etcd.test_report import REPORT
 
 IN_USE = "k8s-kek@2022-01-01T00:00:00Z"
 IDLE = "id-wide"
@@ -94,6 +97,21 @@ def test_a_dry_run_changes_nothing(run: Run, canned: Canned) -> None:
         assert run(*line.split()).code == 0
     assert labels(canned) == before
     assert changes(canned) == []
+
+
+def test_a_report_goes_with_the_question_and_with_the_deed(run: Run, canned: Canned, directory: Path) -> None:
+    report = directory / "scan.json"
+    report.write_bytes(write_report(REPORT))
+    for deed, request in (("retire", pb.RetireKeyRequest), ("destroy", pb.DestroyKeyRequest)):
+        canned.requests.clear()
+        assert run("keys", deed, IDLE, "--report", str(report), *(["--yes"] if deed == "destroy" else [])).code == 0
+        asked = [each for each in canned.requests if isinstance(each, request)]
+        assert [each.dry_run for each in asked] == ([True, False] if deed == "destroy" else [False])
+        for each in asked:
+            assert [(use.key_id, use.objects, use.label) for use in each.scan.uses] == [
+                (use.key_id, use.objects, use.label) for use in REPORT.uses
+            ]
+            assert each.scan.unknown == REPORT.unknown
 
 
 def test_a_key_is_called_by_what_never_moves(run: Run, canned: Canned) -> None:

@@ -121,9 +121,7 @@ def _start(tmp_path_factory: pytest.TempPathFactory) -> Kmsd:
     folder = tmp_path_factory.mktemp("k")
     (folder / "d").mkdir()
     token = make_token(folder / "hsm")
-    # What an operator waits a day for: that a key is known to be idle.
-    environment = {"KMSD_KEYS__IDLE_BEFORE_DESTROY": "0"}
-    kmsd = Kmsd(folder / "d", token, ("--auto-create",), environment)
+    kmsd = Kmsd(folder / "d", token, ("--auto-create",))
     try:
         return kmsd.start().wait_ok()
     except BaseException:
@@ -160,7 +158,7 @@ def _add_keys(kmsd: Kmsd, token: SoftToken, command: str) -> None:
             wait_for(lambda: len(kmsd.admin("ListKeys").keys) == 3)
         case "keys destroy" | "keys relabel" | "keys retire":
             kmsd.keygen("spare-kek")
-            if command == "keys retire":
+            if command != "keys relabel":
                 kmsd.keygen("old-kek")
         case "keys revert":
             kmsd.admin("RotateKey", pb.RotateKeyRequest())

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmsd.client import Following, KeyState, Rotation
+from kmsd.client import Following, KeyInEtcd, KeyState, Rotation
 from kmsd.client.rotation import (
     FOLLOW,
     Event,
@@ -168,6 +168,35 @@ def test_values_that_cannot_be_understood_keep_the_old_key() -> None:
     found = timeline(TURN, [seen("cp-1", status(following=followed()))], at(LATER + 5), stored=stored)
     assert shape(found) == "dddddsw"
     assert "3 objects cannot be understood" in found[Step.SCAN].text
+
+
+@pytest.mark.parametrize("spelling", [OLD_ID, OLD_ID.encode().hex(), "0X" + OLD_ID.encode().hex().upper()])
+def test_every_spelling_of_the_old_keys_id_keeps_it(spelling: str) -> None:
+    stored = Stored(report(at(LATER), {NEW_ID: 5, spelling: 7}), keys=(OLD, NEW))
+    found = timeline(TURN, [seen("cp-1", status(following=followed()))], at(LATER + 5), stored=stored)
+    assert found[Step.SCAN].text == "7 objects still under the old key"
+    assert not stored.strangers
+
+
+@pytest.mark.parametrize(
+    ("uses", "text"),
+    [
+        ({NEW_ID: 5, "gone": 1}, "1 object under gone, which no key has, may need any key"),
+        ({"a" * 100: 2, "b": 3}, f"5 objects under {'a' * 64}… and another name, which no key has, may need any key"),
+    ],
+)
+def test_what_names_a_key_that_there_is_not_keeps_the_old_one(uses: dict[str, int], text: str) -> None:
+    stored = Stored(report(at(LATER), uses), keys=(OLD, NEW))
+    found = timeline(TURN, [seen("cp-1", status(following=followed()))], at(LATER + 5), stored=stored)
+    assert shape(found) == "dddddsw"
+    assert found[Step.SCAN].text == text
+
+
+def test_a_label_beside_an_id_keeps_the_key_that_had_it() -> None:
+    uses = (KeyInEtcd(NEW_ID, 4), KeyInEtcd(NEW_ID, 3, label="k8s-kek"))
+    stored = Stored(replace(report(at(LATER)), objects=7, uses=uses), keys=(OLD, NEW))
+    assert stored.left(TURN) == 3
+    assert not stored.strangers
 
 
 def test_a_first_key_has_nothing_to_clear() -> None:

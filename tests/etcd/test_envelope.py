@@ -109,6 +109,24 @@ def test_a_v2_value_in_the_ancestors_format_is_counted_by_its_key_id_if_it_has_o
     assert need(kms(v2(OLD_ID, ANCESTOR_CBC[0]))) == Need(Format.ANCESTOR_CBC, KeyName(OLD_ID))
 
 
+@pytest.mark.parametrize("iv", [12, 16])
+@pytest.mark.parametrize("enc", ["A128GCM", "A192GCM", "A256GCM"])
+@pytest.mark.parametrize("cka_id", [bytes.fromhex("d73f87d08873be56"), b"kek1", NEW_ID.encode()])
+def test_what_keysealer_wrote_with_aes_gcm_names_its_key_by_id_and_by_label(cka_id: bytes, enc: str, iv: int) -> None:
+    """In v2 alone, with the hexadecimal digits of CKA_ID in the envelope, and enc by the key's size."""
+    value = v2(cka_id.hex(), jwe({"alg": "dir", "kid": "kek-256", "enc": enc}, iv=iv))
+    assert need(kms(value)) == Need(Format.ANCESTOR_GCM, KeyName(cka_id.hex()), label="kek-256")
+
+
+@pytest.mark.parametrize("cka_id", [b"\x00\xff\x10", b"kek1"])
+def test_what_keysealer_wrote_with_aes_cbc_is_counted_as_the_envelope_spells_it(cka_id: bytes) -> None:
+    assert need(kms(v2(cka_id.hex(), keysealer(cka_id)))) == Need(Format.KEYSEALER, KeyName(cka_id.hex()))
+
+
+def test_two_spellings_of_one_id_do_not_disagree() -> None:
+    assert need(kms(v2("00FF10", native(OLD_ID)))) == Need(Format.NATIVE, KeyName("00FF10"))
+
+
 def test_an_envelope_and_a_ciphertext_that_disagree_may_need_either_key() -> None:
     found = need(kms(v2(NEW_ID, native(OLD_ID))))
     assert found.key is None

@@ -21,9 +21,14 @@ REPORT = ScanReport(
     cluster_id=(1 << 64) - 2,
     prefix="/registry",
     revision=4711,
-    objects=1204,
+    objects=1207,
     unknown=3,
-    uses=(KeyInEtcd("0x00ff10", 1000), KeyInEtcd("k8s-kek", 1, by_label=True), KeyInEtcd("k8s-kek", 200)),
+    uses=(
+        KeyInEtcd("0x00ff10", 1000),
+        KeyInEtcd("k8s-kek", 1, by_label=True),
+        KeyInEtcd("k8s-kek", 200),
+        KeyInEtcd("00ff10", 3, label="k8s-kek"),
+    ),
 )
 
 
@@ -49,6 +54,12 @@ def test_any_report_is_read_back(cluster_id: int, uses: dict[tuple[str, bool], i
     assert read_report(write_report(report)) == report
 
 
+def test_a_label_beside_is_written_only_where_there_is_one() -> None:
+    """So that an older kmsctl reads what it can understand."""
+    uses = json.loads(write_report(REPORT))["uses"]
+    assert ["label" in each for each in uses] == [False, False, False, True]
+
+
 def _use(document: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = document["uses"][0]
     return found
@@ -60,10 +71,10 @@ CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "version": lambda d: d.update(version=2),
     "extra": lambda d: d.update(extra=1),
     "no objects": lambda d: d.pop("objects"),
-    "objects as text": lambda d: d.update(objects="1204"),
-    "objects as a fraction": lambda d: d.update(objects=1204.0),
+    "objects as text": lambda d: d.update(objects="1207"),
+    "objects as a fraction": lambda d: d.update(objects=1207.0),
     "objects as truth": lambda d: d.update(objects=True),
-    "too few objects": lambda d: d.update(objects=1203),
+    "too few objects": lambda d: d.update(objects=1206),
     "unknown below nothing": lambda d: d.update(unknown=-1),
     "a huge count": lambda d: d.update(objects=1 << 63),
     "no revision": lambda d: d.update(revision=0),
@@ -86,6 +97,8 @@ CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "a use with more": lambda d: _use(d).update(more=1),
     "a use with less": lambda d: _use(d).pop("by_label"),
     "by_label as a number": lambda d: _use(d).update(by_label=1),
+    "a label that is none": lambda d: _use(d).update(label=1),
+    "a long label": lambda d: _use(d).update(label="x" * 1025),
 }
 
 

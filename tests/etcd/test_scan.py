@@ -18,6 +18,7 @@ from kmsd.etcd import scan as scanning
 from kmsd.etcd.client import Etcd, Page, PageTooLarge
 from kmsd.etcd.resources import nameable, resource, root
 from kmsd.etcd.scan import Progress, Row, Scan, Storage, scan
+from kmsd.keyid import Names
 from tests.etcd.server import Server, start_three
 from tests.etcd.values import (
     ANCESTOR_CBC,
@@ -26,6 +27,7 @@ from tests.etcd.values import (
     OLD_ID,
     SEALED,
     ancestor_gcm,
+    jwe,
     keysealer,
     native,
     v1,
@@ -96,7 +98,8 @@ def test_every_kind_of_value_is_counted_where_it_belongs(etcd: Server) -> None:
     assert found.objects == len(EVERY_KIND)
     assert (found.plaintext, found.unknown) == (5, 3)
     assert found.under(OLD_ID) == 3
-    assert found.under(OLD_ID, "k8s-dek") == 5
+    names = Names(frozenset({OLD_ID}), frozenset({"k8s-dek"}))
+    assert found.sum(lambda row: row.may_need(names)) == 5
     assert found.resources(lambda row: row.key == NEW_ID) == ("configmaps", "secrets")
 
 
@@ -114,6 +117,16 @@ def test_the_report_holds_what_retiring_a_key_asks_for(etcd: Server) -> None:
     assert report.revision > 0
     assert report.cluster_id > 0
     assert report.started <= report.finished
+
+
+def test_every_spelling_of_a_key_is_under_it_and_a_label_beside_is_told(etcd: Server) -> None:
+    gcm = jwe({"alg": "dir", "kid": "kek", "enc": "A128GCM"}, iv=16)
+    values = [v2(OLD_ID), v2("00ff10", gcm), v2("00FF10", keysealer(b"\x00\xff\x10")), v2(NEW_ID)]
+    etcd.put({f"/registry/secrets/default/s{number}": value for number, value in enumerate(values)})
+    found = scanned(etcd)
+    assert found.under(OLD_ID) == 3
+    assert KeyInEtcd("00ff10", 1, label="kek") in found.report().uses
+    assert found.sum(lambda row: row.may_need(Names(frozenset(), frozenset({"kek"})))) == 1
 
 
 def test_an_empty_etcd_is_counted_as_nothing(etcd: Server) -> None:

@@ -159,7 +159,7 @@ async def test_a_used_key_is_retired_only_with_its_label_typed(kmsd: Kmsd) -> No
 
 
 async def test_destroying_begins_at_cancel_and_wants_the_label(start_kmsd: Start) -> None:
-    kmsd = start_kmsd("--auto-create", environment={"KMSD_KEYS__IDLE_BEFORE_DESTROY": "0"}).wait_ok()
+    kmsd = start_kmsd("--auto-create").wait_ok()
     kmsd.keygen("spare")
     app = app_on(kmsd)
     async with app.run_test(notifications=True) as pilot:

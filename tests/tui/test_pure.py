@@ -108,7 +108,8 @@ def test_widths_count_what_is_shown_for_control_characters() -> None:
 
 def test_commands_can_be_pasted() -> None:
     odd = replace(OLD, label="-it's odd", key_id="")
-    assert commands.destroy(odd, "-it's odd") == ("keys", "destroy", "--confirm=-it's odd", "--", "-it's odd")
+    assert commands.destroy(odd, "", "-it's odd") == ("keys", "destroy", "--confirm=-it's odd", "--", "-it's odd")
+    assert commands.destroy(WRITE, "a b.json", "") == ("keys", "destroy", WRITE.key_id, "--report", "a b.json")
     line = commands.kmsctl("/run/other.sock", *commands.keygen("a b", KeyType.PAIR, 256))
     assert line == "kmsctl --target /run/other.sock keygen 'a b' --type pair --bits 256"
     assert commands.address(WRITE) == WRITE.key_id

@@ -65,6 +65,7 @@ def test_kmsctl_knows_nothing_of_kmsd_but_its_client_and_where_etcd_is() -> None
     assert {name for name in ours if not name.startswith("kmsd.client")} == {
         "kmsd",
         "kmsd.paths",
+        "kmsd.keyid",
         "kmsd.etcd",
         "kmsd.etcd.endpoints",
     }
@@ -77,6 +78,7 @@ def test_what_reads_etcd_knows_nothing_of_the_daemon() -> None:
     ours = {name for name in loaded if name.split(".")[0] in ("kmsd", "kmsctl", "kmstui")}
     assert {name for name in ours if not name.startswith(("kmsd.client", "kmsd.etcd", "kmsd.api"))} == {
         "kmsd",
+        "kmsd.keyid",
         "kmsd.paths",
     }
     assert not loaded & (HEAVY - {"grpc", "google.protobuf"})
@@ -101,7 +103,7 @@ def test_the_service_knows_no_protobuf() -> None:
 def test_the_tui_knows_nothing_of_kmsd_but_its_client_and_nothing_of_kmsctl() -> None:
     loaded = _loaded("import kmstui.app")
     ours = {name for name in loaded if name.split(".")[0] in ("kmsd", "kmsctl")}
-    assert {name for name in ours if not name.startswith("kmsd.client")} == {"kmsd", "kmsd.paths"}
+    assert {name for name in ours if not name.startswith("kmsd.client")} == {"kmsd", "kmsd.keyid", "kmsd.paths"}
     assert not loaded & {"pkcs11", "structlog", "grpc"}
 
 

@@ -107,6 +107,18 @@ def test_a_v2_value_in_the_ancestors_format_names_a_key_id_and_a_label() -> None
     assert found.intact
 
 
+@pytest.mark.parametrize("iv", [12, 16])
+def test_what_keysealer_stored_with_gcm_names_its_key_by_the_envelopes_id_and_by_a_label(iv: int) -> None:
+    found = inspect(v2("d73f87d08873be56", jwe({"alg": "dir", "kid": "kek-256", "enc": "A256GCM"}, iv=iv)))
+    assert (found.format, found.key_ids, found.labels) == (
+        "k8s-kms-plugin aes-gcm",
+        ("d73f87d08873be56",),
+        ("kek-256",),
+    )
+    assert found.summary.startswith("A ciphertext that KeySealer wrote with aes-gcm, in a KMS v2 value")
+    assert found.intact
+
+
 def test_a_v2_value_that_mixes_two_keys_is_fatal() -> None:
     found = inspect(v2(NEW_ID, native(OLD_ID)))
     assert found.key_ids == (NEW_ID, OLD_ID)

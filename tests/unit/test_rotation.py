@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from kmsd import keyid
-from kmsd.client.rotation import former_label
+from kmsd.client.names import former_label
 from kmsd.hsm.keys import Kind, TokenKey
 from kmsd.picture import Key, Picture, State, is_archived, judge, new_key_id, pending_label, role
 from kmsd.rotation import Move, moves

@@ -18,6 +18,7 @@ def scan_report(report: ScanReport) -> pb.ScanReport:
         objects=report.objects,
         unknown=report.unknown,
         uses=[
-            pb.ScanReport.Use(key_id=each.key_id, objects=each.objects, by_label=each.by_label) for each in report.uses
+            pb.ScanReport.Use(key_id=each.key_id, objects=each.objects, by_label=each.by_label, label=each.label)
+            for each in report.uses
         ],
     )

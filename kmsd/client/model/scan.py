@@ -8,16 +8,18 @@ from datetime import datetime
 
 @dataclass(frozen=True)
 class KeyInEtcd:
-    """by_label: the envelope names a label instead of a key id, as the ancestor's data does."""
+    """by_label: the envelope names a label instead of a key id, as the ancestor's data does. label: what the encrypted
+    data key calls its key beside a key id, as KeySealer's does; empty if it does not."""
 
     key_id: str
     objects: int
     by_label: bool = False
+    label: str = ""
 
 
 @dataclass(frozen=True)
 class ScanReport:
-    """What a scan of etcd counted; evidence for retiring a key. prefix: what was read.
+    """What a scan of etcd counted; evidence for letting a key go. prefix: what was read.
     unknown: values that could not be understood, and so may need any key."""
 
     started: datetime

@@ -259,7 +259,6 @@ CONFIG = Config(
             ("token.queue", "1024", "default", False, False),
             ("keys.label", "k8s-kek", "default", False, False),
             ("keys.refresh", "10.0", "default", False, True),
-            ("keys.idle_before_destroy", "86400.0", "default", False, True),
             ("health.interval", "10.0", "default", False, True),
             ("log.level", "info", "default", False, True),
             ("log.format", "json", "/etc/kmsd/kmsd.toml:20", False, False),

@@ -77,7 +77,13 @@ from tests.unit.config.written import error_of, write
         (
             "[keys.sub]\nx = 1",
             "F:1: keys.sub: unknown key; [keys] has label, hmac_label, algorithm, write_format, auto_create, "
-            "trust_public_objects, refresh, idle_before_destroy",
+            "trust_public_objects, refresh",
+        ),
+        (
+            "[keys]\nidle_before_destroy = 60.0",
+            "F:2: keys.idle_before_destroy: unknown key; it is gone, for a key that is idle here may be needed "
+            "elsewhere: take it out; destroying wants a retired key, a scan of etcd (--report), or the key's label "
+            "(--confirm)",
         ),
         (
             "[keys]\nlabel = 'x'\nhmac_label = 'x'",
@@ -115,11 +121,19 @@ def test_a_bad_file_is_told_by_line_key_and_what_was_expected(tmp_path: Path, te
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     text = '[log]\nlevel = "loud"\n\n[keys]\nlable = 1\nrefresh = "soon"\n'
-    environ = {"KMSD_TOKEN__QUEUE": "many", "KMSD_KEYS__LABLE": "x", "P11_SLOT": "one"}
+    environ = {
+        "KMSD_TOKEN__QUEUE": "many",
+        "KMSD_KEYS__LABLE": "x",
+        "KMSD_KEYS__IDLE_BEFORE_DESTROY": "0",
+        "P11_SLOT": "one",
+    }
     assert error_of(tmp_path, text, environ).splitlines() == [
         'F:2: log.level: expected "debug" or "info" or "warning" or "error", found "loud"',
         "F:5: keys.lable: unknown key; did you mean keys.label?",
         'F:6: keys.refresh: expected a number from 0.1 to 3600, found "soon"',
+        "KMSD_KEYS__IDLE_BEFORE_DESTROY: no such setting; it is gone, for a key that is idle here may be needed "
+        "elsewhere: take it out; destroying wants a retired key, a scan of etcd (--report), or the key's label "
+        "(--confirm)",
         "KMSD_KEYS__LABLE: no such setting; did you mean KMSD_KEYS__LABEL?",
         'KMSD_TOKEN__QUEUE: expected a whole number from 1 to 65536, found "many"',
         'P11_SLOT: expected a whole number from 0 up, found "one"',

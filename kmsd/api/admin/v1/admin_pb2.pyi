@@ -564,14 +564,16 @@ class RelabelKeyResponse(_message.Message):
     def __init__(self, key: _Optional[_Union[Key, _Mapping]] = ..., previous_label: _Optional[str] = ...) -> None: ...
 
 class DestroyKeyRequest(_message.Message):
-    __slots__ = ("key", "confirm_label", "dry_run")
+    __slots__ = ("key", "confirm_label", "dry_run", "scan")
     KEY_FIELD_NUMBER: _ClassVar[int]
     CONFIRM_LABEL_FIELD_NUMBER: _ClassVar[int]
     DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    SCAN_FIELD_NUMBER: _ClassVar[int]
     key: str
     confirm_label: str
     dry_run: bool
-    def __init__(self, key: _Optional[str] = ..., confirm_label: _Optional[str] = ..., dry_run: _Optional[bool] = ...) -> None: ...
+    scan: ScanReport
+    def __init__(self, key: _Optional[str] = ..., confirm_label: _Optional[str] = ..., dry_run: _Optional[bool] = ..., scan: _Optional[_Union[ScanReport, _Mapping]] = ...) -> None: ...
 
 class DestroyKeyResponse(_message.Message):
     __slots__ = ("key", "companion", "destroyed")
@@ -658,14 +660,16 @@ class RotateKeyResponse(_message.Message):
 class ScanReport(_message.Message):
     __slots__ = ("started_unix_ms", "finished_unix_ms", "cluster_id", "prefix", "revision", "objects", "unknown", "uses")
     class Use(_message.Message):
-        __slots__ = ("key_id", "objects", "by_label")
+        __slots__ = ("key_id", "objects", "by_label", "label")
         KEY_ID_FIELD_NUMBER: _ClassVar[int]
         OBJECTS_FIELD_NUMBER: _ClassVar[int]
         BY_LABEL_FIELD_NUMBER: _ClassVar[int]
+        LABEL_FIELD_NUMBER: _ClassVar[int]
         key_id: str
         objects: int
         by_label: bool
-        def __init__(self, key_id: _Optional[str] = ..., objects: _Optional[int] = ..., by_label: _Optional[bool] = ...) -> None: ...
+        label: str
+        def __init__(self, key_id: _Optional[str] = ..., objects: _Optional[int] = ..., by_label: _Optional[bool] = ..., label: _Optional[str] = ...) -> None: ...
     STARTED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     FINISHED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
