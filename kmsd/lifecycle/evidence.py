@@ -87,7 +87,12 @@ def may_be_needed(key: Key, deed: Deed, scan: Scan | None, uses: Uses, keys: Seq
     scan: what accompanies the request; it decides if it is given. keys: all that the tokens show.
     """
     if scan is not None:
-        for why, hint in (_no_proof(scan), _counted(key, scan, keys), _since_scan(key, scan, uses)):
+        for why, hint in (
+            _no_proof(scan),
+            _counted(key, scan, keys),
+            _since_scan(key, scan, uses),
+            _elsewhere(scan),
+        ):
             if why:
                 return why, hint
         return "", ""
@@ -156,6 +161,17 @@ def _objects(number: int, verb: str) -> str:
 
 def _names(*keys: Key) -> Names:
     return Names.of((key.key_id, (key.label, role(key.label))) for key in keys if key.token.seals)
+
+
+def _elsewhere(scan: Scan) -> tuple[str, str]:
+    """Why a scan may be of another cluster's etcd, or of an empty one: nothing in it names a key of these tokens. (What
+    names other keys has spoken against it already.)"""
+    if any(use.objects for use in scan.uses):
+        return "", ""
+    return (
+        f"none of the scan's {scan.objects} objects was written by a key of these tokens, so it shows nothing",
+        f"{_SCAN_AGAIN}: of the etcd whose kube-apiserver uses this kmsd",
+    )
 
 
 def _since_scan(key: Key, scan: Scan, uses: Uses) -> tuple[str, str]:

@@ -39,6 +39,11 @@ def scan(
     )
 
 
+def present(kmsd: Kmsd) -> list[Use]:
+    """What is stored, all of it under the write key."""
+    return [Use(key_id=kmsd.v2("Status").key_id, objects=1000)]
+
+
 @pytest.fixture
 def old(kmsd: Kmsd) -> tuple[admin.Key, v2.EncryptResponse]:
     """A key that gave up the write label long ago, and what it wrote."""
@@ -135,7 +140,10 @@ def test_a_scan_that_began_before_uses_were_noted_is_not_enough(kmsd: Kmsd) -> N
     assert kmsd.token is not None
     kmsd.token.import_aes(old, bytes(32), old.encode())
     refused(kmsd, "RetireKey", "FAILED_PRECONDITION", "it is not known", key=old, scan=scan(began=-800))
-    assert ask(kmsd, "RetireKey", key=new.label, scan=scan(began=-800)).key.state == admin.KEY_STATE_ARCHIVED
+    assert (
+        ask(kmsd, "RetireKey", key=new.label, scan=scan(began=-800, uses=present(kmsd))).key.state
+        == admin.KEY_STATE_ARCHIVED
+    )
 
 
 def test_a_scan_that_began_too_soon_after_the_rotation_proves_nothing(kmsd: Kmsd) -> None:
@@ -205,7 +213,7 @@ def test_the_write_key_is_never_retired(kmsd: Kmsd) -> None:
 def test_a_pair_is_retired_together(kmsd: Kmsd) -> None:
     label = fresh("pair")
     make(kmsd, label, admin.KEY_TYPE_PAIR)
-    answer = ask(kmsd, "RetireKey", key=label, scan=scan())
+    answer = ask(kmsd, "RetireKey", key=label, scan=scan(uses=present(kmsd)))
     found = ask(kmsd, "GetKey", key=answer.key.key_id)
     assert found.key.label.startswith(f"{label}.retired@")
     assert found.companion.label == f"{found.key.label}.hmac"
@@ -268,4 +276,13 @@ def test_a_rotation_by_hand_is_seen_at_once(kmsd: Kmsd) -> None:
     made = make(kmsd)
     kmsd.token.relabel(made.label, LONG_AGO)
     wait_for(lambda: key(kmsd, made.key_id).label == LONG_AGO)
-    assert ask(kmsd, "RetireKey", key=LONG_AGO, scan=scan()).key.state == admin.KEY_STATE_ARCHIVED
+    retired = ask(kmsd, "RetireKey", key=LONG_AGO, scan=scan(uses=present(kmsd))).key
+    assert retired.state == admin.KEY_STATE_ARCHIVED
+
+
+def test_a_scan_of_another_etcd_shows_nothing(kmsd: Kmsd) -> None:
+    """Nothing in it names a key that this kmsd has."""
+    made = make(kmsd)
+    refused(
+        kmsd, "RetireKey", "FAILED_PRECONDITION", "was written by a key of these tokens", key=made.label, scan=scan()
+    )
