@@ -7,6 +7,7 @@ PATH=$PATH:/usr/sbin
 need=
 command -v softhsm2-util >/dev/null || need="$need softhsm2"
 command -v etcd >/dev/null || need="$need etcd-server"
+command -v etcdctl >/dev/null || need="$need etcd-client"
 command -v tmux >/dev/null || need="$need tmux"
 command -v zsh >/dev/null || need="$need zsh"
 command -v fish >/dev/null || need="$need fish"
