@@ -128,6 +128,9 @@ class Keys(Section):
     write_format: Literal["native", "k8s-kms-plugin"] = "native"
     auto_create: bool = False
     """Make the write key at start if the token has none."""
+    adopt: Literal["auto", "public", "never"] = "auto"
+    """Whether kmsd gives a CKA_ID to the one key with the write label, if it lacks one. auto: to a private key
+    (CKA_PRIVATE). public: to a public key, too, by making a private key of it."""
     refresh: float = Field(default=10.0, ge=0.1, le=3600)
     """Seconds between looks at the token for keys made or moved by others."""
     idle_before_destroy: float = Field(default=86400.0, ge=0, le=366 * 86400)

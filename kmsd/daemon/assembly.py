@@ -83,7 +83,13 @@ class Parts:
             used=self._stats.used,
         )
         self._lifecycle = Lifecycle(self._keyring, write_token=settings.write_place.called, uses=self.uses.known)
-        self.upkeep = Upkeep(settings, self.tokens, self._keyring, self._lifecycle)
+        self.upkeep = Upkeep(
+            settings,
+            self.tokens,
+            self._keyring,
+            self._lifecycle,
+            lambda key: telling.key_adopted(self.audit, key),
+        )
         self.health = Health(
             self.upkeep.round_trip,
             interval=settings.health.interval,

@@ -36,8 +36,7 @@ class Problems:
         write = self.keyring.picture.write
         keyring = self.keyring
         found = [*keyring.picture.problems, *keyring.problems, *self.lifecycle.problems, *self.foreign.problems]
-        if self.upkeep.withheld is not None and write is None:
-            found.append(self.upkeep.withheld)
+        found.extend(self.upkeep.problems)
         for name, hsm in self.tokens.items():
             if hsm.connected is None:
                 found.insert(0, Problem(hsm.error.message, hsm.error.hint, fatal=write is None or write.place == name))

@@ -14,7 +14,7 @@ from kmsd.observe.feed import Feed
 from kmsd.observe.health import HealthView
 from kmsd.observe.sdnotify import notify
 from kmsd.observe.stats import Stats
-from kmsd.picture import Picture
+from kmsd.picture import Key, Picture
 from kmsd.rpc.admin_watch import Ended
 from kmsd.rpc.call import Call
 
@@ -97,6 +97,18 @@ def keys_changed(after: Picture) -> None:
     for problem in after.problems:
         if not problem.passing:
             log.warning(problem.message, hint=problem.hint)
+
+
+def key_adopted(audit: Audit, key: Key) -> None:
+    log.warning(
+        "a key without CKA_ID got one",
+        label=key.label,
+        token=key.place,
+        key_id=key.key_id,
+        key_id_sha256=key.key_id_sha256,
+        hint='keys.adopt = "never" leaves that to `kmsctl keys adopt`',
+    )
+    audit.event("key adopted", key_id_sha256=key.key_id_sha256, detail=f"{key.label} on {key.place}: {key.key_id}")
 
 
 def write_key_changed(audit: Audit, before: Picture, after: Picture) -> None:

@@ -273,6 +273,14 @@ def create_object(table: FunctionTable, session: int, template: Template) -> int
     return handle.value
 
 
+def copy_object(table: FunctionTable, session: int, handle: int, template: Template) -> int:
+    """C_CopyObject (5.7.2): `template` says what is to differ. Returns the handle of the copy."""
+    keep, attributes = pack(template)
+    copy = c_ulong(0)
+    check(table.C_CopyObject(session, handle, attributes, len(keep), byref(copy)), "C_CopyObject")
+    return copy.value
+
+
 def destroy_object(table: FunctionTable, session: int, handle: int) -> None:
     """C_DestroyObject (5.7.3)."""
     check(table.C_DestroyObject(session, handle), "C_DestroyObject")

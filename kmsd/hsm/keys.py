@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from kmsd.errors import Conflict, InvalidRequest
+from kmsd.errors import Conflict
 from kmsd.hsm import calls
 from kmsd.hsm import cryptoki as c
 from kmsd.hsm.ckr import CkrError
@@ -93,11 +93,11 @@ def list_keys(session: TokenSession, rsa: bool = False) -> tuple[TokenKey, ...]:
 
 def _find(session: TokenSession, template: dict[int, bytes | int | bool], kind: Kind = "aes") -> list[TokenKey]:
     """The secret keys on the token that match, described; for "rsa" the private ones."""
-    return [key for _, key in _objects(session, template, kind)]
+    return [key for _, key in objects(session, template, kind)]
 
 
-def _objects(session: TokenSession, template: dict[int, bytes | int | bool], kind: Kind) -> list[tuple[int, TokenKey]]:
-    """The same with their handles."""
+def objects(session: TokenSession, template: dict[int, bytes | int | bool], kind: Kind) -> list[tuple[int, TokenKey]]:
+    """`_find` with the handles."""
     whole = {**_CLASSES.get(kind, {c.CKA_CLASS: c.CKO_SECRET_KEY}), c.CKA_TOKEN: True, **template}
     for last in range(_TRIES, 0, -1):
         try:
@@ -228,28 +228,6 @@ def _new_rsa(label: str, cka_id: bytes, bits: int) -> tuple[calls.Template, call
     return public, private
 
 
-def set_id(session: TokenSession, kind: Kind, label: str, cka_id: bytes) -> TokenKey:
-    """Give a CKA_ID to the one key of this kind with this label that has none. `session` is read-write.
-
-    Raises InvalidRequest, Conflict or CkrError.
-    """
-    named: dict[int, bytes | int | bool] = {c.CKA_LABEL: label.encode()}
-    bare = [key for key in _find(session, named, kind) if key.kind == kind and not key.cka_id]
-    if len(bare) != 1:
-        raise InvalidRequest(
-            f"{len(bare)} keys labelled {label!r} lack a CKA_ID; exactly one is needed",
-            "kmsctl keys list shows them",
-        )
-    for handle, key in _objects(session, named, kind):
-        if key.kind == kind and not key.cka_id:
-            for each in (*_public_halves(session, handle, kind), handle):
-                calls.set_attributes(session.cryptoki.table, session.handle, each, {c.CKA_ID: cka_id})
-    found = _with_id(session, cka_id, kind)
-    if len(found) != 1:
-        raise Conflict(f"the token did not take the CKA_ID of {label!r}", "kmsctl keys list shows its state")
-    return found[0]
-
-
 def relabel(session: TokenSession, kind: Kind, cka_id: bytes, label: str, to: str) -> TokenKey:
     """Give the one key of this kind, CKA_ID and label another label, and read it back. `session` is read-write.
 
@@ -258,10 +236,10 @@ def relabel(session: TokenSession, kind: Kind, cka_id: bytes, label: str, to: st
     for last in range(_TRIES, 0, -1):
         _one(session, kind, cka_id, {label, to})
         try:
-            for handle, key in _objects(session, _by_id(cka_id), kind):
+            for handle, key in objects(session, _by_id(cka_id), kind):
                 if _is(key, kind, cka_id) and key.label == label:
                     # The private key last: by its label it is known whether all is done.
-                    for each in (*_public_halves(session, handle, kind), handle):
+                    for each in (*public_halves(session, handle, kind), handle):
                         new = {c.CKA_LABEL: to.encode()}
                         calls.set_attributes(session.cryptoki.table, session.handle, each, new)
         except CkrError as error:
@@ -282,9 +260,9 @@ def destroy(session: TokenSession, kind: Kind, cka_id: bytes, label: str, begin:
     for last in range(_TRIES, 0, -1):
         _one(session, kind, cka_id, {label})
         try:
-            for handle, key in _objects(session, _by_id(cka_id), kind):
+            for handle, key in objects(session, _by_id(cka_id), kind):
                 if _is(key, kind, cka_id) and key.label == label:
-                    both = (*_public_halves(session, handle, kind), handle)
+                    both = (*public_halves(session, handle, kind), handle)
                     begin()
                     for each in both:
                         calls.destroy_object(session.cryptoki.table, session.handle, each)
@@ -315,7 +293,7 @@ def _with_id(session: TokenSession, cka_id: bytes, kind: Kind) -> list[TokenKey]
     return [key for key in _find(session, _by_id(cka_id), kind) if _is(key, kind, cka_id)]
 
 
-def _public_halves(session: TokenSession, handle: int, kind: Kind) -> list[int]:
+def public_halves(session: TokenSession, handle: int, kind: Kind) -> list[int]:
     """The public key objects that belong to a private key: with its CKA_ID and its numbers."""
     if kind != "rsa":
         return []

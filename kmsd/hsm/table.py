@@ -89,6 +89,7 @@ _SIGNATURES: Final[dict[str, list[object]]] = {
     "C_Login": [c_ulong, c_ulong, c_char_p, c_ulong],
     "C_Logout": [c_ulong],
     "C_CreateObject": [c_ulong, c_void_p, c_ulong, POINTER(c_ulong)],
+    "C_CopyObject": [c_ulong, c_ulong, c_void_p, c_ulong, POINTER(c_ulong)],
     "C_DestroyObject": [c_ulong, c_ulong],
     "C_SetAttributeValue": [c_ulong, c_ulong, c_void_p, c_ulong],
     "C_GenerateKey": [c_ulong, c_void_p, c_void_p, c_ulong, POINTER(c_ulong)],

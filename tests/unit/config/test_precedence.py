@@ -65,6 +65,7 @@ def test_every_setting_has_a_variable_of_its_own(variable: str) -> None:
         "keys.algorithm": ("aes-gcm", "aes-gcm"),
         "keys.write_format": ("k8s-kms-plugin", "k8s-kms-plugin"),
         "keys.auto_create": ("true", True),
+        "keys.adopt": ("never", "never"),
         "log.format": ("json", "json"),
         "audit.enabled": ("false", False),
         "legacy.allow_unauthenticated": ("true", True),
