@@ -179,6 +179,7 @@ class Parts:
                 self.health,
                 self.audit,
                 self._stats,
+                settings.server,
             ).now,
             config=configured.view,
             set_log_level=configured.set_log_level,
@@ -188,7 +189,7 @@ class Parts:
             KeyAdmin(self._keyring, self._lifecycle, self.health, shown).table(),
             WatchAdmin(self._stats, self._requests, lambda: pool_of(self.tokens), self.audit).table(),
             InspectAdmin(self._keyring, self._foreign, shown).table(),
-            DoctorAdmin(self._keyring, write_token).table(),
+            DoctorAdmin(self._keyring, write_token, settings.server).table(),
         )
 
     # The wires: what one part sees and the others are to do.
