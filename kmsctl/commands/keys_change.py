@@ -24,6 +24,8 @@ def adopt(
       kmsctl keys adopt other-key --id 7d3f0c52-6f0e-4a6e-9d83-0d3b5e2c8a11
 
     Give a key id (CKA_ID) to a key that was made elsewhere without one, so that it can serve.
+
+    A public key, which needs no PIN to be used, becomes private: a private copy takes its place.
     """
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
     form = opts.form(*keyview.FORMATS)
