@@ -12,7 +12,7 @@ from typing import Final
 
 from kmsctl.ancestor import PROGRAM, UNKNOWN, Ancestor
 from kmsctl.encryptionconfig import Configurations
-from kmsctl.migrationsteps import PIN_FILE, SOCKET, Step, mounts, steps, way_back
+from kmsctl.migrationsteps import PIN_FILE, SOCKET, Step, mounts, steps, way_back, write_label
 from kmsctl.setups import Setup
 
 _OF_MODULES: Final = (
@@ -60,10 +60,11 @@ def config_text(ancestor: Ancestor) -> str:
     elif ancestor.slot is not None:
         token["slot"] = ancestor.slot
     token["pin_file"] = ancestor.pin_file or PIN_FILE
-    keys: dict[str, object] = {"label": ancestor.key_label}
+    keys: dict[str, object] = {"label": write_label(ancestor)}
     if ancestor.cbc:
+        # Without AES-GCM an AES key reads only with its HMAC key beside it. The new pair has one of its own.
         keys["hmac_label"] = ancestor.hmac_label
-    keys["algorithm"] = ancestor.algorithm
+    keys["algorithm"] = "auto" if ancestor.cbc else ancestor.algorithm
     sections: dict[str, dict[str, object]] = {"kms": {"socket": SOCKET}, "token": token, "keys": keys}
     if ancestor.cbc:
         sections["legacy"] = {"allow_unauthenticated": True, "key": ancestor.key_label}
@@ -95,7 +96,12 @@ def _notes(setup: Setup, ancestor: Ancestor, found: Configurations) -> Iterator[
         yield (
             f"What {PROGRAM} wrote with aes-cbc has a tag that authenticates nothing: whoever can write to etcd can "
             "alter it, and no check shows it. kmsd reads it only with legacy.allow_unauthenticated, and only with the "
-            "one key in legacy.key. Rewrite soon, drop [legacy] then, and do not rotate before: legacy.key is a label."
+            "one key in legacy.key. Rewrite soon, and drop [legacy] then."
+        )
+        yield (
+            f"kmsd writes with a new key, {write_label(ancestor)!r}, from the beginning: if {ancestor.key_label!r} "
+            "wrote for kmsd too, whoever can write to etcd could pass its values off as the plugin's, and alter them. "
+            f"So do not run kmsd with the command line of {PROGRAM} before: with that, {ancestor.key_label!r} writes."
         )
     else:
         yield f"Do not rotate before the way back is given up: {PROGRAM} takes the key that has the label."

@@ -16,6 +16,8 @@ from kmsd.etcd.resources import nameable
 SOCKET: Final = "/run/kmsd/kms.sock"
 CONFIG_FILE: Final = "/etc/kmsd/kmsd.toml"
 PIN_FILE: Final = "/etc/kmsd/pin"
+NEW_LABELS: Final = ("k8s-kek", "kmsd-kek", "kmsd-kek-2")
+"""One more than the plugin has keys."""
 ENCRYPTION_CONFIG: Final = "/etc/kubernetes/encryption-config.yaml"
 
 
@@ -34,6 +36,7 @@ def steps(setup: Setup, ancestor: Ancestor, found: Configurations, environment: 
         _pin(setup, ancestor),
         _write_config(ancestor),
         _start(setup, ancestor, environment),
+        *([_make_key(ancestor)] if ancestor.cbc else []),
         _prove(ancestor),
         _read(found),
         _switch(found),
@@ -41,6 +44,15 @@ def steps(setup: Setup, ancestor: Ancestor, found: Configurations, environment: 
         _scan(),
         _retire(ancestor, found),
     )
+
+
+def write_label(ancestor: Ancestor) -> str:
+    """Label of the key that kmsd writes with: the plugin's own, or, where that one reads what nothing protects, a new
+    one."""
+    if not ancestor.cbc:
+        return ancestor.key_label
+    taken = (ancestor.key_label, ancestor.hmac_label)
+    return next(each for each in NEW_LABELS if each not in taken and f"{each}.hmac" not in taken)
 
 
 def _look() -> Step:
@@ -87,26 +99,44 @@ def _write_config(ancestor: Ancestor) -> Step:
 
 
 def _start(setup: Setup, ancestor: Ancestor, environment: Mapping[str, str]) -> Step:
+    what = "token" if ancestor.cbc else "key"
     sentences = [
-        f"{PROGRAM} goes on; kmsd has a socket of its own, {SOCKET}, and uses the same key. docs/kubernetes.md says "
+        f"{PROGRAM} goes on; kmsd has a socket of its own, {SOCKET}, and uses the same {what}. docs/kubernetes.md says "
         "how to run it."
     ]
     if environment:
         sentences.append(f"Its environment needs {', '.join(environment)}.")
     if held := mounts(setup, ancestor):
         sentences.append(f"{PROGRAM} has mounted {held}: what the module needs of it, kmsd needs too.")
-    sentences.append(
-        f"`kmsctl status` must name {ancestor.key_label!r} as the write key. If it says that the key has no CKA_ID, "
-        "adopt it."
-    )
+    if ancestor.cbc:
+        old = (ancestor.key_label, ancestor.hmac_label)
+        sentences.append(f"`kmsctl keys list` must show a key id for {old[0]!r} and {old[1]!r}: adopt what has none.")
+        commands = ["kmsctl keys list", *(f"{_adopt(each)}   # if it has no key id" for each in old)]
+    else:
+        sentences.append(
+            f"`kmsctl status` must name {ancestor.key_label!r} as the write key. If that has no CKA_ID, it gets one by "
+            "itself, or status asks for it."
+        )
+        commands = ["kmsctl health --wait", "kmsctl status", f"{_adopt(ancestor.key_label)}   # if it asks"]
+    return Step("Start kmsd beside it, on every control-plane node", " ".join(sentences), tuple(commands))
+
+
+def _adopt(label: str) -> str:
+    return f"kmsctl keys adopt {shlex.quote(label)}"
+
+
+def _make_key(ancestor: Ancestor) -> Step:
+    label = write_label(ancestor)
+    make = f"kmsctl keygen {label} --if-not-exists"
+    if "tpm2" in ancestor.module:
+        make += " --type pair"
+    else:
+        make += "   # with --type pair where the token has no AES-GCM: kmsctl status says so"
     return Step(
-        "Start kmsd beside it, on every control-plane node",
-        " ".join(sentences),
-        (
-            "kmsctl health --wait",
-            "kmsctl status",
-            f"kmsctl keys adopt {shlex.quote(ancestor.key_label)}   # if it asks",
-        ),
+        f"Make the key that kmsd writes with, {label!r}",
+        f"Before kube-apiserver writes through kmsd, once for each token. {ancestor.key_label!r} must not write: it "
+        "reads what nothing protects, and what it wrote could be altered as if it were that.",
+        ("kmsctl status", make, "kmsctl health --wait"),
     )
 
 
@@ -168,14 +198,16 @@ def _scan() -> Step:
 
 
 def _retire(ancestor: Ancestor, found: Configurations) -> Step:
-    legacy = " Drop [legacy] from kmsd's configuration and restart it." if ancestor.cbc else ""
+    legacy, keys, backup = "", "The key stays: kmsd writes with it until `kmsctl rotate`.", ""
+    if ancestor.cbc:
+        legacy = " Drop [legacy] and hmac_label from kmsd's configuration and restart it."
+        keys = f"Nothing in etcd needs {ancestor.key_label!r} and {ancestor.hmac_label!r} any more."
+        backup = ", [legacy], hmac_label"
     return Step(
         f"Retire {PROGRAM}",
         f"When status names {_old(found)} no more, drop it from the file, and with it --feature-gates=KMSv1=true, and "
-        f"restart kube-apiserver.{legacy} Stop {PROGRAM} and remove it. The key stays: kmsd writes with it until "
-        "`kmsctl rotate`. A backup of etcd from before needs the old provider"
-        + (", [legacy]" if ancestor.cbc else "")
-        + " and the key to be read.",
+        f"restart kube-apiserver.{legacy} Stop {PROGRAM} and remove it. {keys} A backup of etcd from before needs the "
+        f"old provider{backup} and the plugin's keys to be read.",
     )
 
 

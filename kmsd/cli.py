@@ -12,7 +12,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -20,9 +20,9 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import typer
 from pydantic import SecretStr
 
-from kmsd import __version__, config, paths
+from kmsd import __version__, ancestor, config, paths, tcp
 from kmsd.config_errors import valid
-from kmsd.config_values import leaf_key, to_toml
+from kmsd.config_values import found, leaf_key, to_toml
 from kmsd.settings import Settings, Token
 
 USAGE = 2
@@ -31,21 +31,31 @@ USAGE = 2
 
 @dataclass(frozen=True)
 class Flag:
-    """One flag of `serve` and `check-config`. key: the setting it sets, empty if none; off: the name that
-    says no, for a flag without a value."""
+    """One flag of `serve` and `check-config`.
+
+    key: the setting it sets, empty if none. off: the name that says no, for a flag without a value. short: another
+    name. means: what its values are called by the setting, if not as they are. idle: why it changes nothing, a
+    sentence after its name. refused: why it is refused, and what to do.
+    """
 
     name: str
     key: str
     metavar: str
     help: str
     off: str = ""
+    short: str = ""
+    means: Mapping[str | bool, str] | None = None
+    idle: str = ""
+    refused: tuple[str, str] | None = None
 
     @property
     def parameter(self) -> str:
         return self.name.removeprefix("--").replace("-", "_")
 
 
-REMOTE = "Comes with remote mode, which this version does not have: refused."
+_TCP = "For --enable-server."
+_NOTHING = "Changes nothing, as with k8s-kms-plugin: taken with a warning."
+_IDLE = "does nothing in k8s-kms-plugin serve, and nothing here"
 
 FLAGS = (
     Flag("--config", "", "FILE", "TOML file; default: $KMSD_CONFIG, else the first of the usual places."),
@@ -68,14 +78,50 @@ FLAGS = (
         "How to encrypt; auto: as the token can.",
     ),
     Flag("--auto-create", "keys.auto_create", "", "Make the key if it is missing.", off="--no-auto-create"),
+    Flag(
+        "--output",
+        "log.format",
+        "text|json",
+        "--log-format as k8s-kms-plugin calls it; text: console.",
+        means={"text": "console", "json": "json"},
+    ),
+    Flag("--debug", "log.level", "", "As --log-level debug.", off="--no-debug", means={True: "debug"}),
     Flag("--log-format", "log.format", "auto|json|console", "auto: console on a terminal, else json."),
     Flag("--log-level", "log.level", "debug|info|warning|error", "Least level that is logged."),
-    Flag("--enable-server", "", "", REMOTE),
-    Flag("--host", "", "HOST", REMOTE),
-    Flag("--port", "", "PORT", REMOTE),
-    Flag("--tls-ca", "", "FILE", REMOTE),
-    Flag("--tls-key", "", "FILE", REMOTE),
-    Flag("--tls-certificate", "", "FILE", REMOTE),
+    Flag(
+        "--enable-server",
+        "server.enabled",
+        "",
+        "Listen on TCP, too: this version does not, and says so; the Unix sockets are served in any case.",
+        off="--no-enable-server",
+    ),
+    Flag("--host", "server.host", "HOST", _TCP),
+    Flag("--port", "server.port", "PORT", _TCP),
+    Flag("--tls-ca", "server.tls_ca", "FILE", _TCP),
+    Flag("--tls-certificate", "server.tls_certificate", "FILE", _TCP),
+    Flag("--tls-key", "server.tls_key", "FILE", _TCP),
+    Flag(
+        "--disable-socket",
+        "",
+        "",
+        "Refused: nothing would be left to call.",
+        off="--no-disable-socket",
+        refused=(
+            "--disable-socket would leave nothing to call: this version of kmsd listens on Unix sockets only",
+            "drop --disable-socket, and let kube-apiserver on this machine call the socket that --socket names",
+        ),
+    ),
+    Flag(
+        "--allow-any",
+        "",
+        "",
+        _NOTHING,
+        off="--no-allow-any",
+        idle=f"{_IDLE}: whoever may open a socket of kmsd's may call it (kms.mode, kms.group)",
+    ),
+    Flag("--kek-id", "", "ID", _NOTHING, idle=_IDLE),
+    Flag("--ca-id", "", "ID", _NOTHING, idle=_IDLE),
+    Flag("--native-path", "", "DIR", _NOTHING, short="-p", idle=_IDLE),
 )
 _DEV_FLAGS = ("--log-format", "--log-level")
 
@@ -103,8 +149,8 @@ def _takes(flags: Sequence[Flag], *, hidden: bool = False) -> Callable[[Command]
             if each.kind is not each.VAR_KEYWORD
         ]
         for flag in flags:
-            names = f"{flag.name}/{flag.off}" if flag.off else flag.name
-            option = typer.Option(names, metavar=flag.metavar or None, help=flag.help, hidden=hidden)
+            names = [f"{flag.name}/{flag.off}" if flag.off else flag.name, *filter(None, [flag.short])]
+            option = typer.Option(*names, metavar=flag.metavar or None, help=flag.help, hidden=hidden)
             kind = str if flag.metavar else bool
             own.append(
                 inspect.Parameter(
@@ -142,7 +188,8 @@ def root(
 def serve(context: typer.Context, **values: str | bool | None) -> None:
     """Serve the KMS APIs and the admin API on their Unix sockets until SIGTERM."""
     given = {**context.obj, **_given(values)}
-    loaded = _load(given)
+    name = context.find_root().info_name
+    loaded = _load(given, name)
     token = loaded.settings.token
     pin = None
     if loaded.settings.tokens:
@@ -152,14 +199,14 @@ def serve(context: typer.Context, **values: str | bool | None) -> None:
 
     from kmsd import daemon
 
-    raise typer.Exit(daemon.run(_with_pin(loaded, pin), reload=lambda: _with_pin(_load(given), pin)))
+    raise typer.Exit(daemon.run(_with_pin(loaded, pin), reload=lambda: _with_pin(_load(given, name), pin)))
 
 
 @app.command("check-config", short_help="Show the settings, or what is wrong.")
 @_takes(FLAGS)
 def check_config(context: typer.Context, **values: str | bool | None) -> None:
     """Show every setting and where it comes from; exit 2 if the configuration is wrong. Starts nothing."""
-    loaded = _load({**context.obj, **_given(values)})
+    loaded = _load({**context.obj, **_given(values)}, context.find_root().info_name)
     for warning in (*loaded.warnings, *_missing(loaded.settings)):
         typer.echo(f"kmsd: warning: {warning}", err=True)
     places = " or ".join(str(path) for path in paths.config_files())
@@ -213,23 +260,40 @@ def _only(given: Given, allowed: Sequence[str], command: str) -> None:
             raise config.ConfigError(f"{name} is not a flag of {command}", f"try `kmsd {command} --help`")
 
 
-def _load(given: Given) -> config.Loaded:
-    refused = [flag.name for flag in FLAGS if flag.help is REMOTE and flag.name in given]
-    if refused:
-        raise config.ConfigError(
-            "\n".join(f"{name} comes with remote mode, which this version does not have" for name in refused),
-            f"drop {', '.join(refused)}: nothing listens on TCP, the KMS APIs are on the Unix socket",
-        )
-    file = given.get("--config")
-    return config.load(_settings(given), config_file=Path(str(file)) if file else None)
+def _load(given: Given, program: str | None) -> config.Loaded:
+    """Return the settings. program: the name that kmsd is run by."""
+    for flag in FLAGS:
+        if flag.refused is not None and given.get(flag.name):
+            raise config.ConfigError(*flag.refused)
+    idle = [f"{flag.name} {flag.idle}" for flag in FLAGS if flag.idle and given.get(flag.name)]
+    flags, file = _settings(given), given.get("--config")
+    path = Path(str(file)) if file else None
+    if program != ancestor.PROGRAM:
+        loaded = config.load(flags, config_file=path)
+        return dataclasses.replace(loaded, warnings=(*loaded.warnings, *idle))
+    kept, environ, lost = ancestor.as_it_reads(flags, os.environ)
+    try:
+        loaded = config.load(kept, config_file=path, environ=environ, defaults=ancestor.defaults(environ))
+    except config.ConfigError as error:
+        if path is None:
+            raise
+        raise config.ConfigError(error.message, f"{error.hint}\n{ancestor.CONFIG_HINT}".lstrip()) from None
+    warnings = (*loaded.warnings, *idle, *lost, *ancestor.warnings(loaded.settings))
+    return dataclasses.replace(loaded, warnings=warnings)
 
 
 def _settings(given: Given) -> dict[str, tuple[str, object]]:
     settings: dict[str, tuple[str, object]] = {}
     for flag in FLAGS:
-        if flag.key and flag.name in given:
-            value = given[flag.name]
-            settings[flag.key] = (flag.off if value is False else flag.name, value)
+        if not flag.key or flag.name not in given:
+            continue
+        value = given[flag.name]
+        meant = flag.means.get(value) if flag.means is not None else value
+        if meant is not None:
+            settings[flag.key] = (flag.off if value is False else flag.name, meant)
+        elif flag.metavar:
+            allowed = " or ".join(f'"{each}"' for each in flag.means or ())
+            raise config.ConfigError(f"{flag.name}: expected {allowed}, found {found(flag.key, value)}")
     return settings
 
 
@@ -245,8 +309,9 @@ def _with_pin(loaded: config.Loaded, pin: str | None) -> config.Loaded:
 
 
 def _missing(settings: Settings) -> list[str]:
-    """What will keep the token from being used, as far as it can be seen without touching it."""
-    return [missing for token in settings.places for missing in _missing_of(token)]
+    """What will keep the token from being used, or TCP, as far as it can be seen without touching them."""
+    missing = [missing for token in settings.places for missing in _missing_of(token)]
+    return [*missing, *(tcp.not_served(settings.server) or ())[:1]]
 
 
 def _missing_of(token: Token) -> list[str]:
@@ -278,10 +343,10 @@ def _from_go(argv: Sequence[str]) -> list[str]:
             translated.append(argument)
         elif value in _GO_TRUE:
             translated.append(name)
-        elif value not in _GO_FALSE:
+        elif value in _GO_FALSE:
+            translated.append(switches[name])
+        else:
             raise config.ConfigError(f"{name}: expected true or false after the =")
-        elif switches[name]:
-            translated.append(switches[name])  # and one without a name for no is off anyway
     return translated
 
 
@@ -306,9 +371,10 @@ def _usage(error: typer.TyperException) -> tuple[str, str]:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Runs one command line and exits with its code: 2 for a wrong one, or a wrong configuration."""
+    called = Path(sys.argv[0]).name
     try:
         arguments = _from_go(sys.argv[1:] if argv is None else argv)
-        code = app(arguments, prog_name="kmsd", standalone_mode=False)
+        code = app(arguments, prog_name=called if called == ancestor.PROGRAM else "kmsd", standalone_mode=False)
     except config.ConfigError as error:
         _fail(error.message, error.hint)
     except typer.TyperException as error:

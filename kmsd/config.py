@@ -76,12 +76,14 @@ def load(
     *,
     config_file: Path | None = None,
     environ: Mapping[str, str] = os.environ,
+    defaults: Mapping[str, tuple[str, object]] = MappingProxyType({}),
 ) -> Loaded:
     """The settings of this process.
 
     flags: `section.field` -> (the flag's name, its value: text or already typed).
     config_file: must exist; None: what KMSD_CONFIG names, which must exist too, else the first there is of
     `paths.config_files()`.
+    defaults: `section.field` -> (whose default it is, its value), in place of those of `Settings`.
     Raises ConfigError with every problem found.
     """
     document = _document(config_file, environ)
@@ -98,7 +100,7 @@ def load(
             problems.append(Problem(f"{name}: no such setting{known}"))
         else:
             warnings.append(f"{name} is not a setting of kmsd: it is ignored")
-    merged = _merge(levels, warnings)
+    merged = _merge(levels, defaults, warnings)
     problems += _both_ways(levels)
     # Each level by itself too, so that a mistake shows before the day when what hides it is removed. The
     # ancestor's names are spared: something else may use a name like SOCKET.
@@ -211,12 +213,12 @@ def _strangers(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
             yield name, ""
 
 
-def _merge(levels: list[_Level], warnings: list[str]) -> _Level:
+def _merge(levels: list[_Level], defaults: Mapping[str, tuple[str, object]], warnings: list[str]) -> _Level:
     merged = _Level()
-    defaults = Settings()
+    usual = Settings()
     for key in LEAVES:
-        section, name = key.split(".")
-        merged.put(key, getattr(getattr(defaults, section), name), Origin("default", "default"))
+        whose, default = defaults.get(key) or ("default", value(usual, key))
+        merged.put(key, default, Origin("default", whose))
     for level in levels:
         for winner, loser in _SUPERSEDES.items():
             if not level.values.get(winner) or loser in level.values or merged.values[loser] is None:

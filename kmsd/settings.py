@@ -5,6 +5,7 @@ The section and field names are the names in the TOML file; `KMSD_<SECTION>__<FI
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -43,6 +44,12 @@ def _label(text: str) -> str:
     return text
 
 
+def _host(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._:%-]{1,255}", text):
+        raise ValueError("a host is a name or an IP address, without brackets and without a port")
+    return text
+
+
 def _mode(text: str) -> str:
     if int(text, 8) & 0o117:
         raise ValueError("a socket's mode is 0600 or 0660: no execute bits, nothing for others")
@@ -56,6 +63,7 @@ def _as_tuple(value: object) -> object:
 SocketPath = Annotated[Path, AfterValidator(_socket_path)]
 Label = Annotated[str, AfterValidator(_label)]
 KeyId = Annotated[str, Field(min_length=1, max_length=512)]
+Host = Annotated[str, AfterValidator(_host)]
 Mode = Annotated[str, Field(pattern=r"^0[0-7]{3}$"), AfterValidator(_mode)]
 
 
@@ -85,6 +93,21 @@ class Admin(Section):
     socket: SocketPath = Field(default_factory=paths.admin_socket)
     group: str = ""
     """Group name; empty: mode 0600, else mode 0660 and this group."""
+
+
+class Server(Section):
+    """The KMS APIs for other machines, by TCP and TLS only. This version does not listen on TCP: it says so, and which
+    files are missing."""
+
+    enabled: bool = False
+    host: Host = "0.0.0.0"  # noqa: S104 - k8s-kms-plugin's default; nothing is served there without TLS
+    port: int = Field(default=31400, ge=1, le=65535)
+    tls_ca: Path | None = None
+    """PEM file with the CA certificates that callers' certificates are checked against."""
+    tls_certificate: Path | None = None
+    """PEM file with kmsd's certificate and its chain."""
+    tls_key: Path | None = None
+    """PEM file with the private key of that certificate."""
 
 
 class Token(Section):
@@ -133,6 +156,9 @@ class Keys(Section):
     write_format: Literal["native", "k8s-kms-plugin"] = "native"
     auto_create: bool = False
     """Make the write key at start if the token has none."""
+    adopt: Literal["auto", "public", "never"] = "auto"
+    """Whether kmsd gives a CKA_ID to the one key with the write label, if it lacks one. auto: to a private key
+    (CKA_PRIVATE). public: to a public key, too, by making a private key of it."""
     trust_public_objects: Annotated[tuple[KeyId, ...], BeforeValidator(_as_tuple)] = Field(default=(), max_length=64)
     """Key ids of keys that are used although their objects are not private (CKA_PRIVATE false), for tokens that keep no
     private ones: whoever reaches the token without a PIN can put another key in their place."""
@@ -209,6 +235,7 @@ def _told_apart(tokens: tuple[TokenEntry, ...]) -> tuple[TokenEntry, ...]:
 class Settings(Section):
     kms: Kms = Field(default_factory=Kms)
     admin: Admin = Field(default_factory=Admin)
+    server: Server = Field(default_factory=Server)
     token: Token = Field(default_factory=Token)
     tokens: Annotated[tuple[TokenEntry, ...], BeforeValidator(_as_tuple), AfterValidator(_told_apart)] = ()
     """Several tokens: every key of theirs decrypts, one of them gets the new keys."""

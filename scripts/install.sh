@@ -1,5 +1,5 @@
 #!/bin/sh
-# make install: .venv with the locked versions and the three programs. `install.sh dev` adds what tests need.
+# make install: .venv with the locked versions and the programs. `install.sh dev` adds what tests need.
 # Does nothing when .venv is up to date.
 set -eu
 cd "$(dirname "$0")/.."

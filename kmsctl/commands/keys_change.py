@@ -32,8 +32,7 @@ def adopt(
     Give a key id (CKA_ID) to a key that was made elsewhere without one, so that it can serve.
 
     A public object (CKA_PRIVATE false), as pkcs11-tool makes them, serves only with --public: whoever reaches the token
-    may have made it, so be sure that it is yours. A private copy is made, with its value and its key id; delete the
-    public one then.
+    may have made it, so be sure that it is yours. A private copy takes its place, with its value and its key id.
     """
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
     form = opts.form(*keyview.FORMATS)

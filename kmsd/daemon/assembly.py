@@ -87,7 +87,14 @@ class Parts:
         )
         self._lifecycle = Lifecycle(self._keyring, write_token=settings.write_place.called, uses=self.uses)
         self._unproven = Unproven()
-        self.upkeep = Upkeep(settings, self.tokens, self._keyring, self._lifecycle, self._unproven)
+        self.upkeep = Upkeep(
+            settings,
+            self.tokens,
+            self._keyring,
+            self._lifecycle,
+            self._unproven,
+            lambda key: telling.key_adopted(self.audit, key),
+        )
         self.health = Health(
             self.upkeep.round_trip,
             interval=settings.health.interval,
@@ -180,6 +187,7 @@ class Parts:
                 self.health,
                 self.audit,
                 self._stats,
+                settings.server,
             ).now,
             config=configured.view,
             set_log_level=configured.set_log_level,
@@ -189,7 +197,7 @@ class Parts:
             KeyAdmin(self._keyring, self._lifecycle, self.health, shown).table(),
             WatchAdmin(self._stats, self._requests, lambda: pool_of(self.tokens), self.audit).table(),
             InspectAdmin(self._keyring, self._foreign, shown).table(),
-            DoctorAdmin(self._keyring, write_token).table(),
+            DoctorAdmin(self._keyring, write_token, settings.server).table(),
         )
 
     # The wires: what one part sees and the others are to do.

@@ -16,6 +16,8 @@ from kmsd.observe.audit import Audit
 from kmsd.observe.health import Health
 from kmsd.observe.stats import Stats
 from kmsd.picture import Problem
+from kmsd.settings import Server
+from kmsd.tcp import not_served
 
 _MANY_ENCRYPTS: Final = 2**30
 """A quarter of the invocations that one AES-GCM key with random IVs may see (NIST SP 800-38D, 8.3: 2^32)."""
@@ -31,15 +33,13 @@ class Problems:
     health: Health
     audit: Audit
     stats: Stats
+    server: Server
 
     def now(self) -> list[Problem]:
         write = self.keyring.picture.write
         keyring = self.keyring
         found = [*keyring.picture.problems, *keyring.problems, *self.lifecycle.problems, *self.foreign.problems]
-        if self.upkeep.withheld is not None and write is None:
-            found.append(self.upkeep.withheld)
-        if self.upkeep.in_doubt is not None:
-            found.append(self.upkeep.in_doubt)
+        found.extend(self.upkeep.problems)
         for name, hsm in self.tokens.items():
             if hsm.connected is None:
                 found.insert(0, Problem(hsm.error.message, hsm.error.hint, fatal=write is None or write.place == name))
@@ -57,6 +57,8 @@ class Problems:
             yield Problem(f"{stuck} sessions are stuck inside the PKCS#11 module", "check the token", fatal=False)
         if self.audit.problem is not None:
             yield Problem(self.audit.problem.message, self.audit.problem.hint, fatal=False)
+        if (tcp := not_served(self.server)) is not None:
+            yield Problem(*tcp, fatal=False)
         write = self.keyring.picture.write
         # Under an RSA key each value has an AES key of its own.
         random_ivs = write is not None and write.token.kind == "aes"

@@ -22,6 +22,7 @@ from kmsd.errors import KmsdError, Misconfigured
 from kmsd.hsm.connection import Hsm
 from kmsd.observe import logs
 from kmsd.observe.sdnotify import notify
+from kmsd.tcp import not_served
 
 log = logs.get_logger("kmsd")
 
@@ -100,6 +101,8 @@ class Daemon:
         loaded, settings = self._configured.loaded, self._configured.settings
         for warning in loaded.warnings:
             log.warning(warning)
+        if (wanting := not_served(settings.server)) is not None:
+            log.warning(wanting[0], hint=wanting[1])
         if settings.keys.algorithm == "rsa-oaep":
             log.warning(
                 "RSA keys serve: whoever knows the public key can write what opens as if kube-apiserver had written it",

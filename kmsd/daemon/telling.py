@@ -17,7 +17,7 @@ from kmsd.observe.health import HealthView
 from kmsd.observe.sdnotify import notify
 from kmsd.observe.stats import Stats
 from kmsd.observe.unproven import Unproven
-from kmsd.picture import Picture, Problem
+from kmsd.picture import Key, Picture, Problem
 from kmsd.rpc.admin_watch import Ended
 from kmsd.rpc.call import Call
 
@@ -139,6 +139,18 @@ def planted(audit: Audit, before: Picture, after: Picture) -> None:
             key_id_sha256=new[0].key_id_sha256,
             detail=f"{len(new)} public objects that pass for keys of kmsd, not used: {shown}",
         )
+
+
+def key_adopted(audit: Audit, key: Key) -> None:
+    log.warning(
+        "a key without CKA_ID got one",
+        label=key.label,
+        token=key.place,
+        key_id=key.key_id,
+        key_id_sha256=key.key_id_sha256,
+        hint='keys.adopt = "never" leaves that to `kmsctl keys adopt`',
+    )
+    audit.event("key adopted", key_id_sha256=key.key_id_sha256, detail=f"{key.label} on {key.place}: {key.key_id}")
 
 
 def write_key_changed(audit: Audit, before: Picture, after: Picture) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from time import monotonic
+from typing import Final
 
 from kmsd import state
 from kmsd.crypto.schemes import round_trip
@@ -15,16 +17,19 @@ from kmsd.keyring import Keyring
 from kmsd.lifecycle import Lifecycle, Wanted
 from kmsd.observe import logs
 from kmsd.observe.unproven import Unproven
-from kmsd.picture import Problem
+from kmsd.picture import Key, Problem
 from kmsd.service import check_format
 from kmsd.settings import Settings
 
 log = logs.get_logger("kmsd")
 
+_ADOPT_PAUSE: Final = 60.0
+"""Seconds until a key that could not be given a CKA_ID is tried again."""
+
 
 class Upkeep:
-    """withheld: why auto_create made no key, if so. in_doubt: what a token that gave wrong results may have spoiled,
-    until kmsd is restarted. unproven: told of each round trip."""
+    """in_doubt: what a token that gave wrong results may have spoiled, until kmsd is restarted. unproven: told of each
+    round trip. adopted: called with each key that got a CKA_ID unasked."""
 
     def __init__(
         self,
@@ -33,15 +38,25 @@ class Upkeep:
         keyring: Keyring,
         lifecycle: Lifecycle,
         unproven: Unproven,
+        adopted: Callable[[Key], None],
     ) -> None:
-        self.withheld: Problem | None = None
         self.in_doubt: Problem | None = None
+        self._withheld: Problem | None = None
+        self._not_adopted: Problem | None = None
+        self._adopt_at = 0.0
+        self._adopted = adopted
         self._unproven = unproven
         self._settings = settings
         self._tokens = tokens
         self._keyring = keyring
         self._lifecycle = lifecycle
         self._nudge = asyncio.Event()
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What may be lost, and why no key was made, or adopted, while nothing writes."""
+        without = () if self._keyring.picture.write is not None else (self._withheld, self._not_adopted)
+        return [problem for problem in (self.in_doubt, *without) if problem is not None]
 
     def nudge(self) -> None:
         """Look at the keys soon: something changed."""
@@ -57,6 +72,7 @@ class Upkeep:
                 try:
                     await self._keyring.look()
                     await self._lifecycle.roll_forward()
+                    await self._adopt()
                     if not created and self._keyring.seen:
                         await self._auto_create()
                         created = True
@@ -66,23 +82,46 @@ class Upkeep:
                 async with asyncio.timeout(self._settings.keys.refresh):
                     await self._nudge.wait()
 
+    async def _adopt(self) -> None:
+        """Give a CKA_ID to the key of another program's that would write if it had one."""
+        keys = self._settings.keys
+        if keys.adopt == "never" or self._keyring.picture.write is not None or monotonic() < self._adopt_at:
+            return
+        recalled = state.recall(self._settings.state.dir, keys.label)
+        try:
+            problem = await self._lifecycle.adopt_unasked(
+                self._adopted, public=keys.adopt == "public", recalled=recalled
+            )
+        except KmsdError as error:
+            # Another kmsd may have been quicker: then the next look shows what it gave.
+            self._adopt_at = monotonic() + _ADOPT_PAUSE
+            problem = Problem(
+                f"the key {keys.label!r} gets no CKA_ID: {error.message}",
+                error.hint or "kmsd tries again in a minute",
+                fatal=False,
+            )
+        if problem is not None and problem != self._not_adopted:
+            log.warning(problem.message, hint=problem.hint)
+        self._not_adopted = problem
+
     async def _auto_create(self) -> None:
         keys = self._settings.keys
         known = state.recall(self._settings.state.dir, keys.label)
         if self._keyring.picture.write is None and known:
             # Another write key in its place would hide a loss, or a token that is not the right one.
-            self.withheld = Problem(
+            self._withheld = Problem(
                 f"key {known} wrote here before and is not on {self._keyring.where}: --auto-create makes no other",
                 f"bring the right token or key back; if it is gone for good: kmsctl keygen {keys.label}",
                 fatal=False,
             )
-            log.error(self.withheld.message, hint=self.withheld.hint)
-        elif self._keyring.picture.write is None:
-            up = self._tokens[self._settings.write_place.called].connected
-            gcm = keys.algorithm != "aes-cbc" and (up is None or "CKM_AES_GCM" in up.mechanisms)
+            log.error(self._withheld.message, hint=self._withheld.hint)
+            return
+        up = self._tokens[self._settings.write_place.called].connected
+        gcm = keys.algorithm != "aes-cbc" and (up is None or "CKM_AES_GCM" in up.mechanisms)
+        if self._keyring.picture.write is None:
             usual: Wanted = "aes" if gcm or keys.hmac_label else "pair"
             await self._create(keys.label, "rsa" if keys.algorithm == "rsa-oaep" else usual)
-        if keys.hmac_label:
+        if keys.hmac_label and not gcm:
             await self._create(keys.hmac_label, "hmac")
 
     async def _create(self, label: str, wanted: Wanted) -> None:

@@ -5,15 +5,13 @@ Knows CKA_LABEL and CKA_ID as bytes; what a label or an id means is the keyring'
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import hmac
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeVar
 
-from kmsd.errors import Conflict, InvalidRequest
+from kmsd.errors import Conflict
 from kmsd.hsm import calls
 from kmsd.hsm import cryptoki as c
 from kmsd.hsm.ckr import CkrError
@@ -147,19 +145,25 @@ def _public(session: TokenSession, kind: Kind, most: int) -> tuple[list[TokenKey
 
 def _find(session: TokenSession, template: dict[int, bytes | int | bool], kind: Kind = "aes") -> list[TokenKey]:
     """The secret keys of ours on the token that match, described; for "rsa" the private ones."""
-    return [key for _, key in _objects(session, template, kind)]
+    return [key for _, key in objects(session, template, kind)]
 
 
-def _objects(session: TokenSession, template: dict[int, bytes | int | bool], kind: Kind) -> list[tuple[int, TokenKey]]:
-    """The same with their handles."""
+def objects(session: TokenSession, template: dict[int, bytes | int | bool], kind: Kind) -> list[tuple[int, TokenKey]]:
+    """`_find` with the handles. Public objects, which anybody may have made, only if the template asks for them."""
     whole = {**_class_of(kind), **session.trusted(template.get(c.CKA_ID)), **template}
+    public = template.get(c.CKA_PRIVATE) is False
 
     def described() -> list[tuple[int, TokenKey]]:
         handles = session.cryptoki.find(session.handle, whole)
         found = [(handle, _describe(session, handle, rsa=kind == "rsa")) for handle in handles]
-        return [(handle, key) for handle, key in found if key.private or key.cka_id in session.trusted_public]
+        # A token that does not search by this attribute shows others, too.
+        return [(handle, key) for handle, key in found if key.private is not public or _trusts(session, key)]
 
     return _repeated(described)
+
+
+def _trusts(session: TokenSession, key: TokenKey) -> bool:
+    return key.cka_id in session.trusted_public
 
 
 def _class_of(kind: Kind) -> dict[int, bytes | int | bool]:
@@ -302,77 +306,6 @@ def _new_rsa(label: str, cka_id: bytes, bits: int) -> tuple[calls.Template, call
     return public, private
 
 
-def set_id(session: TokenSession, kind: Kind, label: str, cka_id: bytes) -> TokenKey:
-    """Give a CKA_ID to the one key of this kind with this label that has none. `session` is read-write.
-
-    Raises InvalidRequest, Conflict or CkrError.
-    """
-    named: dict[int, bytes | int | bool] = {c.CKA_LABEL: label.encode()}
-    bare = [key for key in _find(session, named, kind) if key.kind == kind and not key.cka_id]
-    if len(bare) != 1:
-        raise InvalidRequest(
-            f"{len(bare)} keys labelled {label!r} lack a CKA_ID; exactly one is needed",
-            "kmsctl keys list shows them",
-        )
-    for handle, key in _objects(session, named, kind):
-        if key.kind == kind and not key.cka_id:
-            for each in (*_public_halves(session, handle, kind), handle):
-                calls.set_attributes(session.cryptoki.table, session.handle, each, {c.CKA_ID: cka_id})
-    found = _with_id(session, cka_id, kind)
-    if len(found) != 1:
-        raise Conflict(f"the token did not take the CKA_ID of {label!r}", "kmsctl keys list shows its state")
-    return found[0]
-
-
-def make_private(session: TokenSession, kind: Kind, label: str, public_id: bytes, cka_id: bytes) -> TokenKey:
-    """Make a private copy of the one public AES or HMAC key of this kind, label and CKA_ID, and read it back.
-
-    session: read-write. public_id: CKA_ID of the public object, which stays as it is. cka_id: of the copy. Raises
-    Conflict, CkrError.
-    """
-    template = {**_class_of(kind), c.CKA_PRIVATE: False, c.CKA_LABEL: label.encode(), **_by_id(public_id)}
-    table = session.cryptoki.table
-    found = [
-        handle
-        for handle in session.cryptoki.find(session.handle, template)
-        if _is(_describe(session, handle, rsa=False), kind, public_id)
-    ]
-    if len(found) != 1:
-        raise Conflict(
-            f"{len(found)} public objects are labelled {label!r}; exactly one is needed",
-            "kmsctl keys list shows them; pkcs11-tool --delete-object removes one",
-        )
-    private: calls.Template = {c.CKA_TOKEN: True, c.CKA_PRIVATE: True, c.CKA_ID: cka_id}
-    copy = calls.copy_object(table, session.handle, found[0], private)
-    for kept in ({c.CKA_SENSITIVE: True}, {c.CKA_EXTRACTABLE: False}):
-        # A token need not let anybody make a key more secret than it was.
-        with contextlib.suppress(CkrError):
-            calls.set_attributes(table, session.handle, copy, kept)
-    try:
-        made = _with_id(session, cka_id, kind)
-        if len(made) == 1 and _same_value(session, kind, found[0], copy):
-            return made[0]
-    except CkrError:
-        calls.destroy_object(table, session.handle, copy)
-        raise
-    calls.destroy_object(table, session.handle, copy)
-    raise Conflict(
-        f"the token made no private copy of {label!r} with the same value, or has a key with its CKA_ID already",
-        "make a new key: kmsctl keygen LABEL",
-    )
-
-
-def _same_value(session: TokenSession, kind: Kind, one: int, other: int) -> bool:
-    """Whether two keys do the same to one block. Raises CkrError."""
-
-    def done(handle: int) -> bytes:
-        if kind == "hmac":
-            return calls.sign(session.cryptoki.table, session.handle, handle, c.CKM_SHA256_HMAC, bytes(16))
-        return calls.encrypt(session.cryptoki.table, session.handle, handle, c.CKM_AES_ECB, None, bytes(16))
-
-    return hmac.compare_digest(done(one), done(other))
-
-
 def relabel(session: TokenSession, kind: Kind, cka_id: bytes, label: str, to: str) -> TokenKey:
     """Give the one key of this kind, CKA_ID and label another label, and read it back. `session` is read-write.
 
@@ -381,10 +314,10 @@ def relabel(session: TokenSession, kind: Kind, cka_id: bytes, label: str, to: st
     for last in range(_TRIES, 0, -1):
         _one(session, kind, cka_id, {label, to})
         try:
-            for handle, key in _objects(session, _by_id(cka_id), kind):
+            for handle, key in objects(session, _by_id(cka_id), kind):
                 if _is(key, kind, cka_id) and key.label == label:
                     # The private key last: by its label it is known whether all is done.
-                    for each in (*_public_halves(session, handle, kind), handle):
+                    for each in (*public_halves(session, handle, kind), handle):
                         new = {c.CKA_LABEL: to.encode()}
                         calls.set_attributes(session.cryptoki.table, session.handle, each, new)
         except CkrError as error:
@@ -405,9 +338,9 @@ def destroy(session: TokenSession, kind: Kind, cka_id: bytes, label: str, begin:
     for last in range(_TRIES, 0, -1):
         _one(session, kind, cka_id, {label})
         try:
-            for handle, key in _objects(session, _by_id(cka_id), kind):
+            for handle, key in objects(session, _by_id(cka_id), kind):
                 if _is(key, kind, cka_id) and key.label == label:
-                    both = (*_public_halves(session, handle, kind), handle)
+                    both = (*public_halves(session, handle, kind), handle)
                     begin()
                     for each in both:
                         calls.destroy_object(session.cryptoki.table, session.handle, each)
@@ -438,7 +371,7 @@ def _with_id(session: TokenSession, cka_id: bytes, kind: Kind) -> list[TokenKey]
     return [key for key in _find(session, _by_id(cka_id), kind) if _is(key, kind, cka_id)]
 
 
-def _public_halves(session: TokenSession, handle: int, kind: Kind) -> list[int]:
+def public_halves(session: TokenSession, handle: int, kind: Kind) -> list[int]:
     """The public key objects that belong to a private key: with its CKA_ID and its numbers."""
     if kind != "rsa":
         return []

@@ -2,25 +2,28 @@
 
 One change at a time in this process, each from a fresh look at the tokens; other processes on the same token are met
 by rules that need no lock (`kmsd.rotation`). Here the changes take their turns; what each of them does is in
-`making`, `naming`, `trying`, `ending` and `rotating`, none of which knows of turns. Knows nothing of gRPC.
+`making`, `adopting`, `naming`, `trying`, `ending` and `rotating`, none of which knows of turns. Knows nothing of gRPC.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from math import inf
+from typing import Final
 
 from kmsd.errors import NotFound, short
 from kmsd.keyring import Keyring
-from kmsd.lifecycle import ending, making, naming, rotating, trying
+from kmsd.lifecycle import adopting, ending, making, naming, rotating, trying
 from kmsd.lifecycle.evidence import Scan, Use, Uses
 from kmsd.lifecycle.making import Made, Wanted
 from kmsd.lifecycle.rotating import Rotated, Step
 from kmsd.lifecycle.trying import Timings
 from kmsd.lifecycle.turn import Turn
 from kmsd.picture import Key, Problem, check_label, role
+
+_PAIR: Final = 2
 
 
 class Lifecycle:
@@ -96,8 +99,25 @@ class Lifecycle:
         check_label(label)
         async with self._turn(until) as turn:
             if public:
-                return await making.adopt_public(self._keyring, turn, label, key_id)
-            return await making.adopt(self._keyring, turn, label, key_id)
+                return await adopting.adopt_public(self._keyring, turn, label, key_id)
+            return await adopting.adopt(self._keyring, turn, label, key_id)
+
+    async def adopt_unasked(self, tell: Callable[[Key], None], *, public: bool, recalled: str) -> Problem | None:
+        """Give a CKA_ID to the key that keeps kmsd from writing by having none, if it is plain which one that is; else
+        return why it gets none, if there is one.
+
+        tell: called with each key that got one: two of a pair. public, recalled: as of `adopting.unasked`.
+        """
+        found = await adopting.unasked(self._keyring, public=public, recalled=recalled)
+        for _ in range(_PAIR):
+            if not isinstance(found, adopting.Nameless):
+                break
+            async with self._turn(inf) as turn:
+                found = await adopting.unasked(self._keyring, public=public, recalled=recalled)
+                if isinstance(found, adopting.Nameless):
+                    tell(await adopting.give_id(self._keyring, turn, found))
+                    found = await adopting.unasked(self._keyring, public=public, recalled=recalled)
+        return found if isinstance(found, Problem) else None
 
     async def relabel(
         self, which: str, to: str, confirm_label: str, *, dry_run: bool, until: float = inf

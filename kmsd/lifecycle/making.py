@@ -1,4 +1,4 @@
-"""Making keys on a token, and giving an identity to those that lack one.
+"""Making keys on a token.
 
 Each of these is called with a fresh picture, while no other change goes on.
 """
@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from kmsd import keyid
-from kmsd.errors import AlreadyExists, Conflict, InvalidRequest, NotFound, Unavailable
+from kmsd.errors import AlreadyExists, Conflict, InvalidRequest, Unavailable
 from kmsd.hsm import keys as token_keys
 from kmsd.hsm import tpm2
 from kmsd.hsm.connection import Hsm
@@ -131,7 +130,7 @@ async def generate(keyring: Keyring, turn: Turn, order: Order, place: str) -> Ma
         refuse_taken(keyring, companion_label(label), "hmac")
     key_id = order.key_id or new_key_id(newest_of(keyring, label))
     cka_id = key_id_bytes(key_id)
-    _refuse_known(keyring, key_id, wanted.alike)
+    refuse_known(keyring, key_id, wanted.alike)
     await make(turn, hsm, label, cka_id, wanted)
     return await made(keyring, cka_id, wanted.kind, pair=wanted.pair)
 
@@ -193,7 +192,7 @@ def refuse_taken(keyring: Keyring, label: str, kind: Kind) -> None:
             )
 
 
-def _refuse_known(keyring: Keyring, key_id: str, kinds: Sequence[Kind]) -> None:
+def refuse_known(keyring: Keyring, key_id: str, kinds: Sequence[Kind]) -> None:
     """Raises AlreadyExists if a key of one of these kinds has an id that reads like this one: as two different CKA_IDs
     can, and then neither key could be told from the other."""
     if any(key.key_id == key_id and key.token.kind in kinds for key in keyring.picture.keys):
@@ -259,48 +258,3 @@ async def made(keyring: Keyring, cka_id: bytes, kind: Kind, *, pair: bool = Fals
 def newest_of(keyring: Keyring, label: str) -> int:
     """Of the keys that have or had this label, when the newest was made: the next one must be newer."""
     return max((key.created_ms for key in keyring.picture.keys if role(key.label) == label), default=0)
-
-
-async def adopt_public(keyring: Keyring, turn: Turn, label: str, key_id: str) -> Key:
-    """Make a private copy of the public key with this label, because an operator says that it is one of theirs. Raises
-    NotFound, Conflict, AlreadyExists, InvalidRequest."""
-    found = [key for key in keyring.picture.public if key.label == label and key.token.kind in ("aes", "hmac")]
-    if not found:
-        raise NotFound(
-            f"no public AES or HMAC key labelled {label!r} is on {keyring.where}", "kmsctl keys list shows all"
-        )
-    if len(found) > 1:
-        raise Conflict(
-            f"{len(found)} public objects are labelled {label!r}, and somebody may have planted any of them",
-            "delete all but the one that is yours: pkcs11-tool --delete-object",
-        )
-    public = found[0]
-    if key_id and public.cka_id and keyid.text(public.cka_id) != key_id:
-        raise InvalidRequest(f"its key id is {public.key_id!r}, which what it encrypted may name", "leave --id out")
-    refuse_taken(keyring, label, public.token.kind)
-    cka_id = public.cka_id or key_id_bytes(key_id or new_key_id())
-    _refuse_known(keyring, keyid.text(cka_id), ("aes", "hmac", "rsa", "other"))
-    await turn.change(
-        keyring.tokens[public.place], token_keys.make_private, public.token.kind, label, public.cka_id, cka_id
-    )
-    return (await made(keyring, cka_id, public.token.kind)).key
-
-
-async def adopt(keyring: Keyring, turn: Turn, label: str, key_id: str) -> Key:
-    """Give a CKA_ID to the key with this label that lacks one. Raises NotFound, Conflict, AlreadyExists."""
-    labelled = [key for key in keyring.picture.keys if key.label == label and key.token.kind != "other"]
-    # A key that seals first: it names what is written.
-    labelled.sort(key=lambda key: not key.token.seals)
-    if not labelled:
-        raise NotFound(
-            f"there is no AES or HMAC key labelled {label!r} on {keyring.where}", "kmsctl keys list shows all"
-        )
-    bare = [key for key in labelled if not key.cka_id]
-    if not bare:
-        raise Conflict(f"key {label!r} has a CKA_ID already: {labelled[0].key_id}", "there is nothing to do")
-    wanted = key_id or new_key_id()
-    cka_id = key_id_bytes(wanted)
-    _refuse_known(keyring, wanted, ("aes", "hmac", "rsa", "other"))
-    kind = bare[0].token.kind
-    await turn.change(keyring.hsm(bare[0]), token_keys.set_id, kind, label, cka_id)
-    return (await made(keyring, cka_id, kind)).key

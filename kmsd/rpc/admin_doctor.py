@@ -14,6 +14,8 @@ from kmsd.keyring import Keyring
 from kmsd.picture import State, newest_first
 from kmsd.rpc.admin_wire import alike, table
 from kmsd.rpc.call import Call, Table, parse
+from kmsd.settings import Server
+from kmsd.tcp import not_served
 
 _ANSWER_SECONDS: Final = 2.0
 """Left of the caller's time for the answer, so that it learns what was found when not all was."""
@@ -21,10 +23,11 @@ _ANSWER_SECONDS: Final = 2.0
 
 @dataclass(frozen=True)
 class DoctorAdmin:
-    """write_token: name of the token for new keys."""
+    """write_token: name of the token for new keys. server: whether TCP is asked for."""
 
     keyring: Keyring
     write_token: str
+    server: Server
     _running: set[str] = field(default_factory=set)
 
     def table(self) -> Table:
@@ -52,6 +55,7 @@ class DoctorAdmin:
             self._planted(name),
             self._attributes(name),
             self._write_key(name),
+            *self._tcp(),
             report.checks[-1],
         ]
         answer = _response(report, checks)
@@ -103,6 +107,11 @@ class DoctorAdmin:
         if write.place != place:
             return Check(name, title, "not applicable", f"{write.label!r} is on token {write.place!r}")
         return Check(name, title, "ok", f"{write.label!r} writes {write.scheme.text if write.scheme else write.enc}")
+
+    def _tcp(self) -> list[Check]:
+        """Of a kmsd that is to listen on TCP."""
+        wanting = not_served(self.server)
+        return [Check("tcp", "TCP listener", "warning", *wanting)] if wanting is not None else []
 
 
 def _response(report: Report, checks: list[Check]) -> pb.DiagnoseResponse:

@@ -95,7 +95,7 @@ def test_a_key_without_an_id_gets_one(served: Kmsd) -> None:
     served.token.import_aes(label, bytes(32), None)
     adopted = ask(served, "AdoptKey", label=label).key
     assert (adopted.label, adopted.state) == (label, admin.KEY_STATE_READABLE)
-    assert not adopted.created_unix_ms, "when it was made is not known"
+    assert adopted.created_unix_ms == 0, "when it was made is not known"
     assert key(served, adopted.key_id).label == label
     refused(served, "AdoptKey", "FAILED_PRECONDITION", "has a CKA_ID already", label=label)
 

@@ -230,10 +230,11 @@ def test_kmsd_takes_the_configuration_and_finds_in_it_what_the_plugin_has(run: R
     )
     assert done.returncode == 0, done.stderr
     found = file(name)
-    assert f'keys.label = "{found.key_label}"' in done.stdout
+    label = "k8s-kek" if found.cbc else found.key_label
+    assert f'keys.label = "{label}"' in done.stdout
     document = tomllib.loads(path.read_text())
     assert document["token"]["module"] == found.module
-    assert document["keys"]["algorithm"] == found.algorithm
+    assert document["keys"]["algorithm"] == ("auto" if found.cbc else found.algorithm)
     assert ("legacy" in document) == found.cbc
     assert "pin" not in document["token"]
 
@@ -254,6 +255,41 @@ def test_aes_cbc_comes_with_its_warning_and_without_a_write_format(run: Run) -> 
         "TPM2_PKCS11_STORE": "/var/lib/kms/tpm2",
         "TPM2_PKCS11_TCTI": "device:/dev/tpmrm0",
     }
+
+
+CBC_COMMAND = f"{COMMAND} --algorithm aes-cbc"
+
+
+def test_a_key_that_reads_what_nothing_protects_never_writes(run: Run) -> None:
+    made = planned(run, str(PLUGINS / "tpm.service"))
+    config = tomllib.loads(made["config"])
+    assert config["keys"] == {"label": "k8s-kek", "hmac_label": "hmac0", "algorithm": "auto"}
+    titles = [step["title"] for step in made["steps"]]
+    making = titles.index("Make the key that kmsd writes with, 'k8s-kek'")
+    assert making < titles.index("Let every kube-apiserver read what kmsd will write")
+    assert "kmsctl keygen k8s-kek --if-not-exists --type pair" in made["steps"][making]["commands"]
+    assert any("kmsd writes with a new key, 'k8s-kek', from the beginning" in note for note in made["notes"])
+    other = planned(run, "--command", CBC_COMMAND)
+    (keygen,) = [each for step in other["steps"] for each in step["commands"] if "keygen" in each]
+    assert keygen.startswith(
+        "kmsctl keygen k8s-kek --if-not-exists   # with --type pair where the token has no AES-GCM"
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "hmac", "new"),
+    [
+        ("k8s-kek", "k8s-hmac", "kmsd-kek"),
+        ("aes0", "k8s-kek.hmac", "kmsd-kek"),
+        ("kmsd-kek", "k8s-kek", "kmsd-kek-2"),
+        ("aes0", "hmac0", "k8s-kek"),
+    ],
+)
+def test_the_new_key_has_a_label_that_none_of_the_plugins_has(run: Run, key: str, hmac: str, new: str) -> None:
+    made = planned(run, "--command", f"{CBC_COMMAND} --p11-key-label {key} --p11-hmac-label {hmac}")
+    config = tomllib.loads(made["config"])
+    assert (config["keys"]["label"], config["legacy"]["key"]) == (new, key)
+    assert any(f"keygen {new} " in each for step in made["steps"] for each in step["commands"])
 
 
 def test_aes_gcm_goes_back_by_the_plugins_own_format(run: Run) -> None:

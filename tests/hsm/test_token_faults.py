@@ -18,6 +18,7 @@ from tests.rpc.refusals import assert_silent, refusal
 from tests.tokens import MODULE, PIN, SoftToken
 
 SEED = v2.EncryptRequest(plaintext=b"0123456789abcdef0123456789abcdef")
+BY_HAND = {"KMSD_KEYS__ADOPT": "never"}
 QUICK = {"KMSD_KEYS__REFRESH": "0.2", "KMSD_HEALTH__INTERVAL": "0.5"}
 
 
@@ -212,7 +213,7 @@ def test_a_slot_whose_token_has_another_label_is_refused(start_kmsd: Callable[..
 
 def test_a_key_without_cka_id_is_adopted(start_kmsd: Callable[..., Kmsd], token: SoftToken) -> None:
     token.import_aes("k8s-kek", WRITE.value, None)
-    kmsd = start_kmsd()
+    kmsd = start_kmsd(environment=BY_HAND)
     _down(kmsd, "key 'k8s-kek' on token 'kmsd-test' cannot serve: it has no CKA_ID", "kmsctl keys adopt k8s-kek")
     (key,) = kmsd.admin("ListKeys").keys
     assert key.state == admin.KEY_STATE_UNUSABLE
@@ -234,7 +235,7 @@ def test_a_key_is_adopted_under_an_id_of_the_operators_choice(
 ) -> None:
     token.objects(AES128.step)
     token.import_aes("k8s-kek", WRITE.value, None)
-    kmsd = start_kmsd()
+    kmsd = start_kmsd(environment=BY_HAND)
     for key_id, code in ((AES128.key_id, "ALREADY_EXISTS"), ("two words", "INVALID_ARGUMENT")):
         refused = refusal(kmsd.admin, "AdoptKey", admin.AdoptKeyRequest(label="k8s-kek", key_id=key_id))
         assert refused.code == code

@@ -81,7 +81,7 @@ def test_another_label_than_the_write_label_does_not_make_it_well(start_kmsd: Ca
 
 
 def test_auto_create_makes_the_pair_once(start_kmsd: Callable[..., Kmsd]) -> None:
-    flags = ("--auto-create", "--p11-key-label=kek", "--p11-hmac-label=mac")
+    flags = ("--auto-create", "--algorithm=aes-cbc", "--p11-key-label=kek", "--p11-hmac-label=mac")
     kmsd = start_kmsd(*flags, name="a").wait_ok()
     wait_for(lambda: kmsd.status().keys == 2)
     keys = {key.label: key for key in kmsd.admin("ListKeys").keys}
@@ -104,6 +104,12 @@ def test_auto_create_makes_the_pair_once(start_kmsd: Callable[..., Kmsd]) -> Non
     again = start_kmsd(*flags, name="b").wait_ok()
     assert _round_trip(again) == made
     assert again.status().keys == 2
+
+
+def test_auto_create_makes_no_hmac_key_where_aes_gcm_needs_none(start_kmsd: Callable[..., Kmsd]) -> None:
+    kmsd = start_kmsd("--auto-create", "--p11-hmac-label=mac", environment={"KMSD_KEYS__REFRESH": "0.1"}).wait_ok()
+    kmsd.admin("RotateKey")
+    assert {key.type for key in kmsd.admin("ListKeys").keys} == {admin.KEY_TYPE_AES}
 
 
 def test_without_auto_create_nothing_is_ever_made(start_kmsd: Callable[..., Kmsd]) -> None:

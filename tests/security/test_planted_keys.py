@@ -208,7 +208,7 @@ def test_an_operator_who_made_a_public_key_adopts_a_private_copy_of_it(
     # One that has an id keeps it: what was written names it.
     assert kmsd.admin("AdoptKey", admin.AdoptKeyRequest(label="reader", public=True)).key.key_id == "reader-id"
     again = refusal(kmsd.admin, "AdoptKey", admin.AdoptKeyRequest(label=L, public=True))
-    assert again.code == "ALREADY_EXISTS"
+    assert again.code == "NOT_FOUND"  # the public one is gone
 
 
 def test_what_was_written_under_a_public_key_opens_under_its_private_copy(

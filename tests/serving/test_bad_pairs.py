@@ -44,9 +44,10 @@ def token(tmp_path_factory: pytest.TempPathFactory) -> SoftToken:
 
 @pytest.fixture(scope="module")
 def running(token: SoftToken, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kmsd]:
-    """Looks for a pair by two labels, kek and mac."""
+    """Looks for a pair by two labels, kek and mac, and changes nothing by itself."""
     flags = ("--algorithm=aes-cbc", "--p11-key-label=kek", "--p11-hmac-label=mac")
-    with Kmsd(tmp_path_factory.mktemp("d"), token, flags, environment=ENVIRONMENT).start() as kmsd:
+    environment = {**ENVIRONMENT, "KMSD_KEYS__ADOPT": "never"}
+    with Kmsd(tmp_path_factory.mktemp("d"), token, flags, environment=environment).start() as kmsd:
         yield kmsd
 
 

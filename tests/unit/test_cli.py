@@ -159,6 +159,18 @@ FLAGS: list[tuple[list[str], str, object, str]] = [
     (["--auto-create=false"], "keys.auto_create", False, "--no-auto-create"),
     (["--auto-create", "--auto-create=F"], "keys.auto_create", False, "--no-auto-create"),
     (["--p11-slot=1", "--p11-slot=2"], "token.slot", 2, "--p11-slot"),
+    (["--enable-server"], "server.enabled", True, "--enable-server"),
+    (["--enable-server", "--enable-server=false"], "server.enabled", False, "--no-enable-server"),
+    (["--host", "::1"], "server.host", "::1", "--host"),
+    (["--port=31401"], "server.port", 31401, "--port"),
+    (["--tls-ca", "certs/ca.crt"], "server.tls_ca", "certs/ca.crt", "--tls-ca"),
+    (["--tls-certificate", "/c/tls.crt"], "server.tls_certificate", "/c/tls.crt", "--tls-certificate"),
+    (["--tls-key", "/c/tls.key"], "server.tls_key", "/c/tls.key", "--tls-key"),
+    (["--output", "text"], "log.format", "console", "--output"),
+    (["--output=json"], "log.format", "json", "--output"),
+    (["--output=text", "--log-format=json"], "log.format", "json", "--log-format"),
+    (["--debug"], "log.level", "debug", "--debug"),
+    (["--debug=true", "--log-level=error"], "log.level", "error", "--log-level"),
 ]
 
 
@@ -194,41 +206,59 @@ def test_config_may_stand_before_the_command(run: Run, tmp_path: Path) -> None:
     assert table(run("--config", str(file), "check-config")[1])["keys.label"] == ("x", f"{file}:1")
 
 
-@pytest.mark.parametrize("command", ["serve", "check-config"])
 @pytest.mark.parametrize(
-    "argv",
-    [
-        ["--enable-server"],
-        ["--enable-server=true"],
-        ["--host", "0.0.0.0"],  # noqa: S104 - refused, and nothing else is under test
-        ["--port=31400"],
-        ["--tls-ca", "ca.crt"],
-        ["--tls-key", "tls.key"],
-        ["--tls-certificate", "tls.crt"],
-    ],
-    ids=lambda argv: argv[0],
+    "argv", [["--disable-socket"], ["--disable-socket=true"], ["--enable-server", "--disable-socket"]]
 )
-def test_flags_of_remote_mode_are_refused(run: Run, command: str, argv: list[str]) -> None:
-    name = argv[0].partition("=")[0]
+@pytest.mark.parametrize("command", ["serve", "check-config"])
+def test_a_kmsd_that_nothing_could_call_is_refused(run: Run, command: str, argv: list[str]) -> None:
     for line in ([command, *argv], [*argv, command]):
         code, out, err = run(*line)
         assert (code, out) == (2, "")
         assert err.splitlines() == [
-            f"kmsd: error: {name} comes with remote mode, which this version does not have",
-            f"hint: drop {name}: nothing listens on TCP, the KMS APIs are on the Unix socket",
+            "kmsd: error: --disable-socket would leave nothing to call: this version of kmsd listens on Unix sockets "
+            "only",
+            "hint: drop --disable-socket, and let kube-apiserver on this machine call the socket that --socket names",
         ]
 
 
-def test_remote_mode_switched_off_is_fine(run: Run) -> None:
-    assert run("check-config", "--enable-server=false", "--provider=softhsm")[0] == 0
+@pytest.mark.parametrize(
+    "argv",
+    [["--disable-socket=false"], ["--disable-socket", "--disable-socket=false"], ["--allow-any=false"], ["--debug=0"]],
+    ids=lambda argv: argv[-1],
+)
+def test_a_switch_that_is_off_changes_nothing(run: Run, argv: list[str]) -> None:
+    code, out, err = run("check-config", "--provider=softhsm", *argv)
+    assert (code, err) == (0, "")
+    assert {key for key, (_, where) in table(out).items() if where != "default"} == {"token.provider"}
 
 
-def test_help_says_which_flags_are_refused() -> None:
-    done = kmsd("serve", "--help", COLUMNS="200", TERMINAL_WIDTH="200")
-    refused = [line for line in done.stdout.splitlines() if "remote mode" in line]
-    names = ["--enable-server", "--host", "--port", "--tls-ca", "--tls-key", "--tls-certificate"]
-    assert [line.split()[0] for line in refused] == names
-    assert done.returncode == 0
+@pytest.mark.parametrize(
+    "argv",
+    [["--allow-any"], ["--kek-id", "a"], ["--ca-id=a"], ["--native-path=.keys"], ["-p", ".keys"]],
+    ids=lambda argv: argv[0],
+)
+def test_a_flag_that_does_nothing_in_the_ancestor_is_taken_with_a_warning(
+    run: Run, monkeypatch: pytest.MonkeyPatch, argv: list[str]
+) -> None:
+    name = "--native-path" if argv[0] == "-p" else argv[0].partition("=")[0]
+    says = f"{name} does nothing in k8s-kms-plugin serve, and nothing here"
+    served = record_serve(monkeypatch)
+    for line in (["check-config", *argv], [*argv, "check-config"]):
+        code, out, err = run(*line, "--provider=softhsm")
+        assert code == 0
+        assert err.startswith(f"kmsd: warning: {says}")
+        assert {key for key, (_, where) in table(out).items() if where != "default"} == {"token.provider"}
+    run("serve", *argv)
+    assert [warning.startswith(says) for warning in served[0][0].warnings] == [True]
+
+
+def test_check_config_names_what_keeps_tcp_from_being_served(run: Run) -> None:
+    code, _, err = run("check-config", "--provider=softhsm", "--enable-server", "--tls-key=/absent/tls.key")
+    assert code == 0
+    assert err.splitlines() == [
+        "kmsd: warning: nothing listens on TCP, though --enable-server (server.enabled) asks for it: --tls-ca is not "
+        "given; --tls-certificate is not given; --tls-key names /absent/tls.key: no such file or directory"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -247,6 +277,13 @@ def test_help_says_which_flags_are_refused() -> None:
             '--log-level: expected "debug" or "info" or "warning" or "error", found "loud"',
         ),
         (["--auto-create=maybe"], "--auto-create: expected true or false after the ="),
+        (["--enable-server=maybe"], "--enable-server: expected true or false after the ="),
+        (["--output=yaml"], '--output: expected "text" or "json", found "yaml"'),
+        (["--port=0"], "--port: expected a whole number from 1 to 65535, found 0"),
+        (["--port=65536"], "--port: expected a whole number from 1 to 65535, found 65536"),
+        (["--host="], '--host: a host is a name or an IP address, without brackets and without a port, found ""'),
+        (["--host=[::1]:3"],
+         '--host: a host is a name or an IP address, without brackets and without a port, found "[::1]:3"'),
         (["--p11-pim=9182"], "no such option: --p11-pim (Possible options: --p11-lib, --p11-pin, "
          "--p11-pin-file)"),
         (["--p11-pin"], "option '--p11-pin' requires an argument"),
@@ -284,13 +321,28 @@ def test_no_command_shows_the_help_and_is_exit_2(run: Run) -> None:
     [
         (
             "--provider p11 --p11-lib /usr/lib/softhsm/libsofthsm2.so --p11-key-label mykey "
-            "--p11-label mylabel --p11-pin mypin",
+            "--p11-label mylabel --p11-pin mypin --enable-server",
             {
                 "token.provider": "p11",
                 "token.module": "/usr/lib/softhsm/libsofthsm2.so",
                 "keys.label": "mykey",
                 "token.label": "mylabel",
                 "token.pin": "<redacted>",
+                "server.enabled": True,
+            },
+        ),
+        (
+            "--provider p11 --p11-lib /usr/lib64/pkcs11/libtpm2_pkcs11.so --p11-key-label cbc0 --p11-hmac-label hmac0 "
+            "--p11-label mylabel --p11-pin mypin --algorithm aes-cbc --enable-server",
+            {
+                "token.provider": "p11",
+                "token.module": "/usr/lib64/pkcs11/libtpm2_pkcs11.so",
+                "keys.label": "cbc0",
+                "keys.hmac_label": "hmac0",
+                "token.label": "mylabel",
+                "token.pin": "<redacted>",
+                "keys.algorithm": "aes-cbc",
+                "server.enabled": True,
             },
         ),
         (
@@ -310,8 +362,9 @@ def test_no_command_shows_the_help_and_is_exit_2(run: Run) -> None:
         ),
         (
             "--socket /run/user/1000/k8s-kms-plugin.sock --p11-lib /lib/p11.so --p11-label mylabel "
-            "--p11-pin mypin --p11-key-label aes0 --enable-server=false",
+            "--p11-pin mypin --p11-key-label aes0 --enable-server",
             {
+                "server.enabled": True,
                 "kms.socket": "/run/user/1000/k8s-kms-plugin.sock",
                 "token.module": "/lib/p11.so",
                 "token.label": "mylabel",
@@ -320,7 +373,7 @@ def test_no_command_shows_the_help_and_is_exit_2(run: Run) -> None:
             },
         ),
     ],
-    ids=["readme", "hmac", "quickstart"],
+    ids=["readme", "readme-tpm", "hmac", "quickstart"],
 )
 def test_the_ancestors_command_lines_carry_over(
     line: str, expected: dict[str, object], monkeypatch: pytest.MonkeyPatch, run: Run

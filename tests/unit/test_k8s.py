@@ -119,6 +119,7 @@ def test_the_containerfile_copies_what_is_there_and_builds_the_image_that_the_po
     assert {"pyproject.toml", "scripts", "requirements", "kmsd", "kmsctl", "kmstui"} <= set(sources)
     assert [source for source in sources if not (ROOT / source).exists()] == []
     assert f"-t {container()['image']} " in text
+    assert "ln -s /opt/kmsd/.venv/bin/k8s-kms-plugin /k8s-kms-plugin" in text
 
 
 @pytest.mark.parametrize(("name", "api", "provider"), [("v2.yaml", "v2", "kmsd"), ("v1beta1.yaml", "v1", "kmsd-v1")])

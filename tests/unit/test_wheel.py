@@ -30,5 +30,5 @@ def test_one_wheel_holds_the_three_packages_and_programs(tmp_path: Path) -> None
         assert "kmstui/app.tcss" in names
         scripts = configparser.ConfigParser()
         scripts.read_string(archive.read(f"{info}/entry_points.txt").decode())
-        assert set(scripts["console_scripts"]) == {"kmsd", "kmsctl", "kmstui"}
+        assert set(scripts["console_scripts"]) == {"kmsd", "k8s-kms-plugin", "kmsctl", "kmstui"}
         assert "Requires-Python: >=3.11" in archive.read(f"{info}/METADATA").decode()

@@ -76,7 +76,7 @@ from tests.unit.config.written import error_of, write
         ("[log]\nzzz = 1", "F:2: log.zzz: unknown key; [log] has format, level"),
         (
             "[keys.sub]\nx = 1",
-            "F:1: keys.sub: unknown key; [keys] has label, hmac_label, algorithm, write_format, auto_create, "
+            "F:1: keys.sub: unknown key; [keys] has label, hmac_label, algorithm, write_format, auto_create, adopt, "
             "trust_public_objects, refresh",
         ),
         (
@@ -94,8 +94,8 @@ from tests.unit.config.written import error_of, write
         ('socket = "/x"', "F:1: socket: unknown key; did you mean kms.socket or admin.socket?"),
         (
             "qqq = 1",
-            "F:1: qqq: unknown key; the sections are [kms], [admin], [token], [tokens], [keys], [legacy], [health], "
-            "[log], [audit], [state]",
+            "F:1: qqq: unknown key; the sections are [kms], [admin], [server], [token], [tokens], [keys], [legacy], "
+            "[health], [log], [audit], [state]",
         ),
         ('keys = "x"', "F:1: keys: expected a section, [keys], found a string"),
         ("[[keys]]\nlabel = 'x'", "F:1: keys: expected a section, [keys], found an array"),

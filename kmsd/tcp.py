@@ -1,0 +1,39 @@
+"""What keeps kmsd from listening on TCP, in words. Opens nothing."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from kmsd.settings import Server
+
+
+def not_served(server: Server) -> tuple[str, str] | None:
+    """Return (what is wrong, what to do) if TCP is asked for, for it is not served; None if it is not asked for.
+
+    A file that is missing is told as long as it is: look again for each telling.
+    """
+    if not server.enabled:
+        return None
+    files = {"--tls-ca": server.tls_ca, "--tls-certificate": server.tls_certificate, "--tls-key": server.tls_key}
+    wrong = [f"{flag} {why}" for flag, path in files.items() if (why := _unusable(path))]
+    asked = "nothing listens on TCP, though --enable-server (server.enabled) asks for it: "
+    drop = "drop --enable-server (server.enabled) if only callers on this machine are to be served"
+    if wrong:
+        return (
+            asked + "; ".join(wrong),
+            f"TCP is never served without TLS, and not by this version, whichever files it has; {drop}",
+        )
+    return asked + "this version of kmsd serves its Unix sockets only", drop
+
+
+def _unusable(path: Path | None) -> str:
+    if path is None:
+        return "is not given"
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return f"names {path}, which is no file"
+    except OSError as error:
+        return f"names {path}: {(error.strerror or 'it cannot be looked at').lower()}"
+    return "" if os.access(path, os.R_OK) else f"names {path}, which kmsd may not read"
