@@ -30,11 +30,12 @@ class Call:
     """What travels beside a request.
 
     timeout: seconds left for the answer. deadline: when its caller stops waiting, by the monotonic clock.
-    caller: who says to be calling, on the admin API; proven by nothing.
+    caller, caller_pid: who calls, on the admin API: uid, user and process are the kernel's word (`kmsd.rpc.relay`), the
+    name of the program is its own.
     uid, key_id_sha256, detail: set by the handler, for the log and the audit.
     """
 
-    __slots__ = ("api", "caller", "deadline", "detail", "key_id_sha256", "method", "timeout", "uid")
+    __slots__ = ("api", "caller", "caller_pid", "deadline", "detail", "key_id_sha256", "method", "timeout", "uid")
 
     def __init__(self, api: str, method: str, timeout: float, deadline: float = inf) -> None:
         self.api = api
@@ -44,6 +45,7 @@ class Call:
         self.uid = ""
         self.key_id_sha256 = ""
         self.caller = ""
+        self.caller_pid = 0
         self.detail = ""
 
 
