@@ -53,8 +53,8 @@ class Problems:
         stuck = pool_of(self.tokens).stuck
         if stuck:
             yield Problem(f"{stuck} sessions are stuck inside the PKCS#11 module", "check the token", fatal=False)
-        if self.audit.problem is not None:
-            yield Problem(self.audit.problem.message, self.audit.problem.hint, fatal=False)
+        for trouble in self.audit.troubles:
+            yield Problem(trouble.message, trouble.hint, fatal=False)
         write = self.keyring.picture.write
         # Under an RSA key each value has an AES key of its own.
         random_ivs = write is not None and write.token.kind == "aes"
