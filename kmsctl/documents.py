@@ -9,6 +9,8 @@ from datetime import datetime
 from kmsctl.output import Document
 from kmsctl.text import timestamp
 from kmsd.client import (
+    Acknowledgement,
+    AuditChain,
     AuditRecord,
     AuditVerdict,
     Config,
@@ -283,14 +285,26 @@ def audit_record(record: AuditRecord) -> Document:
 
 
 def audit_verdict(verdict: AuditVerdict) -> Document:
+    return {**_proved(verdict), "chains": [{"name": each.name, **_proved(each)} for each in verdict.chains]}
+
+
+def _proved(proved: AuditVerdict | AuditChain) -> Document:
     return {
-        "intact": verdict.intact,
-        "records": verdict.records,
-        "first_seq": verdict.first_seq,
-        "last_seq": verdict.last_seq,
-        "head": verdict.head or None,
-        "files": list(verdict.files),
-        "problem": verdict.problem or None,
+        "intact": proved.intact,
+        "records": proved.records,
+        "first_seq": proved.first_seq,
+        "last_seq": proved.last_seq,
+        "head": proved.head or None,
+        "files": list(proved.files),
+        "problem": proved.problem or None,
+    }
+
+
+def acknowledgement(found: Acknowledgement, *, dry_run: bool) -> Document:
+    return {
+        "acknowledged": found.acknowledged,
+        "dry_run": dry_run,
+        "seen": [{"seq": each.seq, "time": timestamp(each.time), "text": each.text} for each in found.seen],
     }
 
 

@@ -196,11 +196,11 @@ class Log(Section):
 
 
 class Audit(Section):
-    """The record of what was done, in a hash chain of JSON lines."""
+    """The record of what was done, in two hash chains of JSON lines: what is said of a file holds for each."""
 
     enabled: bool = True
     file: Path | None = None
-    """None: audit.jsonl in the state directory."""
+    """None: audit.jsonl in the state directory. The calls of the KMS APIs are in audit-kms.jsonl beside it."""
     kms: Literal["none", "sampled", "all"] = "sampled"
     """Which calls of the KMS APIs are recorded; admin actions and events always are, failed KMS calls unless none."""
     sample: int = Field(default=100, ge=1, le=1_000_000)

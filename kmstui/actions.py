@@ -202,9 +202,12 @@ def verify() -> Action:
 def said(verdict: AuditVerdict) -> str:
     if not verdict.intact:
         return f"the chain is broken: {escape(verdict.problem)}"
-    if not verdict.records:
-        return "the chain is intact: there are no records"
-    return f"the chain is intact: {verdict.records:,} records, {verdict.first_seq} to {verdict.last_seq}"
+    spans = [
+        f"{each.records:,} {'calls' if each.name == 'kms' else 'records'}, {each.first_seq} to {each.last_seq}"
+        for each in verdict.chains
+        if each.records
+    ]
+    return f"the chain is intact: {'; '.join(spans) or 'there are no records'}"
 
 
 def _report(path: str) -> ScanReport:

@@ -53,6 +53,6 @@ def _from_sighting(seen: Sighting) -> Happening:
 
 
 def person(record: AuditRecord) -> str:
-    """Of "kmsctl uid=0 user=root for=anna" the one who acted: anna."""
+    """The user of "kmsctl uid=0 user=root", which kmsd has from the kernel."""
     words = dict(word.split("=", 1) for word in record.caller.split() if "=" in word)
-    return escape(words.get("for") or words.get("user") or record.caller)
+    return escape(words.get("user") or record.caller)

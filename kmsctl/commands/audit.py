@@ -6,15 +6,18 @@ from typing import Annotated
 
 import typer
 
-from kmsctl import diagnostics, documents, options, output
+from kmsctl import confirm, diagnostics, documents, options, output
+from kmsctl.confirm import DryRun, Yes
 from kmsctl.diagnostics import ExitCode, UsageError
 from kmsctl.follow import FORMATS, Column, Listing, endless
 from kmsctl.keyview import short_hash
 from kmsctl.output import Format
 from kmsctl.text import milliseconds, timestamp
-from kmsd.client import AuditRecord, AuditRecords, AuditVerdict, connect, escape
+from kmsd.client import AuditChain, AuditRecord, AuditRecords, AuditVerdict, connect, escape
 
 BACKLOG_MAX = 10_000
+
+_CHAINS = {"main": "admin actions and events", "kms": "calls of the KMS APIs"}
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -33,7 +36,7 @@ _LISTING: Listing[AuditRecord] = Listing(
         Column("SHA256 OF THE KEY ID", 64, lambda each: each.key_id_sha256, wide=True),
     ),
     document=documents.audit_record,
-    name=lambda each: str(each.seq),
+    name=lambda each: f"kms:{each.seq}" if each.kind == "kms" else str(each.seq),
 )
 
 
@@ -43,6 +46,7 @@ def audit(ctx: typer.Context) -> None:
     Examples:
       kmsctl audit tail
       kmsctl audit verify
+      kmsctl audit acknowledge
 
     The record of every admin action, and of KMS calls as far as kmsd is configured to keep them.
     """
@@ -69,6 +73,8 @@ def tail(
       kmsctl audit tail -f
 
     Show the last records of the audit trail: who, what, when, with which key, and how it ended.
+
+    Calls of the KMS APIs (KIND kms) are in a chain of their own, and have SEQs of their own.
     """
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
     form = opts.form(*FORMATS)
@@ -106,8 +112,16 @@ def verify(
         list[str] | None,
         typer.Option(
             "--head",
-            metavar="SEQ:HASH",
+            metavar="[kms:]SEQ:HASH",
             help="With FILE: a HEAD from earlier, which the trail must still have. May be given often.",
+        ),
+    ] = None,
+    begins_at: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--begins-at",
+            metavar="[kms:]SEQ",
+            help="With FILE: the record that the trail may begin with, because kmsd deleted those before it by plan.",
         ),
     ] = None,
     output_format: options.Output = None,
@@ -119,21 +133,23 @@ def verify(
       kmsctl audit verify
       kmsctl audit verify -o json
 
-    Check the hash chain of the audit trail, and say which record was changed, dropped or moved.
+    Check the hash chains of the audit trail, and say which record was changed, dropped or moved.
 
     Without FILE, kmsd checks what it keeps; with FILEs, they are read here, and no kmsd is asked.
-    Exits 0 if the chain is whole and 1 if it is not.
+    Exits 0 if the chains are whole and 1 if one is not: also where there is no record at all, and where FILEs do
+    not begin with record 1, unless --begins-at, or a --head in them or right before them, says that they need not.
 
     Whoever can write the files can write a whole new end. Keep HEAD on another machine: with --head it shows
     that nothing up to it was cut off or written anew.
     """
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
     form = opts.form(Format.TABLE, Format.JSON, Format.YAML, Format.NAME)
-    if head and not files:
-        raise UsageError("--head is checked against files", "name the FILEs of the trail")
+    for option, given in (("--head", head), ("--begins-at", begins_at)):
+        if given and not files:
+            raise UsageError(f"{option} is checked against files", "name the FILEs of the trail")
     with diagnostics.working("checking the audit trail"):
         if files:
-            verdict = _offline(files, head or [])
+            verdict = _offline(files, head or [], begins_at or [])
         else:
             with connect(opts.target, timeout=opts.timeout) as kmsd:
                 verdict = kmsd.verify_audit()
@@ -147,30 +163,103 @@ def verify(
     if not verdict.intact:
         diagnostics.error(
             f"the audit trail is broken: {verdict.problem}",
-            "compare with a copy kept elsewhere; what stands before the named line is intact",
+            _begin_hint(verdict, [*(head or []), *(begins_at or [])])
+            if files
+            else "compare with a copy kept elsewhere; what stands before the named line is intact",
         )
         raise typer.Exit(ExitCode.FAILED)
+    for chain in verdict.chains if files else ():
+        if chain.first_seq > 1:
+            of = " of the KMS APIs" if chain.name == "kms" else ""
+            diagnostics.note(
+                f"the files{of} begin with record {chain.first_seq}; of those before it they prove nothing"
+            )
+
+
+@app.command(short_help="Put away what other programs were seen to do to the trail.")
+def acknowledge(
+    ctx: typer.Context,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    output_format: options.Output = None,
+    target: options.Target = None,
+    timeout: options.Timeout = None,
+) -> None:
+    """\b
+    Examples:
+      kmsctl audit acknowledge --dry-run
+      kmsctl audit acknowledge --yes
+
+    Put away what other programs were seen to do to the audit trail, which `kmsctl status` tells until then.
+
+    That it was acknowledged, and by whom, is recorded. What is seen afterwards is a problem again.
+    """
+    opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
+    form = opts.form(*FORMATS)
+    with connect(opts.target, timeout=opts.timeout) as kmsd:
+        found = kmsd.acknowledge_audit(dry_run=True)
+        if found.seen and not dry_run:
+            if not yes:
+                for each in found.seen:
+                    diagnostics.note(each.text)
+            confirm.agree("acknowledge this?", yes=yes)
+            found = kmsd.acknowledge_audit(up_to_seq=found.seen[-1].seq)
+    match form:
+        case Format.JSON | Format.YAML:
+            output.emit_document(documents.acknowledgement(found, dry_run=dry_run), form)
+        case Format.NAME:
+            output.emit_names(str(each.seq) for each in found.seen)
+        case _:
+            rows = [[str(each.seq), timestamp(each.time) or "", escape(each.text)] for each in found.seen]
+            output.emit(output.table(["SEQ", "TIME", "SEEN"], rows))
+    if not found.seen:
+        diagnostics.note("there is nothing to acknowledge")
+    else:
+        diagnostics.note("acknowledged" if found.acknowledged else "nothing was done")
 
 
 def _sheet(verdict: AuditVerdict) -> list[tuple[str, str]]:
-    span = f", {verdict.first_seq} to {verdict.last_seq}" if verdict.records else ""
-    rows = [
-        ("TRAIL", "intact" if verdict.intact else "BROKEN"),
-        ("RECORDS", f"{verdict.records}{span}"),
-        ("HEAD", f"{verdict.last_seq}:{escape(verdict.head)}" if verdict.head else "-"),
-    ]
-    rows += [("FILES" if index == 0 else "", escape(each)) for index, each in enumerate(verdict.files)]
+    rows = [("TRAIL", "intact" if verdict.intact else "BROKEN")]
+    for chain in verdict.chains:
+        rows += _chain(chain, alone=len(verdict.chains) == 1)
     return rows
 
 
-def _offline(files: list[str], heads: list[str]) -> AuditVerdict:
-    from kmsd.client.auditchain import parse_head, verify_audit_files
+def _chain(chain: AuditChain, *, alone: bool) -> list[tuple[str, str]]:
+    span = f", {chain.first_seq} to {chain.last_seq}" if chain.records else ""
+    prefix = "kms:" if chain.name == "kms" else ""
+    rows = [] if alone else [("CHAIN", _CHAINS.get(chain.name, escape(chain.name)))]
+    rows += [
+        ("RECORDS", f"{chain.records}{span}"),
+        ("HEAD", f"{prefix}{chain.last_seq}:{escape(chain.head)}" if chain.head else "-"),
+    ]
+    rows += [("FILES" if index == 0 else "", escape(each)) for index, each in enumerate(chain.files)]
+    return rows
+
+
+def _offline(files: list[str], heads: list[str], begins: list[str]) -> AuditVerdict:
+    from kmsd.client.auditchain import parse_anchor, verify_audit_files
 
     try:
-        known = [parse_head(each) for each in heads]
+        known, starts = [parse_anchor(each) for each in heads], [parse_anchor(each) for each in begins]
     except ValueError as error:
         raise UsageError(str(error), "copy it from the HEAD of an earlier `kmsctl audit verify`") from None
-    verdict = verify_audit_files(files, known)
-    if verdict.first_seq > 1:
-        diagnostics.note(f"these files begin with record {verdict.first_seq}; of those before it they prove nothing")
-    return verdict
+    if not all(each.hash for each in known):
+        raise UsageError("a head is written as [kms:]SEQ:HASH", "with a SEQ alone, use --begins-at")
+    if any(each.hash for each in starts):
+        raise UsageError("a beginning is written as [kms:]SEQ", "with a hash, use --head")
+    return verify_audit_files(files, [*known, *starts])
+
+
+def _begin_hint(verdict: AuditVerdict, anchors: list[str]) -> str:
+    """What to do about files that are not whole."""
+    late = [
+        f"--begins-at {'kms:' if chain.name == 'kms' and len(verdict.chains) > 1 else ''}{chain.first_seq}"
+        for chain in verdict.chains
+        if chain.first_seq > 1 and not chain.intact
+    ]
+    if late and not anchors:
+        return f"if kmsd deleted them by plan (audit.keep): {' '.join(late)}, or better a --head from before"
+    if not any(chain.records for chain in verdict.chains):
+        return "name the files of an audit trail"
+    return "compare with a copy kept elsewhere; what stands before the named line is intact"

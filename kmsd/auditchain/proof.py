@@ -60,14 +60,18 @@ class Verdict:
 
 
 def verify(
-    sources: Sequence[Source], known: Collection[Head] = (), pause: Callable[[], object] = lambda: None
+    sources: Sequence[Source],
+    known: Collection[Head] = (),
+    begins_at: int | None = None,
+    pause: Callable[[], object] = lambda: None,
 ) -> Verdict:
     """Check the chain over files, oldest first; reads line by line.
 
-    known: heads that the chain has had; one that is not in it shows that the end was cut off or rewritten. (One that is
-    older than the first record shows nothing.) pause: called every few dozen lines, to let others run.
+    known: heads that the chain has had; one that is not in it, and that it does not begin right after, shows that the
+    end was cut off or rewritten. (One that is older shows nothing.) begins_at: the record that it begins with at the
+    latest; None: it may begin anywhere. pause: called every few dozen lines, to let others run.
     """
-    walk = _Walk({head.seq: head.hash for head in known if head.seq})
+    walk = _Walk({head.seq: head.hash for head in known if head.seq}, begins_at)
     for index, source in enumerate(sources):
         if index == 0:
             walk.begin(source)
@@ -98,6 +102,7 @@ class _Walk:
     """The state between two lines. next_seq, after: of the record that should come, and its prev; None: any."""
 
     known: dict[int, str]
+    begins_at: int | None = None
     next_seq: int | None = None
     after: str | None = None
     records: int = 0
@@ -166,6 +171,14 @@ class _Walk:
             self._find("replaced", file, number, record.seq, f"the file should begin with record {self.next_seq}")
         self._follow(file, number, record)
 
+    def _first(self, file: str, number: int, record: Record) -> None:
+        """Whether the chain may begin with this record, and whether it follows from the one that is known."""
+        told = any(finding.what == "begins late" for finding in self.findings)
+        if self.begins_at is not None and record.seq > self.begins_at and not told:
+            self._begins_late(file, number, record.seq, self.begins_at)
+        if self.known.get(record.seq - 1, record.prev) != record.prev:
+            self._find("replaced", file, number, record.seq, f"does not follow from the known record {record.seq - 1}")
+
     def _resume(self, record: Record) -> None:
         """Go on after broken lines: were they put in, or do they stand in the place of records?"""
         expected, count = self.next_seq, self._count
@@ -186,21 +199,27 @@ class _Walk:
                 f"is not the record that is known to have been written (hash {self.known[record.seq][:8]}...): "
                 "the end of the chain was rewritten, up to here or further back",
             )
+        if not self.records:
+            self._first(file, number, record)
         self.records += 1
         self.first = self.first or record.seq
         self.head = record.head
         self.next_seq, self.after = record.seq + 1, record.hash
 
     def _gap(self, file: str, number: int, expected: int, found: int) -> None:
-        which = f"record {expected}" if found == expected + 1 else f"records {expected} to {found - 1}"
         if self.records == 0:
-            self._find(
-                "begins late", file, number, found, f"the chain begins here, but {which} should come before: cut off"
-            )
+            self._begins_late(file, number, found, expected)
             return
+        which = _which(expected, found)
         if len(self._missing) < MAX_FINDINGS:
             self._missing.append((expected, found - 1))
         self._find("missing", file, number, found, f"{which} should come before it: dropped, or moved elsewhere")
+
+    def _begins_late(self, file: str, number: int, found: int, expected: int) -> None:
+        which = _which(expected, found)
+        self._find(
+            "begins late", file, number, found, f"the chain begins here, but {which} should come before: cut off"
+        )
 
     def _behind(self, file: str, number: int, record: Record) -> None:
         if any(first <= record.seq <= last for first, last in self._missing):
@@ -242,6 +261,10 @@ class _Walk:
             self.findings.append(Finding(what, file, line, seq, text))
         else:
             self.more += 1
+
+
+def _which(expected: int, found: int) -> str:
+    return f"record {expected}" if found == expected + 1 else f"records {expected} to {found - 1}"
 
 
 def _replaced(record: Record) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -69,30 +71,40 @@ def lines_of(source: Source) -> Iterator[tuple[int, bytes, bool]]:
         yield number, raw, rest.endswith(b"\n")
 
 
-def tail(sources: Sequence[Source], count: int, page: int) -> Iterator[list[Record]]:
-    """The last `count` records, oldest first, in lists of at most `page`. Lines that are no records are passed over:
-    they are for `verify` to tell. The streams must be seekable."""
+def tail(chains: Sequence[Sequence[Source]], count: int, page: int) -> Iterator[list[tuple[int, Record]]]:
+    """The last `count` records of one or more chains together, oldest first by their times, each with the place of its
+    chain in `chains`, in lists of at most `page`. Lines that are no records are passed over: they are for `verify` to
+    tell. The streams must be seekable."""
+    ends = [_end(sources, count) for sources in chains]
+    merged = heapq.merge(
+        *(_records(place, parts) for place, (parts, _) in enumerate(ends)), key=lambda each: each[1].unix_ms
+    )
+    last = islice(merged, max(0, sum(lines for _, lines in ends) - count), None)
+    while found := list(islice(last, page)):
+        yield found
+
+
+def _end(sources: Sequence[Source], count: int) -> tuple[list[Source], int]:
+    """The last `count` lines of a chain: the parts of its files that they are in, oldest first, and how many there
+    are."""
     parts: list[Source] = []
+    left = count
     for source in reversed(sources):
-        if count <= 0:
+        if left <= 0:
             break
         size = source.size if source.size is not None else source.stream.seek(0, os.SEEK_END)
-        offset, lines = _back(source.stream, size, count)
-        count -= lines
+        offset, lines = _back(source.stream, size, left)
+        left -= lines
         source.stream.seek(offset)
         parts.append(replace(source, size=size - offset))
-    records: list[Record] = []
-    for part in reversed(parts):
+    return parts[::-1], count - left
+
+
+def _records(place: int, parts: Sequence[Source]) -> Iterator[tuple[int, Record]]:
+    for part in parts:
         for _, raw, _ in lines_of(part):
-            try:
-                records.append(parse(raw))
-            except NotARecord:
-                continue
-            if len(records) == page:
-                yield records
-                records = []
-    if records:
-        yield records
+            with suppress(NotARecord):
+                yield place, parse(raw)
 
 
 def _back(stream: BinaryIO, size: int, count: int) -> tuple[int, int]:

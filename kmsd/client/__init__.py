@@ -26,6 +26,8 @@ from kmsd.client.errors import (
 )
 from kmsd.client.model import (
     Abilities,
+    Acknowledgement,
+    AuditChain,
     AuditRecord,
     AuditRecords,
     AuditVerdict,
@@ -70,6 +72,7 @@ from kmsd.client.model import (
     Speed,
     StatsFrame,
     Status,
+    Tampering,
     Timing,
     Token,
     TokenStatus,
@@ -112,7 +115,9 @@ def kms_connect(socket: str | None = None, api: Api = "v2", *, timeout: float = 
 __all__ = [
     "DEFAULT_TIMEOUT",
     "Abilities",
+    "Acknowledgement",
     "Api",
+    "AuditChain",
     "AuditRecord",
     "AuditRecords",
     "AuditVerdict",
@@ -164,6 +169,7 @@ __all__ = [
     "Speed",
     "StatsFrame",
     "Status",
+    "Tampering",
     "Timing",
     "Token",
     "TokenStatus",

@@ -230,6 +230,15 @@ class AdminClient(Client):
     def verify_audit(self, *, timeout: float | None = None) -> model.AuditVerdict:
         return decode.audit_verdict(self._call("VerifyAudit", pb.VerifyAuditRequest(), pb.VerifyAuditResponse, timeout))
 
+    def acknowledge_audit(
+        self, *, up_to_seq: int = 0, dry_run: bool = False, timeout: float | None = None
+    ) -> model.Acknowledgement:
+        """Puts away what other programs were seen to do to the audit. up_to_seq: what the records up to this one tell;
+        0: all."""
+        request = pb.AcknowledgeAuditRequest(up_to_seq=up_to_seq, dry_run=dry_run)
+        answer = self._call("AcknowledgeAudit", request, pb.AcknowledgeAuditResponse, timeout)
+        return decode.acknowledgement(answer)
+
     def _call(self, method: str, request: Message, response: type[Response], timeout: float | None) -> Response:
         return self._wire.call(f"{_SERVICE}/{method}", request, response, timeout)
 

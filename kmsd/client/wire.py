@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import pwd
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,7 +37,7 @@ U = TypeVar("U")
 HINT_METADATA = "kmsd-hint-bin"
 RETRYABLE_METADATA = "kmsd-retryable"
 CALLER_METADATA = "kmsd-caller-bin"
-"""Who says to be calling, for the audit: UTF-8 text. A Unix socket proves nothing beyond its permissions."""
+"""What the calling program says to be called, for the audit: UTF-8 text. Whose it is, kmsd asks the kernel."""
 
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
@@ -174,14 +173,9 @@ class Wire:
 
 @functools.cache
 def _caller() -> tuple[tuple[str, bytes], ...]:
-    uid = os.geteuid()
-    try:
-        user = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        user = "?"
-    # sudo says on whose behalf root acts; as true as anything a client says of itself.
+    # sudo says on whose behalf root acts; as true as anything a program says of itself.
     behalf = os.environ.get("SUDO_USER", "")
-    text = f"{Path(sys.argv[0]).name} uid={uid} user={user}" + (f" for={behalf}" if behalf else "")
+    text = Path(sys.argv[0]).name + (f"({behalf})" if behalf else "")
     return ((CALLER_METADATA, text.encode(errors="replace")[:200]),)
 
 

@@ -36,6 +36,7 @@ from kmsd.rpc.admin_wire import Shown
 from kmsd.rpc.audited import audited
 from kmsd.rpc.call import Table
 from kmsd.rpc.listener import Listener
+from kmsd.rpc.relay import Relay
 from kmsd.rpc.sockets import SocketPlace
 from kmsd.service import LocalService
 from kmsd.settings import TokenEntry
@@ -163,6 +164,7 @@ class Parts:
             services=(admin.SERVICE,),
             timeout=_ADMIN_SECONDS,
             observe=self._traffic,
+            relay=Relay(),
         )
 
     def _admin_tables(self, configured: Configured, service: LocalService) -> tuple[Table, ...]:

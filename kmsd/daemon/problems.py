@@ -55,8 +55,8 @@ class Problems:
         stuck = pool_of(self.tokens).stuck
         if stuck:
             yield Problem(f"{stuck} sessions are stuck inside the PKCS#11 module", "check the token", fatal=False)
-        if self.audit.problem is not None:
-            yield Problem(self.audit.problem.message, self.audit.problem.hint, fatal=False)
+        for trouble in self.audit.troubles:
+            yield Problem(trouble.message, trouble.hint, fatal=False)
         if (tcp := not_served(self.server)) is not None:
             yield Problem(*tcp, fatal=False)
         write = self.keyring.picture.write

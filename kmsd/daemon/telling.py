@@ -69,6 +69,7 @@ class Traffic:
                 ms=round(seconds * 1000, 3),
                 uid=call.uid,
                 key_id_sha256=call.key_id_sha256,
+                **({"caller": call.caller, "pid": call.caller_pid} if call.caller else {}),
             )
 
     def operation(self, fn: Callable[..., object], seconds: float) -> None:

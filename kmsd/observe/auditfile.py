@@ -10,10 +10,12 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from math import inf
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Final
 
 from kmsd.auditchain import (
@@ -27,12 +29,25 @@ from kmsd.auditchain import (
     make,
     parse,
     sources_of,
+    verify,
 )
 from kmsd.errors import Misconfigured
 from kmsd.observe import disk
 
 _EVIDENCE: Final = 1024 * 1024
 """Bytes of a torn end that are kept aside; a crash of the machine may leave more zeros than anybody wants."""
+
+_EXAMINE_SECONDS: Final = 60.0
+"""Between two examinations of a file whose time was changed, which a file system may do for reasons of its own."""
+_EXAMINED: Final = 16 * 1024 * 1024
+"""Bytes at the end of a file that are examined then."""
+BREATH: Final = 0.0005
+"""Seconds for which reading a chain lets go of the interpreter now and then, for which the event loop waits."""
+
+DISTURBED: Final = "audit disturbed"
+"""The event that says that another program has changed the audit."""
+MENDED: Final = "audit mended"
+PUT_ASIDE: Final = "audit file put aside"
 
 Note = tuple[str, str]
 """Action and detail of an event that belongs into the chain."""
@@ -46,18 +61,28 @@ class AuditFile:
     """path: of the present file; what is put aside and the lock lie beside it. max_bytes: size from which a file is put
     aside. keep: how many of those stay.
 
-    head: of the last record written, or found by `open`.
+    recall: words; records with one of them are looked for when the file is opened first.
+
+    head: of the last record written, or found by `open`. oldest: seq that the files begin with. recalled: what `open`
+    has found with one of the words, in the present file and the last one that was put aside, oldest first.
     """
 
-    def __init__(self, path: Path, max_bytes: int, keep: int) -> None:
+    def __init__(self, path: Path, max_bytes: int, keep: int, recall: Sequence[bytes] = ()) -> None:
         self.path = path
         self.head = START
+        self.oldest: int | None = None
+        self.recalled: list[Record] = []
+        self._recall = recall
         self._max_bytes = max_bytes
         self._keep = keep
         self._file: int | None = None
         self._lock: int | None = None
         self._size = 0
         self._first = 1
+        self._changed_ns = 0
+        self._suspect = False
+        """Whether somebody else may have written to the file after `_changed_ns`."""
+        self._examined_at = -inf
         self._sure = False
         """Whether `head` is what this process wrote last: then the file must agree."""
 
@@ -80,11 +105,20 @@ class AuditFile:
         self._file = disk.open_file(self.path)
         try:
             notes = self._find_place(self._file)
+            if not self._sure:
+                self._look_back()
         except BaseException:
             self.shut()
             raise
-        self._sure = True
+        self._sure, self._suspect = True, False
+        self._changed_ns = os.fstat(self._file).st_mtime_ns
         return notes
+
+    def _look_back(self) -> None:
+        aside = self._aside()
+        self.oldest = _seq_in_name(aside[0]) if aside else self._first
+        if self._recall:
+            self.recalled = [found for path in (*aside[-1:], self.path) for found in _with_words(path, self._recall)]
 
     def append(self, entries: Sequence[Entry]) -> list[Record]:
         """Write records for the entries: all or, when it raises OSError, none. They survive the end of the process;
@@ -107,6 +141,8 @@ class AuditFile:
                 self.shut()
             raise
         self._size += len(data)
+        if not self._suspect:
+            self._changed_ns = os.fstat(file).st_mtime_ns
         self.head = head
         return records
 
@@ -127,7 +163,22 @@ class AuditFile:
             return f"{self.path} was replaced by another program"
         if here.st_size != self._size:
             return f"{self.path} was changed by another program: {here.st_size} bytes instead of {self._size}"
+        self._suspect = here.st_mtime_ns != self._changed_ns
+        if self._suspect and monotonic() - self._examined_at >= _EXAMINE_SECONDS:
+            self._examined_at, self._changed_ns, self._suspect = monotonic(), here.st_mtime_ns, False
+            return self._examine()
         return ""
+
+    def _examine(self) -> str:
+        """The same, of a file that is as long as it was, by its content, which takes a second at the longest."""
+        begin = max(0, self._size - _EXAMINED)
+        with self.path.open("rb") as stream:
+            stream.seek(begin)
+            if begin:
+                begin += len(stream.readline())
+            source = Source(self.path.name, stream, self._size - begin, self._first if not begin else None)
+            verdict = verify([source], [self.head] if self._size else (), pause=lambda: sleep(BREATH))
+        return "" if verdict.intact else f"{self.path} was changed by another program: {verdict.problem}"
 
     def rotate(self) -> list[Note]:
         """Put the file aside and begin the next. Raises OSError; the chain is whole even then."""
@@ -141,16 +192,18 @@ class AuditFile:
         self._file = disk.open_file(self.path)
         self._size, self._first = 0, self.head.seq + 1
         disk.sync_directory(self.path.parent)
-        return [("audit file put aside", f"{aside.name}, which ends with record {self.head.seq}")]
+        self._changed_ns, self._suspect = os.fstat(self._file).st_mtime_ns, False
+        return [(PUT_ASIDE, f"{aside.name}, which ends with record {self.head.seq}")]
 
     def prune(self) -> list[Note]:
         """Delete the oldest of the files put aside, so that `keep` stay. Raises OSError."""
-        aside = [file for file in files_of(self.path) if file != self.path]
+        aside = self._aside()
         gone = aside[: -self._keep]
         if not gone:
             return []
         for file in gone:
             file.unlink()
+        self.oldest = _seq_in_name(aside[-self._keep])
         for seq, torn in self._torn_files():
             if seq < _seq_in_name(aside[-self._keep]):
                 torn.unlink()
@@ -175,6 +228,9 @@ class AuditFile:
         lock, self._lock = self._lock, None
         if lock is not None:
             os.close(lock)
+
+    def _aside(self) -> list[Path]:
+        return [other for other in files_of(self.path) if other != self.path]
 
     def _opened(self) -> int:
         if self._file is None:
@@ -205,14 +261,14 @@ class AuditFile:
     def _find_place(self, file: int) -> list[Note]:
         size = os.fstat(file).st_size
         end = disk.line_end(file, size)
-        aside = [other for other in files_of(self.path) if other != self.path]
+        aside = self._aside()
         before = _last_of(aside[-1]) if aside else None
         last, notes = self._last_record(file, end, before)
         if end < size:
             completed = self._complete(file, end, last)
             if completed is not None:
                 last, end = completed, size + 1
-                notes.append(("audit mended", f"record {last.seq} lacked its newline: kmsd was stopped while writing"))
+                notes.append((MENDED, f"record {last.seq} lacked its newline: kmsd was stopped while writing"))
             else:
                 notes.append(self._move_aside(file, end, size, last))
         elif (left := self._torn_path(last.seq + 1 if last else 1)).exists():
@@ -222,7 +278,7 @@ class AuditFile:
         if self._sure and found != self.head:
             notes.append(
                 (
-                    "audit disturbed",
+                    DISTURBED,
                     f"{self.path} does not end with record {self.head.seq}, which kmsd wrote last: "
                     "changed, cut or replaced by another program",
                 )
@@ -240,9 +296,9 @@ class AuditFile:
         last, behind = _last_record(file, end)
         notes: list[Note] = []
         if behind:
-            notes.append(("audit disturbed", f"{self.path} does not end with a record that kmsd wrote"))
+            notes.append((DISTURBED, f"{self.path} does not end with a record that kmsd wrote"))
         elif last is not None and not last.intact:
-            notes.append(("audit disturbed", f"record {last.seq}, the last in {self.path}, was changed"))
+            notes.append((DISTURBED, f"record {last.seq}, the last in {self.path}, was changed"))
         if before is not None and (last is None or last.seq < before.seq):
             last = before
         return last, notes
@@ -298,6 +354,15 @@ def _last_of(path: Path) -> Record | None:
         os.close(file)
 
 
+def _with_words(path: Path, words: Sequence[bytes]) -> Iterator[Record]:
+    """The records of a file that hold one of the words."""
+    with path.open("rb") as stream:
+        while line := stream.readline(MAX_LINE + 1):
+            if any(word in line for word in words):
+                with suppress(NotARecord):
+                    yield parse(line)
+
+
 def _first_seq(file: int, end: int) -> int | None:
     line = os.pread(file, min(end, MAX_LINE), 0).partition(b"\n")[0]
     with suppress(NotARecord):
@@ -311,6 +376,6 @@ def _seq_in_name(path: Path) -> int:
 
 def _torn_note(path: Path, size: int) -> Note:
     return (
-        "audit mended",
+        MENDED,
         f"kmsd or the machine was stopped while writing: {size} bytes of an unfinished line lie in {path.name}",
     )

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final, TypeVar, TypeVarTuple, Unpack
 
-from kmsd.auditchain import Entry, Head, Record, Source
+from kmsd.auditchain import START, Entry, Head, Kind, Record, Source
 from kmsd.errors import KmsdError, Unavailable
 from kmsd.observe import logs
-from kmsd.observe.auditfile import AuditFile, Note
+from kmsd.observe.auditfile import DISTURBED, AuditFile, Note
 
 log = logs.get_logger("kmsd.audit")
 
@@ -34,6 +34,10 @@ _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 30.0
 _HANGS_AFTER: Final = 10.0
 """Seconds."""
+_LOOK_SECONDS: Final = 5.0
+"""Between looks at a file that nothing is written to, for what other programs do to it."""
+LOST: Final = "DATA_LOSS"
+"""Outcome of the events that say that records are missing or were changed."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,13 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Sight:
-    """The files of the chain as they are at one moment, opened, up to `head`. Whoever asked for it closes it."""
+    """The files of the chain as they are at one moment, opened, from the record `oldest`, if that is known, up to
+    `head`. Whoever asked for it closes it."""
 
     stack: ExitStack
     sources: list[Source]
     head: Head
+    oldest: int | None
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,9 @@ class _Look:
 
 
 class Writer:
-    """written: called on the loop with the records that were written, and how many of them came in batches.
+    """kind: of the records about the file itself. begun: what the first record of a new chain says; empty: there is no
+    such record. recalled: called on the loop with what the file recalls when it has been opened. written: called on the
+    loop with the records that were written, and how many of them came in batches.
 
     The methods are the loop's; what begins with an underscore runs in the thread.
     """
@@ -75,15 +83,23 @@ class Writer:
         file: AuditFile,
         loop: asyncio.AbstractEventLoop,
         written: Callable[[list[Record], int], None],
+        recalled: Callable[[list[Record]], None],
         now: Callable[[], float],
+        *,
+        kind: Kind,
+        begun: str,
     ) -> None:
         self._file = file
         self._loop = loop
         self._on_written = written
+        self._on_recalled = recalled
         self._now = now
+        self._kind = kind
+        self._begun = begun
         self._jobs: queue.SimpleQueue[_Batch | _Look | None] = queue.SimpleQueue()
         self._pending: deque[Entry] = deque()
         self._notes: list[Entry] = []
+        self._disturbed = ""
         self._waiters: list[asyncio.Future[bool]] = []
         self._looks: list[asyncio.Future[Sight]] = []
         self._trouble: Trouble | None = None
@@ -136,14 +152,20 @@ class Writer:
     def note(self, notes: list[Note]) -> None:
         """Events of the file itself come before what waits. By whoever has the file."""
         for action, detail in notes:
-            self._notes.append(Entry(unix_ms=int(self._now() * 1000), kind="event", action=action, detail=detail))
+            outcome = LOST if action == DISTURBED else "OK"
+            unix_ms = int(self._now() * 1000)
+            self._notes.append(Entry(unix_ms=unix_ms, kind=self._kind, action=action, outcome=outcome, detail=detail))
 
     def opened(self, notes: list[Note]) -> None:
         """The file has been opened. By whoever has it."""
         for action, detail in notes:
             log.warning(action, detail=detail)
         self.note(notes)
-        log.info("audit opened", file=str(self._file.path), seq=self._file.head.seq, head=self._file.head.hash)
+        if self._begun and self._file.head == START:
+            self.note([("audit begun", self._begun)])
+        recalled, self._file.recalled = self._file.recalled, []
+        self._tell(self._on_recalled, recalled)
+        log.info("audit opened", **self._place())
 
     def failed(self, error: Exception) -> None:
         """Remember why it cannot be written, and when to try again. By whoever has the file."""
@@ -157,22 +179,27 @@ class Writer:
     def _run(self) -> None:
         try:
             while not self._closing:
-                self._collect()
-                self._turn()
+                idle = self._collect()
+                self._turn(idle=idle)
             if self._pending:
                 log.error("audit records were not written", records=len(self._pending))
             elif self._file.is_open:
-                log.info("audit closed", seq=self._file.head.seq, head=self._file.head.hash)
+                log.info("audit closed", **self._place())
         finally:
             self._file.close()
             self._tell(_answer, self._ended, None)
 
-    def _collect(self) -> None:
-        wait = None if self._retry_at is None else max(0.0, self._retry_at - time.monotonic())
-        with suppress(queue.Empty):
+    def _collect(self) -> bool:
+        """Take what there is to do, once there is something. True if nothing came for a while."""
+        wait = _LOOK_SECONDS if self._retry_at is None else max(0.0, self._retry_at - time.monotonic())
+        try:
             self._take(self._jobs.get(timeout=wait))
+        except queue.Empty:
+            return True
+        with suppress(queue.Empty):
             while True:
                 self._take(self._jobs.get_nowait())
+        return False
 
     def _take(self, job: _Batch | _Look | None) -> None:
         match job:
@@ -185,9 +212,10 @@ class Writer:
             case None:
                 self._closing = True
 
-    def _turn(self) -> None:
+    def _turn(self, *, idle: bool) -> None:
         self._busy_since = time.monotonic()
-        work = self._pending or self._notes or self._retry_at is not None
+        # With nothing to write, whether somebody else has touched the file is looked at all the same.
+        work = idle or self._pending or self._notes or self._retry_at is not None
         due = self._retry_at is None or time.monotonic() >= self._retry_at
         # Whoever only looks shall see the files as they are, before a damaged end is dealt with.
         if (work and due) or self._waiters or self._closing:
@@ -216,12 +244,11 @@ class Writer:
 
     def _write(self, sync: bool) -> None:
         file = self._file
-        disturbed = file.disturbed() if file.is_open else ""
-        if disturbed:
-            log.warning("audit disturbed", detail=disturbed)
-            self.note([("audit disturbed", disturbed)])
-        if disturbed or not file.is_open:
-            self.opened(file.open())
+        if file.is_open:
+            self._disturbed = file.disturbed()
+        if self._disturbed or not file.is_open:
+            self.opened(_one(self._disturbed, file.open()))
+            self._disturbed = ""
         while self._notes or self._pending:
             chunk = list(islice(self._pending, CHUNK))
             records = file.append([*self._notes, *chunk])
@@ -249,12 +276,12 @@ class Writer:
                 raise
         else:
             self._full = None
-            log.info("audit goes on in a new file", seq=self._file.head.seq, head=self._file.head.hash)
+            log.info("audit goes on in a new file", **self._place())
 
     def _show(self, waiter: asyncio.Future[Sight]) -> None:
         stack = ExitStack()
         try:
-            sight = Sight(stack, self._file.sources(stack), self._file.head)
+            sight = Sight(stack, self._file.sources(stack), self._file.head, self._file.oldest)
         except Exception as error:  # noqa: BLE001  as above
             stack.close()
             trouble = explain(error, self._file, "read")
@@ -262,9 +289,18 @@ class Writer:
         else:
             self._tell(_hand_over, waiter, sight)
 
+    def _place(self) -> dict[str, object]:
+        return {"file": str(self._file.path), "seq": self._file.head.seq, "head": self._file.head.hash}
+
     def _tell(self, callback: Callable[[Unpack[_Ts]], object], *arguments: *_Ts) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(callback, *arguments)
+
+
+def _one(disturbed: str, notes: list[Note]) -> list[Note]:
+    """One note of all that was done to a file at once, before the others."""
+    told = [text for text in (disturbed, *(detail for action, detail in notes if action == DISTURBED)) if text]
+    return [*([(DISTURBED, "; ".join(told))] if told else []), *(each for each in notes if each[0] != DISTURBED)]
 
 
 def _answer(waiter: asyncio.Future[_T], answer: _T) -> None:

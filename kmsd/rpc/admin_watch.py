@@ -15,6 +15,7 @@ from kmsd.hsm.pool import PoolView
 from kmsd.observe.audit import MAX_BACKLOG, Audit
 from kmsd.observe.feed import Feed
 from kmsd.observe.stats import Frame, Stats
+from kmsd.observe.tampering import ACKNOWLEDGE, acknowledgement
 from kmsd.rpc.admin_wire import API, alike, sessions, table
 from kmsd.rpc.call import Call, Table, parse
 
@@ -47,7 +48,7 @@ class WatchAdmin:
 
     def table(self) -> Table:
         return table(
-            {"VerifyAudit": self.verify_audit},
+            {"VerifyAudit": self.verify_audit, ACKNOWLEDGE: self.acknowledge_audit},
             streams={
                 "WatchStats": self.watch_stats,
                 "WatchRequests": self.watch_requests,
@@ -66,15 +67,29 @@ class WatchAdmin:
 
     async def verify_audit(self, call: Call, body: bytes) -> bytes:
         parse(pb.VerifyAuditRequest, body)
-        verdict = await self.audit.verify()
+        proof = await self.audit.verify()
         return pb.VerifyAuditResponse(
-            intact=verdict.intact,
-            records=verdict.records,
-            first_seq=verdict.first_seq,
-            last_seq=verdict.head.seq,
-            head=verdict.head.hash,
-            files=verdict.files,
-            problem=verdict.problem,
+            intact=proof.intact,
+            records=proof.main.records,
+            first_seq=proof.main.first_seq,
+            last_seq=proof.main.head.seq,
+            head=proof.main.head.hash,
+            files=proof.main.files,
+            problem=proof.problem,
+            chains=[
+                alike(pb.VerifyAuditResponse.Chain, each, name=name, last_seq=each.head.seq, head=each.head.hash)
+                for name, each in proof._asdict().items()
+            ],
+        ).SerializeToString()
+
+    async def acknowledge_audit(self, call: Call, body: bytes) -> bytes:
+        request = parse(pb.AcknowledgeAuditRequest, body)
+        seen = self.audit.tampering.up_to(request.up_to_seq)
+        # What is recorded for this call puts it away.
+        done = bool(seen) and not request.dry_run
+        call.detail = acknowledgement(seen) if done else "dry run" if request.dry_run else "there was nothing"
+        return pb.AcknowledgeAuditResponse(
+            seen=[alike(pb.AcknowledgeAuditResponse.Seen, each) for each in seen], acknowledged=done
         ).SerializeToString()
 
     async def watch_stats(self, call: Call, body: bytes) -> AsyncIterator[bytes]:

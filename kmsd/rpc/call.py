@@ -31,11 +31,12 @@ class Call:
 
     until: when the answer has to be given at the latest; deadline: when its caller stops waiting, which may be later.
     Both by the monotonic clock.
-    caller: who says to be calling, on the admin API; proven by nothing.
+    caller, caller_pid: who calls, on the admin API: uid, user and process are the kernel's word (`kmsd.rpc.relay`), the
+    name of the program is its own.
     uid, key_id_sha256, detail: set by the handler, for the log and the audit.
     """
 
-    __slots__ = ("api", "caller", "deadline", "detail", "key_id_sha256", "method", "uid", "until")
+    __slots__ = ("api", "caller", "caller_pid", "deadline", "detail", "key_id_sha256", "method", "uid", "until")
 
     def __init__(self, api: str, method: str, until: float = inf, deadline: float = inf) -> None:
         self.api = api
@@ -45,6 +46,7 @@ class Call:
         self.uid = ""
         self.key_id_sha256 = ""
         self.caller = ""
+        self.caller_pid = 0
         self.detail = ""
 
 

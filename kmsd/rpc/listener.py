@@ -19,6 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from kmsd.errors import KmsdError, Unavailable
 from kmsd.rpc.call import Call, Method, Observer, StreamMethod, Table, run, run_stream
+from kmsd.rpc.relay import Relay
 from kmsd.rpc.sockets import SocketPlace
 
 MAX_MESSAGE: Final = 1280 * 1024
@@ -36,20 +37,24 @@ _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),
 )
 
+_PROVEN_OPTIONS: Final = (
+    *_OPTIONS,
+    # A connection that says nothing is one less for those who would.
+    ("grpc.server_handshake_timeout_ms", 5000),
+)
+
 _MAX_CALLS: Final = 4096
 """Calls of all connections together; one more is RESOURCE_EXHAUSTED."""
 
 _LAST_WORDS: Final = 0.1
 """Seconds for what a stream of grpc.health.v1 has to tell when kmsd stops."""
 
-_MAX_CALLER: Final = 200
-"""Characters of what a caller says of itself."""
-
 _CODES: Final = {code.name: code for code in grpc.StatusCode}
 
 
 class Listener:
-    """One socket. apis: short names for people; services: full names for grpc.health.v1."""
+    """One socket. apis: short names for people; services: full names for grpc.health.v1. relay: proves to the handlers
+    who calls; without one nobody is told."""
 
     def __init__(
         self,
@@ -60,15 +65,18 @@ class Listener:
         services: Sequence[str],
         timeout: float,
         observe: Observer,
+        relay: Relay | None = None,
     ) -> None:
         self.place = place
+        self._relay = relay
         self.apis = tuple(apis)
         self._services = ("", *services)
         self._ending = asyncio.Event()
         self._health = _Health(self._ending)
-        self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=_MAX_CALLS)
+        options = _OPTIONS if relay is None else _PROVEN_OPTIONS
+        self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=_MAX_CALLS)
         methods = {path: method for table in tables for path, method in table.items()}
-        self._server.add_generic_rpc_handlers((_Handlers(methods, timeout, observe, self._ending),))
+        self._server.add_generic_rpc_handlers((_Handlers(methods, timeout, observe, self._ending, relay),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
     async def start(self) -> None:
@@ -77,7 +85,11 @@ class Listener:
         def listen(path: str) -> None:
             self._server.add_insecure_port(f"unix:{quote(path)}")
 
-        self.place.bind(listen)
+        if self._relay is None:
+            self.place.bind(listen)
+        else:
+            self._relay.hide(self.place.path.parent, listen)
+            self.place.bind(self._relay.listen)
         await self.set_serving(False)
         await self._server.start()
 
@@ -90,8 +102,12 @@ class Listener:
     async def stop(self, grace: float) -> None:
         """Take no new calls, end the streams, give the other calls `grace` seconds, then remove the socket."""
         self._ending.set()
+        if self._relay is not None:
+            self._relay.deafen()
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace)
+        if self._relay is not None:
+            await self._relay.close()
         self.place.release()
 
 
@@ -122,11 +138,13 @@ class _Health(grpc_health.aio.HealthServicer):
 
 
 class _Handlers(grpc.GenericRpcHandler):
-    def __init__(self, methods: Table, timeout: float, observe: Observer, ending: asyncio.Event) -> None:
+    def __init__(
+        self, methods: Table, timeout: float, observe: Observer, ending: asyncio.Event, relay: Relay | None
+    ) -> None:
         self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            path: grpc.unary_unary_rpc_method_handler(_bridge(method, timeout, observe))
+            path: grpc.unary_unary_rpc_method_handler(_bridge(method, timeout, observe, relay))
             if isinstance(method, Method)
-            else grpc.unary_stream_rpc_method_handler(_stream_bridge(method, ending))
+            else grpc.unary_stream_rpc_method_handler(_stream_bridge(method, ending, relay))
             for path, method in methods.items()
         }
 
@@ -134,15 +152,14 @@ class _Handlers(grpc.GenericRpcHandler):
         return self._handlers.get(handler_call_details.method)
 
 
-def _bridge(method: Method, most: float, observe: Observer):  # type: ignore[no-untyped-def]  # grpc.aio's own types are private
+def _bridge(method: Method, most: float, observe: Observer, relay: Relay | None):  # type: ignore[no-untyped-def]  # grpc.aio's own types are private
     async def behaviour(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         left = context.time_remaining()
         now = monotonic()
         deadline = now + (most if left is None else left)
         call = Call(method.api, method.name, min(deadline, now + most), deadline)
-        if method.api == "admin":
-            call.caller = _caller(context)
         try:
+            _identify(call, context, relay)
             return await run(method, call, request, observe)
         except KmsdError as error:
             await _abort(context, method.api, error)
@@ -151,11 +168,11 @@ def _bridge(method: Method, most: float, observe: Observer):  # type: ignore[no-
     return behaviour
 
 
-def _stream_bridge(method: StreamMethod, ending: asyncio.Event):  # type: ignore[no-untyped-def]  # as above
+def _stream_bridge(method: StreamMethod, ending: asyncio.Event, relay: Relay | None):  # type: ignore[no-untyped-def]  # as above
     async def behaviour(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> AsyncIterator[bytes]:
         call = Call(method.api, method.name)
-        call.caller = _caller(context)
         try:
+            _identify(call, context, relay)
             async for response in _until(ending, run_stream(method, call, request)):
                 yield response
         except KmsdError as error:
@@ -202,9 +219,11 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], api: str, error: K
     )
 
 
-def _caller(context: grpc.aio.ServicerContext[bytes, bytes]) -> str:
-    for name, value in context.invocation_metadata() or ():
-        if name == "kmsd-caller-bin":
-            text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-            return "".join(each if each.isprintable() else "?" for each in text[:_MAX_CALLER])
-    return ""
+def _identify(call: Call, context: grpc.aio.ServicerContext[bytes, bytes], relay: Relay | None) -> None:
+    """Write down who calls, as far as that is proven. Raises Denied if it should be and is not."""
+    if relay is None:
+        return
+    caller = relay.caller(context.peer())
+    claim: str | bytes = dict(context.invocation_metadata() or ()).get("kmsd-caller-bin", b"")
+    call.caller = caller.told(claim.decode("utf-8", "replace") if isinstance(claim, bytes) else claim)
+    call.caller_pid = caller.pid

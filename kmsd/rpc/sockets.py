@@ -1,7 +1,8 @@
 """Unix sockets made with their final mode, owner and group, never stolen from a live server.
 
-File permissions are the local authorisation (gRPC core cannot report SO_PEERCRED), so a socket must not exist
-for a moment with other ones: it is bound in a private directory beside its place, and moved there when it is right.
+File permissions are the local authorisation (`kmsd.rpc.relay` proves only who it is that calls), so a socket must not
+exist for a moment with other ones: it is bound in a private directory beside its place, and moved there when it is
+right.
 """
 
 from __future__ import annotations

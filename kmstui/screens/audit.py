@@ -65,7 +65,7 @@ AUDIT = Kind[Numbered[AuditRecord]](
         ),
         Column("caller", lambda row, _: row.item.caller, least=20, optional=True, order=lambda row: row.item.caller),
     ),
-    lambda row: str(row.item.seq),
+    lambda row: row.item.line,  # each chain has seqs of its own
     lambda row: (
         str(row.item.seq),
         row.item.kind,
@@ -97,7 +97,8 @@ class AuditScreen(Page):
     WANTS = frozenset({Want.AUDIT})
     HELP = (
         "The end of the audit, the newest last: admin actions, events, and calls of the KMS APIs as far as they are "
-        "recorded. Every record holds the hash of the one before it; v proves that none is missing or changed."
+        "recorded, which are numbered in a chain of their own. Every record holds the hash of the one before it in its "
+        "chain; v proves that none is missing or changed."
     )
     DEEDS = (Deed("verify", "v", "Verify", "Check the chain of hashes over every file that is kept.", changes=False),)
     BINDINGS = [deed.binding for deed in DEEDS]  # noqa: RUF012 - as Textual has it

@@ -392,8 +392,36 @@ def verdict() -> pb.VerifyAuditResponse:
         first_seq=1,
         last_seq=42,
         head=sha256("head"),
-        files=["/var/log/kmsd/audit.log.1", "/var/log/kmsd/audit.log"],
+        files=["/var/lib/kmsd/audit-1.jsonl", "/var/lib/kmsd/audit.jsonl"],
+        chains=[
+            pb.VerifyAuditResponse.Chain(
+                name="main",
+                intact=True,
+                records=42,
+                first_seq=1,
+                last_seq=42,
+                head=sha256("head"),
+                files=["/var/lib/kmsd/audit-1.jsonl", "/var/lib/kmsd/audit.jsonl"],
+            ),
+            pb.VerifyAuditResponse.Chain(
+                name="kms",
+                intact=True,
+                records=900,
+                first_seq=101,
+                last_seq=1000,
+                head=sha256("kms"),
+                files=["/var/lib/kmsd/audit-kms-101.jsonl", "/var/lib/kmsd/audit-kms.jsonl"],
+            ),
+        ],
     )
+
+
+def tampering() -> list[pb.AcknowledgeAuditResponse.Seen]:
+    seen = pb.AcknowledgeAuditResponse.Seen
+    return [
+        seen(unix_ms=CREATED, seq=17, text="/var/lib/kmsd/audit.jsonl was replaced by another program, seen 2026"),
+        seen(unix_ms=CREATED + 5000, seq=19, text="/var/lib/kmsd/audit-kms.jsonl was deleted\x1b[2J, seen 2026"),
+    ]
 
 
 def inspection() -> pb.InspectCiphertextResponse:

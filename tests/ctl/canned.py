@@ -48,6 +48,7 @@ class Canned:
     calls: list[pb.WatchRequestsResponse.Request] = field(default_factory=answers.calls)
     audit: list[pb.WatchAuditResponse.Record] = field(default_factory=answers.audit)
     verdict: pb.VerifyAuditResponse = field(default_factory=answers.verdict)
+    tampering: list[pb.AcknowledgeAuditResponse.Seen] = field(default_factory=answers.tampering)
     inspection: pb.InspectCiphertextResponse = field(default_factory=answers.inspection)
     log_level: str = "info"
     busy: set[str] = field(default_factory=lambda: {"k8s-kek", "k8s-kek@2022-01-01T00:00:00Z"})
@@ -249,6 +250,11 @@ class Canned:
 
     def verify_audit(self, request: pb.VerifyAuditRequest) -> pb.VerifyAuditResponse:
         return self.verdict
+
+    def acknowledge_audit(self, request: pb.AcknowledgeAuditRequest) -> pb.AcknowledgeAuditResponse:
+        return pb.AcknowledgeAuditResponse(
+            seen=self.tampering, acknowledged=bool(self.tampering) and not request.dry_run
+        )
 
     def watch_stats(self, request: pb.WatchStatsRequest) -> Message:
         return self.frame

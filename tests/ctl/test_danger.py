@@ -42,6 +42,7 @@ REFUSED = {
     "relabel no key": ("keys relabel nothing another", 5),
     "retire a key in use": (f"keys retire {IN_USE}", 6),
     "retire no key": ("keys retire nothing", 5),
+    "tampering with the audit": ("audit acknowledge", 2),
     "a dry run of what is refused": (f"keys destroy {IN_USE} --dry-run", 6),
 }
 
@@ -74,6 +75,8 @@ def test_without_a_terminal_it_is_refused_never_asked_and_nothing_changes(
         "keys revert",
         "keys revert --dry-run",
         "keys revert --from another",
+        "audit acknowledge --yes",
+        "audit acknowledge --dry-run",
     ],
 )
 def test_what_is_done_reads_the_same_forever(
@@ -93,6 +96,8 @@ def test_a_dry_run_changes_nothing(run: Run, canned: Canned) -> None:
         f"keys relabel {IDLE} another --dry-run",
         f"keys retire {IDLE} --dry-run",
         "keys revert --dry-run",
+        "audit acknowledge --dry-run",
+        "audit acknowledge --yes --dry-run",
     ):
         assert run(*line.split()).code == 0
     assert labels(canned) == before
@@ -204,6 +209,26 @@ def test_a_label_on_the_token_cannot_dress_up_the_question(
     key.label = "\x1b[2Jharmless\r"
     terminal = open_terminal("kmsctl", "keys", "destroy", IDLE, columns=160)
     terminal.shows("\\x1b[2Jharmless\\r", "BEFORE", "[y/N]")
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 1)])
+def test_what_is_acknowledged_is_told_before_it_is_asked_for_and_nothing_more_is_acknowledged(
+    canned: Canned, open_terminal: Callable[..., Terminal], answer: str, code: int
+) -> None:
+    terminal = open_terminal("kmsctl", "audit", "acknowledge", columns=160)
+    terminal.shows("audit.jsonl was replaced", "audit-kms.jsonl was deleted\\x1b[2J", "acknowledge this? [y/N]")
+    terminal.type(answer)
+    terminal.press("Enter")
+    assert terminal.exit_code() == code
+    done = [each.up_to_seq for each in changes(canned) if isinstance(each, pb.AcknowledgeAuditRequest)]
+    assert done == ([19] if code == 0 else [])
+
+
+def test_where_nothing_was_seen_nothing_is_acknowledged(run: Run, canned: Canned) -> None:
+    canned.tampering.clear()
+    result = run("audit", "acknowledge")
+    assert (result.code, result.err) == (0, "kmsctl: there is nothing to acknowledge\n")
+    assert changes(canned) == []
 
 
 def test_revert_says_what_it_does_not_undo(run: Run, canned: Canned) -> None:

@@ -34,6 +34,7 @@ COMMANDS = {
     "WatchRequests": "requests",
     "WatchAudit": "audit tail",
     "VerifyAudit": "audit verify",
+    "AcknowledgeAudit": "audit acknowledge --yes",
 }
 
 

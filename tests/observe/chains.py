@@ -19,9 +19,10 @@ def entry(n: int) -> Entry:
     )
 
 
-def chain(count: int, after: Head = START) -> list[Record]:
+def chain(count: int, after: Head = START, begin: int = 0) -> list[Record]:
+    """begin: number of the first entry, which makes another chain."""
     records: list[Record] = []
-    for n in range(count):
+    for n in range(begin, begin + count):
         records.append(make(entry(n), after))
         after = records[-1].head
     return records

@@ -19,11 +19,14 @@ import pytest
 
 from kmsd.auditchain import START, Record, make, parse, verify_files
 from kmsd.errors import Conflict, Unavailable
-from kmsd.observe import audit as module
+from kmsd.observe import audit as audit_module
 from kmsd.observe import auditwriter
+from kmsd.observe import chain as module
 from kmsd.observe.audit import Audit
 from kmsd.observe.auditfile import InUse
+from kmsd.observe.pace import BURST, Pace
 from kmsd.settings import Audit as Settings
+from tests.observe.chains import chain, lines
 
 TOKEN = "ab" * 32
 
@@ -39,10 +42,15 @@ async def running(directory: Path, max_bytes: int = 1 << 30, **chosen: Any) -> A
         await audit.close()
 
 
-def written(directory: Path) -> list[Record]:
-    path = directory / "audit.jsonl"
+def written(directory: Path, name: str = "audit.jsonl") -> list[Record]:
+    path = directory / name
     whole, _, _ = (path.read_bytes() if path.exists() else b"").rpartition(b"\n")
     return [parse(line) for line in whole.splitlines()]
+
+
+def calls(directory: Path) -> list[Record]:
+    """Those of the KMS APIs, without what their chain says of itself."""
+    return [record for record in written(directory, "audit-kms.jsonl") if record.action.startswith("Decrypt")]
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -58,7 +66,7 @@ def names(directory: Path, pattern: str = "*") -> list[str]:
 
 
 def problem(audit: Audit) -> str:
-    return f"{audit.problem.message}; {audit.problem.hint}" if audit.problem is not None else ""
+    return "\n".join(f"{each.message}; {each.hint}" for each in audit.troubles)
 
 
 def take_away(directory: Path) -> None:
@@ -91,7 +99,7 @@ async def test_an_admin_action_is_on_the_disk_when_its_answer_may_leave(director
             assert (record.kind, record.action, record.outcome) == ("admin", f"RotateKey {n}", "OK")
             assert (record.caller, record.key_id_sha256, record.detail) == ("uid 0", TOKEN, "to x")
             assert record.latency_ms == 250.0
-            assert audit.head == record.head
+            assert (await audit.verify()).main.head == record.head
 
 
 async def test_the_disk_is_told_to_keep_an_admin_action_before_its_answer_leaves(
@@ -107,8 +115,10 @@ async def test_the_disk_is_told_to_keep_an_admin_action_before_its_answer_leaves
 
         monkeypatch.setattr(os, "fsync", sync)
         audit.kms("Decrypt", "OK", seconds=0)
+        await until(lambda: len(calls(directory)) == 1)
+        audit.event("token up")
         await until(lambda: len(written(directory)) == 1)
-        assert synced == [], "calls do not wait for the disk"
+        assert synced == [], "calls and events do not wait for the disk"
         assert await audit.admin("RotateKey", "OK", seconds=0)
         assert synced == [2]
 
@@ -120,14 +130,14 @@ async def test_a_disk_that_hangs_holds_up_no_answer_for_long_and_is_told(
         hangs = threading.Event()
         real = os.fsync
         monkeypatch.setattr(os, "fsync", lambda file: (hangs.wait(30), real(file)))
-        monkeypatch.setattr(module, "_ADMIN_SECONDS", 0.2)
+        monkeypatch.setattr(module, "_WAIT_SECONDS", 0.2)
         monkeypatch.setattr(auditwriter, "_HANGS_AFTER", 0.0)
         assert not await audit.admin("RotateKey", "OK", seconds=0)
         assert "has been hanging" in problem(audit)
         with pytest.raises(Unavailable, match="the disk does not answer"):
             await audit.verify()
         hangs.set()
-        await until(lambda: audit.problem is None)
+        await until(lambda: not audit.troubles)
         monkeypatch.undo()
         assert await audit.admin("GenerateKey", "OK", seconds=0)
         assert [record.action for record in written(directory)] == ["RotateKey", "GenerateKey"]
@@ -144,12 +154,14 @@ async def test_a_file_that_cannot_be_put_aside_grows_on_and_is_a_problem(directo
         assert len(written(directory)) == 20
         in_the_way.rename(directory / "elsewhere")
         assert await audit.admin("and on", "OK", seconds=0)
-        await until(lambda: audit.problem is None)
+        await until(lambda: not audit.troubles)
         assert (await audit.verify()).problem == ""
         assert "audit-1.jsonl" in names(directory)
 
 
-async def test_calls_and_events_come_in_order_before_the_action_that_follows(directory: Path) -> None:
+async def test_events_come_in_order_before_the_action_that_follows_and_calls_in_a_chain_of_their_own(
+    directory: Path,
+) -> None:
     async with running(directory, kms="all") as audit:
         audit.event("token up", detail="slot 3")
         audit.kms("Encrypt", "OK", seconds=0.001, key_id_sha256=TOKEN)
@@ -157,16 +169,19 @@ async def test_calls_and_events_come_in_order_before_the_action_that_follows(dir
         await audit.admin("GenerateKey", "OK", seconds=0.1)
         assert [(record.kind, record.action, record.outcome) for record in written(directory)] == [
             ("event", "token up", "OK"),
-            ("kms", "Encrypt", "OK"),
-            ("kms", "Decrypt", "INTERNAL"),
             ("admin", "GenerateKey", "OK"),
         ]
+    assert [(each.seq, each.kind, each.action, each.outcome) for each in written(directory, "audit-kms.jsonl")] == [
+        (1, "kms", "audit begun", "OK"),
+        (2, "kms", "Encrypt", "OK"),
+        (3, "kms", "Decrypt", "INTERNAL"),
+    ]
 
 
 async def test_calls_alone_are_written_soon_too(directory: Path) -> None:
     async with running(directory, kms="all") as audit:
-        audit.kms("Encrypt", "OK", seconds=0.001)
-        await until(lambda: len(written(directory)) == 1)
+        audit.kms("Decrypt", "OK", seconds=0.001)
+        await until(lambda: len(calls(directory)) == 1)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +193,7 @@ async def test_which_calls_are_recorded(directory: Path, kms: str, expected: int
             audit.kms("Decrypt", "OK", seconds=0.001)
             if n % 200 == 0:
                 audit.kms("Decrypt", "UNAVAILABLE", seconds=0.001)
-    records = written(directory)
+    records = calls(directory)
     assert len(records) == expected
     assert sum(record.outcome == "UNAVAILABLE" for record in records) == (5 if expected else 0)
 
@@ -187,7 +202,7 @@ async def test_what_callers_send_stays_within_its_line(directory: Path) -> None:
     evil = '"},\n{"seq":2,"kind":"admin"}\r\u2028\x00\x1b[2J\ud800' + "x" * 100_000
     async with running(directory) as audit:
         await audit.admin(evil, evil, seconds=float("1e300"), caller=evil, key_id_sha256=evil, detail=evil)
-        assert (await audit.verify()).records == 1
+        assert (await audit.verify()).main.records == 1
     (record,) = written(directory)
     assert record.caller.startswith('"},\n{"seq":2')
     assert (directory / "audit.jsonl").stat().st_size < 2500
@@ -200,13 +215,14 @@ async def test_the_chain_goes_on_over_restarts_and_files(directory: Path) -> Non
                 audit.kms("Decrypt", "OK", seconds=n, detail=f"{start} {n}")
                 if n % 10 == 0:
                     await audit.admin("GetStatus", "OK", seconds=0)
-            verdict = await audit.verify()
-            assert verdict.problem == ""
-            assert len(verdict.files) >= 4 * (start + 1)
-    verdict = verify_files(directory / "audit.jsonl")
-    assert verdict.problem == ""
-    assert verdict.first_seq == 1
-    assert verdict.records > 3 * 44
+            proof = await audit.verify()
+            assert proof.problem == ""
+            assert len(proof.kms.files) >= start + 2
+    for name, records in (("audit.jsonl", 3 * 4), ("audit-kms.jsonl", 1 + 3 * 40)):
+        verdict = verify_files(directory / name)
+        assert verdict.problem == ""
+        assert verdict.first_seq == 1
+        assert verdict.records >= records
 
 
 async def test_old_files_go_by_plan_and_the_proof_begins_with_the_oldest_kept(directory: Path) -> None:
@@ -214,10 +230,12 @@ async def test_old_files_go_by_plan_and_the_proof_begins_with_the_oldest_kept(di
         for _ in range(40):
             audit.kms("Decrypt", "OK", seconds=1)
             await audit.admin("GetStatus", "OK", seconds=0)
-        verdict = await audit.verify()
-        assert verdict.problem == ""
-        assert verdict.first_seq > 1
-        assert len(names(directory, "audit-*.jsonl")) == 2
+        proof = await audit.verify()
+        assert proof.problem == ""
+        assert proof.main.first_seq > 1
+        assert len(names(directory, "audit-[1-9]*.jsonl")) == 2
+        (directory / names(directory, "audit-[1-9]*.jsonl")[0]).unlink()
+        assert "should come before: cut off" in (await audit.verify()).problem, "kmsd knows what it has not deleted"
         deleted = [record for record in await past(audit, 1000) if record.action == "audit files deleted"]
         assert deleted
         assert "audit.keep" in deleted[-1].detail
@@ -237,7 +255,7 @@ async def test_a_second_kmsd_is_refused_and_a_slow_first_one_is_waited_for(
         assert await first.admin("last", "OK", seconds=0)
         await first.close()
         await starting
-        assert second.problem is None
+        assert not second.troubles
         assert await second.admin("first", "OK", seconds=0)
         await second.close()
     assert [record.action for record in written(directory)] == ["last", "first"]
@@ -264,6 +282,7 @@ def test_after_kills_the_chain_is_intact_and_lacks_nothing_that_was_answered(dir
     verdict = verify_files(path)
     assert verdict.problem == ""
     assert verdict.first_seq == 1
+    assert verify_files(directory / "audit-kms.jsonl").problem == ""
     actions = {parse(line).action for file in map(Path, verdict.files) for line in file.read_bytes().splitlines()}
     assert len(answered) > 100
     assert set(answered) <= actions
@@ -290,7 +309,7 @@ def test_a_full_disk_fails_nothing_and_everything_is_written_when_there_is_room(
     assert [record.action for record in written(directory)] == [
         "before",
         "fits",
-        "Decrypt",
+        "token down",
         "does not fit",
         "does not fit either",
         "after",
@@ -306,7 +325,7 @@ async def test_a_directory_that_others_may_write_to_is_a_problem_until_it_is_men
         assert "chmod go-w" in problem(audit)
         assert not await audit.admin("GenerateKey", "OK", seconds=0)
         directory_with_mode(directory, 0o755)
-        await until(lambda: audit.problem is None)
+        await until(lambda: not audit.troubles)
         assert [record.action for record in written(directory)] == ["GenerateKey"]
 
 
@@ -326,14 +345,16 @@ async def test_more_than_the_queue_holds_is_lost_counted_and_recorded(directory:
         audit.kms("Decrypt", "OK", seconds=n)
     assert problem(audit).startswith("25 audit records were lost")
     await audit.start()
-    await until(lambda: len(written(directory)) == module.QUEUE)
+    await until(lambda: len(calls(directory)) == module.QUEUE)
     await audit.admin("GetStatus", "OK", seconds=0)
-    audit.event("token down")
-    assert audit.problem is None
+    audit.kms("Decrypt one more", "OK", seconds=0)
+    assert not audit.troubles
     await audit.close()
-    records = written(directory)
-    assert [record.action for record in records[module.QUEUE :]] == ["GetStatus", "audit records lost", "token down"]
-    assert records[-2].detail.startswith("25 records")
+    lost, after = written(directory, "audit-kms.jsonl")[-2:]
+    assert (lost.kind, lost.action, lost.outcome) == ("kms", "audit records lost", "DATA_LOSS")
+    assert lost.detail.startswith("25 records")
+    assert after.action == "Decrypt one more"
+    assert [record.action for record in written(directory)] == ["GetStatus"], "nothing else is lost"
 
 
 async def test_a_loss_is_recorded_even_when_nothing_comes_after(directory: Path) -> None:
@@ -342,7 +363,72 @@ async def test_a_loss_is_recorded_even_when_nothing_comes_after(directory: Path)
         audit.kms("Decrypt", "OK", seconds=0)
     await audit.start()
     await audit.close()
-    assert written(directory)[-1].detail.startswith("3 records")
+    assert written(directory, "audit-kms.jsonl")[-1].detail.startswith("3 records")
+
+
+async def test_failing_calls_push_no_admin_action_out_of_what_is_kept(directory: Path) -> None:
+    async with running(directory, max_bytes=3000, keep=1) as audit:
+        assert await audit.admin("DestroyKey", "OK", seconds=0, detail="the one to remember")
+        for n in range(5000):
+            audit.kms("Decrypt", "INVALID_ARGUMENT", seconds=0, detail=f"{n}")
+            if n % 100 == 0:
+                await asyncio.sleep(0.001)
+        proof = await audit.verify()
+        assert proof.problem == ""
+        assert proof.kms.first_seq > 4000
+        assert proof.kms.head.seq > 5000
+        assert (proof.main.first_seq, proof.main.records) == (1, 1)
+        assert "the one to remember" in [record.detail for record in await past(audit, 10_000)]
+    assert len(names(directory, "audit-kms-*.jsonl")) == 1
+
+
+async def test_of_many_events_alike_the_first_are_recorded_and_the_rest_as_a_number(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_module, "_WITHHELD_SECONDS", 0.1)
+    async with running(directory) as audit:
+        for n in range(10_000):
+            audit.event("token down", outcome="UNAVAILABLE", detail=f"{n}")
+            if n == 5000:
+                await asyncio.sleep(0.3)
+        audit.event("token up")
+        await audit.admin("GenerateKey", "OK", seconds=0)
+        records = written(directory)
+        assert [record.detail for record in records[:BURST]] == [f"{n}" for n in range(BURST)]
+        assert [record.action for record in records[BURST:]] == ["token down", "token up", "GenerateKey"]
+        counted = records[BURST]
+        assert (counted.kind, counted.outcome) == ("event", "UNAVAILABLE")
+        assert counted.detail == f"{5001 - BURST} more that were not recorded one by one, the last: 5000"
+    last = written(directory)[-1]
+    assert last.detail == "4999 more that were not recorded one by one, the last: 9999"
+
+
+def test_the_pace_gives_one_more_a_minute() -> None:
+    now = 0.0
+    pace = Pace(lambda: now)
+    assert sum(pace.admits("a") for _ in range(1000)) == BURST
+    assert pace.admits("b")
+    now = 59.0
+    assert not pace.admits("a")
+    now = 61.0
+    assert [pace.admits("a"), pace.admits("a")] == [True, False]
+    now = 1e9
+    assert sum(pace.admits("a") for _ in range(1000)) == BURST
+
+
+async def test_a_chain_of_both_as_it_was_written_before_goes_on_and_stays_whole(directory: Path) -> None:
+    old = chain(9)
+    directory_with_mode(directory, 0o700)
+    (directory / "audit.jsonl").write_bytes(b"".join(lines(old)))
+    assert {record.kind for record in old} == {"admin", "kms", "event"}
+    async with running(directory, kms="all") as audit:
+        audit.kms("Decrypt", "OK", seconds=0)
+        await audit.admin("GenerateKey", "OK", seconds=0)
+        proof = await audit.verify()
+        assert proof.problem == ""
+        assert (proof.main.first_seq, proof.main.records) == (1, 10)
+        assert proof.kms.first_seq == 1
+        assert {record.line for record in old} < {record.line for record in await past(audit, 1000)}
 
 
 async def test_with_required_an_action_does_not_begin_unrecorded(directory: Path) -> None:
@@ -365,27 +451,32 @@ async def test_with_required_an_action_does_not_begin_unrecorded(directory: Path
 
 async def test_when_it_is_off_the_last_records_can_be_watched_and_nothing_is_written(directory: Path) -> None:
     async with running(directory, enabled=False, kms="all") as audit:
+        assert await audit.admin("GetStatus", "OK", seconds=0)
         for n in range(module.KEPT + 5):
             audit.kms("Decrypt", "OK", seconds=n)
-        assert await audit.admin("GetStatus", "OK", seconds=0)
         records = await past(audit, 5000)
-        assert [record.seq for record in records] == list(range(7, module.KEPT + 7))
-        assert audit.head == records[-1].head
-        assert audit.problem is None
+        assert [record.seq for record in records] == [1, *range(6, module.KEPT + 6)], "calls push out calls"
+        assert (await past(audit, 1))[0].seq == module.KEPT + 5
+        assert not audit.troubles
         with pytest.raises(Conflict, match="it is off"):
             await audit.verify()
     assert names(directory.parent) == []
 
 
 async def test_watching_begins_with_the_past_and_leaves_nothing_out(directory: Path) -> None:
+    """Of both chains, by their times."""
     async with running(directory, kms="all", max_bytes=20_000, keep=100) as audit:
         for n in range(600):
             audit.kms("Decrypt", "OK", seconds=n)
-        await audit.admin("GetStatus", "OK", seconds=0)
+            if n % 20 == 0:
+                await audit.admin("GetStatus", "OK", seconds=0)
     async with running(directory, kms="all", max_bytes=20_000, keep=100) as audit:
-        assert [record.seq for record in await past(audit, 0)] == []
+        assert await past(audit, 0) == []
         everything = await past(audit, 10**9)
-        assert [record.seq for record in everything] == list(range(1, audit.head.seq + 1))
+        proof = await audit.verify()
+        for kms, verdict in ((True, proof.kms), (False, proof.main)):
+            assert whole(everything, kms=kms) == (1, verdict.head.seq)
+        assert len(await past(audit, 50)) == 50
         seen: list[Record] = []
 
         async def watch() -> None:
@@ -398,12 +489,23 @@ async def test_watching_begins_with_the_past_and_leaves_nothing_out(directory: P
         for n in range(300):
             audit.kms("Encrypt", "OK", seconds=n)
             await asyncio.sleep(0.001)
-        await audit.admin("GetStatus", "OK", seconds=0)
-        await until(lambda: bool(seen) and seen[-1].seq == audit.head.seq)
-        assert len(seen) >= 300
-        assert [record.seq for record in seen] == list(range(seen[0].seq, audit.head.seq + 1))
-        assert seen == (await past(audit, len(seen)))
+            if n % 20 == 0:
+                await audit.admin("GetStatus", "OK", seconds=0)
+        audit.kms("last call", "OK", seconds=0)
+        await audit.admin("last action", "OK", seconds=0)
+        await until(lambda: {"last call", "last action"} <= {record.action for record in seen})
+        assert len(seen) >= 400
+        proof = await audit.verify()
+        assert whole(seen, kms=True)[1] == proof.kms.head.seq
+        assert whole(seen, kms=False)[1] == proof.main.head.seq
     await asyncio.wait_for(watching, 10)  # closing the audit ends it
+
+
+def whole(records: list[Record], *, kms: bool) -> tuple[int, int]:
+    """The first and the last seq of those of one chain, of which none lacks and none is there twice."""
+    found = [record.seq for record in records if (record.kind == "kms") is kms]
+    assert found == list(range(found[0], found[-1] + 1))
+    return found[0], found[-1]
 
 
 async def test_the_proof_holds_while_records_are_written(directory: Path) -> None:
@@ -414,17 +516,20 @@ async def test_the_proof_holds_while_records_are_written(directory: Path) -> Non
             while not stop.is_set():
                 for n in range(50):
                     audit.kms("Decrypt", "OK", seconds=n)
-                await audit.admin("GetStatus", "OK", seconds=0)
+                for _ in range(10):
+                    await audit.admin("GetStatus", "OK", seconds=0)
 
         writing = asyncio.create_task(write())
-        for _ in range(10):
-            seq = audit.head.seq
-            verdict = await audit.verify([audit.head])
-            assert verdict.problem == ""
-            assert verdict.head.seq >= seq
+        verdict = (await audit.verify()).main
+        while len((proof := await audit.verify()).kms.files) < 4:
+            noted = verdict.head
+            proof = await audit.verify([noted])
+            verdict = proof.main
+            assert proof.problem == ""
+            assert verdict.head.seq >= noted.seq
         stop.set()
         await writing
-        assert len(verdict.files) == 4
+        assert proof.main.head.seq > 10
 
 
 def _edit(path: Path, change: Callable[[list[bytes]], None]) -> None:
@@ -497,7 +602,7 @@ async def test_tampering_with_the_files_of_a_running_kmsd_is_found_and_named(
         for n in range(1, 11):
             await audit.admin(f"action {n}", "OK", seconds=0)
         _edit(directory / "audit.jsonl", tamper)
-        verdict = await audit.verify()
+        verdict = (await audit.verify()).main
         assert not verdict.intact
         assert verdict.problem.startswith(f"{directory}/audit.jsonl line {line}")
         assert says in verdict.problem
@@ -529,7 +634,7 @@ async def test_tampering_while_kmsd_is_away_is_found_by_a_head_noted_before(dire
     async with running(directory) as audit:
         for n in range(1, 11):
             await audit.admin(f"action {n}", "OK", seconds=0)
-        noted = (await audit.verify()).head
+        noted = (await audit.verify()).main.head
     _edit(directory / "audit.jsonl", _rewrite)
     async with running(directory) as audit:
         await audit.admin("and on", "OK", seconds=0)
@@ -547,15 +652,16 @@ async def test_a_file_that_is_deleted_under_kmsd_is_noticed(directory: Path) -> 
         assert [record.seq for record in records] == list(range(2, len(records) + 2))
         assert {record.action for record in records[:-1]} == {"audit disturbed"}
         assert "deleted or moved away" in records[0].detail
-        verdict = await audit.verify()
+        verdict = (await audit.verify()).main
         assert [(each.what, each.line) for each in verdict.findings] == [("begins late", 1)]
 
 
 async def test_an_audit_that_nothing_was_written_to_is_intact(directory: Path) -> None:
     async with running(directory) as audit:
-        verdict = await audit.verify()
-        assert verdict.intact
-        assert (verdict.records, verdict.head) == (0, START)
+        proof = await audit.verify()
+        assert proof.intact
+        assert (proof.main.records, proof.main.head) == (0, START)
+        assert proof.kms.records == 1
 
 
 async def test_closing_twice_and_using_it_after_harms_nothing(directory: Path) -> None:

@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from kmsd.auditchain import (
     Entry,
     Head,
     NotARecord,
+    Record,
     Source,
     bounded,
     files_of,
@@ -327,9 +329,27 @@ def test_a_line_without_end_is_not_read_into_memory(tmp_path: Path) -> None:
 def test_the_last_records_are_read_over_files_in_pages(count: int, page: int, cuts: list[int]) -> None:
     ends = [0, *sorted(cuts), 10]
     files = [b"".join(LINES[begin:end]) for begin, end in itertools.pairwise(ends)]
-    pages = list(tail([Source("f", io.BytesIO(file)) for file in files], count, page))
-    assert [record for each in pages for record in each] == TEN[10 - min(10, count) :]
+    pages = list(tail([[Source("f", io.BytesIO(file)) for file in files]], count, page))
+    assert [record for each in pages for _, record in each] == TEN[10 - min(10, count) :]
     assert all(1 <= len(each) <= page for each in pages)
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 20, 30])
+def test_the_last_records_of_two_chains_come_by_their_times(count: int) -> None:
+    """Of two at the same time that of the first chain comes first."""
+    entries = [entry(n) for n in range(10)]
+    first, second = _chained(entries), _chained([replace(each, detail="second") for each in entries])
+    everything = [told for each in zip(first, second, strict=True) for told in enumerate(each)]
+    sources = [[Source("f", io.BytesIO(b"".join(lines(records))))] for records in (first, second)]
+    found_records = [each for page in tail(sources, count, 3) for each in page]
+    assert found_records == everything[max(0, 20 - count) :]
+
+
+def _chained(entries: Sequence[Entry]) -> list[Record]:
+    records: list[Record] = []
+    for each in entries:
+        records.append(make(each, records[-1].head if records else START))
+    return records
 
 
 def test_the_last_records_of_a_file_are_found_over_blocks_and_up_to_a_size() -> None:
@@ -337,13 +357,14 @@ def test_the_last_records_of_a_file_are_found_over_blocks_and_up_to_a_size() -> 
     whole = b"".join(lines(records))
     assert len(whole) > 3 * 65536
     for count in (1, 100, 350, 699, 700, 701):
-        (found_records,) = tail([Source("f", io.BytesIO(whole + b"torn"), size=len(whole))], count, 1000)
+        (page,) = tail([[Source("f", io.BytesIO(whole + b"torn"), size=len(whole))]], count, 1000)
+        found_records = [record for _, record in page]
         assert found_records == records[-count:]
 
 
 def test_lines_that_are_no_records_are_passed_over() -> None:
     heap = [LINES[0], b"x" * 100_000 + b"\n", LINES[1], b"\n", LINES[2][:50]]
-    assert list(tail([Source("f", io.BytesIO(b"".join(heap)))], 10, 10)) == [TEN[:2]]
+    assert list(tail([[Source("f", io.BytesIO(b"".join(heap)))]], 10, 10)) == [[(0, record) for record in TEN[:2]]]
 
 
 def test_it_knows_nothing_of_ours() -> None:

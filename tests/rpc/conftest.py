@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
+import uvloop
 
 from tests.daemons import Kmsd
 from tests.rpc.forged import SECRET
@@ -13,6 +15,11 @@ from tests.rpc.refusals import DECRYPT_V2, ENCRYPT_V2, assert_silent
 from tests.rpc.vectors import ANCESTOR_KEYS
 from tests.rpc.wire import field, fields
 from tests.tokens import make_token
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], AbstractEventLoop]]:
+    """What runs on an event loop here runs on the one that kmsd has."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="package")

@@ -31,7 +31,7 @@ async def test_what_is_done_shows_with_who_did_it_and_the_chain_is_proved(kmsd: 
         await until(pilot, "copied as JSON")
         assert json.loads(json.loads(app.clipboard)["line"])["action"] == "GenerateKey"
         await pilot.press("escape", "v")
-        await until(pilot, "● the chain is intact", "audit verify")
+        await until(pilot, "● the chain is intact", "calls, 1 to", "audit verify")
         await pilot.press("escape")
         await until(pilot, "● the chain is intact", "ago")
 

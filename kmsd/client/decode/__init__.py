@@ -1,6 +1,6 @@
 """From the messages of the admin API to the dataclasses of `kmsd.client.model`, cut by subject as they are. Pure."""
 
-from kmsd.client.decode.audit import audit_records, audit_verdict
+from kmsd.client.decode.audit import acknowledgement, audit_records, audit_verdict
 from kmsd.client.decode.config import config
 from kmsd.client.decode.inspection import inspection
 from kmsd.client.decode.keys import key, key_test, optional_key
@@ -11,6 +11,7 @@ from kmsd.client.decode.status import status
 from kmsd.client.decode.tokens import diagnosis, mechanism, slot
 
 __all__ = [
+    "acknowledgement",
     "audit_records",
     "audit_verdict",
     "config",

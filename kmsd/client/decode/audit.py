@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.client.decode.plain import alike, time
-from kmsd.client.model import AuditRecord, AuditRecords, AuditVerdict
+from kmsd.client.model import Acknowledgement, AuditChain, AuditRecord, AuditRecords, AuditVerdict, Tampering
 
 
 def audit_records(answer: pb.WatchAuditResponse) -> AuditRecords:
@@ -13,4 +13,11 @@ def audit_records(answer: pb.WatchAuditResponse) -> AuditRecords:
 
 
 def audit_verdict(answer: pb.VerifyAuditResponse) -> AuditVerdict:
-    return alike(AuditVerdict, answer)
+    # An older kmsd has one chain, and tells it so.
+    chains = tuple(alike(AuditChain, each) for each in answer.chains) or (alike(AuditChain, answer, name="main"),)
+    return alike(AuditVerdict, answer, chains=chains)
+
+
+def acknowledgement(answer: pb.AcknowledgeAuditResponse) -> Acknowledgement:
+    seen = tuple(alike(Tampering, each, time=time(each.unix_ms)) for each in answer.seen)
+    return alike(Acknowledgement, answer, seen=seen)

@@ -3,7 +3,7 @@
 Text that kmsd did not give is empty; times are aware, in UTC, and None if unknown.
 """
 
-from kmsd.client.model.audit import AuditRecord, AuditRecords, AuditVerdict
+from kmsd.client.model.audit import Acknowledgement, AuditChain, AuditRecord, AuditRecords, AuditVerdict, Tampering
 from kmsd.client.model.config import Config, LogLevel, Setting
 from kmsd.client.model.inspection import Envelope, Inspection, Jwe
 from kmsd.client.model.keys import (
@@ -36,6 +36,8 @@ from kmsd.client.model.tokens import Abilities, Check, Diagnosis, Mechanism, Out
 
 __all__ = [
     "Abilities",
+    "Acknowledgement",
+    "AuditChain",
     "AuditRecord",
     "AuditRecords",
     "AuditVerdict",
@@ -80,6 +82,7 @@ __all__ = [
     "Speed",
     "StatsFrame",
     "Status",
+    "Tampering",
     "Timing",
     "Token",
     "TokenStatus",

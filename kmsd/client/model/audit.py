@@ -8,7 +8,8 @@ from datetime import datetime
 
 @dataclass(frozen=True)
 class AuditRecord:
-    """kind: "admin", "kms" or "event". line: as it is in the file."""
+    """seq: in its chain. kind: "admin", "event"; or "kms": in the chain of the calls of the KMS APIs. line: as it is in
+    the file."""
 
     seq: int
     time: datetime | None
@@ -29,8 +30,23 @@ class AuditRecords:
 
 
 @dataclass(frozen=True)
+class AuditChain:
+    """name: "main" for admin actions and events, "kms" for the calls of the KMS APIs. head: hash of the last record.
+    problem: what is wrong, in which file and line; empty if intact."""
+
+    name: str
+    intact: bool
+    records: int
+    first_seq: int
+    last_seq: int
+    head: str
+    files: tuple[str, ...]
+    problem: str
+
+
+@dataclass(frozen=True)
 class AuditVerdict:
-    """head: hash of the last record. problem: what is wrong, in which file and line; empty if intact."""
+    """intact, problem: of all chains. What is between: of the first one. chains: at least one."""
 
     intact: bool
     records: int
@@ -39,3 +55,21 @@ class AuditVerdict:
     head: str
     files: tuple[str, ...]
     problem: str
+    chains: tuple[AuditChain, ...]
+
+
+@dataclass(frozen=True)
+class Tampering:
+    """What another program was seen to do to the audit. seq: of the record that tells it. text: what, and when."""
+
+    time: datetime | None
+    seq: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Acknowledgement:
+    """seen: oldest first, the last 20. acknowledged: whether they are put away."""
+
+    seen: tuple[Tampering, ...]
+    acknowledged: bool

@@ -32,7 +32,7 @@ def _record(
 
 
 def audit() -> Tail[AuditRecord]:
-    me = "kmsctl uid=0 user=root for=anna"
+    me = "kmsctl(anna) uid=0 user=root"
     other = "kmstui uid=0 user=root for=ben"
     shown: list[Numbered[AuditRecord]] = [
         _record(40_180, before(hours=30), "event", "started", "kmsd", None, "OK", "version 0.2.0"),

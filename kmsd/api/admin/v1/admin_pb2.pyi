@@ -969,7 +969,26 @@ class VerifyAuditRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class VerifyAuditResponse(_message.Message):
-    __slots__ = ("intact", "records", "first_seq", "last_seq", "head", "files", "problem")
+    __slots__ = ("intact", "records", "first_seq", "last_seq", "head", "files", "problem", "chains")
+    class Chain(_message.Message):
+        __slots__ = ("name", "intact", "records", "first_seq", "last_seq", "head", "files", "problem")
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        INTACT_FIELD_NUMBER: _ClassVar[int]
+        RECORDS_FIELD_NUMBER: _ClassVar[int]
+        FIRST_SEQ_FIELD_NUMBER: _ClassVar[int]
+        LAST_SEQ_FIELD_NUMBER: _ClassVar[int]
+        HEAD_FIELD_NUMBER: _ClassVar[int]
+        FILES_FIELD_NUMBER: _ClassVar[int]
+        PROBLEM_FIELD_NUMBER: _ClassVar[int]
+        name: str
+        intact: bool
+        records: int
+        first_seq: int
+        last_seq: int
+        head: str
+        files: _containers.RepeatedScalarFieldContainer[str]
+        problem: str
+        def __init__(self, name: _Optional[str] = ..., intact: _Optional[bool] = ..., records: _Optional[int] = ..., first_seq: _Optional[int] = ..., last_seq: _Optional[int] = ..., head: _Optional[str] = ..., files: _Optional[_Iterable[str]] = ..., problem: _Optional[str] = ...) -> None: ...
     INTACT_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     FIRST_SEQ_FIELD_NUMBER: _ClassVar[int]
@@ -977,6 +996,7 @@ class VerifyAuditResponse(_message.Message):
     HEAD_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    CHAINS_FIELD_NUMBER: _ClassVar[int]
     intact: bool
     records: int
     first_seq: int
@@ -984,4 +1004,30 @@ class VerifyAuditResponse(_message.Message):
     head: str
     files: _containers.RepeatedScalarFieldContainer[str]
     problem: str
-    def __init__(self, intact: _Optional[bool] = ..., records: _Optional[int] = ..., first_seq: _Optional[int] = ..., last_seq: _Optional[int] = ..., head: _Optional[str] = ..., files: _Optional[_Iterable[str]] = ..., problem: _Optional[str] = ...) -> None: ...
+    chains: _containers.RepeatedCompositeFieldContainer[VerifyAuditResponse.Chain]
+    def __init__(self, intact: _Optional[bool] = ..., records: _Optional[int] = ..., first_seq: _Optional[int] = ..., last_seq: _Optional[int] = ..., head: _Optional[str] = ..., files: _Optional[_Iterable[str]] = ..., problem: _Optional[str] = ..., chains: _Optional[_Iterable[_Union[VerifyAuditResponse.Chain, _Mapping]]] = ...) -> None: ...
+
+class AcknowledgeAuditRequest(_message.Message):
+    __slots__ = ("dry_run", "up_to_seq")
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    UP_TO_SEQ_FIELD_NUMBER: _ClassVar[int]
+    dry_run: bool
+    up_to_seq: int
+    def __init__(self, dry_run: _Optional[bool] = ..., up_to_seq: _Optional[int] = ...) -> None: ...
+
+class AcknowledgeAuditResponse(_message.Message):
+    __slots__ = ("seen", "acknowledged")
+    class Seen(_message.Message):
+        __slots__ = ("unix_ms", "seq", "text")
+        UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+        SEQ_FIELD_NUMBER: _ClassVar[int]
+        TEXT_FIELD_NUMBER: _ClassVar[int]
+        unix_ms: int
+        seq: int
+        text: str
+        def __init__(self, unix_ms: _Optional[int] = ..., seq: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
+    SEEN_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
+    seen: _containers.RepeatedCompositeFieldContainer[AcknowledgeAuditResponse.Seen]
+    acknowledged: bool
+    def __init__(self, seen: _Optional[_Iterable[_Union[AcknowledgeAuditResponse.Seen, _Mapping]]] = ..., acknowledged: _Optional[bool] = ...) -> None: ...

@@ -1,0 +1,332 @@
+"""What stands between the callers of a Unix socket and gRPC: carries bytes, holds them back, and is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kmsd.errors import Denied, Misconfigured
+from kmsd.rpc import relay as module
+from kmsd.rpc.relay import Caller, Relay, word
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(1000):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+
+@asynccontextmanager
+async def running(directory: Path, handler: Handler = echo, **bounds: int) -> AsyncIterator[Relay]:
+    """A relay before a server with this handler; its callers find it at `directory / "s"`."""
+    relay = Relay(**bounds)
+    behind = socket.socket(socket.AF_UNIX)
+
+    def serve(path: str) -> None:
+        behind.bind(path)
+        behind.listen()
+
+    relay.hide(directory, serve)
+    server = await asyncio.start_unix_server(handler, sock=behind)
+    relay.listen(str(directory / "s"))
+    try:
+        yield relay
+    finally:
+        server.close()
+        await relay.close()
+
+
+async def dial(directory: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_unix_connection(str(directory / "s"))
+
+
+async def hang_up(*writers: asyncio.StreamWriter) -> None:
+    for writer in writers:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def answered(directory: Path) -> bool:
+    """Whether a new connection is served."""
+    reader, writer = await dial(directory)
+    try:
+        writer.write(b"x")
+        return await reader.read(1) == b"x"
+    except ConnectionError:
+        return False
+    finally:
+        writer.close()
+
+
+def open_handles() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("it did not come to that")
+
+
+async def test_every_byte_arrives_in_both_directions(short_tmp: Path) -> None:
+    sent = os.urandom(3_000_000)
+    async with running(short_tmp):
+        reader, writer = await dial(short_tmp)
+        writer.write(sent)
+        assert await reader.readexactly(len(sent)) == sent
+        await hang_up(writer)
+
+
+async def test_the_server_learns_who_calls_by_the_name_of_the_connection(short_tmp: Path) -> None:
+    seen: list[str] = []
+
+    async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = f"unix-abstract:{writer.get_extra_info('peername')[1:].decode()}"
+        seen.append(peer)
+        caller = relay.caller(peer)
+        writer.write(f"{caller.uid} {caller.pid} {caller.told('me')}".encode())
+        await reader.read()
+        writer.close()
+
+    async with running(short_tmp, tell) as relay:
+        for _ in range(2):
+            reader, writer = await dial(short_tmp)
+            said = (await reader.read(1000)).decode()
+            assert said.startswith(f"{os.geteuid()} {os.getpid()} me uid={os.geteuid()} user=")
+            await hang_up(writer)
+        assert len(set(seen)) == 2
+        await until(lambda: not relay._callers)
+        for peer in (*seen, "unix:", "unix-abstract:", "unix-abstract:kmsd-"):
+            with pytest.raises(Denied, match="nobody knows who calls"):
+                relay.caller(peer)
+
+
+async def test_a_caller_that_reads_nothing_is_held_back_and_in_the_end_let_go(
+    short_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_STALL_SECONDS", 0.5)
+    written = 0
+    broken = asyncio.Event()
+
+    async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal written
+        try:
+            while True:
+                writer.write(bytes(100_000))
+                await writer.drain()
+                written += 100_000
+        except ConnectionError:
+            broken.set()
+        finally:
+            writer.close()
+
+    async with running(short_tmp, pour):
+        with socket.socket(socket.AF_UNIX) as idle:
+            idle.setblocking(False)
+            idle.connect(str(short_tmp / "s"))
+            async with asyncio.timeout(10):
+                await broken.wait()
+    assert 0 < written < 4_000_000
+
+
+async def test_either_side_that_ends_ends_the_other(short_tmp: Path) -> None:
+    ended = asyncio.Event()
+
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = await reader.read(10)
+        writer.write(b"last words")
+        if asked == b"wait":
+            assert await reader.read() == b""
+            ended.set()
+        writer.close()
+
+    async with running(short_tmp, say) as relay:
+        reader, writer = await dial(short_tmp)
+        writer.write(b"go")
+        assert await reader.read() == b"last words"
+        await hang_up(writer)
+        reader, writer = await dial(short_tmp)
+        writer.write(b"wait")
+        assert await reader.readexactly(4) == b"last"
+        writer.write_eof()
+        assert await reader.read() == b" words"
+        await ended.wait()
+        await hang_up(writer)
+        await until(lambda: not relay._running)
+
+
+class _Kernel:
+    """Says that the user `uid` calls."""
+
+    size = module._UCRED.size
+    uid = 0
+
+    def unpack(self, _: bytes) -> tuple[int, int, int]:
+        return 1, self.uid, self.uid
+
+
+async def test_one_user_has_a_share_and_all_have_a_bound(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = _Kernel()
+    monkeypatch.setattr(module, "_UCRED", kernel)
+    held: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def hold(uid: int) -> None:
+        kernel.uid = uid
+        before = len(relay._running)
+        held.append(await dial(short_tmp))
+        await until(lambda: len(relay._running) > before)
+
+    async def let_in(uid: int) -> bool:
+        kernel.uid, before = uid, len(relay._running)
+        answer = await answered(short_tmp)
+        await until(lambda: len(relay._running) == before)
+        return answer
+
+    async with running(short_tmp, connections=3, share=2) as relay:
+        await hold(1001)
+        await hold(1001)
+        assert not await let_in(1001), "it has its share"
+        assert await let_in(1002)
+        await hold(1002)
+        assert not await let_in(1003), "others hold all there are"
+        assert await let_in(0), "root gets in all the same"
+        await hold(0)
+        await hold(0)
+        assert not await let_in(0), "as often as its share says"
+        _, writer = held.pop(0)
+        await hang_up(writer)
+        await until(lambda: len(relay._running) == 4)
+        assert not await let_in(1001), "others hold all there are"
+        for _ in range(2):
+            await hang_up(held.pop()[1])
+        await until(lambda: len(relay._running) == 2)
+        assert await let_in(1001)
+    for _, writer in held:
+        writer.close()
+
+
+async def test_at_the_end_nobody_is_left(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LAST_SECONDS", 0.1)
+
+    async def serve_once() -> int:
+        async with running(short_tmp):
+            reader, writer = await dial(short_tmp)
+            writer.write(b"x")
+            assert await reader.read(1) == b"x"
+        assert await reader.read() == b""
+        await hang_up(writer)
+        with pytest.raises(ConnectionRefusedError):
+            await dial(short_tmp)
+        (short_tmp / "s").unlink()
+        await asyncio.sleep(0.05)
+        return await asyncio.to_thread(open_handles)
+
+    open_after = [await serve_once() for _ in range(3)]
+    assert open_after[1] == open_after[2]
+
+
+async def test_it_listens_at_a_new_path_when_it_is_told_to(short_tmp: Path) -> None:
+    """Whoever was connected stays so."""
+    async with running(short_tmp) as relay:
+        reader, writer = await dial(short_tmp)
+        (short_tmp / "s").unlink()
+        relay.listen(str(short_tmp / "s"))
+        assert await answered(short_tmp)
+        writer.write(b"x")
+        assert await reader.read(1) == b"x"
+        await hang_up(writer)
+
+
+async def test_it_goes_on_when_file_descriptors_were_short(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LAST_SECONDS", 0.1)
+    tried = 0
+
+    class Short:
+        """A socket that cannot accept at first."""
+
+        def __init__(self, real: socket.socket) -> None:
+            self._real = real
+
+        def fileno(self) -> int:
+            return self._real.fileno()
+
+        def close(self) -> None:
+            self._real.close()
+
+        def accept(self) -> tuple[socket.socket, object]:
+            nonlocal tried
+            tried += 1
+            if tried < 3:
+                raise OSError(24, "Too many open files")
+            return self._real.accept()
+
+    async with running(short_tmp) as relay:
+        listening = relay._listening
+        assert listening is not None
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listening)
+        short: Any = Short(listening)
+        relay._listening = short
+        loop.add_reader(short, relay._accept, short)
+        assert await answered(short_tmp)
+        assert tried == 3
+
+
+async def test_where_no_folder_can_be_made_is_said(short_tmp: Path) -> None:
+    with pytest.raises(Misconfigured, match="kmsd cannot make a socket of its own in"):
+        Relay().hide(short_tmp / "missing", lambda path: None)
+
+
+async def test_the_name_of_a_user_that_does_not_come_is_not_waited_for(
+    short_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+    told: list[Caller] = []
+
+    def slow(uid: int) -> str:
+        nonlocal asked
+        asked += 1
+        asyncio.run(asyncio.sleep(0.3))
+        return "late"
+
+    async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        told.append(relay.caller(f"unix-abstract:{writer.get_extra_info('peername')[1:].decode()}"))
+        writer.write(b"x")
+        await reader.read()
+        writer.close()
+
+    monkeypatch.setattr(module, "_user", slow)
+    monkeypatch.setattr(module, "_NAME_SECONDS", 0.05)
+    async with running(short_tmp, tell) as relay:
+        assert await answered(short_tmp)
+        assert await answered(short_tmp)
+    assert [each.user for each in told] == ["?", "?"]
+    assert asked == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("kmsctl", "kmsctl"),
+        ("kmsctl(anna)", "kmsctl(anna)"),
+        ("kmsctl uid=0 user=root", "kmsctl"),
+        ("a=b", "a?b"),
+        ("a\u00a0uid\uff1d0", "a?uid?0"),
+        ("", ""),
+        ("x" * 100, "x" * 64),
+    ],
+)
+def test_what_a_caller_says_is_one_word(text: str, shown: str) -> None:
+    assert word(text) == shown
