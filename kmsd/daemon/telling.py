@@ -138,7 +138,7 @@ def planted(audit: Audit, before: Picture, after: Picture) -> None:
             "planted object",
             outcome="UNAUTHENTICATED",
             key_id_sha256=new[0].key_id_sha256,
-            detail=f"{len(new)} public objects that pass for keys of kmsd, not used: {shown}",
+            detail=f"public, passes for a key of kmsd, and is not used: {shown}",
         )
 
 
