@@ -21,6 +21,7 @@ from kmsd.api.admin.v1 import admin_pb2 as pb
 from tests.ctl.conftest import Run
 from tests.ctl.terminal import PROGRAMS, Terminal
 from tests.daemons import Kmsd, wait_for
+from tests.etcd import values
 from tests.etcd.server import Server
 from tests.tokens import SoftToken, make_token
 
@@ -165,6 +166,8 @@ def _add_keys(kmsd: Kmsd, token: SoftToken, command: str) -> None:
 
 
 def _furnished(site: Site) -> Site:
+    writes = site.kmsd.v2("Status").key_id
+    site.etcd.put({"/registry/secrets/default/kept": values.v2(writes, values.native(writes))})
     (site.folder / "seed.bin").write_bytes(bytes(range(32)))
     for name, source in PLUGINS.items():
         shutil.copy(Path(__file__).parent / "plugins" / source, site.folder / name)
