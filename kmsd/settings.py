@@ -43,15 +43,8 @@ def _label(text: str) -> str:
     return text
 
 
-def _mode(text: str) -> str:
-    if int(text, 8) & 0o117:
-        raise ValueError("a socket's mode is 0600 or 0660: no execute bits, nothing for others")
-    return text
-
-
 SocketPath = Annotated[Path, AfterValidator(_socket_path)]
 Label = Annotated[str, AfterValidator(_label)]
-Mode = Annotated[str, Field(pattern=r"^0[0-7]{3}$"), AfterValidator(_mode)]
 
 
 class Section(BaseModel):
@@ -62,7 +55,7 @@ class Kms(Section):
     """The socket of the two KMS APIs."""
 
     socket: SocketPath = Field(default_factory=paths.kms_socket)
-    mode: Mode = "0600"
+    mode: Literal["0600", "0660"] = "0600"
     group: str = ""
     """Group name that owns the socket; with mode 0660 its members may call."""
     on_hsm_loss: Literal["coast", "fail-closed"] = "coast"

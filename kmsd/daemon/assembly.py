@@ -13,7 +13,7 @@ from kmsd.daemon.configured import Configured
 from kmsd.daemon.problems import Problems, pool_of
 from kmsd.daemon.upkeep import Upkeep
 from kmsd.daemon.uses import KeyUses
-from kmsd.errors import KmsdError
+from kmsd.errors import KmsdError, Misconfigured
 from kmsd.foreign import Foreign
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.connection import Hsm, Neighbours
@@ -173,6 +173,7 @@ class Parts:
                 self.health,
                 self.audit,
                 self._stats,
+                settings.state.dir,
             ).now,
             config=configured.view,
             set_log_level=configured.set_log_level,
@@ -211,8 +212,8 @@ class Parts:
         directory = self._settings.state.dir
         try:
             state.remember(directory, self._keyring.write_label, key_id)
-        except OSError as error:
-            log.warning("the state directory cannot be written", directory=str(directory), reason=error.strerror)
+        except (OSError, Misconfigured) as error:
+            log.warning("the state directory cannot be written", directory=str(directory), reason=state.reason(error))
 
     def _health_changed(self, view: HealthView) -> None:
         if self.stopping:

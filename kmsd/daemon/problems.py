@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
+from kmsd import state
 from kmsd.daemon.upkeep import Upkeep
 from kmsd.foreign import Foreign
 from kmsd.hsm.connection import Hsm
@@ -31,6 +33,7 @@ class Problems:
     health: Health
     audit: Audit
     stats: Stats
+    state_dir: Path
 
     def now(self) -> list[Problem]:
         write = self.keyring.picture.write
@@ -53,6 +56,8 @@ class Problems:
         stuck = pool_of(self.tokens).stuck
         if stuck:
             yield Problem(f"{stuck} sessions are stuck inside the PKCS#11 module", "check the token", fatal=False)
+        if (doubt := state.doubt(self.state_dir)) is not None:
+            yield Problem(doubt.message, doubt.hint, fatal=False)
         if self.audit.problem is not None:
             yield Problem(self.audit.problem.message, self.audit.problem.hint, fatal=False)
         write = self.keyring.picture.write

@@ -13,7 +13,7 @@ from typing import Final
 
 import uvloop
 
-from kmsd import __version__
+from kmsd import __version__, state
 from kmsd.config import ConfigError, Loaded
 from kmsd.daemon import memory
 from kmsd.daemon.assembly import Parts
@@ -99,6 +99,8 @@ class Daemon:
         loaded, settings = self._configured.loaded, self._configured.settings
         for warning in loaded.warnings:
             log.warning(warning)
+        if (doubt := state.doubt(settings.state.dir)) is not None:
+            log.warning(doubt.message, hint=doubt.hint)
         if settings.keys.algorithm == "rsa-oaep":
             log.warning(
                 "RSA keys serve: whoever knows the public key can write what opens as if kube-apiserver had written it",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from kmsd import state
+from kmsd.errors import Misconfigured
 from kmsd.lifecycle import Uses
 from kmsd.observe import logs
 from kmsd.observe.stats import Stats
@@ -21,7 +22,7 @@ _PAUSE: Final = 60.0
 
 
 class KeyUses:
-    """Begins with what the last run of kmsd wrote down. idle: as in `kmsd.lifecycle.Uses`."""
+    """Begins with what the last run of kmsd wrote down, if that can be believed. idle: as in `kmsd.lifecycle.Uses`."""
 
     def __init__(self, directory: Path, stats: Stats, idle: float) -> None:
         self._directory = directory
@@ -38,15 +39,15 @@ class KeyUses:
             # At once, too: what was written at the end of the last run is complete no more.
             try:
                 await asyncio.to_thread(state.remember_uses, self._directory, self._now())
-            except OSError as error:
+            except (OSError, Misconfigured) as error:
                 if not told:
-                    log.warning("the uses of keys cannot be kept", reason=error.strerror)
+                    log.warning("the uses of keys cannot be kept", reason=state.reason(error))
                 told = True
             await asyncio.sleep(_PAUSE)
 
     def keep_all(self) -> None:
         """Write them down for the last time: nothing is used any more."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, Misconfigured):
             state.remember_uses(self._directory, replace(self._now(), complete=True))
 
     def _now(self) -> state.Uses:

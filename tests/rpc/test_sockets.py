@@ -69,7 +69,8 @@ def test_a_group_may_be_let_in_to_each_socket(start_kmsd: Callable[..., Kmsd]) -
         assert path.parent.stat().st_gid == group.gr_gid
 
 
-def test_a_umask_of_the_caller_changes_nothing(start_kmsd: Callable[..., Kmsd]) -> None:
+def test_a_umask_of_the_caller_changes_nothing(start_kmsd: Callable[..., Kmsd], short_tmp: Path) -> None:
+    (short_tmp / "d").mkdir()
     before = os.umask(0)
     try:
         kmsd = start_kmsd()
