@@ -149,6 +149,10 @@ class Health(Section):
     """Seconds between background round trips with the write key."""
     stuck_after: float = Field(default=10.0, ge=0.1, le=600)
     """Seconds in one HSM call after which its session counts as stuck."""
+    give_up_after: float = Field(default=120.0, ge=0, le=86400)
+    """Seconds after which kmsd ends by itself when only a restart can help: a call into the module that does not come
+    back and keeps everything from going on, a socket that cannot be made again or does not answer, an event loop that
+    does not turn. 0: never."""
 
 
 class Log(Section):

@@ -73,6 +73,7 @@ from kmsd.client.model import (
     Timing,
     Token,
     TokenStatus,
+    UnlockedToken,
     Verdict,
 )
 from kmsd.client.targets import default_kms_socket, default_target, parse_target
@@ -168,6 +169,7 @@ __all__ = [
     "Token",
     "TokenStatus",
     "Unhealthy",
+    "UnlockedToken",
     "Unreachable",
     "Verdict",
     "__version__",

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from kmsd.errors import Internal, InvalidRequest, KmsdError
+from kmsd.errors import Internal, InvalidRequest, KmsdError, Unavailable
 from kmsd.observe import logs
 
 log = logs.get_logger("kmsd.rpc")
@@ -32,9 +32,10 @@ class Call:
     timeout: seconds left for the answer. deadline: when its caller stops waiting, by the monotonic clock.
     caller: who says to be calling, on the admin API; proven by nothing.
     uid, key_id_sha256, detail: set by the handler, for the log and the audit.
+    stopping: set by the listener before it cancels the call because kmsd ends, and when it is past that.
     """
 
-    __slots__ = ("api", "caller", "deadline", "detail", "key_id_sha256", "method", "timeout", "uid")
+    __slots__ = ("api", "caller", "deadline", "detail", "key_id_sha256", "method", "stopping", "timeout", "uid")
 
     def __init__(self, api: str, method: str, timeout: float, deadline: float = inf) -> None:
         self.api = api
@@ -45,6 +46,7 @@ class Call:
         self.key_id_sha256 = ""
         self.caller = ""
         self.detail = ""
+        self.stopping = False
 
 
 Handler = Callable[[Call, bytes], Awaitable[bytes]]
@@ -93,6 +95,9 @@ async def run(method: Method, call: Call, request: bytes, observe: Observer) -> 
         observe.ended(call, error.code, perf_counter() - began)
         raise
     except asyncio.CancelledError:
+        if call.stopping:
+            observe.ended(call, Unavailable.code, perf_counter() - began)
+            raise stopping() from None
         observe.ended(call, "CANCELLED", perf_counter() - began)
         raise
     except Exception as error:
@@ -100,6 +105,11 @@ async def run(method: Method, call: Call, request: bytes, observe: Observer) -> 
         raise _bug(call, error) from error
     observe.ended(call, "OK", perf_counter() - began)
     return response
+
+
+def stopping() -> Unavailable:
+    """What a call gets that kmsd ends before its answer is there."""
+    return Unavailable("kmsd is stopping", "try again when it is back")
 
 
 async def run_stream(method: StreamMethod, call: Call, request: bytes) -> AsyncGenerator[bytes, None]:

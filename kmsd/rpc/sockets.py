@@ -22,7 +22,7 @@ from time import monotonic
 from typing import Final
 
 from kmsd import plainfile, safepath
-from kmsd.errors import KmsdError, Misconfigured, Unavailable
+from kmsd.errors import Internal, KmsdError, Misconfigured, Unavailable
 
 _SUN_PATH_MAX: Final = 107
 """Bytes: sun_path is 108 with its NUL (unix(7))."""
@@ -86,15 +86,15 @@ class SocketPlace:
             return
         if not stat.S_ISSOCK(found.st_mode):
             raise Misconfigured(f"{self.path} exists and is no socket", "move it away, or choose another path")
-        if safepath.stranger(found):
-            raise Misconfigured(
-                f"the socket {self.path} was made by user {found.st_uid}", "remove it, or choose another path"
-            )
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(2)
             try:
                 probe.connect(str(self.path))
             except (ConnectionRefusedError, FileNotFoundError):
+                if safepath.stranger(found):
+                    raise Misconfigured(
+                        f"the socket {self.path} was made by user {found.st_uid}", "remove it, or choose another path"
+                    ) from None
                 return  # stale: its server is gone; bind() replaces it
             except (TimeoutError, BlockingIOError):
                 pass  # alive, and too busy to take a connection
@@ -123,9 +123,14 @@ class SocketPlace:
                 os.umask(before)
             if self._gid != -1:
                 os.chown(made, -1, self._gid)
+            held = os.open(made, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                made.replace(self.path)
+            except OSError:
+                os.close(held)
+                raise
             self._forget()
-            self._made = os.open(made, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-            made.replace(self.path)
+            self._made = held
         except PermissionError as error:
             raise Misconfigured(
                 f"{self.path} cannot be given its owner and mode: {error.strerror}",
@@ -195,10 +200,11 @@ class SocketWatch:
             # It may wait for whoever has the place now.
             await asyncio.to_thread(self.place.claim)
             await self._renew()
-        except KmsdError as error:
+        except Exception as error:  # noqa: BLE001  whatever it is, it is tried again
+            cause = error if isinstance(error, KmsdError) else Internal(f"unexpected {type(error).__name__}")
             self.problem = Unavailable(
-                f"nobody can connect to {self.place.path} ({what}), and it cannot be made again: {error.message}",
-                error.hint,
+                f"nobody can connect to {self.place.path} ({what}), and it cannot be made again: {cause.message}",
+                cause.hint,
             )
             # A restart would find the other server, too, and end what this one has left.
             self._since = None if isinstance(error, Occupied) else self._since or monotonic()
