@@ -34,6 +34,7 @@ from kmsctl.commands import (
     stats,
     status,
     tui,
+    unlock,
     version,
 )
 from kmsctl.diagnostics import ExitCode, UsageError
@@ -106,6 +107,7 @@ app.command(short_help="Show how kmsd is: state, key, token, problems.")(status.
 app.command(short_help="Say ok, or why not; with --wait, wait for it.")(health.health)
 app.command(short_help="List the slots and tokens that kmsd sees.")(slots.slots)
 app.command(short_help="List what a token can do.")(mechanisms.mechanisms)
+app.command(short_help="Have kmsd log in to a token once more.")(unlock.unlock)
 app.command(short_help="Try what a token can really do, and say what to mend.")(doctor.doctor)
 app.add_typer(keys.app, name="keys", short_help="List, make, name, test, retire and destroy keys.")
 app.command(short_help="Make a key on the token.", help=keygen.help_of("keygen"))(keygen.keygen)

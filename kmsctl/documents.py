@@ -184,6 +184,7 @@ def status(status: Status) -> Document:
         "problems": [problem(each) for each in status.problems],
         "tokens": [token_status(each) for each in status.tokens],
         "following": _following(status.following),
+        "not_alive": status.not_alive or None,
     }
 
 

@@ -16,9 +16,10 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from kmsd import config_toml, paths
+from kmsd import config_toml, paths, plainfile, safepath
 from kmsd.config_errors import ConfigError, Origin, Problem, refuse, validate
 from kmsd.config_values import GONE, LEAVES, PIN, TOKEN, TOKENS, from_text, from_toml
+from kmsd.errors import Misconfigured
 from kmsd.settings import Settings, Token
 
 __all__ = ["ANCESTOR_ENVIRON", "ENVIRON", "ConfigError", "Loaded", "Origin", "load", "pin_path", "read_pin", "value"]
@@ -113,6 +114,7 @@ def load(
     refuse(problems)
     warnings += _pin_warnings(levels, settings, document, environ)
     file = document.path if document else None
+    warnings += _path_warnings(settings, file, environ)
     return Loaded(settings, MappingProxyType(merged.origins), file, tuple(dict.fromkeys(warnings)))
 
 
@@ -288,6 +290,20 @@ def _pin_file_warnings(token: Token, environ: Mapping[str, str]) -> Iterator[str
             yield f"{path}: holds the PIN and has mode {mode:04o}: chmod o= {path}"
 
 
+def _path_warnings(settings: Settings, file: Path | None, environ: Mapping[str, str]) -> Iterator[str]:
+    """What others could replace: the code that kmsd loads, where it finds it, and the PIN that it gives to it."""
+    paths_of: list[tuple[str, Path | None]] = [("the configuration", file)]
+    for token in settings.places:
+        paths_of += [("the PIN file", pin_path(token, environ)), ("the PKCS#11 module", Path(token.module or "/"))]
+    for what, path in paths_of:
+        if path is None or path.is_relative_to("/dev") or path.is_relative_to("/proc"):
+            continue  # a descriptor of our own
+        try:
+            safepath.check(path.parent, what, shared=True)
+        except Misconfigured as error:
+            yield f"{error.message}: {error.hint}"
+
+
 def pin_path(token: Token, environ: Mapping[str, str] = os.environ) -> Path | None:
     """The file that holds the PIN, if one is set: a relative one in $CREDENTIALS_DIRECTORY if it is there,
     else in the working directory."""
@@ -304,7 +320,7 @@ def pin_path(token: Token, environ: Mapping[str, str] = os.environ) -> Path | No
 def read_pin(token: Token, environ: Mapping[str, str] = os.environ) -> str | None:
     """The PIN to log in with, None if none is configured.
 
-    From a file it is the first line without its line end; a pipe in /dev/fd can be read only once.
+    From a file it is the first line without its line end; a pipe can be read only once, and is given 5 s.
     Raises ConfigError if the file is missing, cannot be read, or does not begin with a PIN.
     """
     if token.pin is not None:
@@ -313,8 +329,7 @@ def read_pin(token: Token, environ: Mapping[str, str] = os.environ) -> str | Non
     if path is None:
         return None
     try:
-        with path.open("rb", buffering=0) as file:  # unbuffered: nothing past the PIN is taken
-            line = file.readline(PIN_MAX + 3)
+        line, _ = plainfile.read_input(path, PIN_MAX + 3, line=True)
     except OSError as error:
         reason = (error.strerror or "cannot be read").lower()
         hint = f"token.pin_file must name a file with the PIN on its first line that uid {os.geteuid()} may read"

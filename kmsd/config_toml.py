@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from kmsd import plainfile
 from kmsd.config_errors import ConfigError
 
 MAX_BYTES = 1 << 20
@@ -51,9 +52,7 @@ class Document:
 def read(path: Path) -> Document | None:
     """The document at `path`, None if there is no such file. Raises ConfigError for all else."""
     try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            raw = file.read(MAX_BYTES + 1)
+        raw, found = plainfile.read_input(path, MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -69,7 +68,7 @@ def read(path: Path) -> Document | None:
     if not problem:
         data, problem = _parse(path, text)
         if not problem:
-            return Document(path, mode, data, _lines(text))
+            return Document(path, stat.S_IMODE(found.st_mode), data, _lines(text))
     # Raised here and not where it was met: the first exception holds the file, and with it a PIN.
     raise ConfigError(problem)
 

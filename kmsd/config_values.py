@@ -200,8 +200,7 @@ def _expected(key: str, field: FieldInfo, annotation: object) -> str:
     if annotation is SecretStr:
         return "the PIN as a string in quotes"
     if annotation is str:
-        patterned = any(getattr(mark, "pattern", None) for mark in field.metadata)
-        return f"a string such as {_quoted(field.default)}" if patterned else "a string in quotes"
+        return "a string in quotes"
     number = "a whole number" if annotation is int else "a number"
     bounds = {
         name: getattr(mark, name) for mark in field.metadata for name in ("gt", "ge", "le") if hasattr(mark, name)

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from kmsd import daemon, paths
+from kmsd import daemon, paths, safepath
 from kmsd.config import Loaded, Origin, value
 from kmsd.config_values import LEAVES
 from kmsd.errors import KmsdError
@@ -56,8 +56,8 @@ def run(*, log_level: str, log_format: str) -> int:
 
 
 def _prepare(folder: Path, log_level: str, log_format: str) -> Loaded:
-    _private_directory(folder)
-    _private_directory(folder / "tokens")
+    safepath.prepare(folder, "the development token and its PIN")
+    safepath.prepare(folder / "tokens", "the development token")
     conf = folder / "softhsm2.conf"
     _write(conf, f"directories.tokendir = {folder / 'tokens'}\nobjectstore.backend = file\nlog.level = ERROR\n")
     pin = _secret(folder / "pin")
@@ -86,11 +86,6 @@ def _prepare(folder: Path, log_level: str, log_format: str) -> Loaded:
         key: Origin("default", "default") if value(fresh, key) == value(settings, key) else ours for key in LEAVES
     }
     return Loaded(settings=settings, origins=origins, file=None, warnings=())
-
-
-def _private_directory(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.mkdir(mode=0o700, exist_ok=True)
 
 
 def _secret(path: Path) -> str:

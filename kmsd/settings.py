@@ -50,12 +50,6 @@ def _host(text: str) -> str:
     return text
 
 
-def _mode(text: str) -> str:
-    if int(text, 8) & 0o117:
-        raise ValueError("a socket's mode is 0600 or 0660: no execute bits, nothing for others")
-    return text
-
-
 def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
@@ -64,7 +58,6 @@ SocketPath = Annotated[Path, AfterValidator(_socket_path)]
 Label = Annotated[str, AfterValidator(_label)]
 KeyId = Annotated[str, Field(min_length=1, max_length=512)]
 Host = Annotated[str, AfterValidator(_host)]
-Mode = Annotated[str, Field(pattern=r"^0[0-7]{3}$"), AfterValidator(_mode)]
 
 
 class Section(BaseModel):
@@ -75,7 +68,7 @@ class Kms(Section):
     """The socket of the two KMS APIs."""
 
     socket: SocketPath = Field(default_factory=paths.kms_socket)
-    mode: Mode = "0600"
+    mode: Literal["0600", "0660"] = "0600"
     group: str = ""
     """Group name that owns the socket; with mode 0660 its members may call."""
     on_hsm_loss: Literal["coast", "fail-closed"] = "coast"
@@ -187,6 +180,10 @@ class Health(Section):
     """Seconds between background round trips with the write key."""
     stuck_after: float = Field(default=10.0, ge=0.1, le=600)
     """Seconds in one HSM call after which its session counts as stuck."""
+    give_up_after: float = Field(default=120.0, ge=0, le=86400)
+    """Seconds after which kmsd ends by itself when only a restart can help: a call into the module that does not come
+    back and keeps everything from going on, a socket that cannot be made again or does not answer, an event loop that
+    does not turn. 0: never."""
 
 
 class Log(Section):

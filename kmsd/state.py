@@ -2,20 +2,24 @@
 it made that were not.
 
 So that Status names the same key_id after a restart while the token is away, and so that of the keys of a token those
-are known that cannot have written. Nothing here is needed to serve: a directory that cannot be written is a warning.
-Knows nothing of keys but their ids.
+are known that cannot have written. Nothing here is needed to serve: a directory that cannot be written is a warning,
+and what somebody else may have put there is not believed: then nothing is known. Knows nothing of keys but their ids.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
+
+from kmsd import plainfile, safepath
+from kmsd.errors import Misconfigured
 
 _FILE: Final = "write-key.json"
 _MOST: Final = 1024 * 1024
@@ -26,22 +30,40 @@ _USES_MOST: Final = 16 * 1024 * 1024
 """Bytes: more than the keys make of which uses are counted."""
 
 
+_WHAT: Final = "what kmsd keeps across restarts"
+
+
+def doubt(directory: Path) -> Misconfigured | None:
+    """Why what lies in the directory is not believed: others could replace or write it, or it is not what kmsd writes.
+
+    None if all is well, or nothing is there yet.
+    """
+    try:
+        if safepath.check(directory, _WHAT):
+            for name, most in ((_FILE, _MOST), (_USES, _USES_MOST)):
+                with suppress(FileNotFoundError):
+                    os.close(_open(directory / name, most))
+    except Misconfigured as error:
+        return error
+    return None
+
+
 def recall(directory: Path, write_label: str) -> str:
     """key_id of the key that wrote last under this label; empty if that is not known."""
-    kept = _read(directory / _FILE, _MOST)
+    kept = _believed(directory, _FILE, _MOST)
     key_id = kept.get("key_id") if kept.get("label") == write_label else None
     return key_id if isinstance(key_id, str) else ""
 
 
 def remember(directory: Path, write_label: str, key_id: str) -> None:
-    """Keep it, replacing the file whole. Raises OSError."""
+    """Keep it, replacing the file whole. Raises OSError, and Misconfigured if others could replace the directory."""
     wrote = [each for each in wrote_here(directory) if each != key_id]
     _write(directory / _FILE, {"label": write_label, "key_id": key_id, "wrote": [*wrote, key_id][-_WROTE_MOST:]})
 
 
 def wrote_here(directory: Path) -> list[str]:
     """key_ids of the keys that were the write key of this kmsd, under whatever label, the last one last."""
-    kept = _read(directory / _FILE, _MOST)
+    kept = _believed(directory, _FILE, _MOST)
     wrote = kept.get("wrote", [kept.get("key_id")])
     return [each for each in wrote if isinstance(each, str)] if isinstance(wrote, list) else []
 
@@ -59,7 +81,7 @@ class Uses:
 
 
 def recall_uses(directory: Path) -> Uses:
-    kept = _read(directory / _USES, _USES_MOST)
+    kept = _believed(directory, _USES, _USES_MOST)
     since, last = kept.get("since"), kept.get("last_used")
     if not isinstance(since, int | float) or not isinstance(last, dict):
         return Uses(0.0, {})
@@ -72,7 +94,7 @@ def recall_uses(directory: Path) -> Uses:
 
 
 def remember_uses(directory: Path, uses: Uses) -> None:
-    """Keep them, replacing the file whole. Raises OSError."""
+    """Keep them, replacing the file whole. Raises as `remember`."""
     kept = {
         "since": uses.since,
         "last_used": dict(uses.last),
@@ -87,6 +109,8 @@ def withdraw_uses(directory: Path, uses: Uses) -> bool:
     whether that could be done: else they prove nothing."""
     try:
         remember_uses(directory, replace(uses, complete=False))
+    except Misconfigured:
+        return False
     except OSError:
         try:
             (directory / _USES).unlink(missing_ok=True)  # a disk that is full lets a file go
@@ -95,18 +119,54 @@ def withdraw_uses(directory: Path, uses: Uses) -> bool:
     return True
 
 
-def _read(path: Path, most: int) -> dict[str, Any]:
+def reason(error: OSError | Misconfigured) -> str:
+    """Why something could not be kept."""
+    return error.message if isinstance(error, Misconfigured) else error.strerror or str(error)
+
+
+def _believed(directory: Path, name: str, most: int) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
+        return _load(directory / name, most) if safepath.check(directory, _WHAT) else {}
+    except Misconfigured:
+        return {}
+
+
+def _load(path: Path, most: int) -> dict[str, Any]:
+    """What a file holds; nothing if it is not there, or damaged. Raises Misconfigured if kmsd did not write it."""
+    try:
+        with os.fdopen(_open(path, most), "rb") as file:
             kept = json.loads(file.read(most))
     except (OSError, ValueError, RecursionError):
         return {}
     return kept if isinstance(kept, dict) else {}
 
 
+def _open(path: Path, most: int) -> int:
+    """Raises FileNotFoundError, and Misconfigured if kmsd did not write it."""
+    quoted = shlex.quote(str(path))
+    try:
+        file = plainfile.open_regular(path, os.O_RDONLY)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Misconfigured(
+            f"{path} is not believed: {error.strerror}", f"move it away, kmsd makes it anew: mv {quoted} {quoted}.old"
+        ) from error
+    found = os.fstat(file)
+    if safepath.stranger(found):
+        why, hint = f"it belongs to user {found.st_uid}", f"chown {safepath.owner()} {quoted}, if its content is right"
+    elif found.st_mode & 0o022:
+        why, hint = "others may write to it", f"chmod 600 {quoted}, if its content is right"
+    elif found.st_size > most:
+        why, hint = f"it has more than {most} bytes", f"move it away, kmsd makes it anew: mv {quoted} {quoted}.old"
+    else:
+        return file
+    os.close(file)
+    raise Misconfigured(f"{path} is not believed: {why}", hint)
+
+
 def _write(path: Path, kept: Mapping[str, object]) -> None:
-    if not path.parent.exists():
-        path.parent.mkdir(mode=0o700, parents=True)
+    safepath.prepare(path.parent, _WHAT)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}", dir=path.parent)  # made with mode 0600
     try:
         with os.fdopen(handle, "w") as file:

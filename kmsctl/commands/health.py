@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from kmsctl import diagnostics, options, output, waiting
-from kmsctl.diagnostics import ExitCode
+from kmsctl.diagnostics import ExitCode, UsageError
 from kmsctl.options import Options
 from kmsctl.output import Format
 from kmsctl.waiting import WAIT, wait_for
@@ -17,6 +17,7 @@ from kmsd.client import Status, connect, escape
 def health(
     ctx: typer.Context,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until health is ok.")] = False,
+    live: Annotated[bool, typer.Option("--live", help="Judge only whether kmsd itself is alive.")] = False,
     timeout: waiting.Timeout = None,
     output_format: options.Output = None,
     target: options.Target = None,
@@ -25,15 +26,22 @@ def health(
     Examples:
       kmsctl health
       kmsctl health --wait --timeout 2m
+      kmsctl health --live
       kmsctl health -o json
 
     Print ok, or the reason why not, exactly as kube-apiserver sees it.
 
     Exits 0 if ok, 7 if kmsd answers and is not, 3 if no kmsd answers.
     With --wait, a kmsd that is not there yet counts as not ok yet.
+    With --live, only what a restart of kmsd can mend is bad: it says alive (0), or why not (7).
     """
     opts = options.gather(ctx, target=target, output=output_format)
     form = opts.form(Format.TABLE, Format.JSON, Format.YAML)
+    if live:
+        if wait:
+            raise UsageError("--live does not wait", "it judges the kmsd that runs now; leave out --wait")
+        _live(_look(opts, timeout or opts.timeout), form)
+        return
     if wait:
         seconds = WAIT if timeout is None else timeout
         found = wait_for(lambda patience: _look(opts, patience), _against, seconds, opts.timeout)
@@ -60,6 +68,17 @@ def health(
     if not found.healthy:
         if found.hint:
             diagnostics.hint(found.hint)
+        raise typer.Exit(ExitCode.UNHEALTHY)
+
+
+def _live(found: Status, form: Format) -> None:
+    reason = found.not_alive
+    if form is Format.TABLE:
+        output.emit(escape(reason) or "alive")
+    else:
+        output.emit_document({"alive": not reason, "reason": reason or None}, form)
+    if reason:
+        diagnostics.hint("kmsd is ending by itself; what supervises it starts it anew")
         raise typer.Exit(ExitCode.UNHEALTHY)
 
 

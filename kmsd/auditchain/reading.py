@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import heapq
 import os
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -47,11 +49,20 @@ def sources_of(path: Path, stack: ExitStack) -> list[Source]:
         # Putting a file aside always leaves it beside the next: a present file alone begins with record 1.
         Source(
             str(file),
-            stack.enter_context(file.open("rb")),
+            stack.enter_context(_opened(file)),
             first_seq=int(file.stem.rpartition("-")[2]) if file != path else 1 if len(files) == 1 else None,
         )
         for file in files
     ]
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Raises OSError, for a pipe among others, which would wait for its other end."""
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise OSError(errno.EINVAL, "it is not a regular file", str(path))
 
 
 def lines_of(source: Source) -> Iterator[tuple[int, bytes, bool]]:

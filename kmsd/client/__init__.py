@@ -76,6 +76,7 @@ from kmsd.client.model import (
     Timing,
     Token,
     TokenStatus,
+    UnlockedToken,
     Verdict,
 )
 from kmsd.client.targets import default_kms_socket, default_target, parse_target
@@ -174,6 +175,7 @@ __all__ = [
     "Token",
     "TokenStatus",
     "Unhealthy",
+    "UnlockedToken",
     "Unreachable",
     "Verdict",
     "__version__",

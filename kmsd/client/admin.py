@@ -68,6 +68,13 @@ class AdminClient(Client):
 
         return tuple(decode.mechanism(each) for answer in _pages(page) for each in answer.mechanisms)
 
+    def unlock_token(self, token: str = "", *, timeout: float | None = None) -> model.UnlockedToken:
+        """Has kmsd log in once with the PIN that is configured now, even if the token refused it before; Denied if it
+        does again."""
+        request = pb.UnlockTokenRequest(token=_text("token", token))
+        answer = self._call("UnlockToken", request, pb.UnlockTokenResponse, timeout)
+        return model.UnlockedToken(answer.token, answer.token_label, answer.logged_in)
+
     def diagnose(self, token: str = "", *, timeout: float | None = None) -> model.Diagnosis:
         """Tries what a token can do, beside what it serves; a slow one takes most of a minute. What is not done in time
         is left out, and that is a check that failed. A token that is away is an answer, too."""

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Final
 
 from kmsd import keyid, state
 from kmsd.daemon import telling
 from kmsd.daemon.configured import Configured
+from kmsd.daemon.liveness import Liveness
 from kmsd.daemon.problems import Problems, pool_of
 from kmsd.daemon.upkeep import Upkeep
 from kmsd.daemon.uses import KeyUses
-from kmsd.errors import KmsdError, WrongResult
+from kmsd.errors import KmsdError, Misconfigured, WrongResult
 from kmsd.foreign import Foreign
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.connection import Hsm, Neighbours
@@ -33,6 +35,7 @@ from kmsd.rpc.admin_inspect import InspectAdmin
 from kmsd.rpc.admin_keys import KeyAdmin
 from kmsd.rpc.admin_watch import Ended, WatchAdmin
 from kmsd.rpc.admin_wire import Shown
+from kmsd.rpc.asking import answers
 from kmsd.rpc.audited import audited
 from kmsd.rpc.call import Table
 from kmsd.rpc.listener import Listener
@@ -54,10 +57,10 @@ Spawn = Callable[[Coroutine[object, object, None]], None]
 class Parts:
     """What a running kmsd is made of. stopping: set when it ends, so that what ends with it makes no noise.
 
-    Raises KmsdError if a part cannot be had as it is configured.
+    give_up: told why only a restart can help. Raises KmsdError if a part cannot be had as it is configured.
     """
 
-    def __init__(self, configured: Configured, spawn: Spawn) -> None:
+    def __init__(self, configured: Configured, spawn: Spawn, give_up: Callable[[str], None]) -> None:
         settings = configured.settings
         self.stopping = False
         self._settings = settings
@@ -115,6 +118,13 @@ class Parts:
         )
         self._kms = self._kms_listener(service)
         self._front = self._admin_listener(self._admin_tables(configured, service))
+        self.liveness = Liveness(
+            self.tokens,
+            [(each.place.path, each.watch) for each in self.listeners],
+            settings.health.give_up_after,
+            answers,
+            give_up,
+        )
 
     @property
     def listeners(self) -> tuple[Listener, ...]:
@@ -153,6 +163,7 @@ class Parts:
             services=(kms_v2.SERVICE, kms_v1beta1.SERVICE),
             timeout=kms.request_timeout,
             observe=self._traffic,
+            remade=self._socket_remade,
         )
 
     def _admin_listener(self, tables: tuple[Table, ...]) -> Listener:
@@ -164,6 +175,7 @@ class Parts:
             services=(admin.SERVICE,),
             timeout=_ADMIN_SECONDS,
             observe=self._traffic,
+            remade=self._socket_remade,
             relay=Relay(),
         )
 
@@ -190,9 +202,15 @@ class Parts:
                 self.audit,
                 self._stats,
                 settings.server,
+                settings.state.dir,
+                self._unreachable,
+                lambda: self.liveness.verdict,
             ).now,
             config=configured.view,
             set_log_level=configured.set_log_level,
+            unreachable=self._unreachable,
+            verdict=lambda: self.liveness.verdict,
+            read_pin_again=configured.read_pin_again,
         )
         return (
             front.table(),
@@ -201,6 +219,10 @@ class Parts:
             InspectAdmin(self._keyring, self._foreign, shown).table(),
             DoctorAdmin(self._keyring, write_token, settings.server).table(),
         )
+
+    def _unreachable(self) -> KmsdError | None:
+        """Why nobody can connect to one of the sockets any more."""
+        return next((each.watch.problem for each in self.listeners if each.watch.problem is not None), None)
 
     # The wires: what one part sees and the others are to do.
 
@@ -212,6 +234,9 @@ class Parts:
         elif not self.stopping:
             telling.token_down(self.audit, name, hsm)
         self.health.poke()
+
+    def _socket_remade(self, path: Path, what: str) -> None:
+        telling.socket_remade(self.audit, path, what)
 
     def _keys_changed(self, before: Picture, after: Picture) -> None:
         old, new = before.write, after.write
@@ -231,8 +256,8 @@ class Parts:
         self._wrote.add(key_id)
         try:
             state.remember(directory, self._keyring.write_label, key_id)
-        except OSError as error:
-            log.warning("the state directory cannot be written", directory=str(directory), reason=error.strerror)
+        except (OSError, Misconfigured) as error:
+            log.warning("the state directory cannot be written", directory=str(directory), reason=state.reason(error))
 
     def _wrong_results(self, error: WrongResult) -> None:
         self.upkeep.in_doubt = telling.wrong_results(self.audit, error, self._unproven)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
+from kmsd import state
 from kmsd.daemon.upkeep import Upkeep
+from kmsd.errors import KmsdError
 from kmsd.foreign import Foreign
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.pool import PoolView
@@ -34,6 +37,9 @@ class Problems:
     audit: Audit
     stats: Stats
     server: Server
+    state_dir: Path
+    unreachable: Callable[[], KmsdError | None]
+    verdict: Callable[[], str]
 
     def now(self) -> list[Problem]:
         write = self.keyring.picture.write
@@ -48,6 +54,11 @@ class Problems:
         error = self.health.view().error
         if error is not None and write is not None and not any(problem.fatal for problem in found):
             found.insert(0, Problem(error.message, error.hint, fatal=True))
+        unreachable = self.unreachable()
+        if unreachable is not None:
+            found.insert(0, Problem(unreachable.message, unreachable.hint, fatal=True))
+        if verdict := self.verdict():
+            found.insert(0, Problem(f"only a restart can help: {verdict}", "kmsd is ending by itself", fatal=True))
         found.extend(self._warnings())
         return found
 
@@ -55,6 +66,8 @@ class Problems:
         stuck = pool_of(self.tokens).stuck
         if stuck:
             yield Problem(f"{stuck} sessions are stuck inside the PKCS#11 module", "check the token", fatal=False)
+        if (doubt := state.doubt(self.state_dir)) is not None:
+            yield Problem(doubt.message, doubt.hint, fatal=False)
         for trouble in self.audit.troubles:
             yield Problem(trouble.message, trouble.hint, fatal=False)
         if (tcp := not_served(self.server)) is not None:

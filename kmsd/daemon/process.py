@@ -1,25 +1,28 @@
-"""The life of the process: sockets claimed, parts started, signals obeyed, calls drained, everything let go."""
+"""The life of the process: sockets claimed, parts started, signals obeyed, calls drained, everything let go.
+
+It ends when it is told to, and by itself when only a restart can help (`liveness`)."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
+import resource
 import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine
-from typing import Final
+from typing import Final, NoReturn
 
 import uvloop
 
-from kmsd import __version__
+from kmsd import __version__, state
 from kmsd.config import ConfigError, Loaded
-from kmsd.daemon import memory
+from kmsd.daemon import memory, telling
 from kmsd.daemon.assembly import Parts
 from kmsd.daemon.configured import Configured
 from kmsd.errors import KmsdError, Misconfigured
-from kmsd.hsm.connection import Hsm
 from kmsd.observe import logs
 from kmsd.observe.sdnotify import notify
 from kmsd.tcp import not_served
@@ -27,28 +30,47 @@ from kmsd.tcp import not_served
 log = logs.get_logger("kmsd")
 
 _DRAIN_SECONDS: Final = 5.0
+_DESCRIPTORS: Final = 65536
 _PR_SET_DUMPABLE: Final = 4
 
 
 def run(loaded: Loaded, reload: Callable[[], Loaded], on_ready: Callable[[], None] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT. Returns the exit code.
+    """Serve until SIGTERM or SIGINT, and end the process: 0, or 1 if it ended by itself, 2 for what is misconfigured.
 
     reload: reads the same configuration again, for SIGHUP. on_ready: called once, when both sockets answer.
     """
     logs.configure(loaded.settings.log.format, loaded.settings.log.level)
     _no_core_dumps()
     memory.one_heap()
-    daemon = Daemon(loaded, reload, on_ready)
+    _many_descriptors()
+    uvloop.run(_run_to_the_end(Daemon(loaded, reload, on_ready)))
+    raise AssertionError("the process has ended")
+
+
+async def _run_to_the_end(daemon: Daemon) -> NoReturn:
+    """Run it, and end the process with everything as it is.
+
+    A thread that hangs inside the module would be waited for; and grpcio, when it is taken apart, answers CANCELLED to
+    whoever calls at that moment, instead of the UNAVAILABLE that a connection which breaks stands for.
+    """
     try:
-        uvloop.run(daemon.run())
+        await daemon.run()
+        code = 1 if daemon.reason else 0
     except KmsdError as error:
         sys.stderr.write(f"kmsd: error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
-        return 2 if isinstance(error, Misconfigured) else 1
-    if not daemon.clean:
-        # A thread hangs inside the module; Python would wait for it for ever.
-        sys.stderr.flush()
-        os._exit(0)
-    return 0
+        code = 2 if isinstance(error, Misconfigured) else 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _many_descriptors() -> None:
+    """Raise the soft limit of open files towards the hard one: without one to spare no client is heard any more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _no_core_dumps() -> None:
@@ -58,28 +80,36 @@ def _no_core_dumps() -> None:
 
 
 class Daemon:
-    """One running kmsd. clean: whether it has let go of every token."""
+    """One running kmsd. reason: why it ends by itself; empty if it was told to."""
 
     def __init__(self, loaded: Loaded, reload: Callable[[], Loaded], on_ready: Callable[[], None] | None) -> None:
-        self.clean = True
+        self.reason = ""
         self._configured = Configured(loaded)
         self._read_again = reload
         self._on_ready = on_ready
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stopped = asyncio.Event()
+        self._reload_due = False
+        self._reloading = False
 
     async def run(self) -> None:
         """Raises KmsdError if a socket cannot be had, or the audit cannot be written."""
-        parts = Parts(self._configured, self._spawn)
-        stop = asyncio.Event()
+        parts = Parts(self._configured, self._spawn, self._give_up)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload, parts)
+            loop.add_signal_handler(number, self._stopped.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_soon, parts)
         try:
             await self._start(parts)
-            await stop.wait()
+            await self._stopped.wait()
         finally:
+            if self.reason:
+                telling.gives_up(parts.audit, self.reason)
             await self._stop(parts)
+
+    def _give_up(self, reason: str) -> None:
+        self.reason = reason
+        self._stopped.set()
 
     async def _start(self, parts: Parts) -> None:
         for listener in parts.listeners:
@@ -93,6 +123,8 @@ class Daemon:
         self._spawn(parts.health.run())
         self._spawn(parts.upkeep.run())
         self._spawn(parts.uses.keep())
+        self._spawn(parts.liveness.run())
+        self._spawn(parts.liveness.feed())
         notify(READY="1", STATUS="starting")
         if self._on_ready is not None:
             self._on_ready()
@@ -103,6 +135,8 @@ class Daemon:
             log.warning(warning)
         if (wanting := not_served(settings.server)) is not None:
             log.warning(wanting[0], hint=wanting[1])
+        if (doubt := state.doubt(settings.state.dir)) is not None:
+            log.warning(doubt.message, hint=doubt.hint)
         if settings.keys.algorithm == "rsa-oaep":
             log.warning(
                 "RSA keys serve: whoever knows the public key can write what opens as if kube-apiserver had written it",
@@ -117,22 +151,36 @@ class Daemon:
         )
         parts.audit.event("kmsd up", detail=f"version {__version__}")
 
-    def _reload(self, parts: Parts) -> None:
-        """SIGHUP: log settings and the PINs change now; a token that refused its PIN is tried again."""
-        notify(RELOADING="1", MONOTONIC_USEC=str(time.monotonic_ns() // 1000))
+    def _reload_soon(self, parts: Parts) -> None:
+        """SIGHUP. However many come while one is being obeyed, they are obeyed together, after it."""
+        self._reload_due = True
+        if not self._reloading:
+            self._reloading = True
+            self._spawn(self._reload(parts))
+
+    async def _reload(self, parts: Parts) -> None:
         try:
-            fresh = self._read_again()
+            while self._reload_due:
+                self._reload_due = False
+                notify(RELOADING="1", MONOTONIC_USEC=str(time.monotonic_ns() // 1000))
+                await self._read_everything_again(parts)
+                notify(READY="1")
+        finally:
+            self._reloading = False
+
+    async def _read_everything_again(self, parts: Parts) -> None:
+        """Log settings and the PINs change now; a token that is away is tried at once."""
+        try:
+            # It may be a pipe, or on a disk that hangs.
+            fresh = await asyncio.to_thread(self._read_again)
         except ConfigError as error:
             log.error("reload refused, the old configuration stays", reason=error.message, hint=error.hint)
-        else:
-            stay = self._configured.take(fresh)
-            log.info("configuration read again", needs_restart=stay)
-            for name in parts.tokens:
-                self._configured.read_pin_again(name)
-            for hsm in parts.tokens.values():
-                if hsm.connected is None:
-                    self._spawn(_reconnect(hsm))
-        notify(READY="1")
+            return
+        stay = self._configured.take(fresh)
+        log.info("configuration read again", needs_restart=stay)
+        for name, hsm in parts.tokens.items():
+            await asyncio.to_thread(self._configured.read_pin_again, name)
+            hsm.try_soon()
 
     async def _stop(self, parts: Parts) -> None:
         parts.stopping = True
@@ -147,8 +195,8 @@ class Daemon:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         parts.uses.keep_all()
-        closed = await asyncio.gather(*(hsm.close() for hsm in parts.tokens.values()))
-        self.clean = all(closed)
+        # What hangs was waited for long enough.
+        await asyncio.gather(*(hsm.close() for hsm in parts.tokens.values() if not (self.reason and hsm.hung)))
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -159,7 +207,3 @@ class Daemon:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a background task failed", type=type(error).__name__, task=task.get_name())
-
-
-async def _reconnect(hsm: Hsm) -> None:
-    await hsm.reconnect("reload")

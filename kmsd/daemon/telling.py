@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from kmsd.errors import WrongResult
@@ -87,6 +88,17 @@ def token_up(audit: Audit, name: str, hsm: Hsm, sessions: int) -> None:
 def token_down(audit: Audit, name: str, hsm: Hsm) -> None:
     log.warning("token is down", token=name, reason=hsm.error.message, hint=hsm.error.hint)
     audit.event("token down", outcome="UNAVAILABLE", detail=f"{name}: {hsm.error.message}")
+
+
+def socket_remade(audit: Audit, path: Path, what: str) -> None:
+    log.warning("socket made anew", socket=str(path), reason=what)
+    audit.event("socket made anew", detail=f"{path}: {what}")
+
+
+def gives_up(audit: Audit, reason: str) -> None:
+    log.error("kmsd gives up: only a restart can help", reason=reason)
+    notify(STATUS=f"gives up: {reason}")
+    audit.event("kmsd gives up", outcome="UNAVAILABLE", detail=reason)
 
 
 def keys_changed(after: Picture) -> None:

@@ -107,11 +107,20 @@ class Upkeep:
     async def _auto_create(self) -> None:
         keys = self._settings.keys
         known = state.recall(self._settings.state.dir, keys.label)
+        doubt = state.doubt(self._settings.state.dir)
         if self._keyring.picture.write is None and known:
             # Another write key in its place would hide a loss, or a token that is not the right one.
             self._withheld = Problem(
                 f"key {known} wrote here before and is not on {self._keyring.where}: --auto-create makes no other",
                 f"bring the right token or key back; if it is gone for good: kmsctl keygen {keys.label}",
+                fatal=False,
+            )
+            log.error(self._withheld.message, hint=self._withheld.hint)
+            return
+        if self._keyring.picture.write is None and doubt is not None and self._settings.state.dir.is_dir():
+            self._withheld = Problem(
+                f"{doubt.message}: whether a key wrote here before is not known, so --auto-create makes none",
+                f"{doubt.hint}, and restart kmsd; if none ever did: kmsctl keygen {keys.label}",
                 fatal=False,
             )
             log.error(self._withheld.message, hint=self._withheld.hint)

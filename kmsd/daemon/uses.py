@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from kmsd import state
+from kmsd.errors import Misconfigured
 from kmsd.observe import logs
 from kmsd.observe.stats import Stats
 from kmsd.picture import Picture, role
@@ -23,7 +24,7 @@ _MADE_MOST: Final = 1000
 
 
 class KeyUses:
-    """Begins with what the last run of kmsd wrote down, as `kmsd.lifecycle.Uses` wants it.
+    """Begins with what the last run of kmsd wrote down, if that can be believed, as `kmsd.lifecycle.Uses` wants it.
 
     What was made here is forgotten with the first gap in what is noted, so that a key of it has been watched all its
     life; with its first use; when it is seen with the write label, or not seen any more.
@@ -77,16 +78,16 @@ class KeyUses:
         while True:
             try:
                 await asyncio.to_thread(state.remember_uses, self._directory, self._now())
-            except OSError as error:
+            except (OSError, Misconfigured) as error:
                 if not told:
-                    log.warning("the uses of keys cannot be kept", reason=error.strerror)
+                    log.warning("the uses of keys cannot be kept", reason=state.reason(error))
                 told = True
             await asyncio.sleep(_PAUSE)
 
     def keep_all(self) -> None:
         """Write them down for the last time: nothing is used any more."""
         if self._begun:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, Misconfigured):
                 state.remember_uses(self._directory, replace(self._now(), complete=True))
 
     def _now(self) -> state.Uses:

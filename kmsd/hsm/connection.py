@@ -21,7 +21,7 @@ from time import monotonic
 from typing import Final, TypeVar, TypeVarTuple
 
 from kmsd.deadline import after, left, within
-from kmsd.errors import Conflict, DeadlineExceeded, KmsdError, Misconfigured, Unavailable
+from kmsd.errors import Conflict, DeadlineExceeded, Denied, KmsdError, Misconfigured, Unavailable
 from kmsd.hsm import tpm2
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.ckr import CkrError
@@ -122,6 +122,9 @@ class Hsm:
         self._settled.set()
         self._reconnecting = asyncio.Lock()
         self._work: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
+        self._unlocking: asyncio.Task[KmsdError | None] | None = None
+        self._draining_since = 0.0
         self._returning: asyncio.Task[None] | None = None
         self._suspecting: asyncio.Task[None] | None = None
         self._refused = False
@@ -183,7 +186,7 @@ class Hsm:
     async def close(self) -> bool:
         """Let go of the token: drain, C_Finalize. Bounded in time; a hung module is left as it is: False."""
         self._closed = True
-        for task in (self._work, self._returning):
+        for task in (self._work, self._returning, self._unlocking):
             if task is not None:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -332,9 +335,60 @@ class Hsm:
         except CkrError as error:
             raise self.explain(error) from error
 
+    @property
+    def hung(self) -> float:
+        """Seconds since which a call that has not come back keeps everything from going on: it keeps the module from
+        being initialised anew, or every session has one. 0 if none does."""
+        since = None
+        if self._draining is not None and self._draining.inside:
+            since = self._draining_since
+        elif self._connected is not None:
+            since = self._connected.pool.stuck_since
+        return 0.0 if since is None else monotonic() - since
+
+    def try_soon(self) -> None:
+        """An operator has reloaded kmsd: a token that is away is tried at once, one attempt however often that is said.
+
+        A PIN that was refused is tried once more if the token had accepted it before.
+        """
+        self._opener.allow("reload")
+        self._refused = False
+        self._anew_pause = _ANEW_FIRST
+        if self._connected is None:
+            self._hurry.set()
+            self._retry()
+
+    async def unlock(self, timeout: float) -> bool:
+        """Log in at an operator's word, with the PIN that is configured now even if it was refused: one attempt, which
+        those who ask at the same time share. Returns whether it was needed. Raises why the token is not up after it:
+        Denied if the PIN was refused."""
+        if self._connected is not None:
+            return False
+        if self._unlocking is None or self._unlocking.done():
+            self._opener.allow("unlock")
+            self._unlocking = asyncio.create_task(self._unlock(), name="hsm-unlock")
+        try:
+            async with asyncio.timeout(timeout):
+                failed = await asyncio.shield(self._unlocking)
+        except TimeoutError as error:
+            raise Unavailable(
+                f"{self.address} does not answer", "kmsd goes on trying; kmsctl status shows how"
+            ) from error
+        if failed is not None:
+            raise failed.again()
+        return True
+
+    async def _unlock(self) -> KmsdError | None:
+        self._refused = False
+        await self._attempt()
+        if self._connected is not None:
+            return None
+        self._retry()
+        return Denied(self.error.message, self.error.hint) if self._refused else self.error
+
     async def reconnect(self, why: str) -> bool:
-        """Drop the connection, initialise the module anew, connect. An operator's correction, or a suspicion
-        that the module shows a state that is not the token's. Calls wait for it. Returns whether the token is up."""
+        """Drop the connection, initialise the module anew, connect, upon a suspicion that the module shows a state that
+        is not the token's. Calls wait for it. Returns whether the token is up."""
         async with self._reconnecting:
             self._refused = False
             if self._work is not None:
@@ -394,8 +448,13 @@ class Hsm:
     async def _keep_trying(self) -> None:
         pause = _RETRY_FIRST
         while self._connected is None and not self._refused:
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _RETRY_MOST)
+            try:
+                async with asyncio.timeout(pause):
+                    await self._hurry.wait()
+                pause = _RETRY_FIRST
+            except TimeoutError:
+                pause = min(pause * 2, _RETRY_MOST)
+            self._hurry.clear()
             await self._attempt()
 
     async def _attempt(self) -> None:
@@ -559,7 +618,7 @@ class Hsm:
         connected, self._connected = self._connected, None
         self.error = why
         if connected is not None:
-            self._draining = connected.pool
+            self._draining, self._draining_since = connected.pool, monotonic()
             self._on_change()
 
     async def _drained(self) -> bool:
@@ -570,11 +629,10 @@ class Hsm:
 
     async def _be_drained(self) -> None:
         """Raises Unavailable while a call hangs in the module."""
-        began = monotonic()
         if not await self._drained():
             self.error = Unavailable(
-                f"a call into the PKCS#11 module has not come back for over {monotonic() - began:.0f} s",
-                "kmsd goes on waiting; if the token is well again and this stays, restart kmsd",
+                f"a call into the PKCS#11 module has not come back for over {self.hung:.0f} s",
+                "kmsd goes on waiting, and ends by itself when that has lasted for health.give_up_after",
             )
             raise self.error.again()
 

@@ -201,6 +201,7 @@ def load(path: str) -> Module:
         module = _loaded.get(resolved)
         try:
             if module is None:
+                _refuse_pipe(resolved)
                 module = _loaded[resolved] = Module(resolved)
             else:
                 module.initialize()
@@ -217,6 +218,14 @@ def load(path: str) -> Module:
                 "check the module's own configuration (for SoftHSM: SOFTHSM2_CONF and its token directory)",
             ) from error
     return module
+
+
+def _refuse_pipe(path: str) -> None:
+    """dlopen(3) would wait for its other end."""
+    if Path(path).is_fifo():
+        raise Misconfigured(
+            f"PKCS#11 module {path} cannot be loaded: it is a pipe", "check the path given as --p11-lib"
+        )
 
 
 def find_softhsm() -> str:

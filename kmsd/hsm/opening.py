@@ -1,6 +1,6 @@
 """Finding a token, logging in and opening its sessions: everything that happens on the control thread.
 
-A wrong PIN is never tried twice: tokens lock.
+A wrong PIN is never tried twice: tokens lock. An operator's word allows one more attempt, see `Opener.allow`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from kmsd.errors import KmsdError, Misconfigured
 from kmsd.hsm import choosing, quirks
@@ -68,6 +68,9 @@ class Opener:
         self._read_pin = read_pin
         self._refused_pin = b""
         self._accepted_pin = b""
+        self._proven: set[bytes] = set()
+        """Digests of the PINs that opened the token once, and may be tried once more after they were refused."""
+        self._word: Literal["", "reload", "unlock"] = ""
         self._login: TokenSession | None = None
         self._sessions: list[TokenSession] = []
         self.module: Module | None = None
@@ -124,6 +127,15 @@ class Opener:
     def pin(self) -> str | None:
         """Of the token, for a program that logs in beside the module. Raises KmsdError."""
         return self._read_pin()
+
+    def allow(self, word: Literal["reload", "unlock"]) -> None:
+        """An operator has acted, after the token refused the PIN: one attempt more with that same PIN.
+
+        unlock: whatever PIN it is. reload: only one that the token accepted before, as when its PIN was changed and
+        changed back; the first attempt that is refused ends that. Called on the event loop.
+        """
+        if self._refused_pin:
+            self._word = word
 
     def quirks(self) -> Quirks | None:
         """What is known of the module before its token is; None if there is no module."""
@@ -183,10 +195,11 @@ class Opener:
         if pin is None:
             raise PinRefused(
                 f"{name} needs a PIN and none is configured",
-                "name a file that holds it with --p11-pin-file, then restart kmsd",
+                "name a file that holds it: token.pin_file in kmsd's configuration, then reload kmsd (SIGHUP), or "
+                "--p11-pin-file, then restart it",
             )
         digest = _digest(pin)
-        if hmac.compare_digest(digest, self._refused_pin):
+        if hmac.compare_digest(digest, self._refused_pin) and not self._allowed(digest):
             raise _pin_refused(name, "as before")
         try:
             module.cryptoki.login(session.handle, pin)
@@ -196,11 +209,20 @@ class Opener:
                 raise _pin_locked(name) from error
             if error.name in _PIN_ERRORS:
                 # Kept here, on the one thread that logs in, so that no cancelled waiter can lose it.
-                self._refused_pin = digest
+                self._refused_pin, self._word = digest, ""
                 raise _pin_refused(name, error.name) from error
             raise
-        self._refused_pin = b""
+        self._refused_pin, self._word = b"", ""
         self._accepted_pin = digest
+        self._proven.add(digest)
+
+    def _allowed(self, digest: bytes) -> bool:
+        """Whether a PIN that was refused may be tried once more. Asking uses the operator's word up."""
+        word, self._word = self._word, ""
+        allowed = word == "unlock" or (word == "reload" and digest in self._proven)
+        if allowed:
+            self._proven.discard(digest)
+        return allowed
 
 
 def _present(slot: SlotView) -> TokenView:
@@ -238,5 +260,6 @@ def _digest(pin: str) -> bytes:
 def _pin_refused(token: str, why: str) -> PinRefused:
     return PinRefused(
         f"{token} refused the PIN ({why}); kmsd does not try it again",
-        "correct the file named by --p11-pin-file, then reload kmsd (SIGHUP); a systemd credential needs a restart",
+        "correct the PIN in the file named by --p11-pin-file, then reload kmsd (SIGHUP); if it is the right one after "
+        "all, kmsctl unlock tries it once more; systemd copies a credential only when it starts kmsd",
     )

@@ -208,13 +208,24 @@ class Pool:
             queued=len(self._jobs),
         )
 
+    @property
+    def stuck_since(self) -> float | None:
+        """Since when, by the monotonic clock, every worker has been inside one call; None if one is not."""
+        since = [worker.busy_since for worker in self._workers]
+        return max(since) if all(since) else None
+
+    @property
+    def inside(self) -> bool:
+        """Whether a thread may be inside the module."""
+        return any(thread.is_alive() for thread in self._threads())
+
     async def drain(self, timeout: float) -> bool:
         """Stop taking calls, end the workers, close their sessions. False if one is still inside the module."""
         self._closing = True
         deadline = monotonic() + timeout
         while self._idle:
             self._wake_one()
-        while any(thread.is_alive() for thread in self._threads()):
+        while self.inside:
             if monotonic() > deadline:
                 return False
             while self._idle:

@@ -18,6 +18,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Final
 
+from kmsd import plainfile
 from kmsd.auditchain import (
     MAX_LINE,
     START,
@@ -241,7 +242,7 @@ class AuditFile:
         if self._lock is not None:
             return
         path = self.path.with_name(f"{self.path.name}.lock")
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        lock = plainfile.open_regular(path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(lock, 0)
@@ -260,7 +261,7 @@ class AuditFile:
 
     def _find_place(self, file: int) -> list[Note]:
         size = os.fstat(file).st_size
-        end = disk.line_end(file, size)
+        end = disk.line_end(file, size, self.path)
         aside = self._aside()
         before = _last_of(aside[-1]) if aside else None
         last, notes = self._last_record(file, end, before)
@@ -347,9 +348,9 @@ def _last_record(file: int, end: int) -> tuple[Record | None, bool]:
 
 
 def _last_of(path: Path) -> Record | None:
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    file = plainfile.open_regular(path, os.O_RDONLY)
     try:
-        return _last_record(file, disk.line_end(file, os.fstat(file).st_size))[0]
+        return _last_record(file, disk.line_end(file, os.fstat(file).st_size, path))[0]
     finally:
         os.close(file)
 

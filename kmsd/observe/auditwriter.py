@@ -327,6 +327,9 @@ def explain(error: Exception, file: AuditFile, what: str = "written") -> Trouble
     directory = file.path.parent
     number = error.errno if isinstance(error, OSError) else None
     reason = (error.strerror if isinstance(error, OSError) and error.strerror else "") or str(error)
+    named = error.filename if isinstance(error, OSError) else None
+    if named and str(named) not in (str(file.path), str(directory)):
+        reason = f"{named}: {reason}"
     match number:
         case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
             hint = f"make room in {directory}; what is not written waits, and is lost if it becomes too much"
@@ -336,6 +339,8 @@ def explain(error: Exception, file: AuditFile, what: str = "written") -> Trouble
             hint = f"make {directory} writable, or name another file (audit.file)"
         case errno.ELOOP:
             hint = "the file must not be a symbolic link"
+        case errno.EINVAL:
+            hint = "move it away, or name another file (audit.file)"
         case _:
             hint = f"check {directory}"
     if not isinstance(error, OSError):

@@ -5,45 +5,40 @@ Knows nothing of records. Everything may raise OSError.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from kmsd import plainfile, safepath
 from kmsd.errors import Misconfigured
 
 BLOCK: Final = 65536
 """Bytes that are read at once."""
+_MOST_TORN: Final = 1 << 30
+"""Bytes without a line end: more than a crash leaves, and than a search for one may take time."""
 
 
 def prepare(directory: Path) -> None:
-    """Make it, mode 0700, if it is not there. Raises Misconfigured if others may write to it."""
-    if not directory.exists():
-        directory.mkdir(mode=0o700, parents=True)
-    refuse_others(directory, directory.stat(), "give the audit a directory of its own (audit.file), or chmod go-w")
+    """Make it, mode 0700, if it is not there. Raises Misconfigured if others could replace it, or write to it."""
+    safepath.prepare(directory, "the audit")
 
 
 def open_file(path: Path) -> int:
     """Open to append and to read; made with mode 0600. Raises Misconfigured if others may write to it."""
-    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        info = os.fstat(file)
-        refuse_others(path, info, "chmod 600 the file, or name another one (audit.file)", regular=True)
-    except BaseException:
-        os.close(file)
-        raise
-    return file
-
-
-def refuse_others(path: Path, info: os.stat_result, hint: str, *, regular: bool = False) -> None:
-    """Whoever may write there can make any record, or put another file in its place. Raises Misconfigured."""
-    if regular and not stat.S_ISREG(info.st_mode):
-        raise Misconfigured(f"{path} is not a regular file", "name another one (audit.file)")
-    if info.st_uid not in (0, os.geteuid()):
-        raise Misconfigured(f"{path} belongs to user {info.st_uid}, not to root or kmsd's own user", hint)
-    if info.st_mode & 0o022:
-        raise Misconfigured(f"others may write to {path} (mode {stat.S_IMODE(info.st_mode):04o})", hint)
+    file = plainfile.open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+    info = os.fstat(file)
+    # Whoever may write there can make any record.
+    if safepath.stranger(info):
+        why = f"{path} belongs to user {info.st_uid}, not to root or kmsd's own user"
+    elif info.st_mode & 0o022:
+        why = f"others may write to {path} (mode {stat.S_IMODE(info.st_mode):04o})"
+    else:
+        return file
+    os.close(file)
+    raise Misconfigured(why, "chmod 600 the file, or name another one (audit.file)")
 
 
 def write(file: int, data: bytes) -> None:
@@ -79,10 +74,12 @@ def sync_directory(directory: Path) -> None:
         os.close(handle)
 
 
-def line_end(file: int, size: int) -> int:
+def line_end(file: int, size: int, path: Path) -> int:
     """The offset behind the last newline."""
     end = size
     while end:
+        if size - end > _MOST_TORN:
+            raise OSError(errno.EFBIG, f"its last {_MOST_TORN >> 20} MiB hold no line end", str(path))
         begin = max(0, end - BLOCK)
         found = os.pread(file, end - begin, begin).rfind(b"\n")
         if found >= 0:

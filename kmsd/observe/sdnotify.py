@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Mapping
 
 
 def notify(**fields: str) -> None:
@@ -16,3 +17,14 @@ def notify(**fields: str) -> None:
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.connect("\0" + address[1:] if address.startswith("@") else address)
         sender.sendall(message.encode())
+
+
+def watchdog_seconds(environ: Mapping[str, str] = os.environ) -> float | None:
+    """Within how many seconds systemd wants to hear WATCHDOG=1, time and again; None if it does not watch this process
+    (sd_watchdog_enabled(3))."""
+    try:
+        seconds = int(environ["WATCHDOG_USEC"]) / 1_000_000
+        ours = int(environ.get("WATCHDOG_PID", os.getpid())) == os.getpid()
+    except (KeyError, ValueError):
+        return None
+    return seconds if ours and seconds > 0 else None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kmsd import __version__
 from kmsd.api.admin.v1 import admin_pb2 as pb
+from kmsd.deadline import left
 from kmsd.errors import InvalidRequest, KmsdError, NotFound
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.module import SessionCounts, SlotView
@@ -51,6 +53,8 @@ class Admin:
 
     started: Unix time in seconds. problems: those of the whole daemon. write_token: name of the token for new keys.
     set_log_level: takes a level, "" for the configured one, None to change nothing; gives (new, previous).
+    unreachable: why nobody can connect to a socket of kmsd's. verdict: why only a restart can help, if so.
+    read_pin_again: takes the PIN that is configured now for the token called so; may wait for a file.
     """
 
     keyring: Keyring
@@ -64,6 +68,9 @@ class Admin:
     problems: Callable[[], list[Problem]]
     config: Callable[[], ConfigView]
     set_log_level: Callable[[str | None], tuple[str, str]]
+    unreachable: Callable[[], KmsdError | None]
+    verdict: Callable[[], str]
+    read_pin_again: Callable[[str], None]
 
     def table(self) -> Table:
         return table(
@@ -73,6 +80,7 @@ class Admin:
                 "SetLogLevel": self.set_level,
                 "ListSlots": self.list_slots,
                 "ListMechanisms": self.list_mechanisms,
+                "UnlockToken": self.unlock_token,
             }
         )
 
@@ -82,7 +90,7 @@ class Admin:
         write = self.keyring.picture.write
         problems = self.problems()
         serving = write is not None and self.keyring.hsm(write).available
-        error = health.error or (None if serving else self.keyring.why_none())
+        error = health.error or self.unreachable() or (None if serving else self.keyring.why_none())
         state = pb.SERVING_STATE_SERVING
         if error is not None:
             state = pb.SERVING_STATE_DOWN
@@ -108,6 +116,7 @@ class Admin:
             write_format=self.write_format,
             tokens=[self._token_status(name, each) for name, each in self.keyring.tokens.items()],
             following=self._following(),
+            not_alive=self.verdict(),
         ).SerializeToString()
 
     def _token_status(self, name: str, hsm: Hsm) -> pb.GetStatusResponse.TokenStatus:
@@ -211,12 +220,7 @@ class Admin:
 
     async def list_mechanisms(self, call: Call, body: bytes) -> bytes:
         request = parse(pb.ListMechanismsRequest, body)
-        name = request.token or self.write_token
-        hsm = self.keyring.tokens.get(name)
-        if hsm is None:
-            raise NotFound(
-                f"no token called {name[:80]!r} is configured", f"the tokens are {', '.join(self.keyring.tokens)}"
-            )
+        hsm = self._hsm(request.token or self.write_token)
         found, token = page(await hsm.mechanisms(), request.page_size, request.page_token)
         return pb.ListMechanismsResponse(
             mechanisms=[
@@ -226,6 +230,24 @@ class Admin:
             next_page_token=token,
             token_label=hsm.label,
         ).SerializeToString()
+
+    async def unlock_token(self, call: Call, body: bytes) -> bytes:
+        request = parse(pb.UnlockTokenRequest, body)
+        name = request.token or self.write_token
+        hsm = self._hsm(name)
+        call.detail = f"token {name}"
+        await asyncio.to_thread(self.read_pin_again, name)
+        tried = await hsm.unlock(left(call.until))
+        call.detail = f"token {name}: {'logged in' if tried else 'was up already'}"
+        return pb.UnlockTokenResponse(token=name, token_label=hsm.label, logged_in=tried).SerializeToString()
+
+    def _hsm(self, name: str) -> Hsm:
+        hsm = self.keyring.tokens.get(name)
+        if hsm is None:
+            raise NotFound(
+                f"no token called {name[:80]!r} is configured", f"the tokens are {', '.join(self.keyring.tokens)}"
+            )
+        return hsm
 
 
 def _token(hsm: Hsm) -> pb.GetStatusResponse.Token:

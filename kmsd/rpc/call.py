@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from kmsd.errors import Internal, InvalidRequest, KmsdError
+from kmsd.errors import Internal, InvalidRequest, KmsdError, Unavailable
 from kmsd.observe import logs
 
 log = logs.get_logger("kmsd.rpc")
@@ -34,9 +34,13 @@ class Call:
     caller, caller_pid: who calls, on the admin API: uid, user and process are the kernel's word (`kmsd.rpc.relay`), the
     name of the program is its own.
     uid, key_id_sha256, detail: set by the handler, for the log and the audit.
+    stopping: set by the listener before it cancels the call because kmsd ends, and when it is past that.
     """
 
-    __slots__ = ("api", "caller", "caller_pid", "deadline", "detail", "key_id_sha256", "method", "uid", "until")
+    __slots__ = (
+        *("api", "caller", "caller_pid", "deadline", "detail", "key_id_sha256"),
+        *("method", "stopping", "uid", "until"),
+    )
 
     def __init__(self, api: str, method: str, until: float = inf, deadline: float = inf) -> None:
         self.api = api
@@ -48,6 +52,7 @@ class Call:
         self.caller = ""
         self.caller_pid = 0
         self.detail = ""
+        self.stopping = False
 
 
 Handler = Callable[[Call, bytes], Awaitable[bytes]]
@@ -96,6 +101,9 @@ async def run(method: Method, call: Call, request: bytes, observe: Observer) -> 
         observe.ended(call, error.code, perf_counter() - began)
         raise
     except asyncio.CancelledError:
+        if call.stopping:
+            observe.ended(call, Unavailable.code, perf_counter() - began)
+            raise stopping() from None
         observe.ended(call, "CANCELLED", perf_counter() - began)
         raise
     except Exception as error:
@@ -103,6 +111,11 @@ async def run(method: Method, call: Call, request: bytes, observe: Observer) -> 
         raise _bug(call, error) from error
     observe.ended(call, "OK", perf_counter() - began)
     return response
+
+
+def stopping() -> Unavailable:
+    """What a call gets that kmsd ends before its answer is there."""
+    return Unavailable("kmsd is stopping", "try again when it is back")
 
 
 async def run_stream(method: StreamMethod, call: Call, request: bytes) -> AsyncGenerator[bytes, None]:

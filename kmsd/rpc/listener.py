@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 from urllib.parse import quote
@@ -17,10 +18,10 @@ import grpc.aio
 from grpc_health.v1 import health as grpc_health
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from kmsd.errors import KmsdError, Unavailable
-from kmsd.rpc.call import Call, Method, Observer, StreamMethod, Table, run, run_stream
+from kmsd.errors import KmsdError
+from kmsd.rpc.call import Call, Method, Observer, StreamMethod, Table, run, run_stream, stopping
 from kmsd.rpc.relay import Relay
-from kmsd.rpc.sockets import SocketPlace
+from kmsd.rpc.sockets import SocketPlace, SocketWatch
 
 MAX_MESSAGE: Final = 1280 * 1024
 """Bytes. More than any call needs, so that a message that is too large for its method gets a sentence of ours."""
@@ -48,13 +49,59 @@ _MAX_CALLS: Final = 4096
 
 _LAST_WORDS: Final = 0.1
 """Seconds for what a stream of grpc.health.v1 has to tell when kmsd stops."""
+_CUT_SECONDS: Final = 1.0
+"""Seconds for calls that are told that kmsd stops to say so to their callers."""
+_MOST_SERVERS: Final = 8
+"""Of one socket that was made again and again, each for those who had connected before."""
+_LEAVE_SECONDS: Final = 60.0
+"""Seconds for the calls of the oldest of them, when it is one too many; its clients connect anew."""
 
 _CODES: Final = {code.name: code for code in grpc.StatusCode}
 
 
+class _Calls:
+    """What is under way, by the task that answers it."""
+
+    def __init__(self) -> None:
+        self._calls: dict[asyncio.Task[Any], Call | None] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @contextlib.contextmanager
+    def under_way(self, call: Call | None = None) -> Iterator[None]:
+        """call: None for what ends by itself when kmsd does."""
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a call is answered outside of a task")
+        self._calls[task] = call
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            del self._calls[task]
+            if not self._calls:
+                self._idle.set()
+
+    async def idle(self, seconds: float) -> None:
+        """Wait until nothing is under way, so many seconds at the most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+
+    def cut(self) -> None:
+        """Let every call end now; its caller is told that kmsd stops."""
+        for task, call in tuple(self._calls.items()):
+            if call is not None and not call.stopping:
+                call.stopping = True
+                task.cancel()
+
+
 class Listener:
-    """One socket. apis: short names for people; services: full names for grpc.health.v1. relay: proves to the handlers
-    who calls; without one nobody is told."""
+    """One socket. apis: short names for people; services: full names for grpc.health.v1.
+
+    remade: told, in words, what had become of the socket when it was made again. relay: proves to the handlers who
+    calls; without one nobody is told.
+    """
 
     def __init__(
         self,
@@ -65,33 +112,55 @@ class Listener:
         services: Sequence[str],
         timeout: float,
         observe: Observer,
+        remade: Callable[[Path, str], None],
         relay: Relay | None = None,
     ) -> None:
         self.place = place
         self._relay = relay
         self.apis = tuple(apis)
+        self.watch = SocketWatch(place, self._serve, lambda what: remade(place.path, what))
         self._services = ("", *services)
         self._ending = asyncio.Event()
-        self._health = _Health(self._ending)
-        options = _OPTIONS if relay is None else _PROVEN_OPTIONS
-        self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=_MAX_CALLS)
         methods = {path: method for table in tables for path, method in table.items()}
-        self._server.add_generic_rpc_handlers((_Handlers(methods, timeout, observe, self._ending, relay),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._calls = _Calls()
+        self._health = _Health(self._ending, self._calls)
+        self._handlers = _Handlers(methods, timeout, observe, self._ending, self._calls, relay)
+        self._servers: list[grpc.aio.Server] = []
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Bind and serve. The place has been claimed."""
+        await self.set_serving(False)
+        await self._serve()
+        self._watching = asyncio.create_task(self.watch.run(), name="socket-watch")
+
+    async def _serve(self) -> None:
+        if self._relay is not None and self._servers:
+            # The server is reached through the relay, which takes callers on whichever socket there is.
+            self.place.bind(self._relay.listen)
+            return
+        # A server of grpcio's listens on nothing that it is given after its start: a socket that is made again gets one
+        # of its own. The others stay, for whoever is connected to them.
+        options = _OPTIONS if self._relay is None else _PROVEN_OPTIONS
+        server = grpc.aio.server(options=options, maximum_concurrent_rpcs=_MAX_CALLS)
+        server.add_generic_rpc_handlers((self._handlers,))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
 
         def listen(path: str) -> None:
-            self._server.add_insecure_port(f"unix:{quote(path)}")
+            server.add_insecure_port(f"unix:{quote(path)}")
 
         if self._relay is None:
             self.place.bind(listen)
         else:
             self._relay.hide(self.place.path.parent, listen)
             self.place.bind(self._relay.listen)
-        await self.set_serving(False)
-        await self._server.start()
+        await server.start()
+        self._servers.append(server)
+        if len(self._servers) > _MOST_SERVERS:
+            leaving = asyncio.create_task(self._servers.pop(0).stop(_LEAVE_SECONDS), name="server-leaves")
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
 
     async def set_serving(self, serving: bool) -> None:
         """What grpc.health.v1 answers from now on, for every service of this socket."""
@@ -100,12 +169,21 @@ class Listener:
             await self._health.set(service, status)
 
     async def stop(self, grace: float) -> None:
-        """Take no new calls, end the streams, give the other calls `grace` seconds, then remove the socket."""
+        """End the streams, refuse new calls, give those that have begun `grace` seconds and then an error that says
+        why, and remove the socket.
+
+        Whoever stays connected is told that kmsd stops until the process ends: a server of grpcio's that is stopped
+        answers CANCELLED to what arrives at that moment, and a process that ends leaves UNAVAILABLE.
+        """
+        if self._watching is not None:
+            self._watching.cancel()
         self._ending.set()
         if self._relay is not None:
             self._relay.deafen()
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(grace)
+        await self._calls.idle(grace)
+        self._calls.cut()
+        await self._calls.idle(_CUT_SECONDS)
         if self._relay is not None:
             await self._relay.close()
         self.place.release()
@@ -114,11 +192,20 @@ class Listener:
 class _Health(grpc_health.aio.HealthServicer):
     """grpc.health.v1, whose streams end when kmsd does, as all others."""
 
-    def __init__(self, ending: asyncio.Event) -> None:
+    def __init__(self, ending: asyncio.Event, calls: _Calls) -> None:
         super().__init__()
         self._ending = ending
+        self._calls = calls
 
     async def Watch(  # noqa: N802 - the name of the method on the wire
+        self,
+        request: health_pb2.HealthCheckRequest,
+        context: grpc.aio.ServicerContext[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse],
+    ) -> None:
+        with self._calls.under_way():
+            await self._watch(request, context)
+
+    async def _watch(
         self,
         request: health_pb2.HealthCheckRequest,
         context: grpc.aio.ServicerContext[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse],
@@ -134,17 +221,23 @@ class _Health(grpc_health.aio.HealthServicer):
             watch.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watch
-        await _abort(context, "health", _stopping())
+        await _abort(context, "health", stopping())
 
 
 class _Handlers(grpc.GenericRpcHandler):
     def __init__(
-        self, methods: Table, timeout: float, observe: Observer, ending: asyncio.Event, relay: Relay | None
+        self,
+        methods: Table,
+        timeout: float,
+        observe: Observer,
+        ending: asyncio.Event,
+        calls: _Calls,
+        relay: Relay | None,
     ) -> None:
         self._handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            path: grpc.unary_unary_rpc_method_handler(_bridge(method, timeout, observe, relay))
+            path: grpc.unary_unary_rpc_method_handler(_bridge(method, timeout, observe, ending, calls, relay))
             if isinstance(method, Method)
-            else grpc.unary_stream_rpc_method_handler(_stream_bridge(method, ending, relay))
+            else grpc.unary_stream_rpc_method_handler(_stream_bridge(method, ending, calls, relay))
             for path, method in methods.items()
         }
 
@@ -152,31 +245,43 @@ class _Handlers(grpc.GenericRpcHandler):
         return self._handlers.get(handler_call_details.method)
 
 
-def _bridge(method: Method, most: float, observe: Observer, relay: Relay | None):  # type: ignore[no-untyped-def]  # grpc.aio's own types are private
+def _bridge(  # type: ignore[no-untyped-def]  # grpc.aio's own types are private
+    method: Method,
+    most: float,
+    observe: Observer,
+    ending: asyncio.Event,
+    calls: _Calls,
+    relay: Relay | None,
+):
     async def behaviour(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         left = context.time_remaining()
         now = monotonic()
         deadline = now + (most if left is None else left)
         call = Call(method.api, method.name, min(deadline, now + most), deadline)
-        try:
-            _identify(call, context, relay)
-            return await run(method, call, request, observe)
-        except KmsdError as error:
-            await _abort(context, method.api, error)
-            raise AssertionError("abort raises") from error
+        if ending.is_set():
+            await _abort(context, method.api, stopping())
+        with calls.under_way(call):
+            try:
+                _identify(call, context, relay)
+                return await run(method, call, request, observe)
+            except KmsdError as error:
+                call.stopping = True  # and so not cut
+                await _abort(context, method.api, error)
+                raise AssertionError("abort raises") from error
 
     return behaviour
 
 
-def _stream_bridge(method: StreamMethod, ending: asyncio.Event, relay: Relay | None):  # type: ignore[no-untyped-def]  # as above
+def _stream_bridge(method: StreamMethod, ending: asyncio.Event, calls: _Calls, relay: Relay | None):  # type: ignore[no-untyped-def]  # as above
     async def behaviour(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> AsyncIterator[bytes]:
         call = Call(method.api, method.name)
-        try:
-            _identify(call, context, relay)
-            async for response in _until(ending, run_stream(method, call, request)):
-                yield response
-        except KmsdError as error:
-            await _abort(context, method.api, error)
+        with calls.under_way():
+            try:
+                _identify(call, context, relay)
+                async for response in _until(ending, run_stream(method, call, request)):
+                    yield response
+            except KmsdError as error:
+                await _abort(context, method.api, error)
 
     return behaviour
 
@@ -196,7 +301,7 @@ async def _until(ending: asyncio.Event, responses: AsyncGenerator[bytes, None]) 
                 following.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await following
-                raise _stopping()
+                raise stopping()
             response = following.result()
             if response is None:
                 return
@@ -204,10 +309,6 @@ async def _until(ending: asyncio.Event, responses: AsyncGenerator[bytes, None]) 
     finally:
         end.cancel()
         await responses.aclose()
-
-
-def _stopping() -> Unavailable:
-    return Unavailable("kmsd is stopping", "try again when it is back")
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], api: str, error: KmsdError) -> None:

@@ -43,6 +43,8 @@ _STALL_SECONDS: Final = 60.0
 """For a caller to read some of what waits for it. HTTP/2's own windows keep one that is merely slow far from this."""
 _LAST_SECONDS: Final = 1.0
 """For the last bytes of a connection whose other side has ended."""
+_ON_ITS_WAY_SECONDS: Final = 0.2
+"""For the last answers of a server that answers no more, to those who stay connected."""
 _NAME_SECONDS: Final = 1.0
 """For the name of a user, which may come from another machine."""
 _NAME_KEPT: Final = 60.0
@@ -130,11 +132,11 @@ class Relay:
             listening.close()
 
     async def close(self) -> None:
-        """End every connection, after a moment for what is on its way. The server has ended."""
+        """End every connection, after a moment for what is on its way. The server answers no more."""
         self.deafen()
         left = tuple(self._running)
         if left:
-            await asyncio.wait(left, timeout=_LAST_SECONDS)
+            await asyncio.wait(left, timeout=_ON_ITS_WAY_SECONDS)
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)

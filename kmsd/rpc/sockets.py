@@ -1,12 +1,13 @@
-"""Unix sockets made with their final mode, owner and group, never stolen from a live server.
+"""Unix sockets made with their final mode, owner and group, never stolen from a live server, and made anew when gone.
 
 File permissions are the local authorisation (`kmsd.rpc.relay` proves only who it is that calls), so a socket must not
 exist for a moment with other ones: it is bound in a private directory beside its place, and moved there when it is
-right.
+right. Knows no server: whoever listens is given a path to bind.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import grp
@@ -15,14 +16,22 @@ import shutil
 import socket
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from time import monotonic
 from typing import Final
 
-from kmsd.errors import Misconfigured
+from kmsd import plainfile, safepath
+from kmsd.errors import Internal, KmsdError, Misconfigured, Unavailable
 
 _SUN_PATH_MAX: Final = 107
 """Bytes: sun_path is 108 with its NUL (unix(7))."""
+_WATCH_SECONDS: Final = 1.0
+_WHAT: Final = "the socket"
+
+
+class Occupied(Misconfigured):
+    """Another server is alive in this place."""
 
 
 class SocketPlace:
@@ -36,53 +45,65 @@ class SocketPlace:
         self.mode = mode
         self._gid = _gid(group)
         self._lock = -1
-        self._inode = 0
+        self._made = -1
+        """Descriptor of the socket's inode: as long as it is held no other one gets its number."""
 
     def claim(self) -> None:
-        """Check the directory, make it if it is missing, and lock the place. Raises Misconfigured."""
+        """Check the way to the place, make its directory if it is missing, and lock it. May be called again, when the
+        socket has gone. Raises Misconfigured; Occupied if another server has the place."""
         parent = self.path.parent
-        if not parent.exists():
-            _make_directory(parent, self._gid)
-        _check_directory(parent)
-        lock = parent / f".{self.path.name}.lock"
+        safepath.prepare(parent, _WHAT, mode=0o700 if self._gid == -1 else 0o710, gid=self._gid, shared=True)
+        self._lock_place(parent / f".{self.path.name}.lock")
+        self._check_occupant()
+
+    def _lock_place(self, path: Path) -> None:
+        """Hold the lock that lies in the directory now: it may have been made anew, and the lock with it."""
         try:
-            self._lock = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._close()
+            lock = plainfile.open_regular(path, os.O_RDWR | os.O_CREAT)
+        except OSError as error:
             raise Misconfigured(
+                f"{path} cannot be made: {error.strerror}", "run kmsd as the owner of the directory, or choose another"
+            ) from error
+        try:
+            if safepath.stranger(os.fstat(lock)):
+                raise Misconfigured(f"the lock {path} was made by another user", "remove it, or choose another path")
+            if self._lock != -1 and os.path.samestat(os.fstat(lock), os.fstat(self._lock)):
+                return
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock, self._lock = self._lock, lock
+        except BlockingIOError:
+            raise Occupied(
                 f"another kmsd serves on {self.path}", "stop it first, or give this one another socket"
             ) from None
-        except OSError as error:
-            self._close()
-            raise Misconfigured(
-                f"{lock} cannot be made: {error.strerror}",
-                "run kmsd as the owner of the directory, or choose another",
-            ) from error
-        self._check_occupant()
+        finally:
+            if lock != -1:
+                os.close(lock)
 
     def _check_occupant(self) -> None:
         try:
-            kind = os.lstat(self.path).st_mode
+            found = os.lstat(self.path)
         except FileNotFoundError:
             return
-        if not stat.S_ISSOCK(kind):
-            self._close()
+        if not stat.S_ISSOCK(found.st_mode):
             raise Misconfigured(f"{self.path} exists and is no socket", "move it away, or choose another path")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(2)
             try:
                 probe.connect(str(self.path))
             except (ConnectionRefusedError, FileNotFoundError):
+                if safepath.stranger(found):
+                    raise Misconfigured(
+                        f"the socket {self.path} was made by user {found.st_uid}", "remove it, or choose another path"
+                    ) from None
                 return  # stale: its server is gone; bind() replaces it
+            except (TimeoutError, BlockingIOError):
+                pass  # alive, and too busy to take a connection
             except OSError as error:
-                self._close()
                 raise Misconfigured(
                     f"{self.path} cannot be examined: {error.strerror or error}",
                     "remove it if no server uses it",
                 ) from error
-        self._close()
-        raise Misconfigured(f"another server answers on {self.path}", "stop it first, or give this one another socket")
+        raise Occupied(f"another server answers on {self.path}", "stop it first, or give this one another socket")
 
     def bind(self, listen: Callable[[str], None]) -> None:
         """Have `listen` bind a path, under a umask that leaves exactly `mode`; then move it to its place."""
@@ -94,20 +115,22 @@ class SocketPlace:
             ) from error
         try:
             made = private / "s"
-            if len(os.fsencode(made)) > _SUN_PATH_MAX:
-                raise Misconfigured(
-                    f"the directory {self.path.parent} has too long a path for a Unix socket",
-                    "choose a shorter one",
-                )
             before = os.umask(0o777 & ~self.mode)
             try:
-                listen(str(made))
+                with _short(made) as short:
+                    listen(short)
             finally:
                 os.umask(before)
             if self._gid != -1:
                 os.chown(made, -1, self._gid)
-            made.replace(self.path)
-            self._inode = self.path.stat().st_ino
+            held = os.open(made, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                made.replace(self.path)
+            except OSError:
+                os.close(held)
+                raise
+            self._forget()
+            self._made = held
         except PermissionError as error:
             raise Misconfigured(
                 f"{self.path} cannot be given its owner and mode: {error.strerror}",
@@ -118,18 +141,89 @@ class SocketPlace:
         finally:
             shutil.rmtree(private, ignore_errors=True)
 
+    def missing(self) -> str:
+        """What has become of the socket that was bound last, in words; empty while it is in its place."""
+        try:
+            found = os.lstat(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return "it was deleted"
+        except OSError as error:
+            return f"it cannot be examined: {error.strerror}"
+        return "" if os.path.samestat(found, os.fstat(self._made)) else "something else took its place"
+
     def release(self) -> None:
         """Remove the socket if it is still ours, and unlock the place."""
-        with contextlib.suppress(FileNotFoundError):
-            if self._inode and self.path.stat().st_ino == self._inode:
+        if self._made != -1 and not self.missing():
+            with contextlib.suppress(FileNotFoundError):
                 self.path.unlink()
-        self._inode = 0
-        self._close()
-
-    def _close(self) -> None:
+        self._forget()
         if self._lock != -1:
             os.close(self._lock)
             self._lock = -1
+
+    def _forget(self) -> None:
+        if self._made != -1:
+            os.close(self._made)
+            self._made = -1
+
+
+class SocketWatch:
+    """Looks every second whether a socket is still in its place, and has it made again if not.
+
+    place: has been bound. renew: binds the place and serves on it once more, while whoever is connected already goes
+    on. told: called with what had become of the socket when it has been made again.
+    problem: why it is missing, and cannot be made; None while it is there.
+    """
+
+    def __init__(self, place: SocketPlace, renew: Callable[[], Awaitable[None]], told: Callable[[str], None]) -> None:
+        self.place = place
+        self.problem: KmsdError | None = None
+        self._renew = renew
+        self._told = told
+        self._since: float | None = None
+
+    def lost(self) -> float:
+        """Seconds since which it could not be made again; 0 while it is there, or another server has its place."""
+        return 0.0 if self._since is None else monotonic() - self._since
+
+    async def run(self) -> None:
+        """Watch for ever."""
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            if what := self.place.missing():
+                await self._make_again(what)
+            else:
+                self.problem = self._since = None
+
+    async def _make_again(self, what: str) -> None:
+        try:
+            # It may wait for whoever has the place now.
+            await asyncio.to_thread(self.place.claim)
+            await self._renew()
+        except Exception as error:  # noqa: BLE001  whatever it is, it is tried again
+            cause = error if isinstance(error, KmsdError) else Internal(f"unexpected {type(error).__name__}")
+            self.problem = Unavailable(
+                f"nobody can connect to {self.place.path} ({what}), and it cannot be made again: {cause.message}",
+                cause.hint,
+            )
+            # A restart would find the other server, too, and end what this one has left.
+            self._since = None if isinstance(error, Occupied) else self._since or monotonic()
+        else:
+            self.problem = self._since = None
+            self._told(what)
+
+
+@contextlib.contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """The path itself if it fits into sun_path, else one to the same place by way of proc(5)."""
+    if len(os.fsencode(path)) <= _SUN_PATH_MAX:
+        yield str(path)
+        return
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
 
 
 def _gid(group: str) -> int:
@@ -139,40 +233,3 @@ def _gid(group: str) -> int:
         return grp.getgrnam(group).gr_gid
     except KeyError:
         raise Misconfigured(f"there is no group {group!r}", f"make it: groupadd --system {group}") from None
-
-
-def _make_directory(path: Path, gid: int) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Only who may call has to pass through.
-        before = os.umask(0o777 & ~(0o700 if gid == -1 else 0o710))
-        try:
-            path.mkdir()
-        finally:
-            os.umask(before)
-        if gid != -1:
-            os.chown(path, -1, gid)
-    except OSError as error:
-        raise Misconfigured(
-            f"the directory {path} cannot be made: {error.strerror}",
-            "make it for kmsd, or choose another socket",
-        ) from error
-
-
-def _check_directory(path: Path) -> None:
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise Misconfigured(f"{path} cannot be examined: {error.strerror}", "choose another socket") from error
-    if not stat.S_ISDIR(found.st_mode):
-        raise Misconfigured(f"{path} is no directory", "choose another socket")
-    if found.st_uid not in (0, os.geteuid()):
-        raise Misconfigured(
-            f"the directory {path} belongs to user {found.st_uid}, who could replace the socket",
-            "use a directory that belongs to root or to kmsd's own user",
-        )
-    writable = stat.S_IMODE(found.st_mode) & (stat.S_IWOTH | stat.S_IWGRP)
-    if writable and not found.st_mode & stat.S_ISVTX:
-        raise Misconfigured(
-            f"others may write to the directory {path}, and so replace the socket", f"chmod go-w {path}"
-        )

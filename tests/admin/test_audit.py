@@ -357,7 +357,7 @@ def test_what_must_be_recorded_is_refused_while_it_cannot_be(
         refusal = failure(lambda method=method, fields=fields: ask(kmsd, method, **fields))
         assert (refusal.code, refusal.retryable) == ("UNAVAILABLE", True)
         assert f"{method} is refused" in refusal.details
-        assert f"others may write to {directory}" in refusal.details
+        assert f"others may write to the directory {directory}" in refusal.details
         assert "audit.required" in refusal.hint
         assert_told(refusal)
     assert state(kmsd) == before

@@ -51,6 +51,7 @@ class Canned:
     tampering: list[pb.AcknowledgeAuditResponse.Seen] = field(default_factory=answers.tampering)
     inspection: pb.InspectCiphertextResponse = field(default_factory=answers.inspection)
     log_level: str = "info"
+    unlocked: bool = False
     busy: set[str] = field(default_factory=lambda: {"k8s-kek", "k8s-kek@2022-01-01T00:00:00Z"})
     """Labels of keys in use: what would destroy, retire or relabel them wants the label once more."""
     page: int = 2
@@ -99,6 +100,11 @@ class Canned:
             raise _failed("NOT_FOUND", f"no token is named {request.token}", "`kmsctl status` shows their names")
         found, following = self._page(self.mechanisms, request.page_token)
         return pb.ListMechanismsResponse(mechanisms=found, next_page_token=following, token_label="prod")
+
+    def unlock_token(self, request: pb.UnlockTokenRequest) -> pb.UnlockTokenResponse:
+        if request.token not in ("", "main"):
+            raise _failed("NOT_FOUND", f"no token is named {request.token}", "`kmsctl status` shows their names")
+        return pb.UnlockTokenResponse(token="main", token_label="prod", logged_in=not self.unlocked)
 
     def diagnose(self, request: pb.DiagnoseRequest) -> pb.DiagnoseResponse:
         if request.token not in ("", "main"):

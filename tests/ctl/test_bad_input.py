@@ -92,6 +92,8 @@ BAD = [
     ("keys revert", 5, "had the label 'k8s-kek' before"),
     ("keys revert --from another", 5, "before"),
     ("mechanisms nowhere", 5, "nowhere"),
+    ("unlock nowhere", 5, "nowhere"),
+    ("health --live --wait", 2, "--live does not wait"),
     ("log-level loud", 2, "loud"),
     ("requests -n 1001", 2, "less than or equal to 1000"),
     ("audit tail -n 10001", 2, "less than or equal to 10000"),

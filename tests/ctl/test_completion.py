@@ -74,7 +74,7 @@ def test_a_running_kmsd_offers_labels_ids_and_tokens(canned: Canned) -> None:
     assert offered("kmsctl keys show 018") == [WRITE_ID, "018539a4-6a00-7000-8000-000000000001"]
     assert offered("kmsctl keys relabel 0x") == [OLD_ID]
     assert offered("kmsctl keys relabel k8s-kek ") == []  # a new label is nobody's to offer
-    assert offered("kmsctl mechanisms ") == ["main", "old"]
+    assert offered("kmsctl mechanisms ") == offered("kmsctl unlock ") == ["main", "old"]
     assert offered("kmsctl keygen x --token o") == ["old"]
     assert offered("kmsctl keys destroy k8s-kek --confirm k8s-kek@") == [
         "k8s-kek@2022-01-01T00:00:00Z",

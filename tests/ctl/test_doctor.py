@@ -35,7 +35,7 @@ def test_a_wrong_pin_is_7_and_the_fix_is_a_hint(run: Run, start_kmsd: Callable[.
     assert result.code == 7
     assert "✘ Connection" in result.text
     assert "refused the PIN" in result.text
-    assert "hint: Connection: correct the file named by --p11-pin-file" in result.err
+    assert "hint: Connection: correct the PIN in the file named by --p11-pin-file" in result.err
     assert PIN not in result.text + result.err
     assert "4321-wrong" not in result.text + result.err
 

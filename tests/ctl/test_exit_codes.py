@@ -109,6 +109,8 @@ def test_no_socket_is_3_and_says_how_to_start(run: Run, snapshot: SnapshotAssert
         "keygen x",
         "config view",
         "log-level",
+        "unlock",
+        "health --live",
         "stats",
         "stats --watch",
         "requests",

@@ -71,7 +71,17 @@ def test_key_commands_read_the_same_forever(
 
 @pytest.mark.parametrize("form", ["table", "json", "yaml"])
 @pytest.mark.parametrize(
-    "command", ["health", "version", "version --client", "help exit-codes", "audit verify", "log-level"]
+    "command",
+    [
+        "health",
+        "version",
+        "version --client",
+        "help exit-codes",
+        "audit verify",
+        "log-level",
+        "health --live",
+        "unlock",
+    ],
 )
 def test_small_commands_read_the_same_forever(
     run: Run, canned: Canned, snapshot: SnapshotAssertion, command: str, form: str
@@ -178,6 +188,8 @@ def test_the_log_level_is_asked_for_set_and_given_back(run: Run, canned: Canned)
         "stats",
         "inspect /dev/null",
         "log-level",
+        "unlock",
+        "health --live",
         "keygen fresh",
         "health",
         "version",

@@ -166,3 +166,18 @@ def test_keygen_without_wait_does_not_wait(run: Run, canned: Canned) -> None:
     canned.status.token.up = False
     assert run("keygen", "fresh").code == 0
     assert len(canned.requests) == 1
+
+
+def test_live_is_7_only_when_nothing_but_a_restart_can_help(run: Run, canned: Canned) -> None:
+    canned.status = down()
+    assert run("health").code == 7
+    result = run("health", "--live")
+    assert (result.code, result.out) == (0, b"alive\n")
+    canned.status.not_alive = "a call into the PKCS#11 module has not come back"
+    result = run("health", "--live")
+    assert (result.code, result.text) == (7, "a call into the PKCS#11 module has not come back\n")
+    assert result.err == "hint: kmsd is ending by itself; what supervises it starts it anew\n"
+    assert json.loads(run("health", "--live", "-o", "json").out) == {
+        "alive": False,
+        "reason": "a call into the PKCS#11 module has not come back",
+    }

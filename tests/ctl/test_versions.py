@@ -22,6 +22,7 @@ COMMANDS = {
     "GetConfig": "config view",
     "SetLogLevel": "log-level debug",
     "ListMechanisms": "mechanisms",
+    "UnlockToken": "unlock",
     "Diagnose": "doctor",
     "GetKey": "keys show k8s-kek",
     "RelabelKey": "keys relabel id-wide another",

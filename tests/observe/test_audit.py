@@ -321,7 +321,7 @@ def test_a_full_disk_fails_nothing_and_everything_is_written_when_there_is_room(
 async def test_a_directory_that_others_may_write_to_is_a_problem_until_it_is_mended(directory: Path) -> None:
     directory_with_mode(directory, 0o777)
     async with running(directory) as audit:
-        assert f"others may write to {directory}" in problem(audit)
+        assert f"others may write to the directory {directory}" in problem(audit)
         assert "chmod go-w" in problem(audit)
         assert not await audit.admin("GenerateKey", "OK", seconds=0)
         directory_with_mode(directory, 0o755)

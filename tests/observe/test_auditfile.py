@@ -212,7 +212,7 @@ def test_a_file_that_others_may_write_to_and_one_that_is_none_are_refused(path: 
     refused(path, Misconfigured, "others may write to")
     path.unlink()
     os.mkfifo(path)
-    refused(path, Misconfigured, "not a regular file")
+    refused(path, OSError, "not a regular file")
     path.unlink()
     (tmp_path / "elsewhere").write_bytes(b"")
     path.symlink_to(tmp_path / "elsewhere")

@@ -8,8 +8,11 @@ import signal
 import socket
 import stat
 import subprocess
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -69,7 +72,8 @@ def test_a_group_may_be_let_in_to_each_socket(start_kmsd: Callable[..., Kmsd]) -
         assert path.parent.stat().st_gid == group.gr_gid
 
 
-def test_a_umask_of_the_caller_changes_nothing(start_kmsd: Callable[..., Kmsd]) -> None:
+def test_a_umask_of_the_caller_changes_nothing(start_kmsd: Callable[..., Kmsd], short_tmp: Path) -> None:
+    (short_tmp / "d").mkdir()
     before = os.umask(0)
     try:
         kmsd = start_kmsd()
@@ -237,17 +241,62 @@ def test_sigterm_lets_a_call_in_flight_finish(start_kmsd: Callable[..., Kmsd], t
     assert not kmsd.socket.exists()
 
 
-def test_sigterm_is_bounded_when_the_token_never_answers(start_kmsd: Callable[..., Kmsd], token: SoftToken) -> None:
+def _storm(kmsd: Kmsd, ended: threading.Event) -> Counter[str]:
+    """How Status ends, called on one connection without a pause until kmsd has gone."""
+    codes: Counter[str] = Counter()
+    status = kmsd.channel(None, ("grpc.use_local_subchannel_pool", 1)).unary_unary(STATUS_V2)
+    while not ended.is_set():
+        try:
+            status(b"", timeout=20)
+            codes["OK"] += 1
+        except grpc.RpcError as error:
+            codes[error.code().name] += 1
+    return codes
+
+
+def test_sigterm_answers_every_call_when_the_token_never_does(
+    start_kmsd: Callable[..., Kmsd], token: SoftToken
+) -> None:
+    """What had begun is told that kmsd stops, in bounded time; what comes meanwhile and after finds nobody."""
     kmsd = start_kmsd("--auto-create", environment={"KMSD_KMS__REQUEST_TIMEOUT": "20"}).wait_ok()
     assert kmsd.process is not None
-    with token.hanging():
-        begun = _begin_encrypt(kmsd)
+    ended = threading.Event()
+    with token.hanging(), ThreadPoolExecutor(6) as clients:
+        storms = [clients.submit(_storm, kmsd, ended) for _ in range(6)]
+        begun = [_begin_encrypt(kmsd) for _ in range(12)]
+        retired = kmsd.channel(kmsd.admin_socket).unary_unary("/kmsd.admin.v1.Admin/TestKey")
+        tested = retired.future(field(1, b"k8s-kek"), timeout=30)
+        time.sleep(0.2)
         began = time.monotonic()
         kmsd.process.send_signal(signal.SIGTERM)
-        error = begun.exception()
-        assert isinstance(error, grpc.RpcError)
+        for each in (*begun, tested):
+            error = each.exception()
+            assert isinstance(error, grpc.RpcError)
+            assert error.code() == grpc.StatusCode.UNAVAILABLE
+            assert error.details().startswith("kmsd is stopping")
         assert kmsd.process.wait(20) == 0
         # 5 s for the calls, 7 s for the token.
         assert time.monotonic() - began < 15
+        ended.set()
+        codes = sum((storm.result() for storm in storms), Counter())
+    assert set(codes) == {"OK", "UNAVAILABLE"}
     assert not kmsd.socket.exists()
     assert not kmsd.admin_socket.exists()
+    seen = [line["code"] for line in kmsd.log_lines() if line.get("event") == "call" and line["method"] == "Encrypt"]
+    assert "CANCELLED" not in seen
+
+
+def test_sigterm_under_load_ends_at_once_and_nobody_sees_cancelled(start_kmsd: Callable[..., Kmsd]) -> None:
+    kmsd = start_kmsd("--auto-create").wait_ok()
+    assert kmsd.process is not None
+    ended = threading.Event()
+    with ThreadPoolExecutor(8) as clients:
+        storms = [clients.submit(_storm, kmsd, ended) for _ in range(8)]
+        time.sleep(0.5)
+        began = time.monotonic()
+        kmsd.process.send_signal(signal.SIGTERM)
+        assert kmsd.process.wait(20) == 0
+        assert time.monotonic() - began < 3
+        ended.set()
+        codes = sum((storm.result() for storm in storms), Counter())
+    assert set(codes) == {"OK", "UNAVAILABLE"}

@@ -124,8 +124,8 @@ def test_messages_load_nothing_of_protobuf_in_python_until_it_is_used() -> None:
 def test_a_kmsd_that_serves_loads_nothing_for_what_few_ask(tmp_path: Path) -> None:
     loaded = tmp_path / "loaded"
     program = (
-        "import atexit, pathlib, sys; from kmsd.cli import main\n"
-        f"atexit.register(lambda: pathlib.Path({str(loaded)!r}).write_text(' '.join(sys.modules)))\n"
+        "import os, pathlib, sys; from kmsd.cli import main; end = os._exit\n"
+        f"os._exit = lambda code: (pathlib.Path({str(loaded)!r}).write_text(' '.join(sys.modules)), end(code))\n"
         "main()"
     )
     command = (sys.executable, "-c", program, "serve")

@@ -14,7 +14,7 @@ import yaml
 from kmsd import __version__, cli
 from kmsd.config import ANCESTOR_ENVIRON
 from kmsd.config_values import LEAVES, to_toml
-from kmsd.settings import Settings
+from kmsd.settings import MAX_TOKENS, Settings
 from tests.daemons import KMSD
 from tests.e2e.encryption_config import Identity, Kms, providers_of_secrets
 from tests.tokens import clean_environment
@@ -150,6 +150,22 @@ def test_the_unit_says_what_the_service_needs() -> None:
     assert unit["NoNewPrivileges"] == ["yes"]
     assert unit["LimitCORE"] == ["0"]
     assert unit["Before"] == ["kubelet.service"]
+
+
+def test_the_unit_and_the_pod_bound_what_kmsd_may_take_and_restart_what_is_not_alive() -> None:
+    unit = unit_lines()
+    assert unit["Restart"] == ["always"]
+    # What ends by itself has had the time to say why.
+    assert float(unit["WatchdogSec"][0]) > Settings().health.give_up_after
+    assert int(unit["LimitNOFILE"][0]) >= 4096
+    assert int(unit["TasksMax"][0]) > 64 * MAX_TOKENS
+    assert unit["MemoryMax"] == ["512M"]
+    assert unit["MemorySwapMax"] == ["0"]
+    limits = container()["resources"]["limits"]
+    assert limits == {"memory": "512Mi"}
+    probe = container()["livenessProbe"]["exec"]["command"]
+    assert probe[-4:] == ["health", "--live", "--timeout", "10s"]
+    assert "--live" not in container()["readinessProbe"]["exec"]["command"]
 
 
 def test_systemd_finds_no_fault_in_the_unit(tmp_path: Path) -> None:

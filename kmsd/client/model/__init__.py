@@ -32,7 +32,17 @@ from kmsd.client.model.status import (
     Token,
     TokenStatus,
 )
-from kmsd.client.model.tokens import Abilities, Check, Diagnosis, Mechanism, Outcome, Slot, Speed, Verdict
+from kmsd.client.model.tokens import (
+    Abilities,
+    Check,
+    Diagnosis,
+    Mechanism,
+    Outcome,
+    Slot,
+    Speed,
+    UnlockedToken,
+    Verdict,
+)
 
 __all__ = [
     "Abilities",
@@ -86,5 +96,6 @@ __all__ = [
     "Timing",
     "Token",
     "TokenStatus",
+    "UnlockedToken",
     "Verdict",
 ]

@@ -111,6 +111,8 @@ class Status:
     write_format: str
     tokens: tuple[TokenStatus, ...] = ()
     following: Following = Following()
+    not_alive: str = ""
+    """Why only a restart can help, after which kmsd ends by itself; empty while it is alive."""
 
     @property
     def healthy(self) -> bool:

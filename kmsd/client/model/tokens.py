@@ -7,6 +7,15 @@ from enum import StrEnum
 
 
 @dataclass(frozen=True)
+class UnlockedToken:
+    """A token that is up. token: its name in kmsd's configuration. logged_in: false if it was up already."""
+
+    token: str
+    token_label: str
+    logged_in: bool
+
+
+@dataclass(frozen=True)
 class Slot:
     slot_id: int
     description: str

@@ -57,12 +57,11 @@ from tests.unit.config.written import error_of, write
             f'keys.label = "{"x" * 300}"',
             f'F:1: keys.label: a label has 1 to 255 bytes and no control characters, found "{"x" * 60}..."',
         ),
-        ("kms.mode = 0o600", 'F:1: kms.mode: expected a string such as "0600", found 384'),
-        ('kms.mode = "600"', 'F:1: kms.mode: expected a string such as "0600", found "600"'),
-        (
-            'kms.mode = "0666"',
-            'F:1: kms.mode: a socket\'s mode is 0600 or 0660: no execute bits, nothing for others, found "0666"',
+        *(
+            (f'kms.mode = "{mode}"', f'F:1: kms.mode: expected "0600" or "0660", found "{mode}"')
+            for mode in ("600", "0666", "0000", "0400", "0200", "0060", "0640", "0620", "0700", "00600", "")
         ),
+        ("kms.mode = 0o600", 'F:1: kms.mode: expected "0600" or "0660", found 384'),
         ('kms.socket = "x.sock"', 'F:1: kms.socket: the path of a socket must be absolute, found "x.sock"'),
         (
             'kms.socket = "@x"',

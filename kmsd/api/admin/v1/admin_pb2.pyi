@@ -121,7 +121,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("version", "state", "healthz", "hint", "started_unix_ms", "write_label", "write_key", "token", "sessions", "probe", "listeners", "problems", "keys", "write_format", "tokens", "following")
+    __slots__ = ("version", "state", "healthz", "hint", "started_unix_ms", "write_label", "write_key", "token", "sessions", "probe", "listeners", "problems", "keys", "write_format", "tokens", "following", "not_alive")
     class TokenStatus(_message.Message):
         __slots__ = ("name", "token", "sessions", "write", "reason", "hint", "keys")
         NAME_FIELD_NUMBER: _ClassVar[int]
@@ -216,6 +216,7 @@ class GetStatusResponse(_message.Message):
     WRITE_FORMAT_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     FOLLOWING_FIELD_NUMBER: _ClassVar[int]
+    NOT_ALIVE_FIELD_NUMBER: _ClassVar[int]
     version: str
     state: ServingState
     healthz: str
@@ -232,7 +233,8 @@ class GetStatusResponse(_message.Message):
     write_format: str
     tokens: _containers.RepeatedCompositeFieldContainer[GetStatusResponse.TokenStatus]
     following: GetStatusResponse.Following
-    def __init__(self, version: _Optional[str] = ..., state: _Optional[_Union[ServingState, str]] = ..., healthz: _Optional[str] = ..., hint: _Optional[str] = ..., started_unix_ms: _Optional[int] = ..., write_label: _Optional[str] = ..., write_key: _Optional[_Union[Key, _Mapping]] = ..., token: _Optional[_Union[GetStatusResponse.Token, _Mapping]] = ..., sessions: _Optional[_Union[GetStatusResponse.Sessions, _Mapping]] = ..., probe: _Optional[_Union[GetStatusResponse.HealthProbe, _Mapping]] = ..., listeners: _Optional[_Iterable[_Union[GetStatusResponse.Listener, _Mapping]]] = ..., problems: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ..., keys: _Optional[int] = ..., write_format: _Optional[str] = ..., tokens: _Optional[_Iterable[_Union[GetStatusResponse.TokenStatus, _Mapping]]] = ..., following: _Optional[_Union[GetStatusResponse.Following, _Mapping]] = ...) -> None: ...
+    not_alive: str
+    def __init__(self, version: _Optional[str] = ..., state: _Optional[_Union[ServingState, str]] = ..., healthz: _Optional[str] = ..., hint: _Optional[str] = ..., started_unix_ms: _Optional[int] = ..., write_label: _Optional[str] = ..., write_key: _Optional[_Union[Key, _Mapping]] = ..., token: _Optional[_Union[GetStatusResponse.Token, _Mapping]] = ..., sessions: _Optional[_Union[GetStatusResponse.Sessions, _Mapping]] = ..., probe: _Optional[_Union[GetStatusResponse.HealthProbe, _Mapping]] = ..., listeners: _Optional[_Iterable[_Union[GetStatusResponse.Listener, _Mapping]]] = ..., problems: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ..., keys: _Optional[int] = ..., write_format: _Optional[str] = ..., tokens: _Optional[_Iterable[_Union[GetStatusResponse.TokenStatus, _Mapping]]] = ..., following: _Optional[_Union[GetStatusResponse.Following, _Mapping]] = ..., not_alive: _Optional[str] = ...) -> None: ...
 
 class ListSlotsRequest(_message.Message):
     __slots__ = ("page_size", "page_token")
@@ -371,6 +373,22 @@ class GetConfigResponse(_message.Message):
     settings: _containers.RepeatedCompositeFieldContainer[GetConfigResponse.Setting]
     warnings: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, file: _Optional[str] = ..., settings: _Optional[_Iterable[_Union[GetConfigResponse.Setting, _Mapping]]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class UnlockTokenRequest(_message.Message):
+    __slots__ = ("token",)
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    def __init__(self, token: _Optional[str] = ...) -> None: ...
+
+class UnlockTokenResponse(_message.Message):
+    __slots__ = ("token", "token_label", "logged_in")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_LABEL_FIELD_NUMBER: _ClassVar[int]
+    LOGGED_IN_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    token_label: str
+    logged_in: bool
+    def __init__(self, token: _Optional[str] = ..., token_label: _Optional[str] = ..., logged_in: _Optional[bool] = ...) -> None: ...
 
 class SetLogLevelRequest(_message.Message):
     __slots__ = ("level", "dry_run")
