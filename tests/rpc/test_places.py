@@ -137,7 +137,7 @@ def test_what_lies_in_a_state_directory_that_others_could_have_replaced_is_not_b
 ) -> None:
     shared = folder / "shared"
     state = shared / "state"
-    environment = {"KMSD_STATE__DIR": str(state), "KMSD_KEYS__IDLE_BEFORE_DESTROY": "0"}
+    environment = {"KMSD_STATE__DIR": str(state)}
     flags = ("--auto-create", f"--state-dir={state}")
     shared.mkdir(mode=0o755)
     kmsd = start_kmsd(*flags, environment=environment).wait_ok()
