@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
@@ -63,35 +63,28 @@ class _Calls:
     """What is under way, by the task that answers it."""
 
     def __init__(self) -> None:
-        self._calls: dict[asyncio.Task[Any], Call | None] = {}
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._calls: dict[asyncio.Task[Any] | None, Call | None] = {}
 
-    @contextlib.contextmanager
-    def under_way(self, call: Call | None = None) -> Iterator[None]:
-        """call: None for what ends by itself when kmsd does."""
+    def begin(self, call: Call | None = None) -> asyncio.Task[Any] | None:
+        """Note that the current task answers a call, until `end`. call: None for what ends by itself when kmsd does."""
         task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("a call is answered outside of a task")
         self._calls[task] = call
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            del self._calls[task]
-            if not self._calls:
-                self._idle.set()
+        return task
+
+    def end(self, task: asyncio.Task[Any] | None) -> None:
+        """The call of this task has ended."""
+        self._calls.pop(task, None)
 
     async def idle(self, seconds: float) -> None:
-        """Wait until nothing is under way, so many seconds at the most."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._idle.wait()
+        """Wait until what is under way has ended, so many seconds at the most."""
+        tasks = [task for task in self._calls if task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
 
     def cut(self) -> None:
         """Let every call end now; its caller is told that kmsd stops."""
         for task, call in tuple(self._calls.items()):
-            if call is not None and not call.stopping:
+            if task is not None and call is not None and not call.stopping:
                 call.stopping = True
                 task.cancel()
 
@@ -202,8 +195,11 @@ class _Health(grpc_health.aio.HealthServicer):
         request: health_pb2.HealthCheckRequest,
         context: grpc.aio.ServicerContext[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse],
     ) -> None:
-        with self._calls.under_way():
+        task = self._calls.begin()
+        try:
             await self._watch(request, context)
+        finally:
+            self._calls.end(task)
 
     async def _watch(
         self,
@@ -260,14 +256,16 @@ def _bridge(  # type: ignore[no-untyped-def]  # grpc.aio's own types are private
         call = Call(method.api, method.name, min(deadline, now + most), deadline)
         if ending.is_set():
             await _abort(context, method.api, stopping())
-        with calls.under_way(call):
-            try:
-                _identify(call, context, relay)
-                return await run(method, call, request, observe)
-            except KmsdError as error:
-                call.stopping = True  # and so not cut
-                await _abort(context, method.api, error)
-                raise AssertionError("abort raises") from error
+        task = calls.begin(call)
+        try:
+            _identify(call, context, relay)
+            return await run(method, call, request, observe)
+        except KmsdError as error:
+            call.stopping = True  # and so not cut
+            await _abort(context, method.api, error)
+            raise AssertionError("abort raises") from error
+        finally:
+            calls.end(task)
 
     return behaviour
 
@@ -275,13 +273,15 @@ def _bridge(  # type: ignore[no-untyped-def]  # grpc.aio's own types are private
 def _stream_bridge(method: StreamMethod, ending: asyncio.Event, calls: _Calls, relay: Relay | None):  # type: ignore[no-untyped-def]  # as above
     async def behaviour(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> AsyncIterator[bytes]:
         call = Call(method.api, method.name)
-        with calls.under_way():
-            try:
-                _identify(call, context, relay)
-                async for response in _until(ending, run_stream(method, call, request)):
-                    yield response
-            except KmsdError as error:
-                await _abort(context, method.api, error)
+        task = calls.begin()
+        try:
+            _identify(call, context, relay)
+            async for response in _until(ending, run_stream(method, call, request)):
+                yield response
+        except KmsdError as error:
+            await _abort(context, method.api, error)
+        finally:
+            calls.end(task)
 
     return behaviour
 
