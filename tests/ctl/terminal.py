@@ -31,10 +31,12 @@ class Terminal:
 
     def tmux(self, *arguments: str) -> str:
         base = {name: text for name, text in clean_environment().items() if not name.startswith(("TMUX", "NO_COLOR"))}
+        # A state folder of its own: kmstui opens on the screen that whoever runs the tests was on last.
+        own = {"TMUX_TMPDIR": str(self.folder), "XDG_STATE_HOME": str(self.folder / "state")}
         path = f"{PROGRAMS}:{base['PATH']}"
         done = subprocess.run(
             ["tmux", "-L", "kmsctl-test", "-f", "/dev/null", *arguments],
-            env={**base, "PATH": path, "LC_ALL": "C.UTF-8", "TMUX_TMPDIR": str(self.folder), **self.environment},
+            env={**base, "PATH": path, "LC_ALL": "C.UTF-8", **own, **self.environment},
             capture_output=True,
             encoding="utf-8",
             timeout=20,
