@@ -66,7 +66,7 @@ def test_a_slow_token_does_not_make_a_call_last_longer(
         except grpc.RpcError as error:
             code = error.code().name
         took = time.monotonic() - began
-    assert took < (deadline or TIMEOUT) + 0.5
+    assert took < (deadline or TIMEOUT) + 1.5
     assert code in ("OK", "DEADLINE_EXCEEDED", "INVALID_ARGUMENT")
 
 
@@ -76,5 +76,5 @@ def test_unknown_keys_are_looked_for_within_it(kmsd: Kmsd, chaos: ChaosToken) ->
         began = time.monotonic()
         with pytest.raises(grpc.RpcError) as caught:
             kmsd.v1beta1("Decrypt", request, 30.0)
-        assert time.monotonic() - began < TIMEOUT + 0.7
+        assert time.monotonic() - began < TIMEOUT + 1.5
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED

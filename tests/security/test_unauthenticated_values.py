@@ -108,7 +108,7 @@ def test_every_failure_is_one_answer_after_one_time_and_few_are_given(
     for value in (wrong_tag, wrong_padding) * 2:
         began = time.monotonic()
         answer = refused(kmsd, value)
-        assert 0.09 < time.monotonic() - began < 1.0
+        assert 0.09 < time.monotonic() - began < 3.0
         said.append((answer.code, answer.details))
     assert len(set(said)) == 1
     assert said[0][0] == "INVALID_ARGUMENT"
@@ -126,7 +126,7 @@ def test_every_failure_is_one_answer_after_one_time_and_few_are_given(
 
 def _code(kmsd: Kmsd, value: bytes) -> str:
     try:
-        decrypt(kmsd, value, 1.0)
+        decrypt(kmsd, value, 3.0)
     except grpc.RpcError as error:
         return told(error).code
     return "OK"
