@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,12 @@ import pytest
 
 from tests.daemons import Kmsd
 from tests.tokens import SoftToken, make_token
+
+
+def pytest_configure() -> None:
+    # A shell without job control starts what it puts behind itself with SIGINT ignored, and every program that a
+    # test starts would inherit that: Ctrl-C would then end none of them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
