@@ -172,7 +172,7 @@ class _Walk:
         self._follow(file, number, record)
 
     def _first(self, file: str, number: int, record: Record) -> None:
-        """Whether the chain may begin with this record, and whether it follows from the one that is known."""
+        """Note a finding if the first record begins too late, or does not follow from a record that is known."""
         told = any(finding.what == "begins late" for finding in self.findings)
         if self.begins_at is not None and record.seq > self.begins_at and not told:
             self._begins_late(file, number, record.seq, self.begins_at)

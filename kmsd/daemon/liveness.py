@@ -1,4 +1,4 @@
-"""Whether only a restart can help: then the process ends by itself, with a reason. Feeds systemd's watchdog, too.
+"""End the process, with a reason, when only a restart can help; feed systemd's watchdog until then.
 
 What waits only costs patience: a token that is away comes back, and a restart would take the sockets away that say so.
 What nothing but a new process brings back is a call that never returns from the module, a socket that cannot be made

@@ -306,7 +306,7 @@ class Hsm:
 
     @property
     def misses_objects(self) -> bool:
-        """Whether it is up, and its module is known to miss objects that other processes make."""
+        """Whether the token is connected through a module that is known to miss objects made by other processes."""
         return self._connected is not None and self._connected.quirks.misses_objects
 
     async def has_key(self, cka_id: bytes, timeout: float) -> bool:

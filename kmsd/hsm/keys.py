@@ -86,7 +86,7 @@ class TokenKey:
     extractable: bool | None
     private: bool
     local: bool | None = None
-    """Whether it was made on this token, and not brought to it."""
+    """CKA_LOCAL: whether the key was generated on this token rather than imported; None if the token does not tell."""
     always_sensitive: bool | None = None
     never_extractable: bool | None = None
 

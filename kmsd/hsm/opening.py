@@ -217,7 +217,7 @@ class Opener:
         self._proven.add(digest)
 
     def _allowed(self, digest: bytes) -> bool:
-        """Whether a PIN that was refused may be tried once more. Asking uses the operator's word up."""
+        """Use up the operator's last word (reload or unlock), and return whether a refused PIN may be tried again."""
         word, self._word = self._word, ""
         allowed = word == "unlock" or (word == "reload" and digest in self._proven)
         if allowed:

@@ -70,9 +70,11 @@ class Key:
     enc: str = ""
     """JWE enc of what it writes; empty if it writes nothing."""
     local: bool | None = None
-    """Whether it was made on its token; this and the next two: None if the token does not tell."""
+    """CKA_LOCAL: whether the key was generated on its token rather than imported; None if the token does not tell."""
     always_sensitive: bool | None = None
+    """CKA_ALWAYS_SENSITIVE; None if the token does not tell."""
     never_extractable: bool | None = None
+    """CKA_NEVER_EXTRACTABLE; None if the token does not tell."""
 
 
 @dataclass(frozen=True)
