@@ -58,6 +58,14 @@ Timeout = Annotated[
     float | None,
     typer.Option("--timeout", metavar="DURATION", parser=duration, help="For each call: 10, 10s, 1m30s. Default: 10s."),
 ]
+TokenArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="[TOKEN]",
+        help="Name of a token in kmsd's configuration. Default: the write token.",
+        show_default=False,
+    ),
+]
 Output = Annotated[Format | None, typer.Option("--output", "-o", help="Output format.")]
 Socket = Annotated[
     str | None,

@@ -28,14 +28,7 @@ _LOOKS: Final = {
 
 def doctor(
     ctx: typer.Context,
-    token: Annotated[
-        str,
-        typer.Argument(
-            metavar="[TOKEN]",
-            help="Name of a token in kmsd's configuration. Default: the write token.",
-            show_default=False,
-        ),
-    ] = "",
+    token: options.TokenArgument = "",
     output_format: options.Output = None,
     timeout: Annotated[
         float | None,

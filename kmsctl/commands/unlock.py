@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from kmsctl import diagnostics, options, output
@@ -13,14 +11,7 @@ from kmsd.client import connect
 
 def unlock(
     ctx: typer.Context,
-    token: Annotated[
-        str,
-        typer.Argument(
-            metavar="[TOKEN]",
-            help="Name of a token in kmsd's configuration. Default: the write token.",
-            show_default=False,
-        ),
-    ] = "",
+    token: options.TokenArgument = "",
     output_format: options.Output = None,
     target: options.Target = None,
     timeout: options.Timeout = None,
