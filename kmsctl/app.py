@@ -63,9 +63,9 @@ def root(
         str | None,
         typer.Option(
             "--target",
-            metavar="SOCKET",
+            metavar="TARGET",
             envvar="KMSCTL_TARGET",
-            help="Admin socket of kmsd: unix:///path or /path.",
+            help=options.TARGET_HELP,
         ),
     ] = None,
     timeout: options.Timeout = None,

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from kmsd.client import KeyState, connect, default_target, escape, parse_target
+from kmsd.client import KeyState, clientconfig, connect, default_target, escape, parse_target
 
 LIVE_SECONDS: Final = 0.3
 """What asking kmsd may take, the loading of gRPC included."""
@@ -124,8 +124,15 @@ def _values(parameter: Any, place: _Place) -> list[Word]:
     what = (parameter.metavar or "").strip("[].")
     if what in ("FILE", "SOCKET"):
         return [Word(FILES)]
+    if what == "TARGET":
+        return _targets()
     live = _LIVE.get(what)
     return [] if live is None else _ask(live, place.target or os.environ.get("KMSCTL_TARGET"))
+
+
+def _targets() -> list[Word]:
+    """The names in the configuration file, or files where it has none."""
+    return [Word(each.name, each.address) for each in clientconfig.load().targets] or [Word(FILES)]
 
 
 def _begin(words: Sequence[Word], unfinished: str) -> list[Word]:

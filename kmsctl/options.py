@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from kmsctl.diagnostics import UsageError
 from kmsctl.output import Format
-from kmsctl.text import parse_duration
-from kmsd.client import DEFAULT_TIMEOUT
+from kmsd.client import DEFAULT_TIMEOUT, clientconfig
+from kmsd.client.durations import parse_duration
+
+OUTPUT_VARIABLE: Final = "KMSCTL_OUTPUT"
 
 
 def duration(text: str) -> float:
@@ -29,18 +32,35 @@ class Options:
     timeout: float = DEFAULT_TIMEOUT
     """Seconds for one call."""
     output: Format | None = None
-    """None: the command's own default."""
+    """What was typed; None: nothing."""
     debug: bool = False
 
     def form(self, *allowed: Format) -> Format:
-        """The output format, the first of `allowed` by default. Raises UsageError for any other."""
-        chosen = self.output or allowed[0]
-        if chosen not in allowed:
+        """Return the output format: the one that was typed, else the one that environment or configuration file prefer
+        if the command has it, else the first of `allowed`. Raises UsageError for a typed one that it does not have."""
+        if self.output is None:
+            liked = preferred()
+            return liked if liked in allowed else allowed[0]
+        if self.output not in allowed:
             raise UsageError(
-                f"this command has no output format {chosen}",
+                f"this command has no output format {self.output}",
                 f"it writes {', '.join(allowed)}" if len(allowed) > 1 else "leave out --output",
             )
-        return chosen
+        return self.output
+
+
+def preferred() -> Format | None:
+    """Return the output format that KMSCTL_OUTPUT names, else the configuration file; None if neither does. Raises
+    UsageError, ClientError."""
+    liked = os.environ.get(OUTPUT_VARIABLE)
+    if liked:
+        if liked not in list(Format):
+            raise UsageError(
+                f"{OUTPUT_VARIABLE} is one of {', '.join(Format)}, got {liked!r}", f"correct or unset {OUTPUT_VARIABLE}"
+            )
+        return Format(liked)
+    liked = clientconfig.load().output
+    return Format(liked) if liked else None
 
 
 @dataclass
@@ -50,9 +70,11 @@ class Invocation:
     options: Options = field(default_factory=Options)
 
 
+TARGET_HELP: Final = "Admin socket of kmsd, as unix:///path or /path, or a target's name in the configuration file."
+
 Target = Annotated[
     str | None,
-    typer.Option("--target", metavar="SOCKET", help="Admin socket of kmsd: unix:///path or /path."),
+    typer.Option("--target", metavar="TARGET", help=TARGET_HELP),
 ]
 Timeout = Annotated[
     float | None,

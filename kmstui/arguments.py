@@ -69,9 +69,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--target",
-        metavar="SOCKET",
+        metavar="TARGET",
         action="append",
-        help="admin socket of kmsd: unix:///path or /path; may be repeated, t then switches (also KMSCTL_TARGET; "
+        help="admin socket of kmsd, as unix:///path or /path, or a target's name in the configuration file; may be "
+        "repeated, t then switches (also KMSCTL_TARGET; "
         f"default: {default_target().replace('%', '%%')})",
     )
     parser.add_argument(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kmsd.client import Key, KeyState, ScanReport, Status, parse_target
+from kmsd.client import Key, KeyState, ScanReport, Status, clientconfig, parse_target
 from kmsd.client.rotation import Sighting, Stored, Timeline, Turn, timeline, unfinished
 from kmstui.once import once
 from kmstui.view import Moment, Reading, View
@@ -51,7 +51,13 @@ def _sighting(name: str, reading: Reading[Status]) -> Sighting:
 
 
 def node_names(targets: Sequence[str]) -> dict[str, str]:
-    """A short name for each target: the last part of its path in which they differ."""
+    """Return a short name for each target: its own, or the last part of their paths in which they differ."""
+    named = {target: target for target in targets if clientconfig.is_name(target)}
+    targets = [target for target in targets if target not in named]
+    return named | (_short(targets) if targets else {})
+
+
+def _short(targets: Sequence[str]) -> dict[str, str]:
     paths = [parse_target(target).with_suffix("").parts for target in targets]
     depth = max(len(parts) for parts in paths)
     for back in range(1, depth + 1):

@@ -103,17 +103,14 @@ def _once(opts: Options, history: float) -> None:
 
 
 def _watch(opts: Options, interval: float, history: float) -> None:
-    screen = output.has_screen() and opts.output is None
-    if not screen:
-        form = opts.form(Format.JSON, Format.TABLE)
-        if form is Format.TABLE and not output.has_screen():
-            raise UsageError("a live table needs a terminal", "leave out --output: a JSON object a line is written")
-        screen = form is Format.TABLE
+    if opts.output is Format.TABLE and not output.has_screen():
+        raise UsageError("a live table needs a terminal", "leave out --output: a JSON object a line is written")
+    form = opts.form(Format.TABLE, Format.JSON) if output.has_screen() else opts.form(Format.JSON)
     with (
         connect(opts.target, timeout=opts.timeout) as kmsd,
         kmsd.watch_stats(interval=interval, history=history) as stream,
     ):
-        if screen:
+        if form is Format.TABLE:
             _show(kmsd, opts, iter(stream), interval, int(history))
         else:
             for frame in endless(stream):

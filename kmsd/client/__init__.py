@@ -79,7 +79,7 @@ from kmsd.client.model import (
     UnlockedToken,
     Verdict,
 )
-from kmsd.client.targets import default_kms_socket, default_target, parse_target
+from kmsd.client.targets import default_kms_socket, default_target, parse_socket, parse_target
 from kmsd.client.text import escape
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ Api = Literal["v2", "v1beta1"]
 def connect(target: str | None = None, *, timeout: float = DEFAULT_TIMEOUT) -> AdminClient:
     """A client of the admin API.
 
-    target: `unix:///path` or `/path`; None: `default_target()`.
+    target: `unix:///path`, `/path`, or the name of a target in `clientconfig`; None: `default_target()`.
     timeout: seconds for each call that names none of its own.
     Nothing is dialled until the first call. Raises InvalidRequest if the target is no path of a Unix socket.
     """
@@ -106,8 +106,9 @@ def connect(target: str | None = None, *, timeout: float = DEFAULT_TIMEOUT) -> A
 
 
 def kms_connect(socket: str | None = None, api: Api = "v2", *, timeout: float = DEFAULT_TIMEOUT) -> KmsClient:
-    """A client of the KMS API that kube-apiserver calls; arguments and errors as `connect`."""
-    path = parse_target(default_kms_socket() if socket is None else socket)
+    """A client of the KMS API that kube-apiserver calls; arguments and errors as `connect`,
+    but a KMS socket has no name."""
+    path = parse_socket(default_kms_socket() if socket is None else socket)
     from kmsd.client.kms import KmsClient
 
     return KmsClient(path, api, timeout)
@@ -185,5 +186,6 @@ __all__ = [
     "escape",
     "key_id_of",
     "kms_connect",
+    "parse_socket",
     "parse_target",
 ]

@@ -1,4 +1,4 @@
-"""Where kmsd is looked for: a Unix socket named by the caller, else the default of kmsd itself.
+"""Where kmsd is looked for: a Unix socket, or a target's name, given by the caller, else the default of kmsd itself.
 
 Knows nothing of gRPC and opens no connection.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kmsd import paths
+from kmsd.client import clientconfig
 from kmsd.client.errors import InvalidRequest
 
 SOCKET_PATH_MAX = 107
@@ -25,7 +26,15 @@ def default_kms_socket() -> str:
 
 
 def parse_target(target: str) -> Path:
-    """The path of the Unix socket in `unix:///path`, `unix:/path` or `/path`. Raises InvalidRequest."""
+    """Return the path of the admin socket that `unix:///path`, `unix:/path`, `/path`, or the name of a target in the
+    configuration file means. Raises InvalidRequest."""
+    if clientconfig.is_name(target):
+        return parse_socket(clientconfig.address_of(target))
+    return parse_socket(target)
+
+
+def parse_socket(target: str) -> Path:
+    """Return the path of the Unix socket in `unix:///path`, `unix:/path` or `/path`. Raises InvalidRequest."""
     path = target
     if target.startswith("unix:"):
         path = target.removeprefix("unix:")

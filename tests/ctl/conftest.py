@@ -60,10 +60,11 @@ def canned(directory: Path) -> Iterator[Canned]:
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
-    """The sockets in this test's directory, whether anything listens there or not; no taste in colours."""
+    """The sockets in this test's directory, whether anything listens there or not; no taste in colours or formats."""
     monkeypatch.setenv("KMSCTL_TARGET", f"unix://{directory}/admin.sock")
     monkeypatch.setenv("KMSCTL_SOCKET", f"unix://{directory}/kms.sock")
-    for name in ("NO_COLOR", "PYTHONUNBUFFERED", "PYTHONIOENCODING"):
+    monkeypatch.setenv("KMSCTL_CONFIG", "/dev/null")
+    for name in ("KMSCTL_OUTPUT", "NO_COLOR", "PYTHONUNBUFFERED", "PYTHONIOENCODING"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "100")

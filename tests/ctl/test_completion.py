@@ -61,6 +61,16 @@ def test_commands_options_and_choices_need_no_kmsd(line: str, words: list[str]) 
     assert offered(line) == words
 
 
+def test_names_of_targets_are_offered_from_the_configuration_file(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert offered("kmsctl --target ") == ["\tFILES"]
+    (directory / "config.toml").write_text("[[targets]]\nname = 'cp-1'\naddress = '/run/x.sock'\n")
+    monkeypatch.setenv("KMSCTL_CONFIG", f"{directory}/config.toml")
+    assert offered("kmsctl --target ") == offered("kmsctl status --target c") == ["cp-1"]
+    assert offered("kmsctl --target=c") == ["--target=cp-1"]
+
+
 def test_every_option_of_every_command_is_offered() -> None:
     for name, command in ROOT.commands.items():  # type: ignore[attr-defined]
         wanted = {opt for each in command.params for opt in each.opts if opt.startswith("--")}

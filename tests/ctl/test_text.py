@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kmsctl.output import table
-from kmsctl.text import age, parse_duration, width
+from kmsctl.text import age, width
 from kmsd.client import escape
+from kmsd.client.durations import parse_duration
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -23,6 +23,7 @@ INTERVAL = 0.2
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing is remembered beyond a test, and no taste in colours or targets is inherited."""
+    monkeypatch.setenv("KMSCTL_CONFIG", "/dev/null")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     for name in ("KMSCTL_TARGET", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
