@@ -50,9 +50,25 @@ def agree(question: str, *, yes: bool, option: str = "--yes") -> None:
         return
     if not can_ask():
         raise UsageError("this cannot be undone, and there is no terminal to ask at", f"say {option} to do it")
-    diagnostics.ask(f"{question} [y/N] ")
-    if files.read_line().strip().lower() not in ("y", "yes"):
+    if not says_yes(question):
         decline("nothing was done")
+
+
+def says_yes(question: str, *, left: str = "nothing was changed") -> bool:
+    """Ask the person at the terminal. left: as for `answer`."""
+    return answer(f"{question} [y/N] ", left=left).strip().lower() in ("y", "yes")
+
+
+def answer(question: str, *, left: str = "nothing was changed") -> str:
+    """Return what the person at the terminal types. left: what is so if they press Ctrl-C instead. Raises
+    KeyboardInterrupt, after saying that."""
+    diagnostics.ask(question)
+    try:
+        return files.read_line()
+    except KeyboardInterrupt:
+        diagnostics.screed("")
+        diagnostics.note(f"interrupted; {left}")
+        raise
 
 
 def insist(act: Callable[[str], T], label: str, confirm: str, deed: str, *, ask: bool = True) -> tuple[T, str]:
@@ -69,8 +85,7 @@ def insist(act: Callable[[str], T], label: str, confirm: str, deed: str, *, ask:
             raise
         diagnostics.warning(refusal.message)
         diagnostics.hint(refusal.hint)
-    diagnostics.ask(f"type its label to {deed} all the same: ")
-    if files.read_line().rstrip("\r\n") != label:
+    if answer(f"type its label to {deed} all the same: ").rstrip("\r\n") != label:
         decline("that is not its label; nothing was done")
     return act(label), label
 

@@ -234,13 +234,12 @@ def _finish(watch: Watch, end: Timeline, plan: Following) -> None:
         diagnostics.hint(f"rewrite what is stored: `{rewrite_command('secrets')}`")
         _hint_at_scan(turn, ["--endpoints", "URL"])
         return
-    if confirm.can_ask():
-        diagnostics.ask(f"retire the old key {short(turn.old)} ({turn.old.label})? [y/N] ")
-        if files.read_line().strip().lower() in ("y", "yes"):
-            done = watch.retire()
-            diagnostics.note(f"the key {done.previous_label!r} is retired, as {done.key.label!r}")
-            diagnostics.hint("keep it until no backup of etcd needs it; then `kmsctl keys destroy` ends it")
-            return
+    question = f"retire the old key {short(turn.old)} ({turn.old.label})?"
+    if confirm.can_ask() and confirm.says_yes(question, left="it was not retired"):
+        done = watch.retire()
+        diagnostics.note(f"the key {done.previous_label!r} is retired, as {done.key.label!r}")
+        diagnostics.hint("keep it until no backup of etcd needs it; then `kmsctl keys destroy` ends it")
+        return
     if plan.report is not None:
         diagnostics.hint(f"`{retire_command(turn, plan.report)}` retires the old key")
     else:

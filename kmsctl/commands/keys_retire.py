@@ -8,10 +8,11 @@ import typer
 
 from kmsctl import confirm, diagnostics, documents, keyview, options, output
 from kmsctl.commands.keys_change import naming
-from kmsctl.confirm import Confirm, DryRun, Report
+from kmsctl.confirm import Confirm, DryRun, Report, Yes
 from kmsctl.options import KeyName
 from kmsctl.output import Format
 from kmsd.client import Reversion, connect, escape
+from kmsd.client.rotation import short
 
 
 def retire(
@@ -65,6 +66,7 @@ def revert(
         str,
         typer.Option("--from", metavar="KEY-ID", help="Revert only away from this key: once, however often it is run."),
     ] = "",
+    yes: Yes = False,
     dry_run: DryRun = False,
     output_format: options.Output = None,
     target: options.Target = None,
@@ -73,7 +75,7 @@ def revert(
     """\b
     Examples:
       kmsctl keys revert --dry-run
-      kmsctl keys revert
+      kmsctl keys revert --yes
 
     After a bad rotation: make a new write key, on the token of the key that wrote before.
 
@@ -81,8 +83,13 @@ def revert(
     """
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
     form = opts.form(*keyview.FORMATS)
-    with connect(opts.target, timeout=opts.timeout) as kmsd, diagnostics.working("the token makes a key"):
-        done = kmsd.revert_key(from_key_id=from_key_id, dry_run=dry_run)
+    with connect(opts.target, timeout=opts.timeout) as kmsd:
+        done = kmsd.revert_key(from_key_id=from_key_id, dry_run=True)
+        if not dry_run and done.new is None:  # else another run has reverted it already
+            away_from = from_key_id or (done.old.key_id if done.old is not None else "")
+            confirm.agree(f"revert away from {short(done.old)}, with another new write key?", yes=yes)
+            with diagnostics.working("the token makes a key"):
+                done = kmsd.revert_key(from_key_id=away_from)
     match form:
         case Format.JSON | Format.YAML:
             output.emit_document(_document(done, dry_run=dry_run), form)

@@ -110,6 +110,8 @@ def rotate(
 
     With --watch, shows how nodes and kube-apiservers follow, how to rewrite what is stored, what a scan of etcd
     counts, and when the old key may be retired. It can be left and resumed at any time: all state is in kmsd.
+
+    If the new key turns out to be bad, `kmsctl keys revert` makes another one.
     """
     opts = options.gather(ctx, target=target, output=output_format)
     wanted = Wanted(label, only_from, token, yes)

@@ -46,8 +46,9 @@ class Terminal:
         return done.stdout
 
     def run(self, *command: str, columns: int = 80, lines: int = 24) -> None:
-        # The pane outlives the program, so that what it leaves on the screen can be looked at.
-        script = 'echo BEFORE; "$@"; echo $? >"$0.new"; mv "$0.new" "$0"; echo AFTER; exec sleep 600'
+        # The pane outlives the program, so that what it leaves on the screen can be looked at; Ctrl-C is
+        # for the program alone.
+        script = 'trap : INT; echo BEFORE; "$@"; echo $? >"$0.new"; mv "$0.new" "$0"; echo AFTER; exec sleep 600'
         size = ("-x", str(columns), "-y", str(lines))
         self.tmux("new-session", "-d", *size, "sh", "-c", script, str(self.ended), *command)
 

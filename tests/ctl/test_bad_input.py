@@ -89,8 +89,8 @@ BAD = [
     ("keys retire spare --report /etc/hostname", 2, "the report of the scan cannot be used"),
     ("keys adopt nothing", 5, "nothing"),
     ("keys adopt k8s-kek", 6, "k8s-kek"),
-    ("keys revert", 5, "had the label 'k8s-kek' before"),
-    ("keys revert --from another", 5, "before"),
+    ("keys revert --yes", 5, "had the label 'k8s-kek' before"),
+    ("keys revert --yes --from another", 5, "before"),
     ("mechanisms nowhere", 5, "nowhere"),
     ("unlock nowhere", 5, "nowhere"),
     ("health --live --wait", 2, "--live does not wait"),
@@ -219,13 +219,13 @@ def test_a_reverted_rotation_has_a_new_key_and_says_what_is_not_undone(
     told = ctl.document("keys", "revert", "--dry-run")
     assert (told["reverted"], told["new_key"]) == (False, None)
     assert ctl.document("keys", "show", "k8s-kek")["key"]["key_id"] == bad
-    done = ctl.document("keys", "revert", "--from", bad)
+    done = ctl.document("keys", "revert", "--yes", "--from", bad)
     assert (done["reverted"], done["old_key"]["key_id"], done["previous_key"]["key_id"]) == (True, bad, first)
     assert done["not_undone"]
     new = ctl.document("keys", "show", "k8s-kek")["key"]["key_id"]
     assert new == done["new_key"]["key_id"]
     assert new not in (first, bad)
-    again = ctl.document("keys", "revert", "--from", bad)
+    again = ctl.document("keys", "revert", "--yes", "--from", bad)
     assert again["reverted"] is False
     assert ctl.document("keys", "show", "k8s-kek")["key"]["key_id"] == new
     assert ctl("decrypt", stdin=sealed).stdout == b"written with the bad key"

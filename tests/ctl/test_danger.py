@@ -12,6 +12,7 @@ from syrupy.assertion import SnapshotAssertion
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.client.report import write_report
+from tests.ctl.answers import WRITE_ID
 from tests.ctl.canned import Canned, Failure
 from tests.ctl.conftest import Run
 from tests.ctl.terminal import Terminal
@@ -43,6 +44,7 @@ REFUSED = {
     "retire a key in use": (f"keys retire {IN_USE}", 6),
     "retire no key": ("keys retire nothing", 5),
     "tampering with the audit": ("audit acknowledge", 2),
+    "revert": ("keys revert", 2),
     "a dry run of what is refused": (f"keys destroy {IN_USE} --dry-run", 6),
 }
 
@@ -72,9 +74,9 @@ def test_without_a_terminal_it_is_refused_never_asked_and_nothing_changes(
         f"keys retire {IDLE}",
         f"keys retire {IDLE} --dry-run",
         f"keys retire {IN_USE} --confirm {IN_USE}",
-        "keys revert",
+        "keys revert --yes",
         "keys revert --dry-run",
-        "keys revert --from another",
+        "keys revert --yes --from another",
         "audit acknowledge --yes",
         "audit acknowledge --dry-run",
     ],
@@ -231,10 +233,48 @@ def test_where_nothing_was_seen_nothing_is_acknowledged(run: Run, canned: Canned
     assert changes(canned) == []
 
 
+@pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 1)])
+def test_a_revert_takes_a_yes_and_goes_away_from_the_key_that_was_asked_about(
+    canned: Canned, open_terminal: Callable[..., Terminal], answer: str, code: int
+) -> None:
+    terminal = open_terminal("kmsctl", "keys", "revert", columns=160)
+    terminal.shows("revert away from 87bd6ad8, with another new write key? [y/N]")
+    terminal.type(answer)
+    terminal.press("Enter")
+    assert terminal.exit_code() == code
+    asked = [(each.from_key_id, each.dry_run) for each in canned.requests if isinstance(each, pb.RevertKeyRequest)]
+    assert asked == [("", True), (WRITE_ID, False)][: 2 - code]
+
+
+@pytest.mark.parametrize(
+    ("command", "question"),
+    [
+        (f"keys destroy {IDLE}", "[y/N]"),
+        (f"keys retire {IN_USE}", "type its label"),
+        ("keys revert", "[y/N]"),
+        ("rotate", "[y/N]"),
+        ("audit acknowledge", "[y/N]"),
+    ],
+)
+def test_an_interrupt_at_a_question_says_that_nothing_was_changed(
+    canned: Canned, open_terminal: Callable[..., Terminal], command: str, question: str
+) -> None:
+    terminal = open_terminal("kmsctl", *command.split(), columns=160)
+    terminal.shows(question)
+    terminal.press("C-c")
+    assert terminal.exit_code() == 130
+    terminal.shows("kmsctl: interrupted; nothing was changed")
+    assert [each for each in changes(canned) if not isinstance(each, pb.RetireKeyRequest)] == []  # that was refused
+
+
+def test_revert_is_found_from_the_help_of_rotate(run: Run) -> None:
+    assert "`kmsctl keys revert`" in run("rotate", "--help").text
+
+
 def test_revert_says_what_it_does_not_undo(run: Run, canned: Canned) -> None:
-    result = run("keys", "revert")
+    result = run("keys", "revert", "--yes")
     assert "NOT UNDONE" in result.text
-    document = json.loads(run("keys", "revert", "-o", "json").out)
+    document = json.loads(run("keys", "revert", "--yes", "-o", "json").out)
     assert document["reverted"] is True
     assert document["not_undone"]
     assert [step["done"] for step in document["steps"]] == [True, True]

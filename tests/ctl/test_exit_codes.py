@@ -105,7 +105,7 @@ def test_no_socket_is_3_and_says_how_to_start(run: Run, snapshot: SnapshotAssert
         "keys relabel x y",
         "keys destroy x --yes",
         "keys retire x",
-        "keys revert",
+        "keys revert --yes",
         "keygen x",
         "config view",
         "log-level",

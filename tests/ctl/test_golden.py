@@ -177,7 +177,7 @@ def test_the_log_level_is_asked_for_set_and_given_back(run: Run, canned: Canned)
         "keys list",
         "keys show k8s-kek",
         "keys test k8s-kek",
-        "keys revert",
+        "keys revert --yes",
         "slots",
         "mechanisms",
         "doctor",

@@ -29,7 +29,7 @@ COMMANDS = {
     "DestroyKey": "keys destroy id-wide --yes",
     "TestKey": "keys test k8s-kek",
     "RetireKey": "keys retire id-wide",
-    "RevertKey": "keys revert",
+    "RevertKey": "keys revert --yes",
     "InspectCiphertext": "inspect /dev/null",
     "WatchStats": "stats",
     "WatchRequests": "requests",
