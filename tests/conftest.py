@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.daemons import Kmsd
+from tests.daemons import Kmsd, check_logs
 from tests.tokens import SoftToken, make_token
 
 
@@ -17,6 +17,13 @@ def pytest_configure() -> None:
     # A shell without job control starts what it puts behind itself with SIGINT ignored, and every program that a
     # test starts would inherit that: Ctrl-C would then end none of them.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def nothing_but_its_log() -> Iterator[None]:
+    """After each test: no kmsd wrote a line to stderr that is not in the format of its log."""
+    yield
+    check_logs()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,33 @@ KMSD = str(Path(sys.executable).with_name("kmsd"))
 KMSCTL = str(Path(sys.executable).with_name("kmsctl"))
 M = TypeVar("M", bound=Message)
 
+_BEFORE_THE_LOG = re.compile(rb"(kmsd: (error|warning): |hint: )\S.*")
+"""What kmsd says before its log begins, or where it ends in place of it: a command line or a configuration that is
+wrong."""
+
+_started: list[Kmsd] = []
+
+
+def check_logs() -> None:
+    """Fail if a kmsd that a test has started wrote a line since the last time that is not in the format of its log."""
+    started = tuple(_started)
+    _started[:] = [kmsd for kmsd in started if kmsd.process is not None and kmsd.process.poll() is None]
+    for kmsd in started:
+        kmsd.check_log()
+
+
+def foreign_lines(text: bytes) -> list[bytes]:
+    """Return the lines that are neither JSON lines of kmsd's log nor what kmsd says before its log begins."""
+    return [line for line in text.splitlines() if not _BEFORE_THE_LOG.fullmatch(line) and not _of_the_log(line)]
+
+
+def _of_the_log(line: bytes) -> bool:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(record, dict) and record.keys() >= {"event", "level", "timestamp"}
+
 
 def wait_for(what: Callable[[], Any], timeout: float = 20.0, pause: float = 0.02) -> Any:
     """What the function returns once that is true; fails with its last answer after `timeout` seconds."""
@@ -37,7 +65,7 @@ def wait_for(what: Callable[[], Any], timeout: float = 20.0, pause: float = 0.02
         time.sleep(pause)
 
 
-@dataclass
+@dataclass(eq=False)
 class Kmsd:
     """`kmsd serve` on a token; leave out token for one without any module."""
 
@@ -49,6 +77,8 @@ class Kmsd:
     command: Sequence[str] = (KMSD, "serve")
     logging: Sequence[str] = ("--log-level=debug", "--log-format=json")
     process: subprocess.Popen[bytes] | None = None
+    _checked: int = 0
+    """Bytes of the log that are known to be in its format."""
     _channels: list[grpc.Channel] = field(default_factory=list)
 
     @property
@@ -82,10 +112,13 @@ class Kmsd:
         """Start it; wait: until its admin socket answers."""
         assert self.token is not None
         environment = {**self.token.environment, **self.environment}
+        self._checked = min(self._checked, self.log_file.stat().st_size if self.log_file.exists() else 0)
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 self.arguments, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
+        if self not in _started:
+            _started.append(self)
         if wait:
             wait_for(self._answers)
         return self
@@ -114,11 +147,14 @@ class Kmsd:
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:
-            return self.process.wait(timeout)
+            code = self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
             raise
+        if self in _started:
+            self.check_log()
+        return code
 
     def __enter__(self) -> Self:
         return self if self.process is not None else self.start()
@@ -127,6 +163,14 @@ class Kmsd:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def check_log(self) -> None:
+        """Fail if a whole line of the log since the last check is not in its format."""
+        fresh = self.log_file.read_bytes()[self._checked :] if self.log_file.exists() else b""
+        whole = fresh[: fresh.rfind(b"\n") + 1]
+        self._checked += len(whole)
+        strange = foreign_lines(whole)
+        assert not strange, f"kmsd wrote what is no line of its log: {strange[:20]}"
 
     def log_text(self) -> str:
         return self.log_file.read_text()

@@ -276,8 +276,9 @@ def _stream_bridge(method: StreamMethod, ending: asyncio.Event, calls: _Calls, r
         task = calls.begin()
         try:
             _identify(call, context, relay)
-            async for response in _until(ending, run_stream(method, call, request)):
-                yield response
+            async with contextlib.aclosing(_until(ending, run_stream(method, call, request))) as responses:
+                async for response in responses:
+                    yield response
         except KmsdError as error:
             await _abort(context, method.api, error)
         finally:
@@ -286,21 +287,19 @@ def _stream_bridge(method: StreamMethod, ending: asyncio.Event, calls: _Calls, r
     return behaviour
 
 
-async def _until(ending: asyncio.Event, responses: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
-    """The responses, up to the end of kmsd: nobody who watches keeps it from ending. Raises Unavailable then."""
+async def _until(ending: asyncio.Event, responses: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """Yield the responses up to the end of kmsd: nobody who watches keeps it from ending. Raises Unavailable then."""
     end = asyncio.ensure_future(ending.wait())
     try:
         while True:
             following = asyncio.ensure_future(anext(responses, None))
             try:
                 await asyncio.wait({following, end}, return_when=asyncio.FIRST_COMPLETED)
-            except BaseException:
+            finally:
+                # A generator that still runs cannot be closed.
                 following.cancel()
-                raise
-            if not following.done():
-                following.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await following
+                await asyncio.gather(following, return_exceptions=True)
+            if following.cancelled():
                 raise stopping()
             response = following.result()
             if response is None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
@@ -15,7 +17,7 @@ from grpc_health.v1 import health_pb2
 from kmsd.api.admin.v1 import admin_pb2 as admin
 from tests.admin.calls import SEED, ask, assert_told, decrypt, encrypt, failure, keys, make, state, watching
 from tests.chaos import ChaosToken, make_chaos
-from tests.daemons import Kmsd, wait_for
+from tests.daemons import KMSCTL, Kmsd, wait_for
 
 DRAIN = 5.0
 """Seconds that calls get to end in when kmsd stops; a stream never does."""
@@ -149,6 +151,29 @@ def test_a_stream_whose_reader_has_gone_is_over_for_kmsd(served: Kmsd, method: s
     assert served.status().state == admin.SERVING_STATE_SERVING
     encrypt(served)
     assert not [line for line in served.log_lines() if line.get("level") == "error"]
+
+
+@pytest.mark.parametrize("how", ["ends", "Ctrl-C", "killed", "unread"])
+@pytest.mark.parametrize("command", ["stats --watch", "requests --follow", "audit tail -f"])
+def test_a_watcher_that_leaves_is_no_word_in_the_log(start: Callable[..., Kmsd], command: str, how: str) -> None:
+    kmsd = start("--auto-create").wait_ok()
+    arguments = command.split()[: 1 + command.startswith("audit")] if how == "ends" else command.split()
+    program = [KMSCTL, *arguments, f"--target={kmsd.admin_socket}"]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watcher:
+        assert watcher.stdout is not None
+        assert watcher.stdout.readline()
+        match how:
+            case "Ctrl-C":
+                watcher.send_signal(signal.SIGINT)
+            case "killed":
+                watcher.kill()
+            case "unread":
+                watcher.stdout.close()
+        assert watcher.wait(20) == {"ends": 0, "Ctrl-C": 130, "killed": -signal.SIGKILL, "unread": 1}[how]
+    kmsd.status()
+    kmsd.stop()
+    kmsd.check_log()
+    assert not [line for line in kmsd.log_lines() if line["level"] == "error"]
 
 
 def test_kmsd_stops_at_once_and_tells_whoever_watches(start: Callable[..., Kmsd]) -> None:

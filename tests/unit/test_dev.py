@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from kmsd.api.kms.v2 import api_pb2 as v2
-from tests.daemons import KMSCTL, KMSD, wait_for
+from tests.daemons import KMSCTL, KMSD, foreign_lines, wait_for
 from tests.tokens import clean_environment
 
 
@@ -64,6 +64,7 @@ class Dev:
     def stop(self) -> tuple[int, str, str]:
         self.process.send_signal(signal.SIGINT)
         out, err = self.process.communicate(timeout=20)
+        assert not foreign_lines(err.encode())
         return self.process.returncode, out, err
 
 
