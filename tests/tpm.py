@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -19,7 +20,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from tests.tokens import PIN, SO_PIN, change_objects, clean_environment
 
@@ -49,6 +50,8 @@ class TpmToken:
     managed: bool = False
     port: int = 0
     module: str = MODULE
+    module_prints: ClassVar = re.compile(rb"(ERROR|WARNING): |\*\* \(process:\d+\): |$")
+    """What tpm2-pkcs11, and GLib in it, write to the stderr of the program that has loaded them begins so."""
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
