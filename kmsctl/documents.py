@@ -267,6 +267,7 @@ def request(request: Request) -> Document:
         "key_id_sha256": request.key_id_sha256 or None,
         "code": request.code,
         "latency_ms": request.latency_ms,
+        "reason": request.reason or None,
     }
 
 
@@ -281,6 +282,7 @@ def audit_record(record: AuditRecord) -> Document:
         "outcome": record.outcome or None,
         "latency_ms": record.latency_ms,
         "detail": record.detail or None,
+        "reason": record.reason or None,
         "line": record.line,
     }
 

@@ -19,10 +19,14 @@ An error never holds a PIN, a plaintext or a ciphertext.
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar, Final, Self
 
 _SHOWN: Final = 80
 """Characters."""
+MAX_REASON: Final = 256
+"""Characters of a sentence that records of calls keep."""
+_SECONDS: Final = re.compile(r"\b\d+(\.\d+)? s\b")
 
 
 class KmsdError(Exception):
@@ -50,6 +54,19 @@ class KmsdError(Exception):
     def sentence(self) -> str:
         """Message and hint as one line, for callers that see nothing else (kube-apiserver's log)."""
         return f"{self.message}; {self.hint}" if self.hint else self.message
+
+    @property
+    def reason(self) -> str:
+        """The sentence as records of calls keep it: at most MAX_REASON characters, and none that moves a cursor."""
+        text = self.sentence()[: 2 * MAX_REASON]
+        if not text.isprintable():
+            text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+        return text if len(text) <= MAX_REASON else text[: MAX_REASON - 3] + "..."
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """Code and message, equal for two failures that differ only in how many seconds something has lasted."""
+        return self.code, _SECONDS.sub("some s", self.message)
 
 
 def short(text: str) -> str:

@@ -179,6 +179,10 @@ class Kmsd:
     def log_lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log_text().splitlines() if line.startswith("{")]
 
+    def audit_records(self) -> list[dict[str, Any]]:
+        """The records of admin actions and events, as they are in the file."""
+        return [json.loads(line) for line in (self.folder / "state" / "audit.jsonl").read_text().splitlines()]
+
     def channel(self, path: Path | None = None, *options: tuple[str, Any]) -> grpc.Channel:
         channel = grpc.insecure_channel(f"unix:{path or self.socket}", options=list(options))
         self._channels.append(channel)

@@ -32,6 +32,7 @@ _LISTING: Listing[AuditRecord] = Listing(
         Column("KEY", 15, lambda each: short_hash(each.key_id_sha256)),
         Column("CALLER", 24, lambda each: each.caller),
         Column("DETAIL", 20, lambda each: each.detail),
+        Column("REASON", 20, lambda each: each.reason),
         Column("MS", 7, lambda each: milliseconds(each.latency_ms), wide=True),
         Column("SHA256 OF THE KEY ID", 64, lambda each: each.key_id_sha256, wide=True),
     ),

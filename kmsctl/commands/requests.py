@@ -25,6 +25,7 @@ _LISTING: Listing[Request] = Listing(
         Column("MS", 7, lambda each: milliseconds(each.latency_ms)),
         Column("KEY", 15, lambda each: short_hash(each.key_id_sha256)),
         Column("UID", 36, lambda each: each.uid),
+        Column("REASON", 20, lambda each: each.reason),
         Column("SHA256 OF THE KEY ID", 64, lambda each: each.key_id_sha256, wide=True),
     ),
     document=documents.request,

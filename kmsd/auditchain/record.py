@@ -6,6 +6,8 @@ A line is ASCII, at most MAX_LINE bytes, without spaces, its members in this ord
     {"seq":57,"time":"2026-01-02T03:04:05.678Z","kind":"kms","action":"Decrypt","caller":"","key_id_sha256":"e408...",
      "outcome":"OK","latency_ms":1.204,"detail":"","prev":"<64 hex>","hash":"<64 hex>"}
 
+A call that failed has `"reason":"<the sentence that its caller got>",` before `prev`; other lines have no such member.
+
 `seq` counts from 1 and goes on over restarts and over files. `hash` is SHA-256 over the line without its hash member:
 up to `,"hash"`, and a closing brace. `prev` is within: the hash of the record before, 64 zeros before the first.
 """
@@ -20,10 +22,11 @@ from hashlib import sha256
 from typing import Final, Literal, NoReturn
 
 MAX_LINE: Final = 4096
-"""Bytes, the newline included. What kmsd writes stays below 2500."""
+"""Bytes, the newline included. What kmsd writes stays below 3000."""
 MAX_ACTION: Final = 128
 MAX_CALLER: Final = 256
 MAX_DETAIL: Final = 1024
+MAX_REASON: Final = 512
 MAX_WORD: Final = 64
 """Bytes of a text as it stands in the line, escapes included; what is longer is cut and ends in three dots."""
 
@@ -54,7 +57,8 @@ START: Final = Head(0, "0" * 64)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """What happened. kind: "admin" (an action of the admin API), "kms" (a call of a KMS API), "event" (of kmsd itself).
-    outcome: canonical status name. Texts may hold anything: they are cut and escaped on their way into a line."""
+    outcome: canonical status name. reason: why a call failed, as its caller was told; else empty. Texts may hold
+    anything: they are cut and escaped on their way into a line."""
 
     unix_ms: int
     kind: Kind
@@ -64,6 +68,7 @@ class Entry:
     outcome: str = "OK"
     latency_ms: float = 0.0
     detail: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,10 +103,8 @@ def make(entry: Entry, after: Head) -> Record:
     time = (_EPOCH + timedelta(milliseconds=unix_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     action, caller = bounded(entry.action, MAX_ACTION), bounded(entry.caller, MAX_CALLER)
     key_id_sha256, outcome = bounded(entry.key_id_sha256, MAX_WORD), bounded(entry.outcome, MAX_WORD)
-    latency_ms, detail = (
-        round(min(max(0.0, float(entry.latency_ms)), _LONGEST_MS), 3),
-        bounded(entry.detail, MAX_DETAIL),
-    )
+    latency_ms = round(min(max(0.0, float(entry.latency_ms)), _LONGEST_MS), 3)
+    detail, reason = bounded(entry.detail, MAX_DETAIL), bounded(entry.reason, MAX_REASON)
     seq = after.seq + 1
     body = _ENCODE(
         {
@@ -114,6 +117,7 @@ def make(entry: Entry, after: Head) -> Record:
             "outcome": outcome,
             "latency_ms": latency_ms,
             "detail": detail,
+            **({"reason": reason} if reason else {}),
             "prev": after.hash,
         }
     )
@@ -127,6 +131,7 @@ def make(entry: Entry, after: Head) -> Record:
         outcome=outcome,
         latency_ms=latency_ms,
         detail=detail,
+        reason=reason,
         seq=seq,
         prev=after.hash,
         hash=digest,
@@ -180,6 +185,7 @@ def parse(raw: bytes) -> Record:
         outcome=_text(members, "outcome"),
         latency_ms=float(latency),
         detail=_text(members, "detail"),
+        reason=_text(members, "reason") if "reason" in members else "",
         seq=seq,
         prev=prev,
         hash=digest,

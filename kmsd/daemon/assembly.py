@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Final
@@ -69,7 +70,9 @@ class Parts:
         self._requests: Feed[Ended] = Feed(_KEPT_REQUESTS)
         self.audit = Audit(settings.audit, settings.state.dir)
         self.uses = KeyUses(settings.state.dir, self._stats, settings.keys.label)
-        self._traffic = telling.Traffic(self._stats, self._requests, self.audit)
+        self._failed: deque[Ended] = deque(maxlen=_KEPT_REQUESTS)
+        self._traffic = telling.Traffic(self._stats, self._requests, self._failed, self.audit)
+        self._told = telling.Tokens(self.audit)
         self.tokens = self._hsms(configured)
         recalled = state.recall(settings.state.dir, settings.keys.label)
         self._wrote = set(state.wrote_here(settings.state.dir))
@@ -215,7 +218,7 @@ class Parts:
         return (
             front.table(),
             KeyAdmin(self._keyring, self._lifecycle, self.health, shown).table(),
-            WatchAdmin(self._stats, self._requests, lambda: pool_of(self.tokens), self.audit).table(),
+            WatchAdmin(self._stats, self._requests, self._failed, lambda: pool_of(self.tokens), self.audit).table(),
             InspectAdmin(self._keyring, self._foreign, shown).table(),
             DoctorAdmin(self._keyring, write_token, settings.server).table(),
         )
@@ -228,11 +231,10 @@ class Parts:
 
     def _token_changed(self, name: str) -> None:
         hsm = self.tokens[name]
+        if hsm.connected is not None or not self.stopping:
+            self._told.changed(name, hsm, pool_of(self.tokens).open)
         if hsm.connected is not None:
-            telling.token_up(self.audit, name, hsm, pool_of(self.tokens).open)
             self.upkeep.nudge()
-        elif not self.stopping:
-            telling.token_down(self.audit, name, hsm)
         self.health.poke()
 
     def _socket_remade(self, path: Path, what: str) -> None:

@@ -47,10 +47,9 @@ class Problems:
         found = [*keyring.picture.problems, *keyring.problems, *self.lifecycle.problems, *self.foreign.problems]
         found.extend(self.upkeep.problems)
         for name, hsm in self.tokens.items():
-            if hsm.connected is None:
+            if not hsm.available:
                 found.insert(0, Problem(hsm.error.message, hsm.error.hint, fatal=write is None or write.place == name))
-            else:
-                found.extend(_pin_warnings(hsm))
+            found.extend(_pin_warnings(hsm))
         error = self.health.view().error
         if error is not None and write is not None and not any(problem.fatal for problem in found):
             found.insert(0, Problem(error.message, error.hint, fatal=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,19 +41,24 @@ _OPERATIONS: Final = {
 
 @dataclass(frozen=True)
 class Traffic:
-    """Hears of every call and of every operation of a token."""
+    """Hears of every call and of every operation of a token. failed: gets the calls that failed, which those that
+    succeed push out of `requests`."""
 
     stats: Stats
     requests: Feed[Ended]
+    failed: deque[Ended]
     audit: Audit
 
     def began(self) -> None:
         self.stats.began()
 
-    def ended(self, call: Call, code: str, seconds: float) -> None:
+    def ended(self, call: Call, code: str, seconds: float, reason: str = "") -> None:
         self.stats.ended()
         self.stats.record(call.api, call.method, code, seconds)
-        self.requests.publish(Ended(time.time(), call.api, call.method, call.uid, call.key_id_sha256, code, seconds))
+        ended = Ended(time.time(), call.api, call.method, call.uid, call.key_id_sha256, code, seconds, reason)
+        self.requests.publish(ended)
+        if code != "OK":
+            self.failed.append(ended)
         if call.method in _AUDITED:
             self.audit.kms(
                 f"{call.api} {call.method}",
@@ -60,6 +66,7 @@ class Traffic:
                 seconds=seconds,
                 key_id_sha256=call.key_id_sha256,
                 detail=call.uid,
+                reason=reason,
             )
         if logs.debugging():
             log.debug(
@@ -70,6 +77,7 @@ class Traffic:
                 ms=round(seconds * 1000, 3),
                 uid=call.uid,
                 key_id_sha256=call.key_id_sha256,
+                **({"reason": reason} if reason else {}),
                 **({"caller": call.caller, "pid": call.caller_pid} if call.caller else {}),
             )
 
@@ -77,17 +85,31 @@ class Traffic:
         self.stats.operation(_OPERATIONS.get(fn.__name__, "other"), seconds)
 
 
-def token_up(audit: Audit, name: str, hsm: Hsm, sessions: int) -> None:
-    """sessions: how many are open, on all tokens."""
-    connected = hsm.connected
-    if connected is not None:
-        log.info("token is up", token=connected.token.label, slot=connected.slot_id, module=connected.module.path)
-    audit.event("token up", detail=f"{name}, {sessions} sessions open")
+class Tokens:
+    """Tells of tokens that come and go: each change once, however often it is looked at."""
 
+    def __init__(self, audit: Audit) -> None:
+        self._audit = audit
+        self._told: dict[str, object] = {}
 
-def token_down(audit: Audit, name: str, hsm: Hsm) -> None:
-    log.warning("token is down", token=name, reason=hsm.error.message, hint=hsm.error.hint)
-    audit.event("token down", outcome="UNAVAILABLE", detail=f"{name}: {hsm.error.message}")
+    def changed(self, name: str, hsm: Hsm, sessions: int) -> None:
+        """Look at a token, and tell what is new. sessions: how many are open, on all tokens."""
+        connected = hsm.connected
+        planned = connected is None and hsm.available
+        state = "up" if connected is not None else "planned" if planned else hsm.error.kind
+        told = self._told.get(name)
+        if state == told or (planned and told != "up"):
+            return
+        self._told[name] = state
+        if connected is not None:
+            log.info("token is up", token=connected.token.label, slot=connected.slot_id, module=connected.module.path)
+            self._audit.event("token up", detail=f"{name}, {sessions} sessions open")
+        elif planned:
+            log.info("token is reconnected on purpose", token=name, reason=hsm.error.message)
+            self._audit.event("token reconnected", detail=f"{name}, on purpose: {hsm.error.message}")
+        else:
+            log.warning("token is down", token=name, reason=hsm.error.message, hint=hsm.error.hint)
+            self._audit.event("token down", outcome="UNAVAILABLE", detail=f"{name}: {hsm.error.message}")
 
 
 def socket_remade(audit: Audit, path: Path, what: str) -> None:

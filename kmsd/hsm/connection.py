@@ -441,6 +441,9 @@ class Hsm:
         return await asyncio.get_running_loop().run_in_executor(self._neighbours.control, fn)
 
     def _retry(self) -> None:
+        if self._connected is None:
+            # What was given up on purpose has not come back.
+            self._on_change()
         if self._refused or self._closed or (self._work is not None and not self._work.done()):
             return
         self._work = asyncio.create_task(self._keep_trying(), name="hsm-connect")

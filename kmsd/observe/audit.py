@@ -124,13 +124,24 @@ class Audit:
         caller: str = "",
         key_id_sha256: str = "",
         detail: str = "",
+        reason: str = "",
     ) -> None:
         """A call of a KMS API has ended. Recorded if the settings say so: one of `sample`, or all; failed ones always,
-        unless none are. outcome: canonical status name. Costs well under a microsecond if it is not recorded."""
+        unless none are. outcome: canonical status name. reason: why it failed. Costs well under a microsecond if it is
+        not recorded."""
         if self._passed_over(outcome):
             return
         self._calls.put(
-            self._entry("kms", action, outcome, seconds, caller=caller, key_id_sha256=key_id_sha256, detail=detail)
+            self._entry(
+                "kms",
+                action,
+                outcome,
+                seconds,
+                caller=caller,
+                key_id_sha256=key_id_sha256,
+                detail=detail,
+                reason=reason,
+            )
         )
 
     def event(self, action: str, *, outcome: str = "OK", key_id_sha256: str = "", detail: str = "") -> None:
@@ -154,11 +165,21 @@ class Audit:
         caller: str = "",
         key_id_sha256: str = "",
         detail: str = "",
+        reason: str = "",
     ) -> bool:
         """An action of the admin API has ended. Returns when it is recorded on the disk; False if it could not be:
         `troubles` says why, and it will be written as soon as that is mended."""
         return await self._main.surely(
-            self._entry("admin", action, outcome, seconds, caller=caller, key_id_sha256=key_id_sha256, detail=detail)
+            self._entry(
+                "admin",
+                action,
+                outcome,
+                seconds,
+                caller=caller,
+                key_id_sha256=key_id_sha256,
+                detail=detail,
+                reason=reason,
+            )
         )
 
     async def begin(self, action: str, *, caller: str = "", key_id_sha256: str = "", detail: str = "") -> None:
@@ -244,6 +265,7 @@ class Audit:
         caller: str = "",
         key_id_sha256: str = "",
         detail: str = "",
+        reason: str = "",
     ) -> Entry:
         return Entry(
             unix_ms=int(self._now() * 1000),
@@ -254,6 +276,7 @@ class Audit:
             outcome=outcome,
             latency_ms=seconds * 1000,
             detail=detail,
+            reason=reason,
         )
 
     def _passed_over(self, outcome: str) -> bool:

@@ -56,7 +56,7 @@ class Health:
         self._checked = -1e9
         self._running: asyncio.Task[None] | None = None
         self._again = False
-        self._told: tuple[bool, str] | None = None
+        self._told: tuple[str, str] | None = None
         self._wrong: WrongResult | None = None
 
     def check_results(self) -> None:
@@ -133,7 +133,7 @@ class Health:
             self._checked = monotonic()
             self._running = None
         view = self.view()
-        told = (view.ok, view.error.message if view.error else "")
+        told = view.error.kind if view.error else ("OK", "")
         if told != self._told:
             self._told = told
             self._on_change(view)

@@ -112,7 +112,8 @@ class KeyAdmin:
         key, previous = await self.lifecycle.relabel(
             request.key, request.label, request.confirm_label, dry_run=request.dry_run, until=call.deadline
         )
-        self._note(call, key, f"{previous} -> {request.label}", dry_run=request.dry_run)
+        done = "would relabel" if request.dry_run else "relabelled"
+        self._note(call, key, f"{done} {previous} -> {request.label}")
         if not request.dry_run:
             log.info("key relabelled", was=previous, label=key.label, key_id_sha256=key.key_id_sha256)
             await self.health.check()
@@ -124,7 +125,8 @@ class KeyAdmin:
         key, companion = await self.lifecycle.destroy(
             request.key, scan, request.confirm_label, dry_run=request.dry_run, until=call.deadline
         )
-        self._note(call, key, f"destroyed {key.label} {key.key_id}", dry_run=request.dry_run)
+        done = "would destroy" if request.dry_run else "destroyed"
+        self._note(call, key, f"{done} {key.label} {key.key_id}")
         if not request.dry_run:
             log.warning("key destroyed", label=key.label, key_id=key.key_id, token=key.place)
             await self.health.check()
@@ -181,7 +183,7 @@ class KeyAdmin:
         now = done.new.key_id_sha256[:8] if done.new else "a new key"
         if done.new is not None:
             call.key_id_sha256 = done.new.key_id_sha256
-        call.detail = f"{'dry run: ' if dry_run else ''}{self.keyring.write_label}: {was} -> {now}"
+        call.detail = f"{'would move ' if dry_run else ''}{self.keyring.write_label}: {was} -> {now}"
         if not done.rotated:
             call.detail += "" if dry_run else " (it had been rotated already)"
         elif done.new is not None:
@@ -199,15 +201,15 @@ class KeyAdmin:
         key, previous = await self.lifecycle.retire(
             request.key, scan, request.confirm_label, dry_run=request.dry_run, until=call.deadline
         )
-        self._note(call, key, f"retired {previous}", dry_run=request.dry_run)
+        self._note(call, key, f"{'would retire' if request.dry_run else 'retired'} {previous}")
         if not request.dry_run:
             log.info("key retired", was=previous, label=key.label, key_id_sha256=key.key_id_sha256)
         return pb.RetireKeyResponse(key=self.shown.key(key), previous_label=previous).SerializeToString()
 
     @staticmethod
-    def _note(call: Call, key: Key, detail: str, *, dry_run: bool = False) -> None:
+    def _note(call: Call, key: Key, detail: str) -> None:
         call.key_id_sha256 = key.key_id_sha256
-        call.detail = f"{'dry run: ' if dry_run else ''}{detail}"
+        call.detail = detail
 
 
 def _steps(steps: Sequence[Step]) -> list[pb.RotationStep]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from time import time
 from typing import Final, NamedTuple
@@ -26,7 +26,7 @@ _BACKLOG_MOST: Final = 1000
 
 
 class Ended(NamedTuple):
-    """One call that ended. seconds: spent in it. unix: when it ended."""
+    """One call that ended. seconds: spent in it. unix: when it ended. reason: why it failed, as `KmsdError.reason`."""
 
     unix: float
     api: str
@@ -35,14 +35,17 @@ class Ended(NamedTuple):
     key_id_sha256: str
     code: str
     seconds: float
+    reason: str = ""
 
 
 @dataclass(frozen=True)
 class WatchAdmin:
-    """pool: all sessions together, now."""
+    """failed: the last calls that failed, which those that succeed push out of `requests`. pool: all sessions together,
+    now."""
 
     stats: Stats
     requests: Feed[Ended]
+    failed: Collection[Ended]
     pool: Callable[[], PoolView]
     audit: Audit
 
@@ -87,7 +90,8 @@ class WatchAdmin:
         seen = self.audit.tampering.up_to(request.up_to_seq)
         # What is recorded for this call puts it away.
         done = bool(seen) and not request.dry_run
-        call.detail = acknowledgement(seen) if done else "dry run" if request.dry_run else "there was nothing"
+        if not request.dry_run:
+            call.detail = acknowledgement(seen) if done else "there was nothing"
         return pb.AcknowledgeAuditResponse(
             seen=[alike(pb.AcknowledgeAuditResponse.Seen, each) for each in seen], acknowledged=done
         ).SerializeToString()

@@ -11,6 +11,9 @@ import asyncio
 from time import perf_counter
 from typing import Final
 
+from google.protobuf.message import DecodeError, Message
+
+from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.errors import Internal, KmsdError
 from kmsd.observe.audit import Audit
 from kmsd.rpc.call import Call, Handler, Method, StreamMethod, Table
@@ -19,6 +22,7 @@ _READS: Final = frozenset(
     {"GetStatus", "GetConfig", "ListSlots", "ListMechanisms", "ListKeys", "GetKey", "InspectCiphertext", "VerifyAudit"}
 )
 """Change nothing, and are asked every second by whoever watches."""
+_DRY: Final = "dry run, nothing changed"
 
 
 def audited(table: Table, audit: Audit) -> Table:
@@ -34,6 +38,7 @@ def audited(table: Table, audit: Audit) -> Table:
 class _Recorded:
     def __init__(self, method: Method, audit: Audit) -> None:
         self._name = method.name
+        self._request: type[Message] | None = getattr(pb, f"{method.name}Request", None)
         self._handler: Handler = method.handler
         self._audit = audit
         self._running: set[asyncio.Task[bytes]] = set()
@@ -50,25 +55,34 @@ class _Recorded:
             task.exception()  # the caller may have gone
 
     async def _run(self, call: Call, body: bytes) -> bytes:
-        await self._audit.begin(self._name, caller=call.caller)
+        dry = _DRY if self._is_dry(body) else ""
+        await self._audit.begin(self._name, caller=call.caller, detail=dry)
         began = perf_counter()
         try:
             response = await self._handler(call, body)
         except KmsdError as error:
-            await self._record(call, error.code, began, error.message)
+            await self._record(call, error.code, began, dry, error.reason)
             raise
         except Exception as error:
-            await self._record(call, Internal.code, began, type(error).__name__)
+            await self._record(call, Internal.code, began, dry, f"kmsd failed with {type(error).__name__}")
             raise
-        await self._record(call, "OK", began, "")
+        await self._record(call, "OK", began, dry)
         return response
 
-    async def _record(self, call: Call, code: str, began: float, why: str) -> None:
+    def _is_dry(self, body: bytes) -> bool:
+        """Whether the request asks what would be done; a failure says so as well."""
+        try:
+            return self._request is not None and bool(getattr(self._request.FromString(body), "dry_run", False))
+        except DecodeError:
+            return False
+
+    async def _record(self, call: Call, code: str, began: float, dry: str, reason: str = "") -> None:
         await self._audit.admin(
             self._name,
             code,
             seconds=perf_counter() - began,
             caller=call.caller,
             key_id_sha256=call.key_id_sha256,
-            detail="; ".join(each for each in (call.detail, why) if each),
+            detail=": ".join(filter(None, (dry, call.detail))),
+            reason=reason,
         )

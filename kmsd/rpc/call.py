@@ -84,11 +84,12 @@ Table = Mapping[str, Method | StreamMethod]
 
 
 class Observer(Protocol):
-    """Is told of every call, but for streams. code: canonical status name, "OK" included. seconds: spent in it."""
+    """Is told of every call, but for streams. code: canonical status name, "OK" included. seconds: spent in it.
+    reason: the sentence that the caller got, as `KmsdError.reason`; empty for a call that succeeded."""
 
     def began(self) -> None: ...
 
-    def ended(self, call: Call, code: str, seconds: float) -> None: ...
+    def ended(self, call: Call, code: str, seconds: float, reason: str = "") -> None: ...
 
 
 async def run(method: Method, call: Call, request: bytes, observe: Observer) -> bytes:
@@ -98,17 +99,19 @@ async def run(method: Method, call: Call, request: bytes, observe: Observer) -> 
     try:
         response = await method.handler(call, request)
     except KmsdError as error:
-        observe.ended(call, error.code, perf_counter() - began)
+        observe.ended(call, error.code, perf_counter() - began, error.reason)
         raise
     except asyncio.CancelledError:
         if call.stopping:
-            observe.ended(call, Unavailable.code, perf_counter() - began)
-            raise stopping() from None
-        observe.ended(call, "CANCELLED", perf_counter() - began)
+            stopped = stopping()
+            observe.ended(call, stopped.code, perf_counter() - began, stopped.reason)
+            raise stopped from None
+        observe.ended(call, "CANCELLED", perf_counter() - began, "the caller went away before the answer was there")
         raise
     except Exception as error:
-        observe.ended(call, Internal.code, perf_counter() - began)
-        raise _bug(call, error) from error
+        bug = _bug(call, error)
+        observe.ended(call, bug.code, perf_counter() - began, bug.reason)
+        raise bug from error
     observe.ended(call, "OK", perf_counter() - began)
     return response
 

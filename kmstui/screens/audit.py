@@ -74,6 +74,7 @@ AUDIT = Kind[Numbered[AuditRecord]](
         row.item.key_id_sha256,
         escape(row.item.outcome),
         escape(row.item.detail),
+        escape(row.item.reason),
     ),
     lambda row: str(row.item.seq),
     "sequence number",
@@ -85,7 +86,8 @@ AUDIT = Kind[Numbered[AuditRecord]](
 def _said(record: AuditRecord) -> str:
     failed = looks.outcome(record.outcome).colour is Colour.BAD
     parts = [record.outcome] if failed else []
-    return ": ".join([*parts, *([record.detail] if record.detail else [])])
+    # Why a call failed comes before which call it was.
+    return ": ".join([*parts, *filter(None, (record.reason, record.detail))])
 
 
 def _ms(record: AuditRecord) -> str:
@@ -156,6 +158,8 @@ def record_facts(record: AuditRecord) -> Iterator[Fact]:
     yield Fact("outcome", escape(str(look)), look.colour)
     if record.detail:
         yield Fact("detail", escape(record.detail))
+    if record.reason:
+        yield Fact("reason", escape(record.reason))
     yield Fact("caller", escape(record.caller) or "-")
     yield Fact("sha256", escape(record.key_id_sha256) or "-")
     if record.latency_ms:

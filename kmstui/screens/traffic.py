@@ -63,10 +63,18 @@ REQUESTS = Kind[Numbered[Request]](
             colour=lambda row: Colour.PLAIN if row.item.code == "OK" else Colour.BAD,
             order=lambda row: row.item.code,
         ),
+        Column("reason", lambda row, _: row.item.reason, least=9, optional=True),
         Column("uid", lambda row, _: row.item.uid or "-", least=9, optional=True),
     ),
     lambda row: str(row.number),
-    lambda row: (row.item.api, row.item.method, row.item.code, row.item.key_id_sha256, escape(row.item.uid)),
+    lambda row: (
+        row.item.api,
+        row.item.method,
+        row.item.code,
+        row.item.key_id_sha256,
+        escape(row.item.uid),
+        escape(row.item.reason),
+    ),
     lambda row: row.item.uid,
     "uid",
     data=lambda row: row.item,
@@ -330,6 +338,8 @@ def _facts(request: Request) -> Iterator[Fact]:
     yield Fact("time", request.time.isoformat(timespec="milliseconds") if request.time is not None else "-")
     yield Fact("call", escape(f"{request.api} {request.method}"))
     yield Fact("outcome", escape(str(look)), look.colour)
+    if request.reason:
+        yield Fact("reason", escape(request.reason))
     yield Fact("took", f"{request.latency_ms:.3f} ms")
     yield Fact("uid", escape(request.uid) or "-")
     yield Fact("key sha256", escape(request.key_id_sha256) or "-")

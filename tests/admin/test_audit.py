@@ -62,6 +62,9 @@ def test_an_action_is_on_the_disk_before_it_is_answered_with_who_has_asked(kmsd:
     assert abs(record.unix_ms / 1000 - time.time()) < 60
 
 
+DRY = "dry run, nothing changed"
+
+
 def test_every_action_that_changes_something_or_uses_a_key_is_recorded(kmsd: Kmsd) -> None:
     label, to = fresh(), fresh()
     made = make(kmsd, label)
@@ -87,16 +90,16 @@ def test_every_action_that_changes_something_or_uses_a_key_is_recorded(kmsd: Kms
     old, new = rotated.old_key, rotated.new_key
     assert old.key_id == write
     assert told == [
-        ("RelabelKey", f"dry run: {label} -> {to}", True),
-        ("RelabelKey", f"{label} -> {to}", True),
+        ("RelabelKey", f"{DRY}: would relabel {label} -> {to}", True),
+        ("RelabelKey", f"relabelled {label} -> {to}", True),
         ("TestKey", f"tested {to}", True),
         ("SetLogLevel", "debug -> info", False),
         ("SetLogLevel", "info -> debug", False),
         ("RetireKey", f"retired {to}", True),
-        ("DestroyKey", f"dry run: destroyed {archived.label} {made.key_id}", True),
+        ("DestroyKey", f"{DRY}: would destroy {archived.label} {made.key_id}", True),
         ("DestroyKey", f"destroyed {archived.label} {made.key_id}", True),
         ("GenerateKey", "found k8s-kek (aes)", False),
-        ("RotateKey", f"dry run: k8s-kek: {old.key_id_sha256[:8]} -> a new key", False),
+        ("RotateKey", f"{DRY}: would move k8s-kek: {old.key_id_sha256[:8]} -> a new key", False),
         ("RotateKey", f"k8s-kek: {old.key_id_sha256[:8]} -> {new.key_id_sha256[:8]}", False),
     ]
 
@@ -120,7 +123,44 @@ def test_an_action_that_was_refused_is_recorded_too(
     (record,) = records(kmsd)
     assert (record.kind, record.action, record.outcome, record.caller) == ("admin", method, outcome, CALLER)
     assert record.outcome == refusal.code
-    assert words in record.detail
+    assert words in record.reason
+    assert record.reason == f"{refusal.details}; {refusal.hint}"
+    assert not record.detail
+
+
+@pytest.mark.parametrize("method", ["DestroyKey", "RetireKey", "RelabelKey", "RotateKey", "RevertKey"])
+def test_a_dry_run_that_is_refused_is_recorded_as_one(kmsd: Kmsd, method: str) -> None:
+    fields = {"label": "nothing"} if method in ("RotateKey", "RevertKey") else {"key": "nothing"}
+    failure(lambda: ask(kmsd, method, dry_run=True, **fields))
+    (record,) = records(kmsd)
+    assert (record.action, record.detail) == (method, DRY)
+    assert record.outcome != "OK"
+    assert record.reason
+
+
+def test_why_a_call_failed_is_told_as_its_caller_was_told(kmsd: Kmsd) -> None:
+    """In the requests, the audit and the log; what the caller sent is in none of them."""
+    uid, body = fresh(), b"no ciphertext \x1b[2J" * 40
+    refusal = failure(lambda: kmsd.v2("Decrypt", v2.DecryptRequest(ciphertext=body, uid=uid)))
+    with watching(kmsd, "WatchRequests", backlog=1000) as frames:
+        (request,) = [each for each in frames.next().requests if each.uid == uid]
+    (record,) = [each for each in records(kmsd, 20) if each.detail == uid]
+    (line,) = [each for each in kmsd.log_lines() if each.get("uid") == uid]
+    assert request.reason == record.reason == line["reason"] == refusal.details
+    assert (request.code, record.outcome, line["code"]) == (refusal.code,) * 3
+    assert 0 < len(request.reason) <= 256
+    assert request.reason.isprintable()
+    assert "no ciphertext" not in request.reason
+    kmsd.v2("Status", v2.StatusRequest())
+    with watching(kmsd, "WatchRequests", backlog=1) as frames:
+        assert frames.next().requests[-1].reason == ""
+
+
+def test_a_reason_is_bounded_and_moves_no_cursor(kmsd: Kmsd) -> None:
+    failure(lambda: ask(kmsd, "GenerateKey", label="k8s-kek", key_id="\x1b[2J\n" * 100))
+    (record,) = records(kmsd)
+    assert 0 < len(record.reason) <= 256
+    assert record.reason.isprintable()
 
 
 def test_to_look_is_not_recorded(kmsd: Kmsd) -> None:

@@ -359,6 +359,7 @@ def calls() -> list[pb.WatchRequestsResponse.Request]:
             key_id_sha256=sha256(OLD_ID),
             code="INVALID_ARGUMENT",
             latency_ms=123.456,
+            reason="the ciphertext is empty; the caller sent nothing to decrypt",
         ),
     ]
 
@@ -379,6 +380,25 @@ def audit() -> list[pb.WatchAuditResponse.Record]:
             detail="label k8s-kek",
         ),
         record(seq=42, unix_ms=CREATED + 5, kind="event", action="token up", outcome="OK"),
+        record(
+            seq=43,
+            unix_ms=CREATED + 6,
+            kind="admin",
+            action="DestroyKey",
+            caller="kmsctl uid=0 user=root",
+            outcome="FAILED_PRECONDITION",
+            latency_ms=0.5,
+            detail="dry run, nothing changed",
+            reason="'k8s-kek' is the write key; rotate before",
+        ),
+        record(
+            seq=44,
+            unix_ms=CREATED + 7,
+            kind="event",
+            action="audit disturbed",
+            outcome="DATA_LOSS",
+            detail="audit.jsonl was deleted by another program",
+        ),
     ]
     for each in made:
         each.line = json.dumps({"seq": each.seq, "action": each.action})

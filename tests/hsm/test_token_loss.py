@@ -131,6 +131,46 @@ def test_it_heals_again_and_again(start_kmsd: Callable[..., Kmsd], keys: SoftTok
     assert sum(line["event"] == "token is up" for line in kmsd.log_lines()) >= 4
 
 
+def _told(kmsd: Kmsd, *actions: str) -> list[tuple[str, str]]:
+    """Action and outcome of the events in the audit, of these actions."""
+    records = kmsd.audit_records()
+    return [(each["action"], each["outcome"]) for each in records if each["action"] in actions]
+
+
+def test_a_token_that_is_missing_is_told_once_however_often_it_is_looked_for(
+    start_kmsd: Callable[..., Kmsd], keys: SoftToken
+) -> None:
+    kmsd = start_kmsd(environment=QUICK).wait_ok()
+    with keys.away():
+        wait_for(lambda: kmsd.v2("Status").healthz != "ok")
+        wait_for(lambda: not kmsd.status().token.up)
+        wait_for(lambda: _told(kmsd, "token down", "not healthy")[1:])
+        settled = len(kmsd.log_lines()), len(_told(kmsd, "token down", "not healthy"))
+        time.sleep(8)  # attempts after 0.5, 1, 2 and 4 seconds
+        lines = [line for line in kmsd.log_lines()[settled[0] :] if line["level"] != "debug"]
+        # The first attempt may find another reason than the call that found it gone.
+        assert len(_told(kmsd, "token down", "not healthy")) <= settled[1] + 2, lines
+        assert len(lines) <= 2, lines
+        reasons = [line["reason"] for line in kmsd.log_lines() if line["event"] == "token is down"]
+        assert len(reasons) == len(set(reasons))
+    kmsd.wait_ok()
+    wait_for(lambda: _told(kmsd, "token up", "token down")[-1] == ("token up", "OK"))
+
+
+def test_a_reconnection_on_purpose_is_no_outage(start_kmsd: Callable[..., Kmsd], token: SoftToken) -> None:
+    """A first key is made; kmsd looks with a new module whether another process has made one at the same moment."""
+    kmsd = start_kmsd("--auto-create").wait_ok()
+    told = wait_for(lambda: _told(kmsd, "token up", "token down", "token reconnected")[2:])
+    assert told[-1] == ("token up", "OK")
+    assert _told(kmsd, "token down") == []
+    assert set(_told(kmsd, "token reconnected")) == {("token reconnected", "OK")}
+    planned = [line for line in kmsd.log_lines() if line["event"] == "token is reconnected on purpose"]
+    assert {line["level"] for line in planned} == {"info"}
+    assert not [line for line in kmsd.log_lines() if line["event"] == "token is down"]
+    assert not [each for each in kmsd.audit_records() if each["outcome"] == "UNAVAILABLE"]
+    assert not kmsd.status().problems
+
+
 def test_it_heals_under_load(start_kmsd: Callable[..., Kmsd], keys: SoftToken) -> None:
     """C_Finalize while another thread is inside the module would crash the process."""
     kmsd = start_kmsd(environment=QUICK).wait_ok()

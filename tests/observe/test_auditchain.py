@@ -56,6 +56,18 @@ def test_a_line_is_what_the_documentation_says() -> None:
     assert record.hash == hashlib.sha256(body.encode()).hexdigest()
 
 
+def test_why_a_call_failed_is_a_member_of_its_own_and_of_its_line_alone() -> None:
+    """Lines without it are as they always were: a chain may have both."""
+    before, failed = make(entry(0), START), replace(entry(1), outcome="NOT_FOUND", reason="no key has the id 'x'")
+    after = make(failed, before.head)
+    assert "reason" not in json.loads(before.line)
+    assert list(json.loads(after.line))[-4:] == ["detail", "reason", "prev", "hash"]
+    assert [parse(each.line.encode()).reason for each in (before, after)] == ["", "no key has the id 'x'"]
+    first, second = lines([before, after])
+    assert check([first, second]).intact
+    assert not check([first, second.replace(b"no key", b"a key")]).intact
+
+
 TEXT = st.text(st.characters(codec=None), max_size=60) | st.text(max_size=3000)
 
 
@@ -70,6 +82,7 @@ TEXT = st.text(st.characters(codec=None), max_size=60) | st.text(max_size=3000)
         outcome=TEXT,
         latency_ms=st.floats(),
         detail=TEXT,
+        reason=TEXT,
     ),
     st.integers(0, 2**62),
 )
@@ -77,7 +90,7 @@ def test_whatever_a_caller_sends_is_one_line_of_bounded_length_that_reads_back(g
     record = make(given_entry, Head(seq, "0" * 64))
     raw = record.line.encode("ascii") + b"\n"
     assert raw.count(b"\n") == 1
-    assert len(raw) < 2500 < MAX_LINE
+    assert len(raw) < 3000 < MAX_LINE
     assert parse(raw) == record
     assert record.intact
 

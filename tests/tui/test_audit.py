@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.daemons import Kmsd
+import grpc
+import pytest
+
+from tests.daemons import Kmsd, wait_for
 from tests.tui.conftest import Start, app_on
-from tests.tui.screen import flat, until
+from tests.tui.screen import flat, line_with, until
 
 
 def audit_file(kmsd: Kmsd) -> Path:
@@ -48,3 +51,26 @@ async def test_a_changed_line_is_found_and_told(start_kmsd: Start) -> None:
         assert "audit.jsonl" in flat(screen)
         await pilot.press("escape")
         await until(pilot, "✕ the chain is broken")
+
+
+async def test_what_failed_shows_why_and_what_was_disturbed_is_a_failure(start_kmsd: Start) -> None:
+    kmsd = start_kmsd("--auto-create").wait_ok()
+    with pytest.raises(grpc.RpcError):
+        kmsd.keygen("k8s-kek")
+    audit_file(kmsd).unlink()
+    kmsd.keygen("made-meanwhile")
+    wait_for(lambda: "audit disturbed" in audit_file(kmsd).read_text())
+    async with app_on(kmsd).run_test(size=(160, 50)) as pilot:
+        await pilot.press("6")
+        screen = await until(pilot, "audit disturbed", "DATA_LOSS", "was deleted")
+        assert "✕" in line_with(screen, "audit disturbed")
+    kmsd.stop()
+    kmsd = start_kmsd().wait_ok()
+    assert any("tampered" in problem.message for problem in kmsd.status().problems)
+    async with app_on(kmsd).run_test(size=(160, 50)) as pilot:
+        await pilot.press("6")
+        screen = await until(pilot, "audit disturbed")
+        assert "✕" in line_with(screen, "audit disturbed")
+        with pytest.raises(grpc.RpcError):
+            kmsd.keygen("k8s-kek")
+        await until(pilot, "ALREADY_EXISTS: ", "has a key labelled")

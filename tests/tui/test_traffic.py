@@ -26,7 +26,8 @@ async def test_shows_methods_keys_errors_operations_and_every_call(kmsd: Kmsd) -
             await until(pilot, "as JSON")
             assert json.loads(app.clipboard)["code"] == "INVALID_ARGUMENT"
             await pilot.press("enter")
-            await until(pilot, "outcome", "✕ INVALID_ARGUMENT", "Esc closes")
+            await until(pilot, "outcome", "✕ INVALID_ARGUMENT", "reason", "Esc closes")
+            assert json.loads(app.clipboard)["reason"]
 
 
 async def test_the_tail_follows_until_one_looks_back_or_pauses(kmsd: Kmsd) -> None:

@@ -9,7 +9,7 @@ from datetime import datetime
 @dataclass(frozen=True)
 class AuditRecord:
     """seq: in its chain. kind: "admin", "event"; or "kms": in the chain of the calls of the KMS APIs. line: as it is in
-    the file."""
+    the file. reason: the sentence that the caller got; empty if nothing failed, and for events."""
 
     seq: int
     time: datetime | None
@@ -21,6 +21,7 @@ class AuditRecord:
     latency_ms: float
     detail: str
     line: str
+    reason: str = ""
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,8 @@ class StatsFrame:
 
 @dataclass(frozen=True)
 class Request:
-    """One call that ended. code: canonical status name, "OK" included."""
+    """One call that ended. code: canonical status name, "OK" included. reason: the sentence that the caller got; empty
+    if it succeeded."""
 
     time: datetime | None
     api: str
@@ -81,6 +82,7 @@ class Request:
     key_id_sha256: str
     code: str
     latency_ms: float
+    reason: str = ""
 
 
 @dataclass(frozen=True)

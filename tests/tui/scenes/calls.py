@@ -134,6 +134,7 @@ def requests(errors: bool = False) -> Tail[Request]:
                     used.key_id_sha256 if not bad else "",
                     "UNAVAILABLE" if bad else "OK",
                     0.4 + (at * 37 % 100) / 90 + (at % 41 == 0) * 12,
+                    "token 'prod-hsm' was lost (CKR_DEVICE_ERROR); kmsd reconnects by itself" if bad else "",
                 ),
             )
         )

@@ -909,19 +909,35 @@ class WatchStatsResponse(_message.Message):
     def __init__(self, unix_ms: _Optional[int] = ..., seconds: _Optional[_Iterable[_Union[WatchStatsResponse.Second, _Mapping]]] = ..., calls: _Optional[_Iterable[_Union[WatchStatsResponse.Calls, _Mapping]]] = ..., latencies: _Optional[_Iterable[_Union[WatchStatsResponse.Latency, _Mapping]]] = ..., operations: _Optional[_Iterable[_Union[WatchStatsResponse.Latency, _Mapping]]] = ..., keys: _Optional[_Iterable[_Union[WatchStatsResponse.KeyUse, _Mapping]]] = ..., sessions: _Optional[_Union[GetStatusResponse.Sessions, _Mapping]] = ..., in_flight: _Optional[int] = ..., started_unix_ms: _Optional[int] = ..., quantile_error: _Optional[float] = ...) -> None: ...
 
 class WatchRequestsRequest(_message.Message):
-    __slots__ = ("backlog", "follow", "admin")
+    __slots__ = ("backlog", "follow", "admin", "filter")
     BACKLOG_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
     ADMIN_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
     backlog: int
     follow: bool
     admin: bool
-    def __init__(self, backlog: _Optional[int] = ..., follow: _Optional[bool] = ..., admin: _Optional[bool] = ...) -> None: ...
+    filter: Filter
+    def __init__(self, backlog: _Optional[int] = ..., follow: _Optional[bool] = ..., admin: _Optional[bool] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ...) -> None: ...
+
+class Filter(_message.Message):
+    __slots__ = ("failed", "method", "code", "key_id_sha256", "since_unix_ms")
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    KEY_ID_SHA256_FIELD_NUMBER: _ClassVar[int]
+    SINCE_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    failed: bool
+    method: str
+    code: str
+    key_id_sha256: str
+    since_unix_ms: int
+    def __init__(self, failed: _Optional[bool] = ..., method: _Optional[str] = ..., code: _Optional[str] = ..., key_id_sha256: _Optional[str] = ..., since_unix_ms: _Optional[int] = ...) -> None: ...
 
 class WatchRequestsResponse(_message.Message):
     __slots__ = ("requests", "dropped")
     class Request(_message.Message):
-        __slots__ = ("unix_ms", "api", "method", "uid", "key_id_sha256", "code", "latency_ms")
+        __slots__ = ("unix_ms", "api", "method", "uid", "key_id_sha256", "code", "latency_ms", "reason")
         UNIX_MS_FIELD_NUMBER: _ClassVar[int]
         API_FIELD_NUMBER: _ClassVar[int]
         METHOD_FIELD_NUMBER: _ClassVar[int]
@@ -929,6 +945,7 @@ class WatchRequestsResponse(_message.Message):
         KEY_ID_SHA256_FIELD_NUMBER: _ClassVar[int]
         CODE_FIELD_NUMBER: _ClassVar[int]
         LATENCY_MS_FIELD_NUMBER: _ClassVar[int]
+        REASON_FIELD_NUMBER: _ClassVar[int]
         unix_ms: int
         api: str
         method: str
@@ -936,7 +953,8 @@ class WatchRequestsResponse(_message.Message):
         key_id_sha256: str
         code: str
         latency_ms: float
-        def __init__(self, unix_ms: _Optional[int] = ..., api: _Optional[str] = ..., method: _Optional[str] = ..., uid: _Optional[str] = ..., key_id_sha256: _Optional[str] = ..., code: _Optional[str] = ..., latency_ms: _Optional[float] = ...) -> None: ...
+        reason: str
+        def __init__(self, unix_ms: _Optional[int] = ..., api: _Optional[str] = ..., method: _Optional[str] = ..., uid: _Optional[str] = ..., key_id_sha256: _Optional[str] = ..., code: _Optional[str] = ..., latency_ms: _Optional[float] = ..., reason: _Optional[str] = ...) -> None: ...
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
     requests: _containers.RepeatedCompositeFieldContainer[WatchRequestsResponse.Request]
@@ -944,17 +962,19 @@ class WatchRequestsResponse(_message.Message):
     def __init__(self, requests: _Optional[_Iterable[_Union[WatchRequestsResponse.Request, _Mapping]]] = ..., dropped: _Optional[int] = ...) -> None: ...
 
 class WatchAuditRequest(_message.Message):
-    __slots__ = ("backlog", "follow")
+    __slots__ = ("backlog", "follow", "filter")
     BACKLOG_FIELD_NUMBER: _ClassVar[int]
     FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
     backlog: int
     follow: bool
-    def __init__(self, backlog: _Optional[int] = ..., follow: _Optional[bool] = ...) -> None: ...
+    filter: Filter
+    def __init__(self, backlog: _Optional[int] = ..., follow: _Optional[bool] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ...) -> None: ...
 
 class WatchAuditResponse(_message.Message):
     __slots__ = ("records", "dropped")
     class Record(_message.Message):
-        __slots__ = ("seq", "unix_ms", "kind", "action", "caller", "key_id_sha256", "outcome", "latency_ms", "detail", "line")
+        __slots__ = ("seq", "unix_ms", "kind", "action", "caller", "key_id_sha256", "outcome", "latency_ms", "detail", "line", "reason")
         SEQ_FIELD_NUMBER: _ClassVar[int]
         UNIX_MS_FIELD_NUMBER: _ClassVar[int]
         KIND_FIELD_NUMBER: _ClassVar[int]
@@ -965,6 +985,7 @@ class WatchAuditResponse(_message.Message):
         LATENCY_MS_FIELD_NUMBER: _ClassVar[int]
         DETAIL_FIELD_NUMBER: _ClassVar[int]
         LINE_FIELD_NUMBER: _ClassVar[int]
+        REASON_FIELD_NUMBER: _ClassVar[int]
         seq: int
         unix_ms: int
         kind: str
@@ -975,7 +996,8 @@ class WatchAuditResponse(_message.Message):
         latency_ms: float
         detail: str
         line: str
-        def __init__(self, seq: _Optional[int] = ..., unix_ms: _Optional[int] = ..., kind: _Optional[str] = ..., action: _Optional[str] = ..., caller: _Optional[str] = ..., key_id_sha256: _Optional[str] = ..., outcome: _Optional[str] = ..., latency_ms: _Optional[float] = ..., detail: _Optional[str] = ..., line: _Optional[str] = ...) -> None: ...
+        reason: str
+        def __init__(self, seq: _Optional[int] = ..., unix_ms: _Optional[int] = ..., kind: _Optional[str] = ..., action: _Optional[str] = ..., caller: _Optional[str] = ..., key_id_sha256: _Optional[str] = ..., outcome: _Optional[str] = ..., latency_ms: _Optional[float] = ..., detail: _Optional[str] = ..., line: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
     records: _containers.RepeatedCompositeFieldContainer[WatchAuditResponse.Record]
