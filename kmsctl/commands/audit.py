@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from kmsctl import confirm, diagnostics, documents, options, output
+from kmsctl import confirm, diagnostics, documents, filters, options, output
 from kmsctl.confirm import DryRun, Yes
 from kmsctl.diagnostics import ExitCode, UsageError
 from kmsctl.follow import FORMATS, Column, Listing, endless
 from kmsctl.keyview import short_hash
 from kmsctl.output import Format
 from kmsctl.text import milliseconds, timestamp
-from kmsd.client import AuditChain, AuditRecord, AuditRecords, AuditVerdict, connect, escape
+from kmsd.client import AuditChain, AuditRecord, AuditRecords, AuditVerdict, Filter, connect, escape
 
 BACKLOG_MAX = 10_000
 
@@ -63,6 +63,11 @@ def tail(
     number: Annotated[
         int, typer.Option("--number", "-n", min=0, max=BACKLOG_MAX, help="How many of the last ones to begin with.")
     ] = 10,
+    failed: filters.Failed = False,
+    method: filters.MethodName = None,
+    code: filters.CodeName = None,
+    key: filters.WithKey = "",
+    since: filters.Since = None,
     output_format: options.Output = None,
     target: options.Target = None,
     timeout: options.Timeout = None,
@@ -72,16 +77,23 @@ def tail(
       kmsctl audit tail
       kmsctl audit tail -n 100 -o json
       kmsctl audit tail -f
+      kmsctl audit tail --failed --method DestroyKey --since 24h
 
     Show the last records of the audit trail: who, what, when, with which key, and how it ended.
 
-    Calls of the KMS APIs (KIND kms) are in a chain of their own, and have SEQs of their own.
+    kmsd chooses among all records that it keeps, and -n counts what is chosen. Calls of the KMS APIs (KIND kms) are
+    in a chain of their own, and have SEQs of their own.
     """
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
     form = opts.form(*FORMATS)
     with (
         connect(opts.target, timeout=opts.timeout) as kmsd,
-        kmsd.watch_audit(backlog=number, follow=follow, timeout=None if follow else opts.timeout) as stream,
+        kmsd.watch_audit(
+            backlog=number,
+            follow=follow,
+            wanted=(wanted := filters.gather(kmsd, failed, method, code, key, since)),
+            timeout=None if follow else opts.timeout,
+        ) as stream,
     ):
         if follow:
             _LISTING.emit_stream(map(_told, endless(stream)), form)
@@ -89,7 +101,11 @@ def tail(
         found = [each for batch in stream for each in _told(batch)]
     _LISTING.emit(found, form)
     if not found and form is Format.TABLE:
-        diagnostics.note("the audit trail is empty, or kmsd keeps none: `kmsctl config view` shows which")
+        diagnostics.note(
+            "the audit trail is empty, or kmsd keeps none: `kmsctl config view` shows which"
+            if wanted == Filter()
+            else "the audit trail has no record that is meant by this"
+        )
 
 
 def _told(batch: AuditRecords) -> tuple[AuditRecord, ...]:

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from kmsctl import diagnostics, documents, options
+from kmsctl import diagnostics, documents, filters, options
 from kmsctl.follow import FORMATS, Column, Listing, endless
 from kmsctl.keyview import short_hash
 from kmsctl.output import Format
 from kmsctl.text import milliseconds, timestamp
-from kmsd.client import Request, Requests, connect
+from kmsd.client import Filter, Request, Requests, connect
 
 BACKLOG_MAX = 1000
 
@@ -40,6 +40,11 @@ def requests(
         int, typer.Option("--number", "-n", min=0, max=BACKLOG_MAX, help="How many of the last ones to begin with.")
     ] = 20,
     admin: Annotated[bool, typer.Option("--admin", help="The admin API's calls too.")] = False,
+    failed: filters.Failed = False,
+    method: filters.MethodName = None,
+    code: filters.CodeName = None,
+    key: filters.WithKey = "",
+    since: filters.Since = None,
     output_format: options.Output = None,
     target: options.Target = None,
     timeout: options.Timeout = None,
@@ -48,18 +53,24 @@ def requests(
     Examples:
       kmsctl requests
       kmsctl requests --admin -n 5 -o json
-      kmsctl requests --follow
+      kmsctl requests --failed --since 10m
+      kmsctl requests --follow --method Decrypt --key k8s-kek
 
     Show the last calls that kmsd answered: when, which, with which key, how it ended, how long it took.
 
-    Never what was encrypted or decrypted. UID is that of kube-apiserver's log lines.
+    kmsd remembers the last 1000 calls, and the last 1000 that failed; it chooses among all of them, and -n counts
+    what is chosen. Never what was encrypted or decrypted. UID is that of kube-apiserver's log lines.
     """
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
     form = opts.form(*FORMATS)
     with (
         connect(opts.target, timeout=opts.timeout) as kmsd,
         kmsd.watch_requests(
-            backlog=number, follow=follow, admin=admin, timeout=None if follow else opts.timeout
+            backlog=number,
+            follow=follow,
+            admin=admin,
+            wanted=(wanted := filters.gather(kmsd, failed, method, code, key, since)),
+            timeout=None if follow else opts.timeout,
         ) as stream,
     ):
         if follow:
@@ -68,7 +79,9 @@ def requests(
         found = [each for batch in stream for each in _told(batch)]
     _LISTING.emit(found, form)
     if not found and form is Format.TABLE:
-        diagnostics.note("kmsd has answered no call yet")
+        diagnostics.note(
+            "kmsd has answered no call yet" if wanted == Filter() else "kmsd remembers no call that is meant by this"
+        )
 
 
 def _told(batch: Requests) -> tuple[Request, ...]:

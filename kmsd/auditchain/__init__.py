@@ -15,7 +15,7 @@ kept on another machine, and every record up to it is then fixed.
 """
 
 from kmsd.auditchain.proof import Finding, Verdict, verify, verify_files
-from kmsd.auditchain.reading import Source, files_of, sources_of, tail
+from kmsd.auditchain.reading import Source, files_of, matching, sources_of, tail
 from kmsd.auditchain.record import MAX_LINE, START, Entry, Head, Kind, NotARecord, Record, bounded, make, parse
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "bounded",
     "files_of",
     "make",
+    "matching",
     "parse",
     "sources_of",
     "tail",

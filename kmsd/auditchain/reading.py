@@ -7,7 +7,7 @@ import heapq
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -17,6 +17,7 @@ from typing import BinaryIO, Final
 from kmsd.auditchain.record import MAX_LINE, NotARecord, Record, parse
 
 _BLOCK: Final = 65536
+_PAUSE_LINES: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,47 @@ def tail(chains: Sequence[Sequence[Source]], count: int, page: int) -> Iterator[
     last = islice(merged, max(0, sum(lines for _, lines in ends) - count), None)
     while found := list(islice(last, page)):
         yield found
+
+
+def matching(
+    chains: Sequence[Sequence[Source]],
+    count: int,
+    may_be: Callable[[bytes], bool],
+    wanted: Callable[[Record], bool],
+    pause: Callable[[], object],
+) -> list[Record]:
+    """Return the last `count` wanted records of one or more chains together, oldest first by their times.
+
+    may_be: tells quickly which lines are worth parsing. pause: called every 1000 lines or so, to let others run. Reads
+    from the end, and no further than it must. The streams must be seekable.
+    """
+
+    def found(sources: Sequence[Source]) -> Iterator[Record]:
+        for source in reversed(sources):
+            for number, line in enumerate(_backwards(source), 1):
+                if number % _PAUSE_LINES == 0:
+                    pause()
+                if may_be(line):
+                    with suppress(NotARecord):
+                        record = parse(line)
+                        if wanted(record):
+                            yield record
+
+    merged = heapq.merge(*map(found, chains), key=lambda each: each.unix_ms, reverse=True)
+    return list(islice(merged, count))[::-1]
+
+
+def _backwards(source: Source) -> Iterator[bytes]:
+    """The lines of a file, the last first; of one longer than MAX_LINE a piece, which is no record."""
+    end = source.size if source.size is not None else source.stream.seek(0, os.SEEK_END)
+    rest = b""
+    while end:
+        begin = max(0, end - _BLOCK)
+        source.stream.seek(begin)
+        first, *lines = (source.stream.read(end - begin) + rest).split(b"\n")
+        yield from filter(None, reversed(lines))
+        rest, end = first[-(MAX_LINE + 1) :], begin
+    yield from filter(None, (rest,))
 
 
 def _end(sources: Sequence[Source], count: int) -> tuple[list[Source], int]:

@@ -14,6 +14,7 @@ from kmsd.client.model import Key, KeyType
 from kmsd.client.wire import Client, Stream
 
 _SERVICE = "/kmsd.admin.v1.Admin"
+_ALL = model.Filter()
 _KEY_TYPE_NUMBERS = {
     KeyType.AES: pb.KEY_TYPE_AES,
     KeyType.HMAC: pb.KEY_TYPE_HMAC,
@@ -223,15 +224,26 @@ class AdminClient(Client):
         return self._stream("WatchStats", request, pb.WatchStatsResponse, timeout).map(decode.stats_frame)
 
     def watch_requests(
-        self, *, backlog: int = 0, follow: bool = True, admin: bool = False, timeout: float | None = None
+        self,
+        *,
+        backlog: int = 0,
+        follow: bool = True,
+        admin: bool = False,
+        wanted: model.Filter = _ALL,
+        timeout: float | None = None,
     ) -> Stream[model.Requests]:
-        request = pb.WatchRequestsRequest(backlog=backlog, follow=follow, admin=admin)
+        request = pb.WatchRequestsRequest(backlog=backlog, follow=follow, admin=admin, filter=decode.wanted(wanted))
         return self._stream("WatchRequests", request, pb.WatchRequestsResponse, timeout).map(decode.requests)
 
     def watch_audit(
-        self, *, backlog: int = 0, follow: bool = True, timeout: float | None = None
+        self,
+        *,
+        backlog: int = 0,
+        follow: bool = True,
+        wanted: model.Filter = _ALL,
+        timeout: float | None = None,
     ) -> Stream[model.AuditRecords]:
-        request = pb.WatchAuditRequest(backlog=backlog, follow=follow)
+        request = pb.WatchAuditRequest(backlog=backlog, follow=follow, filter=decode.wanted(wanted))
         return self._stream("WatchAudit", request, pb.WatchAuditResponse, timeout).map(decode.audit_records)
 
     def verify_audit(self, *, timeout: float | None = None) -> model.AuditVerdict:

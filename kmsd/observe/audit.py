@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import aclosing
 from heapq import merge
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from kmsd.auditchain import Entry, Head, Kind, Record, Verdict, tail, verify
+from kmsd.auditchain import Entry, Head, Kind, Record, Source, Verdict, matching, tail, verify
 from kmsd.errors import Conflict, Unavailable
 from kmsd.observe import logs
 from kmsd.observe.auditfile import BREATH, DISTURBED, PUT_ASIDE, AuditFile
@@ -29,6 +29,7 @@ from kmsd.observe.chain import KEPT, Chain
 from kmsd.observe.feed import Feed
 from kmsd.observe.pace import Pace
 from kmsd.observe.tampering import WORDS, Tampering
+from kmsd.observe.wanted import EVERYTHING, Wanted
 from kmsd.settings import Audit as AuditSettings
 
 log = logs.get_logger("kmsd.audit")
@@ -197,16 +198,19 @@ class Audit:
                 (trouble.hint if trouble else "check the disk") + "; audit.required makes this a condition",
             )
 
-    async def watch(self, backlog: int, follow: bool) -> AsyncGenerator[tuple[list[Record], int], None]:
-        """The last `backlog` records of both chains by their times (at most MAX_BACKLOG), and with `follow` all that
-        come, none twice and none left out: (records, how many were lost before them because they were fetched too
-        slowly).
+    async def watch(
+        self, backlog: int, follow: bool, wanted: Wanted = EVERYTHING
+    ) -> AsyncGenerator[tuple[list[Record], int], None]:
+        """The last `backlog` wanted records of both chains by their times (at most MAX_BACKLOG), and with `follow` all
+        wanted ones that come, none twice and none left out: (records, how many were lost before them because they were
+        fetched too slowly).
 
         From the files if there are any, so over restarts. Raises Unavailable. To be closed (`contextlib.aclosing`).
         """
         last = [0 for _ in self._chains]
-        async with self._feed.subscribe() as live:
-            async with aclosing(self._past(min(backlog, MAX_BACKLOG), last)) as pages:
+        fresh_wanted = (lambda told: _wants(wanted, told.record)) if wanted else None
+        async with self._feed.subscribe(wanted=fresh_wanted) as live:
+            async with aclosing(self._past(min(backlog, MAX_BACKLOG), last, wanted)) as pages:
                 async for page in pages:
                     yield page, 0
             if not follow:
@@ -293,10 +297,11 @@ class Audit:
         self._until_sample = self._settings.sample
         return False
 
-    async def _past(self, count: int, last: list[int]) -> AsyncGenerator[list[Record], None]:
+    async def _past(self, count: int, last: list[int], wanted: Wanted) -> AsyncGenerator[list[Record], None]:
         """last: is given the seq up to which each chain has been read."""
         if not self._settings.enabled:
-            found = list(merge(*(chain.recent for chain in self._chains), key=lambda record: record.unix_ms))
+            kept = merge(*(chain.recent for chain in self._chains), key=lambda record: record.unix_ms)
+            found = [record for record in kept if _wants(wanted, record)]
             if records := found[max(0, len(found) - count) :]:
                 yield records
         if count <= 0 or not all(chain.writes for chain in self._chains):
@@ -306,7 +311,13 @@ class Audit:
             for place, chain in enumerate(self._chains):
                 sights.append(await chain.sight())
                 last[place] = sights[place].head.seq
-            pages = tail([sight.sources for sight in sights], count, _PAGE)
+            sources = [sight.sources for sight in sights]
+            if wanted:
+                found = await asyncio.to_thread(_matching, sources, count, wanted)
+                for begin in range(0, len(found), _PAGE):
+                    yield found[begin : begin + _PAGE]
+                return
+            pages = tail(sources, count, _PAGE)
             while page := await asyncio.to_thread(next, pages, None):
                 yield [record for _, record in page]
         except OSError as error:
@@ -319,6 +330,18 @@ class Audit:
 def _prove(sight: Sight, known: Collection[Head]) -> Verdict:
     # Between some lines it lets go of the interpreter, for which the event loop waits.
     return verify(sight.sources, [sight.head, *known], sight.oldest, pause=lambda: time.sleep(BREATH))
+
+
+def _matching(sources: Sequence[Sequence[Source]], count: int, wanted: Wanted) -> list[Record]:
+    return matching(
+        sources, count, wanted.of_line(), lambda record: _wants(wanted, record), pause=lambda: time.sleep(BREATH)
+    )
+
+
+def _wants(wanted: Wanted, record: Record) -> bool:
+    # A call of a KMS API is recorded as "v2 Decrypt".
+    method = "" if record.kind == "event" else record.action.rpartition(" ")[2]
+    return wanted.wants(method, record.outcome, record.key_id_sha256, record.unix_ms)
 
 
 def _unreadable(error: OSError) -> Unavailable:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from itertools import islice
 from time import monotonic
 from types import TracebackType
@@ -45,13 +46,14 @@ class Feed(Generic[T]):
         """The last n items that are kept, oldest first."""
         return list(islice(self._kept, max(0, len(self._kept) - max(0, n)), None))
 
-    def subscribe(self, backlog: int = 0) -> Subscription[T]:
-        """What comes, after the last `backlog` items that are kept.
+    def subscribe(self, backlog: int = 0, wanted: Callable[[T], bool] | None = None) -> Subscription[T]:
+        """What comes, after the last `backlog` items that are kept. wanted: of which items; what is not wanted takes
+        no place in the queue.
 
         async with feed.subscribe(100) as batches:
             async for items, dropped in batches: ...
         """
-        return Subscription(self, backlog, self._queue, self._batch, self._gather)
+        return Subscription(self, backlog, self._queue, self._batch, self._gather, wanted)
 
     @property
     def subscribers(self) -> int:
@@ -71,8 +73,17 @@ class Subscription(Generic[T]):
     they were fetched too slowly.
     """
 
-    def __init__(self, feed: Feed[T], backlog: int, queue: int, batch: int, gather: float) -> None:
+    def __init__(
+        self,
+        feed: Feed[T],
+        backlog: int,
+        queue: int,
+        batch: int,
+        gather: float,
+        wanted: Callable[[T], bool] | None,
+    ) -> None:
         self._feed = feed
+        self._wanted = wanted
         self._backlog = backlog
         self._batch = batch
         self._gather = gather
@@ -113,6 +124,8 @@ class Subscription(Generic[T]):
         return items, dropped
 
     def _put(self, item: T) -> None:
+        if self._wanted is not None and not self._wanted(item):
+            return
         if len(self._waiting) == self._waiting.maxlen:
             self._dropped += 1
         self._waiting.append(item)

@@ -16,6 +16,7 @@ from kmsd.observe.audit import MAX_BACKLOG, Audit
 from kmsd.observe.feed import Feed
 from kmsd.observe.stats import Frame, Stats
 from kmsd.observe.tampering import ACKNOWLEDGE, acknowledgement
+from kmsd.observe.wanted import Wanted
 from kmsd.rpc.admin_wire import API, alike, sessions, table
 from kmsd.rpc.call import Call, Table, parse
 
@@ -62,8 +63,9 @@ class WatchAdmin:
     async def watch_audit(self, call: Call, body: bytes) -> AsyncIterator[bytes]:
         request = parse(pb.WatchAuditRequest, body)
         if request.backlog > MAX_BACKLOG:
-            raise InvalidRequest(f"{request.backlog} records at once", f"ask for {MAX_BACKLOG} at most")
-        async with contextlib.aclosing(self.audit.watch(request.backlog, request.follow)) as batches:
+            raise InvalidRequest(f"the number of records must be 0 to {MAX_BACKLOG}, got {request.backlog}")
+        wanted = _wanted(request.filter)
+        async with contextlib.aclosing(self.audit.watch(request.backlog, request.follow, wanted)) as batches:
             async for records, dropped in batches:
                 told = [alike(pb.WatchAuditResponse.Record, each) for each in records]
                 yield pb.WatchAuditResponse(records=told, dropped=dropped).SerializeToString()
@@ -100,7 +102,7 @@ class WatchAdmin:
         request = parse(pb.WatchStatsRequest, body)
         interval = request.interval_ms or 1000
         if not _INTERVAL_LEAST <= interval <= _INTERVAL_MOST:
-            raise InvalidRequest(f"an interval of {interval} ms", f"choose {_INTERVAL_LEAST} to {_INTERVAL_MOST} ms")
+            raise InvalidRequest(f"the interval must be {_INTERVAL_LEAST} to {_INTERVAL_MOST} ms, got {interval}")
         history = min(request.history_seconds or _HISTORY, _HISTORY)
         known = int(time()) - 1 - max(history, 0)
         while True:
@@ -125,26 +127,35 @@ class WatchAdmin:
     async def watch_requests(self, call: Call, body: bytes) -> AsyncIterator[bytes]:
         request = parse(pb.WatchRequestsRequest, body)
         if request.backlog > _BACKLOG_MOST:
-            raise InvalidRequest(f"{request.backlog} calls are not kept", f"ask for {_BACKLOG_MOST} at most")
+            raise InvalidRequest(f"the number of calls must be 0 to {_BACKLOG_MOST}, got {request.backlog}")
+        filter_ = _wanted(request.filter)
 
         def message(ended: Sequence[Ended], dropped: int) -> bytes:
             return pb.WatchRequestsResponse(
                 requests=[_request(each) for each in ended], dropped=dropped
             ).SerializeToString()
 
-        def wanted(ended: Sequence[Ended]) -> list[Ended]:
-            return [each for each in ended if request.admin or each.api != API]
+        def wanted(ended: Ended) -> bool:
+            return (request.admin or ended.api != API) and filter_.wants(
+                ended.method, ended.code, ended.key_id_sha256, ended.unix * 1000
+            )
 
-        async with self.requests.subscribe() as batches:
-            kept = wanted(self.requests.last(_BACKLOG_MOST))
+        async with self.requests.subscribe(wanted=wanted) as batches:
+            past = self.failed if filter_.only_failures else self.requests.last(_BACKLOG_MOST)
+            kept = [each for each in past if wanted(each)]
             # At once, even if there is none: whoever watches knows then that nothing is missed from now on.
             yield message(kept[max(0, len(kept) - request.backlog) :], 0)
             if not request.follow:
                 return
             async for ended, dropped in batches:
-                fresh = wanted(ended)
-                if fresh or dropped:
-                    yield message(fresh, dropped)
+                yield message(ended, dropped)
+
+
+def _wanted(filter_: pb.Filter) -> Wanted:
+    """Raises InvalidRequest."""
+    return Wanted(
+        filter_.failed, filter_.method, filter_.code, key=filter_.key_id_sha256, since_ms=filter_.since_unix_ms
+    )
 
 
 def _request(ended: Ended) -> pb.WatchRequestsResponse.Request:

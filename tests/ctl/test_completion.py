@@ -46,6 +46,8 @@ def offered(line: str) -> list[str]:
         ("kmsctl keys list --output=y", ["--output=yaml"]),
         ("kmsctl --output=y", ["--output=yaml"]),
         ("kmsctl keygen x --type ", ["aes", "hmac", "pair", "rsa"]),
+        ("kmsctl requests --code UN", ["UNKNOWN", "UNIMPLEMENTED", "UNAVAILABLE", "UNAUTHENTICATED"]),
+        ("kmsctl audit tail --method=De", ["--method=Decrypt", "--method=DestroyKey"]),
         ("kmsctl log-level ", ["debug", "info", "warning", "error", "configured"]),
         ("kmsctl inspect ", ["\tFILES"]),
         ("kmsctl encrypt x --out some", ["\tFILES"]),
@@ -81,6 +83,7 @@ def test_a_running_kmsd_offers_labels_ids_and_tokens(canned: Canned) -> None:
     canned.status = two_tokens()
     labels = ["k8s-kek", "k8s-kek@2022-01-01T00:00:00Z", "鍵-ключ", "k8s-kek@2021-01-01T00:00:00Z.retired"]
     assert offered("kmsctl keys show ") == labels
+    assert offered("kmsctl requests --key ") == offered("kmsctl audit tail -f --key ") == labels
     assert offered("kmsctl keys show 018") == [WRITE_ID, "018539a4-6a00-7000-8000-000000000001"]
     assert offered("kmsctl keys relabel 0x") == [OLD_ID]
     assert offered("kmsctl keys relabel k8s-kek ") == []  # a new label is nobody's to offer

@@ -6,7 +6,7 @@ from kmsd.client.decode.inspection import inspection
 from kmsd.client.decode.keys import key, key_test, optional_key
 from kmsd.client.decode.rotation import reversion, rotation
 from kmsd.client.decode.scan import scan_report
-from kmsd.client.decode.stats import requests, stats_frame
+from kmsd.client.decode.stats import requests, stats_frame, wanted
 from kmsd.client.decode.status import status
 from kmsd.client.decode.tokens import diagnosis, mechanism, slot
 
@@ -28,4 +28,5 @@ __all__ = [
     "slot",
     "stats_frame",
     "status",
+    "wanted",
 ]

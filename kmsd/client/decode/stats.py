@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.client.decode.plain import EPOCH, alike, time
-from kmsd.client.model import CallCount, KeyUse, Latency, Request, Requests, Second, Sessions, StatsFrame
+from kmsd.client.model import CallCount, Filter, KeyUse, Latency, Request, Requests, Second, Sessions, StatsFrame
 
 
 def stats_frame(frame: pb.WatchStatsResponse) -> StatsFrame:
@@ -27,3 +27,15 @@ def stats_frame(frame: pb.WatchStatsResponse) -> StatsFrame:
 def requests(answer: pb.WatchRequestsResponse) -> Requests:
     calls = tuple(alike(Request, each, time=time(each.unix_ms)) for each in answer.requests)
     return alike(Requests, answer, requests=calls)
+
+
+def wanted(shown: Filter) -> pb.Filter:
+    """The other way round."""
+    since = int(shown.since.timestamp() * 1000) if shown.since is not None else 0
+    return pb.Filter(
+        failed=shown.failed,
+        method=shown.method,
+        code=shown.code,
+        key_id_sha256=shown.key_id_sha256,
+        since_unix_ms=since,
+    )

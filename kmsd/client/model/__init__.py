@@ -20,7 +20,7 @@ from kmsd.client.model.keys import (
 from kmsd.client.model.kms import Encrypted, KmsStatus
 from kmsd.client.model.rotation import Reversion, Rotation, RotationStep
 from kmsd.client.model.scan import KeyInEtcd, ScanReport
-from kmsd.client.model.stats import CallCount, KeyUse, Latency, Request, Requests, Second, StatsFrame
+from kmsd.client.model.stats import CallCount, Filter, KeyUse, Latency, Request, Requests, Second, StatsFrame
 from kmsd.client.model.status import (
     Following,
     Listener,
@@ -58,6 +58,7 @@ __all__ = [
     "Diagnosis",
     "Encrypted",
     "Envelope",
+    "Filter",
     "Following",
     "GeneratedKey",
     "Inspection",

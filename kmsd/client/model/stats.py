@@ -71,6 +71,19 @@ class StatsFrame:
 
 
 @dataclass(frozen=True)
+class Filter:
+    """Which calls or audit records are wanted; each field that is set leaves less of them. failed: what ended with
+    anything but OK. method: as "Decrypt". key_id_sha256: all digits or the first ones, at least 4. since: with a time
+    zone."""
+
+    failed: bool = False
+    method: str = ""
+    code: str = ""
+    key_id_sha256: str = ""
+    since: datetime | None = None
+
+
+@dataclass(frozen=True)
 class Request:
     """One call that ended. code: canonical status name, "OK" included. reason: the sentence that the caller got; empty
     if it succeeded."""

@@ -1,0 +1,141 @@
+"""The options that choose calls and audit records, as `--failed`, and what they come to. kmsd does the choosing."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from hashlib import sha256
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kmsctl.diagnostics import UsageError
+from kmsctl.text import parse_duration
+from kmsd.client import Filter, NotFound, Unhealthy
+
+if TYPE_CHECKING:
+    from kmsd.client.admin import AdminClient
+
+_HASH = re.compile(r"(sha256:)?([0-9a-f]{8,64})")
+_KEY_ID = re.compile(r"0x([0-9a-f]{2})+|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""A key id in a form that kmsd makes or writes."""
+
+
+class Code(StrEnum):
+    """The canonical status names that kmsd answers with or records, and BEGUN, which is an outcome in the audit."""
+
+    OK = "OK"
+    CANCELLED = "CANCELLED"
+    UNKNOWN = "UNKNOWN"
+    INVALID_ARGUMENT = "INVALID_ARGUMENT"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    NOT_FOUND = "NOT_FOUND"
+    ALREADY_EXISTS = "ALREADY_EXISTS"
+    PERMISSION_DENIED = "PERMISSION_DENIED"
+    RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
+    FAILED_PRECONDITION = "FAILED_PRECONDITION"
+    ABORTED = "ABORTED"
+    OUT_OF_RANGE = "OUT_OF_RANGE"
+    UNIMPLEMENTED = "UNIMPLEMENTED"
+    INTERNAL = "INTERNAL"
+    UNAVAILABLE = "UNAVAILABLE"
+    DATA_LOSS = "DATA_LOSS"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    BEGUN = "BEGUN"
+
+
+class Method(StrEnum):
+    """The methods of the KMS APIs and of the admin API that answer once."""
+
+    ENCRYPT = "Encrypt"
+    DECRYPT = "Decrypt"
+    STATUS = "Status"
+    VERSION = "Version"
+    GET_STATUS = "GetStatus"
+    GET_CONFIG = "GetConfig"
+    SET_LOG_LEVEL = "SetLogLevel"
+    LIST_SLOTS = "ListSlots"
+    LIST_MECHANISMS = "ListMechanisms"
+    UNLOCK_TOKEN = "UnlockToken"  # noqa: S105 - a method
+    DIAGNOSE = "Diagnose"
+    LIST_KEYS = "ListKeys"
+    GET_KEY = "GetKey"
+    GENERATE_KEY = "GenerateKey"
+    RELABEL_KEY = "RelabelKey"
+    ADOPT_KEY = "AdoptKey"
+    DESTROY_KEY = "DestroyKey"
+    TEST_KEY = "TestKey"
+    ROTATE_KEY = "RotateKey"
+    RETIRE_KEY = "RetireKey"
+    REVERT_KEY = "RevertKey"
+    INSPECT_CIPHERTEXT = "InspectCiphertext"
+    VERIFY_AUDIT = "VerifyAudit"
+    ACKNOWLEDGE_AUDIT = "AcknowledgeAudit"
+
+
+def _since(text: str) -> datetime:
+    try:
+        return datetime.now(UTC) - timedelta(seconds=parse_duration(text))
+    except ValueError:
+        pass
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        when = None
+    if when is None or when.tzinfo is None or when.year < 1971:
+        raise typer.BadParameter(
+            f"{text!r} is neither a time that has passed since, as 30s, 10m or 24h (at most that), "
+            "nor a time with its zone, as 2026-01-02T03:04:05Z"
+        )
+    return when
+
+
+Failed = Annotated[bool, typer.Option("--failed", help="Only what failed: any code but OK.")]
+MethodName = Annotated[
+    Method | None,
+    typer.Option("--method", metavar="METHOD", help="Only this method: Decrypt, RotateKey."),
+]
+CodeName = Annotated[
+    Code | None,
+    typer.Option("--code", metavar="CODE", help="Only what ended so: OK, NOT_FOUND."),
+]
+WithKey = Annotated[
+    str,
+    typer.Option(
+        "--key",
+        metavar="KEY",
+        help="Only with this key: its label, key id or sha256: hash, also of a key that is gone.",
+        show_default=False,
+    ),
+]
+Since = Annotated[
+    datetime | None,
+    typer.Option(
+        "--since", metavar="TIME", parser=_since, help="Only from this time on: 10m ago, or 2026-01-02T03:04:05Z."
+    ),
+]
+
+
+def gather(
+    kmsd: AdminClient, failed: bool, method: Method | None, code: Code | None, key: str, since: datetime | None
+) -> Filter:
+    """What kmsd is to choose. Asks it which key is meant. Raises UsageError and ClientError."""
+    return Filter(failed, method or "", code or "", _hash(kmsd, key) if key else "", since)
+
+
+def _hash(kmsd: AdminClient, key: str) -> str:
+    """The hash of the id of a key, or its first digits. A key that is gone, or a token, has a hash all the same."""
+    match = _HASH.fullmatch(key.lower())
+    if key.lower().startswith("sha256:"):
+        if match is None:
+            raise UsageError(f"--key {key!r}: sha256: is followed by 8 to 64 hexadecimal digits")
+        return match[2]
+    try:
+        return kmsd.get_key(key).key.key_id_sha256
+    except (NotFound, Unhealthy):
+        if match is not None:
+            return match[2]
+        if _KEY_ID.fullmatch(key):
+            return sha256(key.encode()).hexdigest()
+        raise
