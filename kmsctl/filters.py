@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kmsctl.diagnostics import UsageError
-from kmsctl.text import parse_duration
 from kmsd.client import Filter, NotFound, Unhealthy
+from kmsd.client.durations import parse_duration
 
 if TYPE_CHECKING:
     from kmsd.client.admin import AdminClient
