@@ -156,7 +156,7 @@ def _prove(ancestor: Ancestor) -> Step:
     return Step(
         "See that kmsd knows what is stored",
         f"For one Secret or several: FORMAT {what}, READABLE yes.{other}",
-        ("etcdctl get --print-value-only /registry/secrets/NAMESPACE/NAME | kmsctl inspect",),
+        ("etcdctl get --print-value-only /registry/secrets/NAMESPACE/NAME | kmsctl inspect --try",),
     )
 
 

@@ -1,5 +1,4 @@
-"""Recognises a ciphertext in what people have it in: as it is, in base64, as `kmsctl encrypt -o json` or `etcdctl`
-printed it. Pure; decrypts nothing."""
+"""Reads what `kmsctl encrypt` wrote, and finds the end of a stored value. Pure; decrypts nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +13,6 @@ from kmsd.client import Encrypted
 ENVELOPE = b"k8s:enc:"
 """What kube-apiserver begins every encrypted value with."""
 _V2 = re.compile(rb"k8s:enc:kms:v2:[^:]*:")
-_BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{16,}={0,2}")
 
 
 def parse(data: bytes) -> Encrypted:
@@ -38,30 +36,7 @@ def parse(data: bytes) -> Encrypted:
         ) from None
 
 
-def unwrap(data: bytes) -> tuple[bytes, str]:
-    """A ciphertext or stored value, and in words what it was taken out of; "" if it was as it is."""
-    if data.startswith(ENVELOPE):
-        return _without_line_end(data), ""
-    text = data.strip()
-    if text.startswith(b"{"):
-        return parse(data).ciphertext, "what `kmsctl encrypt -o json` writes"
-    if text.count(b".") == 4:
-        return text, ""
-    joined = b"".join(text.split())
-    if _BASE64.fullmatch(joined):
-        return _without_line_end(_decode(joined)), "base64"
-    return data, ""
-
-
-def _decode(joined: bytes) -> bytes:
-    unpadded = joined.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
-    try:
-        return base64.b64decode(unpadded + b"=" * (-len(unpadded) % 4), validate=True)
-    except binascii.Error:
-        return joined
-
-
-def _without_line_end(data: bytes) -> bytes:
+def without_line_end(data: bytes) -> bytes:
     """etcdctl ends what it prints with a line end, which is no part of the value: cut off where the value is whole
     without it and not with it. v1 ends in data of any kind, and one byte more of it harms nothing here."""
     head = _V2.match(data)

@@ -10,7 +10,7 @@ import json
 import re
 from base64 import b64decode
 from binascii import Error as Base64Error
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from kmsd.etcd.envelope import PREFIX, Damaged, KmsValue, Plain, Transformed, need, parse
@@ -20,6 +20,9 @@ from kmsd.soundness import FOREIGN, RESTORE, Finding, Jwe, header_trouble, of_fo
 INPUT_MAX: Final = 4 << 20
 """Octets."""
 
+_HEADER = re.compile(rb'\{\s*"(?:alg|enc|kid|hkid|typ|cty|zip|crit|_thales_aad)"')
+"""How the header of a JWE begins; an object of Kubernetes begins with kind, apiVersion or metadata."""
+_COMPACT = re.compile(rb"[!-\-/-~]*(?:\.[!-\-/-~]*){4}")
 _ENCODED = re.compile(rb"[A-Za-z0-9+/_=\s-]+")
 
 
@@ -32,6 +35,7 @@ class Inspection:
     any_key: it names none, and which key it needs is not written in it.
     unauthenticated: nothing in it shows whether it was altered; read only with legacy.allow_unauthenticated.
     intact: nothing fatal was found.
+    ciphertext: what a KMS plugin is asked to decrypt; empty if there is none.
     """
 
     format: str
@@ -43,6 +47,7 @@ class Inspection:
     labels: tuple[str, ...] = ()
     any_key: bool = False
     unauthenticated: bool = False
+    ciphertext: bytes = field(default=b"", repr=False)
 
     @property
     def intact(self) -> bool:
@@ -73,9 +78,18 @@ def _look(data: bytes) -> Inspection | None:
     if data.startswith(b"k8s\0"):
         return _plain(data)
     text = data.strip()
-    if text.count(b".") == 4 or (text.startswith(b"eyJ") and b"." in text):
+    if _COMPACT.fullmatch(text) or (text.startswith(b"eyJ") and (b"." in text or starts_header(text))):
         return _ciphertext(text)
     return None
+
+
+def starts_header(text: bytes) -> bool:
+    """Return whether a text without dots is the beginning of a JWE's header, rather than of any JSON in base64."""
+    head = text[: 4 * (len(text[:64]) // 4)].translate(bytes.maketrans(b"-_", b"+/"))
+    try:
+        return _HEADER.match(b64decode(head)) is not None
+    except Base64Error:
+        return False
 
 
 def _of_kmsctl(data: bytes) -> bytes | None:
@@ -103,11 +117,11 @@ def _unrecognised(data: bytes) -> Inspection:
     if not data.strip():
         return Inspection(Format.UNKNOWN, "There is nothing.", (Finding("the input is empty", "", True),))
     why = Finding(
-        "this is neither a JWE nor a value that kube-apiserver encrypted",
+        "this is neither a JWE nor a value that kube-apiserver encrypted, as it is or in base64",
         "give a ciphertext, or a value from etcd (`etcdctl get --print-value-only KEY`)",
         True,
     )
-    return Inspection(Format.UNKNOWN, "Of no format that is known.", (why,))
+    return Inspection(Format.UNKNOWN, "Not recognised.", (why,))
 
 
 def _plain(data: bytes) -> Inspection:
@@ -165,7 +179,9 @@ def _ciphertext(text: bytes) -> Inspection:
     header = read_header(segments[0])
     if header is None:
         why = header_trouble(segments)
-        return Inspection(Format.UNKNOWN, "A ciphertext of no format that is known.", (why,), any_key=True)
+        return Inspection(
+            Format.UNKNOWN, "A ciphertext of no format that is known.", (why,), any_key=True, ciphertext=text
+        )
     padded = [*segments, b"", b"", b"", b""][:5]
     jwe = Jwe(
         alg=header.alg,
@@ -188,6 +204,7 @@ def _ciphertext(text: bytes) -> Inspection:
         labels=(sealed.key.text,) if sealed.key and sealed.key.by_label else (),
         any_key=sealed.key is None,
         unauthenticated=sealed.format is Format.ANCESTOR_CBC,
+        ciphertext=text,
     )
 
 

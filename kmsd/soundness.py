@@ -49,6 +49,8 @@ class Jwe:
 
 def header_trouble(segments: list[bytes]) -> Finding:
     """Why there is no header to be read."""
+    if len(segments) == 1 and segments[0].startswith(b"eyJ"):
+        return Finding("truncated: a compact JWE has 5 segments, this ends within the first", RESTORE, True)
     if len(segments) == 1:
         return Finding("this is no JWE", "another KMS plugin wrote it, or it was damaged since", True)
     if len(segments[0]) > HEADER_MAX:

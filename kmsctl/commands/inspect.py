@@ -1,15 +1,22 @@
-"""`kmsctl inspect`: what a stored value is, and which key it needs, without decrypting it."""
+"""`kmsctl inspect`: what a stored value is, which key it needs, and with --try whether that opens it."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kmsctl import diagnostics, documents, files, options, output, sealed
+from kmsctl import diagnostics, documents, files, options, output, printed
+from kmsctl.diagnostics import ExitCode
 from kmsctl.keyview import algorithm, short_hash
 from kmsctl.output import Format
-from kmsd.client import Inspection, connect, escape
+from kmsd.client import ClientError, Conflict, Inspection, InvalidRequest, Key, NotFound, connect, escape
+
+if TYPE_CHECKING:
+    from kmsd.client.admin import AdminClient
+
+INPUT_MAX = 8 << 20
+"""Bytes: a dump of a value has several times the value's."""
 
 
 def inspect(
@@ -17,6 +24,9 @@ def inspect(
     source: Annotated[
         str, typer.Argument(metavar="[FILE]", help="File to read; - or nothing: stdin.", show_default=False)
     ] = "-",
+    attempt: Annotated[
+        bool, typer.Option("--try", help="Have kmsd decrypt it, and say whether it opens. Exit with 1 if not.")
+    ] = False,
     output_format: options.Output = None,
     target: options.Target = None,
     timeout: options.Timeout = None,
@@ -24,38 +34,78 @@ def inspect(
     """\b
     Examples:
       printf hello | kmsctl encrypt | kmsctl inspect
+      printf hello | kmsctl encrypt | kmsctl inspect --try
       printf hello | kmsctl encrypt | base64 | kmsctl inspect -
       printf hello | kmsctl encrypt -o json | kmsctl inspect - -o json
 
     Explain a ciphertext, or a value as etcd holds it: its format, the key it needs, whether kmsd has that key.
 
-    Takes it as it is, in base64, or in what `kmsctl encrypt -o json` wrote. Nothing is decrypted.
+    Takes it as it is, in base64 or hexadecimal digits, as hexdump -C, xxd and od -t x1 show it, as etcdctl prints it
+    in any of its forms, and as `kmsctl encrypt -o json` writes it. Of several values the first is explained.
+    Nothing is decrypted, unless --try is given; the audit records that, and what is in the value is never shown.
     """
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
     form = opts.form(Format.TABLE, Format.WIDE, Format.JSON, Format.YAML, Format.NAME)
-    data, how = sealed.unwrap(files.read(source, "the ciphertext"))
-    if how:
-        diagnostics.note(f"the input was read as {how}")
+    value = printed.find(files.read(source, "the ciphertext", most=INPUT_MAX, too_long="give one value"))
+    if value.form:
+        diagnostics.note(f"the input was read as {value.form}")
+    if value.others:
+        diagnostics.note(f"the input holds {value.others} more, which {'is' if value.others == 1 else 'are'} left out")
+    trial = None
     with connect(opts.target, timeout=opts.timeout) as kmsd:
-        found = kmsd.inspect_ciphertext(data)
+        found = kmsd.inspect_ciphertext(value.data)
+        if attempt:
+            trial = _try(kmsd, value.data)
     match form:
         case Format.JSON | Format.YAML:
-            output.emit_document(documents.inspection(found), form)
+            output.emit_document(documents.inspection(found) | _tried(trial), form)
         case Format.NAME:
             output.emit_names([found.format])
         case _:
-            output.emit(output.sheet(_sheet(found, wide=form is Format.WIDE)))
+            output.emit(output.sheet(_sheet(found, trial, wide=form is Format.WIDE)))
             for each in found.findings:
                 diagnostics.warning(each.message)
                 if each.hint:
                     diagnostics.hint(each.hint)
+    if not value.recognised:
+        diagnostics.note(f"not recognised; tried: {printed.TRIED}")
+    if isinstance(trial, ClientError):
+        diagnostics.warning(f"it does not open: {trial.message}")
+        diagnostics.hint(trial.hint)
+        raise typer.Exit(ExitCode.FAILED)
 
 
-def _sheet(found: Inspection, *, wide: bool) -> list[tuple[str, str]]:
+Trial = Key | ClientError | None
+"""The key that opened it, or why it does not open; None if that was not tried."""
+
+
+def _try(kmsd: AdminClient, data: bytes) -> Trial:
+    """Raises ClientError for what says nothing of the value: a token that is away, an older kmsd."""
+    try:
+        return kmsd.try_ciphertext(data)
+    except (InvalidRequest, NotFound, Conflict) as error:
+        return error
+
+
+def _tried(trial: Trial) -> output.Document:
+    opens = None if trial is None else not isinstance(trial, ClientError)
+    return {"tried": trial is not None, "opens": opens}
+
+
+def _readable(found: Inspection, trial: Trial) -> str:
+    match trial:
+        case Key():
+            return f"yes: decrypted with {escape(trial.label)}"
+        case ClientError():
+            return "NO: it does not open"
+    return "not tried: the key is there (--try decrypts it)" if found.readable else "NO, not by this kmsd"
+
+
+def _sheet(found: Inspection, trial: Trial, *, wide: bool) -> list[tuple[str, str]]:
     rows = [
         ("FORMAT", escape(found.format)),
         ("", escape(found.summary)),
-        ("READABLE", "yes, by this kmsd" if found.readable else "NO, not by this kmsd"),
+        ("READABLE", _readable(found, trial)),
     ]
     if (envelope := found.envelope) is not None:
         rows += [

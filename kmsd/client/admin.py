@@ -214,6 +214,12 @@ class AdminClient(Client):
         request = pb.InspectCiphertextRequest(data=data)
         return decode.inspection(self._call("InspectCiphertext", request, pb.InspectCiphertextResponse, timeout))
 
+    def try_ciphertext(self, data: bytes, *, timeout: float | None = None) -> model.Key:
+        """Have a stored value decrypted; the key that opened it. The plaintext stays in kmsd. Raises ClientError: why
+        it does not open."""
+        request = pb.TryCiphertextRequest(data=data)
+        return decode.key(self._call("TryCiphertext", request, pb.TryCiphertextResponse, timeout).key)
+
     # A stream has no end in time unless `timeout` gives it one, in seconds for all of it.
 
     def watch_stats(

@@ -219,7 +219,7 @@ class Parts:
             front.table(),
             KeyAdmin(self._keyring, self._lifecycle, self.health, shown).table(),
             WatchAdmin(self._stats, self._requests, self._failed, lambda: pool_of(self.tokens), self.audit).table(),
-            InspectAdmin(self._keyring, self._foreign, shown).table(),
+            InspectAdmin(self._keyring, self._foreign, service, shown).table(),
             DoctorAdmin(self._keyring, write_token, settings.server).table(),
         )
 

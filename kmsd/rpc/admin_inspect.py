@@ -1,4 +1,5 @@
-"""The admin API, kmsd.admin.v1: what a stored value is and which key it needs. Protobuf to domain and back."""
+"""The admin API, kmsd.admin.v1: what a stored value is, which key it needs, and whether that opens it. Protobuf to
+domain and back."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
-from kmsd.errors import Conflict, KmsdError, short
+from kmsd.errors import Conflict, InvalidRequest, KmsdError, short
 from kmsd.etcd.envelope import KmsValue
 from kmsd.etcd.sealed import Format
 from kmsd.foreign import Foreign
@@ -16,7 +17,7 @@ from kmsd.keyring import Keyring
 from kmsd.picture import Key, Problem, newest_first, role
 from kmsd.rpc.admin_wire import Shown, alike, problem, sha256, table
 from kmsd.rpc.call import Call, Table, parse
-from kmsd.service import is_named
+from kmsd.service import KmsService, is_named
 from kmsd.soundness import Jwe
 
 
@@ -24,10 +25,26 @@ from kmsd.soundness import Jwe
 class InspectAdmin:
     keyring: Keyring
     foreign: Foreign
+    service: KmsService
     shown: Shown
 
     def table(self) -> Table:
-        return table({"InspectCiphertext": self.inspect_ciphertext})
+        return table({"InspectCiphertext": self.inspect_ciphertext, "TryCiphertext": self.try_ciphertext})
+
+    async def try_ciphertext(self, call: Call, body: bytes) -> bytes:
+        """Answer which key opened a value, and nothing of what is in it. Raises KmsdError: why it does not open."""
+        found = inspect(parse(pb.TryCiphertextRequest, body).data)
+        call.detail = found.format
+        if not found.ciphertext:
+            why = next((each for each in found.findings if each.fatal), None)
+            raise InvalidRequest(
+                f"there is nothing to decrypt: {why.message if why else found.summary}", why.hint if why else ""
+            )
+        # kube-apiserver names the envelope's key id in KMS v2, and none in v1.
+        key_id = found.envelope.key_id if found.envelope is not None and found.envelope.version == "v2" else None
+        opened = await self.service.decrypt(found.ciphertext, key_id, call.until)
+        call.key_id_sha256 = opened.key.key_id_sha256
+        return pb.TryCiphertextResponse(key=self.shown.key(opened.key)).SerializeToString()
 
     async def inspect_ciphertext(self, call: Call, body: bytes) -> bytes:
         request = parse(pb.InspectCiphertextRequest, body)

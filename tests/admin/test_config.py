@@ -204,7 +204,7 @@ def test_what_is_no_request_is_refused(served: Kmsd) -> None:
     for method in (
         *("GetStatus", "GetConfig", "SetLogLevel", "ListSlots", "ListMechanisms", "ListKeys", "GetKey", "GenerateKey"),
         *("RelabelKey", "AdoptKey", "DestroyKey", "TestKey", "RotateKey", "RetireKey", "RevertKey"),
-        *("InspectCiphertext", "VerifyAudit", "Diagnose"),
+        *("InspectCiphertext", "TryCiphertext", "VerifyAudit", "Diagnose"),
     ):
         for body in (b"\xff", b"\x0a\x05ab"):
             path = f"/kmsd.admin.v1.Admin/{method}"

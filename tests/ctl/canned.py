@@ -254,6 +254,9 @@ class Canned:
     def inspect_ciphertext(self, request: pb.InspectCiphertextRequest) -> pb.InspectCiphertextResponse:
         return self.inspection
 
+    def try_ciphertext(self, request: pb.TryCiphertextRequest) -> pb.TryCiphertextResponse:
+        return pb.TryCiphertextResponse(key=self.keys[0])
+
     def verify_audit(self, request: pb.VerifyAuditRequest) -> pb.VerifyAuditResponse:
         return self.verdict
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmsctl import sealed
+from kmsctl import printed
 from kmsctl.diagnostics import UsageError
+from kmsd.api.admin.v1 import admin_pb2 as pb
 from tests.ctl.canned import Canned, seal
 from tests.ctl.conftest import Run
 
@@ -37,6 +38,19 @@ FORMS = {
     "base64 in lines": (base64.encodebytes(V2), V2, "base64"),
     "base64 for addresses, without its end": (base64.urlsafe_b64encode(V2).rstrip(b"="), V2, "base64"),
     "base64 of what etcdctl printed": (base64.b64encode(V2 + b"\n"), V2, "base64"),
+    "base64 that was cut": (base64.b64encode(V2)[:61], V2[:45], "base64"),
+    "a JWE that was cut within its header": (JWE[:30], JWE[:30], ""),
+    "kine's hex(value)": (V2.hex().upper().encode() + b"\n", V2, "hexadecimal digits"),
+    "a BLOB of SQL": (b"X'" + V2.hex().upper().encode() + b"'", V2, "hexadecimal digits"),
+    "a bytea of SQL": (b" /registry/x | \\x" + V2.hex().encode() + b"\n(1 row)\n", V2, "hexadecimal digits"),
+    "hexadecimal digits of a JWE": (JWE.hex().encode(), JWE, "hexadecimal digits"),
+    "an object that is not encrypted": (b'{"kind": "Secret"}', b'{"kind": "Secret"}', ""),
+    "base64 of such": (base64.b64encode(b'{"kind":"Secret"}'), b'{"kind":"Secret"}', "base64"),
+    "etcdctl's JSON": (
+        json.dumps({"kvs": [{"key": "eA==", "value": base64.b64encode(V1).decode()}]}).encode(),
+        V1,
+        "etcdctl's JSON",
+    ),
     "another plugin's": (b"vault:v1:\x00\xff", b"vault:v1:\x00\xff", ""),
     "a few letters": (b"abc", b"abc", ""),
     "nothing": (b"", b"", ""),
@@ -46,21 +60,45 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_the_ciphertext_is_found(form: str) -> None:
     given_, data, how = FORMS[form]
-    assert sealed.unwrap(given_) == (data, how)
+    found = printed.find(given_)
+    assert (found.data, found.form, found.others) == (data, how, 0)
+
+
+@pytest.mark.parametrize(
+    "value", [b"vault:v1:\x00\xff", b"hello", b"6b38", b"00000000  zz", b"*\n*\n", b"a.b c.d.e.f", b"k8s:en", b""]
+)
+def test_what_is_none_of_it_is_sent_as_it_is_and_not_called_recognised(value: bytes) -> None:
+    assert printed.find(value) == printed.Found(value, recognised=False)
+
+
+def test_lines_that_a_dump_left_out_are_put_back_and_bounded() -> None:
+    value = V2 + bytes(64)
+    lines = [value[at : at + 16] for at in range(0, len(value), 16)]
+    dump, before = [], b""
+    for number, line in enumerate(lines):
+        if line == before:
+            dump.append("*")
+            continue
+        before = line
+        dump.append(f"{16 * number:08x}  {line.hex(' ')}  |{'.' * len(line)}|")
+    whole = "\n".join([*dump, f"{len(value):08x}"]).encode()
+    assert b"*" in whole
+    assert printed.find(whole).data == value
+    huge = b"00000000  " + V2[:16].hex(" ").encode() + b"  |................|\n*\nffffffff00\n"
+    assert len(printed.find(huge).data) < 4096
 
 
 def test_a_v2_value_that_really_ends_in_a_line_end_keeps_it() -> None:
     value = b"k8s:enc:kms:v2:kmsd:" + field(1, b"data\n")
-    assert sealed.unwrap(value) == (value, "")
-    assert sealed.unwrap(value + b"\n") == (value, "")
+    assert printed.find(value) == printed.find(value + b"\n") == printed.Found(value)
 
 
 @given(st.binary(max_size=300))
 def test_anything_is_taken(data: bytes) -> None:
     try:
-        found, _ = sealed.unwrap(data)
+        found = printed.find(data).data
     except UsageError:
-        assert data.strip().startswith(b"{")
+        assert b"ciphertext" in data or b"*" in data
     else:
         assert isinstance(found, bytes)
 
@@ -68,7 +106,7 @@ def test_anything_is_taken(data: bytes) -> None:
 @given(st.binary(max_size=100))
 def test_any_end_of_a_v2_value_is_taken(data: bytes) -> None:
     value = b"k8s:enc:kms:v2:kmsd:" + data
-    assert sealed.unwrap(value)[0] in (value, value[:-1])
+    assert printed.find(value).data in (value, value[:-1])
 
 
 def test_what_is_sent_is_what_was_found(run: Run, canned: Canned) -> None:
@@ -78,13 +116,36 @@ def test_what_is_sent_is_what_was_found(run: Run, canned: Canned) -> None:
         assert [each.data for each in canned.requests] == [data]  # type: ignore[attr-defined]
 
 
-def test_json_that_is_nothing_of_ours_is_2(run: Run, canned: Canned) -> None:
-    result = run("inspect", stdin=b'{"kind": "Secret"}')
+def test_a_dump_that_does_not_say_how_many_lines_it_left_out_is_2(run: Run, canned: Canned) -> None:
+    line = " ".join(f"{byte:02x}" for byte in V2[:16])
+    result = run("inspect", stdin=f" {line}\n*\n {line}\n".encode())
+    assert (result.code, result.out) == (2, b"")
+    assert "`od -v`" in result.err
+    assert canned.requests == []
+
+
+def test_json_that_kmsctl_could_not_have_written_is_2(run: Run, canned: Canned) -> None:
+    result = run("inspect", stdin=b'{"ciphertext": 5}')
     assert (result.code, result.out) == (2, b"")
     assert canned.requests == []
 
 
+def test_what_was_not_recognised_is_said_with_what_was_tried(run: Run, canned: Canned) -> None:
+    canned.inspection = pb.InspectCiphertextResponse(format="unknown", summary="Not recognised.")
+    assert f"not recognised; tried: {printed.TRIED}" in run("inspect", stdin=b"hello").err
+    assert "not recognised" not in run("inspect", stdin=JWE).err
+
+
+def test_nothing_is_called_readable_before_it_was_tried(run: Run, canned: Canned) -> None:
+    assert "READABLE   not tried: the key is there" in run("inspect", stdin=JWE).text
+    tried = run("inspect", "--try", stdin=JWE)
+    assert tried.code == 0
+    assert "READABLE   yes: decrypted with k8s-kek" in tried.text
+    documents = [json.loads(run("inspect", *flags, "-o", "json", stdin=JWE).text) for flags in ((), ("--try",))]
+    assert [(each["tried"], each["opens"]) for each in documents] == [(False, None), (True, True)]
+
+
 def test_a_file_that_is_too_long_is_2(run: Run, canned: Canned) -> None:
-    result = run("inspect", "-", stdin=bytes((1 << 20) + 1))
+    result = run("inspect", "-", stdin=bytes((8 << 20) + 1))
     assert (result.code, result.out) == (2, b"")
-    assert "more than 1048576 bytes" in result.err
+    assert "more than 8388608 bytes" in result.err

@@ -31,6 +31,7 @@ COMMANDS = {
     "RetireKey": "keys retire id-wide",
     "RevertKey": "keys revert --yes",
     "InspectCiphertext": "inspect /dev/null",
+    "TryCiphertext": "inspect --try /dev/null",
     "WatchStats": "stats",
     "WatchRequests": "requests",
     "WatchAudit": "audit tail",

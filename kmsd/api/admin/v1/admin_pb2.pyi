@@ -814,6 +814,18 @@ class InspectCiphertextResponse(_message.Message):
     readable: bool
     def __init__(self, format: _Optional[str] = ..., summary: _Optional[str] = ..., envelope: _Optional[_Union[InspectCiphertextResponse.Envelope, _Mapping]] = ..., jwe: _Optional[_Union[InspectCiphertextResponse.Jwe, _Mapping]] = ..., keys: _Optional[_Iterable[_Union[Key, _Mapping]]] = ..., findings: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ..., readable: _Optional[bool] = ...) -> None: ...
 
+class TryCiphertextRequest(_message.Message):
+    __slots__ = ("data",)
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+
+class TryCiphertextResponse(_message.Message):
+    __slots__ = ("key",)
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    key: Key
+    def __init__(self, key: _Optional[_Union[Key, _Mapping]] = ...) -> None: ...
+
 class WatchStatsRequest(_message.Message):
     __slots__ = ("interval_ms", "history_seconds")
     INTERVAL_MS_FIELD_NUMBER: _ClassVar[int]
