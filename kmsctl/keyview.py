@@ -110,6 +110,8 @@ def next_step(key: Key) -> None:
     match key.state:
         case KeyState.WRITE:
             diagnostics.hint("kmsd encrypts with this key now; `kmsctl health --wait` returns when it is served")
+        case KeyState.READABLE if key.unusable_reason:
+            complain(key)
         case KeyState.READABLE:
             diagnostics.hint("this key decrypts what names it; `kmsctl status` shows the key that kmsd encrypts with")
         case KeyState.PENDING:

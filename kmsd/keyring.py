@@ -108,6 +108,21 @@ class Keyring:
         """What a token can do, as last seen."""
         return self._places[place].ability
 
+    def needs_pair(self, place: str) -> bool:
+        """Return whether an AES key on this token serves only with an HMAC key beside it."""
+        able = self.ability(place)
+        return self._rules.algorithm == "aes-cbc" or (self._rules.algorithm == "auto" and able.cbc and not able.gcm)
+
+    @property
+    def outgoing(self) -> Key | None:
+        """The key that a rotation replaces: the write key, or where none writes the newest that holds the write label
+        and only lacks a way to write that its token has."""
+        if self.picture.write is not None:
+            return self.picture.write
+        held = [key for key in self.picture.keys if key.label == self.write_label and key.lacks_scheme]
+        found = [key for key in held if self.ability(key.place).gcm or self.needs_pair(key.place)]
+        return newest_first(found)[0] if found else None
+
     @property
     def tokens(self) -> Mapping[str, Hsm]:
         return {place.name: place.hsm for place in self._places.values()}

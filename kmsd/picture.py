@@ -26,6 +26,7 @@ from kmsd.hsm.keys import TokenKey
 MAX_KEY_ID: Final = 512
 """Characters. kube-apiserver takes under 1024; the rest is room for the ciphertext beside it."""
 SAME_ID_HINT: Final = "kmsctl keys list shows their labels: give all but one another CKA_ID, with the token's own tool"
+AES_BITS: Final = (128, 192, 256)
 _NEW_KEY: Final = "make a new key under a free label: kmsctl keygen LABEL"
 _NEW_RSA: Final = "make one: kmsctl keygen LABEL --type rsa"
 _NEW_PAIR: Final = "make a pair under a free label: kmsctl keygen LABEL --type pair"
@@ -136,6 +137,13 @@ class Key:
     def may_write(self) -> bool:
         """Whether it could be the write key if it had the label."""
         return self.reads and self.token.encrypt and self.scheme is not None
+
+    @property
+    def lacks_scheme(self) -> bool:
+        """Whether it could write, but its token does no AES-GCM, and no HMAC key that fits is beside it."""
+        its = self.token
+        sound = its.kind == "aes" and its.bits in AES_BITS and 0 < len(self.key_id) <= MAX_KEY_ID
+        return sound and its.encrypt and its.decrypt and self.scheme is None
 
     @property
     def age(self) -> tuple[int, bytes]:
@@ -399,6 +407,8 @@ def _problems(
             reason, hint = _why_not_writing(key)
             if reason:
                 told = True
+                if fatal and key.lacks_scheme and rules.algorithm != "aes-gcm":
+                    hint = f"`kmsctl rotate` makes a key that serves in its place, and keeps this one; {hint}"
                 yield Problem(f"key {write_label!r} on {where} cannot serve: {reason}", hint, fatal=fatal)
     if write is None and not told:
         public = any(key.label == write_label for key in others)
@@ -475,7 +485,7 @@ def _judge_one(key: TokenKey, place: str, beside: Sequence[TokenKey], rules: Rul
     if key.kind == "rsa" and key.bits not in RSA_BITS:
         why = f"it is an RSA key of {key.bits} bits, and {RSA_BITS[0]} to {RSA_BITS[-1]} are needed"
         return _unusable(judged, why, _NEW_RSA)
-    if key.kind == "aes" and key.bits not in (128, 192, 256):
+    if key.kind == "aes" and key.bits not in AES_BITS:
         return _unusable(judged, "the token does not tell its size", _NEW_KEY)
     if not key.decrypt:
         return _unusable(judged, "CKA_DECRYPT is not set", f"set it, or {_NEW_KEY}")

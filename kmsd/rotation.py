@@ -40,6 +40,7 @@ def moves(picture: Picture, label: str, unix: float) -> tuple[Move, ...]:
     """What brings the keys nearer to rest; nothing if they are. Each is safe alone, in any order and however late: look
     again after it.
 
+    A key that lacks a way to write on its token gives way to a newer one, too.
     At rest exactly one usable key is labelled `label` (if any was, or was pending), none is pending, and the HMAC key
     of a pair has the label of its AES key. unix: seconds, for the labels of keys that write no more.
     """
@@ -51,6 +52,9 @@ def moves(picture: Picture, label: str, unix: float) -> tuple[Move, ...]:
         wanted.append(_move(waiting.pop(0), label, tried=True))
     # The key that writes keeps its label here: it is put aside when a newer one has been seen with it.
     wanted.extend(_move(key, old_label(label, unix)) for key in (*waiting, *writers[1:]))
+    if writers:
+        lacking = (key for key in picture.keys if key.label == label and key.lacks_scheme)
+        wanted.extend(_move(key, old_label(label, unix)) for key in lacking if key.age < writers[0].age)
     wanted.extend(_companions(picture, label))
     return tuple(wanted)
 

@@ -45,6 +45,8 @@ def help_of(command: str) -> str:
 
     A label that is taken is a conflict (exit code 6), or with --if-not-exists a success.
     With --wait, a kmsd that starts, or whose token is away, is waited for: a node's script needs no loop.
+    Without --type it is what serves on the token: an AES key, or where AES-GCM does not work a pair. A key that holds
+    the label and cannot serve there is a conflict, too: `kmsctl rotate` makes a pair in its place.
     A pair is an AES key and an HMAC key that share a key id: what AES-CBC needs.
     An RSA key (3072 bits, on a TPM 2048) is for tokens without AES, with --algorithm rsa-oaep; others have 256 bits.
     """
@@ -53,7 +55,9 @@ def help_of(command: str) -> str:
 def keygen(
     ctx: typer.Context,
     label: Label,
-    kind: Annotated[Kind, typer.Option("--type", help="What the key is for.")] = Kind.AES,
+    kind: Annotated[
+        Kind | None, typer.Option("--type", help="What is made; default: what serves on the token.", show_default=False)
+    ] = None,
     bits: Annotated[Bits | None, typer.Option("--bits", help="Length of the key.", show_default=False)] = None,
     key_id: KeyId = "",
     token: TokenName = "",
@@ -73,7 +77,7 @@ def keygen(
     with connect(opts.target, timeout=patience) as kmsd, diagnostics.working("the token makes a key"):
         made = kmsd.generate_key(
             label,
-            type=KeyType(kind.value),
+            type=None if kind is None else KeyType(kind.value),
             bits=_number(kind, bits),
             key_id=key_id,
             if_not_exists=if_not_exists,
@@ -91,6 +95,8 @@ def keygen(
     )
     if not made.created:
         diagnostics.note(f"the key {label!r} was there already; nothing was made")
+    elif kind is None and made.companion is not None:
+        diagnostics.note("AES-GCM is not used on this token: a pair was made, an AES key and an HMAC key")
     _compare(made, kind, bits, key_id, token)
     keyview.next_step(made.key)
 
@@ -113,17 +119,17 @@ def _wait(opts: Options, token: str, seconds: float) -> float:
     return max(opts.timeout, seconds - (time.monotonic() - started))
 
 
-def _number(kind: Kind, bits: Bits | None) -> int:
+def _number(kind: Kind | None, bits: Bits | None) -> int:
     """0 where the token decides what is usual."""
     if bits is not None:
         return int(bits.value)
-    return 0 if kind is Kind.RSA else _USUAL_BITS
+    return 0 if kind in (None, Kind.RSA) else _USUAL_BITS
 
 
-def _compare(made: GeneratedKey, kind: Kind, bits: Bits | None, key_id: str, token: str) -> None:
+def _compare(made: GeneratedKey, kind: Kind | None, bits: Bits | None, key_id: str, token: str) -> None:
     """Says where a key differs from the one that was asked for: one that was found, or one that an older kmsd made."""
     key = made.key
-    wanted = KeyType.AES if kind is Kind.PAIR else KeyType(kind.value)
+    wanted = key.type if kind is None else KeyType.AES if kind is Kind.PAIR else KeyType(kind.value)
     number = _number(kind, bits) or key.bits
     if key.type is not wanted or key.bits != number:
         diagnostics.warning(f"it is {keyview.algorithm(key)}, not {wanted}-{number}")

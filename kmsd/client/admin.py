@@ -96,18 +96,18 @@ class AdminClient(Client):
         self,
         label: str,
         *,
-        type: KeyType = KeyType.AES,  # noqa: A002 - the field's name in the API
+        type: KeyType | None = None,  # noqa: A002 - the field's name in the API
         bits: int = 256,
         key_id: str = "",
         if_not_exists: bool = False,
         token: str = "",
         timeout: float | None = None,
     ) -> model.GeneratedKey:
-        """Makes a key on the token. key_id: text for CKA_ID; empty: kmsd makes one.
+        """Make a key on the token. type: None for what serves there. key_id: text for CKA_ID; empty: kmsd makes one.
 
         Conflict if the label or key id is taken; with if_not_exists, the key that has the label is answered.
         """
-        number = _KEY_TYPE_NUMBERS.get(type)
+        number = pb.KEY_TYPE_UNSPECIFIED if type is None else _KEY_TYPE_NUMBERS.get(type)
         if number is None:
             raise InvalidRequest(
                 f"keys of type {type} cannot be made", "make an aes or hmac key, or a pair", "INVALID_ARGUMENT"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from math import inf
 from typing import Final
 
@@ -69,7 +70,7 @@ class Lifecycle:
     async def generate(
         self,
         label: str,
-        wanted: Wanted,
+        wanted: Wanted | None,
         bits: int,
         key_id: str,
         *,
@@ -79,15 +80,21 @@ class Lifecycle:
     ) -> Made:
         """Make a key, or a pair. With if_not_exists, the one that holds the label is answered.
 
-        bits: 0 for what is usual: 256, or of an RSA key 3072, on a TPM 2048. key_id: empty for a new one. place: name
-        of the token, empty for the write token.
+        wanted: None for what serves on the token; with if_not_exists it is AlreadyExists then if what holds the label
+        cannot serve there. bits: 0 for what is usual: 256, or of an RSA key 3072, on a TPM 2048. key_id: empty for a
+        new one. place: name of the token, empty for the write token.
         Raises InvalidRequest, AlreadyExists, and what the token says.
         """
         name = self._place(place)
-        recipe = making.recipe(wanted, bits, self._keyring.tokens[name])
-        order = making.Order(label, recipe, key_id, if_not_exists)
-        making.check(order)
+        hsm = self._keyring.tokens[name]
+        order = making.Order(label, making.recipe(wanted or "aes", bits, hsm), key_id, if_not_exists)
+        if wanted is not None:
+            making.check(order)
         async with self._turn(until) as turn:
+            if wanted is None:
+                fit = making.recipe(making.usual(self._keyring, label, name), bits, hsm)
+                order = replace(order, recipe=replace(fit, chosen=True))
+                making.check(order)
             made = await making.generate(self._keyring, turn, order, name)
             if made.created and made.key.token.seals and role(made.key.label) != self._keyring.write_label:
                 self._uses.made(made.key.key_id)

@@ -22,7 +22,7 @@ Wanted = Literal["aes", "hmac", "pair", "rsa"]
 
 _AES_BITS: Final = (128, 192, 256)
 _HMAC_BITS: Final = (128, 192, 256, 384, 512)
-_PAIR_BITS: Final = (128, 256)
+PAIR_BITS: Final = (128, 256)
 """RFC 7518, 5.2: A128CBC-HS256 and A256CBC-HS512; the MAC key is as long as the AES key."""
 _RSA_BITS: Final = (2048, 3072, 4096)
 _USUAL_BITS: Final = 256
@@ -34,10 +34,12 @@ _TPM_RSA_BITS: Final = 2048
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is to be made. bits: of the AES and of the HMAC key, or of the RSA key."""
+    """What is to be made. bits: of the AES and of the HMAC key, or of the RSA key. chosen: the sort was left to kmsd,
+    so one that is there and serves will do, whatever it is."""
 
     wanted: Wanted
     bits: int
+    chosen: bool = False
 
     @property
     def pair(self) -> bool:
@@ -92,6 +94,18 @@ def recipe(wanted: Wanted, bits: int, hsm: Hsm) -> Recipe:
     return Recipe(wanted, bits or usual)
 
 
+def usual(keyring: Keyring, label: str, place: str) -> Wanted:
+    """Return the sort of key that serves under this label on this token: of one that is not told which it is to be."""
+    if keyring.takes_rsa and label == keyring.write_label:
+        return "rsa"
+    if not keyring.needs_pair(place):
+        return "aes"
+    named = any(
+        k.place == place and k.label == keyring.hmac_label and k.token.kind == "hmac" for k in keyring.picture.keys
+    )
+    return "aes" if keyring.hmac_label and named else "pair"
+
+
 def check(order: Order) -> None:
     """Raises InvalidRequest for what no token could make."""
     made = order.recipe
@@ -101,7 +115,7 @@ def check(order: Order) -> None:
             f"labels as {order.label!r} are given by rotations",
             "choose another label; `kmsctl rotate` makes a new key",
         )
-    allowed = {"aes": _AES_BITS, "hmac": _HMAC_BITS, "pair": _PAIR_BITS, "rsa": _RSA_BITS}[made.wanted]
+    allowed = {"aes": _AES_BITS, "hmac": _HMAC_BITS, "pair": PAIR_BITS, "rsa": _RSA_BITS}[made.wanted]
     if made.bits not in allowed:
         raise InvalidRequest(
             f"{'a pair' if made.pair else f'an {made.wanted.upper()} key'} cannot have {made.bits} bits",
@@ -155,6 +169,8 @@ def _found(keyring: Keyring, order: Order) -> Made | None:
             f"{keyring.hsm(key).name} has a key labelled {label!r} already",
             "choose another label, or --if-not-exists; `kmsctl rotate` makes a new write key",
         )
+    if order.recipe.chosen:
+        return _serving(keyring, key, order)
     if key.token.kind != order.recipe.kind:
         raise AlreadyExists(
             f"{keyring.hsm(key).name} has a key labelled {label!r} already, of another type: {key.token.kind}",
@@ -167,6 +183,18 @@ def _found(keyring: Keyring, order: Order) -> Made | None:
             "choose another label, or rotate to a pair",
         )
     return Made(key, created=False, companion=companion)
+
+
+def _serving(keyring: Keyring, key: Key, order: Order) -> Made:
+    """The key that is there. Raises AlreadyExists if only a way to write on its token is missing."""
+    if key.lacks_scheme and order.recipe.pair:
+        way = (
+            "`kmsctl rotate` makes a pair in its place" if key.label == keyring.write_label else "choose another label"
+        )
+        raise AlreadyExists(
+            f"{keyring.hsm(key).name} has a key labelled {key.label!r} already, which cannot serve: {key.reason}", way
+        )
+    return Made(key, created=False, companion=keyring.picture.companion(key))
 
 
 def _half_made(keyring: Keyring, order: Order, place: str) -> Key | None:

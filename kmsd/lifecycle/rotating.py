@@ -15,7 +15,7 @@ from kmsd.errors import Conflict, InvalidRequest, KmsdError, NotFound, short
 from kmsd.hsm import keys as token_keys
 from kmsd.hsm.room import MANAGE
 from kmsd.keyring import Keyring
-from kmsd.lifecycle.making import Recipe, made, make, newest_of, recipe
+from kmsd.lifecycle.making import PAIR_BITS, Recipe, made, make, newest_of, recipe
 from kmsd.lifecycle.naming import LABEL_MOST, again
 from kmsd.lifecycle.trying import rounds_with
 from kmsd.lifecycle.turn import Turn
@@ -95,7 +95,7 @@ class Rotation:
 
     async def rotate(self, turn: Turn, from_key_id: str, place: str, *, dry_run: bool) -> Rotated:
         """From a fresh picture: a new write key on the token `place`, or the end of what was begun."""
-        old = self._keyring.picture.write
+        old = self._keyring.outgoing
         if old is None:
             raise self._keyring.why_none()
         if from_key_id and old.key_id != from_key_id:
@@ -125,10 +125,13 @@ class Rotation:
             )
 
     def _successor(self, old: Key, place: str) -> Recipe:
-        """Of the key that follows this one: of its sort, but an RSA key is left behind where another token has AES."""
+        """Of the key that follows this one: of its sort, unless that would not serve on the token. An RSA key is left
+        behind where another token has AES."""
         if old.token.kind != "rsa":
             pair = self._keyring.picture.companion(old) is not None or (old.scheme is not None and old.scheme.cbc)
-            return Recipe("pair" if pair else "aes", old.token.bits)
+            if pair or self._keyring.needs_pair(place):
+                return recipe("pair", old.token.bits if old.token.bits in PAIR_BITS else 0, self._keyring.tokens[place])
+            return Recipe("aes", old.token.bits)
         able = self._keyring.ability(place)
         if place == old.place or not (able.gcm or able.cbc):
             return Recipe("rsa", old.token.bits)

@@ -19,8 +19,8 @@ from kmsd.rpc.call import Call, Table, parse
 
 log = logs.get_logger("kmsd.admin")
 
-_WANTED: Final[dict[int, Wanted]] = {
-    pb.KEY_TYPE_UNSPECIFIED: "aes",
+_WANTED: Final[dict[int, Wanted | None]] = {
+    pb.KEY_TYPE_UNSPECIFIED: None,
     pb.KEY_TYPE_AES: "aes",
     pb.KEY_TYPE_HMAC: "hmac",
     pb.KEY_TYPE_PAIR: "pair",
@@ -73,19 +73,19 @@ class KeyAdmin:
 
     async def generate_key(self, call: Call, body: bytes) -> bytes:
         request = parse(pb.GenerateKeyRequest, body)
-        wanted = _WANTED.get(request.type)
-        if wanted is None:
+        if request.type not in _WANTED:
             raise InvalidRequest("kmsd makes no keys of this type", "choose --type aes, hmac, pair or rsa")
         made = await self.lifecycle.generate(
             request.label,
-            wanted,
+            _WANTED[request.type],
             request.bits,
             request.key_id,
             if_not_exists=request.if_not_exists,
             place=request.token,
             until=call.deadline,
         )
-        self._note(call, made.key, f"{'made' if made.created else 'found'} {made.key.label} ({wanted})")
+        sort = "pair" if made.companion is not None else made.key.token.kind
+        self._note(call, made.key, f"{'made' if made.created else 'found'} {made.key.label} ({sort})")
         if made.created:
             log.info(
                 "key generated",

@@ -151,8 +151,8 @@ class Canned:
             request.label,
             request.key_id or WRITE_ID,
             pb.KEY_STATE_WRITE,
-            type=pb.KEY_TYPE_AES if pair else request.type,
-            bits=request.bits,
+            type=pb.KEY_TYPE_AES if pair else request.type or pb.KEY_TYPE_AES,
+            bits=request.bits or 256,
             created_unix_ms=CREATED,
             token=request.token or "main",
         )
