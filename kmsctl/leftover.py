@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from kmsctl import stored
 from kmsd.client.rotation import rewrite_command
-from kmsd.etcd.resources import nameable
+from kmsd.etcd.resources import nameable, rewritable
 from kmsd.etcd.scan import Row, Scan, Storage
 
 COMMANDS_MOST: Final = 5
@@ -113,8 +114,10 @@ def advice(found: Leftover) -> Iterator[str]:
         yield f"`{rewrite_command(each)}`"
     if len(resources) > COMMANDS_MOST:
         yield f"and so for {len(resources) - COMMANDS_MOST} more resources"
+    if own := stored.own(name for each in found.groups if each.foreign for name in each.resources):
+        yield own
     if any(each.reason and not each.kind.ancestral for each in found.groups):
-        yield "what is not understood is explained by `etcdctl get --print-value-only KEY | kmsctl inspect`"
+        yield "what is not understood is explained by `etcdctl get KEY -w json | kmsctl inspect --try`"
     if found.foreign:
         yield "keep the providers above in kube-apiserver's file until nothing is left"
     elif found.in_v1:
@@ -132,4 +135,4 @@ def _resources(found: Leftover) -> tuple[str, ...]:
     wanted: Iterable[Group] = (
         each for each in found.groups if each.foreign or (each.kind is Kind.NATIVE and each.storage is Storage.KMS_V1)
     )
-    return tuple(sorted({name for each in wanted for name in each.resources if nameable(name)}))
+    return tuple(sorted({name for each in wanted for name in each.resources if rewritable(name)}))

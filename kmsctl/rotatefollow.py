@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from kmsctl import confirm, diagnostics, files, keyview, output, rotateview, rotating
+from kmsctl import confirm, diagnostics, files, keyview, output, rotateview, rotating, stored
 from kmsctl.diagnostics import UsageError
 from kmsctl.options import Options
 from kmsctl.output import Format
@@ -47,7 +47,7 @@ TICK = 1.0
 class Following:
     """How to follow. nodes: name and socket of the other nodes. place: where to scan; None: nowhere.
     again: rotate even if a rotation is not finished. retire: do it without asking. report: file for the last scan.
-    seconds: for all of it; None: no limit. scan_every: seconds between two scans."""
+    seconds: for all of it; None: no limit. scan_every: seconds between two scans. show: objects to be named."""
 
     nodes: tuple[tuple[str, str], ...] = ()
     place: Place | None = None
@@ -56,6 +56,7 @@ class Following:
     report: str | None = None
     seconds: float | None = None
     scan_every: float = SCAN_EVERY
+    show: int = 0
 
 
 def follow(opts: Options, wanted: Wanted, plan: Following) -> None:
@@ -69,11 +70,20 @@ def follow(opts: Options, wanted: Wanted, plan: Following) -> None:
         _introduce(turn, form, rotated=rotated)
         changed = threading.Event()
         watch = Watch(
-            turn, [first, *others], plan.place, timeout=opts.timeout, scan_every=plan.scan_every, wake=changed.set
+            turn,
+            [first, *others],
+            plan.place,
+            timeout=opts.timeout,
+            scan_every=plan.scan_every,
+            show=plan.show,
+            wake=changed.set,
         )
         try:
             with watch:
-                end = _Show(watch, plan, changed, ends, form).run()
+                try:
+                    end = _Show(watch, plan, changed, ends, form).run()
+                finally:
+                    _name_objects(watch, form)
                 _finish(watch, end, plan)
         except KeyboardInterrupt:
             diagnostics.note("left; the rotation goes on by itself")
@@ -216,6 +226,16 @@ class _Show:
                     raise KeyboardInterrupt
                 if "s" in typed:
                     self._watch.scan_now()
+
+
+def _name_objects(watch: Watch, form: Format) -> None:
+    """Name what kept the old key at the last scan, however the watch ended."""
+    for each in watch.scan.shown if watch.scan is not None else ():
+        if form is Format.JSON:
+            output.emit_line({"event": "object", **stored.shown_document(each)})
+    if form is not Format.JSON and watch.scan is not None:
+        for line in stored.shown_lines(watch.scan):
+            diagnostics.note(f"keeps the old key: {line}")
 
 
 def _finish(watch: Watch, end: Timeline, plan: Following) -> None:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from kmsctl.stored import Place, progress_text, still_under
+from kmsctl.stored import Place, keeping, own, progress_text, still_under
 from kmsd.client import ClientError, Conflict, Denied, InvalidRequest, Key, KeyState, NotFound, RelabelledKey
 from kmsd.client.rotation import Progress, Sighting, Step, Stored, Timeline, Turn, timeline
 
 if TYPE_CHECKING:
     from kmsd.client.admin import AdminClient
-    from kmsd.etcd.scan import Scan
+    from kmsd.etcd.scan import Scan, Wanted
 
 POLL = 1.0
 """Seconds between two looks at a node."""
@@ -83,7 +83,13 @@ class _Scanner(threading.Thread):
     then."""
 
     def __init__(
-        self, place: Place, client: AdminClient, timeout: float, wake: Callable[[], None], over: threading.Event
+        self,
+        place: Place,
+        client: AdminClient,
+        timeout: float,
+        wake: Callable[[], None],
+        over: threading.Event,
+        wanted: Wanted,
     ) -> None:
         super().__init__(daemon=True, name="scan of etcd")
         self.text = "reading etcd"
@@ -95,6 +101,7 @@ class _Scanner(threading.Thread):
         self._timeout = timeout
         self._wake = wake
         self._over = over
+        self._wanted = wanted
 
     def run(self) -> None:
         from kmsd.etcd.scan import Progress as ScanProgress
@@ -108,7 +115,7 @@ class _Scanner(threading.Thread):
 
         try:
             with self._place.connect(self._timeout) as etcd:
-                found = scan(etcd, self._place.prefix, tell)
+                found = scan(etcd, self._place.prefix, tell, self._wanted)
             self.keys = self._client.list_keys(timeout=self._timeout)
             self.scan = found
         except Exception as error:  # noqa: BLE001 - Watch.step raises it, unless another scan may do better
@@ -120,6 +127,7 @@ class Watch:
     """The rotation of `turn`, watched on `nodes`, the first of which is asked to retire the old key.
 
     place: where to scan, None not to. timeout: seconds for each call. scan_every: seconds between two scans, at least.
+    show: how many of the objects that keep the old key are wanted by name.
     wake: called from other threads when there may be something new. Use it as a context: it ends its threads.
     """
 
@@ -131,6 +139,7 @@ class Watch:
         *,
         timeout: float,
         scan_every: float,
+        show: int = 0,
         wake: Callable[[], None],
     ) -> None:
         self.turn = turn
@@ -142,6 +151,7 @@ class Watch:
         self._place = place
         self._timeout = timeout
         self._scan_every = scan_every
+        self._show = show
         self._wake = wake
         self._over = threading.Event()
         self._old = turn.old.key_id_sha256 if turn.old is not None else ""
@@ -177,7 +187,9 @@ class Watch:
         self._collect()
         found = self._timeline(now)
         if self._wants_scan(found):
-            self._scanner = _Scanner(self._place or Place(), self._first.client, self._timeout, self._wake, self._over)
+            self._scanner = _Scanner(
+                self._place or Place(), self._first.client, self._timeout, self._wake, self._over, self._wanted()
+            )
             self._scanner.start()
             found = self._timeline(now)
         return found
@@ -212,6 +224,12 @@ class Watch:
             retired=self._retired or self._lookers[0].retired,
         )
 
+    def _wanted(self) -> Wanted:
+        from kmsd.etcd.scan import Wanted
+
+        assert self.turn.old is not None  # noqa: S101 - else nothing is scanned
+        return Wanted(self._show, keeping(self.turn.old))
+
     def _wants_scan(self, found: Timeline) -> bool:
         if self._place is None or self._scanner is not None or self.turn.old is None or found.finished:
             return False
@@ -230,6 +248,7 @@ class Watch:
             return
         self.scan, self.trouble = scanner.scan, ""
         if self.turn.old is not None:
+            self.trouble = own(self.scan.resources(keeping(self.turn.old)))
             self._stored = Stored(self.scan.report(), still_under(self.scan, self.turn.old), scanner.keys)
         took = (scanner.scan.finished - scanner.scan.started).total_seconds()
         self._next_scan = time.monotonic() + self._pause(took)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,11 +20,18 @@ from kmsd.etcd.endpoints import DEFAULT_ENDPOINT, NO_TLS, Tls
 
 if TYPE_CHECKING:
     from kmsd.etcd.client import Etcd
-    from kmsd.etcd.scan import Count, Row, Scan
+    from kmsd.etcd.scan import Count, Row, Scan, Shown
     from kmsd.etcd.scan import Progress as ScanProgress
     from kmsd.keyid import Names
 
 PREFIX = "/registry"
+SHOW_MOST = 1000
+"""Objects that are named."""
+NOT_FOLLOWED = {
+    "ETCDCTL_INSECURE_SKIP_TLS_VERIFY": "etcd's certificate is always verified",
+    "ETCDCTL_DISCOVERY_SRV": "name etcd with --endpoints",
+}
+"""Variables of etcdctl that mean something else to who reads here, and why."""
 COMMANDS_MOST = 5
 """Commands that a hint names."""
 
@@ -45,9 +53,27 @@ Cert = Annotated[
     str, typer.Option("--cert", metavar="FILE", envvar="ETCDCTL_CERT", help="Our certificate for etcd, PEM.")
 ]
 CertKey = Annotated[str, typer.Option("--key", metavar="FILE", envvar="ETCDCTL_KEY", help="Its private key, PEM.")]
-User = Annotated[str, typer.Option("--user", metavar="NAME", help="User of etcd's own authentication.")]
+User = Annotated[
+    str,
+    typer.Option(
+        "--user", metavar="NAME", help="User of etcd's own authentication; or ETCDCTL_USER, as NAME or NAME:PASSWORD."
+    ),
+]
 PasswordFile = Annotated[
-    str, typer.Option("--password-file", metavar="FILE", help="Its password, on the first line of a file.")
+    str,
+    typer.Option(
+        "--password-file", metavar="FILE", help="Its password, on the first line of a file; or ETCDCTL_PASSWORD."
+    ),
+]
+Show = Annotated[
+    int,
+    typer.Option(
+        "--show",
+        metavar="N",
+        min=0,
+        max=SHOW_MOST,
+        help="Name so many objects that could not be understood or need another key than the write key.",
+    ),
 ]
 Prefix = Annotated[str, typer.Option("--prefix", metavar="PATH", help="kube-apiserver's --etcd-prefix.")]
 Report = Annotated[
@@ -85,15 +111,32 @@ class Place:
         from kmsd.etcd.client import Etcd
         from kmsd.etcd.client import User as EtcdUser
 
-        user = EtcdUser(self.user, self._password()) if self.user or self.password_file else None
+        name, password = self._credentials()
+        user = EtcdUser(name, password) if name else None
         return Etcd(self.endpoints or (DEFAULT_ENDPOINT,), self.tls, user, timeout=timeout)
 
-    def _password(self) -> str:
+    @property
+    def user_name(self) -> str:
+        """Of etcd's own authentication, from the option or from etcdctl's variable; empty if there is none."""
+        return self.user or os.environ.get("ETCDCTL_USER", "").partition(":")[0]
+
+    def _credentials(self) -> tuple[str, str]:
+        """Name and password; both empty if none is given. What an option says wins over a variable."""
         if ":" in self.user:
             raise UsageError("a password has no place on a command line", "name the user alone, and --password-file")
-        if not self.user or not self.password_file:
-            missing = "--user" if self.password_file else "--password-file"
+        name, colon, written = os.environ.get("ETCDCTL_USER", "").partition(":")
+        if self.user and self.user != name:
+            colon = written = ""
+        password = written if colon else os.environ.get("ETCDCTL_PASSWORD", "")
+        if self.password_file:
+            password = self._password()
+        name = self.user or name
+        if bool(name) != bool(password) and (name or self.password_file):
+            missing = "--password-file (or ETCDCTL_PASSWORD)" if name else "--user (or ETCDCTL_USER)"
             raise UsageError(f"etcd wants a user and a password: {missing} is missing", "give both, or neither")
+        return (name, password) if name else ("", "")
+
+    def _password(self) -> str:
         lines = files.read(self.password_file, "etcd's password").splitlines()
         try:
             password = lines[0].decode() if lines else ""
@@ -118,25 +161,50 @@ class Place:
 
 
 def warn_of_plain_password(place: Place) -> None:
-    """The password would cross a network as it is."""
+    """The password would cross a network as it is; and a variable of etcdctl is not followed."""
     from kmsd.etcd.endpoints import parse_endpoints
 
-    if place.user:
+    for name, why in NOT_FOLLOWED.items():
+        if os.environ.get(name, "") not in ("", "false", "0"):
+            diagnostics.warning(f"{name} is not followed: {why}")
+    if place.user_name:
         for each in parse_endpoints(place.endpoints or (DEFAULT_ENDPOINT,), place.tls):
             if not each.tls and not each.path:
-                diagnostics.warning(f"the password of {place.user!r} goes to {each.name} unencrypted")
+                diagnostics.warning(f"the password of {place.user_name!r} goes to {each.name} unencrypted")
 
 
-def read(place: Place, timeout: float) -> Scan:
-    """Counts all that is there, telling how far it has got. timeout: seconds for each call. Raises ClientError."""
-    from kmsd.etcd.scan import scan
+def read(place: Place, timeout: float, show: int = 0, write_key: Key | None = None) -> Scan:
+    """Count all that is there, telling how far it has got. timeout: seconds for each call. show: how many objects are
+    wanted by name, of those that `needing` picks. Raises ClientError."""
+    from kmsd.etcd.scan import Wanted, scan
 
     progress = diagnostics.Progress()
+    linearizable = False
     try:
         with place.connect(timeout) as etcd:
-            return scan(etcd, place.prefix, lambda so_far: progress.show(progress_text(so_far)))
+            wanted = Wanted(show, needing(write_key))
+            found = scan(etcd, place.prefix, lambda so_far: progress.show(progress_text(so_far)), wanted)
+            linearizable = etcd.linearizable
     finally:
         progress.clear()
+    if linearizable:
+        diagnostics.note("what answers has no serializable reads, as kine has none: read with linearizable ones")
+    return found
+
+
+def needing(write_key: Key | None) -> Callable[[Row], bool]:
+    """Return what picks the objects that need looking at: not understood, or under a KMS key that does not write."""
+
+    def picks(row: Row) -> bool:
+        elsewhere = write_key is not None and row.storage.needs_kms and not row.is_under(write_key.key_id)
+        return row.needs_unknown_key or elsewhere
+
+    return picks
+
+
+def shown_lines(scan: Scan) -> list[str]:
+    """One line for each object that was wanted by name."""
+    return [f"{each.key}: {each.row.reason or f'needs {each.row.key}'}" for each in scan.shown]
 
 
 def progress_text(progress: ScanProgress) -> str:
@@ -159,11 +227,20 @@ def document(scan: Scan, write_key: Key | None) -> Document:
         "write_key_id": None if write_key is None else write_key.key_id,
         "under_write_key": None if write_key is None else scan.under(write_key.key_id),
         "counts": [_count(each) for each in scan.counts],
+        "shown": list(map(shown_document, scan.shown)),
     }
 
 
+def shown_document(shown: Shown) -> Document:
+    """One object that was wanted by name. key: in etcd."""
+    return {"key": shown.key, **_row(shown.row)}
+
+
 def _count(count: Count) -> Document:
-    row = count.row
+    return {**_row(count.row), "objects": count.objects}
+
+
+def _row(row: Row) -> Document:
     key_id = "" if row.by_label else row.key
     return {
         "resource": row.resource,
@@ -174,7 +251,6 @@ def _count(count: Count) -> Document:
         "label": (row.key if row.by_label else row.label) or None,
         "format": row.format or None,
         "reason": row.reason or None,
-        "objects": count.objects,
     }
 
 
@@ -258,13 +334,26 @@ def _objects(number: int) -> str:
     return "1 object" if number == 1 else f"{number:,} objects"
 
 
-def rewritable(scan: Scan, write_key: Key) -> tuple[str, ...]:
+def to_rewrite(scan: Scan, write_key: Key) -> tuple[str, ...]:
     """The resources with objects under another key, or under none that is known, as kubectl calls them; only such
     that can stand in a command."""
-    from kmsd.etcd.resources import nameable
+    from kmsd.etcd.resources import rewritable
 
     found = scan.resources(lambda row: row.storage.needs_kms and not row.is_under(write_key.key_id))
-    return tuple(filter(nameable, found))
+    return tuple(filter(rewritable, found))
+
+
+def own(resources: Iterable[str]) -> str:
+    """Return what to say of what kube-apiserver keeps for itself among these; empty if there is nothing of it."""
+    from kmsd.etcd.resources import OWN
+
+    found = sorted(OWN.intersection(resources))
+    if not found:
+        return ""
+    return (
+        f"{', '.join(found)}: kube-apiserver's own records, which kubectl does not see, and kube-apiserver writes anew "
+        "by itself within minutes; what stays was left by one that is gone, or by an earlier release"
+    )
 
 
 def rewrite_hint(resources: Sequence[str]) -> str:
@@ -276,8 +365,17 @@ def rewrite_hint(resources: Sequence[str]) -> str:
 def still_under(scan: Scan, old: Key) -> tuple[str, ...]:
     """Return the resources with objects that may need this key, as kubectl calls them; only such that can stand in a
     command."""
-    from kmsd.etcd.resources import nameable
+    from kmsd.etcd.resources import rewritable
 
+    return tuple(filter(rewritable, scan.resources(_under(old))))
+
+
+def _under(old: Key) -> Callable[[Row], bool]:
     names = names_of(old)
-    found = scan.resources(lambda row: row.storage.needs_kms and row.may_need(names))
-    return tuple(filter(nameable, found))
+    return lambda row: row.storage.needs_kms and row.may_need(names)
+
+
+def keeping(old: Key) -> Callable[[Row], bool]:
+    """Return what picks the objects for which this key has to be kept: they may need it, or are not understood."""
+    under = _under(old)
+    return lambda row: row.needs_unknown_key or under(row)

@@ -11,7 +11,7 @@ from kmsctl import diagnostics, files, options, output, stored
 from kmsctl.options import Options
 from kmsctl.output import Format
 from kmsctl.stored import Place
-from kmsd.client import ClientError, Key, connect
+from kmsd.client import ClientError, Key, connect, escape
 from kmsd.client.names import strangers
 from kmsd.etcd.endpoints import Tls
 
@@ -50,6 +50,7 @@ def scan(
     user: stored.User = "",
     password_file: stored.PasswordFile = "",
     prefix: stored.Prefix = stored.PREFIX,
+    show: stored.Show = 0,
     report: stored.Report = None,
     output_format: options.Output = None,
     target: options.Target = None,
@@ -60,20 +61,22 @@ def scan(
       kmsctl etcd scan
       kmsctl etcd scan --endpoints https://127.0.0.1:2379 -o wide
       kmsctl etcd scan --report scan.json
+      kmsctl etcd scan --show 20
       kmsctl etcd scan -o json
 
     Count the objects in etcd per provider, resource and key.
 
-    Reads only, at one revision, and never shows a value. Certificates and endpoints are found in ETCDCTL_CACERT,
-    ETCDCTL_CERT, ETCDCTL_KEY and ETCDCTL_ENDPOINTS, too. Which key writes at present is asked of kmsd, if it answers.
+    Reads only, at one revision, and never shows a value. What etcdctl is told by ETCDCTL_ENDPOINTS, ETCDCTL_CACERT,
+    ETCDCTL_CERT, ETCDCTL_KEY, ETCDCTL_USER and ETCDCTL_PASSWORD holds here, too. Which key writes at present is asked
+    of kmsd, if it answers.
     """
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
     form = opts.form(Format.TABLE, Format.WIDE, Format.JSON, Format.YAML, Format.NAME)
     place = Place(tuple(endpoints or ()), Tls(cacert, cert, key), user, password_file, prefix)
     place.check()
     stored.warn_of_plain_password(place)
-    found = stored.read(place, opts.timeout)
     write_key, keys, why = _keys(opts)
+    found = stored.read(place, opts.timeout, show, write_key)
     _emit(found, write_key, keys, form)
     if report is not None:
         from kmsd.client.report import write_report
@@ -103,6 +106,8 @@ def _emit(found: Scan, write_key: Key | None, keys: tuple[Key, ...], form: Forma
             output.emit_document(stored.document(found, write_key), form)
         case _:
             output.emit(stored.table(found, write_key, keys, wide=form is Format.WIDE))
+            if found.shown:
+                output.emit("\n" + "\n".join(map(escape, stored.shown_lines(found))))
 
 
 def _comment(found: Scan, write_key: Key | None, keys: tuple[Key, ...], why: str) -> None:
@@ -121,5 +126,8 @@ def _comment(found: Scan, write_key: Key | None, keys: tuple[Key, ...], why: str
     if write_key is None:
         diagnostics.note(f"which key writes at present is not known: {why}")
         return
-    if left := stored.rewritable(found, write_key):
+    if left := stored.to_rewrite(found, write_key):
         diagnostics.hint(stored.rewrite_hint(left))
+    elsewhere = found.resources(lambda row: row.storage.needs_kms and not row.is_under(write_key.key_id))
+    if own := stored.own(elsewhere):
+        diagnostics.hint(own)

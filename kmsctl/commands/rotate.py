@@ -32,6 +32,7 @@ _WATCH_ONLY = {
     "password_file": "--password-file",
     "prefix": "--prefix",
     "scan_every": "--scan-every",
+    "show": "--show",
 }
 
 Label = Annotated[
@@ -78,6 +79,7 @@ def rotate(
     password_file: stored.PasswordFile = "",
     prefix: stored.Prefix = stored.PREFIX,
     report: stored.Report = None,
+    show: stored.Show = 0,
     scan_every: Annotated[
         float | None,
         typer.Option(
@@ -124,7 +126,7 @@ def rotate(
         if scan_every is not None and scan_every < 1:
             raise UsageError("etcd has others to serve, too", "let at least 1s pass between two scans")
         following = Following(
-            _parse_nodes(nodes), _checked(place, retire), again, retire, report, timeout, scan_every or SCAN_EVERY
+            _parse_nodes(nodes), _checked(place, retire), again, retire, report, timeout, scan_every or SCAN_EVERY, show
         )
         follow(opts, wanted, following)
         return

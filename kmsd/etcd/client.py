@@ -30,9 +30,12 @@ PAGE_BYTES_MAX: Final = 16 << 20
 """Octets of one answer. etcd's own bound for a value is 1.5 MiB unless it is told otherwise."""
 
 _RETRY_PAUSE: Final = 0.5
+_PATIENCE: Final = 20.0
+"""Seconds that an etcd which has answered before is tried again: longer than members take to choose a leader."""
 _MESSAGE_TOO_LARGE: Final = "larger than max"
 _COMPACTED: Final = "required revision has been compacted"
 _FUTURE: Final = "required revision is a future revision"
+_SERIALIZABLE: Final = "serializable is not"
 _OLD_TOKEN: Final = "invalid auth token"  # noqa: S105 - what etcd answers
 _OLD_AUTH: Final = "revision of auth store is old"
 
@@ -41,6 +44,10 @@ Response = TypeVar("Response", bound=Message)
 
 class PageTooLarge(Exception):
     """The page has more than PAGE_BYTES_MAX octets: ask for fewer keys."""
+
+
+class _NotSerializable(Exception):
+    """What answers has linearizable reads only, as kine."""
 
 
 class Compacted(Exception):
@@ -107,6 +114,8 @@ class Etcd:
         self._user = user
         self._timeout = timeout
         self._answered = False
+        self.linearizable = False
+        """Whether reads that any member answers by itself were refused, so that all are agreed on by the members."""
         self._cluster_id = 0
         self._members = [_Member(each, material if each.tls else None) for each in found]
 
@@ -129,13 +138,20 @@ class Etcd:
         """
 
         def ask(member: _Member) -> pb.RangeResponse:
+            try:
+                return read(member)
+            except _NotSerializable:
+                self.linearizable = True
+                return read(member)
+
+        def read(member: _Member) -> pb.RangeResponse:
             request = pb.RangeRequest(
                 key=start,
                 range_end=end,
                 limit=limit,
                 revision=revision,
                 # A member that has once answered at this revision has it; the others need not be asked again.
-                serializable=bool(revision) and member.fresh,
+                serializable=bool(revision) and member.fresh and not self.linearizable,
                 keys_only=keys_only,
             )
             return self._call(member, "/etcdserverpb.KV/Range", request, pb.RangeResponse)
@@ -158,9 +174,9 @@ class Etcd:
     def _anywhere(self, ask: Callable[[_Member], Response]) -> Response:
         """The answer of the first member that gives one; that member is asked first from then on."""
         failures: list[ClientError] = []
-        rounds = 2 if self._answered else 1
-        for attempt in range(rounds):
-            if attempt:
+        until = time.monotonic() + _PATIENCE
+        while not failures or (self._answered and time.monotonic() < until):
+            if failures:
                 time.sleep(_RETRY_PAUSE)
             failures.clear()
             for member in list(self._members):
@@ -211,6 +227,8 @@ class Etcd:
         words = details.removeprefix("etcdserver: ").strip() or code.name
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _MESSAGE_TOO_LARGE in details:
             return PageTooLarge()
+        if code is grpc.StatusCode.UNIMPLEMENTED and _SERIALIZABLE in details and not self.linearizable:
+            return _NotSerializable()
         if _COMPACTED in details:
             return Compacted()
         if member.token and (_OLD_TOKEN in details or _OLD_AUTH in details):

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
-ROOTS: Final = ("/registry/", "/kubernetes.io/")
-"""Where kube-apiserver keeps its objects by default, and where OpenShift does."""
+ROOTS: Final = ("/registry/", "/kubernetes.io/", "/openshift.io/")
+"""Where kube-apiserver keeps its objects by default, and where the two of OpenShift do."""
+OWN: Final = frozenset({"ranges", "masterleases", "peerserverleases"})
+"""What kube-apiserver keeps for itself and no API serves: the allocation of Service IPs and node ports, and who of
+several is alive. It writes them anew by itself within minutes (its repair of the allocations, each renewal)."""
 
 _SPECIAL: Final = {
     "minions": "nodes",
@@ -14,8 +17,11 @@ _SPECIAL: Final = {
     "services/specs": "services",
     "services/endpoints": "endpoints",
     "ingress": "ingresses",
+    "podsecuritypolicy": "podsecuritypolicies",
+    "oauth/accesstokens": "oauthaccesstokens.oauth.openshift.io",
+    "oauth/authorizetokens": "oauthauthorizetokens.oauth.openshift.io",
 }
-"""SpecialDefaultResourcePrefixes of k8s.io/kubernetes, pkg/kubeapiserver."""
+"""SpecialDefaultResourcePrefixes of k8s.io/kubernetes, pkg/kubeapiserver, and those of OpenShift that it encrypts."""
 
 NAME_MAX: Final = 256
 """Octets of the key that go into a name, at most."""
@@ -32,6 +38,8 @@ def root(prefix: str) -> str:
 
 def resource(key: bytes, root: bytes) -> str:
     """`secrets`, or `ciliumnodes.cilium.io`, from `/registry/secrets/default/x`; bounded."""
+    if root == b"/":
+        root = next((known for each in ROOTS if key.startswith(known := each.encode())), root)
     parts = key[len(root) :].split(b"/", 3) if key.startswith(root) else []
     if len(parts) < 2:
         return "?"
@@ -42,8 +50,8 @@ def _name(first: bytes, second: bytes) -> str:
     head = _text(first)
     if head == "services":
         return _SPECIAL.get(f"services/{_text(second)}", "services")
-    if head in _SPECIAL:
-        return _SPECIAL[head]
+    if special := _SPECIAL.get(head) or _SPECIAL.get(f"{head}/{_text(second)}"):
+        return special
     # Only a group's name has dots, and only custom and aggregated resources are kept below one.
     return f"{_text(second)}.{head}" if "." in head else head
 
@@ -55,3 +63,8 @@ def _text(part: bytes) -> str:
 def nameable(resource: str) -> bool:
     """Whether the name can stand in a command as it is."""
     return len(resource) <= NAME_MAX and _NAMEABLE.fullmatch(resource) is not None
+
+
+def rewritable(resource: str) -> bool:
+    """Return whether kubectl can rewrite it, by a command that has its name."""
+    return nameable(resource) and resource not in OWN

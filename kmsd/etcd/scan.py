@@ -28,6 +28,7 @@ PAGE_BYTES_WANTED: Final = 2 << 20
 ROWS_MAX: Final = 10_000
 """Different rows that are counted apart; what comes after is counted as not understood."""
 STARTS_MAX: Final = 5
+KEY_MOST: Final = 1024
 
 _TOO_MANY: Final = "too many different providers, resources and keys to count them apart"
 _TOO_LARGE: Final = "the value is larger than a page may be"
@@ -87,8 +88,28 @@ class Count:
 
 
 @dataclass(frozen=True)
+class Shown:
+    """One object by its key in etcd, at most KEY_MOST characters of it."""
+
+    key: str
+    row: Row
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which objects are to be shown by name, the first `most` of them."""
+
+    most: int
+    which: Callable[[Row], bool]
+
+
+_NOTHING: Final = Wanted(0, lambda _: False)
+
+
+@dataclass(frozen=True)
 class Scan:
-    """prefix: without a slash at its end. counts: sorted by row. starts: how often it began, as etcd compacts."""
+    """prefix: without a slash at its end. counts: sorted by row. starts: how often it began, as etcd compacts.
+    shown: the objects that were wanted by name."""
 
     started: datetime
     finished: datetime
@@ -98,6 +119,7 @@ class Scan:
     objects: int
     counts: tuple[Count, ...]
     starts: int = 1
+    shown: tuple[Shown, ...] = ()
 
     def sum(self, which: Callable[[Row], bool]) -> int:
         """Objects in the rows that the function picks."""
@@ -154,15 +176,20 @@ class Pages(Protocol):
     def page(self, start: bytes, end: bytes, *, limit: int, revision: int = 0, keys_only: bool = False) -> Page: ...
 
 
-def scan(etcd: Pages, prefix: str = "/registry", on_page: Callable[[Progress], None] = lambda _: None) -> Scan:
-    """Reads everything below `prefix`. on_page: called after each page.
+def scan(
+    etcd: Pages,
+    prefix: str = "/registry",
+    on_page: Callable[[Progress], None] = lambda _: None,
+    wanted: Wanted = _NOTHING,
+) -> Scan:
+    """Read everything below `prefix`. on_page: called after each page. wanted: objects to be shown by name.
 
     Raises ClientError; InvalidRequest if the prefix is none.
     """
     below = parse_prefix(prefix)
     started = datetime.now(UTC)
     for attempt in range(1, STARTS_MAX + 1):
-        tally = _Tally(root(below))
+        tally = _Tally(root(below), wanted)
         try:
             revision, cluster_id = _read(etcd, below.encode(), tally, on_page, attempt)
         except Compacted:
@@ -176,6 +203,7 @@ def scan(etcd: Pages, prefix: str = "/registry", on_page: Callable[[Progress], N
             objects=tally.objects,
             counts=tally.counts(),
             starts=attempt,
+            shown=tuple(tally.shown),
         )
     raise ClientError(
         f"etcd compacted what was being read, {STARTS_MAX} times",
@@ -186,18 +214,19 @@ def scan(etcd: Pages, prefix: str = "/registry", on_page: Callable[[Progress], N
 
 
 def parse_prefix(text: str) -> str:
-    """With one slash at its end. Raises InvalidRequest."""
+    """With one slash at each end, as kube-apiserver puts them there. Raises InvalidRequest."""
     try:
         text.encode()
     except UnicodeEncodeError:
         raise InvalidRequest(f"the prefix {text!r} is not UTF-8", "name it in UTF-8", "INVALID_ARGUMENT") from None
-    if not text.startswith("/") or len(text) > 1024:
+    if not text or len(text) > 1024:
         raise InvalidRequest(
-            f"the prefix {text[:80]!r} does not begin with a slash" if len(text) <= 1024 else "the prefix is too long",
+            f"the prefix has {len(text)} characters, and 1 to 1024 are allowed",
             "it is kube-apiserver's --etcd-prefix, /registry unless told otherwise",
             "INVALID_ARGUMENT",
         )
-    return text.rstrip("/") + "/"
+    inner = text.strip("/")
+    return f"/{inner}/" if inner else "/"
 
 
 @dataclass(frozen=True)
@@ -257,23 +286,27 @@ def _next_limit(limit: int, page: Page) -> int:
 class _Tally:
     """The rows so far, bounded in number."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, wanted: Wanted = _NOTHING) -> None:
         self.objects = 0
+        self.shown: list[Shown] = []
+        self._wanted = wanted
         self._root = root.encode()
         self._rows: Counter[Row] = Counter()
 
     def add(self, key: bytes, value: bytes) -> None:
-        self._count(row_of(resource(key, self._root), parse(value)))
+        self._count(key, row_of(resource(key, self._root), parse(value)))
 
     def add_unreadable(self, keys: Iterable[bytes]) -> None:
         for key in keys:
-            self._count(Row(resource(key, self._root), Storage.UNKNOWN, reason=_TOO_LARGE))
+            self._count(key, Row(resource(key, self._root), Storage.UNKNOWN, reason=_TOO_LARGE))
 
     def counts(self) -> tuple[Count, ...]:
         return tuple(Count(row, objects) for row, objects in sorted(self._rows.items()))
 
-    def _count(self, row: Row) -> None:
+    def _count(self, key: bytes, row: Row) -> None:
         self.objects += 1
+        if len(self.shown) < self._wanted.most and self._wanted.which(row):
+            self.shown.append(Shown(key[:KEY_MOST].decode(errors="backslashreplace")[:KEY_MOST], row))
         if len(self._rows) >= ROWS_MAX and row not in self._rows:
             row = Row("?", Storage.UNKNOWN, reason=_TOO_MANY)
         self._rows[row] += 1

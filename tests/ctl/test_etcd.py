@@ -171,7 +171,8 @@ USAGE = [
     "etcd scna",
     "etcd scan --endpoints ftp://x",
     "etcd scan --endpoints ,",
-    "etcd scan --prefix registry",
+    "etcd scan --prefix=",
+    "etcd scan --show 1001",
     "etcd scan --cacert /nonexistent",
     "etcd scan --endpoints https://127.0.0.1:1 --cert /dev/null",
     "etcd scan --user root",
@@ -251,3 +252,90 @@ def test_files_that_only_root_may_read_are_denied(run: Run, directory: Path) -> 
         result = run("etcd", "scan", "--cacert", str(certificate))
     assert (result.code, result.out) == (4, b"")
     assert "no permission to read DIR/private/ca.crt" in result.err
+
+
+def test_the_objects_that_need_looking_at_are_named_and_no_more_than_asked_for(
+    run: Run, canned: Canned, filled: Server
+) -> None:
+    found = json.loads(run("etcd", "scan", "--endpoints", filled.url, "--show", "1000", "-o", "json").text)
+    named = {each["key"] for each in found["shown"]}
+    needing = [each for each in found["counts"] if each["reason"] or (each["key_id"] or each["label"])]
+    under = found["under_write_key"]
+    assert len(named) == sum(each["objects"] for each in needing) - under
+    assert named < EVERY_KIND.keys()
+    few = run("etcd", "scan", "--endpoints", filled.url, "--show", "2")
+    assert sum(line.startswith("/registry/") for line in few.text.splitlines()) == 2
+    assert json.loads(run("etcd", "scan", "--endpoints", filled.url, "-o", "json").text)["shown"] == []
+
+
+def test_what_kube_apiserver_keeps_for_itself_is_not_for_kubectl(run: Run, canned: Canned, tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    try:
+        server.start().put(
+            {
+                "/registry/ranges/serviceips": v2(OLD_ID),
+                "/registry/masterleases/10.0.0.1": v2(OLD_ID),
+                "/registry/peerserverleases/x": v1(native(OLD_ID)),
+                "/registry/secrets/default/a": v2(OLD_ID),
+            }
+        )
+        for command in (("etcd", "scan"), ("migrate", "status")):
+            err = run(*command, "--endpoints", server.url).err
+            assert "kubectl get ranges" not in err
+            assert "leases --all-namespaces" not in err
+        err = run("etcd", "scan", "--endpoints", server.url).err
+        assert "`kubectl get secrets --all-namespaces" in err
+        assert "masterleases, peerserverleases, ranges: kube-apiserver's own records" in err
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    ("flags", "variables"),
+    [
+        ((), {"ETCDCTL_USER": "scan:Sesam-2:x"}),
+        ((), {"ETCDCTL_USER": "scan", "ETCDCTL_PASSWORD": "Sesam-2:x"}),
+        (("--user", "scan"), {"ETCDCTL_PASSWORD": "Sesam-2:x"}),
+        (("--user", "scan"), {"ETCDCTL_USER": "other:wrong", "ETCDCTL_PASSWORD": "Sesam-2:x"}),
+        ((), {"ETCDCTL_USER": "other:wrong"}),
+    ],
+)
+def test_etcdctls_own_variables_log_in(
+    run: Run,
+    canned: Canned,
+    guarded: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: tuple[str, ...],
+    variables: dict[str, str],
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    result = run("etcd", "scan", "--endpoints", guarded.url, "--prefix", "kubernetes.io", *flags, "-o", "json")
+    assert "Sesam" not in result.err
+    if result.code == 0:
+        assert json.loads(result.text)["objects"] == 1
+    assert result.code == (4 if variables == {"ETCDCTL_USER": "other:wrong"} else 0)
+
+
+def test_a_variable_of_etcdctls_that_is_not_followed_is_said_not_to_be(
+    run: Run, canned: Canned, filled: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "true")
+    assert "ETCDCTL_INSECURE_SKIP_TLS_VERIFY is not followed" in run("etcd", "scan", "--endpoints", filled.url).err
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """An etcd with users, as kube-apiserver's --etcd-prefix without a slash fills it."""
+    server = Server(tmp_path_factory.mktemp("guarded"))
+    try:
+        server.start().put({"/kubernetes.io/secrets/default/a": v2(OLD_ID)})
+        server.ctl("role", "add", "r")
+        server.ctl("role", "grant-permission", "r", "--prefix=true", "read", "/kubernetes.io/")
+        for user, role in (("root:Sesam-1", "root"), ("scan:Sesam-2:x", "r")):
+            server.ctl("user", "add", user)
+            server.ctl("user", "grant-role", user.partition(":")[0], role)
+        server.ctl("auth", "enable")
+        yield server
+    finally:
+        server.stop()

@@ -157,7 +157,7 @@ def test_an_etcd_that_is_not_there_is_unreachable(run: Run) -> None:
     assert (result.code, result.out) == (3, b"")
 
 
-@pytest.mark.parametrize("usage", ["--prefix registry", "--endpoints ftp://x", "-o wide", "--user root", "extra"])
+@pytest.mark.parametrize("usage", ["--prefix=", "--endpoints ftp://x", "-o wide", "--user root", "extra"])
 def test_what_makes_no_sense_is_a_usage_error(run: Run, usage: str, directory: Path) -> None:
     result = run("migrate", "status", *usage.split())
     assert (result.code, result.out) == (2, b"")

@@ -6,14 +6,18 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kmsd.api.etcd import rpc_pb2 as pb
 from kmsd.client import InvalidRequest, KeyInEtcd, Unreachable
+from kmsd.etcd import client as etcd_client
 from kmsd.etcd import scan as scanning
 from kmsd.etcd.client import Etcd, Page, PageTooLarge
 from kmsd.etcd.resources import nameable, resource, root
@@ -142,10 +146,19 @@ def test_a_smaller_prefix_reads_less_and_names_the_same_resource(etcd: Server) -
     assert scanned(etcd, "/").objects == len(EVERY_KIND)
 
 
-@pytest.mark.parametrize("prefix", ["", "registry", "/x\udcff", "/" + "x" * 2000])
+@pytest.mark.parametrize("prefix", ["", "/x\udcff", "/" + "x" * 2000])
 def test_a_prefix_that_is_none_is_refused(etcd: Server, prefix: str) -> None:
     with pytest.raises(InvalidRequest):
         scanned(etcd, prefix)
+
+
+def test_a_prefix_without_a_slash_is_what_kube_apiserver_makes_of_it(etcd: Server) -> None:
+    etcd.put(
+        {"/kubernetes.io/secrets/default/a": v2(OLD_ID), "/openshift.io/oauth/accesstokens/x": v2(OLD_ID), "/k": b"x"}
+    )
+    assert (scanned(etcd, "kubernetes.io").prefix, scanned(etcd, "kubernetes.io/").objects) == ("/kubernetes.io", 1)
+    whole = scanned(etcd, "/").resources(lambda row: row.storage.needs_kms)
+    assert whole == ("oauthaccesstokens.oauth.openshift.io", "secrets")
 
 
 def many(count: int, octets: int = 200, **where: Any) -> dict[str, bytes]:
@@ -258,6 +271,88 @@ def test_a_member_that_dies_in_the_middle_is_replaced_by_the_next(tmp_path: Path
     finally:
         for server in servers:
             server.stop()
+
+
+def test_a_cluster_that_loses_its_leader_is_waited_for_until_it_has_another(tmp_path: Path) -> None:
+    servers = start_three(tmp_path)
+    try:
+        servers[0].put(many(1000))
+        leader = next(each for each in servers if ", true, false," in each.ctl("endpoint", "status"))
+        follower = next(each for each in servers if each is not leader)
+        killed = False
+
+        def kill(_: Progress) -> None:
+            nonlocal killed
+            if not killed:
+                killed = True
+                leader.stop()
+
+        with Etcd([follower.url], timeout=2.0) as client:
+            client.linearizable = True  # every read is agreed on with the leader, as by those of kine
+            found = scan(client, on_page=kill)
+        assert killed
+        assert (found.objects, found.starts) == (1000, 1)
+    finally:
+        for server in servers:
+            server.stop()
+
+
+def test_an_etcd_that_is_gone_for_good_ends_the_scan_in_time_and_nothing_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(etcd_client, "_PATIENCE", 1.0)
+    server = Server(tmp_path)
+    try:
+        server.start().put(many(1000))
+        with Etcd([server.url], timeout=1.0) as client, pytest.raises(Unreachable) as failed:
+            scan(client, on_page=lambda _: server.stop())
+        assert failed.value.retryable
+    finally:
+        server.stop()
+
+
+class Kine(grpc.GenericRpcHandler):
+    """Refuses what kine refuses, and passes the rest on to a real etcd."""
+
+    def __init__(self, url: str) -> None:
+        channel = grpc.insecure_channel(url.removeprefix("http://"))
+        self._range = channel.unary_unary(
+            "/etcdserverpb.KV/Range",
+            request_serializer=pb.RangeRequest.SerializeToString,
+            response_deserializer=pb.RangeResponse.FromString,
+        )
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[pb.RangeRequest, pb.RangeResponse]:
+        def answer(request: pb.RangeRequest, context: grpc.ServicerContext) -> pb.RangeResponse:
+            if request.serializable:
+                context.abort(grpc.StatusCode.UNIMPLEMENTED, "serializable is not implemented by kine")
+            found: pb.RangeResponse = self._range(request)
+            revision = found.header.revision
+            found.header.Clear()
+            found.header.revision = revision
+            return found
+
+        return grpc.unary_unary_rpc_method_handler(
+            answer, pb.RangeRequest.FromString, pb.RangeResponse.SerializeToString
+        )
+
+
+def test_kine_which_refuses_serializable_reads_is_read_with_linearizable_ones(etcd: Server, short_tmp: Path) -> None:
+    etcd.put(many(1000))
+    server = grpc.server(ThreadPoolExecutor(2))
+    server.add_generic_rpc_handlers((Kine(etcd.url),))
+    server.add_insecure_port(f"unix:{short_tmp}/kine.sock")
+    server.start()
+    try:
+        with Etcd([f"unix://{short_tmp}/kine.sock"]) as client:
+            found = scan(client)
+            assert client.linearizable
+        assert (found.objects, found.cluster_id, found.starts) == (1000, 0, 1)
+        with Etcd([etcd.url]) as client:
+            scan(client)
+            assert not client.linearizable
+    finally:
+        server.stop(0)
 
 
 def test_endpoints_of_two_clusters_are_refused(etcd: Server, tmp_path: Path) -> None:
