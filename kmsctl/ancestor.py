@@ -32,6 +32,7 @@ _VALUED: Final = frozenset(
     {
         *("socket", "algorithm", "provider", "config", "host", "port", "output", "kek-id", "ca-id", "native-path"),
         *("p11-lib", "p11-label", "p11-slot", "p11-pin", "p11-pin-file", "p11-key-label", "p11-hmac-label"),
+        *("p11-key-id", "algorithm-family", "log-format", "log-level"),  # of its successor, KeySealer
         *("tls-ca", "tls-key", "tls-certificate"),
     }
 )
@@ -41,6 +42,8 @@ _FALSE: Final = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 _COMMANDS: Final = frozenset({"test", "generate-kek", "import-ca", "verify-cert", "decrypt-csr", "completion", "help"})
 _VARIABLES: Final = {"SOCKET": "socket", "P11_LIB": "p11-lib", "P11_TOKEN": "p11-label", "P11_SLOT": "p11-slot"}
 """Variable -> the flag that it wins over."""
+_SUCCESSOR: Final = "K8S_KMS_PLUGIN_SERVE_"
+"""What the variables of KeySealer begin with, each with the name of a flag behind."""
 _PIN: Final = "p11-pin"
 UNKNOWN: Final = "\0"
 """Stands in arguments and variables for what is not in what was read."""
@@ -91,6 +94,17 @@ def read(arguments: Sequence[str], environment: Environment, elsewhere: str = ""
     for name, flag in _VARIABLES.items():
         if value := environment.get(name):
             given[flag] = value
+    for flag in _VALUED | _SWITCHES:
+        # Its successor's: there a flag wins.
+        if value := environment.get(_SUCCESSOR + flag.upper().replace("-", "_")):
+            given.setdefault(flag, value)
+    if family := given.pop("algorithm-family", ""):
+        given.setdefault("algorithm", family)
+    if "p11-key-id" in given and "p11-key-label" not in given:
+        raise UsageError(
+            "its key is named by its id (--p11-key-id), and kmsd's write key is the one with a label",
+            "add --p11-key-label with the label that this key has: pkcs11-tool --list-objects shows it",
+        )
     pin_file = environment.get("P11_PIN_FILE") or given.get("p11-pin-file", "")
     seen = _Seen(given, elsewhere)
     provider = _provider(seen)
@@ -113,7 +127,18 @@ def read(arguments: Sequence[str], environment: Environment, elsewhere: str = ""
 
 
 _LEFT_OUT: Final = frozenset(
-    {"config", "output", "debug", "kek-id", "ca-id", "native-path", "allow-any"}
+    {
+        "config",
+        "output",
+        "debug",
+        "log-format",
+        "log-level",
+        "p11-key-id",
+        "kek-id",
+        "ca-id",
+        "native-path",
+        "allow-any",
+    }
     | {"host", "tls-ca", "tls-key", "tls-certificate"}
 )
 

@@ -1,4 +1,4 @@
-"""An EncryptionConfiguration of kube-apiserver on its way from a KMS v1 provider to a KMS v2 one of kmsd. Pure.
+"""An EncryptionConfiguration of kube-apiserver on its way from a KMS provider to a KMS v2 one of kmsd. Pure.
 
 Source of the rules: k8s.io/apiserver, pkg/apis/apiserver/validation. The keys of providers like aescbc stand in the
 document itself: none of them gets out of here.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from posixpath import normpath
 from typing import Any, Final
 
 from kmsctl.diagnostics import UsageError
@@ -23,19 +24,24 @@ UNKNOWN_NAME: Final = "FILL IN: the provider's name in the present file"
 WITHHELD: Final = "FILL IN: as in the present file"
 """In place of a key, and no base64."""
 RULES_MAX: Final = 1000
+NODES_MAX: Final = 100_000
+"""Values in the document, each counted wherever an alias repeats it."""
+_KINDS: Final = {(KIND, API_VERSION), ("EncryptionConfig", "v1")}
+"""The second is the first one's name before Kubernetes 1.13, which kube-apiserver still takes."""
 
 
 @dataclass(frozen=True)
 class Configurations:
-    """provider: the old one's name, empty if unknown. reading: the old one writes as before, kmsd is there to read.
-    writing: kmsd writes, and the old one's values are read through kmsd. resources: that the old one is for.
-    withheld: whether a key was left out."""
+    """providers: the old one's names, none if unknown; version: of its API. reading: the old one writes as before, kmsd
+    is there to read. writing: kmsd writes, and the old one's values are read through kmsd. resources: that the old one
+    is for. withheld: whether a key was left out."""
 
-    provider: str
+    providers: tuple[str, ...]
     resources: tuple[str, ...]
     reading: Configuration
     writing: Configuration
     withheld: bool = False
+    version: str = "v1"
 
 
 def assumed(old_socket: str, socket: str) -> Configurations:
@@ -46,21 +52,53 @@ def assumed(old_socket: str, socket: str) -> Configurations:
         "kind": KIND,
         "resources": [{"resources": ["secrets"], "providers": [{"kms": old}, {"identity": {}}]}],
     }
-    made = _configurations(document, UNKNOWN_NAME, socket)
-    return Configurations("", made.resources, made.reading, made.writing)
+    return replace(_configurations(document, (UNKNOWN_NAME,), socket), providers=())
 
 
 def between(document: object, old_socket: str, socket: str) -> Configurations:
     """document: as YAML was read. old_socket: that k8s-kms-plugin listens on, as it calls it; socket: kmsd's.
 
-    Raises UsageError if it is no such document, or has not the one KMS v1 provider.
+    Raises UsageError if it is no such document, if kube-apiserver would refuse it, or if no provider is the old one.
     """
-    if not isinstance(document, dict) or document.get("kind") != KIND:
-        raise UsageError(f"the encryption configuration is no {KIND}", "give kube-apiserver's own file")
-    rules = document.get("resources")
+    found = _unshared(document, [0])
+    if not isinstance(found, dict) or (found.get("kind"), found.get("apiVersion")) not in _KINDS:
+        raise UsageError(
+            f"the encryption configuration is no {KIND} of {API_VERSION}", "give kube-apiserver's own file"
+        )
+    found |= {"kind": KIND, "apiVersion": API_VERSION}
+    rules = found.get("resources")
     if not isinstance(rules, list) or len(rules) > RULES_MAX or not all(map(_is_rule, rules)):
         raise UsageError(f"the {KIND} is not as kube-apiserver wants it", "give the file that kube-apiserver has")
-    return _configurations(document, _old_name(document, old_socket), socket)
+    _check(found)
+    return _configurations(found, _old_names(found, old_socket), socket)
+
+
+def _unshared(value: Any, count: list[int]) -> Any:
+    """A copy in which nothing that an alias names is shared: one place is changed without the other."""
+    count[0] += 1
+    if count[0] > NODES_MAX:
+        raise UsageError("the encryption configuration is too large", "give the file that kube-apiserver has")
+    if isinstance(value, dict):
+        return {name: _unshared(each, count) for name, each in value.items()}
+    return [_unshared(each, count) for each in value] if isinstance(value, list) else value
+
+
+def _check(document: Configuration) -> None:
+    """Raises UsageError for what kube-apiserver would refuse, and for what this could not change."""
+    items = [item for rule in document["resources"] for item in rule["providers"]]
+    if any(provider is None for item in items for provider in item.values()):
+        raise UsageError("a provider of it is empty, which kube-apiserver refuses", "write `identity: {}`")
+    names = [kms["name"] for kms in map(_kms, items) if kms.get("apiVersion") == "v2" and "name" in kms]
+    if twice := sorted({str(name) for name in names if names.count(name) > 1}):
+        raise UsageError(
+            f"the KMS v2 provider {twice[0]!r} occurs twice, which kube-apiserver refuses: names of v2 are unique",
+            "give the file that kube-apiserver has",
+        )
+
+
+def _kms(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    kms = item.get("kms")
+    return kms if isinstance(kms, dict) else {}
 
 
 def _is_rule(rule: object) -> bool:
@@ -72,49 +110,55 @@ def _is_rule(rule: object) -> bool:
     return False
 
 
-def _old_name(document: Configuration, old_socket: str) -> str:
-    """The KMS v1 provider on that socket, or the only one there is: a pod may call its socket otherwise."""
-    found = {name: str(kms.get("endpoint")) for name, kms in _v1_providers(document)}
-    there = [name for name, endpoint in found.items() if old_socket and endpoint == f"unix://{old_socket}"]
-    if len(there or found) == 1:
-        return next(iter(there or found))
+def _old_names(document: Configuration, old_socket: str) -> tuple[str, ...]:
+    """The KMS providers on that socket, or the only one there is: a pod may call its socket otherwise."""
+    found = {name: str(kms.get("endpoint")) for name, kms in _providers(document)}
+    there = [name for name, endpoint in found.items() if old_socket and _path(endpoint) == normpath(old_socket)]
+    named = tuple(sorted(there or found))
+    if there or len(named) == 1:
+        return named
     if not found:
-        raise UsageError(
-            f"the {KIND} has no provider of KMS v1, which is all that k8s-kms-plugin serves",
-            "give the file that kube-apiserver has now",
-        )
+        raise UsageError(f"the {KIND} has no KMS provider", "give the file that kube-apiserver has now")
     raise UsageError(
-        f"the {KIND} has several providers of KMS v1 ({', '.join(sorted(found))}), and none is on "
+        f"the {KIND} has several KMS providers ({', '.join(named)}), and none is on "
         f"{old_socket or 'the socket of k8s-kms-plugin'}",
         "give the other one's aside: leave one in a copy",
     )
 
 
-def _v1_providers(document: Mapping[str, Any]) -> Iterator[tuple[str, Configuration]]:
+def _path(endpoint: str) -> str:
+    path = endpoint.removeprefix("unix://")
+    return "/" + normpath(path).lstrip("/") if path != endpoint else ""
+
+
+def _providers(document: Mapping[str, Any]) -> Iterator[tuple[str, Configuration]]:
+    """The KMS providers with their names; one of v1 may occur in several rules."""
     for rule in document["resources"]:
         for item in rule["providers"]:
             kms = item.get("kms")
-            if isinstance(kms, dict) and kms.get("apiVersion", "v1") == "v1" and isinstance(kms.get("name"), str):
+            if isinstance(kms, dict) and isinstance(kms.get("name"), str):
                 yield kms["name"], kms
 
 
-def _configurations(document: Configuration, old: str, socket: str) -> Configurations:
+def _configurations(document: Configuration, old: tuple[str, ...], socket: str) -> Configurations:
     shown, withheld = _without_keys(document)
     reading, writing = copy.deepcopy(shown), copy.deepcopy(shown)
     resources: list[str] = []
     names = _free_names(document)
     for rule, later in zip(reading["resources"], writing["resources"], strict=True):
-        if not any(name == old for name, _ in _v1_providers({"resources": [rule]})):
+        if not any(name in old for name, _ in _providers({"resources": [rule]})):
             continue
         resources += rule["resources"]
         # A name of v2 occurs once in the whole document.
         new = {"kms": {"apiVersion": "v2", "name": next(names), "endpoint": f"unix://{socket}", "timeout": "3s"}}
         rule["providers"].insert(1, new)
         later["providers"].insert(0, copy.deepcopy(new))
-        for name, kms in _v1_providers({"resources": [later]}):
-            if name == old:
+        for name, kms in _providers({"resources": [later]}):
+            if name in old:
                 kms["endpoint"] = f"unix://{socket}"
-    return Configurations(old, tuple(dict.fromkeys(resources)), reading, writing, withheld)
+    versions = {str(kms.get("apiVersion", "v1")) for name, kms in _providers(document) if name in old}
+    version = "v2" if versions == {"v2"} else "v1"
+    return Configurations(old, tuple(dict.fromkeys(resources)), reading, writing, withheld, version)
 
 
 def _without_keys(document: Configuration) -> tuple[Configuration, bool]:

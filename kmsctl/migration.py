@@ -105,7 +105,7 @@ def _notes(setup: Setup, ancestor: Ancestor, found: Configurations) -> Iterator[
         )
     else:
         yield f"Do not rotate before the way back is given up: {PROGRAM} takes the key that has the label."
-    if not found.provider:
+    if not found.providers:
         yield (
             "The old provider's name is not known here, and no value is read without it: fill it in, or give "
             "kube-apiserver's file as --encryption-config."

@@ -198,6 +198,7 @@ def _scan() -> Step:
 
 
 def _retire(ancestor: Ancestor, found: Configurations) -> Step:
+    gate = ", and with it --feature-gates=KMSv1=true" if found.version == "v1" else ""
     legacy, keys, backup = "", "The key stays: kmsd writes with it until `kmsctl rotate`.", ""
     if ancestor.cbc:
         legacy = " Drop [legacy] and hmac_label from kmsd's configuration and restart it."
@@ -205,14 +206,16 @@ def _retire(ancestor: Ancestor, found: Configurations) -> Step:
         backup = ", [legacy], hmac_label"
     return Step(
         f"Retire {PROGRAM}",
-        f"When status names {_old(found)} no more, drop it from the file, and with it --feature-gates=KMSv1=true, and "
-        f"restart kube-apiserver.{legacy} Stop {PROGRAM} and remove it. {keys} A backup of etcd from before needs the "
+        f"When status names {_old(found)} no more, drop it from the file{gate}, and restart "
+        f"kube-apiserver.{legacy} Stop {PROGRAM} and remove it. {keys} A backup of etcd from before needs the "
         f"old provider{backup} and the plugin's keys to be read.",
     )
 
 
 def _old(found: Configurations) -> str:
-    return f"the provider {found.provider!r}" if found.provider else "the old provider"
+    if not found.providers:
+        return "the old provider"
+    return f"the provider{'s' if len(found.providers) > 1 else ''} {', '.join(map(repr, found.providers))}"
 
 
 def _capital(text: str) -> str:
@@ -221,7 +224,7 @@ def _capital(text: str) -> str:
 
 def way_back(ancestor: Ancestor, found: Configurations) -> tuple[Step, ...]:
     return (
-        *(_back_beside(found) if ancestor.cbc else _back_by_format(ancestor, found)),
+        *(_back_beside(ancestor, found) if ancestor.cbc or found.version == "v2" else _back_by_format(ancestor, found)),
         _back_rewrite(ancestor, found),
     )
 
@@ -242,11 +245,12 @@ def _back_by_format(ancestor: Ancestor, found: Configurations) -> tuple[Step, ..
     )
 
 
-def _back_beside(found: Configurations) -> tuple[Step, ...]:
+def _back_beside(ancestor: Ancestor, found: Configurations) -> tuple[Step, ...]:
+    what = "what its aes-cbc does, because nothing protects it" if ancestor.cbc else "by KMS v2 as it does"
     return (
         Step(
             f"Let {PROGRAM} write again",
-            "It must still run: kmsd never writes what its aes-cbc does, because nothing protects it. Install the "
+            f"It must still run: kmsd never writes {what}. Install the "
             f"file `reading`: {_old(found)} is first, on the socket of {PROGRAM}. Restart one after the "
             "other; kmsd goes on reading what it wrote.",
         ),

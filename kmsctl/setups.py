@@ -6,6 +6,8 @@ places, never what stands there: it may be a PIN.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +22,9 @@ ITEMS_MAX: Final = 1000
 
 _ASSIGNMENT = re.compile(r"(?:--env=)?([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _SHELLS: Final = frozenset({"sh", "bash", "dash", "ash"})
+_RUNNERS: Final = frozenset({"docker", "podman", "nerdctl"})
+_NAMING: Final = frozenset({"--name", "--hostname", "-h", "--network-alias", "--net-alias", "--label", "-l"})
+"""Options of those with a name for a value."""
 _ENDS = re.compile(r"[;&|]+\Z|[0-9]*[<>]")
 """What ends a command in a shell's words, or the part of it that is the program's."""
 _SHELL_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$([A-Za-z_][A-Za-z0-9_]*)|\$\{[^}]*\}")
@@ -81,7 +86,7 @@ def _shell_words(text: str, environment: Mapping[str, str]) -> list[str]:
 
 def _in_words(words: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]] | None:
     """The plugin's arguments, and the variables that are set for it in words before it."""
-    at = next((index for index, word in enumerate(words) if is_program(word)), None)
+    at = next((index for index in range(len(words)) if _runs(words, index)), None)
     if at is None:
         return None
     environment = {found[1]: found[2] for word in words[:at] if (found := _ASSIGNMENT.fullmatch(word))}
@@ -90,10 +95,23 @@ def _in_words(words: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]] | 
     return tuple(rest[:end]), environment
 
 
+def _runs(words: Sequence[str], index: int) -> bool:
+    """Return whether this word is the program, or its image, and not only what a container of it is called."""
+    return is_program(words[index]) and (not index or words[index - 1] not in _NAMING)
+
+
+def _in_container(words: Sequence[str]) -> bool:
+    return bool(words) and words[0].rsplit("/", 1)[-1] in _RUNNERS and "run" in words[1:]
+
+
 def load_yaml(text: str, what: str) -> list[Any]:
     """Its documents. Raises UsageError."""
     import yaml
 
+    if text.lstrip().startswith("{"):
+        # JSON may have tabs, which YAML has not.
+        with contextlib.suppress(ValueError, RecursionError):
+            return [json.loads(text)]
     try:
         found: list[Any] = []
         for document in yaml.safe_load_all(text):
@@ -203,26 +221,39 @@ def from_unit(text: str) -> Setup:
             if assigned := _ASSIGNMENT.fullmatch(_specified(word)):
                 environment[assigned[1]] = assigned[2]
     commands = [words.lstrip("-@:+!|") for words in _lists(lines, "ExecStart")]
-    ours = [found for each in commands if (found := _in_unit_command(each, environment)) is not None]
+    lists = [_command_words(each, environment) for each in commands]
+    ours = [(found, each) for each in lists if (found := _in_words(each)) is not None]
     if not ours:
         raise UsageError(
             f"no ExecStart of the unit runs {PROGRAM}", f"or give the command: --command '{PROGRAM} serve ...'"
         )
-    arguments, own = ours[-1]
+    (arguments, own), run = ours[-1]
+    contained = _in_container(run)
+    files = any(word.startswith("--env-file") for word in run) if contained else _lists(lines, "EnvironmentFile")
     return Setup(
         kind="systemd unit",
         arguments=arguments,
-        environment={**environment, **own},
-        elsewhere="EnvironmentFile" if _lists(lines, "EnvironmentFile") else "",
+        # What the unit sets is the container program's own, and goes no further.
+        environment=own if contained else {**environment, **own},
+        elsewhere=("--env-file" if contained else "EnvironmentFile") if files else "",
+        mounts=_mounted(run) if contained else (),
         credentials=tuple(_lists(lines, "LoadCredential")),
     )
 
 
-def _in_unit_command(line: str, environment: Mapping[str, str]) -> tuple[tuple[str, ...], dict[str, str]] | None:
+def _mounted(words: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Path in the container and where it comes from, of `-v FROM:TO`."""
+    given = [words[at + 1] for at, word in enumerate(words[:-1]) if word in ("-v", "--volume")]
+    given += [word.partition("=")[2] for word in words if word.startswith("--volume=")]
+    parts = [each.split(":") for each in given if each.count(":")]
+    return tuple(sorted((each[1], each[0]) for each in parts))
+
+
+def _command_words(line: str, environment: Mapping[str, str]) -> list[str]:
     words = [_expanded(_UNIT_REFERENCE, _specified(word), environment) for word in _unit_words(line)]
     if words and words[0].rsplit("/", 1)[-1] in _SHELLS and "-c" in words[:-1]:
         words = _shell_words(words[words.index("-c") + 1], environment)
-    return _in_words(words)
+    return words
 
 
 def _unit_lines(text: str) -> Iterator[tuple[str, str]]:

@@ -132,6 +132,11 @@ def _configurations(source: str, old_socket: str) -> Configurations:
     if not source:
         return encryptionconfig.assumed(old_socket, SOCKET)
     documents = setups.load_yaml(_read(source, "the encryption configuration"), "the encryption configuration")
+    if documents and documents[0] is None and any(documents):
+        raise UsageError(
+            "the first document of the encryption configuration is empty, and kube-apiserver reads the first only",
+            "take the `---` before it out",
+        )
     return encryptionconfig.between(documents[0] if documents else None, old_socket, SOCKET)
 
 
@@ -156,7 +161,7 @@ def _document(plan: Plan) -> Document:
             "hmac_label": found.hmac_label if found.cbc else None,
             "algorithm": found.algorithm,
             "socket": found.socket or None,
-            "kms_provider": plan.configurations.provider or None,
+            "kms_provider": ", ".join(plan.configurations.providers) or None,
         },
         "config": plan.config,
         "environment": dict(plan.environment),

@@ -344,14 +344,16 @@ def test_without_kube_apiservers_file_its_provider_is_filled_in_by_hand(run: Run
         providers_of_secrets(made["encryption_config"]["writing"])
 
 
+OURS = b"apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\n"
 BAD_CONFIGS = {
     b"kind: Pod": "no EncryptionConfiguration",
     b"": "no EncryptionConfiguration",
-    b"kind: EncryptionConfiguration": "not as kube-apiserver wants it",
-    b"kind: EncryptionConfiguration\nresources: [{resources: [a], providers: [x]}]": "not as kube-apiserver wants it",
-    b"kind: EncryptionConfiguration\nresources: [{resources: [a], providers: [{identity: {}}]}]": "no provider of KMS",
-    b"kind: EncryptionConfiguration\nresources: [{resources: [a], providers: [{kms: {name: a, endpoint: x}}, "
-    b"{kms: {name: b, endpoint: y}}]}]": "several providers of KMS v1 (a, b)",
+    b"kind: EncryptionConfiguration": "no EncryptionConfiguration of apiserver.config.k8s.io/v1",
+    OURS: "not as kube-apiserver wants it",
+    OURS + b"resources: [{resources: [a], providers: [x]}]": "not as kube-apiserver wants it",
+    OURS + b"resources: [{resources: [a], providers: [{identity: {}}]}]": "no KMS provider",
+    OURS + b"resources: [{resources: [a], providers: [{kms: {name: a, endpoint: x}}, "
+    b"{kms: {name: b, endpoint: y}}]}]": "several KMS providers (a, b)",
     b"a: *Sesam-7431": "not YAML, line 1",
 }
 
@@ -383,3 +385,118 @@ def test_whatever_is_read_the_answer_is_a_plan_or_a_refusal(text: str) -> None:
         except UsageError as error:
             refused = error
         assert refused is None or "\n" not in refused.message
+
+
+KEYSEALER = """[Unit]
+Description=KMS plugin
+[Service]
+Environment=K8S_KMS_PLUGIN_SERVE_P11_LIB=/usr/lib64/libsofthsm2.so K8S_KMS_PLUGIN_SERVE_SOCKET=/run/kms/kms.sock
+Environment=K8S_KMS_PLUGIN_SERVE_P11_PIN=Sesam-7431 K8S_KMS_PLUGIN_SERVE_P11_LABEL=loses
+ExecStart=/usr/bin/k8s-kms-plugin --log-format json serve --p11-label prod --p11-key-id d73f --algorithm-family aes-cbc
+"""
+DOCKER = """[Service]
+Environment=P11_LIB=/of/docker.so
+ExecStartPre=-/usr/bin/docker rm -f k8s-kms-plugin
+ExecStart=/usr/bin/docker run --rm --name k8s-kms-plugin --network host \\
+  -e P11_LIB=/usr/lib/softhsm/libsofthsm2.so -e P11_TOKEN=prod -e P11_PIN_FILE=/pin --env-file /etc/kms.env \\
+  -v /srv/kms:/run/kms registry.example/k8s-kms-plugin:2023.1 serve --socket /run/kms/kms.sock --p11-key-label kek
+"""
+ON_A_SOCKET = f"{COMMAND} --socket /run/kms/kms.sock"
+
+
+def test_the_successors_variables_and_flags_are_read_as_it_reads_them() -> None:
+    found = read(setups.parse(KEYSEALER.replace("--p11-key-id", "--p11-key-label=kek --p11-key-id")))
+    assert (found.module, found.socket, found.pin_given) == ("/usr/lib64/libsofthsm2.so", "/run/kms/kms.sock", True)
+    assert (found.token_label, found.key_label, found.algorithm) == ("prod", "kek", "aes-cbc")
+    assert found.left_out == ("log-format", "p11-key-id")
+
+
+def test_a_key_that_is_named_by_its_id_alone_is_refused_with_what_to_add(run: Run) -> None:
+    result = run("migrate", "plan", "-", stdin=KEYSEALER.encode())
+    assert (result.code, result.out) == (2, b"")
+    assert "--p11-key-id" in result.err
+    assert "add --p11-key-label" in result.err
+    assert PIN not in result.err
+
+
+def test_a_container_that_a_unit_runs_is_read_with_what_is_passed_into_it() -> None:
+    setup = setups.parse(DOCKER)
+    found = read(setup)
+    assert (found.module, found.token_label, found.key_label) == (MODULE, "prod", "kek")
+    assert (found.socket, found.pin_file) == ("/run/kms/kms.sock", "/pin")
+    assert (setup.elsewhere, setup.mounts) == ("--env-file", (("/run/kms", "/srv/kms"),))
+    assert read(setups.from_command(DOCKER.split("ExecStart=")[1])).token_label == "prod"
+
+
+def kms(name: str, resource: str, *, more: str = "", endpoint: str = "unix:///run/kms/kms.sock") -> str:
+    return (
+        f"- resources: [{resource}]\n  providers:\n"
+        f"  - kms: {{name: {name}, endpoint: '{endpoint}', timeout: 3s{more}}}\n  - identity: {{}}\n"
+    )
+
+
+HEAD = "kind: EncryptionConfiguration\napiVersion: apiserver.config.k8s.io/v1\nresources:\n"
+SHARED = (
+    f"{HEAD}- resources: [secrets]\n  providers: &p\n  - kms: {{name: a, endpoint: 'unix:///run/kms/kms.sock'}}\n"
+    "  - identity: {}\n- resources: [configmaps]\n  providers: *p\n"
+)
+TABS = json.dumps(yaml.safe_load(HEAD + kms("a", "secrets")), indent="\t")
+LEGACY = HEAD.replace("EncryptionConfiguration", "EncryptionConfig").replace("apiserver.config.k8s.io/", "")
+PLANNED = {
+    "a provider of v2": (HEAD + kms("a", "secrets", more=", apiVersion: v2"), "a", 1),
+    "the kind of before 1.13": (LEGACY + kms("a", "secrets"), "a", 1),
+    "two names on one socket": (HEAD + kms("a", "secrets") + kms("b", "configmaps"), "a, b", 2),
+    "another name elsewhere": (HEAD + kms("a", "secrets") + kms("b", "pods", endpoint="unix:///other"), "a", 1),
+    "an alias": (SHARED, "a", 2),
+    "JSON with tabs": (TABS, "a", 1),
+    "one slash more": (HEAD + kms("a", "secrets", endpoint="unix:////run/kms/kms.sock"), "a", 1),
+}
+
+
+@pytest.mark.parametrize("form", PLANNED)
+def test_what_kube_apiserver_takes_is_planned_for_and_what_comes_out_it_takes_too(
+    run: Run, form: str, tmp_path: Path
+) -> None:
+    text, names, rules = PLANNED[form]
+    (tmp_path / "ec.yaml").write_text(text)
+    given = ("--command", ON_A_SOCKET, "--encryption-config", str(tmp_path / "ec.yaml"))
+    plan = planned(run, *given)
+    assert plan["found"]["kms_provider"] == names
+    for part, first in (("reading", "a"), ("writing", "kmsd")):
+        document = plan["encryption_config"][part]
+        assert (document["kind"], document["apiVersion"]) == (encryptionconfig.KIND, encryptionconfig.API_VERSION)
+        (tmp_path / "out.yaml").write_text(yaml.safe_dump(document))
+        assert first in str(document["resources"][0]["providers"][0])
+        every = [item["kms"] for rule in document["resources"] for item in rule["providers"] if "kms" in item]
+        made = [each["name"] for each in every if each.get("apiVersion") == "v2"]
+        assert len(set(made)) == len(made) >= rules
+        assert "&" not in run("migrate", "plan", *given, "--only", part).text
+    # Neither the way back nor the end speaks of v1 where there is none.
+    assert ("KMSv1" in json.dumps(plan["steps"])) == (form != "a provider of v2")
+    assert ("by KMS v1" in json.dumps(plan["way_back"])) == (form != "a provider of v2")
+
+
+REFUSED = {
+    "an empty first document": (f"# ours\n---\n---\n{HEAD}{kms('a', 'secrets')}", "first document"),
+    "an empty provider": (HEAD + kms("a", "secrets").replace("identity: {}", "identity:"), "`identity: {}`"),
+    "a name of v2 twice": (
+        HEAD + kms("a", "secrets", more=", apiVersion: v2") + kms("a", "configmaps", more=", apiVersion: v2"),
+        "names of v2 are unique",
+    ),
+    "no provider of KMS": (HEAD + "- resources: [secrets]\n  providers: [{identity: {}}]\n", "has no KMS provider"),
+    "an alias in an alias in an alias": (
+        "\n".join(["a0: &a0 [x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12))]),
+        "too large",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", REFUSED)
+def test_what_kube_apiserver_refuses_is_refused_with_a_sentence_that_is_true(
+    run: Run, form: str, tmp_path: Path
+) -> None:
+    text, words = REFUSED[form]
+    (tmp_path / "ec.yaml").write_text(text)
+    result = run("migrate", "plan", "--command", ON_A_SOCKET, "--encryption-config", str(tmp_path / "ec.yaml"))
+    assert (result.code, result.out) == (2, b"")
+    assert words in result.err
