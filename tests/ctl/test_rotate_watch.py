@@ -229,6 +229,23 @@ def test_ctrl_c_leaves_with_130_and_says_how_to_resume(cluster: Cluster, watch: 
     assert "Traceback" not in errors
 
 
+def test_what_only_kube_apiserver_can_rewrite_is_said_and_what_keeps_the_old_key_is_named(
+    cluster: Cluster, watch: Callable[..., Watching]
+) -> None:
+    cluster.write("ranges")
+    cluster.rotate()
+    cluster.poll(cluster.first)
+    cluster.poll(cluster.second)
+    watching = watch("--show", "1")
+    watching.told("scan", "active", "2 objects still under the old key")
+    assert watching.told("rewrite", "active", None)["commands"] == []
+    wait_for(lambda: "ranges: kube-apiserver's own records" in watching.errors)
+    watching.process.send_signal(signal.SIGINT)
+    assert watching.end() == 130
+    (named,) = [each for each in watching.events if each["event"] == "object"]
+    assert (named["key"], named["resource"]) == ("/registry/ranges/default/0", "ranges")
+
+
 def test_when_time_is_up_it_says_what_it_waited_for(cluster: Cluster, watch: Callable[..., Watching]) -> None:
     watching = watch("--yes", "--timeout", "2s")
     assert watching.end() == 1

@@ -12,8 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from kmsd import keyid
 from kmsd.client.names import former_label
+from kmsd.crypto.schemes import Ability
 from kmsd.hsm.keys import Kind, TokenKey
-from kmsd.picture import Key, Picture, State, is_archived, judge, new_key_id, pending_label, role
+from kmsd.picture import Key, Picture, Rules, State, is_archived, judge, new_key_id, pending_label, role
 from kmsd.rotation import Move, moves
 
 L = "k8s-kek"
@@ -124,6 +125,20 @@ def test_a_key_that_cannot_write_never_takes_the_label() -> None:
     token.make("old", L, b"first")
     token.keys.append(("old", replace(key(pending_label(L), new_key_id().encode()), encrypt=False)))
     assert moves(token.look(), L, NOW) == ()
+
+
+@pytest.mark.parametrize("may", [True, False])
+def test_a_key_whose_token_has_no_way_for_it_gives_way_to_a_newer_pair_and_only_to_that(may: bool) -> None:
+    no_gcm = Rules(abilities={"old": Ability(frozenset({"CKM_AES_CBC", "CKM_SHA256_HMAC", "CKM_SHA512_HMAC"}))})
+    lacking, newer = new_key_id(0).encode(), new_key_id(0).encode()
+    shown = [replace(key(L, lacking), encrypt=may)]
+    assert not moves(judge({"old": shown}, L, "the token", no_gcm), L, NOW)
+    shown += [key(L, newer), key(f"{L}.hmac", newer, "hmac")]
+    picture = judge({"old": shown}, L, "the token", no_gcm)
+    assert picture.write is not None
+    assert picture.write.cka_id == newer
+    found = [(move.cka_id, role(move.to_label), move.to_label == L) for move in moves(picture, L, NOW)]
+    assert found == ([(lacking, L, False)] if may else [])
 
 
 def test_the_second_key_of_a_pair_follows_the_first() -> None:
