@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 from kmsctl import confirm, diagnostics, files, keyview, output, rotateview, rotating, stored
 from kmsctl.diagnostics import UsageError
+from kmsctl.etcdplace import Place
 from kmsctl.options import Options
 from kmsctl.output import Format
 from kmsctl.rotatewatch import Node, Watch
 from kmsctl.rotating import SCAN_EVERY, THIS_NODE, Wanted
-from kmsctl.stored import Place
 from kmsd.client import ClientError, Conflict, Status, connect
 from kmsd.client.rotation import (
     FOLLOW,

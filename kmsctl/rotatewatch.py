@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from kmsctl.stored import Place, keeping, own, progress_text, still_under
+from kmsctl.etcdplace import Place
+from kmsctl.stored import keeping, own, progress_text, still_under
 from kmsd.client import ClientError, Conflict, Denied, InvalidRequest, Key, KeyState, NotFound, RelabelledKey
 from kmsd.client.rotation import Progress, Sighting, Step, Stored, Timeline, Turn, timeline
 

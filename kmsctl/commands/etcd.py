@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from kmsctl import diagnostics, files, options, output, stored
+from kmsctl import diagnostics, etcdplace, files, options, output, stored
+from kmsctl.etcdplace import Place
 from kmsctl.options import Options
 from kmsctl.output import Format
-from kmsctl.stored import Place
 from kmsd.client import ClientError, Key, connect, escape
 from kmsd.client.names import strangers
 from kmsd.etcd.endpoints import Tls
@@ -43,15 +43,15 @@ def etcd(ctx: typer.Context) -> None:
 @app.command(short_help="Count stored objects per key.")
 def scan(
     ctx: typer.Context,
-    endpoints: stored.Endpoints = None,
-    cacert: stored.Cacert = "",
-    cert: stored.Cert = "",
-    key: stored.CertKey = "",
-    user: stored.User = "",
-    password_file: stored.PasswordFile = "",
-    prefix: stored.Prefix = stored.PREFIX,
-    show: stored.Show = 0,
-    report: stored.Report = None,
+    endpoints: etcdplace.Endpoints = None,
+    cacert: etcdplace.Cacert = "",
+    cert: etcdplace.Cert = "",
+    key: etcdplace.CertKey = "",
+    user: etcdplace.User = "",
+    password_file: etcdplace.PasswordFile = "",
+    prefix: etcdplace.Prefix = etcdplace.PREFIX,
+    show: etcdplace.Show = 0,
+    report: etcdplace.Report = None,
     output_format: options.Output = None,
     target: options.Target = None,
     timeout: options.Timeout = None,
@@ -74,7 +74,7 @@ def scan(
     form = opts.form(Format.TABLE, Format.WIDE, Format.JSON, Format.YAML, Format.NAME)
     place = Place(tuple(endpoints or ()), Tls(cacert, cert, key), user, password_file, prefix)
     place.check()
-    stored.warn_of_plain_password(place)
+    etcdplace.warn_of_plain_password(place)
     write_key, keys, why = _keys(opts)
     found = stored.read(place, opts.timeout, show, write_key)
     _emit(found, write_key, keys, form)

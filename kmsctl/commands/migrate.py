@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kmsctl import diagnostics, files, options, output, stored
+from kmsctl import diagnostics, etcdplace, files, options, output, stored
 from kmsctl.diagnostics import ExitCode, UsageError
+from kmsctl.etcdplace import Place
 from kmsctl.output import Document, Format
-from kmsctl.stored import Place
 from kmsctl.text import timestamp
 from kmsd.client import escape
 from kmsd.etcd.endpoints import Tls
@@ -234,13 +234,13 @@ def _wrapped(text: str, first: str, rest: str) -> str:
 @app.command(short_help="Count what is still in a foreign format.")
 def status(
     ctx: typer.Context,
-    endpoints: stored.Endpoints = None,
-    cacert: stored.Cacert = "",
-    cert: stored.Cert = "",
-    key: stored.CertKey = "",
-    user: stored.User = "",
-    password_file: stored.PasswordFile = "",
-    prefix: stored.Prefix = stored.PREFIX,
+    endpoints: etcdplace.Endpoints = None,
+    cacert: etcdplace.Cacert = "",
+    cert: etcdplace.Cert = "",
+    key: etcdplace.CertKey = "",
+    user: etcdplace.User = "",
+    password_file: etcdplace.PasswordFile = "",
+    prefix: etcdplace.Prefix = etcdplace.PREFIX,
     check: Annotated[bool, typer.Option("--check", help="Exit with 7 while anything foreign is left.")] = False,
     output_format: options.Output = None,
     timeout: options.Timeout = None,
@@ -260,7 +260,7 @@ def status(
     form = opts.form(Format.TABLE, Format.JSON, Format.YAML)
     place = Place(tuple(endpoints or ()), Tls(cacert, cert, key), user, password_file, prefix)
     place.check()
-    stored.warn_of_plain_password(place)
+    etcdplace.warn_of_plain_password(place)
     found = stored.read(place, opts.timeout)
 
     from kmsctl.leftover import leftover

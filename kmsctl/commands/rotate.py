@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from kmsctl import diagnostics, keyview, options, output, rotateview, rotating, stored
+from kmsctl import diagnostics, etcdplace, keyview, options, output, rotateview, rotating
 from kmsctl.confirm import DryRun, Yes
 from kmsctl.diagnostics import UsageError
+from kmsctl.etcdplace import Place
 from kmsctl.options import TokenName
 from kmsctl.output import Format
 from kmsctl.rotating import SCAN_EVERY, THIS_NODE, Wanted
-from kmsctl.stored import Place
 from kmsd.client import Rotation, connect
 from kmsd.etcd.endpoints import Tls
 
@@ -71,15 +71,15 @@ def rotate(
     retire: Annotated[
         bool, typer.Option("--retire", help="With --watch: retire the old key when nothing needs it; do not ask.")
     ] = False,
-    endpoints: stored.Endpoints = None,
-    cacert: stored.Cacert = "",
-    cert: stored.Cert = "",
-    key: stored.CertKey = "",
-    user: stored.User = "",
-    password_file: stored.PasswordFile = "",
-    prefix: stored.Prefix = stored.PREFIX,
-    report: stored.Report = None,
-    show: stored.Show = 0,
+    endpoints: etcdplace.Endpoints = None,
+    cacert: etcdplace.Cacert = "",
+    cert: etcdplace.Cert = "",
+    key: etcdplace.CertKey = "",
+    user: etcdplace.User = "",
+    password_file: etcdplace.PasswordFile = "",
+    prefix: etcdplace.Prefix = etcdplace.PREFIX,
+    report: etcdplace.Report = None,
+    show: etcdplace.Show = 0,
     scan_every: Annotated[
         float | None,
         typer.Option(
@@ -181,5 +181,5 @@ def _checked(place: Place, retire: bool) -> Place | None:
             raise UsageError("--retire needs a scan of etcd, and nothing says where etcd is", "name it: --endpoints")
         return None
     place.check()
-    stored.warn_of_plain_password(place)
+    etcdplace.warn_of_plain_password(place)
     return place

@@ -1,0 +1,162 @@
+"""Where etcd is, as options and etcdctl's own variables name it, and who reads there. Knows no command."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kmsctl import diagnostics, files
+from kmsctl.diagnostics import UsageError
+from kmsd.etcd.endpoints import DEFAULT_ENDPOINT, NO_TLS, Tls
+
+if TYPE_CHECKING:
+    from kmsd.etcd.client import Etcd
+
+PREFIX = "/registry"
+SHOW_MOST = 1000
+"""Objects that are named."""
+NOT_FOLLOWED = {
+    "ETCDCTL_INSECURE_SKIP_TLS_VERIFY": "etcd's certificate is always verified",
+    "ETCDCTL_DISCOVERY_SRV": "name etcd with --endpoints",
+}
+"""Variables of etcdctl that mean something else to who reads here, and why."""
+
+Endpoints = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--endpoints",
+        metavar="URL",
+        envvar="ETCDCTL_ENDPOINTS",
+        help=f"Of etcd's clients: https://host:2379, commas between several. Default: {DEFAULT_ENDPOINT}.",
+        show_default=False,
+    ),
+]
+Cacert = Annotated[
+    str,
+    typer.Option("--cacert", metavar="FILE", envvar="ETCDCTL_CACERT", help="CA of etcd's certificate, PEM."),
+]
+Cert = Annotated[
+    str, typer.Option("--cert", metavar="FILE", envvar="ETCDCTL_CERT", help="Our certificate for etcd, PEM.")
+]
+CertKey = Annotated[str, typer.Option("--key", metavar="FILE", envvar="ETCDCTL_KEY", help="Its private key, PEM.")]
+User = Annotated[
+    str,
+    typer.Option(
+        "--user", metavar="NAME", help="User of etcd's own authentication; or ETCDCTL_USER, as NAME or NAME:PASSWORD."
+    ),
+]
+PasswordFile = Annotated[
+    str,
+    typer.Option(
+        "--password-file", metavar="FILE", help="Its password, on the first line of a file; or ETCDCTL_PASSWORD."
+    ),
+]
+Show = Annotated[
+    int,
+    typer.Option(
+        "--show",
+        metavar="N",
+        min=0,
+        max=SHOW_MOST,
+        help="Name so many objects that could not be understood or need another key than the write key.",
+    ),
+]
+Prefix = Annotated[str, typer.Option("--prefix", metavar="PATH", help="kube-apiserver's --etcd-prefix.")]
+Report = Annotated[
+    str | None,
+    typer.Option(
+        "--report", metavar="FILE", help="Write the counts here (mode 0600), for `kmsctl keys retire` and `destroy`."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where etcd is, as the options name it. endpoints: none given: the default."""
+
+    endpoints: tuple[str, ...] = ()
+    tls: Tls = NO_TLS
+    user: str = ""
+    password_file: str = ""
+    prefix: str = PREFIX
+
+    @property
+    def named(self) -> bool:
+        """Whether anything of it was given: a scan is wanted."""
+        return bool(self.endpoints or self.tls.any or self.user)
+
+    def check(self) -> None:
+        """Finds out what can never work, before anything is dialled. Raises UsageError, ClientError."""
+        from kmsd.etcd.scan import parse_prefix
+
+        parse_prefix(self.prefix)
+        self.connect(1.0).close()
+
+    def connect(self, timeout: float) -> Etcd:
+        """timeout: seconds for each call. Raises UsageError, ClientError."""
+        from kmsd.etcd.client import Etcd
+        from kmsd.etcd.client import User as EtcdUser
+
+        name, password = self._credentials()
+        user = EtcdUser(name, password) if name else None
+        return Etcd(self.endpoints or (DEFAULT_ENDPOINT,), self.tls, user, timeout=timeout)
+
+    @property
+    def user_name(self) -> str:
+        """Of etcd's own authentication, from the option or from etcdctl's variable; empty if there is none."""
+        return self.user or os.environ.get("ETCDCTL_USER", "").partition(":")[0]
+
+    def _credentials(self) -> tuple[str, str]:
+        """Name and password; both empty if none is given. What an option says wins over a variable."""
+        if ":" in self.user:
+            raise UsageError("a password has no place on a command line", "name the user alone, and --password-file")
+        name, colon, written = os.environ.get("ETCDCTL_USER", "").partition(":")
+        if self.user and self.user != name:
+            colon = written = ""
+        password = written if colon else os.environ.get("ETCDCTL_PASSWORD", "")
+        if self.password_file:
+            password = self._password()
+        name = self.user or name
+        if bool(name) != bool(password) and (name or self.password_file):
+            missing = "--password-file (or ETCDCTL_PASSWORD)" if name else "--user (or ETCDCTL_USER)"
+            raise UsageError(f"etcd wants a user and a password: {missing} is missing", "give both, or neither")
+        return (name, password) if name else ("", "")
+
+    def _password(self) -> str:
+        lines = files.read(self.password_file, "etcd's password").splitlines()
+        try:
+            password = lines[0].decode() if lines else ""
+        except UnicodeDecodeError:
+            raise UsageError(f"the password in {self.password_file} is not UTF-8", "write it in UTF-8") from None
+        if not password:
+            raise UsageError(f"there is no password on the first line of {self.password_file}", "write it there")
+        return password
+
+    def arguments(self) -> list[str]:
+        """The options that name it once more, for a command to be copied."""
+        named = {
+            "--endpoints": ",".join(self.endpoints),
+            "--cacert": self.tls.cacert,
+            "--cert": self.tls.cert,
+            "--key": self.tls.key,
+            "--user": self.user,
+            "--password-file": self.password_file,
+            "--prefix": "" if self.prefix == PREFIX else self.prefix,
+        }
+        return [word for option, value in named.items() if value for word in (option, value)]
+
+
+def warn_of_plain_password(place: Place) -> None:
+    """The password would cross a network as it is; and a variable of etcdctl is not followed."""
+    from kmsd.etcd.endpoints import parse_endpoints
+
+    for name, why in NOT_FOLLOWED.items():
+        if os.environ.get(name, "") not in ("", "false", "0"):
+            diagnostics.warning(f"{name} is not followed: {why}")
+    if place.user_name:
+        for each in parse_endpoints(place.endpoints or (DEFAULT_ENDPOINT,), place.tls):
+            if not each.tls and not each.path:
+                diagnostics.warning(f"the password of {place.user_name!r} goes to {each.name} unencrypted")
