@@ -33,6 +33,7 @@ from kmsctl.commands import (
     slots,
     stats,
     status,
+    targets,
     tui,
     unlock,
     version,
@@ -105,6 +106,7 @@ def root(
 
 app.command(short_help="Show how kmsd is: state, key, token, problems.")(status.status)
 app.command(short_help="Say ok, or why not; with --wait, wait for it.")(health.health)
+app.command(short_help="Show several kmsd side by side, the odd one first.")(targets.targets)
 app.command(short_help="List the slots and tokens that kmsd sees.")(slots.slots)
 app.command(short_help="List what a token can do.")(mechanisms.mechanisms)
 app.command(short_help="Have kmsd log in to a token once more.")(unlock.unlock)

@@ -43,7 +43,8 @@ _MEANINGS = {
     ExitCode.DENIED: "no permission on the socket, or kmsd or the token refused",
     ExitCode.NOT_FOUND: "there is no such key",
     ExitCode.CONFLICT: "the label or key id is taken, or the state of the key or token forbids it",
-    ExitCode.UNHEALTHY: "kmsd answers, but health is not ok; or a check of doctor or --check failed",
+    ExitCode.UNHEALTHY: "kmsd answers, but health is not ok; or the write keys of targets differ, or a check of doctor "
+    "or --check failed",
     ExitCode.INTERRUPTED: "interrupted from the keyboard",
 }
 

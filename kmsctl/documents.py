@@ -185,6 +185,7 @@ def status(status: Status) -> Document:
         "tokens": [token_status(each) for each in status.tokens],
         "following": _following(status.following),
         "not_alive": status.not_alive or None,
+        "now": timestamp(status.now),
     }
 
 

@@ -94,9 +94,13 @@ def emit_names(names: Iterable[str]) -> None:
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Plain aligned columns, three spaces apart; the empty cell is a dash."""
-    cells = [list(headers), *([escape(cell) or "-" for cell in row] for row in rows)]
-    widths = [max(width(row[column]) for row in cells) for column in range(len(headers))]
-    return "\n".join(_line(row, widths) for row in cells)
+    room = widths([headers, *rows])
+    return "\n".join(row(cells, room) for cells in [headers, *rows])
+
+
+def widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    """Return what each column of a table takes."""
+    return [max(width(escape(cell) or "-") for cell in column) for column in zip(*rows, strict=True)]
 
 
 def sheet(rows: Sequence[tuple[str, str]]) -> str:

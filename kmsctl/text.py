@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from kmsd.client import escape
+
 
 def width(text: str) -> int:
     """Columns that escaped text takes in a terminal: wide characters take two, combining marks none."""
@@ -30,6 +32,17 @@ def cut(text: str, columns: int) -> str:
         if done > columns:
             return text[:index]
     return text
+
+
+def elide(text: str, columns: int) -> str:
+    """Return text of at most so many columns: what is left out of a longer one, in its middle, reads "..."."""
+    text = escape(text)
+    if width(text) <= columns:
+        return text
+    room = max(0, columns - 3)
+    head = cut(text, room - room // 2)
+    tail = cut(text[::-1], room // 2)[::-1]
+    return f"{head}...{tail}"
 
 
 def milliseconds(number: float) -> str:

@@ -10,26 +10,19 @@ import typer
 
 from kmsctl import documents, options, output
 from kmsctl.keyview import algorithm, key_hash, short_hash
-from kmsctl.output import Colour, Format
+from kmsctl.output import Format
+from kmsctl.targetsview import LOOKS
 from kmsctl.text import age
 from kmsd.client import (
     ClientError,
     Following,
     Key,
     KeyState,
-    ServingState,
     Status,
     TokenStatus,
     connect,
     escape,
 )
-
-_LOOKS = {
-    ServingState.SERVING: ("●", "*", Colour.GREEN),
-    ServingState.DEGRADED: ("◐", "~", Colour.YELLOW),
-    ServingState.DOWN: ("○", "o", Colour.RED),
-    ServingState.UNKNOWN: ("?", "?", Colour.YELLOW),
-}
 
 
 def status(
@@ -76,7 +69,7 @@ def _count(keys: tuple[Key, ...]) -> dict[str, int]:
 
 def _rows(status: Status, states: Mapping[str, int] | None, now: datetime, *, wide: bool) -> Iterator[tuple[str, str]]:
     """The rows of the table, their values escaped."""
-    beautiful, plain, colour = _LOOKS[status.state]
+    beautiful, plain, colour = LOOKS[status.state]
     word = f"{output.glyph(beautiful, plain)} {status.state.upper()}"
     yield "STATE", output.paint(word, colour)
     yield "HEALTHZ", escape(status.healthz) or "-"

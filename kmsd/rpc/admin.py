@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -103,6 +104,7 @@ class Admin:
             healthz=error.message if error else "ok",
             hint=error.hint if error else "",
             started_unix_ms=int(self.started * 1000),
+            now_unix_ms=int(time.time() * 1000),
             write_label=self.keyring.write_label,
             write_key=self.shown.optional(write),
             token=_token(hsm),

@@ -20,6 +20,7 @@ def status(status: pb.GetStatusResponse) -> Status:
         status,
         state=_STATES.get(status.state, ServingState.UNKNOWN),
         started=time(status.started_unix_ms),
+        now=time(status.now_unix_ms),
         write_key=optional_key(status, "write_key"),
         token=alike(Token, status.token),
         sessions=alike(Sessions, status.sessions),

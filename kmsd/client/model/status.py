@@ -113,6 +113,8 @@ class Status:
     following: Following = Following()
     not_alive: str = ""
     """Why only a restart can help, after which kmsd ends by itself; empty while it is alive."""
+    now: datetime | None = None
+    """The clock of kmsd when it answered; None if it is too old to tell."""
 
     @property
     def healthy(self) -> bool:

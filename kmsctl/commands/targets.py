@@ -1,0 +1,169 @@
+"""`kmsctl targets`: every kmsd that has a name in the configuration file, or is named here, in one table."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from kmsctl import diagnostics, options, output, targetsview
+from kmsctl.diagnostics import ExitCode, UsageError
+from kmsctl.options import Options
+from kmsctl.output import Format
+from kmsd.client import clientconfig, default_target, parse_target
+from kmsd.client.clientconfig import Target
+from kmsd.client.fleet import Member, Standing, agreement, ask_all, compare
+
+INTERVAL = 2.0
+"""Seconds between two looks of --watch."""
+
+
+def targets(
+    ctx: typer.Context,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[TARGET]...",
+            help="Names of targets, or admin sockets. Default: all in the configuration file.",
+            show_default=False,
+        ),
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again and again, until q or Ctrl-C.")] = False,
+    interval: Annotated[
+        float | None,
+        typer.Option(
+            "--interval", metavar="DURATION", parser=options.duration, help="Between two looks of --watch. Default: 2s."
+        ),
+    ] = None,
+    output_format: options.Output = None,
+    target: options.Target = None,
+    timeout: options.Timeout = None,
+) -> None:
+    """\b
+    Examples:
+      kmsctl targets
+      kmsctl targets /run/cp-2.sock
+      kmsctl targets --watch
+      kmsctl targets -o json
+
+    Show several kmsd side by side, the odd one first: one that writes with another key than the rest, then those that
+    do not answer, then those whose health is not ok. All are asked at once, each for at most --timeout.
+
+    Exits 7 if one answers and is not healthy, or writes with another key than the rest; else 3 if one does not answer.
+    SKEW is against the clock of this machine. REQ/S and P99 are those of the last 10 seconds.
+    """
+    if target is not None and names:
+        raise UsageError("--target and arguments both name targets", "leave out --target")
+    opts = options.gather(ctx, target=target, timeout=timeout)
+    if output_format is not None:
+        opts = options.gather(ctx, output=output_format)
+    wanted = _wanted(names or (), opts, typed=target is not None or opts.target_typed)
+    if interval is not None and not watch:
+        raise UsageError("--interval is for looking again and again", "say --watch too")
+    if watch:
+        _watch(wanted, opts, INTERVAL if interval is None else interval)
+        return
+    form = opts.form(Format.TABLE, Format.WIDE, Format.JSON, Format.YAML, Format.NAME)
+    with diagnostics.working(f"{len(wanted)} targets are asked"):
+        members = ask_all(wanted, opts.timeout)
+    standings = compare(members)
+    match form:
+        case Format.NAME:
+            output.emit_names(each.member.target.name for each in standings)
+        case Format.JSON | Format.YAML:
+            output.emit_document(_document(members, standings), form)
+        case _:
+            output.emit(targetsview.table(standings, datetime.now(UTC), wide=form is Format.WIDE))
+    _complain(standings)
+    code = _code(standings)
+    if code is not ExitCode.OK:
+        raise typer.Exit(code)
+
+
+def _wanted(names: Sequence[str], opts: Options, *, typed: bool) -> tuple[Target, ...]:
+    """The targets that arguments name, else --target, else the configuration file, else the usual one. Raises
+    ClientError for a name that there is not, UsageError for one given twice."""
+    if not names and not typed:
+        configured = clientconfig.load().targets
+        if configured:
+            return configured
+    found: dict[str, Target] = {}
+    for name in names or (opts.target or default_target(),):
+        if name in found:
+            raise UsageError(f"the target {name!r} is named twice", "name each once")
+        found[name] = Target(name.removeprefix("unix://"), f"unix://{parse_target(name)}")
+    if len(found) > clientconfig.MOST_TARGETS:
+        raise UsageError(f"at most {clientconfig.MOST_TARGETS} targets are asked, got {len(found)}", "name fewer")
+    return tuple(found.values())
+
+
+def _document(members: Sequence[Member], standings: Sequence[Standing]) -> output.Document:
+    agreeing, writing = agreement(members)
+    return {
+        "asked_at": targetsview.moment(members),
+        "agreeing": agreeing,
+        "writing": writing,
+        "targets": [targetsview.document(each) for each in standings],
+    }
+
+
+def _complain(standings: Sequence[Standing]) -> None:
+    for each in standings:
+        error = each.member.error
+        if error is not None and error.hint:
+            diagnostics.hint(f"{each.member.target.name}: {error.hint}")
+
+
+def _code(standings: Sequence[Standing]) -> ExitCode:
+    """What is certain goes before what a retry may mend."""
+    statuses = [each.member.status for each in standings]
+    if any(each.odd for each in standings) or any(each is not None and not each.healthy for each in statuses):
+        return ExitCode.UNHEALTHY
+    errors = [each.member.error for each in standings if each.member.error is not None]
+    return (
+        diagnostics.exit_code(errors[0])
+        if len(errors) == len(standings) == 1
+        else (ExitCode.UNREACHABLE if errors else ExitCode.OK)
+    )
+
+
+class _Looking(threading.Thread):
+    """Asks again and again beside the screen. A daemon: it ends with the process."""
+
+    def __init__(self, wanted: Sequence[Target], opts: Options, interval: float) -> None:
+        super().__init__(daemon=True)
+        self.members: tuple[Member, ...] = ()
+        self.wake: Callable[[], None] = lambda: None
+        self._wanted, self._timeout, self._interval = wanted, opts.timeout, interval
+
+    def run(self) -> None:
+        while True:
+            self.members = ask_all(self._wanted, self._timeout)
+            self.wake()
+            time.sleep(self._interval)
+
+
+def _watch(wanted: Sequence[Target], opts: Options, interval: float) -> None:
+    """On a terminal a screen, until q; else a JSON object for each look, until nobody reads it."""
+    if opts.output is Format.TABLE and not output.has_screen():
+        raise UsageError("a live table needs a terminal", "leave out --output: a JSON object a line is written")
+    form = opts.form(Format.TABLE, Format.JSON) if output.has_screen() else opts.form(Format.JSON)
+    if form is Format.JSON:
+        while True:
+            members = ask_all(wanted, opts.timeout)
+            output.emit_line(_document(members, compare(members)))
+            time.sleep(interval)
+    from kmsctl import live
+
+    looking = _Looking(wanted, opts, interval)
+    with live.take() as (screen, wake):
+        looking.wake = wake
+        looking.start()
+        while True:
+            screen.draw(targetsview.screen(looking.members, len(wanted), datetime.now(UTC), screen.size()))
+            if "q" in screen.wait(1.0).lower():
+                return
