@@ -7,12 +7,12 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.exceptions import Abort, TyperException
 
-from kmsctl import diagnostics, options, output
+from kmsctl import diagnostics, everywhere, options, output
 from kmsctl.commands import (
     audit,
     completion,
@@ -127,13 +127,18 @@ app.command("log-level", short_help="Show or change how much kmsd logs.")(loglev
 app.command(short_help="Watch kmsd in the terminal (kmstui).")(tui.tui)
 app.command(short_help="Print the completion script of a shell.")(completion.completion)
 app.command(short_help="Show the versions of kmsctl and kmsd.")(version.version)
-app.add_typer(help.app, name="help", short_help="Explain kmsctl, or a topic such as exit-codes.")
+app.command("help", short_help="Explain kmsctl, a command, or a topic such as exit-codes.")(help.help_)
 
 
 def _typed(ctx: typer.Context, name: str) -> bool:
     """Whether an option stands on the command line, rather than in the environment."""
     source = ctx.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
+
+
+def program() -> Any:
+    """Return the program as typer's tree of commands, with its options behind every command too."""
+    return everywhere.program(app)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -143,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complete(arguments[1:])
     invocation = Invocation()
     try:
-        code = app(arguments, prog_name="kmsctl", standalone_mode=False, obj=invocation)
+        code = program()(arguments, prog_name="kmsctl", standalone_mode=False, obj=invocation)
     except ClientError as error:
         diagnostics.error(error.message, error.hint, retryable=error.retryable)
         _trace(error, invocation)
@@ -171,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _complete(arguments: Sequence[str]) -> int:
     """Answers a shell's completion script, which has no use for errors."""
     with contextlib.suppress(Exception):
-        completion.answer(typer.main.get_command(app), arguments)
+        completion.answer(program(), arguments)
     if threading.active_count() > 1:
         os._exit(ExitCode.OK)  # a question to kmsd is still under way that nobody waits for
     return ExitCode.OK

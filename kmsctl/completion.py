@@ -63,13 +63,19 @@ def complete(root: Any, words: Sequence[str]) -> list[Word]:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a command line has got to. waiting: the option whose value comes next. arguments: how many have come."""
+    """Where a command line has got to. root: the program. waiting: the option whose value comes next. words: the
+    arguments that have come."""
 
+    root: Any
     command: Any
     waiting: Any = None
-    arguments: int = 0
+    words: tuple[str, ...] = ()
     only_arguments: bool = False
     target: str | None = None
+
+    @property
+    def arguments(self) -> int:
+        return len(self.words)
 
     @property
     def commands(self) -> dict[str, Any]:
@@ -85,7 +91,8 @@ class _Place:
 
 
 def _walk(root: Any, words: Sequence[str]) -> _Place:
-    command, waiting, arguments, only_arguments, target = root, None, 0, False, None
+    command, waiting, only_arguments, target = root, None, False, None
+    arguments: tuple[str, ...] = ()
     for word in words:
         if waiting is not None:
             target = word if "--target" in waiting.opts else target
@@ -102,8 +109,8 @@ def _walk(root: Any, words: Sequence[str]) -> _Place:
         elif not arguments and word in getattr(command, "commands", {}):
             command = command.commands[word]
         else:
-            arguments += 1
-    return _Place(command, waiting, arguments, only_arguments, target)
+            arguments = (*arguments, word)
+    return _Place(root, command, waiting, arguments, only_arguments, target)
 
 
 def _option(command: Any, name: str) -> Any:
@@ -118,16 +125,30 @@ def _options(command: Any) -> list[Word]:
 
 def _values(parameter: Any, place: _Place) -> list[Word]:
     """What a parameter takes: its choices, else what its metavar names."""
+    metavar = parameter.metavar or ""
+    if "|" in metavar:  # the formats that a command writes, of all that there are
+        return [Word(each) for each in metavar.strip("[]").split("|")]
     choices = parameter.shell_complete(None, "")
     if choices:
         return [Word(str(each.value)) for each in choices]
-    what = (parameter.metavar or "").strip("[].")
+    what = metavar.strip("[].")
+    if what == "COMMAND":
+        return _topics(place)
     if what in ("FILE", "SOCKET"):
         return [Word(FILES)]
     if what == "TARGET":
         return _targets()
     live = _LIVE.get(what)
     return [] if live is None else _ask(live, place.target or os.environ.get("KMSCTL_TARGET"))
+
+
+def _topics(place: _Place) -> list[Word]:
+    """What `kmsctl help` explains, behind the words that it has been given."""
+    group = place.root
+    for word in place.words:
+        group = getattr(group, "commands", {}).get(word)
+    topics = [] if place.words else [Word("exit-codes", "List the exit codes.")]
+    return [Word(name, each.short_help or "") for name, each in getattr(group, "commands", {}).items()] + topics
 
 
 def _targets() -> list[Word]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from kmsctl import diagnostics, output
+from kmsctl import diagnostics, options, output
 from kmsctl.output import Document, Format
 from kmsctl.text import age, count, timestamp
 from kmsd.client import Key, KeyState, escape
 
-FORMATS = (Format.TABLE, Format.WIDE, Format.JSON, Format.YAML, Format.NAME)
+FORMATS = options.ALL
 
 
 def algorithm(key: Key) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -88,7 +89,23 @@ TokenArgument = Annotated[
         show_default=False,
     ),
 ]
-Output = Annotated[Format | None, typer.Option("--output", "-o", help="Output format.")]
+ALL: Final = (Format.TABLE, Format.WIDE, Format.JSON, Format.YAML, Format.NAME)
+SHEETS: Final = (Format.TABLE, Format.WIDE, Format.JSON, Format.YAML)
+NAMED: Final = (Format.TABLE, Format.JSON, Format.YAML, Format.NAME)
+DOCUMENT: Final = (Format.TABLE, Format.JSON, Format.YAML)
+
+
+def _output(allowed: Sequence[Format], default: str = "") -> Any:
+    """The option of a command that writes these formats, the first of them by default."""
+    metavar = f"[{'|'.join(allowed)}]"
+    return typer.Option("--output", "-o", metavar=metavar, help=f"Output format. Default: {default or allowed[0]}.")
+
+
+Output = Annotated[Format | None, _output(ALL)]
+OutputSheets = Annotated[Format | None, _output(SHEETS)]
+OutputNamed = Annotated[Format | None, _output(NAMED)]
+OutputDocument = Annotated[Format | None, _output(DOCUMENT)]
+OutputBytes = Annotated[Format | None, _output(DOCUMENT[1:], "the bytes alone; in these, what belongs to them too")]
 Socket = Annotated[
     str | None,
     typer.Option(

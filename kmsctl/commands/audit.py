@@ -141,7 +141,7 @@ def verify(
             help="With FILE: the record that the trail may begin with, because kmsd deleted those before it by plan.",
         ),
     ] = None,
-    output_format: options.Output = None,
+    output_format: options.OutputNamed = None,
     target: options.Target = None,
     timeout: options.Timeout = None,
 ) -> None:
@@ -160,7 +160,7 @@ def verify(
     that nothing up to it was cut off or written anew.
     """
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
-    form = opts.form(Format.TABLE, Format.JSON, Format.YAML, Format.NAME)
+    form = opts.form(*options.NAMED)
     for option, given in (("--head", head), ("--begins-at", begins_at)):
         if given and not files:
             raise UsageError(f"{option} is checked against files", "name the FILEs of the trail")

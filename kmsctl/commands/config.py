@@ -40,7 +40,7 @@ def view(
     Show every setting in force and where it came from. Secrets are never in it.
     """
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
-    form = opts.form(Format.TABLE, Format.WIDE, Format.JSON, Format.YAML, Format.NAME)
+    form = opts.form(*options.ALL)
     with connect(opts.target, timeout=opts.timeout) as kmsd:
         found = kmsd.get_config()
     match form:

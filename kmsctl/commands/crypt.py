@@ -33,10 +33,7 @@ def encrypt(
     source: Source = "-",
     api: ApiOption = Api.V2,
     out: Out = None,
-    output_format: Annotated[
-        Format | None,
-        typer.Option("--output", "-o", help="json or yaml: with key id and annotations, bytes in base64."),
-    ] = None,
+    output_format: options.OutputBytes = None,
     socket: options.Socket = None,
     timeout: options.Timeout = None,
 ) -> None:

@@ -29,7 +29,7 @@ _LOOKS: Final = {
 def doctor(
     ctx: typer.Context,
     token: options.TokenArgument = "",
-    output_format: options.Output = None,
+    output_format: options.OutputDocument = None,
     timeout: Annotated[
         float | None,
         typer.Option(
@@ -55,7 +55,7 @@ def doctor(
     Exits 0 if no check failed, and 7 if one did.
     """
     opts = options.gather(ctx, target=target, output=output_format)
-    form = opts.form(Format.TABLE, Format.JSON, Format.YAML)
+    form = opts.form(*options.DOCUMENT)
     usual = SECONDS if opts.timeout == DEFAULT_TIMEOUT else opts.timeout
     with diagnostics.working("looking at the token"), connect(opts.target, timeout=timeout or usual) as kmsd:
         found = kmsd.diagnose(token)

@@ -71,7 +71,7 @@ def scan(
     of kmsd, if it answers.
     """
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
-    form = opts.form(Format.TABLE, Format.WIDE, Format.JSON, Format.YAML, Format.NAME)
+    form = opts.form(*options.ALL)
     place = Place(tuple(endpoints or ()), Tls(cacert, cert, key), user, password_file, prefix)
     place.check()
     etcdplace.warn_of_plain_password(place)

@@ -19,7 +19,7 @@ def health(
     wait: Annotated[bool, typer.Option("--wait", help="Wait until health is ok.")] = False,
     live: Annotated[bool, typer.Option("--live", help="Judge only whether kmsd itself is alive.")] = False,
     timeout: waiting.Timeout = None,
-    output_format: options.Output = None,
+    output_format: options.OutputDocument = None,
     target: options.Target = None,
 ) -> None:
     """\b
@@ -36,7 +36,7 @@ def health(
     With --live, only what a restart of kmsd can mend is bad: it says alive (0), or why not (7).
     """
     opts = options.gather(ctx, target=target, output=output_format)
-    form = opts.form(Format.TABLE, Format.JSON, Format.YAML)
+    form = opts.form(*options.DOCUMENT)
     if live:
         if wait:
             raise UsageError("--live does not wait", "it judges the kmsd that runs now; leave out --wait")

@@ -1,39 +1,63 @@
-"""`kmsctl help ...`: what belongs to no single command."""
+"""`kmsctl help ...`: any command's help, and what belongs to no single command."""
 
 from __future__ import annotations
+
+import difflib
+from typing import Annotated, Any
 
 import typer
 
 from kmsctl import options, output
-from kmsctl.diagnostics import ExitCode
+from kmsctl.diagnostics import ExitCode, UsageError
 from kmsctl.output import Format
 
-app = typer.Typer(rich_markup_mode=None, add_completion=False)
+EXIT_CODES = "exit-codes"
 
 
-@app.callback(invoke_without_command=True)
-def help_(ctx: typer.Context) -> None:
+def help_(
+    ctx: typer.Context,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[COMMAND]...", help=f"A command, or {EXIT_CODES}.", show_default=False),
+    ] = None,
+    output_format: options.OutputDocument = None,
+) -> None:
     """\b
     Examples:
       kmsctl help
-      kmsctl help exit-codes
-
-    Explain kmsctl, or one topic.
-    """
-    if ctx.invoked_subcommand is None:
-        output.emit((ctx.parent or ctx).get_help())
-
-
-@app.command("exit-codes", short_help="List the exit codes.")
-def exit_codes(ctx: typer.Context, output_format: options.Output = None) -> None:
-    """\b
-    Examples:
-      kmsctl help exit-codes
+      kmsctl help keys
+      kmsctl help keys destroy
       kmsctl help exit-codes -o json
 
-    List the exit codes, which every command shares.
+    Explain kmsctl, one of its commands, or a topic: exit-codes lists the exit codes, which every command shares.
     """
-    form = options.gather(ctx, output=output_format).form(Format.TABLE, Format.JSON, Format.YAML)
+    opts = options.gather(ctx, output=output_format)
+    if words == [EXIT_CODES]:
+        _exit_codes(opts.form(*options.DOCUMENT))
+        return
+    if opts.output not in (None, Format.TABLE):
+        raise UsageError(f"the help of a command is no {opts.output}", f"only {EXIT_CODES} is; leave out --output")
+    place = ctx.find_root()
+    for word in words or ():
+        place = _below(place, word)
+    output.emit(place.command.get_help(place))
+
+
+def _below(place: Any, word: str) -> Any:
+    """The context of a command in a group. Raises UsageError if it has no such command."""
+    known = getattr(place.command, "commands", {})
+    if word not in known:
+        where = place.command_path
+        topics = [*known, EXIT_CODES] if place.parent is None else list(known)
+        if not topics:
+            raise UsageError(f"`{where}` has no commands of its own, got {word!r}", "`kmsctl help` lists what there is")
+        near = difflib.get_close_matches(word, topics, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(topics)}"
+        raise UsageError(f"`{where}` has no command {word!r}", hint)
+    return known[word].make_context(word, [], parent=place, resilient_parsing=True)
+
+
+def _exit_codes(form: Format) -> None:
     if form is Format.TABLE:
         output.emit(output.table(("CODE", "MEANING"), [(str(code.value), code.meaning) for code in ExitCode]))
     else:

@@ -45,7 +45,7 @@ def inspect(
     Nothing is decrypted, unless --try is given; the audit records that, and what is in the value is never shown.
     """
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
-    form = opts.form(Format.TABLE, Format.WIDE, Format.JSON, Format.YAML, Format.NAME)
+    form = opts.form(*options.ALL)
     value = printed.find(files.read(source, "the ciphertext", most=INPUT_MAX, too_long="give one value"))
     if value.form:
         diagnostics.note(f"the input was read as {value.form}")

@@ -26,7 +26,7 @@ def log_level(
         Level | None,
         typer.Argument(metavar="[LEVEL]", help="debug, info, warning, error, or configured.", show_default=False),
     ] = None,
-    output_format: options.Output = None,
+    output_format: options.OutputNamed = None,
     target: options.Target = None,
     timeout: options.Timeout = None,
 ) -> None:
@@ -41,7 +41,7 @@ def log_level(
     configured: back to what its configuration says.
     """
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
-    form = opts.form(Format.TABLE, Format.JSON, Format.YAML, Format.NAME)
+    form = opts.form(*options.NAMED)
     wanted = "" if level is None or level is Level.CONFIGURED else level.value
     with connect(opts.target, timeout=opts.timeout) as kmsd:
         found = kmsd.set_log_level(wanted, dry_run=level is None)

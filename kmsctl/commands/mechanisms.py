@@ -27,7 +27,7 @@ def mechanisms(
     A key size counts in the mechanism's own unit: bytes for AES, bits for RSA.
     """
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
-    form = opts.form(Format.TABLE, Format.WIDE, Format.JSON, Format.YAML, Format.NAME)
+    form = opts.form(*options.ALL)
     with connect(opts.target, timeout=opts.timeout) as kmsd:
         found = kmsd.list_mechanisms(token)
     match form:

@@ -75,7 +75,7 @@ def plan(
             "read, or writes.",
         ),
     ] = None,
-    output_format: options.Output = None,
+    output_format: options.OutputDocument = None,
 ) -> None:
     """\b
     Examples:
@@ -91,7 +91,7 @@ def plan(
     from kmsctl import ancestor, migration
 
     opts = options.gather(ctx, output=output_format)
-    form = opts.form(Format.TABLE, Format.JSON, Format.YAML)
+    form = opts.form(*options.DOCUMENT)
     if only is not None and opts.output is not None:
         raise UsageError("--only has a format of its own", "leave out --output, or --only")
     if source == "-" == encryption_config:
@@ -242,7 +242,7 @@ def status(
     password_file: etcdplace.PasswordFile = "",
     prefix: etcdplace.Prefix = etcdplace.PREFIX,
     check: Annotated[bool, typer.Option("--check", help="Exit with 7 while anything foreign is left.")] = False,
-    output_format: options.Output = None,
+    output_format: options.OutputDocument = None,
     timeout: options.Timeout = None,
 ) -> None:
     """\b
@@ -257,7 +257,7 @@ def status(
     ETCDCTL_ENDPOINTS, ETCDCTL_CACERT, ETCDCTL_CERT and ETCDCTL_KEY, too.
     """
     opts = options.gather(ctx, timeout=timeout, output=output_format)
-    form = opts.form(Format.TABLE, Format.JSON, Format.YAML)
+    form = opts.form(*options.DOCUMENT)
     place = Place(tuple(endpoints or ()), Tls(cacert, cert, key), user, password_file, prefix)
     place.check()
     etcdplace.warn_of_plain_password(place)

@@ -24,7 +24,7 @@ def slots(
     List the slots that kmsd sees, which tokens it uses, and how many sessions all programs hold on them.
     """
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
-    form = opts.form(Format.TABLE, Format.WIDE, Format.JSON, Format.YAML, Format.NAME)
+    form = opts.form(*options.ALL)
     with connect(opts.target, timeout=opts.timeout) as kmsd:
         found = kmsd.list_slots()
     match form:

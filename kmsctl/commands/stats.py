@@ -55,7 +55,7 @@ def stats(
             help="With --watch: how often, from 200ms to 60s. Default: 1s.",
         ),
     ] = None,
-    output_format: options.Output = None,
+    output_format: options.OutputSheets = None,
     target: options.Target = None,
     timeout: options.Timeout = None,
 ) -> None:
@@ -88,7 +88,7 @@ def stats(
 
 
 def _once(opts: Options, history: float) -> None:
-    form = opts.form(Format.TABLE, Format.WIDE, Format.JSON, Format.YAML)
+    form = opts.form(*options.SHEETS)
     with connect(opts.target, timeout=opts.timeout) as kmsd:
         with kmsd.watch_stats(history=history, timeout=opts.timeout) as stream:
             frame = _first(iter(stream))

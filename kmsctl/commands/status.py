@@ -42,7 +42,7 @@ def status(
     Exits 0 whenever kmsd answers; `kmsctl health` is the one that tells good from bad.
     """
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
-    form = opts.form(Format.TABLE, Format.WIDE, Format.JSON, Format.YAML, Format.NAME)
+    form = opts.form(*options.ALL)
     keys: tuple[Key, ...] | None = None
     with connect(opts.target, timeout=opts.timeout) as kmsd:
         found = kmsd.get_status()

@@ -67,7 +67,7 @@ def targets(
     if watch:
         _watch(wanted, opts, INTERVAL if interval is None else interval)
         return
-    form = opts.form(Format.TABLE, Format.WIDE, Format.JSON, Format.YAML, Format.NAME)
+    form = opts.form(*options.ALL)
     with diagnostics.working(f"{len(wanted)} targets are asked"):
         members = ask_all(wanted, opts.timeout)
     standings = compare(members)

@@ -12,7 +12,7 @@ from kmsd.client import connect
 def unlock(
     ctx: typer.Context,
     token: options.TokenArgument = "",
-    output_format: options.Output = None,
+    output_format: options.OutputNamed = None,
     target: options.Target = None,
     timeout: options.Timeout = None,
 ) -> None:
@@ -29,7 +29,7 @@ def unlock(
     Exits 0 if the token is up, 4 if it refuses the PIN again.
     """
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
-    form = opts.form(Format.TABLE, Format.JSON, Format.YAML, Format.NAME)
+    form = opts.form(*options.NAMED)
     with connect(opts.target, timeout=opts.timeout) as kmsd:
         found = kmsd.unlock_token(token)
     if form in (Format.JSON, Format.YAML):

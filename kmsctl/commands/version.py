@@ -14,7 +14,7 @@ from kmsd.client import ClientError, __version__, connect, escape
 def version(
     ctx: typer.Context,
     client: Annotated[bool, typer.Option("--client", help="Do not ask kmsd.")] = False,
-    output_format: options.Output = None,
+    output_format: options.OutputDocument = None,
     target: options.Target = None,
     timeout: options.Timeout = None,
 ) -> None:
@@ -27,7 +27,7 @@ def version(
     Show the versions of kmsctl and of the kmsd that answers, if one does.
     """
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
-    form = opts.form(Format.TABLE, Format.JSON, Format.YAML)
+    form = opts.form(*options.DOCUMENT)
     server: str | None = None
     failure: ClientError | None = None
     if not client:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import signal
@@ -15,9 +16,11 @@ from typing import Any
 import pytest
 import typer
 
-from kmsctl.app import app
+from kmsctl.app import app, program
 from kmsctl.diagnostics import ExitCode
+from kmsctl.output import Format
 from kmsd.api.admin.v1 import admin_pb2 as pb
+from tests.ctl.canned import Canned
 from tests.ctl.conftest import Run
 from tests.ctl.terminal import PROGRAMS, Terminal
 from tests.daemons import Kmsd, wait_for
@@ -70,6 +73,63 @@ def test_the_options_in_the_examples_exist(run: Run, command: str) -> None:
             known = run(*nouns.split(), "--help").text
             for option in (word for word in stage if word.startswith("-") and len(word) > 1):
                 assert option in known, line
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_options_of_the_program_stand_behind_every_command_too(command: str) -> None:
+    place: Any = program()
+    for word in command.split():
+        place = place.commands[word]
+    taken = {name for each in place.params for name in each.opts}
+    assert {"--target", "--timeout", "--output", "-o", "--no-color", "--debug", "--version"} <= taken
+
+
+def test_what_stands_behind_a_command_counts_as_before_it(run: Run, canned: Canned, directory: Path) -> None:
+    nowhere = f"unix://{directory}/nowhere.sock"
+    for line in (f"--target {nowhere} keys list", f"keys --target {nowhere} list", f"keys list --target {nowhere}"):
+        assert run(*line.split()).code == 3
+    for line in ("-o name keys list", "keys -o name list", "keys list -o name"):
+        assert run(*line.split()).text.startswith("k8s-kek\n")
+    assert "Traceback" in run("keys", "show", "nothing", "--debug").err
+    assert "\x1b" not in run("status", "--no-color").text
+    for line in (f"encrypt --target {nowhere} /dev/null", "decrypt -o json /dev/null"):
+        assert run(*line.split()).code == 2
+    assert run("audit", "verify", "--version").text.startswith("kmsctl ")
+
+
+@pytest.mark.parametrize("command", [each for each in COMMANDS if each])
+def test_help_explains_every_command_and_group(run: Run, command: str) -> None:
+    assert run("help", *command.split()).text == run(*command.split(), "--help").text
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("help key", "`kmsctl` has no command 'key'|did you mean keys?"),
+        ("help keys nothing-like", "`kmsctl keys` has no command 'nothing-like'|it has list, show"),
+        ("help status x", "`kmsctl status` has no commands of its own, got 'x'"),
+        ("help keys -o json", "the help of a command is no json"),
+    ],
+)
+def test_help_for_what_there_is_not_is_2(run: Run, line: str, said: str) -> None:
+    result = run(*line.split())
+    assert (result.code, result.out) == (2, b"")
+    for part in said.split("|"):
+        assert part in result.err
+
+
+@pytest.mark.parametrize("command", [each for each in COMMANDS if each])
+def test_a_command_takes_the_formats_that_its_help_lists_and_no_other(run: Run, canned: Canned, command: str) -> None:
+    found = re.search(r"-o, --output \[([a-z|]+)\]", run(*command.split(), "--help").text)
+    if found is None:
+        return
+    for form in set(Format) - set(found[1].split("|")):
+        refused = run(*command.split(), *_ARGUMENTS.get(command, ()), "-o", form)
+        assert f"this command has no output format {form}" in refused.err, form
+        assert ", ".join(found[1].split("|")) in refused.err
+
+
+_ARGUMENTS = {"migrate plan": ("--command", "k8s-kms-plugin serve"), "help": ("exit-codes",), "encrypt": ("/dev/null",)}
 
 
 def _stages(line: str) -> list[list[str]]:
