@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from kmsd.client import KeyState, clientconfig, connect, default_target, escape, parse_target
+from kmsd.client import Key, KeyState, clientconfig, connect, default_target, escape, parse_target
+from kmsd.near import near
 
 LIVE_SECONDS: Final = 0.3
 """What asking kmsd may take, the loading of gRPC included."""
@@ -167,12 +168,22 @@ def _begin(words: Sequence[Word], unfinished: str) -> list[Word]:
 def _keys(kmsd: Any) -> list[Word]:
     """Labels, then key ids, for whoever goes on with one."""
     keys = [each for each in kmsd.list_keys() if each.state is not KeyState.COMPANION]
-    labels = [Word(each.label, f"{each.state} {each.key_id}".rstrip()) for each in keys]
-    return labels + [Word(each.key_id, f"{each.state} {each.label}", shy=True) for each in keys if each.key_id]
+    return _named(keys) + [Word(each.key_id, f"{each.state} {each.label}", shy=True) for each in keys if each.key_id]
 
 
 def _labels(kmsd: Any) -> list[Word]:
-    return [Word(each.label, f"{each.state} {each.key_id}".rstrip()) for each in kmsd.list_keys()]
+    return _named(kmsd.list_keys())
+
+
+def _named(keys: Sequence[Key]) -> list[Word]:
+    """Labels, each with what tells it from one that looks like it."""
+    labels = [each.label for each in keys]
+    found = []
+    for each in keys:
+        others = " or ".join(map(repr, near(each.label, labels)))
+        unlike = f", not {others}" if others else ""
+        found.append(Word(each.label, f"{each.state} {each.key_id}".rstrip() + unlike))
+    return found
 
 
 def _tokens(kmsd: Any) -> list[Word]:

@@ -3,6 +3,7 @@ changed. What kmsd does not know is null; times are RFC 3339. Knows nothing of h
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from datetime import datetime
 
@@ -248,7 +249,7 @@ def config(config: Config) -> Document:
         "settings": [
             {
                 "name": each.name,
-                "value": each.value,
+                "value": _value(each.value),
                 "origin": each.origin,
                 "secret": each.secret,
                 "reloadable": each.reloadable,
@@ -257,6 +258,14 @@ def config(config: Config) -> Document:
         ],
         "warnings": list(config.warnings),
     }
+
+
+def _value(text: str) -> object:
+    """A setting as kmsd writes it, which is TOML: its strings, numbers and arrays are JSON, too."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def request(request: Request) -> Document:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -126,7 +127,7 @@ class Place:
         return (name, password) if name else ("", "")
 
     def _password(self) -> str:
-        lines = files.read(self.password_file, "etcd's password").splitlines()
+        lines = files.read(self.password_file, "etcd's password").removeprefix(codecs.BOM_UTF8).splitlines()
         try:
             password = lines[0].decode() if lines else ""
         except UnicodeDecodeError:

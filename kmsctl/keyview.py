@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 
 from kmsctl import diagnostics, options, output
 from kmsctl.output import Document, Format
-from kmsctl.text import age, count, timestamp
+from kmsctl.text import age, count, elide, timestamp
 from kmsd.client import Key, KeyState, escape
+from kmsd.near import near
 
 FORMATS = options.ALL
 
@@ -46,35 +47,59 @@ def emit_one(document: Document, key: Key, form: Format, companion: Key | None =
         output.emit(table(shown, wide=form is Format.WIDE, now=datetime.now(UTC)))
 
 
+LIST_COLUMNS = 80
+"""What a list of keys may take where nobody knows how much there is."""
+LABEL_COLUMNS = 12
+"""What a label gets at the least."""
+
+
 def table(keys: Sequence[Key], *, wide: bool, now: datetime) -> str:
-    headers = ["LABEL", "STATE", "TYPE", "KEY ID", "SHA256", "CREATED" if wide else "AGE", "USES", "LAST USE"]
+    """Return a list of keys. It fits the terminal, or 80 columns, unless it is wide: a long label is shortened in its
+    middle, and pads nothing."""
+    headers = ["LABEL", "STATE", "TYPE", "SHA256", "CREATED" if wide else "AGE", "LAST USE" if wide else "USED"]
     rows = [
         [
-            each.label,
+            visible(each.label),
             each.state.value,
             algorithm(each),
-            each.key_id,
             key_hash(each, wide=wide),
             (timestamp(each.created) or "") if wide else age(each.created, now),
-            count(each.encrypts + each.decrypts),
             (timestamp(each.last_used) or "") if wide else age(each.last_used, now),
         ]
         for each in keys
     ]
-    if wide:
-        headers += ["TOKEN", "TOKEN LABEL", "ENCRYPTS", "DECRYPTS", "WRITES", "MAY", "ATTRIBUTES", "REASON"]
-        for row, each in zip(rows, keys, strict=True):
-            row += [
-                each.token,
-                each.token_label,
-                str(each.encrypts),
-                str(each.decrypts),
-                each.enc,
-                permissions(each),
-                attributes(each),
-                each.unusable_reason,
-            ]
+    if not wide:
+        taken = sum(output.widths([headers, *rows])[1:]) + 3 * (len(headers) - 1)
+        room = max(LABEL_COLUMNS, max(LIST_COLUMNS, output.columns()) - taken)
+        return output.table(headers, [[elide(label, room), *rest] for label, *rest in rows])
+    headers.insert(3, "KEY ID")
+    headers.insert(6, "USES")
+    for row, each in zip(rows, keys, strict=True):
+        row.insert(3, each.key_id)
+        row.insert(6, count(each.encrypts + each.decrypts))
+        row += [
+            each.token,
+            each.token_label,
+            str(each.encrypts),
+            str(each.decrypts),
+            each.enc,
+            permissions(each),
+            attributes(each),
+            each.unusable_reason,
+        ]
+    headers += ["TOKEN", "TOKEN LABEL", "ENCRYPTS", "DECRYPTS", "WRITES", "MAY", "ATTRIBUTES", "REASON"]
     return output.table(headers, rows)
+
+
+def visible(label: str) -> str:
+    """A label in a table: in quotes if a blank stands at its ends, where nobody would see it."""
+    return label if label == label.strip() else f"'{label}'"
+
+
+def point_out(keys: Sequence[Key], write_label: str) -> None:
+    """Say which labels are easily taken for the write label."""
+    for each in near(write_label, [each.label for each in keys]):
+        diagnostics.warning(f"the label {each!r} is not the write label {write_label!r}")
 
 
 def permissions(key: Key) -> str:

@@ -6,6 +6,7 @@ token or of the command line's syntax, and never puts a PIN into a message.
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import os
 import re
@@ -329,12 +330,12 @@ def read_pin(token: Token, environ: Mapping[str, str] = os.environ) -> str | Non
     if path is None:
         return None
     try:
-        line, _ = plainfile.read_input(path, PIN_MAX + 3, line=True)
+        line, _ = plainfile.read_input(path, PIN_MAX + len(codecs.BOM_UTF8) + 3, line=True)
     except OSError as error:
         reason = (error.strerror or "cannot be read").lower()
         hint = f"token.pin_file must name a file with the PIN on its first line that uid {os.geteuid()} may read"
         raise ConfigError(f"the PIN file {path}: {reason}", hint) from None
-    line = line.removesuffix(b"\n").removesuffix(b"\r")
+    line = line.removesuffix(b"\n").removesuffix(b"\r").removeprefix(codecs.BOM_UTF8)
     if not line:
         raise ConfigError(f"the PIN file {path}: its first line is empty", "write the PIN on its first line")
     if len(line) > PIN_MAX:
@@ -342,4 +343,15 @@ def read_pin(token: Token, environ: Mapping[str, str] = os.environ) -> str | Non
     text = line.decode(errors="replace")
     if "\ufffd" in text:  # and no exception that holds the bytes
         raise ConfigError(f"the PIN file {path}: its first line is not UTF-8", "write the PIN as UTF-8 text")
+    # The token counts a wrong PIN, and locks after a few: what is no PIN is not tried.
+    if text != text.strip():
+        raise ConfigError(
+            f"the PIN file {path}: a blank stands before or behind the PIN",
+            "remove it; a PIN that has one is given as token.pin",
+        )
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        raise ConfigError(
+            f"the PIN file {path}: the PIN stands in quotes",
+            "remove them; a PIN that has them is given as token.pin",
+        )
     return text

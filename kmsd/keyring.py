@@ -19,6 +19,7 @@ from kmsd.errors import Conflict, InvalidRequest, KmsdError, Misconfigured, NotF
 from kmsd.hsm import keys as token_keys
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.keys import TokenKey
+from kmsd.near import near
 from kmsd.picture import EMPTY, Key, Picture, Problem, Rules, State, created_ms, judge, newest_first
 
 _LOOK_PAUSE: Final = 0.25
@@ -259,17 +260,23 @@ class Keyring:
             raise InvalidRequest(
                 "no key is named", "give a key id, a label, or sha256: and the first digits of a key id's hash"
             )
+        found = [key for key in self.picture.keys if key.key_id == text]
+        found = found or [key for key in self.picture.keys if key.label == text]
         digits = text.removeprefix("sha256:")
         if digits != text:
-            if len(digits) < _HASH_DIGITS or not set(digits) <= set("0123456789abcdef"):
+            hashed = set(digits) <= set("0123456789abcdef") and len(digits) >= _HASH_DIGITS
+            meant = [key for key in self.picture.keys if hashed and key.key_id_sha256.startswith(digits)]
+            if found and any(key.key_id != found[0].key_id for key in meant):
                 raise InvalidRequest(
-                    f"{_short(text)} is no hash of a key id",
+                    f"{_short(text)} is the label of one key and the hash of another's key id",
+                    "name it by its key id; kmsctl keys list -o wide shows all",
+                )
+            if not found and not hashed:
+                raise InvalidRequest(
+                    f"{_short(text)} is no label, and no hash of a key id",
                     f"give sha256: and its first digits, {_HASH_DIGITS} at least, in lower case",
                 )
-            found = [key for key in self.picture.keys if key.key_id_sha256.startswith(digits)]
-        else:
-            found = [key for key in self.picture.keys if key.key_id == text]
-            found = found or [key for key in self.picture.keys if key.label == text]
+            found = found or meant
         # The HMAC key of a pair shares the id of its AES key, which is the one that is meant.
         found = [key for key in found if key.token.seals] or found
         if not found and any(text in (key.key_id, key.label) for key in self.picture.public):
@@ -278,7 +285,9 @@ class Keyring:
                 "kmsctl keys list shows it, and what to do about it",
             )
         if not found:
-            raise NotFound(f"there is no key {_short(text)} on {self.where}", "kmsctl keys list shows all")
+            alike = near(text, [key.label for key in self.picture.keys])
+            hint = f"did you mean {' or '.join(map(_short, alike))}? " if alike else ""
+            raise NotFound(f"there is no key {_short(text)} on {self.where}", f"{hint}kmsctl keys list shows all")
         if len(found) > 1:
             ids = ", ".join(key.key_id or "(none)" for key in found[:8])
             raise InvalidRequest(f"{len(found)} keys are called {_short(text)}: {ids}", "name one by its key id")

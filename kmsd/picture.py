@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+import shlex
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ from kmsd.crypto.oaep import RSA_BITS
 from kmsd.crypto.schemes import ANY, RSA, Ability, Algorithm, Scheme, scheme
 from kmsd.errors import Conflict, InvalidRequest, Misconfigured, short
 from kmsd.hsm.keys import TokenKey
+from kmsd.near import near
 
 MAX_KEY_ID: Final = 512
 """Characters. kube-apiserver takes under 1024; the rest is room for the ciphertext beside it."""
@@ -412,11 +414,14 @@ def _problems(
                 yield Problem(f"key {write_label!r} on {where} cannot serve: {reason}", hint, fatal=fatal)
     if write is None and not told:
         public = any(key.label == write_label for key in others)
+        alike = near(write_label, (key.label for key in keys if key.token.seals))
         yield Problem(
             f"there is no key labelled {write_label!r} on {where}"
-            + (", but a public object, which whoever reaches the token may have made" if public else ""),
+            + (", but a public object, which whoever reaches the token may have made" if public else "")
+            + (f"; there is {' and '.join(map(repr, alike))}" if alike else ""),
             f"make one: kmsctl keygen {write_label}{rules.new_key}"
-            + (f"; if you made the public one yourself: kmsctl keys adopt {write_label} --public" if public else ""),
+            + (f"; if you made the public one yourself: kmsctl keys adopt {write_label} --public" if public else "")
+            + (f"; if it is that one: kmsctl keys relabel {shlex.quote(alike[0])} {write_label}" if alike else ""),
             fatal=True,
         )
 

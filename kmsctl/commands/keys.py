@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from kmsctl.commands import keygen, keys_change, keys_retire
 from kmsctl.options import KeyName
 from kmsctl.output import Format
 from kmsctl.text import age, timestamp
-from kmsd.client import Key, KeyDetail, KeyState, KeyTest, KeyType, connect, escape
+from kmsd.client import ClientError, Key, KeyDetail, KeyState, KeyTest, KeyType, connect, escape
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -52,20 +53,27 @@ def list_(
       kmsctl keys list -o name
       kmsctl keys list -o json
 
-    List the keys on the token.
+    List the keys on the token, in 80 columns or those of the terminal: a long label is shortened in its middle. Whole
+    labels and key ids are in -o wide.
 
-    SHA256 is the hash of the key id that kube-apiserver writes in its logs. USES counts since kmsd started.
+    SHA256 is the hash of the key id that kube-apiserver writes in its logs, USED the time since
+    its last use. USES in -o wide counts since kmsd started.
     """
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
     form = opts.form(*keyview.FORMATS)
+    write_label = ""
     with connect(opts.target, timeout=opts.timeout) as kmsd:
         found = kmsd.list_keys()
+        if form in (Format.TABLE, Format.WIDE):
+            with contextlib.suppress(ClientError):  # the list is what was asked for
+                write_label = kmsd.get_status().write_label
     if form in (Format.JSON, Format.YAML):
         output.emit_document({"keys": [documents.key(each) for each in found]}, form)
     elif form is Format.NAME:
         output.emit_names(each.label for each in found)
     else:
         _show_list(found, form)
+        keyview.point_out(found, write_label)
 
 
 def _show_list(keys: tuple[Key, ...], form: Format) -> None:
@@ -124,7 +132,7 @@ def _sheet(found: KeyDetail, now: datetime) -> list[tuple[str, str]]:
         ("KEY ID", escape(key.key_id) or "-"),
         ("SHA256", keyview.key_hash(key, wide=True)),
         ("TYPE", f"{keyview.algorithm(key)}{_writes(key)}"),
-        ("TOKEN", escape(", ".join(part for part in (key.token, key.token_label) if part)) or "-"),
+        ("TOKEN", escape(", ".join(dict.fromkeys(part for part in (key.token, key.token_label) if part))) or "-"),
         ("CREATED", f"{timestamp(key.created)} ({age(key.created, now)} ago)" if key.created else "unknown"),
         ("USES", f"{key.encrypts} encrypts, {key.decrypts} decrypts since kmsd started"),
         ("LAST USE", f"{timestamp(key.last_used)} ({age(key.last_used, now)} ago)" if key.last_used else "unknown"),

@@ -245,7 +245,8 @@ def mechanism_name(number: int) -> str:
     from pkcs11.mechanisms import Mechanism
 
     try:
-        return f"CKM_{Mechanism(number).name}"
+        # The library puts "_" before the names that it counts as old: _MD5 is CKM_MD5.
+        return f"CKM_{Mechanism(number).name.lstrip('_')}"
     except ValueError:
         return f"CKM 0x{number:08x}"
 

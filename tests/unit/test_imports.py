@@ -66,6 +66,7 @@ def test_kmsctl_knows_nothing_of_kmsd_but_its_client_and_where_etcd_is() -> None
         "kmsd",
         "kmsd.paths",
         "kmsd.keyid",
+        "kmsd.near",
         "kmsd.etcd",
         "kmsd.etcd.endpoints",
     }
