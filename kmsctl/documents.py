@@ -3,7 +3,6 @@ changed. What kmsd does not know is null; times are RFC 3339. Knows nothing of h
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from datetime import datetime
 
@@ -261,9 +260,11 @@ def config(config: Config) -> Document:
 
 
 def _value(text: str) -> object:
-    """A setting as kmsd writes it, which is TOML: its strings, numbers and arrays are JSON, too."""
+    """What a setting is that kmsd writes as TOML."""
+    import tomllib
+
     try:
-        return json.loads(text)
+        return tomllib.loads(f"value = {text}")["value"]
     except ValueError:
         return text
 

@@ -37,6 +37,8 @@ def read(
     """All of a file, or of stdin for `-`. Raises UsageError if it cannot be read or has more than `most` bytes;
     too_long: the hint then."""
     if source == "-":
+        if sys.stdin is None:
+            raise UsageError(f"cannot read {what}: stdin is closed", "name a file, or open stdin")
         if stdin_is_terminal():
             diagnostics.note(f"reading {what} from the terminal; Ctrl-D ends it")
         return _bounded(sys.stdin.buffer, "stdin", most, too_long)

@@ -5,12 +5,14 @@ Tables are for people; json and yaml are a contract with scripts; name is for `x
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
+from typing import TextIO
 
 from kmsctl import terminal
 from kmsctl.text import cut, width
@@ -46,11 +48,12 @@ def emit(text: str) -> None:
 
 
 def emit_bytes(data: bytes) -> None:
-    """Bytes as they are."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(data)
+    """Bytes as they are. Raises OSError, also where stdout was closed before this program began."""
+    stdout = _stdout()
+    stdout.flush()
+    stdout.buffer.write(data)
     # Here and not at exit, so that a full disk or a closed pipe is an error like any other.
-    sys.stdout.buffer.flush()
+    stdout.buffer.flush()
 
 
 def emit_raw(text: str) -> None:
@@ -175,4 +178,10 @@ def glyph(beautiful: str, plain: str) -> str:
 
 
 def _encoding() -> str:
-    return sys.stdout.encoding or "utf-8"
+    return _stdout().encoding or "utf-8"
+
+
+def _stdout() -> TextIO:
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "stdout is closed")
+    return sys.stdout

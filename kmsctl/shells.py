@@ -60,7 +60,14 @@ end
 complete -c kmsctl -f -a '(__kmsctl_complete)'
 """
 
-_PLAIN: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:=@%+,^")
+_SPECIAL: Final = frozenset(" \t\n|&;()<>$`\"'\\*?[]{}!")
+"""What bash would not take as it is, wherever it stands in a word."""
+
+
+def _escaped(word: str) -> str:
+    """A word as it is typed in bash: no more backslashes than it needs."""
+    start = "\\" if word.startswith(("#", "~")) else ""
+    return start + "".join(f"\\{each}" if each in _SPECIAL else each for each in word)
 
 
 def split(line: str) -> tuple[list[str], str, bool]:
@@ -102,8 +109,8 @@ def bash_replies(found: Sequence[Word], typed: str, *, quoted: bool, breaks: str
     if any(each.text == FILES for each in found):
         return [FILES]
     if quoted:
-        return [each.text for each in found if _PLAIN.issuperset(each.text)]
+        return [each.text for each in found if _SPECIAL.isdisjoint(each.text)]
     last = max((typed.rfind(each) for each in breaks), default=-1)
     kept = last + (typed[last : last + 1] not in ("@", "$"))
-    replies = ["".join(each if each in _PLAIN else f"\\{each}" for each in word.text) for word in found]
+    replies = [_escaped(word.text) for word in found]
     return [reply[kept:] for reply in replies if reply.startswith(typed[:kept])]

@@ -6,17 +6,17 @@ import os
 from typing import TextIO
 
 
-def colourful(stream: TextIO) -> bool:
+def colourful(stream: TextIO | None) -> bool:
     """Whether to colour: on a capable terminal, unless NO_COLOR says no (https://no-color.org)."""
     return movable(stream) and not os.environ.get("NO_COLOR")
 
 
-def movable(stream: TextIO) -> bool:
+def movable(stream: TextIO | None) -> bool:
     """Whether a line can be taken back and written anew."""
-    return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    return stream is not None and stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
-def columns(stream: TextIO) -> int:
+def columns(stream: TextIO | None) -> int:
     return size(stream).columns
 
 

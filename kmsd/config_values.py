@@ -143,7 +143,9 @@ def _kind(value: object) -> str:
 
 def _quoted(text: str) -> str:
     """A TOML basic string: JSON's, but TOML also escapes DEL."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    quoted = json.dumps(text, ensure_ascii=False)
+    # As TOML escapes them: a path may hold what turns the direction of a terminal's text.
+    return "".join(each if each.isprintable() else f"\\U{ord(each):08x}" for each in quoted)
 
 
 def key_text(loc: Sequence[str]) -> str:

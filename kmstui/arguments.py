@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from kmsd.client import InvalidRequest, __version__, default_target, parse_target
+from kmsd.client import InvalidRequest, __version__, default_target, escape, parse_target
 
 INTERVAL = 2.0
 """Seconds between reads unless told otherwise."""
@@ -41,7 +41,7 @@ def parse(argv: Sequence[str] | None) -> Arguments:
 
 
 def refuse(message: str, hint: str) -> NoReturn:
-    sys.stderr.write(f"kmstui: error: {message}\nhint: {hint}\n")
+    sys.stderr.write(f"kmstui: error: {escape(message)}\nhint: {escape(hint)}\n")
     raise SystemExit(2)
 
 

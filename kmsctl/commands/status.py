@@ -146,13 +146,19 @@ def _following(following: Following, now: datetime, *, wide: bool) -> Iterator[t
     if following.since is None:
         return
 
-    def ago(moment: datetime | None) -> str:
-        return "none yet" if moment is None else f"{age(moment, now)} ago"
+    since = following.since
+    rotated = bool(following.previous_key_id)
+    what = "rotated" if rotated else "this key is answered since"
+    yield "KUBE-APISERVER", f"{what} {age(since, now)}{' ago' if rotated else ''}"
 
-    yield "FOLLOWING", f"this key since {age(following.since, now)}"
-    yield "", f"Status with it: {ago(following.last_status)}, Encrypt with it: {ago(following.last_encrypt)}"
-    if wide:
-        yield "", f"first Status: {ago(following.first_status)}, first Encrypt: {ago(following.first_encrypt)}"
+    def seen(name: str, first: datetime | None, last: datetime | None) -> str:
+        if first is None:
+            return f"{name} with it: none yet"
+        after = age(since, first)  # how long it took, which stays the same
+        return f"{name} with it: first {after} after {'the rotation' if rotated else 'that'}, last {age(last, now)} ago"
+
+    yield "", seen("Status", following.first_status, following.last_status)
+    yield "", seen("Encrypt", following.first_encrypt, following.last_encrypt)
     if following.previous_key_id:
         before = short_hash(following.previous_key_id_sha256, wide=wide)
         yield "", f"before it: {escape(following.previous_key_id)} {before}".rstrip()

@@ -11,7 +11,7 @@ from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.client import decode, model
 from kmsd.client.errors import ClientError, InvalidRequest
 from kmsd.client.model import Key, KeyType
-from kmsd.client.wire import Client, Stream
+from kmsd.client.wire import Client, Stranger, Stream
 
 _SERVICE = "/kmsd.admin.v1.Admin"
 _ALL = model.Filter()
@@ -41,6 +41,13 @@ class AdminClient(Client):
     dry_run: find out what would be done, or why not, and change nothing.
     confirm_label: the key's label once more, for what is dangerous.
     """
+
+    STRANGER = Stranger(
+        "/v2.KeyManagementService/Status",
+        (f"{_SERVICE}/GetStatus", f"{_SERVICE}/GetConfig"),
+        "{} is a KMS socket, which kube-apiserver calls: it has no admin API",
+        "name kmsd's admin socket instead: with --target or KMSCTL_TARGET",
+    )
 
     def get_status(self, *, timeout: float | None = None) -> model.Status:
         return decode.status(self._call("GetStatus", pb.GetStatusRequest(), pb.GetStatusResponse, timeout))

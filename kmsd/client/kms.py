@@ -10,7 +10,7 @@ from typing import Literal
 from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
 from kmsd.api.kms.v2 import api_pb2 as v2
 from kmsd.client.model import Encrypted, KmsStatus
-from kmsd.client.wire import Client
+from kmsd.client.wire import Client, Stranger
 
 _V2 = "/v2.KeyManagementService"
 _V1BETA1 = "/v1beta1.KeyManagementService"
@@ -18,6 +18,13 @@ _V1BETA1 = "/v1beta1.KeyManagementService"
 
 class KmsClient(Client):
     """Encrypts and decrypts as kube-apiserver would. `timeout`: seconds per call; all raise ClientError."""
+
+    STRANGER = Stranger(
+        "/kmsd.admin.v1.Admin/GetStatus",
+        (f"{_V2}/Status", f"{_V1BETA1}/Version"),
+        "{} is an admin socket: it has no KMS API",
+        "name the KMS socket instead: with --socket or KMSCTL_SOCKET; `kmsctl status` shows it",
+    )
 
     def __init__(self, path: Path, api: Literal["v2", "v1beta1"], timeout: float) -> None:
         super().__init__(path, timeout)

@@ -6,9 +6,10 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, cast
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 from urllib.parse import quote
 
 # gRPC core writes to stderr of its own accord (a line for each kmsd that stops); read once, when it loads.
@@ -49,6 +50,10 @@ _OPTIONS = (
     ("grpc.http2.lookahead_bytes", 2048),
     ("grpc.http2.bdp_probe", 0),
 )
+
+_LOOK_SECONDS = 1.0
+"""For finding out what else a socket serves."""
+_DEADLINE = grpc.StatusCode.DEADLINE_EXCEEDED
 
 # kmsd marks its own failures with metadata; another server's UNAVAILABLE is told from gRPC core's by these.
 _OWN_WORDS = (
@@ -108,12 +113,25 @@ class _Mapped(Stream[U]):
         self._stream.close()
 
 
+@dataclass(frozen=True)
+class Stranger:
+    """The API that a socket may serve instead of the one that is wanted. method: one of its methods. own: methods of
+    the one that is wanted, of which even an old kmsd has one. message, hint: what to say then; message has a place for
+    the path."""
+
+    method: str
+    own: tuple[str, str]
+    message: str
+    hint: str
+
+
 class Wire:
     """Calls unary methods on `path`, each bounded by `timeout` seconds unless the call names its own."""
 
-    def __init__(self, path: Path, timeout: float) -> None:
+    def __init__(self, path: Path, timeout: float, stranger: Stranger) -> None:
         self.path = path
         self.timeout = timeout
+        self._stranger = stranger
         # gRPC reads a unix: target as a URI and undoes percent-encoding.
         self._channel = grpc.insecure_channel(f"unix:{quote(str(path))}", options=_OPTIONS)
 
@@ -165,10 +183,25 @@ class Wire:
                 code.name,
                 retryable=True,
             )
+        if code is grpc.StatusCode.UNIMPLEMENTED and self._serves_another():
+            return InvalidRequest(self._stranger.message.format(self.path), self._stranger.hint, code.name)
         hint = metadata.get(HINT_METADATA, b"")
         text = hint.decode(errors="replace") if isinstance(hint, bytes) else hint
         retryable = metadata.get(RETRYABLE_METADATA) in ("true", b"true")
         return _answered(code, details, text, retryable=retryable)
+
+    def _serves_another(self) -> bool:
+        return self._answers(self._stranger.method) and not any(map(self._answers, self._stranger.own))
+
+    def _answers(self, method: str) -> bool:
+        """Whether the server has a method, whatever it answers to an empty request."""
+        call = cast("Callable[..., bytes]", self._channel.unary_unary(method))
+        try:
+            call(b"", timeout=_LOOK_SECONDS, metadata=_caller())
+        except grpc.RpcError as error:
+            code = cast("grpc.Call", error).code()
+            return code not in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAVAILABLE, _DEADLINE)
+        return True
 
 
 @functools.cache
@@ -211,9 +244,11 @@ def _answered(code: grpc.StatusCode, details: str, hint: str, *, retryable: bool
 class Client:
     """What the clients share: one `Wire`, closed at the end of a with block. `timeout`: seconds per call."""
 
+    STRANGER: ClassVar[Stranger]
+
     def __init__(self, path: Path, timeout: float) -> None:
         self.path = path
-        self._wire = Wire(path, timeout)
+        self._wire = Wire(path, timeout, self.STRANGER)
 
     def __enter__(self) -> Self:
         return self
