@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -15,12 +16,13 @@ from textual import events, on
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.command import CommandPalette
+from textual.driver import Driver
 from textual.screen import Screen
 from textual.theme import Theme
 from textual.timer import Timer
 
 from kmsd.client import Key, escape
-from kmstui import ahead, arguments, garbage, output, remember, themes
+from kmstui import ahead, arguments, garbage, remember, terminal, themes
 from kmstui.actions import Done
 from kmstui.arguments import INTERVAL
 from kmstui.dialogs.targets import TargetDialog
@@ -64,7 +66,7 @@ SWITCH_INTERVAL = 0.001
 class Kmstui(App[None]):
     """targets: each as `kmsd.client.connect`; none: the default. interval: seconds between reads. memory: file with
     what is remembered; None: nothing is. clock: tells the moment that ages are counted from. alone: the
-    process does nothing else, and what takes long is done while nobody types."""
+    process does nothing else, and what takes long is done while nobody types. driver: None: Textual's own."""
 
     TITLE = "kmstui"
     CSS_PATH = Path(__file__).with_name("app.tcss")
@@ -95,8 +97,9 @@ class Kmstui(App[None]):
         memory: Path | None = None,
         clock: Callable[[], Moment] = Moment.now,
         alone: bool = False,
+        driver: type[Driver] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(driver_class=driver)
         for theme in themes.THEMES.values():
             self.register_theme(theme)
         self._memory_file = memory
@@ -293,18 +296,28 @@ class Kmstui(App[None]):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs kmstui with these arguments, the process' own by default; the exit code: 0, 1 failed, 2 usage."""
+    """Runs kmstui with these arguments, the process' own by default. Returns the exit code: 0, 1 failed, 2 usage,
+    129 its terminal is gone, 143 SIGTERM."""
     try:
         wanted = arguments.parse(argv)
-        terminal = sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
         # Textual's web server talks to it through pipes.
-        if not terminal and not os.environ.get("TEXTUAL_DRIVER"):
+        served = bool(os.environ.get("TEXTUAL_DRIVER"))
+        if not served and not terminal.there():
             arguments.refuse("kmstui needs a terminal", "`kmsctl status` tells the same without one")
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else 1
-    output.whole()
     # A reader that works through ten thousand keys gives way to the keyboard sooner.
     sys.setswitchinterval(SWITCH_INTERVAL)
-    app = Kmstui(wanted.targets, wanted.interval, read_only=wanted.read_only, memory=remember.place(), alone=True)
+    app = Kmstui(
+        wanted.targets,
+        wanted.interval,
+        read_only=wanted.read_only,
+        memory=remember.place(),
+        alone=True,
+        driver=None if served else terminal.Terminal,
+    )
     app.run()
+    if app.return_code == terminal.HUNG_UP and sys.stderr is not None:
+        with contextlib.suppress(OSError):  # it may have been the terminal
+            sys.stderr.write("kmstui: error: its terminal is gone\n")
     return app.return_code or 0

@@ -93,6 +93,7 @@ class Store:
         self._wants: frozenset[Want] = frozenset()
         self._mechanisms_of = ""
         self._next: dict[str, float] = {}
+        self._looked = False
         self._read_at = 0.0
         self._number = 0
         self._actions: set[asyncio.Task[None]] = set()
@@ -165,6 +166,7 @@ class Store:
             return
         self._generation += 1
         self._target = self._named[view.targets.index(target)]
+        self._looked = False
         self._drop()
         self._next.clear()
         fresh = View(target, view.interval, view.targets, view.read_only, view.paused, working=view.working)
@@ -204,12 +206,19 @@ class Store:
             Want.SLOTS: _Question("slots", lambda kmsd: kmsd.list_slots()),
             Want.CONFIG: _Question("config", lambda kmsd: kmsd.get_config()),
         }
+        ahead = self._looks_ahead
         for want, question in wanted.items():
-            if want in self._wants and now >= self._next.get(question.field, 0.0):
+            due = want in self._wants and now >= self._next.get(question.field, 0.0)
+            if due or (ahead and self._last(question).value is None):
                 yield question
-        token = self._mechanisms_of
-        if Want.MECHANISMS in self._wants and token and now >= self._next.get(f"mechanisms {token}", 0.0):
+        token = self._mechanisms_of if Want.MECHANISMS in self._wants else _write_token(self.view) if ahead else ""
+        if token and now >= self._next.get(f"mechanisms {token}", 0.0):
             yield _Question("mechanisms", lambda kmsd: kmsd.list_mechanisms(token), token)
+
+    @property
+    def _looks_ahead(self) -> bool:
+        """Whether what no screen has shown yet is read, too: once, so that all have something when kmsd goes."""
+        return self.view.status.value is not None and not self._looked
 
     def _ask(self, target: str, questions: Sequence[_Question]) -> tuple[list[_Answer], ClientError | None]:
         """In a thread. An error: that of the first question, the status; without it the others are not asked."""
@@ -236,6 +245,8 @@ class Store:
         mechanisms = dict(before.mechanisms)
         for answer in answers:
             name = answer.question.field
+            if name != "status" and answer.reading.error is not None and Want(name) not in self._wants:
+                continue  # looked at ahead, in vain, and nobody has asked
             if answer.question.part:
                 mechanisms[answer.question.part] = answer.reading
                 self._next[f"mechanisms {answer.question.part}"] = self._read_at + CONFIG_AFTER
@@ -244,6 +255,9 @@ class Store:
             least = CONFIG_AFTER if name == "config" else 0.0
             self._next[name] = self._read_at + max(least, SHARE * answer.cost)
         self._publish(target=target, mechanisms=MappingProxyType(mechanisms), **changes)
+        if before.status.value is None:
+            self._ask_now()
+        self._looked = self._looked or before.status.value is not None
         status = self.view.status.value
         if status is not None:
             self._saw(sightings.compared(before, status, Moment.now()))
@@ -457,6 +471,12 @@ def _changed(before: View, after: View) -> dict[str, Any]:
 
 def _others(targets: Sequence[str], target: str) -> tuple[Peer, ...]:
     return tuple(Peer(each) for each in dict.fromkeys(targets) if each != target)
+
+
+def _write_token(view: View) -> str:
+    """Its name in kmsd's configuration; empty if it is not known."""
+    status = view.status.value
+    return next((each.name for each in status.tokens if each.write), "") if status is not None else ""
 
 
 def _open_requests(kmsd: AdminClient) -> Any:

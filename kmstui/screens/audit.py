@@ -17,7 +17,7 @@ from kmstui.deeds import Deed
 from kmstui.dialogs.record import RecordDialog
 from kmstui.dialogs.verify import VerifyDialog
 from kmstui.looks import Colour
-from kmstui.screens.page import Page, tail_note
+from kmstui.screens.page import Page, tail_note, tail_waiting
 from kmstui.text import clock, duration, short_hash
 from kmstui.view import Moment, Numbered, View, Want
 from kmstui.widgets.columns import Column, Kind
@@ -112,7 +112,9 @@ class AuditScreen(Page):
 
     def show_data(self, view: View, moment: Moment) -> None:
         told = " · ".join(filter(None, (_verdict(view, moment), tail_note(view, view.audit, moment))))
-        self._listing.show(view.audit.items, moment, empty=_nothing(view), note=told)
+        self._listing.show(
+            view.audit.items, moment, empty=tail_waiting(view, view.audit, "there are no records"), note=told
+        )
         self.moved(view)
 
     def moved(self, view: View) -> None:
@@ -142,12 +144,6 @@ def _verdict(view: View, moment: Moment) -> str:
         return ""
     glyph = looks.GOOD if verdict.intact else "✕"
     return f"{glyph} {said(verdict)}, {duration(moment.steady - view.verdict.taken)} ago"
-
-
-def _nothing(view: View) -> str:
-    if view.audit.error is not None and not view.lost:
-        return f"cannot be followed: {view.audit.error.message}"
-    return "there are no records" if view.audit.following else "waiting for the first answer"
 
 
 def record_facts(record: AuditRecord) -> Iterator[Fact]:

@@ -13,7 +13,7 @@ from kmstui import looks
 from kmstui.deeds import Deed
 from kmstui.happenings import happenings
 from kmstui.looks import BAD, GOOD, WARN, Colour
-from kmstui.screens.page import Page
+from kmstui.screens.page import Page, tail_waiting
 from kmstui.screens.rotation import rotate_dialog
 from kmstui.text import ago, clock, compact, duration, key_type, pad, plural, short_hash, shorten, shorten_left, width
 from kmstui.view import Moment, View, Want
@@ -166,7 +166,7 @@ class EventsPanel(Panel):
     def lines(self, view: View, moment: Moment) -> Iterator[Content]:
         found = happenings(view, self.content_size.height)
         if not found:
-            yield Content.styled(_no_events(view), "dim")
+            yield Content.styled(tail_waiting(view, view.audit, "nothing has happened yet"), "dim")
         action = max((width(each.action) for each in found), default=0)
         times = [clock(each.time, moment.wall) for each in found]
         people = max((width(each.who) for each in found), default=0)
@@ -183,9 +183,3 @@ class EventsPanel(Panel):
             yield Content.assemble(
                 (head, "dim"), (each.look.glyph, f"${each.look.colour}"), name, text, (f"  {each.who}", "dim")
             )
-
-
-def _no_events(view: View) -> str:
-    if view.audit.error is not None and not view.lost:
-        return f"the audit cannot be read: {view.audit.error.message}"
-    return "nothing has happened yet" if view.audit.following else "waiting for the first answer"

@@ -169,6 +169,8 @@ def tail_note(view: View, tail: Tail[Any], moment: Moment) -> str:
     """What there is to say about a stream beside its items."""
     if view.paused:
         return "paused"
+    if view.lost and tail.items:
+        return note(view, view.status, moment)
     if tail.error is not None and not view.lost:
         return f"the stream broke; {again(tail.due, moment)}"
     return f"{tail.dropped:,} more were too fast to be sent" if tail.dropped else ""
@@ -178,8 +180,17 @@ def waiting(view: View, reading: Reading[Any], none: str) -> str:
     """What an empty table says. none: if it is empty because there is nothing."""
     if reading.value is not None:
         return none
-    if view.lost:
-        return "nothing is known yet: kmsd does not answer"
-    if reading.error is not None:
+    if reading.error is not None and not view.lost:
         return f"cannot be read: {reading.error.message}"
-    return "waiting for the first answer"
+    return _not_yet(view)
+
+
+def tail_waiting(view: View, tail: Tail[Any], none: str) -> str:
+    """As `waiting`, of a stream."""
+    if tail.error is not None and not view.lost:
+        return f"cannot be followed: {tail.error.message}"
+    return none if tail.following else _not_yet(view)
+
+
+def _not_yet(view: View) -> str:
+    return "nothing is known yet: kmsd does not answer" if view.lost else "waiting for the first answer"

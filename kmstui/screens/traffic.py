@@ -17,10 +17,10 @@ from kmstui import looks, plots, traffic
 from kmstui.dialogs.record import RecordDialog
 from kmstui.looks import Colour
 from kmstui.once import once
-from kmstui.screens.page import Page, tail_note
+from kmstui.screens.page import Page, tail_note, tail_waiting, waiting
 from kmstui.text import age, clock, compact, milliseconds, percent, rate, short_hash
 from kmstui.traffic import HISTORY, Traffic
-from kmstui.view import Moment, Numbered, View, Want
+from kmstui.view import Moment, Numbered, Reading, View, Want
 from kmstui.widgets.columns import Column, Kind
 from kmstui.widgets.detail import Fact
 from kmstui.widgets.ledger import Cell, Head, Ledger
@@ -112,7 +112,10 @@ class TrafficScreen(Page):
             if panel.display:
                 panel.show(view, moment)
         self.query_one("#requests-tail", Listing).show(
-            view.requests.items, moment, empty=_no_requests(view), note=tail_note(view, view.requests, moment)
+            view.requests.items,
+            moment,
+            empty=tail_waiting(view, view.requests, "no calls yet"),
+            note=tail_note(view, view.requests, moment),
         )
 
     def action_turn(self) -> None:
@@ -314,17 +317,7 @@ class OperationsPanel(Ledger):
 
 
 def _nothing(view: View, none: str) -> str:
-    if view.traffic.frame is not None:
-        return none
-    if view.traffic.error is not None and not view.lost:
-        return f"no statistics: {view.traffic.error.message}"
-    return "waiting for the first answer"
-
-
-def _no_requests(view: View) -> str:
-    if view.requests.error is not None and not view.lost:
-        return f"cannot be followed: {view.requests.error.message}"
-    return "no calls yet" if view.requests.following else "waiting for the first answer"
+    return waiting(view, Reading(view.traffic.frame, error=view.traffic.error), none)
 
 
 def _time(request: Request) -> str:

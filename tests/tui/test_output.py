@@ -13,11 +13,10 @@ import time
 _PIECE, _PIECES, _END = 16_000, 60, b"END"
 _WRITER = f"""
 import signal, sys, time, tty
-from kmstui import output
+from kmstui.terminal import Output
 tty.setraw(1)
 signal.signal(signal.SIGWINCH, lambda *_: None)
-output.whole()
-out = sys.__stderr__
+out = Output(lambda: None)
 print("READY", end="", flush=True)
 for number in range({_PIECES}):
     out.write("%08d" % number * {_PIECE // 8})
