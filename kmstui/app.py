@@ -80,6 +80,7 @@ class Kmstui(App[None]):
         Binding("p", "pause", "Pause"),
         Binding("plus", "slower", "Read less often", key_display="+", show=False),
         Binding("minus", "faster", "Read more often", key_display="-", show=False),
+        Binding("w", "span", "Plot 1, 5, 15 min", show=False),
         Binding("t", "target", "Target"),
         Binding("colon", "jump", "Jump", key_display=":"),
         Binding("ctrl+t", "theme", "Next theme", show=False),
@@ -268,6 +269,9 @@ class Kmstui(App[None]):
 
     def action_faster(self) -> None:
         self.store.faster()
+
+    def action_span(self) -> None:
+        self.store.next_span()
 
     def action_theme(self) -> None:
         self.set_theme(themes.following(self.theme))

@@ -41,6 +41,8 @@ RETRY_MOST = 5.0
 """Seconds between attempts while kmsd does not answer, at the most."""
 INTERVALS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 """Seconds between reads that the keys offer."""
+SPANS = (60, 300, traffic.HISTORY)
+"""Seconds that plots may cover."""
 SHARE = 20
 """A question that took long is asked again after so many times that long, at the soonest."""
 CONFIG_AFTER = 30.0
@@ -145,6 +147,11 @@ class Store:
         shorter = [each for each in INTERVALS if each < self.view.interval]
         self._set_interval(shorter[-1] if shorter else self.view.interval)
 
+    def next_span(self) -> None:
+        """Let plots cover the next longer time, after the longest the shortest."""
+        longer = [each for each in SPANS if each > self.view.span]
+        self._publish(span=longer[0] if longer else SPANS[0])
+
     def want(self, wants: Iterable[Want]) -> None:
         """What is asked for besides the status, from now on; what was not wanted before, at once."""
         wants = frozenset(wants)
@@ -170,7 +177,7 @@ class Store:
         self._drop()
         self._next.clear()
         fresh = View(target, view.interval, view.targets, view.read_only, view.paused, working=view.working)
-        self.view = replace(fresh, peers=_others(view.targets, target))
+        self.view = replace(fresh, peers=_others(view.targets, target), span=view.span)
         self._ask_now()
         self._publish()
 

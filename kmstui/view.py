@@ -22,7 +22,7 @@ from kmsd.client import (
     Status,
 )
 from kmsd.client.rotation import Turn
-from kmstui.traffic import Traffic
+from kmstui.traffic import HISTORY, Traffic
 
 T = TypeVar("T")
 
@@ -137,6 +137,8 @@ class View:
     """The rotation that was begun from here."""
     report: tuple[str, ScanReport] | None = None
     """What a scan of etcd counted, and the file that it was read from."""
+    span: int = HISTORY
+    """Seconds that plots cover."""
     level: str = ""
     changed_token: str = ""
 

@@ -13,7 +13,7 @@ from kmstui import looks
 from kmstui.deeds import Deed
 from kmstui.happenings import happenings
 from kmstui.looks import BAD, GOOD, WARN, Colour
-from kmstui.screens.page import Page, tail_waiting
+from kmstui.screens.page import PLOTTED, Page, tail_waiting
 from kmstui.screens.rotation import rotate_dialog
 from kmstui.text import ago, clock, compact, duration, key_type, pad, plural, short_hash, shorten, shorten_left, width
 from kmstui.view import Moment, View, Want
@@ -33,13 +33,13 @@ class OverviewScreen(Page):
         Deed("copy", "c", "Copy key id", "Copy the key id of the write key.", changes=False),
         Deed("rotate", "R", "Rotate", "Make a new write key."),
     )
-    BINDINGS = [deed.binding for deed in DEEDS]  # noqa: RUF012 - as Textual has it
+    BINDINGS = [*(deed.binding for deed in DEEDS), *PLOTTED]  # noqa: RUF012 - as Textual has it
 
     def data(self) -> Iterable[Widget]:
         yield Container(
             WriteKeyPanel("Write key"), HealthPanel("Health"), TokensPanel("Tokens", id="tokens"), id="panels"
         )
-        yield RequestsPlot("Requests/s, last 15 minutes", id="requests")
+        yield RequestsPlot("Requests/s", id="requests")
         yield Container(LatencyPlot("Latency"), ErrorsPlot("Errors/s"), id="plots")
         yield EventsPanel("Last events", id="events")
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from textual import events, on
 from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
 from textual.geometry import Size
@@ -23,6 +24,7 @@ from kmstui.view import Moment, Reading, Tail, View, Want
 from kmstui.widgets.header import StateLine, TabLine, Title
 from kmstui.widgets.keyline import KeyLine
 from kmstui.widgets.listing import Listing
+from kmstui.widgets.panel import Panel
 from kmstui.widgets.table import Table
 from kmstui.widgets.trouble import TroubleList
 
@@ -34,6 +36,12 @@ WIDE, BROAD = 120, 140
 """Columns from which on small things, and then large ones, stand side by side."""
 HIGH = 40
 """Rows from which on there is room for more than the most important."""
+PLOTTED: tuple[BindingType, ...] = (
+    Binding("z", "zoom", "Zoom"),
+    Binding("z", "zoom_end", "Back"),
+    Binding("w", "app.span", "Range"),
+)
+"""What is worth a place in the last line on screens with plots."""
 HELD = 0.05
 """Seconds between two presses below which a key is held down: terminals repeat it 25 to 30 times a second."""
 
@@ -46,6 +54,13 @@ class Page(Screen[None]):
     WANTS: ClassVar[frozenset[Want]] = frozenset()
     DEEDS: ClassVar[tuple[Deed, ...]] = ()
     HELP: ClassVar[str] = ""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("z", "zoom", "Zoom", show=False),
+        Binding("tab", "zoom_next(1)", "Next panel"),
+        Binding("shift+tab", "zoom_next(-1)", "Panel before", show=False),
+        Binding("z", "zoom_end", "Back"),
+        Binding("escape", "zoom_end", "Back", show=False),
+    ]
 
     view: View | None = None
     moment: Moment
@@ -100,6 +115,62 @@ class Page(Screen[None]):
         """Its styles are as they were: what is focused, and the theme, are applied where they change."""
         event.refresh_styles = False
 
+    # One panel on the whole screen.
+
+    @property
+    def zoomed(self) -> Widget | None:
+        return next(iter(self.query("#data .-zoomed").results(Widget)), None)
+
+    def _zoomable(self) -> list[Widget]:
+        """Plots first: they gain most."""
+        found = [*self.query("#data Plot"), *self.query("#data Panel, #data #stages, #data Listing")]
+        return list(dict.fromkeys(found))
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "zoom":
+            return self.zoomed is None
+        if action == "zoom_end":
+            return self.zoomed is not None
+        if action == "zoom_next":
+            return self.zoomed is not None and len(self._zoomable()) > 1
+        return super().check_action(action, parameters)
+
+    def action_zoom(self) -> None:
+        self.zoom(self._zoomable()[0])
+
+    def action_zoom_next(self, by: int) -> None:
+        panels, now = self._zoomable(), self.zoomed
+        if now is not None:
+            self.zoom(panels[(panels.index(now) + by) % len(panels)])
+
+    def action_zoom_end(self) -> None:
+        self.zoom(None)
+
+    def zoom(self, panel: Widget | None) -> None:
+        """Give all the room below the header to one panel; None: to all again."""
+        data, zoomed = self.query_one("#data"), self.zoomed is not None
+        data.query(".-zoomed, .-around").remove_class("-zoomed", "-around")
+        data.set_class(panel is not None, "-zooming")
+        if panel is not None:
+            panel.add_class("-zoomed")
+            for each in panel.ancestors:
+                if each is data:
+                    break
+                each.add_class("-around")
+        # What is hidden has no focus, and gets none back by itself.
+        if panel is None:
+            self.set_focus(self._focus_before)
+        else:
+            self._focus_before = self._focus_before if zoomed else self.focused
+            self.set_focus(next(iter(panel.query("Table, TimelineView").results(Widget)), None))
+        self.call_after_refresh(self._show_again)
+
+    _focus_before: Widget | None = None
+
+    def _show_again(self) -> None:
+        if self.view is not None:
+            self.show(self.view, self.moment)
+
     # What can be done here.
 
     def why_not(self, name: str) -> str:
@@ -132,6 +203,10 @@ class Page(Screen[None]):
     def go_to(self, ident: str) -> bool:
         """The cursor to the thing with this identity; whether it is here."""
         return any(listing.go_to(ident) for listing in self.query(Listing))
+
+    @on(Panel.Clicked)
+    def _clicked(self, event: Panel.Clicked) -> None:
+        self.zoom(None if event.panel.has_class("-zoomed") else event.panel)
 
     @on(Table.Moved)
     def _moved(self, event: Table.Moved) -> None:

@@ -15,13 +15,13 @@ from kmstui.deeds import Deed
 from kmstui.dialogs.keys import RetireDialog
 from kmstui.dialogs.rotation import ReportDialog, RevertDialog, RotateDialog
 from kmstui.looks import Colour
-from kmstui.screens.page import Page
+from kmstui.screens.page import PLOTTED, Page
 from kmstui.screens.traffic import use_rates, use_spark
 from kmstui.text import ago, clock, compact, key_type, rate, short_hash, shorten, width
 from kmstui.traffic import Traffic
 from kmstui.view import Moment, View, Want
 from kmstui.widgets.panel import WAITING, Panel
-from kmstui.widgets.plot import Plot
+from kmstui.widgets.plot import Plot, whole_ticks
 from kmstui.widgets.steady import set_subtitle, set_title
 from kmstui.widgets.timeline import TimelineView
 
@@ -41,14 +41,14 @@ class RotationScreen(Page):
         Deed("report", "s", "Scan report", "Read what a scan of etcd counted.", changes=False),
         Deed("copy", "c", "Copy command", "Copy the next command that is left to run.", changes=False),
     )
-    BINDINGS = [deed.binding for deed in DEEDS]  # noqa: RUF012 - as Textual has it
+    BINDINGS = [*(deed.binding for deed in DEEDS), *PLOTTED]  # noqa: RUF012 - as Textual has it
 
     def data(self) -> Iterable[Widget]:
         with Container(id="rotation"):
             with Vertical(id="stages") as box:
                 box.border_title = "Rotation"
                 yield TimelineView()
-            yield UsesPlot("Uses/s of both keys, last 15 minutes, as watched from here", id="turn-uses")
+            yield UsesPlot("Uses/s of both keys, as watched from here", id="turn-uses")
             with Container(id="turn-keys"):
                 yield KeyPanel("New key", new=True)
                 yield KeyPanel("Old key", new=False)
@@ -198,23 +198,22 @@ class KeyPanel(Panel):
 class UsesPlot(Plot):
     """How calls move from the old key to the new one; shown where there is room."""
 
-    def drawing(self, known: Traffic, rows: int, columns: int) -> Iterator[Content]:
+    def drawing(self, known: Traffic, span: int, rows: int, columns: int) -> Iterator[Content]:
         turn = turns.present(self.view) if self.view is not None else None
         ids = (turn.new.key_id, turn.old.key_id if turn.old is not None else "") if turn is not None else self._write()
-        series = [use_rates(known, key_id, columns * 2) for key_id in ids]
+        series = [use_rates(known, key_id, columns * 2, span) for key_id in ids]
         top = plots.ceiling([value for values in series for value in values], 1.0)
-        yield from self.layered(
-            tuple((values, not at) for at, values in enumerate(series)), rows, top, compact(round(top))
-        )
+        layers = tuple((plots.linear(values, top), not at) for at, values in enumerate(series))
+        yield from self.layered(layers, rows, whole_ticks(rows, top))
 
     def grounds(self, view: View, moment: Moment) -> tuple[object, ...] | None:
-        return view.traffic, view.status.value, view.keys.value, view.turn, view.lost
+        return view.traffic, view.status.value, view.keys.value, view.turn, view.lost, view.span
 
     def _write(self) -> tuple[str, ...]:
         status = self.view.status.value if self.view is not None else None
         return (status.write_key.key_id,) if status is not None and status.write_key is not None else ("",)
 
-    def summary(self, known: Traffic) -> Content:
+    def summary(self, known: Traffic, span: int) -> Content:
         return Content.assemble(("⣿", f"${Colour.ACCENT}"), " new key   ", ("⠉", f"${Colour.WARN}"), " old key")
 
 

@@ -17,7 +17,7 @@ from kmstui import looks, plots, traffic
 from kmstui.dialogs.record import RecordDialog
 from kmstui.looks import Colour
 from kmstui.once import once
-from kmstui.screens.page import Page, tail_note, tail_waiting, waiting
+from kmstui.screens.page import PLOTTED, Page, tail_note, tail_waiting, waiting
 from kmstui.text import age, clock, compact, milliseconds, percent, rate, short_hash
 from kmstui.traffic import HISTORY, Traffic
 from kmstui.view import Moment, Numbered, Reading, View, Want
@@ -90,21 +90,28 @@ class TrafficScreen(Page):
         "rates are of the last seconds. The requests below are all calls of the KMS APIs as they end, the newest last; "
         "they are followed while the cursor is on the last one."
     )
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("v", "turn", "Next panel")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("v", "turn", "Next panel"), *PLOTTED]
 
     def data(self) -> Iterable[Widget]:
         with Container(id="traffic-plots"):
-            yield RequestsPlot("Requests/s, last 15 minutes", id="traffic-requests")
+            yield RequestsPlot("Requests/s", id="traffic-requests")
             yield LatencyPlot("Latency", id="traffic-latency")
         with Container(id="ledgers"):
             yield MethodsPanel("Methods")
-            yield KeysPanel("Keys")
             yield CodesPanel("Errors")
+            yield KeysPanel("Keys")
             yield OperationsPanel("Operations of the token")
         yield Listing(REQUESTS, id="requests-tail")
 
     def on_mount(self) -> None:
-        self.query(Ledger).first(Ledger).add_class("-turned")
+        self._turn_to(0)
+
+    def _turn_to(self, first: int) -> None:
+        """first: of the ledgers to be shown; where two have room side by side, the one after it is the other."""
+        panels = list(self.query(Ledger))
+        for at, panel in enumerate(panels):
+            panel.set_class(at == first, "-turned")
+            panel.set_class(at == (first + 1) % len(panels), "-second")
 
     def show_data(self, view: View, moment: Moment) -> None:
         panels: Iterable[Panel] = (*self.query(Plot), *self.query(Ledger))
@@ -118,17 +125,16 @@ class TrafficScreen(Page):
             note=tail_note(view, view.requests, moment),
         )
 
-    def action_turn(self) -> None:
-        """On a narrow screen the panels take turns."""
-        panels = list(self.query(Ledger))
-        at = next((at for at, panel in enumerate(panels) if panel.has_class("-turned")), 0)
-        panels[at].remove_class("-turned")
-        panels[(at + 1) % len(panels)].add_class("-turned")
-        self.call_after_refresh(self._show_again)
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        # What lies under a panel that has all the room does not turn.
+        return self.zoomed is None if action == "turn" else super().check_action(action, parameters)
 
-    def _show_again(self) -> None:
-        if self.view is not None:
-            self.show_data(self.view, self.moment)
+    def action_turn(self) -> None:
+        panels = list(self.query(Ledger))
+        first = next((at for at, panel in enumerate(panels) if panel.has_class("-turned")), 0)
+        together = 2 if self.has_class("-wide") else 1
+        self._turn_to((first + together) // together * together % len(panels))
+        self.call_after_refresh(self._show_again)
 
     @on(Table.Chosen)
     def _open(self, event: Table.Chosen) -> None:
@@ -235,14 +241,16 @@ def use_spark(known: Traffic, key_id: str, columns: int) -> str:
     return plots.spark(values) if any(values) else ""
 
 
-def use_rates(known: Traffic, key_id: str, columns: int) -> plots.Values:
-    """A key's uses per second over the last 15 minutes, as far as they were watched from here."""
+def use_rates(known: Traffic, key_id: str, columns: int, span: int = HISTORY) -> plots.Values:
+    """A key's uses per second over the last `span` seconds, as far as they were watched from here."""
+    if columns > span:
+        return plots.stretched(use_rates(known, key_id, span, span), columns)
     frame = known.frame
     if frame is None or frame.time is None or columns <= 0:
         return [None] * max(0, columns)
-    size, end = HISTORY / columns, traffic.stamp(frame.time)
+    size, end = span / columns, traffic.stamp(frame.time)
     sums, lengths = [0.0] * columns, [0] * columns
-    for back in range(min(HISTORY, end - known.watched)):
+    for back in range(min(span, end - known.watched)):
         lengths[columns - 1 - int(back / size)] += 1
     for use in known.uses.get(key_id, ()):
         # Spread over its seconds: frames and columns do not begin together.

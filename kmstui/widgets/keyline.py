@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from textual import events
 from textual.binding import Binding
@@ -14,7 +14,11 @@ from kmstui.deeds import name_of
 from kmstui.text import width
 from kmstui.widgets.steady import Drawn
 
-_ALWAYS = ("question_mark", "ctrl+p", "q")
+_HELP = "question_mark"
+_ALWAYS = (_HELP, "ctrl+p", "q")
+_LAST = ("z", "w", "r", "p", "t", "colon", *_ALWAYS)
+"""What every screen has comes after what only this one has."""
+_FIRST = ("zoom_end", "zoom_next(1)")
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,7 @@ class _Entry:
     shown: str
     title: str
     refused: bool
+    rank: int
 
     @property
     def columns(self) -> int:
@@ -30,7 +35,8 @@ class _Entry:
 
 
 class KeyLine(Drawn):
-    """What does not fit is left out, but never help, palette and quit. A key that would be refused is dimmed."""
+    """What does not fit is left out, but never help, palette and quit; help is then said to have more keys. A key
+    that would be refused is dimmed."""
 
     _spans: tuple[tuple[int, int, str], ...] = ()
 
@@ -41,8 +47,11 @@ class KeyLine(Drawn):
         self.redraw()
 
     def draw(self) -> Content:
-        entries = tuple(self._entries())
+        entries = sorted(self._entries(), key=lambda entry: entry.rank)
         kept = [entry for entry in entries if entry.key in _ALWAYS]
+        room = self.size.width - sum(entry.columns for entry in entries)
+        if room < 0:
+            kept = [replace(entry, title="More keys") if entry.key == _HELP else entry for entry in kept]
         room = self.size.width - sum(entry.columns for entry in kept)
         shown = []
         for entry in entries:
@@ -73,7 +82,7 @@ class KeyLine(Drawn):
             if not binding.show or binding.action in seen:
                 continue
             seen.add(binding.action)
-            yield _Entry(binding.key, self._shown(binding), binding.description, self._refused(binding))
+            yield _Entry(binding.key, self._shown(binding), binding.description, self._refused(binding), _rank(binding))
 
     def _shown(self, binding: Binding) -> str:
         return binding.key_display or self.app.get_key_display(binding)
@@ -82,3 +91,8 @@ class KeyLine(Drawn):
         why_not = getattr(self.screen, "why_not", None)
         name = name_of(binding.action)
         return bool(name and why_not is not None and why_not(name))
+
+
+def _rank(binding: Binding) -> int:
+    """Its place in the line: the way out of where one is comes first."""
+    return 0 if binding.action in _FIRST else 2 if binding.key in _LAST else 1

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
+from textual import events
 from textual.content import Content
+from textual.message import Message
 
 from kmstui.looks import COLOURS, Colour
 from kmstui.text import pad, shorten, width
@@ -15,9 +18,19 @@ from kmstui.widgets.steady import Drawn
 class Panel(Drawn):
     """title: of its frame."""
 
+    @dataclass
+    class Clicked(Message):
+        """Twice in a row."""
+
+        panel: Panel
+
     def __init__(self, title: str, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id)
         self.border_title = Content(title)
+
+    def on_click(self, event: events.Click) -> None:
+        if event.chain == 2:
+            self.post_message(self.Clicked(self))
 
     def draw(self) -> Content:
         if self.view is None or self.content_size.width <= 0:

@@ -1,4 +1,4 @@
-"""Every screen as it looks: in four situations, on a small and on a large terminal; dialogs; themes.
+"""Every screen as it looks: in four situations, on a small, a middling and a large terminal; dialogs; themes.
 
 Fixed data, a fixed clock. After a change that is meant: `pytest tests/tui/test_pictures.py --snapshot-update`, and look
 at the pictures.
@@ -15,7 +15,7 @@ from kmstui.themes import THEMES
 from tests.tui.pictures import picture, settled
 from tests.tui.scenes import SCENES, Still
 
-SIZES = {"80x24": (80, 24), "160x50": (160, 50)}
+SIZES = {"80x24": (80, 24), "120x35": (120, 35), "160x50": (160, 50)}
 
 
 class Svg(SingleFileSnapshotExtension):

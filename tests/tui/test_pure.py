@@ -12,9 +12,11 @@ from rich.cells import cell_len
 
 from kmsd.client import KeyState, KeyType
 from kmstui import commands, plots, text, traffic
+from kmstui.plots import Part
 from kmstui.turns import node_names
 from kmstui.view import Moment
 from kmstui.widgets.columns import Column, fit, natural_widths
+from kmstui.widgets.plot import decade_ticks
 from tests.tui.scenes import calls
 from tests.tui.scenes.daemon import OLD, WRITE
 from tests.tui.scenes.when import NOW
@@ -34,7 +36,8 @@ def test_an_area_has_its_rows_and_columns_and_nothing_where_nothing_is_known(
 
 @given(st.lists(LEVELS, min_size=1, max_size=200), st.lists(LEVELS, max_size=200), st.integers(1, 12))
 def test_braille_has_its_rows_and_columns(low: list[float | None], high: list[float | None], rows: int) -> None:
-    cells = plots.braille(((low, True), (high, False)), rows, plots.ceiling([*low, *high], 1.0))
+    top = plots.ceiling([*low, *high], 1.0)
+    cells = plots.braille(((plots.linear(low, top), True), (plots.linear(high, top), False)), rows)
     columns = (max(len(low), len(high)) + 1) // 2
     assert [len(line) for line in cells] == [columns] * rows
     assert all((owner < 0) is (character == " ") for line in cells for character, owner in line)
@@ -58,6 +61,73 @@ def test_a_plot_moves_by_whole_columns() -> None:
 def test_padding_gives_exactly_the_columns(content: str, columns: int, right: bool) -> None:
     shown = "".join(each for each in content if each.isprintable())
     assert cell_len(text.pad(shown, columns, right=right)) == columns
+
+
+def test_a_part_is_as_high_as_its_share_and_an_eighth_at_least() -> None:
+    def column(value: float | None, part: float | None) -> list[tuple[str, plots.Part]]:
+        return [row[0] for row in plots.parted([value], [part], 2, 100.0)]
+
+    assert column(100, 0) == [("█", Part.WHOLE), ("█", Part.WHOLE)]
+    assert column(100, 100) == [("█", Part.ALL), ("█", Part.ALL)]
+    assert column(100, 50) == [("█", Part.WHOLE), ("█", Part.ALL)]
+    assert column(100, 25) == [("█", Part.WHOLE), ("▄", Part.SOME)]
+    assert column(100, 75) == [("▄", Part.SOME), ("█", Part.ALL)]
+    assert column(100, 0.01) == [("█", Part.WHOLE), ("▁", Part.SOME)]
+    assert column(25, 20) == [(" ", Part.NOTHING), ("▄", Part.ALL)]
+    assert column(25, 5) == [(" ", Part.NOTHING), ("▄", Part.WHOLE)]
+
+
+def test_nothing_is_a_thin_line_and_not_known_is_blank() -> None:
+    assert plots.parted([0.0, None, 1.0], [0.0, None, 0.0], 1, 100.0) == [
+        [("_", Part.ZERO), (" ", Part.NOTHING), ("▁", Part.WHOLE)]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "axis"),
+    [([], (-1, 1)), ([0.4, 3.0], (-1, 1)), ([0.04, 250.0], (-2, 3)), ([None, 0.0, 10.0], (-1, 1))],
+)
+def test_an_axis_of_decades_holds_every_value(values: list[float | None], axis: tuple[int, int]) -> None:
+    assert plots.decades(values, (-1, 1)) == axis
+
+
+def test_a_tenfold_is_the_same_distance_everywhere_on_a_logarithmic_axis() -> None:
+    assert plots.logarithmic([0.1, 1.0, 10.0, 100.0, 0.0, None, 1e6], -1, 2) == pytest.approx(
+        [0, 1 / 3, 2 / 3, 1, 0, None, 1], abs=1e-9
+    )
+
+
+@given(st.integers(1, 40), st.integers(-3, 0), st.integers(1, 6))
+def test_ticks_stand_at_their_rows_with_both_ends(rows: int, low: int, high: int) -> None:
+    ticks = decade_ticks(rows, low, high)
+    assert all(0 <= row < rows for row in ticks)
+    assert ticks[0] == (f"{10 ** (high - 3)} s" if high >= 3 else f"{10**high} ms")
+    if rows > 1:
+        assert ticks[rows - 1] == f"{10.0**low:g} ms"
+
+
+def test_ticks_of_a_high_plot_are_all_the_decades() -> None:
+    assert list(dict(sorted(decade_ticks(13, -1, 2).items())).values()) == ["100 ms", "10 ms", "1 ms", "0.1 ms"]
+
+
+@pytest.mark.parametrize(
+    ("span", "told"), [(60, ("-60 s", "-30 s")), (300, ("-5 min", "-1 min")), (900, ("-15 min", "-5 min"))]
+)
+def test_a_ruler_tells_the_times_of_its_span(span: int, told: tuple[str, ...]) -> None:
+    for columns in (40, 70, 200):
+        line = plots.ruler(columns, span)
+        assert len(line) == columns
+        assert line.endswith("now")
+        assert all(text in line for text in told[:1])
+
+
+def test_more_columns_than_seconds_are_all_filled() -> None:
+    seconds = calls.seconds(calls.wave)
+    wide = plots.buckets(seconds, 150, 60, plots.mean_rate)
+    assert len(wide) == 150
+    assert None not in wide
+    assert wide[-1] == seconds[-1].requests
+    assert wide[0] == seconds[-60].requests
 
 
 @pytest.mark.parametrize(

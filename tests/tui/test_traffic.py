@@ -59,10 +59,22 @@ async def test_on_a_small_screen_the_panels_take_turns(kmsd: Kmsd) -> None:
             await pilot.press("4")
             await until(pilot, "Methods", "v2 Decrypt", without="Operations of the token")
             await pilot.press("v")
-            await until(pilot, "encrypts  decrypts", without="Methods")
+            await until(pilot, "✕ INVALID_ARGUMENT", without="Methods")
             await pilot.press("v")
-            await until(pilot, "✕ INVALID_ARGUMENT")
+            await until(pilot, "encrypts  decrypts")
             await pilot.press("v")
             await until(pilot, "Operations of the token")
             await pilot.press("v")
             await until(pilot, "Methods")
+
+
+async def test_on_a_wide_and_low_screen_two_panels_stand_side_by_side(kmsd: Kmsd) -> None:
+    with under_load(kmsd):
+        async with app_on(kmsd).run_test(size=(120, 35)) as pilot:
+            await pilot.press("4")
+            screen = await until(pilot, "Methods", "✕ INVALID_ARGUMENT", without="Operations of the token")
+            assert "calls  errors" in line_with(screen, "method  ")
+            await pilot.press("v")
+            await until(pilot, "encrypts  decrypts", "Operations of the token", without="Methods")
+            await pilot.press("v")
+            await until(pilot, "Methods", without="Operations of the token")
