@@ -222,6 +222,7 @@ class Watch:
             now,
             stored=self._stored,
             scanning=self._scanner is not None,
+            scans=self._place is not None,
             retired=self._retired or self._lookers[0].retired,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kmsd.client import ServingState
+from kmsd.client import Problem, ServingState
 from kmstui.view import View
 
 
@@ -29,10 +29,12 @@ class Look:
         return f"{self.glyph} {self.word}"
 
 
-GOOD, WARN, BAD = "●", "◐", "○"
-COLOURS = {GOOD: Colour.GOOD, WARN: Colour.WARN, BAD: Colour.BAD}
+GOOD, WARN, BAD, FAILED = "●", "◐", "○", "✕"
+COLOURS = {GOOD: Colour.GOOD, WARN: Colour.WARN, BAD: Colour.BAD, FAILED: Colour.BAD}
+TAMPERED = "the audit was tampered with"
+"""How a problem of kmsd begins that says so: it is a failure, though kmsd serves."""
 
-NO_ANSWER = Look("✕", "NO ANSWER", Colour.BAD)
+NO_ANSWER = Look(FAILED, "NO ANSWER", Colour.BAD)
 CONNECTING = Look("…", "CONNECTING", Colour.PLAIN)
 
 _SERVING = {
@@ -66,6 +68,12 @@ def now(view: View) -> Look:
     if view.status.value is None:
         return CONNECTING
     return serving(view.status.value.state)
+
+
+def problem(found: Problem) -> Look:
+    if found.message.startswith(TAMPERED):
+        return Look(FAILED, "", Colour.BAD)
+    return Look(BAD, "", Colour.BAD) if found.fatal else Look(WARN, "", Colour.WARN)
 
 
 def outcome(code: str) -> Look:

@@ -176,13 +176,14 @@ class Filter:
 
 
 def parse_filter(text: str) -> Filter:
-    """Raises ValueError, with what is wrong."""
+    """Raises ValueError, with what is wrong, where, and what is allowed."""
     text = text[:MOST_PATTERN]
     inverted = text.startswith("!")
     expression = text[1:] if inverted else text
     try:
         pattern = re.compile(expression, re.IGNORECASE | re.MULTILINE)
     except re.error as error:
-        raise ValueError(f"not a regular expression: {error.msg}") from None
+        at = f" at character {error.pos + 1 + inverted}" if error.pos is not None else ""
+        raise ValueError(f"not a regular expression: {error.msg}{at}; \\ before a sign means the sign") from None
     # "!" alone is the beginning of a filter, and hides nothing yet.
     return Filter(text if expression else "", pattern, inverted and bool(expression))

@@ -58,8 +58,12 @@ def _answered(view: View, moment: Moment) -> Iterator[Trouble]:
     if not status.healthy:
         yield Trouble(looks.BAD, Colour.BAD, status.healthz, status.hint)
     for problem in sorted(status.problems, key=lambda each: not each.fatal):
-        glyph, colour = (looks.BAD, Colour.BAD) if problem.fatal else (looks.WARN, Colour.WARN)
-        yield Trouble(glyph, colour, problem.message, problem.hint)
+        look = looks.problem(problem)
+        yield Trouble(look.glyph, look.colour, problem.message, problem.hint)
+    verdict = view.verdict.value
+    if verdict is not None and not verdict.intact:
+        hint = "compare the files with copies kept elsewhere; v on the audit (6) checks again"
+        yield Trouble(looks.FAILED, Colour.BAD, f"the audit's chain is broken: {verdict.problem}", hint)
     if view.changed_token:
         yield Trouble(
             looks.WARN,

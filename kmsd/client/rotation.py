@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
@@ -91,13 +91,15 @@ class Sighting:
 
 @dataclass(frozen=True)
 class NodeView:
-    """One node in a stage. at: when it was done. due: until when it is expected; text: in words, without a time."""
+    """One node in a stage. at: when it was done; None if nobody knows. seen: by when it was, at the latest. due: until
+    when it is expected; text: in words, without a time."""
 
     node: str
     progress: Progress
     text: str
     at: datetime | None = None
     due: datetime | None = None
+    seen: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -229,13 +231,14 @@ def timeline(
     *,
     stored: Stored | None = None,
     scanning: bool = False,
+    scans: bool = False,
     retired: bool = False,
 ) -> Timeline:
-    """The stages as they stand. stored: the last scan, if any. scanning: another is under way.
-    retired: the old key is archived, or gone."""
+    """The stages as they stand. stored: the last scan, if any. scanning: another is under way. scans: whoever looks
+    scans by itself; else the command that does it is told. retired: the old key is archived, or gone."""
     stages = list(_moves(turn, sightings, now))
     if turn.old is not None:
-        stages += _clearing(turn, stages[-1], stored, scanning=scanning, retired=retired)
+        stages += _clearing(turn, stages[-1], stored, scanning=scanning, scans=scans, retired=retired)
     return Timeline(turn, tuple(stages))
 
 
@@ -285,14 +288,16 @@ def _follows(turn: Turn, sighting: Sighting, now: datetime) -> NodeView:
     following = sighting.status.following
     first, last = following.first_status, following.last_status
     if following.first_encrypt is not None:
-        return NodeView(node, Progress.DONE, "", following.first_encrypt)
+        # The first one that a kmsd has seen which has never answered another key is not the first there was.
+        at = following.first_encrypt if following.previous_key_id else None
+        return NodeView(node, Progress.DONE, "", at, seen=following.first_encrypt)
     if first is None:
         since = following.since or _latest(turn.started, sighting.status.started) or now
         return _awaited(node, "next poll", since + POLL, now, _NO_STATUS)
     if not following.previous_key_id and last is not None and last - first >= POLL / 2:
         # This kmsd has never answered another key id, and a kube-apiserver that met a new one would have asked for an
         # Encrypt at once: it had the key before this kmsd started.
-        return NodeView(node, Progress.DONE, "had the key before this kmsd started", first)
+        return NodeView(node, Progress.DONE, "had the key before this kmsd started", seen=first)
     return _awaited(
         node, "has the new key id, makes a new seed", first + SEED, now, "has made no seed with the new key"
     )
@@ -311,7 +316,9 @@ def _awaited(node: str, text: str, due: datetime, now: datetime, late: str) -> N
     return NodeView(node, Progress.STUCK, late, due=due)
 
 
-def _clearing(turn: Turn, before: Stage, stored: Stored | None, *, scanning: bool, retired: bool) -> Iterator[Stage]:
+def _clearing(
+    turn: Turn, before: Stage, stored: Stored | None, *, scanning: bool, scans: bool, retired: bool
+) -> Iterator[Stage]:
     """From the rewriting to the end of the old key."""
     if retired:
         yield Stage(Step.REWRITE, Progress.DONE)
@@ -319,12 +326,12 @@ def _clearing(turn: Turn, before: Stage, stored: Stored | None, *, scanning: boo
         yield Stage(Step.RETIRE, Progress.DONE, f"{short(turn.old)} is retired")
         return
     ready = before.progress is Progress.DONE
-    followed = _latest(*(each.at for each in before.nodes))
+    followed = _latest(*(each.seen for each in before.nodes))
     if stored is None or not ready or (followed is not None and stored.report.started < followed):
         # What was counted before every kube-apiserver had followed says nothing about what is written since.
         waiting = Progress.ACTIVE if ready else Progress.WAITING
         yield Stage(Step.REWRITE, waiting, commands=(rewrite_command("secrets"),))
-        yield Stage(Step.SCAN, waiting, busy=scanning)
+        yield Stage(Step.SCAN, waiting, commands=() if scans else (SCAN_COMMAND,), busy=scanning)
         yield _retire_stage(turn, offered=False)
         return
     left = stored.left(turn)
@@ -334,7 +341,7 @@ def _clearing(turn: Turn, before: Stage, stored: Stored | None, *, scanning: boo
         commands=tuple(map(rewrite_command, stored.resources)) if left else (),
     )
     scan = _scan_stage(turn, stored, left, busy=scanning)
-    yield scan
+    yield scan if scans or scan.progress is Progress.DONE else replace(scan, commands=(SCAN_COMMAND,))
     yield _retire_stage(turn, offered=scan.progress is Progress.DONE)
 
 
@@ -389,6 +396,9 @@ def _events(timeline: Timeline) -> Iterator[Event]:
         for node in stage.nodes:
             yield Event(stage.step, node.node, node.progress, node.text, node.at)
         yield Event(stage.step, "", stage.progress, stage.text, commands=stage.commands)
+
+
+SCAN_COMMAND: Final = "kmsctl etcd scan --report scan.json"
 
 
 def rewrite_command(resource: str) -> str:

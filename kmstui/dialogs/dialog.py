@@ -16,12 +16,13 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widget import Widget
-from textual.widgets import Button, Input, Label, RadioSet, Select, Static
+from textual.widgets import Button, Input, Label, OptionList, RadioSet, Select, Static
 
 from kmsd.client import ClientError, escape
 from kmstui.actions import Action, Done, Outcome
 from kmstui.commands import kmsctl
-from kmstui.looks import BAD, GOOD, WARN, Colour
+from kmstui.dialogs.hints import in_a_dialog
+from kmstui.looks import FAILED, GOOD, WARN, Colour
 from kmstui.messages import Act, Finished
 from kmstui.text import hang
 
@@ -33,6 +34,8 @@ class Dialog(ModalScreen[Outcome | None]):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j", "row(1)", show=False),
+        Binding("k", "row(-1)", show=False),
         Binding("escape", "leave", "Cancel", show=False),
         Binding("ctrl+y", "copy_command", "Copy the command", show=False),
         Binding("f1,question_mark", "app.help", "Help", show=False),
@@ -136,6 +139,15 @@ class Dialog(ModalScreen[Outcome | None]):
     def _cancelled(self) -> None:
         self.action_leave()
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return isinstance(self.focused, OptionList) if action == "row" else super().check_action(action, parameters)
+
+    def action_row(self, by: int) -> None:
+        """In the list of a choice that is open."""
+        rows = self.focused
+        if isinstance(rows, OptionList):
+            rows.action_cursor_down() if by > 0 else rows.action_cursor_up()
+
     def action_leave(self) -> None:
         if self._busy:
             self.notify("it goes on; a notification will say what came of it", markup=False)
@@ -200,7 +212,7 @@ class Dialog(ModalScreen[Outcome | None]):
         widget.update(Content("\n").join(lines))
 
     def _outcome_lines(self, outcome: Outcome, *, plain: bool = False) -> Iterable[Content]:
-        glyph, colour = (BAD, Colour.BAD) if outcome.bad else (GOOD, Colour.GOOD)
+        glyph, colour = (FAILED, Colour.BAD) if outcome.bad else (GOOD, Colour.GOOD)
         head = ("", "") if plain else (f"{glyph} ", f"${colour}")
         yield Content.assemble(head, (hang(outcome.message, self._columns, 2), "dim" if plain else "bold"))
         wide = max((len(name) for name, _ in outcome.lines), default=0) + 4
@@ -211,7 +223,7 @@ class Dialog(ModalScreen[Outcome | None]):
         message = hang(escape(error.message), self._columns, 2)
         yield Content.assemble((f"{glyph} ", f"${colour}"), (message, "bold"))
         if error.hint:
-            yield Content(f"  → {hang(escape(error.hint), self._columns, 4)}")
+            yield Content(f"  → {hang(escape(in_a_dialog(error.hint)), self._columns, 4)}")
         again = "trying again may help" if error.retryable else "trying again unchanged will not help"
         yield Content.styled(f"  {again}", "dim")
 

@@ -48,11 +48,19 @@ class GenerateDialog(Dialog):
 
     def fields(self) -> Iterable[Widget]:
         yield field("label", Input(self._label, id="label", max_length=LABEL_MOST, compact=True))
-        yield field("type", Select(_TYPES, value=KeyType.AES, allow_blank=False, id="type", compact=True))
-        yield field("bits", Select(_options(KeyType.AES), allow_blank=False, value=256, id="bits", compact=True))
+        yield field(
+            "type", Select(_TYPES, value=KeyType.AES, allow_blank=False, type_to_search=False, id="type", compact=True)
+        )
+        yield field(
+            "bits",
+            Select(_options(KeyType.AES), allow_blank=False, type_to_search=False, value=256, id="bits", compact=True),
+        )
         if len(self._tokens) > 1:
             names = [(name, name) for name in self._tokens]
-            yield field("token", Select(names, value=self._tokens[0], allow_blank=False, id="token", compact=True))
+            yield field(
+                "token",
+                Select(names, value=self._tokens[0], allow_blank=False, type_to_search=False, id="token", compact=True),
+            )
         yield Static(id="says")
 
     @on(Select.Changed, "#type")
@@ -125,6 +133,8 @@ class RelabelDialog(Dialog):
         """Why kmsd wants the label once more; empty if it does not."""
         if self._key.state == KeyState.WRITE or self._label == self._write_label:
             return "which key writes changes by this"
+        if self.refused:
+            return "kmsd wants the label once more"
         former = former_label(self._key.label)
         if former and self._label != former:
             return f"what k8s-kms-plugin wrote as {escape(former)} finds this key by its label"

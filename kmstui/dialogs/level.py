@@ -27,7 +27,9 @@ class LevelDialog(Dialog):
     def fields(self) -> Iterable[Widget]:
         present = self._level if self._level in LEVELS else "info"
         options = [(level, level) for level in LEVELS]
-        yield field("level", Select(options, value=present, allow_blank=False, id="level", compact=True))
+        yield field(
+            "level", Select(options, value=present, allow_blank=False, type_to_search=False, id="level", compact=True)
+        )
         yield Static(Content.styled("until kmsd restarts; debug names every call, and no secret", "dim"))
 
     def draft(self) -> Action:

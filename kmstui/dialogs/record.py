@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from kmstui.text import as_json, hang, width
 from kmstui.widgets.detail import Fact
+from kmstui.widgets.rows import Text
 
 
 class RecordDialog(ModalScreen[None]):
@@ -31,7 +31,7 @@ class RecordDialog(ModalScreen[None]):
         self._item = item
 
     def compose(self) -> ComposeResult:
-        with VerticalScroll(id="dialog") as box:
+        with Text(id="dialog") as box:
             box.border_title = Content(self._heading)
             box.border_subtitle = "Esc closes, y copies as JSON"
             yield Static(id="facts")

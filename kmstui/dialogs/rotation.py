@@ -36,7 +36,10 @@ class RotateDialog(Dialog):
             yield key_facts(self._old)
         if len(self._tokens) > 1:
             names = [(name, name) for name in self._tokens]
-            yield field("token", Select(names, value=self._tokens[0], allow_blank=False, id="token", compact=True))
+            yield field(
+                "token",
+                Select(names, value=self._tokens[0], allow_blank=False, type_to_search=False, id="token", compact=True),
+            )
 
     def preview(self) -> Action:
         return self._action(dry_run=True)

@@ -16,6 +16,7 @@ from textual.widgets.option_list import Option
 from kmsd.client import escape
 from kmstui import looks
 from kmstui.view import Reading, View
+from kmstui.widgets.rows import Rows
 
 
 class TargetDialog(ModalScreen[str | None]):
@@ -30,10 +31,11 @@ class TargetDialog(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical(id="choice") as box:
             box.border_title = "Targets"
-            yield OptionList(*(Option(self._line(target), id=str(at)) for at, target in enumerate(self._view.targets)))
+            box.border_subtitle = "↑ ↓ j k choose, Enter goes there, Esc closes"
+            yield Rows(*(Option(self._line(target), id=str(at)) for at, target in enumerate(self._view.targets)))
 
     def on_mount(self) -> None:
-        self.query_one(OptionList).highlighted = self._view.targets.index(self._view.target)
+        self.query_one(Rows).highlighted = self._view.targets.index(self._view.target)
 
     @on(OptionList.OptionSelected)
     def _chosen(self, event: OptionList.OptionSelected) -> None:

@@ -142,7 +142,7 @@ def _verdict(view: View, moment: Moment) -> str:
     verdict = view.verdict.value
     if verdict is None:
         return ""
-    glyph = looks.GOOD if verdict.intact else "✕"
+    glyph = looks.GOOD if verdict.intact else looks.FAILED
     return f"{glyph} {said(verdict)}, {duration(moment.steady - view.verdict.taken)} ago"
 
 

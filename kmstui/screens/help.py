@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.dom import DOMNode
 from textual.screen import ModalScreen, Screen
@@ -16,6 +15,7 @@ from textual.widgets import Static
 from kmstui.deeds import name_of
 from kmstui.screens.page import Page
 from kmstui.text import hang
+from kmstui.widgets.rows import Text
 
 _SIGNS = """\
 ● serving, writes   ◐ serving, but look at it   ○ down   ✕ no answer, failed
@@ -35,7 +35,7 @@ class HelpScreen(ModalScreen[None]):
         self._subject = subject
 
     def compose(self) -> ComposeResult:
-        with VerticalScroll() as box:
+        with Text() as box:
             box.border_title = "Help"
             box.border_subtitle = "Esc closes"
             yield Static(Content("\n").join(self._lines()))

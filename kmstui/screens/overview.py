@@ -88,15 +88,13 @@ def _key_facts(key: Key, status: Status, moment: Moment) -> Iterator[tuple[str, 
     yield "made", f"{ago(key.created, moment.wall)}{when}"
     last = f", last {ago(key.last_used, moment.wall)}" if key.last_used is not None else ""
     yield "used", f"{compact(key.encrypts)} encrypts, {compact(key.decrypts)} decrypts{last}"
-    if status.following.since is not None:
-        yield "since", f"{ago(status.following.since, moment.wall)}{_after(status)}"
+    following = status.following
+    if following.since is not None and following.previous_key_id:
+        # Without a key before it this kmsd has only seen that it writes, and not since when.
+        before = short_hash(following.previous_key_id_sha256)
+        yield "since", f"{ago(following.since, moment.wall)}, after {before}"
     if key.enc.endswith("GCM"):
         yield "left", f"{100 * (1 - key.encrypts / _GCM_MOST):.1f} % of 2³² encrypts"
-
-
-def _after(status: Status) -> str:
-    before = status.following.previous_key_id_sha256
-    return f", after {short_hash(before)}" if before else ""
 
 
 class HealthPanel(Panel):

@@ -172,7 +172,10 @@ class Listing(Vertical, Generic[T]):
     @on(Input.Submitted)
     def _keep(self, event: Input.Submitted) -> None:
         event.stop()
-        self._complaint = ""
+        if self._complaint:
+            # What would be kept is the last good filter, which is not what stands here.
+            self.notify(self._complaint, title="This is no filter", severity="warning", markup=False)
+            return
         self.query_one(Input).display = False
         self.table.focus()
         self._frame()

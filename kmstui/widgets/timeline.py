@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from textual.app import ComposeResult
-from textual.containers import VerticalScroll
 from textual.content import Content
 
 from kmsd.client import escape
@@ -14,6 +13,7 @@ from kmsd.client.rotation import NodeView, Progress, Stage, Timeline
 from kmstui.looks import Colour
 from kmstui.text import clock, duration, hang, pad, width
 from kmstui.view import Moment
+from kmstui.widgets.rows import Text
 from kmstui.widgets.steady import Said
 
 _LOOKS = {
@@ -25,8 +25,8 @@ _LOOKS = {
 _NODE_LOOKS = {**_LOOKS, Progress.ACTIVE: ("…", Colour.ACCENT)}
 
 
-class TimelineView(VerticalScroll, can_focus=True):
-    HELP = "The stages of the rotation. ↑ ↓ scroll. ✔ done, ▶ under way, ◐ somebody should look, ○ not yet."
+class TimelineView(Text, can_focus=True):
+    HELP = "The stages of the rotation. ↑ ↓ j k scroll. ✔ done, ▶ under way, ◐ somebody should look, ○ not yet."
 
     def compose(self) -> ComposeResult:
         yield Said()

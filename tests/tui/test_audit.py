@@ -47,7 +47,7 @@ async def test_a_changed_line_is_found_and_told(start_kmsd: Start) -> None:
         await pilot.press("6")
         await until(pilot, "Audit (")
         await pilot.press("v")
-        screen = await until(pilot, "Verify the audit", "○ the chain is broken")
+        screen = await until(pilot, "Verify the audit", "✕ the chain is broken")
         assert "audit.jsonl" in flat(screen)
         await pilot.press("escape")
         await until(pilot, "✕ the chain is broken")
