@@ -122,7 +122,7 @@ def _old_names(document: Configuration, old_socket: str) -> tuple[str, ...]:
     raise UsageError(
         f"the {KIND} has several KMS providers ({', '.join(named)}), and none is on "
         f"{old_socket or 'the socket of k8s-kms-plugin'}",
-        "give the other one's aside: leave one in a copy",
+        "leave one of them in a copy of the file, and give that",
     )
 
 

@@ -113,7 +113,10 @@ class Place:
     def _credentials(self) -> tuple[str, str]:
         """Name and password; both empty if none is given. What an option says wins over a variable."""
         if ":" in self.user:
-            raise UsageError("a password has no place on a command line", "name the user alone, and --password-file")
+            raise UsageError(
+                "a password must not be on a command line, where others can see it",
+                "name the user alone, and --password-file",
+            )
         name, colon, written = os.environ.get("ETCDCTL_USER", "").partition(":")
         if self.user and self.user != name:
             colon = written = ""

@@ -166,7 +166,7 @@ class _Show:
     def _check_time(self, found: Timeline) -> None:
         if self._ends is not None and time.monotonic() >= self._ends and found.present is not None:
             raise ClientError(
-                f"the rotation is not through: {found.present.title}",
+                f"the rotation is not finished: {found.present.title}",
                 "`kmsctl rotate --watch` resumes; nothing is lost by waiting",
                 "DEADLINE_EXCEEDED",
                 retryable=True,

@@ -132,7 +132,10 @@ def from_manifest(text: str) -> Setup:
     """A pod, or something with a template of one, in YAML or JSON. Raises UsageError."""
     documents = [each for each in load_yaml(text, "the manifest") if each is not None]
     if not any(isinstance(each, dict) for each in documents):
-        raise UsageError("this is neither a pod manifest nor a unit of systemd", f"or is it --command '{PROGRAM} ...'?")
+        raise UsageError(
+            "this is neither a pod manifest nor a unit of systemd",
+            f"give one of them, or the command itself: --command '{PROGRAM} serve ...'",
+        )
     found = [setup for each in documents for setup in _in_document(each)]
     if not found:
         raise UsageError(

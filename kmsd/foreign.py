@@ -93,7 +93,9 @@ class Foreign:
         async with within(until):
             key = await (self._keyring.find(keyid.text(parsed.cka_id)) if parsed.authenticated else self.pinned_key())
         if key.token.kind != "aes":
-            raise InvalidRequest("the ciphertext names an RSA key, and is of AES-CBC", "restore it from a backup")
+            raise InvalidRequest(
+                "the ciphertext names an RSA key, and is encrypted with AES-CBC", "restore it from a backup"
+            )
         check_named(key_id, key)
         if parsed.authenticated:
             plaintext = await self._open(key, parsed, until)
@@ -119,7 +121,7 @@ class Foreign:
                 await self._turns.acquire()
         except DeadlineExceeded:
             raise Overloaded(
-                f"{_TURNS} values that nothing protects did not read within {_FAILED_SECONDS:.0f} s; try later",
+                f"{_TURNS} values that nothing protects did not read: none is tried for {_FAILED_SECONDS:.0f} s",
                 "look for who writes such values to etcd; the call may be repeated in a minute",
             ) from None
         began = monotonic()
@@ -181,7 +183,9 @@ class Foreign:
         try:
             return self._keyring.select(self._pinned)
         except (InvalidRequest, NotFound) as error:
-            raise Misconfigured(f"legacy.key names no one key: {error.message}", error.hint) from error
+            raise Misconfigured(
+                f"legacy.key must name exactly one key, got {self._pinned!r}: {error.message}", error.hint
+            ) from error
 
     def mac(self, key: Key) -> bytes | None:
         """CKA_ID of the HMAC key that goes with an AES key, if there is one."""

@@ -188,7 +188,7 @@ def key_id_bytes(text: str) -> bytes:
     """CKA_ID for a key_id that an operator gives. Raises InvalidRequest."""
     if not 0 < len(text) <= MAX_KEY_ID or not all(0x20 < ord(character) < 0x7F for character in text):
         raise InvalidRequest(
-            f"a key id has 1 to {MAX_KEY_ID} printable ASCII characters and no spaces",
+            f"a key id must have 1 to {MAX_KEY_ID} printable ASCII characters and no spaces, got {short(text)}",
             "leave it out: kmsd makes one",
         )
     return text.encode("ascii")
@@ -263,7 +263,9 @@ def _stamp(unix: float) -> str:
 def check_label(label: str) -> None:
     """Raises InvalidRequest unless this can be a label."""
     if not label or len(label.encode()) > 255 or not label.isprintable():
-        raise InvalidRequest("a label has 1 to 255 bytes and no control characters", "choose another label")
+        raise InvalidRequest(
+            f"a label must have 1 to 255 bytes and no control characters, got {short(label)}", "choose another label"
+        )
 
 
 def judge(

@@ -55,7 +55,9 @@ def prepare(directory: Path, what: str, *, mode: int = 0o700, gid: int = -1, sha
                 f"the directory {here} for {what} cannot be made: {error.strerror}",
                 "make it for kmsd, or choose another",
             ) from error
-    raise Misconfigured(f"the directory {directory} for {what} does not stay", "choose another")
+    raise Misconfigured(
+        f"the directory {directory} for {what} is removed or replaced as soon as it is made", "choose another"
+    )
 
 
 def stranger(found: os.stat_result) -> bool:

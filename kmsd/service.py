@@ -270,7 +270,7 @@ class LocalService:
                 named = await self._look_for(parsed.kid)
         aes = [key for key in named if key.token.kind == "aes"]
         if not aes:
-            raise InvalidRequest("the ciphertext names an RSA key, and is of AES-GCM", _NOT_OURS)
+            raise InvalidRequest("the ciphertext names an RSA key, and is encrypted with AES-GCM", _NOT_OURS)
         candidates = [key for key in aes if is_named(key_id, key)]
         if not candidates:
             check_named(key_id, aes[0])
@@ -364,6 +364,6 @@ def check_format(how: Scheme | None, *, write_legacy: bool) -> None:
     if write_legacy and how is not None and (how.cbc or how.rsa):
         what = "an RSA key" if how.rsa else "a pair for AES-CBC"
         raise Misconfigured(
-            f"keys.write_format k8s-kms-plugin is of AES-GCM only, and the write key is {what}",
+            f"keys.write_format k8s-kms-plugin needs an AES-GCM write key, and the write key is {what}",
             "the format with AES-CBC authenticates nothing and is never written: set write_format native",
         )

@@ -104,7 +104,7 @@ def tail(
         diagnostics.note(
             "the audit trail is empty, or kmsd keeps none: `kmsctl config view` shows which"
             if wanted == Filter()
-            else "the audit trail has no record that is meant by this"
+            else "no record of the audit trail matches"
         )
 
 

@@ -86,7 +86,7 @@ def decrypt(
     """
     opts = _options(ctx, timeout, None)
     if opts.output is not None:
-        raise UsageError("decrypt writes the plaintext as it is", "leave out --output")
+        raise UsageError("--output is for encrypt: decrypt writes the plaintext as it is", "leave out --output")
     parsed = sealed.parse(files.read(source, "the ciphertext"))
     wanted = key_id or parsed.key_id or (key_id_of(parsed.ciphertext) or "")
     if api is Api.V2 and not wanted:

@@ -39,7 +39,9 @@ def health(
     form = opts.form(*options.DOCUMENT)
     if live:
         if wait:
-            raise UsageError("--live does not wait", "it judges the kmsd that runs now; leave out --wait")
+            raise UsageError(
+                "--live and --wait exclude each other", "--live judges the kmsd that runs now: leave out --wait"
+            )
         _live(_look(opts, timeout or opts.timeout), form)
         return
     if wait:

@@ -119,7 +119,7 @@ def _setup(source: str | None, command: str) -> Setup:
     from kmsctl import setups
 
     if (source is None) == (not command):
-        raise UsageError("give a FILE or --command, one of them", "`kmsctl migrate plan --help` shows how it is used")
+        raise UsageError("give either a FILE or --command", "`kmsctl migrate plan --help` shows how it is used")
     if source is None:
         return setups.from_command(command.encode(errors="replace").decode())
     return setups.parse(_read(source, "the set-up of k8s-kms-plugin"))

@@ -80,7 +80,7 @@ def requests(
     _LISTING.emit(found, form)
     if not found and form is Format.TABLE:
         diagnostics.note(
-            "kmsd has answered no call yet" if wanted == Filter() else "kmsd remembers no call that is meant by this"
+            "kmsd has answered no call yet" if wanted == Filter() else "no call that kmsd remembers matches"
         )
 
 

@@ -124,7 +124,10 @@ def rotate(
         from kmsctl.rotatefollow import Following, follow
 
         if scan_every is not None and scan_every < 1:
-            raise UsageError("etcd has others to serve, too", "let at least 1s pass between two scans")
+            raise UsageError(
+                f"--scan-every must be 1s at least, got {scan_every:g}s",
+                "a scan reads all that is stored, and etcd serves the cluster meanwhile",
+            )
         following = Following(
             _parse_nodes(nodes), _checked(place, retire), again, retire, report, timeout, scan_every or SCAN_EVERY, show
         )
@@ -170,7 +173,9 @@ def _parse_nodes(texts: Sequence[str] | None) -> tuple[tuple[str, str], ...]:
     if len(names) != len(found) + 1 or not all(names):
         raise UsageError("every --node needs a name of its own", f"as cp-2=/run/cp-2.sock; {THIS_NODE} is the target")
     if len(found) >= NODES_MAX:
-        raise UsageError(f"at most {NODES_MAX} nodes can be watched", "watch them in several runs")
+        raise UsageError(
+            f"--node may be given {NODES_MAX - 1} times at most, got {len(found)}", "watch them in several runs"
+        )
     return tuple(found)
 
 

@@ -74,13 +74,15 @@ def stats(
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
     history = float(HISTORY_MAX) if since is None else since
     if history > HISTORY_MAX:
-        raise UsageError(f"kmsd remembers {HISTORY_MAX // 60} minutes", "ask for at most --since 15m")
+        raise UsageError(f"--since must be 1s to {HISTORY_MAX // 60}m, got {history:g}s", "kmsd remembers no more")
     if history < 1:
-        raise UsageError("kmsd remembers whole seconds", "ask for at least --since 1s")
+        raise UsageError(
+            f"--since must be 1s to {HISTORY_MAX // 60}m, got {history:g}s", "kmsd remembers whole seconds"
+        )
     if interval is not None and not watch:
         raise UsageError("--interval is how often --watch shows a frame", "say --watch too")
     if interval is not None and not INTERVAL_MIN <= interval <= INTERVAL_MAX:
-        raise UsageError("--interval is from 200ms to 60s", "ask for one in between")
+        raise UsageError(f"--interval must be 200ms to 60s, got {interval:g}s", "leave it out for 1s")
     if watch:
         _watch(opts, 1.0 if interval is None else interval, history)
     else:

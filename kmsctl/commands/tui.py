@@ -28,7 +28,9 @@ def tui(ctx: typer.Context, target: options.Target = None) -> None:
     try:
         os.execv(program, arguments)  # noqa: S606 - another program of ours takes over this process
     except OSError as error:
-        raise UsageError(f"cannot run {program}: {error.strerror}", "install kmsd anew") from error
+        raise UsageError(
+            f"cannot run {program}: {error.strerror}", "kmstui comes with kmsd: install the package again"
+        ) from error
 
 
 def _program() -> str:
@@ -39,5 +41,7 @@ def _program() -> str:
             return str(beside)
     found = shutil.which(PROGRAM)
     if found is None:
-        raise UsageError(f"there is no {PROGRAM} beside kmsctl, nor on PATH", "install kmsd anew")
+        raise UsageError(
+            f"there is no {PROGRAM} beside kmsctl, nor on PATH", "kmstui comes with kmsd: install the package again"
+        )
     return found

@@ -175,7 +175,7 @@ def check_shape(sealed: Jwe, mac_limit: int = 0) -> None:
     """Raises InvalidRequest for what cannot be right whatever the keys are. mac_limit: as for `encrypt`."""
     suite = SUITES.get(sealed.enc)
     if suite is None or sealed.alg != jwe.DIRECT:
-        raise InvalidRequest("the ciphertext is not in CBC mode, as its keys are", _NOT_OURS)
+        raise InvalidRequest("the ciphertext names a key for AES-CBC, and is not in that mode", _NOT_OURS)
     if len(sealed.tag) != suite.tag:
         raise InvalidRequest(
             f"the authentication tag has {len(sealed.tag)} bytes where {suite.tag} are needed", _NOT_OURS

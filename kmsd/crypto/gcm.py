@@ -83,7 +83,7 @@ async def attempt(hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float) -> bytes
     """The plaintext; None if the tag does not fit, or the token fails twice in a way that looks the same: which it is,
     `show_working` tells. Raises KmsdError."""
     if sealed.alg != jwe.DIRECT or sealed.enc not in jwe.GCM:
-        raise InvalidRequest("the ciphertext is not in GCM mode, as its key is", _NOT_OURS)
+        raise InvalidRequest("the ciphertext names a key for AES-GCM, and is not in that mode", _NOT_OURS)
     if len(sealed.tag) != TAG_BYTES or not sealed.iv:
         raise InvalidRequest(
             f"the authentication tag has {len(sealed.tag)} bytes where {TAG_BYTES} are needed", _NOT_OURS

@@ -89,11 +89,16 @@ def _may_be_data(error: CkrError) -> bool:
 def check_shape(sealed: Jwe) -> None:
     """Raises InvalidRequest for what cannot be right whatever the key is."""
     if sealed.alg != jwe.WRAPPED or sealed.enc != ENC:
-        raise InvalidRequest("the ciphertext has no content key encrypted with RSA, as its key is", _NOT_OURS)
+        raise InvalidRequest(
+            "the ciphertext names an RSA key, and holds no content key that is encrypted with one", _NOT_OURS
+        )
     if len(sealed.iv) != IV_BYTES or len(sealed.tag) != TAG_BYTES:
-        raise InvalidRequest(f"the IV and the tag have not {IV_BYTES} and {TAG_BYTES} bytes", _NOT_OURS)
+        raise InvalidRequest(
+            f"the IV must have {IV_BYTES} bytes and the tag {TAG_BYTES}, got {len(sealed.iv)} and {len(sealed.tag)}",
+            _NOT_OURS,
+        )
     if len(sealed.encrypted_key) * 8 not in RSA_BITS:
-        raise InvalidRequest("the encrypted key is not that of an RSA key in use", _NOT_OURS)
+        raise InvalidRequest("the size of the encrypted key is that of no RSA key that kmsd uses", _NOT_OURS)
 
 
 def decrypt_here(session: TokenSession, cka_id: bytes, sealed: Jwe) -> bytes:

@@ -64,7 +64,11 @@ class Problems:
     def _warnings(self) -> Iterator[Problem]:
         stuck = pool_of(self.tokens).stuck
         if stuck:
-            yield Problem(f"{stuck} sessions are stuck inside the PKCS#11 module", "check the token", fatal=False)
+            yield Problem(
+                f"{stuck} sessions are stuck inside the PKCS#11 module",
+                "check the token and the network to it: kmsctl doctor",
+                fatal=False,
+            )
         if (doubt := state.doubt(self.state_dir)) is not None:
             yield Problem(doubt.message, doubt.hint, fatal=False)
         for trouble in self.audit.troubles:

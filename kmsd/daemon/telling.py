@@ -204,6 +204,6 @@ def health_changed(audit: Audit, view: HealthView) -> None:
         notify(STATUS="serving")
         audit.event("healthy")
     elif view.error is not None:
-        log.warning("not healthy", reason=view.error.message, hint=view.error.hint)
+        log.warning("kmsd is not healthy", reason=view.error.message, hint=view.error.hint)
         notify(STATUS=f"not healthy: {view.error.message}")
         audit.event("not healthy", outcome=view.error.code, detail=view.error.message)

@@ -234,7 +234,12 @@ class Etcd:
         if member.token and (_OLD_TOKEN in details or _OLD_AUTH in details):
             return _TokenExpired()
         if _FUTURE in details:
-            return Unhealthy(f"etcd at {name} is behind the others", "wait for it", code.name, retryable=True)
+            return Unhealthy(
+                f"etcd at {name} is behind the others",
+                "try again in a moment, or leave this endpoint out",
+                code.name,
+                retryable=True,
+            )
         if not details.startswith("etcdserver: "):
             if code is grpc.StatusCode.UNAVAILABLE:
                 return dial.explain(member.endpoint, self._tls)

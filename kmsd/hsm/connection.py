@@ -107,7 +107,7 @@ class Hsm:
         tell: Callable[[str], None] = _quietly,
     ) -> None:
         self.address = address
-        self.error: KmsdError = Unavailable(f"{address} is not connected yet", "wait a moment")
+        self.error: KmsdError = Unavailable(f"{address} is not connected yet", "try again in a moment")
         self._opener = Opener(address, read_pin)
         self._on_change = on_change
         self._observe = observe

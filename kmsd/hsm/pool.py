@@ -145,7 +145,7 @@ class Pool:
         """
         if len(self._jobs) >= self._queue or self._closing:
             raise Overloaded(
-                f"{len(self._jobs)} calls wait for the token already",
+                f"the queue of the token is full: {len(self._jobs)} calls wait for it already (token.queue)",
                 "the token is slower than its callers: raise token.sessions, or look at its health",
             )
         future: asyncio.Future[T] = self._loop.create_future()

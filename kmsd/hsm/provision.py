@@ -19,7 +19,10 @@ def ensure_token(module: Module, label: str, so_pin: str, pin: str) -> bool:
     if not ours:
         free = [slot for slot in module.slots() if slot.token and "TOKEN_INITIALIZED" not in slot.token.flags]
         if not free:
-            raise Unavailable(f"module {module.path} has no free slot for token {label!r}", "remove a token")
+            raise Unavailable(
+                f"module {module.path} has no free slot for token {label!r}",
+                "remove a token that is not needed, with the token's own tool",
+            )
         module.cryptoki.init_token(free[0].slot_id, so_pin, label)
         ours = [slot for slot in module.slots() if slot.token and slot.token.label == label]
         if not ours:

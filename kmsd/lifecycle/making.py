@@ -112,7 +112,7 @@ def check(order: Order) -> None:
     check_label(order.label)
     if role(order.label) != order.label:
         raise InvalidRequest(
-            f"labels as {order.label!r} are given by rotations",
+            f"a label that ends as {order.label!r} does is only for rotations to give",
             "choose another label; `kmsctl rotate` makes a new key",
         )
     allowed = {"aes": _AES_BITS, "hmac": _HMAC_BITS, "pair": PAIR_BITS, "rsa": _RSA_BITS}[made.wanted]

@@ -22,7 +22,7 @@ def check(to: str) -> None:
     """Raises InvalidRequest for a label that is none, or not an operator's to give."""
     check_label(to)
     if role(to) != to:
-        raise InvalidRequest(f"labels as {to!r} are given by rotations", "choose another label")
+        raise InvalidRequest(f"a label that ends as {to!r} does is only for rotations to give", "choose another label")
 
 
 async def relabel(

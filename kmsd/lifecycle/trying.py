@@ -25,7 +25,7 @@ class Timings:
 def check(rounds: int) -> None:
     """Raises InvalidRequest."""
     if not 1 <= rounds <= _ROUNDS_MOST:
-        raise InvalidRequest(f"{rounds} rounds", f"choose 1 to {_ROUNDS_MOST} rounds")
+        raise InvalidRequest(f"rounds must be 1 to {_ROUNDS_MOST}, got {rounds}", "leave it out for 10")
 
 
 async def test(keyring: Keyring, which: str, rounds: int) -> tuple[Key, Timings]:

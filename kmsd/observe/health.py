@@ -50,7 +50,9 @@ class Health:
         self._timeout = timeout
         self._on_change = on_change
         self._on_wrong = on_wrong
-        self._error: KmsdError | None = Unavailable("kmsd is starting", "wait a moment")
+        self._error: KmsdError | None = Unavailable(
+            "kmsd is starting: the write key has not been tried yet", "try again in a moment"
+        )
         self._last_success = 0.0
         self._round_trip = 0.0
         self._checked = -1e9

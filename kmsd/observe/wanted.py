@@ -42,14 +42,19 @@ class Wanted:
         if not _NAME.fullmatch(self.method):
             raise InvalidRequest(f"a method is named by at most 64 letters, got {short(self.method)}", "as in Decrypt")
         if self.code and self.code not in CODES:
-            raise InvalidRequest(f"the code must be one of {', '.join(CODES)}, got {short(self.code)}")
+            raise InvalidRequest(
+                f"the code must be one of {', '.join(CODES)}, got {short(self.code)}", "leave it out for all"
+            )
         if not _HASH.fullmatch(self.key):
             raise InvalidRequest(
                 f"the hash of a key id must be 4 to 64 digits of lower case hexadecimal, got {short(self.key)}",
                 "kmsctl keys list -o wide shows it",
             )
         if not 0 <= self.since_ms <= _LATEST_MS:
-            raise InvalidRequest(f"the time must be in the years 1970 to 9999, got {self.since_ms} ms since 1970")
+            raise InvalidRequest(
+                f"the time must be in the years 1970 to 9999, got {self.since_ms} ms since 1970",
+                "give Unix milliseconds",
+            )
 
     def __bool__(self) -> bool:
         return self != EVERYTHING

@@ -285,5 +285,8 @@ def _counts(shown: pb.ListSlotsResponse.Slot, counts: SessionCounts) -> None:
 def level_of(text: str, known: Sequence[str]) -> str:
     """Raises InvalidRequest unless it is one of the levels."""
     if text not in known:
-        raise InvalidRequest(f"{text[:40]!r} is no log level", f"choose one of {', '.join(known)}")
+        raise InvalidRequest(
+            f"the log level must be one of {', '.join(known)}, got {text[:40]!r}",
+            "kmsctl log-level shows the one in force",
+        )
     return text

@@ -74,7 +74,10 @@ class KeyAdmin:
     async def generate_key(self, call: Call, body: bytes) -> bytes:
         request = parse(pb.GenerateKeyRequest, body)
         if request.type not in _WANTED:
-            raise InvalidRequest("kmsd makes no keys of this type", "choose --type aes, hmac, pair or rsa")
+            raise InvalidRequest(
+                f"the type of a key must be aes, hmac, pair or rsa, got number {request.type}",
+                "choose with --type; a pair is an AES and an HMAC key",
+            )
         made = await self.lifecycle.generate(
             request.label,
             _WANTED[request.type],
@@ -231,7 +234,10 @@ def _not_undone(bad: Key | None, previous: Key) -> list[str]:
 def _scan(report: pb.ScanReport) -> Scan:
     """Raises InvalidRequest for a report that no scan makes."""
     if len(report.uses) > _USES_MOST:
-        raise InvalidRequest(f"the report has {len(report.uses)} names of keys", f"at most {_USES_MOST} are read")
+        raise InvalidRequest(
+            f"the report must name {_USES_MOST} keys at most, got {len(report.uses)}",
+            "scan smaller prefixes: kmsctl etcd scan",
+        )
     if report.started_unix_ms <= 0 or report.finished_unix_ms < report.started_unix_ms:
         raise InvalidRequest("the report does not say when the scan ran", "make it with kmsctl etcd scan --report")
     if not report.prefix.startswith("/"):

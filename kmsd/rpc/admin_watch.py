@@ -24,6 +24,7 @@ _INTERVAL_LEAST: Final = 200
 _INTERVAL_MOST: Final = 60_000
 _HISTORY: Final = 900
 _BACKLOG_MOST: Final = 1000
+_FEWER: Final = "ask for fewer, and choose among them: kmsctl --failed, --since"
 
 
 class Ended(NamedTuple):
@@ -63,7 +64,7 @@ class WatchAdmin:
     async def watch_audit(self, call: Call, body: bytes) -> AsyncIterator[bytes]:
         request = parse(pb.WatchAuditRequest, body)
         if request.backlog > MAX_BACKLOG:
-            raise InvalidRequest(f"the number of records must be 0 to {MAX_BACKLOG}, got {request.backlog}")
+            raise InvalidRequest(f"the number of records must be 0 to {MAX_BACKLOG}, got {request.backlog}", _FEWER)
         wanted = _wanted(request.filter)
         async with contextlib.aclosing(self.audit.watch(request.backlog, request.follow, wanted)) as batches:
             async for records, dropped in batches:
@@ -102,7 +103,10 @@ class WatchAdmin:
         request = parse(pb.WatchStatsRequest, body)
         interval = request.interval_ms or 1000
         if not _INTERVAL_LEAST <= interval <= _INTERVAL_MOST:
-            raise InvalidRequest(f"the interval must be {_INTERVAL_LEAST} to {_INTERVAL_MOST} ms, got {interval}")
+            raise InvalidRequest(
+                f"the interval must be {_INTERVAL_LEAST} to {_INTERVAL_MOST} ms, got {interval}",
+                "leave it out for 1000",
+            )
         history = min(request.history_seconds or _HISTORY, _HISTORY)
         known = int(time()) - 1 - max(history, 0)
         while True:
@@ -127,7 +131,7 @@ class WatchAdmin:
     async def watch_requests(self, call: Call, body: bytes) -> AsyncIterator[bytes]:
         request = parse(pb.WatchRequestsRequest, body)
         if request.backlog > _BACKLOG_MOST:
-            raise InvalidRequest(f"the number of calls must be 0 to {_BACKLOG_MOST}, got {request.backlog}")
+            raise InvalidRequest(f"the number of calls must be 0 to {_BACKLOG_MOST}, got {request.backlog}", _FEWER)
         filter_ = _wanted(request.filter)
 
         def message(ended: Sequence[Ended], dropped: int) -> bytes:

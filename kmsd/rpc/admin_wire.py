@@ -12,7 +12,7 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
-from kmsd.errors import InvalidRequest
+from kmsd.errors import InvalidRequest, short
 from kmsd.hsm.pool import PoolView
 from kmsd.keyring import Keyring
 from kmsd.observe.stats import Stats
@@ -115,7 +115,10 @@ def sha256(key_id: str) -> str:
 def page(items: Sequence[T], size: int, token: str) -> tuple[Sequence[T], str]:
     """One page, and the token of the next ("" at the end). The token is the place to go on from."""
     if token and not (token.isascii() and token.isdigit() and len(token) <= 9):
-        raise InvalidRequest("the page token is none of this server's", "begin again without one")
+        raise InvalidRequest(
+            f"the page token must be one that this kmsd answered, got {short(token)}",
+            "leave it out to begin with the first page",
+        )
     begin = int(token or "0")
     end = begin + min(size or _PAGE, _PAGE_MOST)
     return items[begin:end], str(end) if end < len(items) else ""

@@ -48,7 +48,7 @@ def table(service: KmsService, max_plaintext: int) -> Table:
 def _check_version(version: str) -> None:
     if version != API:
         shown = version if len(version) <= 20 else version[:17] + "..."
-        raise InvalidRequest(f"the request's version is {shown!r}", f"this API's version is {API!r}")
+        raise InvalidRequest(f"the request's version must be {API!r}, got {shown!r}", "the caller speaks another API")
 
 
 def _check_size(what: str, size: int, most: int) -> None:

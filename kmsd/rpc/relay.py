@@ -149,7 +149,10 @@ class Relay:
         """Who calls. peer: name of the connection's other end, as gRPC tells it. Raises Denied if nobody knows."""
         found = self._callers.get(peer)
         if found is None:
-            raise Denied("nobody knows who calls: this connection was not made through kmsd's socket", "call it there")
+            raise Denied(
+                "nobody knows who calls: this connection was not made through kmsd's socket",
+                "connect to the admin socket (kmsctl --target)",
+            )
         return found
 
     def _accept(self, listening: socket.socket) -> None:

@@ -110,7 +110,7 @@ def test_every_action_that_changes_something_or_uses_a_key_is_recorded(kmsd: Kms
         ("GenerateKey", {"label": "k8s-kek"}, "ALREADY_EXISTS", "has a key labelled 'k8s-kek' already"),
         ("DestroyKey", {"key": "k8s-kek"}, "FAILED_PRECONDITION", "'k8s-kek' is the write key"),
         ("RelabelKey", {"key": "nothing", "label": "x"}, "NOT_FOUND", "no key 'nothing'"),
-        ("SetLogLevel", {"level": "loud"}, "INVALID_ARGUMENT", "'loud' is no log level"),
+        ("SetLogLevel", {"level": "loud"}, "INVALID_ARGUMENT", "the log level must be one of debug"),
         ("RevertKey", {"label": "other"}, "INVALID_ARGUMENT", "not 'other'"),
     ],
 )

@@ -116,7 +116,10 @@ def test_grpc_itself_is_behind_no_path_and_answers_nobody_but_through_kmsd(kmsd:
     with grpc.insecure_channel(f"unix:{hidden[0]}") as channel:
         for method in ("GetStatus", "RotateKey"):
             refusal = failure(lambda method=method: channel.unary_unary(f"/kmsd.admin.v1.Admin/{method}")(b""))
-            assert (refusal.code, refusal.hint) == ("PERMISSION_DENIED", "call it there")
+            assert (refusal.code, refusal.hint) == (
+                "PERMISSION_DENIED",
+                "connect to the admin socket (kmsctl --target)",
+            )
             assert "nobody knows who calls" in refusal.details
         with pytest.raises(grpc.RpcError) as raised:
             next(channel.unary_stream("/kmsd.admin.v1.Admin/WatchAudit")(b""))

@@ -186,8 +186,10 @@ def test_to_ask_for_the_level_does_not_change_it(served: Kmsd) -> None:
 @pytest.mark.parametrize("level", ["loud", "DEBUG", "info ", "10", "critical", "x" * 100_000])
 @pytest.mark.parametrize("dry_run", [False, True])
 def test_a_level_that_there_is_not_is_refused(served: Kmsd, level: str, dry_run: bool) -> None:
-    refusal = refused(served, "SetLogLevel", "INVALID_ARGUMENT", "is no log level", level=level, dry_run=dry_run)
-    assert "debug, info, warning, error" in refusal.hint
+    refusal = refused(
+        served, "SetLogLevel", "INVALID_ARGUMENT", "the log level must be one of ", level=level, dry_run=dry_run
+    )
+    assert "debug, info, warning, error" in refusal.details
     assert ask(served, "SetLogLevel", dry_run=True).level == "debug"
 
 

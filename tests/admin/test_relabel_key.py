@@ -61,7 +61,7 @@ def test_what_can_be_no_label_is_refused(served: Kmsd, label: str) -> None:
 
 @pytest.mark.parametrize("label", ["k8s-kek.pending", "binary@20260102T030405Z", "binary.retired@20260102T030405Z"])
 def test_labels_that_rotations_give_are_refused(served: Kmsd, label: str) -> None:
-    refused(served, "RelabelKey", "INVALID_ARGUMENT", "are given by rotations", key="binary", label=label)
+    refused(served, "RelabelKey", "INVALID_ARGUMENT", "is only for rotations to give", key="binary", label=label)
 
 
 @pytest.mark.parametrize("confirm", ["", "binary"])
@@ -163,7 +163,9 @@ def test_a_test_is_timed_and_leaves_no_use(served: Kmsd) -> None:
 
 @pytest.mark.parametrize("rounds", [1001, 2**32 - 1])
 def test_too_many_rounds_are_refused(served: Kmsd, rounds: int) -> None:
-    refused(served, "TestKey", "INVALID_ARGUMENT", f"{rounds} rounds", key="k8s-kek", rounds=rounds)
+    refused(
+        served, "TestKey", "INVALID_ARGUMENT", f"rounds must be 1 to 1000, got {rounds}", key="k8s-kek", rounds=rounds
+    )
 
 
 def test_a_key_that_cannot_be_tested_says_why(served: Kmsd) -> None:

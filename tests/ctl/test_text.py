@@ -36,7 +36,7 @@ def test_durations_as_go_writes_them(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "0s", "-1s", "s", "1x", "1d", "nan", "inf", "1e3", "25h", "1 s", "٣s"])
 def test_other_durations_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="a duration is"):
+    with pytest.raises(ValueError, match=r"a duration (is written|must be)"):
         parse_duration(text)
 
 

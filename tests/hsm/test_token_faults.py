@@ -70,7 +70,10 @@ def test_a_wrong_pin_is_never_tried_twice(start_kmsd: Callable[..., Kmsd], token
         slots = kmsd.admin("ListSlots").slots
     assert token.logins() == before + 1
     assert any("wrong user PIN" in warning for slot in slots for warning in slot.pin_warnings)
-    assert sum("refused the PIN" in line.get("reason", "") for line in kmsd.log_lines()) <= 2
+    told = [
+        line for line in kmsd.log_lines() if line["event"] != "call" and "refused the PIN" in line.get("reason", "")
+    ]
+    assert len(told) <= 2
     assert_silent(kmsd.log_text(), wrong.encode())
 
     # The file is corrected, and kmsd is told.
@@ -282,12 +285,16 @@ def test_a_label_or_an_id_that_is_taken_is_refused(start_kmsd: Callable[..., Kms
     for request, code, says in (
         (admin.GenerateKeyRequest(label="k8s-kek"), "ALREADY_EXISTS", "labelled 'k8s-kek' already"),
         (admin.GenerateKeyRequest(label="x", key_id=WRITE.key_id), "ALREADY_EXISTS", "with key id"),
-        (admin.GenerateKeyRequest(label=""), "INVALID_ARGUMENT", "a label has 1 to 255 bytes"),
+        (admin.GenerateKeyRequest(label=""), "INVALID_ARGUMENT", "a label must have 1 to 255 bytes"),
         (admin.GenerateKeyRequest(label="a\nb"), "INVALID_ARGUMENT", "no control characters"),
-        (admin.GenerateKeyRequest(label="x" * 256), "INVALID_ARGUMENT", "a label has 1 to 255 bytes"),
+        (admin.GenerateKeyRequest(label="x" * 256), "INVALID_ARGUMENT", "a label must have 1 to 255 bytes"),
         (admin.GenerateKeyRequest(label="x", bits=100), "INVALID_ARGUMENT", "cannot have 100 bits"),
         (admin.GenerateKeyRequest(label="x", key_id="a b"), "INVALID_ARGUMENT", "no spaces"),
-        (admin.GenerateKeyRequest(label="x", type=admin.KEY_TYPE_OTHER), "INVALID_ARGUMENT", "no keys of this type"),
+        (
+            admin.GenerateKeyRequest(label="x", type=admin.KEY_TYPE_OTHER),
+            "INVALID_ARGUMENT",
+            "the type of a key must be",
+        ),
     ):
         refused = refusal(kmsd.admin, "GenerateKey", request)
         assert refused.code == code

@@ -205,7 +205,7 @@ def test_a_restart_while_the_token_is_away_names_the_same_key(start_kmsd: Callab
     kmsd.stop()
     with keys.away():
         kmsd.start()
-        wait_for(lambda: "wait a moment" not in kmsd.v2("Status").healthz)
+        wait_for(lambda: "kmsd is starting" not in kmsd.v2("Status").healthz)
         status = kmsd.v2("Status")
         assert status.healthz != "ok"
         assert status.key_id == WRITE.key_id

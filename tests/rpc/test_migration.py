@@ -94,7 +94,7 @@ def test_of_aes_cbc_all_is_read_and_what_is_written_is_native(
         ('allow_unauthenticated = true\nkey = "k8s-dek"', True, ""),
         ("allow_unauthenticated = false", False, "it is not read"),
         ("allow_unauthenticated = true", False, "legacy.key does not say with which key to read"),
-        ('allow_unauthenticated = true\nkey = "gone"', False, "legacy.key names no one key"),
+        ('allow_unauthenticated = true\nkey = "gone"', False, "legacy.key must name exactly one key, got 'gone'"),
     ],
 )
 def test_what_authenticates_nothing_is_called_readable_where_kmsd_reads_it_and_nowhere_else(

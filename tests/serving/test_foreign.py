@@ -135,7 +135,10 @@ def test_only_the_pinned_key_reads_it(start: Callable[..., Kmsd]) -> None:
     [
         ({"KMSD_LEGACY__KEY": "k8s-dek"}, REFUSED),
         ({"KMSD_LEGACY__ALLOW_UNAUTHENTICATED": "true"}, "legacy.key does not say with which key to read"),
-        ({**ALLOWED, "KMSD_LEGACY__KEY": "gone"}, "legacy.key names no one key: there is no key 'gone'"),
+        (
+            {**ALLOWED, "KMSD_LEGACY__KEY": "gone"},
+            "legacy.key must name exactly one key, got 'gone': there is no key 'gone'",
+        ),
         ({**ALLOWED, "KMSD_LEGACY__KEY": "k8s-hmac"}, "'k8s-hmac' that legacy.key names cannot read: it is no AES key"),
     ],
     ids=["not allowed", "no key", "a key that is not there", "an HMAC key"],
@@ -177,7 +180,7 @@ def test_what_keysealer_wrote_is_not_read_without_its_hmac_key(start: Callable[.
 def test_the_format_of_the_ancestor_is_not_written_by_a_pair(start: Callable[..., Kmsd]) -> None:
     pair = ("--p11-key-label=k8s-dek", "--algorithm=aes-cbc", "--p11-hmac-label=k8s-hmac")
     kmsd = start({"KMSD_KEYS__WRITE_FORMAT": "k8s-kms-plugin"}, *pair)
-    said = "keys.write_format k8s-kms-plugin is of AES-GCM only"
+    said = "keys.write_format k8s-kms-plugin needs an AES-GCM write key"
     wait_for(lambda: said in kmsd.v2("Status").healthz)
     refused = refusal(kmsd.v2, "Encrypt", v2.EncryptRequest(plaintext=b"seed", uid="u"))
     assert refused.code == "FAILED_PRECONDITION"

@@ -77,8 +77,8 @@ def test_why_there_is_none_is_said(mechanisms: tuple[str, ...], aes: int, mac: i
 
 @pytest.mark.parametrize("enc", ["A256GCM", "A128GCM"])
 def test_what_was_not_written_by_a_pair_is_not_taken_for_it(enc: str) -> None:
-    with pytest.raises(InvalidRequest, match="not in CBC mode"):
+    with pytest.raises(InvalidRequest, match="not in that mode"):
         cbc_hmac.check_shape(jwe.Jwe(b"h", "k", enc, bytes(16), bytes(16), bytes(32)))
     wrapped = jwe.Jwe(b"h", "k", "A256CBC-HS512", bytes(16), bytes(16), bytes(32), jwe.WRAPPED, b"k")
-    with pytest.raises(InvalidRequest, match="not in CBC mode"):
+    with pytest.raises(InvalidRequest, match="not in that mode"):
         cbc_hmac.check_shape(wrapped)
