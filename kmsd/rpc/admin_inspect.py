@@ -38,7 +38,8 @@ class InspectAdmin:
         if not found.ciphertext:
             why = next((each for each in found.findings if each.fatal), None)
             raise InvalidRequest(
-                f"there is nothing to decrypt: {why.message if why else found.summary}", why.hint if why else ""
+                f"there is nothing to decrypt: {why.message if why else found.summary}",
+                (why.hint if why else "") or "give a ciphertext, or a value that a KMS provider encrypted",
             )
         # kube-apiserver names the envelope's key id in KMS v2, and none in v1.
         key_id = found.envelope.key_id if found.envelope is not None and found.envelope.version == "v2" else None

@@ -51,6 +51,7 @@ def test_what_has_no_ciphertext_is_refused_with_the_reason(served: Kmsd, value: 
     refusal = failure(lambda: attempt(served, value))
     assert refusal.code == "INVALID_ARGUMENT"
     assert words in refusal.details
+    assert refusal.hint
 
 
 def test_the_envelopes_key_id_has_to_fit_as_kube_apiserver_asks(served: Kmsd) -> None:

@@ -130,9 +130,11 @@ def test_a_key_that_cannot_write_never_takes_the_label() -> None:
 @pytest.mark.parametrize("may", [True, False])
 def test_a_key_whose_token_has_no_way_for_it_gives_way_to_a_newer_pair_and_only_to_that(may: bool) -> None:
     no_gcm = Rules(abilities={"old": Ability(frozenset({"CKM_AES_CBC", "CKM_SHA256_HMAC", "CKM_SHA512_HMAC"}))})
-    lacking, newer = new_key_id(0).encode(), new_key_id(0).encode()
+    lacking = new_key_id().encode()
     shown = [replace(key(L, lacking), encrypt=may)]
-    assert not moves(judge({"old": shown}, L, "the token", no_gcm), L, NOW)
+    picture = judge({"old": shown}, L, "the token", no_gcm)
+    assert not moves(picture, L, NOW)
+    newer = new_id(picture)
     shown += [key(L, newer), key(f"{L}.hmac", newer, "hmac")]
     picture = judge({"old": shown}, L, "the token", no_gcm)
     assert picture.write is not None
