@@ -186,6 +186,7 @@ def status(status: Status) -> Document:
         "following": _following(status.following),
         "not_alive": status.not_alive or None,
         "now": timestamp(status.now),
+        "host": status.host or None,
     }
 
 

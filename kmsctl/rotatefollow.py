@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from kmsctl import confirm, diagnostics, files, keyview, output, rotateview, rotating, stored
 from kmsctl.diagnostics import UsageError
@@ -35,9 +34,6 @@ from kmsd.client.rotation import (
     turn_of,
     unfinished,
 )
-
-if TYPE_CHECKING:
-    from kmsd.client.admin import AdminClient
 
 TICK = 1.0
 """Seconds between two pictures, for the timers on them."""
@@ -64,9 +60,11 @@ def follow(opts: Options, wanted: Wanted, plan: Following) -> None:
     form = opts.form(Format.TABLE, Format.JSON)
     ends = time.monotonic() + plan.seconds if plan.seconds is not None else None
     with contextlib.ExitStack() as held:
-        first = Node(THIS_NODE, held.enter_context(connect(opts.target, timeout=opts.timeout)))
+        client = held.enter_context(connect(opts.target, timeout=opts.timeout))
+        status = client.get_status()
+        first = Node(_name(status, plan), client)
         others = [Node(name, held.enter_context(connect(socket, timeout=opts.timeout))) for name, socket in plan.nodes]
-        turn, rotated = _begin(first.client, others, wanted, again=plan.again)
+        turn, rotated = _begin(first, status, others, wanted, again=plan.again)
         _introduce(turn, form, rotated=rotated)
         changed = threading.Event()
         watch = Watch(
@@ -91,31 +89,36 @@ def follow(opts: Options, wanted: Wanted, plan: Following) -> None:
             raise
 
 
-def _begin(first: AdminClient, others: Sequence[Node], wanted: Wanted, *, again: bool) -> tuple[Turn, bool]:
+def _name(status: Status, plan: Following) -> str:
+    """The target's among the nodes."""
+    taken = {name for name, _ in plan.nodes}
+    return status.host if status.host and status.host not in taken else THIS_NODE
+
+
+def _begin(first: Node, status: Status, others: Sequence[Node], wanted: Wanted, *, again: bool) -> tuple[Turn, bool]:
     """The rotation to watch, and whether it was made just now."""
-    status = first.get_status()
-    found = None if again or wanted.only_from else unfinished(status, first.list_keys())
+    found = None if again or wanted.only_from else unfinished(status, first.client.list_keys())
     if found is not None:
         if wanted.label and wanted.label != found.write_label:
             raise UsageError(f"this kmsd writes with the label {found.write_label!r}", "leave the label out")
         diagnostics.note(f"the rotation away from {short(found.old)} is not finished: watching it, not rotating again")
         diagnostics.hint("--again rotates once more all the same")
         return found, False
-    _check_others(status, others)
-    done = rotating.rotate(first, status, wanted)
+    _check_others(first.name, status, others)
+    done = rotating.rotate(first.client, status, wanted)
     turn = turn_of(done, status.write_label, datetime.now(UTC))
     if turn is None:
         raise ClientError("kmsd did not say which key it made", "`kmsctl rotate --watch` looks for it", "INTERNAL")
     return turn, done.rotated
 
 
-def _check_others(status: Status, others: Sequence[Node]) -> None:
+def _check_others(name: str, status: Status, others: Sequence[Node]) -> None:
     """That every node answers, and writes with the same key: a node with another token would not follow."""
     for node in others:
         writes = node.client.get_status().write_key
         if writes is None or status.write_key is None or writes.key_id != status.write_key.key_id:
             raise Conflict(
-                f"{node.name} writes with {short(writes)} and {THIS_NODE} with {short(status.write_key)}",
+                f"{node.name} writes with {short(writes)} and {name} with {short(status.write_key)}",
                 "nodes rotate together if they share a token; leave out --node for one that does not",
                 "FAILED_PRECONDITION",
             )

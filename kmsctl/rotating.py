@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kmsd.client.admin import AdminClient
 
 THIS_NODE = "this-node"
-"""What the target is called among the nodes."""
+"""What the target is called among the nodes if it does not name its host, or a --node has that name."""
 SCAN_EVERY = 30.0
 """Seconds between two scans of etcd, unless told otherwise."""
 

@@ -38,10 +38,18 @@ def _stored(report: ScanReport, keys: tuple[Key, ...]) -> Stored:
 
 
 def sightings(view: View) -> tuple[Sighting, ...]:
-    """What each target says, in the order they were named."""
+    """What each target says, in the order they were named. A node is its host; one that has not said its host, or
+    shares it with another, is what differs in the sockets."""
     names = node_names(view.targets or (view.target,))
     known = {peer.target: peer.status for peer in view.peers} | {view.target: view.status}
-    return tuple(_sighting(name, known.get(target, Reading())) for target, name in names.items())
+    readings = {target: known.get(target, Reading()) for target in names}
+    hosts = [each.value.host for each in readings.values() if each.value is not None]
+    return tuple(_sighting(_host(reading, hosts) or names[target], reading) for target, reading in readings.items())
+
+
+def _host(reading: Reading[Status], hosts: Sequence[str]) -> str:
+    host = reading.value.host if reading.value is not None else ""
+    return host if hosts.count(host) == 1 else ""
 
 
 def _sighting(name: str, reading: Reading[Status]) -> Sighting:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -112,13 +113,14 @@ class Admin:
             probe=pb.GetStatusResponse.HealthProbe(
                 last_success_unix_ms=int(health.last_success * 1000), round_trip_ms=health.round_trip * 1000
             ),
-            listeners=[pb.GetStatusResponse.Listener(socket=socket, apis=apis) for socket, apis in self.listeners()],
+            listeners=[pb.GetStatusResponse.Listener(socket=path, apis=apis) for path, apis in self.listeners()],
             problems=[problem(each) for each in problems],
             keys=len(self.keyring.picture.keys),
             write_format=self.write_format,
             tokens=[self._token_status(name, each) for name, each in self.keyring.tokens.items()],
             following=self._following(),
             not_alive=self.verdict(),
+            host=socket.gethostname(),
         ).SerializeToString()
 
     def _token_status(self, name: str, hsm: Hsm) -> pb.GetStatusResponse.TokenStatus:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -98,7 +99,7 @@ def test_a_watch_sees_kube_apiserver_follow_at_its_next_poll(etcd: Etcd, kmsd: K
         assert done.returncode == 0, done.stderr
         events = [json.loads(line) for line in done.stdout.splitlines()]
         followed = [(each["node"], each["progress"]) for each in events[1:] if each["step"] == "apiservers"]
-        assert followed[-2:] == [("this-node", "done"), (None, "done")]
+        assert followed[-2:] == [(socket.gethostname(), "done"), (None, "done")]
         # No other write has happened meanwhile, and the next one is under the new key.
         server.create_secret("two", DATA)
         assert events[0]["new_key"]["key_id"].encode() in server.raw_stored("two")

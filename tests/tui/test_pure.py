@@ -13,12 +13,12 @@ from rich.cells import cell_len
 from kmsd.client import KeyState, KeyType
 from kmstui import commands, plots, text, traffic
 from kmstui.plots import Part
-from kmstui.turns import node_names
-from kmstui.view import Moment
+from kmstui.turns import node_names, sightings
+from kmstui.view import Moment, Peer, Reading, View
 from kmstui.widgets.columns import Column, fit, natural_widths
 from kmstui.widgets.plot import decade_ticks
 from tests.tui.scenes import calls
-from tests.tui.scenes.daemon import OLD, WRITE
+from tests.tui.scenes.daemon import BUSY, OLD, WRITE
 from tests.tui.scenes.when import NOW
 
 LEVELS = st.one_of(st.none(), st.floats(0, 1e9))
@@ -197,6 +197,19 @@ def test_commands_can_be_pasted() -> None:
 )
 def test_nodes_are_named_by_what_differs(targets: tuple[str, ...], names: tuple[str, ...]) -> None:
     assert tuple(node_names(targets).values()) == names
+
+
+def test_a_node_is_its_host_unless_two_share_it_or_it_is_not_known() -> None:
+    def names(*hosts: str | None) -> list[str]:
+        targets = tuple(f"unix:///run/s{at}.sock" for at in range(len(hosts)))
+        readings = [Reading(replace(BUSY, host=host)) if host is not None else Reading() for host in hosts]
+        peers = tuple(Peer(target, reading) for target, reading in zip(targets[1:], readings[1:], strict=True))
+        view = View(targets[0], 1.0, targets, status=readings[0], peers=peers)
+        return [each.node for each in sightings(view)]
+
+    assert names("cp-1", "cp-2", "cp-3") == ["cp-1", "cp-2", "cp-3"]
+    assert names("cp-1", None) == ["cp-1", "s1"]
+    assert names("cp-1", "", "cp-1") == ["s0", "s1", "s2"]
 
 
 def test_statistics_fold_into_15_minutes_and_rates() -> None:

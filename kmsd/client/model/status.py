@@ -115,6 +115,8 @@ class Status:
     """Why only a restart can help, after which kmsd ends by itself; empty while it is alive."""
     now: datetime | None = None
     """The clock of kmsd when it answered; None if it is too old to tell."""
+    host: str = ""
+    """The name of the machine that it runs on; empty if kmsd is too old to say."""
 
     @property
     def healthy(self) -> bool:
