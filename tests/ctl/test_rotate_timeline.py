@@ -238,6 +238,24 @@ def test_what_kmsd_answered_is_the_turn() -> None:
     assert first == Turn("k8s-kek", None, NEW, at(99))
 
 
+def test_whoever_does_not_scan_by_itself_is_told_the_command_until_nothing_is_left() -> None:
+    here = [seen("cp-1", status(following=followed(50)))]
+    told = timeline(TURN, here, at(51))[Step.SCAN]
+    assert told.commands == ("kmsctl etcd scan --report scan.json",)
+    assert timeline(TURN, here, at(51), scans=True)[Step.SCAN].commands == ()
+    assert timeline(TURN, here, at(51), retired=True)[Step.SCAN].commands == ()
+
+
+def test_what_a_restarted_kmsd_has_seen_since_is_no_time_of_the_rotation() -> None:
+    encrypted = Following(at(900), at(900), at(960), first_encrypt=at(910))
+    asked = Following(at(900), at(900), at(960))
+    for following in (encrypted, asked):
+        found = timeline(TURN, [seen("cp-1", status(following=following))], at(961))
+        node = view(found, Step.APISERVERS)
+        assert (node.progress, node.at) == (Progress.DONE, None)
+        assert node.seen is not None
+
+
 RESTARTED = Following()
 
 
