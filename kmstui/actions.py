@@ -5,7 +5,7 @@ A call runs in a thread of the store's, with its client; nothing here is called 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from kmsd.client import (
     Rotation,
     ScanReport,
     Timing,
+    Unreachable,
     escape,
 )
 from kmsd.client.rotation import turn_of
@@ -38,24 +39,36 @@ TIMEOUT = 60.0
 @dataclass(frozen=True)
 class Outcome:
     """message: one sentence. lines: (name, text) each, for a dialog that stays. effect: what it changes in what
-    is shown, given the moment on the steady clock. key: label and id of a key to go to."""
+    is shown, given the moment on the steady clock. key: label and id of a key to go to. parts: what came of each of
+    several."""
 
     message: str
     lines: tuple[tuple[str, str], ...] = ()
     effect: Callable[[View, float], View] | None = None
     key: Key | None = None
     bad: bool = False
+    parts: tuple[Done, ...] = ()
 
 
 @dataclass(frozen=True)
 class Action:
     """words: of the kmsctl command, without its name. changes: whether it changes anything; if so, it is refused
-    while reading only."""
+    while reading only. parts: the actions that it is made of, each with a command of its own; empty: it is one."""
 
     name: str
     words: tuple[str, ...]
     call: Callable[[AdminClient], Outcome]
     changes: bool = True
+    parts: tuple[Action, ...] = ()
+    here: Callable[[], Outcome] | None = None
+    """The call itself, if kmsd is not asked: it works without a connection, too."""
+    into: str = ""
+    """The file that the command's output goes to."""
+
+    @property
+    def commands(self) -> tuple[tuple[str, ...], ...]:
+        """The words of every kmsctl command that does a part of it."""
+        return tuple(part.words for part in self.parts) or (self.words,)
 
 
 @dataclass(frozen=True)
@@ -65,6 +78,61 @@ class Done:
     action: Action
     outcome: Outcome | None = None
     error: ClientError | None = None
+
+
+def several(name: str, parts: Sequence[Action]) -> Action:
+    """Do one action after another. What kmsd refuses does not stop the next one; that it does not answer does."""
+
+    def call(kmsd: AdminClient) -> Outcome:
+        done = tuple(_one_by_one(parts, kmsd))
+        failed = sum(each.error is not None for each in done)
+        tally = f"{len(done) - failed} of {len(done)}"
+        lines = tuple(("✕" if each.error is not None else "✔", _part(each)) for each in done)
+        return Outcome(f"{name}: {tally} done", lines, bad=failed > 0, parts=done)
+
+    return Action(name, (), call, changes=any(part.changes for part in parts), parts=tuple(parts))
+
+
+def asked(parts: Sequence[Action]) -> Action:
+    """Ask kmsd about each of several actions, which are dry runs; only what it refuses is told in full."""
+    every = several("ask about each", parts)
+
+    def call(kmsd: AdminClient) -> Outcome:
+        found = every.call(kmsd)
+        refused = tuple(line for line, part in zip(found.lines, found.parts, strict=True) if part.error is not None)
+        return replace(
+            found,
+            message=f"nothing speaks against {len(found.parts) - len(refused)} of {len(found.parts)}",
+            lines=refused,
+        )
+
+    return replace(every, call=call)
+
+
+def _one_by_one(parts: Sequence[Action], kmsd: AdminClient) -> Iterator[Done]:
+    gone: ClientError | None = None
+    for part in parts:
+        if gone is not None:
+            yield Done(part, error=gone)
+            continue
+        try:
+            yield Done(part, part.call(kmsd))
+        except ClientError as error:
+            yield Done(part, error=error)
+            if isinstance(error, Unreachable):
+                gone = Unreachable(
+                    "not tried, for kmsd did not answer before", "try again", "UNAVAILABLE", retryable=True
+                )
+
+
+def _part(done: Done) -> str:
+    if done.outcome is not None:
+        said = "; ".join((done.outcome.message, *(f"{name} {text}" for name, text in done.outcome.lines)))
+    elif done.error is not None:
+        said = escape(done.error.message) + (f" → {escape(done.error.hint)}" if done.error.hint else "")
+    else:
+        said = ""
+    return f"{done.action.name}: {said}"
 
 
 def generate(label: str, key_type_: KeyType, bits: int, token: str = "") -> Action:
@@ -163,7 +231,7 @@ def revert(label: str, from_key_id: str, *, dry_run: bool = False) -> Action:
 def read_report(path: str) -> Action:
     """Of a scan of etcd; kmsd is not asked."""
 
-    def call(kmsd: AdminClient) -> Outcome:
+    def here() -> Outcome:
         found = _report(path)
 
         def effect(view: View, _: float) -> View:
@@ -172,7 +240,7 @@ def read_report(path: str) -> Action:
         unknown = f", {found.unknown:,} not understood" if found.unknown else ""
         return Outcome(f"read the report: {found.objects:,} objects, {len(found.uses)} keys{unknown}", effect=effect)
 
-    return Action("read the report", commands.scan(path), call, changes=False)
+    return Action("read the report", commands.scan(path), lambda _: here(), changes=False, here=here)
 
 
 def set_level(level: str) -> Action:

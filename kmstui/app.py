@@ -25,6 +25,7 @@ from kmsd.client import Key, escape
 from kmstui import ahead, arguments, garbage, remember, terminal, themes
 from kmstui.actions import Done
 from kmstui.arguments import INTERVAL
+from kmstui.dialogs.save import SaveDialog
 from kmstui.dialogs.targets import TargetDialog
 from kmstui.messages import Act, Changed, Finished, MechanismsWanted
 from kmstui.palette import Commands, Places
@@ -213,6 +214,10 @@ class Kmstui(App[None]):
             sort, falling = listing.order or ("", False)
             table = remember.Table(listing.filter_text, sort, falling)
             self.memory = replace(self.memory, tables={**self.memory.tables, name: table})
+
+    @on(Listing.Save)
+    def _save(self, event: Listing.Save) -> None:
+        self.push_screen(SaveDialog(self.store.view.target, event.kind, event.choices, event.moment))
 
     # Ways through it.
 

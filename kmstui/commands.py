@@ -7,10 +7,11 @@ import shlex
 from kmsd.client import Key, KeyState, KeyType, default_target, parse_target
 
 
-def kmsctl(target: str, *words: str) -> str:
-    """One line for a shell. The target is named only if kmsctl would look elsewhere without."""
+def kmsctl(target: str, *words: str, into: str = "") -> str:
+    """One line for a shell. The target is named only if kmsctl would look elsewhere without. into: a file for what it
+    prints."""
     named = [] if _same(target) else ["--target", target]
-    return shlex.join(["kmsctl", *named, *words])
+    return shlex.join(["kmsctl", *named, *words]) + (f" > {shlex.quote(into)}" if into else "")
 
 
 def address(key: Key) -> str:

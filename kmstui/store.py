@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from time import monotonic
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from kmsd.client import (
     AuditRecord,
@@ -426,17 +427,18 @@ class Store:
         reply(done)
 
     async def _done(self, action: Action) -> Done:
-        client = self._client
+        client, here = self._client, action.here
         if action.changes and self.view.read_only:
             error: ClientError = Conflict(
                 "kmstui was started with --read-only", "start it without", "FAILED_PRECONDITION"
             )
             return Done(action, error=error)
-        if client is None or self.view.status.error is not None:
+        if here is None and (client is None or self.view.status.error is not None):
             missing = Unreachable("there is no connection to kmsd yet", "", "UNAVAILABLE", retryable=True)
             return Done(action, error=self.view.status.error or missing)
         try:
-            return Done(action, await in_thread(lambda: _guarded(lambda: action.call(client))))
+            call = here or partial(action.call, cast("AdminClient", client))
+            return Done(action, await in_thread(lambda: _guarded(call)))
         except ClientError as error:
             return Done(action, error=error)
 

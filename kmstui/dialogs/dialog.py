@@ -26,6 +26,9 @@ from kmstui.looks import FAILED, GOOD, WARN, Colour
 from kmstui.messages import Act, Finished
 from kmstui.text import hang
 
+COMMANDS_SHOWN = 2
+"""Commands of an action on several things that are shown; all are copied."""
+
 
 class Dialog(ModalScreen[Outcome | None]):
     """target: for the command. title: what it does. verb: on the button. danger: the focus begins on Cancel.
@@ -99,7 +102,7 @@ class Dialog(ModalScreen[Outcome | None]):
         self.look_again()
         first = self.query("#fields Input, #fields Select, #fields RadioSet")
         self.set_focus(self.query_one("#cancel") if self._danger or not first else first.first(Widget))
-        if self.AT_ONCE:
+        if self.AT_ONCE and not self.missing():
             self._go()
 
     def look_again(self) -> None:
@@ -114,9 +117,13 @@ class Dialog(ModalScreen[Outcome | None]):
         why = self.missing()
         self.query_one("#why", Static).update(Content(why))
         self.query_one("#ok", Button).disabled = bool(why) or self._busy
-        self._command = kmsctl(self.target, *self.draft().words)
+        draft = self.draft()
+        commands = [kmsctl(self.target, *words, into=draft.into) for words in draft.commands]
+        self._command = "\n".join(commands)
+        shown = "\n".join(escape(command) for command in commands[:COMMANDS_SHOWN])
+        more = f"\n… and {len(commands) - COMMANDS_SHOWN} more" if len(commands) > COMMANDS_SHOWN else ""
         self.query_one("#command", Static).update(
-            Content.assemble((escape(self._command), f"${Colour.ACCENT}"), ("  ^y copies", "dim"))
+            Content.assemble((shown, f"${Colour.ACCENT}"), (f"{more}  ^y copies", "dim"))
         )
 
     @on(Input.Changed)

@@ -80,6 +80,10 @@ AUDIT = Kind[Numbered[AuditRecord]](
     "sequence number",
     data=lambda row: row.item,
     tail=True,
+    command=(
+        "audit",
+        "tail",
+    ),
 )
 
 

@@ -49,6 +49,10 @@ SETTINGS = Kind[Setting](
     lambda each: (each.name, escape(each.value), each.origin),
     lambda each: f"{each.name} = {each.value}",
     "setting",
+    command=(
+        "config",
+        "view",
+    ),
 )
 
 

@@ -20,6 +20,14 @@ from kmstui.dialogs.keys import (
     RetireDialog,
     TestDialog,
 )
+from kmstui.dialogs.marked import (
+    AdoptSeveralDialog,
+    DestroySeveralDialog,
+    Marked,
+    RetireSeveralDialog,
+    SeveralDialog,
+    TestSeveralDialog,
+)
 from kmstui.dialogs.record import RecordDialog
 from kmstui.looks import Colour
 from kmstui.screens.page import Page, note, waiting
@@ -96,13 +104,21 @@ KEYS = Kind[Key](
     "key id",
     faint=lambda key: key.state == KeyState.ARCHIVED,
     order=("state", False),
+    markable=True,
+    command=(
+        "keys",
+        "list",
+    ),
 )
 
 
 class KeysScreen(Page):
     NAME = "Keys"
     WANTS = frozenset({Want.KEYS})
-    HELP = "Every key on the tokens of this kmsd. The pane beside or below the table says all of the chosen one."
+    HELP = (
+        "Every key on the tokens of this kmsd. The pane beside or below the table says all of the chosen one. Space "
+        "marks a key, * all that are shown: T, a, R and D then ask once for all of them, and say what came of each."
+    )
     DEEDS = (
         Deed("generate", "n", "New", "Make a key: AES, HMAC, or a pair of both."),
         Deed(
@@ -161,6 +177,12 @@ class KeysScreen(Page):
     def refusal(self, name: str) -> str:
         if name == "generate":
             return ""
+        marked = self._listing.marked
+        if marked:
+            if name not in _MANY:
+                return "that is for one key at a time; Esc takes the marks away"
+            reasons = [_why_not_among(name, key) for key in marked]
+            return "" if not all(reasons) else f"none of the {len(marked)} marked keys: {reasons[0]}"
         key = self.chosen
         if key is None:
             return "there is no key to do that to"
@@ -178,6 +200,9 @@ class KeysScreen(Page):
             dialog = GenerateDialog(view.target, label, status.write_label, taken, [token.name for token in tokens])
             self.app.push_screen(dialog, self._go_to)
             return
+        if self._listing.marked:
+            self.app.push_screen(self._several(name, view), self._unmark)
+            return
         if key is None:
             return
         match name:
@@ -194,6 +219,32 @@ class KeysScreen(Page):
                 self.app.push_screen(RetireDialog(view.target, key, view.report[0] if view.report else ""))
             case "destroy":
                 self.app.push_screen(DestroyDialog(view.target, key))
+
+    def _several(self, name: str, view: View) -> SeveralDialog:
+        rows = [Marked(key, _why_not_among(name, key)) for key in self._listing.marked]
+        report = view.report[0] if view.report else ""
+        match name:
+            case "retire":
+                return RetireSeveralDialog(view.target, rows, report)
+            case "destroy":
+                return DestroySeveralDialog(view.target, rows)
+            case "adopt":
+                return AdoptSeveralDialog(view.target, rows)
+        return TestSeveralDialog(view.target, rows)
+
+    def _unmark(self, outcome: Outcome | None) -> None:
+        if outcome is not None and not outcome.bad:
+            self._listing.clear_marks()
+
+
+_MANY = ("test", "adopt", "retire", "destroy")
+"""What can be done to several keys at once."""
+
+
+def _why_not_among(name: str, key: Key) -> str:
+    if name == "destroy" and key.state == KeyState.WRITE:
+        return "it writes: destroy it by itself"
+    return why_not(name, key)
 
 
 def why_not(name: str, key: Key) -> str:

@@ -65,6 +65,7 @@ SLOTS = Kind[Slot](
     faint=lambda slot: not slot.token_present,
     # Slot numbers are in no order that matters: SoftHSM draws them. The token that kmsd serves from comes first.
     order=("state", False),
+    command=("slots",),
 )
 
 MECHANISMS = Kind[Mechanism](
@@ -88,6 +89,7 @@ MECHANISMS = Kind[Mechanism](
     "name",
     faint=lambda each: not each.used_for,
     order=("used here for", True),
+    command=("mechanisms",),
 )
 
 

@@ -79,6 +79,7 @@ REQUESTS = Kind[Numbered[Request]](
     "uid",
     data=lambda row: row.item,
     tail=True,
+    command=("requests",),
 )
 
 

@@ -51,6 +51,10 @@ class Kind(Generic[T]):
     faint: Callable[[T], bool] | None = None
     order: tuple[str, bool] | None = None
     """How it is sorted to begin with: a column's title, and whether the largest come first; None: as they come."""
+    command: tuple[str, ...] = ()
+    """Words of the kmsctl command that lists the same."""
+    markable: bool = False
+    """Whether several rows can be marked for one action."""
     tail: bool = False
     """Newest last, and what is new is followed as long as the cursor is on the last row."""
 

@@ -16,9 +16,10 @@ from textual.timer import Timer
 from textual.widgets import Input
 
 from kmsd.client import escape
-from kmstui.text import MOST_PATTERN, Filter, as_json, parse_filter, shorten
+from kmstui.text import MOST_PATTERN, Filter, as_json, parse_filter, plural, shorten
 from kmstui.view import Moment
 from kmstui.widgets.columns import Kind
+from kmstui.widgets.marks import MOST
 from kmstui.widgets.search import Search, Texts
 from kmstui.widgets.steady import Said, set_subtitle, set_title
 from kmstui.widgets.table import Table
@@ -34,13 +35,17 @@ class Listing(Vertical, Generic[T]):
 
     HELP: ClassVar[str] = (
         "↑ ↓ j k, PgUp PgDn, Home End g G move in a table. A filter is a regular expression; with ! before it, all "
-        "that does not match is shown. Enter keeps it, Esc clears it. A click on a title sorts by it."
+        "that does not match is shown. Enter keeps it, Esc clears it. A click on a title sorts by it. Where rows can "
+        "be marked, Space or a click on the left margin marks one."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "filter", "Filter", key_display="/"),
         Binding("c", "copy", "Copy id"),
         Binding("y", "copy_row", "Copy as JSON", show=False),
-        Binding("escape", "clear_filter", "Clear filter"),
+        Binding("w", "save", "Save to a file", show=False),
+        Binding("space", "mark", "Mark", show=False),
+        Binding("asterisk", "mark_all", "Mark all that are shown, or none", key_display="*", show=False),
+        Binding("escape", "clear", "Clear"),
     ]
 
     @dataclass
@@ -48,6 +53,14 @@ class Listing(Vertical, Generic[T]):
         """Its filter or its order."""
 
         listing: Listing[Any]
+
+    @dataclass
+    class Save(Message):
+        """Rows are to be saved to a file. choices: (what they are, in words; the rows) each."""
+
+        kind: Kind[Any]
+        choices: tuple[tuple[str, tuple[Any, ...]], ...]
+        moment: Moment
 
     def __init__(self, kind: Kind[T], *, id: str) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id)
@@ -109,6 +122,7 @@ class Listing(Vertical, Generic[T]):
         self._moment = moment
         if items is not self._all:
             self._all = items if isinstance(items, tuple) else tuple(items)
+            self.table.marks.keep(self._all)
             self._texts.forget(self._all)
             self._seek()
         self._empty, self._note = empty, note
@@ -122,11 +136,52 @@ class Listing(Vertical, Generic[T]):
             self.action_clear_filter()
         return self.table.go_to(ident)
 
+    @property
+    def marked(self) -> tuple[T, ...]:
+        """The rows that are marked, in their order in the table; those that the filter hides too."""
+        return tuple(self.table.marks.of(self._all)) if self.is_mounted else ()
+
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         typing = self.is_mounted and self.query_one(Input).has_focus
-        if action == "clear_filter":
-            return typing or bool(self._filter.text)
-        return not typing
+        if action == "clear":
+            return typing or bool(self._filter.text) or bool(self.marked)
+        return not typing and (self.kind.markable or not action.startswith("mark"))
+
+    def action_clear(self) -> None:
+        """Clear the filter; where there is none, the marks."""
+        if self._filter.text or self.query_one(Input).has_focus:
+            self.action_clear_filter()
+        else:
+            self.clear_marks()
+
+    def action_mark(self) -> None:
+        item = self.current
+        if item is not None:
+            self._mark(item)
+            self.table.action_move(1)
+
+    def action_mark_all(self) -> None:
+        self._remark(self.table.marks.toggle_all(self.table.items))
+
+    def clear_marks(self) -> None:
+        self.table.marks.clear()
+        self._remark(True)
+
+    @on(Table.Margin)
+    def _margin(self, event: Table.Margin) -> None:
+        event.stop()
+        self._mark(event.item)
+
+    def _mark(self, item: T) -> None:
+        self._remark(self.table.marks.toggle(item))
+
+    def _remark(self, took: bool) -> None:
+        if not took:
+            self.notify(f"at most {MOST} rows can be marked at once", severity="warning", markup=False)
+        self.table.redraw_marks()
+        self._frame()
+        self.refresh_bindings()
+        self.post_message(Table.Moved(self.current))
 
     def action_filter(self) -> None:
         entry = self.query_one(Input)
@@ -158,6 +213,17 @@ class Listing(Vertical, Generic[T]):
         data = self.kind.data(item) if self.kind.data is not None else item
         self.app.copy_to_clipboard(as_json(data))
         self.notify("copied the row as JSON", markup=False)
+
+    def action_save(self) -> None:
+        item, shown, marked = self.current, tuple(self.table.items), self.marked
+        if item is None:
+            self.notify("there is no row to save", severity="warning", markup=False)
+            return
+        which = f"that the filter keeps, of {len(self._all):,}" if self._filter.text else "of the table"
+        choices = [(f"{plural(len(shown), 'row')} {which}", shown), ("the chosen row", (item,))]
+        if marked:
+            choices.insert(0, (f"{plural(len(marked), 'marked row')}", marked))
+        self.post_message(self.Save(self.kind, tuple(choices), self._moment))
 
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:
@@ -227,8 +293,9 @@ class Listing(Vertical, Generic[T]):
         kept = f"{count:,}" if self._search is None else "…"
         tally = f"{kept} of {total:,}" if text else f"{total:,}"
         sought = f"  /{shorten(escape(text), 30)}" if text else ""
+        marks = f"  {len(self.table.marks)} marked" if self.table.marks else ""
         # Content, because a plain string would be read as markup.
-        set_title(self, Content(f"{self.kind.name} ({tally}){sought}"))
+        set_title(self, Content(f"{self.kind.name} ({tally}){marks}{sought}"))
         set_subtitle(self, Content(self._complaint or self._note) if self._complaint or self._note else None)
         self.set_class(bool(self._complaint), "-complains")
         self.set_class(count == 0, "-empty")

@@ -24,11 +24,13 @@ from kmstui.looks import Colour
 from kmstui.text import pad
 from kmstui.view import Moment
 from kmstui.widgets.columns import Column, Kind, fit, natural_widths
+from kmstui.widgets.marks import Marks
 
 T = TypeVar("T")
 
 _GAP = 2
 _MARGIN = 1
+_MARK = "*"
 _HEAD = 1
 """Lines of the header, which does not scroll."""
 
@@ -65,6 +67,12 @@ class Table(ScrollView, Generic[T], can_focus=True, inherit_bindings=False):
         item: Any
 
     @dataclass
+    class Margin(Message):
+        """A click on the left margin of a row, where its mark stands."""
+
+        item: Any
+
+    @dataclass
     class Sorted(Message):
         """By another column, or the other way round."""
 
@@ -84,6 +92,8 @@ class Table(ScrollView, Generic[T], can_focus=True, inherit_bindings=False):
         self._widths: tuple[tuple[int, int], ...] = ()
         self._strips: dict[tuple[int, int], Strip] = {}
         self._told: str | None = None
+        self.marks = Marks(kind.ident)
+        """Changed by whoever then calls `redraw_marks`."""
 
     # What it is given.
 
@@ -180,6 +190,9 @@ class Table(ScrollView, Generic[T], can_focus=True, inherit_bindings=False):
         self._strips.clear()
         self.refresh()
 
+    def redraw_marks(self) -> None:
+        self._redraw()
+
     def _age(self) -> None:
         """Paint the rows in sight that say something else by now."""
         across = self.scrollable_content_region.width
@@ -223,7 +236,7 @@ class Table(ScrollView, Generic[T], can_focus=True, inherit_bindings=False):
         if state:
             name = "table--cursor" if state == 2 else "table--cursor-blurred"
             base = base + self.get_component_rich_style(name, partial=True)
-        segments = [Segment(" " * _MARGIN, base)]
+        segments = [Segment(_MARK if item in self.marks else " " * _MARGIN, base)]
         used = _MARGIN
         for place, (index, columns) in enumerate(self._widths):
             column = self._kind.columns[index]
@@ -305,7 +318,9 @@ class Table(ScrollView, Generic[T], can_focus=True, inherit_bindings=False):
         if at >= len(self._items):
             return
         self.cursor = at
-        if event.chain == 2:
+        if self._kind.markable and event.x < _MARGIN:
+            self.post_message(self.Margin(self._items[at]))
+        elif event.chain == 2:
             self.action_choose()
 
     def _click_head(self, x: int) -> None:
