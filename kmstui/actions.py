@@ -5,9 +5,10 @@ A call runs in a thread of the store's, with its client; nothing here is called 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kmsd.client import (
@@ -20,20 +21,24 @@ from kmsd.client import (
     Rotation,
     ScanReport,
     Timing,
-    Unreachable,
     escape,
 )
+from kmsd.client import Outcome as Check
 from kmsd.client.rotation import turn_of
 from kmstui import commands
 from kmstui.commands import address
-from kmstui.text import key_type, milliseconds, short_hash
-from kmstui.view import Reading, View
+from kmstui.text import key_type, milliseconds, plural, short_hash
+from kmstui.view import Inspected, Reading, View
 
 if TYPE_CHECKING:
     from kmsd.client.admin import AdminClient
 
 TIMEOUT = 60.0
 """Seconds for one action: a slow token takes its time to make a key."""
+
+
+INSPECT_MOST = 1 << 20
+"""Bytes that are looked at."""
 
 
 @dataclass(frozen=True)
@@ -78,61 +83,6 @@ class Done:
     action: Action
     outcome: Outcome | None = None
     error: ClientError | None = None
-
-
-def several(name: str, parts: Sequence[Action]) -> Action:
-    """Do one action after another. What kmsd refuses does not stop the next one; that it does not answer does."""
-
-    def call(kmsd: AdminClient) -> Outcome:
-        done = tuple(_one_by_one(parts, kmsd))
-        failed = sum(each.error is not None for each in done)
-        tally = f"{len(done) - failed} of {len(done)}"
-        lines = tuple(("✕" if each.error is not None else "✔", _part(each)) for each in done)
-        return Outcome(f"{name}: {tally} done", lines, bad=failed > 0, parts=done)
-
-    return Action(name, (), call, changes=any(part.changes for part in parts), parts=tuple(parts))
-
-
-def asked(parts: Sequence[Action]) -> Action:
-    """Ask kmsd about each of several actions, which are dry runs; only what it refuses is told in full."""
-    every = several("ask about each", parts)
-
-    def call(kmsd: AdminClient) -> Outcome:
-        found = every.call(kmsd)
-        refused = tuple(line for line, part in zip(found.lines, found.parts, strict=True) if part.error is not None)
-        return replace(
-            found,
-            message=f"nothing speaks against {len(found.parts) - len(refused)} of {len(found.parts)}",
-            lines=refused,
-        )
-
-    return replace(every, call=call)
-
-
-def _one_by_one(parts: Sequence[Action], kmsd: AdminClient) -> Iterator[Done]:
-    gone: ClientError | None = None
-    for part in parts:
-        if gone is not None:
-            yield Done(part, error=gone)
-            continue
-        try:
-            yield Done(part, part.call(kmsd))
-        except ClientError as error:
-            yield Done(part, error=error)
-            if isinstance(error, Unreachable):
-                gone = Unreachable(
-                    "not tried, for kmsd did not answer before", "try again", "UNAVAILABLE", retryable=True
-                )
-
-
-def _part(done: Done) -> str:
-    if done.outcome is not None:
-        said = "; ".join((done.outcome.message, *(f"{name} {text}" for name, text in done.outcome.lines)))
-    elif done.error is not None:
-        said = escape(done.error.message) + (f" → {escape(done.error.hint)}" if done.error.hint else "")
-    else:
-        said = ""
-    return f"{done.action.name}: {said}"
 
 
 def generate(label: str, key_type_: KeyType, bits: int, token: str = "") -> Action:
@@ -243,6 +193,48 @@ def read_report(path: str) -> Action:
     return Action("read the report", commands.scan(path), lambda _: here(), changes=False, here=here)
 
 
+def diagnose(token: str) -> Action:
+    """token: its name in kmsd's configuration; empty: the write token. Keys are made for it and destroyed again, so it
+    counts as a change."""
+
+    def call(kmsd: AdminClient) -> Outcome:
+        found = kmsd.diagnose(token, timeout=TIMEOUT)
+        failed = sum(each.outcome is Check.FAILED for each in found.checks)
+
+        def effect(view: View, steady: float) -> View:
+            return replace(view, diagnosis=Reading(found, steady))
+
+        said_ = f"{plural(failed, 'check')} of {len(found.checks)} failed" if failed else "no check failed"
+        return Outcome(f"doctor: {said_}", effect=effect, bad=failed > 0)
+
+    return Action("doctor", ("doctor", token) if token else ("doctor",), call)
+
+
+def inspect_text(text: str) -> Action:
+    """Explain a value that was pasted."""
+    return _inspect(lambda: text.encode(errors="surrogateescape"), "a pasted value", ("inspect", "-"))
+
+
+def inspect_file(path: str) -> Action:
+    """Explain the value in a file; ~ is understood."""
+    return _inspect(partial(_value, path), path, commands.inspect(path))
+
+
+def _inspect(read: Callable[[], bytes], source: str, words: tuple[str, ...]) -> Action:
+    def call(kmsd: AdminClient) -> Outcome:
+        from kmsd.client import printed  # loaded only when there is something to inspect
+
+        taken_out = printed.find(read())
+        found = kmsd.inspect_ciphertext(taken_out.data, timeout=TIMEOUT)
+
+        def effect(view: View, steady: float) -> View:
+            return replace(view, inspected=Inspected(source, taken_out.form, found, words, steady))
+
+        return Outcome(f"inspected: {escape(found.format)}", effect=effect)
+
+    return Action("inspect", words, call, changes=False)
+
+
 def set_level(level: str) -> Action:
     def call(kmsd: AdminClient) -> Outcome:
         answer = kmsd.set_log_level(level, timeout=TIMEOUT)
@@ -276,6 +268,12 @@ def said(verdict: AuditVerdict) -> str:
         if each.records
     ]
     return f"the chain is intact: {'; '.join(spans) or 'there are no records'}"
+
+
+def _value(path: str) -> bytes:
+    from kmstui import reports
+
+    return reports.read_value(path, INSPECT_MOST)
 
 
 def _report(path: str) -> ScanReport:

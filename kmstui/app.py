@@ -22,19 +22,23 @@ from textual.theme import Theme
 from textual.timer import Timer
 
 from kmsd.client import Key, escape
+from kmsd.client.clientconfig import Thresholds
 from kmstui import ahead, arguments, garbage, remember, terminal, themes
 from kmstui.actions import Done
 from kmstui.arguments import INTERVAL
 from kmstui.dialogs.save import SaveDialog
 from kmstui.dialogs.targets import TargetDialog
-from kmstui.messages import Act, Changed, Finished, MechanismsWanted
+from kmstui.messages import Act, Changed, Finished, MechanismsWanted, Open
 from kmstui.palette import Commands, Places
 from kmstui.screens.audit import AuditScreen
 from kmstui.screens.config import ConfigScreen
+from kmstui.screens.doctor import DoctorScreen
+from kmstui.screens.fleet import FleetScreen
 from kmstui.screens.help import HelpScreen
+from kmstui.screens.inspect import InspectScreen
 from kmstui.screens.keys import KeysScreen, ident
 from kmstui.screens.overview import OverviewScreen
-from kmstui.screens.page import NAMES, Page
+from kmstui.screens.page import NUMBERS, Page
 from kmstui.screens.rotation import RotationScreen
 from kmstui.screens.tokens import TokensScreen
 from kmstui.screens.traffic import TrafficScreen
@@ -51,6 +55,9 @@ PAGES: tuple[type[Page], ...] = (
     RotationScreen,
     AuditScreen,
     ConfigScreen,
+    FleetScreen,
+    DoctorScreen,
+    InspectScreen,
 )
 
 
@@ -67,16 +74,17 @@ SWITCH_INTERVAL = 0.001
 class Kmstui(App[None]):
     """targets: each as `kmsd.client.connect`; none: the default. interval: seconds between reads. memory: file with
     what is remembered; None: nothing is. clock: tells the moment that ages are counted from. alone: the
-    process does nothing else, and what takes long is done while nobody types. driver: None: Textual's own."""
+    process does nothing else, and what takes long is done while nobody types. beside: more targets, for the fleet.
+    thresholds: what the header warns of. driver: None: Textual's own."""
 
     TITLE = "kmstui"
     CSS_PATH = Path(__file__).with_name("app.tcss")
-    HELP = "1 to 7 lead to the screens, and so does the mouse on their names."
+    HELP = "1 to 9 and 0 lead to the screens, and so does the mouse on their names."
     COMMANDS = {Commands}  # noqa: RUF012 - as Textual has it
     MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {page.NAME: page for page in PAGES}
     DEFAULT_MODE = PAGES[0].NAME
     BINDINGS: ClassVar[list[BindingType]] = [
-        *(Binding(str(number), f"page('{name}')", show=False) for number, name in enumerate(NAMES, 1)),
+        *(Binding(number, f"page('{name}')", show=False) for name, number in NUMBERS.items()),
         Binding("r", "refresh", "Read now"),
         Binding("p", "pause", "Pause"),
         Binding("plus", "slower", "Read less often", key_display="+", show=False),
@@ -100,6 +108,8 @@ class Kmstui(App[None]):
         clock: Callable[[], Moment] = Moment.now,
         alone: bool = False,
         driver: type[Driver] | None = None,
+        beside: Sequence[str] = (),
+        thresholds: Thresholds = Thresholds(),  # noqa: B008 - it is frozen
     ) -> None:
         super().__init__(driver_class=driver)
         for theme in themes.THEMES.values():
@@ -115,7 +125,8 @@ class Kmstui(App[None]):
         self._drawing: Timer | None = None
         self._drawn = 0.0
         self.theme = self.memory.theme if self.memory.theme in themes.THEMES else themes.DARK.name
-        self.store = Store(targets, interval, self._changed, read_only=read_only)
+        self.thresholds = thresholds
+        self.store = Store(targets, interval, self._changed, read_only=read_only, beside=beside)
 
     async def on_mount(self) -> None:
         await self.action_page(self.memory.screen if self.memory.screen in self.MODES else self.DEFAULT_MODE)
@@ -204,6 +215,10 @@ class Kmstui(App[None]):
                 timeout=12,
             )
 
+    async def on_open(self, message: Open) -> None:
+        self.store.switch(message.target)
+        await self.action_page(self.DEFAULT_MODE)
+
     def on_mechanisms_wanted(self, message: MechanismsWanted) -> None:
         self.store.want_mechanisms(message.token)
 
@@ -287,7 +302,7 @@ class Kmstui(App[None]):
 
     def action_target(self) -> None:
         if len(self.store.view.targets) < 2:
-            text = "there is one target; name others with --target, once for each"
+            text = "there is one target; name others with --target, or in the configuration file"
             self.notify(text, severity="warning", markup=False)
             return
         self.push_screen(TargetDialog(self.store.view), self._switch)
@@ -324,6 +339,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         memory=remember.place(),
         alone=True,
         driver=None if served else terminal.Terminal,
+        beside=wanted.beside,
+        thresholds=wanted.thresholds,
     )
     app.run()
     if app.return_code == terminal.HUNG_UP and sys.stderr is not None:

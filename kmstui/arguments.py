@@ -6,10 +6,11 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
-from kmsd.client import InvalidRequest, __version__, default_target, escape, parse_target
+from kmsd.client import InvalidRequest, __version__, clientconfig, default_target, escape, parse_target
+from kmsd.client.clientconfig import Thresholds
 
 INTERVAL = 2.0
 """Seconds between reads unless told otherwise."""
@@ -18,11 +19,13 @@ MOST_TARGETS = 32
 
 @dataclass(frozen=True)
 class Arguments:
-    """targets: empty for the default."""
+    """targets: empty for the default. beside: the others that the configuration file names."""
 
     targets: tuple[str, ...]
     interval: float
     read_only: bool
+    beside: tuple[str, ...] = ()
+    thresholds: Thresholds = field(default_factory=Thresholds)
 
 
 def parse(argv: Sequence[str] | None) -> Arguments:
@@ -32,12 +35,16 @@ def parse(argv: Sequence[str] | None) -> Arguments:
     targets = tuple(dict.fromkeys(found.target or ([environment] if environment else [])))
     if len(targets) > MOST_TARGETS:
         refuse(f"{len(targets)} targets are too many", f"name at most {MOST_TARGETS}")
-    for target in targets:
-        try:
-            parse_target(target)
-        except InvalidRequest as error:
-            refuse(error.message, error.hint)
-    return Arguments(targets, found.interval, found.read_only)
+    try:
+        config = clientconfig.load()
+        places = {parse_target(target) for target in targets}
+    except InvalidRequest as error:
+        refuse(error.message, error.hint)
+    named = tuple(each.name for each in config.targets)
+    if not targets:
+        targets, named = named[:MOST_TARGETS], named[MOST_TARGETS:]
+    beside = tuple(name for name in named if parse_target(name) not in places)
+    return Arguments(targets, found.interval, found.read_only, beside, config.thresholds)
 
 
 def refuse(message: str, hint: str) -> NoReturn:

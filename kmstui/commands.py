@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from kmsd.client import Key, KeyState, KeyType, default_target, parse_target
+from kmsd.client import Key, KeyState, KeyType, clientconfig, default_target, parse_target
 
 
 def kmsctl(target: str, *words: str, into: str = "") -> str:
@@ -58,6 +58,10 @@ def scan(report: str) -> tuple[str, ...]:
     return _words(("etcd", "scan"), (), _option("--report", report))
 
 
+def inspect(path: str) -> tuple[str, ...]:
+    return _words(("inspect",), (path,))
+
+
 def log_level(level: str) -> tuple[str, ...]:
     return ("log-level", level)
 
@@ -80,4 +84,4 @@ def _words(verb: tuple[str, ...], arguments: tuple[str, ...], *options: tuple[st
 
 
 def _same(target: str) -> bool:
-    return parse_target(target) == parse_target(default_target())
+    return not clientconfig.is_name(target) and parse_target(target) == parse_target(default_target())

@@ -33,6 +33,13 @@ class Finished(Message):
 
 
 @dataclass
+class Open(Message):
+    """Look at another target."""
+
+    target: str
+
+
+@dataclass
 class MechanismsWanted(Message):
     """token: its name in kmsd's configuration."""
 

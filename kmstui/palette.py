@@ -13,7 +13,7 @@ from textual.content import Content
 
 from kmsd.client import escape
 from kmstui import looks, themes
-from kmstui.screens.page import NAMES
+from kmstui.screens.page import NUMBERS
 from kmstui.text import short_hash
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Commands(_Entries):
             found.call_after_refresh(found.action_do, deed)
 
     def _bindings(self) -> Iterator[Entry]:
-        for number, name in enumerate(NAMES, 1):
+        for name, number in NUMBERS.items():
             yield Entry(f"Screen {number}: {name}", "Go there", partial(self.kmstui.action_page, name))
         for binding in self.kmstui.BINDINGS:
             if isinstance(binding, Binding) and not binding.action.startswith("page("):
@@ -103,7 +103,7 @@ class Places(_Entries):
     """What can be jumped to by name: screens, targets, and whatever the tables hold."""
 
     def entries(self) -> Iterator[Entry]:
-        for number, name in enumerate(NAMES, 1):
+        for name, number in NUMBERS.items():
             yield Entry(name, f"Screen {number}", partial(self.kmstui.action_page, name))
         view = self.kmstui.store.view
         for target in view.targets:
@@ -121,4 +121,4 @@ class Places(_Entries):
         if view.config.value is not None:
             for setting in view.config.value.settings:
                 said = f"Setting, {escape(setting.value)}"
-                yield Entry(setting.name, said, partial(self.kmstui.jump_to, NAMES[-1], setting.name))
+                yield Entry(setting.name, said, partial(self.kmstui.jump_to, "Config and logs", setting.name))

@@ -7,6 +7,7 @@ each new View. Everything here runs on the event loop, except what `in_thread` i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,6 +28,8 @@ from kmsd.client import (
     connect,
     default_target,
 )
+from kmsd.client.clientconfig import Target
+from kmsd.client.fleet import ask
 from kmstui import sightings, traffic
 from kmstui.actions import Action, Done
 from kmstui.feeds import Feed
@@ -75,7 +78,8 @@ class _Answer:
 
 class Store:
     """targets: each as `kmsd.client.connect`; None: the default, looked for again at each attempt.
-    interval: seconds between reads. tell: called with each new View. read_only: refuse what changes anything."""
+    interval: seconds between reads. tell: called with each new View. read_only: refuse what changes anything.
+    beside: more targets, which can be switched to and are no nodes of the same cluster."""
 
     def __init__(
         self,
@@ -84,8 +88,10 @@ class Store:
         tell: Callable[[View], None],
         *,
         read_only: bool = False,
+        beside: Sequence[str] = (),
     ) -> None:
-        self._named = tuple(targets) or (None,)
+        nodes = tuple(targets) or (None,)
+        self._named = (*nodes, *beside)
         self._target = self._named[0]
         self._tell = tell
         self._client: AdminClient | None = None
@@ -105,11 +111,15 @@ class Store:
         self._requests: Feed[Requests] = Feed("requests", _open_requests, self._take_requests, self._tell_requests)
         self._audit: Feed[AuditRecords] = Feed("audit", _open_audit, self._take_audit, self._tell_audit)
         names = tuple(target or default_target() for target in self._named)
-        self.view = View(names[0], interval, names, read_only, peers=_others(names, names[0]))
+        self._nodes = names[: len(nodes)]
+        self._fleet_wanted = asyncio.Event()
+        self._fleet_now = asyncio.Event()
+        self.view = View(names[0], interval, names, read_only, **self._beside(names[0]))
 
     async def run(self) -> None:
         """Read for ever."""
-        peers = asyncio.create_task(self._watch_peers())
+        others = [asyncio.create_task(self._watch_peers())]
+        others += [asyncio.create_task(self._watch_member(target)) for target in dict.fromkeys(self.view.targets)]
         try:
             while True:
                 self._publish(due=None)
@@ -119,8 +129,7 @@ class Store:
         finally:
             # Ends calls that still run, so that leaving never waits for a kmsd that hangs.
             self._closed = True
-            peers.cancel()
-            for task in self._actions:
+            for task in (*others, *self._actions):
                 task.cancel()
             self._drop()
             for client in self._peers.values():
@@ -131,6 +140,8 @@ class Store:
     def refresh(self) -> None:
         """Read everything that is wanted at once, even while paused; and take note of a changed token."""
         self._next.clear()
+        self._fleet_now.set()
+        self._fleet_now.clear()
         if self.view.changed_token:
             self._publish(changed_token="")
         self._ask_now()
@@ -159,6 +170,10 @@ class Store:
         if wants - self._wants:
             self._ask_now()
         self._wants = wants
+        if Want.FLEET in wants:
+            self._fleet_wanted.set()
+        else:
+            self._fleet_wanted.clear()
         self._tend()
 
     def want_mechanisms(self, token: str) -> None:
@@ -177,8 +192,8 @@ class Store:
         self._looked = False
         self._drop()
         self._next.clear()
-        fresh = View(target, view.interval, view.targets, view.read_only, view.paused, working=view.working)
-        self.view = replace(fresh, peers=_others(view.targets, target), span=view.span)
+        fresh = View(target, view.interval, view.targets, view.read_only, view.paused, **self._beside(target))
+        self.view = replace(fresh, working=view.working, fleet=view.fleet, span=view.span)
         self._ask_now()
         self._publish()
 
@@ -408,6 +423,24 @@ class Store:
         if client is None:
             client = self._peers[target] = connect(target, timeout=CALL_TIMEOUT)
         return _guarded(client.get_status)
+
+    async def _watch_member(self, target: str) -> None:
+        """Each target for itself, so that one that hangs keeps no other one waiting."""
+        while True:
+            await self._fleet_wanted.wait()
+            if not self.view.paused or target not in self.view.fleet:
+                member = await in_thread(lambda: ask(Target(target, target), CALL_TIMEOUT))
+                before = self.view.fleet.get(target, Reading())
+                now = Reading(member, monotonic()) if member.error is None else before.failed(member.error)
+                self._publish(fleet=MappingProxyType({**self.view.fleet, target: now}))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(1.0, self.view.interval)):
+                    await self._fleet_now.wait()
+
+    def _beside(self, target: str) -> dict[str, Any]:
+        """The nodes beside a target, which has none if it is not one of them."""
+        nodes = self._nodes if target in self._nodes else (target,)
+        return {"nodes": nodes, "peers": _others(nodes, target)}
 
     # Actions.
 

@@ -40,7 +40,7 @@ def _stored(report: ScanReport, keys: tuple[Key, ...]) -> Stored:
 def sightings(view: View) -> tuple[Sighting, ...]:
     """What each target says, in the order they were named. A node is its host; one that has not said its host, or
     shares it with another, is what differs in the sockets."""
-    names = node_names(view.targets or (view.target,))
+    names = node_names(view.nodes or view.targets or (view.target,))
     known = {peer.target: peer.status for peer in view.peers} | {view.target: view.status}
     readings = {target: known.get(target, Reading()) for target in names}
     hosts = [each.value.host for each in readings.values() if each.value is not None]

@@ -14,6 +14,8 @@ from kmsd.client import (
     AuditVerdict,
     ClientError,
     Config,
+    Diagnosis,
+    Inspection,
     Key,
     Mechanism,
     Request,
@@ -21,6 +23,7 @@ from kmsd.client import (
     Slot,
     Status,
 )
+from kmsd.client.fleet import Member
 from kmsd.client.rotation import Turn
 from kmstui.traffic import HISTORY, Traffic
 
@@ -37,6 +40,7 @@ class Want(StrEnum):
     REQUESTS = "requests"
     AUDIT = "audit"
     PEERS = "peers"
+    FLEET = "fleet"
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,18 @@ class Sighting:
 
 
 @dataclass(frozen=True)
+class Inspected:
+    """A value that was explained. source: where it came from. form: what it was taken out of, in words; empty if it was
+    as it is. words: of the kmsctl command. taken: when, on the steady clock."""
+
+    source: str
+    form: str
+    found: Inspection
+    words: tuple[str, ...]
+    taken: float
+
+
+@dataclass(frozen=True)
 class View:
     """Everything a screen shows.
 
@@ -131,6 +147,10 @@ class View:
     audit: Tail[AuditRecord] = field(default_factory=Tail)
     verdict: Reading[AuditVerdict] = field(default_factory=Reading)
     peers: tuple[Peer, ...] = ()
+    nodes: tuple[str, ...] = ()
+    """Targets that share a write key, as far as is known: those that were named together."""
+    fleet: Mapping[str, Reading[Member]] = field(default_factory=dict)
+    """What each target says of itself, by its name in `targets`."""
     sightings: tuple[Sighting, ...] = ()
     working: tuple[str, ...] = ()
     turn: Turn | None = None
@@ -139,6 +159,9 @@ class View:
     """What a scan of etcd counted, and the file that it was read from."""
     span: int = HISTORY
     """Seconds that plots cover."""
+    diagnosis: Reading[Diagnosis] = field(default_factory=Reading)
+    """What a token was found to do, when that was last tried."""
+    inspected: Inspected | None = None
     level: str = ""
     changed_token: str = ""
 

@@ -17,6 +17,7 @@ from kmstui.actions import Action, Done
 from kmstui.dialogs.dialog import Dialog, field
 from kmstui.dialogs.keys import warning
 from kmstui.looks import Colour
+from kmstui.several import asked, several
 from kmstui.text import plural, short_hash, shorten
 
 _LABEL_MOST = 40
@@ -60,7 +61,7 @@ class SeveralDialog(Dialog):
 
     def draft(self) -> Action:
         keys = self.chosen()
-        return actions.several(f"{self.VERB.lower()} {plural(len(keys), 'key')}", [self.one(key) for key in keys])
+        return several(f"{self.VERB.lower()} {plural(len(keys), 'key')}", [self.one(key) for key in keys])
 
     def missing(self) -> str:
         return "" if self._keys else "none of them can be"
@@ -104,7 +105,7 @@ class _LettingGoSeveral(SeveralDialog):
 
     def preview(self) -> Action | None:
         parts = [self._part(key, self._given, "", dry_run=True) for key in self._keys]
-        return actions.asked(parts) if parts else None
+        return asked(parts) if parts else None
 
     def _previewed(self, done: Done) -> None:
         if done.outcome is not None:

@@ -12,7 +12,7 @@ from kmsd.client import Config, Setting, escape
 from kmstui.deeds import Deed
 from kmstui.dialogs.level import LevelDialog
 from kmstui.looks import WARN, Colour
-from kmstui.screens.page import NAMES, Page, note, waiting
+from kmstui.screens.page import Page, note, waiting
 from kmstui.text import hang
 from kmstui.view import Moment, View, Want
 from kmstui.widgets.columns import Column, Kind
@@ -57,7 +57,7 @@ SETTINGS = Kind[Setting](
 
 
 class ConfigScreen(Page):
-    NAME = NAMES[-1]
+    NAME = "Config and logs"
     WANTS = frozenset({Want.CONFIG})
     HELP = (
         "The configuration in force: built in, from the file, the environment and the command line, the last of them "

@@ -28,8 +28,10 @@ from kmstui.widgets.panel import Panel
 from kmstui.widgets.table import Table
 from kmstui.widgets.trouble import TroubleList
 
-NAMES = ("Overview", "Tokens", "Keys", "Traffic", "Rotation", "Audit", "Config and logs")
-"""Of the screens, in the order of their number keys."""
+NAMES = ("Overview", "Tokens", "Keys", "Traffic", "Rotation", "Audit", "Config and logs", "Fleet", "Doctor", "Inspect")
+"""Of the screens, in the order of their keys."""
+NUMBERS = dict(zip(NAMES, "1234567890", strict=True))
+"""The key of each screen."""
 LEAST_WIDTH, LEAST_HEIGHT = 60, 18
 """Columns and rows below which nothing useful fits."""
 WIDE, BROAD = 120, 140
@@ -69,7 +71,7 @@ class Page(Screen[None]):
         with Vertical(id="all"):
             yield Title()
             yield StateLine()
-            yield TabLine(NAMES, self.NAME)
+            yield TabLine(NUMBERS, self.NAME)
             yield TroubleList(brief=NAMES[0] != self.NAME)
             with Vertical(id="data"):
                 yield from self.data()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.content import Content
@@ -76,6 +78,11 @@ class StateLine(Drawn):
         return f"{rate(number)} req/s " if number is not None else ""
 
 
+_SHORT = {"Config and logs": "Conf"}
+_LONG, _MIDDLE, _LEAST = 118, 94, 80
+"""Columns from which on tabs have whole names; stand apart; have names at all, other than that of the screen."""
+
+
 class Tab(Static):
     """Leads to a screen: its key pressed or the mouse on it."""
 
@@ -85,26 +92,28 @@ class Tab(Static):
         self._screen_name = name
 
     def render(self) -> Content:
-        name = self._screen_name.split(" ")[0] if self.app.size.width < 100 else self._screen_name
-        return Content.assemble(
-            " ", (self._key, "dim"), " ", (name, "underline" if self.has_class("here") else ""), " "
-        )
+        columns, here = self.app.size.width, self.has_class("here")
+        name = self._screen_name if columns >= _LONG else _SHORT.get(self._screen_name, self._screen_name)
+        if columns < _LEAST and not here:
+            return Content.assemble((self._key, "dim"), " ")
+        before, after = (" ", " ") if columns >= _LONG else ("", " ") if columns >= _MIDDLE else ("", "")
+        return Content.assemble(before, (self._key, "dim"), after, (name, "underline" if here else ""), " ")
 
     async def on_click(self) -> None:
         await self.run_action(f"app.page('{self._screen_name}')")
 
 
 class TabLine(Horizontal):
-    """names: of the screens, in the order of their keys. here: the one that this line is on."""
+    """keys: of the screens, by their names, in their order. here: the one that this line is on."""
 
-    def __init__(self, names: tuple[str, ...], here: str) -> None:
+    def __init__(self, keys: Mapping[str, str], here: str) -> None:
         super().__init__()
-        self._screen_names = names
+        self._keys = keys
         self._here = here
 
     def compose(self) -> ComposeResult:
-        for number, name in enumerate(self._screen_names, 1):
-            yield Tab(str(number), name, name == self._here)
+        for name, key in self._keys.items():
+            yield Tab(key, name, name == self._here)
         yield Said(id="pace")
 
     def show(self, view: View, moment: Moment) -> None:

@@ -15,6 +15,7 @@ import pytest
 from kmsd.api.kms.v2 import api_pb2 as v2
 from kmstui.app import Kmstui
 from tests.daemons import Kmsd
+from tests.tokens import make_token
 
 INTERVAL = 0.2
 """Seconds between reads, in tests."""
@@ -69,3 +70,21 @@ def under_load(kmsd: Kmsd, pause: float = 0.01) -> Iterator[None]:
 
 
 Start = Callable[..., Kmsd]
+
+
+@pytest.fixture
+def more_kmsd(short_tmp: Path) -> Iterator[Start]:
+    """Starts a kmsd on a token of its own; all are stopped at the end."""
+    running: list[Kmsd] = []
+
+    def start(*flags: str) -> Kmsd:
+        folder = short_tmp / f"m{len(running)}"
+        folder.mkdir()
+        kmsd = Kmsd(folder, make_token(folder / "hsm"), flags)
+        running.append(kmsd)
+        return kmsd.start()
+
+    yield start
+    for kmsd in running:
+        if kmsd.process is not None and kmsd.process.poll() is None:
+            kmsd.stop()

@@ -9,6 +9,7 @@ from kmsd.client import Status, Unreachable
 from kmstui.app import Kmstui
 from kmstui.remember import Memory
 from kmstui.view import Peer, Reading, Sighting, Tail, View
+from tests.tui.scenes.beside import AWAY, DIAGNOSIS, EAST, INSPECTED, fleet
 from tests.tui.scenes.calls import flow, quiet, requests
 from tests.tui.scenes.daemon import BUSY, CONFIG, DEGRADED, EMPTY, KEYS, MECHANISMS, SLOTS
 from tests.tui.scenes.records import audit
@@ -58,7 +59,15 @@ def busy() -> View:
     followed = replace(BUSY.following, first_encrypt=before(minutes=1, seconds=21))
     waits = replace(BUSY.following, first_encrypt=None, last_encrypt=None, first_status=before(seconds=58))
     peers = (_peer(TARGETS[1], replace(BUSY, following=followed)), _peer(TARGETS[2], replace(BUSY, following=waits)))
-    return _view(BUSY, targets=TARGETS, peers=peers)
+    return _view(
+        BUSY,
+        targets=TARGETS,
+        nodes=TARGETS,
+        peers=peers,
+        fleet=fleet(),
+        diagnosis=Reading(DIAGNOSIS, STEADY - 90),
+        inspected=INSPECTED,
+    )
 
 
 def degraded() -> View:
@@ -73,6 +82,9 @@ def degraded() -> View:
         traffic=flow(errors=300),
         requests=replace(requests(errors=True), dropped=1_240),
         sightings=flaws,
+        targets=(*TARGETS, EAST, AWAY),
+        nodes=(TARGET,),
+        fleet=fleet(odd=True),
         config=_read(
             replace(CONFIG, warnings=("keys.refresh is longer than health.interval: a new key is seen late",))
         ),

@@ -1,0 +1,185 @@
+"""Every target in one table, the odd one out first; Enter opens one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from textual import on
+from textual.containers import Container
+from textual.content import Content
+from textual.widget import Widget
+
+from kmsd.client import escape
+from kmstui import commands, fleet
+from kmstui.deeds import Deed
+from kmstui.fleet import Row
+from kmstui.looks import Colour
+from kmstui.messages import Open
+from kmstui.screens.page import Page
+from kmstui.text import absolute, age, duration, milliseconds, rate, short_hash, shorten
+from kmstui.view import Moment, View, Want
+from kmstui.widgets.columns import Column, Kind
+from kmstui.widgets.detail import Detail, Fact
+from kmstui.widgets.listing import Listing
+from kmstui.widgets.steady import Said
+from kmstui.widgets.table import Table
+
+_REMARKS_MOST = 3
+"""Targets that stand out, of which the table is headed; on a small terminal only the first."""
+_ROOMY = 32
+"""Rows of the terminal."""
+
+FLEET = Kind[Row](
+    "Fleet",
+    (
+        Column("", lambda row, _: row.look.glyph, fixed=1, colour=lambda row: row.look.colour),
+        Column("target", lambda row, _: row.name, least=12, order=lambda row: row.name),
+        Column(
+            "state",
+            lambda row, _: row.look.word,
+            fixed=9,
+            colour=lambda row: row.look.colour,
+            order=lambda row: row.look.word,
+        ),
+        Column("write key", lambda row, _: _key_hash(row), fixed=8, order=lambda row: _key_hash(row)),
+        Column("since", lambda row, moment: _since(row, moment), fixed=6, right=True),
+        Column("req/s", lambda row, _: _rate(row), fixed=6, right=True, order=lambda row: _number(row), falling=True),
+        Column("p99", lambda row, _: _p99(row), fixed=7, right=True, order=lambda row: _slow(row), falling=True),
+        Column("skew", lambda row, _: _skew(row), fixed=7, right=True, optional=True),
+        Column("answered", lambda row, moment: _answered(row, moment), fixed=8, right=True),
+        Column("version", lambda row, _: _version(row), optional=True, order=lambda row: _version(row)),
+        Column("", lambda row, _: "; ".join(row.standing.remarks), least=20, optional=True),
+    ),
+    lambda row: row.target,
+    lambda row: (row.name, escape(row.target), row.look.word, _key_hash(row), _version(row), *row.standing.remarks),
+    lambda row: row.target,
+    "target",
+    data=lambda row: row.standing.member if row.last is None else row.last,
+    faint=lambda row: row.old,
+    command=("targets",),
+)
+
+
+class FleetScreen(Page):
+    NAME = "Fleet"
+    WANTS = frozenset({Want.FLEET})
+    HELP = (
+        "Every kmsd that was named with --target or in the configuration file of kmsctl, the odd one first: another "
+        "write key than the rest, no answer, not healthy, another version, a wrong clock. One that does not answer "
+        "keeps what it last said, dimmed, with its age. p99 and requests per second are of its last ten seconds."
+    )
+    DEEDS = (Deed("open", "o", "Open", "Look at the chosen target, as Enter does.", changes=False),)
+    BINDINGS = [deed.binding for deed in DEEDS]  # noqa: RUF012 - as Textual has it
+
+    def data(self) -> Iterable[Widget]:
+        yield Said(id="fleet-head")
+        with Container(id="beside"):
+            yield Listing(FLEET, id="fleet")
+            yield Detail()
+
+    def show_data(self, view: View, moment: Moment) -> None:
+        found = fleet.rows(view)
+        most = _REMARKS_MOST if self.size.height >= _ROOMY else 1
+        head = list(_head(found, most, self.size.width - 2))
+        self.query_one("#fleet-head").display = bool(head)
+        self.query_one("#fleet-head", Said).say(Content("\n").join(head))
+        self._listing.show(found, moment, empty="no target is known", note=fleet.headline(found))
+        self.moved(view)
+
+    def moved(self, view: View) -> None:
+        row = self._listing.current
+        facts = tuple(row_facts(row, self.moment)) if row is not None else ()
+        self.query_one(Detail).show(row.name if row is not None else "", facts)
+
+    @property
+    def _listing(self) -> Listing[Row]:
+        found: Listing[Row] = self.query_one("#fleet", Listing)
+        return found
+
+    def why_not(self, name: str) -> str:
+        """It does not matter here whether the present target answers."""
+        return "" if self._listing.current is not None else "no target is known"
+
+    def begin(self, name: str) -> None:
+        row = self._listing.current
+        if row is not None:
+            self.post_message(Open(row.target))
+
+    @on(Table.Chosen)
+    def _open(self, event: Table.Chosen) -> None:
+        self.post_message(Open(event.item.target))
+
+
+def _head(found: tuple[Row, ...], most: int, columns: int) -> Iterator[Content]:
+    said = list(fleet.remarks(found))
+    for at, (look, name, sentence) in enumerate(said[:most], 1):
+        more = f"  (and {len(said) - most} more)" if at == most and len(said) > most else ""
+        text = shorten(f"{name}: {sentence}", columns - 2 - len(more))
+        yield Content.assemble((f"{look.glyph} ", f"${look.colour}"), (text, "bold"), (more, "dim"))
+    if len(found) < 2:
+        text = "name others with --target, or as [[targets]] in the configuration file of kmsctl"
+        yield Content.styled(shorten(text, columns), "dim")
+
+
+def row_facts(row: Row, moment: Moment) -> Iterator[Fact]:
+    error = row.reading.error
+    if error is not None:
+        yield Fact("✕", escape(error.message), Colour.BAD)
+        if error.hint:
+            yield Fact("", f"→ {escape(error.hint)}")
+    else:
+        for said in row.standing.remarks:
+            yield Fact(row.look.glyph, escape(said), row.look.colour)
+    yield Fact("as", escape(commands.kmsctl(row.target, "status")))
+    last = row.last
+    if last is not None and last.status is not None:
+        status, key = last.status, last.write_key
+        yield Fact("kmsd", f"{escape(status.version)}, {escape(status.healthz)}")
+        if key is not None:
+            yield Fact("write key", f"{escape(key.label)}, hash {short_hash(key.key_id_sha256)}, {escape(key.key_id)}")
+        else:
+            yield Fact("write key", f"none: {escape(status.write_label)} is missing")
+        if status.following.since is not None:
+            yield Fact("since", absolute(status.following.since))
+        took = f" in {milliseconds(1000 * last.answered_in)}" if last.answered_in is not None else ""
+        yield Fact("answered", f"{duration(moment.steady - row.reading.taken)} ago{took}, {absolute(last.asked)}")
+
+
+def _key_hash(row: Row) -> str:
+    key = row.last.write_key if row.last is not None else None
+    return short_hash(key.key_id_sha256) if key is not None else "-"
+
+
+def _since(row: Row, moment: Moment) -> str:
+    status = row.last.status if row.last is not None else None
+    return age(status.following.since, moment.wall) if status is not None else "-"
+
+
+def _number(row: Row) -> float:
+    return (row.last.rate if row.last is not None else None) or 0.0
+
+
+def _rate(row: Row) -> str:
+    return rate(_number(row)) if row.last is not None and row.last.rate is not None else "-"
+
+
+def _slow(row: Row) -> float:
+    return (row.last.p99_ms if row.last is not None else None) or 0.0
+
+
+def _p99(row: Row) -> str:
+    return milliseconds(_slow(row))
+
+
+def _skew(row: Row) -> str:
+    skew = row.last.skew if row.last is not None else None
+    return f"{skew:+.1f} s" if skew is not None else "-"
+
+
+def _answered(row: Row, moment: Moment) -> str:
+    return duration(moment.steady - row.reading.taken).replace(" days", " d") if row.last is not None else "-"
+
+
+def _version(row: Row) -> str:
+    status = row.last.status if row.last is not None else None
+    return escape(status.version) if status is not None else "-"
