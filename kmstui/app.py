@@ -28,7 +28,7 @@ from kmstui.actions import Done
 from kmstui.arguments import INTERVAL
 from kmstui.dialogs.save import SaveDialog
 from kmstui.dialogs.targets import TargetDialog
-from kmstui.messages import Act, Changed, Finished, MechanismsWanted, Open
+from kmstui.messages import Act, Changed, Finished, MechanismsWanted, Open, ShowRequests
 from kmstui.palette import Commands, Places
 from kmstui.screens.audit import AuditScreen
 from kmstui.screens.config import ConfigScreen
@@ -125,8 +125,7 @@ class Kmstui(App[None]):
         self._drawing: Timer | None = None
         self._drawn = 0.0
         self.theme = self.memory.theme if self.memory.theme in themes.THEMES else themes.DARK.name
-        self.thresholds = thresholds
-        self.store = Store(targets, interval, self._changed, read_only=read_only, beside=beside)
+        self.store = Store(targets, interval, self._changed, read_only=read_only, beside=beside, limits=thresholds)
 
     async def on_mount(self) -> None:
         await self.action_page(self.memory.screen if self.memory.screen in self.MODES else self.DEFAULT_MODE)
@@ -218,6 +217,12 @@ class Kmstui(App[None]):
     async def on_open(self, message: Open) -> None:
         self.store.switch(message.target)
         await self.action_page(self.DEFAULT_MODE)
+
+    async def on_show_requests(self, message: ShowRequests) -> None:
+        await self.action_page(TrafficScreen.NAME)
+        page = self.page
+        if isinstance(page, TrafficScreen):
+            page.call_after_refresh(page.narrow, message.sought, only_errors=message.only_errors)
 
     def on_mechanisms_wanted(self, message: MechanismsWanted) -> None:
         self.store.want_mechanisms(message.token)

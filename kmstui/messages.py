@@ -40,6 +40,14 @@ class Open(Message):
 
 
 @dataclass
+class ShowRequests(Message):
+    """Show the requests of one sort. sought: a filter for them; empty: none."""
+
+    sought: str = ""
+    only_errors: bool = False
+
+
+@dataclass
 class MechanismsWanted(Message):
     """token: its name in kmsd's configuration."""
 

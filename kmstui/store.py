@@ -28,7 +28,7 @@ from kmsd.client import (
     connect,
     default_target,
 )
-from kmsd.client.clientconfig import Target
+from kmsd.client.clientconfig import Target, Thresholds
 from kmsd.client.fleet import ask
 from kmstui import sightings, traffic
 from kmstui.actions import Action, Done
@@ -79,7 +79,7 @@ class _Answer:
 class Store:
     """targets: each as `kmsd.client.connect`; None: the default, looked for again at each attempt.
     interval: seconds between reads. tell: called with each new View. read_only: refuse what changes anything.
-    beside: more targets, which can be switched to and are no nodes of the same cluster."""
+    beside: more targets, which can be switched to and are no nodes of the same cluster. limits: what is warned of."""
 
     def __init__(
         self,
@@ -89,6 +89,7 @@ class Store:
         *,
         read_only: bool = False,
         beside: Sequence[str] = (),
+        limits: Thresholds = Thresholds(),  # noqa: B008 - it is frozen
     ) -> None:
         nodes = tuple(targets) or (None,)
         self._named = (*nodes, *beside)
@@ -114,7 +115,7 @@ class Store:
         self._nodes = names[: len(nodes)]
         self._fleet_wanted = asyncio.Event()
         self._fleet_now = asyncio.Event()
-        self.view = View(names[0], interval, names, read_only, **self._beside(names[0]))
+        self.view = View(names[0], interval, names, read_only, limits=limits, **self._beside(names[0]))
 
     async def run(self) -> None:
         """Read for ever."""
@@ -193,7 +194,7 @@ class Store:
         self._drop()
         self._next.clear()
         fresh = View(target, view.interval, view.targets, view.read_only, view.paused, **self._beside(target))
-        self.view = replace(fresh, working=view.working, fleet=view.fleet, span=view.span)
+        self.view = replace(fresh, working=view.working, fleet=view.fleet, limits=view.limits, span=view.span)
         self._ask_now()
         self._publish()
 
@@ -372,7 +373,10 @@ class Store:
         new = [request for batch in batches for request in batch.requests]
         dropped = sum(batch.dropped for batch in batches)
         tail: Tail[Request] = Tail() if begins else self.view.requests
-        self._publish(requests=self._longer(tail, new, dropped, MOST[Want.REQUESTS]))
+        longer = self._longer(tail, new, dropped, MOST[Want.REQUESTS])
+        came = longer.items[-len(new) :] if new else ()
+        failures = _with_failures(self.view.failures, came, again=begins)
+        self._publish(requests=longer, failures=failures)
 
     def _tell_requests(self, error: ClientError | None, due: float | None) -> None:
         self._broke(error)
@@ -495,6 +499,17 @@ def _same(old: Any, new: Any) -> Any:
         unchanged = len(old) == len(new) and all(was is item for was, item in zip(old, new, strict=True))
         return old if unchanged else new
     return old if old == new else new
+
+
+def _with_failures(known: Tail[Request], came: Sequence[Numbered[Request]], *, again: bool) -> Tail[Request]:
+    """Return what failed, with what came. again: it comes from the beginning of a stream, which tells once more what is
+    known."""
+    failed = [each for each in came if each.item.code != "OK"]
+    kept = known.items
+    first = came[0].item.time if again and came else None
+    if first is not None:
+        kept = tuple(each for each in kept if each.item.time is None or each.item.time < first)
+    return known if not failed and kept is known.items else Tail((*kept, *failed)[-MOST[Want.REQUESTS] :])
 
 
 def _guarded(call: Callable[[], T]) -> T:

@@ -23,6 +23,7 @@ from kmsd.client import (
     Slot,
     Status,
 )
+from kmsd.client.clientconfig import Thresholds
 from kmsd.client.fleet import Member
 from kmsd.client.rotation import Turn
 from kmstui.traffic import HISTORY, Traffic
@@ -144,6 +145,8 @@ class View:
     config: Reading[Config] = field(default_factory=Reading)
     traffic: Traffic = field(default_factory=Traffic)
     requests: Tail[Request] = field(default_factory=Tail)
+    failures: Tail[Request] = field(default_factory=Tail)
+    """Those of the requests that failed, kept for longer."""
     audit: Tail[AuditRecord] = field(default_factory=Tail)
     verdict: Reading[AuditVerdict] = field(default_factory=Reading)
     peers: tuple[Peer, ...] = ()
@@ -162,6 +165,7 @@ class View:
     diagnosis: Reading[Diagnosis] = field(default_factory=Reading)
     """What a token was found to do, when that was last tried."""
     inspected: Inspected | None = None
+    limits: Thresholds = field(default_factory=Thresholds)
     level: str = ""
     changed_token: str = ""
 

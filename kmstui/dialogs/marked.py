@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Input, Static
@@ -44,7 +45,8 @@ class SeveralDialog(Dialog):
         super().__init__(target, name, self.VERB, danger=self.DANGER)
 
     def fields(self) -> Iterable[Widget]:
-        yield Static(Content("\n").join(_line(row) for row in self._rows), id="rows")
+        with VerticalScroll(id="rows"):
+            yield Static(Content("\n").join(_line(row) for row in self._rows))
         yield from self.questions()
 
     def questions(self) -> Iterable[Widget]:

@@ -12,6 +12,7 @@ from textual.dom import DOMNode
 from textual.screen import ModalScreen, Screen
 from textual.widgets import Static
 
+from kmstui import limits
 from kmstui.deeds import name_of
 from kmstui.screens.page import Page
 from kmstui.text import hang
@@ -64,6 +65,8 @@ class HelpScreen(ModalScreen[None]):
             if helped or keys:
                 yield from _section(title, helped or "", keys)
         yield Content("")
+        if isinstance(subject, Page) and subject.view is not None:
+            yield Content(hang(limits.told(subject.view.limits), _COLUMNS, 0))
         yield Content.styled(_SIGNS, "dim")
 
     def _told(self, page: Page, deed: str, said: str) -> str:

@@ -30,6 +30,7 @@ from kmstui.dialogs.marked import (
 )
 from kmstui.dialogs.record import RecordDialog
 from kmstui.looks import Colour
+from kmstui.messages import ShowRequests
 from kmstui.screens.page import Page, note, waiting
 from kmstui.text import absolute, age, compact, key_type, rate, short_hash
 from kmstui.view import Moment, View, Want
@@ -128,6 +129,7 @@ class KeysScreen(Page):
         Deed("adopt", "a", "Adopt", "Give the chosen key a CKA_ID, if it has none."),
         Deed("retire", "R", "Retire", "Mark the chosen key as needed no more; it still decrypts."),
         Deed("destroy", "D", "Destroy", "Remove the chosen key from its token, for good."),
+        Deed("requests", "u", "Uses", "Show the requests that used the chosen key.", changes=False),
     )
     BINDINGS = [deed.binding for deed in DEEDS]  # noqa: RUF012 - as Textual has it
 
@@ -177,6 +179,8 @@ class KeysScreen(Page):
     def refusal(self, name: str) -> str:
         if name == "generate":
             return ""
+        if name == "requests":
+            return "" if self.chosen is not None and self.chosen.key_id_sha256 else "no key with a key id is chosen"
         marked = self._listing.marked
         if marked:
             if name not in _MANY:
@@ -199,6 +203,9 @@ class KeysScreen(Page):
             tokens = sorted(status.tokens, key=lambda token: not token.write)
             dialog = GenerateDialog(view.target, label, status.write_label, taken, [token.name for token in tokens])
             self.app.push_screen(dialog, self._go_to)
+            return
+        if name == "requests":
+            self.post_message(ShowRequests(key.key_id_sha256[:_HASH_SOUGHT] if key is not None else ""))
             return
         if self._listing.marked:
             self.app.push_screen(self._several(name, view), self._unmark)
@@ -237,6 +244,8 @@ class KeysScreen(Page):
             self._listing.clear_marks()
 
 
+_HASH_SOUGHT = 16
+"""Digits of a hash that requests are filtered by."""
 _MANY = ("test", "adopt", "retire", "destroy")
 """What can be done to several keys at once."""
 
@@ -244,6 +253,8 @@ _MANY = ("test", "adopt", "retire", "destroy")
 def _why_not_among(name: str, key: Key) -> str:
     if name == "destroy" and key.state == KeyState.WRITE:
         return "it writes: destroy it by itself"
+    if name == "destroy" and key.state == KeyState.COMPANION:
+        return "it goes with its AES key: destroy that"
     return why_not(name, key)
 
 

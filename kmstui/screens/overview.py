@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from textual import events
 from textual.containers import Container
 from textual.content import Content
 from textual.widget import Widget
@@ -12,16 +13,15 @@ from kmsd.client import Key, Status, TokenStatus, escape
 from kmstui import looks
 from kmstui.deeds import Deed
 from kmstui.happenings import happenings
+from kmstui.limits import GCM_MOST
 from kmstui.looks import BAD, GOOD, WARN, Colour
+from kmstui.messages import ShowRequests
 from kmstui.screens.page import PLOTTED, Page, tail_waiting
 from kmstui.screens.rotation import rotate_dialog
 from kmstui.text import ago, clock, compact, duration, key_type, pad, plural, short_hash, shorten, shorten_left, width
 from kmstui.view import Moment, View, Want
 from kmstui.widgets.panel import WAITING, Panel
 from kmstui.widgets.plot import ErrorsPlot, LatencyPlot, RequestsPlot
-
-_GCM_MOST = 2**32
-"""Encrypts with random IVs that one AES-GCM key is good for (NIST SP 800-38D, 8.3)."""
 
 
 class OverviewScreen(Page):
@@ -32,6 +32,9 @@ class OverviewScreen(Page):
     DEEDS = (
         Deed("copy", "c", "Copy key id", "Copy the key id of the write key.", changes=False),
         Deed("rotate", "R", "Rotate", "Make a new write key."),
+        Deed(
+            "errors", "e", "Errors", "Show the requests that failed; a click on the errors does it, too.", changes=False
+        ),
     )
     BINDINGS = [*(deed.binding for deed in DEEDS), *PLOTTED]  # noqa: RUF012 - as Textual has it
 
@@ -48,13 +51,22 @@ class OverviewScreen(Page):
             if panel.display:
                 panel.show(view, moment)
 
+    def on_click(self, event: events.Click) -> None:
+        if isinstance(event.widget, ErrorsPlot):
+            self.action_do("errors")
+
     def refusal(self, name: str) -> str:
+        if name == "errors":
+            return ""
         status = self.view.status.value if self.view is not None else None
         if status is None or status.write_key is None:
             return "there is no write key: make one (3, n)"
         return ""
 
     def begin(self, name: str) -> None:
+        if name == "errors":
+            self.post_message(ShowRequests(only_errors=True))
+            return
         status = self.view.status.value if self.view is not None else None
         if status is None or status.write_key is None:
             return
@@ -94,7 +106,7 @@ def _key_facts(key: Key, status: Status, moment: Moment) -> Iterator[tuple[str, 
         before = short_hash(following.previous_key_id_sha256)
         yield "since", f"{ago(following.since, moment.wall)}, after {before}"
     if key.enc.endswith("GCM"):
-        yield "left", f"{100 * (1 - key.encrypts / _GCM_MOST):.1f} % of 2³² encrypts"
+        yield "left", f"{100 * (1 - key.encrypts / GCM_MOST):.1f} % of 2³² encrypts"
 
 
 class HealthPanel(Panel):

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
-from textual import on
+from textual import events, on
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.content import Content
@@ -14,6 +14,7 @@ from textual.widget import Widget
 
 from kmsd.client import Key, Request, StatsFrame, escape
 from kmstui import looks, plots, traffic
+from kmstui.deeds import Deed
 from kmstui.dialogs.record import RecordDialog
 from kmstui.looks import Colour
 from kmstui.once import once
@@ -91,7 +92,12 @@ class TrafficScreen(Page):
         "rates are of the last seconds. The requests below are all calls of the KMS APIs as they end, the newest last; "
         "they are followed while the cursor is on the last one."
     )
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("v", "turn", "Next panel"), *PLOTTED]
+    DEEDS = (
+        Deed("errors", "e", "Only errors", "List only requests that failed, or all; Esc lists all.", changes=False),
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [*(deed.binding for deed in DEEDS), Binding("v", "turn", "Next panel"), *PLOTTED]
+
+    _only_errors = False
 
     def data(self) -> Iterable[Widget]:
         with Container(id="traffic-plots"):
@@ -119,12 +125,40 @@ class TrafficScreen(Page):
         for panel in panels:
             if panel.display:
                 panel.show(view, moment)
-        self.query_one("#requests-tail", Listing).show(
-            view.requests.items,
+        only = self._only_errors
+        self._listing.show(
+            view.failures.items if only else view.requests.items,
             moment,
-            empty=tail_waiting(view, view.requests, "no calls yet"),
+            empty="no request has failed while this was watched" if only else tail_waiting(view, view.requests, "no calls yet"),
             note=tail_note(view, view.requests, moment),
+            narrowed="only errors" if only else "",
         )
+
+    def narrow(self, sought: str, *, only_errors: bool) -> None:
+        """Show the requests of one sort. sought: a filter; empty: none."""
+        self._only_errors = only_errors
+        self._show_again()
+        self._listing.seek(sought)
+        self._listing.refresh_bindings()
+
+    def begin(self, name: str) -> None:
+        self._only_errors = not self._only_errors
+        self._show_again()
+        self._listing.refresh_bindings()
+
+    def on_click(self, event: events.Click) -> None:
+        if isinstance(event.widget, CodesPanel) and not self._only_errors:
+            self.action_do("errors")
+
+    @on(Listing.Widened)
+    def _widened(self, event: Listing.Widened) -> None:
+        event.stop()
+        self.narrow("", only_errors=False)
+
+    @property
+    def _listing(self) -> Listing[Numbered[Request]]:
+        found: Listing[Numbered[Request]] = self.query_one("#requests-tail", Listing)
+        return found
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         # What lies under a panel that has all the room does not turn.

@@ -10,7 +10,7 @@ from textual.content import Content
 from textual.widgets import Static
 
 from kmsd.client import Key, escape
-from kmstui import looks, traffic
+from kmstui import limits, looks, traffic
 from kmstui.looks import Colour
 from kmstui.text import duration, rate, short_hash, shorten, shorten_left, width
 from kmstui.view import Moment, View
@@ -59,10 +59,26 @@ class StateLine(Drawn):
         look = looks.now(view)
         state = f" {look} "
         pace = self._pace(view)
-        room = self.size.width - width(state) - width(pace) - 2
+        over = self._over(view)
+        room = self.size.width - width(state) - width(pace) - width(over) - 2
         said = self._said(view, room)
         gap = " " * max(1, room - said.cell_length + 1)
-        return Content.assemble((state, f"bold ${look.colour}"), " ", said, gap, (pace, "dim" if view.lost else "bold"))
+        return Content.assemble(
+            (state, f"bold ${look.colour}"),
+            " ",
+            said,
+            gap,
+            (over, f"bold ${Colour.WARN}"),
+            (pace, "dim" if view.lost else "bold"),
+        )
+
+    def _over(self, view: View) -> str:
+        """Which limits are exceeded, with a glyph and a word, and not by a colour alone."""
+        found = limits.excesses(view) if not view.lost else ()
+        if not found:
+            return ""
+        text = found[0].text if len(found) == 1 else f"over limits: {', '.join(each.name for each in found)}"
+        return f"{looks.WARN} {text}  "
 
     def _said(self, view: View, room: int) -> Content:
         status = view.status.value

@@ -55,6 +55,12 @@ class Listing(Vertical, Generic[T]):
         listing: Listing[Any]
 
     @dataclass
+    class Widened(Message):
+        """Esc: what narrows the rows, beside the filter, is to go."""
+
+        listing: Listing[Any]
+
+    @dataclass
     class Save(Message):
         """Rows are to be saved to a file. choices: (what they are, in words; the rows) each."""
 
@@ -74,6 +80,7 @@ class Listing(Vertical, Generic[T]):
         self._complaint = ""
         self._empty = ""
         self._note = ""
+        self._narrowed = ""
         self._moment = Moment.now()
         self.order = kind.order
 
@@ -117,8 +124,14 @@ class Listing(Vertical, Generic[T]):
         if self.is_mounted and self.order is not None:
             self.table.sort_by(*self.order)
 
-    def show(self, items: Sequence[T], moment: Moment, *, empty: str, note: str = "") -> None:
-        """empty: what it says when there are none. note: what the title says beside their number."""
+    def seek(self, pattern: str) -> None:
+        """Filter by a regular expression, as if it had been typed."""
+        self._set_filter(parse_filter(pattern))
+
+    def show(self, items: Sequence[T], moment: Moment, *, empty: str, note: str = "", narrowed: str = "") -> None:
+        """empty: what it says when there are none. note: what the title says beside their number. narrowed: which items
+        these are, if not all; Esc then asks for all."""
+        self._narrowed = narrowed
         self._moment = moment
         if items is not self._all:
             self._all = items if isinstance(items, tuple) else tuple(items)
@@ -144,13 +157,15 @@ class Listing(Vertical, Generic[T]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         typing = self.is_mounted and self.query_one(Input).has_focus
         if action == "clear":
-            return typing or bool(self._filter.text) or bool(self.marked)
+            return typing or bool(self._filter.text or self._narrowed or self.marked)
         return not typing and (self.kind.markable or not action.startswith("mark"))
 
     def action_clear(self) -> None:
         """Clear the filter; where there is none, the marks."""
         if self._filter.text or self.query_one(Input).has_focus:
             self.action_clear_filter()
+        elif self._narrowed:
+            self.post_message(self.Widened(self))
         else:
             self.clear_marks()
 
@@ -293,9 +308,10 @@ class Listing(Vertical, Generic[T]):
         kept = f"{count:,}" if self._search is None else "…"
         tally = f"{kept} of {total:,}" if text else f"{total:,}"
         sought = f"  /{shorten(escape(text), 30)}" if text else ""
+        narrowed = f"  {self._narrowed}" if self._narrowed else ""
         marks = f"  {len(self.table.marks)} marked" if self.table.marks else ""
         # Content, because a plain string would be read as markup.
-        set_title(self, Content(f"{self.kind.name} ({tally}){marks}{sought}"))
+        set_title(self, Content(f"{self.kind.name} ({tally}){narrowed}{marks}{sought}"))
         set_subtitle(self, Content(self._complaint or self._note) if self._complaint or self._note else None)
         self.set_class(bool(self._complaint), "-complains")
         self.set_class(count == 0, "-empty")

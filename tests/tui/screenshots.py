@@ -35,7 +35,8 @@ async def draw(name: str, scene: str, screen: str, theme: str, size: tuple[int, 
 async def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     for screen in NAMES:
-        await draw(screen.split(" ")[0].lower(), "busy", screen, "dark", SIZE, ())
+        scene = "degraded" if screen == "Fleet" else "busy"
+        await draw(screen.split(" ")[0].lower(), scene, screen, "dark", SIZE, ())
     for name, wanted in OTHERS.items():
         await draw(name, *wanted)
 

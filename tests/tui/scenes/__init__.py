@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from kmsd.client import Status, Unreachable
+from kmsd.client.clientconfig import Thresholds
 from kmstui.app import Kmstui
 from kmstui.remember import Memory
 from kmstui.view import Peer, Reading, Sighting, Tail, View
@@ -81,10 +82,12 @@ def degraded() -> View:
         keys=_read((*KEYS[:2], second, *KEYS[3:])),
         traffic=flow(errors=300),
         requests=replace(requests(errors=True), dropped=1_240),
+        failures=Tail(tuple(each for each in requests(errors=True).items if each.item.code != "OK")),
         sightings=flaws,
         targets=(*TARGETS, EAST, AWAY),
         nodes=(TARGET,),
         fleet=fleet(odd=True),
+        limits=Thresholds(p99=0.001, errors=0.01, gcm_budget=0.5),
         config=_read(
             replace(CONFIG, warnings=("keys.refresh is longer than health.interval: a new key is seen late",))
         ),
