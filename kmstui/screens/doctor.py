@@ -149,8 +149,10 @@ def _verdict(found: Diagnosis, columns: int) -> Iterator[Content]:
     seen = look(found.outcome)
     name = found.token if found.token_label in ("", found.token) else f"{found.token} ({found.token_label})"
     kind = found.provider_title or found.provider or "unknown"
-    counts = [f"{sum(each.outcome is outcome for each in found.checks)} {look(outcome).word}" for outcome in _ORDER[:2]]
-    text = f"token {escape(name)} as {escape(kind)}: {', '.join(counts)} of {len(found.checks)} checks"
+    failed, doubtful = (sum(each.outcome is outcome for each in found.checks) for outcome in _ORDER[:2])
+    text = (
+        f"token {escape(name)} as {escape(kind)}: {failed} failed, {doubtful} to look at, of {len(found.checks)} checks"
+    )
     yield Content.assemble((f"{seen.glyph} ", f"${seen.colour}"), (hang(text, columns, 2), "bold"))
 
 
