@@ -28,7 +28,7 @@ from kmstui.actions import Done
 from kmstui.arguments import INTERVAL
 from kmstui.dialogs.save import SaveDialog
 from kmstui.dialogs.targets import TargetDialog
-from kmstui.messages import Act, Changed, Finished, MechanismsWanted, Open, ShowRequests
+from kmstui.messages import Act, Changed, Choose, Finished, MechanismsWanted, Open, ShowRequests
 from kmstui.palette import Commands, Places
 from kmstui.screens.audit import AuditScreen
 from kmstui.screens.config import ConfigScreen
@@ -222,7 +222,10 @@ class Kmstui(App[None]):
         await self.action_page(TrafficScreen.NAME)
         page = self.page
         if isinstance(page, TrafficScreen):
-            page.call_after_refresh(page.narrow, message.sought, only_errors=message.only_errors)
+            page.choose(message.wanted)
+
+    def on_choose(self, message: Choose) -> None:
+        self.store.choose(message.wanted)
 
     def on_mechanisms_wanted(self, message: MechanismsWanted) -> None:
         self.store.want_mechanisms(message.token)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from textual.message import Message
 
+from kmsd.client import Filter
 from kmstui.actions import Action, Done
 
 
@@ -41,10 +42,16 @@ class Open(Message):
 
 @dataclass
 class ShowRequests(Message):
-    """Show the requests of one sort. sought: a filter for them; empty: none."""
+    """Show the requests of one sort."""
 
-    sought: str = ""
-    only_errors: bool = False
+    wanted: Filter
+
+
+@dataclass
+class Choose(Message):
+    """Have kmsd tell of the requests of one sort; of all again, if the filter wants all."""
+
+    wanted: Filter
 
 
 @dataclass

@@ -20,6 +20,7 @@ from kmsd.client import (
     AuditRecords,
     ClientError,
     Conflict,
+    Filter,
     Request,
     Requests,
     StatsFrame,
@@ -110,6 +111,7 @@ class Store:
         self._peers: dict[str, AdminClient] = {}
         self._stats: Feed[StatsFrame] = self._stats_feed(interval)
         self._requests: Feed[Requests] = Feed("requests", _open_requests, self._take_requests, self._tell_requests)
+        self._chosen: Feed[Requests] = Feed("chosen", self._open_chosen, self._take_chosen, self._tell_chosen)
         self._audit: Feed[AuditRecords] = Feed("audit", _open_audit, self._take_audit, self._tell_audit)
         names = tuple(target or default_target() for target in self._named)
         self._nodes = names[: len(nodes)]
@@ -175,6 +177,14 @@ class Store:
             self._fleet_wanted.set()
         else:
             self._fleet_wanted.clear()
+        self._tend()
+
+    def choose(self, wanted: Filter) -> None:
+        """Have kmsd tell which requests are of one sort; the filter that wants all ends that."""
+        if wanted == self.view.wanted:
+            return
+        self._chosen.stop()
+        self._publish(wanted=wanted, chosen=Tail())
         self._tend()
 
     def want_mechanisms(self, token: str) -> None:
@@ -301,7 +311,7 @@ class Store:
         return self._client
 
     def _drop(self) -> None:
-        for feed in (self._stats, self._requests, self._audit):
+        for feed in (self._stats, self._requests, self._chosen, self._audit):
             feed.stop()
         client, self._client = self._client, None
         if client is not None:
@@ -346,6 +356,7 @@ class Store:
         wanted: dict[Feed[Any], bool] = {
             self._stats: True,
             self._requests: Want.REQUESTS in self._wants,
+            self._chosen: Want.REQUESTS in self._wants and self.view.wanted != Filter(),
             self._audit: Want.AUDIT in self._wants,
         }
         for feed, want in wanted.items():
@@ -374,13 +385,25 @@ class Store:
         dropped = sum(batch.dropped for batch in batches)
         tail: Tail[Request] = Tail() if begins else self.view.requests
         longer = self._longer(tail, new, dropped, MOST[Want.REQUESTS])
-        came = longer.items[-len(new) :] if new else ()
-        failures = _with_failures(self.view.failures, came, again=begins)
-        self._publish(requests=longer, failures=failures)
+        self._publish(requests=longer)
 
     def _tell_requests(self, error: ClientError | None, due: float | None) -> None:
         self._broke(error)
         self._publish(requests=replace(self.view.requests, error=error, due=due, following=error is None))
+
+    def _open_chosen(self, kmsd: AdminClient) -> Any:
+        return kmsd.watch_requests(backlog=BACKLOG[Want.REQUESTS], wanted=self.view.wanted)
+
+    def _take_chosen(self, batches: Sequence[Requests], begins: bool) -> None:
+        # A kmsd that knows no filter tells of all.
+        new = [request for batch in batches for request in batch.requests if _wanted(self.view.wanted, request)]
+        tail: Tail[Request] = Tail() if begins else self.view.chosen
+        dropped = sum(batch.dropped for batch in batches)
+        self._publish(chosen=self._longer(tail, new, dropped, MOST[Want.REQUESTS]))
+
+    def _tell_chosen(self, error: ClientError | None, due: float | None) -> None:
+        self._broke(error)
+        self._publish(chosen=replace(self.view.chosen, error=error, due=due, following=error is None))
 
     def _take_audit(self, batches: Sequence[AuditRecords], begins: bool) -> None:
         new = [record for batch in batches for record in batch.records]
@@ -501,15 +524,9 @@ def _same(old: Any, new: Any) -> Any:
     return old if old == new else new
 
 
-def _with_failures(known: Tail[Request], came: Sequence[Numbered[Request]], *, again: bool) -> Tail[Request]:
-    """Return what failed, with what came. again: it comes from the beginning of a stream, which tells once more what is
-    known."""
-    failed = [each for each in came if each.item.code != "OK"]
-    kept = known.items
-    first = came[0].item.time if again and came else None
-    if first is not None:
-        kept = tuple(each for each in kept if each.item.time is None or each.item.time < first)
-    return known if not failed and kept is known.items else Tail((*kept, *failed)[-MOST[Want.REQUESTS] :])
+def _wanted(wanted: Filter, request: Request) -> bool:
+    failed = request.code != "OK" or not wanted.failed
+    return failed and request.key_id_sha256.startswith(wanted.key_id_sha256)
 
 
 def _guarded(call: Callable[[], T]) -> T:

@@ -15,6 +15,7 @@ from kmsd.client import (
     ClientError,
     Config,
     Diagnosis,
+    Filter,
     Inspection,
     Key,
     Mechanism,
@@ -145,8 +146,10 @@ class View:
     config: Reading[Config] = field(default_factory=Reading)
     traffic: Traffic = field(default_factory=Traffic)
     requests: Tail[Request] = field(default_factory=Tail)
-    failures: Tail[Request] = field(default_factory=Tail)
-    """Those of the requests that failed, kept for longer."""
+    wanted: Filter = field(default_factory=Filter)
+    """Which requests `chosen` holds."""
+    chosen: Tail[Request] = field(default_factory=Tail)
+    """Requests of one sort, of which kmsd tells no others: a busy one does not push them out."""
     audit: Tail[AuditRecord] = field(default_factory=Tail)
     verdict: Reading[AuditVerdict] = field(default_factory=Reading)
     peers: tuple[Peer, ...] = ()

@@ -8,7 +8,7 @@ from textual import on
 from textual.containers import Container
 from textual.widget import Widget
 
-from kmsd.client import Key, KeyState, escape
+from kmsd.client import Filter, Key, KeyState, escape
 from kmstui import looks, traffic
 from kmstui.actions import Outcome
 from kmstui.deeds import Deed
@@ -205,7 +205,7 @@ class KeysScreen(Page):
             self.app.push_screen(dialog, self._go_to)
             return
         if name == "requests":
-            self.post_message(ShowRequests(key.key_id_sha256[:_HASH_SOUGHT] if key is not None else ""))
+            self.post_message(ShowRequests(Filter(key_id_sha256=key.key_id_sha256 if key is not None else "")))
             return
         if self._listing.marked:
             self.app.push_screen(self._several(name, view), self._unmark)
@@ -244,8 +244,6 @@ class KeysScreen(Page):
             self._listing.clear_marks()
 
 
-_HASH_SOUGHT = 16
-"""Digits of a hash that requests are filtered by."""
 _MANY = ("test", "adopt", "retire", "destroy")
 """What can be done to several keys at once."""
 

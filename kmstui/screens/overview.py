@@ -9,7 +9,7 @@ from textual.containers import Container
 from textual.content import Content
 from textual.widget import Widget
 
-from kmsd.client import Key, Status, TokenStatus, escape
+from kmsd.client import Filter, Key, Status, TokenStatus, escape
 from kmstui import looks
 from kmstui.deeds import Deed
 from kmstui.happenings import happenings
@@ -65,7 +65,7 @@ class OverviewScreen(Page):
 
     def begin(self, name: str) -> None:
         if name == "errors":
-            self.post_message(ShowRequests(only_errors=True))
+            self.post_message(ShowRequests(Filter(failed=True)))
             return
         status = self.view.status.value if self.view is not None else None
         if status is None or status.write_key is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from textual import events, on
@@ -12,11 +13,12 @@ from textual.containers import Container
 from textual.content import Content
 from textual.widget import Widget
 
-from kmsd.client import Key, Request, StatsFrame, escape
+from kmsd.client import Filter, Key, Request, StatsFrame, escape
 from kmstui import looks, plots, traffic
 from kmstui.deeds import Deed
 from kmstui.dialogs.record import RecordDialog
 from kmstui.looks import Colour
+from kmstui.messages import Choose
 from kmstui.once import once
 from kmstui.screens.page import PLOTTED, Page, tail_note, tail_waiting, waiting
 from kmstui.text import age, clock, compact, milliseconds, percent, rate, short_hash
@@ -95,9 +97,11 @@ class TrafficScreen(Page):
     DEEDS = (
         Deed("errors", "e", "Only errors", "List only requests that failed, or all; Esc lists all.", changes=False),
     )
-    BINDINGS: ClassVar[list[BindingType]] = [*(deed.binding for deed in DEEDS), Binding("v", "turn", "Next panel"), *PLOTTED]
-
-    _only_errors = False
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *(deed.binding for deed in DEEDS),
+        Binding("v", "turn", "Next panel"),
+        *PLOTTED,
+    ]
 
     def data(self) -> Iterable[Widget]:
         with Container(id="traffic-plots"):
@@ -125,35 +129,36 @@ class TrafficScreen(Page):
         for panel in panels:
             if panel.display:
                 panel.show(view, moment)
-        only = self._only_errors
+        narrowed = _narrowed(view)
+        tail = view.chosen if narrowed else view.requests
         self._listing.show(
-            view.failures.items if only else view.requests.items,
+            tail.items,
             moment,
-            empty="no request has failed while this was watched" if only else tail_waiting(view, view.requests, "no calls yet"),
-            note=tail_note(view, view.requests, moment),
-            narrowed="only errors" if only else "",
+            empty=tail_waiting(
+                view, tail, "none of the last calls; new ones are shown" if narrowed else "no calls yet"
+            ),
+            note=tail_note(view, tail, moment),
+            narrowed=narrowed,
         )
 
-    def narrow(self, sought: str, *, only_errors: bool) -> None:
-        """Show the requests of one sort. sought: a filter; empty: none."""
-        self._only_errors = only_errors
-        self._show_again()
-        self._listing.seek(sought)
-        self._listing.refresh_bindings()
+    def choose(self, wanted: Filter) -> None:
+        """Show the requests of one sort, or all."""
+        self._listing.seek("")
+        self.post_message(Choose(wanted))
 
     def begin(self, name: str) -> None:
-        self._only_errors = not self._only_errors
-        self._show_again()
-        self._listing.refresh_bindings()
+        if self.view is not None:
+            wanted = self.view.wanted
+            self.post_message(Choose(replace(wanted, failed=not wanted.failed)))
 
     def on_click(self, event: events.Click) -> None:
-        if isinstance(event.widget, CodesPanel) and not self._only_errors:
-            self.action_do("errors")
+        if isinstance(event.widget, CodesPanel):
+            self.post_message(Choose(Filter(failed=True)))
 
     @on(Listing.Widened)
     def _widened(self, event: Listing.Widened) -> None:
         event.stop()
-        self.narrow("", only_errors=False)
+        self.choose(Filter())
 
     @property
     def _listing(self) -> Listing[Numbered[Request]]:
@@ -361,6 +366,13 @@ class OperationsPanel(Ledger):
 
 def _nothing(view: View, none: str) -> str:
     return waiting(view, Reading(view.traffic.frame, error=view.traffic.error), none)
+
+
+def _narrowed(view: View) -> str:
+    """Which requests are listed, in words; empty if all are."""
+    parts = ["only errors"] if view.wanted.failed else []
+    parts += [f"only key {short_hash(view.wanted.key_id_sha256)}"] if view.wanted.key_id_sha256 else []
+    return ", ".join(parts)
 
 
 def _time(request: Request) -> str:

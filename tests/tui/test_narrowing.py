@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 
 import pytest
 
 from kmsd.client.clientconfig import Thresholds
-from kmstui import limits
-from kmstui.store import _with_failures
-from kmstui.view import Tail
+from kmstui import limits, store
+from kmstui.view import Want
 from tests.daemons import Kmsd
 from tests.tui.conftest import app_on, under_load
 from tests.tui.scenes import SCENES, busy
-from tests.tui.scenes.calls import requests
 from tests.tui.scenes.daemon import WRITE
 from tests.tui.screen import flat, holds, line_with, until
 
@@ -28,7 +25,7 @@ async def test_errors_lead_to_the_requests_that_failed(kmsd: Kmsd, size: tuple[i
         await until(pilot, "● SERVING")
         with under_load(kmsd):
             await pilot.press("4")
-            await holds(lambda: len(app.store.view.failures.items) >= 3)
+            await holds(lambda: len(app.store.view.requests.items) >= 20)
         await pilot.press("1", "e")
         screen = await until(pilot, "only errors", "✕  v2")
         assert "●  v2" not in screen
@@ -38,6 +35,19 @@ async def test_errors_lead_to_the_requests_that_failed(kmsd: Kmsd, size: tuple[i
         await until(pilot, "only errors", without="●  v2")
         await pilot.press("e")
         await until(pilot, "●  v2", without="only errors")
+
+
+async def test_errors_are_not_pushed_out_by_what_works(kmsd: Kmsd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(store.MOST, Want.REQUESTS, 30)
+    monkeypatch.setitem(store.BACKLOG, Want.REQUESTS, 30)
+    app = app_on(kmsd)
+    async with app.run_test(size=(120, 35)) as pilot:
+        await pilot.press("4", "e")
+        await until(pilot, "only errors")
+        with under_load(kmsd, pause=0.002):
+            await holds(lambda: len(app.store.view.chosen.items) >= 10)
+            assert len(app.store.view.requests.items) == 30
+        assert all(each.item.code != "OK" for each in app.store.view.chosen.items)
 
 
 @SIZES
@@ -52,9 +62,9 @@ async def test_a_key_leads_to_its_requests(kmsd: Kmsd, size: tuple[int, int]) ->
         await pilot.press("3")
         await until(pilot, "Keys (1)")
         await pilot.press("u")
-        assert "✕  v2" not in await until(pilot, f"/{digest[:16]}", "●  v2")
+        assert "✕  v2" not in await until(pilot, f"only key {digest[:8]}", "●  v2")
         await pilot.press("escape")
-        await until(pilot, "Requests (", without=f"/{digest[:16]}")
+        await until(pilot, "Requests (", without="only key")
 
 
 async def test_a_click_on_the_errors_lists_them(kmsd: Kmsd) -> None:
@@ -63,25 +73,9 @@ async def test_a_click_on_the_errors_lists_them(kmsd: Kmsd) -> None:
         await until(pilot, "● SERVING")
         with under_load(kmsd):
             await pilot.press("4")
-            await holds(lambda: app.store.view.failures.items)
+            await holds(lambda: len(app.store.view.requests.items) >= 20)
         await pilot.click("CodesPanel")
         await until(pilot, "only errors")
-
-
-def test_failures_are_kept_for_longer_and_told_once() -> None:
-    first = requests(errors=True).items
-    kept = _with_failures(Tail(), first, again=True)
-    assert kept.items
-    assert all(each.item.code != "OK" for each in kept.items)
-    assert _with_failures(kept, first, again=True).items == kept.items
-    late = [
-        replace(each, item=replace(each.item, time=each.item.time + timedelta(hours=1)))
-        for each in first
-        if each.item.time is not None
-    ]
-    assert len(_with_failures(kept, late, again=True).items) == 2 * len(kept.items)
-    good = [each for each in first if each.item.code == "OK"]
-    assert _with_failures(kept, good, again=False) is kept
 
 
 async def test_what_is_over_a_limit_is_said_in_the_header_and_the_help(kmsd: Kmsd) -> None:

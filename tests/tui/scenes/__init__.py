@@ -82,7 +82,6 @@ def degraded() -> View:
         keys=_read((*KEYS[:2], second, *KEYS[3:])),
         traffic=flow(errors=300),
         requests=replace(requests(errors=True), dropped=1_240),
-        failures=Tail(tuple(each for each in requests(errors=True).items if each.item.code != "OK")),
         sightings=flaws,
         targets=(*TARGETS, EAST, AWAY),
         nodes=(TARGET,),
