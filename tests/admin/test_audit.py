@@ -215,7 +215,8 @@ def test_more_records_than_are_told_at_once_are_refused(kmsd: Kmsd, backlog: int
     with watching(kmsd, "WatchAudit", backlog=backlog) as frames:
         refusal = frames.failure()
     assert refusal.code == "INVALID_ARGUMENT"
-    assert "10000" in refusal.hint
+    assert "10000" in refusal.details
+    assert str(backlog) in refusal.details
     assert_told(refusal)
 
 
