@@ -63,7 +63,7 @@ BAD = [
     ("keys show nothing", 5, "there is no key 'nothing'"),
     ("keys test nothing", 5, "there is no key 'nothing'"),
     ("keys test nameless", 6, "CKA_ID"),
-    ("keys show sha256:12", 2, "is no hash of a key id"),
+    ("keys show sha256:12", 2, "no hash of a key id"),
     ("keys show twin", 2, "2 keys are called 'twin'"),
     ("keys relabel nothing another", 5, "there is no key 'nothing'"),
     ("keys relabel spare k8s-kek", 6, "has a key labelled 'k8s-kek' already"),
