@@ -119,7 +119,7 @@ REFUSED = [
     ("rotate --watch --yes --node a=/x --node a=/y", 2, "a name of its own"),
     ("rotate --watch --yes --node this-node=/x", 2, "a name of its own"),
     ("rotate --watch --yes --node =/x", 2, "a name of its own"),
-    ("rotate --watch --yes --node a=relative", 2, "absolute path"),
+    ("rotate --watch --yes --node a=relative", 2, "no target is named"),
     ("rotate --watch --yes --node /nonexistent.sock", 3, "no socket /nonexistent.sock"),
     ("rotate --watch --yes -o name", 2, "no output format name"),
     ("rotate --timeout 0 --yes", 2, "a duration"),
