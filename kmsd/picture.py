@@ -423,9 +423,16 @@ def _problems(
             + (f"; there is {' and '.join(map(repr, alike))}" if alike else ""),
             f"make one: kmsctl keygen {write_label}{rules.new_key}"
             + (f"; if you made the public one yourself: kmsctl keys adopt {write_label} --public" if public else "")
-            + (f"; if it is that one: kmsctl keys relabel {shlex.quote(alike[0])} {write_label}" if alike else ""),
+            + (f"; if it is that one: kmsctl keys relabel {_named(alike[0], keys)} {write_label}" if alike else ""),
             fatal=True,
         )
+
+
+def _named(label: str, keys: Iterable[Key]) -> str:
+    """What names the key with a label on a command line: its label, or its key id where no shell could take that."""
+    if label.isprintable():
+        return shlex.quote(label)
+    return next((key.key_id for key in keys if key.label == label and key.key_id), "KEY-ID")
 
 
 def _why_not_writing(key: Key) -> tuple[str, str]:

@@ -84,6 +84,12 @@ class SocketPlace:
             found = os.lstat(self.path)
         except FileNotFoundError:
             return
+        if stat.S_ISDIR(found.st_mode):
+            raise Misconfigured(
+                f"{self.path} exists and is no socket but a directory",
+                "kubelet and docker make one for a mount of a socket that is not there yet: remove it, and have them "
+                "mount the directory around it",
+            )
         if not stat.S_ISSOCK(found.st_mode):
             raise Misconfigured(f"{self.path} exists and is no socket", "move it away, or choose another path")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
