@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from kmsctl import files, options, output, sealed
+from kmsctl import files, options, output
 from kmsctl.diagnostics import UsageError
 from kmsctl.options import Options
 from kmsctl.output import Document, Format
-from kmsd.client import Encrypted, key_id_of, kms_connect
+from kmsd.client import Encrypted, key_id_of, kms_connect, sealed
 
 
 class Api(StrEnum):

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kmsctl import diagnostics, documents, files, options, output, printed
+from kmsctl import diagnostics, documents, files, options, output
 from kmsctl.diagnostics import ExitCode
 from kmsctl.keyview import algorithm, short_hash
 from kmsctl.output import Format
-from kmsd.client import ClientError, Conflict, Inspection, InvalidRequest, Key, NotFound, connect, escape
+from kmsd.client import ClientError, Conflict, Inspection, InvalidRequest, Key, NotFound, connect, escape, printed
 
 if TYPE_CHECKING:
     from kmsd.client.admin import AdminClient

@@ -42,7 +42,7 @@ class Listing(Vertical, Generic[T]):
         Binding("slash", "filter", "Filter", key_display="/"),
         Binding("c", "copy", "Copy id"),
         Binding("y", "copy_row", "Copy as JSON", show=False),
-        Binding("w", "save", "Save to a file", show=False),
+        Binding("W", "save", "Save to a file", show=False),
         Binding("space", "mark", "Mark", show=False),
         Binding("asterisk", "mark_all", "Mark all that are shown, or none", key_display="*", show=False),
         Binding("escape", "clear", "Clear"),

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from kmsctl import printed
+from kmsd.client import printed
 from tests.etcd import values
 from tests.etcd.server import Server
 

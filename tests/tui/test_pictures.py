@@ -41,7 +41,7 @@ async def test_every_screen_looks_as_it_did(svg: SnapshotAssertion, scene: str, 
 
 DIALOGS = {
     "marked": ("Keys", "asterisk", "D"),
-    "save": ("Keys", "w"),
+    "save": ("Keys", "W"),
     "paste": ("Inspect", "v"),
     "generate": ("Keys", "n"),
     "relabel": ("Keys", "l"),

@@ -32,7 +32,7 @@ async def test_a_table_is_saved_and_nothing_is_overwritten_without_asking(
     async with app_on(kmsd).run_test(size=size, notifications=True) as pilot:
         await pilot.press("3")
         await until(pilot, "Keys (2)")
-        await pilot.press("w")
+        await pilot.press("W")
         await until(pilot, "Save keys", "2 rows of the table")
         pilot.app.screen.query_one("#path").focus()
         await pilot.press("ctrl+e", "ctrl+u")
@@ -49,7 +49,7 @@ async def test_a_table_is_saved_and_nothing_is_overwritten_without_asking(
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
         file.write_text("mine")
-        await pilot.press("space", "w")
+        await pilot.press("space", "W")
         await until(pilot, "1 marked row")
         pilot.app.screen.query_one("#path").focus()
         await pilot.press("ctrl+u")
@@ -69,7 +69,7 @@ async def test_rows_are_saved_while_kmsd_is_away(kmsd: Kmsd, tmp_path: Path) -> 
         await until(pilot, "Keys (1)")
         kmsd.stop()
         await until(pilot, "✕ NO ANSWER")
-        await pilot.press("w")
+        await pilot.press("W")
         await until(pilot, "Save keys")
         pilot.app.screen.query_one("#path").focus()
         await pilot.press("ctrl+u")

@@ -151,7 +151,7 @@ async def test_colon_jumps_to_a_key_by_its_name(kmsd: Kmsd) -> None:
 
 async def test_pause_stops_reading_and_r_reads_once(start_kmsd: Start) -> None:
     kmsd = start_kmsd()
-    async with app_on(kmsd).run_test() as pilot:
+    async with app_on(kmsd).run_test(size=(120, 35)) as pilot:
         await until(pilot, "○ DOWN")
         await pilot.press("p")
         await until(pilot, "paused")
