@@ -214,8 +214,8 @@ class Relay:
             near.close()
             async with asyncio.timeout(_LAST_SECONDS):
                 await near.wait_closed()
-        except (OSError, TimeoutError):
-            pass  # one side has gone, or takes nothing any more
+        except (OSError, TimeoutError, RuntimeError):
+            pass  # one side has gone, which uvloop calls a RuntimeError, or takes nothing any more
         finally:
             # Before the name is free again.
             self._callers.pop(peer, None)
