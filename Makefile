@@ -11,7 +11,8 @@
 # make audit    look the locked versions up in the advisory database
 PYTHON ?= python3
 export PYTHON
-export PYTHONDONTWRITEBYTECODE ?= 1
+# Compiled once, beside the tree and not all over it: tests start many processes.
+export PYTHONPYCACHEPREFIX ?= $(CURDIR)/.venv/pycache
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev dev test check lint types contracts drift tests bench screenshots proto lock format audit
