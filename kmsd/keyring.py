@@ -396,7 +396,7 @@ class Keyring:
         if self._suspicious(place, found):
             # A token that has gone shows no keys on some modules: only a module that starts anew tells.
             place.verified = monotonic()
-            await place.hsm.reconnect("keys vanished")
+            await place.hsm.reconnect("keys vanished", doubted=True)
             found = await self._list(place)
         elif self._shut_out(place) and monotonic() - place.emptied > _EMPTY_PAUSE:
             place.emptied = monotonic()

@@ -16,7 +16,16 @@ from kmsd.crypto import cbc_hmac, gcm, jwe, legacy, oaep
 from kmsd.crypto.gcm import TagMismatch
 from kmsd.crypto.schemes import Scheme
 from kmsd.deadline import left, within
-from kmsd.errors import InvalidRequest, KmsdError, Misconfigured, NotFound, Unavailable, WrongResult, short
+from kmsd.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    KmsdError,
+    Misconfigured,
+    NotFound,
+    Unavailable,
+    WrongResult,
+    short,
+)
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError
@@ -145,13 +154,23 @@ class LocalService:
         key_id = write.key_id if write else "" if self._keyring.seen else self._remembered
         if key_id:
             self.following.status(key_id)
-        if health.ok and write is not None and self._keyring.hsm(write).available:
+        silent = self._silent(write)
+        if health.ok and write is not None and self._keyring.hsm(write).available and silent is None:
             return ServiceStatus("ok", key_id)
-        error = health.error or self._keyring.why_none()
+        error = health.error or silent or self._keyring.why_none()
         away = self._keyring.away if write is None else not self._keyring.hsm(write).available
         if self._fail_closed and (away or error.retryable):
             raise Unavailable(error.message, error.hint)
         return ServiceStatus(error.sentence(), key_id)
+
+    def _silent(self, write: Key | None) -> KmsdError | None:
+        """Why the token of the write key counts as hung although its last round trip was well; None if it does not."""
+        hsm = self._keyring.hsm(write) if write is not None else None
+        if hsm is None or hsm.silent < hsm.address.timeout:
+            return None
+        return DeadlineExceeded(
+            f"{hsm.name} has not answered anything for {hsm.silent:.0f} s", "check the token and the network to it"
+        )
 
     async def encrypt(self, plaintext: bytes, until: float) -> Encrypted:
         keyring = self._keyring
@@ -188,7 +207,7 @@ class LocalService:
         except (CkrError, KeyMissingError, KeyAmbiguousError) as error:
             self._health.poke()
             raise hsm.explain(error) from error
-        except WrongResult:
+        except (WrongResult, DeadlineExceeded):
             self._health.poke()
             raise
         # Meanwhile a round trip may have shown that the token encrypts wrongly: then this is not answered either.
@@ -218,7 +237,7 @@ class LocalService:
         opened = self._open_wrapped if parsed.alg == jwe.WRAPPED else self._open_pair
         try:
             plaintext = await opened(key, parsed, until)
-        except Unavailable:
+        except (Unavailable, DeadlineExceeded):
             self._health.poke()
             raise
         self._used(key.key_id, "decrypt")
@@ -281,7 +300,7 @@ class LocalService:
             )
         try:
             return await self._try_each(fitting, parsed, until)
-        except Unavailable:
+        except (Unavailable, DeadlineExceeded):
             self._health.poke()
             raise
 

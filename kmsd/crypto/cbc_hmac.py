@@ -11,15 +11,18 @@ import hmac
 from collections.abc import Collection
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kmsd.crypto import jwe
 from kmsd.crypto.gcm import TagMismatch, not_opened
 from kmsd.crypto.jwe import Jwe
 from kmsd.errors import InvalidRequest, Misconfigured
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.connection import Hsm
+from kmsd.hsm.operation import Operation, operation
 from kmsd.hsm.session import BLOCK_BYTES, Hash, KeyAmbiguousError, KeyMissingError, TokenSession
+
+if TYPE_CHECKING:
+    from kmsd.hsm.connection import Hsm
 
 _NOT_OURS: Final = "it was not written by kmsd, or was damaged since"
 _UNUSABLE: Final = frozenset(
@@ -95,6 +98,7 @@ def suitable(mechanisms: Collection[str], aes_bits: int, mac_bits: int) -> tuple
     return listed
 
 
+@operation(Operation.PICK_CBC_HMAC)
 def pick(session: TokenSession, enc_cka_id: bytes, mac_cka_id: bytes, encs: Collection[str]) -> str:
     """The first of these encs that works with this pair: tokens list mechanisms that they refuse to a key.
 
@@ -122,6 +126,7 @@ async def round_trip(hsm: Hsm, enc_cka_id: bytes, mac_cka_id: bytes, enc: str, t
     return await hsm.run(round_trip_here, enc_cka_id, mac_cka_id, enc, timeout=timeout)
 
 
+@operation(Operation.PROBE_CBC_HMAC)
 def round_trip_here(session: TokenSession, enc_cka_id: bytes, mac_cka_id: bytes, enc: str) -> tuple[float, float]:
     """`round_trip` on a thread of the token. Raises CkrError, WrongResult."""
     plaintext = session.iv(BLOCK_BYTES)
@@ -138,6 +143,7 @@ def round_trip_here(session: TokenSession, enc_cka_id: bytes, mac_cka_id: bytes,
     return encrypted - began, perf_counter() - encrypted
 
 
+@operation(Operation.ENCRYPT_CBC_HMAC)
 def encrypt(
     session: TokenSession,
     enc_cka_id: bytes,
@@ -187,6 +193,7 @@ def check_shape(sealed: Jwe, mac_limit: int = 0) -> None:
     _check_limit(len(sealed.header), len(sealed.ciphertext), mac_limit)
 
 
+@operation(Operation.DECRYPT_CBC_HMAC)
 def decrypt_here(session: TokenSession, enc_cka_id: bytes, mac_cka_id: bytes, sealed: Jwe) -> bytes:
     """`decrypt` on a thread of the token, after `check_shape`."""
     suite = SUITES[sealed.enc]

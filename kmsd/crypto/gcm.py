@@ -6,15 +6,18 @@ Knows keys by CKA_ID and forms by their header; which key it is to be, the keyri
 from __future__ import annotations
 
 from time import perf_counter
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kmsd.crypto import jwe, legacy
 from kmsd.crypto.jwe import Jwe
 from kmsd.deadline import after, left
 from kmsd.errors import InvalidRequest, KmsdError, WrongResult
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.connection import Hsm
+from kmsd.hsm.operation import Operation, operation
 from kmsd.hsm.session import TAG_BYTES, KeyAmbiguousError, KeyMissingError, TokenSession
+
+if TYPE_CHECKING:
+    from kmsd.hsm.connection import Hsm
 
 NATIVE_IV_BYTES: Final = 12
 """RFC 7518, 5.3."""
@@ -54,12 +57,14 @@ def enc_for(bits: int) -> str:
     return f"A{bits}GCM"
 
 
+@operation(Operation.ENCRYPT_GCM)
 def encrypt_native(session: TokenSession, cka_id: bytes, header: bytes, plaintext: bytes) -> bytes:
     """A compact JWE. Runs on a thread of the token; `header` is the encoded first segment and the AAD."""
     iv, sealed = session.encrypt_gcm(cka_id, NATIVE_IV_BYTES, header, plaintext)
     return jwe.assemble(header, iv, sealed)
 
 
+@operation(Operation.ENCRYPT_GCM_LEGACY)
 def encrypt_legacy(session: TokenSession, cka_id: bytes, header: bytes, plaintext: bytes) -> bytes:
     """The same in the ancestor's form: an IV of 16 bytes."""
     iv, sealed = session.encrypt_gcm(cka_id, legacy.IV_BYTES, header, plaintext)
@@ -132,6 +137,7 @@ async def round_trip(hsm: Hsm, cka_id: bytes, timeout: float) -> tuple[float, fl
         raise
 
 
+@operation(Operation.PROBE_GCM)
 def round_trip_here(session: TokenSession, cka_id: bytes) -> tuple[float, float]:
     """`round_trip` on a thread of the token. Raises CkrError, WrongResult."""
     plaintext = session.iv(16)

@@ -7,13 +7,17 @@ here shows damage, not intent. Whether it may be read at all, and with which key
 from __future__ import annotations
 
 import hmac
+from typing import TYPE_CHECKING
 
 from kmsd.crypto.gcm import TagMismatch
 from kmsd.crypto.legacy import LegacyCbc
 from kmsd.errors import Misconfigured
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.connection import Hsm
+from kmsd.hsm.operation import Operation, operation
 from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError, TokenSession
+
+if TYPE_CHECKING:
+    from kmsd.hsm.connection import Hsm
 
 
 async def decrypt(hsm: Hsm, enc_cka_id: bytes, mac_cka_id: bytes | None, sealed: LegacyCbc, timeout: float) -> bytes:
@@ -32,6 +36,7 @@ async def decrypt(hsm: Hsm, enc_cka_id: bytes, mac_cka_id: bytes | None, sealed:
         raise hsm.explain(error) from error
 
 
+@operation(Operation.DECRYPT_CBC_LEGACY)
 def decrypt_here(session: TokenSession, enc_cka_id: bytes, mac_cka_id: bytes | None, sealed: LegacyCbc) -> bytes:
     """`decrypt` on a thread of the token. The tag is compared before anything is decrypted."""
     if mac_cka_id is not None and not hmac.compare_digest(

@@ -16,11 +16,13 @@ from kmsd.crypto.jwe import Jwe
 from kmsd.deadline import after, left
 from kmsd.errors import InvalidRequest, Misconfigured
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.connection import Hsm
+from kmsd.hsm.operation import Operation, operation
 from kmsd.hsm.session import TAG_BYTES, KeyAmbiguousError, KeyMissingError, RsaNumbers, TokenSession
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    from kmsd.hsm.connection import Hsm
 
 ENC: Final = "A256GCM"
 IV_BYTES: Final = 12
@@ -43,6 +45,7 @@ _UNUSABLE: Final = frozenset(
 """How tokens say that they do not do this. SoftHSM 2.6.1 has OAEP with SHA-1 only, and calls SHA-256 a bad argument."""
 
 
+@operation(Operation.ENCRYPT_OAEP)
 def encrypt(session: TokenSession, cka_id: bytes, header: bytes, plaintext: bytes) -> bytes:
     """A compact JWE. Runs on a thread of the token, which gives the content key and shows the public key: the public
     half needs no token."""
@@ -101,6 +104,7 @@ def check_shape(sealed: Jwe) -> None:
         raise InvalidRequest("the size of the encrypted key is that of no RSA key that kmsd uses", _NOT_OURS)
 
 
+@operation(Operation.DECRYPT_OAEP)
 def decrypt_here(session: TokenSession, cka_id: bytes, sealed: Jwe) -> bytes:
     """`decrypt` on a thread of the token, after `check_shape`."""
     from cryptography.exceptions import InvalidTag
@@ -121,6 +125,7 @@ async def round_trip(hsm: Hsm, cka_id: bytes, timeout: float) -> tuple[float, fl
     return await hsm.run(round_trip_here, cka_id, timeout=timeout)
 
 
+@operation(Operation.PROBE_OAEP)
 def round_trip_here(session: TokenSession, cka_id: bytes) -> tuple[float, float]:
     """`round_trip` on a thread of the token. Raises CkrError, WrongResult."""
     plaintext = session.iv(16)
@@ -136,6 +141,7 @@ def round_trip_here(session: TokenSession, cka_id: bytes) -> tuple[float, float]
     return encrypted - began, perf_counter() - encrypted
 
 
+@operation(Operation.PICK_OAEP)
 def probe(session: TokenSession, cka_id: bytes) -> None:
     """Raises Misconfigured if the token does not do this with the key, and what the token says if it fails
     otherwise."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -19,8 +18,8 @@ from kmsd.daemon.uses import KeyUses
 from kmsd.errors import KmsdError, Misconfigured, WrongResult
 from kmsd.foreign import Foreign
 from kmsd.hsm.address import TokenAddress
-from kmsd.hsm.connection import Hsm, Neighbours
-from kmsd.hsm.opening import module_path
+from kmsd.hsm.connection import Hsm
+from kmsd.hsm.pin_guard import PinGuard
 from kmsd.keyring import Keyring
 from kmsd.lifecycle import Lifecycle
 from kmsd.observe import logs
@@ -122,7 +121,6 @@ class Parts:
         self._kms = self._kms_listener(service)
         self._front = self._admin_listener(self._admin_tables(configured, service))
         self.liveness = Liveness(
-            self.tokens,
             [(each.place.path, each.watch) for each in self.listeners],
             settings.health.give_up_after,
             answers,
@@ -134,10 +132,9 @@ class Parts:
         return self._kms, self._front
 
     def _hsms(self, configured: Configured) -> dict[str, Hsm]:
-        neighbours: dict[str, Neighbours] = {}
-        return {place.called: self._hsm(configured, place, neighbours) for place in configured.settings.places}
+        return {place.called: self._hsm(configured, place) for place in configured.settings.places}
 
-    def _hsm(self, configured: Configured, place: TokenEntry, neighbours: dict[str, Neighbours]) -> Hsm:
+    def _hsm(self, configured: Configured, place: TokenEntry) -> Hsm:
         return Hsm(
             TokenAddress(
                 module=place.module,
@@ -152,9 +149,9 @@ class Parts:
             ),
             read_pin=lambda: configured.pin(place.called),
             on_change=lambda: self._token_changed(place.called),
-            neighbours=neighbours.setdefault(_module(place.provider, place.module), Neighbours()),
+            guard=PinGuard(place.called, self._settings.state.dir / "pins-refused.json"),
             observe=self._traffic.operation,
-            tell=lambda text: log.warning(text, token=place.called),
+            tell=lambda text: telling.token_told(self.audit, place.called, text),
         )
 
     def _kms_listener(self, service: LocalService) -> Listener:
@@ -271,11 +268,3 @@ class Parts:
         # The admin API serves whatever the token does; what is healthy or not is the KMS socket.
         self._spawn(self._kms.set_serving(view.ok))
         self._spawn(self._front.set_serving(True))
-
-
-def _module(provider: str, path: str) -> str:
-    """Names the module of a token: tokens of one module are neighbours."""
-    try:
-        return os.path.realpath(module_path(provider, path))
-    except KmsdError:
-        return provider

@@ -1,8 +1,8 @@
 """End the process, with a reason, when only a restart can help; feed systemd's watchdog until then.
 
-What waits only costs patience: a token that is away comes back, and a restart would take the sockets away that say so.
-What nothing but a new process brings back is a call that never returns from the module, a socket that cannot be made
-again or does not answer, and an event loop that does not turn.
+What waits only costs patience: a token that is away comes back, a call that never returns from the module hangs in a
+process of its own, and a restart would take the sockets away that say so. What nothing but a new process brings back is
+a socket that cannot be made again or does not answer, and an event loop that does not turn.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Final, Protocol
@@ -29,16 +29,6 @@ _PATIENCE: Final = 5.0
 """Seconds for an answer of a socket."""
 _LAST_WORDS: Final = 1.0
 """Seconds for the log line of a process whose event loop stands still: the log itself may be what it waits for."""
-
-
-class Token(Protocol):
-    """hung: seconds since which a call that does not come back keeps everything from going on."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def hung(self) -> float: ...
 
 
 class Watch(Protocol):
@@ -59,14 +49,12 @@ class Liveness:
 
     def __init__(
         self,
-        tokens: Mapping[str, Token],
         sockets: Sequence[tuple[Path, Watch]],
         patience: float,
         answers: Callable[[Path, float], Awaitable[bool]],
         end: Callable[[str], None],
     ) -> None:
         self.verdict = ""
-        self._tokens = tokens
         self._sockets = sockets
         self._patience = patience
         self._answers = answers
@@ -104,12 +92,6 @@ class Liveness:
 
     def _reason(self) -> str:
         now = monotonic()
-        for token in self._tokens.values():
-            if token.hung > self._patience:
-                return (
-                    f"a call into the PKCS#11 module of {token.name} has not come back for {token.hung:.0f} s, and "
-                    "nothing else of it can go on"
-                )
         for path, watch in self._sockets:
             if watch.lost() > self._patience:
                 return f"{path} could not be made again for {watch.lost():.0f} s: {watch.problem}"

@@ -11,8 +11,7 @@ from kmsd import state
 from kmsd.daemon.upkeep import Upkeep
 from kmsd.errors import KmsdError
 from kmsd.foreign import Foreign
-from kmsd.hsm.connection import Hsm
-from kmsd.hsm.pool import PoolView
+from kmsd.hsm.connection import Hsm, PoolView
 from kmsd.keyring import Keyring
 from kmsd.lifecycle import Lifecycle
 from kmsd.observe.audit import Audit

@@ -196,7 +196,7 @@ class Daemon:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         parts.uses.keep_all()
         # What hangs was waited for long enough.
-        await asyncio.gather(*(hsm.close() for hsm in parts.tokens.values() if not (self.reason and hsm.hung)))
+        await asyncio.gather(*(hsm.close() for hsm in parts.tokens.values()))
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

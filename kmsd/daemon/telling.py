@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from kmsd.errors import WrongResult
 from kmsd.hsm.connection import Hsm
+from kmsd.hsm.operation import Operation
 from kmsd.observe import logs
 from kmsd.observe.audit import Audit
 from kmsd.observe.feed import Feed
@@ -26,17 +26,6 @@ from kmsd.rpc.call import Call
 log = logs.get_logger("kmsd")
 
 _AUDITED: Final = frozenset({"Encrypt", "Decrypt"})
-_OPERATIONS: Final = {
-    "encrypt_native": "encrypt",
-    "encrypt_legacy": "encrypt",
-    "encrypt": "encrypt",
-    "decrypt_here": "decrypt",
-    "round_trip_here": "probe",
-    "decrypt_gcm": "decrypt",
-    "list_keys": "list keys",
-    "with_rw": "change keys",
-}
-"""What the functions that run on the token are called in the statistics."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +70,8 @@ class Traffic:
                 **({"caller": call.caller, "pid": call.caller_pid} if call.caller else {}),
             )
 
-    def operation(self, fn: Callable[..., object], seconds: float) -> None:
-        self.stats.operation(_OPERATIONS.get(fn.__name__, "other"), seconds)
+    def operation(self, name: Operation, seconds: float) -> None:
+        self.stats.operation(name, seconds)
 
 
 class Tokens:
@@ -102,7 +91,7 @@ class Tokens:
             return
         self._told[name] = state
         if connected is not None:
-            log.info("token is up", token=connected.token.label, slot=connected.slot_id, module=connected.module.path)
+            log.info("token is up", token=connected.token.label, slot=connected.slot_id, module=connected.module)
             self._audit.event("token up", detail=f"{name}, {sessions} sessions open")
         elif planned:
             log.info("token is reconnected on purpose", token=name, reason=hsm.error.message)
@@ -110,6 +99,12 @@ class Tokens:
         else:
             log.warning("token is down", token=name, reason=hsm.error.message, hint=hsm.error.hint)
             self._audit.event("token down", outcome="UNAVAILABLE", detail=f"{name}: {hsm.error.message}")
+
+
+def token_told(audit: Audit, name: str, text: str) -> None:
+    """Tell what was done to get at a token, and why."""
+    log.warning(text, token=name)
+    audit.event("token host", outcome="UNAVAILABLE", detail=f"{name}: {text}")
 
 
 def socket_remade(audit: Audit, path: Path, what: str) -> None:

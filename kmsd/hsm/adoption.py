@@ -16,7 +16,8 @@ from kmsd.errors import Conflict, InvalidRequest
 from kmsd.hsm import calls
 from kmsd.hsm import cryptoki as c
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.keys import Kind, TokenKey, objects, public_halves
+from kmsd.hsm.keys import Kind, TokenKey, begin, objects, public_halves
+from kmsd.hsm.operation import Operation, operation
 from kmsd.hsm.session import BLOCK_BYTES, TokenSession
 
 _MARK: Final = hashlib.sha256(b"kmsd: which key is this").digest()[:BLOCK_BYTES]
@@ -24,6 +25,7 @@ _MADE_HERE: Final = (c.CKA_LOCAL, c.CKA_NEVER_EXTRACTABLE)
 """True of a key that was made on the token. Who made it, a public key does not tell."""
 
 
+@operation(Operation.LIST_NAMELESS_KEYS)
 def nameless(session: TokenSession, label: str, rsa: bool = False) -> tuple[TokenKey, ...]:
     """Return the AES and HMAC keys with this label that have no CKA_ID, with `rsa` the RSA private keys too. Raises
     CkrError."""
@@ -37,7 +39,8 @@ def nameless(session: TokenSession, label: str, rsa: bool = False) -> tuple[Toke
     return tuple(key for key in found if key.kind != "other" and not key.cka_id)
 
 
-def give_id(session: TokenSession, key: TokenKey, cka_id: bytes = b"") -> bytes:
+@operation(Operation.GIVE_KEY_ID, changes=True)
+def give_id(session: TokenSession, until: float, key: TokenKey, cka_id: bytes = b"") -> bytes:
     """Give a CKA_ID to the one key of this kind, label and privacy that has none, and return it. `session` is
     read-write.
 
@@ -45,6 +48,7 @@ def give_id(session: TokenSession, key: TokenKey, cka_id: bytes = b"") -> bytes:
     same. A public key becomes private, or nothing changes; only one that was made on the token.
     Raises InvalidRequest, Conflict or CkrError.
     """
+    begin(until)
     named: dict[int, bytes | int | bool] = {c.CKA_LABEL: key.label.encode(), c.CKA_PRIVATE: key.private}
     same = objects(session, named, key.kind)
     found = [handle for handle, each in same if each.kind == key.kind and not each.cka_id]
@@ -74,13 +78,15 @@ def give_id(session: TokenSession, key: TokenKey, cka_id: bytes = b"") -> bytes:
     return cka_id
 
 
-def make_private(session: TokenSession, key: TokenKey, cka_id: bytes) -> bytes:
+@operation(Operation.MAKE_KEY_PRIVATE, changes=True)
+def make_private(session: TokenSession, until: float, key: TokenKey, cka_id: bytes) -> bytes:
     """Put a private copy in the place of the one public key of this kind, label and CKA_ID; return the copy's CKA_ID.
 
     `session` is read-write. Somebody has said that the key is theirs: the token cannot tell.
 
     cka_id: for a key that has none; empty for one that is derived from the key. Raises Conflict or CkrError.
     """
+    begin(until)
     named: dict[int, bytes | int | bool] = {c.CKA_LABEL: key.label.encode(), c.CKA_PRIVATE: False}
     same = objects(session, named, key.kind)
     found = [handle for handle, each in same if each.kind == key.kind and each.cka_id == key.cka_id]

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeVar
 
-from kmsd.errors import Conflict
+from kmsd.errors import Conflict, DeadlineExceeded
 from kmsd.hsm import calls
 from kmsd.hsm import cryptoki as c
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.findings import PROBE_LABEL
+from kmsd.hsm.operation import Operation, operation
 from kmsd.hsm.session import CKK_AES, TokenSession
 from kmsd.hsm.trials import CKM_AES_KEY_GEN, CKM_GENERIC_SECRET_KEY_GEN
 
@@ -112,6 +113,7 @@ class Listing(NamedTuple):
     more: int = 0
 
 
+@operation(Operation.LIST_KEYS)
 def list_keys(session: TokenSession, rsa: bool = False) -> Listing:
     """List the secret keys on the token, without those of a probe at work; with `rsa` the RSA private keys, too.
 
@@ -215,12 +217,14 @@ def _describe(session: TokenSession, handle: int, *, rsa: bool) -> TokenKey:
     )
 
 
-def generate(session: TokenSession, label: str, cka_id: bytes, kind: Kind, bits: int) -> TokenKey:
-    """Make a key and read it back. `session` is read-write.
+@operation(Operation.GENERATE_KEY, changes=True)
+def generate(session: TokenSession, until: float, label: str, cka_id: bytes, kind: Kind, bits: int) -> TokenKey:
+    """Make a key and read it back. `session` is read-write. until: see `begin`.
 
     AES: ENCRYPT and DECRYPT only; HMAC: SIGN and VERIFY only; RSA: DECRYPT, its public half ENCRYPT, only. All TOKEN,
     PRIVATE, SENSITIVE and not EXTRACTABLE (PKCS#11 3.0, 4.9 and 4.10). Raises CkrError.
     """
+    begin(until)
     for last in range(_TRIES, 0, -1):
         failed: CkrError | None = None
         try:
@@ -306,11 +310,14 @@ def _new_rsa(label: str, cka_id: bytes, bits: int) -> tuple[calls.Template, call
     return public, private
 
 
-def relabel(session: TokenSession, kind: Kind, cka_id: bytes, label: str, to: str) -> TokenKey:
-    """Give the one key of this kind, CKA_ID and label another label, and read it back. `session` is read-write.
+@operation(Operation.RELABEL_KEY, changes=True)
+def relabel(session: TokenSession, until: float, kind: Kind, cka_id: bytes, label: str, to: str) -> TokenKey:
+    """Give the one key of this kind, CKA_ID and label another label, and read it back. `session` is read-write. until:
+    see `begin`.
 
     Done already (by another process): as if done now. Raises Conflict if there is no such key, or CkrError.
     """
+    begin(until)
     for last in range(_TRIES, 0, -1):
         _one(session, kind, cka_id, {label, to})
         try:
@@ -329,11 +336,12 @@ def relabel(session: TokenSession, kind: Kind, cka_id: bytes, label: str, to: st
     raise CkrError("the label does not read back as it was set", "C_SetAttributeValue")
 
 
-def destroy(session: TokenSession, kind: Kind, cka_id: bytes, label: str, begin: Callable[[], None]) -> None:
+@operation(Operation.DESTROY_KEY, changes=True)
+def destroy(session: TokenSession, until: float, kind: Kind, cka_id: bytes, label: str) -> None:
     """Destroy the one key of this kind, CKA_ID and label. Cannot be undone. `session` is read-write.
 
-    begin: called just before, whatever the looking took; raises if it is too late. Raises Conflict if there is not
-    exactly one, or CkrError.
+    until: of the monotonic clock; it is asked just before, whatever the looking took. Raises Conflict if there is not
+    exactly one, DeadlineExceeded, or CkrError.
     """
     for last in range(_TRIES, 0, -1):
         _one(session, kind, cka_id, {label})
@@ -341,7 +349,7 @@ def destroy(session: TokenSession, kind: Kind, cka_id: bytes, label: str, begin:
             for handle, key in objects(session, _by_id(cka_id), kind):
                 if _is(key, kind, cka_id) and key.label == label:
                     both = (*public_halves(session, handle, kind), handle)
-                    begin()
+                    begin(until)
                     for each in both:
                         calls.destroy_object(session.cryptoki.table, session.handle, each)
         except CkrError as error:
@@ -350,6 +358,22 @@ def destroy(session: TokenSession, kind: Kind, cka_id: bytes, label: str, begin:
         if not [key for key in _with_id(session, cka_id, kind) if key.label == label]:
             return
     raise CkrError("the key is still there", "C_DestroyObject")
+
+
+def begin(until: float) -> None:
+    """From here on something changes on the token. Raises DeadlineExceeded if it is later than `until`, by the
+    monotonic clock: a token that hung would make the change when it comes back, whatever has been decided since."""
+    if time.monotonic() > until:
+        raise late()
+
+
+def late() -> DeadlineExceeded:
+    """The error of a change whose caller has stopped waiting."""
+    return DeadlineExceeded(
+        "the token, or another change of its keys, kept this one waiting for longer than its caller waits: nothing was "
+        "changed",
+        "check the token (kmsctl status), then repeat the call",
+    )
 
 
 def _one(session: TokenSession, kind: Kind, cka_id: bytes, labels: set[str]) -> TokenKey:

@@ -10,12 +10,20 @@ Runs on a thread that may block, beside whatever else the process does with the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from time import monotonic
+from typing import Final, Literal
 
-from kmsd.hsm import calls, checks
+from kmsd.errors import KmsdError
+from kmsd.hsm import calls, checks, quirks
+from kmsd.hsm.address import TokenAddress, choose_slot
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.findings import NOTHING_FITS, ONLY_RSA, Findings, Outcome, Plan, Report, Verdict, judge
+from kmsd.hsm.elsewhere import other_process
+from kmsd.hsm.findings import NOTHING_FITS, ONLY_RSA, Deed, Findings, Outcome, Plan, Report, Verdict, judge
 from kmsd.hsm.module import Module, SlotView
+from kmsd.hsm.opening import OpenToken
+from kmsd.hsm.operation import Operation, operation
+from kmsd.hsm.pin_guard import PIN_ERRORS
 from kmsd.hsm.quirks import Quirks
 from kmsd.hsm.trials import Place
 
@@ -120,3 +128,114 @@ def report(found: Findings, module: str, token: str, quirks: Quirks, *, whole: b
         abilities=able,
         verdict=verdict,
     )
+
+
+# The operations that a host does for `kmsd.hsm.diagnosis`.
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the checks found. whole: all were made. pin_refused: the token did not take this login's PIN from
+    another process."""
+
+    found: Findings
+    whole: bool
+    pin_refused: bool = False
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was seen without a login. provider: name of the row of quirks. module: path. token: label."""
+
+    found: Findings
+    provider: str
+    module: str
+    token: str
+
+
+@operation(Operation.DIAGNOSE, alone=True)
+def check_token(
+    token: OpenToken, aes_id: bytes | None, hmac_id: bytes | None, opened: int, elsewhere: bool, seconds: float
+) -> Seen:
+    """Make the checks, in the host. opened: sessions that are open already. elsewhere: whether another process may log
+    in, too. seconds: for all of them."""
+    until = monotonic() + seconds
+    where, row = token.found, token.found.quirks
+    many = where.multithreaded
+    other = _Elsewhere(where.module, where.token.label, token.pin) if elsewhere and many else None
+    plan = Plan(
+        row,
+        aes_id=aes_id,
+        hmac_id=hmac_id,
+        sessions=token.address.sessions if many and token.address is not None else 1,
+        opened=opened,
+        elsewhere=other,
+        slow=True,
+    )
+    found = token.findings = Findings()
+    try:
+        slots = token.module.slots()
+    except CkrError:
+        slots = []  # the first check meets it again, and says so
+    gone = SlotView(where.slot_id, "", "", None, where.module, None)
+    slot = next((each for each in slots if each.slot_id == where.slot_id), gone)
+    if slot.token is not None and slot.token.pin_warnings:
+        # Nothing logs in that does not have to while tries are being counted.
+        plan = replace(plan, elsewhere=None)
+    work = stages(found, token.module, slot, plan)
+    while True:
+        with token.alone():
+            whole = next(work, _OVER) is _OVER
+        if whole or monotonic() > until:
+            return Seen(found, whole, other is not None and other.pin_refused)
+
+
+@operation(Operation.LIST_FINDINGS, alone=True)
+def found_so_far(token: OpenToken) -> Findings:
+    """Return what was found by the checks that are under way, in the host."""
+    found = token.findings
+    return Findings(list(found.checks), list(found.timings), dict(found.able))
+
+
+class _Elsewhere:
+    """Another process, and whether it was told that the PIN is wrong."""
+
+    def __init__(self, module: str, token: str, pin: str | None) -> None:
+        self.pin_refused = False
+        self._act = other_process(module, token, pin)
+
+    def __call__(self, do: Deed, label: str) -> bool:
+        try:
+            return self._act(do, label)
+        except ValueError as error:
+            self.pin_refused = self.pin_refused or any(name in str(error) for name in PIN_ERRORS)
+            raise
+
+
+_OVER: Final[Literal["over"]] = "over"
+
+
+@operation(Operation.SURVEY, alone=True)
+def survey(token: OpenToken, address: TokenAddress) -> Survey:
+    """Look without a login, in a host. Raises CkrError and KmsdError."""
+    token.address = address
+    module = token.module
+    found = Findings()
+    checks.module(found, module)
+    slots = module.slots()
+    checks.slots(found, slots)
+    row = quirks.choose(address.provider, module.path)
+    try:
+        slot = choose_slot(slots, address, module.path)
+    except KmsdError as error:
+        found.note("token", "Token", "failed", error.message, error.hint)
+        return Survey(found, row.name, module.path, address.label)
+    view = slot.token
+    if view is None:  # choose_slot takes no empty one
+        raise CkrError("CKR_TOKEN_NOT_PRESENT", "C_GetTokenInfo")
+    row = quirks.choose(address.provider, module.path, view.manufacturer)
+    checks.token(found, Place(module.cryptoki.table, slot.slot_id), view)
+    if "LOGIN_REQUIRED" in view.flags:
+        found.note("login", "Login", "failed", "not logged in", "see why the connection failed, below")
+    checks.pin(found, view)
+    return Survey(found, row.name, module.path, view.label)

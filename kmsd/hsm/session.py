@@ -45,6 +45,7 @@ from kmsd.hsm.cryptoki import (
 )
 from kmsd.hsm.generator import Generator
 from kmsd.hsm.module import Module
+from kmsd.hsm.operation import Operation, operation
 from kmsd.hsm.trials import APPENDED_IV
 
 KeyKind = Literal["aes", "hmac", "rsa"]
@@ -125,6 +126,7 @@ class TokenSession:
     def close(self) -> None:
         calls.close_session(self.cryptoki.table, self.handle)
 
+    @operation(Operation.FORGET_KEYS)
     def forget(self, gone: frozenset[bytes]) -> None:
         """Drop the remembered handles of the keys with these CKA_IDs, which have changed: a token may give a handle
         out again. That of a key that was only relabelled stays good."""
@@ -132,6 +134,7 @@ class TokenSession:
             for kind in _TEMPLATES:
                 self._keys.pop((cka_id, kind), None)
 
+    @operation(Operation.RANDOM)
     def random(self, size: int) -> bytes:
         """`size` bytes of the token's generator and the kernel's together, fresh. Raises WrongResult as well."""
         return self._generator.mixed(calls.random(self.cryptoki.table, self.handle, size))
@@ -221,6 +224,7 @@ class TokenSession:
             raise CkrError("unexpected output length", "C_Encrypt")
         return iv, output
 
+    @operation(Operation.DECRYPT_GCM)
     def decrypt_gcm(self, cka_id: bytes, iv: bytes, aad: bytes, ciphertext: bytes) -> bytes:
         """AES-GCM; `ciphertext` ends with the tag. The plaintext is returned only if the tag fits."""
         key = self.key(cka_id)
@@ -239,6 +243,7 @@ class TokenSession:
         finally:
             memset(self._buffer_address, 0, size)
 
+    @operation(Operation.ENCRYPT_CBC_BLOCKS)
     def encrypt_cbc(self, cka_id: bytes, iv: bytes, blocks: bytes) -> bytes:
         """AES-CBC (NIST SP 800-38A, 6.2) of whole blocks. Never CBC_PAD: a token is known that gets it wrong."""
         c = self.cryptoki

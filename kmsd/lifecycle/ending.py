@@ -30,8 +30,7 @@ async def destroy(
     if not dry_run:
         for each in both:
             hsm, its = keyring.hsm(each), each.token
-            # Not by `turn.change`: what is looked up first may hang, and then the decision is old.
-            await hsm.run_rw(token_keys.destroy, its.kind, each.cka_id, each.label, turn.begin)
+            await turn.change(hsm, token_keys.destroy, its.kind, each.cka_id, each.label)
         await keyring.look()
     return key, companion if len(both) == 2 else None
 

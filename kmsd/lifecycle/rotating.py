@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from time import monotonic
 from typing import Final
 
@@ -251,7 +252,9 @@ class Rotation:
             await rounds_with(self._keyring, self._keyring.picture.by_key_id[key_id], _TEST_ROUNDS)
             steps.append(_tested_step(key_id, move.from_label, move.place, done=True))
         hsm = self._keyring.tokens[move.place]
-        await hsm.run_rw(token_keys.relabel, move.kind, move.cka_id, move.from_label, move.to_label)
+        await hsm.run(
+            token_keys.relabel, inf, move.kind, move.cka_id, move.from_label, move.to_label, timeout=30.0, retry=False
+        )
         log.info("key relabelled", key_id=key_id, was=move.from_label, label=move.to_label, token=move.place)
         steps.append(_moved_step(key_id, move.from_label, move.to_label, move.place, done=True))
         return steps

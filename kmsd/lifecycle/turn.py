@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from math import inf
 from time import monotonic
-from typing import TypeVar, TypeVarTuple
+from typing import Final, TypeVar, TypeVarTuple
 
-from kmsd.errors import DeadlineExceeded
 from kmsd.hsm.connection import Hsm
+from kmsd.hsm.keys import begin, late
 from kmsd.hsm.session import TokenSession
+
+_CHANGE_SECONDS: Final = 30.0
+"""For a token to make one change; an RSA key takes seconds."""
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -35,29 +38,21 @@ class Turn:
                 yield
         except TimeoutError:
             if limit.expired():
-                raise _late() from None
+                raise late() from None
             raise
 
     def begin(self) -> None:
         """From here on something changes. Called on any thread. Raises DeadlineExceeded."""
-        if not self._begun and monotonic() > self._until:
-            raise _late()
+        begin(self._latest)
         self._begun = True
 
-    async def change(self, hsm: Hsm, fn: Callable[[TokenSession, *Ts], T], *args: *Ts) -> T:
-        """fn(session, *args) with a read-write session, if it is not too late by the time that the token has one.
-        Raises KmsdError."""
+    @property
+    def _latest(self) -> float:
+        return inf if self._begun else self._until
 
-        def timely(session: TokenSession, *given: *Ts) -> T:
-            self.begin()
-            return fn(session, *given)
-
-        return await hsm.run_rw(timely, *args)
-
-
-def _late() -> DeadlineExceeded:
-    return DeadlineExceeded(
-        "the token, or another change of its keys, kept this one waiting for longer than its caller waits: nothing was "
-        "changed",
-        "check the token (kmsctl status), then repeat the call",
-    )
+    async def change(self, hsm: Hsm, fn: Callable[[TokenSession, float, *Ts], T], *args: *Ts) -> T:
+        """Have fn(session, until, *args) done with a read-write session, if it is not too late by the time that the
+        token has one. Raises KmsdError."""
+        changed = await hsm.run(fn, self._latest, *args, timeout=_CHANGE_SECONDS, retry=False)
+        self._begun = True
+        return changed

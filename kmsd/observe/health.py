@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import monotonic
 
 from kmsd.errors import DeadlineExceeded, Internal, KmsdError, Unavailable, WrongResult
+from kmsd.share import Share, share
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,9 @@ class Health:
         return await self.check(wait)
 
     def _start(self) -> None:
-        self._running = asyncio.create_task(self._once(), name="health-check")
+        context = contextvars.copy_context()
+        context.run(share.set, Share.HEALTH)
+        self._running = asyncio.create_task(self._once(), name="health-check", context=context)
 
     async def _once(self) -> None:
         began = monotonic()

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from kmsd import __version__
 from kmsd.api.admin.v1 import admin_pb2 as pb
@@ -24,6 +25,8 @@ from kmsd.service import LocalService
 
 __all__ = ["API", "SERVICE", "Admin", "ConfigView", "SettingView"]
 
+_REASON_MOST: Final = 200
+"""Characters of why a host took over."""
 _USED_FOR = {
     "CKM_AES_GCM": "encrypts and decrypts",
     "CKM_AES_KEY_GEN": "makes AES keys",
@@ -133,6 +136,7 @@ class Admin:
             reason=hsm.error.message if down else "",
             hint=hsm.error.hint if down else "",
             keys=sum(key.place == name for key in self.keyring.picture.keys),
+            process=_process(hsm),
         )
 
     def _following(self) -> pb.GetStatusResponse.Following:
@@ -175,7 +179,7 @@ class Admin:
         shown: list[SlotView] = []
         failed: KmsdError | None = None
         for hsm in self.keyring.tokens.values():
-            if any(hsm.connected and hsm.connected.module.path == each.module for each in shown):
+            if any(hsm.connected and hsm.connected.module == each.module for each in shown):
                 continue
             try:
                 found = await hsm.slots()
@@ -218,7 +222,7 @@ class Admin:
     def _called(self, slot: SlotView) -> str:
         for name, hsm in self.keyring.tokens.items():
             up = hsm.connected
-            if up is not None and up.module.path == slot.module and up.slot_id == slot.slot_id:
+            if up is not None and up.module == slot.module and up.slot_id == slot.slot_id:
                 return name
         return ""
 
@@ -254,6 +258,16 @@ class Admin:
         return hsm
 
 
+def _process(hsm: Hsm) -> pb.GetStatusResponse.ModuleProcess:
+    connected, hosting = hsm.connected, hsm.hosting
+    return pb.GetStatusResponse.ModuleProcess(
+        pid=connected.host.pid if connected is not None else 0,
+        served=hosting.hosts,
+        reason=hosting.reason[:_REASON_MOST] if hosting.hosts > 1 else "",
+        since_unix_ms=int(connected.since_unix * 1000) if connected is not None else 0,
+    )
+
+
 def _token(hsm: Hsm) -> pb.GetStatusResponse.Token:
     connected = hsm.connected
     if connected is None:
@@ -262,7 +276,7 @@ def _token(hsm: Hsm) -> pb.GetStatusResponse.Token:
         )
     token = connected.token
     return pb.GetStatusResponse.Token(
-        module=connected.module.path,
+        module=connected.module,
         label=token.label,
         serial=token.serial,
         model=token.model,

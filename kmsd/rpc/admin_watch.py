@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.errors import InvalidRequest
-from kmsd.hsm.pool import PoolView
+from kmsd.hsm.connection import PoolView
 from kmsd.observe.audit import MAX_BACKLOG, Audit
 from kmsd.observe.feed import Feed
 from kmsd.observe.stats import Frame, Stats

@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.errors import InvalidRequest, short
-from kmsd.hsm.pool import PoolView
+from kmsd.hsm.connection import PoolView
 from kmsd.keyring import Keyring
 from kmsd.observe.stats import Stats
 from kmsd.picture import Key, Problem, State, known_made_ms

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError, Message
 
 from kmsd.errors import Internal, InvalidRequest, KmsdError, Unavailable
 from kmsd.observe import logs
+from kmsd.share import Share, share
 
 log = logs.get_logger("kmsd.rpc")
 
@@ -63,11 +64,12 @@ StreamHandler = Callable[[Call, bytes], AsyncIterator[bytes]]
 
 @dataclass(frozen=True)
 class Method:
-    """api: short name for logs, for example "v2". name: for example "Encrypt"."""
+    """api: short name for logs, for example "v2". name: for example "Encrypt". share: its part of the token."""
 
     api: str
     name: str
     handler: Handler
+    share: Share = Share.ADMIN
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class Observer(Protocol):
 async def run(method: Method, call: Call, request: bytes, observe: Observer) -> bytes:
     """Run a handler; whatever it raises leaves as a KmsdError, and the observer hears of it."""
     observe.began()
+    share.set(method.share)
     began = perf_counter()
     try:
         response = await method.handler(call, request)

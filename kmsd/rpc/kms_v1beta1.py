@@ -9,6 +9,7 @@ from kmsd.api.kms.v1beta1 import api_pb2 as pb
 from kmsd.errors import InvalidRequest
 from kmsd.rpc.call import Call, Method, Table, parse
 from kmsd.service import KmsService
+from kmsd.share import Share
 
 API: Final = "v1beta1"
 SERVICE: Final = "v1beta1.KeyManagementService"
@@ -40,8 +41,8 @@ def table(service: KmsService, max_plaintext: int) -> Table:
 
     return {
         f"/{SERVICE}/Version": Method(API, "Version", version),
-        f"/{SERVICE}/Encrypt": Method(API, "Encrypt", encrypt),
-        f"/{SERVICE}/Decrypt": Method(API, "Decrypt", decrypt),
+        f"/{SERVICE}/Encrypt": Method(API, "Encrypt", encrypt, Share.V1BETA1),
+        f"/{SERVICE}/Decrypt": Method(API, "Decrypt", decrypt, Share.V1BETA1),
     }
 
 

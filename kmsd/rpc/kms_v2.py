@@ -8,6 +8,7 @@ from kmsd.api.kms.v2 import api_pb2 as pb
 from kmsd.errors import InvalidRequest
 from kmsd.rpc.call import MAX_UID, Call, Method, Table, parse
 from kmsd.service import KmsService
+from kmsd.share import Share
 
 API: Final = "v2"
 SERVICE: Final = "v2.KeyManagementService"
@@ -49,8 +50,8 @@ def table(service: KmsService) -> Table:
 
     return {
         f"/{SERVICE}/Status": Method(API, "Status", status),
-        f"/{SERVICE}/Encrypt": Method(API, "Encrypt", encrypt),
-        f"/{SERVICE}/Decrypt": Method(API, "Decrypt", decrypt),
+        f"/{SERVICE}/Encrypt": Method(API, "Encrypt", encrypt, Share.V2),
+        f"/{SERVICE}/Decrypt": Method(API, "Decrypt", decrypt, Share.V2),
     }
 
 

@@ -69,7 +69,7 @@ def test_known_calls_are_counted(served: Kmsd) -> None:
         }
     )
     done = operations(after) - operations(before)
-    assert (done["encrypt"], done["decrypt"]) == (8, 4)
+    assert (done["encrypt_gcm"], done["decrypt_gcm"]) == (8, 4)
     encrypts, decrypts = use(before, key_id)
     assert use(after, key_id) == (encrypts + 8, decrypts + 4)
     assert after.in_flight == 0

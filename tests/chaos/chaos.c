@@ -146,7 +146,7 @@ struct rule {
   double delay;
   U rv;
   long after, count;
-  int fails, done, hang, crash, kill, flip, zero;
+  int fails, done, hang, crash, kill, parent, flip, zero;
 };
 
 enum iv { IV_OF_CALLER, IV_APPENDED, IV_DEMANDED, IV_STUCK };
@@ -161,6 +161,11 @@ static struct stat seen;
 
 /* An encryption that has begun, and the IV that was chosen for it. */
 static struct { U session; int active; B iv[IV_BYTES]; } begun[SESSIONS];
+
+static void die(struct rule what) {
+  if (what.parent) kill(getppid(), SIGKILL);
+  raise(SIGKILL);
+}
 
 static void parse(FILE *file) {
   char line[256];
@@ -192,6 +197,7 @@ static void parse(FILE *file) {
       else if (!strcmp(word, "hang")) rule->hang = 1;
       else if (!strcmp(word, "crash")) rule->crash = 1;
       else if (!strcmp(word, "kill")) rule->kill = 1;
+      else if (!strcmp(word, "parent")) rule->parent = 1;
       else if (!strcmp(word, "flip")) rule->flip = 1;
       else if (!strcmp(word, "zero")) rule->zero = 1;
       else {
@@ -264,7 +270,7 @@ static struct rule chaos(const char *name) {
     signal(SIGSEGV, SIG_DFL);
     raise(SIGSEGV);
   }
-  if (found.kill && !found.done) raise(SIGKILL);
+  if (found.kill && !found.done) die(found);
   if (found.delay > 0) pause_for(found.delay);
   for (int waiting = found.hang; waiting;) {
     pause_for(0.01);
@@ -277,7 +283,7 @@ static struct rule chaos(const char *name) {
 
 /* What the caller is told after the call was made. */
 static U ended(struct rule what, U rv) {
-  if (what.kill) raise(SIGKILL);
+  if (what.kill) die(what);
   return what.fails ? what.rv : rv;
 }
 

@@ -1,16 +1,21 @@
 """A process with a PKCS#11 module in it, for tests that call single functions of kmsd on a real token.
 
 The test's own process never loads a module. Here a function goes over as its name and its arguments; it is called
-with a session of the token, or with an `Hsm`, and its result or its exception comes back. Calls into the module are
-counted on the way through, and still made.
+with a session of the token, or with an `Hsm`, which has a host process do it, and its result or its exception comes
+back. Calls into the module are counted on the way through, and still made: an `Hsm` gets the module that writes down
+what is called, with the right one behind it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
+import os
 import pickle
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -18,11 +23,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar, TypeVarTuple
 
-from kmsd.hsm import calls, cryptoki, module
+from kmsd.hsm import calls, cryptoki, module, quirks
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.session import TokenSession
+from tests import chaos
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -51,10 +57,17 @@ class Inside(AbstractContextManager["Inside"]):
     """The process. enter: what to put before a command that is to use the token."""
 
     def __init__(self, token: Token, path: str, enter: Sequence[str] = ()) -> None:
+        self._folder = Path(tempfile.mkdtemp())
         self._process = subprocess.Popen(
             [*enter, sys.executable, "-m", "tests.hsm.inside", path, token.label, str(token.pin_file)],
             cwd=Path(__file__).parents[2],
-            env={**token.environment, "PYTHONPATH": str(Path(__file__).parents[2])},
+            env={
+                **token.environment,
+                "PYTHONPATH": str(Path(__file__).parents[2]),
+                "CHAOS_MODULE": path,
+                "CHAOS_FILE": str(self._folder / "chaos"),
+                "CHAOS_LOG": str(self._folder / "calls"),
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -69,7 +82,11 @@ class Inside(AbstractContextManager["Inside"]):
 
     def counted(self) -> Counter[str]:
         """How often each function of the module was called since the last look."""
-        return self._ask("counts", None, ())
+        log = self._folder / "calls"
+        served = Counter(log.read_text().split()) if log.exists() else Counter[str]()
+        log.unlink(missing_ok=True)
+        counts: Counter[str] = self._ask("counts", None, ())
+        return counts + Counter({name: count for name, count in served.items() if name in _COUNTED.values()})
 
     def _ask(self, how: str, fn: object, args: tuple[object, ...]) -> Any:
         assert self._process.stdin is not None
@@ -132,14 +149,19 @@ def import_secret(session: TokenSession, cka_id: bytes, value: bytes, kind: str)
 class _Child:
     def __init__(self, path: str, label: str, pin: str) -> None:
         self.path, self.label, self.pin = path, label, pin
-        self.loaded = module.load(path)
         self.counts: Counter[str] = Counter()
-        for attribute, name in _COUNTED.items():
-            setattr(self.loaded.cryptoki, attribute, self._counting(getattr(self.loaded.cryptoki, attribute), name))
         self.runner = asyncio.Runner()
         self.login: TokenSession | None = None
         self.session: TokenSession | None = None
         self.hsm: Hsm | None = None
+
+    @functools.cached_property
+    def loaded(self) -> module.Module:
+        """The module, in this process. Not loaded where a host has it: a device may have room for one of them."""
+        loaded = module.load(self.path)
+        for attribute, name in _COUNTED.items():
+            setattr(loaded.cryptoki, attribute, self._counting(getattr(loaded.cryptoki, attribute), name))
+        return loaded
 
     def _counting(self, function: Callable[..., int], name: str) -> Callable[..., int]:
         def counted(*arguments: object) -> int:
@@ -177,15 +199,20 @@ class _Child:
 
     async def _served(self, fn: Any, args: tuple[object, ...]) -> object:
         if self.hsm is None:
-            address = TokenAddress(self.path, "auto", self.label, None, 2, 100, 10.0, 5.0)
+            provider = quirks.choose("auto", self.path).name
+            address = TokenAddress(str(chaos.build()), provider, self.label, None, 2, 100, 10.0, 5.0)
             self.hsm = Hsm(address, lambda: self.pin, lambda: None)
             await self.hsm.start()
+            # What a login tries is not what a test asks for.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.environ["CHAOS_LOG"])  # noqa: PTH108
         return await fn(self.hsm, *args)
 
     def close(self) -> None:
         if self.hsm is not None:
             self.runner.run(self.hsm.close())
-        self.loaded.finalize()
+        if "loaded" in vars(self):
+            self.loaded.finalize()
 
 
 def main() -> None:

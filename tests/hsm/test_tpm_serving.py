@@ -162,11 +162,26 @@ def test_killed_and_started_again_kmsd_serves(kmsd: Kmsd, token: TpmToken) -> No
     """Without a resource manager what the killed one had loaded keeps everybody out, until it is thrown out."""
     stored = _seal(kmsd, b"written before")
     for _ in range(2):
+        # A host that lives lets go of the TPM when kmsd is gone.
+        (host,) = kmsd.hosts()
+        os.kill(host, signal.SIGSTOP)
         kmsd.stop(signal.SIGKILL)
+        os.kill(host, signal.SIGKILL)
         kmsd.start().wait_ok(60)
         assert _open(kmsd, stored) == b"written before"
     said = [line for line in kmsd.log_lines() if _SWEPT in line["event"]]
     assert len(said) == (0 if token.managed else 2)
+    assert token.lockout_counter() == 0
+
+
+def test_its_host_lets_go_of_the_tpm_when_kmsd_is_killed(kmsd: Kmsd, token: TpmToken) -> None:
+    stored = _seal(kmsd, b"written before")
+    (host,) = kmsd.hosts()
+    kmsd.stop(signal.SIGKILL)
+    wait_for(lambda: not Path(f"/proc/{host}").exists(), 20)
+    kmsd.start().wait_ok(60)
+    assert _open(kmsd, stored) == b"written before"
+    assert not [line for line in kmsd.log_lines() if _SWEPT in line["event"]]
     assert token.lockout_counter() == 0
 
 

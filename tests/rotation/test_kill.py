@@ -75,7 +75,7 @@ def test_a_kmsd_that_died_at_any_step_is_well_when_it_starts_again(
     kmsd = start_behind(algorithm=algorithm)
     make_first(kmsd, algorithm)
     written = []
-    deaths = [(function, nth, when) for function, nth in steps for when in ("kill", "kill done")]
+    deaths = [(function, nth, when) for function, nth in steps for when in ("kill parent", "kill parent done")]
     for number, (function, nth, when) in enumerate(deaths):
         sealed = encrypt(kmsd, b"written")
         written.append(sealed)
@@ -106,7 +106,7 @@ def test_another_kmsd_finishes_what_the_dead_one_began(
     for number, (function, nth) in enumerate(PAIR):
         victim = start_behind("victim", NEVER, "aes-cbc").wait_ok()
         sealed = encrypt(victim, b"written")
-        chaos.tell(f"{function} kill done after={nth}")
+        chaos.tell(f"{function} kill parent done after={nth}")
         with contextlib.suppress(grpc.RpcError):
             rotate(victim)
         written += [sealed, encrypt(survivor, b"written")]

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,62 +78,18 @@ def _chaotic(start_kmsd: Callable[..., Kmsd], chaos: ChaosToken, **more: str) ->
     return start_kmsd(*chaos.flags, default_flags=False, environment={**chaos.environment, **HASTY, **more}).wait_ok()
 
 
-def test_calls_that_hang_in_every_session_end_kmsd_and_not_before_the_bound(
-    start_kmsd: Callable[..., Kmsd], chaos: ChaosToken, systemd: socket.socket, short_tmp: Path
-) -> None:
-    kmsd = _chaotic(start_kmsd, chaos, NOTIFY_SOCKET=str(short_tmp / "notify"))
-    chaos.tell("C_EncryptInit hang")
-    with ThreadPoolExecutor(8) as clients:
-        began = time.monotonic()
-        codes = {each.code for each in clients.map(lambda _: refusal(kmsd.v2, "Encrypt", SEED), range(8))}
-    assert codes == {"DEADLINE_EXCEEDED"}
-    assert _live(kmsd) == 0
-    reason = _ended(kmsd)
-    assert time.monotonic() - began > 1.5
-    assert reason.startswith("a call into the PKCS#11 module of token 'kmsd-test' has not come back for ")
-    assert f"STATUS=gives up: {reason}" in _heard(systemd, 0.5)
-    assert not kmsd.socket.exists()
-    assert _live(kmsd) == 3
-    # What supervises it starts it anew.
-    chaos.tell()
-    kmsd.start().wait_ok()
-
-
-def test_a_call_that_keeps_the_module_from_beginning_anew_ends_kmsd(
-    start_kmsd: Callable[..., Kmsd], chaos: ChaosToken
-) -> None:
-    kmsd = _chaotic(start_kmsd, chaos)
-    written = kmsd.v2("Encrypt", SEED)
-    # One session hangs; then the token is lost for the others, and the module cannot be finalised.
-    chaos.tell("C_DecryptInit hang", "C_EncryptInit rv=0x30", "C_GenerateRandom rv=0x30")
-    refusal(kmsd.v2, "Decrypt", v2.DecryptRequest(ciphertext=written.ciphertext, key_id=written.key_id))
-    refusal(kmsd.v2, "Encrypt", SEED)
-    assert "has not come back for " in _ended(kmsd)
-    assert any("was lost" in line.get("reason", "") for line in kmsd.log_lines())
-
-
-def test_a_token_that_hangs_for_less_than_the_bound_or_is_away_does_not_end_it(
-    start_kmsd: Callable[..., Kmsd], token: SoftToken
-) -> None:
+def test_a_token_that_hangs_or_is_away_does_not_end_it(start_kmsd: Callable[..., Kmsd], token: SoftToken) -> None:
     kmsd = start_kmsd("--auto-create", environment=HASTY).wait_ok()
     for _ in range(2):
         with token.hanging():
             refusal(kmsd.v2, "Encrypt", SEED)
-            time.sleep(0.5)
+            time.sleep(2)
+            assert _live(kmsd) == 0
         kmsd.wait_ok()
     with token.away():
         wait_for(lambda: kmsd.v2("Status").healthz != "ok")
         time.sleep(2)
         assert _live(kmsd) == 0
-    kmsd.wait_ok()
-
-
-def test_never_is_never(start_kmsd: Callable[..., Kmsd], token: SoftToken) -> None:
-    kmsd = start_kmsd("--auto-create", environment={**HASTY, "KMSD_HEALTH__GIVE_UP_AFTER": "0"}).wait_ok()
-    with token.hanging(), ThreadPoolExecutor(8) as clients:
-        list(clients.map(lambda _: refusal(kmsd.v2, "Encrypt", SEED), range(8)))
-        time.sleep(2)
-        assert kmsd.status().sessions.busy == 4
     kmsd.wait_ok()
 
 
@@ -211,7 +166,7 @@ async def test_one_socket_that_does_not_answer_starves_the_watchdog_unless_it_is
         return "WATCHDOG=1" in _heard(systemd, 0.05)
 
     places = {"kms": Place(), "admin": Place()}
-    liveness = Liveness({}, [(Path(name), place) for name, place in places.items()], 0, answers, print)
+    liveness = Liveness([(Path(name), place) for name, place in places.items()], 0, answers, print)
     feeding = asyncio.create_task(liveness.feed())
     assert await fed()
     silent.add("admin")
@@ -259,7 +214,7 @@ import asyncio, time
 from kmsd.daemon.liveness import Liveness
 async def main():
     async def answers(path, timeout): return True
-    asyncio.ensure_future(Liveness({}, (), 0.4, answers, print).run())
+    asyncio.ensure_future(Liveness((), 0.4, answers, print).run())
     await asyncio.sleep(1)
     print("turning", flush=True)
     time.sleep(20)

@@ -135,3 +135,14 @@ def test_a_kmsd_that_serves_loads_nothing_for_what_few_ask(tmp_path: Path) -> No
     modules = set(loaded.read_text().split())
     assert {"kmsd.daemon.process", "kmsd.hsm.session", "uvloop"} <= modules
     assert not modules & {"pkcs11", "asn1crypto", "rich", "google.protobuf.text_format", "kmsd.hsm.ptool_runner"}
+
+
+def test_a_host_process_loads_nothing_of_serving_and_kmsd_no_host() -> None:
+    host = _loaded("import kmsd.host.life")
+    assert "kmsd.crypto.gcm" in host
+    assert not host & (
+        HEAVY | {"cryptography", "kmsd.hsm.connection", "kmsd.hsm.hosting", "kmsd.service", "kmsd.keyring"}
+    )
+    daemon = _loaded("import kmsd.daemon.process")
+    assert "kmsd.hsm.hosting" in daemon
+    assert not {name for name in daemon if name.startswith("kmsd.host")}

@@ -5,7 +5,18 @@ from __future__ import annotations
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.client.decode.keys import optional_key
 from kmsd.client.decode.plain import alike, time
-from kmsd.client.model import Following, Listener, Probe, Problem, ServingState, Sessions, Status, Token, TokenStatus
+from kmsd.client.model import (
+    Following,
+    Listener,
+    ModuleProcess,
+    Probe,
+    Problem,
+    ServingState,
+    Sessions,
+    Status,
+    Token,
+    TokenStatus,
+)
 
 _STATES = {
     pb.SERVING_STATE_SERVING: ServingState.SERVING,
@@ -33,7 +44,13 @@ def status(status: pb.GetStatusResponse) -> Status:
 
 
 def _token_status(status: pb.GetStatusResponse.TokenStatus) -> TokenStatus:
-    return alike(TokenStatus, status, token=alike(Token, status.token), sessions=alike(Sessions, status.sessions))
+    return alike(
+        TokenStatus,
+        status,
+        token=alike(Token, status.token),
+        sessions=alike(Sessions, status.sessions),
+        process=alike(ModuleProcess, status.process, since=time(status.process.since_unix_ms)),
+    )
 
 
 def _following(following: pb.GetStatusResponse.Following) -> Following:

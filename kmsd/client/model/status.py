@@ -58,6 +58,17 @@ class Probe:
 
 
 @dataclass(frozen=True)
+class ModuleProcess:
+    """The process that has the PKCS#11 module of a token loaded. pid: 0 while there is none. served: how many have,
+    since kmsd started. reason: why this one took the place of another, since: when."""
+
+    pid: int = 0
+    served: int = 0
+    reason: str = ""
+    since: datetime | None = None
+
+
+@dataclass(frozen=True)
 class TokenStatus:
     """One configured token. name: in kmsd's configuration. write: new keys are made here.
     reason, hint: why it is not up."""
@@ -69,6 +80,7 @@ class TokenStatus:
     reason: str
     hint: str
     keys: int
+    process: ModuleProcess = ModuleProcess()
 
 
 @dataclass(frozen=True)

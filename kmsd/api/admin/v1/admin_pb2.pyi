@@ -123,7 +123,7 @@ class GetStatusRequest(_message.Message):
 class GetStatusResponse(_message.Message):
     __slots__ = ("version", "state", "healthz", "hint", "started_unix_ms", "write_label", "write_key", "token", "sessions", "probe", "listeners", "problems", "keys", "write_format", "tokens", "following", "not_alive", "now_unix_ms", "host")
     class TokenStatus(_message.Message):
-        __slots__ = ("name", "token", "sessions", "write", "reason", "hint", "keys")
+        __slots__ = ("name", "token", "sessions", "write", "reason", "hint", "keys", "process")
         NAME_FIELD_NUMBER: _ClassVar[int]
         TOKEN_FIELD_NUMBER: _ClassVar[int]
         SESSIONS_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +131,7 @@ class GetStatusResponse(_message.Message):
         REASON_FIELD_NUMBER: _ClassVar[int]
         HINT_FIELD_NUMBER: _ClassVar[int]
         KEYS_FIELD_NUMBER: _ClassVar[int]
+        PROCESS_FIELD_NUMBER: _ClassVar[int]
         name: str
         token: GetStatusResponse.Token
         sessions: GetStatusResponse.Sessions
@@ -138,7 +139,19 @@ class GetStatusResponse(_message.Message):
         reason: str
         hint: str
         keys: int
-        def __init__(self, name: _Optional[str] = ..., token: _Optional[_Union[GetStatusResponse.Token, _Mapping]] = ..., sessions: _Optional[_Union[GetStatusResponse.Sessions, _Mapping]] = ..., write: _Optional[bool] = ..., reason: _Optional[str] = ..., hint: _Optional[str] = ..., keys: _Optional[int] = ...) -> None: ...
+        process: GetStatusResponse.ModuleProcess
+        def __init__(self, name: _Optional[str] = ..., token: _Optional[_Union[GetStatusResponse.Token, _Mapping]] = ..., sessions: _Optional[_Union[GetStatusResponse.Sessions, _Mapping]] = ..., write: _Optional[bool] = ..., reason: _Optional[str] = ..., hint: _Optional[str] = ..., keys: _Optional[int] = ..., process: _Optional[_Union[GetStatusResponse.ModuleProcess, _Mapping]] = ...) -> None: ...
+    class ModuleProcess(_message.Message):
+        __slots__ = ("pid", "served", "reason", "since_unix_ms")
+        PID_FIELD_NUMBER: _ClassVar[int]
+        SERVED_FIELD_NUMBER: _ClassVar[int]
+        REASON_FIELD_NUMBER: _ClassVar[int]
+        SINCE_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+        pid: int
+        served: int
+        reason: str
+        since_unix_ms: int
+        def __init__(self, pid: _Optional[int] = ..., served: _Optional[int] = ..., reason: _Optional[str] = ..., since_unix_ms: _Optional[int] = ...) -> None: ...
     class Following(_message.Message):
         __slots__ = ("since_unix_ms", "first_status_unix_ms", "last_status_unix_ms", "first_encrypt_unix_ms", "last_encrypt_unix_ms", "previous_key_id", "previous_key_id_sha256")
         SINCE_UNIX_MS_FIELD_NUMBER: _ClassVar[int]

@@ -1,0 +1,113 @@
+"""Calls on their way from the queue to the host that serves, and their answers on the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Final
+
+from kmsd.errors import KmsdError
+from kmsd.hsm import wire
+from kmsd.hsm.address import TokenAddress
+from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.login import Connected
+from kmsd.hsm.operation import Operation
+from kmsd.hsm.process import HostProcess, crashed
+from kmsd.hsm.queue import Job, Queue
+
+_LOOKAHEAD_SECONDS: Final = 0.002
+"""What may lie with a host beyond what its sessions are doing: as much work as lasts so long."""
+_LOOKAHEAD_MOST: Final = 256
+
+
+class Dispatch:
+    """connected: the token as it is used now, or None. observe: told of every operation that was done. lost: told of
+    one that failed in a way that may mean that the token is away."""
+
+    def __init__(
+        self,
+        address: TokenAddress,
+        observe: Callable[[Operation, float], None],
+        lost: Callable[[CkrError], None],
+    ) -> None:
+        self.connected: Connected | None = None
+        self.queue = Queue(address.queue, lambda: (self.load[2], self.load[0]), self.pump)
+        self._stuck_after = address.stuck_after
+        self._observe = observe
+        self._lost = lost
+        self._answered_at = 0.0
+
+    @property
+    def load(self) -> tuple[int, int, int]:
+        """(sessions that serve, calls with the host, sessions whose call has not come back for long)."""
+        connected = self.connected
+        if connected is None:
+            return 0, 0, 0
+        inside, oldest = connected.host.serving()
+        stuck = self.stuck(connected.host) if oldest and oldest < monotonic() - self._stuck_after else 0
+        return connected.sessions, inside, min(stuck, connected.sessions)
+
+    @property
+    def silent(self) -> float:
+        """Seconds for which the token has owed an answer without giving any; 0 if it owes none."""
+        oldest = self.connected.host.serving()[1] if self.connected is not None else 0.0
+        return monotonic() - max(oldest, self._answered_at) if oldest else 0.0
+
+    def stuck(self, host: HostProcess) -> int:
+        """Return how many calls of a host have not come back for long."""
+        return host.stuck(monotonic() - self._stuck_after)
+
+    def use(self, fresh: Connected) -> Connected | None:
+        """Send to this host from now on. Returns the one of before."""
+        old, self.connected = self.connected, fresh
+        fresh.host.answered = self._answered
+        self._answered_at = monotonic()
+        self.pump()
+        return old
+
+    def pump(self) -> None:
+        """Send the host what it can begin soon."""
+        connected = self.connected
+        if connected is None:
+            return
+        seconds = self.queue.seconds
+        ahead = min(_LOOKAHEAD_MOST, int(_LOOKAHEAD_SECONDS / seconds)) if seconds else 0
+        sessions, inside, stuck = self.load
+        free = sessions + ahead - inside + stuck
+        jobs: list[Job] = []
+        while len(jobs) < free:
+            job = self.queue.take(idle=not inside and not jobs)
+            if job is None:
+                break
+            jobs.append(job)
+        if jobs:
+            connected.host.send(jobs)
+
+    def hand_back(self, host: HostProcess, *, again: bool) -> KmsdError:
+        """Have what a host that is gone has not answered done by the next one, where that is safe; else end it with the
+        error that is returned. again: there will be a next one."""
+        jobs = list(host.inflight.values())
+        host.inflight.clear()
+        error = crashed(host, jobs)
+        for job in reversed(jobs):
+            if job.future.done():
+                continue
+            if again and job.retry and not job.repeated and not job.done.alone:
+                self.queue.give_back(job)
+            else:
+                self.queue.fail(job, error.again())
+        return error
+
+    def _answered(self, answers: Sequence[tuple[Job, wire.Reply]]) -> None:
+        if not answers:
+            return
+        self._answered_at = monotonic()
+        self.queue.answered([(job, reply.seconds) for job, reply in answers])
+        for job, reply in answers:
+            error = wire.deliver(reply, job.done.result, job.future)
+            if error is None:
+                self._observe(job.done.name, reply.seconds)
+            elif isinstance(error, CkrError) and reply.failure is not None and reply.failure.lost:
+                self._lost(error)
+        if len(self.queue):
+            self.pump()

@@ -1,0 +1,336 @@
+"""The host processes of one token: started, replaced, ended.
+
+    down --a host logs in--> up --another one logs in--> up --its host dies, or the token is lost--> down ...
+
+There is one way to get over anything: a new host. It begins while the old one still serves, wherever the token allows
+two logins, and takes over when it is logged in; so a replacement on purpose fails and delays no call. A host that
+crashes, or in which a call does not come back, is replaced the same way, and the calls that it held are done by the
+next one where that is safe. Hosts are not started without end: pauses grow, and there is a bound to how many deaths a
+minute are answered at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import Any, Final, Literal, TypeVar
+
+from kmsd.errors import Denied, KmsdError, Unavailable
+from kmsd.hsm import login
+from kmsd.hsm.address import TokenAddress
+from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.dispatch import Dispatch
+from kmsd.hsm.explain import explain
+from kmsd.hsm.login import Connected
+from kmsd.hsm.operation import Definition, Operation
+from kmsd.hsm.pin_guard import PinGuard, PinRefused
+from kmsd.hsm.process import HostProcess
+from kmsd.hsm.room import Room
+from kmsd.hsm.suspicion import Suspicion, jitter
+from kmsd.hsm.tpm_care import TpmCare
+
+T = TypeVar("T")
+
+_RETRY_FIRST: Final = 0.5
+_RETRY_MOST: Final = 10.0
+"""Seconds between two attempts to connect, from the first up to the last."""
+_GRACE_SECONDS: Final = 5.0
+"""For a host to finish what it was asked, and to finalise the module."""
+_STUCK_GRACE_SECONDS: Final = 0.5
+"""The same for a host in which a call has not come back for long."""
+_SOUND_SECONDS: Final = 2.0
+"""A host that has served so long and dies is replaced at once; before, after a pause."""
+_DEATHS_A_MINUTE: Final = 30
+"""Of hosts that are replaced at once; more are replaced after pauses."""
+
+
+class Hosting:
+    """See `Hsm` for what it is given.
+
+    error: why the token is down. refused: nothing is tried before an operator has acted. settled: cleared while a host
+    that has gone is being replaced. attempted: set after the first attempt. hosts: how many have served. reason: why
+    the last one was started.
+    """
+
+    def __init__(
+        self,
+        address: TokenAddress,
+        read_pin: Callable[[], str | None],
+        guard: PinGuard,
+        on_change: Callable[[], None],
+        observe: Callable[[Operation, float], None],
+        tell: Callable[[str], None],
+    ) -> None:
+        self.address = address
+        self.error: KmsdError = Unavailable(f"{address} is not connected yet", "try again in a moment")
+        self.refused = False
+        self.settled = asyncio.Event()
+        self.settled.set()
+        self.attempted = asyncio.Event()
+        self.hosts = 0
+        self.reason = ""
+        self.care = TpmCare(address, tell)
+        self.dispatch = Dispatch(address, observe, lambda error: self._suspicion.suspect(error))
+        self._suspicion = Suspicion(address, self.dispatch, self.care, self, self._spawn, tell)
+        self._read_pin = read_pin
+        self._guard = guard
+        self._on_change = on_change
+        self._tell = tell
+        self._opening = asyncio.Lock()
+        self._deaths: deque[float] = deque(maxlen=_DEATHS_A_MINUTE)
+        self._tasks: set[asyncio.Future[Any]] = set()
+        self._trying: asyncio.Future[Any] | None = None
+        self._unlocking: asyncio.Future[KmsdError | None] | None = None
+        self._hurry = asyncio.Event()
+        self._closed = False
+
+    @property
+    def connected(self) -> Connected | None:
+        """The token as it is used now, or None."""
+        return self.dispatch.connected
+
+    @property
+    def name(self) -> str:
+        """The token in words, for sentences."""
+        return f"token {self.connected.token.label!r}" if self.connected is not None else str(self.address)
+
+    @property
+    def room(self) -> Room | None:
+        """How many keys this login may use, and uses. None: no bound is known, or the token is away."""
+        connected = self.connected
+        if connected is None or connected.keys_most is None:
+            return None
+        return Room(connected.keys_most, connected.host.used)
+
+    # What is asked for.
+
+    async def start(self) -> None:
+        """Connect once; if that fails, go on trying in the background."""
+        self._spawn(self._suspicion.watch())
+        await self._attempt()
+        self._retry()
+
+    async def close(self) -> None:
+        """End the host and everything that goes on here. Bounded in time."""
+        self._closed = True
+        self.dispatch.queue.fail_all(Unavailable("kmsd is stopping", "retry against the next kmsd"))
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        connected, self.dispatch.connected = self.connected, None
+        if connected is not None:
+            await connected.host.end(_GRACE_SECONDS)
+
+    def hurry(self) -> None:
+        """Try at once what is away."""
+        self.refused = False
+        if self.connected is None:
+            self._hurry.set()
+            self._retry()
+
+    async def unlock(self) -> KmsdError | None:
+        """Log in at an operator's word; why the token is not up after it. Those who ask at the same time share it."""
+        if self._unlocking is None or self._unlocking.done():
+            self._unlocking = self._spawn(self._unlock())
+        return await asyncio.shield(self._unlocking)
+
+    async def _unlock(self) -> KmsdError | None:
+        self.refused = False
+        await self._attempt(word="unlock")
+        if self.connected is not None:
+            return None
+        self._retry()
+        return Denied(self.error.message, self.error.hint) if self.refused else self.error
+
+    async def replace(self, why: str, *, doubted: bool) -> bool:
+        """Have another host take over. Returns whether the token is up after it. doubted: see `Hsm.reconnect`."""
+        self.refused = False
+        before = self.connected
+        await self._attempt(why)
+        if doubted and before is not None and self.connected is before:
+            await self._let_go(self._lost(why), _GRACE_SECONDS)
+        self._retry()
+        return self.connected is not None
+
+    async def without_module(self, fn: Callable[[str | None], T]) -> T:
+        """Run fn(PIN) on a thread, then replace the host; see `Hsm.without_module`."""
+        async with self._opening:
+            if self.care.one_login(self.connected):
+                self.settled.clear()
+                await self._let_go(Unavailable(f"{self.name} is being worked on", "try again"), _GRACE_SECONDS)
+            try:
+                return await asyncio.to_thread(lambda: fn(self._read_pin()))
+            finally:
+                await self._open_or_say("keys were made beside the module")
+                self.settled.set()
+                self._on_change()
+                self._retry()
+
+    async def look(self, done: Definition, args: tuple[Any, ...], seconds: float) -> Any:
+        """Have an operation done by a host of its own that does not log in. Raises KmsdError."""
+        try:
+            async with asyncio.timeout(seconds), self._opening:
+                return await login.look(done, args, seconds)
+        except TimeoutError as error:
+            raise Unavailable("the PKCS#11 module does not answer", "check the token and the network to it") from error
+        except CkrError as error:
+            raise explain(error, self.name) from error
+
+    # Attempts.
+
+    def _retry(self) -> None:
+        """While the token is down, try again and again in the background."""
+        if self.connected is not None:
+            return
+        # What was given up on purpose has not come back.
+        self._on_change()
+        if self.refused or self._closed or (self._trying is not None and not self._trying.done()):
+            return
+        self._trying = self._spawn(self._keep_trying())
+
+    async def _keep_trying(self) -> None:
+        pause = _RETRY_FIRST
+        while self.connected is None and not self.refused:
+            try:
+                async with asyncio.timeout(pause * jitter()):
+                    await self._hurry.wait()
+                pause = _RETRY_FIRST
+            except TimeoutError:
+                pause = min(pause * 2, _RETRY_MOST)
+            self._hurry.clear()
+            await self._attempt()
+
+    async def _attempt(self, why: str = "", word: Literal["", "unlock"] = "") -> None:
+        """Have a new host log in, unless there is one. why: the reason to have a new one all the same. word: an
+        operator's, for this attempt and no other that is under way."""
+        before = self.connected
+        async with self._opening:
+            if self.connected is not None and (not why or self.connected is not before):
+                return
+            if word:
+                self._guard.allow(word)
+            if self.connected is not None and self.care.one_login(self.connected):
+                self.settled.clear()
+                await self._let_go(Unavailable(f"{self.name} is being reconnected: {why}", "try again"), _GRACE_SECONDS)
+            try:
+                await self._open_or_say(why or "the token was away")
+            finally:
+                self.settled.set()
+        self.attempted.set()
+        if self.connected is not before or self.connected is None:
+            self._on_change()
+
+    async def _open_or_say(self, why: str) -> None:
+        """Connect, or say in `error` why not. The lock is held."""
+        failed = await self._open(why)
+        if failed == "CKR_GENERAL_ERROR" and self.connected is None:
+            swept, self.error = await self.care.sweep(self.error)
+            if swept:
+                failed = await self._open(why)
+            if failed == "CKR_GENERAL_ERROR":
+                await self.care.examine(self.connected)
+                self.error = self.care.ailment or self.error
+        if self.connected is None:
+            self.dispatch.queue.fail_all(self.error)
+
+    async def _open(self, why: str) -> str:
+        """One attempt. Returns the name of what the token answered if it failed, empty if it was no such failure."""
+        try:
+            fresh = await login.log_in(self.address, self._read_pin, self._guard, self._gone)
+        except KmsdError as error:
+            self.refused = self.refused or isinstance(error, PinRefused)
+            if self.connected is None:
+                self.error = error.again()
+            else:
+                self._tell(f"the host process was not replaced ({why}): {error.message}; the old one goes on")
+            return error.__cause__.name if isinstance(error.__cause__, CkrError) else ""
+        self.hosts += 1
+        self.reason = why
+        self.care.well()
+        old = self.dispatch.use(fresh)
+        if old is not None:
+            stuck = bool(self.dispatch.stuck(old.host))
+            self._spawn(old.host.end(_STUCK_GRACE_SECONDS if stuck else _GRACE_SECONDS, patient=not stuck))
+        return ""
+
+    async def _let_go(self, why: KmsdError, grace: float) -> None:
+        """End the host before there is another one."""
+        connected, self.dispatch.connected = self.connected, None
+        self.error = why
+        if connected is not None:
+            self._on_change()
+            await connected.host.end(grace)
+            self.dispatch.hand_back(connected.host, again=not self._closed)
+        if self.settled.is_set():
+            self.dispatch.queue.fail_all(why)
+
+    def _lost(self, what: str) -> Unavailable:
+        return Unavailable(f"{self.name} was lost ({what})", "kmsd reconnects by itself; check the token")
+
+    # What happens.
+
+    def _gone(self, host: HostProcess) -> None:
+        """A host has ended."""
+        connected = self.connected
+        serving = connected is not None and connected.host is host and not self._closed
+        error = self.dispatch.hand_back(host, again=serving or self.connected is not None)
+        if connected is None or not serving:
+            return
+        self._tell(f"{error.message}; another one is started")
+        self.dispatch.connected = None
+        self.error = error
+        now = monotonic()
+        many = len(self._deaths) == _DEATHS_A_MINUTE and now - self._deaths[0] < 60.0
+        self._deaths.append(now)
+        if now - connected.since > _SOUND_SECONDS and not many:
+            # Calls wait for the next one.
+            self.settled.clear()
+            self._spawn(self._restart(error.message))
+        else:
+            self.dispatch.queue.fail_all(error)
+            self._retry()
+
+    async def _restart(self, why: str) -> None:
+        try:
+            await self._attempt(why)
+        finally:
+            self.settled.set()
+        self._retry()
+
+    async def replace_stuck(self, connected: Connected) -> None:
+        """A call of this host has not come back for long."""
+        oldest = next(iter(connected.host.inflight.values()))
+        since = monotonic() - oldest.sent
+        what = f"a call into the PKCS#11 module has not come back for {since:.0f} s ({oldest.done.name})"
+        error = Unavailable(what, "kmsd replaces the process that it hangs in; check the token and the network to it")
+        await self._replace(connected, error, _STUCK_GRACE_SECONDS)
+
+    async def replace_lost(self, connected: Connected, what: str) -> None:
+        """The token of this host seems to be lost."""
+        await self._replace(connected, self._lost(what), _GRACE_SECONDS)
+
+    async def _replace(self, connected: Connected, error: KmsdError, grace: float) -> None:
+        """Replace a host that is of no use any more, whether another one can log in or not."""
+        self._tell(f"{error.message}: its process is replaced")
+        async with self._opening:
+            if self.connected is not connected:
+                return
+            if self.care.one_login(connected):
+                self.settled.clear()
+                await self._let_go(error, grace)
+                await self._open_or_say(error.message)
+                self.settled.set()
+            else:
+                await self._open(error.message)
+                if self.connected is connected:
+                    await self._let_go(error, grace)
+        self._on_change()
+        self._retry()
+
+    def _spawn(self, work: Awaitable[T]) -> asyncio.Future[T]:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

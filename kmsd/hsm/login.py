@@ -1,0 +1,127 @@
+"""Starting a host process and logging it in to the token: what has to go well before it serves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import monotonic, time
+from typing import Any, Final
+
+from kmsd.hsm import tpm2, wire
+from kmsd.hsm.address import TokenAddress
+from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.explain import explain
+from kmsd.hsm.module import TokenView
+from kmsd.hsm.opening import Found, LoggedIn, OpenToken
+from kmsd.hsm.operation import Definition, definition_of
+from kmsd.hsm.pin_guard import PIN_ERRORS, PinGuard, locked, refused
+from kmsd.hsm.process import HostProcess, ask
+from kmsd.hsm.queue import Job
+from kmsd.hsm.quirks import Quirks
+
+_STEP_SECONDS: Final = 15.0
+"""For a host to load the module and find the token, and again to log in."""
+_END_SECONDS: Final = 1.0
+"""For a host that is of no use to finalise the module."""
+
+
+@dataclass(frozen=True)
+class Connected:
+    """A token that is in use. module: path. pin: that the login was made with, empty without one. since: by the
+    monotonic clock; since_unix: the same moment, in seconds of Unix time."""
+
+    host: HostProcess
+    module: str
+    multithreaded: bool
+    slot_id: int
+    token: TokenView
+    pin: str = field(repr=False)
+    sessions: int
+    mechanisms: frozenset[str]
+    quirks: Quirks
+    since: float
+    since_unix: float
+    gcm_refused: str = ""
+    gcm_unauthenticated: bool = False
+    """Why AES-GCM is not used although the token lists it."""
+    keys_most: int | None = None
+    """Distinct keys that this login may use; None: no bound."""
+
+
+async def log_in(
+    address: TokenAddress,
+    read_pin: Callable[[], str | None],
+    guard: PinGuard,
+    gone: Callable[[HostProcess], None],
+) -> Connected:
+    """Return a new host that is logged in; what was begun in vain is ended. Raises KmsdError."""
+    host = await HostProcess.start(answer_each, gone)
+    try:
+        return await _steps(host, address, read_pin, guard)
+    except BaseException as error:
+        # A module that does not answer does not finalise either.
+        ending = host.kill() if host.inflight else host.end(_END_SECONDS)
+        await asyncio.shield(asyncio.ensure_future(ending))
+        if isinstance(error, CkrError):
+            raise explain(error, str(address)) from error
+        raise
+
+
+async def look(done: Definition, args: tuple[Any, ...], seconds: float) -> Any:
+    """Have an operation done by a host of its own that does not log in. Raises CkrError, KmsdError."""
+    host = await HostProcess.start(answer_each, lambda _: None)
+    try:
+        return await ask(host, _job(done, args), seconds)
+    finally:
+        await asyncio.shield(asyncio.ensure_future(host.kill() if host.inflight else host.end(_END_SECONDS)))
+
+
+async def _steps(
+    host: HostProcess, address: TokenAddress, read_pin: Callable[[], str | None], guard: PinGuard
+) -> Connected:
+    found: Found = await ask(host, _job(definition_of(OpenToken.find), (address,)), _STEP_SECONDS)
+    name, pin = f"token {found.token.label!r}", None
+    if "LOGIN_REQUIRED" in found.token.flags:
+        pin = await asyncio.to_thread(read_pin)
+        await asyncio.to_thread(guard.check, found.token, pin)
+    try:
+        login: LoggedIn = await ask(host, _job(definition_of(OpenToken.log_in), (pin,)), _STEP_SECONDS)
+    except CkrError as error:
+        if error.name == "CKR_PIN_LOCKED":
+            # Nothing was said about the PIN: after a reload it is tried again.
+            raise locked(name) from error
+        if error.name in PIN_ERRORS and pin is not None:
+            await asyncio.to_thread(guard.was_refused, pin)
+            raise refused(name, error.name) from error
+        raise
+    if pin is not None:
+        await asyncio.to_thread(guard.was_accepted, pin)
+    return Connected(
+        host=host,
+        module=found.module,
+        multithreaded=found.multithreaded,
+        slot_id=found.slot_id,
+        token=found.token,
+        pin=pin or "",
+        sessions=login.sessions,
+        mechanisms=login.mechanisms,
+        quirks=found.quirks,
+        since=monotonic(),
+        since_unix=time(),
+        gcm_refused=login.gcm_refused,
+        gcm_unauthenticated=login.gcm_unauthenticated,
+        keys_most=None if tpm2.managed() else found.quirks.keys_per_login,
+    )
+
+
+def _job(done: Definition, args: tuple[Any, ...]) -> Job:
+    job = Job(done, args, asyncio.get_running_loop().create_future(), monotonic() + _STEP_SECONDS)
+    job.sent, job.retry = monotonic(), False
+    return job
+
+
+def answer_each(answers: Sequence[tuple[Job, wire.Reply]]) -> None:
+    """End the calls of a host that does not serve yet, or never will."""
+    for job, reply in answers:
+        wire.deliver(reply, job.done.result, job.future)

@@ -1,0 +1,177 @@
+"""Whether a PIN may be tried: never twice after the token refused it, for tokens lock after a few wrong ones.
+
+What was refused is remembered in the state directory, by token and a salted digest of the PIN, so that a supervisor
+that starts kmsd again and again uses up one attempt and not all of them. Another PIN, or an operator's word, clears it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Literal
+
+from kmsd.errors import Misconfigured
+from kmsd.hsm.module import TokenView
+
+PIN_ERRORS: Final = frozenset(
+    {
+        "CKR_PIN_INCORRECT",
+        "CKR_PIN_EXPIRED",
+        "CKR_PIN_INVALID",
+        "CKR_PIN_LEN_RANGE",
+        "CKR_USER_PIN_NOT_INITIALIZED",
+    }
+)
+"""What says that this PIN will never do. CKR_PIN_LOCKED says nothing about the PIN."""
+
+_SALT_BYTES: Final = 16
+_MOST: Final = 64 * 1024
+"""Bytes of a file of what was refused that are read."""
+
+
+class PinRefused(Misconfigured):
+    """The token refused the PIN, or is about to lock. Nothing is tried again until an operator has acted."""
+
+
+class PinGuard:
+    """What is known of the PINs of one token.
+
+    token: its name in the configuration. file: where what was refused is remembered; None: nowhere.
+    """
+
+    def __init__(self, token: str, file: Path | None) -> None:
+        self._token = token
+        self._file = file
+        self._key = os.urandom(_SALT_BYTES)
+        self._salt = os.urandom(_SALT_BYTES)
+        self._refused = b""
+        """Slow digest of the PIN that was refused last."""
+        self._proven: set[bytes] = set()
+        """Digests of the PINs that opened the token once, and may be tried once more after they were refused."""
+        self._word: Literal["", "reload", "unlock"] = ""
+        self.problem = ""
+        """Why what is refused does not outlive this process; empty if it does."""
+        self._recall()
+
+    def allow(self, word: Literal["reload", "unlock"]) -> None:
+        """An operator has acted, after the token refused the PIN: one attempt more with that same PIN.
+
+        unlock: whatever PIN it is. reload: only one that the token accepted before, as when its PIN was changed and
+        changed back; the first attempt that is refused ends that.
+        """
+        if self._refused:
+            self._word = word
+
+    def check(self, view: TokenView, pin: str | None) -> None:
+        """Raises PinRefused unless this PIN may be tried on this token."""
+        name = f"token {view.label!r}"
+        if "USER_PIN_LOCKED" in view.flags:
+            raise locked(name)
+        if "USER_PIN_FINAL_TRY" in view.flags:
+            raise PinRefused(
+                f"one more wrong PIN would lock {name}, so kmsd does not try its own",
+                "log in once with the right PIN and the token's own tool, which resets the count; put that PIN where "
+                "kmsd reads it, then reload kmsd (SIGHUP)",
+            )
+        if pin is None:
+            raise PinRefused(
+                f"{name} needs a PIN and none is configured",
+                "name a file that holds it: token.pin_file in kmsd's configuration, then reload kmsd (SIGHUP), or "
+                "--p11-pin-file, then restart it",
+            )
+        if self._refused and hmac.compare_digest(self._slow_digest(pin), self._refused) and not self._allowed(pin):
+            raise refused(name, "as before")
+
+    def was_refused(self, pin: str) -> None:
+        """The token refused this PIN."""
+        self._refused, self._word = self._slow_digest(pin), ""
+        self._remember()
+
+    def was_accepted(self, pin: str) -> None:
+        """The token took this PIN."""
+        if self._refused:
+            self._refused = b""
+            self._remember()
+        self._word = ""
+        self._proven.add(self._digest(pin))
+
+    def _allowed(self, pin: str) -> bool:
+        """Use up the operator's last word (reload or unlock), and return whether a refused PIN may be tried again."""
+        word, self._word = self._word, ""
+        digest = self._digest(pin)
+        allowed = word == "unlock" or (word == "reload" and digest in self._proven)
+        if allowed:
+            self._proven.discard(digest)
+        return allowed
+
+    def _digest(self, pin: str) -> bytes:
+        return hmac.digest(self._key, pin.encode(), "sha256")
+
+    def _slow_digest(self, pin: str) -> bytes:
+        # A PIN is short, and whoever may read the file should not find it by trying all.
+        return hashlib.scrypt(pin.encode(), salt=self._salt, n=2**14, r=8, p=1)
+
+    # The file: one JSON object, of each token's name to its salt and digest.
+
+    def _recall(self) -> None:
+        known = _read(self._file).get(self._token)
+        with contextlib.suppress(TypeError, KeyError, ValueError):
+            if known is not None:
+                self._salt, self._refused = bytes.fromhex(known["salt"]), bytes.fromhex(known["refused"])
+
+    def _remember(self) -> None:
+        if self._file is None:
+            return
+        known = dict(_read(self._file))
+        known.pop(self._token, None)
+        if self._refused:
+            known[self._token] = {"salt": self._salt.hex(), "refused": self._refused.hex()}
+        fresh = self._file.with_name(f".{self._file.name}.{os.getpid()}")
+        try:
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                json.dump(known, file)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(self._file)
+        except OSError as error:
+            self.problem = (
+                f"that the token refused a PIN cannot be remembered in {self._file.parent} "
+                f"({error.strerror or error}): each start of kmsd tries it once"
+            )
+        else:
+            self.problem = ""
+
+
+def _read(file: Path | None) -> Mapping[str, dict[str, str]]:
+    if file is None:
+        return {}
+    try:
+        with file.open("rb") as opened:
+            known = json.loads(opened.read(_MOST))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def locked(token: str) -> PinRefused:
+    """token: in words."""
+    return PinRefused(
+        f"the user PIN of {token} is locked after wrong PINs; kmsd does not try its own",
+        "unlock it with the SO PIN (a TPM: wait for its recovery time, or tpm2_dictionarylockout --clear-lockout), "
+        "then reload kmsd (SIGHUP)",
+    )
+
+
+def refused(token: str, why: str) -> PinRefused:
+    """token: in words. why: what the token said."""
+    return PinRefused(
+        f"{token} refused the PIN ({why}); kmsd does not try it again",
+        "correct the PIN in the file named by --p11-pin-file, then reload kmsd (SIGHUP); if it is the right one after "
+        "all, kmsctl unlock tries it once more; systemd copies a credential only when it starts kmsd",
+    )

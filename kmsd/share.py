@@ -1,0 +1,20 @@
+"""On whose behalf something is asked of a token, so that none of them starves another. Travels with the call."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from enum import IntEnum
+from typing import Final
+
+
+class Share(IntEnum):
+    """Whose turn it is is decided between these, by their weights (`kmsd.hsm.queue`)."""
+
+    HEALTH = 0
+    ADMIN = 1
+    V2 = 2
+    V1BETA1 = 3
+
+
+share: Final = ContextVar("share", default=Share.ADMIN)
+"""Of the task that is running."""
