@@ -199,6 +199,12 @@ def token_status(status: TokenStatus) -> Document:
         "reason": status.reason or None,
         "hint": status.hint or None,
         "sessions": sessions(status.sessions),
+        "process": {
+            "pid": status.process.pid or None,
+            "since": timestamp(status.process.since),
+            "served": status.process.served,
+            "reason": status.process.reason or None,
+        },
     }
 
 

@@ -18,6 +18,7 @@ from kmsd.client import (
     Following,
     Key,
     KeyState,
+    ModuleProcess,
     Status,
     TokenStatus,
     connect,
@@ -83,6 +84,9 @@ def _rows(status: Status, states: Mapping[str, int] | None, now: datetime, *, wi
             yield from _one_of_tokens(each, wide=wide)
     else:
         yield from _token(status, wide=wide)
+    for each in status.tokens:
+        if wide or each.process.served > 1:
+            yield from _process(each.process, now)
     sessions = status.sessions
     yield (
         "SESSIONS",
@@ -126,6 +130,14 @@ def _token(status: Status, *, wide: bool) -> Iterator[tuple[str, str]]:
     if wide:
         yield "", escape(f"{token.manufacturer} {token.model}, serial {token.serial}")
         yield "", escape(token.module)
+
+
+def _process(process: ModuleProcess, now: datetime) -> Iterator[tuple[str, str]]:
+    """The process that has the module loaded, when it is not the first or all is asked for."""
+    if process.pid:
+        since = age(process.since, now)
+        reason = f"; it took over: {escape(process.reason)}" if process.reason else ""
+        yield "", f"module in process {process.pid} for {since}, {process.served} since kmsd started{reason}"
 
 
 def _one_of_tokens(status: TokenStatus, *, wide: bool) -> Iterator[tuple[str, str]]:

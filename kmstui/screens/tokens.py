@@ -163,6 +163,9 @@ def _ours(each: TokenStatus) -> Iterator[Fact]:
     if not each.token.up:
         yield Fact("", f"{BAD} {escape(each.reason)}", Colour.BAD)
         yield Fact("", f"→ {escape(each.hint)}")
+    if each.process.served > 1:
+        yield Fact("", f"its module has been loaded by {each.process.served} processes, one after the other; the last:")
+        yield Fact("", escape(each.process.reason))
     use = each.sessions
     stuck = f", {use.stuck} stuck" if use.stuck else ""
     queued = f", {use.queued} calls wait" if use.queued else ""
