@@ -70,6 +70,7 @@ class Method(StrEnum):
     RETIRE_KEY = "RetireKey"
     REVERT_KEY = "RevertKey"
     INSPECT_CIPHERTEXT = "InspectCiphertext"
+    TRY_CIPHERTEXT = "TryCiphertext"
     VERIFY_AUDIT = "VerifyAudit"
     ACKNOWLEDGE_AUDIT = "AcknowledgeAudit"
 
