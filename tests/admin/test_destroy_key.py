@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -65,7 +66,7 @@ def test_a_wrong_confirmation_destroys_nothing_even_what_nobody_needs(kmsd: Kmsd
 def test_a_key_that_has_written_goes_only_retired_or_confirmed_however_idle_it_is(kmsd: Kmsd) -> None:
     old, read = past_writer(kmsd)
     refusal = refused(kmsd, "DestroyKey", "FAILED_PRECONDITION", "nothing shows that no stored object", key=old.key_id)
-    assert "this kmsd used it 0 seconds ago" in refusal.details
+    assert re.search(r"this kmsd used it \d seconds? ago", refusal.details)
     assert f"kmsctl etcd scan --report FILE, then kmsctl keys retire {old.label} --report FILE" in refusal.hint
     assert f"--confirm {old.label}" in refusal.hint
     assert read() == SEED
