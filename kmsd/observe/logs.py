@@ -6,8 +6,9 @@ Requests are one line each at debug, changes one line each at info. Bodies, PINs
 from __future__ import annotations
 
 import logging
+import os
 import sys
-from typing import Final, Literal
+from typing import Final, Literal, TextIO, cast
 
 # structlog.dev imports rich, and that pygments, to draw tracebacks that are never shown here: 7 MiB of resident memory,
 # a tenth of kmsd's, and a third of its start-up. It does without where there is none.
@@ -31,6 +32,41 @@ LEVELS: Final = {
 _level = logging.INFO
 
 
+class _Stderr:
+    """stderr as the log uses it: a disk that is full, or a reader that has gone, ends nothing. Lines that cannot be
+    written are counted, and the next one that can be tells how many."""
+
+    def __init__(self) -> None:
+        self._lost = 0
+
+    def mark(self, logger: object, level: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        """Add to a line how many before it were lost. A processor of structlog's."""
+        if self._lost:
+            line["lost_lines"] = self._lost
+        return line
+
+    def write(self, text: str) -> None:
+        try:
+            number = sys.stderr.fileno()
+        except OSError:  # no file, as in a test
+            sys.stderr.write(text)
+            return
+        data = text.encode(errors="backslashreplace")
+        try:
+            while data:
+                data = data[os.write(number, data) :]
+        except OSError:
+            self._lost += 1
+            return
+        self._lost = 0
+
+    def flush(self) -> None:
+        """Do nothing: nothing is held back."""
+
+
+_stderr: Final = _Stderr()
+
+
 def debugging() -> bool:
     """Whether debug lines are written; asked before one is put together for every request."""
     return _level <= logging.DEBUG
@@ -51,6 +87,7 @@ def configure(log_format: Literal["auto", "json", "console"], name: str) -> None
     processors: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
+        _stderr.mark,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if console:
@@ -60,7 +97,7 @@ def configure(log_format: Literal["auto", "json", "console"], name: str) -> None
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(_level),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, _stderr)),
         # Loggers are made at import time and must follow a reload that changes the level.
         cache_logger_on_first_use=False,
     )
