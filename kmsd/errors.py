@@ -6,7 +6,8 @@
     |-- AlreadyExists       the label or the key id is taken
     |-- Conflict            the state of the key or the token forbids it
     |-- Unavailable         the token, or kmsd, cannot serve now; a retry may
-    |   `-- WrongResult     the token gave back other bytes than it was given: nothing of it is believed
+    |   `-- WrongResult     the token gave back other bytes than it was given: nothing is encrypted with it
+    |       `-- WrongPlaintext  and said that all was well: nothing is decrypted with it either
     |-- Denied              the token refused us: PIN, permissions
     |-- Misconfigured       the configuration or the token needs an operator's hand first
     |-- Overloaded          a bound was reached
@@ -98,6 +99,10 @@ class Unavailable(KmsdError):
 
 class WrongResult(Unavailable):
     """The token does not do what it says it does, and raises no error."""
+
+
+class WrongPlaintext(WrongResult):
+    """The token decrypts to other bytes than were encrypted, as if all were well."""
 
 
 class Denied(KmsdError):

@@ -221,7 +221,9 @@ class LocalService:
         try:
             parsed = jwe.parse(ciphertext)
         except jwe.ForeignJwe:
-            return await self._foreign.decrypt(ciphertext, key_id, until)
+            read = await self._foreign.decrypt(ciphertext, key_id, until)
+            self._check_plaintexts(read.key)
+            return read
         except jwe.JweError as error:
             raise InvalidRequest(f"the ciphertext cannot be read: {error}", _NOT_OURS) from error
         if parsed.alg == jwe.DIRECT and parsed.enc in jwe.GCM:
@@ -235,11 +237,13 @@ class LocalService:
             # Else whoever knows an RSA key could write what is taken for an AES key's, or the other way round.
             raise InvalidRequest(f"the ciphertext's alg {parsed.alg} does not fit its key", _NOT_OURS)
         opened = self._open_wrapped if parsed.alg == jwe.WRAPPED else self._open_pair
+        self._check_plaintexts(key)
         try:
             plaintext = await opened(key, parsed, until)
         except (Unavailable, DeadlineExceeded):
             self._health.poke()
             raise
+        self._check_plaintexts(key)
         self._used(key.key_id, "decrypt")
         return Decrypted(plaintext, key)
 
@@ -316,7 +320,9 @@ class LocalService:
                         f"{hsm.name} takes AES-GCM ciphertexts that were changed, so nothing is decrypted with it",
                         "kmsctl doctor shows what it takes; update the token, or what is between kmsd and it",
                     )
+                self._check_plaintexts(key)
                 plaintext = await gcm.attempt(hsm, key.cka_id, parsed, left(until))
+                self._check_plaintexts(key)
             except InvalidRequest:
                 raise
             except KmsdError as error:
@@ -333,6 +339,13 @@ class LocalService:
         for key in mismatched.values():
             await gcm.show_working(self._keyring.hsm(key), key.cka_id, left(until), encrypts=key.token.encrypt)
         raise TagMismatch
+
+    def _check_plaintexts(self, key: Key) -> None:
+        """Raises WrongPlaintext if the token of this key decrypts wrongly, as far as round trips show it: they are made
+        on that of the write key."""
+        write = self._keyring.picture.write
+        if write is not None and write.place == key.place:
+            self._health.check_plaintexts()
 
     def _known(self, kid: str) -> list[Key]:
         """The keys that a ciphertext may mean: the one with this id, else those that have or had this label."""

@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from kmsd.crypto import jwe
-from kmsd.crypto.gcm import TagMismatch, not_opened
+from kmsd.crypto.gcm import TagMismatch, not_opened, opened_wrongly
 from kmsd.crypto.jwe import Jwe
 from kmsd.errors import InvalidRequest, Misconfigured
 from kmsd.hsm.ckr import CkrError
@@ -137,9 +137,9 @@ def round_trip_here(session: TokenSession, enc_cka_id: bytes, mac_cka_id: bytes,
     try:
         opened = decrypt_here(session, enc_cka_id, mac_cka_id, jwe.parse(compact))
     except TagMismatch:
-        opened = b""
+        raise not_opened() from None
     if opened != plaintext:
-        raise not_opened()
+        raise opened_wrongly()
     return encrypted - began, perf_counter() - encrypted
 
 

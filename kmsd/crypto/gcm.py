@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from kmsd.crypto import jwe, legacy
 from kmsd.crypto.jwe import Jwe
 from kmsd.deadline import after, left
-from kmsd.errors import InvalidRequest, KmsdError, WrongResult
+from kmsd.errors import InvalidRequest, KmsdError, WrongPlaintext, WrongResult
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.operation import Operation, operation
 from kmsd.hsm.session import TAG_BYTES, KeyAmbiguousError, KeyMissingError, TokenSession
@@ -145,8 +145,17 @@ def round_trip_here(session: TokenSession, cka_id: bytes) -> tuple[float, float]
     iv, sealed = session.encrypt_gcm(cka_id, NATIVE_IV_BYTES, b"kmsd round trip", plaintext)
     encrypted = perf_counter()
     if session.decrypt_gcm(cka_id, iv, b"kmsd round trip", sealed) != plaintext:
-        raise not_opened()
+        raise opened_wrongly()
     return encrypted - began, perf_counter() - encrypted
+
+
+def opened_wrongly() -> WrongPlaintext:
+    """Return the error of a token that decrypts what it has just encrypted to something else, as if all were well."""
+    return WrongPlaintext(
+        "the token does not decrypt what it has just encrypted, it gives other bytes: nothing is encrypted with it, "
+        "nor decrypted",
+        "have the token looked at (kmsctl doctor); kmsd tries it again at each round trip for health",
+    )
 
 
 def not_opened(how: str = "") -> WrongResult:

@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from kmsd.crypto import jwe
-from kmsd.crypto.gcm import MAY_BE_TAG, TagMismatch, not_opened
+from kmsd.crypto.gcm import MAY_BE_TAG, TagMismatch, not_opened, opened_wrongly
 from kmsd.crypto.jwe import Jwe
 from kmsd.deadline import after, left
 from kmsd.errors import InvalidRequest, Misconfigured
@@ -135,9 +135,9 @@ def round_trip_here(session: TokenSession, cka_id: bytes) -> tuple[float, float]
     try:
         opened = decrypt_here(session, cka_id, jwe.parse(compact))
     except TagMismatch:
-        opened = b""
+        raise not_opened() from None
     if opened != plaintext:
-        raise not_opened()
+        raise opened_wrongly()
     return encrypted - began, perf_counter() - encrypted
 
 

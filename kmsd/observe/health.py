@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from time import monotonic
 
-from kmsd.errors import DeadlineExceeded, Internal, KmsdError, Unavailable, WrongResult
+from kmsd.errors import DeadlineExceeded, Internal, KmsdError, Unavailable, WrongPlaintext, WrongResult
 from kmsd.share import Share, share
 
 
@@ -67,6 +67,12 @@ class Health:
         """Raises WrongResult if a round trip has shown that the token gives wrong results, and none since that it gives
         right ones."""
         if self._wrong is not None:
+            raise self._wrong.again()
+
+    def check_plaintexts(self) -> None:
+        """Raises WrongPlaintext if the last round trip that was not broken off has shown that the token decrypts
+        wrongly."""
+        if isinstance(self._wrong, WrongPlaintext):
             raise self._wrong.again()
 
     def view(self) -> HealthView:
@@ -124,8 +130,8 @@ class Health:
             self._error = DeadlineExceeded("the token does not answer", "check the token and the network to it")
         except WrongResult as error:
             self._error = error.again()
-            if self._wrong is None:
-                self._wrong = error.again()
+            before, self._wrong = self._wrong, error.again()
+            if before is None:
                 self._on_wrong(self._wrong)
         except KmsdError as error:
             self._error = error.again()

@@ -68,6 +68,23 @@ def test_encrypt_is_refused_while_the_last_round_trip_was_wrong(
     assert kmsd.v2("Decrypt", request).plaintext == b"seed"
 
 
+@pytest.mark.parametrize("algorithm", ["aes-gcm", "aes-cbc"])
+def test_nothing_is_decrypted_while_the_token_gives_other_bytes_and_no_error(
+    start: Callable[..., Kmsd], chaos: ChaosToken, algorithm: str
+) -> None:
+    kmsd = start(SOON, f"--algorithm={algorithm}")
+    answer = kmsd.v2("Encrypt", REQUEST)
+    request = v2.DecryptRequest(ciphertext=answer.ciphertext, key_id=answer.key_id, uid="1")
+    with chaos.told("C_Decrypt flip"):
+        wait_for(lambda: "nor decrypted" in kmsd.v2("Status").healthz)
+        for _ in range(20):
+            refused = refusal(kmsd.v2, "Decrypt", request)
+            assert (refused.code, refused.retryable) == ("UNAVAILABLE", True)
+            assert "it gives other bytes" in refused.details
+    kmsd.wait_ok()
+    assert kmsd.v2("Decrypt", request).plaintext == b"seed"
+
+
 def test_what_was_written_since_the_last_good_round_trip_is_named_by_count_and_key(
     start: Callable[..., Kmsd], chaos: ChaosToken
 ) -> None:
