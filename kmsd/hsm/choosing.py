@@ -7,16 +7,25 @@ twenty calls, and nothing where AES-GCM is not listed: a TPM's few places for ke
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
+from kmsd.errors import Unavailable
 from kmsd.hsm import calls, trials
 from kmsd.hsm.checks import session_key
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.quirks import Quirks
-from kmsd.hsm.trials import GcmTrial, Place
+from kmsd.hsm.trials import Place, Trial
+
+T = TypeVar("T", bound=Trial)
 
 _GCM: Final = "CKM_AES_GCM"
+_CBC: Final = "CKM_AES_CBC"
+_REFUSALS: Final = frozenset(
+    {"CKR_MECHANISM_INVALID", "CKR_MECHANISM_PARAM_INVALID", "CKR_FUNCTION_NOT_SUPPORTED", "CKR_KEY_TYPE_INCONSISTENT"}
+)
+"""What says of a mechanism that it cannot be had. Anything else may pass."""
 _IV_BYTES: Final = 12
 """RFC 7518, 5.3."""
 
@@ -37,11 +46,11 @@ class Choice:
 
 
 def choose(place: Place, listed: frozenset[str], row: Quirks) -> Choice:
-    """place: logged in to. Raises CkrError if the token fails altogether."""
+    """place: logged in to. Raises CkrError if the token fails altogether, and Unavailable if it encrypts nothing."""
     as_listed = Choice(listed, row.gcm_iv_by_token)
     if _GCM not in listed:
         return as_listed
-    trial = _try_gcm(place)
+    trial = _try(place, lambda key: trials.gcm(place, key, _IV_BYTES))
     if trial is None:
         # The health of the write key tells, then.
         return as_listed
@@ -49,19 +58,27 @@ def choose(place: Place, listed: frozenset[str], row: Quirks) -> Choice:
         # An AES key that has no HMAC key beside it serves no more without AES-GCM: that needs more than one bad moment.
         with place.session() as session:
             calls.random(place.table, session, 8)
-        trial = _try_gcm(place) or trial
+        trial = _try(place, lambda key: trials.gcm(place, key, _IV_BYTES)) or trial
+    if not trial.works and not trial.takes_changed and trial.error not in _REFUSALS and _CBC in listed:
+        # Nor is it the mechanism that is at fault when another one fails, too: the token is unwell, and may get better.
+        other = _try(place, lambda key: trials.cbc(place, key))
+        if other is not None and not other.works:
+            raise Unavailable(
+                f"the token encrypts nothing as it should: AES-GCM: {trial.seen}; AES-CBC: {other.seen}",
+                "check the token; kmsd tries again by itself",
+            )
     if not trial.works:
         return Choice(listed - {_GCM}, row.gcm_iv_by_token, trial.seen, trial.takes_changed)
     return Choice(listed, row.gcm_iv_by_token or trial.iv_by_token)
 
 
-def _try_gcm(place: Place) -> GcmTrial | None:
-    """None: it cannot be tried, because the token makes no key for it, or has too few sessions."""
+def _try(place: Place, trial: Callable[[int], T]) -> T | None:
+    """Call a trial with an AES key. None: it cannot be tried, because the token makes no key for it, or has too few
+    sessions."""
     try:
         with place.session() as holder:
             with place.session():
                 pass
-            key = calls.generate_key(place.table, holder, trials.CKM_AES_KEY_GEN, session_key("aes"))
-            return trials.gcm(place, key, _IV_BYTES)
+            return trial(calls.generate_key(place.table, holder, trials.CKM_AES_KEY_GEN, session_key("aes")))
     except CkrError:
         return None

@@ -129,6 +129,7 @@ def list_keys(session: TokenSession, rsa: bool = False) -> Listing:
         found, beyond = _public(session, kind, PUBLIC_MOST - len(public))
         public.extend(key for key in found if key.cka_id not in session.trusted_public)
         more += beyond
+    session.check_login()
     return Listing(tuple(key for key in keys if not key.label.startswith(PROBE_LABEL)), tuple(public), more)
 
 

@@ -102,7 +102,8 @@ class OpenToken:
 
     @operation(Operation.LOG_IN, alone=True)
     def log_in(self, pin: str | None) -> LoggedIn:
-        """Log in and open the sessions. pin: None where the token asks for none. Raises CkrError."""
+        """Log in and open the sessions. pin: None where the token asks for none. Raises CkrError and
+        KmsdError."""
         address, module, found = self._address(), self.module, self.found
         slot_id, row = found.slot_id, found.quirks
         listed = module.serving_mechanisms(slot_id)
@@ -111,6 +112,7 @@ class OpenToken:
             listed |= {"CKM_AES_CBC"}
         module.used[slot_id] = {}
         module.trusted_public = address.trusted_public
+        module.with_login = pin is not None
         self.pin = pin
         # Held as long as the login: a token may log out with its last session.
         self._login = self._logged_in(module, slot_id, rw=False)

@@ -99,6 +99,7 @@ class TokenSession:
         self.cryptoki = module.cryptoki
         self.handle = calls.open_session(self.cryptoki.table, slot_id, rw=rw)
         self.trusted_public = module.trusted_public
+        self._with_login = module.with_login
         self._keys: dict[tuple[bytes, KeyKind], int] = {}
         self._used = module.used.setdefault(slot_id, {})
         self._generator = module.generators.setdefault(slot_id, Generator())
@@ -159,12 +160,22 @@ class TokenSession:
                 sleep(pause)
                 found = self._find(cka_id, kind)
             if not found:
+                self.check_login()
                 raise KeyMissingError(cka_id, kind)
             if len(found) > 1:
                 raise KeyAmbiguousError(cka_id, kind)
             handle = self._keys[(cka_id, kind)] = found[0]
             self._used[(cka_id, kind)] = None
         return handle
+
+    def check_login(self) -> None:
+        """Raise CkrError if nobody is logged in any more: a token then finds no private object, and says CKR_OK."""
+        try:
+            alone = self._with_login and not calls.logged_in(self.cryptoki.table, self.handle)
+        except CkrError:
+            return  # a token that cannot say so
+        if alone:
+            raise CkrError("CKR_USER_NOT_LOGGED_IN", "C_GetSessionInfo")
 
     def trusted(self, cka_id: object) -> dict[int, bytes | int | bool]:
         """What a template has beside the rest, so that it finds only what is trusted: private objects, which nobody can

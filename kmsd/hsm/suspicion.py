@@ -26,6 +26,8 @@ _CALM_SECONDS: Final = 60.0
 """After so long without a hang the pauses begin anew."""
 _BELIEVED_AFTER: Final = 10.0
 """Seconds from a login until an operation that fails is believed although random numbers work."""
+_PROVEN_AFTER: Final = 2.0
+"""The same where the token has said that nobody is logged in any more."""
 _LOGIN_GONE: Final = frozenset(
     {"CKR_USER_NOT_LOGGED_IN", "CKR_DEVICE_ERROR", "CKR_DEVICE_REMOVED", "CKR_SESSION_CLOSED", "CKR_TOKEN_NOT_PRESENT"}
 )
@@ -94,7 +96,7 @@ class Suspicion:
     async def _probe(self, cause: CkrError, connected: Connected) -> None:
         try:
             what = cause.name
-            if cause.name not in _LOGIN_GONE or monotonic() - connected.since < _BELIEVED_AFTER:
+            if cause.name not in _LOGIN_GONE or monotonic() - connected.since < _patience(cause):
                 try:
                     if await self._works_after_all(cause, connected):
                         return
@@ -119,7 +121,7 @@ class Suspicion:
         return (
             self._care.ailment is not None
             or (connected.quirks.random_is_proof and cause.name not in _LOGIN_GONE)
-            or monotonic() - connected.since < _BELIEVED_AFTER
+            or monotonic() - connected.since < _patience(cause)
         )
 
     async def _only_crowded(self, connected: Connected) -> bool:
@@ -137,6 +139,10 @@ class Suspicion:
             self._crowded_at = connected
             self._tell(room.error(self._hosts.name).sentence())
         return True
+
+
+def _patience(cause: CkrError) -> float:
+    return _PROVEN_AFTER if cause.function == "C_GetSessionInfo" else _BELIEVED_AFTER
 
 
 def jitter() -> float:

@@ -72,6 +72,8 @@ class GcmTrial(Trial):
     """The token chose the IV and put it behind the tag; the caller's was ignored."""
     takes_changed: bool = False
     """A ciphertext that was changed is decrypted: the tag says nothing."""
+    error: str = ""
+    """What the token answered, "CKR_DEVICE_ERROR", if that is why it does not work."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def gcm(place: Place, key: int, iv_size: int) -> GcmTrial:
         if _open(place, key, iv, _AAD, sealed) != message:
             return GcmTrial(False, "what was decrypted is not what was encrypted", by_token)
     except CkrError as error:
-        return GcmTrial(False, str(error), by_token)
+        return GcmTrial(False, str(error), by_token, error=error.name)
     for what, changed in (
         ("tag", (iv, _AAD, sealed[:-1] + bytes([sealed[-1] ^ 1]))),
         ("IV", (bytes([iv[0] ^ 1]) + iv[1:], _AAD, sealed)),

@@ -18,12 +18,13 @@ from pathlib import Path
 from tests.tokens import MODULE as SOFTHSM
 from tests.tokens import Fronted, SoftToken, make_token
 
-_SOURCE = Path(__file__).with_name("chaos.c")
+_SOURCES = Path(__file__).parent
 
 
-def build() -> Path:
+def build(name: str = "chaos.c") -> Path:
     """The module, compiled once for each version of its source."""
-    digest = hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:16]
+    source = _SOURCES / name
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
     module = Path(tempfile.gettempdir()) / f"kmsd-chaos-{os.getuid()}" / f"{digest}.so"
     if not module.exists():
         module.parent.mkdir(mode=0o700, exist_ok=True)
@@ -31,7 +32,7 @@ def build() -> Path:
         done = subprocess.run(
             [
                 *("gcc", "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-Wl,-Bsymbolic"),
-                *("-o", str(fresh), str(_SOURCE), "-ldl", "-lpthread"),
+                *("-o", str(fresh), str(source), "-ldl", "-lpthread"),
             ],
             capture_output=True,
             text=True,

@@ -7,6 +7,7 @@
    A line of CHAOS_FILE names a function, or * for all but C_GetFunctionList, and what happens to it:
 
      C_Encrypt delay=0.05        sleeps so many seconds first
+     C_Encrypt grow=0.01         sleeps so much longer at each call
      C_Encrypt rv=0x30           is not done and returns CKR_DEVICE_ERROR
      C_GenerateKey rv=0x5 done   is done, and yet returns CKR_GENERAL_ERROR
      C_Sign rv=0x30 after=2      lets two calls go well first
@@ -16,7 +17,10 @@
      C_GenerateKey kill          kills the process with SIGKILL
      C_GenerateKey kill done     is done, and then kills the process with SIGKILL
      C_Decrypt flip              is done, and the first byte of what it returns is changed
+     C_Encrypt short             is done, and a byte less is returned; C_Decrypt, too
+     C_EncryptInit logout        is done, and before it the process is logged out
      C_GenerateRandom zero       is done, and gives nothing but zeros
+     sessions 2                  no more of them at a time for the process: CKR_SESSION_COUNT
      gcm-iv appended             AES-GCM as by an HSM in FIPS mode: the caller's IV for C_EncryptInit is ignored,
                                  the token's own, 16 bytes, is put behind the tag
      gcm-iv demanded             the same, and an IV given to C_EncryptInit is refused
@@ -46,6 +50,7 @@ typedef void *P;
 #define CKR_GENERAL_ERROR 0x005UL
 #define CKR_MECHANISM_INVALID 0x070UL
 #define CKR_MECHANISM_PARAM_INVALID 0x071UL
+#define CKR_SESSION_COUNT 0x0B1UL
 #define CKR_BUFFER_TOO_SMALL 0x150UL
 #define CKM_AES_GCM 0x1087UL
 #define IV_BYTES 16
@@ -65,9 +70,9 @@ typedef void *P;
   F(C_InitToken, (U a, P b, U c, P d), (a, b, c, d)) \
   F(C_InitPIN, (U a, P b, U c), (a, b, c)) \
   F(C_SetPIN, (U a, P b, U c, P d, U e), (a, b, c, d, e)) \
-  F(C_OpenSession, (U a, U b, P c, P d, P e), (a, b, c, d, e)) \
+  S(C_OpenSession, (U a, U b, P c, P d, P e), (a, b, c, d, e)) \
   S(C_CloseSession, (U a), (a)) \
-  F(C_CloseAllSessions, (U a), (a)) \
+  S(C_CloseAllSessions, (U a), (a)) \
   F(C_GetSessionInfo, (U a, P b), (a, b)) \
   F(C_GetOperationState, (U a, P b, P c), (a, b, c)) \
   F(C_SetOperationState, (U a, P b, U c, U d, U e), (a, b, c, d, e)) \
@@ -143,10 +148,10 @@ struct gcm {
 
 struct rule {
   char name[40];
-  double delay;
+  double delay, grow;
   U rv;
   long after, count;
-  int fails, done, hang, crash, kill, parent, flip, zero;
+  int fails, done, hang, crash, kill, parent, flip, zero, less, logout;
 };
 
 enum iv { IV_OF_CALLER, IV_APPENDED, IV_DEMANDED, IV_STUCK };
@@ -157,6 +162,7 @@ static struct rule rules[RULES];
 static int rule_count;
 static enum iv gcm_iv;
 static int gcm_refused;
+static long sessions_most, sessions_open;
 static struct stat seen;
 
 /* An encryption that has begun, and the IV that was chosen for it. */
@@ -172,12 +178,18 @@ static void parse(FILE *file) {
   rule_count = 0;
   gcm_iv = IV_OF_CALLER;
   gcm_refused = 0;
+  sessions_most = 0;
   while (fgets(line, sizeof line, file) && rule_count < RULES) {
     char *word = strtok(line, " \t\n");
     if (!word || *word == '#') continue;
     if (!strcmp(word, "gcm-iv")) {
       word = strtok(NULL, " \t\n");
       gcm_iv = word && !strcmp(word, "demanded") ? IV_DEMANDED : word && !strcmp(word, "stuck") ? IV_STUCK : IV_APPENDED;
+      continue;
+    }
+    if (!strcmp(word, "sessions")) {
+      word = strtok(NULL, " \t\n");
+      sessions_most = word ? strtol(word, NULL, 0) : 0;
       continue;
     }
     if (!strcmp(word, "gcm")) {
@@ -190,6 +202,7 @@ static void parse(FILE *file) {
     snprintf(rule->name, sizeof rule->name, "%s", word);
     while ((word = strtok(NULL, " \t\n"))) {
       if (!strncmp(word, "delay=", 6)) rule->delay = strtod(word + 6, NULL);
+      else if (!strncmp(word, "grow=", 5)) rule->grow = strtod(word + 5, NULL);
       else if (!strncmp(word, "rv=", 3)) rule->fails = 1, rule->rv = strtoul(word + 3, NULL, 0);
       else if (!strncmp(word, "after=", 6)) rule->after = strtol(word + 6, NULL, 0);
       else if (!strncmp(word, "count=", 6)) rule->count = strtol(word + 6, NULL, 0);
@@ -200,6 +213,8 @@ static void parse(FILE *file) {
       else if (!strcmp(word, "parent")) rule->parent = 1;
       else if (!strcmp(word, "flip")) rule->flip = 1;
       else if (!strcmp(word, "zero")) rule->zero = 1;
+      else if (!strcmp(word, "short")) rule->less = 1;
+      else if (!strcmp(word, "logout")) rule->logout = 1;
       else {
         fprintf(stderr, "chaos: %s is not known\n", word);
         abort();
@@ -223,6 +238,7 @@ static void refresh(void) {
   rule_count = 0;
   gcm_iv = IV_OF_CALLER;
   gcm_refused = 0;
+  sessions_most = 0;
   FILE *file = fopen(getenv("CHAOS_FILE") ? getenv("CHAOS_FILE") : "", "re");
   if (file) {
     parse(file);
@@ -261,6 +277,7 @@ static struct rule chaos(const char *name) {
     if (rule->after > 0) rule->after--;
     else if (rule->count != 0) {
       if (rule->count > 0) rule->count--;
+      rule->delay += rule->grow;
       found = *rule;
     }
     break;
@@ -309,6 +326,7 @@ static int slot_of(U session) {
 U C_EncryptInit(U session, P mechanism, U key) {
   struct rule what = chaos("C_EncryptInit");
   if (what.fails && !what.done) return what.rv;
+  if (what.logout) real->C_Logout(session);
   struct mechanism *given = mechanism;
   U rv;
   if (gcm_refused && given->mechanism == CKM_AES_GCM) return CKR_MECHANISM_INVALID;
@@ -357,7 +375,14 @@ static void forget(U session) {
   pthread_mutex_unlock(&lock);
 }
 
-static U answer(struct rule what, U rv, B *output) {
+static void closed(long count) {
+  pthread_mutex_lock(&lock);
+  sessions_open -= count;
+  pthread_mutex_unlock(&lock);
+}
+
+static U answer(struct rule what, U rv, B *output, U *length) {
+  if (what.less && rv == CKR_OK && output) --*length;
   if (what.flip && rv == CKR_OK && output) output[0] ^= 1;
   return ended(what, rv);
 }
@@ -366,7 +391,7 @@ U C_Encrypt(U session, P data, U size, P output, P length) {
   struct rule what = chaos("C_Encrypt");
   if (what.fails && !what.done) return what.rv;
   B *iv = chosen(session);
-  if (!iv) return answer(what, real->C_Encrypt(session, data, size, output, length), output);
+  if (!iv) return answer(what, real->C_Encrypt(session, data, size, output, length), output, length);
   U *room = length, most = *room, needed = size + 16 + IV_BYTES;
   if (!output) {
     *room = needed;
@@ -382,7 +407,7 @@ U C_Encrypt(U session, P data, U size, P output, P length) {
     *room += IV_BYTES;
   }
   forget(session);
-  return answer(what, rv, output);
+  return answer(what, rv, output, room);
 }
 
 U C_DecryptInit(U session, P mechanism, U key) {
@@ -399,7 +424,7 @@ U C_DecryptInit(U session, P mechanism, U key) {
 U C_Decrypt(U session, P data, U size, P output, P length) {
   struct rule what = chaos("C_Decrypt");
   if (what.fails && !what.done) return what.rv;
-  return answer(what, real->C_Decrypt(session, data, size, output, length), output);
+  return answer(what, real->C_Decrypt(session, data, size, output, length), output, length);
 }
 
 U C_GenerateRandom(U session, P output, U size) {
@@ -410,11 +435,33 @@ U C_GenerateRandom(U session, P output, U size) {
   return ended(what, rv);
 }
 
+U C_OpenSession(U slot, U flags, P application, P notify, P session) {
+  struct rule what = chaos("C_OpenSession");
+  if (what.fails && !what.done) return what.rv;
+  pthread_mutex_lock(&lock);
+  int full = sessions_most && sessions_open >= sessions_most;
+  if (!full) sessions_open++;
+  pthread_mutex_unlock(&lock);
+  if (full) return CKR_SESSION_COUNT;
+  U rv = real->C_OpenSession(slot, flags, application, notify, session);
+  if (rv) closed(1);
+  return ended(what, rv);
+}
+
+U C_CloseAllSessions(U slot) {
+  struct rule what = chaos("C_CloseAllSessions");
+  if (what.fails && !what.done) return what.rv;
+  U rv = real->C_CloseAllSessions(slot);
+  if (!rv) closed(sessions_open);
+  return ended(what, rv);
+}
+
 U C_CloseSession(U session) {
   struct rule what = chaos("C_CloseSession");
   if (what.fails && !what.done) return what.rv;
   forget(session);
   U rv = real->C_CloseSession(session);
+  if (!rv) closed(1);
   return ended(what, rv);
 }
 

@@ -157,6 +157,30 @@ def test_one_call_that_never_returns_and_a_lost_token_heal_without_a_restart(kms
     assert _decrypt(kmsd, sealed) == SEED.plaintext
 
 
+def test_a_login_that_is_lost_is_made_anew_and_no_key_is_called_missing(kmsd: Kmsd, chaos: ChaosToken) -> None:
+    sealed = kmsd.v2("Encrypt", SEED)
+    (host,) = kmsd.hosts()
+    with chaos.told("C_EncryptInit logout"):
+        wait_for(lambda: host not in kmsd.hosts())
+    kmsd.wait_ok()
+    assert _decrypt(kmsd, sealed) == SEED.plaintext
+    assert "CKR_USER_NOT_LOGGED_IN" in kmsd.log_text()
+    assert "there is no key" not in kmsd.log_text()
+
+
+def test_a_token_that_fails_while_kmsd_logs_in_serves_once_it_is_well(kmsd: Kmsd, chaos: ChaosToken) -> None:
+    """AES-GCM is tried at each login: what fails then is not taken for what the token cannot do."""
+    sealed = kmsd.v2("Encrypt", SEED)
+    for word in ("C_EncryptInit rv=0x30", "C_Encrypt flip", "C_Decrypt rv=0x5"):
+        with chaos.told(word):
+            for host in kmsd.hosts():
+                os.kill(host, signal.SIGKILL)
+            wait_for(lambda: "encrypts nothing as it should" in kmsd.v2("Status").healthz)
+        kmsd.wait_ok()
+        assert _decrypt(kmsd, sealed) == SEED.plaintext
+    assert "cannot serve" not in kmsd.log_text()
+
+
 def test_a_stopped_host_is_replaced(kmsd: Kmsd) -> None:
     sealed = kmsd.v2("Encrypt", SEED)
     (host,) = kmsd.hosts()

@@ -107,7 +107,6 @@ def test_what_is_chosen_at_each_login_is_what_the_probe_finds(chaos: ChaosToken)
         ("gcm-iv appended", True, True),
         ("gcm-iv demanded", True, True),
         ("gcm refused", False, False),
-        ("C_Decrypt flip", False, False),
     ):
         chaos.tell(told)
         report = _probe_chaos(chaos, quick=True)
