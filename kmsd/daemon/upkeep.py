@@ -23,6 +23,8 @@ from kmsd.settings import Settings
 
 log = logs.get_logger("kmsd")
 
+_UNREAD_AFTER: Final = 3
+"""Looks at the keys that fail one after another, until that is told."""
 _ADOPT_PAUSE: Final = 60.0
 """Seconds until a key that could not be given a CKA_ID is tried again."""
 
@@ -41,6 +43,7 @@ class Upkeep:
         adopted: Callable[[Key], None],
     ) -> None:
         self.in_doubt: Problem | None = None
+        self._unread: Problem | None = None
         self._withheld: Problem | None = None
         self._not_adopted: Problem | None = None
         self._adopt_at = 0.0
@@ -54,9 +57,9 @@ class Upkeep:
 
     @property
     def problems(self) -> list[Problem]:
-        """What may be lost, and why no key was made, or adopted, while nothing writes."""
+        """What may be lost, why keys are not looked at, and why none was made, or adopted, while nothing writes."""
         without = () if self._keyring.picture.write is not None else (self._withheld, self._not_adopted)
-        return [problem for problem in (self.in_doubt, *without) if problem is not None]
+        return [problem for problem in (self.in_doubt, self._unread, *without) if problem is not None]
 
     def nudge(self) -> None:
         """Look at the keys soon: something changed."""
@@ -65,12 +68,13 @@ class Upkeep:
     async def run(self) -> None:
         """Connect, make what is to be made, then look, finish what others began, and check for ever."""
         await asyncio.gather(*(hsm.start() for hsm in self._tokens.values()))
-        created = not self._settings.keys.auto_create
+        created, failed = not self._settings.keys.auto_create, 0
         while True:
             self._nudge.clear()
             if any(hsm.connected is not None for hsm in self._tokens.values()):
                 try:
                     await self._keyring.look()
+                    self._unread, failed = None, 0
                     await self._lifecycle.roll_forward()
                     await self._adopt()
                     if not created and self._keyring.seen:
@@ -78,6 +82,10 @@ class Upkeep:
                         created = True
                 except KmsdError as error:
                     log.debug("look failed", reason=error.message)
+                    failed += 1
+                    if failed == _UNREAD_AFTER:
+                        self._unread = Problem(f"the keys cannot be read: {error.message}", error.hint, fatal=False)
+                        log.warning(self._unread.message, hint=error.hint)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.keys.refresh):
                     await self._nudge.wait()
