@@ -4,6 +4,8 @@
 # make check    what make test does before the tests
 # make tests    the tests alone, ARGS="-k sockets" for some of them
 # make bench    what kmsd costs, as ratios within one run
+# make chaos    every fault that docs/RELIABILITY.md lists, brought about and measured; writes that page
+# make soak     half an hour of load, rotations and faults, SOAK_SECONDS=... for another time
 # make screenshots  draw docs/screenshots anew
 # make proto    write kmsd/api anew from protos/
 # make lock     write requirements/*.lock anew
@@ -15,7 +17,7 @@ export PYTHON
 export PYTHONPYCACHEPREFIX ?= $(CURDIR)/.venv/pycache
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev dev test check lint types contracts drift tests bench screenshots proto lock format audit
+.PHONY: help install install-dev dev test check lint types contracts drift tests bench chaos soak screenshots proto lock format audit
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -55,6 +57,14 @@ tests:
 bench: install-dev
 	@sh scripts/test-tools.sh
 	.venv/bin/python -m tests.bench $(ARGS)
+
+chaos: install-dev
+	@sh scripts/test-tools.sh
+	.venv/bin/python -m tests.chaos.run $(ARGS)
+
+soak: install-dev
+	@sh scripts/test-tools.sh
+	.venv/bin/python -m tests.chaos.soak
 
 screenshots: install-dev
 	.venv/bin/python -m tests.tui.screenshots
