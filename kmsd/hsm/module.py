@@ -117,9 +117,9 @@ class Module:
         self.cbc_from_ecb = False
         """Whether sessions build AES-CBC of single blocks; whoever opens them has looked at what the token lists."""
         self.trusted_public: frozenset[bytes] = frozenset()
+        """CKA_IDs of keys that are used although their objects are public."""
         self.with_login = False
         """Whether somebody has to be logged in for keys to be seen."""
-        """CKA_IDs of keys that are used although their objects are public."""
         self.gcm_iv_by_token: set[int] = set()
         """The slots whose sessions take the IV of AES-GCM from the token, which chooses one."""
         self.generators: dict[int, Generator] = {}
