@@ -228,11 +228,28 @@ def _inspect(read: Callable[[], bytes], source: str, words: tuple[str, ...]) -> 
         found = kmsd.inspect_ciphertext(taken_out.data, timeout=TIMEOUT)
 
         def effect(view: View, steady: float) -> View:
-            return replace(view, inspected=Inspected(source, taken_out.form, found, words, steady))
+            return replace(view, inspected=Inspected(source, taken_out, found, words, steady))
 
         return Outcome(f"inspected: {escape(found.format)}", effect=effect)
 
     return Action("inspect", words, call, changes=False)
+
+
+def attempt(inspected: Inspected) -> Action:
+    """Have kmsd decrypt a value that was explained, and say whether it opens."""
+
+    def call(kmsd: AdminClient) -> Outcome:
+        trial = kmsd.try_ciphertext(inspected.value.data, timeout=TIMEOUT)
+
+        def effect(view: View, _: float) -> View:
+            return replace(view, inspected=replace(inspected, trial=trial)) if view.inspected is inspected else view
+
+        if isinstance(trial, ClientError):
+            return Outcome(f"it does not open: {escape(trial.message)}", effect=effect, bad=True)
+        return Outcome(f"it opens: decrypted with {escape(trial.label)}", effect=effect)
+
+    verb, *rest = inspected.words
+    return Action("try to open the value", (verb, "--try", *rest), call, changes=False)
 
 
 def set_level(level: str) -> Action:

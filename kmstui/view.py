@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from time import monotonic
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from kmsd.client import (
     AuditRecord,
@@ -28,6 +28,9 @@ from kmsd.client.clientconfig import Thresholds
 from kmsd.client.fleet import Member
 from kmsd.client.rotation import Turn
 from kmstui.traffic import HISTORY, Traffic
+
+if TYPE_CHECKING:
+    from kmsd.client.printed import Found as Value
 
 T = TypeVar("T")
 
@@ -113,14 +116,16 @@ class Sighting:
 
 @dataclass(frozen=True)
 class Inspected:
-    """A value that was explained. source: where it came from. form: what it was taken out of, in words; empty if it was
-    as it is. words: of the kmsctl command. taken: when, on the steady clock."""
+    """A value that was explained. source: where it came from. value: as found in the input. words: of the kmsctl
+    command. taken: when, on the steady clock. trial: the key that opened it, or why it does not open; None: not tried.
+    """
 
     source: str
-    form: str
+    value: Value
     found: Inspection
     words: tuple[str, ...]
     taken: float
+    trial: Key | ClientError | None = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -10,10 +10,7 @@ from kmsctl import diagnostics, documents, files, options, output
 from kmsctl.diagnostics import ExitCode
 from kmsctl.keyview import algorithm, short_hash
 from kmsctl.output import Format
-from kmsd.client import ClientError, Conflict, Inspection, InvalidRequest, Key, NotFound, connect, escape, printed
-
-if TYPE_CHECKING:
-    from kmsd.client.admin import AdminClient
+from kmsd.client import ClientError, Inspection, Key, connect, escape, printed
 
 INPUT_MAX = 8 << 20
 """Bytes: a dump of a value has several times the value's."""
@@ -49,13 +46,13 @@ def inspect(
     value = printed.find(files.read(source, "the ciphertext", most=INPUT_MAX, too_long="give one value"))
     if value.form:
         diagnostics.note(f"the input was read as {value.form}")
-    if value.others:
-        diagnostics.note(f"the input holds {value.others} more, which {'is' if value.others == 1 else 'are'} left out")
-    trial = None
+    if value.note:
+        diagnostics.note(value.note)
+    trial: Trial = None
     with connect(opts.target, timeout=opts.timeout) as kmsd:
         found = kmsd.inspect_ciphertext(value.data)
         if attempt:
-            trial = _try(kmsd, value.data)
+            trial = kmsd.try_ciphertext(value.data)
     match form:
         case Format.JSON | Format.YAML:
             output.emit_document(documents.inspection(found) | _tried(trial), form)
@@ -67,8 +64,6 @@ def inspect(
                 diagnostics.warning(each.message)
                 if each.hint:
                     diagnostics.hint(each.hint)
-    if not value.recognised:
-        diagnostics.note(f"not recognised; tried: {printed.TRIED}")
     if isinstance(trial, ClientError):
         diagnostics.warning(f"it does not open: {trial.message}")
         diagnostics.hint(trial.hint)
@@ -77,14 +72,6 @@ def inspect(
 
 Trial = Key | ClientError | None
 """The key that opened it, or why it does not open; None if that was not tried."""
-
-
-def _try(kmsd: AdminClient, data: bytes) -> Trial:
-    """Raises ClientError for what says nothing of the value: a token that is away, an older kmsd."""
-    try:
-        return kmsd.try_ciphertext(data)
-    except (InvalidRequest, NotFound, Conflict) as error:
-        return error
 
 
 def _tried(trial: Trial) -> output.Document:

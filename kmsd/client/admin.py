@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.client import decode, model
-from kmsd.client.errors import ClientError, InvalidRequest
+from kmsd.client.errors import ClientError, Conflict, InvalidRequest, NotFound
 from kmsd.client.model import Key, KeyType
 from kmsd.client.wire import Client, Stranger, Stream
 
@@ -221,11 +221,15 @@ class AdminClient(Client):
         request = pb.InspectCiphertextRequest(data=data)
         return decode.inspection(self._call("InspectCiphertext", request, pb.InspectCiphertextResponse, timeout))
 
-    def try_ciphertext(self, data: bytes, *, timeout: float | None = None) -> model.Key:
-        """Have a stored value decrypted; the key that opened it. The plaintext stays in kmsd. Raises ClientError: why
-        it does not open."""
+    def try_ciphertext(self, data: bytes, *, timeout: float | None = None) -> model.Key | ClientError:
+        """Have a stored value decrypted; return the key that opened it, or why it does not open. The plaintext stays in
+        kmsd, and the audit records the attempt. Raises ClientError for what says nothing of the value: a token that is
+        away, an older kmsd."""
         request = pb.TryCiphertextRequest(data=data)
-        return decode.key(self._call("TryCiphertext", request, pb.TryCiphertextResponse, timeout).key)
+        try:
+            return decode.key(self._call("TryCiphertext", request, pb.TryCiphertextResponse, timeout).key)
+        except (InvalidRequest, NotFound, Conflict) as error:
+            return error
 
     # A stream has no end in time unless `timeout` gives it one, in seconds for all of it.
 

@@ -52,6 +52,15 @@ class Found:
     others: int = 0
     recognised: bool = True
 
+    @property
+    def note(self) -> str:
+        """What there is to say of the input beside the form; empty if nothing."""
+        if not self.recognised:
+            return f"not recognised; tried: {TRIED}"
+        if self.others:
+            return f"the input holds {self.others} more, which {'is' if self.others == 1 else 'are'} left out"
+        return ""
+
 
 def find(data: bytes) -> Found:
     """Return the first value in the input. Raises InvalidRequest for JSON that is nearly what `kmsctl encrypt`

@@ -1,4 +1,4 @@
-"""Asks for a value to be inspected: pasted or typed, or in a file."""
+"""Asks for a value to be inspected: pasted or typed, or in a file; and whether it shall be opened."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from kmstui import actions
 from kmstui.actions import Action, Done
 from kmstui.dialogs.dialog import Dialog, field
 from kmstui.messages import Finished
+from kmstui.view import Inspected
 
 MOST_PATH = 4096
 
@@ -70,3 +71,26 @@ class FileDialog(_InspectDialog):
 
     def missing(self) -> str:
         return "" if self.query_one("#path", Input).value else "name a file"
+
+
+class TryDialog(_InspectDialog):
+    HELP = "Has kmsd decrypt the value, and says whether it opens. What is in it stays in kmsd and is never shown."
+
+    def __init__(self, target: str, inspected: Inspected) -> None:
+        super().__init__(target, "Try to open it", "Try")
+        self._inspected = inspected
+
+    def fields(self) -> Iterable[Widget]:
+        yield Static(
+            Content(
+                "kmsd decrypts the value and says whether it opens. The audit records that, with you as the caller. "
+                "What is in the value is never shown."
+            )
+        )
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        self.query_one("#ok").focus()
+
+    def draft(self) -> Action:
+        return actions.attempt(self._inspected)

@@ -1,4 +1,4 @@
-"""What a stored value is and which key it needs, as `kmsctl inspect` says it; nothing is decrypted."""
+"""What a stored value is, which key it needs, and whether that opens it, as `kmsctl inspect` says it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from textual.containers import Container
 from textual.content import Content
 from textual.widget import Widget
 
-from kmsd.client import Inspection, Key, Problem, escape
+from kmsd.client import ClientError, Key, Problem, escape
 from kmstui import commands, looks
 from kmstui.deeds import Deed
-from kmstui.dialogs.inspect import FileDialog, PasteDialog
+from kmstui.dialogs.inspect import FileDialog, PasteDialog, TryDialog
 from kmstui.looks import WARN, Colour
 from kmstui.screens.page import Page
 from kmstui.text import absolute, duration, key_type, short_hash
@@ -50,11 +50,13 @@ class InspectScreen(Page):
     HELP = (
         "Explains a ciphertext, or a value as etcd holds it: its format, the key it needs, whether kmsd has that key. "
         "Paste it here, or name a file. It is taken as it is, in base64 or hexadecimal digits, or as etcdctl and "
-        "kmsctl print it. Nothing is decrypted."
+        "kmsctl print it. Nothing is decrypted, unless T has kmsd try it: the audit records that, and what is in the "
+        "value is never shown."
     )
     DEEDS = (
         Deed("paste", "v", "Paste", "Inspect a value that is pasted or typed.", changes=False),
         Deed("file", "f", "File", "Inspect what a file holds.", changes=False),
+        Deed("try", "T", "Try", "Have kmsd decrypt the value, and say whether it opens.", changes=False),
     )
     BINDINGS = [deed.binding for deed in DEEDS]  # noqa: RUF012 - as Textual has it
 
@@ -67,17 +69,28 @@ class InspectScreen(Page):
     def show_data(self, view: View, moment: Moment) -> None:
         inspected = view.inspected
         self.query_one("#inspect-head", Said).say(Content("\n").join(_head(inspected, view, moment)))
-        facts = tuple(inspection_facts(inspected.found)) if inspected is not None else ()
+        facts = tuple(inspection_facts(inspected)) if inspected is not None else ()
         self.query_one(Detail).show("Value", facts)
         keys = inspected.found.keys if inspected is not None else ()
         none = "this kmsd has no key that may open it" if inspected is not None else "nothing was inspected yet"
         listing: Listing[Key] = self.query_one("#openers", Listing)
         listing.show(keys, moment, empty=none)
 
+    def refusal(self, name: str) -> str:
+        missing = name == "try" and (self.view is None or self.view.inspected is None)
+        return "there is no value yet: v takes one" if missing else ""
+
     def begin(self, name: str) -> None:
-        if self.view is not None:
-            target = self.view.target
-            self.app.push_screen(FileDialog(target) if name == "file" else PasteDialog(target))
+        if self.view is None:
+            return
+        target = self.view.target
+        match name:
+            case "paste":
+                self.app.push_screen(PasteDialog(target))
+            case "file":
+                self.app.push_screen(FileDialog(target))
+            case "try" if self.view.inspected is not None:
+                self.app.push_screen(TryDialog(target, self.view.inspected))
 
     def on_paste(self, event: events.Paste) -> None:
         """A value pasted anywhere on this screen is shown in the dialog before it is sent."""
@@ -93,20 +106,31 @@ def _head(inspected: Inspected | None, view: View, moment: Moment) -> Iterator[C
     if inspected is None:
         yield Content.styled("paste a value here, or v; f names a file", "dim")
     else:
-        form = f", read as {escape(inspected.form)}" if inspected.form else ""
+        value = inspected.value
+        form = f", read as {escape(value.form)}" if value.form else ""
         ago = duration(moment.steady - inspected.taken)
         yield Content(f"{escape(inspected.source)}{form}, {ago} ago")
+        if value.note:
+            yield Content.styled(f"{WARN} {value.note}", f"${Colour.WARN}")
     words = inspected.words if inspected is not None else ("inspect", "-")
     yield Content.styled(escape(commands.kmsctl(view.target, *words)), f"${Colour.ACCENT}")
 
 
-def inspection_facts(found: Inspection) -> Iterator[Fact]:
+def inspection_facts(inspected: Inspected) -> Iterator[Fact]:
+    found = inspected.found
     yield Fact("format", escape(found.format))
     yield Fact("", escape(found.summary))
-    if found.readable:
-        yield Fact("key", f"{looks.GOOD} this kmsd has a key for it; it was not tried", Colour.GOOD)
-    else:
-        yield Fact("key", "✕ this kmsd cannot read it", Colour.BAD)
+    match inspected.trial:
+        case Key() as key:
+            yield Fact("key", f"{looks.GOOD} it opens: decrypted with {escape(key.label)}", Colour.GOOD)
+        case ClientError() as error:
+            yield Fact("key", f"✕ it does not open: {escape(error.message)}", Colour.BAD)
+            if error.hint:
+                yield Fact("", f"→ {escape(error.hint)}")
+        case None if found.readable:
+            yield Fact("key", f"{looks.GOOD} this kmsd has a key for it; it was not tried (T tries it)", Colour.GOOD)
+        case None:
+            yield Fact("key", "✕ this kmsd cannot read it", Colour.BAD)
     for each in found.findings:
         yield from _finding(each)
     if (envelope := found.envelope) is not None:

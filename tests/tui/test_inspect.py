@@ -1,4 +1,4 @@
-"""Stored values inspected on a real kmsd: pasted, typed, from a file; and what is refused."""
+"""Stored values inspected on a real kmsd: pasted, typed, from a file, and tried; and what is refused."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import os
 from pathlib import Path
 
 import pytest
+from textual.pilot import Pilot
 from textual.widgets import TextArea
 
 from kmsd.api.kms.v2 import api_pb2 as v2
 from kmstui import actions
 from tests.daemons import Kmsd
-from tests.tui.conftest import app_on
+from tests.tui.conftest import Start, app_on
 from tests.tui.screen import flat, paste, until
 
 SIZES = pytest.mark.parametrize("size", [(80, 24), (120, 35), (160, 50)], ids=["80x24", "120x35", "160x50"])
@@ -82,3 +83,61 @@ async def test_what_is_no_stored_value_is_no_key_of_anybody(kmsd: Kmsd) -> None:
         assert isinstance(pilot.app.focused, TextArea)
         await pilot.press("tab", "tab", "enter")
         await until(pilot, "✕ this kmsd cannot read it", "this kmsd has no key that may open it")
+        await until(pilot, "◐ not recognised; tried: as it is, base64")
+
+
+@SIZES
+async def test_t_says_whether_a_value_opens_and_never_what_is_in_it(
+    start_kmsd: Start, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    kmsd = start_kmsd("--auto-create").wait_ok()
+    value = sealed(kmsd)
+    good, bad = tmp_path / "good", tmp_path / "bad"
+    good.write_bytes(value)
+    head, _, tag = value.rpartition(b".")
+    bad.write_bytes(head + b"." + (b"B" if tag[:1] == b"A" else b"A") + tag[1:])
+    async with app_on(kmsd, read_only=True).run_test(size=size, notifications=True) as pilot:
+        await pilot.press("0")
+        await until(pilot, "● SERVING")
+        await pilot.press("T")
+        await until(pilot, "Try: there is no value yet: v takes one")
+        await inspect_file(pilot, good)
+        await until(pilot, "it was not tried (T tries it)")
+        assert not tried(kmsd)
+        await pilot.press("T")
+        await until(pilot, "Try to open it", "The audit records", "--try")
+        await pilot.press("enter")
+        screens = [await until(pilot, "● it opens: decrypted with k8s-kek", without="Try to open it")]
+        assert tried(kmsd) == ["OK"]
+        await inspect_file(pilot, bad)
+        await until(pilot, "it was not tried (T tries it)")
+        await pilot.press("T")
+        await until(pilot, "Try to open it")
+        await pilot.press("enter")
+        screens.append(await until(pilot, "✕ it does not open: ", without="Try to open it"))
+        assert len(tried(kmsd)) == 2
+    assert SECRET.decode() not in "".join(screens)
+
+
+async def test_more_values_than_one_are_said_to_be_left_out(kmsd: Kmsd, tmp_path: Path) -> None:
+    file = tmp_path / "values"
+    value = b"k8s:enc:kms:v1:kmsd:" + sealed(kmsd)
+    file.write_bytes(b"\n".join([value] * 3))
+    async with app_on(kmsd).run_test(size=(120, 35)) as pilot:
+        await pilot.press("0")
+        await until(pilot, "● SERVING")
+        await inspect_file(pilot, file)
+        await until(pilot, "◐ the input holds 2 more, which are left out")
+
+
+async def inspect_file(pilot: Pilot[None], file: Path) -> None:
+    await pilot.press("f")
+    await until(pilot, "Inspect a file")
+    await paste(pilot, str(file))
+    await pilot.press("enter")
+    await until(pilot, f"{file}, ", without="Inspect a file")
+
+
+def tried(kmsd: Kmsd) -> list[str]:
+    """The outcomes of all attempts that the audit holds."""
+    return [each["outcome"] for each in kmsd.audit_records() if each["action"] == "TryCiphertext"]

@@ -20,6 +20,7 @@ from kmsd.client import (
 )
 from kmsd.client.clientconfig import Target
 from kmsd.client.fleet import Member
+from kmsd.client.printed import Found as Value
 from kmstui.view import Inspected, Reading
 from tests.tui.scenes.daemon import BUSY, OLD, WRITE
 from tests.tui.scenes.when import STEADY, TARGETS, before
@@ -99,7 +100,7 @@ DIAGNOSIS = Diagnosis(
 )
 INSPECTED = Inspected(
     "~/secret.b64",
-    "base64",
+    Value(b"", "base64"),
     Inspection(
         "native",
         "what kmsd wrote, in JWE compact serialization, in kube-apiserver's envelope",
