@@ -187,6 +187,7 @@ def status(status: Status) -> Document:
         "not_alive": status.not_alive or None,
         "now": timestamp(status.now),
         "host": status.host or None,
+        "outgoing_key": optional_key(status.replaceable),
     }
 
 

@@ -111,6 +111,7 @@ class Admin:
             now_unix_ms=int(time.time() * 1000),
             write_label=self.keyring.write_label,
             write_key=self.shown.optional(write),
+            outgoing_key=self.shown.optional(self.keyring.outgoing),
             token=_token(hsm),
             sessions=sessions(hsm.pool_view()),
             probe=pb.GetStatusResponse.HealthProbe(

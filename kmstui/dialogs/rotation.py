@@ -18,15 +18,17 @@ from kmstui.messages import Finished
 
 
 class RotateDialog(Dialog):
-    """tokens: names of those that keys can be made on, the write token first. old: the key that writes now."""
+    """tokens: names of those that keys can be made on, the write token first. old: the key that is replaced.
+    serves: whether that one writes now."""
 
     HELP = (
         "Makes a new key and moves the write label to it. The old key goes on reading. Nothing restarts; what follows "
         "is on the screen of the rotation."
     )
 
-    def __init__(self, target: str, label: str, old: Key | None, tokens: Sequence[str]) -> None:
+    def __init__(self, target: str, label: str, old: Key | None, tokens: Sequence[str], *, serves: bool = True) -> None:
         super().__init__(target, f"Rotate {escape(label)}", "Rotate")
+        self._serves = serves
         self._label = label
         self._old = old
         self._tokens = tuple(tokens)
@@ -34,6 +36,10 @@ class RotateDialog(Dialog):
     def fields(self) -> Iterable[Widget]:
         if self._old is not None:
             yield key_facts(self._old)
+            if not self._serves:
+                yield warning(
+                    "this key cannot serve on its token: one that serves is made in its place, and it is kept"
+                )
         if len(self._tokens) > 1:
             names = [(name, name) for name in self._tokens]
             yield field(

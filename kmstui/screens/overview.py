@@ -59,7 +59,8 @@ class OverviewScreen(Page):
         if name == "errors":
             return ""
         status = self.view.status.value if self.view is not None else None
-        if status is None or status.write_key is None:
+        key = None if status is None else status.replaceable if name == "rotate" else status.write_key
+        if key is None:
             return "there is no write key: make one (3, n)"
         return ""
 
@@ -68,12 +69,12 @@ class OverviewScreen(Page):
             self.post_message(ShowRequests(Filter(failed=True)))
             return
         status = self.view.status.value if self.view is not None else None
-        if status is None or status.write_key is None:
+        if status is None:
             return
-        if name == "copy":
+        if name == "copy" and status.write_key is not None:
             self.app.copy_to_clipboard(status.write_key.key_id)
             self.notify(f"copied {escape(status.write_key.key_id)}", markup=False)
-        elif self.view is not None:
+        elif name == "rotate" and self.view is not None:
             self.app.push_screen(rotate_dialog(self.view.target, status))
 
 
@@ -84,8 +85,10 @@ class WriteKeyPanel(Panel):
             yield WAITING
         elif status.write_key is None:
             yield Content.assemble((f"{BAD} ", f"${Colour.BAD}"), ("none", "bold"))
-            yield self.field("label", f"{escape(status.write_label)} is missing", 6)
-            yield self.field("", "kmsctl keygen makes it, or 3 and n", 6)
+            held = status.replaceable is not None
+            yield self.field("label", f"{escape(status.write_label)} {'cannot serve' if held else 'is missing'}", 6)
+            way = "R makes a key that serves" if held else "kmsctl keygen makes it, or 3 and n"
+            yield self.field("", way, 6)
         else:
             yield Content.styled(shorten(escape(status.write_key.label), self.columns), "bold")
             for name, text in _key_facts(status.write_key, status, moment):

@@ -73,7 +73,7 @@ class RotationScreen(Page):
         status = view.status.value if view is not None else None
         if view is None or status is None:
             return "kmsd has not answered yet"
-        if name in ("revert", "rotate") and status.write_key is None:
+        if (status.replaceable if name == "rotate" else status.write_key) is None and name in ("revert", "rotate"):
             return "there is no write key: make one (3, n)"
         if name == "revert" and not status.following.previous_key_id and not turns.earlier(view):
             return "no key wrote before this one"
@@ -119,7 +119,13 @@ class RotationScreen(Page):
 
 def rotate_dialog(target: str, status: Status) -> RotateDialog:
     tokens = sorted(status.tokens, key=lambda token: not token.write)
-    return RotateDialog(target, status.write_label, status.write_key, [token.name for token in tokens])
+    return RotateDialog(
+        target,
+        status.write_label,
+        status.replaceable,
+        [token.name for token in tokens],
+        serves=status.write_key is not None,
+    )
 
 
 def _title(view: View) -> str:
@@ -141,9 +147,14 @@ def _nothing(view: View) -> Iterator[Content]:
         return
     yield Content.styled("No rotation is under way.", "bold")
     yield Content("")
-    if status.write_key is None:
+    if status.replaceable is None:
         yield Content(f"There is no write key to rotate: {escape(status.write_label)} is missing (3, n makes it).")
         return
+    if status.write_key is None:
+        yield Content(
+            f"Nothing writes: {escape(status.write_label)} cannot serve. R makes a key that serves in its place."
+        )
+        yield Content("")
     yield Content(
         "R makes a new write key. Nothing restarts, and the old key goes on reading. What follows is shown here:"
     )

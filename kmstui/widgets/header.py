@@ -86,7 +86,8 @@ class StateLine(Drawn):
             return Content("")
         faint = "dim" if view.lost else ""
         if status.write_key is None:
-            return Content.styled(shorten(f"no write key: {escape(status.write_label)} is missing", room), faint)
+            why = "is missing" if status.replaceable is None else "cannot serve"
+            return Content.styled(shorten(f"no write key: {escape(status.write_label)} {why}", room), faint)
         return _key(status.write_key, room, faint)
 
     def _pace(self, view: View) -> str:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
+from kmsd.api.admin.v1 import admin_pb2 as admin
 from kmsd.api.kms.v2 import api_pb2 as v2
+from tests.chaos import make_chaos
 from tests.daemons import Kmsd
 from tests.tui.conftest import Start, app_on, under_load
 from tests.tui.screen import flat, line_with, paste, shown, until
@@ -113,3 +117,19 @@ async def test_a_rotation_is_reverted_under_a_new_key(kmsd: Kmsd) -> None:
         await until(pilot, "● write", without="Revert the last")
     third = kmsd.status().write_key
     assert third.key_id not in (first.key_id, second.key_id)
+
+
+@pytest.mark.parametrize("screen", ["1", "5"], ids=["overview", "rotation"])
+async def test_a_key_that_cannot_serve_is_replaced_where_nothing_writes(short_tmp: Path, screen: str) -> None:
+    token = make_chaos(short_tmp / "hsm")
+    token.tell("gcm refused")
+    folder = short_tmp / "d"
+    folder.mkdir()
+    with Kmsd(folder, token, token.flags, default_flags=False) as kmsd:
+        kmsd.admin("GenerateKey", admin.GenerateKeyRequest(label="k8s-kek", type=admin.KEY_TYPE_AES))
+        async with app_on(kmsd).run_test(size=(120, 35), notifications=True) as pilot:
+            await until(pilot, "○ DOWN", "no write key: k8s-kek cannot serve", "R makes a key that serves ")
+            await pilot.press(screen, "R")
+            await until(pilot, "Rotate k8s-kek", "◐ this key cannot serve on its token", "what would be done")
+            await pilot.click("#ok")
+            await until(pilot, "◐ DEGRADED", "rotated k8s-kek: ", without="cannot serve")

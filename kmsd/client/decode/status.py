@@ -33,6 +33,7 @@ def status(status: pb.GetStatusResponse) -> Status:
         started=time(status.started_unix_ms),
         now=time(status.now_unix_ms),
         write_key=optional_key(status, "write_key"),
+        outgoing_key=optional_key(status, "outgoing_key"),
         token=alike(Token, status.token),
         sessions=alike(Sessions, status.sessions),
         probe=alike(Probe, status.probe, last_success=time(status.probe.last_success_unix_ms)),

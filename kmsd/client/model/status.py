@@ -129,6 +129,14 @@ class Status:
     """The clock of kmsd when it answered; None if it is too old to tell."""
     host: str = ""
     """The name of the machine that it runs on; empty if kmsd is too old to say."""
+    outgoing_key: Key | None = None
+    """What a rotation replaces: the write key, or where nothing writes a key that holds the write label and cannot
+    serve; None if there is none, or kmsd is too old to say."""
+
+    @property
+    def replaceable(self) -> Key | None:
+        """The key that a rotation replaces, as far as is known."""
+        return self.write_key or self.outgoing_key
 
     @property
     def healthy(self) -> bool:

@@ -121,7 +121,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("version", "state", "healthz", "hint", "started_unix_ms", "write_label", "write_key", "token", "sessions", "probe", "listeners", "problems", "keys", "write_format", "tokens", "following", "not_alive", "now_unix_ms", "host")
+    __slots__ = ("version", "state", "healthz", "hint", "started_unix_ms", "write_label", "write_key", "token", "sessions", "probe", "listeners", "problems", "keys", "write_format", "tokens", "following", "not_alive", "now_unix_ms", "host", "outgoing_key")
     class TokenStatus(_message.Message):
         __slots__ = ("name", "token", "sessions", "write", "reason", "hint", "keys", "process")
         NAME_FIELD_NUMBER: _ClassVar[int]
@@ -232,6 +232,7 @@ class GetStatusResponse(_message.Message):
     NOT_ALIVE_FIELD_NUMBER: _ClassVar[int]
     NOW_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
+    OUTGOING_KEY_FIELD_NUMBER: _ClassVar[int]
     version: str
     state: ServingState
     healthz: str
@@ -251,7 +252,8 @@ class GetStatusResponse(_message.Message):
     not_alive: str
     now_unix_ms: int
     host: str
-    def __init__(self, version: _Optional[str] = ..., state: _Optional[_Union[ServingState, str]] = ..., healthz: _Optional[str] = ..., hint: _Optional[str] = ..., started_unix_ms: _Optional[int] = ..., write_label: _Optional[str] = ..., write_key: _Optional[_Union[Key, _Mapping]] = ..., token: _Optional[_Union[GetStatusResponse.Token, _Mapping]] = ..., sessions: _Optional[_Union[GetStatusResponse.Sessions, _Mapping]] = ..., probe: _Optional[_Union[GetStatusResponse.HealthProbe, _Mapping]] = ..., listeners: _Optional[_Iterable[_Union[GetStatusResponse.Listener, _Mapping]]] = ..., problems: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ..., keys: _Optional[int] = ..., write_format: _Optional[str] = ..., tokens: _Optional[_Iterable[_Union[GetStatusResponse.TokenStatus, _Mapping]]] = ..., following: _Optional[_Union[GetStatusResponse.Following, _Mapping]] = ..., not_alive: _Optional[str] = ..., now_unix_ms: _Optional[int] = ..., host: _Optional[str] = ...) -> None: ...
+    outgoing_key: Key
+    def __init__(self, version: _Optional[str] = ..., state: _Optional[_Union[ServingState, str]] = ..., healthz: _Optional[str] = ..., hint: _Optional[str] = ..., started_unix_ms: _Optional[int] = ..., write_label: _Optional[str] = ..., write_key: _Optional[_Union[Key, _Mapping]] = ..., token: _Optional[_Union[GetStatusResponse.Token, _Mapping]] = ..., sessions: _Optional[_Union[GetStatusResponse.Sessions, _Mapping]] = ..., probe: _Optional[_Union[GetStatusResponse.HealthProbe, _Mapping]] = ..., listeners: _Optional[_Iterable[_Union[GetStatusResponse.Listener, _Mapping]]] = ..., problems: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ..., keys: _Optional[int] = ..., write_format: _Optional[str] = ..., tokens: _Optional[_Iterable[_Union[GetStatusResponse.TokenStatus, _Mapping]]] = ..., following: _Optional[_Union[GetStatusResponse.Following, _Mapping]] = ..., not_alive: _Optional[str] = ..., now_unix_ms: _Optional[int] = ..., host: _Optional[str] = ..., outgoing_key: _Optional[_Union[Key, _Mapping]] = ...) -> None: ...
 
 class ListSlotsRequest(_message.Message):
     __slots__ = ("page_size", "page_token")
