@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from kmsd.client import (
     AuditVerdict,
     ClientError,
+    Filter,
     Key,
     KeyTest,
     KeyType,
@@ -39,6 +40,8 @@ TIMEOUT = 60.0
 
 INSPECT_MOST = 1 << 20
 """Bytes that are looked at."""
+LOOKED_AT = 500
+"""The last calls that failed, among which those of one error are looked for."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class Outcome:
     key: Key | None = None
     bad: bool = False
     parts: tuple[Done, ...] = ()
+    requests: Filter | None = None
+    """Which requests are to be looked at."""
 
 
 @dataclass(frozen=True)
@@ -250,6 +255,22 @@ def attempt(inspected: Inspected) -> Action:
 
     verb, *rest = inspected.words
     return Action("try to open the value", (verb, "--try", *rest), call, changes=False)
+
+
+def failures(message: str, key: Key | None) -> Action:
+    """Find out whether calls have failed with this message or, if one is given, with this key."""
+
+    def call(kmsd: AdminClient) -> Outcome:
+        wanted, digest = Filter(failed=True), key.key_id_sha256 if key is not None else ""
+        with kmsd.watch_requests(backlog=LOOKED_AT, follow=False, wanted=wanted, timeout=TIMEOUT) as batches:
+            found = [request for batch in batches for request in batch.requests]
+        if any(message in request.reason for request in found):
+            return Outcome("calls failed with it", requests=wanted)
+        if digest and any(request.key_id_sha256 == digest for request in found):
+            return Outcome("calls with the key failed", requests=replace(wanted, key_id_sha256=digest))
+        return Outcome("no call failed of it")
+
+    return Action("look for requests", ("requests", "--failed"), call, changes=False)
 
 
 def set_level(level: str) -> Action:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, ClassVar, Literal
@@ -23,12 +24,13 @@ from textual.timer import Timer
 
 from kmsd.client import Key, escape
 from kmsd.client.clientconfig import Thresholds
-from kmstui import ahead, arguments, garbage, remember, terminal, themes
+from kmstui import actions, ahead, arguments, garbage, remember, terminal, themes
 from kmstui.actions import Done
 from kmstui.arguments import INTERVAL
 from kmstui.dialogs.save import SaveDialog
 from kmstui.dialogs.targets import TargetDialog
-from kmstui.messages import Act, Changed, Choose, Finished, MechanismsWanted, Open, ShowRequests
+from kmstui.leads import DOCTOR, KEYS, Lead, lead
+from kmstui.messages import Act, Changed, Choose, Finished, LookInto, MechanismsWanted, Open, ShowRequests
 from kmstui.palette import Commands, Places
 from kmstui.screens.audit import AuditScreen
 from kmstui.screens.config import ConfigScreen
@@ -217,6 +219,29 @@ class Kmstui(App[None]):
     async def on_open(self, message: Open) -> None:
         self.store.switch(message.target)
         await self.action_page(self.DEFAULT_MODE)
+
+    async def on_look_into(self, message: LookInto) -> None:
+        found = lead(message.trouble, self.store.view)
+        if found.page not in (KEYS, DOCTOR):
+            await self._follow(found)
+        else:
+            reply = partial(self._looked, found)
+            self.store.act(actions.failures(message.trouble.message, found.key), reply)
+
+    def _looked(self, found: Lead, done: Done) -> None:
+        """Requests come first, where any failed of it."""
+        if done.outcome is not None and done.outcome.requests is not None:
+            self.post_message(ShowRequests(done.outcome.requests))
+        else:
+            self.call_later(self._follow, found)
+
+    async def _follow(self, found: Lead) -> None:
+        if found.key is not None:
+            await self.jump_to_key(found.key)
+        elif found.setting:
+            await self.jump_to(found.page, found.setting)
+        else:
+            await self.action_page(found.page)
 
     async def on_show_requests(self, message: ShowRequests) -> None:
         await self.action_page(TrafficScreen.NAME)

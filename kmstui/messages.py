@@ -9,6 +9,7 @@ from textual.message import Message
 
 from kmsd.client import Filter
 from kmstui.actions import Action, Done
+from kmstui.troubles import Trouble
 
 
 @dataclass
@@ -38,6 +39,13 @@ class Open(Message):
     """Look at another target."""
 
     target: str
+
+
+@dataclass
+class LookInto(Message):
+    """Go to where there is more to see of a trouble: the requests that failed of it, its key, its token."""
+
+    trouble: Trouble
 
 
 @dataclass

@@ -15,11 +15,14 @@ from kmstui.view import Moment, View
 
 @dataclass(frozen=True)
 class Trouble:
+    """page: the screen that has more to say of it; empty if its words tell which."""
+
     glyph: str
     colour: Colour
     message: str
     hint: str
     note: str = ""
+    page: str = ""
 
 
 def troubles(view: View, moment: Moment) -> tuple[Trouble, ...]:
@@ -63,35 +66,36 @@ def _answered(view: View, moment: Moment) -> Iterator[Trouble]:
     verdict = view.verdict.value
     if verdict is not None and not verdict.intact:
         hint = "compare the files with copies kept elsewhere; v on the audit (6) checks again"
-        yield Trouble(looks.FAILED, Colour.BAD, f"the audit's chain is broken: {verdict.problem}", hint)
+        yield Trouble(looks.FAILED, Colour.BAD, f"the audit's chain is broken: {verdict.problem}", hint, page="Audit")
     if view.changed_token:
         yield Trouble(
             looks.WARN,
             Colour.WARN,
             f"kmsd is on another token than before: it was {view.changed_token}",
             "if nobody meant that, look at the configuration (7) and the slots (2); r puts this away",
+            page="Tokens",
         )
-    for what, error, due in _failures(view):
+    for page, what, error, due in _failures(view):
         if error.message != status.healthz:
             note = again(due, moment, paused=view.paused) if due is not None else ""
-            yield Trouble(looks.WARN, Colour.WARN, f"{what} now: {error.message}", error.hint, note)
+            yield Trouble(looks.WARN, Colour.WARN, f"{what} now: {error.message}", error.hint, note, page)
 
 
-def _failures(view: View) -> Iterator[tuple[str, ClientError, float | None]]:
-    """(what fails, why, when it is tried again)."""
+def _failures(view: View) -> Iterator[tuple[str, str, ClientError, float | None]]:
+    """(screen that it is for, what fails, why, when it is tried again)."""
     readings = (
-        ("the keys cannot be listed", view.keys.error),
-        ("the slots cannot be listed", view.slots.error),
-        ("the configuration cannot be read", view.config.error),
+        ("Keys", "the keys cannot be listed", view.keys.error),
+        ("Tokens", "the slots cannot be listed", view.slots.error),
+        ("Config and logs", "the configuration cannot be read", view.config.error),
     )
-    for what, error in readings:
+    for page, what, error in readings:
         if error is not None:
-            yield what, error, None
+            yield page, what, error, None
     streams = (
-        ("no statistics come", view.traffic.error, view.traffic.due),
-        ("no requests are told", view.requests.error, view.requests.due),
-        ("no audit records come", view.audit.error, view.audit.due),
+        ("Traffic", "no statistics come", view.traffic.error, view.traffic.due),
+        ("Traffic", "no requests are told", view.requests.error, view.requests.due),
+        ("Audit", "no audit records come", view.audit.error, view.audit.due),
     )
-    for what, error, due in streams:
+    for page, what, error, due in streams:
         if error is not None:
-            yield what, error, due
+            yield page, what, error, due

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from textual import events
+from textual import events, on
 from textual.containers import Container
 from textual.content import Content
 from textual.widget import Widget
@@ -15,20 +15,25 @@ from kmstui.deeds import Deed
 from kmstui.happenings import happenings
 from kmstui.limits import GCM_MOST
 from kmstui.looks import BAD, GOOD, WARN, Colour
-from kmstui.messages import ShowRequests
+from kmstui.messages import LookInto, ShowRequests
 from kmstui.screens.page import PLOTTED, Page, tail_waiting
 from kmstui.screens.rotation import rotate_dialog
 from kmstui.text import ago, clock, compact, duration, key_type, pad, plural, short_hash, shorten, shorten_left, width
 from kmstui.view import Moment, View, Want
 from kmstui.widgets.panel import WAITING, Panel
 from kmstui.widgets.plot import ErrorsPlot, LatencyPlot, RequestsPlot
+from kmstui.widgets.trouble import TroubleList
 
 
 class OverviewScreen(Page):
     NAME = "Overview"
     AUTO_FOCUS = ""
     WANTS = frozenset({Want.AUDIT})
-    HELP = "How this kmsd is, with which key it writes, what it is asked, and what happened last."
+    HELP = (
+        "How this kmsd is, with which key it writes, what it is asked, and what happened last. Up and down choose one "
+        "of the problems at the top; Enter, or a click on it, leads to the requests that failed because of it, else to "
+        "its key, its setting, or the doctor of its token."
+    )
     DEEDS = (
         Deed("copy", "c", "Copy key id", "Copy the key id of the write key.", changes=False),
         Deed("rotate", "R", "Rotate", "Make a new write key."),
@@ -50,6 +55,15 @@ class OverviewScreen(Page):
         for panel in self.query(Panel):
             if panel.display:
                 panel.show(view, moment)
+        troubles = self.query_one(TroubleList)
+        if self.focused is troubles and not troubles.can_focus:
+            self.set_focus(None)
+        elif troubles.can_focus and self.focused is None and self.zoomed is None:
+            troubles.focus(scroll_visible=False)
+
+    @on(TroubleList.Chosen)
+    def _chosen(self, event: TroubleList.Chosen) -> None:
+        self.post_message(LookInto(event.trouble))
 
     def on_click(self, event: events.Click) -> None:
         if isinstance(event.widget, ErrorsPlot):

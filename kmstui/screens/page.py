@@ -87,7 +87,7 @@ class Page(Screen[None]):
         self.query_one(Title).show(view, moment)
         self.query_one(StateLine).show(view, moment)
         self.query_one(TabLine).show(view, moment)
-        self.query_one(TroubleList).show(troubles(view, moment))
+        self.query_one(TroubleList).show(troubles(view, moment), lost=view.lost)
         self.query_one("#data").set_class(view.lost, "-stale")
         self.show_data(view, moment)
         self.query_one(KeyLine).redraw()

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 
+import grpc
 import pytest
 
+from kmsd.api.kms.v2 import api_pb2 as v2
+from kmsd.client import Key
+from kmstui.widgets.listing import Listing
+from kmstui.widgets.plot import ErrorsPlot
 from tests.daemons import Kmsd
 from tests.tokens import SoftToken
 from tests.tui.conftest import Start, app_on, under_load
-from tests.tui.screen import flat, line_with, until
+from tests.tui.screen import flat, holds, line_with, until
 
 SIZES = [(80, 24), (160, 50)]
 
@@ -75,3 +80,59 @@ async def test_c_copies_the_write_key_and_capital_r_offers_a_rotation(kmsd: Kmsd
         await until(pilot, "Rotate k8s-kek", "what would be done", "make a new key labelled k8s-kek.pending")
         await pilot.press("escape")
         await until(pilot, "Write key", without="Rotate k8s-kek")
+
+
+SIZED = pytest.mark.parametrize("size", SIZES, ids=["80x24", "160x50"])
+
+
+@SIZED
+async def test_a_problem_leads_to_its_key_by_keyboard_and_mouse(
+    start_kmsd: Start, token: SoftToken, size: tuple[int, int]
+) -> None:
+    kmsd = start_kmsd("--auto-create", environment={"KMSD_KEYS__REFRESH": "0.2"}).wait_ok()
+    token.import_aes("k8s-kek", bytes(32), None)
+    async with app_on(kmsd).run_test(size=size) as pilot:
+        await until(pilot, "◐ DEGRADED", "key 'k8s-kek' on token 'kmsd-test' cannot serve", "Look into it")
+        await pilot.press("j", "enter")
+        await until(pilot, "Keys (2)", "✕ unusable")
+        listing: Listing[Key] = pilot.app.screen.query_one("#keys", Listing)
+        await holds(lambda: listing.current is not None and listing.current.state == "unusable")
+        await pilot.press("1")
+        screen = await until(pilot, "cannot serve", "Write key")
+        row = next(at for at, line in enumerate(screen.splitlines()) if "cannot serve" in line)
+        await pilot.click(offset=(10, row))
+        await until(pilot, "Keys (2)")
+
+
+@SIZED
+async def test_a_problem_leads_to_the_requests_that_failed_of_it(start_kmsd: Start, size: tuple[int, int]) -> None:
+    kmsd = start_kmsd()
+    async with app_on(kmsd).run_test(size=size) as pilot:
+        await until(pilot, "○ DOWN", "Look into it")
+        await pilot.press("enter")
+        await until(pilot, "Keys (0)")
+        with pytest.raises(grpc.RpcError):
+            kmsd.v2("Encrypt", v2.EncryptRequest(plaintext=b"x", uid="lost-one"))
+        await pilot.press("1", "enter")
+        await until(pilot, "only errors", "✕  v2", "Encrypt")
+
+
+@SIZED
+async def test_a_lost_token_leads_to_the_doctor(start_kmsd: Start, token: SoftToken, size: tuple[int, int]) -> None:
+    environment = {"KMSD_HEALTH__INTERVAL": "0.2", "KMSD_KEYS__REFRESH": "0.2"}
+    kmsd = start_kmsd("--auto-create", environment=environment).wait_ok()
+    async with app_on(kmsd).run_test(size=size) as pilot:
+        await until(pilot, "● SERVING")
+        with token.away():
+            await until(pilot, "○ DOWN", "Look into it")
+            await pilot.press("enter")
+            await until(pilot, "d tries out a token")
+
+
+async def test_a_click_on_the_errors_plot_shows_the_requests_that_failed(kmsd: Kmsd) -> None:
+    async with app_on(kmsd).run_test(size=(160, 50)) as pilot:
+        with under_load(kmsd):
+            await until(pilot, "● SERVING", "Errors/s")
+            await pilot.click(ErrorsPlot)
+            screen = await until(pilot, "only errors", "✕  v2")
+        assert "●  v2" not in screen
