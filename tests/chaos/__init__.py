@@ -61,6 +61,7 @@ class ChaosToken(Fronted):
 
     def tell(self, *lines: str) -> None:
         """What to do from now on; nothing: behave. Seen by the next call, and by those that hang."""
+        (self.folder / "chaos.once").unlink(missing_ok=True)
         fresh = self.folder / "chaos.new"
         fresh.write_text("".join(f"{line}\n" for line in lines))
         fresh.rename(self.folder / "chaos")

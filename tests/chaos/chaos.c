@@ -18,13 +18,26 @@
      C_GenerateKey kill done     is done, and then kills the process with SIGKILL
      C_Decrypt flip              is done, and the first byte of what it returns is changed
      C_Encrypt short             is done, and a byte less is returned; C_Decrypt, too
-     C_EncryptInit logout        is done, and before it the process is logged out
      C_GenerateRandom zero       is done, and gives nothing but zeros
-     sessions 2                  no more of them at a time for the process: CKR_SESSION_COUNT
+     C_Encrypt rv=0x101 until=C_Login  happens until this process calls the other function
+     C_EncryptInit logout once   the user is logged out first, as after an idle time; once in all processes
+     C_EncryptInit close once    all sessions of the token are closed first, as by a device's own timeout
+     sessions 3                  each process has at most three sessions, CKR_SESSION_COUNT
+     sessions 3 shared           all processes together have
+     slots broken                C_GetSlotInfo of slots without an initialised token is CKR_DEVICE_ERROR
+     slots shift=7               slot ids are the real ones plus seven
+     attribute 0x161 absent      C_GetAttributeValue does not give this attribute, as the standard has it
+     attribute 0x161 stops       and leaves those behind it as they are
      gcm-iv appended             AES-GCM as by an HSM in FIPS mode: the caller's IV for C_EncryptInit is ignored,
                                  the token's own, 16 bytes, is put behind the tag
      gcm-iv demanded             the same, and an IV given to C_EncryptInit is refused
      gcm-iv stuck                as appended, and the token's own is always the same
+     gcm-iv zero                 AES-GCM as by AWS CloudHSM: C_EncryptInit takes 12 zero bytes of IV only, and the token
+                                 writes its own into the caller's buffer, in C_Encrypt
+     gcm-iv zero early           the same, written in C_EncryptInit
+     gcm-iv zero stuck           the same, and it is always the same one
+     gcm-iv zero untold          the same, and it is not written
+     gcm-iv written              as zero, but whatever the caller gives is taken
      gcm refused                 AES-GCM is listed, and C_EncryptInit and C_DecryptInit return CKR_MECHANISM_INVALID for it
 
    The last line that fits a function counts. Types are those of PKCS#11 on Linux: CK_ULONG is unsigned long, and all
@@ -38,6 +51,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -48,26 +62,33 @@ typedef void *P;
 
 #define CKR_OK 0x000UL
 #define CKR_GENERAL_ERROR 0x005UL
+#define CKR_ATTRIBUTE_TYPE_INVALID 0x012UL
+#define CKR_DEVICE_ERROR 0x030UL
+#define CKR_SESSION_COUNT 0x0B1UL
+#define CKF_TOKEN_INITIALIZED 0x400UL
+#define UNAVAILABLE (~0UL)
+#define TOKEN_FLAGS 96
+#define TOKEN_COUNTS 104
 #define CKR_MECHANISM_INVALID 0x070UL
 #define CKR_MECHANISM_PARAM_INVALID 0x071UL
-#define CKR_SESSION_COUNT 0x0B1UL
 #define CKR_BUFFER_TOO_SMALL 0x150UL
 #define CKM_AES_GCM 0x1087UL
 #define IV_BYTES 16
+#define CALLERS_IV_BYTES 12
 #define RULES 32
 #define SESSIONS 256
 
 #define FUNCTIONS(F, S) \
   F(C_Initialize, (P a), (a)) \
-  F(C_Finalize, (P a), (a)) \
+  S(C_Finalize, (P a), (a)) \
   F(C_GetInfo, (P a), (a)) \
   S(C_GetFunctionList, (P a), (a)) \
-  F(C_GetSlotList, (B a, P b, P c), (a, b, c)) \
-  F(C_GetSlotInfo, (U a, P b), (a, b)) \
-  F(C_GetTokenInfo, (U a, P b), (a, b)) \
-  F(C_GetMechanismList, (U a, P b, P c), (a, b, c)) \
-  F(C_GetMechanismInfo, (U a, U b, P c), (a, b, c)) \
-  F(C_InitToken, (U a, P b, U c, P d), (a, b, c, d)) \
+  S(C_GetSlotList, (B a, P b, P c), (a, b, c)) \
+  S(C_GetSlotInfo, (U a, P b), (a, b)) \
+  S(C_GetTokenInfo, (U a, P b), (a, b)) \
+  S(C_GetMechanismList, (U a, P b, P c), (a, b, c)) \
+  S(C_GetMechanismInfo, (U a, U b, P c), (a, b, c)) \
+  S(C_InitToken, (U a, P b, U c, P d), (a, b, c, d)) \
   F(C_InitPIN, (U a, P b, U c), (a, b, c)) \
   F(C_SetPIN, (U a, P b, U c, P d, U e), (a, b, c, d, e)) \
   S(C_OpenSession, (U a, U b, P c, P d, P e), (a, b, c, d, e)) \
@@ -82,7 +103,7 @@ typedef void *P;
   F(C_CopyObject, (U a, U b, P c, U d, P e), (a, b, c, d, e)) \
   F(C_DestroyObject, (U a, U b), (a, b)) \
   F(C_GetObjectSize, (U a, U b, P c), (a, b, c)) \
-  F(C_GetAttributeValue, (U a, U b, P c, U d), (a, b, c, d)) \
+  S(C_GetAttributeValue, (U a, U b, P c, U d), (a, b, c, d)) \
   F(C_SetAttributeValue, (U a, U b, P c, U d), (a, b, c, d)) \
   F(C_FindObjectsInit, (U a, P b, U c), (a, b, c)) \
   F(C_FindObjects, (U a, P b, U c, P d), (a, b, c, d)) \
@@ -147,26 +168,38 @@ struct gcm {
 };
 
 struct rule {
-  char name[40];
+  char name[40], until[40];
   double delay, grow;
   U rv;
   long after, count;
-  int fails, done, hang, crash, kill, parent, flip, zero, less, logout;
+  int fails, done, hang, crash, kill, parent, flip, zero, less, logout, close, once;
 };
 
-enum iv { IV_OF_CALLER, IV_APPENDED, IV_DEMANDED, IV_STUCK };
+enum iv { IV_OF_CALLER, IV_APPENDED, IV_DEMANDED, IV_STUCK, IV_WRITTEN };
+
+/* All that CHAOS_FILE says beside the rules. */
+static struct {
+  enum iv gcm_iv;
+  int gcm_refused, iv_zero, iv_early, iv_stuck, iv_untold;
+  long sessions;
+  int shared, slots_broken;
+  U shift, attribute;
+  int attribute_stops;
+} said;
 
 static struct functions *real;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct rule rules[RULES];
 static int rule_count;
-static enum iv gcm_iv;
-static int gcm_refused;
-static long sessions_most, sessions_open;
 static struct stat seen;
+static long open_sessions;
+static U last_session, last_slot;
 
 /* An encryption that has begun, and the IV that was chosen for it. */
-static struct { U session; int active; B iv[IV_BYTES]; } begun[SESSIONS];
+static struct { U session; int active; B iv[IV_BYTES]; B *write_to; } begun[SESSIONS];
+
+/* Locks that stand for the sessions of this process on a token whose processes share them. */
+static int held[SESSIONS], held_count;
 
 static void die(struct rule what) {
   if (what.parent) kill(getppid(), SIGKILL);
@@ -175,25 +208,41 @@ static void die(struct rule what) {
 
 static void parse(FILE *file) {
   char line[256];
-  rule_count = 0;
-  gcm_iv = IV_OF_CALLER;
-  gcm_refused = 0;
-  sessions_most = 0;
   while (fgets(line, sizeof line, file) && rule_count < RULES) {
     char *word = strtok(line, " \t\n");
     if (!word || *word == '#') continue;
     if (!strcmp(word, "gcm-iv")) {
       word = strtok(NULL, " \t\n");
-      gcm_iv = word && !strcmp(word, "demanded") ? IV_DEMANDED : word && !strcmp(word, "stuck") ? IV_STUCK : IV_APPENDED;
-      continue;
-    }
-    if (!strcmp(word, "sessions")) {
-      word = strtok(NULL, " \t\n");
-      sessions_most = word ? strtol(word, NULL, 0) : 0;
+      said.gcm_iv = word && !strcmp(word, "demanded") ? IV_DEMANDED : word && !strcmp(word, "stuck") ? IV_STUCK : IV_APPENDED;
+      if (word && (!strcmp(word, "zero") || !strcmp(word, "written"))) {
+        said.gcm_iv = IV_WRITTEN;
+        said.iv_zero = !strcmp(word, "zero");
+      }
+      while ((word = strtok(NULL, " \t\n"))) {
+        said.iv_early |= !strcmp(word, "early");
+        said.iv_stuck |= !strcmp(word, "stuck");
+        said.iv_untold |= !strcmp(word, "untold");
+      }
       continue;
     }
     if (!strcmp(word, "gcm")) {
-      gcm_refused = 1;
+      said.gcm_refused = 1;
+      continue;
+    }
+    if (!strcmp(word, "sessions")) {
+      said.sessions = strtol(strtok(NULL, " \t\n"), NULL, 0);
+      said.shared = strtok(NULL, " \t\n") != NULL;
+      continue;
+    }
+    if (!strcmp(word, "slots")) {
+      word = strtok(NULL, " \t\n");
+      if (!strncmp(word, "shift=", 6)) said.shift = strtoul(word + 6, NULL, 0);
+      else said.slots_broken = 1;
+      continue;
+    }
+    if (!strcmp(word, "attribute")) {
+      said.attribute = strtoul(strtok(NULL, " \t\n"), NULL, 0);
+      said.attribute_stops = !strcmp(strtok(NULL, " \t\n"), "stops");
       continue;
     }
     struct rule *rule = &rules[rule_count++];
@@ -215,6 +264,9 @@ static void parse(FILE *file) {
       else if (!strcmp(word, "zero")) rule->zero = 1;
       else if (!strcmp(word, "short")) rule->less = 1;
       else if (!strcmp(word, "logout")) rule->logout = 1;
+      else if (!strcmp(word, "close")) rule->close = 1;
+      else if (!strcmp(word, "once")) rule->once = 1;
+      else if (!strncmp(word, "until=", 6)) snprintf(rule->until, sizeof rule->until, "%s", word + 6);
       else {
         fprintf(stderr, "chaos: %s is not known\n", word);
         abort();
@@ -236,9 +288,7 @@ static void refresh(void) {
   struct stat now;
   if (!changed(&now)) return;
   rule_count = 0;
-  gcm_iv = IV_OF_CALLER;
-  gcm_refused = 0;
-  sessions_most = 0;
+  memset(&said, 0, sizeof said);
   FILE *file = fopen(getenv("CHAOS_FILE") ? getenv("CHAOS_FILE") : "", "re");
   if (file) {
     parse(file);
@@ -264,6 +314,16 @@ static void pause_for(double seconds) {
   nanosleep(&time, NULL);
 }
 
+/* Whether no process has come here since CHAOS_FILE was written; the lock is held. */
+static int first_of_all(void) {
+  char path[4096];
+  snprintf(path, sizeof path, "%s.once", getenv("CHAOS_FILE"));
+  int file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  if (file < 0) return 0;
+  close(file);
+  return 1;
+}
+
 /* What is to happen to this call; all zero: nothing. What comes before the call has happened already. */
 static struct rule chaos(const char *name) {
   struct rule found = {0};
@@ -271,11 +331,13 @@ static struct rule chaos(const char *name) {
   log_call(name);
   pthread_mutex_lock(&lock);
   refresh();
+  for (int i = 0; i < rule_count; i++)
+    if (!strcmp(rules[i].until, name)) rules[i].count = 0;
   for (int i = rule_count - 1; i >= 0; i--) {
     struct rule *rule = &rules[i];
     if (strcmp(rule->name, name) && strcmp(rule->name, "*")) continue;
     if (rule->after > 0) rule->after--;
-    else if (rule->count != 0) {
+    else if (rule->count != 0 && (!rule->once || first_of_all())) {
       if (rule->count > 0) rule->count--;
       rule->delay += rule->grow;
       found = *rule;
@@ -288,6 +350,8 @@ static struct rule chaos(const char *name) {
     raise(SIGSEGV);
   }
   if (found.kill && !found.done) die(found);
+  if (found.logout) real->C_Logout(last_session);
+  if (found.close) real->C_CloseAllSessions(last_slot);
   if (found.delay > 0) pause_for(found.delay);
   for (int waiting = found.hang; waiting;) {
     pause_for(0.01);
@@ -303,6 +367,8 @@ static U ended(struct rule what, U rv) {
   if (what.kill) die(what);
   return what.fails ? what.rv : rv;
 }
+
+#define SLOT(slot) ((slot) - said.shift)
 
 #define WRAP(name, parameters, arguments) \
   U name parameters { \
@@ -326,31 +392,36 @@ static int slot_of(U session) {
 U C_EncryptInit(U session, P mechanism, U key) {
   struct rule what = chaos("C_EncryptInit");
   if (what.fails && !what.done) return what.rv;
-  if (what.logout) real->C_Logout(session);
   struct mechanism *given = mechanism;
   U rv;
-  if (gcm_refused && given->mechanism == CKM_AES_GCM) return CKR_MECHANISM_INVALID;
-  if (gcm_iv == IV_OF_CALLER || given->mechanism != CKM_AES_GCM) {
+  if (said.gcm_refused && given->mechanism == CKM_AES_GCM) return CKR_MECHANISM_INVALID;
+  if (said.gcm_iv == IV_OF_CALLER || given->mechanism != CKM_AES_GCM) {
     rv = real->C_EncryptInit(session, mechanism, key);
   } else {
-    struct gcm params = *(struct gcm *)given->parameter;
-    if (gcm_iv == IV_DEMANDED && params.iv_bytes) return CKR_MECHANISM_PARAM_INVALID;
+    struct gcm *callers = given->parameter, params = *callers;
+    int written = said.gcm_iv == IV_WRITTEN, size = written ? CALLERS_IV_BYTES : IV_BYTES;
+    if (said.gcm_iv == IV_DEMANDED && params.iv_bytes) return CKR_MECHANISM_PARAM_INVALID;
+    if (written && params.iv_bytes != CALLERS_IV_BYTES) return CKR_MECHANISM_PARAM_INVALID;
+    for (int i = 0; said.iv_zero && i < CALLERS_IV_BYTES; i++)
+      if (params.iv[i]) return CKR_MECHANISM_PARAM_INVALID;
     B iv[IV_BYTES];
-    rv = real->C_GenerateRandom(session, iv, IV_BYTES);
+    rv = real->C_GenerateRandom(session, iv, size);
     if (rv) return rv;
-    if (gcm_iv == IV_STUCK) memset(iv, 7, IV_BYTES);
+    if (said.gcm_iv == IV_STUCK || said.iv_stuck) memset(iv, 7, size);
     params.iv = iv;
-    params.iv_bytes = IV_BYTES;
-    params.iv_bits = IV_BYTES * 8;
+    params.iv_bytes = size;
+    params.iv_bits = size * 8;
     struct mechanism own = {CKM_AES_GCM, &params, sizeof params};
     rv = real->C_EncryptInit(session, &own, key);
-    if (rv == CKR_OK) {
+    if (rv == CKR_OK && written && said.iv_early && !said.iv_untold) memcpy(callers->iv, iv, size);
+    if (rv == CKR_OK && !(written && (said.iv_early || said.iv_untold))) {
       pthread_mutex_lock(&lock);
       int slot = slot_of(session);
       if (slot < 0) rv = CKR_GENERAL_ERROR;
       else {
         begun[slot].session = session;
         begun[slot].active = 1;
+        begun[slot].write_to = written ? callers->iv : NULL;
         memcpy(begun[slot].iv, iv, IV_BYTES);
       }
       pthread_mutex_unlock(&lock);
@@ -359,11 +430,12 @@ U C_EncryptInit(U session, P mechanism, U key) {
   return ended(what, rv);
 }
 
-/* The IV that was chosen for an encryption, or NULL. */
-static B *chosen(U session) {
+/* The IV that was chosen for an encryption, or NULL; and where it is to be written, if not behind the tag. */
+static B *chosen(U session, B **write_to) {
   pthread_mutex_lock(&lock);
   int slot = slot_of(session);
   B *iv = slot >= 0 && begun[slot].active ? begun[slot].iv : NULL;
+  *write_to = iv ? begun[slot].write_to : NULL;
   pthread_mutex_unlock(&lock);
   return iv;
 }
@@ -372,12 +444,6 @@ static void forget(U session) {
   pthread_mutex_lock(&lock);
   int slot = slot_of(session);
   if (slot >= 0) begun[slot].active = 0;
-  pthread_mutex_unlock(&lock);
-}
-
-static void closed(long count) {
-  pthread_mutex_lock(&lock);
-  sessions_open -= count;
   pthread_mutex_unlock(&lock);
 }
 
@@ -390,8 +456,13 @@ static U answer(struct rule what, U rv, B *output, U *length) {
 U C_Encrypt(U session, P data, U size, P output, P length) {
   struct rule what = chaos("C_Encrypt");
   if (what.fails && !what.done) return what.rv;
-  B *iv = chosen(session);
-  if (!iv) return answer(what, real->C_Encrypt(session, data, size, output, length), output, length);
+  B *write_to, *iv = chosen(session, &write_to);
+  if (!iv || write_to) {
+    U rv = real->C_Encrypt(session, data, size, output, length);
+    if (rv == CKR_OK && write_to) memcpy(write_to, iv, CALLERS_IV_BYTES);
+    if (write_to) forget(session);
+    return answer(what, rv, output, length);
+  }
   U *room = length, most = *room, needed = size + 16 + IV_BYTES;
   if (!output) {
     *room = needed;
@@ -414,8 +485,8 @@ U C_DecryptInit(U session, P mechanism, U key) {
   struct rule what = chaos("C_DecryptInit");
   if (what.fails && !what.done) return what.rv;
   struct mechanism *given = mechanism;
-  if (gcm_refused && given->mechanism == CKM_AES_GCM) return CKR_MECHANISM_INVALID;
-  if (gcm_iv != IV_OF_CALLER && given->mechanism == CKM_AES_GCM && !((struct gcm *)given->parameter)->iv_bytes)
+  if (said.gcm_refused && given->mechanism == CKM_AES_GCM) return CKR_MECHANISM_INVALID;
+  if (said.gcm_iv != IV_OF_CALLER && given->mechanism == CKM_AES_GCM && !((struct gcm *)given->parameter)->iv_bytes)
     return CKR_MECHANISM_PARAM_INVALID;
   U rv = real->C_DecryptInit(session, mechanism, key);
   return ended(what, rv);
@@ -435,24 +506,43 @@ U C_GenerateRandom(U session, P output, U size) {
   return ended(what, rv);
 }
 
+/* Take the place of one session among those of all processes. Returns whether there was one. */
+static int take_shared(void) {
+  char path[4096];
+  for (long i = 0; i < said.sessions; i++) {
+    snprintf(path, sizeof path, "%s.session.%ld", getenv("CHAOS_FILE"), i);
+    int file = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    if (file < 0) abort();
+    if (!flock(file, LOCK_EX | LOCK_NB)) {
+      held[held_count++] = file;
+      return 1;
+    }
+    close(file);
+  }
+  return 0;
+}
+
+static void give_back(long count) {
+  pthread_mutex_lock(&lock);
+  open_sessions -= count;
+  for (; count > 0 && held_count; count--) close(held[--held_count]);
+  pthread_mutex_unlock(&lock);
+}
+
 U C_OpenSession(U slot, U flags, P application, P notify, P session) {
   struct rule what = chaos("C_OpenSession");
   if (what.fails && !what.done) return what.rv;
   pthread_mutex_lock(&lock);
-  int full = sessions_most && sessions_open >= sessions_most;
-  if (!full) sessions_open++;
+  int room = !said.sessions || (said.shared ? take_shared() : open_sessions < said.sessions);
+  if (room) open_sessions++;
   pthread_mutex_unlock(&lock);
-  if (full) return CKR_SESSION_COUNT;
-  U rv = real->C_OpenSession(slot, flags, application, notify, session);
-  if (rv) closed(1);
-  return ended(what, rv);
-}
-
-U C_CloseAllSessions(U slot) {
-  struct rule what = chaos("C_CloseAllSessions");
-  if (what.fails && !what.done) return what.rv;
-  U rv = real->C_CloseAllSessions(slot);
-  if (!rv) closed(sessions_open);
+  if (!room) return CKR_SESSION_COUNT;
+  U rv = real->C_OpenSession(SLOT(slot), flags, application, notify, session);
+  if (rv) give_back(1);
+  else {
+    last_session = *(U *)session;
+    last_slot = SLOT(slot);
+  }
   return ended(what, rv);
 }
 
@@ -461,8 +551,80 @@ U C_CloseSession(U session) {
   if (what.fails && !what.done) return what.rv;
   forget(session);
   U rv = real->C_CloseSession(session);
-  if (!rv) closed(1);
+  if (rv == CKR_OK) give_back(1);
   return ended(what, rv);
+}
+
+U C_CloseAllSessions(U slot) {
+  struct rule what = chaos("C_CloseAllSessions");
+  if (what.fails && !what.done) return what.rv;
+  U rv = real->C_CloseAllSessions(SLOT(slot));
+  if (rv == CKR_OK) give_back(open_sessions);
+  return ended(what, rv);
+}
+
+U C_Finalize(P reserved) {
+  struct rule what = chaos("C_Finalize");
+  if (what.fails && !what.done) return what.rv;
+  U rv = real->C_Finalize(reserved);
+  if (rv == CKR_OK) give_back(open_sessions);
+  return ended(what, rv);
+}
+
+U C_GetSlotList(B present, P list, P count) {
+  struct rule what = chaos("C_GetSlotList");
+  if (what.fails && !what.done) return what.rv;
+  U rv = real->C_GetSlotList(present, list, count);
+  for (U i = 0; rv == CKR_OK && list && i < *(U *)count; i++) ((U *)list)[i] += said.shift;
+  return ended(what, rv);
+}
+
+U C_GetSlotInfo(U slot, P info) {
+  struct rule what = chaos("C_GetSlotInfo");
+  if (what.fails && !what.done) return what.rv;
+  B token[512];
+  if (said.slots_broken && (real->C_GetTokenInfo(SLOT(slot), token) || !(*(U *)(token + TOKEN_FLAGS) & CKF_TOKEN_INITIALIZED)))
+    return CKR_DEVICE_ERROR;
+  return ended(what, real->C_GetSlotInfo(SLOT(slot), info));
+}
+
+U C_GetTokenInfo(U slot, P info) {
+  struct rule what = chaos("C_GetTokenInfo");
+  if (what.fails && !what.done) return what.rv;
+  U rv = real->C_GetTokenInfo(SLOT(slot), info), *counts = (U *)((B *)info + TOKEN_COUNTS);
+  if (rv == CKR_OK && said.sessions) counts[0] = counts[2] = said.sessions;
+  return ended(what, rv);
+}
+
+#define OF_SLOT(name, parameters, arguments) \
+  U name parameters { \
+    struct rule what = chaos(#name); \
+    if (what.fails && !what.done) return what.rv; \
+    slot = SLOT(slot); \
+    return ended(what, real->name arguments); \
+  }
+OF_SLOT(C_GetMechanismList, (U slot, P list, P count), (slot, list, count))
+OF_SLOT(C_GetMechanismInfo, (U slot, U mechanism, P info), (slot, mechanism, info))
+OF_SLOT(C_InitToken, (U slot, P pin, U size, P label), (slot, pin, size, label))
+
+struct attribute {
+  U type;
+  P value;
+  U size;
+};
+
+U C_GetAttributeValue(U session, U object, P template, U count) {
+  struct rule what = chaos("C_GetAttributeValue");
+  if (what.fails && !what.done) return what.rv;
+  struct attribute *wanted = template;
+  U before = count;
+  for (U i = 0; said.attribute && i < count; i++)
+    if (wanted[i].type == said.attribute) before = i;
+  if (before == count) return ended(what, real->C_GetAttributeValue(session, object, template, count));
+  U rv = said.attribute_stops && !before ? CKR_OK
+         : real->C_GetAttributeValue(session, object, template, said.attribute_stops ? before : count);
+  wanted[before].size = UNAVAILABLE;
+  return ended(what, rv == CKR_OK ? CKR_ATTRIBUTE_TYPE_INVALID : rv);
 }
 
 static struct functions ours = {
