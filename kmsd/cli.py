@@ -63,7 +63,9 @@ FLAGS = (
     Flag("--admin-socket", "admin.socket", "PATH", "Unix socket of the admin API, which kmsctl calls."),
     Flag("--admin-group", "admin.group", "GROUP", "Group that may call the admin API."),
     Flag("--state-dir", "state.dir", "DIR", "Directory for what kmsd keeps."),
-    Flag("--provider", "token.provider", "NAME", "auto, softhsm, tpm2, p11-kit, luna, opencryptoki or generic."),
+    Flag(
+        "--provider", "token.provider", "NAME", "auto, softhsm, tpm2, p11-kit, luna, cloudhsm, opencryptoki or generic."
+    ),
     Flag("--p11-lib", "token.module", "PATH", "PKCS#11 module."),
     Flag("--p11-label", "token.label", "LABEL", "Label of the token."),
     Flag("--p11-slot", "token.slot", "ID", "Id of the token's slot; wins over the label."),

@@ -106,7 +106,9 @@ class Server(Section):
 class Token(Section):
     """The PKCS#11 module, the token on it, and how to log in."""
 
-    provider: Literal["auto", "p11", "softhsm", "tpm2", "p11-kit", "luna", "dpod", "opencryptoki", "generic"] = "auto"
+    provider: Literal[
+        "auto", "p11", "softhsm", "tpm2", "p11-kit", "luna", "dpod", "cloudhsm", "opencryptoki", "generic"
+    ] = "auto"
     """Whose token it is: what kmsd knows of its ways, and where its module is found. auto and p11: by the module."""
     module: str = ""
     """Path of the PKCS#11 module."""

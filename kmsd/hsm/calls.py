@@ -320,7 +320,9 @@ def generate_key_pair(
 
 def encrypt(table: FunctionTable, session: int, key: int, mechanism: int, parameter: Parameter, data: bytes) -> bytes:
     """C_EncryptInit and C_Encrypt (5.8) in one go."""
-    check(table.C_EncryptInit(session, byref(_mechanism(mechanism, parameter)), key), "C_EncryptInit")
+    # Kept until the end: there are tokens that write the IV of AES-GCM when they encrypt.
+    encrypting = _mechanism(mechanism, parameter)
+    check(table.C_EncryptInit(session, byref(encrypting), key), "C_EncryptInit")
     return _one_go(table, "C_Encrypt", session, data)
 
 

@@ -236,7 +236,7 @@ def gcm(found: Findings, place: Place, key: int, listed: frozenset[int]) -> None
             found.note(name, title, "not applicable", "the token does not list CKM_AES_GCM")
             continue
         trial = trials.gcm(place, key, size)
-        if trial.works and trial.iv_by_token:
+        if trial.works and trial.iv != "caller's":
             found.able["gcm_iv_by_token"] = True
         elif trial.works:
             works.append(size)

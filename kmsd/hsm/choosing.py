@@ -15,7 +15,7 @@ from kmsd.errors import Unavailable
 from kmsd.hsm import calls, trials
 from kmsd.hsm.checks import session_key
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.quirks import Quirks
+from kmsd.hsm.quirks import GcmIv, Quirks
 from kmsd.hsm.trials import Place, Trial
 
 T = TypeVar("T", bound=Trial)
@@ -34,20 +34,20 @@ _IV_BYTES: Final = 12
 class Choice:
     """What may be chosen from.
 
-    mechanisms: as listed, "CKM_AES_CBC", without AES-GCM if that does not work. gcm_iv_by_token: the token chooses the
-    IVs of AES-GCM. gcm_refused: why AES-GCM is not used although it is listed; empty otherwise. gcm_unauthenticated:
-    because it takes what was changed.
+    mechanisms: as listed, "CKM_AES_CBC", without AES-GCM if that does not work. gcm_iv: whose the IVs of AES-GCM are.
+    gcm_refused: why AES-GCM is not used although it is listed; empty otherwise. gcm_unauthenticated: because it takes
+    what was changed.
     """
 
     mechanisms: frozenset[str]
-    gcm_iv_by_token: bool = False
+    gcm_iv: GcmIv = "caller's"
     gcm_refused: str = ""
     gcm_unauthenticated: bool = False
 
 
 def choose(place: Place, listed: frozenset[str], row: Quirks) -> Choice:
     """place: logged in to. Raises CkrError if the token fails altogether, and Unavailable if it encrypts nothing."""
-    as_listed = Choice(listed, row.gcm_iv_by_token)
+    as_listed = Choice(listed, row.gcm_iv)
     if _GCM not in listed:
         return as_listed
     trial = _try(place, lambda key: trials.gcm(place, key, _IV_BYTES))
@@ -68,8 +68,9 @@ def choose(place: Place, listed: frozenset[str], row: Quirks) -> Choice:
                 "check the token; kmsd tries again by itself",
             )
     if not trial.works:
-        return Choice(listed - {_GCM}, row.gcm_iv_by_token, trial.seen, trial.takes_changed)
-    return Choice(listed, row.gcm_iv_by_token or trial.iv_by_token)
+        return Choice(listed - {_GCM}, row.gcm_iv, trial.seen, trial.takes_changed)
+    # FIPS mode may be switched on later; what was seen counts otherwise.
+    return Choice(listed, "appended" if row.gcm_iv == "appended" and trial.iv == "caller's" else trial.iv)
 
 
 def _try(place: Place, trial: Callable[[int], T]) -> T | None:

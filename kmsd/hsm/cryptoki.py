@@ -85,8 +85,10 @@ class Mechanism(Structure):
 
 
 class GcmParams(Structure):
+    """pIv: address of a buffer of its own, for there are tokens that write there."""
+
     _fields_ = (
-        ("pIv", c_char_p),
+        ("pIv", c_void_p),
         ("ulIvLen", c_ulong),
         ("ulIvBits", c_ulong),
         ("pAAD", c_char_p),

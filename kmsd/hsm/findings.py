@@ -47,6 +47,7 @@ class Abilities:
     gcm_iv_sizes: tuple[int, ...] = ()
     """Bytes of IVs that the caller may choose."""
     gcm_iv_by_token: bool = False
+    """AES-GCM works with an IV that the token chooses."""
     cbc: bool = False
     cbc_pad: bool = False
     ecb: bool = False
@@ -149,7 +150,7 @@ def judge(able: Abilities, *, cbc_from_ecb: bool = False, gcm_listed: bool = Fal
     if 12 in able.gcm_iv_sizes:
         return Verdict("aes-gcm", "A256GCM", "AES-GCM works, with an IV of 12 bytes")
     if able.gcm_iv_by_token:
-        return Verdict("aes-gcm", "A256GCM", "AES-GCM works, with an IV of 16 bytes that the token chooses")
+        return Verdict("aes-gcm", "A256GCM", "AES-GCM works, with an IV that the token chooses")
     without = "AES-GCM is listed and does not work" if gcm_listed else "there is no AES-GCM"
     built = cbc_from_ecb and able.ecb and not able.cbc
     if able.cbc or built:

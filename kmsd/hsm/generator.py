@@ -39,14 +39,25 @@ class Generator:
         both = int.from_bytes(drawn, "big") ^ int.from_bytes(os.urandom(size), "big")
         return both.to_bytes(size, "big")
 
-    def check(self, drawn: bytes) -> None:
-        """Note what the token gave. Raises WrongResult if there is a whole block in it that it gave before."""
+    def check_iv(self, iv: bytes) -> None:
+        """Note an IV of the token's own. Raises WrongResult if there is none, or it was used before."""
+        if not any(iv):
+            raise WrongResult(
+                "the token encrypts with an IV of zeros and names none of its own: nothing is encrypted with it",
+                "have the token looked at, or make a pair: kmsctl keygen LABEL --type pair",
+            )
+        self.check(iv.ljust(_BLOCK, b"\0"), "the token used the same IV twice")
+
+    def check(self, drawn: bytes, repeated: str = "the token's random generator gave the same 16 bytes twice") -> None:
+        """Note what the token gave. repeated: what it means that it is not new. Raises WrongResult if a whole block in
+        it was given before.
+        """
         blocks = [drawn[at : at + _BLOCK] for at in range(0, len(drawn) - _BLOCK + 1, _BLOCK)]
         with self._lock:
             self.stuck = len(set(blocks)) < len(blocks) or any(block in self._seen for block in blocks)
             if self.stuck:
                 raise WrongResult(
-                    "the token's random generator gave the same 16 bytes twice: nothing is encrypted with such a token",
+                    f"{repeated}: nothing is encrypted with such a token",
                     "have the token looked at, or use another; kmsd asks it again at each round trip for health",
                 )
             for block in blocks[:_KEPT]:

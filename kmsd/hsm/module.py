@@ -24,6 +24,7 @@ from kmsd.hsm.cryptoki import (
     Cryptoki,
 )
 from kmsd.hsm.generator import Generator
+from kmsd.hsm.quirks import GcmIv
 from kmsd.hsm.table import FunctionTable
 
 SOFTHSM_MODULES: Final = (
@@ -120,8 +121,8 @@ class Module:
         """CKA_IDs of keys that are used although their objects are public."""
         self.with_login = False
         """Whether somebody has to be logged in for keys to be seen."""
-        self.gcm_iv_by_token: set[int] = set()
-        """The slots whose sessions take the IV of AES-GCM from the token, which chooses one."""
+        self.gcm_iv: dict[int, GcmIv] = {}
+        """By slot: whose the IVs of AES-GCM are; where nothing is said, the caller's."""
         self.generators: dict[int, Generator] = {}
         """By slot; they outlast logins, for a generator that begins anew may give again what it gave before."""
         self.used: dict[int, dict[tuple[bytes, str], None]] = {}

@@ -117,8 +117,7 @@ class OpenToken:
         # Held as long as the login: a token may log out with its last session.
         self._login = self._logged_in(module, slot_id, rw=False)
         choice = choosing.choose(Place(module.cryptoki.table, slot_id), listed, row)
-        if choice.gcm_iv_by_token:
-            module.gcm_iv_by_token.add(slot_id)
+        module.gcm_iv[slot_id] = choice.gcm_iv
         self._open_sessions(module, slot_id, address.sessions if module.multithreaded and not row.serial else 1)
         return LoggedIn(len(self.sessions), choice.mechanisms, choice.gcm_refused, choice.gcm_unauthenticated)
 

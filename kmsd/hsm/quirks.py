@@ -12,10 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Final, Literal
 
-Provider = Literal["auto", "softhsm", "tpm2", "p11-kit", "luna", "opencryptoki", "generic"]
+Provider = Literal["auto", "softhsm", "tpm2", "p11-kit", "luna", "cloudhsm", "opencryptoki", "generic"]
 """What `--provider` takes. `p11` of earlier configurations means auto; `dpod` means luna."""
 Foreign = Literal["at once", "after initialising anew", "unknown"]
 Generator = Literal["", "tpm2_ptool"]
+GcmIv = Literal["caller's", "appended", "written"]
+"""Whose IV an encryption with CKM_AES_GCM has. "appended": the token's own, 16 bytes, which it puts behind the tag; it
+may want to be given none. "written": the token's own, which it writes in the place of the 12 zero bytes it is given."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,8 @@ class Quirks:
     """C_GenerateKey makes AES and HMAC keys."""
     generates_through: Generator = ""
     """The program that makes keys where PKCS#11 does not. The module must be finalised around it."""
-    gcm_iv_by_token: bool = False
-    """In FIPS mode the token chooses the IV: give it none, and find 16 bytes behind the tag."""
+    gcm_iv: GcmIv = "caller's"
+    """What is to be expected; what is found out by trying counts more."""
     cbc_pad_trusted: bool = True
     """CKM_AES_CBC_PAD gives back what was encrypted. kmsd pads by itself in any case."""
     cbc_from_ecb: bool = False
@@ -169,13 +172,27 @@ LUNA: Final = Quirks(
         "/opt/safenet/lunaclient/libs/64/libCryptoki2.so",
     ),
     install="install the vendor's client (Luna HSM Client), or name its libCryptoki2_64.so with --p11-lib",
-    gcm_iv_by_token=True,
+    gcm_iv="appended",
     pin_tries=10,
     evidence=(
         "no device was at hand; the vendor's description of CKM_AES_GCM: in FIPS mode the HSM generates the IV and "
         "puts its 16 bytes behind the tag; without FIPS mode the caller's IV is used",
         "k8s-kms-plugin, providers luna and dpod: no IV for C_EncryptInit, the IV found for C_DecryptInit",
         "tests/chaos, SoftHSM 2.6.1 made to do the same: kmsd's GCM works",
+    ),
+)
+
+CLOUDHSM: Final = Quirks(
+    "cloudhsm",
+    "AWS CloudHSM",
+    libraries=("libcloudhsm_pkcs11",),
+    paths=("/opt/cloudhsm/lib/libcloudhsm_pkcs11.so",),
+    install="install AWS CloudHSM's PKCS#11 library, or name its libcloudhsm_pkcs11.so with --p11-lib",
+    gcm_iv="written",
+    evidence=(
+        "no device was at hand; the vendor's description of CKM_AES_GCM: the HSM takes an IV of 12 zero bytes, and "
+        "writes the one that it has generated into the caller's CK_GCM_PARAMS",
+        "tests/chaos, SoftHSM 2.6.1 made to do the same, in C_EncryptInit or in C_Encrypt: kmsd's GCM works",
     ),
 )
 
@@ -214,7 +231,7 @@ NSS: Final = Quirks(
     evidence=("NSS 3.87: a second secret key with the same CKA_ID replaces the first; GCM decrypts only",),
 )
 
-TABLE: Final = (SOFTHSM, TPM2, P11KIT, LUNA, OPENCRYPTOKI, NSS)
+TABLE: Final = (SOFTHSM, TPM2, P11KIT, LUNA, CLOUDHSM, OPENCRYPTOKI, NSS)
 _BY_NAME: Final = {row.name: row for row in (*reversed(TABLE), GENERIC)}
 _OTHER_NAMES: Final = {"p11": "auto", "dpod": "luna"}
 
@@ -257,7 +274,7 @@ def _relayed(relay: Quirks, behind: Quirks) -> Quirks:
         title=f"{relay.title}, {behind.title} behind",
         foreign_changes=behind.foreign_changes,
         can_generate=behind.can_generate,
-        gcm_iv_by_token=behind.gcm_iv_by_token,
+        gcm_iv=behind.gcm_iv,
         cbc_pad_trusted=behind.cbc_pad_trusted,
         hmac_longest=behind.hmac_longest,
         pin_tries=behind.pin_tries,

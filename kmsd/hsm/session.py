@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable
-from ctypes import addressof, c_ulong, memset, sizeof, string_at
+from ctypes import addressof, c_ulong, memmove, memset, sizeof, string_at
 from time import sleep
 from typing import Final, Literal, NamedTuple
 
@@ -46,7 +46,7 @@ from kmsd.hsm.cryptoki import (
 from kmsd.hsm.generator import Generator
 from kmsd.hsm.module import Module
 from kmsd.hsm.operation import Operation, operation
-from kmsd.hsm.trials import APPENDED_IV
+from kmsd.hsm.trials import APPENDED_IV, WRITTEN_IV
 
 KeyKind = Literal["aes", "hmac", "rsa"]
 Hash = Literal["SHA256", "SHA512"]
@@ -113,8 +113,9 @@ class TokenSession:
         self._cbc = Mechanism(CKM_AES_CBC, addressof(self._iv), BLOCK_BYTES)
         self._ecb = Mechanism(CKM_AES_ECB, None, 0)
         self._cbc_from_ecb = module.cbc_from_ecb
-        self._gcm_iv_by_token = slot_id in module.gcm_iv_by_token
+        self._gcm_iv = module.gcm_iv.get(slot_id, "caller's")
         self._iv_refused = False
+        self._params_iv = ctypes.create_string_buffer(BLOCK_BYTES)
         self._oaep_params = RsaOaepParams(CKM_SHA256, CKG_MGF1_SHA256, CKZ_DATA_SPECIFIED, None, 0)
         self._oaep = Mechanism(CKM_RSA_PKCS_OAEP, addressof(self._oaep_params), sizeof(self._oaep_params))
         self._resize(4096)
@@ -210,13 +211,14 @@ class TokenSession:
     def encrypt_gcm(self, cka_id: bytes, iv_size: int, aad: bytes, plaintext: bytes) -> tuple[bytes, bytes]:
         """AES-GCM (NIST SP 800-38D) with a fresh random IV. Returns (IV, ciphertext followed by the tag).
 
-        The IV may be another one, of 16 bytes, where the token chooses it itself (`Quirks.gcm_iv_by_token`).
+        The IV may be another one where the token chooses it itself (`GcmIv`). Raises WrongResult as well.
         """
         key = self.key(cka_id)
-        iv = b"" if self._iv_refused else self.iv(iv_size)
+        written = self._gcm_iv == "written"
+        iv = bytes(WRITTEN_IV) if written else b"" if self._iv_refused else self.iv(iv_size)
         self._prepare(iv, aad, len(plaintext) + TAG_BYTES)
         rv = self.cryptoki.encrypt_init(self.handle, self._mechanism_address, key)
-        if rv == CKR_MECHANISM_PARAM_INVALID and self._gcm_iv_by_token and iv:
+        if rv == CKR_MECHANISM_PARAM_INVALID and self._gcm_iv == "appended" and iv:
             # An HSM that chooses the IV may refuse to be given one.
             self._prepare(b"", aad, len(plaintext) + TAG_BYTES)
             rv = self.cryptoki.encrypt_init(self.handle, self._mechanism_address, key)
@@ -228,12 +230,17 @@ class TokenSession:
             check(rv, "C_Encrypt")
         size = len(plaintext) + TAG_BYTES
         output = string_at(self._buffer_address, min(self._length.value, self._size))
-        if len(output) == size + APPENDED_IV and self._gcm_iv_by_token:
+        if len(output) == size + APPENDED_IV and self._gcm_iv == "appended":
             self._generator.check(output[size:])
             return output[size:], output[:size]
         if len(output) != size or not iv:
             raise CkrError("unexpected output length", "C_Encrypt")
-        return iv, output
+        used = self._params_iv.raw[: len(iv)]
+        if written:
+            self._generator.check_iv(used)
+        elif used != iv:
+            raise CkrError("the token has put another IV in the place of ours", "C_Encrypt")
+        return used, output
 
     @operation(Operation.DECRYPT_GCM)
     def decrypt_gcm(self, cka_id: bytes, iv: bytes, aad: bytes, ciphertext: bytes) -> bytes:
@@ -329,7 +336,11 @@ class TokenSession:
         if output + TAG_BYTES > self._size:
             self._resize(output + TAG_BYTES)
         params = self._params
-        params.pIv = iv or None
+        if len(iv) > len(self._params_iv):
+            self._params_iv = ctypes.create_string_buffer(len(iv))
+        # A copy: what is written there by a token must not be anybody else's bytes.
+        memmove(self._params_iv, iv, len(iv))
+        params.pIv = addressof(self._params_iv) if iv else None
         params.ulIvLen = len(iv)
         params.ulIvBits = len(iv) * 8
         params.pAAD = aad

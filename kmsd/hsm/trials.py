@@ -10,6 +10,7 @@ A trial has a session of its own, because a failed operation can leave its sessi
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from kmsd.hsm.cryptoki import (
     GcmParams,
     RsaOaepParams,
 )
+from kmsd.hsm.quirks import GcmIv
 from kmsd.hsm.table import FunctionTable
 
 CKM_GENERIC_SECRET_KEY_GEN: Final = 0x0350
@@ -37,6 +39,8 @@ CKM_AES_KEY_GEN: Final = 0x1080
 TAG: Final = 16
 APPENDED_IV: Final = 16
 """Bytes of the IV that Luna and ProtectServer HSMs in FIPS mode choose, and put behind the tag."""
+WRITTEN_IV: Final = 12
+"""Bytes of the IV that AWS CloudHSM chooses, and writes where it was given as many zeros."""
 _AAD: Final = b"probe"
 
 
@@ -68,8 +72,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class GcmTrial(Trial):
-    iv_by_token: bool = False
-    """The token chose the IV and put it behind the tag; the caller's was ignored."""
+    iv: GcmIv = "caller's"
     takes_changed: bool = False
     """A ciphertext that was changed is decrypted: the tag says nothing."""
     error: str = ""
@@ -84,26 +87,28 @@ class HmacTrial(Trial):
     """Bytes of the longest message that was taken, of those tried."""
 
 
-def gcm_params(iv: bytes | None, aad: bytes) -> GcmParams:
-    """iv None: the token is to choose it."""
-    return GcmParams(iv, len(iv or b""), len(iv or b"") * 8, aad, len(aad), TAG * 8)
+def gcm_params(iv: bytes, aad: bytes) -> GcmParams:
+    """iv empty: the token is to choose it."""
+    held = ctypes.create_string_buffer(iv, len(iv))
+    made = GcmParams(ctypes.addressof(held) if iv else None, len(iv), len(iv) * 8, aad, len(aad), TAG * 8)
+    made.held = held
+    return made
 
 
 def gcm(place: Place, key: int, iv_size: int) -> GcmTrial:
     """CKM_AES_GCM with a 128-bit tag: back and forth, and that a changed tag, IV or AAD is refused."""
-    message, iv = os.urandom(32), os.urandom(iv_size)
-    by_token = False
+    message = os.urandom(32)
+    whose: GcmIv = "caller's"
     try:
-        sealed = _seal(place, key, iv, message)
-        if len(sealed) == len(message) + TAG + APPENDED_IV:
-            by_token = True
-            sealed, iv = sealed[:-APPENDED_IV], sealed[-APPENDED_IV:]
+        sealed, iv, whose = _seal(place, key, os.urandom(iv_size), message)
         if len(sealed) != len(message) + TAG:
             return GcmTrial(False, f"{len(sealed)} bytes came back for {len(message)}, not {len(message) + TAG}")
+        if not any(iv):
+            return GcmTrial(False, "an IV of zeros is wanted, and none of the token's own is written in its place")
         if _open(place, key, iv, _AAD, sealed) != message:
-            return GcmTrial(False, "what was decrypted is not what was encrypted", by_token)
+            return GcmTrial(False, "what was decrypted is not what was encrypted", whose)
     except CkrError as error:
-        return GcmTrial(False, str(error), by_token, error=error.name)
+        return GcmTrial(False, str(error), whose, error=error.name)
     for what, changed in (
         ("tag", (iv, _AAD, sealed[:-1] + bytes([sealed[-1] ^ 1]))),
         ("IV", (bytes([iv[0] ^ 1]) + iv[1:], _AAD, sealed)),
@@ -111,23 +116,35 @@ def gcm(place: Place, key: int, iv_size: int) -> GcmTrial:
     ):
         with contextlib.suppress(CkrError):
             _open(place, key, *changed)
-            return GcmTrial(False, f"a ciphertext with a changed {what} is accepted", by_token, takes_changed=True)
-    if by_token:
-        return GcmTrial(True, f"the token chooses the IV itself, {APPENDED_IV} bytes behind the tag", True)
-    return GcmTrial(True, "back and forth; changes are refused")
+            return GcmTrial(False, f"a ciphertext with a changed {what} is accepted", whose, takes_changed=True)
+    return GcmTrial(True, _SEEN[whose], whose)
 
 
-def _seal(place: Place, key: int, iv: bytes, message: bytes) -> bytes:
-    try:
-        with place.session() as session:
-            return calls.encrypt(place.table, session, key, CKM_AES_GCM, gcm_params(iv, _AAD), message)
-    except CkrError as error:
-        # An HSM that chooses the IV may refuse to be given one.
-        if error.name != "CKR_MECHANISM_PARAM_INVALID":
-            raise
-        with contextlib.suppress(CkrError), place.session() as session:
-            return calls.encrypt(place.table, session, key, CKM_AES_GCM, gcm_params(None, _AAD), message)
-        raise
+_SEEN: Final[dict[GcmIv, str]] = {
+    "caller's": "back and forth; changes are refused",
+    "appended": f"the token chooses the IV itself, {APPENDED_IV} bytes behind the tag",
+    "written": f"the token chooses the IV itself, {WRITTEN_IV} bytes in the place of those it is given",
+}
+
+
+def _seal(place: Place, key: int, iv: bytes, message: bytes) -> tuple[bytes, bytes, GcmIv]:
+    """Encrypt. Returns the ciphertext with its tag, the IV, and whose it is."""
+    refused: CkrError | None = None
+    # An HSM that chooses the IV may refuse to be given one, or want zeros.
+    for given in (iv, b"", bytes(WRITTEN_IV)):
+        params = gcm_params(given, _AAD)
+        try:
+            with place.session() as session:
+                sealed = calls.encrypt(place.table, session, key, CKM_AES_GCM, params, message)
+        except CkrError as error:
+            if refused is None and error.name != "CKR_MECHANISM_PARAM_INVALID":
+                raise
+            refused = refused or error
+            continue
+        if len(sealed) == len(message) + TAG + APPENDED_IV:
+            return sealed[:-APPENDED_IV], sealed[-APPENDED_IV:], "appended"
+        return sealed, params.held.raw, "caller's" if params.held.raw == iv else "written"
+    raise refused or CkrError("CKR_MECHANISM_PARAM_INVALID", "C_EncryptInit")
 
 
 def _open(place: Place, key: int, iv: bytes, aad: bytes, sealed: bytes) -> bytes:

@@ -47,7 +47,7 @@ def main() -> int:
         choice = choosing.choose(Place(table, slot.slot_id), listed, plan.quirks)
         answer["quick"] = {
             "gcm": "CKM_AES_GCM" in choice.mechanisms,
-            "iv_by_token": choice.gcm_iv_by_token,
+            "iv": choice.gcm_iv,
             "refused": choice.gcm_refused,
             "others": listed - choice.mechanisms <= {"CKM_AES_GCM"},
         }

@@ -102,16 +102,20 @@ def test_a_tpm_whose_hmac_key_is_for_sha512_is_served_with_the_standard_pair(tpm
 
 
 def test_what_is_chosen_at_each_login_is_what_the_probe_finds(chaos: ChaosToken) -> None:
-    for told, gcm, by_token in (
-        ("", True, False),
-        ("gcm-iv appended", True, True),
-        ("gcm-iv demanded", True, True),
-        ("gcm refused", False, False),
+    for told, gcm, iv in (
+        ("", True, "caller's"),
+        ("gcm-iv appended", True, "appended"),
+        ("gcm-iv demanded", True, "appended"),
+        ("gcm-iv zero", True, "written"),
+        ("gcm-iv zero early", True, "written"),
+        ("gcm-iv written", True, "written"),
+        ("gcm-iv zero untold", False, "caller's"),
+        ("gcm refused", False, "caller's"),
     ):
         chaos.tell(told)
         report = _probe_chaos(chaos, quick=True)
         quick = report["quick"]
-        assert (quick["gcm"], quick["iv_by_token"], quick["others"]) == (gcm, by_token, True), told
+        assert (quick["gcm"], quick["iv"], quick["others"]) == (gcm, iv, True), told
         assert (report["verdict"]["algorithm"] == "aes-gcm") is gcm, told
         assert bool(quick["refused"]) is not gcm, told
         assert report["left"] == 0, told
@@ -149,8 +153,8 @@ def test_p11_kit_is_served_with_what_it_lets_through(p11: p11kit.P11KitToken) ->
     assert (report["provider"], report["worst"], report["left"]) == ("p11-kit", "ok", 0)
 
 
-def test_the_ivs_of_an_hsm_in_fips_mode_are_found(chaos: ChaosToken) -> None:
-    for line in ("gcm-iv appended", "gcm-iv demanded"):
+def test_the_ivs_of_an_hsm_that_chooses_them_are_found(chaos: ChaosToken) -> None:
+    for line in ("gcm-iv appended", "gcm-iv demanded", "gcm-iv zero", "gcm-iv written"):
         chaos.tell(line)
         report = _probe_chaos(chaos)
         assert report["abilities"]["gcm_iv_by_token"], line

@@ -21,6 +21,7 @@ from tests.tokens import MODULE, PIN, make_token
         ("auto", "/usr/lib/x86_64-linux-gnu/opencryptoki/libopencryptoki.so.0.0.0", "IBM Corp.", "opencryptoki"),
         ("auto", "/usr/lib/x86_64-linux-gnu/pkcs11/p11-kit-client.so", "", "p11-kit"),
         ("auto", "/usr/safenet/lunaclient/lib/libCryptoki2_64.so", "SafeNet", "luna"),
+        ("auto", "/opt/cloudhsm/lib/libcloudhsm_pkcs11.so.5", "", "cloudhsm"),
         ("auto", "/opt/vendor/libhsm.so", "", "generic"),
         ("auto", "/opt/vendor/libhsm.so", "SoftHSM project", "softhsm"),
         ("p11", "/usr/lib/softhsm/libsofthsm2.so", "", "softhsm"),
@@ -43,7 +44,7 @@ def test_an_unknown_provider_is_named_with_the_known_ones() -> None:
 def test_a_relay_takes_over_what_the_token_behind_it_brings() -> None:
     path = "/usr/lib/x86_64-linux-gnu/pkcs11/p11-kit-client.so"
     luna = quirks.choose("auto", path, "SafeNet")
-    assert (luna.name, luna.gcm_iv_by_token, luna.cbc_from_ecb) == ("p11-kit", True, True)
+    assert (luna.name, luna.gcm_iv, luna.cbc_from_ecb) == ("p11-kit", "appended", True)
     assert quirks.choose("auto", path, "nobody") == quirks.P11KIT
     behind = quirks.choose("p11-kit", path, "Mozilla Foundation")
     assert behind.same_id_replaces

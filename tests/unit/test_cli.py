@@ -270,7 +270,7 @@ def test_check_config_names_what_keeps_tcp_from_being_served(run: Run) -> None:
          '--algorithm: expected "auto" or "aes-gcm" or "aes-cbc" or "rsa-oaep", found "aes-ctr"'),
         (["--provider=native"],
          '--provider: expected "auto" or "p11" or "softhsm" or "tpm2" or "p11-kit" or "luna" or "dpod" or '
-         '"opencryptoki" or "generic", found "native"'),
+         '"cloudhsm" or "opencryptoki" or "generic", found "native"'),
         (["--socket=kms.sock"], '--socket: the path of a socket must be absolute, found "kms.sock"'),
         (
             ["--log-level=loud"],
