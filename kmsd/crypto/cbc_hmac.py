@@ -99,7 +99,7 @@ def suitable(mechanisms: Collection[str], aes_bits: int, mac_bits: int) -> tuple
 
 
 @operation(Operation.PICK_CBC_HMAC)
-def pick(session: TokenSession, enc_cka_id: bytes, mac_cka_id: bytes, encs: Collection[str]) -> str:
+def pick(session: TokenSession, enc_cka_id: bytes, mac_cka_id: bytes, encs: tuple[str, ...]) -> str:
     """The first of these encs that works with this pair: tokens list mechanisms that they refuse to a key.
 
     Raises Misconfigured if none does, and what the token says if it fails otherwise.
