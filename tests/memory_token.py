@@ -1,0 +1,164 @@
+"""A token in the memory of the test, in the place of `Hsm`: for unit tests of what stands above it, in microseconds.
+
+It encrypts for real (AES-GCM of `cryptography`), and fails where it is told to. What a token of hardware or a module
+makes of a call, only the real ones show.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from kmsd.crypto import jwe
+from kmsd.errors import KmsdError, Unavailable
+from kmsd.hsm import quirks
+from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.connection import Hsm
+from kmsd.hsm.explain import explain
+from kmsd.hsm.keys import Kind, Listing, TokenKey
+from kmsd.hsm.operation import Operation, definition_of
+from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError
+
+MECHANISMS = frozenset({"CKM_AES_GCM", "CKM_AES_CBC", "CKM_SHA256_HMAC", "CKM_SHA512_HMAC"})
+
+
+@dataclass(frozen=True)
+class Stored:
+    key: TokenKey
+    value: bytes
+
+
+class MemoryToken:
+    """See `Hsm` for what is public here and there. as_hsm: the same, for what is typed to take one.
+
+    done: how often each operation was asked for. failing: what an operation fails with, by name.
+    """
+
+    def __init__(self, label: str = "memory") -> None:
+        self.label = label
+        self.name = f"token {label!r}"
+        self.stored: list[Stored] = []
+        self.done: Counter[str] = Counter()
+        self.failing: dict[Operation, Exception] = {}
+        self.reconnects: list[str] = []
+        self.forgotten: set[bytes] = set()
+        self.error: KmsdError = Unavailable(f"{self.name} was unplugged", "plug it in")
+        self.refused = False
+        self.room = None
+        self.misses_objects = False
+        self.silent = 0.0
+        self.address = SimpleNamespace(timeout=3.0)
+        self._up = True
+
+    @property
+    def as_hsm(self) -> Hsm:
+        return cast("Hsm", self)
+
+    def make(self, label: str, cka_id: bytes, *, kind: Kind = "aes", **changed: Any) -> None:
+        """Put a key of 256 bits on the token."""
+        aes = kind == "aes"
+        key = TokenKey(label, cka_id, kind, 256, aes, aes, not aes, not aes, True, False, True)
+        self.stored.append(Stored(replace(key, **changed), os.urandom(32)))
+
+    def relabel(self, label: str, to: str) -> None:
+        self.stored = [
+            replace(each, key=replace(each.key, label=to)) if each.key.label == label else each for each in self.stored
+        ]
+
+    def unplug(self) -> None:
+        self._up = False
+
+    def plug(self) -> None:
+        self._up = True
+
+    # As Hsm.
+
+    @property
+    def connected(self) -> Any:
+        if not self._up:
+            return None
+        return SimpleNamespace(
+            mechanisms=MECHANISMS, quirks=quirks.GENERIC, gcm_refused="", gcm_unauthenticated=False, keys_most=None
+        )
+
+    @property
+    def available(self) -> bool:
+        return self._up
+
+    async def settled(self, until: float) -> None:
+        pass
+
+    def submit(
+        self, fn: Callable[..., Any], *args: Any, timeout: float | None = None, retry: bool = True
+    ) -> asyncio.Future[Any]:
+        if not self._up:
+            raise self.error.again()
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        try:
+            future.set_result(self._do(definition_of(fn).name, args))
+        except Exception as error:  # noqa: BLE001  whatever it is, it belongs to the caller
+            future.set_exception(error)
+        return future
+
+    async def run(self, fn: Callable[..., Any], *args: Any, timeout: float | None = None, retry: bool = True) -> Any:
+        try:
+            return await self.submit(fn, *args, timeout=timeout, retry=retry)
+        except (CkrError, KeyMissingError, KeyAmbiguousError) as error:
+            raise self.explain(error) from error
+
+    def explain(self, error: CkrError | KeyMissingError | KeyAmbiguousError) -> KmsdError:
+        return explain(error, self.name)
+
+    def forget_handles(self, gone: frozenset[bytes]) -> None:
+        self.forgotten |= gone
+
+    async def reconnect(self, why: str, *, doubted: bool = False) -> bool:
+        self.reconnects.append(why)
+        return self._up
+
+    async def has_key(self, cka_id: bytes, timeout: float) -> bool:
+        return any(each.key.cka_id == cka_id for each in self.stored)
+
+    # Operations.
+
+    def _do(self, name: Operation, args: tuple[Any, ...]) -> Any:
+        self.done[name] += 1
+        if name in self.failing:
+            raise self.failing[name]
+        match name:
+            case Operation.LIST_KEYS:
+                private = tuple(each.key for each in self.stored if each.key.private)
+                return Listing(private, tuple(each.key for each in self.stored if not each.key.private))
+            case Operation.RANDOM:
+                return os.urandom(args[0])
+            case Operation.ENCRYPT_GCM:
+                cka_id, header, plaintext = args
+                iv = os.urandom(12)
+                return jwe.assemble(header, iv, self._aes(cka_id).encrypt(iv, plaintext, header))
+            case Operation.DECRYPT_GCM:
+                cka_id, iv, aad, ciphertext = args
+                try:
+                    return self._aes(cka_id).decrypt(iv, ciphertext, aad)
+                except InvalidTag as error:
+                    raise CkrError("CKR_ENCRYPTED_DATA_INVALID", "C_Decrypt") from error
+            case Operation.PROBE_GCM:
+                self._aes(args[0])
+                return 0.001, 0.001
+            case _:
+                raise CkrError("CKR_FUNCTION_NOT_SUPPORTED", name)
+
+    def _aes(self, cka_id: bytes) -> AESGCM:
+        found = [each.value for each in self.stored if (each.key.cka_id, each.key.kind) == (cka_id, "aes")]
+        if not found:
+            raise KeyMissingError
+        if len(found) > 1:
+            raise KeyAmbiguousError
+        return AESGCM(found[0])
