@@ -1,5 +1,5 @@
-"""What kmsd keeps across restarts, in the state directory: which key wrote last, when each key was used, and which keys
-it made that were not.
+"""What kmsd keeps across restarts, in the state directory: which key wrote last, when each key was used, which keys it
+made that were not, and which PINs were refused.
 
 So that Status names the same key_id after a restart while the token is away, and so that of the keys of a token those
 are known that cannot have written. Nothing here is needed to serve: a directory that cannot be written is a warning,
@@ -25,6 +25,7 @@ _FILE: Final = "write-key.json"
 _MOST: Final = 1024 * 1024
 _WROTE_MOST: Final = 1000
 """Key ids that are kept of those that were the write key."""
+_PINS: Final = "pins-refused.json"
 _USES: Final = "uses.json"
 _USES_MOST: Final = 16 * 1024 * 1024
 """Bytes: more than the keys make of which uses are counted."""
@@ -40,7 +41,7 @@ def doubt(directory: Path) -> Misconfigured | None:
     """
     try:
         if safepath.check(directory, _WHAT):
-            for name, most in ((_FILE, _MOST), (_USES, _USES_MOST)):
+            for name, most in ((_FILE, _MOST), (_USES, _USES_MOST), (_PINS, _MOST)):
                 with suppress(FileNotFoundError):
                     os.close(_open(directory / name, most))
     except Misconfigured as error:
@@ -117,6 +118,28 @@ def withdraw_uses(directory: Path, uses: Uses) -> bool:
         except OSError:
             return False
     return True
+
+
+def refused_pins(directory: Path) -> dict[str, Any]:
+    """Return what is known of PINs that tokens refused, by the token's name. Raises Misconfigured if that is not
+    believed, or damaged."""
+    if not safepath.check(directory, _WHAT):
+        return {}
+    try:
+        with os.fdopen(_open(directory / _PINS, _MOST), "rb") as file:
+            kept = json.loads(file.read(_MOST))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError):
+        kept = None
+    if not isinstance(kept, dict):
+        raise Misconfigured(f"{directory / _PINS} is damaged", "kmsd writes it anew when a token refuses a PIN")
+    return kept
+
+
+def remember_refused_pins(directory: Path, refused: Mapping[str, object]) -> None:
+    """Keep them, replacing the file whole. Raises as `remember`."""
+    _write(directory / _PINS, refused)
 
 
 def reason(error: OSError | Misconfigured) -> str:

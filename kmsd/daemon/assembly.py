@@ -18,6 +18,7 @@ from kmsd.daemon.uses import KeyUses
 from kmsd.errors import KmsdError, Misconfigured, WrongResult
 from kmsd.foreign import Foreign
 from kmsd.hsm.address import TokenAddress
+from kmsd.hsm.claims import Claims
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.pin_guard import PinGuard
 from kmsd.keyring import Keyring
@@ -132,9 +133,11 @@ class Parts:
         return self._kms, self._front
 
     def _hsms(self, configured: Configured) -> dict[str, Hsm]:
-        return {place.called: self._hsm(configured, place) for place in configured.settings.places}
+        places = configured.settings.places
+        claims = Claims([place.called for place in places])
+        return {place.called: self._hsm(configured, place, claims) for place in places}
 
-    def _hsm(self, configured: Configured, place: TokenEntry) -> Hsm:
+    def _hsm(self, configured: Configured, place: TokenEntry, claims: Claims) -> Hsm:
         return Hsm(
             TokenAddress(
                 module=place.module,
@@ -149,9 +152,11 @@ class Parts:
             ),
             read_pin=lambda: configured.pin(place.called),
             on_change=lambda: self._token_changed(place.called),
-            guard=PinGuard(place.called, self._settings.state.dir / "pins-refused.json"),
+            guard=PinGuard(place.called, self._settings.state.dir),
             observe=self._traffic.operation,
             tell=lambda text: telling.token_told(self.audit, place.called, text),
+            name=place.called,
+            claims=claims,
         )
 
     def _kms_listener(self, service: LocalService) -> Listener:

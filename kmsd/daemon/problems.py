@@ -23,6 +23,7 @@ from kmsd.tcp import not_served
 
 _MANY_ENCRYPTS: Final = 2**30
 """A quarter of the invocations that one AES-GCM key with random IVs may see (NIST SP 800-38D, 8.3: 2^32)."""
+_REMEMBER_FIX: Final = "let kmsd write in state.dir, and correct the PIN before kmsd is restarted"
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Problems:
             if not hsm.available:
                 found.insert(0, Problem(hsm.error.message, hsm.error.hint, fatal=write is None or write.place == name))
             found.extend(_pin_warnings(hsm))
+            if hsm.pin_problem:
+                found.append(Problem(hsm.pin_problem, _REMEMBER_FIX, fatal=False))
         error = self.health.view().error
         if error is not None and write is not None and not any(problem.fatal for problem in found):
             found.insert(0, Problem(error.message, error.hint, fatal=True))

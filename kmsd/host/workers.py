@@ -362,7 +362,8 @@ class Workers:
         try:
             value = wire.pack(work())
         except Exception as error:  # noqa: BLE001  whatever it is, it belongs to the caller
-            reply = wire.Reply(request.id, wire.NIL, monotonic() - began, wire.failure(error))
+            lost = isinstance(error, CkrError) and error.lost
+            reply = wire.Reply(request.id, wire.NIL, monotonic() - began, wire.failure(error, lost=lost))
         else:
             reply = wire.Reply(request.id, value, monotonic() - began)
         self._send([reply])

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kmsd.hsm.ckr import CkrError, check
-from kmsd.hsm.cryptoki import Attribute, Mechanism
+from kmsd.hsm.cryptoki import Attribute, Cryptoki, Mechanism
 from kmsd.hsm.table import FunctionTable
 
 Value = bytes | int | bool
@@ -245,6 +245,19 @@ def logged_in(table: FunctionTable, session: int) -> bool:
     info = _SessionInfo()
     check(table.C_GetSessionInfo(session, byref(info)), "C_GetSessionInfo")
     return info.state in {1, 3}
+
+
+def log_in(cryptoki: Cryptoki, session: int, pin: str) -> None:
+    """C_Login of the user (5.6.8). Raises CkrError.
+
+    CKR_USER_ALREADY_LOGGED_IN is said of another session of this process, or of all that reach the token through one
+    server: what counts is whether this session is that of a user.
+    """
+    try:
+        cryptoki.login(session, pin)
+    except CkrError as error:
+        if error.name != "CKR_USER_ALREADY_LOGGED_IN" or not logged_in(cryptoki.table, session):
+            raise
 
 
 def logout(table: FunctionTable, session: int) -> None:

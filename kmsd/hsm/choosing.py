@@ -7,6 +7,7 @@ twenty calls, and nothing where AES-GCM is not listed: a TPM's few places for ke
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -16,7 +17,7 @@ from kmsd.hsm import calls, trials
 from kmsd.hsm.checks import session_key
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.quirks import GcmIv, Quirks
-from kmsd.hsm.trials import Place, Trial
+from kmsd.hsm.trials import NoSession, Place, Trial
 
 T = TypeVar("T", bound=Trial)
 
@@ -56,7 +57,7 @@ def choose(place: Place, listed: frozenset[str], row: Quirks) -> Choice:
         return as_listed
     if not trial.works:
         # An AES key that has no HMAC key beside it serves no more without AES-GCM: that needs more than one bad moment.
-        with place.session() as session:
+        with contextlib.suppress(NoSession), place.session() as session:
             calls.random(place.table, session, 8)
         trial = _try(place, lambda key: trials.gcm(place, key, _IV_BYTES)) or trial
     if not trial.works and not trial.takes_changed and trial.error not in _REFUSALS and _CBC in listed:
@@ -78,8 +79,6 @@ def _try(place: Place, trial: Callable[[int], T]) -> T | None:
     sessions."""
     try:
         with place.session() as holder:
-            with place.session():
-                pass
             return trial(calls.generate_key(place.table, holder, trials.CKM_AES_KEY_GEN, session_key("aes")))
-    except CkrError:
+    except (CkrError, NoSession):
         return None

@@ -17,6 +17,7 @@ from kmsd.deadline import after, left, within
 from kmsd.errors import DeadlineExceeded, KmsdError, Unavailable
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.claims import Claims
 from kmsd.hsm.elsewhere import other_process
 from kmsd.hsm.explain import explain
 from kmsd.hsm.findings import Elsewhere
@@ -62,7 +63,8 @@ def _quietly(text: str) -> None:
 class Hsm:
     """One token. `start` it, then `submit` work to it; `connected` and `error` say how it is.
 
-    name: in the configuration. read_pin: gives the PIN for each login; raises KmsdError if it cannot.
+    name: in the configuration. claims: of all its entries.
+    read_pin: gives the PIN for each login; raises KmsdError if it cannot.
     on_change: called on the event loop whenever the connection came or went.
     guard: keeps a PIN from being tried again that was refused. observe: told of every operation.
     tell: told, in a sentence, what was done to get at the token.
@@ -76,11 +78,13 @@ class Hsm:
         guard: PinGuard | None = None,
         observe: Observe = ignore,
         tell: Callable[[str], None] = _quietly,
+        name: str = "token",
+        claims: Claims | None = None,
     ) -> None:
         self.address = address
         self._read_pin = read_pin
         self._guard = guard or PinGuard(address.label, None)
-        self.hosting = Hosting(address, read_pin, self._guard, on_change, observe, tell)
+        self.hosting = Hosting(address, read_pin, self._guard, on_change, observe, tell, name, claims or Claims([name]))
         self._wrong_pin = ""
         """That a process beside was told is wrong, although this login was made with it."""
 
@@ -102,6 +106,11 @@ class Hsm:
     def refused(self) -> bool:
         """Whether the token will not be tried again before an operator has acted."""
         return self.hosting.refused
+
+    @property
+    def pin_problem(self) -> str:
+        """Why a PIN that was refused may be tried again after a restart; empty if it is not."""
+        return self._guard.problem
 
     @property
     def name(self) -> str:

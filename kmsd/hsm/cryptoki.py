@@ -59,10 +59,10 @@ CKA_LOCAL: Final = 0x163
 CKA_NEVER_EXTRACTABLE: Final = 0x164
 CKA_ALWAYS_SENSITIVE: Final = 0x165
 
-CK_UNAVAILABLE_INFORMATION: Final = c_ulong(-1).value
-
 _READ_OK: Final = frozenset({"CKR_ATTRIBUTE_SENSITIVE", "CKR_ATTRIBUTE_TYPE_INVALID", "CKR_BUFFER_TOO_SMALL"})
 """C_GetAttributeValue fills what it can and marks the rest as unavailable (PKCS#11 3.0, 5.7.5)."""
+_UNTOUCHED: Final = b"\xa5" * 1025
+"""What a buffer holds before the call; no value that is given is as long."""
 
 
 class CInitializeArgs(Structure):
@@ -170,24 +170,34 @@ class Cryptoki:
         return handles
 
     def attributes(self, session: int, handle: int, types: tuple[int, ...]) -> dict[int, bytes]:
-        """The raw values of those attributes that the token will tell; each up to 1024 bytes."""
-        buffers = [ctypes.create_string_buffer(1024) for _ in types]
+        """Return the raw values of those attributes that the token gives, each up to 1024 bytes. Raises CkrError."""
+        given, whole = self._attributes(session, handle, types)
+        if not whole and len(types) > 1:
+            # A token may stop at the first one that it does not give, and leave those behind it as they were.
+            for each in types:
+                if each not in given:
+                    given |= self._attributes(session, handle, (each,))[0]
+        return given
+
+    def _attributes(self, session: int, handle: int, types: tuple[int, ...]) -> tuple[dict[int, bytes], bool]:
+        """Return what one call gives, and whether that is all. Raises CkrError."""
+        buffers = [ctypes.create_string_buffer(_UNTOUCHED, len(_UNTOUCHED)) for _ in types]
         wanted = (Attribute * len(types))(
-            *(Attribute(t, ctypes.addressof(b), 1024) for t, b in zip(types, buffers, strict=True))
+            *(Attribute(kind, ctypes.addressof(held), len(held)) for kind, held in zip(types, buffers, strict=True))
         )
+        whole = True
         try:
-            check(
-                self._dll.C_GetAttributeValue(session, handle, wanted, len(types)),
-                "C_GetAttributeValue",
-            )
+            check(self._dll.C_GetAttributeValue(session, handle, wanted, len(types)), "C_GetAttributeValue")
         except CkrError as error:
             if error.name not in _READ_OK:
                 raise
-        return {
-            item.type: buffer.raw[: item.ulValueLen]
-            for item, buffer in zip(wanted, buffers, strict=True)
-            if item.ulValueLen != CK_UNAVAILABLE_INFORMATION and item.ulValueLen <= 1024
+            whole = False
+        given = {
+            item.type: held.raw[: item.ulValueLen]
+            for item, held in zip(wanted, buffers, strict=True)
+            if item.ulValueLen < len(held) and (whole or not _UNTOUCHED.startswith(held.raw[: item.ulValueLen] or b"-"))
         }
+        return given, whole
 
 
 def _template(values: dict[int, bytes | int | bool]) -> tuple[list[ctypes.Array[ctypes.c_char]], object]:

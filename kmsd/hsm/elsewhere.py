@@ -74,7 +74,7 @@ def _work(module: modules.Module, token: str, pin: str | None, do: str, label: s
         raise CkrError(f"{len(slots)} tokens labelled {token!r} are there", "C_GetSlotList")
     session = calls.open_session(table, slots[0], rw=do != "find")
     if pin is not None:
-        module.cryptoki.login(session, pin)
+        calls.log_in(module.cryptoki, session, pin)
     if do == "find":
         there = module.cryptoki.find(
             session,

@@ -21,9 +21,11 @@ from kmsd.errors import Denied, KmsdError, Unavailable
 from kmsd.hsm import login
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.claims import Claims, SameToken
 from kmsd.hsm.dispatch import Dispatch
 from kmsd.hsm.explain import explain
 from kmsd.hsm.login import Connected
+from kmsd.hsm.opening import Found
 from kmsd.hsm.operation import Definition, Operation
 from kmsd.hsm.pin_guard import PinGuard, PinRefused
 from kmsd.hsm.process import HostProcess
@@ -42,6 +44,7 @@ _STUCK_GRACE_SECONDS: Final = 0.5
 """The same for a host in which a call has not come back for long."""
 _SOUND_SECONDS: Final = 2.0
 """A host that has served so long and dies is replaced at once; before, after a pause."""
+_NO_SESSION: Final = "CKR_SESSION_COUNT"
 _DEATHS_A_MINUTE: Final = 30
 """Of hosts that are replaced at once; more are replaced after pauses."""
 
@@ -62,6 +65,8 @@ class Hosting:
         on_change: Callable[[], None],
         observe: Callable[[Operation, float], None],
         tell: Callable[[str], None],
+        name: str,
+        claims: Claims,
     ) -> None:
         self.address = address
         self.error: KmsdError = Unavailable(f"{address} is not connected yet", "try again in a moment")
@@ -78,6 +83,8 @@ class Hosting:
         self._guard = guard
         self._on_change = on_change
         self._tell = tell
+        self._name = name
+        self._claims = claims
         self._opening = asyncio.Lock()
         self._deaths: deque[float] = deque(maxlen=_DEATHS_A_MINUTE)
         self._tasks: set[asyncio.Future[Any]] = set()
@@ -215,15 +222,18 @@ class Hosting:
                 self.settled.clear()
                 await self._let_go(Unavailable(f"{self.name} is being reconnected: {why}", "try again"), _GRACE_SECONDS)
             try:
-                await self._open_or_say(why or "the token was away")
+                failed = await self._open_or_say(why or "the token was away")
+                if failed == _NO_SESSION and before is not None and self.connected is before:
+                    # The token has no session for two.
+                    await self._open_alone(why)
             finally:
                 self.settled.set()
         self.attempted.set()
         if self.connected is not before or self.connected is None:
             self._on_change()
 
-    async def _open_or_say(self, why: str) -> None:
-        """Connect, or say in `error` why not. The lock is held."""
+    async def _open_or_say(self, why: str) -> str:
+        """Connect, or say in `error` why not. Returns as `_open`. The lock is held."""
         failed = await self._open(why)
         if failed == "CKR_GENERAL_ERROR" and self.connected is None:
             swept, self.error = await self.care.sweep(self.error)
@@ -234,26 +244,52 @@ class Hosting:
                 self.error = self.care.ailment or self.error
         if self.connected is None:
             self.dispatch.queue.fail_all(self.error)
+        return failed
 
     async def _open(self, why: str) -> str:
         """One attempt. Returns the name of what the token answered if it failed, empty if it was no such failure."""
         try:
-            fresh = await login.log_in(self.address, self._read_pin, self._guard, self._gone)
+            fresh = await login.log_in(self.address, self._read_pin, self._guard, self._gone, self._claim)
         except KmsdError as error:
-            self.refused = self.refused or isinstance(error, PinRefused)
+            self.refused = self.refused or isinstance(error, PinRefused | SameToken)
             if self.connected is None:
                 self.error = error.again()
             else:
                 self._tell(f"the host process was not replaced ({why}): {error.message}; the old one goes on")
             return error.__cause__.name if isinstance(error.__cause__, CkrError) else ""
+        finally:
+            self._claims.looked(self._name)
         self.hosts += 1
         self.reason = why
         self.care.well()
         old = self.dispatch.use(fresh)
         if old is not None:
             stuck = bool(self.dispatch.stuck(old.host))
-            self._spawn(old.host.end(_STUCK_GRACE_SECONDS if stuck else _GRACE_SECONDS, patient=not stuck))
+            end = old.host.end(_STUCK_GRACE_SECONDS if stuck else _GRACE_SECONDS, patient=not stuck)
+            self._spawn(self._have_all_sessions(fresh, end) if fresh.sessions < old.sessions else end)
         return ""
+
+    async def _claim(self, found: Found) -> None:
+        await self._claims.claim(self._name, found.module, found.slot_id, found.token)
+
+    async def _have_all_sessions(self, small: Connected, end: Awaitable[None]) -> None:
+        """Replace a host that had to be content with the sessions that the old one left, once that has ended: by one
+        that begins after it."""
+        await end
+        async with self._opening:
+            if self.connected is small:
+                await self._open_alone("the one before it held the token's other sessions")
+        self._on_change()
+        self._retry()
+
+    async def _open_alone(self, why: str) -> None:
+        """End the host, and have another one log in after that. Calls wait. The lock is held."""
+        self.settled.clear()
+        try:
+            await self._let_go(Unavailable(f"{self.name} is being reconnected: {why}", "try again"), _GRACE_SECONDS)
+            await self._open_or_say(why)
+        finally:
+            self.settled.set()
 
     async def _let_go(self, why: KmsdError, grace: float) -> None:
         """End the host before there is another one."""

@@ -139,7 +139,8 @@ def _public(session: TokenSession, kind: Kind, most: int) -> tuple[list[TokenKey
 
     def described() -> tuple[list[TokenKey], int]:
         handles = session.cryptoki.find(session.handle, template)
-        found = [_describe(session, handle, rsa=kind == "rsa") for handle in handles[:most]]
+        sizes = _Sizes(session, template)
+        found = [_describe(session, handle, sizes, rsa=kind == "rsa") for handle in handles[:most]]
         # A token that does not search by this attribute shows private objects, too.
         return [key for key in found if not key.private], max(0, len(handles) - most)
 
@@ -158,7 +159,8 @@ def objects(session: TokenSession, template: dict[int, bytes | int | bool], kind
 
     def described() -> list[tuple[int, TokenKey]]:
         handles = session.cryptoki.find(session.handle, whole)
-        found = [(handle, _describe(session, handle, rsa=kind == "rsa")) for handle in handles]
+        sizes = _Sizes(session, whole)
+        found = [(handle, _describe(session, handle, sizes, rsa=kind == "rsa")) for handle in handles]
         # A token that does not search by this attribute shows others, too.
         return [(handle, key) for handle, key in found if key.private is not public or _trusts(session, key)]
 
@@ -185,7 +187,31 @@ def _repeated(look: Callable[[], T]) -> T:
     raise AssertionError("unreachable")
 
 
-def _describe(session: TokenSession, handle: int, *, rsa: bool) -> TokenKey:
+class _Sizes:
+    """Sizes of AES keys on a token that has no CKA_VALUE_LEN to read: searching by it may work all the same."""
+
+    def __init__(self, session: TokenSession, template: calls.Template) -> None:
+        self._session = session
+        self._template = template
+        self._handles: dict[int, frozenset[int]] = {}
+
+    def of(self, handle: int) -> int:
+        """Return the size in bits, or 0. Raises CkrError."""
+        for size in (32, 24, 16):
+            if size not in self._handles:
+                sized = {**self._template, c.CKA_KEY_TYPE: CKK_AES, c.CKA_VALUE_LEN: size}
+                try:
+                    self._handles[size] = frozenset(self._session.cryptoki.find(self._session.handle, sized))
+                except CkrError as error:
+                    if error.name in _PASSING:
+                        raise
+                    self._handles[size] = frozenset()
+            if handle in self._handles[size]:
+                return size * 8
+        return 0
+
+
+def _describe(session: TokenSession, handle: int, sizes: _Sizes, *, rsa: bool) -> TokenKey:
     raw = session.cryptoki.attributes(session.handle, handle, _RSA_ATTRIBUTES if rsa else _ATTRIBUTES)
 
     def flag(attribute: int) -> bool:
@@ -200,11 +226,12 @@ def _describe(session: TokenSession, handle: int, *, rsa: bool) -> TokenKey:
 
     kind: Kind = "rsa" if rsa else _kind(number(c.CKA_KEY_TYPE))
     modulus = int.from_bytes(raw.get(c.CKA_MODULUS, b""), "big")
+    bits = modulus.bit_length() if rsa else number(c.CKA_VALUE_LEN) * 8
     return TokenKey(
         label=raw.get(c.CKA_LABEL, b"").decode("utf-8", "replace"),
         cka_id=raw.get(c.CKA_ID, b""),
         kind=kind,
-        bits=modulus.bit_length() if rsa else number(c.CKA_VALUE_LEN) * 8,
+        bits=bits or (sizes.of(handle) if kind == "aes" else 0),
         encrypt=flag(c.CKA_DECRYPT if rsa else c.CKA_ENCRYPT),
         decrypt=flag(c.CKA_DECRYPT),
         sign=flag(c.CKA_SIGN),

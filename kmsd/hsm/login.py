@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic, time
 from typing import Any, Final
@@ -54,11 +54,15 @@ async def log_in(
     read_pin: Callable[[], str | None],
     guard: PinGuard,
     gone: Callable[[HostProcess], None],
+    claim: Callable[[Found], Awaitable[None]],
 ) -> Connected:
-    """Return a new host that is logged in; what was begun in vain is ended. Raises KmsdError."""
+    """Return a new host that is logged in; what was begun in vain is ended. Raises KmsdError.
+
+    claim: asked before the PIN is tried; raises KmsdError if this token is not to be used.
+    """
     host = await HostProcess.start(answer_each, gone)
     try:
-        return await _steps(host, address, read_pin, guard)
+        return await _steps(host, address, read_pin, guard, claim)
     except BaseException as error:
         # A module that does not answer does not finalise either.
         ending = host.kill() if host.inflight else host.end(_END_SECONDS)
@@ -78,9 +82,14 @@ async def look(done: Definition, args: tuple[Any, ...], seconds: float) -> Any:
 
 
 async def _steps(
-    host: HostProcess, address: TokenAddress, read_pin: Callable[[], str | None], guard: PinGuard
+    host: HostProcess,
+    address: TokenAddress,
+    read_pin: Callable[[], str | None],
+    guard: PinGuard,
+    claim: Callable[[Found], Awaitable[None]],
 ) -> Connected:
     found: Found = await ask(host, _job(definition_of(OpenToken.find), (address,)), _STEP_SECONDS)
+    await claim(found)
     name, pin = f"token {found.token.label!r}", None
     if "LOGIN_REQUIRED" in found.token.flags:
         pin = await asyncio.to_thread(read_pin)

@@ -162,8 +162,12 @@ class Module:
         return [self._slot_view(table, slot) for slot in calls.slot_ids(table)]
 
     def _slot_view(self, table: FunctionTable, slot: int) -> SlotView:
-        info = calls.slot_info(table, slot)
         view = sessions = None
+        try:
+            info = calls.slot_info(table, slot)
+        except CkrError as error:
+            # One slot that is broken takes no other with it.
+            info = calls.SlotInfo(f"broken ({error})", "", token_present=False)
         with contextlib.suppress(CkrError):
             token = calls.token_info(table, slot)
             view = TokenView(token.label, token.serial, token.model, token.manufacturer, token.flags)

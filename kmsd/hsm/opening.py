@@ -126,14 +126,11 @@ class OpenToken:
         if self.pin is None:
             return session
         try:
-            module.cryptoki.login(session.handle, self.pin)
-        except CkrError as error:
-            # Said of another session of this process, or of all that reach the token through one server: what counts
-            # is whether this session is that of a user (PKCS#11 3.0, 5.6.8).
-            if error.name != "CKR_USER_ALREADY_LOGGED_IN" or not calls.logged_in(module.cryptoki.table, session.handle):
-                with contextlib.suppress(CkrError):
-                    session.close()
-                raise
+            calls.log_in(module.cryptoki, session.handle, self.pin)
+        except CkrError:
+            with contextlib.suppress(CkrError):
+                session.close()
+            raise
         return session
 
     def _open_sessions(self, module: Module, slot_id: int, wanted: int) -> None:

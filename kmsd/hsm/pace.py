@@ -10,7 +10,7 @@ from typing import Final
 
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.findings import Timing
-from kmsd.hsm.trials import Place
+from kmsd.hsm.trials import NoSession, Place
 
 _SECONDS: Final = 0.3
 _MOST: Final = 1000
@@ -36,7 +36,7 @@ def together(place: Place, operation: str, work: Callable[[int], object], thread
 
     def run() -> None:
         count, until = 0, perf_counter() + _SECONDS
-        with contextlib.suppress(CkrError), place.session() as own:
+        with contextlib.suppress(CkrError, NoSession), place.session() as own:
             while perf_counter() < until:
                 work(own)
                 count += 1

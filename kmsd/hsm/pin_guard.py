@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
-import json
 import os
-from collections.abc import Mapping
+import threading
 from pathlib import Path
 from typing import Final, Literal
 
+from kmsd import state
 from kmsd.errors import Misconfigured
 from kmsd.hsm.module import TokenView
 
@@ -30,8 +30,8 @@ PIN_ERRORS: Final = frozenset(
 """What says that this PIN will never do. CKR_PIN_LOCKED says nothing about the PIN."""
 
 _SALT_BYTES: Final = 16
-_MOST: Final = 64 * 1024
-"""Bytes of a file of what was refused that are read."""
+_writing: Final = threading.Lock()
+"""Held while the file is read and written again: several tokens share it."""
 
 
 class PinRefused(Misconfigured):
@@ -41,12 +41,13 @@ class PinRefused(Misconfigured):
 class PinGuard:
     """What is known of the PINs of one token.
 
-    token: its name in the configuration. file: where what was refused is remembered; None: nowhere.
+    token: its name in the configuration. directory: the state directory, where what was refused is remembered; None:
+    nowhere.
     """
 
-    def __init__(self, token: str, file: Path | None) -> None:
+    def __init__(self, token: str, directory: Path | None) -> None:
         self._token = token
-        self._file = file
+        self._directory = directory
         self._key = os.urandom(_SALT_BYTES)
         self._salt = os.urandom(_SALT_BYTES)
         self._refused = b""
@@ -116,47 +117,40 @@ class PinGuard:
         # A PIN is short, and whoever may read the file should not find it by trying all.
         return hashlib.scrypt(pin.encode(), salt=self._salt, n=2**14, r=8, p=1)
 
-    # The file: one JSON object, of each token's name to its salt and digest.
+    # What is kept: each token's name, with a salt and a digest.
 
     def _recall(self) -> None:
-        known = _read(self._file).get(self._token)
+        if self._directory is None:
+            return
+        try:
+            known = state.refused_pins(self._directory).get(self._token)
+        except Misconfigured as error:
+            self.problem = f"{error.message}: a PIN that a token refused before may be tried once more"
+            return
         with contextlib.suppress(TypeError, KeyError, ValueError):
             if known is not None:
                 self._salt, self._refused = bytes.fromhex(known["salt"]), bytes.fromhex(known["refused"])
 
     def _remember(self) -> None:
-        if self._file is None:
+        if self._directory is None:
             return
-        known = dict(_read(self._file))
-        known.pop(self._token, None)
-        if self._refused:
-            known[self._token] = {"salt": self._salt.hex(), "refused": self._refused.hex()}
-        fresh = self._file.with_name(f".{self._file.name}.{os.getpid()}")
-        try:
-            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                json.dump(known, file)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(self._file)
-        except OSError as error:
-            self.problem = (
-                f"that the token refused a PIN cannot be remembered in {self._file.parent} "
-                f"({error.strerror or error}): each start of kmsd tries it once"
-            )
-        else:
-            self.problem = ""
-
-
-def _read(file: Path | None) -> Mapping[str, dict[str, str]]:
-    if file is None:
-        return {}
-    try:
-        with file.open("rb") as opened:
-            known = json.loads(opened.read(_MOST))
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
+        with _writing:
+            try:
+                known = state.refused_pins(self._directory)
+            except Misconfigured:
+                known = {}
+            known.pop(self._token, None)
+            if self._refused:
+                known[self._token] = {"salt": self._salt.hex(), "refused": self._refused.hex()}
+            try:
+                state.remember_refused_pins(self._directory, known)
+            except (OSError, Misconfigured) as error:
+                self.problem = (
+                    f"that token {self._token!r} refused the PIN cannot be remembered in {self._directory} "
+                    f"({state.reason(error)}): each start of kmsd tries it once, and the token may lock"
+                )
+            else:
+                self.problem = ""
 
 
 def locked(token: str) -> PinRefused:

@@ -25,7 +25,9 @@ from kmsd.hsm.opening import OpenToken
 from kmsd.hsm.operation import Operation, operation
 from kmsd.hsm.pin_guard import PIN_ERRORS
 from kmsd.hsm.quirks import Quirks
-from kmsd.hsm.trials import Place
+from kmsd.hsm.trials import NoSession, Place
+
+_NO_SESSION: Final = "not tried: no session of the token is free now (CKR_SESSION_COUNT)"
 
 
 def probe(module: Module, slot: SlotView, plan: Plan) -> Report:
@@ -76,6 +78,10 @@ def _guarded(found: Findings, name: str, title: str, check: Callable[[], None]) 
         check()
     except CkrError as error:
         found.note(name, title, "failed", str(error), "check the token; what it says of this is in its vendor's manual")
+    except NoSession:
+        found.note(
+            name, title, "warning", _NO_SESSION, "end other programs that use the token, or lower token.sessions"
+        )
 
 
 def _mechanisms(found: Findings, module: Module, place: Place, plan: Plan, writable: bool) -> None:
@@ -105,12 +111,14 @@ def _remedy(verdict: Verdict, *, whole: bool) -> str:
 
 def report(found: Findings, module: str, token: str, quirks: Quirks, *, whole: bool = True) -> Report:
     """What the findings come to. module: path. token: label. whole: every check was made."""
+    crowded = any(check.seen == _NO_SESSION for check in found.checks)
     able = found.abilities()
     gcm_tried = any(check.name == "gcm_12" and check.outcome != "not applicable" for check in found.checks)
     verdict = judge(able, cbc_from_ecb=quirks.cbc_from_ecb, gcm_listed=gcm_tried)
+    whole = whole and not crowded
     if not whole and verdict.algorithm == "none":
         verdict = replace(verdict, why="not all that is needed could be tried")
-    outcomes: dict[str, Outcome] = {"none": "failed", "rsa-oaep": "warning"}
+    outcomes: dict[str, Outcome] = {"none": "warning" if crowded else "failed", "rsa-oaep": "warning"}
     found.note(
         *("verdict", "Verdict", outcomes.get(verdict.algorithm, "ok")),
         f"{verdict.enc or 'nothing'}: {verdict.why}",

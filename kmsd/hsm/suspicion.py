@@ -29,10 +29,17 @@ _BELIEVED_AFTER: Final = 10.0
 _PROVEN_AFTER: Final = 2.0
 """The same where the token has said that nobody is logged in any more."""
 _LOGIN_GONE: Final = frozenset(
-    {"CKR_USER_NOT_LOGGED_IN", "CKR_DEVICE_ERROR", "CKR_DEVICE_REMOVED", "CKR_SESSION_CLOSED", "CKR_TOKEN_NOT_PRESENT"}
+    {
+        "CKR_USER_NOT_LOGGED_IN",
+        "CKR_DEVICE_ERROR",
+        "CKR_DEVICE_REMOVED",
+        "CKR_SESSION_CLOSED",
+        "CKR_SLOT_ID_INVALID",
+        "CKR_TOKEN_NOT_PRESENT",
+    }
 )
-"""What an operation with a key says when the login, or the token, is gone; random numbers, which need no login, prove
-nothing then."""
+"""What an operation says when the login, the token, or its slot is gone; random numbers, which need no login and no new
+session, prove nothing then."""
 
 
 class Hosts(Protocol):

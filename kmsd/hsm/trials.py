@@ -44,6 +44,10 @@ WRITTEN_IV: Final = 12
 _AAD: Final = b"probe"
 
 
+class NoSession(Exception):
+    """The token has no session to spare now, which says nothing of what it can do."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a trial takes place: a slot whose token is logged in to."""
@@ -53,8 +57,13 @@ class Place:
 
     @contextlib.contextmanager
     def session(self, *, rw: bool = False) -> Iterator[int]:
-        """A session of its own, closed whatever happens."""
-        handle = calls.open_session(self.table, self.slot, rw=rw)
+        """A session of its own, closed whatever happens. Raises CkrError, NoSession."""
+        try:
+            handle = calls.open_session(self.table, self.slot, rw=rw)
+        except CkrError as error:
+            if error.name == "CKR_SESSION_COUNT":
+                raise NoSession from error
+            raise
         try:
             yield handle
         finally:

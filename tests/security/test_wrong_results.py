@@ -36,7 +36,11 @@ def start(short_tmp: Path, chaos: ChaosToken) -> Iterator[Callable[..., Kmsd]]:
         folder.mkdir()
         flags = (*chaos.flags, "--auto-create", *flags)
         running.append(Kmsd(folder, chaos, flags, environment, default_flags=False).start())
-        return running[-1].wait_ok()
+        running[-1].wait_ok()
+        if len(running) == 1:
+            # A login follows the making, and looks at what works.
+            wait_for(lambda: "key made by auto_create" in running[-1].log_text())
+        return running[-1]
 
     yield begin
     chaos.tell()
