@@ -187,10 +187,7 @@ def _stdout_failed(error: OSError, invocation: Invocation) -> int:
     if not isinstance(error, BrokenPipeError):
         diagnostics.error(f"cannot write the output: {error.strerror or error}")
         _trace(error, invocation)
-    if sys.stdout is None:
-        return ExitCode.FAILED
-    # The interpreter flushes stdout once more at exit, and would complain again.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    output.give_up()
     return ExitCode.FAILED
 
 

@@ -56,6 +56,12 @@ def emit_bytes(data: bytes) -> None:
     stdout.buffer.flush()
 
 
+def give_up() -> None:
+    """Let go of a stdout that failed: the interpreter flushes it once more at exit, and would complain again."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def emit_raw(text: str) -> None:
     """Text with its control sequences, for a terminal."""
     emit_bytes(text.encode(_encoding(), errors="replace"))

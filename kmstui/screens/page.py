@@ -60,6 +60,9 @@ class Page(Screen[None]):
         Binding("z", "zoom", "Zoom", show=False),
         Binding("tab", "zoom_next(1)", "Next panel"),
         Binding("shift+tab", "zoom_next(-1)", "Panel before", show=False),
+        # As Textual's own screen has them, whose bindings of these keys are replaced by the two above.
+        Binding("tab", "app.focus_next", "Next table", show=False),
+        Binding("shift+tab", "app.focus_previous", "Table before", show=False),
         Binding("z", "zoom_end", "Back"),
         Binding("escape", "zoom_end", "Back", show=False),
     ]

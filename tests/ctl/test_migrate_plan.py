@@ -126,7 +126,7 @@ def test_a_command_is_read_as_the_plugin_and_the_shell_do(text: str, found: Ance
 
 
 BAD_COMMANDS = {
-    "": "give a FILE or --command",
+    "": "give either a FILE or --command",
     "kube-apiserver --v=2": "does not run k8s-kms-plugin",
     "k8s-kms-plugin serve --p11-label 'x": "a quote in the command has no end",
     f"{COMMAND} --p11-pn={PIN}": "k8s-kms-plugin has no flag --p11-pn",

@@ -49,11 +49,18 @@ CASES: dict[str, tuple[Timeline, float]] = {
             at(LATER),
             stored=Stored(report(at(LATER), {OLD_ID: 1204, NEW_ID: 3}), ("configmaps", "secrets")),
             scanning=True,
+            scans=True,
         ),
         LATER,
     ),
-    "too early for a proof": (timeline(TURN, ALL, at(200), stored=Stored(report(at(190), {NEW_ID: 3}))), 200),
-    "not understood": (timeline(TURN, ALL, at(LATER), stored=Stored(report(at(LATER), {}, unknown=2))), LATER),
+    "too early for a proof": (
+        timeline(TURN, ALL, at(200), stored=Stored(report(at(190), {NEW_ID: 3})), scans=True),
+        200,
+    ),
+    "not understood": (
+        timeline(TURN, ALL, at(LATER), stored=Stored(report(at(LATER), {}, unknown=2)), scans=True),
+        LATER,
+    ),
     "may be retired": (timeline(TURN, ALL, at(LATER), stored=Stored(report(at(LATER), {NEW_ID: 3}))), LATER),
     "retired": (
         timeline(TURN, ALL, at(LATER), stored=Stored(report(at(LATER), {NEW_ID: 3})), retired=True),

@@ -250,7 +250,7 @@ def test_what_only_kube_apiserver_can_rewrite_is_said_and_what_keeps_the_old_key
 def test_when_time_is_up_it_says_what_it_waited_for(cluster: Cluster, watch: Callable[..., Watching]) -> None:
     watching = watch("--yes", "--timeout", "2s")
     assert watching.end() == 1
-    assert "not through: kube-apiservers follow" in watching.errors
+    assert "the rotation is not finished: kube-apiservers follow" in watching.errors
 
 
 def test_a_scan_too_early_is_no_proof_and_kmsd_is_not_even_asked(

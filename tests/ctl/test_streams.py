@@ -22,7 +22,6 @@ def test_stdin_has_one_reader_and_stdout_and_stderr_one_writer_each(path: Path) 
     allowed = {
         "output.py": {"stdout", "stdout.fileno"},
         "diagnostics.py": {"stderr"},
-        "app.py": {"stdout.fileno"},
         "files.py": {"stdin", "stdin.fileno"},
     }
     found: set[str] = set()

@@ -312,7 +312,7 @@ async def test_a_kmsd_that_does_not_run_is_told_with_what_to_do() -> None:
 
 async def test_the_socket_of_another_api_is_told(kmsd: Kmsd) -> None:
     async with Kmstui([f"unix://{kmsd.socket}"], 0.2).run_test() as pilot:
-        await until(pilot, "✕ NO ANSWER", "this kmsd does not know the call", "its socket serves another API")
+        await until(pilot, "✕ NO ANSWER", "is a KMS socket,", "name kmsd's admin socket instead")
 
 
 async def test_no_permission_is_told_with_owner_and_mode(kmsd: Kmsd) -> None:

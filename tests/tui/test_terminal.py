@@ -184,7 +184,7 @@ def test_what_cannot_work_is_refused_with_a_hint(arguments: list[str], told: str
 
 
 def test_help_and_version_need_no_terminal() -> None:
-    assert "--target SOCKET" in _run("--help").stdout
+    assert "--target TARGET" in _run("--help").stdout
     assert _run("--version").stdout.startswith("kmstui ")
 
 
