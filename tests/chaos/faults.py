@@ -334,7 +334,7 @@ def _machine() -> Sequence[Fault]:
     return (
         Fault("disk-full", group, "nothing can be written to any file (RLIMIT_FSIZE 0), the log among them", full,
               on="softhsm", told=False, fails=False, command=("prlimit", "--fsize=0:")),
-        Fault("read-only", group, "the state directory is read-only", _read_only, on="no-override",
+        Fault("read-only", group, "read-only state directory, and the host is killed", _read_only, on="no-override",
               fails=None, command=NO_OVERRIDE),
         Fault("descriptors", group, "no descriptor is left, and the host is killed", few, start=False),
         Fault("clock", group, "the clock is set back by an hour", _clock, on="clock", told=False, fails=False),

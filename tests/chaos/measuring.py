@@ -156,7 +156,10 @@ def measure(fault: Fault, rig: Rig, test: str) -> Row:
                 if other is not None:
                     row.blocks_start = not _comes_up(other)
             ended = time.monotonic() if fault.seconds else began
-            wait_for(lambda: well(rig.kmsd), 30)
+            while not well(rig.kmsd):
+                _listen(telling, row, began)
+                assert time.monotonic() < ended + 30, f"{fault.title}: it does not heal"
+                time.sleep(0.02)
             row.healed = time.monotonic() - ended
             _last(replace(fault, seconds=0), telling, row, began)
         row.wrong = load.wrong
@@ -180,12 +183,16 @@ def measure(fault: Fault, rig: Rig, test: str) -> Row:
 def _last(fault: Fault, telling: Telling, row: Row, began: float) -> None:
     """Wait as long as the fault lasts, and until it was told if it has to be."""
     while True:
-        if row.told is None and (where := telling.heard()):
-            row.told, row.told_by = time.monotonic() - began, where
+        _listen(telling, row, began)
         if time.monotonic() >= began + fault.seconds and not (fault.told and row.told is None):
             return
         assert time.monotonic() < began + 20, f"{fault.title}: nobody was told"
         time.sleep(0.02)
+
+
+def _listen(telling: Telling, row: Row, began: float) -> None:
+    if row.told is None and (where := telling.heard()):
+        row.told, row.told_by = time.monotonic() - began, where
 
 
 def _comes_up(kmsd: Kmsd, seconds: float = 15.0) -> bool:

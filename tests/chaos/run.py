@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kmsd import __version__
+from kmsd.settings import Settings
 from tests.chaos.faults import FAULTS
 from tests.chaos.measuring import INTERVAL, QUICK, ROWS
 
@@ -44,9 +45,11 @@ through v2 and v1beta1, one call after another. `.venv/bin/pytest {test} -k NAME
   kmsd had not said so. In brackets how many it named as in doubt, which is what it does when a token turns out to have
   given wrong results.
 
-Measured with kmsd {version}, {day}, on {machine}. For short runs the tests set {settings}; health is
-checked every {interval} s here, and every 30 s by default, which is how long a token may give wrong results before that
-is seen.
+Measured with kmsd {version}, {day},
+on {machine}.
+For short runs the tests set {settings}.
+Health is checked every {interval} s here, and every {default:.0f} s by default: so long a token may give wrong results
+before that is seen.
 """
 _HEAD = """
 ## {group}
@@ -86,6 +89,7 @@ def page(measured: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         machine=_machine(),
         settings=settings,
         interval=INTERVAL,
+        default=Settings().health.interval,
     )
     group = ""
     for fault in FAULTS:
