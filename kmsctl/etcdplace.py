@@ -22,6 +22,8 @@ SHOW_MOST = 1000
 NOT_FOLLOWED = {
     "ETCDCTL_INSECURE_SKIP_TLS_VERIFY": "etcd's certificate is always verified",
     "ETCDCTL_DISCOVERY_SRV": "name etcd with --endpoints",
+    "ETCDCTL_COMMAND_TIMEOUT": "--timeout says how long each call may take",
+    "ETCDCTL_DIAL_TIMEOUT": "--timeout says how long each call may take, and connecting is a part of it",
 }
 """Variables of etcdctl that mean something else to who reads here, and why."""
 

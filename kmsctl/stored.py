@@ -193,16 +193,23 @@ def to_rewrite(scan: Scan, write_key: Key) -> tuple[str, ...]:
 
 
 def own(resources: Iterable[str]) -> str:
-    """Return what to say of what kube-apiserver keeps for itself among these; empty if there is nothing of it."""
-    from kmsd.etcd.resources import OWN
+    """Return what to say of what kubectl does not see among these: what kube-apiserver keeps for itself, and what no
+    API serves any more; empty if there is nothing of it."""
+    from kmsd.etcd.resources import GONE, OWN
 
-    found = sorted(OWN.intersection(resources))
-    if not found:
-        return ""
-    return (
-        f"{', '.join(found)}: kube-apiserver's own records, which kubectl does not see, and kube-apiserver writes anew "
-        "by itself within minutes; what stays was left by one that is gone, or by an earlier release"
-    )
+    resources = set(resources)
+    parts = []
+    if found := sorted(OWN & resources):
+        parts.append(
+            f"{', '.join(found)}: kube-apiserver's own records, which kubectl does not see, and kube-apiserver writes "
+            "anew by itself within minutes; what stays was left by one that is gone, or by an earlier release"
+        )
+    if found := sorted(GONE & resources):
+        parts.append(
+            f"{', '.join(found)}: Kubernetes serves them no more since 1.25, so kubectl cannot rewrite them and "
+            "nothing reads them; delete them in etcd (etcdctl del --prefix) once nobody wants them back"
+        )
+    return "; ".join(parts)
 
 
 def rewrite_hint(resources: Sequence[str]) -> str:

@@ -10,6 +10,8 @@ ROOTS: Final = ("/registry/", "/kubernetes.io/", "/openshift.io/")
 OWN: Final = frozenset({"ranges", "masterleases", "peerserverleases"})
 """What kube-apiserver keeps for itself and no API serves: the allocation of Service IPs and node ports, and who of
 several is alive. It writes them anew by itself within minutes (its repair of the allocations, each renewal)."""
+GONE: Final = frozenset({"podsecuritypolicies"})
+"""What Kubernetes has served no more since 1.25, so that kubectl does not find what is left of it."""
 
 _SPECIAL: Final = {
     "minions": "nodes",
@@ -67,4 +69,4 @@ def nameable(resource: str) -> bool:
 
 def rewritable(resource: str) -> bool:
     """Return whether kubectl can rewrite it, by a command that has its name."""
-    return nameable(resource) and resource not in OWN
+    return nameable(resource) and resource not in OWN | GONE

@@ -274,6 +274,7 @@ def test_what_kube_apiserver_keeps_for_itself_is_not_for_kubectl(run: Run, canne
         server.start().put(
             {
                 "/registry/ranges/serviceips": v2(OLD_ID),
+                "/registry/podsecuritypolicy/restricted": v2(OLD_ID),
                 "/registry/masterleases/10.0.0.1": v2(OLD_ID),
                 "/registry/peerserverleases/x": v1(native(OLD_ID)),
                 "/registry/secrets/default/a": v2(OLD_ID),
@@ -282,10 +283,12 @@ def test_what_kube_apiserver_keeps_for_itself_is_not_for_kubectl(run: Run, canne
         for command in (("etcd", "scan"), ("migrate", "status")):
             err = run(*command, "--endpoints", server.url).err
             assert "kubectl get ranges" not in err
+            assert "kubectl get podsecuritypolicies" not in err
             assert "leases --all-namespaces" not in err
         err = run("etcd", "scan", "--endpoints", server.url).err
         assert "`kubectl get secrets --all-namespaces" in err
         assert "masterleases, peerserverleases, ranges: kube-apiserver's own records" in err
+        assert "podsecuritypolicies: Kubernetes serves them no more since 1.25" in err
     finally:
         server.stop()
 
@@ -317,11 +320,19 @@ def test_etcdctls_own_variables_log_in(
     assert result.code == (4 if variables == {"ETCDCTL_USER": "other:wrong"} else 0)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "true"),
+        ("ETCDCTL_COMMAND_TIMEOUT", "60s"),
+        ("ETCDCTL_DIAL_TIMEOUT", "2s"),
+    ],
+)
 def test_a_variable_of_etcdctls_that_is_not_followed_is_said_not_to_be(
-    run: Run, canned: Canned, filled: Server, monkeypatch: pytest.MonkeyPatch
+    run: Run, canned: Canned, filled: Server, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
-    monkeypatch.setenv("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "true")
-    assert "ETCDCTL_INSECURE_SKIP_TLS_VERIFY is not followed" in run("etcd", "scan", "--endpoints", filled.url).err
+    monkeypatch.setenv(name, value)
+    assert f"{name} is not followed" in run("etcd", "scan", "--endpoints", filled.url).err
 
 
 @pytest.fixture(scope="module")
