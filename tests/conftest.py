@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.daemons import Kmsd, check_logs
 from tests.tokens import SoftToken, make_token
@@ -17,6 +18,9 @@ def pytest_configure() -> None:
     # A shell without job control starts what it puts behind itself with SIGINT ignored, and every program that a
     # test starts would inherit that: Ctrl-C would then end none of them.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # How long an example takes says something of the machine, and nothing of the program.
+    settings.register_profile("kmsd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("kmsd")
 
 
 @pytest.fixture(autouse=True)
