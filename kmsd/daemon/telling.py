@@ -80,13 +80,20 @@ class Tokens:
     def __init__(self, audit: Audit) -> None:
         self._audit = audit
         self._told: dict[str, object] = {}
+        self._hosts: dict[str, int] = {}
 
     def changed(self, name: str, hsm: Hsm, sessions: int) -> None:
         """Look at a token, and tell what is new. sessions: how many are open, on all tokens."""
         connected = hsm.connected
         planned = connected is None and hsm.available
         state = "up" if connected is not None else "planned" if planned else hsm.error.kind
-        told = self._told.get(name)
+        told, hosts = self._told.get(name), hsm.hosting.hosts
+        another = hosts > self._hosts.setdefault(name, hosts)
+        self._hosts[name] = hosts
+        if state == told == "up" and another:
+            reason = hsm.hosting.reason
+            log.info("another process has the token's module", token=name, reason=reason)
+            self._audit.event("token reconnected", detail=f"{name}: {reason}")
         if state == told or (planned and told != "up"):
             return
         self._told[name] = state

@@ -92,7 +92,8 @@ class Dispatch:
         for job in reversed(jobs):
             if job.future.done():
                 continue
-            if again and job.retry and not job.repeated and not job.done.alone:
+            # Whether it may be tried in a new session does not matter here: this host said nothing of the token.
+            if again and not job.repeated and not job.done.beside:
                 self.queue.give_back(job)
             else:
                 self.queue.fail(job, error.again())
