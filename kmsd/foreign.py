@@ -88,13 +88,14 @@ class Foreign:
             parsed = legacy.parse_cbc(ciphertext)
         except jwe.JweError as error:
             raise InvalidRequest(
-                f"the ciphertext cannot be read: {error}", "it is damaged; restore the object from a backup"
+                f"the ciphertext cannot be read: {error}", "it is damaged: restore the object from a backup of etcd"
             ) from error
         async with within(until):
             key = await (self._keyring.find(keyid.text(parsed.cka_id)) if parsed.authenticated else self.pinned_key())
         if key.token.kind != "aes":
             raise InvalidRequest(
-                "the ciphertext names an RSA key, and is encrypted with AES-CBC", "restore it from a backup"
+                "the ciphertext names an RSA key, and is encrypted with AES-CBC",
+                "restore the object from a backup of etcd",
             )
         check_named(key_id, key)
         if parsed.authenticated:

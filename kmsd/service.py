@@ -36,7 +36,6 @@ from kmsd.picture import Key
 
 _STATUS_RECHECK: Final = 0.2
 _STATUS_WAIT: Final = 1.0
-_NOT_OURS: Final = "it was not written by kmsd, or was damaged since"
 _CANDIDATES_MOST: Final = 64
 """Keys tried for one ciphertext that names only a label."""
 
@@ -225,7 +224,7 @@ class LocalService:
             self._check_plaintexts(read.key)
             return read
         except jwe.JweError as error:
-            raise InvalidRequest(f"the ciphertext cannot be read: {error}", _NOT_OURS) from error
+            raise InvalidRequest(f"the ciphertext cannot be read: {error}", jwe.NOT_OURS) from error
         if parsed.alg == jwe.DIRECT and parsed.enc in jwe.GCM:
             return await self._open_gcm(parsed, key_id, until)
         key = self._keyring.picture.by_key_id.get(parsed.kid)
@@ -235,7 +234,7 @@ class LocalService:
         check_named(key_id, key)
         if (parsed.alg == jwe.WRAPPED) != (key.token.kind == "rsa"):
             # Else whoever knows an RSA key could write what is taken for an AES key's, or the other way round.
-            raise InvalidRequest(f"the ciphertext's alg {parsed.alg} does not fit its key", _NOT_OURS)
+            raise InvalidRequest(f"the ciphertext's alg {parsed.alg} does not fit its key", jwe.NOT_OURS)
         opened = self._open_wrapped if parsed.alg == jwe.WRAPPED else self._open_pair
         self._check_plaintexts(key)
         try:
@@ -250,7 +249,9 @@ class LocalService:
     async def _open_pair(self, key: Key, parsed: jwe.Jwe, until: float) -> bytes:
         """The plaintext of what a pair wrote."""
         if cbc_hmac.SUITES[parsed.enc].aes_bits != key.token.bits:
-            raise InvalidRequest(f"the ciphertext's enc does not fit its key, which is AES-{key.token.bits}", _NOT_OURS)
+            raise InvalidRequest(
+                f"the ciphertext's enc does not fit its key, which is AES-{key.token.bits}", jwe.NOT_OURS
+            )
         mac = self._mac_of(key, parsed)
         if mac is None:
             async with within(until):
@@ -293,14 +294,15 @@ class LocalService:
                 named = await self._look_for(parsed.kid)
         aes = [key for key in named if key.token.kind == "aes"]
         if not aes:
-            raise InvalidRequest("the ciphertext names an RSA key, and is encrypted with AES-GCM", _NOT_OURS)
+            raise InvalidRequest("the ciphertext names an RSA key, and is encrypted with AES-GCM", jwe.NOT_OURS)
         candidates = [key for key in aes if is_named(key_id, key)]
         if not candidates:
             check_named(key_id, aes[0])
         fitting = [key for key in candidates if _fits(key, parsed)][:_CANDIDATES_MOST]
         if not fitting:
             raise InvalidRequest(
-                f"the ciphertext's enc or IV does not fit its key, which is AES-{candidates[0].token.bits}", _NOT_OURS
+                f"the ciphertext's enc or IV does not fit its key, which is AES-{candidates[0].token.bits}",
+                jwe.NOT_OURS,
             )
         try:
             return await self._try_each(fitting, parsed, until)

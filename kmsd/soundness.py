@@ -16,7 +16,7 @@ from kmsd.etcd.sealed import HEADER_MAX, Format, Header
 COMPACT_MAX: Final = 1 << 20
 """Octets of a ciphertext that kmsd reads."""
 RESTORE: Final = "restore the object from a backup of etcd"
-FOREIGN: Final = "it was not written by kmsd, or was damaged since"
+FOREIGN: Final = "kmsd did not write it, or it was damaged since: find out who did, or restore it from a backup of etcd"
 
 _GCM: Final = frozenset({"A128GCM", "A192GCM", "A256GCM"})
 _CBC_TAGS: Final = {"A128CBC-HS256": 16, "A256CBC-HS512": 32, "A256CBC-HS256": 32}
@@ -52,31 +52,33 @@ def header_trouble(segments: list[bytes]) -> Finding:
     if len(segments) == 1 and segments[0].startswith(b"eyJ"):
         return Finding("truncated: a compact JWE has 5 segments, this ends within the first", RESTORE, True)
     if len(segments) == 1:
-        return Finding("this is no JWE", "another KMS plugin wrote it, or it was damaged since", True)
+        return Finding("this is no compact JWE: 5 segments with dots between them", FOREIGN, True)
     if len(segments[0]) > HEADER_MAX:
-        return Finding(f"the header has more than {HEADER_MAX} bytes", FOREIGN, True)
-    return Finding("the first segment is no header of a JWE: not JSON in base64url", FOREIGN, True)
+        return Finding(f"a header has {HEADER_MAX} bytes at most, this has {len(segments[0])}", FOREIGN, True)
+    return Finding(
+        "the first segment must be the header of a JWE, a JSON object in base64url, and is not", FOREIGN, True
+    )
 
 
 def of_form(text: bytes, segments: list[bytes], header: Header) -> Iterator[Finding]:
     """What is wrong with it as a JWE, whatever its format."""
     if len(text) > COMPACT_MAX:
-        yield Finding(f"{len(text)} bytes are more than kmsd reads ({COMPACT_MAX})", FOREIGN, True)
+        yield Finding(f"kmsd reads {COMPACT_MAX} bytes at most, this has {len(text)}", FOREIGN, True)
     if len(segments) < 5:
         yield Finding(f"truncated: a compact JWE has 5 segments, this has {len(segments)}", RESTORE, True)
     elif len(segments) > 5:
-        yield Finding("a compact JWE has 5 segments, this has more", FOREIGN, True)
+        yield Finding(f"a compact JWE has 5 segments, this has {len(segments)}", FOREIGN, True)
     names = ("header", "encrypted key", "IV", "ciphertext", "tag")
     for name, segment in zip(names, segments, strict=False):
         if not _canonical(segment):
-            yield Finding(f"the {name} is not canonical base64url (RFC 7515, 2)", RESTORE, True)
+            yield Finding(f"the {name} must be base64url without padding (RFC 7515, 2), and is not", RESTORE, True)
     if header.repeats:
         yield Finding("a member of the header occurs twice", FOREIGN, True)
     for member, what in (("crit", "extensions (crit)"), ("zip", "compression (zip)")):
         if member in header.members:
             yield Finding(f"the header asks for {what}, which kmsd does not do", FOREIGN, True)
     if header.alg == "dir" and segments[1:2] not in ([], [b""]):
-        yield Finding("there is an encrypted key where direct encryption has none", FOREIGN, True)
+        yield Finding(f"the encrypted key must be empty under alg dir, and has {len(segments[1])} bytes", FOREIGN, True)
 
 
 def _canonical(segment: bytes) -> bool:
@@ -98,29 +100,37 @@ def of_format(known: Format, header: Header, jwe: Jwe) -> Iterator[Finding]:
                 "the tag authenticates nothing: it is an HMAC over no data, and shows no alteration",
                 "kmsd reads it only with legacy.allow_unauthenticated; rewrite the object to be rid of it",
             )
-            yield Finding("it names no key", "kmsd tries the one key that the configuration names for it")
+            yield Finding("it does not say which key wrote it", "kmsd tries the one key that legacy.key names")
             yield from _zero_padded(header, jwe)
         case Format.KEYSEALER:
             yield Finding("kid is the CKA_ID in hexadecimal", "")
             yield from _zero_padded(header, jwe)
         case Format.UNKNOWN:
-            yield Finding("the header names no key, or lacks alg or enc", FOREIGN, True)
+            yield Finding("the header must name alg, enc and the key (kid), and does not", FOREIGN, True)
     if known is not Format.UNKNOWN and not jwe.ciphertext_bytes:
-        yield Finding("the ciphertext is empty", "kube-apiserver encrypts nothing that is empty")
+        yield Finding(
+            "the ciphertext is empty: it was cut, or an empty plaintext was encrypted, which kube-apiserver never does"
+        )
 
 
 def _native(header: Header, jwe: Jwe) -> Iterator[Finding]:
     if header.alg not in ("dir", "RSA-OAEP-256"):
-        yield Finding(f"alg {header.alg[:40]!r} is none that kmsd reads", FOREIGN, True)
+        yield Finding(f"kmsd reads alg dir and RSA-OAEP-256, this has {header.alg[:40]!r}", FOREIGN, True)
     if jwe.enc in _GCM:
         # A token that chooses its IVs itself makes them of 16 bytes.
         yield from _lengths(jwe, iv=16 if jwe.iv_bytes == 16 else 12, tag=16)
     elif jwe.enc in _CBC_TAGS:
         yield from _lengths(jwe, iv=16, tag=_CBC_TAGS[jwe.enc])
         if not jwe.ciphertext_bytes or jwe.ciphertext_bytes % 16:
-            yield Finding(f"truncated: {jwe.ciphertext_bytes} bytes are no whole blocks of AES", RESTORE, True)
+            yield Finding(
+                f"truncated: the ciphertext must be whole blocks of 16 bytes, and has {jwe.ciphertext_bytes}",
+                RESTORE,
+                True,
+            )
     else:
-        yield Finding(f"enc {jwe.enc[:40]!r} is none that kmsd reads", FOREIGN, True)
+        yield Finding(
+            f"kmsd reads enc {', '.join(sorted(_GCM | _CBC_TAGS.keys()))}, this has {jwe.enc[:40]!r}", FOREIGN, True
+        )
 
 
 def _ancestor_gcm(jwe: Jwe) -> Iterator[Finding]:
@@ -131,15 +141,15 @@ def _ancestor_gcm(jwe: Jwe) -> Iterator[Finding]:
     )
     yield from _lengths(jwe, iv=16, tag=16)
     if not jwe.kid:
-        yield Finding("the header names no key", FOREIGN, True)
+        yield Finding("the header must name the key (kid), and does not", FOREIGN, True)
 
 
 def _lengths(jwe: Jwe, *, iv: int, tag: int) -> Iterator[Finding]:
     if jwe.iv_bytes != iv:
-        yield Finding(f"the IV has {jwe.iv_bytes} bytes where {jwe.enc} has {iv}", FOREIGN, True)
+        yield Finding(f"the IV of {jwe.enc} has {iv} bytes, this has {jwe.iv_bytes}", FOREIGN, True)
     if jwe.tag_bytes != tag:
         cut = "truncated: " if jwe.tag_bytes < tag else ""
-        yield Finding(f"{cut}the tag has {jwe.tag_bytes} bytes where {jwe.enc} has {tag}", RESTORE, True)
+        yield Finding(f"{cut}the tag of {jwe.enc} has {tag} bytes, this has {jwe.tag_bytes}", RESTORE, True)
 
 
 def _zero_padded(header: Header, jwe: Jwe) -> Iterator[Finding]:
@@ -147,7 +157,7 @@ def _zero_padded(header: Header, jwe: Jwe) -> Iterator[Finding]:
     yield from _lengths(jwe, iv=16, tag=32)
     length = _plaintext_length(header)
     if length is None:
-        yield Finding("_thales_aad is not the plaintext's length, 8 bytes in base64url", FOREIGN, True)
+        yield Finding("_thales_aad must be the plaintext's length, 8 bytes in base64url, and is not", FOREIGN, True)
     elif jwe.ciphertext_bytes != (length // 16 + 1) * 16:
         yield Finding(
             f"the ciphertext has {jwe.ciphertext_bytes} bytes, where a plaintext of {length} needs"

@@ -24,7 +24,6 @@ from kmsd.hsm.session import BLOCK_BYTES, Hash, KeyAmbiguousError, KeyMissingErr
 if TYPE_CHECKING:
     from kmsd.hsm.connection import Hsm
 
-_NOT_OURS: Final = "it was not written by kmsd, or was damaged since"
 _UNUSABLE: Final = frozenset(
     {
         "CKR_MECHANISM_INVALID",
@@ -181,15 +180,15 @@ def check_shape(sealed: Jwe, mac_limit: int = 0) -> None:
     """Raises InvalidRequest for what cannot be right whatever the keys are. mac_limit: as for `encrypt`."""
     suite = SUITES.get(sealed.enc)
     if suite is None or sealed.alg != jwe.DIRECT:
-        raise InvalidRequest("the ciphertext names a key for AES-CBC, and is not in that mode", _NOT_OURS)
+        raise InvalidRequest("the ciphertext names a key for AES-CBC, and is not in that mode", jwe.NOT_OURS)
     if len(sealed.tag) != suite.tag:
         raise InvalidRequest(
-            f"the authentication tag has {len(sealed.tag)} bytes where {suite.tag} are needed", _NOT_OURS
+            f"the authentication tag has {len(sealed.tag)} bytes where {suite.tag} are needed", jwe.NOT_OURS
         )
     if len(sealed.iv) != BLOCK_BYTES:
-        raise InvalidRequest(f"the IV has {len(sealed.iv)} bytes where {BLOCK_BYTES} are needed", _NOT_OURS)
+        raise InvalidRequest(f"the IV has {len(sealed.iv)} bytes where {BLOCK_BYTES} are needed", jwe.NOT_OURS)
     if not sealed.ciphertext or len(sealed.ciphertext) % BLOCK_BYTES:
-        raise InvalidRequest("the ciphertext is not a number of whole blocks", _NOT_OURS)
+        raise InvalidRequest("the ciphertext is not a number of whole blocks", jwe.NOT_OURS)
     _check_limit(len(sealed.header), len(sealed.ciphertext), mac_limit)
 
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 NATIVE_IV_BYTES: Final = 12
 """RFC 7518, 5.3."""
 
-_NOT_OURS: Final = "it was not written by kmsd, or was damaged since"
 
 MAY_BE_TAG: Final = frozenset(
     {
@@ -88,10 +87,10 @@ async def attempt(hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float) -> bytes
     """The plaintext; None if the tag does not fit, or the token fails twice in a way that looks the same: which it is,
     `show_working` tells. Raises KmsdError."""
     if sealed.alg != jwe.DIRECT or sealed.enc not in jwe.GCM:
-        raise InvalidRequest("the ciphertext names a key for AES-GCM, and is not in that mode", _NOT_OURS)
+        raise InvalidRequest("the ciphertext names a key for AES-GCM, and is not in that mode", jwe.NOT_OURS)
     if len(sealed.tag) != TAG_BYTES or not sealed.iv:
         raise InvalidRequest(
-            f"the authentication tag has {len(sealed.tag)} bytes where {TAG_BYTES} are needed", _NOT_OURS
+            f"the authentication tag has {len(sealed.tag)} bytes where {TAG_BYTES} are needed", jwe.NOT_OURS
         )
     until = after(timeout)
     # Not repeated by the token's workers: whoever writes to etcd could have them suspect the token all the time.

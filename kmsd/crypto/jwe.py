@@ -22,6 +22,12 @@ MAX_HEADER: Final = 4096
 """Octets of the encoded header."""
 MAX_COMPACT: Final = 1024 * 1024
 """Octets of the whole."""
+NOT_OURS: Final = (
+    "kmsd did not write it, or it was damaged since: find out who did, or restore it from a backup of etcd"
+)
+"""What to do about a value that kmsd cannot have written."""
+_SHOWN: Final = 40
+"""Characters of a member of the header that a sentence holds."""
 
 
 class JweError(ValueError):
@@ -74,7 +80,7 @@ def decode(text: bytes, what: str) -> bytes:
         data = None
     # The library skips foreign characters and ignores unused bits; encoding again shows both.
     if data is None or encode(data) != text:
-        raise JweError(f"the {what} is not base64url")
+        raise JweError(f"the {what} must be base64url without padding (RFC 7515, 2), and is not")
     return data
 
 
@@ -102,9 +108,9 @@ def parse(compact: bytes) -> Jwe:
     alg, kid, enc, hkid = _read_header(head)
     if alg == DIRECT:
         if encrypted_key:
-            raise JweError("there is an encrypted key where direct encryption has none")
+            raise JweError(f"the encrypted key must be empty under alg {DIRECT}, got {len(encrypted_key)} bytes")
     elif not encrypted_key:
-        raise JweError(f"there is no encrypted key where {alg} needs one")
+        raise JweError(f"the encrypted key is empty, and alg {alg} needs one")
     return Jwe(
         header=head,
         kid=kid,
@@ -121,12 +127,12 @@ def parse(compact: bytes) -> Jwe:
 def split(compact: bytes) -> list[bytes]:
     """The five segments as they are; the first has an allowed size. Raises JweError."""
     if len(compact) > MAX_COMPACT:
-        raise JweError(f"{len(compact)} bytes are more than a JWE may have here ({MAX_COMPACT})")
+        raise JweError(f"a JWE may have {MAX_COMPACT} bytes at most, got {len(compact)}")
     segments = compact.split(b".", 5)
     if len(segments) != 5:
-        raise JweError(f"a compact JWE has 5 segments, this has {'more' if len(segments) > 5 else len(segments)}")
+        raise JweError(f"a compact JWE has 5 segments, got {'more' if len(segments) > 5 else len(segments)}")
     if not segments[0] or len(segments[0]) > MAX_HEADER:
-        raise JweError(f"the header has {len(segments[0])} bytes, 1 to {MAX_HEADER} are allowed")
+        raise JweError(f"the header of a JWE has 1 to {MAX_HEADER} bytes, got {len(segments[0])}")
     return segments
 
 
@@ -142,7 +148,8 @@ def header_members(head: bytes) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         members = dict(pairs)
         if len(members) != len(pairs):
-            raise JweError("a member of the header occurs twice")
+            twice = next(name for at, (name, _) in enumerate(pairs) if name in dict(pairs[:at]))
+            raise JweError(f"each member of the header may be there once, got {_shown(twice)} twice")
         return members
 
     try:
@@ -152,14 +159,14 @@ def header_members(head: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise JweError("the header is not JSON in UTF-8") from error
     if not isinstance(members, dict):
-        raise JweError("the header is not a JSON object")
+        raise JweError(f"the header must be a JSON object, got another JSON value ({type(members).__name__})")
     return members
 
 
 def _check_members(members: dict[str, Any]) -> Members:
     for refused, why in (
-        ("crit", "demands extensions (crit) that are not supported"),
-        ("zip", "asks for compression (zip), which is not supported"),
+        ("crit", "asks for extensions (crit), and kmsd has none"),
+        ("zip", "asks for compression (zip), and kmsd compresses nothing"),
     ):
         if refused in members:
             raise JweError(f"the header {why}")
@@ -169,14 +176,14 @@ def _check_members(members: dict[str, Any]) -> Members:
         )
     alg = members.get("alg")
     if alg not in (DIRECT, WRAPPED):
-        raise JweError(f'the header\'s alg is not "{DIRECT}" or "{WRAPPED}"')
+        raise JweError(f"the header's alg must be {DIRECT} or {WRAPPED}, got {_shown(alg)}")
     enc = members.get("enc")
     allowed = GCM | CBC if alg == DIRECT else {"A256GCM"}
     if not isinstance(enc, str) or enc not in allowed:
-        raise JweError(f"the header's enc is none of {', '.join(sorted(allowed))}")
+        raise JweError(f"the header's enc must be one of {', '.join(sorted(allowed))}, got {_shown(enc)}")
     kid = members.get("kid")
     if not isinstance(kid, str) or not kid:
-        raise JweError("the header has no kid")
+        raise JweError(f"the header's kid must be the id of a key, got {_shown(kid)}")
     return Members(alg, kid, enc, _check_hkid(members, kid, enc))
 
 
@@ -185,8 +192,16 @@ def _check_hkid(members: dict[str, Any], kid: str, enc: str) -> str:
         return ""
     hkid = members["hkid"]
     if enc not in CBC:
-        raise JweError(f"the header names a MAC key (hkid), which {enc} has not")
+        raise JweError(f"the header names a MAC key (hkid), and {enc} uses none")
     # One meaning has one spelling: a MAC key with the same key id is not named.
     if not isinstance(hkid, str) or not hkid or hkid == kid:
-        raise JweError("the header's hkid is not the id of another key")
+        raise JweError(f"the header's hkid must be the id of another key than kid, got {_shown(hkid)}")
     return hkid
+
+
+def _shown(value: object) -> str:
+    """What stands in a header, for a sentence: bounded, and nothing for a value that is not there."""
+    if value is None:
+        return "nothing"
+    text = json.dumps(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."

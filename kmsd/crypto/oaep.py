@@ -30,7 +30,6 @@ _CONTENT_KEY_BYTES: Final = 32
 RSA_BITS: Final = range(2048, 4097)
 """Below, a key is too weak (RFC 7518, 4.3); above, a JWE is longer than kube-apiserver takes."""
 _EXPONENT_LEAST: Final = 65537
-_NOT_OURS: Final = "it was not written by kmsd, or was damaged since"
 _UNUSABLE: Final = frozenset(
     {
         "CKR_ARGUMENTS_BAD",
@@ -93,15 +92,15 @@ def check_shape(sealed: Jwe) -> None:
     """Raises InvalidRequest for what cannot be right whatever the key is."""
     if sealed.alg != jwe.WRAPPED or sealed.enc != ENC:
         raise InvalidRequest(
-            "the ciphertext names an RSA key, and holds no content key that is encrypted with one", _NOT_OURS
+            "the ciphertext names an RSA key, and holds no content key that is encrypted with one", jwe.NOT_OURS
         )
     if len(sealed.iv) != IV_BYTES or len(sealed.tag) != TAG_BYTES:
         raise InvalidRequest(
             f"the IV must have {IV_BYTES} bytes and the tag {TAG_BYTES}, got {len(sealed.iv)} and {len(sealed.tag)}",
-            _NOT_OURS,
+            jwe.NOT_OURS,
         )
     if len(sealed.encrypted_key) * 8 not in RSA_BITS:
-        raise InvalidRequest("the size of the encrypted key is that of no RSA key that kmsd uses", _NOT_OURS)
+        raise InvalidRequest("the size of the encrypted key is that of no RSA key that kmsd uses", jwe.NOT_OURS)
 
 
 @operation(Operation.DECRYPT_OAEP)

@@ -166,7 +166,7 @@ def test_a_key_that_only_decrypts_reads(served: Kmsd) -> None:
         (b"", "the input is empty"),
         (b" \n", "the input is empty"),
         (b"\0\xff garbage", "neither a JWE nor a value"),
-        (b"a.b.c.d.e", "no header of a JWE"),
+        (b"a.b.c.d.e", "must be the header of a JWE"),
         (b"k8s:enc:kms:v2:kmsd:garbage", "not an EncryptedObject"),
         (b"k8s:enc:kms:v9:", "unknown version"),
         (b'{"kind":"Secret"}', "it is not encrypted"),
@@ -174,7 +174,7 @@ def test_a_key_that_only_decrypts_reads(served: Kmsd) -> None:
         (values.native(UNKNOWN_ID)[:-6], "truncated"),
         (values.native(BARE), f"no key with key id '{BARE}'"),
         (b"x" * 1_200_000, "neither a JWE nor a value"),
-        (values.jwe({"alg": "dir", "kid": "k" * 3000, "enc": "A256GCM"}), "names no key"),
+        (values.jwe({"alg": "dir", "kid": "k" * 3000, "enc": "A256GCM"}), "must name alg, enc and the key (kid)"),
         (values.v2("k" * 1024, values.ancestor_gcm()), f"no key with key id '{'k' * 20}"),
     ],
 )

@@ -155,7 +155,7 @@ def test_each_octet_string_has_one_text(text: bytes) -> None:
 
 @pytest.mark.parametrize("text", [b"A", b"AB", b"AAB", b"AA==", b"A+", b"A/AA", b"AA\n", b" AA", b"A.A", b"\xff\xff"])
 def test_other_spellings_are_refused(text: bytes) -> None:
-    with pytest.raises(jwe.JweError, match="the test is not base64url"):
+    with pytest.raises(jwe.JweError, match="the test must be base64url"):
         jwe.decode(text, "test")
 
 
@@ -175,27 +175,27 @@ RSA = {"alg": "RSA-OAEP-256", "kid": "k", "enc": "A256GCM"}
 @pytest.mark.parametrize(
     ("members", "key", "says"),
     [
-        (CBC | {"hkid": ""}, b"", "hkid is not the id of another key"),
-        (CBC | {"hkid": None}, b"", "hkid is not the id of another key"),
-        (CBC | {"hkid": ["x"]}, b"", "hkid is not the id of another key"),
-        (CBC | {"hkid": 7}, b"", "hkid is not the id of another key"),
-        (CBC | {"hkid": "k"}, b"", "hkid is not the id of another key"),
-        (CBC | {"enc": "A256GCM", "hkid": "x"}, b"", r"names a MAC key \(hkid\), which A256GCM has not"),
+        (CBC | {"hkid": ""}, b"", "hkid must be the id of another key"),
+        (CBC | {"hkid": None}, b"", "hkid must be the id of another key"),
+        (CBC | {"hkid": ["x"]}, b"", "hkid must be the id of another key"),
+        (CBC | {"hkid": 7}, b"", "hkid must be the id of another key"),
+        (CBC | {"hkid": "k"}, b"", "hkid must be the id of another key"),
+        (CBC | {"enc": "A256GCM", "hkid": "x"}, b"", r"names a MAC key \(hkid\), and A256GCM uses none"),
         (RSA | {"hkid": "x"}, b"AAAA", "names a MAC key"),
-        (CBC | {"enc": "A192CBC-HS384"}, b"", "enc is none of"),
-        (CBC | {"enc": "A256CBC"}, b"", "enc is none of"),
-        (CBC | {"enc": ["A256CBC-HS512"]}, b"", "enc is none of"),
-        (CBC, b"AAAA", "encrypted key where direct encryption has none"),
+        (CBC | {"enc": "A192CBC-HS384"}, b"", "enc must be one of"),
+        (CBC | {"enc": "A256CBC"}, b"", "enc must be one of"),
+        (CBC | {"enc": ["A256CBC-HS512"]}, b"", "enc must be one of"),
+        (CBC, b"AAAA", "encrypted key must be empty under alg dir"),
         (CBC | {"zip": "DEF"}, b"", "compression"),
         (CBC | {"crit": ["hkid"], "hkid": "x"}, b"", "extensions"),
-        (RSA, b"", "no encrypted key where RSA-OAEP-256 needs one"),
-        (RSA | {"enc": "A128GCM"}, b"AAAA", "enc is none of A256GCM"),
-        (RSA | {"enc": "A256CBC-HS512"}, b"AAAA", "enc is none of A256GCM"),
-        (RSA | {"alg": "RSA-OAEP"}, b"AAAA", "alg is not"),
-        (RSA | {"alg": "RSA1_5"}, b"AAAA", "alg is not"),
-        (RSA | {"alg": ["RSA-OAEP-256"]}, b"AAAA", "alg is not"),
-        (RSA, b"AB", "encrypted key is not base64url"),
-        (RSA | {"kid": ""}, b"AAAA", "no kid"),
+        (RSA, b"", "encrypted key is empty, and alg RSA-OAEP-256 needs one"),
+        (RSA | {"enc": "A128GCM"}, b"AAAA", "enc must be one of A256GCM"),
+        (RSA | {"enc": "A256CBC-HS512"}, b"AAAA", "enc must be one of A256GCM"),
+        (RSA | {"alg": "RSA-OAEP"}, b"AAAA", "alg must be"),
+        (RSA | {"alg": "RSA1_5"}, b"AAAA", "alg must be"),
+        (RSA | {"alg": ["RSA-OAEP-256"]}, b"AAAA", "alg must be"),
+        (RSA, b"AB", "encrypted key must be base64url"),
+        (RSA | {"kid": ""}, b"AAAA", "kid must be"),
     ],
 )
 def test_what_does_not_go_together_is_refused(members: dict[str, object], key: bytes, says: str) -> None:
@@ -216,14 +216,14 @@ def test_the_foreign_aes_cbc_formats_are_told_apart_from_garbage() -> None:
 def test_the_example_of_the_standard_with_direct_encryption_is_told_what_is_missing() -> None:
     """RFC 7516, 4.1: kid is optional there; here nothing could be decrypted without it."""
     header = jwe.encode(b'{"alg":"dir","enc":"A256GCM"}')
-    with pytest.raises(jwe.JweError, match="the header has no kid"):
+    with pytest.raises(jwe.JweError, match="the header's kid must be"):
         jwe.parse(jwe.assemble(header, bytes(12), bytes(20)))
 
 
 def test_size_is_bounded_before_anything_is_read() -> None:
-    with pytest.raises(jwe.JweError, match="more than a JWE may have"):
+    with pytest.raises(jwe.JweError, match="a JWE may have 1048576 bytes at most, got 1048577"):
         jwe.parse(b"." * (jwe.MAX_COMPACT + 1))
-    with pytest.raises(jwe.JweError, match="the header has 4097 bytes"):
+    with pytest.raises(jwe.JweError, match="the header of a JWE has 1 to 4096 bytes, got 4097"):
         jwe.parse(b"A" * (jwe.MAX_HEADER + 1) + b"....")
 
 
