@@ -23,6 +23,7 @@ from pydantic import SecretStr
 from kmsd import __version__, ancestor, config, paths, tcp
 from kmsd.config_errors import valid
 from kmsd.config_values import found, leaf_key, to_toml
+from kmsd.errors import on_stderr
 from kmsd.settings import Settings, Token
 
 USAGE = 2
@@ -353,10 +354,7 @@ def _from_go(argv: Sequence[str]) -> list[str]:
 
 
 def _fail(message: str, hint: str = "") -> NoReturn:
-    for line in message.splitlines():
-        typer.echo(f"kmsd: error: {line}", err=True)
-    for line in hint.splitlines():
-        typer.echo(f"hint: {line}", err=True)
+    typer.echo(on_stderr(message, hint), nl=False, err=True)
     raise SystemExit(USAGE)
 
 

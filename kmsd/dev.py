@@ -17,7 +17,7 @@ from typing import Final
 from kmsd import daemon, paths, safepath
 from kmsd.config import Loaded, Origin, value
 from kmsd.config_values import LEAVES
-from kmsd.errors import KmsdError
+from kmsd.errors import KmsdError, on_stderr
 from kmsd.hsm import module as modules
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.provision import ensure_token
@@ -50,7 +50,7 @@ def run(*, log_level: str, log_format: str) -> int:
     except (KmsdError, CkrError, OSError, ValueError) as error:
         hint = error.hint if isinstance(error, KmsdError) else f"rm -r {folder} begins anew, without the dev key"
         what = error.message if isinstance(error, KmsdError) else str(error)
-        sys.stderr.write(f"kmsd: error: {what}\nhint: {hint}\n")
+        sys.stderr.write(on_stderr(what, hint))
         return 1
     return daemon.run(loaded, lambda: loaded, on_ready=lambda: _say(folder))
 

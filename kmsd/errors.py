@@ -59,15 +59,26 @@ class KmsdError(Exception):
     @property
     def reason(self) -> str:
         """The sentence as records of calls keep it: at most MAX_REASON characters, and none that moves a cursor."""
-        text = self.sentence()[: 2 * MAX_REASON]
-        if not text.isprintable():
-            text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+        text = printable(self.sentence()[: 2 * MAX_REASON])
         return text if len(text) <= MAX_REASON else text[: MAX_REASON - 3] + "..."
 
     @property
     def kind(self) -> tuple[str, str]:
         """Code and message, equal for two failures that differ only in how many seconds something has lasted."""
         return self.code, _SECONDS.sub("some s", self.message)
+
+
+def printable(text: str) -> str:
+    """Return the text with every character escaped that moves a cursor, or turns the direction of what follows."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def on_stderr(message: str, hint: str = "") -> str:
+    """Return the lines that tell an operator at a terminal what failed. message, hint: each line of them is one."""
+    lines = [f"kmsd: error: {printable(line)}\n" for line in message.split("\n") if line]
+    return "".join([*lines, *(f"hint: {printable(line)}\n" for line in hint.split("\n") if line)])
 
 
 def short(text: str) -> str:

@@ -22,7 +22,7 @@ from kmsd.config import ConfigError, Loaded
 from kmsd.daemon import memory, telling
 from kmsd.daemon.assembly import Parts
 from kmsd.daemon.configured import Configured
-from kmsd.errors import KmsdError, Misconfigured
+from kmsd.errors import KmsdError, Misconfigured, on_stderr
 from kmsd.observe import logs
 from kmsd.observe.sdnotify import notify
 from kmsd.tcp import not_served
@@ -57,7 +57,7 @@ async def _run_to_the_end(daemon: Daemon) -> NoReturn:
         await daemon.run()
         code = 1 if daemon.reason else 0
     except KmsdError as error:
-        sys.stderr.write(f"kmsd: error: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
+        sys.stderr.write(on_stderr(error.message, error.hint))
         code = 2 if isinstance(error, Misconfigured) else 1
     sys.stdout.flush()
     sys.stderr.flush()

@@ -128,6 +128,25 @@ def test_a_person_makes_a_key_rotates_watches_traffic_and_quits(
     assert "Requests/s" not in left  # the terminal is as it was
 
 
+def test_bells_and_leaving_put_nothing_into_the_log_of_kmsd(
+    start_kmsd: Callable[..., Kmsd], open_terminal: Callable[..., Terminal]
+) -> None:
+    kmsd = start_kmsd("--auto-create").wait_ok()
+    before = len(kmsd.log_text().splitlines())
+    terminal = open_terminal(KMSTUI, "--interval=0.2", f"--target={kmsd.admin_socket}")
+    terminal.shows("● SERVING")
+    terminal.press("4")
+    terminal.shows("Requests/s")
+    terminal.press("6", "Z", "Escape", "Z")  # keys that do nothing, and every stream open
+    terminal.shows("Audit")
+    terminal.press("q")
+    assert terminal.exit_code() == 0
+    kmsd.v2("Status")
+    after = kmsd.log_text().splitlines()[before:]
+    assert [line for line in after if not line.startswith("{")] == []
+    assert {json.loads(line)["level"] for line in after} <= {"debug", "info"}
+
+
 def test_no_color_is_honoured(kmsd: Kmsd, open_terminal: Callable[..., Terminal]) -> None:
     terminal = open_terminal(KMSTUI, f"--target={kmsd.admin_socket}", NO_COLOR="1")
     terminal.shows("● SERVING", "● round trip")
@@ -170,15 +189,17 @@ def test_what_was_looked_at_is_there_again_the_next_time(kmsd: Kmsd, open_termin
         (["--interval", "0"], "is not a number of seconds"),
         ([f"--target=/run/{number}.sock" for number in range(33)], "33 targets are too many"),
         (["--bogus"], "unrecognized arguments: --bogus"),
+        (["--bogus\x1b]0;x\x07"], "unrecognized arguments: --bogus\\x1b]0;x\\x07"),
         ([], "kmstui needs a terminal"),
     ],
-    ids=["target", "interval", "targets", "flag", "no terminal"],
+    ids=["target", "interval", "targets", "flag", "control characters", "no terminal"],
 )
 def test_what_cannot_work_is_refused_with_a_hint(arguments: list[str], told: str) -> None:
     done = _run(*arguments)
     assert done.returncode == 2
     assert done.stdout == ""
     assert told in done.stderr
+    assert "\x1b" not in done.stderr
     assert done.stderr.startswith("kmstui: error: ")
     assert "\nhint: " in done.stderr
 

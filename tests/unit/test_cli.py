@@ -602,3 +602,24 @@ def test_on_a_terminal_serve_asks_for_the_pin_unseen_and_stops_on_ctrl_c(short_t
                 process.kill()
             served.stop()
     assert PIN not in served.log_text()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [["--p11-label=a\x1b]0;x\x07\u202e"], ["--config=/none/\x1b]0;x\x07\u202e"], ["--bogus\x1b]0;x\x07\u202e"]],
+    ids=["value", "file", "flag"],
+)
+def test_check_config_sends_no_control_characters_to_the_terminal(given: list[str]) -> None:
+    done = kmsd("check-config", "--provider=softhsm", *given)
+    said = done.stdout + done.stderr
+    assert "]0;x" in said
+    assert not {"\x1b", "\x07", "\u202e"} & set(said)
+
+
+def test_check_config_sends_no_control_characters_of_a_file_to_the_terminal(tmp_path: Path) -> None:
+    file = tmp_path / "kmsd.toml"
+    file.write_text('[keys]\n"lab\\u001b]0;x\\u0007el" = "x"\nlabel = 5\n')
+    done = kmsd("check-config", f"--config={file}", "--provider=softhsm")
+    assert done.returncode == 2
+    assert "]0;x" in done.stderr
+    assert not {"\x1b", "\x07"} & set(done.stderr)
