@@ -229,6 +229,32 @@ def test_keys_are_made_and_rotated_beside_the_module_while_calls_wait(kmsd: Kmsd
     assert PIN not in words
 
 
+def test_making_a_key_beside_the_module_is_no_outage(kmsd: Kmsd) -> None:
+    kmsd.wait_ok(30.0)
+    seq = kmsd.audit_records()[-1]["seq"]
+    problems: list[str] = []
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.05):
+            problems.extend(each.message for each in kmsd.admin("GetStatus", timeout=60.0).problems)
+
+    looker = threading.Thread(target=look)
+    before = [each.message for each in kmsd.status().problems]
+    looker.start()
+    request = admin.GenerateKeyRequest(label="quiet", type=admin.KEY_TYPE_PAIR)
+    try:
+        kmsd.admin("GenerateKey", request, timeout=60.0)
+    finally:
+        ended.set()
+        looker.join()
+    kmsd.wait_ok(30.0)
+    records = [each for each in kmsd.audit_records() if each["seq"] > seq]
+    assert "GenerateKey" in {each["action"] for each in records}
+    assert {each["outcome"] for each in records} == {"OK"}, records
+    assert not set(problems) - set(before)
+
+
 def test_a_key_with_the_label_is_made_once(kmsd: Kmsd) -> None:
     request = admin.GenerateKeyRequest(label="cbc0", type=admin.KEY_TYPE_PAIR)
     refused = refusal(kmsd.admin, "GenerateKey", request)
