@@ -135,7 +135,7 @@ async def inspect_file(pilot: Pilot[None], file: Path) -> None:
     await until(pilot, "Inspect a file")
     await paste(pilot, str(file))
     await pilot.press("enter")
-    await until(pilot, f"{file}, ", without="Inspect a file")
+    await until(pilot, str(file), without="Inspect a file")
 
 
 def tried(kmsd: Kmsd) -> list[str]:
