@@ -44,15 +44,15 @@ def inspect(
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
     form = opts.form(*options.ALL)
     value = printed.find(files.read(source, "the ciphertext", most=INPUT_MAX, too_long="give one value"))
-    if value.form:
-        diagnostics.note(f"the input was read as {value.form}")
-    if value.note:
-        diagnostics.note(value.note)
     trial: Trial = None
     with connect(opts.target, timeout=opts.timeout) as kmsd:
         found = kmsd.inspect_ciphertext(value.data)
         if attempt:
             trial = kmsd.try_ciphertext(value.data)
+    if value.form:
+        diagnostics.note(f"the input was read as {value.form}")
+    if value.note:
+        diagnostics.note(value.note)
     match form:
         case Format.JSON | Format.YAML:
             output.emit_document(documents.inspection(found) | _tried(trial), form)
