@@ -199,14 +199,19 @@ class Hosting:
 
     async def _keep_trying(self) -> None:
         pause = _RETRY_FIRST
-        while self.connected is None and not self.refused:
+        # A word that came while an attempt was under way counts, whatever that attempt came to.
+        while self.connected is None and (self._hurry.is_set() or not self.refused):
             try:
                 async with asyncio.timeout(pause * jitter()):
                     await self._hurry.wait()
                 pause = _RETRY_FIRST
             except TimeoutError:
                 pause = min(pause * 2, _RETRY_MOST)
-            self._hurry.clear()
+            if self._hurry.is_set():
+                self._hurry.clear()
+                self.refused = False
+            elif self.refused:
+                return
             await self._attempt()
 
     async def _attempt(self, why: str = "", word: Literal["", "unlock"] = "") -> None:
@@ -260,7 +265,7 @@ class Hosting:
         finally:
             self._claims.looked(self._name)
         self.hosts += 1
-        self.reason = why
+        self.reason, self.refused = why, False
         self.care.well()
         old = self.dispatch.use(fresh)
         if old is not None:
