@@ -69,7 +69,7 @@ def test_what_nobody_waits_for_is_not_begun_when_a_hung_token_comes_back(
         abandon(kmsd, method, **fields)
         (record,) = wait_for(lambda: audited(kmsd, method)[records:])
     assert record["outcome"] == "DEADLINE_EXCEEDED"
-    assert "nothing was changed" in record["detail"]
+    assert "nothing was changed" in record["reason"]
     kmsd.wait_ok()
     assert state(kmsd) == before
 

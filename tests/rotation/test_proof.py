@@ -160,7 +160,7 @@ async def test_kmstui_says_why_not_and_what_to_do(
             await until(
                 pilot,
                 f"{UNKNOWN} '{old.label}'",
-                f"kmsctl etcd scan --report FILE, then kmsctl keys retire {old.label}",
+                "kmsctl etcd scan --report FILE, then name that file as the report above",
             )
             if deed == "R":
                 await pilot.click("#ok")
