@@ -150,8 +150,8 @@ def test_what_lies_in_a_state_directory_that_others_could_have_replaced_is_not_b
         kmsd.start()
         wait_for(lambda: not kmsd.status().token.up)
         # It starts, says why, and knows nothing of before.
-        problem = next(each for each in kmsd.status().problems if str(shared) in each.message)
-        assert problem.message.endswith("and so replace what kmsd keeps across restarts")
+        said = [each for each in kmsd.status().problems if str(shared) in each.message]
+        (problem,) = [each for each in said if each.message.endswith("and so replace what kmsd keeps across restarts")]
         assert problem.hint == f"chmod go-w {shared}"
         assert not problem.fatal
         assert kmsd.v2("Status").key_id != key_id
