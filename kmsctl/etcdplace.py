@@ -88,7 +88,7 @@ class Place:
 
     @property
     def named(self) -> bool:
-        """Whether anything of it was given: a scan is wanted."""
+        """Return whether an option or a variable says where etcd is, which asks for a scan."""
         return bool(self.endpoints or self.tls.any or self.user)
 
     def check(self) -> None:
@@ -109,7 +109,7 @@ class Place:
 
     @property
     def user_name(self) -> str:
-        """Of etcd's own authentication, from the option or from etcdctl's variable; empty if there is none."""
+        """Return the name of etcd's user, from the option or etcdctl's variable; empty if there is none."""
         return self.user or os.environ.get("ETCDCTL_USER", "").partition(":")[0]
 
     def _credentials(self) -> tuple[str, str]:

@@ -52,7 +52,7 @@ _OPTIONS = (
 )
 
 _LOOK_SECONDS = 1.0
-"""For finding out what else a socket serves."""
+"""Seconds to wait for an answer that tells which API a socket serves."""
 _DEADLINE = grpc.StatusCode.DEADLINE_EXCEEDED
 
 # kmsd marks its own failures with metadata; another server's UNAVAILABLE is told from gRPC core's by these.
@@ -194,7 +194,7 @@ class Wire:
         return self._answers(self._stranger.method) and not any(map(self._answers, self._stranger.own))
 
     def _answers(self, method: str) -> bool:
-        """Whether the server has a method, whatever it answers to an empty request."""
+        """Return whether the server has a method, whatever it answers to an empty request."""
         call = cast("Callable[..., bytes]", self._channel.unary_unary(method))
         try:
             call(b"", timeout=_LOOK_SECONDS, metadata=_caller())

@@ -214,7 +214,7 @@ def scan(
 
 
 def parse_prefix(text: str) -> str:
-    """With one slash at each end, as kube-apiserver puts them there. Raises InvalidRequest."""
+    """Return the prefix with one slash at each end, as kube-apiserver uses it. Raises InvalidRequest."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -38,9 +38,7 @@ class HostProcess(asyncio.Protocol):
     def __init__(self, answered: Answered, gone: Callable[[HostProcess], None]) -> None:
         self.inflight: dict[int, Job] = {}
         self.used: tuple[tuple[bytes, str], ...] = ()
-        self.ending = False
         self.ended = asyncio.Event()
-        self.began = monotonic()
         self.answered = answered
         self._gone = gone
         self._frames = wire.Frames()
@@ -121,7 +119,6 @@ class HostProcess(asyncio.Protocol):
                 while self.inflight and not self.ended.is_set():  # noqa: ASYNC110 - once in a host's life
                     await asyncio.sleep(0.005)
         if not self.inflight:
-            self.ending = True
             if self._transport is not None and not self._transport.is_closing():
                 self._transport.write(wire.frame([wire.Request(0, Operation.END, wire.pack([]), False, inf)]))
             with contextlib.suppress(TimeoutError):
@@ -131,7 +128,6 @@ class HostProcess(asyncio.Protocol):
 
     async def kill(self) -> None:
         """End the process now, whatever it is inside of."""
-        self.ending = True
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGKILL)
         with contextlib.suppress(TimeoutError):
