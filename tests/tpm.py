@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import signal
 import socket
@@ -20,7 +19,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Self
 
 from tests.tokens import PIN, SO_PIN, change_objects, clean_environment
 
@@ -50,8 +49,6 @@ class TpmToken:
     managed: bool = False
     port: int = 0
     module: str = MODULE
-    module_prints: ClassVar = re.compile(rb"(ERROR|WARNING): |\*\* \(process:\d+\): |$")
-    """What tpm2-pkcs11, and GLib in it, write to the stderr of the program that has loaded them begins so."""
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property

@@ -157,6 +157,7 @@ class Parts:
             tell=lambda text: telling.token_told(self.audit, place.called, text),
             name=place.called,
             claims=claims,
+            printed=lambda line, left_out: telling.module_printed(place.called, line, left_out),
         )
 
     def _kms_listener(self, service: LocalService) -> Listener:

@@ -108,6 +108,13 @@ class Tokens:
             self._audit.event("token down", outcome="UNAVAILABLE", detail=f"{name}: {hsm.error.message}")
 
 
+def module_printed(name: str, line: str, left_out: int) -> None:
+    """Tell what a token's PKCS#11 module wrote to stdout or stderr. left_out: lines before it that were too many."""
+    log.warning(
+        "the PKCS#11 module printed a line", token=name, line=line, **({"left_out": left_out} if left_out else {})
+    )
+
+
 def token_told(audit: Audit, name: str, text: str) -> None:
     """Tell what was done to get at a token, and why."""
     log.warning(text, token=name)

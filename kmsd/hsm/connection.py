@@ -27,6 +27,7 @@ from kmsd.hsm.module import MechanismView, SlotView
 from kmsd.hsm.opening import OpenToken
 from kmsd.hsm.operation import Operation, definition_of
 from kmsd.hsm.pin_guard import PIN_ERRORS, PinGuard
+from kmsd.hsm.printed import Printed
 from kmsd.hsm.room import Room
 from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError, TokenSession
 
@@ -60,6 +61,10 @@ def _quietly(text: str) -> None:
     pass
 
 
+def _unheard(line: str, left_out: int) -> None:
+    pass
+
+
 class Hsm:
     """One token. `start` it, then `submit` work to it; `connected` and `error` say how it is.
 
@@ -67,7 +72,7 @@ class Hsm:
     read_pin: gives the PIN for each login; raises KmsdError if it cannot.
     on_change: called on the event loop whenever the connection came or went.
     guard: keeps a PIN from being tried again that was refused. observe: told of every operation.
-    tell: told, in a sentence, what was done to get at the token.
+    tell: told, in a sentence, what was done to get at the token. printed: told of what its module prints.
     """
 
     def __init__(
@@ -80,11 +85,14 @@ class Hsm:
         tell: Callable[[str], None] = _quietly,
         name: str = "token",
         claims: Claims | None = None,
+        printed: Printed = _unheard,
     ) -> None:
         self.address = address
         self._read_pin = read_pin
         self._guard = guard or PinGuard(address.label, None)
-        self.hosting = Hosting(address, read_pin, self._guard, on_change, observe, tell, name, claims or Claims([name]))
+        self.hosting = Hosting(
+            address, read_pin, self._guard, on_change, observe, tell, name, claims or Claims([name]), printed
+        )
         self._wrong_pin = ""
         """That a process beside was told is wrong, although this login was made with it."""
 

@@ -28,6 +28,7 @@ from kmsd.hsm.login import Connected
 from kmsd.hsm.opening import Found
 from kmsd.hsm.operation import Definition, Operation
 from kmsd.hsm.pin_guard import PinGuard, PinRefused
+from kmsd.hsm.printed import Printed
 from kmsd.hsm.process import HostProcess
 from kmsd.hsm.room import Room
 from kmsd.hsm.suspicion import Suspicion, jitter
@@ -67,6 +68,7 @@ class Hosting:
         tell: Callable[[str], None],
         name: str,
         claims: Claims,
+        printed: Printed,
     ) -> None:
         self.address = address
         self.error: KmsdError = Unavailable(f"{address} is not connected yet", "try again in a moment")
@@ -85,6 +87,7 @@ class Hosting:
         self._tell = tell
         self._name = name
         self._claims = claims
+        self._printed = printed
         self._opening = asyncio.Lock()
         self._deaths: deque[float] = deque(maxlen=_DEATHS_A_MINUTE)
         self._tasks: set[asyncio.Future[Any]] = set()
@@ -179,7 +182,7 @@ class Hosting:
         """Have an operation done by a host of its own that does not log in. Raises KmsdError."""
         try:
             async with asyncio.timeout(seconds), self._opening:
-                return await login.look(done, args, seconds)
+                return await login.look(done, args, seconds, self._printed)
         except TimeoutError as error:
             raise Unavailable("the PKCS#11 module does not answer", "check the token and the network to it") from error
         except CkrError as error:
@@ -254,7 +257,9 @@ class Hosting:
     async def _open(self, why: str) -> str:
         """One attempt. Returns the name of what the token answered if it failed, empty if it was no such failure."""
         try:
-            fresh = await login.log_in(self.address, self._read_pin, self._guard, self._gone, self._claim)
+            fresh = await login.log_in(
+                self.address, self._read_pin, self._guard, self._gone, self._claim, self._printed
+            )
         except KmsdError as error:
             self.refused = self.refused or isinstance(error, PinRefused | SameToken)
             if self.connected is None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic, time
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from kmsd.hsm import tpm2, wire
 from kmsd.hsm.address import TokenAddress
@@ -16,9 +16,12 @@ from kmsd.hsm.module import TokenView
 from kmsd.hsm.opening import Found, LoggedIn, OpenToken
 from kmsd.hsm.operation import Definition, definition_of
 from kmsd.hsm.pin_guard import PIN_ERRORS, PinGuard, locked, refused
+from kmsd.hsm.printed import Printed
 from kmsd.hsm.process import HostProcess, ask
 from kmsd.hsm.queue import Job
 from kmsd.hsm.quirks import Quirks
+
+T = TypeVar("T")
 
 _STEP_SECONDS: Final = 15.0
 """For a host to load the module and find the token, and again to log in."""
@@ -55,12 +58,14 @@ async def log_in(
     guard: PinGuard,
     gone: Callable[[HostProcess], None],
     claim: Callable[[Found], Awaitable[None]],
+    printed: Printed,
 ) -> Connected:
     """Return a new host that is logged in; what was begun in vain is ended. Raises KmsdError.
 
     claim: asked before the PIN is tried; raises KmsdError if this token is not to be used.
+    printed: told of what the module prints.
     """
-    host = await HostProcess.start(answer_each, gone)
+    host = await HostProcess.start(answer_each, gone, printed)
     try:
         return await _steps(host, address, read_pin, guard, claim)
     except BaseException as error:
@@ -72,13 +77,21 @@ async def log_in(
         raise
 
 
-async def look(done: Definition, args: tuple[Any, ...], seconds: float) -> Any:
+async def look(done: Definition, args: tuple[Any, ...], seconds: float, printed: Printed) -> Any:
     """Have an operation done by a host of its own that does not log in. Raises CkrError, KmsdError."""
-    host = await HostProcess.start(answer_each, lambda _: None)
+    host = await HostProcess.start(answer_each, lambda _: None, printed)
     try:
         return await ask(host, _job(done, args), seconds)
     finally:
         await asyncio.shield(asyncio.ensure_future(host.kill() if host.inflight else host.end(_END_SECONDS)))
+
+
+async def ask_directly(host: HostProcess, fn: Callable[[OpenToken], T], seconds: float) -> T:
+    """Have an operation done by this host and no other, which may have been replaced meanwhile. Raises KmsdError."""
+    job = _job(definition_of(fn), ())
+    job.until = monotonic() + seconds
+    result: T = await ask(host, job, seconds)
+    return result
 
 
 async def _steps(

@@ -19,12 +19,15 @@ import msgspec
 from kmsd.errors import KmsdError, Unavailable
 from kmsd.hsm import wire
 from kmsd.hsm.operation import Definition, Operation
+from kmsd.hsm.printed import Printed, listen
 from kmsd.hsm.queue import Job
 
 _NOT_PASSED_ON: Final = ("KMSD_", "KMSCTL_", "P11_PIN", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY", "WATCHDOG_")
 """Beginnings of the names of variables that a host has no use for; among them those that may hold a PIN."""
 _REAP_SECONDS: Final = 5.0
 _BUFFER_BYTES: Final = 1 << 20
+_PATIENCE_SECONDS: Final = 2.0
+"""What may take long has after its own deadline: its caller asks then how far it came."""
 
 Answered = Callable[[Sequence[tuple[Job, wire.Reply]]], None]
 
@@ -45,13 +48,16 @@ class HostProcess(asyncio.Protocol):
         self._number = 0
         self._transport: asyncio.Transport | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._prints: asyncio.ReadTransport | None = None
 
     @classmethod
-    async def start(cls, answered: Answered, gone: Callable[[HostProcess], None]) -> HostProcess:
-        """Start a process. Raises KmsdError if that cannot be done."""
+    async def start(cls, answered: Answered, gone: Callable[[HostProcess], None], printed: Printed) -> HostProcess:
+        """Start a process. printed: told of what the module prints. Raises KmsdError if that cannot be done."""
         host = cls(answered, gone)
         ours, its = socket.socketpair()
+        writing = -1
         try:
+            host._prints, writing = await listen(printed)
             ours.setblocking(False)
             for each in (ours, its):
                 with contextlib.suppress(OSError):
@@ -62,16 +68,22 @@ class HostProcess(asyncio.Protocol):
                 [sys.executable, "-P", "-m", "kmsd.host", str(its.fileno())],
                 pass_fds=(its.fileno(),),
                 stdin=subprocess.DEVNULL,
+                stdout=writing,
+                stderr=writing,
                 env={name: value for name, value in os.environ.items() if not name.startswith(_NOT_PASSED_ON)},
             )
         except OSError as error:
             ours.close()
+            if host._prints is not None:
+                host._prints.close()
             raise Unavailable(
                 f"a process for the PKCS#11 module cannot be started: {error.strerror or error}",
                 "check the limits of processes, memory and descriptors that kmsd runs under",
             ) from error
         finally:
             its.close()
+            if writing >= 0:
+                os.close(writing)
         await asyncio.get_running_loop().create_connection(lambda: host, sock=ours)
         return host
 
@@ -109,10 +121,13 @@ class HostProcess(asyncio.Protocol):
     async def end(self, grace: float, *, patient: bool = False) -> None:
         """Let the process finish what it was asked, finalise the module and end, at most `grace` seconds; then kill it.
 
-        patient: what runs beside the sessions, and may take long, has until its own deadline.
+        patient: what runs beside the sessions, and may take long, has until a moment after its own deadline.
         """
         # What may take long is given the time that its caller gives it.
-        until = max((job.until for job in self.inflight.values() if job.done.beside and patient), default=0.0)
+        until = max(
+            (job.until + _PATIENCE_SECONDS for job in self.inflight.values() if job.done.beside and patient),
+            default=0.0,
+        )
         until = max(until, monotonic() + grace)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(until - monotonic()):

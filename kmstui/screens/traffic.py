@@ -184,7 +184,7 @@ class TrafficScreen(Page):
 
 class MethodsPanel(Ledger):
     heads = (
-        Head("method"),
+        Head("method", least=10),
         Head("/s", right=True),
         Head("p50", right=True),
         Head("p90", right=True, optional=True),

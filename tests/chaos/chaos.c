@@ -13,6 +13,7 @@
      C_Sign rv=0x30 after=2      lets two calls go well first
      C_Sign rv=0x30 count=1      happens once, later calls go well
      C_Encrypt hang              comes back when the file changes, not before
+     C_Encrypt print=3           writes three lines to stdout and three to stderr first
      C_Encrypt crash             kills the process with SIGSEGV
      C_GenerateKey kill          kills the process with SIGKILL
      C_GenerateKey kill done     is done, and then kills the process with SIGKILL
@@ -171,7 +172,7 @@ struct rule {
   char name[40], until[40];
   double delay, grow;
   U rv;
-  long after, count;
+  long after, count, print;
   int fails, done, hang, crash, kill, parent, flip, zero, less, logout, close, once;
 };
 
@@ -254,6 +255,7 @@ static void parse(FILE *file) {
       else if (!strncmp(word, "grow=", 5)) rule->grow = strtod(word + 5, NULL);
       else if (!strncmp(word, "rv=", 3)) rule->fails = 1, rule->rv = strtoul(word + 3, NULL, 0);
       else if (!strncmp(word, "after=", 6)) rule->after = strtol(word + 6, NULL, 0);
+      else if (!strncmp(word, "print=", 6)) rule->print = strtol(word + 6, NULL, 0);
       else if (!strncmp(word, "count=", 6)) rule->count = strtol(word + 6, NULL, 0);
       else if (!strcmp(word, "done")) rule->done = 1;
       else if (!strcmp(word, "hang")) rule->hang = 1;
@@ -345,6 +347,11 @@ static struct rule chaos(const char *name) {
     break;
   }
   pthread_mutex_unlock(&lock);
+  for (long i = 1; i <= found.print; i++) {
+    printf("out %ld of %s\n", i, name);
+    fflush(stdout);
+    fprintf(stderr, "err %ld of %s\n", i, name);
+  }
   if (found.crash) {
     signal(SIGSEGV, SIG_DFL);
     raise(SIGSEGV);

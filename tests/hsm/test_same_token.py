@@ -3,36 +3,22 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
 from kmsd.api.admin.v1 import admin_pb2 as admin
 from kmsd.api.kms.v2 import api_pb2 as v2
 from tests.daemons import Kmsd, wait_for
-from tests.tokens import MODULE, SoftToken, make_token
+from tests.tokens import MODULE, SoftToken
 
 PROXY = "/usr/lib/x86_64-linux-gnu/p11-kit-proxy.so"
 SEED = v2.EncryptRequest(plaintext=b"0123456789abcdef0123456789abcdef")
 
 Start = Callable[..., Kmsd]
-
-
-class _PrintingToken(SoftToken):
-    """p11-kit's proxy loads whatever modules the machine has, and they print."""
-
-    module_prints: ClassVar = re.compile(rb".*")
-
-
-@pytest.fixture
-def token(short_tmp: Path) -> SoftToken:
-    made = make_token(short_tmp / "hsm")
-    return _PrintingToken(made.folder, made.label)
 
 
 @pytest.fixture
