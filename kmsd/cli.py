@@ -20,11 +20,12 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import typer
 from pydantic import SecretStr
 
-from kmsd import __version__, ancestor, config, paths, tcp
-from kmsd.config_errors import valid
-from kmsd.config_values import found, leaf_key, to_toml
+from kmsd import __version__, paths
+from kmsd.config import k8s_kms_plugin, sources, tcp
+from kmsd.config.errors import valid
+from kmsd.config.settings import Settings, Token
+from kmsd.config.values import found, leaf_key, to_toml
 from kmsd.errors import on_stderr
-from kmsd.settings import Settings, Token
 
 USAGE = 2
 """Exit code for a wrong command line and a wrong configuration."""
@@ -218,7 +219,7 @@ def check_config(context: typer.Context, **values: str | bool | None) -> None:
     for key, origin in loaded.origins.items():
         if loaded.settings.tokens and key.startswith("token."):
             continue  # [[tokens]] take its place
-        value = config.value(loaded.settings, key)
+        value = sources.value(loaded.settings, key)
         shown = f"# {key} is not set" if value is None else f"{key} = {to_toml(leaf_key(key.split('.')), value)}"
         rows.append((shown, origin.where))
     width = max(len(shown) for shown, _ in rows)
@@ -234,7 +235,7 @@ def dev(context: typer.Context, **values: str | bool | None) -> None:
     _only(given, _DEV_FLAGS, "dev")
     settings = _settings(given)
     nested = {"log": {key.removeprefix("log."): value for key, (_, value) in settings.items()}}
-    log = valid(nested, lambda loc: config.Origin("flag", settings[".".join(loc)][0])).log
+    log = valid(nested, lambda loc: sources.Origin("flag", settings[".".join(loc)][0])).log
 
     from kmsd import dev as development
 
@@ -260,28 +261,28 @@ def _given(values: dict[str, str | bool | None]) -> Given:
 def _only(given: Given, allowed: Sequence[str], command: str) -> None:
     for name in given:
         if name not in allowed:
-            raise config.ConfigError(f"{name} is not a flag of {command}", f"try `kmsd {command} --help`")
+            raise sources.ConfigError(f"{name} is not a flag of {command}", f"try `kmsd {command} --help`")
 
 
-def _load(given: Given, program: str | None) -> config.Loaded:
+def _load(given: Given, program: str | None) -> sources.Loaded:
     """Return the settings. program: the name that kmsd is run by."""
     for flag in FLAGS:
         if flag.refused is not None and given.get(flag.name):
-            raise config.ConfigError(*flag.refused)
+            raise sources.ConfigError(*flag.refused)
     idle = [f"{flag.name} {flag.idle}" for flag in FLAGS if flag.idle and given.get(flag.name)]
     flags, file = _settings(given), given.get("--config")
     path = Path(str(file)) if file else None
-    if program != ancestor.PROGRAM:
-        loaded = config.load(flags, config_file=path)
+    if program != k8s_kms_plugin.PROGRAM:
+        loaded = sources.load(flags, config_file=path)
         return dataclasses.replace(loaded, warnings=(*loaded.warnings, *idle))
-    kept, environ, lost = ancestor.as_it_reads(flags, os.environ)
+    kept, environ, lost = k8s_kms_plugin.as_it_reads(flags, os.environ)
     try:
-        loaded = config.load(kept, config_file=path, environ=environ, defaults=ancestor.defaults(environ))
-    except config.ConfigError as error:
+        loaded = sources.load(kept, config_file=path, environ=environ, defaults=k8s_kms_plugin.defaults(environ))
+    except sources.ConfigError as error:
         if path is None:
             raise
-        raise config.ConfigError(error.message, f"{error.hint}\n{ancestor.CONFIG_HINT}".lstrip()) from None
-    warnings = (*loaded.warnings, *idle, *lost, *ancestor.warnings(loaded.settings))
+        raise sources.ConfigError(error.message, f"{error.hint}\n{k8s_kms_plugin.CONFIG_HINT}".lstrip()) from None
+    warnings = (*loaded.warnings, *idle, *lost, *k8s_kms_plugin.warnings(loaded.settings))
     return dataclasses.replace(loaded, warnings=warnings)
 
 
@@ -296,17 +297,17 @@ def _settings(given: Given) -> dict[str, tuple[str, object]]:
             settings[flag.key] = (flag.off if value is False else flag.name, meant)
         elif flag.metavar:
             allowed = " or ".join(f'"{each}"' for each in flag.means or ())
-            raise config.ConfigError(f"{flag.name}: expected {allowed}, found {found(flag.key, value)}")
+            raise sources.ConfigError(f"{flag.name}: expected {allowed}, found {found(flag.key, value)}")
     return settings
 
 
-def _with_pin(loaded: config.Loaded, pin: str | None) -> config.Loaded:
+def _with_pin(loaded: sources.Loaded, pin: str | None) -> sources.Loaded:
     """`loaded` with the PIN that was typed in, unless a PIN has been configured since."""
     token = loaded.settings.token
     if pin is None or token.pin is not None or token.pin_file is not None:
         return loaded
     token = token.model_copy(update={"pin": SecretStr(pin)})
-    origins = {**loaded.origins, "token.pin": config.Origin("flag", "typed in")}
+    origins = {**loaded.origins, "token.pin": sources.Origin("flag", "typed in")}
     settings = loaded.settings.model_copy(update={"token": token})
     return dataclasses.replace(loaded, settings=settings, origins=origins)
 
@@ -326,7 +327,7 @@ def _missing_of(token: Token) -> list[str]:
             "token.module is empty: name the PKCS#11 module with --p11-lib, P11_LIB or token.module, "
             'or say --provider softhsm (token.provider = "softhsm")'
         )
-    pin_file = config.pin_path(token)
+    pin_file = sources.pin_path(token)
     if token.pin is None and pin_file is not None and not os.path.exists(pin_file):  # noqa: PTH110 - as above
         missing.append(f"token.pin_file: there is no {pin_file} here")
     return missing
@@ -349,7 +350,7 @@ def _from_go(argv: Sequence[str]) -> list[str]:
         elif value in _GO_FALSE:
             translated.append(switches[name])
         else:
-            raise config.ConfigError(f"{name}: expected true or false after the =")
+            raise sources.ConfigError(f"{name}: expected true or false after the =")
     return translated
 
 
@@ -374,8 +375,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     called = Path(sys.argv[0]).name
     try:
         arguments = _from_go(sys.argv[1:] if argv is None else argv)
-        code = app(arguments, prog_name=called if called == ancestor.PROGRAM else "kmsd", standalone_mode=False)
-    except config.ConfigError as error:
+        code = app(arguments, prog_name=called if called == k8s_kms_plugin.PROGRAM else "kmsd", standalone_mode=False)
+    except sources.ConfigError as error:
         _fail(error.message, error.hint)
     except typer.TyperException as error:
         _fail(*_usage(error))

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Final
 
 from kmsd import daemon, paths, safepath
-from kmsd.config import Loaded, Origin, value
-from kmsd.config_values import LEAVES
+from kmsd.config.settings import Admin, Keys, Kms, Log, Settings, State, Token
+from kmsd.config.sources import Loaded, Origin, value
+from kmsd.config.values import LEAVES
 from kmsd.errors import KmsdError, on_stderr
 from kmsd.hsm import module as modules
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.provision import ensure_token
-from kmsd.settings import Admin, Keys, Kms, Log, Settings, State, Token
 
 _LABEL: Final = "kmsd-dev"
 _KEY: Final = "k8s-kek"

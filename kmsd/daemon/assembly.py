@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from kmsd import keyid, state
+from kmsd.config.settings import TokenEntry
 from kmsd.daemon import telling
 from kmsd.daemon.configured import Configured
 from kmsd.daemon.liveness import Liveness
@@ -43,7 +44,6 @@ from kmsd.rpc.listener import Listener
 from kmsd.rpc.relay import Relay
 from kmsd.rpc.sockets import SocketPlace
 from kmsd.service import LocalService
-from kmsd.settings import TokenEntry
 
 log = logs.get_logger("kmsd")
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from kmsd import config
-from kmsd.config import ConfigError, Loaded, read_pin
-from kmsd.config_values import PIN, leaf_key, to_toml
+from kmsd.config import sources
+from kmsd.config.reload import needs_restart, reloadable, with_fresh
+from kmsd.config.settings import Settings, TokenEntry
+from kmsd.config.sources import ConfigError, Loaded, read_pin
+from kmsd.config.values import PIN, leaf_key, to_toml
 from kmsd.errors import Misconfigured
 from kmsd.observe import logs
-from kmsd.reloading import needs_restart, reloadable, with_fresh
 from kmsd.rpc import admin
-from kmsd.settings import Settings, TokenEntry
 
 log = logs.get_logger("kmsd")
 
@@ -69,7 +69,7 @@ class Configured:
         for name, origin in self.loaded.origins.items():
             if self.settings.tokens and name.startswith("token."):
                 continue  # [[tokens]] take its place
-            value = config.value(self.settings, name)
+            value = sources.value(self.settings, name)
             leaf = leaf_key(name.split("."))
             text = "" if value is None else to_toml(leaf, value)
             shown.append(admin.SettingView(name, text, origin.where, leaf == PIN, reloadable(name)))

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from kmsd import state
+from kmsd.config.settings import Server
+from kmsd.config.tcp import not_served
 from kmsd.daemon.upkeep import Upkeep
 from kmsd.errors import KmsdError
 from kmsd.foreign import Foreign
@@ -18,8 +20,6 @@ from kmsd.observe.audit import Audit
 from kmsd.observe.health import Health
 from kmsd.observe.stats import Stats
 from kmsd.picture import Problem
-from kmsd.settings import Server
-from kmsd.tcp import not_served
 
 _MANY_ENCRYPTS: Final = 2**30
 """A quarter of the invocations that one AES-GCM key with random IVs may see (NIST SP 800-38D, 8.3: 2^32)."""

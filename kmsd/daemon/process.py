@@ -18,14 +18,14 @@ from typing import Final, NoReturn
 import uvloop
 
 from kmsd import __version__, state
-from kmsd.config import ConfigError, Loaded
+from kmsd.config.sources import ConfigError, Loaded
+from kmsd.config.tcp import not_served
 from kmsd.daemon import memory, telling
 from kmsd.daemon.assembly import Parts
 from kmsd.daemon.configured import Configured
 from kmsd.errors import KmsdError, Misconfigured, on_stderr
 from kmsd.observe import logs
 from kmsd.observe.sdnotify import notify
-from kmsd.tcp import not_served
 
 log = logs.get_logger("kmsd")
 

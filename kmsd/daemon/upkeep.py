@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Final
 
 from kmsd import state
+from kmsd.config.settings import Settings
 from kmsd.crypto.schemes import round_trip
 from kmsd.errors import KmsdError, Unavailable, WrongResult
 from kmsd.hsm.connection import Hsm
@@ -19,7 +20,6 @@ from kmsd.observe import logs
 from kmsd.observe.unproven import Unproven
 from kmsd.picture import Key, Problem
 from kmsd.service import check_format
-from kmsd.settings import Settings
 
 log = logs.get_logger("kmsd")
 

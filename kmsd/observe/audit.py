@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from kmsd.auditchain import Entry, Head, Kind, Record, Source, Verdict, matching, tail, verify
+from kmsd.config.settings import Audit as AuditSettings
 from kmsd.errors import Conflict, Unavailable
 from kmsd.observe import logs
 from kmsd.observe.auditfile import BREATH, DISTURBED, PUT_ASIDE, AuditFile
@@ -30,7 +31,6 @@ from kmsd.observe.feed import Feed
 from kmsd.observe.pace import Pace
 from kmsd.observe.tampering import WORDS, Tampering
 from kmsd.observe.wanted import EVERYTHING, Wanted
-from kmsd.settings import Audit as AuditSettings
 
 log = logs.get_logger("kmsd.audit")
 

@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from kmsd.api.admin.v1 import admin_pb2 as admin
-from kmsd.config_values import LEAVES, REDACTED
+from kmsd.config.values import LEAVES, REDACTED
 from tests.admin.calls import ask, encrypt, failure, refused
 from tests.daemons import Kmsd, wait_for
 from tests.rpc.refusals import assert_silent

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from kmsd.config.settings import Audit as Settings
 from kmsd.observe.audit import Audit
 from kmsd.observe.feed import Feed
 from kmsd.observe.stats import Stats
-from kmsd.settings import Audit as Settings
 
 CALLS = 100_000
 ROUNDS = 5

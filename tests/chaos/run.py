@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kmsd import __version__
-from kmsd.settings import Settings
+from kmsd.config.settings import Settings
 from tests.chaos.faults import FAULTS
 from tests.chaos.measuring import INTERVAL, QUICK, ROWS
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from kmsd.auditchain import START, Record, make, parse, verify_files
+from kmsd.config.settings import Audit as Settings
 from kmsd.errors import Conflict, Unavailable
 from kmsd.observe import audit as audit_module
 from kmsd.observe import auditwriter
@@ -25,7 +26,6 @@ from kmsd.observe import chain as module
 from kmsd.observe.audit import Audit
 from kmsd.observe.auditfile import InUse
 from kmsd.observe.pace import BURST, Pace
-from kmsd.settings import Audit as Settings
 from tests.observe.chains import chain, lines
 
 TOKEN = "ab" * 32

@@ -214,7 +214,7 @@ def test_importing_kmstui_loads_no_grpc_no_module_and_no_daemon() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     loaded = set(done.stdout.split())
     assert "kmsd.client" in loaded
-    assert not loaded & {"grpc", "pkcs11", "kmsctl", "kmsd.api", "kmsd.settings", "kmsd.hsm", "kmsd.daemon"}
+    assert not loaded & {"grpc", "pkcs11", "kmsctl", "kmsd.api", "kmsd.config.settings", "kmsd.hsm", "kmsd.daemon"}
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:

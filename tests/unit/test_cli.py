@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from kmsd import __version__, cli, config, daemon, paths
-from kmsd.config_values import LEAVES
+from kmsd import __version__, cli, daemon, paths
+from kmsd.config import sources
+from kmsd.config.values import LEAVES
 from tests.daemons import KMSD, Kmsd, wait_for
 from tests.tokens import MODULE, PIN, SoftToken, clean_environment
 
@@ -386,7 +387,7 @@ def test_the_ancestors_command_lines_carry_over(
     assert run("serve", *line.split())[0] == 0
     ((loaded, _),) = served
     assert loaded.settings.keys.label == expected["keys.label"]
-    assert config.read_pin(loaded.settings.token) == "mypin"
+    assert sources.read_pin(loaded.settings.token) == "mypin"
 
 
 def test_the_ancestors_pod_environment_carries_over() -> None:
@@ -481,14 +482,14 @@ def test_only_serving_loads_grpc_and_pkcs11(argv: list[str]) -> None:
 
 # --- serve
 
-Served = list[tuple[config.Loaded, Callable[[], config.Loaded]]]
+Served = list[tuple[sources.Loaded, Callable[[], sources.Loaded]]]
 
 
 def record_serve(monkeypatch: pytest.MonkeyPatch, code: int = 0) -> Served:
     """What serve hands over, instead of serving."""
     served: Served = []
 
-    def run(loaded: config.Loaded, reload: Callable[[], config.Loaded]) -> int:
+    def run(loaded: sources.Loaded, reload: Callable[[], sources.Loaded]) -> int:
         served.append((loaded, reload))
         return code
 
@@ -526,7 +527,7 @@ def test_a_reload_reads_the_same_sources_again(run: Run, monkeypatch: pytest.Mon
     again = reload()
     assert (again.settings.keys.label, again.settings.log.level) == ("two", "debug")
     file.write_text('keys.lable = "two"')
-    with pytest.raises(config.ConfigError, match=r"did you mean keys\.label"):
+    with pytest.raises(sources.ConfigError, match=r"did you mean keys\.label"):
         reload()
 
 
@@ -540,12 +541,12 @@ def test_a_typed_in_pin_survives_a_reload_until_one_is_configured(
     assert run("serve", f"--config={file}") == (0, "", "")
     assert prompts == ["PIN of the token: "]
     ((loaded, reload),) = served
-    assert config.read_pin(loaded.settings.token) == config.read_pin(reload().settings.token) == PIN
+    assert sources.read_pin(loaded.settings.token) == sources.read_pin(reload().settings.token) == PIN
     assert loaded.origins["token.pin"].where == "typed in"
     assert loaded.warnings == ()
     (tmp_path / "pin").write_text("other")
     file.write_text(f'token.pin_file = "{tmp_path}/pin"')
-    assert config.read_pin(reload().settings.token) == "other"
+    assert sources.read_pin(reload().settings.token) == "other"
     assert len(prompts) == 1
 
 

@@ -85,7 +85,7 @@ def test_what_reads_etcd_knows_nothing_of_the_daemon() -> None:
     assert not loaded & (HEAVY - {"grpc", "google.protobuf"})
 
 
-@pytest.mark.parametrize("module", ["kmsd.settings", "kmsd.errors", "kmsd.paths", "kmsd.client.model"])
+@pytest.mark.parametrize("module", ["kmsd.config.settings", "kmsd.errors", "kmsd.paths", "kmsd.client.model"])
 def test_the_base_modules_load_neither_grpc_nor_pkcs11(module: str) -> None:
     assert not _loaded(f"import {module}") & HEAVY
 

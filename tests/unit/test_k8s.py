@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from kmsd import __version__, cli
-from kmsd.config import ANCESTOR_ENVIRON
-from kmsd.config_values import LEAVES, to_toml
-from kmsd.settings import MAX_TOKENS, Settings
+from kmsd.config.settings import MAX_TOKENS, Settings
+from kmsd.config.sources import ANCESTOR_ENVIRON
+from kmsd.config.values import LEAVES, to_toml
 from tests.daemons import KMSD
 from tests.e2e.encryption_config import Identity, Kms, providers_of_secrets
 from tests.tokens import clean_environment

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from kmsd import config_toml, plainfile
-from kmsd.config import ConfigError, load, read_pin
+from kmsd import plainfile
+from kmsd.config import toml
+from kmsd.config.settings import Token
+from kmsd.config.sources import ConfigError, load, read_pin
 from kmsd.hsm import module
-from kmsd.settings import Token
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_a_configuration_may_come_through_a_pipe_that_somebody_writes_to(fifo: P
         load({}, config_file=fifo, environ={})
     threading.Thread(target=lambda: fifo.write_text('[keys]\nlabel = "x"\n'), daemon=True).start()
     assert load({}, config_file=fifo, environ={}).settings.keys.label == "x"
-    assert config_toml.read(Path("/dev/null")) is not None
+    assert toml.read(Path("/dev/null")) is not None
 
 
 def test_a_pin_file_that_is_a_pipe_works_when_somebody_writes_to_it(fifo: Path) -> None:

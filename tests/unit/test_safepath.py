@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kmsd import safepath
-from kmsd.config import load
+from kmsd.config.sources import load
 from kmsd.errors import Misconfigured
 from tests.strangers import UID, needs_root, open_folder, stranger
 

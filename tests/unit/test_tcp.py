@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kmsd.settings import Server
-from kmsd.tcp import not_served
+from kmsd.config.settings import Server
+from kmsd.config.tcp import not_served
 
 NOBODY = 65534
 
@@ -49,9 +49,10 @@ def test_a_file_that_kmsd_may_not_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "tls.key").touch(mode=0o600)
     tmp_path.chmod(0o755)
     program = (
-        "import os, pathlib, kmsd.settings, kmsd.tcp\n"
+        "import os, pathlib, kmsd.config.settings, kmsd.config.tcp\n"
         f"os.setuid({NOBODY})\n"
-        "print(kmsd.tcp.not_served(kmsd.settings.Server(enabled=True, tls_key=pathlib.Path('tls.key')))[0])"
+        "asked = kmsd.config.settings.Server(enabled=True, tls_key=pathlib.Path('tls.key'))\n"
+        "print(kmsd.config.tcp.not_served(asked)[0])"
     )
     # From inside, for nobody may come in from above.
     argv = [sys.executable, "-c", program]

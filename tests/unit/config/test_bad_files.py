@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kmsd import paths
-from kmsd.config import ConfigError, load
+from kmsd.config.sources import ConfigError, load
 from tests.unit.config.written import error_of, write
 
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from kmsd.config import ConfigError, load
+from kmsd.config.sources import ConfigError, load
 from tests.unit.config.written import PIN
 
 

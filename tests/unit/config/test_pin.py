@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kmsd.config import ConfigError, load, read_pin
-from kmsd.settings import Token
+from kmsd.config.settings import Token
+from kmsd.config.sources import ConfigError, load, read_pin
 from tests.unit.config.written import PIN, write
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from kmsd import config
-from kmsd.config import ConfigError, Origin, load
-from kmsd.config_values import LEAVES, SECTIONS
-from kmsd.settings import Settings
+from kmsd.config import sources
+from kmsd.config.settings import Settings
+from kmsd.config.sources import ConfigError, Origin, load
+from kmsd.config.values import LEAVES, SECTIONS
 from tests.unit.config.written import PIN, value, write
 
 
@@ -52,9 +52,9 @@ def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(
     assert (value(flagged.settings, key), flagged.origins[key]) == (expected[2], Origin("flag", "--the-flag"))
 
 
-@pytest.mark.parametrize("variable", config.ENVIRON)
+@pytest.mark.parametrize("variable", sources.ENVIRON)
 def test_every_setting_has_a_variable_of_its_own(variable: str) -> None:
-    key = config.ENVIRON[variable]
+    key = sources.ENVIRON[variable]
     texts: dict[str, tuple[str, object]] = {
         "kms.socket": ("/s/kms.sock", Path("/s/kms.sock")),
         "kms.mode": ("0660", "0660"),

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kmsd import config
-from kmsd.config import ConfigError, Origin, load
+from kmsd.config import sources
+from kmsd.config.sources import ConfigError, Origin, load
 from tests.unit.config.written import PIN
 
 TWO_TOKENS = """
@@ -35,7 +35,7 @@ def test_several_tokens_take_the_place_of_one(tmp_path: Path) -> None:
     assert loaded.settings.places[0].pin_file == Path("/old.pin")
     assert loaded.settings.places[1].sessions == 4
     assert loaded.origins["tokens.1.write"] == Origin("file", f"{file}:12")
-    assert config.value(loaded.settings, "tokens.0.label") == "hsm-1"
+    assert sources.value(loaded.settings, "tokens.0.label") == "hsm-1"
     assert PIN not in repr(loaded.settings)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kmsd.config import ConfigError, load
-from kmsd.settings import Settings
+from kmsd.config.settings import Settings
+from kmsd.config.sources import ConfigError, load
 
 PIN = "s3cret-pin"
 

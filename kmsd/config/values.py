@@ -1,6 +1,6 @@
 """What each setting may hold: text to typed values, and the words for what was expected and what was found.
 
-All of it is derived from the models in `kmsd.settings`. Knows nothing of files, the environment or flags, and
+All of it is derived from the models in `kmsd.config.settings`. Knows nothing of files, the environment or flags, and
 never puts the PIN's value into words.
 """
 
@@ -19,7 +19,7 @@ from typing import Literal, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from kmsd.settings import Settings
+from kmsd.config.settings import Settings
 
 PIN = "token.pin"
 TOKEN = "token"  # noqa: S105 - a section of the file

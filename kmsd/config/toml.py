@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kmsd import plainfile
-from kmsd.config_errors import ConfigError
+from kmsd.config.errors import ConfigError
 
 MAX_BYTES = 1 << 20
 """A configuration file has at most 1 MiB, so that a wrong path (a device, a log) is not read to its end."""

@@ -1,4 +1,4 @@
-"""The settings of one kmsd: typed, validated, frozen. Reads nothing itself; `kmsd.config` does.
+"""The settings of one kmsd: typed, validated, frozen. Reads nothing itself; `kmsd.config.sources` does.
 
 The section and field names are the names in the TOML file; `KMSD_<SECTION>__<FIELD>` in the environment.
 """

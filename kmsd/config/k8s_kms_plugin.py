@@ -11,8 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from kmsd.config import ANCESTOR_ENVIRON
-from kmsd.settings import Settings
+from kmsd.config.settings import Settings
+from kmsd.config.sources import ANCESTOR_ENVIRON
 
 PROGRAM: Final = "k8s-kms-plugin"
 CONFIG_HINT: Final = f"{PROGRAM} took no setting from the file of its --config: drop the flag, or name a file of kmsd's"

@@ -1,6 +1,6 @@
 """Where a value came from, and the errors of a configuration, in words that name that place.
 
-Validates with the models of `kmsd.settings`; reads neither files nor the environment.
+Validates with the models of `kmsd.config.settings`; reads neither files nor the environment.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from kmsd.config_values import LEAVES, PIN, TOKENS, found, key_text, leaf_key, suggestion
-from kmsd.settings import Settings
+from kmsd.config.settings import Settings
+from kmsd.config.values import LEAVES, PIN, TOKENS, found, key_text, leaf_key, suggestion
 
 
 @dataclass(frozen=True)

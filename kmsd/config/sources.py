@@ -17,11 +17,12 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from kmsd import config_toml, paths, plainfile, safepath
-from kmsd.config_errors import ConfigError, Origin, Problem, refuse, validate
-from kmsd.config_values import GONE, LEAVES, PIN, TOKEN, TOKENS, from_text, from_toml
+from kmsd import paths, plainfile, safepath
+from kmsd.config import toml
+from kmsd.config.errors import ConfigError, Origin, Problem, refuse, validate
+from kmsd.config.settings import Settings, Token
+from kmsd.config.values import GONE, LEAVES, PIN, TOKEN, TOKENS, from_text, from_toml
 from kmsd.errors import Misconfigured
-from kmsd.settings import Settings, Token
 
 __all__ = ["ANCESTOR_ENVIRON", "ENVIRON", "ConfigError", "Loaded", "Origin", "load", "pin_path", "read_pin", "value"]
 
@@ -132,22 +133,22 @@ def _both_ways(levels: list[_Level]) -> Iterator[Problem]:
                 )
 
 
-def _document(config_file: Path | None, environ: Mapping[str, str]) -> config_toml.Document | None:
+def _document(config_file: Path | None, environ: Mapping[str, str]) -> toml.Document | None:
     named, by = config_file, "--config"
     if named is None and environ.get(CONFIG_VARIABLE):
         named, by = Path(environ[CONFIG_VARIABLE]), CONFIG_VARIABLE
     if named is not None:
-        document = config_toml.read(named)
+        document = toml.read(named)
         if document is None:
             raise ConfigError(f"{named}: no such file", f"{by} must name a file that exists")
         return document
     for path in paths.config_files():
-        if document := config_toml.read(path):
+        if document := toml.read(path):
             return document
     return None
 
 
-def _from_file(document: config_toml.Document | None, problems: list[Problem]) -> _Level:
+def _from_file(document: toml.Document | None, problems: list[Problem]) -> _Level:
     level = _Level()
     if document is None:
         return level
@@ -174,7 +175,7 @@ def _from_file(document: config_toml.Document | None, problems: list[Problem]) -
     return level
 
 
-def _entry(document: config_toml.Document, level: _Level, number: str, body: Mapping[str, object]) -> dict[str, object]:
+def _entry(document: toml.Document, level: _Level, number: str, body: Mapping[str, object]) -> dict[str, object]:
     """One of [[tokens]]."""
     inner = dict(body)
     for name in body:
@@ -261,7 +262,7 @@ def _origin(level: _Level, loc: tuple[str, ...]) -> Origin:
 def _pin_warnings(
     levels: list[_Level],
     settings: Settings,
-    document: config_toml.Document | None,
+    document: toml.Document | None,
     environ: Mapping[str, str],
 ) -> Iterator[str]:
     pins = [PIN, *(f"{TOKENS}.{number}.pin" for number in range(len(settings.tokens)))]

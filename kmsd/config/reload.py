@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from kmsd import config
-from kmsd.config import Loaded
-from kmsd.config_values import PIN, leaf_key
-from kmsd.settings import Settings
+from kmsd.config import sources
+from kmsd.config.settings import Settings
+from kmsd.config.sources import Loaded
+from kmsd.config.values import PIN, leaf_key
 
 
 def reloadable(name: str) -> bool:
@@ -23,7 +23,7 @@ def _changed(fresh: Loaded, old: Loaded, name: str) -> bool:
     if reloadable(name):
         return False
     try:
-        return config.value(fresh.settings, name) != config.value(old.settings, name)
+        return sources.value(fresh.settings, name) != sources.value(old.settings, name)
     except (AttributeError, IndexError):
         return True  # one of [[tokens]] that is new, or gone
 
