@@ -14,7 +14,7 @@
     |-- DeadlineExceeded    no answer from the token in time
     `-- Internal            a bug
 
-Knows nothing of gRPC: `code` is the name of a canonical status code, and one place in `kmsd.rpc` maps it.
+Knows nothing of gRPC: `code` is the name of a canonical status code, and one place in `kmsd.transport` maps it.
 An error never holds a PIN, a plaintext or a ciphertext.
 """
 

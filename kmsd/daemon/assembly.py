@@ -9,6 +9,13 @@ from pathlib import Path
 from typing import Final
 
 from kmsd import keyid, state
+from kmsd.apis import admin, kms_v1beta1, kms_v2
+from kmsd.apis.admin_doctor import DoctorAdmin
+from kmsd.apis.admin_inspect import InspectAdmin
+from kmsd.apis.admin_keys import KeyAdmin
+from kmsd.apis.admin_watch import Ended, WatchAdmin
+from kmsd.apis.admin_wire import Shown
+from kmsd.apis.audited import audited
 from kmsd.config.settings import TokenEntry
 from kmsd.daemon import telling
 from kmsd.daemon.configured import Configured
@@ -31,19 +38,12 @@ from kmsd.observe.health import Health, HealthView
 from kmsd.observe.stats import Stats
 from kmsd.observe.unproven import Unproven
 from kmsd.picture import Picture
-from kmsd.rpc import admin, kms_v1beta1, kms_v2
-from kmsd.rpc.admin_doctor import DoctorAdmin
-from kmsd.rpc.admin_inspect import InspectAdmin
-from kmsd.rpc.admin_keys import KeyAdmin
-from kmsd.rpc.admin_watch import Ended, WatchAdmin
-from kmsd.rpc.admin_wire import Shown
-from kmsd.rpc.asking import answers
-from kmsd.rpc.audited import audited
-from kmsd.rpc.call import Table
-from kmsd.rpc.listener import Listener
-from kmsd.rpc.relay import Relay
-from kmsd.rpc.sockets import SocketPlace
 from kmsd.service import LocalService
+from kmsd.transport.asking import answers
+from kmsd.transport.call import Table
+from kmsd.transport.grpcio import Listener
+from kmsd.transport.relay import Relay
+from kmsd.transport.sockets import SocketPlace
 
 log = logs.get_logger("kmsd")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kmsd.apis import admin
 from kmsd.config import sources
 from kmsd.config.reload import needs_restart, reloadable, with_fresh
 from kmsd.config.settings import Settings, TokenEntry
@@ -9,7 +10,6 @@ from kmsd.config.sources import ConfigError, Loaded, read_pin
 from kmsd.config.values import PIN, leaf_key, to_toml
 from kmsd.errors import Misconfigured
 from kmsd.observe import logs
-from kmsd.rpc import admin
 
 log = logs.get_logger("kmsd")
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from kmsd.apis.admin_watch import Ended
 from kmsd.errors import WrongResult
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.operation import Operation
@@ -20,8 +21,7 @@ from kmsd.observe.sdnotify import notify
 from kmsd.observe.stats import Stats
 from kmsd.observe.unproven import Unproven
 from kmsd.picture import Key, Picture, Problem
-from kmsd.rpc.admin_watch import Ended
-from kmsd.rpc.call import Call
+from kmsd.transport.call import Call
 
 log = logs.get_logger("kmsd")
 

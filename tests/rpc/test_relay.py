@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from kmsd.errors import Denied, Misconfigured
-from kmsd.rpc import relay as module
-from kmsd.rpc.relay import Caller, Relay, word
+from kmsd.transport import relay as module
+from kmsd.transport.relay import Caller, Relay, word
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
 

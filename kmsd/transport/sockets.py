@@ -1,6 +1,6 @@
 """Unix sockets made with their final mode, owner and group, never stolen from a live server, and made anew when gone.
 
-File permissions are the local authorisation (`kmsd.rpc.relay` proves only who it is that calls), so a socket must not
+File permissions are the local authorisation (`relay` proves only who it is that calls), so a socket must not
 exist for a moment with other ones: it is bound in a private directory beside its place, and moved there when it is
 right. Knows no server: whoever listens is given a path to bind.
 """

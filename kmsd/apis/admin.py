@@ -11,6 +11,7 @@ from typing import Final
 
 from kmsd import __version__
 from kmsd.api.admin.v1 import admin_pb2 as pb
+from kmsd.apis.admin_wire import API, SERVICE, Shown, alike, page, problem, sessions, sha256, table
 from kmsd.deadline import left
 from kmsd.errors import InvalidRequest, KmsdError, NotFound
 from kmsd.hsm.connection import Hsm
@@ -19,9 +20,8 @@ from kmsd.keyring import Keyring
 from kmsd.observe import logs
 from kmsd.observe.health import Health
 from kmsd.picture import Problem
-from kmsd.rpc.admin_wire import API, SERVICE, Shown, alike, page, problem, sessions, sha256, table
-from kmsd.rpc.call import Call, Table, parse
 from kmsd.service import LocalService
+from kmsd.transport.call import Call, Table, parse
 
 __all__ = ["API", "SERVICE", "Admin", "ConfigView", "SettingView"]
 

@@ -7,6 +7,7 @@ from time import monotonic, perf_counter
 from typing import Final
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
+from kmsd.apis.admin_wire import alike, table
 from kmsd.config.settings import Server
 from kmsd.config.tcp import not_served
 from kmsd.errors import NotFound, Overloaded, short
@@ -14,8 +15,7 @@ from kmsd.hsm.diagnosis import diagnose
 from kmsd.hsm.findings import Check, Report
 from kmsd.keyring import Keyring
 from kmsd.picture import State, newest_first
-from kmsd.rpc.admin_wire import alike, table
-from kmsd.rpc.call import Call, Table, parse
+from kmsd.transport.call import Call, Table, parse
 
 _ANSWER_SECONDS: Final = 2.0
 """Left of the caller's time for the answer, so that it learns what was found when not all was."""

@@ -6,9 +6,9 @@ from typing import Final
 
 from kmsd.api.kms.v2 import api_pb2 as pb
 from kmsd.errors import InvalidRequest
-from kmsd.rpc.call import MAX_UID, Call, Method, Table, parse
 from kmsd.service import KmsService
 from kmsd.share import Share
+from kmsd.transport.call import MAX_UID, Call, Method, Table, parse
 
 API: Final = "v2"
 SERVICE: Final = "v2.KeyManagementService"

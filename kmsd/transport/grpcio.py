@@ -19,9 +19,9 @@ from grpc_health.v1 import health as grpc_health
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from kmsd.errors import KmsdError
-from kmsd.rpc.call import Call, Method, Observer, StreamMethod, Table, run, run_stream, stopping
-from kmsd.rpc.relay import Relay
-from kmsd.rpc.sockets import SocketPlace, SocketWatch
+from kmsd.transport.call import Call, Method, Observer, StreamMethod, Table, run, run_stream, stopping
+from kmsd.transport.relay import Relay
+from kmsd.transport.sockets import SocketPlace, SocketWatch
 
 MAX_MESSAGE: Final = 1280 * 1024
 """Bytes. More than any call needs, so that a message that is too large for its method gets a sentence of ours."""

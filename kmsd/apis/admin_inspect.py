@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
+from kmsd.apis.admin_wire import Shown, alike, problem, sha256, table
 from kmsd.errors import Conflict, InvalidRequest, KmsdError, short
 from kmsd.etcd.envelope import KmsValue
 from kmsd.etcd.sealed import Format
@@ -15,10 +16,9 @@ from kmsd.foreign import Foreign
 from kmsd.inspect import Inspection, inspect
 from kmsd.keyring import Keyring
 from kmsd.picture import Key, Problem, newest_first, role
-from kmsd.rpc.admin_wire import Shown, alike, problem, sha256, table
-from kmsd.rpc.call import Call, Table, parse
 from kmsd.service import KmsService, is_named
 from kmsd.soundness import Jwe
+from kmsd.transport.call import Call, Table, parse
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from time import time
 from typing import Final, NamedTuple
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
+from kmsd.apis.admin_wire import API, alike, sessions, table
 from kmsd.errors import InvalidRequest
 from kmsd.hsm.connection import PoolView
 from kmsd.observe.audit import MAX_BACKLOG, Audit
@@ -17,8 +18,7 @@ from kmsd.observe.feed import Feed
 from kmsd.observe.stats import Frame, Stats
 from kmsd.observe.tampering import ACKNOWLEDGE, acknowledgement
 from kmsd.observe.wanted import Wanted
-from kmsd.rpc.admin_wire import API, alike, sessions, table
-from kmsd.rpc.call import Call, Table, parse
+from kmsd.transport.call import Call, Table, parse
 
 _INTERVAL_LEAST: Final = 200
 _INTERVAL_MOST: Final = 60_000

@@ -18,7 +18,7 @@ from kmsd.errors import Internal, InvalidRequest, KmsdError, Unavailable
 from kmsd.observe import logs
 from kmsd.share import Share, share
 
-log = logs.get_logger("kmsd.rpc")
+log = logs.get_logger("kmsd.transport")
 
 M = TypeVar("M", bound=Message)
 
@@ -32,7 +32,7 @@ class Call:
 
     until: when the answer has to be given at the latest; deadline: when its caller stops waiting, which may be later.
     Both by the monotonic clock.
-    caller, caller_pid: who calls, on the admin API: uid, user and process are the kernel's word (`kmsd.rpc.relay`), the
+    caller, caller_pid: who calls, on the admin API: uid, user and process are the kernel's word (`relay`), the
     name of the program is its own.
     uid, key_id_sha256, detail: set by the handler, for the log and the audit.
     stopping: set by the listener before it cancels the call because kmsd ends, and when it is past that.

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError, Message
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.errors import Internal, KmsdError
 from kmsd.observe.audit import Audit
-from kmsd.rpc.call import Call, Handler, Method, StreamMethod, Table
+from kmsd.transport.call import Call, Handler, Method, StreamMethod, Table
 
 _READS: Final = frozenset(
     {"GetStatus", "GetConfig", "ListSlots", "ListMechanisms", "ListKeys", "GetKey", "InspectCiphertext", "VerifyAudit"}

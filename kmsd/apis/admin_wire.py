@@ -17,7 +17,7 @@ from kmsd.hsm.connection import PoolView
 from kmsd.keyring import Keyring
 from kmsd.observe.stats import Stats
 from kmsd.picture import Key, Problem, State, known_made_ms
-from kmsd.rpc.call import Handler, Method, StreamHandler, StreamMethod, Table
+from kmsd.transport.call import Handler, Method, StreamHandler, StreamMethod, Table
 
 API: Final = "admin"
 SERVICE: Final = "kmsd.admin.v1.Admin"

@@ -7,9 +7,9 @@ from typing import Final
 from kmsd import __version__
 from kmsd.api.kms.v1beta1 import api_pb2 as pb
 from kmsd.errors import InvalidRequest
-from kmsd.rpc.call import Call, Method, Table, parse
 from kmsd.service import KmsService
 from kmsd.share import Share
+from kmsd.transport.call import Call, Method, Table, parse
 
 API: Final = "v1beta1"
 SERVICE: Final = "v1beta1.KeyManagementService"

@@ -31,7 +31,7 @@ from typing import Final
 from kmsd.errors import Denied, Misconfigured
 from kmsd.observe import logs
 
-log = logs.get_logger("kmsd.rpc")
+log = logs.get_logger("kmsd.transport")
 
 CONNECTIONS: Final = 256
 """Connections at once; those of root and of kmsd's own user are taken beyond that."""
