@@ -16,11 +16,11 @@ from kmsd.deadline import left
 from kmsd.errors import InvalidRequest, KmsdError, NotFound
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.module import SessionCounts, SlotView
-from kmsd.keyring import Keyring
+from kmsd.keys.inventory import Problem
+from kmsd.keys.keyring import Keyring
 from kmsd.observe import logs
 from kmsd.observe.health import Health
-from kmsd.picture import Problem
-from kmsd.service import LocalService
+from kmsd.service.local import LocalService
 from kmsd.transport.call import Call, Table, parse
 
 __all__ = ["API", "SERVICE", "Admin", "ConfigView", "SettingView"]

@@ -13,8 +13,8 @@ from kmsd.config.tcp import not_served
 from kmsd.errors import NotFound, Overloaded, short
 from kmsd.hsm.diagnosis import diagnose
 from kmsd.hsm.findings import Check, Report
-from kmsd.keyring import Keyring
-from kmsd.picture import State, newest_first
+from kmsd.keys.inventory import State, newest_first
+from kmsd.keys.keyring import Keyring
 from kmsd.transport.call import Call, Table, parse
 
 _ANSWER_SECONDS: Final = 2.0

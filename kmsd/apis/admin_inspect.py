@@ -12,11 +12,12 @@ from kmsd.apis.admin_wire import Shown, alike, problem, sha256, table
 from kmsd.errors import Conflict, InvalidRequest, KmsdError, short
 from kmsd.etcd.envelope import KmsValue
 from kmsd.etcd.sealed import Format
-from kmsd.foreign import Foreign
 from kmsd.inspect import Inspection, inspect
-from kmsd.keyring import Keyring
-from kmsd.picture import Key, Problem, newest_first, role
-from kmsd.service import KmsService, is_named
+from kmsd.keys.inventory import Key, Problem, newest_first, role
+from kmsd.keys.keyring import Keyring
+from kmsd.service.api import KmsService
+from kmsd.service.foreign import Foreign
+from kmsd.service.local import is_named
 from kmsd.soundness import Jwe
 from kmsd.transport.call import Call, Table, parse
 
@@ -44,8 +45,10 @@ class InspectAdmin:
         # kube-apiserver names the envelope's key id in KMS v2, and none in v1.
         key_id = found.envelope.key_id if found.envelope is not None and found.envelope.version == "v2" else None
         opened = await self.service.decrypt(found.ciphertext, key_id, call.until)
-        call.key_id_sha256 = opened.key.key_id_sha256
-        return pb.TryCiphertextResponse(key=self.shown.key(opened.key)).SerializeToString()
+        call.key_id_sha256 = opened.key_id_sha256
+        key = self.keyring.picture.by_key_id.get(opened.key_id)
+        shown = self.shown.key(key) if key is not None else pb.Key(key_id=opened.key_id)
+        return pb.TryCiphertextResponse(key=shown).SerializeToString()
 
     async def inspect_ciphertext(self, call: Call, body: bytes) -> bytes:
         request = parse(pb.InspectCiphertextRequest, body)

@@ -10,11 +10,11 @@ from typing import Final
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.apis.admin_wire import Shown, alike, page, sha256, table
 from kmsd.errors import InvalidRequest
-from kmsd.keyring import Keyring
-from kmsd.lifecycle import Lifecycle, Rotated, Scan, Step, Use, Wanted
+from kmsd.keys.inventory import Key
+from kmsd.keys.keyring import Keyring
+from kmsd.keys.lifecycle import Lifecycle, Rotated, Scan, Step, Use, Wanted
 from kmsd.observe import logs
 from kmsd.observe.health import Health
-from kmsd.picture import Key
 from kmsd.transport.call import Call, Table, parse
 
 log = logs.get_logger("kmsd.admin")

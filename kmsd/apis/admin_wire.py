@@ -14,9 +14,9 @@ from google.protobuf.message import Message
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.errors import InvalidRequest, short
 from kmsd.hsm.connection import PoolView
-from kmsd.keyring import Keyring
+from kmsd.keys.inventory import Key, Problem, State, known_made_ms
+from kmsd.keys.keyring import Keyring
 from kmsd.observe.stats import Stats
-from kmsd.picture import Key, Problem, State, known_made_ms
 from kmsd.transport.call import Handler, Method, StreamHandler, StreamMethod, Table
 
 API: Final = "admin"

@@ -7,7 +7,7 @@ from typing import Final
 from kmsd import __version__
 from kmsd.api.kms.v1beta1 import api_pb2 as pb
 from kmsd.errors import InvalidRequest
-from kmsd.service import KmsService
+from kmsd.service.api import KmsService
 from kmsd.share import Share
 from kmsd.transport.call import Call, Method, Table, parse
 
@@ -28,7 +28,7 @@ def table(service: KmsService, max_plaintext: int) -> Table:
         _check_version(request.version)
         _check_size("plaintext", len(request.plain), max_plaintext)
         done = await service.encrypt(request.plain, call.until)
-        call.key_id_sha256 = done.key.key_id_sha256
+        call.key_id_sha256 = done.key_id_sha256
         return pb.EncryptResponse(cipher=done.ciphertext).SerializeToString()
 
     async def decrypt(call: Call, body: bytes) -> bytes:
@@ -36,7 +36,7 @@ def table(service: KmsService, max_plaintext: int) -> Table:
         _check_version(request.version)
         _check_size("ciphertext", len(request.cipher), max_cipher)
         done = await service.decrypt(request.cipher, None, call.until)
-        call.key_id_sha256 = done.key.key_id_sha256
+        call.key_id_sha256 = done.key_id_sha256
         return pb.DecryptResponse(plain=done.plaintext).SerializeToString()
 
     return {

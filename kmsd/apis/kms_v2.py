@@ -6,7 +6,7 @@ from typing import Final
 
 from kmsd.api.kms.v2 import api_pb2 as pb
 from kmsd.errors import InvalidRequest
-from kmsd.service import KmsService
+from kmsd.service.api import KmsService
 from kmsd.share import Share
 from kmsd.transport.call import MAX_UID, Call, Method, Table, parse
 
@@ -29,13 +29,13 @@ def table(service: KmsService) -> Table:
         if not 0 < len(plaintext) < LIMIT:
             raise _size("plaintext", len(plaintext))
         done = await service.encrypt(plaintext, call.until)
-        call.key_id_sha256 = done.key.key_id_sha256
+        call.key_id_sha256 = done.key_id_sha256
         if len(done.ciphertext) >= LIMIT:
             raise InvalidRequest(
                 f"the ciphertext of {len(plaintext)} bytes would have {len(done.ciphertext)}",
                 f"kube-apiserver takes under {LIMIT}; KMS v2 encrypts 32-byte seeds",
             )
-        return pb.EncryptResponse(ciphertext=done.ciphertext, key_id=done.key.key_id).SerializeToString()
+        return pb.EncryptResponse(ciphertext=done.ciphertext, key_id=done.key_id).SerializeToString()
 
     async def decrypt(call: Call, body: bytes) -> bytes:
         request = parse(pb.DecryptRequest, body)
@@ -45,7 +45,7 @@ def table(service: KmsService) -> Table:
         if not request.key_id:
             raise InvalidRequest("the request has no key_id", "send the key_id that Encrypt answered")
         done = await service.decrypt(request.ciphertext, request.key_id, call.until)
-        call.key_id_sha256 = done.key.key_id_sha256
+        call.key_id_sha256 = done.key_id_sha256
         return pb.DecryptResponse(plaintext=done.plaintext).SerializeToString()
 
     return {

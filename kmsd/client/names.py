@@ -1,6 +1,6 @@
 """What keys are called in what is stored: which of them a scan of etcd has found, and what nothing is called. Pure.
 
-The rule is kmsd's own (`kmsd.lifecycle.evidence`), so that nothing is offered here that kmsd refuses.
+The rule is kmsd's own (`kmsd.keys.lifecycle.evidence`), so that nothing is offered here that kmsd refuses.
 """
 
 from __future__ import annotations

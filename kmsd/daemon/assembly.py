@@ -24,21 +24,21 @@ from kmsd.daemon.problems import Problems, pool_of
 from kmsd.daemon.upkeep import Upkeep
 from kmsd.daemon.uses import KeyUses
 from kmsd.errors import KmsdError, Misconfigured, WrongResult
-from kmsd.foreign import Foreign
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.claims import Claims
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.pin_guard import PinGuard
-from kmsd.keyring import Keyring
-from kmsd.lifecycle import Lifecycle
+from kmsd.keys.inventory import Picture
+from kmsd.keys.keyring import Keyring
+from kmsd.keys.lifecycle import Lifecycle
 from kmsd.observe import logs
 from kmsd.observe.audit import Audit
 from kmsd.observe.feed import Feed
 from kmsd.observe.health import Health, HealthView
 from kmsd.observe.stats import Stats
 from kmsd.observe.unproven import Unproven
-from kmsd.picture import Picture
-from kmsd.service import LocalService
+from kmsd.service.foreign import Foreign
+from kmsd.service.local import LocalService
 from kmsd.transport.asking import answers
 from kmsd.transport.call import Table
 from kmsd.transport.grpcio import Listener
@@ -89,7 +89,6 @@ class Parts:
             allowed=settings.legacy.allow_unauthenticated,
             pinned=settings.legacy.key,
             hmac_label=settings.keys.hmac_label,
-            used=self.uses.used,
             wrote=lambda: self._wrote,
         )
         self._lifecycle = Lifecycle(self._keyring, write_token=settings.write_place.called, uses=self.uses)

@@ -12,14 +12,14 @@ from kmsd.config.settings import Server
 from kmsd.config.tcp import not_served
 from kmsd.daemon.upkeep import Upkeep
 from kmsd.errors import KmsdError
-from kmsd.foreign import Foreign
 from kmsd.hsm.connection import Hsm, PoolView
-from kmsd.keyring import Keyring
-from kmsd.lifecycle import Lifecycle
+from kmsd.keys.inventory import Problem
+from kmsd.keys.keyring import Keyring
+from kmsd.keys.lifecycle import Lifecycle
 from kmsd.observe.audit import Audit
 from kmsd.observe.health import Health
 from kmsd.observe.stats import Stats
-from kmsd.picture import Problem
+from kmsd.service.foreign import Foreign
 
 _MANY_ENCRYPTS: Final = 2**30
 """A quarter of the invocations that one AES-GCM key with random IVs may see (NIST SP 800-38D, 8.3: 2^32)."""

@@ -13,6 +13,7 @@ from kmsd.apis.admin_watch import Ended
 from kmsd.errors import WrongResult
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.operation import Operation
+from kmsd.keys.inventory import Key, Picture, Problem
 from kmsd.observe import logs
 from kmsd.observe.audit import Audit
 from kmsd.observe.feed import Feed
@@ -20,7 +21,6 @@ from kmsd.observe.health import HealthView
 from kmsd.observe.sdnotify import notify
 from kmsd.observe.stats import Stats
 from kmsd.observe.unproven import Unproven
-from kmsd.picture import Key, Picture, Problem
 from kmsd.transport.call import Call
 
 log = logs.get_logger("kmsd")

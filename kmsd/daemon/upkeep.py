@@ -14,12 +14,12 @@ from kmsd.config.settings import Settings
 from kmsd.crypto.schemes import round_trip
 from kmsd.errors import KmsdError, Unavailable, WrongResult
 from kmsd.hsm.connection import Hsm
-from kmsd.keyring import Keyring
-from kmsd.lifecycle import Lifecycle, Wanted
+from kmsd.keys.inventory import Key, Problem
+from kmsd.keys.keyring import Keyring
+from kmsd.keys.lifecycle import Lifecycle, Wanted
 from kmsd.observe import logs
 from kmsd.observe.unproven import Unproven
-from kmsd.picture import Key, Problem
-from kmsd.service import check_format
+from kmsd.service.local import check_format
 
 log = logs.get_logger("kmsd")
 

@@ -11,9 +11,9 @@ from typing import Final, Literal
 
 from kmsd import state
 from kmsd.errors import Misconfigured
+from kmsd.keys.inventory import Picture, role
 from kmsd.observe import logs
 from kmsd.observe.stats import Stats
-from kmsd.picture import Picture, role
 
 log = logs.get_logger("kmsd")
 
@@ -24,7 +24,7 @@ _MADE_MOST: Final = 1000
 
 
 class KeyUses:
-    """Begins with what the last run of kmsd wrote down, if that can be believed, as `kmsd.lifecycle.Uses` wants it.
+    """Begins with what the last run of kmsd wrote down, if that can be believed, as `lifecycle.Uses` wants it.
 
     What was made here is forgotten with the first gap in what is noted, so that a key of it has been watched all its
     life; with its first use; when it is seen with the write label, or not seen any more.

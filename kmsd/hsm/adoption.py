@@ -1,6 +1,6 @@
 """Giving an identity to keys that other programs made without one. Each function runs on a thread with a session.
 
-What may be adopted, and when, is decided above (`kmsd.lifecycle.adopting`).
+What may be adopted, and when, is decided above (`kmsd.keys.lifecycle.adopting`).
 """
 
 from __future__ import annotations

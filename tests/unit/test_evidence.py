@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from kmsd.lifecycle.evidence import Deed, Scan, Use, may_be_needed
-from kmsd.picture import Key, judge, old_label
+from kmsd.keys.inventory import Key, judge, old_label
+from kmsd.keys.lifecycle.evidence import Deed, Scan, Use, may_be_needed
 from tests.unit.test_picture import aes
 
 ID = b"01900000-0000-7000-8000-000000000001"

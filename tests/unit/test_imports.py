@@ -96,7 +96,7 @@ def test_the_jwe_module_knows_nothing_of_ours() -> None:
 
 
 def test_the_service_knows_no_protobuf() -> None:
-    loaded = _loaded("import kmsd.service, kmsd.keyring")
+    loaded = _loaded("import kmsd.service, kmsd.keys.keyring")
     assert "kmsd.service" in loaded
     assert not loaded & {"grpc", "google.protobuf", "kmsd.api"}
 
@@ -141,7 +141,7 @@ def test_a_host_process_loads_nothing_of_serving_and_kmsd_no_host() -> None:
     host = _loaded("import kmsd.host.life")
     assert "kmsd.crypto.gcm" in host
     assert not host & (
-        HEAVY | {"cryptography", "kmsd.hsm.connection", "kmsd.hsm.hosting", "kmsd.service", "kmsd.keyring"}
+        HEAVY | {"cryptography", "kmsd.hsm.connection", "kmsd.hsm.hosting", "kmsd.service", "kmsd.keys.keyring"}
     )
     daemon = _loaded("import kmsd.daemon.process")
     assert "kmsd.hsm.hosting" in daemon

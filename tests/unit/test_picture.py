@@ -16,7 +16,7 @@ from kmsd import keyid
 from kmsd.crypto.schemes import Ability
 from kmsd.errors import InvalidRequest
 from kmsd.hsm.keys import TokenKey
-from kmsd.picture import (
+from kmsd.keys.inventory import (
     MAX_KEY_ID,
     Picture,
     Rules,

@@ -14,8 +14,8 @@ from kmsd import keyid
 from kmsd.client.names import former_label
 from kmsd.crypto.schemes import Ability
 from kmsd.hsm.keys import Kind, TokenKey
-from kmsd.picture import Key, Picture, Rules, State, is_archived, judge, new_key_id, pending_label, role
-from kmsd.rotation import Move, moves
+from kmsd.keys.inventory import Key, Picture, Rules, State, is_archived, judge, new_key_id, pending_label, role
+from kmsd.keys.rotation import Move, moves
 
 L = "k8s-kek"
 NOW = 1_790_000_000.0

@@ -14,11 +14,11 @@ from kmsd.errors import InvalidRequest, KmsdError, Misconfigured, NotFound, Unav
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.operation import Operation
-from kmsd.keyring import Keyring
+from kmsd.keys.inventory import Picture, new_key_id
+from kmsd.keys.keyring import Keyring
 from kmsd.observe.health import Health
 from kmsd.observe.unproven import Unproven
-from kmsd.picture import Picture, new_key_id
-from kmsd.service import LocalService
+from kmsd.service.local import LocalService
 from tests.memory_token import MemoryToken
 
 OLD, NEW = (new_key_id().encode() for _ in range(2))

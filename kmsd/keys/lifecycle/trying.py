@@ -7,8 +7,8 @@ from typing import Final
 
 from kmsd.crypto.schemes import round_trip
 from kmsd.errors import Conflict, InvalidRequest
-from kmsd.keyring import Keyring
-from kmsd.picture import Key
+from kmsd.keys.inventory import Key
+from kmsd.keys.keyring import Keyring
 
 _ROUNDS_MOST: Final = 1000
 _ROUND_SECONDS: Final = 10.0

@@ -1,4 +1,4 @@
-"""Rotation's execution: the moves that `kmsd.rotation` finds, taken one after the other and each told as a step.
+"""Rotation's execution: the moves that `kmsd.keys.rotation` finds, taken one after the other and each told as a step.
 
 Each of these is called while no other change goes on.
 """
@@ -15,13 +15,7 @@ from typing import Final
 from kmsd.errors import Conflict, InvalidRequest, KmsdError, NotFound, short
 from kmsd.hsm import keys as token_keys
 from kmsd.hsm.room import MANAGE
-from kmsd.keyring import Keyring
-from kmsd.lifecycle.making import PAIR_BITS, Recipe, made, make, newest_of, recipe
-from kmsd.lifecycle.naming import LABEL_MOST, again
-from kmsd.lifecycle.trying import rounds_with
-from kmsd.lifecycle.turn import Turn
-from kmsd.observe import logs
-from kmsd.picture import (
+from kmsd.keys.inventory import (
     Key,
     Problem,
     State,
@@ -33,7 +27,13 @@ from kmsd.picture import (
     pending_label,
     role,
 )
-from kmsd.rotation import Move, moves
+from kmsd.keys.keyring import Keyring
+from kmsd.keys.lifecycle.making import PAIR_BITS, Recipe, made, make, newest_of, recipe
+from kmsd.keys.lifecycle.naming import LABEL_MOST, again
+from kmsd.keys.lifecycle.trying import rounds_with
+from kmsd.keys.lifecycle.turn import Turn
+from kmsd.keys.rotation import Move, moves
+from kmsd.observe import logs
 
 log = logs.get_logger("kmsd.keys")
 

@@ -9,10 +9,10 @@ from typing import Final
 
 from kmsd.errors import Conflict, InvalidRequest, short
 from kmsd.hsm import keys as token_keys
-from kmsd.keyring import Keyring
-from kmsd.lifecycle.making import refuse_taken
-from kmsd.lifecycle.turn import Turn
-from kmsd.picture import Key, State, check_label, companion_label, role
+from kmsd.keys.inventory import Key, State, check_label, companion_label, role
+from kmsd.keys.keyring import Keyring
+from kmsd.keys.lifecycle.making import refuse_taken
+from kmsd.keys.lifecycle.turn import Turn
 
 LABEL_MOST: Final = 255
 """Bytes."""

@@ -10,17 +10,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection
 from time import monotonic
-from typing import Final, Literal
+from typing import Final
 
 from kmsd import keyid
 from kmsd.crypto import jwe, legacy, legacy_cbc
 from kmsd.crypto.gcm import TagMismatch
 from kmsd.deadline import left, within
 from kmsd.errors import Conflict, DeadlineExceeded, InvalidRequest, KmsdError, Misconfigured, NotFound, Overloaded
-from kmsd.keyring import Keyring
+from kmsd.keys.inventory import Key, Problem, State, role
+from kmsd.keys.keyring import Keyring
 from kmsd.observe import logs
-from kmsd.picture import Key, Problem, State, role
-from kmsd.service import Decrypted, check_named
+from kmsd.service.local import Opened, check_named
 
 log = logs.get_logger("kmsd.legacy")
 
@@ -36,7 +36,7 @@ _REWRITE: Final = "rewrite what is stored (kubectl get secrets -A -o json | kube
 
 class Foreign:
     """allowed: whether what is not authenticated may be read. pinned: label or key id of the key for it.
-    hmac_label: of the HMAC key. used: as in LocalService. wrote: gives the key_ids that were the write key here."""
+    hmac_label: of the HMAC key. wrote: gives the key_ids that were the write key here."""
 
     def __init__(
         self,
@@ -45,14 +45,12 @@ class Foreign:
         allowed: bool,
         pinned: str,
         hmac_label: str,
-        used: Callable[[str, Literal["encrypt", "decrypt"]], None],
         wrote: Callable[[], Collection[str]],
     ) -> None:
         self._keyring = keyring
         self._allowed = allowed
         self._pinned = pinned
         self._hmac_label = hmac_label
-        self._used = used
         self._wrote = wrote
         self._turns = asyncio.Semaphore(_TURNS)
         self._warned = -1e9
@@ -82,7 +80,7 @@ class Foreign:
             return error
         return None
 
-    async def decrypt(self, ciphertext: bytes, key_id: str | None, until: float) -> Decrypted:
+    async def decrypt(self, ciphertext: bytes, key_id: str | None, until: float) -> Opened:
         """The plaintext. until: the call's deadline. Raises KmsdError."""
         try:
             parsed = legacy.parse_cbc(ciphertext)
@@ -103,8 +101,7 @@ class Foreign:
         else:
             plaintext = await self._open_unprotected(key, parsed, until)
             self._count(key)
-        self._used(key.key_id, "decrypt")
-        return Decrypted(plaintext, key)
+        return Opened(plaintext, key)
 
     async def _open(self, key: Key, parsed: legacy.LegacyCbc, until: float) -> bytes:
         hsm = self._keyring.hsm(key)

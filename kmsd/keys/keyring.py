@@ -1,7 +1,7 @@
 """Which key writes, which keys read: the picture of the tokens' keys, kept up to date.
 
 The tokens are looked at every `refresh` seconds and whenever the picture may be out of date, so that no request waits
-for a look. The rules are in `kmsd.picture`; what changes keys is in `kmsd.lifecycle`. Knows nothing of gRPC.
+for a look. The rules are in `inventory`; what changes keys is in `lifecycle`. Knows nothing of gRPC.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from kmsd.errors import Conflict, InvalidRequest, KmsdError, Misconfigured, NotF
 from kmsd.hsm import keys as token_keys
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.keys import TokenKey
+from kmsd.keys.inventory import EMPTY, Key, Picture, Problem, Rules, State, created_ms, judge, newest_first
 from kmsd.near import near
-from kmsd.picture import EMPTY, Key, Picture, Problem, Rules, State, created_ms, judge, newest_first
 
 _LOOK_PAUSE: Final = 0.25
 """Seconds between looks that requests ask for (an unknown kid), so that garbage cannot keep the token busy."""

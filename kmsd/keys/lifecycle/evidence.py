@@ -18,7 +18,7 @@ from typing import Final, Literal, Protocol
 
 from kmsd.errors import short
 from kmsd.keyid import Names
-from kmsd.picture import Key, State, role
+from kmsd.keys.inventory import Key, State, role
 
 Deed = Literal["retire", "destroy"]
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kmsd.hsm.keys import Kind
-from kmsd.picture import Key, Picture, companion_label, newest_first, old_label, pending_label
+from kmsd.keys.inventory import Key, Picture, companion_label, newest_first, old_label, pending_label
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,4 @@
-"""The KMS service in domain types: what the two Kubernetes APIs have in common, without protobuf.
-
-`KmsService` is the seam: `rpc` translates to it, `LocalService` answers from a token on this machine.
-"""
+"""The KMS service on the tokens of this kmsd."""
 
 from __future__ import annotations
 
@@ -29,10 +26,11 @@ from kmsd.errors import (
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError
-from kmsd.keyring import Keyring
+from kmsd.keys.inventory import Key
+from kmsd.keys.keyring import Keyring
 from kmsd.observe.health import Health
 from kmsd.observe.unproven import Unproven
-from kmsd.picture import Key
+from kmsd.service.api import Decrypted, Encrypted, ServiceStatus
 
 _STATUS_RECHECK: Final = 0.2
 _STATUS_WAIT: Final = 1.0
@@ -40,45 +38,17 @@ _CANDIDATES_MOST: Final = 64
 """Keys tried for one ciphertext that names only a label."""
 
 
-class Encrypted(NamedTuple):
-    """ciphertext: what is stored. key: the key that wrote it."""
+class Opened(NamedTuple):
+    """key: the key that opened it."""
 
-    ciphertext: bytes
-    key: Key
-
-
-class Decrypted(NamedTuple):
     plaintext: bytes
     key: Key
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceStatus:
-    """healthz: exactly "ok", or the reason. key_id: of the write key; empty if there never was one."""
-
-    healthz: str
-    key_id: str
-
-
-class KmsService(Protocol):
-    """What a KMS plugin does (KEP-3299)."""
-
-    async def status(self) -> ServiceStatus: ...
-
-    async def encrypt(self, plaintext: bytes, until: float) -> Encrypted:
-        """Encrypt with the write key. until: the call's deadline, by the monotonic clock. Raises KmsdError."""
-        ...
-
-    async def decrypt(self, ciphertext: bytes, key_id: str | None, until: float) -> Decrypted:
-        """Decrypt with the key that the ciphertext names; `key_id`, if it is given, must name it, too. Raises
-        KmsdError."""
-        ...
 
 
 class ForeignReader(Protocol):
     """Reads the aes-cbc formats of k8s-kms-plugin and its successor."""
 
-    async def decrypt(self, ciphertext: bytes, key_id: str | None, until: float) -> Decrypted:
+    async def decrypt(self, ciphertext: bytes, key_id: str | None, until: float) -> Opened:
         """As KmsService.decrypt."""
         ...
 
@@ -214,9 +184,14 @@ class LocalService:
         self._unproven.encrypted(key.key_id)
         self._used(key.key_id, "encrypt")
         self.following.encrypt(key.key_id)
-        return Encrypted(ciphertext, key)
+        return Encrypted(ciphertext, key.key_id, key.key_id_sha256)
 
     async def decrypt(self, ciphertext: bytes, key_id: str | None, until: float) -> Decrypted:
+        plaintext, key = await self._open(ciphertext, key_id, until)
+        self._used(key.key_id, "decrypt")
+        return Decrypted(plaintext, key.key_id, key.key_id_sha256)
+
+    async def _open(self, ciphertext: bytes, key_id: str | None, until: float) -> Opened:
         try:
             parsed = jwe.parse(ciphertext)
         except jwe.ForeignJwe:
@@ -243,8 +218,7 @@ class LocalService:
             self._health.poke()
             raise
         self._check_plaintexts(key)
-        self._used(key.key_id, "decrypt")
-        return Decrypted(plaintext, key)
+        return Opened(plaintext, key)
 
     async def _open_pair(self, key: Key, parsed: jwe.Jwe, until: float) -> bytes:
         """The plaintext of what a pair wrote."""
@@ -282,7 +256,7 @@ class LocalService:
         named = [companions.get((key.place, cka_id)) for cka_id in keyid.named(parsed.hkid)]
         return next((mac for mac in named if mac is not None and mac.label == self._keyring.hmac_label), None)
 
-    async def _open_gcm(self, parsed: jwe.Jwe, key_id: str | None, until: float) -> Decrypted:
+    async def _open_gcm(self, parsed: jwe.Jwe, key_id: str | None, until: float) -> Opened:
         """What was written with AES-GCM, by kmsd, by k8s-kms-plugin or by its successor.
 
         kmsd names the key's id. The others name its label, so the key is one that holds it now or held it once: the tag
@@ -310,7 +284,7 @@ class LocalService:
             self._health.poke()
             raise
 
-    async def _try_each(self, candidates: Sequence[Key], parsed: jwe.Jwe, until: float) -> Decrypted:
+    async def _try_each(self, candidates: Sequence[Key], parsed: jwe.Jwe, until: float) -> Opened:
         """The plaintext under whichever of these keys wrote it. Raises KmsdError."""
         failed: KmsdError | None = None
         mismatched: dict[str, Key] = {}
@@ -332,8 +306,7 @@ class LocalService:
                 failed = failed or error
             else:
                 if plaintext is not None:
-                    self._used(key.key_id, "decrypt")
-                    return Decrypted(plaintext, key)
+                    return Opened(plaintext, key)
                 mismatched.setdefault(key.place, key)
         if failed is not None:
             raise failed

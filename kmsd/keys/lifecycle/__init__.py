@@ -1,7 +1,7 @@
 """What changes keys: making, naming, rotating, retiring and destroying them, each guarded against losing one.
 
 One change at a time in this process, each from a fresh look at the tokens; other processes on the same token are met
-by rules that need no lock (`kmsd.rotation`). Here the changes take their turns; what each of them does is in
+by rules that need no lock (`kmsd.keys.rotation`). Here the changes take their turns; what each of them does is in
 `making`, `adopting`, `naming`, `trying`, `ending` and `rotating`, none of which knows of turns. Knows nothing of gRPC.
 """
 
@@ -15,14 +15,14 @@ from math import inf
 from typing import Final
 
 from kmsd.errors import NotFound, short
-from kmsd.keyring import Keyring
-from kmsd.lifecycle import adopting, ending, making, naming, rotating, trying
-from kmsd.lifecycle.evidence import Scan, Use, Uses
-from kmsd.lifecycle.making import Made, Wanted
-from kmsd.lifecycle.rotating import Rotated, Step
-from kmsd.lifecycle.trying import Timings
-from kmsd.lifecycle.turn import Turn
-from kmsd.picture import Key, Problem, check_label, role
+from kmsd.keys.inventory import Key, Problem, check_label, role
+from kmsd.keys.keyring import Keyring
+from kmsd.keys.lifecycle import adopting, ending, making, naming, rotating, trying
+from kmsd.keys.lifecycle.evidence import Scan, Use, Uses
+from kmsd.keys.lifecycle.making import Made, Wanted
+from kmsd.keys.lifecycle.rotating import Rotated, Step
+from kmsd.keys.lifecycle.trying import Timings
+from kmsd.keys.lifecycle.turn import Turn
 
 _PAIR: Final = 2
 
@@ -149,7 +149,7 @@ class Lifecycle:
     ) -> tuple[Key, Key | None]:
         """Destroy a key, and the HMAC key of a pair with it; both as they were.
 
-        Raises Conflict if it writes, or nothing shows that it is not needed any more (`kmsd.lifecycle.evidence`).
+        Raises Conflict if it writes, or nothing shows that it is not needed any more (`kmsd.keys.lifecycle.evidence`).
         """
         async with self._turn(until) as turn:
             return await ending.destroy(self._keyring, turn, self._uses, which, scan, confirm_label, dry_run=dry_run)
@@ -159,7 +159,7 @@ class Lifecycle:
     ) -> tuple[Key, str]:
         """Mark a key that nothing needs any more; (the key, its previous label). It reads until it is destroyed.
 
-        Raises Conflict if it writes, or nothing shows that it is not needed any more (`kmsd.lifecycle.evidence`).
+        Raises Conflict if it writes, or nothing shows that it is not needed any more (`kmsd.keys.lifecycle.evidence`).
         """
         async with self._turn(until) as turn:
             return await ending.retire(self._keyring, turn, self._uses, which, scan, confirm_label, dry_run=dry_run)

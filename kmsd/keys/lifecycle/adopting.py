@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from kmsd.errors import Conflict, InvalidRequest, NotFound
 from kmsd.hsm import adoption
 from kmsd.hsm.keys import Kind, TokenKey
-from kmsd.keyring import Keyring
-from kmsd.lifecycle.making import made, refuse_known, refuse_taken
-from kmsd.lifecycle.turn import Turn
-from kmsd.picture import Key, Problem, key_id_bytes, role
+from kmsd.keys.inventory import Key, Problem, key_id_bytes, role
+from kmsd.keys.keyring import Keyring
+from kmsd.keys.lifecycle.making import made, refuse_known, refuse_taken
+from kmsd.keys.lifecycle.turn import Turn
 
 
 @dataclass(frozen=True)

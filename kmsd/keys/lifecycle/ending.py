@@ -10,11 +10,11 @@ from math import ceil
 
 from kmsd.errors import Conflict
 from kmsd.hsm import keys as token_keys
-from kmsd.keyring import Keyring
-from kmsd.lifecycle.evidence import Scan, Uses, in_use, may_be_needed
-from kmsd.lifecycle.naming import LABEL_MOST, confirm, follower, move, named
-from kmsd.lifecycle.turn import Turn
-from kmsd.picture import Key, State, archived_label, companion_label
+from kmsd.keys.inventory import Key, State, archived_label, companion_label
+from kmsd.keys.keyring import Keyring
+from kmsd.keys.lifecycle.evidence import Scan, Uses, in_use, may_be_needed
+from kmsd.keys.lifecycle.naming import LABEL_MOST, confirm, follower, move, named
+from kmsd.keys.lifecycle.turn import Turn
 
 _LOST = "what it encrypted would be lost: `kmsctl etcd scan` shows what that is"
 

@@ -14,9 +14,9 @@ from kmsd.hsm import keys as token_keys
 from kmsd.hsm import tpm2
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.keys import Kind
-from kmsd.keyring import Keyring
-from kmsd.lifecycle.turn import Turn
-from kmsd.picture import Key, check_label, companion_label, key_id_bytes, new_key_id, newest_first, role
+from kmsd.keys.inventory import Key, check_label, companion_label, key_id_bytes, new_key_id, newest_first, role
+from kmsd.keys.keyring import Keyring
+from kmsd.keys.lifecycle.turn import Turn
 
 Wanted = Literal["aes", "hmac", "pair", "rsa"]
 
