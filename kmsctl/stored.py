@@ -16,7 +16,7 @@ from kmsd.client.rotation import rewrite_command
 if TYPE_CHECKING:
     from kmsd.etcd.scan import Count, Row, Scan, Shown
     from kmsd.etcd.scan import Progress as ScanProgress
-    from kmsd.keyid import Names
+    from kmsd.formats.keyid import Names
 
 COMMANDS_MOST = 5
 """Commands that a hint names."""

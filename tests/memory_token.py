@@ -17,8 +17,8 @@ from typing import Any, cast
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from kmsd.crypto import jwe
 from kmsd.errors import KmsdError, Unavailable
+from kmsd.formats import jwe
 from kmsd.hsm import quirks
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.connection import Hsm

@@ -12,7 +12,7 @@ from kmsctl import files, options, output
 from kmsctl.diagnostics import UsageError
 from kmsctl.options import Options
 from kmsctl.output import Document, Format
-from kmsd.client import Encrypted, key_id_of, kms_connect, sealed
+from kmsd.client import Encrypted, ciphertext_input, key_id_of, kms_connect
 
 
 class Api(StrEnum):
@@ -87,7 +87,7 @@ def decrypt(
     opts = _options(ctx, timeout, None)
     if opts.output is not None:
         raise UsageError("--output is for encrypt: decrypt writes the plaintext as it is", "leave out --output")
-    parsed = sealed.parse(files.read(source, "the ciphertext"))
+    parsed = ciphertext_input.parse(files.read(source, "the ciphertext"))
     wanted = key_id or parsed.key_id or (key_id_of(parsed.ciphertext) or "")
     if api is Api.V2 and not wanted:
         raise UsageError("the ciphertext names no key", "name it with --key-id, or use --api v1beta1, which needs none")

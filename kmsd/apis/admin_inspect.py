@@ -11,14 +11,14 @@ from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.apis.admin_wire import Shown, alike, problem, sha256, table
 from kmsd.errors import Conflict, InvalidRequest, KmsdError, short
 from kmsd.etcd.envelope import KmsValue
-from kmsd.etcd.sealed import Format
-from kmsd.inspect import Inspection, inspect
+from kmsd.formats.ciphertext import Format
+from kmsd.formats.diagnostics import Jwe
 from kmsd.keys.inventory import Key, Problem, newest_first, role
 from kmsd.keys.keyring import Keyring
 from kmsd.service.api import KmsService
 from kmsd.service.foreign import Foreign
+from kmsd.service.inspect import Inspection, inspect
 from kmsd.service.local import is_named
-from kmsd.soundness import Jwe
 from kmsd.transport.call import Call, Table, parse
 
 

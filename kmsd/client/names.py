@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 
 from kmsd.client.model import Key, KeyInEtcd, ScanReport
-from kmsd.keyid import Names
+from kmsd.formats.keyid import Names
 
 _FORMER = re.compile(r"(.*?)(\.retired)?@[0-9]{8}T[0-9]{6}Z", re.DOTALL)
 

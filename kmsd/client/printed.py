@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from kmsd.client import sealed
+from kmsd.client import ciphertext_input
+from kmsd.client.ciphertext_input import ENVELOPE
 from kmsd.client.errors import InvalidRequest
-from kmsd.client.sealed import ENVELOPE
 
 TRIED: Final = (
     "as it is, base64, hexadecimal digits, hexdump -C, xxd, od -t x1, and etcdctl's text, --hex, -w json, -w fields "
@@ -85,7 +85,7 @@ def _as_it_is(data: bytes) -> Found | None:
     text = data.strip()
     if data.startswith(ENVELOPE):
         first, *others = data.split(b"\n" + ENVELOPE)
-        return Found(first if others else sealed.without_line_end(data), others=len(others))
+        return Found(first if others else ciphertext_input.without_line_end(data), others=len(others))
     if text.startswith(b"{"):
         return _json(data)
     if data.startswith(b"k8s\0"):
@@ -107,7 +107,7 @@ def _json(data: bytes) -> Found:
     except (ValueError, RecursionError):
         return Found(data)
     if isinstance(document, dict) and "ciphertext" in document:
-        return Found(sealed.parse(data).ciphertext, "what `kmsctl encrypt -o json` writes")
+        return Found(ciphertext_input.parse(data).ciphertext, "what `kmsctl encrypt -o json` writes")
     match document:
         case {"kvs": [{"value": str(first)}, *others]} if (value := _decoded(first.encode())) is not None:
             return Found(value, "etcdctl's JSON", len(others))

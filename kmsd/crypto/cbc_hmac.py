@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
-from kmsd.crypto import jwe
 from kmsd.crypto.gcm import TagMismatch, not_opened, opened_wrongly
-from kmsd.crypto.jwe import Jwe
 from kmsd.errors import InvalidRequest, Misconfigured
+from kmsd.formats import jwe
+from kmsd.formats.jwe import Jwe
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.operation import Operation, operation
 from kmsd.hsm.session import BLOCK_BYTES, Hash, KeyAmbiguousError, KeyMissingError, TokenSession

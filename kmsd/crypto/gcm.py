@@ -8,10 +8,10 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
-from kmsd.crypto import jwe, legacy
-from kmsd.crypto.jwe import Jwe
 from kmsd.deadline import after, left
 from kmsd.errors import InvalidRequest, KmsdError, WrongPlaintext, WrongResult
+from kmsd.formats import jwe, k8s_kms_plugin
+from kmsd.formats.jwe import Jwe
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.operation import Operation, operation
 from kmsd.hsm.session import TAG_BYTES, KeyAmbiguousError, KeyMissingError, TokenSession
@@ -66,7 +66,7 @@ def encrypt_native(session: TokenSession, cka_id: bytes, header: bytes, plaintex
 @operation(Operation.ENCRYPT_GCM_LEGACY)
 def encrypt_legacy(session: TokenSession, cka_id: bytes, header: bytes, plaintext: bytes) -> bytes:
     """The same in the ancestor's form: an IV of 16 bytes."""
-    iv, sealed = session.encrypt_gcm(cka_id, legacy.IV_BYTES, header, plaintext)
+    iv, sealed = session.encrypt_gcm(cka_id, k8s_kms_plugin.IV_BYTES, header, plaintext)
     return jwe.assemble(header, iv, sealed)
 
 

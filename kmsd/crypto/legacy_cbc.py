@@ -10,8 +10,8 @@ import hmac
 from typing import TYPE_CHECKING
 
 from kmsd.crypto.gcm import TagMismatch
-from kmsd.crypto.legacy import LegacyCbc
 from kmsd.errors import Misconfigured
+from kmsd.formats.k8s_kms_plugin import LegacyCbc
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.operation import Operation, operation
 from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError, TokenSession

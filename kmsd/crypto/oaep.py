@@ -10,11 +10,11 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
-from kmsd.crypto import jwe
 from kmsd.crypto.gcm import MAY_BE_TAG, TagMismatch, not_opened, opened_wrongly
-from kmsd.crypto.jwe import Jwe
 from kmsd.deadline import after, left
 from kmsd.errors import InvalidRequest, Misconfigured
+from kmsd.formats import jwe
+from kmsd.formats.jwe import Jwe
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.operation import Operation, operation
 from kmsd.hsm.session import TAG_BYTES, KeyAmbiguousError, KeyMissingError, RsaNumbers, TokenSession

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from kmsd.crypto import cbc_hmac, gcm, jwe, oaep
-from kmsd.crypto.jwe import CBC
+from kmsd.crypto import cbc_hmac, gcm, oaep
 from kmsd.errors import Misconfigured
+from kmsd.formats import jwe
+from kmsd.formats.jwe import CBC
 from kmsd.hsm.connection import Hsm
 
 Algorithm = Literal["auto", "aes-gcm", "aes-cbc", "rsa-oaep"]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Final
 
-from kmsd import keyid, state
+from kmsd import state
 from kmsd.apis import admin, kms_v1beta1, kms_v2
 from kmsd.apis.admin_doctor import DoctorAdmin
 from kmsd.apis.admin_inspect import InspectAdmin
@@ -24,6 +24,7 @@ from kmsd.daemon.problems import Problems, pool_of
 from kmsd.daemon.upkeep import Upkeep
 from kmsd.daemon.uses import KeyUses
 from kmsd.errors import KmsdError, Misconfigured, WrongResult
+from kmsd.formats import keyid
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.claims import Claims
 from kmsd.hsm.connection import Hsm

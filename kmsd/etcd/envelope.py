@@ -14,9 +14,9 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from kmsd import keyid
 from kmsd.api.k8s.encrypted_object_pb2 import EncryptedDEKSourceType, EncryptedObject
-from kmsd.etcd.sealed import KEY_NAME_MAX, Format, KeyName, Sealed, identify
+from kmsd.formats import keyid
+from kmsd.formats.ciphertext import KEY_NAME_MAX, Format, KeyName, Sealed, identify
 
 PREFIX: Final = b"k8s:enc:"
 KMS: Final = PREFIX + b"kms:"

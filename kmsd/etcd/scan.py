@@ -12,14 +12,14 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
 
-from kmsd import keyid
 from kmsd.client.errors import ClientError, InvalidRequest
 from kmsd.client.model import KeyInEtcd, ScanReport
 from kmsd.etcd.client import Compacted, Page, PageTooLarge
 from kmsd.etcd.envelope import Damaged, KmsValue, Need, Plain, Transformed, Value, need, parse
 from kmsd.etcd.resources import resource, root
-from kmsd.etcd.sealed import Format
-from kmsd.keyid import Names
+from kmsd.formats import keyid
+from kmsd.formats.ciphertext import Format
+from kmsd.formats.keyid import Names
 
 PAGE_KEYS_FIRST: Final = 256
 PAGE_KEYS_MAX: Final = 2000

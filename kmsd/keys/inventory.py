@@ -16,12 +16,12 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
-from kmsd import keyid
-from kmsd.crypto.jwe import header as native_header
-from kmsd.crypto.legacy import header as legacy_header
 from kmsd.crypto.oaep import RSA_BITS
 from kmsd.crypto.schemes import ANY, RSA, Ability, Algorithm, Scheme, scheme
 from kmsd.errors import Conflict, InvalidRequest, Misconfigured, short
+from kmsd.formats import keyid
+from kmsd.formats.jwe import header as native_header
+from kmsd.formats.k8s_kms_plugin import header as legacy_header
 from kmsd.hsm.keys import TokenKey
 from kmsd.near import near
 

@@ -12,11 +12,11 @@ from collections.abc import Callable, Collection
 from time import monotonic
 from typing import Final
 
-from kmsd import keyid
-from kmsd.crypto import jwe, legacy, legacy_cbc
+from kmsd.crypto import legacy_cbc
 from kmsd.crypto.gcm import TagMismatch
 from kmsd.deadline import left, within
 from kmsd.errors import Conflict, DeadlineExceeded, InvalidRequest, KmsdError, Misconfigured, NotFound, Overloaded
+from kmsd.formats import jwe, k8s_kms_plugin, keyid
 from kmsd.keys.inventory import Key, Problem, State, role
 from kmsd.keys.keyring import Keyring
 from kmsd.observe import logs
@@ -83,7 +83,7 @@ class Foreign:
     async def decrypt(self, ciphertext: bytes, key_id: str | None, until: float) -> Opened:
         """The plaintext. until: the call's deadline. Raises KmsdError."""
         try:
-            parsed = legacy.parse_cbc(ciphertext)
+            parsed = k8s_kms_plugin.parse_cbc(ciphertext)
         except jwe.JweError as error:
             raise InvalidRequest(
                 f"the ciphertext cannot be read: {error}", "it is damaged: restore the object from a backup of etcd"
@@ -103,12 +103,12 @@ class Foreign:
             self._count(key)
         return Opened(plaintext, key)
 
-    async def _open(self, key: Key, parsed: legacy.LegacyCbc, until: float) -> bytes:
+    async def _open(self, key: Key, parsed: k8s_kms_plugin.LegacyCbc, until: float) -> bytes:
         hsm = self._keyring.hsm(key)
         await hsm.settled(until)
         return await legacy_cbc.decrypt(hsm, key.cka_id, self.mac(key), parsed, left(until))
 
-    async def _open_unprotected(self, key: Key, parsed: legacy.LegacyCbc, until: float) -> bytes:
+    async def _open_unprotected(self, key: Key, parsed: k8s_kms_plugin.LegacyCbc, until: float) -> bytes:
         """The plaintext of what nothing authenticates. Raises KmsdError.
 
         Whether zeros end it tells something of it to whoever altered it (a padding oracle). So every failure is one

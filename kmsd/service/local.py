@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, Protocol
 
-from kmsd import keyid
-from kmsd.crypto import cbc_hmac, gcm, jwe, legacy, oaep
+from kmsd.crypto import cbc_hmac, gcm, oaep
 from kmsd.crypto.gcm import TagMismatch
 from kmsd.crypto.schemes import Scheme
 from kmsd.deadline import left, within
@@ -23,6 +22,7 @@ from kmsd.errors import (
     WrongResult,
     short,
 )
+from kmsd.formats import jwe, k8s_kms_plugin, keyid
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError
@@ -363,7 +363,7 @@ def _fits(key: Key, parsed: jwe.Jwe) -> bool:
     """Whether a key of this size writes such a value. k8s-kms-plugin calls every size A256GCM. An IV has 16 bytes in
     its format, and where the token chooses it."""
     encs = {gcm.enc_for(key.token.bits), *(("A256GCM",) if parsed.kid != key.key_id else ())}
-    return parsed.enc in encs and len(parsed.iv) in (gcm.NATIVE_IV_BYTES, legacy.IV_BYTES)
+    return parsed.enc in encs and len(parsed.iv) in (gcm.NATIVE_IV_BYTES, k8s_kms_plugin.IV_BYTES)
 
 
 def check_format(how: Scheme | None, *, write_legacy: bool) -> None:

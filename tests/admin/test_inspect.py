@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from kmsd.api.admin.v1 import admin_pb2 as admin
-from kmsd.etcd.sealed import Format
+from kmsd.formats.ciphertext import Format
 from tests.admin.calls import SEED, ask, encrypt, fresh, key, keys, make, stats
 from tests.admin.conftest import BARE, BINARY_ID, READ_ONLY
 from tests.daemons import Kmsd

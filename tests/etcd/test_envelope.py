@@ -21,7 +21,7 @@ from kmsd.etcd.envelope import (
     need,
     parse,
 )
-from kmsd.etcd.sealed import Format, KeyName, identify
+from kmsd.formats.ciphertext import Format, KeyName, identify
 from tests.e2e.encrypted_object import AES_GCM_KEY, EncryptedObject
 from tests.etcd.values import (
     ANCESTOR_CBC,

@@ -22,7 +22,7 @@ from kmsd.etcd import scan as scanning
 from kmsd.etcd.client import Etcd, Page, PageTooLarge
 from kmsd.etcd.resources import nameable, resource, root
 from kmsd.etcd.scan import Progress, Row, Scan, Storage, scan
-from kmsd.keyid import Names
+from kmsd.formats.keyid import Names
 from tests.etcd.server import Server, start_three
 from tests.etcd.values import (
     ANCESTOR_CBC,

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from joserfc import jwe as jose
 from joserfc.jwk import OctKey
 
-from kmsd.crypto import cbc_hmac, jwe
+from kmsd.crypto import cbc_hmac
 from kmsd.crypto.gcm import TagMismatch
 from kmsd.errors import InvalidRequest, Misconfigured, Unavailable
+from kmsd.formats import jwe
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError, TokenSession

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from kmsd.crypto import gcm, jwe, legacy, legacy_cbc
+from kmsd.crypto import gcm, legacy_cbc
 from kmsd.crypto.gcm import TagMismatch
 from kmsd.errors import Misconfigured, Unavailable
+from kmsd.formats import jwe, k8s_kms_plugin
 from tests import keysealer, tokens
 from tests.hsm.inside import Inside
 from tests.rpc.vectors import ANCESTOR_KEYS, CBC, GCM, Vector
@@ -33,14 +34,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
 @pytest.mark.parametrize("vector", GCM, ids=lambda vector: f"{vector.key_label}-{len(vector.plaintext)}")
 def test_the_ancestors_aes_gcm_is_read(served: Inside, vector: Vector) -> None:
     parsed = jwe.parse(vector.ciphertext)
-    assert legacy.is_legacy(parsed)
+    assert k8s_kms_plugin.is_legacy(parsed)
     assert served.served(gcm.decrypt, BY_LABEL[vector.key_label], parsed, TIMEOUT) == vector.plaintext
 
 
 @pytest.mark.parametrize("mac", [HMAC, None], ids=["with-hmac", "without"])
 @pytest.mark.parametrize("vector", CBC, ids=lambda vector: len(vector.plaintext))
 def test_the_ancestors_aes_cbc_is_read(served: Inside, vector: Vector, mac: bytes | None) -> None:
-    parsed = legacy.parse_cbc(vector.ciphertext)
+    parsed = k8s_kms_plugin.parse_cbc(vector.ciphertext)
     served.counted()
     opened = served.served(legacy_cbc.decrypt, BY_LABEL[vector.key_label], mac, parsed, TIMEOUT)
     assert opened == vector.plaintext
@@ -49,7 +50,7 @@ def test_the_ancestors_aes_cbc_is_read(served: Inside, vector: Vector, mac: byte
 
 @pytest.mark.parametrize("vector", CBC, ids=lambda vector: len(vector.plaintext))
 def test_a_tag_that_is_not_the_constant_is_refused_before_decrypting(served: Inside, vector: Vector) -> None:
-    parsed = legacy.parse_cbc(vector.ciphertext)
+    parsed = k8s_kms_plugin.parse_cbc(vector.ciphertext)
     served.counted()
     for place in range(32):
         tag = parsed.tag[:place] + bytes([parsed.tag[place] ^ 1]) + parsed.tag[place + 1 :]
@@ -59,14 +60,14 @@ def test_a_tag_that_is_not_the_constant_is_refused_before_decrypting(served: Ins
 
 
 def test_another_key_shows_in_the_padding(served: Inside) -> None:
-    parsed = legacy.parse_cbc(CBC[0].ciphertext)
+    parsed = k8s_kms_plugin.parse_cbc(CBC[0].ciphertext)
     with pytest.raises(TagMismatch):
         served.served(legacy_cbc.decrypt, BY_LABEL["aes128"], HMAC, parsed, TIMEOUT)
 
 
 def test_what_the_ancestor_wrote_can_be_altered_by_anybody(served: Inside) -> None:
     """Why it is not read unless asked for: the first bit of the plaintext flipped through the IV, tag and all fit."""
-    parsed = legacy.parse_cbc(CBC[3].ciphertext)
+    parsed = k8s_kms_plugin.parse_cbc(CBC[3].ciphertext)
     forged = replace(parsed, iv=bytes([parsed.iv[0] ^ 0x80]) + parsed.iv[1:])
     opened = served.served(legacy_cbc.decrypt, BY_LABEL[CBC[3].key_label], HMAC, forged, TIMEOUT)
     assert opened == bytes([CBC[3].plaintext[0] ^ 0x80]) + CBC[3].plaintext[1:]
@@ -74,7 +75,7 @@ def test_what_the_ancestor_wrote_can_be_altered_by_anybody(served: Inside) -> No
 
 @pytest.mark.parametrize("vector", keysealer.VECTORS, ids=lambda v: f"{v.key.label}-{len(v.plaintext)}")
 def test_the_successors_aes_cbc_is_read(served: Inside, vector: keysealer.ForeignVector) -> None:
-    parsed = legacy.parse_cbc(vector.ciphertext)
+    parsed = k8s_kms_plugin.parse_cbc(vector.ciphertext)
     opened = served.served(legacy_cbc.decrypt, parsed.cka_id, vector.hmac.cka_id, parsed, TIMEOUT)
     assert opened == vector.plaintext
 
@@ -83,7 +84,7 @@ def test_the_successors_aes_cbc_is_read(served: Inside, vector: keysealer.Foreig
 def test_the_successors_tag_is_really_checked_and_before_decrypting(
     served: Inside, vector: keysealer.ForeignVector
 ) -> None:
-    parsed = legacy.parse_cbc(vector.ciphertext)
+    parsed = k8s_kms_plugin.parse_cbc(vector.ciphertext)
     served.counted()
     tried = 0
     for segment in ("header", "iv", "ciphertext", "tag"):
@@ -98,14 +99,14 @@ def test_the_successors_tag_is_really_checked_and_before_decrypting(
 
 
 def test_the_ancestors_constant_is_no_tag_of_the_successor(served: Inside) -> None:
-    parsed = legacy.parse_cbc(keysealer.VECTORS[0].ciphertext)
-    forged = replace(parsed, tag=legacy.parse_cbc(CBC[0].ciphertext).tag)
+    parsed = k8s_kms_plugin.parse_cbc(keysealer.VECTORS[0].ciphertext)
+    forged = replace(parsed, tag=k8s_kms_plugin.parse_cbc(CBC[0].ciphertext).tag)
     with pytest.raises(TagMismatch):
         served.served(legacy_cbc.decrypt, parsed.cka_id, HMAC, forged, TIMEOUT)
 
 
 def test_the_successors_format_is_not_read_without_its_hmac_key(served: Inside) -> None:
-    parsed = legacy.parse_cbc(keysealer.VECTORS[0].ciphertext)
+    parsed = k8s_kms_plugin.parse_cbc(keysealer.VECTORS[0].ciphertext)
     served.counted()
     with pytest.raises(Misconfigured, match="authenticated with an HMAC key, and none is configured"):
         served.served(legacy_cbc.decrypt, parsed.cka_id, None, parsed, TIMEOUT)

@@ -13,9 +13,10 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from joserfc import jwe as jose
 from joserfc.jwk import RSAKey
 
-from kmsd.crypto import gcm, jwe, oaep
+from kmsd.crypto import gcm, oaep
 from kmsd.crypto.gcm import TagMismatch
 from kmsd.errors import InvalidRequest, Misconfigured, Unavailable
+from kmsd.formats import jwe
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.session import TokenSession

@@ -14,7 +14,7 @@ import pytest
 from kmsd.api.admin.v1 import admin_pb2 as admin
 from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
 from kmsd.api.kms.v2 import api_pb2 as v2
-from kmsd.etcd.sealed import Format, KeyName, identify
+from kmsd.formats.ciphertext import Format, KeyName, identify
 from tests.daemons import KMSCTL, Kmsd
 from tests.etcd import values
 from tests.rpc.vectors import ANCESTOR_KEYS, CBC, GCM, Vector

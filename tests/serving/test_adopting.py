@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kmsd.api.admin.v1 import admin_pb2 as admin
-from kmsd.crypto import jwe
+from kmsd.formats import jwe
 from tests.daemons import Kmsd, wait_for
 from tests.rotation.conftest import decrypt, encrypt
 from tests.rpc.refusals import refusal

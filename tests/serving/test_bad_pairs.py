@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from kmsd.api.admin.v1 import admin_pb2 as admin
 from kmsd.api.kms.v2 import api_pb2 as v2
-from kmsd.crypto import cbc_hmac, jwe
+from kmsd.crypto import cbc_hmac
+from kmsd.formats import jwe
 from tests.daemons import Kmsd, wait_for
 from tests.rotation.conftest import decrypt, encrypt
 from tests.rotation.conftest import keys as listed

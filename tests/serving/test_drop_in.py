@@ -17,7 +17,7 @@ import pytest
 
 from kmsd.api.admin.v1 import admin_pb2 as admin
 from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
-from kmsd.crypto import jwe
+from kmsd.formats import jwe
 from tests.daemons import KMSCTL, KMSD, Kmsd, wait_for
 from tests.rotation.conftest import decrypt, encrypt
 from tests.rpc.vectors import ANCESTOR_KEYS, GCM

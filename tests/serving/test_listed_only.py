@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kmsd.api.admin.v1 import admin_pb2 as admin
-from kmsd.crypto import jwe
+from kmsd.formats import jwe
 from tests.chaos import ChaosToken, make_chaos
 from tests.daemons import Kmsd, wait_for
 from tests.rotation.conftest import decrypt, encrypt

@@ -19,7 +19,7 @@ from joserfc.jwk import RSAKey
 
 from kmsd.api.admin.v1 import admin_pb2 as admin
 from kmsd.api.kms.v2 import api_pb2 as v2
-from kmsd.crypto import jwe, legacy
+from kmsd.formats import jwe, k8s_kms_plugin
 from tests import opencryptoki
 from tests.daemons import Kmsd, wait_for
 from tests.rotation.conftest import decrypt, encrypt, keys
@@ -155,7 +155,7 @@ def test_what_was_written_for_a_key_of_one_sort_is_not_opened_with_another(kmsd:
 
 def test_foreign_formats_that_name_an_rsa_key_are_refused(kmsd: Kmsd) -> None:
     key = kmsd.status().write_key
-    gcm = b".".join([legacy.header(key.label), b"", *(jwe.encode(bytes(size)) for size in (16, 32, 16))])
+    gcm = b".".join([k8s_kms_plugin.header(key.label), b"", *(jwe.encode(bytes(size)) for size in (16, 32, 16))])
     length = jwe.encode((5).to_bytes(8)).decode()
     members = {"alg": "A256CBC", "typ": "JWT", "cty": "JWT", "kid": key.key_id.encode().hex(), "_thales_aad": length}
     head = jwe.encode(json.dumps({**members, "enc": "A256CBC"}).encode())

@@ -17,7 +17,7 @@ import pytest
 from kmsd.api.admin.v1 import admin_pb2 as admin
 from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
 from kmsd.api.kms.v2 import api_pb2 as v2
-from kmsd.crypto import jwe
+from kmsd.formats import jwe
 from tests.daemons import Kmsd, wait_for
 from tests.rotation.conftest import assert_at_rest, decrypt, encrypt, labelled
 from tests.rotation.conftest import keys as listed

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kmsd.api.admin.v1 import admin_pb2 as admin
-from kmsd.crypto import jwe
+from kmsd.formats import jwe
 from tests.chaos import make_chaos
 from tests.daemons import Kmsd
 from tests.p11kit import P11KitToken

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmsd.crypto import cbc_hmac, jwe
+from kmsd.crypto import cbc_hmac
 from kmsd.errors import InvalidRequest, Misconfigured
+from kmsd.formats import jwe
 
 ALL = ("CKM_AES_CBC", "CKM_SHA256_HMAC", "CKM_SHA512_HMAC")
 

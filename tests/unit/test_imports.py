@@ -65,7 +65,7 @@ def test_kmsctl_knows_nothing_of_kmsd_but_its_client_and_where_etcd_is() -> None
     assert {name for name in ours if not name.startswith("kmsd.client")} == {
         "kmsd",
         "kmsd.paths",
-        "kmsd.keyid",
+        "kmsd.formats.keyid",
         "kmsd.near",
         "kmsd.etcd",
         "kmsd.etcd.endpoints",
@@ -79,7 +79,7 @@ def test_what_reads_etcd_knows_nothing_of_the_daemon() -> None:
     ours = {name for name in loaded if name.split(".")[0] in ("kmsd", "kmsctl", "kmstui")}
     assert {name for name in ours if not name.startswith(("kmsd.client", "kmsd.etcd", "kmsd.api"))} == {
         "kmsd",
-        "kmsd.keyid",
+        "kmsd.formats.keyid",
         "kmsd.paths",
     }
     assert not loaded & (HEAVY - {"grpc", "google.protobuf"})
@@ -91,8 +91,8 @@ def test_the_base_modules_load_neither_grpc_nor_pkcs11(module: str) -> None:
 
 
 def test_the_jwe_module_knows_nothing_of_ours() -> None:
-    ours = {name for name in _loaded("import kmsd.crypto.jwe") if name.split(".")[0] == "kmsd"}
-    assert ours == {"kmsd", "kmsd.crypto", "kmsd.crypto.jwe"}
+    ours = {name for name in _loaded("import kmsd.formats.jwe") if name.split(".")[0] == "kmsd"}
+    assert ours == {"kmsd", "kmsd.crypto", "kmsd.formats.jwe"}
 
 
 def test_the_service_knows_no_protobuf() -> None:
@@ -104,7 +104,7 @@ def test_the_service_knows_no_protobuf() -> None:
 def test_the_tui_knows_nothing_of_kmsd_but_its_client_and_nothing_of_kmsctl() -> None:
     loaded = _loaded("import kmstui.app")
     ours = {name for name in loaded if name.split(".")[0] in ("kmsd", "kmsctl")}
-    assert {name for name in ours if not name.startswith("kmsd.client")} == {"kmsd", "kmsd.keyid", "kmsd.paths"}
+    assert {name for name in ours if not name.startswith("kmsd.client")} == {"kmsd", "kmsd.formats.keyid", "kmsd.paths"}
     assert not loaded & {"pkcs11", "structlog", "grpc"}
 
 

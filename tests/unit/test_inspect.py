@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmsd.inspect import INPUT_MAX, Inspection, inspect
+from kmsd.service.inspect import INPUT_MAX, Inspection, inspect
 from tests.etcd.values import (
     ANCESTOR_CBC,
     NEW_ID,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kmsd.crypto import jwe, legacy
+from kmsd.formats import jwe, k8s_kms_plugin
 
 ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 relaxed = settings(deadline=None, max_examples=300)
@@ -240,8 +240,8 @@ def test_size_is_bounded_before_anything_is_read() -> None:
 def test_the_ancestors_header_is_spelled_as_go_spells_it(label: str, text: str) -> None:
     """encoding/json escapes <, >, & and the two separators, and leaves other letters as they are."""
     expected = f'{{"alg":"dir","kid":{text},"enc":"A256GCM"}}'
-    assert jwe.decode(legacy.header(label), "test").decode() == expected
-    assert jwe.parse(jwe.assemble(legacy.header(label), bytes(16), bytes(20))).kid == label
+    assert jwe.decode(k8s_kms_plugin.header(label), "test").decode() == expected
+    assert jwe.parse(jwe.assemble(k8s_kms_plugin.header(label), bytes(16), bytes(20))).kid == label
 
 
 @pytest.mark.parametrize(
@@ -250,4 +250,4 @@ def test_the_ancestors_header_is_spelled_as_go_spells_it(label: str, text: str) 
 )
 def test_the_ancestors_form_is_told_by_its_iv(enc: str, iv: int, expected: bool) -> None:
     parsed = jwe.parse(jwe.assemble(jwe.header("k", enc), bytes(iv), bytes(20)))
-    assert legacy.is_legacy(parsed) is expected
+    assert k8s_kms_plugin.is_legacy(parsed) is expected

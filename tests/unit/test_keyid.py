@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmsd import keyid
+from kmsd.formats import keyid
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kmsd.crypto import jwe, legacy
+from kmsd.formats import jwe, k8s_kms_plugin
 from tests.keysealer import VECTORS, ForeignVector
 from tests.rpc.vectors import ANCESTOR_KEYS, CBC, Vector
 
@@ -29,7 +29,7 @@ def _decrypt(key: bytes, iv: bytes, blocks: bytes) -> bytes:
 
 @pytest.mark.parametrize("vector", CBC, ids=lambda vector: len(vector.plaintext))
 def test_what_the_ancestor_wrote_comes_apart(vector: Vector) -> None:
-    parsed = legacy.parse_cbc(vector.ciphertext)
+    parsed = k8s_kms_plugin.parse_cbc(vector.ciphertext)
     assert not parsed.authenticated
     assert parsed.size == len(vector.plaintext)
     assert parsed.plaintext(_decrypt(AES, parsed.iv, parsed.blocks)) == vector.plaintext
@@ -40,7 +40,7 @@ def test_what_the_ancestor_wrote_comes_apart(vector: Vector) -> None:
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: f"{vector.key.label}-{len(vector.plaintext)}")
 def test_what_the_successor_writes_comes_apart(vector: ForeignVector) -> None:
-    parsed = legacy.parse_cbc(vector.ciphertext)
+    parsed = k8s_kms_plugin.parse_cbc(vector.ciphertext)
     assert parsed.authenticated
     assert parsed.cka_id == vector.key.cka_id
     assert parsed.tag == hmac.new(vector.hmac.value, parsed.mac_input, hashlib.sha256).digest()
@@ -51,11 +51,11 @@ def test_what_the_mac_of_the_successor_is_over() -> None:
     head, _, iv, ciphertext, _ = SUCCESSOR.split(b".")
     decoded = jwe.decode(iv, "iv") + jwe.decode(ciphertext, "ciphertext")
     # The length of the header in octets, where RFC 7518 has bits.
-    assert legacy.parse_cbc(SUCCESSOR).mac_input == head + decoded + len(head).to_bytes(8, "big")
+    assert k8s_kms_plugin.parse_cbc(SUCCESSOR).mac_input == head + decoded + len(head).to_bytes(8, "big")
 
 
 def test_no_two_tags_of_the_successor_are_the_same() -> None:
-    assert len({legacy.parse_cbc(vector.ciphertext).tag for vector in VECTORS}) == len(VECTORS)
+    assert len({k8s_kms_plugin.parse_cbc(vector.ciphertext).tag for vector in VECTORS}) == len(VECTORS)
 
 
 @pytest.mark.parametrize(
@@ -93,21 +93,21 @@ def test_no_two_tags_of_the_successor_are_the_same() -> None:
 def test_other_headers_are_refused(changed: dict[str, object], says: str) -> None:
     head = jwe.encode(json.dumps(GOOD | changed, separators=(",", ":")).encode())
     with pytest.raises(jwe.JweError, match=says):
-        legacy.parse_cbc(b".".join([head, *ANCESTOR.split(b".")[1:]]))
+        k8s_kms_plugin.parse_cbc(b".".join([head, *ANCESTOR.split(b".")[1:]]))
 
 
 @pytest.mark.parametrize("name", GOOD)
 def test_a_missing_member_is_refused(name: str) -> None:
     head = jwe.encode(json.dumps({k: v for k, v in GOOD.items() if k != name}, separators=(",", ":")).encode())
     with pytest.raises(jwe.JweError, match="has not the members"):
-        legacy.parse_cbc(b".".join([head, *ANCESTOR.split(b".")[1:]]))
+        k8s_kms_plugin.parse_cbc(b".".join([head, *ANCESTOR.split(b".")[1:]]))
 
 
 @pytest.mark.parametrize("text", [json.dumps(GOOD), json.dumps(dict(reversed(GOOD.items())), separators=(",", ":"))])
 def test_the_ancestors_header_has_one_spelling(text: str) -> None:
     """Nothing authenticates it, so nothing else of it may vary."""
     with pytest.raises(jwe.JweError, match="not spelled as"):
-        legacy.parse_cbc(b".".join([jwe.encode(text.encode()), *ANCESTOR.split(b".")[1:]]))
+        k8s_kms_plugin.parse_cbc(b".".join([jwe.encode(text.encode()), *ANCESTOR.split(b".")[1:]]))
 
 
 @pytest.mark.parametrize("compact", [ANCESTOR, CBC[1].ciphertext, SUCCESSOR], ids=["4", "16", "successor"])
@@ -129,7 +129,7 @@ def test_parts_of_other_sizes_are_refused(compact: bytes, segment: int, value: b
     segments = compact.split(b".")
     segments[segment] = value
     with pytest.raises(jwe.JweError, match=says):
-        legacy.parse_cbc(b".".join(segments))
+        k8s_kms_plugin.parse_cbc(b".".join(segments))
 
 
 def test_the_block_that_was_not_encrypted_is_zero() -> None:
@@ -138,11 +138,11 @@ def test_the_block_that_was_not_encrypted_is_zero() -> None:
         raw = bytearray(jwe.decode(segments[3], "ciphertext"))
         raw[place] ^= 1
         with pytest.raises(jwe.JweError, match="block behind the ciphertext is not zero"):
-            legacy.parse_cbc(b".".join([*segments[:3], jwe.encode(bytes(raw)), segments[4]]))
+            k8s_kms_plugin.parse_cbc(b".".join([*segments[:3], jwe.encode(bytes(raw)), segments[4]]))
 
 
 def test_padding_that_is_not_zero_is_no_plaintext() -> None:
-    parsed = legacy.parse_cbc(ANCESTOR)
+    parsed = k8s_kms_plugin.parse_cbc(ANCESTOR)
     assert parsed.plaintext(b"seed" + bytes(12)) == b"seed"
     for place in (4, 15):
         assert parsed.plaintext(b"seed" + bytes(place - 4) + b"\1" + bytes(15 - place)) is None
@@ -154,8 +154,8 @@ def test_a_changed_character_is_refused_or_seen_in_what_is_read(compact: bytes, 
     place = data.draw(st.integers(0, len(compact) - 1))
     other = data.draw(st.integers(0, 255).filter(lambda byte: byte != compact[place]))
     with contextlib.suppress(jwe.JweError):
-        altered = legacy.parse_cbc(compact[:place] + bytes([other]) + compact[place + 1 :])
-        assert altered != legacy.parse_cbc(compact)
+        altered = k8s_kms_plugin.parse_cbc(compact[:place] + bytes([other]) + compact[place + 1 :])
+        assert altered != k8s_kms_plugin.parse_cbc(compact)
 
 
 @settings(deadline=None, max_examples=300)
@@ -164,12 +164,12 @@ def test_a_changed_character_is_refused_or_seen_in_what_is_read(compact: bytes, 
 )
 def test_whatever_comes_is_answered(compact: bytes) -> None:
     with pytest.raises(jwe.JweError):
-        legacy.parse_cbc(compact)
+        k8s_kms_plugin.parse_cbc(compact)
 
 
 def test_native_jwes_are_not_taken_for_foreign_ones() -> None:
     for header in (jwe.header("k", "A256GCM"), jwe.header("k", "A256CBC-HS256")):
         with pytest.raises(jwe.JweError):
-            legacy.parse_cbc(jwe.assemble(header, bytes(16), bytes(48), 32))
+            k8s_kms_plugin.parse_cbc(jwe.assemble(header, bytes(16), bytes(48), 32))
     wrapped = jwe.Jwe(b"", "k", "A256GCM", bytes(16), b"", bytes(16), jwe.WRAPPED, b"k")
-    assert not legacy.is_legacy(wrapped)
+    assert not k8s_kms_plugin.is_legacy(wrapped)

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kmsd import keyid
 from kmsd.crypto.schemes import Ability
 from kmsd.errors import InvalidRequest
+from kmsd.formats import keyid
 from kmsd.hsm.keys import TokenKey
 from kmsd.keys.inventory import (
     MAX_KEY_ID,

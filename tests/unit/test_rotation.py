@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from kmsd import keyid
 from kmsd.client.names import former_label
 from kmsd.crypto.schemes import Ability
+from kmsd.formats import keyid
 from kmsd.hsm.keys import Kind, TokenKey
 from kmsd.keys.inventory import Key, Picture, Rules, State, is_archived, judge, new_key_id, pending_label, role
 from kmsd.keys.rotation import Move, moves

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 from kmsd.errors import short
-from kmsd.keyid import Names
+from kmsd.formats.keyid import Names
 from kmsd.keys.inventory import Key, State, role
 
 Deed = Literal["retire", "destroy"]

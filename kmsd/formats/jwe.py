@@ -35,7 +35,7 @@ class JweError(ValueError):
 
 
 class ForeignJwe(JweError):
-    """This is in one of the aes-cbc formats of k8s-kms-plugin, which `kmsd.crypto.legacy` reads."""
+    """This is in one of the aes-cbc formats of k8s-kms-plugin, which `kmsd.formats.k8s_kms_plugin` reads."""
 
 
 @dataclass(frozen=True)

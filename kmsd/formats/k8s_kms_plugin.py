@@ -17,7 +17,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from kmsd.crypto.jwe import DIRECT, Jwe, JweError, decode, encode, header_members, split
+from kmsd.formats.jwe import DIRECT, Jwe, JweError, decode, encode, header_members, split
 
 IV_BYTES: Final = 16
 _BLOCK: Final = 16

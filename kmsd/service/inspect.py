@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from kmsd.etcd.envelope import PREFIX, Damaged, KmsValue, Plain, Transformed, need, parse
-from kmsd.etcd.sealed import Format, KeyName, classify, decoded_length, read_header
-from kmsd.soundness import FOREIGN, RESTORE, Finding, Jwe, header_trouble, of_form, of_format
+from kmsd.formats.ciphertext import Format, KeyName, classify, decoded_length, read_header
+from kmsd.formats.diagnostics import FOREIGN, RESTORE, Finding, Jwe, header_trouble, of_form, of_format
 
 INPUT_MAX: Final = 4 << 20
 """Octets."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from kmsd.etcd.sealed import HEADER_MAX, Format, Header
+from kmsd.formats.ciphertext import HEADER_MAX, Format, Header
 
 COMPACT_MAX: Final = 1 << 20
 """Octets of a ciphertext that kmsd reads."""

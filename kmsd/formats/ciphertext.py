@@ -15,7 +15,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Final
 
-from kmsd import keyid
+from kmsd.formats import keyid
 
 HEADER_MAX: Final = 4096
 """Octets of a header's segment; kmsd reads no longer ones."""
