@@ -11,12 +11,12 @@ from typing import Final, NamedTuple
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.apis.admin_wire import API, alike, sessions, table
+from kmsd.audit.tampering import ACKNOWLEDGE, acknowledgement
+from kmsd.audit.trail import MAX_BACKLOG, Audit
 from kmsd.errors import InvalidRequest
 from kmsd.hsm.connection import PoolView
-from kmsd.observe.audit import MAX_BACKLOG, Audit
 from kmsd.observe.feed import Feed
 from kmsd.observe.stats import Frame, Stats
-from kmsd.observe.tampering import ACKNOWLEDGE, acknowledgement
 from kmsd.observe.wanted import Wanted
 from kmsd.transport.call import Call, Table, parse
 

@@ -14,8 +14,8 @@ from typing import Final
 from google.protobuf.message import DecodeError, Message
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
+from kmsd.audit.trail import Audit
 from kmsd.errors import Internal, KmsdError
-from kmsd.observe.audit import Audit
 from kmsd.transport.call import Call, Handler, Method, StreamMethod, Table
 
 _READS: Final = frozenset(

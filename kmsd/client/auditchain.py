@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from kmsd.auditchain import MAX_LINE, Head, NotARecord, Source, parse, verify
+from kmsd.audit.chain import MAX_LINE, Head, NotARecord, Source, parse, verify
 from kmsd.client.errors import InvalidRequest
 from kmsd.client.model import AuditChain, AuditVerdict
 

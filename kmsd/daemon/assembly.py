@@ -16,6 +16,7 @@ from kmsd.apis.admin_keys import KeyAdmin
 from kmsd.apis.admin_watch import Ended, WatchAdmin
 from kmsd.apis.admin_wire import Shown
 from kmsd.apis.audited import audited
+from kmsd.audit.trail import Audit
 from kmsd.config.settings import TokenEntry
 from kmsd.daemon import telling
 from kmsd.daemon.configured import Configured
@@ -33,7 +34,6 @@ from kmsd.keys.inventory import Picture
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.lifecycle import Lifecycle
 from kmsd.observe import logs
-from kmsd.observe.audit import Audit
 from kmsd.observe.feed import Feed
 from kmsd.observe.health import Health, HealthView
 from kmsd.observe.stats import Stats

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from kmsd import state
+from kmsd.audit.trail import Audit
 from kmsd.config.settings import Server
 from kmsd.config.tcp import not_served
 from kmsd.daemon.upkeep import Upkeep
@@ -16,7 +17,6 @@ from kmsd.hsm.connection import Hsm, PoolView
 from kmsd.keys.inventory import Problem
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.lifecycle import Lifecycle
-from kmsd.observe.audit import Audit
 from kmsd.observe.health import Health
 from kmsd.observe.stats import Stats
 from kmsd.service.foreign import Foreign

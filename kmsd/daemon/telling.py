@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Final
 
 from kmsd.apis.admin_watch import Ended
+from kmsd.audit.trail import Audit
 from kmsd.errors import WrongResult
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.operation import Operation
 from kmsd.keys.inventory import Key, Picture, Problem
 from kmsd.observe import logs
-from kmsd.observe.audit import Audit
 from kmsd.observe.feed import Feed
 from kmsd.observe.health import HealthView
 from kmsd.observe.sdnotify import notify

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from kmsd.audit.trail import Audit
 from kmsd.config.settings import Audit as Settings
-from kmsd.observe.audit import Audit
 from kmsd.observe.feed import Feed
 from kmsd.observe.stats import Stats
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kmsd.auditchain import Head, Record
+from kmsd.audit.chain import Head, Record
 from tests.ctl.conftest import Run
 from tests.observe.chains import chain, lines
 

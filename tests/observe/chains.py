@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
-from kmsd.auditchain import START, Entry, Head, Record, Source, Verdict, make, verify
+from kmsd.audit.chain import START, Entry, Head, Record, Source, Verdict, make, verify
 
 
 def entry(n: int) -> Entry:

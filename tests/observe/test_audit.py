@@ -17,14 +17,14 @@ from typing import Any
 
 import pytest
 
-from kmsd.auditchain import START, Record, make, parse, verify_files
+from kmsd.audit import queue as module
+from kmsd.audit import trail as audit_module
+from kmsd.audit import writer
+from kmsd.audit.chain import START, Record, make, parse, verify_files
+from kmsd.audit.file import InUse
+from kmsd.audit.trail import Audit
 from kmsd.config.settings import Audit as Settings
 from kmsd.errors import Conflict, Unavailable
-from kmsd.observe import audit as audit_module
-from kmsd.observe import auditwriter
-from kmsd.observe import chain as module
-from kmsd.observe.audit import Audit
-from kmsd.observe.auditfile import InUse
 from kmsd.observe.pace import BURST, Pace
 from tests.observe.chains import chain, lines
 
@@ -131,7 +131,7 @@ async def test_a_disk_that_hangs_holds_up_no_answer_for_long_and_is_told(
         real = os.fsync
         monkeypatch.setattr(os, "fsync", lambda file: (hangs.wait(30), real(file)))
         monkeypatch.setattr(module, "_WAIT_SECONDS", 0.2)
-        monkeypatch.setattr(auditwriter, "_HANGS_AFTER", 0.0)
+        monkeypatch.setattr(writer, "_HANGS_AFTER", 0.0)
         assert not await audit.admin("RotateKey", "OK", seconds=0)
         assert "has been hanging" in problem(audit)
         with pytest.raises(Unavailable, match="the disk does not answer"):

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from kmsd.auditchain import (
+from kmsd.audit.chain import (
     MAX_LINE,
     START,
     Entry,
@@ -33,7 +33,7 @@ from kmsd.auditchain import (
     verify,
     verify_files,
 )
-from kmsd.auditchain.proof import MAX_FINDINGS
+from kmsd.audit.chain.proof import MAX_FINDINGS
 from tests.observe.chains import chain, check, entry, found, lines
 
 TEN = chain(10)
@@ -381,7 +381,7 @@ def test_lines_that_are_no_records_are_passed_over() -> None:
 
 
 def test_it_knows_nothing_of_ours() -> None:
-    report = "import sys, kmsd.auditchain; print(*sys.modules)"
+    report = "import sys, kmsd.audit.chain; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, check=True, timeout=60)
     ours = {name for name in done.stdout.split() if name.split(".")[0] == "kmsd"}
-    assert {name for name in ours if not name.startswith("kmsd.auditchain")} == {"kmsd"}
+    assert {name for name in ours if not name.startswith("kmsd.audit.chain")} == {"kmsd", "kmsd.audit"}

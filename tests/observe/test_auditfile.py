@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kmsd.auditchain import MAX_LINE, START, Entry, Record, Verdict, parse, verify_files
+from kmsd.audit.chain import MAX_LINE, START, Entry, Record, Verdict, parse, verify_files
+from kmsd.audit.file import AuditFile, InUse, Note
 from kmsd.errors import Misconfigured
-from kmsd.observe.auditfile import AuditFile, InUse, Note
 from tests.observe.chains import chain, entry, lines
 
 BIG = 1 << 30

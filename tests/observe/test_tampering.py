@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from kmsd.auditchain import START, Entry, Record, make, parse
-from kmsd.observe import auditfile, auditwriter
-from kmsd.observe.audit import Audit
-from kmsd.observe.auditfile import AuditFile
-from kmsd.observe.tampering import Tampering, acknowledgement
+from kmsd.audit import file as audit_file
+from kmsd.audit import writer
+from kmsd.audit.chain import START, Entry, Record, make, parse
+from kmsd.audit.file import AuditFile
+from kmsd.audit.tampering import Tampering, acknowledgement
+from kmsd.audit.trail import Audit
 from tests.observe.chains import entry
 from tests.observe.test_audit import problem, running, until, written
 
@@ -25,7 +26,7 @@ def directory(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that nothing is written to is looked at every few milliseconds."""
-    monkeypatch.setattr(auditwriter, "_LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(writer, "_LOOK_SECONDS", 0.02)
 
 
 def deletes(path: Path) -> None:
@@ -160,15 +161,15 @@ def test_a_change_in_place_is_found_though_kmsd_writes_on_meanwhile(
         other.write(text.replace(b"RotateKey", b"NotateKey"))
     assert file.disturbed() == "", "not again so soon"
     file.append([entry(5)])
-    monkeypatch.setattr(auditfile, "_EXAMINE_SECONDS", 0)
+    monkeypatch.setattr(audit_file, "_EXAMINE_SECONDS", 0)
     assert "line 2 (seq 2)" in file.disturbed()
     assert file.disturbed() == ""
     file.close()
 
 
 def test_the_end_of_a_long_file_is_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auditfile, "_EXAMINED", 5000)
-    monkeypatch.setattr(auditfile, "_EXAMINE_SECONDS", 0)
+    monkeypatch.setattr(audit_file, "_EXAMINED", 5000)
+    monkeypatch.setattr(audit_file, "_EXAMINE_SECONDS", 0)
     file = AuditFile(tmp_path / "d" / "audit.jsonl", 1 << 30, 1)
     file.open()
     for n in range(100):

@@ -11,9 +11,9 @@ import resource
 import sys
 from pathlib import Path
 
+from kmsd.audit.trail import Audit
 from kmsd.config.settings import Audit as Settings
 from kmsd.observe import logs
-from kmsd.observe.audit import Audit
 
 
 def say(text: str) -> None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from textual.widgets import Select
 
+from kmsd.audit.tampering import Seen, Tampering
 from kmsd.client import AuditVerdict, Problem
-from kmsd.observe.tampering import Seen, Tampering
 from kmstui import looks, troubles
 from kmstui.dialogs.hints import in_a_dialog
 from kmstui.view import Reading

@@ -20,16 +20,16 @@ from heapq import merge
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from kmsd.auditchain import Entry, Head, Kind, Record, Source, Verdict, matching, tail, verify
+from kmsd.audit.chain import Entry, Head, Kind, Record, Source, Verdict, matching, tail, verify
+from kmsd.audit.file import BREATH, DISTURBED, PUT_ASIDE, AuditFile
+from kmsd.audit.queue import KEPT, Chain
+from kmsd.audit.tampering import WORDS, Tampering
+from kmsd.audit.writer import LOST, Sight, Trouble
 from kmsd.config.settings import Audit as AuditSettings
 from kmsd.errors import Conflict, Unavailable
 from kmsd.observe import logs
-from kmsd.observe.auditfile import BREATH, DISTURBED, PUT_ASIDE, AuditFile
-from kmsd.observe.auditwriter import LOST, Sight, Trouble
-from kmsd.observe.chain import KEPT, Chain
 from kmsd.observe.feed import Feed
 from kmsd.observe.pace import Pace
-from kmsd.observe.tampering import WORDS, Tampering
 from kmsd.observe.wanted import EVERYTHING, Wanted
 
 log = logs.get_logger("kmsd.audit")

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from kmsd.auditchain import Record
-from kmsd.observe.auditfile import DISTURBED
-from kmsd.observe.auditwriter import LOST, Trouble
+from kmsd.audit.chain import Record
+from kmsd.audit.file import DISTURBED
+from kmsd.audit.writer import LOST, Trouble
 
 ACKNOWLEDGE: Final = "AcknowledgeAudit"
 """The admin action, and its method."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from kmsd.auditchain.reading import Source, lines_of, sources_of
-from kmsd.auditchain.record import START, Head, NotARecord, Record, parse
+from kmsd.audit.chain.reading import Source, lines_of, sources_of
+from kmsd.audit.chain.record import START, Head, NotARecord, Record, parse
 
 MAX_FINDINGS: Final = 50
 """Findings that are described; more are only counted."""

@@ -19,7 +19,8 @@ from time import monotonic, sleep
 from typing import Final
 
 from kmsd import plainfile
-from kmsd.auditchain import (
+from kmsd.audit import disk
+from kmsd.audit.chain import (
     MAX_LINE,
     START,
     Entry,
@@ -33,7 +34,6 @@ from kmsd.auditchain import (
     verify,
 )
 from kmsd.errors import Misconfigured
-from kmsd.observe import disk
 
 _EVIDENCE: Final = 1024 * 1024
 """Bytes of a torn end that are kept aside; a crash of the machine may leave more zeros than anybody wants."""

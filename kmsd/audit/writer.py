@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final, TypeVar, TypeVarTuple, Unpack
 
-from kmsd.auditchain import START, Entry, Head, Kind, Record, Source
+from kmsd.audit.chain import START, Entry, Head, Kind, Record, Source
+from kmsd.audit.file import DISTURBED, AuditFile, Note
 from kmsd.errors import KmsdError, Unavailable
 from kmsd.observe import logs
-from kmsd.observe.auditfile import DISTURBED, AuditFile, Note
 
 log = logs.get_logger("kmsd.audit")
 

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from kmsd.auditchain.record import MAX_LINE, NotARecord, Record, parse
+from kmsd.audit.chain.record import MAX_LINE, NotARecord, Record, parse
 
 _BLOCK: Final = 65536
 _PAUSE_LINES: Final = 1000

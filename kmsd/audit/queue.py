@@ -14,11 +14,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from kmsd.auditchain import START, Entry, Head, Kind, Record, make
+from kmsd.audit.chain import START, Entry, Head, Kind, Record, make
+from kmsd.audit.file import AuditFile, InUse, Note
+from kmsd.audit.writer import LOST, Sight, Trouble, Writer, explain
 from kmsd.errors import KmsdError, Unavailable
 from kmsd.observe import logs
-from kmsd.observe.auditfile import AuditFile, InUse, Note
-from kmsd.observe.auditwriter import LOST, Sight, Trouble, Writer, explain
 
 log = logs.get_logger("kmsd.audit")
 
