@@ -19,9 +19,9 @@ from kmsd.config.settings import Admin, Keys, Kms, Log, Settings, State, Token
 from kmsd.config.sources import Loaded, Origin, value
 from kmsd.config.values import LEAVES
 from kmsd.errors import KmsdError, on_stderr
-from kmsd.hsm import module as modules
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.provision import ensure_token
+from kmsd.hsm.host import module as modules
+from kmsd.hsm.host.provision import ensure_token
 
 _LABEL: Final = "kmsd-dev"
 _KEY: Final = "k8s-kek"

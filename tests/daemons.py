@@ -142,7 +142,7 @@ class Kmsd:
         """The processes that have the modules of its tokens loaded."""
         assert self.process is not None
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(each) for each in children if b"kmsd.host" in Path(f"/proc/{each}/cmdline").read_bytes()]
+        return [int(each) for each in children if b"kmsd.hsm.host" in Path(f"/proc/{each}/cmdline").read_bytes()]
 
     def stop(self, number: int = signal.SIGTERM, timeout: float = 15.0) -> int:
         """Signal it and wait. Returns the exit code."""

@@ -19,13 +19,13 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from kmsd.errors import KmsdError, Unavailable
 from kmsd.formats import jwe
-from kmsd.hsm import quirks
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.explain import explain
-from kmsd.hsm.keys import Kind, Listing, TokenKey
+from kmsd.hsm.host.keys import Kind, Listing, TokenKey
+from kmsd.hsm.host.session import KeyAmbiguousError, KeyMissingError
 from kmsd.hsm.operation import Operation, definition_of
-from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError
+from kmsd.hsm.vendors import quirks
 
 MECHANISMS = frozenset({"CKM_AES_GCM", "CKM_AES_CBC", "CKM_SHA256_HMAC", "CKM_SHA512_HMAC"})
 

@@ -15,7 +15,7 @@ from kmsd.apis.admin_wire import API, SERVICE, Shown, alike, page, problem, sess
 from kmsd.deadline import left
 from kmsd.errors import InvalidRequest, KmsdError, NotFound
 from kmsd.hsm.connection import Hsm
-from kmsd.hsm.module import SessionCounts, SlotView
+from kmsd.hsm.host.module import SessionCounts, SlotView
 from kmsd.keys.inventory import Problem
 from kmsd.keys.keyring import Keyring
 from kmsd.observe import logs

@@ -11,8 +11,8 @@ from kmsd.apis.admin_wire import alike, table
 from kmsd.config.settings import Server
 from kmsd.config.tcp import not_served
 from kmsd.errors import NotFound, Overloaded, short
-from kmsd.hsm.diagnosis import diagnose
-from kmsd.hsm.findings import Check, Report
+from kmsd.hsm.doctor.diagnosis import diagnose
+from kmsd.hsm.doctor.findings import Check, Report
 from kmsd.keys.inventory import State, newest_first
 from kmsd.keys.keyring import Keyring
 from kmsd.transport.call import Call, Table, parse

@@ -18,8 +18,8 @@ from kmsd.errors import InvalidRequest, Misconfigured
 from kmsd.formats import jwe
 from kmsd.formats.jwe import Jwe
 from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.host.session import BLOCK_BYTES, Hash, KeyAmbiguousError, KeyMissingError, TokenSession
 from kmsd.hsm.operation import Operation, operation
-from kmsd.hsm.session import BLOCK_BYTES, Hash, KeyAmbiguousError, KeyMissingError, TokenSession
 
 if TYPE_CHECKING:
     from kmsd.hsm.connection import Hsm

@@ -13,8 +13,8 @@ from kmsd.errors import InvalidRequest, KmsdError, WrongPlaintext, WrongResult
 from kmsd.formats import jwe, k8s_kms_plugin
 from kmsd.formats.jwe import Jwe
 from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.host.session import TAG_BYTES, KeyAmbiguousError, KeyMissingError, TokenSession
 from kmsd.hsm.operation import Operation, operation
-from kmsd.hsm.session import TAG_BYTES, KeyAmbiguousError, KeyMissingError, TokenSession
 
 if TYPE_CHECKING:
     from kmsd.hsm.connection import Hsm

@@ -13,8 +13,8 @@ from kmsd.crypto.gcm import TagMismatch
 from kmsd.errors import Misconfigured
 from kmsd.formats.k8s_kms_plugin import LegacyCbc
 from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.host.session import KeyAmbiguousError, KeyMissingError, TokenSession
 from kmsd.hsm.operation import Operation, operation
-from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError, TokenSession
 
 if TYPE_CHECKING:
     from kmsd.hsm.connection import Hsm

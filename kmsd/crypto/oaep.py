@@ -16,8 +16,8 @@ from kmsd.errors import InvalidRequest, Misconfigured
 from kmsd.formats import jwe
 from kmsd.formats.jwe import Jwe
 from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.host.session import TAG_BYTES, KeyAmbiguousError, KeyMissingError, RsaNumbers, TokenSession
 from kmsd.hsm.operation import Operation, operation
-from kmsd.hsm.session import TAG_BYTES, KeyAmbiguousError, KeyMissingError, RsaNumbers, TokenSession
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kmsd.errors import Misconfigured, Unavailable
-from kmsd.hsm.module import SlotView
+from kmsd.hsm.host.module import SlotView
 
 
 @dataclass(frozen=True)
 class TokenAddress:
     """Which token, and how to use it.
 
-    module: path; empty: found by the provider, whose ways are in `kmsd.hsm.quirks`.
+    module: path; empty: found by the provider, whose ways are in `kmsd.hsm.vendors.quirks`.
     slot: slot id, wins over label. sessions: worker threads. queue: calls that may wait.
     timeout: seconds for a call that has no deadline of its own. stuck_after: seconds.
     trusted_public: CKA_IDs of keys that are used although their objects are public.

@@ -18,18 +18,18 @@ from kmsd.errors import DeadlineExceeded, KmsdError, Unavailable
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.claims import Claims
-from kmsd.hsm.elsewhere import other_process
+from kmsd.hsm.doctor.findings import Elsewhere
+from kmsd.hsm.doctor.other_process import other_process
 from kmsd.hsm.explain import explain
-from kmsd.hsm.findings import Elsewhere
+from kmsd.hsm.host.module import MechanismView, SlotView
+from kmsd.hsm.host.opening import OpenToken
+from kmsd.hsm.host.session import KeyAmbiguousError, KeyMissingError, TokenSession
 from kmsd.hsm.hosting import Hosting
 from kmsd.hsm.login import Connected
-from kmsd.hsm.module import MechanismView, SlotView
-from kmsd.hsm.opening import OpenToken
 from kmsd.hsm.operation import Operation, definition_of
 from kmsd.hsm.pin_guard import PIN_ERRORS, PinGuard
 from kmsd.hsm.printed import Printed
-from kmsd.hsm.room import Room
-from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError, TokenSession
+from kmsd.hsm.vendors.tpm_key_slots import Room
 
 T = TypeVar("T")
 P = TypeVar("P", TokenSession, OpenToken)

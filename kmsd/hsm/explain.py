@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kmsd.errors import KmsdError, Misconfigured, Unavailable
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError
+from kmsd.hsm.host.session import KeyAmbiguousError, KeyMissingError
 
 
 def explain(error: CkrError | KeyMissingError | KeyAmbiguousError, token: str) -> KmsdError:

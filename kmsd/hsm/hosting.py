@@ -24,15 +24,15 @@ from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.claims import Claims, SameToken
 from kmsd.hsm.dispatch import Dispatch
 from kmsd.hsm.explain import explain
+from kmsd.hsm.host.opening import Found
 from kmsd.hsm.login import Connected
-from kmsd.hsm.opening import Found
 from kmsd.hsm.operation import Definition, Operation
 from kmsd.hsm.pin_guard import PinGuard, PinRefused
 from kmsd.hsm.printed import Printed
 from kmsd.hsm.process import HostProcess
-from kmsd.hsm.room import Room
 from kmsd.hsm.suspicion import Suspicion, jitter
-from kmsd.hsm.tpm_care import TpmCare
+from kmsd.hsm.vendors.tpm_care import TpmCare
+from kmsd.hsm.vendors.tpm_key_slots import Room
 
 T = TypeVar("T")
 

@@ -8,18 +8,19 @@ from dataclasses import dataclass, field
 from time import monotonic, time
 from typing import Any, Final, TypeVar
 
-from kmsd.hsm import tpm2, wire
+from kmsd.hsm import wire
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.explain import explain
-from kmsd.hsm.module import TokenView
-from kmsd.hsm.opening import Found, LoggedIn, OpenToken
+from kmsd.hsm.host.module import TokenView
+from kmsd.hsm.host.opening import Found, LoggedIn, OpenToken
 from kmsd.hsm.operation import Definition, definition_of
 from kmsd.hsm.pin_guard import PIN_ERRORS, PinGuard, locked, refused
 from kmsd.hsm.printed import Printed
 from kmsd.hsm.process import HostProcess, ask
 from kmsd.hsm.queue import Job
-from kmsd.hsm.quirks import Quirks
+from kmsd.hsm.vendors import tpm2
+from kmsd.hsm.vendors.quirks import Quirks
 
 T = TypeVar("T")
 

@@ -65,7 +65,7 @@ class HostProcess(asyncio.Protocol):
             # From the main thread, whose end is what the process waits for (prctl(2), PR_SET_PDEATHSIG). -P: a file in
             # the working directory is not ours to run.
             host._process = subprocess.Popen(  # noqa: ASYNC220 - it execs, and waits for nothing
-                [sys.executable, "-P", "-m", "kmsd.host", str(its.fileno())],
+                [sys.executable, "-P", "-m", "kmsd.hsm.host", str(its.fileno())],
                 pass_fds=(its.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=writing,

@@ -12,11 +12,11 @@ from kmsd.errors import KmsdError
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.dispatch import Dispatch
+from kmsd.hsm.host.session import KeyAmbiguousError, KeyMissingError, TokenSession
 from kmsd.hsm.login import Connected
 from kmsd.hsm.operation import definition_of
-from kmsd.hsm.room import Room
-from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError, TokenSession
-from kmsd.hsm.tpm_care import TpmCare
+from kmsd.hsm.vendors.tpm_care import TpmCare
+from kmsd.hsm.vendors.tpm_key_slots import Room
 
 _WATCH_SECONDS: Final = 0.25
 _PAUSE_FIRST: Final = 1.0

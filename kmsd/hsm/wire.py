@@ -13,7 +13,7 @@ import msgspec
 
 from kmsd.errors import Internal, KmsdError
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError
+from kmsd.hsm.host.session import KeyAmbiguousError, KeyMissingError
 
 if TYPE_CHECKING:
     import asyncio

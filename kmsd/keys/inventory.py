@@ -22,7 +22,7 @@ from kmsd.errors import Conflict, InvalidRequest, Misconfigured, short
 from kmsd.formats import keyid
 from kmsd.formats.jwe import header as native_header
 from kmsd.formats.k8s_kms_plugin import header as legacy_header
-from kmsd.hsm.keys import TokenKey
+from kmsd.hsm.host.keys import TokenKey
 from kmsd.near import near
 
 MAX_KEY_ID: Final = 512

@@ -16,9 +16,9 @@ from typing import Final
 
 from kmsd.crypto.schemes import ANY, Ability, Algorithm, Scheme, pick
 from kmsd.errors import Conflict, InvalidRequest, KmsdError, Misconfigured, NotFound, Unavailable
-from kmsd.hsm import keys as token_keys
 from kmsd.hsm.connection import Hsm
-from kmsd.hsm.keys import TokenKey
+from kmsd.hsm.host import keys as token_keys
+from kmsd.hsm.host.keys import TokenKey
 from kmsd.keys.inventory import EMPTY, Key, Picture, Problem, Rules, State, created_ms, judge, newest_first
 from kmsd.near import near
 

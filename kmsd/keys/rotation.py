@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kmsd.hsm.keys import Kind
+from kmsd.hsm.host.keys import Kind
 from kmsd.keys.inventory import Key, Picture, companion_label, newest_first, old_label, pending_label
 
 

@@ -25,7 +25,7 @@ from kmsd.errors import (
 from kmsd.formats import jwe, k8s_kms_plugin, keyid
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.connection import Hsm
-from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError
+from kmsd.hsm.host.session import KeyAmbiguousError, KeyMissingError
 from kmsd.keys.inventory import Key
 from kmsd.keys.keyring import Keyring
 from kmsd.observe.health import Health

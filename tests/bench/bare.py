@@ -18,8 +18,8 @@ import grpc
 import grpc.aio
 import uvloop
 
-from kmsd.hsm import keys, module
-from kmsd.hsm.session import TokenSession
+from kmsd.hsm.host import keys, module
+from kmsd.hsm.host.session import TokenSession
 
 _ANSWER = b"\x0a\xb4\x01" + b"x" * 180 + b"\x12\x24" + b"k" * 36
 

@@ -27,9 +27,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kmsd.hsm import calls, cryptoki
-from kmsd.hsm import module as modules
 from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.host import calls, cryptoki
+from kmsd.hsm.host import module as modules
 
 ROOT = Path(__file__).parents[2]
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import pkcs11
 from pkcs11 import Attribute, Mechanism, ObjectClass
 
-from kmsd.hsm import cryptoki, module
-from kmsd.hsm.session import TokenSession
+from kmsd.hsm.host import cryptoki, module
+from kmsd.hsm.host.session import TokenSession
 
 THREADS = 8
 ROUNDS = 60

@@ -23,11 +23,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar, TypeVarTuple
 
-from kmsd.hsm import calls, cryptoki, module, quirks
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.connection import Hsm
-from kmsd.hsm.session import TokenSession
+from kmsd.hsm.host import calls, cryptoki, module
+from kmsd.hsm.host.session import TokenSession
+from kmsd.hsm.vendors import quirks
 from tests import chaos
 
 T = TypeVar("T")

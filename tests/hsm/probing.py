@@ -17,12 +17,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kmsd.hsm import calls, choosing, quirks
-from kmsd.hsm import module as modules
-from kmsd.hsm.elsewhere import other_process
-from kmsd.hsm.findings import Plan
-from kmsd.hsm.probe import probe
-from kmsd.hsm.trials import Place
+from kmsd.hsm.doctor.findings import Plan
+from kmsd.hsm.doctor.other_process import other_process
+from kmsd.hsm.doctor.probe import probe
+from kmsd.hsm.host import calls, mechanism_selection
+from kmsd.hsm.host import module as modules
+from kmsd.hsm.host.trials import Place
+from kmsd.hsm.vendors import quirks
 
 
 def main() -> int:
@@ -44,7 +45,7 @@ def main() -> int:
     answer: dict[str, Any] = {}
     if job.get("quick"):
         listed = frozenset(each.name for each in module.mechanisms(slot.slot_id))
-        choice = choosing.choose(Place(table, slot.slot_id), listed, plan.quirks)
+        choice = mechanism_selection.choose(Place(table, slot.slot_id), listed, plan.quirks)
         answer["quick"] = {
             "gcm": "CKM_AES_GCM" in choice.mechanisms,
             "iv": choice.gcm_iv,

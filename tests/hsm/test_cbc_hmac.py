@@ -20,7 +20,7 @@ from kmsd.errors import InvalidRequest, Misconfigured, Unavailable
 from kmsd.formats import jwe
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.connection import Hsm
-from kmsd.hsm.session import KeyAmbiguousError, KeyMissingError, TokenSession
+from kmsd.hsm.host.session import KeyAmbiguousError, KeyMissingError, TokenSession
 from tests.hsm.cbc_tokens import AES128, AES256, KINDS, KNOWN, MAC, Kind, Pair
 from tests.hsm.inside import import_secret
 

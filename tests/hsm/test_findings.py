@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from kmsd.hsm.findings import Findings
-from kmsd.hsm.probe import report
-from kmsd.hsm.quirks import GENERIC
+from kmsd.hsm.doctor.findings import Findings
+from kmsd.hsm.doctor.probe import report
+from kmsd.hsm.vendors.quirks import GENERIC
 
 
 def test_a_token_with_rsa_alone_is_told_what_that_is_worth_and_how_to_use_it() -> None:

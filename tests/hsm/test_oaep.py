@@ -19,7 +19,7 @@ from kmsd.errors import InvalidRequest, Misconfigured, Unavailable
 from kmsd.formats import jwe
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.connection import Hsm
-from kmsd.hsm.session import TokenSession
+from kmsd.hsm.host.session import TokenSession
 from tests import opencryptoki, tokens, tpm
 from tests.hsm.inside import Inside, import_rsa
 

@@ -1,4 +1,4 @@
-"""What is known of openCryptoki (`kmsd.hsm.quirks.OPENCRYPTOKI`), and what a probe says of its troubles."""
+"""What is known of openCryptoki (`kmsd.hsm.vendors.quirks.OPENCRYPTOKI`), and what a probe says of its troubles."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kmsd.hsm.quirks import OPENCRYPTOKI
+from kmsd.hsm.vendors.quirks import OPENCRYPTOKI
 from tests import opencryptoki
 from tests.hsm import asking, probing
 from tests.opencryptoki import MODULE, PIN, OpenCryptokiToken

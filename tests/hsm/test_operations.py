@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import kmsd.host.life  # noqa: F401 - brings all operations
+import kmsd.hsm.host.life  # noqa: F401 - brings all operations
 from kmsd.hsm import wire
 from kmsd.hsm.operation import Definition, Operation, definition
 
@@ -88,7 +88,7 @@ class _Host:
         self.channel, its = socket.socketpair()
         self.channel.settimeout(SECONDS)
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "kmsd.host", str(its.fileno())],
+            [sys.executable, "-P", "-m", "kmsd.hsm.host", str(its.fileno())],
             pass_fds=(its.fileno(),),
             cwd=ROOT,
             stdin=subprocess.DEVNULL,

@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 
-from kmsd.hsm import calls, cryptoki
-from kmsd.hsm.session import TokenSession
-from kmsd.hsm.table import NAMES, FunctionTable
+from kmsd.hsm.host import calls, cryptoki
+from kmsd.hsm.host.function_list import NAMES, FunctionTable
+from kmsd.hsm.host.session import TokenSession
 from tests import p11kit
 from tests.hsm import asking
 from tests.hsm.inside import Inside

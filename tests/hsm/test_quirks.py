@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kmsd.hsm import quirks
+from kmsd.hsm.vendors import quirks
 from tests import opencryptoki, p11kit, tpm
 from tests.hsm import asking
 from tests.tokens import MODULE, PIN, make_token

@@ -1,4 +1,4 @@
-"""Making keys on a TPM, and what is known of tpm2-pkcs11 (`kmsd.hsm.quirks.TPM2`), on a TPM in software."""
+"""Making keys on a TPM, and what is known of tpm2-pkcs11 (`kmsd.hsm.vendors.quirks.TPM2`), on a TPM in software."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from kmsd.errors import Denied, InvalidRequest, KmsdError, Misconfigured, Unavailable
-from kmsd.hsm import tpm2
-from kmsd.hsm.quirks import TPM2
-from kmsd.hsm.tpm2 import NewKey
+from kmsd.hsm.vendors import tpm2
+from kmsd.hsm.vendors.quirks import TPM2
+from kmsd.hsm.vendors.tpm2 import NewKey
 from tests import tpm
 from tests.hsm import asking, probing
 from tests.tokens import PIN

@@ -10,7 +10,7 @@ import pytest
 
 from kmsd.api.admin.v1 import admin_pb2 as admin
 from kmsd.api.kms.v2 import api_pb2 as v2
-from kmsd.hsm.room import Room
+from kmsd.hsm.vendors.tpm_key_slots import Room
 from tests.daemons import Kmsd, wait_for
 from tests.rotation.conftest import decrypt, encrypt
 from tests.rpc.refusals import refusal

@@ -65,6 +65,7 @@ def test_kmsctl_knows_nothing_of_kmsd_but_its_client_and_where_etcd_is() -> None
     assert {name for name in ours if not name.startswith("kmsd.client")} == {
         "kmsd",
         "kmsd.paths",
+        "kmsd.formats",
         "kmsd.formats.keyid",
         "kmsd.near",
         "kmsd.etcd",
@@ -79,6 +80,8 @@ def test_what_reads_etcd_knows_nothing_of_the_daemon() -> None:
     ours = {name for name in loaded if name.split(".")[0] in ("kmsd", "kmsctl", "kmstui")}
     assert {name for name in ours if not name.startswith(("kmsd.client", "kmsd.etcd", "kmsd.api"))} == {
         "kmsd",
+        "kmsd.formats",
+        "kmsd.formats.ciphertext",
         "kmsd.formats.keyid",
         "kmsd.paths",
     }
@@ -90,21 +93,34 @@ def test_the_base_modules_load_neither_grpc_nor_pkcs11(module: str) -> None:
     assert not _loaded(f"import {module}") & HEAVY
 
 
-def test_the_jwe_module_knows_nothing_of_ours() -> None:
-    ours = {name for name in _loaded("import kmsd.formats.jwe") if name.split(".")[0] == "kmsd"}
-    assert ours == {"kmsd", "kmsd.crypto", "kmsd.formats.jwe"}
+@pytest.mark.parametrize("module", ["formats.jwe", "formats.keyid", "service.api", "observe.stats"])
+def test_what_is_pure_loads_nothing_of_ours(module: str) -> None:
+    ours = {name for name in _loaded(f"import kmsd.{module}") if name.split(".")[0] == "kmsd"}
+    assert ours == {"kmsd", f"kmsd.{module.split('.')[0]}", f"kmsd.{module}"}
 
 
 def test_the_service_knows_no_protobuf() -> None:
-    loaded = _loaded("import kmsd.service, kmsd.keys.keyring")
-    assert "kmsd.service" in loaded
+    loaded = _loaded("import kmsd.service.local, kmsd.keys.keyring")
+    assert "kmsd.service.local" in loaded
     assert not loaded & {"grpc", "google.protobuf", "kmsd.api"}
+
+
+def test_the_kms_apis_load_nothing_of_a_token() -> None:
+    loaded = _loaded("import kmsd.apis.kms_v2, kmsd.apis.kms_v1beta1")
+    assert "kmsd.service.api" in loaded
+    below = ("kmsd.hsm", "kmsd.crypto", "kmsd.keys", "kmsd.service.local", "pkcs11", "grpc")
+    assert not {name for name in loaded if name.startswith(below)}
 
 
 def test_the_tui_knows_nothing_of_kmsd_but_its_client_and_nothing_of_kmsctl() -> None:
     loaded = _loaded("import kmstui.app")
     ours = {name for name in loaded if name.split(".")[0] in ("kmsd", "kmsctl")}
-    assert {name for name in ours if not name.startswith("kmsd.client")} == {"kmsd", "kmsd.formats.keyid", "kmsd.paths"}
+    assert {name for name in ours if not name.startswith("kmsd.client")} == {
+        "kmsd",
+        "kmsd.formats",
+        "kmsd.formats.keyid",
+        "kmsd.paths",
+    }
     assert not loaded & {"pkcs11", "structlog", "grpc"}
 
 
@@ -133,16 +149,20 @@ def test_a_kmsd_that_serves_loads_nothing_for_what_few_ask(tmp_path: Path) -> No
     with Kmsd(tmp_path, make_token(tmp_path / "token"), ("--auto-create",), command=command) as kmsd:
         kmsd.wait_ok()
     modules = set(loaded.read_text().split())
-    assert {"kmsd.daemon.process", "kmsd.hsm.session", "uvloop"} <= modules
-    assert not modules & {"pkcs11", "asn1crypto", "rich", "google.protobuf.text_format", "kmsd.hsm.ptool_runner"}
+    assert {"kmsd.daemon.process", "kmsd.hsm.host.session", "uvloop"} <= modules
+    assert not modules & {
+        "pkcs11",
+        "asn1crypto",
+        "rich",
+        "google.protobuf.text_format",
+        "kmsd.hsm.vendors.ptool_runner",
+    }
 
 
 def test_a_host_process_loads_nothing_of_serving_and_kmsd_no_host() -> None:
-    host = _loaded("import kmsd.host.life")
+    host = _loaded("import kmsd.hsm.host.life")
     assert "kmsd.crypto.gcm" in host
-    assert not host & (
-        HEAVY | {"cryptography", "kmsd.hsm.connection", "kmsd.hsm.hosting", "kmsd.service", "kmsd.keys.keyring"}
-    )
+    assert not host & (HEAVY | {"cryptography", "kmsd.hsm.connection", "kmsd.hsm.hosting", "kmsd.service", "kmsd.keys"})
     daemon = _loaded("import kmsd.daemon.process")
     assert "kmsd.hsm.hosting" in daemon
-    assert not {name for name in daemon if name.startswith("kmsd.host")}
+    assert not daemon & {"kmsd.hsm.host.life", "kmsd.hsm.host.workers"}

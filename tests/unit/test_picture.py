@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from kmsd.crypto.schemes import Ability
 from kmsd.errors import InvalidRequest
 from kmsd.formats import keyid
-from kmsd.hsm.keys import TokenKey
+from kmsd.hsm.host.keys import TokenKey
 from kmsd.keys.inventory import (
     MAX_KEY_ID,
     Picture,

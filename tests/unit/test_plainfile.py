@@ -13,7 +13,7 @@ from kmsd import plainfile
 from kmsd.config import toml
 from kmsd.config.settings import Token
 from kmsd.config.sources import ConfigError, load, read_pin
-from kmsd.hsm import module
+from kmsd.hsm.host import module
 
 
 @pytest.fixture

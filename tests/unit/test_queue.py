@@ -11,9 +11,9 @@ import pytest
 
 from kmsd.errors import DeadlineExceeded, Overloaded, Unavailable
 from kmsd.hsm import queue as queues
+from kmsd.hsm.host.session import TokenSession
 from kmsd.hsm.operation import definition_of
 from kmsd.hsm.queue import Job, Queue
-from kmsd.hsm.session import TokenSession
 from kmsd.share import Share, share
 
 RANDOM = definition_of(TokenSession.random)

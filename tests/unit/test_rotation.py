@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from kmsd.client.names import former_label
 from kmsd.crypto.schemes import Ability
 from kmsd.formats import keyid
-from kmsd.hsm.keys import Kind, TokenKey
+from kmsd.hsm.host.keys import Kind, TokenKey
 from kmsd.keys.inventory import Key, Picture, Rules, State, is_archived, judge, new_key_id, pending_label, role
 from kmsd.keys.rotation import Move, moves
 
@@ -41,7 +41,7 @@ class Token:
         self.keys.append((place, key(label, cka_id, kind)))
 
     def take(self, move: Move) -> None:
-        """As `kmsd.hsm.keys.relabel`: only if the key still has the label that the move knows."""
+        """As `kmsd.hsm.host.keys.relabel`: only if the key still has the label that the move knows."""
         self.keys = [
             (place, replace(each, label=move.to_label))
             if (place, each.cka_id, each.kind, each.label) == (move.place, move.cka_id, move.kind, move.from_label)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kmsd.errors import Conflict, InvalidRequest, NotFound
-from kmsd.hsm import adoption
-from kmsd.hsm.keys import Kind, TokenKey
+from kmsd.hsm.host import adoption
+from kmsd.hsm.host.keys import Kind, TokenKey
 from kmsd.keys.inventory import Key, Problem, key_id_bytes, role
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.lifecycle.making import made, refuse_known, refuse_taken

@@ -9,7 +9,7 @@ import time
 from math import ceil
 
 from kmsd.errors import Conflict
-from kmsd.hsm import keys as token_keys
+from kmsd.hsm.host import keys as token_keys
 from kmsd.keys.inventory import Key, State, archived_label, companion_label
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.lifecycle.evidence import Scan, Uses, in_use, may_be_needed

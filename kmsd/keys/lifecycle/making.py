@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from kmsd.errors import AlreadyExists, Conflict, InvalidRequest, Unavailable
-from kmsd.hsm import keys as token_keys
-from kmsd.hsm import tpm2
 from kmsd.hsm.connection import Hsm
-from kmsd.hsm.keys import Kind
+from kmsd.hsm.host import keys as token_keys
+from kmsd.hsm.host.keys import Kind
+from kmsd.hsm.vendors import tpm2
 from kmsd.keys.inventory import Key, check_label, companion_label, key_id_bytes, new_key_id, newest_first, role
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.lifecycle.turn import Turn

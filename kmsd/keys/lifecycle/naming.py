@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from kmsd.errors import Conflict, InvalidRequest, short
-from kmsd.hsm import keys as token_keys
+from kmsd.hsm.host import keys as token_keys
 from kmsd.keys.inventory import Key, State, check_label, companion_label, role
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.lifecycle.making import refuse_taken

@@ -13,8 +13,8 @@ from time import monotonic
 from typing import Final
 
 from kmsd.errors import Conflict, InvalidRequest, KmsdError, NotFound, short
-from kmsd.hsm import keys as token_keys
-from kmsd.hsm.room import MANAGE
+from kmsd.hsm.host import keys as token_keys
+from kmsd.hsm.vendors.tpm_key_slots import MANAGE
 from kmsd.keys.inventory import (
     Key,
     Problem,

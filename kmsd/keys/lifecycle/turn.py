@@ -10,8 +10,8 @@ from time import monotonic
 from typing import Final, TypeVar, TypeVarTuple
 
 from kmsd.hsm.connection import Hsm
-from kmsd.hsm.keys import begin, late
-from kmsd.hsm.session import TokenSession
+from kmsd.hsm.host.keys import begin, late
+from kmsd.hsm.host.session import TokenSession
 
 _CHANGE_SECONDS: Final = 30.0
 """For a token to make one change; an RSA key takes seconds."""

@@ -9,8 +9,8 @@ from time import perf_counter
 from typing import Final
 
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.findings import Timing
-from kmsd.hsm.trials import NoSession, Place
+from kmsd.hsm.doctor.findings import Timing
+from kmsd.hsm.host.trials import NoSession, Place
 
 _SECONDS: Final = 0.3
 _MOST: Final = 1000

@@ -8,9 +8,9 @@ from time import monotonic
 from typing import Final
 
 from kmsd.errors import KmsdError, Misconfigured, Unavailable
-from kmsd.hsm import quirks, tpm2
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.login import Connected
+from kmsd.hsm.vendors import quirks, tpm2
 
 _ASK_PAUSE: Final = 2.0
 """Seconds between two times that an ailing token is asked what ails it."""

@@ -16,7 +16,7 @@ from ctypes import POINTER, Structure, byref, c_char_p, c_ulong, c_void_p
 from typing import Final
 
 from kmsd.hsm.ckr import CkrError, check
-from kmsd.hsm.table import FunctionTable
+from kmsd.hsm.host.function_list import FunctionTable
 
 CKF_OS_LOCKING_OK: Final = 0x02
 CKU_SO: Final = 0

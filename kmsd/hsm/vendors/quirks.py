@@ -1,7 +1,7 @@
 """What differs from vendor to vendor, in one table; each row with its evidence. Pure: looks at names, calls nothing.
 
 A row is chosen by the operator (`--provider`) or by what the module and the token say of themselves. What can be found
-out by trying is found out by trying (`kmsd.hsm.probe`); the table holds what cannot be tried safely, or must be known
+out by trying is found out by trying (`kmsd.hsm.doctor`); the table holds what cannot be tried safely, or must be known
 before anything is called.
 """
 

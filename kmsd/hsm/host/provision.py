@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from kmsd.errors import Unavailable
-from kmsd.hsm import calls
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.cryptoki import CKU_SO
-from kmsd.hsm.module import Module
+from kmsd.hsm.host import calls
+from kmsd.hsm.host.cryptoki import CKU_SO
+from kmsd.hsm.host.module import Module
 
 
 def ensure_token(module: Module, label: str, so_pin: str, pin: str) -> bool:

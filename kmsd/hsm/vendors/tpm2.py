@@ -4,7 +4,7 @@ While it runs the module must be finalised in this process: without a resource m
 only, and the module sees new keys only after C_Initialize anyway. So `add_keys` is called in between, on the thread
 that finalises and initialises the module.
 
-The PIN goes through a pipe, never through an argument list or the environment: see `kmsd.hsm.ptool_runner`.
+The PIN goes through a pipe, never through an argument list or the environment: see `kmsd.hsm.vendors.ptool_runner`.
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ from ctypes import addressof, c_ulong, memmove, memset, sizeof, string_at
 from time import sleep
 from typing import Final, Literal, NamedTuple
 
-from kmsd.hsm import calls
-from kmsd.hsm.blocks import decrypt_cbc, encrypt_cbc
 from kmsd.hsm.ckr import CkrError, check
-from kmsd.hsm.cryptoki import (
+from kmsd.hsm.host import calls
+from kmsd.hsm.host.blocks import decrypt_cbc, encrypt_cbc
+from kmsd.hsm.host.cryptoki import (
     CKA_CLASS,
     CKA_ID,
     CKA_KEY_TYPE,
@@ -43,10 +43,10 @@ from kmsd.hsm.cryptoki import (
     Mechanism,
     RsaOaepParams,
 )
-from kmsd.hsm.generator import Generator
-from kmsd.hsm.module import Module
+from kmsd.hsm.host.generator import Generator
+from kmsd.hsm.host.module import Module
+from kmsd.hsm.host.trials import APPENDED_IV, WRITTEN_IV
 from kmsd.hsm.operation import Operation, operation
-from kmsd.hsm.trials import APPENDED_IV, WRITTEN_IV
 
 KeyKind = Literal["aes", "hmac", "rsa"]
 Hash = Literal["SHA256", "SHA512"]

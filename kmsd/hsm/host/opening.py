@@ -13,16 +13,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from kmsd.errors import Misconfigured
-from kmsd.hsm import calls, choosing, quirks
-from kmsd.hsm import module as modules
 from kmsd.hsm.address import TokenAddress, choose_slot
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.findings import Findings
-from kmsd.hsm.module import MechanismView, Module, SlotView, TokenView
+from kmsd.hsm.doctor.findings import Findings
+from kmsd.hsm.host import calls, mechanism_selection
+from kmsd.hsm.host import module as modules
+from kmsd.hsm.host.module import MechanismView, Module, SlotView, TokenView
+from kmsd.hsm.host.session import TokenSession
+from kmsd.hsm.host.trials import Place
 from kmsd.hsm.operation import Operation, operation
-from kmsd.hsm.quirks import Quirks
-from kmsd.hsm.session import TokenSession
-from kmsd.hsm.trials import Place
+from kmsd.hsm.vendors import quirks
+from kmsd.hsm.vendors.quirks import Quirks
 
 _NO_SESSION: Final = "CKR_SESSION_COUNT"
 
@@ -116,7 +117,7 @@ class OpenToken:
         self.pin = pin
         # Held as long as the login: a token may log out with its last session.
         self._login = self._logged_in(module, slot_id, rw=False)
-        choice = choosing.choose(Place(module.cryptoki.table, slot_id), listed, row)
+        choice = mechanism_selection.choose(Place(module.cryptoki.table, slot_id), listed, row)
         module.gcm_iv[slot_id] = choice.gcm_iv
         self._open_sessions(module, slot_id, address.sessions if module.multithreaded and not row.serial else 1)
         return LoggedIn(len(self.sessions), choice.mechanisms, choice.gcm_refused, choice.gcm_unauthenticated)

@@ -15,17 +15,19 @@ from time import monotonic
 from typing import Final, Literal
 
 from kmsd.errors import KmsdError
-from kmsd.hsm import calls, checks, quirks
 from kmsd.hsm.address import TokenAddress, choose_slot
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.elsewhere import other_process
-from kmsd.hsm.findings import NOTHING_FITS, ONLY_RSA, Deed, Findings, Outcome, Plan, Report, Verdict, judge
-from kmsd.hsm.module import Module, SlotView
-from kmsd.hsm.opening import OpenToken
+from kmsd.hsm.doctor import checks
+from kmsd.hsm.doctor.findings import NOTHING_FITS, ONLY_RSA, Deed, Findings, Outcome, Plan, Report, Verdict, judge
+from kmsd.hsm.doctor.other_process import other_process
+from kmsd.hsm.host import calls
+from kmsd.hsm.host.module import Module, SlotView
+from kmsd.hsm.host.opening import OpenToken
+from kmsd.hsm.host.trials import NoSession, Place
 from kmsd.hsm.operation import Operation, operation
 from kmsd.hsm.pin_guard import PIN_ERRORS
-from kmsd.hsm.quirks import Quirks
-from kmsd.hsm.trials import NoSession, Place
+from kmsd.hsm.vendors import quirks
+from kmsd.hsm.vendors.quirks import Quirks
 
 _NO_SESSION: Final = "not tried: no session of the token is free now (CKR_SESSION_COUNT)"
 
@@ -138,7 +140,7 @@ def report(found: Findings, module: str, token: str, quirks: Quirks, *, whole: b
     )
 
 
-# The operations that a host does for `kmsd.hsm.diagnosis`.
+# The operations that a host does for `kmsd.hsm.doctor.diagnosis`.
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from kmsd.hsm import calls
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.cryptoki import (
+from kmsd.hsm.host import calls
+from kmsd.hsm.host.cryptoki import (
     CKG_MGF1_SHA256,
     CKM_AES_CBC,
     CKM_AES_CBC_PAD,
@@ -30,8 +30,8 @@ from kmsd.hsm.cryptoki import (
     GcmParams,
     RsaOaepParams,
 )
-from kmsd.hsm.quirks import GcmIv
-from kmsd.hsm.table import FunctionTable
+from kmsd.hsm.host.function_list import FunctionTable
+from kmsd.hsm.vendors.quirks import GcmIv
 
 CKM_GENERIC_SECRET_KEY_GEN: Final = 0x0350
 CKM_AES_KEY_GEN: Final = 0x1080

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from kmsd.hsm.quirks import Foreign, Quirks
+from kmsd.hsm.vendors.quirks import Foreign, Quirks
 
 PROBE_LABEL: Final = "kmsd-probe-"
 """What every object of a probe is labelled, followed by random hex. Whoever lists keys passes over such labels."""

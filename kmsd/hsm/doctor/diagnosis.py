@@ -13,12 +13,13 @@ from time import monotonic
 from typing import Final
 
 from kmsd.errors import DeadlineExceeded, KmsdError
-from kmsd.hsm import checks, quirks
 from kmsd.hsm.connection import Hsm
-from kmsd.hsm.findings import Findings, Report
+from kmsd.hsm.doctor import checks
+from kmsd.hsm.doctor.findings import Findings, Report
+from kmsd.hsm.doctor.probe import check_token, found_so_far, report, survey
+from kmsd.hsm.host.opening import module_path
 from kmsd.hsm.login import ask_directly
-from kmsd.hsm.opening import module_path
-from kmsd.hsm.probe import check_token, found_so_far, report, survey
+from kmsd.hsm.vendors import quirks
 
 _GRACE: Final = 1.0
 """Seconds that the check which is under way at the end of the time may take to come back."""

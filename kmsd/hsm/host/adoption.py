@@ -13,12 +13,12 @@ from typing import Final
 from uuid import UUID, uuid4
 
 from kmsd.errors import Conflict, InvalidRequest
-from kmsd.hsm import calls
-from kmsd.hsm import cryptoki as c
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.keys import Kind, TokenKey, begin, objects, public_halves
+from kmsd.hsm.host import calls
+from kmsd.hsm.host import cryptoki as c
+from kmsd.hsm.host.keys import Kind, TokenKey, begin, objects, public_halves
+from kmsd.hsm.host.session import BLOCK_BYTES, TokenSession
 from kmsd.hsm.operation import Operation, operation
-from kmsd.hsm.session import BLOCK_BYTES, TokenSession
 
 _MARK: Final = hashlib.sha256(b"kmsd: which key is this").digest()[:BLOCK_BYTES]
 _MADE_HERE: Final = (c.CKA_LOCAL, c.CKA_NEVER_EXTRACTABLE)

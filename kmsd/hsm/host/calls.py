@@ -2,7 +2,7 @@
 
 Each takes the module's table of functions first, raises CkrError, and may block for as long as the token likes.
 Types, structures and numbers are those of PKCS#11 3.0 (pkcs11t.h). The hot path has calls of its own, in
-`kmsd.hsm.session`; this is for what happens seldom, and for looking at what a token can do.
+`kmsd.hsm.host.session`; this is for what happens seldom, and for looking at what a token can do.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from kmsd.hsm.ckr import CkrError, check
-from kmsd.hsm.cryptoki import Attribute, Cryptoki, Mechanism
-from kmsd.hsm.table import FunctionTable
+from kmsd.hsm.host.cryptoki import Attribute, Cryptoki, Mechanism
+from kmsd.hsm.host.function_list import FunctionTable
 
 Value = bytes | int | bool
 """An attribute: bytes as they are, int as CK_ULONG, bool as CK_BBOOL."""

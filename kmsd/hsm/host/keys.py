@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeVar
 
 from kmsd.errors import Conflict, DeadlineExceeded
-from kmsd.hsm import calls
-from kmsd.hsm import cryptoki as c
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.findings import PROBE_LABEL
+from kmsd.hsm.doctor.findings import PROBE_LABEL
+from kmsd.hsm.host import calls
+from kmsd.hsm.host import cryptoki as c
+from kmsd.hsm.host.session import CKK_AES, TokenSession
+from kmsd.hsm.host.trials import CKM_AES_KEY_GEN, CKM_GENERIC_SECRET_KEY_GEN
 from kmsd.hsm.operation import Operation, operation
-from kmsd.hsm.session import CKK_AES, TokenSession
-from kmsd.hsm.trials import CKM_AES_KEY_GEN, CKM_GENERIC_SECRET_KEY_GEN
 
 T = TypeVar("T")
 

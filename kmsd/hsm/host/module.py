@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from kmsd.errors import Misconfigured, Unavailable
-from kmsd.hsm import calls
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.cryptoki import (
+from kmsd.hsm.host import calls
+from kmsd.hsm.host.cryptoki import (
     CKM_AES_CBC,
     CKM_AES_ECB,
     CKM_AES_GCM,
@@ -23,9 +23,9 @@ from kmsd.hsm.cryptoki import (
     CKM_SHA512_HMAC,
     Cryptoki,
 )
-from kmsd.hsm.generator import Generator
-from kmsd.hsm.quirks import GcmIv
-from kmsd.hsm.table import FunctionTable
+from kmsd.hsm.host.function_list import FunctionTable
+from kmsd.hsm.host.generator import Generator
+from kmsd.hsm.vendors.quirks import GcmIv
 
 SOFTHSM_MODULES: Final = (
     "/usr/lib/softhsm/libsofthsm2.so",

@@ -13,10 +13,11 @@ from typing import Final
 
 # Their functions are the operations.
 from kmsd.crypto import cbc_hmac, gcm, legacy_cbc, oaep  # noqa: F401
-from kmsd.host.workers import Workers
-from kmsd.hsm import adoption, keys, probe  # noqa: F401
-from kmsd.hsm.opening import OpenToken
-from kmsd.hsm.session import TokenSession  # noqa: F401
+from kmsd.hsm.doctor import probe  # noqa: F401
+from kmsd.hsm.host import adoption, keys  # noqa: F401
+from kmsd.hsm.host.opening import OpenToken
+from kmsd.hsm.host.session import TokenSession  # noqa: F401
+from kmsd.hsm.host.workers import Workers
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4

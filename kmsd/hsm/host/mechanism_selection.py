@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from kmsd.errors import Unavailable
-from kmsd.hsm import calls, trials
-from kmsd.hsm.checks import session_key
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.quirks import GcmIv, Quirks
-from kmsd.hsm.trials import NoSession, Place, Trial
+from kmsd.hsm.doctor.checks import session_key
+from kmsd.hsm.host import calls, trials
+from kmsd.hsm.host.trials import NoSession, Place, Trial
+from kmsd.hsm.vendors.quirks import GcmIv, Quirks
 
 T = TypeVar("T", bound=Trial)
 

@@ -22,9 +22,9 @@ import msgspec
 
 from kmsd.hsm import wire
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.opening import OpenToken
+from kmsd.hsm.host.opening import OpenToken
+from kmsd.hsm.host.session import TokenSession
 from kmsd.hsm.operation import Definition, Operation, definition
-from kmsd.hsm.session import TokenSession
 
 _SLOW_SECONDS: Final = 0.0005
 """From here on an operation is worth another thread."""

@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from kmsd.hsm import calls, cryptoki, pace, trials
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.cryptoki import Cryptoki
-from kmsd.hsm.findings import NOTHING_FITS, PROBE_LABEL, Findings, Outcome, Plan
-from kmsd.hsm.module import Module, SlotView, TokenView
-from kmsd.hsm.quirks import Quirks
-from kmsd.hsm.room import Room
-from kmsd.hsm.trials import Place
+from kmsd.hsm.doctor import pace
+from kmsd.hsm.doctor.findings import NOTHING_FITS, PROBE_LABEL, Findings, Outcome, Plan
+from kmsd.hsm.host import calls, cryptoki, trials
+from kmsd.hsm.host.cryptoki import Cryptoki
+from kmsd.hsm.host.module import Module, SlotView, TokenView
+from kmsd.hsm.host.trials import Place
+from kmsd.hsm.vendors.quirks import Quirks
+from kmsd.hsm.vendors.tpm_key_slots import Room
 
 _CKK_GENERIC_SECRET: Final = 0x10
 _CKK_AES: Final = 0x1F

@@ -1,11 +1,11 @@
 """A program that makes or destroys one key of a probe's own on a token, or looks for a key: another process, as seen
 from kmsd.
 
-    python -P -m kmsd.hsm.elsewhere < JOB
+    python -P -m kmsd.hsm.doctor.other_process < JOB
 
 JOB is JSON on standard input: module (path), token (label), pin, do ("make", "destroy" or "find") and label (to find: a
 CKA_ID in hexadecimal; the answer is "found" or "absent"). So the PIN is in no argument list and in no environment. What
-is made or destroyed is a key that `kmsd.hsm.checks` may name: nothing else is touched.
+is made or destroyed is a key that `kmsd.hsm.doctor.checks` may name: nothing else is touched.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import sys
 from typing import Final
 
 from kmsd.errors import KmsdError
-from kmsd.hsm import calls, cryptoki, trials
-from kmsd.hsm import module as modules
-from kmsd.hsm.checks import probe_key
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.findings import PROBE_LABEL, Deed, Elsewhere
+from kmsd.hsm.doctor.checks import probe_key
+from kmsd.hsm.doctor.findings import PROBE_LABEL, Deed, Elsewhere
+from kmsd.hsm.host import calls, cryptoki, trials
+from kmsd.hsm.host import module as modules
 
 _SECONDS: Final = 30.0
 
@@ -33,7 +33,7 @@ def other_process(module: str, token: str, pin: str | None) -> Elsewhere:
         try:
             done = subprocess.run(
                 # -P: a file in the working directory is not ours to run.
-                [sys.executable, "-P", "-m", "kmsd.hsm.elsewhere"],
+                [sys.executable, "-P", "-m", "kmsd.hsm.doctor.other_process"],
                 input=json.dumps(job),
                 capture_output=True,
                 text=True,

@@ -1,0 +1,1 @@
+"""What a token can really do, tried out, and what follows from it: `kmsctl doctor`."""
