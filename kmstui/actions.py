@@ -26,8 +26,8 @@ from kmsd.client import (
 )
 from kmsd.client import Outcome as Check
 from kmsd.client.rotation import turn_of
-from kmstui import commands
-from kmstui.commands import address
+from kmstui import shell
+from kmstui.shell import address
 from kmstui.text import key_type, milliseconds, plural, short_hash
 from kmstui.view import Inspected, Reading, View
 
@@ -96,7 +96,7 @@ def generate(label: str, key_type_: KeyType, bits: int, token: str = "") -> Acti
         beside = f", and {escape(made.companion.label)} beside it" if made.companion is not None else ""
         return Outcome(f"made {_named(made.key)}{beside}", key=made.key)
 
-    return Action(f"make {escape(label)}", commands.keygen(label, key_type_, bits, token), call)
+    return Action(f"make {escape(label)}", shell.keygen(label, key_type_, bits, token), call)
 
 
 def relabel(key: Key, label: str, confirm: str = "") -> Action:
@@ -104,7 +104,7 @@ def relabel(key: Key, label: str, confirm: str = "") -> Action:
         answer = kmsd.relabel_key(address(key), label, confirm_label=confirm, timeout=TIMEOUT)
         return Outcome(f"{escape(answer.previous_label)} is now {_named(answer.key)}", key=answer.key)
 
-    return Action(f"relabel {escape(key.label)}", commands.relabel(key, label, confirm), call)
+    return Action(f"relabel {escape(key.label)}", shell.relabel(key, label, confirm), call)
 
 
 def adopt(key: Key) -> Action:
@@ -112,14 +112,14 @@ def adopt(key: Key) -> Action:
         adopted = kmsd.adopt_key(key.label, timeout=TIMEOUT)
         return Outcome(f"{escape(key.label)} has the key id {escape(adopted.key_id)} now", key=adopted)
 
-    return Action(f"adopt {escape(key.label)}", commands.adopt(key), call)
+    return Action(f"adopt {escape(key.label)}", shell.adopt(key), call)
 
 
 def test(key: Key) -> Action:
     def call(kmsd: AdminClient) -> Outcome:
         return _tested(kmsd.test_key(address(key), timeout=TIMEOUT))
 
-    return Action(f"test {escape(key.label)}", commands.test(key), call, changes=False)
+    return Action(f"test {escape(key.label)}", shell.test(key), call, changes=False)
 
 
 def retire(key: Key, report: str = "", confirm: str = "", *, dry_run: bool = False) -> Action:
@@ -134,7 +134,7 @@ def retire(key: Key, report: str = "", confirm: str = "", *, dry_run: bool = Fal
             f"{escape(answer.previous_label)} is retired: it still decrypts, and may be destroyed", key=answer.key
         )
 
-    words = commands.retire(key, report, confirm)
+    words = shell.retire(key, report, confirm)
     return Action(f"retire {escape(key.label)}", _dry(words, dry_run), call, changes=not dry_run)
 
 
@@ -148,7 +148,7 @@ def destroy(key: Key, report: str = "", confirm: str = "", *, dry_run: bool = Fa
         verb = "destroyed" if answer.destroyed else "nothing speaks against destroying"
         return Outcome(f"{verb} {_named(answer.key)}{beside}")
 
-    words = commands.destroy(key, report, confirm)
+    words = shell.destroy(key, report, confirm)
     return Action(f"destroy {escape(key.label)}", _dry(words, dry_run), call, changes=not dry_run)
 
 
@@ -164,7 +164,7 @@ def rotate(label: str, from_key_id: str, token: str = "", *, dry_run: bool = Fal
         return replace(outcome, effect=effect) if turn is not None and answer.rotated else outcome
 
     return Action(
-        f"rotate {escape(label)}", _dry(commands.rotate(label, from_key_id, token), dry_run), call, changes=not dry_run
+        f"rotate {escape(label)}", _dry(shell.rotate(label, from_key_id, token), dry_run), call, changes=not dry_run
     )
 
 
@@ -180,7 +180,7 @@ def revert(label: str, from_key_id: str, *, dry_run: bool = False) -> Action:
         )
         return Outcome(message, (*_steps(answer), *undone), key=new)
 
-    return Action("revert", _dry(commands.revert(from_key_id), dry_run), call, changes=not dry_run)
+    return Action("revert", _dry(shell.revert(from_key_id), dry_run), call, changes=not dry_run)
 
 
 def read_report(path: str) -> Action:
@@ -195,7 +195,7 @@ def read_report(path: str) -> Action:
         unknown = f", {found.unknown:,} not understood" if found.unknown else ""
         return Outcome(f"read the report: {found.objects:,} objects, {len(found.uses)} keys{unknown}", effect=effect)
 
-    return Action("read the report", commands.scan(path), lambda _: here(), changes=False, here=here)
+    return Action("read the report", shell.scan(path), lambda _: here(), changes=False, here=here)
 
 
 def diagnose(token: str) -> Action:
@@ -222,7 +222,7 @@ def inspect_text(text: str) -> Action:
 
 def inspect_file(path: str) -> Action:
     """Explain the value in a file; ~ is understood."""
-    return _inspect(partial(_value, path), path, commands.inspect(path))
+    return _inspect(partial(_value, path), path, shell.inspect(path))
 
 
 def _inspect(read: Callable[[], bytes], source: str, words: tuple[str, ...]) -> Action:
@@ -282,7 +282,7 @@ def set_level(level: str) -> Action:
 
         return Outcome(f"the log level is {escape(answer.level)} now, it was {escape(answer.previous)}", effect=effect)
 
-    return Action(f"log {level}", commands.log_level(level), call)
+    return Action(f"log {level}", shell.log_level(level), call)
 
 
 def verify() -> Action:
@@ -294,7 +294,7 @@ def verify() -> Action:
 
         return Outcome(said(verdict), effect=effect, bad=not verdict.intact)
 
-    return Action("verify the audit", commands.verify(), call, changes=False)
+    return Action("verify the audit", shell.verify(), call, changes=False)
 
 
 def said(verdict: AuditVerdict) -> str:

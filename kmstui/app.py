@@ -24,7 +24,7 @@ from textual.timer import Timer
 
 from kmsd.client import Key, escape
 from kmsd.client.clientconfig import Thresholds
-from kmstui import actions, ahead, arguments, garbage, remember, terminal, themes
+from kmstui import actions, arguments, gc_scheduling, prerender, remember, terminal, themes
 from kmstui.actions import Done
 from kmstui.arguments import INTERVAL
 from kmstui.dialogs.save import SaveDialog
@@ -139,8 +139,8 @@ class Kmstui(App[None]):
         self.set_interval(1.0, self._draw)
         self.run_worker(self.store.run(), name="store")
         if self._alone:
-            self.run_worker(ahead.make(self, self.MODES, self._quiet, self._making), name="ahead")
-            self.run_worker(garbage.collect(self._quiet), name="garbage")
+            self.run_worker(prerender.make(self, self.MODES, self._quiet, self._making), name="ahead")
+            self.run_worker(gc_scheduling.collect(self._quiet), name="garbage")
 
     def _quiet(self) -> float:
         """Seconds since the last key."""

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from kmsd.client import escape
 from kmsd.client.clientconfig import Target
 from kmsd.client.fleet import Member, Standing, agreement, compare
-from kmstui import looks
-from kmstui.looks import Colour, Look
-from kmstui.once import once
+from kmstui import styles
+from kmstui.memoize import once
+from kmstui.rotation_view import node_names
+from kmstui.styles import Colour, Look
 from kmstui.text import shorten_left
-from kmstui.turns import node_names
 from kmstui.view import Reading, View
 
 _ASKING = Look("…", "ASKING", Colour.PLAIN)
@@ -43,11 +43,13 @@ class Row:
     @property
     def look(self) -> Look:
         if self.old:
-            return looks.NO_ANSWER
+            return styles.NO_ANSWER
         if self.last is None or self.last.status is None:
             return _ASKING
-        look = looks.serving(self.last.status.state)
-        return Look(looks.WARN, look.word, Colour.WARN) if self.standing.remarks and look.glyph == looks.GOOD else look
+        look = styles.serving(self.last.status.state)
+        return (
+            Look(styles.WARN, look.word, Colour.WARN) if self.standing.remarks and look.glyph == styles.GOOD else look
+        )
 
 
 def rows(view: View) -> tuple[Row, ...]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kmsd.client import Key, KeyState
-from kmstui import looks
-from kmstui.troubles import Trouble
+from kmstui import styles
+from kmstui.problem_list import Trouble
 from kmstui.view import View
 
 KEYS, AUDIT, CONFIG, DOCTOR = "Keys", "Audit", "Config and logs", "Doctor"
@@ -29,7 +29,7 @@ def lead(trouble: Trouble, view: View) -> Lead:
     if trouble.page:
         return Lead(trouble.page)
     text = trouble.message
-    if text.startswith((looks.TAMPERED, "the audit")):
+    if text.startswith((styles.TAMPERED, "the audit")):
         return Lead(AUDIT)
     settings = view.config.value.settings if view.config.value is not None else ()
     for setting in settings:

@@ -9,7 +9,7 @@ from textual.message import Message
 
 from kmsd.client import Filter
 from kmstui.actions import Action, Done
-from kmstui.troubles import Trouble
+from kmstui.problem_list import Trouble
 
 
 @dataclass

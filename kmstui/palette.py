@@ -12,7 +12,7 @@ from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.content import Content
 
 from kmsd.client import escape
-from kmstui import looks, themes
+from kmstui import styles, themes
 from kmstui.screens.page import NUMBERS
 from kmstui.text import short_hash
 
@@ -110,7 +110,7 @@ class Places(_Entries):
             if target != view.target:
                 yield Entry(escape(target), "Target", partial(self.kmstui.store.switch, target))
         for key in view.keys.value or ():
-            look = looks.key(key.state)
+            look = styles.key(key.state)
             digest = short_hash(key.key_id_sha256)
             said = f"Key {look}, hash {digest}, {escape(key.key_id)}"
             yield Entry(escape(key.label), said, partial(self.kmstui.jump_to_key, key))

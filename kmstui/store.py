@@ -31,7 +31,7 @@ from kmsd.client import (
 )
 from kmsd.client.clientconfig import Target, Thresholds
 from kmsd.client.fleet import ask
-from kmstui import sightings, traffic
+from kmstui import observed_changes, traffic
 from kmstui.actions import Action, Done
 from kmstui.feeds import Feed
 from kmstui.threads import in_thread
@@ -228,7 +228,7 @@ class Store:
             self._drop()
             before = self.view
             self._publish(target=target, status=before.status.failed(error))
-            self._saw(sightings.lost(before, error, Moment.now()))
+            self._saw(observed_changes.lost(before, error, Moment.now()))
         else:
             self._take(target, answers)
 
@@ -294,14 +294,14 @@ class Store:
         self._looked = self._looked or before.status.value is not None
         status = self.view.status.value
         if status is not None:
-            self._saw(sightings.compared(before, status, Moment.now()))
-            changed = sightings.changed_token(before.status.value, status)
+            self._saw(observed_changes.compared(before, status, Moment.now()))
+            changed = observed_changes.changed_token(before.status.value, status)
             if changed:
                 self._publish(changed_token=changed)
 
-    def _saw(self, seen: Sequence[sightings.Sighting]) -> None:
+    def _saw(self, seen: Sequence[observed_changes.Sighting]) -> None:
         if seen:
-            self._publish(sightings=(*self.view.sightings, *seen)[-sightings.MOST :])
+            self._publish(sightings=(*self.view.sightings, *seen)[-observed_changes.MOST :])
 
     def _connected(self, target: str) -> AdminClient:
         if self._client is None:

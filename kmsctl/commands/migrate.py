@@ -18,11 +18,11 @@ from kmsd.client import escape
 from kmsd.etcd.endpoints import Tls
 
 if TYPE_CHECKING:
-    from kmsctl.encryptionconfig import Configurations
-    from kmsctl.leftover import Group, Leftover
-    from kmsctl.migration import Plan
-    from kmsctl.migrationsteps import Step
-    from kmsctl.setups import Setup
+    from kmsctl.migrate.encryption_config import Configurations
+    from kmsctl.migrate.migration import Plan
+    from kmsctl.migrate.setups import Setup
+    from kmsctl.migrate.steps import Step
+    from kmsctl.migrate.unmigrated import Group, Leftover
     from kmsd.etcd.scan import Scan
 
 WIDTH = 100
@@ -88,7 +88,7 @@ def plan(
 
     Changes nothing and asks nobody. A PIN is never printed; leave it out of --command.
     """
-    from kmsctl import ancestor, migration
+    from kmsctl.migrate import k8s_kms_plugin, migration
 
     opts = options.gather(ctx, output=output_format)
     form = opts.form(*options.DOCUMENT)
@@ -97,7 +97,7 @@ def plan(
     if source == "-" == encryption_config:
         raise UsageError("both files cannot come from stdin", "name one of them")
     setup = _setup(source, command)
-    found = ancestor.read(setup.arguments, setup.environment, setup.elsewhere)
+    found = k8s_kms_plugin.read(setup.arguments, setup.environment, setup.elsewhere)
     if command and found.pin_given:
         diagnostics.warning("the PIN is in this command line: others can see it, and the shell's history keeps it")
         diagnostics.hint("leave it out; nothing of the plan depends on it")
@@ -116,7 +116,7 @@ def plan(
 
 
 def _setup(source: str | None, command: str) -> Setup:
-    from kmsctl import setups
+    from kmsctl.migrate import setups
 
     if (source is None) == (not command):
         raise UsageError("give either a FILE or --command", "`kmsctl migrate plan --help` shows how it is used")
@@ -126,18 +126,18 @@ def _setup(source: str | None, command: str) -> Setup:
 
 
 def _configurations(source: str, old_socket: str) -> Configurations:
-    from kmsctl import encryptionconfig, setups
-    from kmsctl.migrationsteps import SOCKET
+    from kmsctl.migrate import encryption_config, setups
+    from kmsctl.migrate.steps import SOCKET
 
     if not source:
-        return encryptionconfig.assumed(old_socket, SOCKET)
+        return encryption_config.assumed(old_socket, SOCKET)
     documents = setups.load_yaml(_read(source, "the encryption configuration"), "the encryption configuration")
     if documents and documents[0] is None and any(documents):
         raise UsageError(
             "the first document of the encryption configuration is empty, and kube-apiserver reads the first only",
             "take the `---` before it out",
         )
-    return encryptionconfig.between(documents[0] if documents else None, old_socket, SOCKET)
+    return encryption_config.between(documents[0] if documents else None, old_socket, SOCKET)
 
 
 def _read(source: str, what: str) -> str:
@@ -177,7 +177,7 @@ def _step(step: Step) -> Document:
 
 
 def _text(plan: Plan) -> str:
-    from kmsctl.migrationsteps import CONFIG_FILE
+    from kmsctl.migrate.steps import CONFIG_FILE
 
     parts = [
         _heading(f"kmsd's configuration, {CONFIG_FILE}"),
@@ -263,7 +263,7 @@ def status(
     etcdplace.warn_of_plain_password(place)
     found = stored.read(place, opts.timeout)
 
-    from kmsctl.leftover import leftover
+    from kmsctl.migrate.unmigrated import leftover
 
     left = leftover(found)
     if form is Format.TABLE:
@@ -297,7 +297,7 @@ def _few(resources: tuple[str, ...]) -> str:
 
 
 def _note(group: Group) -> str:
-    from kmsctl.leftover import Kind
+    from kmsctl.migrate.unmigrated import Kind
 
     if group.reason:
         return group.reason
@@ -307,7 +307,7 @@ def _note(group: Group) -> str:
 
 
 def _status(found: Scan, left: Leftover) -> Document:
-    from kmsctl.leftover import Kind, advice
+    from kmsctl.migrate.unmigrated import Kind, advice
 
     return {
         "prefix": found.prefix,
@@ -335,7 +335,7 @@ def _status(found: Scan, left: Leftover) -> Document:
 
 
 def _comment(found: Scan, left: Leftover) -> None:
-    from kmsctl.leftover import advice
+    from kmsctl.migrate.unmigrated import advice
 
     if found.starts > 1:
         diagnostics.note(f"etcd compacted what was being read; begun again, {found.starts} times in all")

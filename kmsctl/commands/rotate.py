@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from kmsctl import diagnostics, etcdplace, keyview, options, output, rotateview, rotating
+from kmsctl import diagnostics, etcdplace, keyview, options, output
 from kmsctl.confirm import DryRun, Yes
 from kmsctl.diagnostics import UsageError
 from kmsctl.etcdplace import Place
 from kmsctl.options import TokenName
 from kmsctl.output import Format
-from kmsctl.rotating import SCAN_EVERY, THIS_NODE, Wanted
+from kmsctl.rotate import rotating, view
+from kmsctl.rotate.rotating import SCAN_EVERY, THIS_NODE, Wanted
 from kmsd.client import Rotation, connect
 from kmsd.etcd.endpoints import Tls
 
@@ -121,7 +122,7 @@ def rotate(
         if dry_run:
             raise UsageError("--dry-run changes nothing, so there is nothing to watch", "leave out one of them")
         place = Place(tuple(endpoints or ()), Tls(cacert, cert, key), user, password_file, prefix)
-        from kmsctl.rotatefollow import Following, follow
+        from kmsctl.rotate.follow import Following, follow
 
         if scan_every is not None and scan_every < 1:
             raise UsageError(
@@ -151,11 +152,11 @@ def rotate(
 def _emit(done: Rotation, form: Format, *, dry_run: bool) -> None:
     match form:
         case Format.JSON | Format.YAML:
-            output.emit_document(rotateview.document(done, dry_run=dry_run), form)
+            output.emit_document(view.document(done, dry_run=dry_run), form)
         case Format.NAME:
             output.emit_names([done.new.key_id] if done.new is not None else [])
         case _:
-            output.emit(rotateview.tables(done, wide=form is Format.WIDE))
+            output.emit(view.tables(done, wide=form is Format.WIDE))
     if not done.rotated:
         diagnostics.note(
             "it had been rotated already; nothing was changed" if done.new is not None else "nothing was changed"

@@ -18,11 +18,11 @@ from kmsd.apis.admin_wire import Shown
 from kmsd.apis.audited import audited
 from kmsd.audit.trail import Audit
 from kmsd.config.settings import TokenEntry
-from kmsd.daemon import telling
+from kmsd.daemon import event_sinks
+from kmsd.daemon.background_tasks import Upkeep
 from kmsd.daemon.configured import Configured
 from kmsd.daemon.liveness import Liveness
 from kmsd.daemon.problems import Problems, pool_of
-from kmsd.daemon.upkeep import Upkeep
 from kmsd.daemon.uses import KeyUses
 from kmsd.errors import KmsdError, Misconfigured, WrongResult
 from kmsd.formats import keyid
@@ -72,8 +72,8 @@ class Parts:
         self.audit = Audit(settings.audit, settings.state.dir)
         self.uses = KeyUses(settings.state.dir, self._stats, settings.keys.label)
         self._failed: deque[Ended] = deque(maxlen=_KEPT_REQUESTS)
-        self._traffic = telling.Traffic(self._stats, self._requests, self._failed, self.audit)
-        self._told = telling.Tokens(self.audit)
+        self._traffic = event_sinks.Traffic(self._stats, self._requests, self._failed, self.audit)
+        self._told = event_sinks.Tokens(self.audit)
         self.tokens = self._hsms(configured)
         recalled = state.recall(settings.state.dir, settings.keys.label)
         self._wrote = set(state.wrote_here(settings.state.dir))
@@ -100,7 +100,7 @@ class Parts:
             self._keyring,
             self._lifecycle,
             self._unproven,
-            lambda key: telling.key_adopted(self.audit, key),
+            lambda key: event_sinks.key_adopted(self.audit, key),
         )
         self.health = Health(
             self.upkeep.round_trip,
@@ -154,10 +154,10 @@ class Parts:
             on_change=lambda: self._token_changed(place.called),
             guard=PinGuard(place.called, self._settings.state.dir),
             observe=self._traffic.operation,
-            tell=lambda text: telling.token_told(self.audit, place.called, text),
+            tell=lambda text: event_sinks.token_told(self.audit, place.called, text),
             name=place.called,
             claims=claims,
-            printed=lambda line, left_out: telling.module_printed(place.called, line, left_out),
+            printed=lambda line, left_out: event_sinks.module_printed(place.called, line, left_out),
         )
 
     def _kms_listener(self, service: LocalService) -> Listener:
@@ -241,18 +241,18 @@ class Parts:
         self.health.poke()
 
     def _socket_remade(self, path: Path, what: str) -> None:
-        telling.socket_remade(self.audit, path, what)
+        event_sinks.socket_remade(self.audit, path, what)
 
     def _keys_changed(self, before: Picture, after: Picture) -> None:
         old, new = before.write, after.write
-        telling.keys_changed(after)
-        telling.planted(self.audit, before, after)
+        event_sinks.keys_changed(after)
+        event_sinks.planted(self.audit, before, after)
         self.uses.seen(after)
         # A rotation that another kmsd began may be waiting to be finished.
         self.upkeep.nudge()
         if (old and old.key_id) != (new and new.key_id):
             self.health.poke()
-            telling.write_key_changed(self.audit, before, after)
+            event_sinks.write_key_changed(self.audit, before, after)
             if new is not None:
                 self._remember(new.key_id)
 
@@ -265,12 +265,12 @@ class Parts:
             log.warning("the state directory cannot be written", directory=str(directory), reason=state.reason(error))
 
     def _wrong_results(self, error: WrongResult) -> None:
-        self.upkeep.in_doubt = telling.wrong_results(self.audit, error, self._unproven)
+        self.upkeep.in_doubt = event_sinks.wrong_results(self.audit, error, self._unproven)
 
     def _health_changed(self, view: HealthView) -> None:
         if self.stopping:
             return
-        telling.health_changed(self.audit, view)
+        event_sinks.health_changed(self.audit, view)
         # The admin API serves whatever the token does; what is healthy or not is the KMS socket.
         self._spawn(self._kms.set_serving(view.ok))
         self._spawn(self._front.set_serving(True))

@@ -11,7 +11,7 @@ from kmsd import state
 from kmsd.audit.trail import Audit
 from kmsd.config.settings import Server
 from kmsd.config.tcp import not_served
-from kmsd.daemon.upkeep import Upkeep
+from kmsd.daemon.background_tasks import Upkeep
 from kmsd.errors import KmsdError
 from kmsd.hsm.connection import Hsm, PoolView
 from kmsd.keys.inventory import Problem

@@ -20,7 +20,7 @@ import uvloop
 from kmsd import __version__, state
 from kmsd.config.sources import ConfigError, Loaded
 from kmsd.config.tcp import not_served
-from kmsd.daemon import memory, telling
+from kmsd.daemon import event_sinks, memory
 from kmsd.daemon.assembly import Parts
 from kmsd.daemon.configured import Configured
 from kmsd.errors import KmsdError, Misconfigured, on_stderr
@@ -104,7 +104,7 @@ class Daemon:
             await self._stopped.wait()
         finally:
             if self.reason:
-                telling.gives_up(parts.audit, self.reason)
+                event_sinks.gives_up(parts.audit, self.reason)
             await self._stop(parts)
 
     def _give_up(self, reason: str) -> None:

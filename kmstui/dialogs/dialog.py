@@ -20,10 +20,10 @@ from textual.widgets import Button, Input, Label, OptionList, RadioSet, Select, 
 
 from kmsd.client import ClientError, escape
 from kmstui.actions import Action, Done, Outcome
-from kmstui.commands import kmsctl
 from kmstui.dialogs.hints import in_a_dialog
-from kmstui.looks import FAILED, GOOD, WARN, Colour
 from kmstui.messages import Act, Finished
+from kmstui.shell import kmsctl
+from kmstui.styles import FAILED, GOOD, WARN, Colour
 from kmstui.text import hang
 
 COMMANDS_SHOWN = 2

@@ -13,12 +13,12 @@ from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from kmsd.client import ClientError, Key, escape
-from kmstui import actions, looks
+from kmstui import actions, styles
 from kmstui.actions import Action, Done
 from kmstui.dialogs.dialog import Dialog, field
 from kmstui.dialogs.keys import warning
-from kmstui.looks import Colour
 from kmstui.several import asked, several
+from kmstui.styles import Colour
 from kmstui.text import plural, short_hash, shorten
 
 _LABEL_MOST = 40
@@ -186,7 +186,7 @@ class DestroySeveralDialog(_LettingGoSeveral):
 
 
 def _line(row: Marked) -> Content:
-    look = looks.key(row.key.state)
+    look = styles.key(row.key.state)
     label = shorten(escape(row.key.label), _LABEL_MOST)
     if row.why_not:
         return Content.assemble(("✕ ", f"${Colour.BAD}"), label, (f"  left out: {escape(row.why_not)}", "dim"))

@@ -14,7 +14,7 @@ from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from kmsd.client import escape
-from kmstui import looks
+from kmstui import styles
 from kmstui.view import Reading, View
 from kmstui.widgets.rows import Rows
 
@@ -46,9 +46,9 @@ class TargetDialog(ModalScreen[str | None]):
         known[self._view.target] = self._view.status
         reading = known.get(target, Reading())
         if reading.error is not None:
-            look = looks.NO_ANSWER
+            look = styles.NO_ANSWER
         elif reading.value is not None:
-            look = looks.serving(reading.value.state)
+            look = styles.serving(reading.value.state)
         else:
             return Content.assemble("  ", escape(target))
         return Content.assemble((f"{look.glyph} ", f"${look.colour}"), escape(target), (f"  {look.word}", "dim"))

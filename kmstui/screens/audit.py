@@ -11,13 +11,13 @@ from textual.containers import Container
 from textual.widget import Widget
 
 from kmsd.client import AuditRecord, escape
-from kmstui import looks
+from kmstui import styles
 from kmstui.actions import said
-from kmstui.deeds import Deed
+from kmstui.commands import Deed
 from kmstui.dialogs.record import RecordDialog
 from kmstui.dialogs.verify import VerifyDialog
-from kmstui.looks import Colour
 from kmstui.screens.page import Page, tail_note, tail_waiting
+from kmstui.styles import Colour
 from kmstui.text import clock, duration, short_hash
 from kmstui.view import Moment, Numbered, View, Want
 from kmstui.widgets.columns import Column, Kind
@@ -29,7 +29,7 @@ _KINDS = {"admin": Colour.ACCENT, "event": Colour.WARN}
 
 
 def _outcome_colour(row: Numbered[AuditRecord]) -> Colour:
-    return looks.outcome(row.item.outcome).colour
+    return styles.outcome(row.item.outcome).colour
 
 
 AUDIT = Kind[Numbered[AuditRecord]](
@@ -37,7 +37,7 @@ AUDIT = Kind[Numbered[AuditRecord]](
     (
         Column("seq", lambda row, _: str(row.item.seq), right=True, order=lambda row: row.item.seq),
         Column("time", lambda row, moment: clock(row.item.time, moment.wall)),
-        Column("", lambda row, _: looks.outcome(row.item.outcome).glyph, fixed=1, colour=_outcome_colour),
+        Column("", lambda row, _: styles.outcome(row.item.outcome).glyph, fixed=1, colour=_outcome_colour),
         Column(
             "kind",
             lambda row, _: row.item.kind,
@@ -88,7 +88,7 @@ AUDIT = Kind[Numbered[AuditRecord]](
 
 
 def _said(record: AuditRecord) -> str:
-    failed = looks.outcome(record.outcome).colour is Colour.BAD
+    failed = styles.outcome(record.outcome).colour is Colour.BAD
     parts = [record.outcome] if failed else []
     # Why a call failed comes before which call it was.
     return ": ".join([*parts, *filter(None, (record.reason, record.detail))])
@@ -146,12 +146,12 @@ def _verdict(view: View, moment: Moment) -> str:
     verdict = view.verdict.value
     if verdict is None:
         return ""
-    glyph = looks.GOOD if verdict.intact else looks.FAILED
+    glyph = styles.GOOD if verdict.intact else styles.FAILED
     return f"{glyph} {said(verdict)}, {duration(moment.steady - view.verdict.taken)} ago"
 
 
 def record_facts(record: AuditRecord) -> Iterator[Fact]:
-    look = looks.outcome(record.outcome)
+    look = styles.outcome(record.outcome)
     yield Fact("time", record.time.isoformat(timespec="milliseconds").replace("+00:00", "Z") if record.time else "-")
     yield Fact("kind", escape(record.kind))
     yield Fact("action", escape(record.action))

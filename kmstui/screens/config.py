@@ -9,10 +9,10 @@ from textual.content import Content
 from textual.widget import Widget
 
 from kmsd.client import Config, Setting, escape
-from kmstui.deeds import Deed
+from kmstui.commands import Deed
 from kmstui.dialogs.level import LevelDialog
-from kmstui.looks import WARN, Colour
 from kmstui.screens.page import Page, note, waiting
+from kmstui.styles import WARN, Colour
 from kmstui.text import hang
 from kmstui.view import Moment, View, Want
 from kmstui.widgets.columns import Column, Kind

@@ -9,13 +9,13 @@ from textual.content import Content
 from textual.widget import Widget
 
 from kmsd.client import Check, Diagnosis, Outcome, escape
-from kmstui import actions, commands, plots
+from kmstui import actions, plots, shell
 from kmstui.actions import Done
-from kmstui.deeds import Deed
+from kmstui.commands import Deed
 from kmstui.dialogs.doctor import DoctorDialog
-from kmstui.looks import GOOD, WARN, Colour, Look
 from kmstui.messages import Act
 from kmstui.screens.page import Page
+from kmstui.styles import GOOD, WARN, Colour, Look
 from kmstui.text import duration, hang
 from kmstui.view import Moment, View
 from kmstui.widgets.columns import Column, Kind
@@ -141,7 +141,7 @@ class DoctorScreen(Page):
                 yield Content(f"  → {hang(escape(error.hint), columns, 4)}")
         if found is not None:
             yield from _verdict(found, columns)
-        command = commands.kmsctl(view.target, "doctor", *([found.token] if found is not None else []))
+        command = shell.kmsctl(view.target, "doctor", *([found.token] if found is not None else []))
         yield Content.styled(escape(command), f"${Colour.ACCENT}")
 
 

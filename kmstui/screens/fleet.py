@@ -10,12 +10,12 @@ from textual.content import Content
 from textual.widget import Widget
 
 from kmsd.client import escape
-from kmstui import commands, fleet
-from kmstui.deeds import Deed
+from kmstui import fleet, shell
+from kmstui.commands import Deed
 from kmstui.fleet import Row
-from kmstui.looks import Colour
 from kmstui.messages import Open
 from kmstui.screens.page import Page
+from kmstui.styles import Colour
 from kmstui.text import absolute, age, duration, milliseconds, rate, short_hash, shorten
 from kmstui.view import Moment, View, Want
 from kmstui.widgets.columns import Column, Kind
@@ -130,7 +130,7 @@ def row_facts(row: Row, moment: Moment) -> Iterator[Fact]:
     else:
         for said in row.standing.remarks:
             yield Fact(row.look.glyph, escape(said), row.look.colour)
-    yield Fact("as", escape(commands.kmsctl(row.target, "status")))
+    yield Fact("as", escape(shell.kmsctl(row.target, "status")))
     last = row.last
     if last is not None and last.status is not None:
         status, key = last.status, last.write_key

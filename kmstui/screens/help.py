@@ -13,7 +13,7 @@ from textual.screen import ModalScreen, Screen
 from textual.widgets import Static
 
 from kmstui import limits
-from kmstui.deeds import name_of
+from kmstui.commands import name_of
 from kmstui.screens.page import Page
 from kmstui.text import hang
 from kmstui.widgets.rows import Text

@@ -10,11 +10,11 @@ from textual.content import Content
 from textual.widget import Widget
 
 from kmsd.client import ClientError, Key, Problem, escape
-from kmstui import commands, looks
-from kmstui.deeds import Deed
+from kmstui import shell, styles
+from kmstui.commands import Deed
 from kmstui.dialogs.inspect import FileDialog, PasteDialog, TryDialog
-from kmstui.looks import WARN, Colour
 from kmstui.screens.page import Page
+from kmstui.styles import WARN, Colour
 from kmstui.text import absolute, duration, key_type, short_hash
 from kmstui.view import Inspected, Moment, View
 from kmstui.widgets.columns import Column, Kind
@@ -27,8 +27,8 @@ OPENERS = Kind[Key](
     (
         Column(
             "state",
-            lambda key, _: str(looks.key(key.state)),
-            colour=lambda key: looks.key(key.state).colour,
+            lambda key, _: str(styles.key(key.state)),
+            colour=lambda key: styles.key(key.state).colour,
             order=lambda key: key.state,
         ),
         Column("label", lambda key, _: key.label, least=20, order=lambda key: key.label),
@@ -113,7 +113,7 @@ def _head(inspected: Inspected | None, view: View, moment: Moment) -> Iterator[C
         if value.note:
             yield Content.styled(f"{WARN} {value.note}", f"${Colour.WARN}")
     words = inspected.words if inspected is not None else ("inspect", "-")
-    yield Content.styled(escape(commands.kmsctl(view.target, *words)), f"${Colour.ACCENT}")
+    yield Content.styled(escape(shell.kmsctl(view.target, *words)), f"${Colour.ACCENT}")
 
 
 def inspection_facts(inspected: Inspected) -> Iterator[Fact]:
@@ -122,13 +122,13 @@ def inspection_facts(inspected: Inspected) -> Iterator[Fact]:
     yield Fact("", escape(found.summary))
     match inspected.trial:
         case Key() as key:
-            yield Fact("key", f"{looks.GOOD} it opens: decrypted with {escape(key.label)}", Colour.GOOD)
+            yield Fact("key", f"{styles.GOOD} it opens: decrypted with {escape(key.label)}", Colour.GOOD)
         case ClientError() as error:
             yield Fact("key", f"✕ it does not open: {escape(error.message)}", Colour.BAD)
             if error.hint:
                 yield Fact("", f"→ {escape(error.hint)}")
         case None if found.readable:
-            yield Fact("key", f"{looks.GOOD} this kmsd has a key for it; it was not tried (T tries it)", Colour.GOOD)
+            yield Fact("key", f"{styles.GOOD} this kmsd has a key for it; it was not tried (T tries it)", Colour.GOOD)
         case None:
             yield Fact("key", "✕ this kmsd cannot read it", Colour.BAD)
     for each in found.findings:

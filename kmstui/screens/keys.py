@@ -9,9 +9,9 @@ from textual.containers import Container
 from textual.widget import Widget
 
 from kmsd.client import Filter, Key, KeyState, escape
-from kmstui import looks, traffic
+from kmstui import styles, traffic
 from kmstui.actions import Outcome
-from kmstui.deeds import Deed
+from kmstui.commands import Deed
 from kmstui.dialogs.keys import (
     AdoptDialog,
     DestroyDialog,
@@ -29,9 +29,9 @@ from kmstui.dialogs.marked import (
     TestSeveralDialog,
 )
 from kmstui.dialogs.record import RecordDialog
-from kmstui.looks import Colour
 from kmstui.messages import ShowRequests
 from kmstui.screens.page import Page, note, waiting
+from kmstui.styles import Colour
 from kmstui.text import absolute, age, compact, key_type, rate, short_hash
 from kmstui.view import Moment, View, Want
 from kmstui.widgets.columns import Column, Kind
@@ -56,8 +56,8 @@ KEYS = Kind[Key](
     (
         Column(
             "state",
-            lambda key, _: str(looks.key(key.state)),
-            colour=lambda key: looks.key(key.state).colour,
+            lambda key, _: str(styles.key(key.state)),
+            colour=lambda key: styles.key(key.state).colour,
             order=_state_order,
         ),
         Column("label", lambda key, _: key.label, least=26, order=lambda key: key.label),
@@ -96,7 +96,7 @@ KEYS = Kind[Key](
         escape(key.label),
         escape(key.key_id),
         key.key_id_sha256,
-        looks.key(key.state).word,
+        styles.key(key.state).word,
         key_type(key),
         key.token_label,
         key.unusable_reason,

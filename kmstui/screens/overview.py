@@ -10,19 +10,19 @@ from textual.content import Content
 from textual.widget import Widget
 
 from kmsd.client import Filter, Key, Status, TokenStatus, escape
-from kmstui import looks
-from kmstui.deeds import Deed
-from kmstui.happenings import happenings
+from kmstui import styles
+from kmstui.commands import Deed
+from kmstui.event_log import happenings
 from kmstui.limits import GCM_MOST
-from kmstui.looks import BAD, GOOD, WARN, Colour
 from kmstui.messages import LookInto, ShowRequests
 from kmstui.screens.page import PLOTTED, Page, tail_waiting
 from kmstui.screens.rotation import rotate_dialog
+from kmstui.styles import BAD, GOOD, WARN, Colour
 from kmstui.text import ago, clock, compact, duration, key_type, pad, plural, short_hash, shorten, shorten_left, width
 from kmstui.view import Moment, View, Want
 from kmstui.widgets.panel import WAITING, Panel
 from kmstui.widgets.plot import ErrorsPlot, LatencyPlot, RequestsPlot
-from kmstui.widgets.trouble import TroubleList
+from kmstui.widgets.problem import TroubleList
 
 
 class OverviewScreen(Page):
@@ -177,7 +177,7 @@ class TokensPanel(Panel):
         glyph = GOOD if each.token.up else BAD
         write = Content.styled("writes", f"${Colour.ACCENT}") if each.write else Content.styled("reads", "dim")
         name = Content.assemble(
-            (f"{glyph} ", f"${looks.COLOURS[glyph]}"), (escape(each.token.label or each.name), "bold")
+            (f"{glyph} ", f"${styles.COLOURS[glyph]}"), (escape(each.token.label or each.name), "bold")
         )
         yield self.sides(name, write)
         if each.token.up:

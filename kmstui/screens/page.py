@@ -17,16 +17,16 @@ from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Static
 
-from kmstui.deeds import Deed
+from kmstui.commands import Deed
+from kmstui.problem_list import again, troubles
 from kmstui.text import duration
-from kmstui.troubles import again, troubles
 from kmstui.view import Moment, Reading, Tail, View, Want
 from kmstui.widgets.header import StateLine, TabLine, Title
 from kmstui.widgets.keyline import KeyLine
 from kmstui.widgets.listing import Listing
 from kmstui.widgets.panel import Panel
+from kmstui.widgets.problem import TroubleList
 from kmstui.widgets.table import Table
-from kmstui.widgets.trouble import TroubleList
 
 NAMES = ("Overview", "Tokens", "Keys", "Traffic", "Rotation", "Audit", "Config and logs", "Fleet", "Doctor", "Inspect")
 """Of the screens, in the order of their keys."""

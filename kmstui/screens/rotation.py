@@ -10,13 +10,13 @@ from textual.widget import Widget
 
 from kmsd.client import Key, Status, escape
 from kmsd.client.rotation import Progress
-from kmstui import looks, plots, traffic, turns
-from kmstui.deeds import Deed
+from kmstui import plots, rotation_view, styles, traffic
+from kmstui.commands import Deed
 from kmstui.dialogs.keys import RetireDialog
 from kmstui.dialogs.rotation import ReportDialog, RevertDialog, RotateDialog
-from kmstui.looks import Colour
 from kmstui.screens.page import PLOTTED, Page
 from kmstui.screens.traffic import use_rates, use_spark
+from kmstui.styles import Colour
 from kmstui.text import ago, clock, compact, key_type, rate, short_hash, shorten, width
 from kmstui.traffic import Traffic
 from kmstui.view import Moment, View, Want
@@ -55,7 +55,7 @@ class RotationScreen(Page):
                 yield EarlierPanel("Wrote before, last used", id="earlier")
 
     def show_data(self, view: View, moment: Moment) -> None:
-        found = turns.current(view, moment)
+        found = rotation_view.current(view, moment)
         box = self.query_one("#stages")
         set_title(box, Content(_title(view)))
         set_subtitle(box, Content(_began(view, moment)))
@@ -75,7 +75,7 @@ class RotationScreen(Page):
             return "kmsd has not answered yet"
         if (status.replaceable if name == "rotate" else status.write_key) is None and name in ("revert", "rotate"):
             return "there is no write key: make one (3, n)"
-        if name == "revert" and not status.following.previous_key_id and not turns.earlier(view):
+        if name == "revert" and not status.following.previous_key_id and not rotation_view.earlier(view):
             return "no key wrote before this one"
         if name == "retire":
             return "" if self._old(view) is not None else "there is no old key that is not retired"
@@ -106,12 +106,12 @@ class RotationScreen(Page):
 
     def _old(self, view: View) -> Key | None:
         """The old key of the rotation, if it is there and not retired."""
-        turn = turns.present(view)
-        found = turns.key_now(turn.old, view) if turn is not None and turn.old is not None else None
+        turn = rotation_view.present(view)
+        found = rotation_view.key_now(turn.old, view) if turn is not None and turn.old is not None else None
         return found if found is not None and found.state != "archived" else None
 
     def _commands(self, view: View) -> tuple[str, ...]:
-        found = turns.current(view, self.moment)
+        found = rotation_view.current(view, self.moment)
         stages = found.stages if found is not None else ()
         left = (stage for stage in stages if stage.progress is not Progress.DONE)
         return tuple(command for stage in left for command in stage.commands)
@@ -134,7 +134,7 @@ def _title(view: View) -> str:
 
 
 def _began(view: View, moment: Moment) -> str:
-    turn = turns.present(view)
+    turn = rotation_view.present(view)
     if turn is None or turn.started is None:
         return ""
     return f"began {clock(turn.started, moment.wall)} UTC, {ago(turn.started, moment.wall)}"
@@ -185,16 +185,16 @@ class KeyPanel(Panel):
         if status is None:
             yield WAITING
             return
-        turn = turns.present(view)
+        turn = rotation_view.present(view)
         key = (turn.new if self._new else turn.old) if turn is not None else status.write_key if self._new else None
         if key is None:
             yield Content.styled("none" if self._new else "no old key is waiting to be retired", "dim")
             return
-        now = turns.key_now(key, view)
+        now = rotation_view.key_now(key, view)
         yield from self._key(now or key, view, moment, gone=now is None and view.keys.value is not None)
 
     def _key(self, key: Key, view: View, moment: Moment, *, gone: bool) -> Iterator[Content]:
-        look = looks.key(key.state)
+        look = styles.key(key.state)
         state = ("✕ gone", f"${Colour.BAD}") if gone else (str(look), f"${look.colour}")
         yield self.sides(Content.styled(escape(key.label), "bold"), Content.styled(*state))
         yield self.field("hash", f"{short_hash(key.key_id_sha256)}  {key_type(key)}", 6)
@@ -210,7 +210,7 @@ class UsesPlot(Plot):
     """How calls move from the old key to the new one; shown where there is room."""
 
     def drawing(self, known: Traffic, span: int, rows: int, columns: int) -> Iterator[Content]:
-        turn = turns.present(self.view) if self.view is not None else None
+        turn = rotation_view.present(self.view) if self.view is not None else None
         ids = (turn.new.key_id, turn.old.key_id if turn.old is not None else "") if turn is not None else self._write()
         series = [use_rates(known, key_id, columns * 2, span) for key_id in ids]
         top = plots.ceiling([value for values in series for value in values], 1.0)
@@ -232,11 +232,11 @@ class EarlierPanel(Panel):
     """Shown where there is room."""
 
     def lines(self, view: View, moment: Moment) -> Iterator[Content]:
-        found = turns.earlier(view)
+        found = rotation_view.earlier(view)
         if not found:
             yield Content.styled("none", "dim")
         for key in found[: self.content_size.height]:
-            look = looks.key(key.state)
+            look = styles.key(key.state)
             used = f"{ago(key.last_used, moment.wall)}" if key.last_used is not None else "not used"
             name = Content.assemble((look.glyph, f"${look.colour}"), " ", short_hash(key.key_id_sha256), "  ")
             label = shorten(escape(key.label), max(8, self.columns - 13 - width(used)))

@@ -9,9 +9,9 @@ from textual.widget import Widget
 
 from kmsd.client import Mechanism, Slot, Status, TokenStatus, escape
 from kmstui import plots
-from kmstui.looks import BAD, GOOD, WARN, Colour
 from kmstui.messages import MechanismsWanted
 from kmstui.screens.page import Page, note, waiting
+from kmstui.styles import BAD, GOOD, WARN, Colour
 from kmstui.text import count
 from kmstui.view import Moment, Reading, View, Want
 from kmstui.widgets.columns import Column, Kind

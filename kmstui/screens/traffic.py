@@ -14,13 +14,13 @@ from textual.content import Content
 from textual.widget import Widget
 
 from kmsd.client import Filter, Key, Request, StatsFrame, escape
-from kmstui import looks, plots, traffic
-from kmstui.deeds import Deed
+from kmstui import plots, styles, traffic
+from kmstui.commands import Deed
 from kmstui.dialogs.record import RecordDialog
-from kmstui.looks import Colour
+from kmstui.memoize import once
 from kmstui.messages import Choose
-from kmstui.once import once
 from kmstui.screens.page import PLOTTED, Page, tail_note, tail_waiting, waiting
+from kmstui.styles import Colour
 from kmstui.text import age, clock, compact, milliseconds, percent, rate, short_hash
 from kmstui.traffic import HISTORY, Traffic
 from kmstui.view import Moment, Numbered, Reading, View, Want
@@ -42,9 +42,9 @@ REQUESTS = Kind[Numbered[Request]](
         Column("time", lambda row, _: _time(row.item), fixed=12),
         Column(
             "",
-            lambda row, _: looks.outcome(row.item.code).glyph,
+            lambda row, _: styles.outcome(row.item.code).glyph,
             fixed=1,
-            colour=lambda row: looks.outcome(row.item.code).colour,
+            colour=lambda row: styles.outcome(row.item.code).colour,
         ),
         Column("api", lambda row, _: row.item.api, fixed=7, order=lambda row: row.item.api),
         Column("method", lambda row, _: row.item.method, fixed=8, order=lambda row: row.item.method),
@@ -382,7 +382,7 @@ def _time(request: Request) -> str:
 
 
 def _facts(request: Request) -> Iterator[Fact]:
-    look = looks.outcome(request.code)
+    look = styles.outcome(request.code)
     yield Fact("time", request.time.isoformat(timespec="milliseconds") if request.time is not None else "-")
     yield Fact("call", escape(f"{request.api} {request.method}"))
     yield Fact("outcome", escape(str(look)), look.colour)

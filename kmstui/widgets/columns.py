@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from kmsd.client import escape
-from kmstui.looks import Colour
+from kmstui.styles import Colour
 from kmstui.text import width
 from kmstui.view import Moment
 

@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.content import Content
 
-from kmstui.looks import Colour
+from kmstui.styles import Colour
 from kmstui.text import hang, width
 from kmstui.widgets.steady import Said, set_title
 

@@ -10,8 +10,8 @@ from textual.content import Content
 from textual.widgets import Static
 
 from kmsd.client import Key, escape
-from kmstui import limits, looks, traffic
-from kmstui.looks import Colour
+from kmstui import limits, styles, traffic
+from kmstui.styles import Colour
 from kmstui.text import duration, rate, short_hash, shorten, shorten_left, width
 from kmstui.view import Moment, View
 from kmstui.widgets.steady import Drawn, Said
@@ -56,7 +56,7 @@ class StateLine(Drawn):
         view = self.view
         if view is None:
             return Content()
-        look = looks.now(view)
+        look = styles.now(view)
         state = f" {look} "
         pace = self._pace(view)
         over = self._over(view)
@@ -78,7 +78,7 @@ class StateLine(Drawn):
         if not found:
             return ""
         text = found[0].text if len(found) == 1 else f"over limits: {', '.join(each.name for each in found)}"
-        return f"{looks.WARN} {text}  "
+        return f"{styles.WARN} {text}  "
 
     def _said(self, view: View, room: int) -> Content:
         status = view.status.value

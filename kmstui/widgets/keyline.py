@@ -10,7 +10,7 @@ from textual.binding import Binding
 from textual.content import Content
 from textual.screen import Screen
 
-from kmstui.deeds import name_of
+from kmstui.commands import name_of
 from kmstui.text import width
 from kmstui.widgets.steady import Drawn
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from textual.content import Content
 
-from kmstui.looks import Colour
+from kmstui.styles import Colour
 from kmstui.text import pad, width
 from kmstui.view import Moment, View
 from kmstui.widgets.columns import Column, fit

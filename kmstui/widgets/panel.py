@@ -9,7 +9,7 @@ from textual import events
 from textual.content import Content
 from textual.message import Message
 
-from kmstui.looks import COLOURS, Colour
+from kmstui.styles import COLOURS, Colour
 from kmstui.text import pad, shorten, width
 from kmstui.view import Moment, View
 from kmstui.widgets.steady import Drawn

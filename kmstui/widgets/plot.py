@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from textual.content import Content
 
 from kmstui import plots, traffic
-from kmstui.looks import Colour
 from kmstui.plots import Part
+from kmstui.styles import Colour
 from kmstui.text import compact, count, milliseconds, pad, percent, rate
 from kmstui.traffic import Traffic
 from kmstui.view import Moment, View

@@ -6,7 +6,7 @@ from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Static
 
-from kmstui.once import identical
+from kmstui.memoize import identical
 from kmstui.view import Moment, View
 
 

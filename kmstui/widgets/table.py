@@ -20,7 +20,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from kmsd.client import escape
-from kmstui.looks import Colour
+from kmstui.styles import Colour
 from kmstui.text import pad
 from kmstui.view import Moment
 from kmstui.widgets.columns import Column, Kind, fit, natural_widths

@@ -10,7 +10,7 @@ from textual.content import Content
 
 from kmsd.client import escape
 from kmsd.client.rotation import NodeView, Progress, Stage, Timeline
-from kmstui.looks import Colour
+from kmstui.styles import Colour
 from kmstui.text import clock, duration, hang, pad, width
 from kmstui.view import Moment
 from kmstui.widgets.rows import Text

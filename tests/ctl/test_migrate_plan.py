@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from syrupy.assertion import SnapshotAssertion
 
-from kmsctl import ancestor, encryptionconfig, migration, setups
-from kmsctl.ancestor import Ancestor
 from kmsctl.diagnostics import UsageError
+from kmsctl.migrate import encryption_config, k8s_kms_plugin, migration, setups
+from kmsctl.migrate.k8s_kms_plugin import Ancestor
 from tests.ctl.conftest import Run
 from tests.e2e.encryption_config import ConfigError, Kms, providers_of_secrets
 
@@ -31,7 +31,7 @@ COMMAND = f"k8s-kms-plugin serve --p11-lib {MODULE} --p11-label mylabel --p11-ke
 
 
 def read(setup: setups.Setup) -> Ancestor:
-    return ancestor.read(setup.arguments, setup.environment, setup.elsewhere)
+    return k8s_kms_plugin.read(setup.arguments, setup.environment, setup.elsewhere)
 
 
 def command(text: str) -> Ancestor:
@@ -327,7 +327,7 @@ def test_keys_of_other_providers_are_withheld_and_names_stay_unique(run: Run) ->
     assert "U2VzYW0" not in json.dumps(made)
     reading, writing = made["encryption_config"]["reading"], made["encryption_config"]["writing"]
     assert reading["resources"][0]["providers"][0] == {
-        "aescbc": {"keys": [{"name": "key1", "secret": encryptionconfig.WITHHELD}]}
+        "aescbc": {"keys": [{"name": "key1", "secret": encryption_config.WITHHELD}]}
     }
     names = [[next(iter(each.values())).get("name") for each in rule["providers"]] for rule in writing["resources"]]
     assert names == [["kmsd-2", None, "kmsd", None], ["kmsd-3", "kmsd"], [None, "elsewhere"]]
@@ -381,7 +381,7 @@ def test_whatever_is_read_the_answer_is_a_plan_or_a_refusal(text: str) -> None:
         refused: UsageError | None = None
         try:
             found = maker(text)
-            ancestor.read(found.arguments, found.environment, found.elsewhere)
+            k8s_kms_plugin.read(found.arguments, found.environment, found.elsewhere)
         except UsageError as error:
             refused = error
         assert refused is None or "\n" not in refused.message
@@ -464,7 +464,7 @@ def test_what_kube_apiserver_takes_is_planned_for_and_what_comes_out_it_takes_to
     assert plan["found"]["kms_provider"] == names
     for part, first in (("reading", "a"), ("writing", "kmsd")):
         document = plan["encryption_config"][part]
-        assert (document["kind"], document["apiVersion"]) == (encryptionconfig.KIND, encryptionconfig.API_VERSION)
+        assert (document["kind"], document["apiVersion"]) == (encryption_config.KIND, encryption_config.API_VERSION)
         (tmp_path / "out.yaml").write_text(yaml.safe_dump(document))
         assert first in str(document["resources"][0]["providers"][0])
         every = [item["kms"] for rule in document["resources"] for item in rule["providers"] if "kms" in item]

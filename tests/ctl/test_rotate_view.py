@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from kmsctl import rotateview
 from kmsctl.output import Span
+from kmsctl.rotate import view
 from kmsctl.text import width
 from kmsd.client import Rotation, RotationStep
 from kmsd.client.rotation import FOLLOW, Sighting, Stored, Timeline, news, timeline
@@ -77,25 +77,25 @@ def text(lines: Sequence[Sequence[Span]]) -> str:
 @pytest.mark.parametrize("case", CASES)
 def test_the_timeline_reads_the_same_forever(snapshot: SnapshotAssertion, case: str, columns: int) -> None:
     found, seconds = CASES[case]
-    assert text(rotateview.picture(found, at(seconds), columns)) == snapshot
+    assert text(view.picture(found, at(seconds), columns)) == snapshot
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_on_a_small_screen_what_goes_on_stays_in_sight(case: str) -> None:
     found, seconds = CASES[case]
     for columns, lines in ((80, 24), (60, 16), (40, 14)):
-        shown = text(rotateview.screen(found, at(seconds), columns, lines, "reading etcd", "q leaves")).splitlines()
+        shown = text(view.screen(found, at(seconds), columns, lines, "reading etcd", "q leaves")).splitlines()
         assert len(shown) == lines
         assert shown[-1] == "q leaves"
         if found.present is not None:
             assert any(found.present.title in line for line in shown)
-    assert text(rotateview.screen(found, at(seconds), 80, 1, "", "q leaves")) == "q leaves"
+    assert text(view.screen(found, at(seconds), 80, 1, "", "q leaves")) == "q leaves"
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_no_line_but_a_command_or_a_key_is_wider_than_the_screen(case: str) -> None:
     found, seconds = CASES[case]
-    for line in text(rotateview.picture(found, at(seconds), 60)).splitlines():
+    for line in text(view.picture(found, at(seconds), 60)).splitlines():
         assert width(line) <= 60 or "kubectl" in line or "kmsctl" in line or "sha256:" in line
 
 
@@ -103,8 +103,8 @@ def test_no_line_but_a_command_or_a_key_is_wider_than_the_screen(case: str) -> N
 def test_events_read_the_same_forever(snapshot: SnapshotAssertion, case: str) -> None:
     found, seconds = CASES[case]
     events = news(None, found)
-    assert "\n".join(rotateview.event_lines(each, at(seconds)) for each in events) == snapshot(name="lines")
-    documents = [rotateview.event_document(each, at(seconds)) for each in events]
+    assert "\n".join(view.event_lines(each, at(seconds)) for each in events) == snapshot(name="lines")
+    documents = [view.event_document(each, at(seconds)) for each in events]
     assert "\n".join(map(json.dumps, documents)) == snapshot(name="json")
 
 
@@ -117,13 +117,13 @@ STEPS = (
 
 @pytest.mark.parametrize("wide", [False, True])
 def test_what_was_done_reads_the_same_forever(snapshot: SnapshotAssertion, wide: bool) -> None:
-    assert rotateview.tables(Rotation(STEPS, OLD, NEW, rotated=True), wide=wide) == snapshot
-    assert rotateview.tables(Rotation((), None, None, rotated=False), wide=wide) == ""
+    assert view.tables(Rotation(STEPS, OLD, NEW, rotated=True), wide=wide) == snapshot
+    assert view.tables(Rotation((), None, None, rotated=False), wide=wide) == ""
 
 
 def test_documents_read_the_same_forever(snapshot: SnapshotAssertion) -> None:
-    done = rotateview.document(Rotation(STEPS, OLD, NEW, rotated=True), dry_run=False)
-    begun = rotateview.turn_document(TURN, rotated=True)
+    done = view.document(Rotation(STEPS, OLD, NEW, rotated=True), dry_run=False)
+    begun = view.turn_document(TURN, rotated=True)
     assert json.dumps(done, indent=1) == snapshot(name="rotation")
     assert json.dumps(begun, indent=1) == snapshot(name="begun")
 
@@ -134,7 +134,7 @@ def test_what_a_token_holds_reaches_no_terminal_unescaped() -> None:
     turn = replace(TURN, write_label=evil, old=old, new=new)
     third = seen(evil, status(key(evil, "third" + evil)))
     found = timeline(turn, [third, Sighting(evil + "2", None, evil)], at(5), retired=True)
-    shown = text(rotateview.picture(found, at(5), 80))
-    shown += "".join(rotateview.event_lines(each, at(5)) for each in news(None, found))
-    shown += rotateview.tables(Rotation(STEPS, old, new, rotated=True), wide=True)
+    shown = text(view.picture(found, at(5), 80))
+    shown += "".join(view.event_lines(each, at(5)) for each in news(None, found))
+    shown += view.tables(Rotation(STEPS, old, new, rotated=True), wide=True)
     assert all(each.isprintable() or each == "\n" for each in shown)

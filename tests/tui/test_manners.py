@@ -9,7 +9,7 @@ from textual.widgets import Select
 
 from kmsd.audit.tampering import Seen, Tampering
 from kmsd.client import AuditVerdict, Problem
-from kmstui import looks, troubles
+from kmstui import problem_list, styles
 from kmstui.dialogs.hints import in_a_dialog
 from kmstui.view import Reading
 from tests.daemons import Kmsd
@@ -126,5 +126,5 @@ def test_an_audit_that_was_tampered_with_has_the_sign_of_failure() -> None:
     assert trouble is not None
     found = Problem(trouble.message, trouble.hint, fatal=False)
     status = replace(daemon.BUSY, problems=(found,))
-    (told,) = troubles.troubles(replace(SCENES["busy"](), status=Reading(status, STEADY)), MOMENT)
-    assert (told.glyph, told.colour) == ("✕", looks.Colour.BAD)
+    (told,) = problem_list.troubles(replace(SCENES["busy"](), status=Reading(status, STEADY)), MOMENT)
+    assert (told.glyph, told.colour) == ("✕", styles.Colour.BAD)

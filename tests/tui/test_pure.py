@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from kmsd.client import KeyState, KeyType
-from kmstui import commands, plots, text, traffic
+from kmstui import plots, shell, text, traffic
 from kmstui.plots import Part
-from kmstui.turns import node_names, sightings
+from kmstui.rotation_view import node_names, sightings
 from kmstui.view import Moment, Peer, Reading, View
 from kmstui.widgets.columns import Column, fit, natural_widths
 from kmstui.widgets.plot import decade_ticks
@@ -178,13 +178,13 @@ def test_widths_count_what_is_shown_for_control_characters() -> None:
 
 def test_commands_can_be_pasted() -> None:
     odd = replace(OLD, label="-it's odd", key_id="")
-    assert commands.destroy(odd, "", "-it's odd") == ("keys", "destroy", "--confirm=-it's odd", "--", "-it's odd")
-    assert commands.destroy(WRITE, "a b.json", "") == ("keys", "destroy", WRITE.key_id, "--report", "a b.json")
-    line = commands.kmsctl("/run/other.sock", *commands.keygen("a b", KeyType.PAIR, 256))
+    assert shell.destroy(odd, "", "-it's odd") == ("keys", "destroy", "--confirm=-it's odd", "--", "-it's odd")
+    assert shell.destroy(WRITE, "a b.json", "") == ("keys", "destroy", WRITE.key_id, "--report", "a b.json")
+    line = shell.kmsctl("/run/other.sock", *shell.keygen("a b", KeyType.PAIR, 256))
     assert line == "kmsctl --target /run/other.sock keygen 'a b' --type pair --bits 256"
-    assert commands.address(WRITE) == WRITE.key_id
+    assert shell.address(WRITE) == WRITE.key_id
     companion = replace(WRITE, state=KeyState.COMPANION, label="x.hmac")
-    assert commands.address(companion) == "x.hmac"
+    assert shell.address(companion) == "x.hmac"
 
 
 @pytest.mark.parametrize(

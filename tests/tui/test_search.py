@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmstui.once import once
+from kmstui.memoize import once
 from kmstui.text import parse_filter
 from kmstui.widgets.search import Search, Texts
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kmsd.client import ClientError, Status, escape
-from kmstui import looks
+from kmstui import styles
 from kmstui.text import duration, short_hash
 from kmstui.view import Moment, Sighting, View
 
@@ -53,7 +53,7 @@ def _differences(before: View, status: Status, moment: Moment) -> Iterator[Sight
     if old.state != status.state:
         reason = "" if status.healthy else f": {escape(status.healthz)}"
         worse = not status.healthy
-        text = f"{looks.serving(old.state).word} → {looks.serving(status.state).word}{reason}"
+        text = f"{styles.serving(old.state).word} → {styles.serving(status.state).word}{reason}"
         yield Sighting(moment.wall, "state", text, bad=worse)
     ids = [each.write_key.key_id_sha256 if each.write_key is not None else "" for each in (old, status)]
     if ids[0] != ids[1]:

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from kmsctl.ancestor import PROGRAM, UNKNOWN, Ancestor
-from kmsctl.encryptionconfig import Configurations
-from kmsctl.migrationsteps import PIN_FILE, SOCKET, Step, mounts, steps, way_back, write_label
-from kmsctl.setups import Setup
+from kmsctl.migrate.encryption_config import Configurations
+from kmsctl.migrate.k8s_kms_plugin import PROGRAM, UNKNOWN, Ancestor
+from kmsctl.migrate.setups import Setup
+from kmsctl.migrate.steps import PIN_FILE, SOCKET, Step, mounts, steps, way_back, write_label
 
 _OF_MODULES: Final = (
     *("SOFTHSM2_CONF", "TPM2_PKCS11_", "TSS2_", "ChrystokiConfigurationPath", "P11_KIT_", "OCK", "PKCSLIB"),

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import ceil
 
 from kmsd.client import ClientError
-from kmstui import looks
-from kmstui.looks import Colour
+from kmstui import styles
+from kmstui.styles import Colour
 from kmstui.text import duration
 from kmstui.view import Moment, View
 
@@ -50,7 +50,7 @@ def _aside(view: View, moment: Moment) -> str:
     if view.status.value is None:
         return text
     old = duration(moment.steady - view.status.taken)
-    state = looks.serving(view.status.value.state)
+    state = styles.serving(view.status.value.state)
     return f"{text}; below is what was true {old} ago, then {state}"
 
 
@@ -59,17 +59,17 @@ def _answered(view: View, moment: Moment) -> Iterator[Trouble]:
     if status is None:
         return
     if not status.healthy:
-        yield Trouble(looks.BAD, Colour.BAD, status.healthz, status.hint)
+        yield Trouble(styles.BAD, Colour.BAD, status.healthz, status.hint)
     for problem in sorted(status.problems, key=lambda each: not each.fatal):
-        look = looks.problem(problem)
+        look = styles.problem(problem)
         yield Trouble(look.glyph, look.colour, problem.message, problem.hint)
     verdict = view.verdict.value
     if verdict is not None and not verdict.intact:
         hint = "compare the files with copies kept elsewhere; v on the audit (6) checks again"
-        yield Trouble(looks.FAILED, Colour.BAD, f"the audit's chain is broken: {verdict.problem}", hint, page="Audit")
+        yield Trouble(styles.FAILED, Colour.BAD, f"the audit's chain is broken: {verdict.problem}", hint, page="Audit")
     if view.changed_token:
         yield Trouble(
-            looks.WARN,
+            styles.WARN,
             Colour.WARN,
             f"kmsd is on another token than before: it was {view.changed_token}",
             "if nobody meant that, look at the configuration (7) and the slots (2); r puts this away",
@@ -78,7 +78,7 @@ def _answered(view: View, moment: Moment) -> Iterator[Trouble]:
     for page, what, error, due in _failures(view):
         if error.message != status.healthz:
             note = again(due, moment, paused=view.paused) if due is not None else ""
-            yield Trouble(looks.WARN, Colour.WARN, f"{what} now: {error.message}", error.hint, note, page)
+            yield Trouble(styles.WARN, Colour.WARN, f"{what} now: {error.message}", error.hint, note, page)
 
 
 def _failures(view: View) -> Iterator[tuple[str, str, ClientError, float | None]]:

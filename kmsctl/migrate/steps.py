@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from kmsctl.ancestor import PROGRAM, Ancestor
-from kmsctl.encryptionconfig import Configurations
-from kmsctl.setups import Setup
+from kmsctl.migrate.encryption_config import Configurations
+from kmsctl.migrate.k8s_kms_plugin import PROGRAM, Ancestor
+from kmsctl.migrate.setups import Setup
 from kmsd.client.rotation import rewrite_command
 from kmsd.etcd.resources import nameable
 

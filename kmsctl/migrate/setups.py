@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from kmsctl.ancestor import PROGRAM, UNKNOWN, is_program, serves
 from kmsctl.diagnostics import UsageError
+from kmsctl.migrate.k8s_kms_plugin import PROGRAM, UNKNOWN, is_program, serves
 
 ITEMS_MAX: Final = 1000
 """Documents, containers, variables: what is looked at of each."""

@@ -16,8 +16,8 @@ from textual.content import Content
 from textual.message import Message
 
 from kmsd.client import escape
+from kmstui.problem_list import Trouble
 from kmstui.text import hang, shorten
-from kmstui.troubles import Trouble
 from kmstui.widgets.steady import Said
 
 _ROOMY = 32

@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from kmsctl import confirm, diagnostics, files, keyview, output, rotateview, rotating, stored
+from kmsctl import confirm, diagnostics, files, keyview, output, stored
 from kmsctl.diagnostics import UsageError
 from kmsctl.etcdplace import Place
 from kmsctl.options import Options
 from kmsctl.output import Format
-from kmsctl.rotatewatch import Node, Watch
-from kmsctl.rotating import SCAN_EVERY, THIS_NODE, Wanted
+from kmsctl.rotate import rotating, view
+from kmsctl.rotate.rotating import SCAN_EVERY, THIS_NODE, Wanted
+from kmsctl.rotate.watch import Node, Watch
 from kmsd.client import ClientError, Conflict, Status, connect
 from kmsd.client.rotation import (
     FOLLOW,
@@ -126,7 +127,7 @@ def _check_others(name: str, status: Status, others: Sequence[Node]) -> None:
 
 def _introduce(turn: Turn, form: Format, *, rotated: bool) -> None:
     if form is Format.JSON:
-        output.emit_line(rotateview.turn_document(turn, rotated=rotated))
+        output.emit_line(view.turn_document(turn, rotated=rotated))
         return
     for role, key in (("old", turn.old), ("new", turn.new)):
         if key is not None:
@@ -183,9 +184,9 @@ class _Show:
             now = datetime.now(UTC)
             for event in news(before, found):
                 if self._form is Format.JSON:
-                    output.emit_line(rotateview.event_document(event, now))
+                    output.emit_line(view.event_document(event, now))
                 else:
-                    output.emit(rotateview.event_lines(event, now))
+                    output.emit(view.event_lines(event, now))
             if self._watch.trouble and self._watch.trouble != trouble:
                 diagnostics.warning(self._watch.trouble)
             before, trouble = found, self._watch.trouble
@@ -204,7 +205,7 @@ class _Show:
         finally:
             for found in shown:
                 columns = output.columns()
-                for line in rotateview.picture(found, datetime.now(UTC), columns):
+                for line in view.picture(found, datetime.now(UTC), columns):
                     output.emit(output.painted(line, columns).rstrip() or " ")
 
     def _draw(self, shown: list[Timeline]) -> Timeline:
@@ -217,9 +218,7 @@ class _Show:
                 found = self._watch.step(datetime.now(UTC))
                 shown[:] = [found]
                 size = screen.size()
-                screen.draw(
-                    rotateview.screen(found, datetime.now(UTC), size.columns, size.lines, self._watch.note, foot)
-                )
+                screen.draw(view.screen(found, datetime.now(UTC), size.columns, size.lines, self._watch.note, foot))
                 if self._ended(found):
                     return found
                 self._check_time(found)
@@ -271,7 +270,7 @@ def _finish(watch: Watch, end: Timeline, plan: Following) -> None:
 
 def _hint_at_scan(turn: Turn, arguments: Sequence[str]) -> None:
     scan = f"kmsctl etcd scan {shlex.join([*arguments, '--report', 'scan.json'])}"
-    when = "" if turn.started is None else f" after {rotateview.clock(turn.started + FOLLOW)}"
+    when = "" if turn.started is None else f" after {view.clock(turn.started + FOLLOW)}"
     retire = retire_command(turn, "scan.json")
     diagnostics.hint(f"`{scan}`{when}, and `{retire}` when it counts nothing under the old key")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from kmsd.client import Key, KeyState, ScanReport, Status, clientconfig, parse_target
 from kmsd.client.rotation import Sighting, Stored, Timeline, Turn, timeline, unfinished
-from kmstui.once import once
+from kmstui.memoize import once
 from kmstui.view import Moment, Reading, View
 
 

@@ -8,8 +8,8 @@ from datetime import datetime
 from itertools import islice
 
 from kmsd.client import AuditRecord, escape
-from kmstui import looks
-from kmstui.looks import Look
+from kmstui import styles
+from kmstui.styles import Look
 from kmstui.text import short_hash
 from kmstui.view import Sighting, View
 
@@ -39,7 +39,7 @@ def _from_audit(view: View) -> Iterator[Happening]:
         if record.kind != "kms" and record.time is not None:
             yield Happening(
                 record.time,
-                looks.outcome(record.outcome),
+                styles.outcome(record.outcome),
                 escape(record.action),
                 short_hash(record.key_id_sha256) if record.key_id_sha256 else "",
                 escape(record.detail),
@@ -48,7 +48,7 @@ def _from_audit(view: View) -> Iterator[Happening]:
 
 
 def _from_sighting(seen: Sighting) -> Happening:
-    look = looks.Look("✕", "", looks.Colour.BAD) if seen.bad else looks.Look("◦", "", looks.Colour.PLAIN)
+    look = styles.Look("✕", "", styles.Colour.BAD) if seen.bad else styles.Look("◦", "", styles.Colour.PLAIN)
     return Happening(seen.time, look, seen.action, "", seen.text, "seen here")
 
 
