@@ -6,13 +6,14 @@ The choice is pure; what runs on the token is in `gcm`, `cbc_hmac` and `oaep`.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from kmsd.crypto import cbc_hmac, gcm, oaep
 from kmsd.errors import Misconfigured
-from kmsd.formats import jwe
-from kmsd.formats.jwe import CBC
+from kmsd.formats import jwe, keyid
+from kmsd.formats.jwe import Jwe
 from kmsd.hsm.connection import Hsm
 
 Algorithm = Literal["auto", "aes-gcm", "aes-cbc", "rsa-oaep"]
@@ -49,38 +50,154 @@ ANY: Final = Ability(frozenset({"CKM_AES_GCM", "CKM_AES_CBC", "CKM_SHA256_HMAC",
 """Of a token that has not said what it can do."""
 
 
+class Scheme(Protocol):
+    """How one key writes, and how what it wrote is read again.
+
+    enc: of the JWE. text: what a person calls it. mac: CKA_ID of the HMAC key; None if there is none. candidates: the
+    encs that the token may do with this key or pair, the strongest first, while it has not been tried which works;
+    empty where trying is not needed.
+    """
+
+    @property
+    def enc(self) -> str: ...
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def mac(self) -> bytes | None: ...
+
+    @property
+    def candidates(self) -> tuple[str, ...]: ...
+
+    def header(self, key_id: str) -> bytes:
+        """Return the encoded first segment of what it writes with the key of this id."""
+        ...
+
+    def encrypt(
+        self, hsm: Hsm, cka_id: bytes, header: bytes, plaintext: bytes, timeout: float
+    ) -> asyncio.Future[bytes]:
+        """Have a compact JWE made. The future ends as those of `Hsm.submit`. Raises as `Hsm.submit`."""
+        ...
+
+    async def decrypt(self, hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float) -> bytes:
+        """Return the plaintext, if the tag fits. Raises TagMismatch if it does not, and KmsdError."""
+        ...
+
+    async def probe(self, hsm: Hsm, cka_id: bytes, timeout: float) -> tuple[float, float]:
+        """Encrypt and decrypt random bytes; the seconds that each took. Raises KmsdError if it fails, among them
+        WrongResult if the token does not open what it has just encrypted."""
+        ...
+
+    async def pick(self, hsm: Hsm, cka_id: bytes, timeout: float) -> str:
+        """Return the first of the candidates that works. Raises Misconfigured if none does, and KmsdError if the token
+        fails."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
-class Scheme:
-    """enc: of the JWE. alg: of the JWE, "dir" or "RSA-OAEP-256". mac: CKA_ID of the HMAC key; None if there is none.
-    candidates: the encs that the token may do with this key or pair, the strongest first, while it has not been tried
-    which works; empty where trying is not needed."""
+class Gcm:
+    """AES-GCM alone (RFC 7518, 5.3). plugin: in the form of k8s-kms-plugin, with its header and IV."""
 
     enc: str
-    alg: str = jwe.DIRECT
-    mac: bytes | None = None
+    plugin: bool = False
+    mac: None = None
+    candidates: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        return self.enc
+
+    def header(self, key_id: str) -> bytes:
+        return jwe.header(key_id, self.enc)
+
+    def encrypt(
+        self, hsm: Hsm, cka_id: bytes, header: bytes, plaintext: bytes, timeout: float
+    ) -> asyncio.Future[bytes]:
+        make = gcm.encrypt_legacy if self.plugin else gcm.encrypt_native
+        return hsm.submit(make, cka_id, header, plaintext, timeout=timeout)
+
+    async def decrypt(self, hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float) -> bytes:
+        return await gcm.decrypt(hsm, cka_id, sealed, timeout)
+
+    async def probe(self, hsm: Hsm, cka_id: bytes, timeout: float) -> tuple[float, float]:
+        return await gcm.round_trip(hsm, cka_id, timeout)
+
+    async def pick(self, hsm: Hsm, cka_id: bytes, timeout: float) -> str:
+        return self.enc
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """AES-CBC and an HMAC key beside it (RFC 7518, 5.2). mac_limit: most bytes that the token makes an HMAC over; 0: no
+    bound is known."""
+
+    enc: str
+    mac: bytes
     mac_limit: int = 0
     candidates: tuple[str, ...] = ()
 
     @property
-    def cbc(self) -> bool:
-        return self.enc in CBC
+    def text(self) -> str:
+        return self.enc
 
-    @property
-    def rsa(self) -> bool:
-        return self.alg == jwe.WRAPPED
+    def header(self, key_id: str) -> bytes:
+        return jwe.header(key_id, self.enc, hkid=keyid.text(self.mac))
+
+    def encrypt(
+        self, hsm: Hsm, cka_id: bytes, header: bytes, plaintext: bytes, timeout: float
+    ) -> asyncio.Future[bytes]:
+        return hsm.submit(
+            cbc_hmac.encrypt, cka_id, self.mac, self.enc, header, plaintext, self.mac_limit, timeout=timeout
+        )
+
+    async def decrypt(self, hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float) -> bytes:
+        return await cbc_hmac.decrypt(hsm, cka_id, self.mac, sealed, timeout, mac_limit=self.mac_limit)
+
+    async def probe(self, hsm: Hsm, cka_id: bytes, timeout: float) -> tuple[float, float]:
+        return await cbc_hmac.round_trip(hsm, cka_id, self.mac, self.enc, timeout)
+
+    async def pick(self, hsm: Hsm, cka_id: bytes, timeout: float) -> str:
+        return await hsm.run(cbc_hmac.pick, cka_id, self.mac, self.candidates, timeout=timeout)
+
+
+@dataclass(frozen=True, slots=True)
+class Oaep:
+    """A content key encrypted with an RSA key (RFC 7518, 4.3), and AES-256-GCM under it."""
+
+    enc: str = oaep.ENC
+    mac: None = None
+    candidates: tuple[str, ...] = (oaep.ENC,)
 
     @property
     def text(self) -> str:
-        """What a person calls it."""
-        return f"{self.alg} with {self.enc}" if self.rsa else self.enc
+        return f"{jwe.WRAPPED} with {self.enc}"
+
+    def header(self, key_id: str) -> bytes:
+        return jwe.header(key_id, self.enc, alg=jwe.WRAPPED)
+
+    def encrypt(
+        self, hsm: Hsm, cka_id: bytes, header: bytes, plaintext: bytes, timeout: float
+    ) -> asyncio.Future[bytes]:
+        return hsm.submit(oaep.encrypt, cka_id, header, plaintext, timeout=timeout)
+
+    async def decrypt(self, hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float) -> bytes:
+        return await oaep.decrypt(hsm, cka_id, sealed, timeout)
+
+    async def probe(self, hsm: Hsm, cka_id: bytes, timeout: float) -> tuple[float, float]:
+        return await oaep.round_trip(hsm, cka_id, timeout)
+
+    async def pick(self, hsm: Hsm, cka_id: bytes, timeout: float) -> str:
+        await hsm.run(oaep.probe, cka_id, timeout=timeout)
+        return self.enc
 
 
-RSA: Final = Scheme(oaep.ENC, alg=jwe.WRAPPED, candidates=(oaep.ENC,))
+RSA: Final = Oaep()
 """How an RSA key writes, if its token decrypts that."""
 
 
-def scheme(algorithm: Algorithm, ability: Ability, bits: int, mac: tuple[bytes, int] | None) -> Scheme:
-    """How an AES key of this size writes. mac: CKA_ID and bits of the HMAC key that belongs to it.
+def aes_scheme(algorithm: Algorithm, ability: Ability, bits: int, mac: tuple[bytes, int] | None) -> Gcm | Pair:
+    """Return how an AES key of this size writes. mac: CKA_ID and bits of the HMAC key that belongs to it.
 
     Raises Misconfigured with why it cannot.
     """
@@ -90,7 +207,7 @@ def scheme(algorithm: Algorithm, ability: Ability, bits: int, mac: tuple[bytes, 
                 ability.no_gcm,
                 "let kmsd choose (--algorithm auto), and make a pair: kmsctl keygen LABEL --type pair",
             )
-        return Scheme(gcm.enc_for(bits))
+        return Gcm(gcm.enc_for(bits))
     if mac is None:
         why = f"{ability.no_gcm}, and " if ability.gcm_refused and algorithm != "aes-cbc" else ""
         raise Misconfigured(
@@ -99,22 +216,16 @@ def scheme(algorithm: Algorithm, ability: Ability, bits: int, mac: tuple[bytes, 
             "make a pair under a free label: kmsctl keygen LABEL --type pair",
         )
     encs = cbc_hmac.suitable(ability.mechanisms, bits, mac[1])
-    return Scheme(encs[0], mac=mac[0], mac_limit=ability.mac_limit, candidates=encs)
+    return Pair(encs[0], mac=mac[0], mac_limit=ability.mac_limit, candidates=encs)
 
 
-async def pick(hsm: Hsm, cka_id: bytes, how: Scheme, timeout: float) -> str:
-    """The first of the candidates that works. Raises Misconfigured if none does, and KmsdError if the token fails."""
-    if how.mac is not None:
-        return await hsm.run(cbc_hmac.pick, cka_id, how.mac, how.candidates, timeout=timeout)
-    if how.rsa:
-        await hsm.run(oaep.probe, cka_id, timeout=timeout)
-    return how.enc
-
-
-async def round_trip(hsm: Hsm, cka_id: bytes, how: Scheme, timeout: float) -> tuple[float, float]:
-    """Encrypt and decrypt random bytes; the seconds that each took. Raises KmsdError if it fails."""
-    if how.rsa:
-        return await oaep.round_trip(hsm, cka_id, timeout)
-    if how.mac is None:
-        return await gcm.round_trip(hsm, cka_id, timeout)
-    return await cbc_hmac.round_trip(hsm, cka_id, how.mac, how.enc, timeout)
+def as_plugin(how: Scheme) -> Gcm:
+    """Return the scheme that writes the form of k8s-kms-plugin with the same key. Raises Misconfigured where there is
+    none."""
+    if isinstance(how, Gcm):
+        return Gcm(how.enc, plugin=True)
+    what = "an RSA key" if isinstance(how, Oaep) else "a pair for AES-CBC"
+    raise Misconfigured(
+        f"keys.write_format k8s-kms-plugin needs an AES-GCM write key, and the write key is {what}",
+        "the format with AES-CBC authenticates nothing and is never written: set write_format native",
+    )

@@ -11,7 +11,7 @@ from typing import Final
 
 from kmsd import state
 from kmsd.config.settings import Settings
-from kmsd.crypto.schemes import round_trip
+from kmsd.crypto.schemes import as_plugin
 from kmsd.errors import KmsdError, Unavailable, WrongResult
 from kmsd.hsm.connection import Hsm
 from kmsd.keys.inventory import Key, Problem
@@ -19,7 +19,6 @@ from kmsd.keys.keyring import Keyring
 from kmsd.keys.lifecycle import Lifecycle, Wanted
 from kmsd.observe import logs
 from kmsd.observe.unproven import Unproven
-from kmsd.service.local import check_format
 
 log = logs.get_logger("kmsd")
 
@@ -161,8 +160,10 @@ class Upkeep:
 
     async def _try_write_key(self) -> None:
         key = self._keyring.write_key()
-        check_format(key.scheme, write_legacy=self._settings.keys.write_format == "k8s-kms-plugin")
-        if key.scheme is not None:
-            self._unproven.begin()
-            await round_trip(self._keyring.hsm(key), key.cka_id, key.scheme, self._settings.kms.request_timeout)
-            self._unproven.proven()
+        if key.scheme is None:
+            return
+        if self._settings.keys.write_format == "k8s-kms-plugin":
+            as_plugin(key.scheme)
+        self._unproven.begin()
+        await key.scheme.probe(self._keyring.hsm(key), key.cka_id, self._settings.kms.request_timeout)
+        self._unproven.proven()

@@ -17,10 +17,9 @@ from enum import Enum
 from typing import Final
 
 from kmsd.crypto.oaep import RSA_BITS
-from kmsd.crypto.schemes import ANY, RSA, Ability, Algorithm, Scheme, scheme
+from kmsd.crypto.schemes import ANY, RSA, Ability, Algorithm, Pair, Scheme, aes_scheme
 from kmsd.errors import Conflict, InvalidRequest, Misconfigured, short
 from kmsd.formats import keyid
-from kmsd.formats.jwe import header as native_header
 from kmsd.formats.k8s_kms_plugin import header as legacy_header
 from kmsd.hsm.host.keys import TokenKey
 from kmsd.near import near
@@ -517,7 +516,7 @@ def _with_rsa(key: Key, rules: Rules) -> Key:
             "its token does not decrypt RSA-OAEP with SHA-256 with it",
             "use a token that does, or one with AES (kmsctl doctor shows what this one can do)",
         )
-    return replace(key, scheme=RSA, header=native_header(key.key_id, RSA.enc, alg=RSA.alg))
+    return replace(key, scheme=RSA, header=RSA.header(key.key_id))
 
 
 def _with_scheme(key: Key, beside: Sequence[TokenKey], rules: Rules) -> Key:
@@ -528,8 +527,8 @@ def _with_scheme(key: Key, beside: Sequence[TokenKey], rules: Rules) -> Key:
     try:
         alone = rules.algorithm == "aes-gcm" or (rules.algorithm != "aes-cbc" and ability.gcm)
         mac = None if alone else _mac(key, beside, rules)
-        how = scheme(rules.algorithm, ability, key.token.bits, (mac.cka_id, mac.bits) if mac is not None else None)
-        if how.mac is not None:
+        how = aes_scheme(rules.algorithm, ability, key.token.bits, (mac.cka_id, mac.bits) if mac is not None else None)
+        if isinstance(how, Pair):
             how = replace(how, enc=_picked(key, how.mac, how.enc, rules))
     except Misconfigured as error:
         # A trial of AES-GCM that failed says nothing of what was written before: the tag says it, each time, if that
@@ -538,8 +537,7 @@ def _with_scheme(key: Key, beside: Sequence[TokenKey], rules: Rules) -> Key:
         if tagged or mac is not None:
             return replace(key, reason=error.message, hint=error.hint)
         return _unusable(key, error.message, error.hint)
-    hkid = keyid.text(how.mac) if how.mac is not None else ""
-    return replace(key, scheme=how, header=native_header(key.key_id, how.enc, hkid=hkid))
+    return replace(key, scheme=how, header=how.header(key.key_id))
 
 
 def _picked(key: Key, mac: bytes, enc: str, rules: Rules) -> str:

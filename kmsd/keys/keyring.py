@@ -14,7 +14,7 @@ from dataclasses import replace
 from time import monotonic, time
 from typing import Final
 
-from kmsd.crypto.schemes import ANY, Ability, Algorithm, Scheme, pick
+from kmsd.crypto.schemes import ANY, Ability, Algorithm, Scheme
 from kmsd.errors import Conflict, InvalidRequest, KmsdError, Misconfigured, NotFound, Unavailable
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.host import keys as token_keys
@@ -383,7 +383,7 @@ class Keyring:
         if how is None or not self._untried(key):
             return False
         try:
-            enc = await pick(self.hsm(key), key.cka_id, how, timeout=30.0)
+            enc = await how.pick(self.hsm(key), key.cka_id, timeout=30.0)
         except Misconfigured:
             enc = ""
         except KmsdError:

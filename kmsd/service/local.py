@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, Protocol
 
-from kmsd.crypto import cbc_hmac, gcm, oaep
+from kmsd.crypto import cbc_hmac, gcm
 from kmsd.crypto.gcm import TagMismatch
-from kmsd.crypto.schemes import Scheme
+from kmsd.crypto.schemes import RSA, Pair, Scheme, as_plugin
 from kmsd.deadline import left, within
 from kmsd.errors import (
     DeadlineExceeded,
@@ -149,30 +149,11 @@ class LocalService:
                 async with within(until):
                     await keyring.look_soon()
         key = keyring.write_key()
-        how = key.scheme
-        check_format(how, write_legacy=self._write_legacy)
+        how, header = self._writes(key)
         self._health.check_results()
         hsm = await self._settled(key, until)
         try:
-            if how is not None and how.rsa:
-                job = hsm.submit(oaep.encrypt, key.cka_id, key.header, plaintext, timeout=left(until))
-            elif how is None or how.mac is None:
-                encrypt, header = (
-                    (gcm.encrypt_legacy, key.legacy_header) if self._write_legacy else (gcm.encrypt_native, key.header)
-                )
-                job = hsm.submit(encrypt, key.cka_id, header, plaintext, timeout=left(until))
-            else:
-                job = hsm.submit(
-                    cbc_hmac.encrypt,
-                    key.cka_id,
-                    how.mac,
-                    how.enc,
-                    key.header,
-                    plaintext,
-                    how.mac_limit,
-                    timeout=left(until),
-                )
-            ciphertext = await job
+            ciphertext = await how.encrypt(hsm, key.cka_id, header, plaintext, left(until))
         except (CkrError, KeyMissingError, KeyAmbiguousError) as error:
             self._health.poke()
             raise hsm.explain(error) from error
@@ -185,6 +166,12 @@ class LocalService:
         self._used(key.key_id, "encrypt")
         self.following.encrypt(key.key_id)
         return Encrypted(ciphertext, key.key_id, key.key_id_sha256)
+
+    def _writes(self, key: Key) -> tuple[Scheme, bytes]:
+        """How a key writes, and with which header. Raises Misconfigured."""
+        if key.scheme is None:
+            raise Misconfigured(key.reason, key.hint)
+        return (as_plugin(key.scheme), key.legacy_header) if self._write_legacy else (key.scheme, key.header)
 
     async def decrypt(self, ciphertext: bytes, key_id: str | None, until: float) -> Decrypted:
         plaintext, key = await self._open(ciphertext, key_id, until)
@@ -238,14 +225,12 @@ class LocalService:
                 f"{self._keyring.hsm(key).name}{named}",
                 "restore it to the token: without it nothing shows whether this data was altered",
             )
-        limit = key.scheme.mac_limit if key.scheme is not None else 0
-        hsm = await self._settled(key, until)
-        return await cbc_hmac.decrypt(hsm, key.cka_id, mac.cka_id, parsed, left(until), mac_limit=limit)
+        pair = Pair(parsed.enc, mac.cka_id, self._keyring.ability(key.place).mac_limit)
+        return await pair.decrypt(await self._settled(key, until), key.cka_id, parsed, left(until))
 
     async def _open_wrapped(self, key: Key, parsed: jwe.Jwe, until: float) -> bytes:
         """The plaintext of what was written under an RSA key."""
-        hsm = await self._settled(key, until)
-        return await oaep.decrypt(hsm, key.cka_id, parsed, left(until))
+        return await RSA.decrypt(await self._settled(key, until), key.cka_id, parsed, left(until))
 
     def _mac_of(self, key: Key, parsed: jwe.Jwe) -> Key | None:
         """The HMAC key that a ciphertext names. One with another id than the AES key's must be the configured one:
@@ -364,13 +349,3 @@ def _fits(key: Key, parsed: jwe.Jwe) -> bool:
     its format, and where the token chooses it."""
     encs = {gcm.enc_for(key.token.bits), *(("A256GCM",) if parsed.kid != key.key_id else ())}
     return parsed.enc in encs and len(parsed.iv) in (gcm.NATIVE_IV_BYTES, k8s_kms_plugin.IV_BYTES)
-
-
-def check_format(how: Scheme | None, *, write_legacy: bool) -> None:
-    """Raises Misconfigured for a write key that cannot write the ancestor's format, if that is what is configured."""
-    if write_legacy and how is not None and (how.cbc or how.rsa):
-        what = "an RSA key" if how.rsa else "a pair for AES-CBC"
-        raise Misconfigured(
-            f"keys.write_format k8s-kms-plugin needs an AES-GCM write key, and the write key is {what}",
-            "the format with AES-CBC authenticates nothing and is never written: set write_format native",
-        )

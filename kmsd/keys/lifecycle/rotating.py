@@ -12,6 +12,7 @@ from math import inf
 from time import monotonic
 from typing import Final
 
+from kmsd.crypto.schemes import Pair
 from kmsd.errors import Conflict, InvalidRequest, KmsdError, NotFound, short
 from kmsd.hsm.host import keys as token_keys
 from kmsd.hsm.vendors.tpm_key_slots import MANAGE
@@ -129,7 +130,7 @@ class Rotation:
         """Of the key that follows this one: of its sort, unless that would not serve on the token. An RSA key is left
         behind where another token has AES."""
         if old.token.kind != "rsa":
-            pair = self._keyring.picture.companion(old) is not None or (old.scheme is not None and old.scheme.cbc)
+            pair = self._keyring.picture.companion(old) is not None or isinstance(old.scheme, Pair)
             if pair or self._keyring.needs_pair(place):
                 return recipe("pair", old.token.bits if old.token.bits in PAIR_BITS else 0, self._keyring.tokens[place])
             return Recipe("aes", old.token.bits)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from kmsd.crypto.schemes import round_trip
 from kmsd.errors import Conflict, InvalidRequest
 from kmsd.keys.inventory import Key
 from kmsd.keys.keyring import Keyring
@@ -50,7 +49,7 @@ async def rounds_with(keyring: Keyring, key: Key, rounds: int) -> Timings:
     encrypt: list[float] = []
     decrypt: list[float] = []
     for _ in range(rounds):
-        took = await round_trip(hsm, key.cka_id, how, _ROUND_SECONDS)
+        took = await how.probe(hsm, key.cka_id, _ROUND_SECONDS)
         encrypt.append(took[0])
         decrypt.append(took[1])
     return Timings(tuple(encrypt), tuple(decrypt))
