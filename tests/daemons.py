@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
@@ -141,8 +142,13 @@ class Kmsd:
     def hosts(self) -> list[int]:
         """The processes that have the modules of its tokens loaded."""
         assert self.process is not None
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(each) for each in children if b"kmsd.hsm.host" in Path(f"/proc/{each}/cmdline").read_bytes()]
+        found = []
+        for each in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
+            # One that has just ended has no command line any more.
+            with contextlib.suppress(OSError):
+                if b"kmsd.hsm.host" in Path(f"/proc/{each}/cmdline").read_bytes():
+                    found.append(int(each))
+        return found
 
     def stop(self, number: int = signal.SIGTERM, timeout: float = 15.0) -> int:
         """Signal it and wait. Returns the exit code."""

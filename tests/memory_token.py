@@ -53,7 +53,8 @@ class MemoryToken:
         self.error: KmsdError = Unavailable(f"{self.name} was unplugged", "plug it in")
         self.refused = False
         self.room = None
-        self.misses_objects = False
+        self.beside = SimpleNamespace(misses_objects=False, has_key=self.has_key)
+        self.hosting = SimpleNamespace(replace=self.replace)
         self.silent = 0.0
         self.address = SimpleNamespace(timeout=3.0)
         self._up = True
@@ -120,7 +121,7 @@ class MemoryToken:
     def forget_handles(self, gone: frozenset[bytes]) -> None:
         self.forgotten |= gone
 
-    async def reconnect(self, why: str, *, doubted: bool = False) -> bool:
+    async def replace(self, why: str, *, doubted: bool = False) -> bool:
         self.reconnects.append(why)
         return self._up
 

@@ -16,6 +16,7 @@ from kmsd.deadline import left
 from kmsd.errors import InvalidRequest, KmsdError, NotFound
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.host.module import SessionCounts, SlotView
+from kmsd.hsm.host.opening import OpenToken
 from kmsd.keys.inventory import Problem
 from kmsd.keys.keyring import Keyring
 from kmsd.observe import logs
@@ -183,7 +184,7 @@ class Admin:
             if any(hsm.connected and hsm.connected.module == each.module for each in shown):
                 continue
             try:
-                found = await hsm.slots()
+                found = await hsm.look(OpenToken.slots, hsm.address)
             except KmsdError as error:
                 failed = failed or error
                 continue
@@ -230,7 +231,7 @@ class Admin:
     async def list_mechanisms(self, call: Call, body: bytes) -> bytes:
         request = parse(pb.ListMechanismsRequest, body)
         hsm = self._hsm(request.token or self.write_token)
-        found, token = page(await hsm.mechanisms(), request.page_size, request.page_token)
+        found, token = page(await hsm.run(OpenToken.mechanisms, timeout=5.0), request.page_size, request.page_token)
         return pb.ListMechanismsResponse(
             mechanisms=[
                 alike(pb.ListMechanismsResponse.Mechanism, each, used_for=_USED_FOR.get(each.name, ""))

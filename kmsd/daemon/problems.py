@@ -50,8 +50,8 @@ class Problems:
             if not hsm.available:
                 found.insert(0, Problem(hsm.error.message, hsm.error.hint, fatal=write is None or write.place == name))
             found.extend(_pin_warnings(hsm))
-            if hsm.pin_problem:
-                found.append(Problem(hsm.pin_problem, _REMEMBER_FIX, fatal=False))
+            if hsm.guard.problem:
+                found.append(Problem(hsm.guard.problem, _REMEMBER_FIX, fatal=False))
         error = self.health.view().error
         if error is not None and write is not None and not any(problem.fatal for problem in found):
             found.insert(0, Problem(error.message, error.hint, fatal=True))

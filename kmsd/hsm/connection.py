@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar, TypeVarTuple
@@ -16,18 +15,16 @@ from typing import TypeVar, TypeVarTuple
 from kmsd.deadline import after, left, within
 from kmsd.errors import DeadlineExceeded, KmsdError, Unavailable
 from kmsd.hsm.address import TokenAddress
+from kmsd.hsm.beside import Beside
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.claims import Claims
-from kmsd.hsm.doctor.findings import Elsewhere
-from kmsd.hsm.doctor.other_process import other_process
 from kmsd.hsm.explain import explain
-from kmsd.hsm.host.module import MechanismView, SlotView
 from kmsd.hsm.host.opening import OpenToken
 from kmsd.hsm.host.session import KeyAmbiguousError, KeyMissingError, TokenSession
 from kmsd.hsm.hosting import Hosting
 from kmsd.hsm.login import Connected
 from kmsd.hsm.operation import Operation, definition_of
-from kmsd.hsm.pin_guard import PIN_ERRORS, PinGuard
+from kmsd.hsm.pin_guard import PinGuard
 from kmsd.hsm.printed import Printed
 from kmsd.hsm.vendors.tpm_key_slots import Room
 
@@ -68,6 +65,8 @@ def _unheard(line: str, left_out: int) -> None:
 class Hsm:
     """One token. `start` it, then `submit` work to it; `connected` and `error` say how it is.
 
+    hosting: how its processes come and go. beside: what another process sees of it. guard: of its PIN.
+
     name: in the configuration. claims: of all its entries.
     read_pin: gives the PIN for each login; raises KmsdError if it cannot.
     on_change: called on the event loop whenever the connection came or went.
@@ -88,13 +87,11 @@ class Hsm:
         printed: Printed = _unheard,
     ) -> None:
         self.address = address
-        self._read_pin = read_pin
-        self._guard = guard or PinGuard(address.label, None)
+        self.guard = guard or PinGuard(address.label, None)
         self.hosting = Hosting(
-            address, read_pin, self._guard, on_change, observe, tell, name, claims or Claims([name]), printed
+            address, read_pin, self.guard, on_change, observe, tell, name, claims or Claims([name]), printed
         )
-        self._wrong_pin = ""
-        """That a process beside was told is wrong, although this login was made with it."""
+        self.beside = Beside(lambda: self.connected, read_pin, self.guard)
 
     @property
     def connected(self) -> Connected | None:
@@ -114,11 +111,6 @@ class Hsm:
     def refused(self) -> bool:
         """Whether the token will not be tried again before an operator has acted."""
         return self.hosting.refused
-
-    @property
-    def pin_problem(self) -> str:
-        """Why a PIN that was refused may be tried again after a restart; empty if it is not."""
-        return self._guard.problem
 
     @property
     def name(self) -> str:
@@ -199,10 +191,6 @@ class Hsm:
         if self.connected is not None:
             self.connected.host.tell(definition_of(TokenSession.forget), (gone,))
 
-    async def slots(self, timeout: float = 5.0) -> list[SlotView]:
-        """All slots of the module, with or without the token being up. Raises KmsdError."""
-        return await self.look(OpenToken.slots, self.address, timeout=timeout)
-
     async def look(self, fn: Callable[[OpenToken, *Ts], T], *args: *Ts, timeout: float = 5.0) -> T:
         """Have an operation done that needs no login, whether the token is up or not. Raises KmsdError."""
         if self.connected is not None:
@@ -210,67 +198,12 @@ class Hsm:
         result: T = await self.hosting.look(definition_of(fn), args, timeout)
         return result
 
-    async def elsewhere(self) -> Elsewhere | None:
-        """Another program's hand on the token. None unless the PIN that is configured now is that of this login:
-        another could be wrong."""
-        connected = self.connected
-        if connected is None:
-            return None
-        pin: str | None = None
-        if "LOGIN_REQUIRED" in connected.token.flags:
-            try:
-                pin = await asyncio.to_thread(self._read_pin)
-            except KmsdError:
-                return None
-            if not pin or pin == self._wrong_pin or not hmac.compare_digest(pin.encode(), connected.pin.encode()):
-                return None
-        other = other_process(connected.module, connected.token.label, pin)
-
-        def act(do: str, label: str) -> bool:
-            try:
-                return other(do, label)  # type: ignore[arg-type]
-            except ValueError as error:
-                if pin is not None and any(name in str(error) for name in PIN_ERRORS):
-                    self._refused(pin)
-                raise
-
-        return act
-
-    async def pin_was_refused(self) -> None:
-        """Another process of ours was told that the PIN of this login is wrong."""
-        if self.connected is not None:
-            await asyncio.to_thread(self._refused, self.connected.pin)
-
-    def _refused(self, pin: str) -> None:
-        # It was changed on the token meanwhile: neither a process beside nor the next login tries it again.
-        self._wrong_pin = pin
-        self._guard.was_refused(pin)
-
-    @property
-    def misses_objects(self) -> bool:
-        """Whether the token is connected through a module that is known to miss objects made by other processes."""
-        return self.connected is not None and self.connected.quirks.misses_objects
-
-    async def has_key(self, cka_id: bytes, timeout: float) -> bool:
-        """Ask another process whether the token has a private object with this CKA_ID: for a module that misses some.
-        False as well if that cannot be found out within `timeout` seconds."""
-        try:
-            async with asyncio.timeout(timeout):
-                other = await self.elsewhere()
-                return other is not None and await asyncio.to_thread(other, "find", cka_id.hex())
-        except (TimeoutError, OSError, ValueError):
-            return False
-
-    async def mechanisms(self, timeout: float = 5.0) -> tuple[MechanismView, ...]:
-        """What the token lists. Raises KmsdError, if it is away among others."""
-        return await self.run(OpenToken.mechanisms, timeout=timeout)
-
     def try_soon(self) -> None:
         """An operator has reloaded kmsd: a token that is away is tried at once, one attempt however often that is said.
 
         A PIN that was refused is tried once more if the token had accepted it before.
         """
-        self._guard.allow("reload")
+        self.guard.allow("reload")
         self.hosting.hurry()
 
     async def unlock(self, timeout: float) -> bool:
@@ -289,18 +222,6 @@ class Hsm:
         if failed is not None:
             raise failed.again()
         return True
-
-    async def reconnect(self, why: str, *, doubted: bool = False) -> bool:
-        """Replace the host, as its module may show a state that is not the token's. Returns whether the token is up.
-
-        doubted: what it shows cannot be so, so that it does not go on if no other can log in.
-        """
-        return await self.hosting.replace(why, doubted=doubted)
-
-    async def without_module(self, fn: Callable[[str | None], T]) -> T:
-        """Run fn(PIN) on a thread, for programs that change the token behind the module, and replace the host. Where
-        the device has room for one program only, the host ends before, and calls wait meanwhile."""
-        return await self.hosting.without_module(fn)
 
     def explain(self, error: CkrError | KeyMissingError | KeyAmbiguousError) -> KmsdError:
         """Put a failure of the token into words."""

@@ -13,36 +13,30 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final, Literal, TypeVar
 
 from kmsd.errors import Denied, KmsdError, Unavailable
 from kmsd.hsm import login
 from kmsd.hsm.address import TokenAddress
+from kmsd.hsm.changeover import GRACE_SECONDS, STUCK_GRACE_SECONDS, Changeover
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.claims import Claims, SameToken
+from kmsd.hsm.claims import Claims
 from kmsd.hsm.dispatch import Dispatch
 from kmsd.hsm.explain import explain
-from kmsd.hsm.host.opening import Found
 from kmsd.hsm.login import Connected
 from kmsd.hsm.operation import Definition, Operation
-from kmsd.hsm.pin_guard import PinGuard, PinRefused
+from kmsd.hsm.pin_guard import PinGuard
 from kmsd.hsm.printed import Printed
 from kmsd.hsm.process import HostProcess
 from kmsd.hsm.suspicion import Suspicion, jitter
-from kmsd.hsm.vendors.tpm_care import TpmCare
-from kmsd.hsm.vendors.tpm_key_slots import Room
 
 T = TypeVar("T")
 
 _RETRY_FIRST: Final = 0.5
 _RETRY_MOST: Final = 10.0
 """Seconds between two attempts to connect, from the first up to the last."""
-_GRACE_SECONDS: Final = 5.0
-"""For a host to finish what it was asked, and to finalise the module."""
-_STUCK_GRACE_SECONDS: Final = 0.5
-"""The same for a host in which a call has not come back for long."""
 _SOUND_SECONDS: Final = 2.0
 """A host that has served so long and dies is replaced at once; before, after a pause."""
 _NO_SESSION: Final = "CKR_SESSION_COUNT"
@@ -50,12 +44,10 @@ _DEATHS_A_MINUTE: Final = 30
 """Of hosts that are replaced at once; more are replaced after pauses."""
 
 
-class Hosting:
+class Hosting(Changeover):
     """See `Hsm` for what it is given.
 
-    error: why the token is down. refused: nothing is tried before an operator has acted. settled: cleared while a host
-    that has gone is being replaced. attempted: set after the first attempt. hosts: how many have served. reason: why
-    the last one was started.
+    attempted: set after the first attempt.
     """
 
     def __init__(
@@ -70,49 +62,14 @@ class Hosting:
         claims: Claims,
         printed: Printed,
     ) -> None:
-        self.address = address
-        self.error: KmsdError = Unavailable(f"{address} is not connected yet", "try again in a moment")
-        self.refused = False
-        self.settled = asyncio.Event()
-        self.settled.set()
+        dispatch = Dispatch(address, observe, lambda error: self._suspicion.suspect(error))
+        super().__init__(address, dispatch, read_pin, guard, on_change, tell, name, claims, printed)
         self.attempted = asyncio.Event()
-        self.hosts = 0
-        self.reason = ""
-        self.care = TpmCare(address, tell)
-        self.dispatch = Dispatch(address, observe, lambda error: self._suspicion.suspect(error))
-        self._suspicion = Suspicion(address, self.dispatch, self.care, self, self._spawn, tell)
-        self._read_pin = read_pin
-        self._guard = guard
-        self._on_change = on_change
-        self._tell = tell
-        self._name = name
-        self._claims = claims
-        self._printed = printed
-        self._opening = asyncio.Lock()
+        self._suspicion = Suspicion(address, dispatch, self.care, self, self._spawn, tell)
         self._deaths: deque[float] = deque(maxlen=_DEATHS_A_MINUTE)
-        self._tasks: set[asyncio.Future[Any]] = set()
         self._trying: asyncio.Future[Any] | None = None
         self._unlocking: asyncio.Future[KmsdError | None] | None = None
         self._hurry = asyncio.Event()
-        self._closed = False
-
-    @property
-    def connected(self) -> Connected | None:
-        """The token as it is used now, or None."""
-        return self.dispatch.connected
-
-    @property
-    def name(self) -> str:
-        """The token in words, for sentences."""
-        return f"token {self.connected.token.label!r}" if self.connected is not None else str(self.address)
-
-    @property
-    def room(self) -> Room | None:
-        """How many keys this login may use, and uses. None: no bound is known, or the token is away."""
-        connected = self.connected
-        if connected is None or connected.keys_most is None:
-            return None
-        return Room(connected.keys_most, connected.host.used)
 
     # What is asked for.
 
@@ -131,7 +88,7 @@ class Hosting:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         connected, self.dispatch.connected = self.connected, None
         if connected is not None:
-            await connected.host.end(_GRACE_SECONDS)
+            await connected.host.end(GRACE_SECONDS)
 
     def hurry(self) -> None:
         """Try at once what is away."""
@@ -154,22 +111,27 @@ class Hosting:
         self._retry()
         return Denied(self.error.message, self.error.hint) if self.refused else self.error
 
-    async def replace(self, why: str, *, doubted: bool) -> bool:
-        """Have another host take over. Returns whether the token is up after it. doubted: see `Hsm.reconnect`."""
+    async def replace(self, why: str, *, doubted: bool = False) -> bool:
+        """Have another host take over, as the module may show a state that is not the token's. Returns whether the
+        token is up after it.
+
+        doubted: what it shows cannot be so, so that it does not go on if no other can log in.
+        """
         self.refused = False
         before = self.connected
         await self._attempt(why)
         if doubted and before is not None and self.connected is before:
-            await self._let_go(self._lost(why), _GRACE_SECONDS)
+            await self._let_go(self._lost(why), GRACE_SECONDS)
         self._retry()
         return self.connected is not None
 
     async def without_module(self, fn: Callable[[str | None], T]) -> T:
-        """Run fn(PIN) on a thread, then replace the host; see `Hsm.without_module`."""
+        """Run fn(PIN) on a thread, for programs that change the token behind the module, and replace the host. Where
+        the device has room for one program only, the host ends before, and calls wait meanwhile."""
         async with self._opening:
             if self.care.one_login(self.connected):
                 self.settled.clear()
-                await self._let_go(Unavailable(f"{self.name} is being worked on", "try again"), _GRACE_SECONDS)
+                await self._let_go(Unavailable(f"{self.name} is being worked on", "try again"), GRACE_SECONDS)
             try:
                 return await asyncio.to_thread(lambda: fn(self._read_pin()))
             finally:
@@ -228,7 +190,7 @@ class Hosting:
                 self._guard.allow(word)
             if self.connected is not None and self.care.one_login(self.connected):
                 self.settled.clear()
-                await self._let_go(Unavailable(f"{self.name} is being reconnected: {why}", "try again"), _GRACE_SECONDS)
+                await self._let_go(Unavailable(f"{self.name} is being reconnected: {why}", "try again"), GRACE_SECONDS)
             try:
                 failed = await self._open_or_say(why or "the token was away")
                 if failed == _NO_SESSION and before is not None and self.connected is before:
@@ -239,81 +201,6 @@ class Hosting:
         self.attempted.set()
         if self.connected is not before or self.connected is None:
             self._on_change()
-
-    async def _open_or_say(self, why: str) -> str:
-        """Connect, or say in `error` why not. Returns as `_open`. The lock is held."""
-        failed = await self._open(why)
-        if failed == "CKR_GENERAL_ERROR" and self.connected is None:
-            swept, self.error = await self.care.sweep(self.error)
-            if swept:
-                failed = await self._open(why)
-            if failed == "CKR_GENERAL_ERROR":
-                await self.care.examine(self.connected)
-                self.error = self.care.ailment or self.error
-        if self.connected is None:
-            self.dispatch.queue.fail_all(self.error)
-        return failed
-
-    async def _open(self, why: str) -> str:
-        """One attempt. Returns the name of what the token answered if it failed, empty if it was no such failure."""
-        try:
-            fresh = await login.log_in(
-                self.address, self._read_pin, self._guard, self._gone, self._claim, self._printed
-            )
-        except KmsdError as error:
-            self.refused = self.refused or isinstance(error, PinRefused | SameToken)
-            if self.connected is None:
-                self.error = error.again()
-            else:
-                self._tell(f"the host process was not replaced ({why}): {error.message}; the old one goes on")
-            return error.__cause__.name if isinstance(error.__cause__, CkrError) else ""
-        finally:
-            self._claims.looked(self._name)
-        self.hosts += 1
-        self.reason, self.refused = why, False
-        self.care.well()
-        old = self.dispatch.use(fresh)
-        if old is not None:
-            stuck = bool(self.dispatch.stuck(old.host))
-            end = old.host.end(_STUCK_GRACE_SECONDS if stuck else _GRACE_SECONDS, patient=not stuck)
-            self._spawn(self._have_all_sessions(fresh, end) if fresh.sessions < old.sessions else end)
-        return ""
-
-    async def _claim(self, found: Found) -> None:
-        await self._claims.claim(self._name, found.module, found.slot_id, found.token)
-
-    async def _have_all_sessions(self, small: Connected, end: Awaitable[None]) -> None:
-        """Replace a host that had to be content with the sessions that the old one left, once that has ended: by one
-        that begins after it."""
-        await end
-        async with self._opening:
-            if self.connected is small:
-                await self._open_alone("the one before it held the token's other sessions")
-        self._on_change()
-        self._retry()
-
-    async def _open_alone(self, why: str) -> None:
-        """End the host, and have another one log in after that. Calls wait. The lock is held."""
-        self.settled.clear()
-        try:
-            await self._let_go(Unavailable(f"{self.name} is being reconnected: {why}", "try again"), _GRACE_SECONDS)
-            await self._open_or_say(why)
-        finally:
-            self.settled.set()
-
-    async def _let_go(self, why: KmsdError, grace: float) -> None:
-        """End the host before there is another one."""
-        connected, self.dispatch.connected = self.connected, None
-        self.error = why
-        if connected is not None:
-            self._on_change()
-            await connected.host.end(grace)
-            self.dispatch.hand_back(connected.host, again=not self._closed)
-        if self.settled.is_set():
-            self.dispatch.queue.fail_all(why)
-
-    def _lost(self, what: str) -> Unavailable:
-        return Unavailable(f"{self.name} was lost ({what})", "kmsd reconnects by itself; check the token")
 
     # What happens.
 
@@ -351,11 +238,11 @@ class Hosting:
         since = monotonic() - oldest.sent
         what = f"a call into the PKCS#11 module has not come back for {since:.0f} s ({oldest.done.name})"
         error = Unavailable(what, "kmsd replaces the process that it hangs in; check the token and the network to it")
-        await self._replace(connected, error, _STUCK_GRACE_SECONDS)
+        await self._replace(connected, error, STUCK_GRACE_SECONDS)
 
     async def replace_lost(self, connected: Connected, what: str) -> None:
         """The token of this host seems to be lost."""
-        await self._replace(connected, self._lost(what), _GRACE_SECONDS)
+        await self._replace(connected, self._lost(what), GRACE_SECONDS)
 
     async def _replace(self, connected: Connected, error: KmsdError, grace: float) -> None:
         """Replace a host that is of no use any more, whether another one can log in or not."""
@@ -374,9 +261,3 @@ class Hosting:
                     await self._let_go(error, grace)
         self._on_change()
         self._retry()
-
-    def _spawn(self, work: Awaitable[T]) -> asyncio.Future[T]:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task

@@ -396,11 +396,11 @@ class Keyring:
         if self._suspicious(place, found):
             # A token that has gone shows no keys on some modules: only a module that starts anew tells.
             place.verified = monotonic()
-            await place.hsm.reconnect("keys vanished", doubted=True)
+            await place.hsm.hosting.replace("keys vanished", doubted=True)
             found = await self._list(place)
         elif self._shut_out(place) and monotonic() - place.emptied > _EMPTY_PAUSE:
             place.emptied = monotonic()
-            await place.hsm.reconnect("other keys take the places of the write key")
+            await place.hsm.hosting.replace("other keys take the places of the write key")
         place.found = found
         place.seen = True
         connected = place.hsm.connected
@@ -490,7 +490,7 @@ class Keyring:
         SoftHSM's index of a token's objects can miss one for good: two processes that make objects at the same moment
         write the same generation number, and each takes the other's change for its own.
         """
-        missing = [place for place in self._places.values() if place.hsm.misses_objects]
+        missing = [place for place in self._places.values() if place.hsm.beside.misses_objects]
         if missing and key_id not in self._sought and self._seeking is None and monotonic() > self._seek_after:
             self._sought[key_id] = None
             while len(self._sought) > _SOUGHT_MOST:
@@ -504,9 +504,9 @@ class Keyring:
         found = False
         try:
             for place in missing:
-                if await place.hsm.has_key(key_id.encode(), timeout=_SEEK_SECONDS):
+                if await place.hsm.beside.has_key(key_id.encode(), timeout=_SEEK_SECONDS):
                     found = True
-                    await place.hsm.reconnect("a key that another process made is missed")
+                    await place.hsm.hosting.replace("a key that another process made is missed")
             if found:
                 await self.look()
         finally:

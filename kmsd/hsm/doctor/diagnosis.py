@@ -52,14 +52,14 @@ async def diagnose(hsm: Hsm, aes_id: bytes | None, hmac_id: bytes | None, second
             aes_id,
             hmac_id,
             opened,
-            await hsm.elsewhere() is not None,
+            await hsm.beside.hand() is not None,
             seconds,
             timeout=seconds + _GRACE,
             retry=False,
         )
         found, stopped = seen.found, None if seen.whole else _SLOW
         if seen.pin_refused:
-            await hsm.pin_was_refused()
+            await hsm.beside.pin_was_refused()
     except KmsdError as error:
         found = Findings()
         stopped = _Stopped(error.message, "see kmsctl status, then look again")

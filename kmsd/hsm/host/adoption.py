@@ -17,7 +17,7 @@ from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.host import calls
 from kmsd.hsm.host import cryptoki as c
 from kmsd.hsm.host.keys import Kind, TokenKey, begin, objects, public_halves
-from kmsd.hsm.host.session import BLOCK_BYTES, TokenSession
+from kmsd.hsm.host.session import BLOCK_BYTES, TokenSession, rsa_numbers_of
 from kmsd.hsm.operation import Operation, operation
 
 _MARK: Final = hashlib.sha256(b"kmsd: which key is this").digest()[:BLOCK_BYTES]
@@ -121,7 +121,7 @@ def _fingerprint(session: TokenSession, handle: int, kind: Kind) -> bytes | None
     ways: tuple[Callable[[], bytes], ...]
     match kind:
         case "rsa":
-            return b"%x" % session.rsa_numbers_of(handle).modulus
+            return b"%x" % rsa_numbers_of(session, handle).modulus
         case "hmac":
             ways = tuple(
                 partial(calls.sign, table, own, handle, mechanism, _MARK)

@@ -16,7 +16,7 @@ from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.doctor.findings import PROBE_LABEL
 from kmsd.hsm.host import calls
 from kmsd.hsm.host import cryptoki as c
-from kmsd.hsm.host.session import CKK_AES, TokenSession
+from kmsd.hsm.host.session import CKK_AES, TokenSession, rsa_numbers_of
 from kmsd.hsm.host.trials import CKM_AES_KEY_GEN, CKM_GENERIC_SECRET_KEY_GEN
 from kmsd.hsm.operation import Operation, operation
 
@@ -429,8 +429,8 @@ def public_halves(session: TokenSession, handle: int, kind: Kind) -> list[int]:
         return []
     cka_id = session.cryptoki.attributes(session.handle, handle, (c.CKA_ID,)).get(c.CKA_ID, b"")
     template = {c.CKA_CLASS: c.CKO_PUBLIC_KEY, c.CKA_KEY_TYPE: c.CKK_RSA, c.CKA_TOKEN: True, **_by_id(cka_id)}
-    mine = session.rsa_numbers_of(handle)
-    return [each for each in session.cryptoki.find(session.handle, template) if session.rsa_numbers_of(each) == mine]
+    mine = rsa_numbers_of(session, handle)
+    return [each for each in session.cryptoki.find(session.handle, template) if rsa_numbers_of(session, each) == mine]
 
 
 def _by_id(cka_id: bytes) -> dict[int, bytes | int | bool]:

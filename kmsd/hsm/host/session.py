@@ -199,14 +199,7 @@ class TokenSession:
     def rsa_numbers(self, cka_id: bytes) -> RsaNumbers:
         """The public key of the RSA key with this CKA_ID, as its private object tells it: anybody may put public
         objects on a token. Asked for each time, so that nothing is encrypted for a key that is gone."""
-        return self.rsa_numbers_of(self.key(cka_id, "rsa"))
-
-    def rsa_numbers_of(self, handle: int) -> RsaNumbers:
-        """The public key that an object, private or public, tells."""
-        raw = self.cryptoki.attributes(self.handle, handle, (CKA_MODULUS, CKA_PUBLIC_EXPONENT))
-        modulus = int.from_bytes(raw.get(CKA_MODULUS, b""), "big")
-        # Tokens need not keep the exponent with the private key; nearly all keys have this one.
-        return RsaNumbers(modulus, int.from_bytes(raw.get(CKA_PUBLIC_EXPONENT, b""), "big") or _F4)
+        return rsa_numbers_of(self, self.key(cka_id, "rsa"))
 
     def encrypt_gcm(self, cka_id: bytes, iv_size: int, aad: bytes, plaintext: bytes) -> tuple[bytes, bytes]:
         """AES-GCM (NIST SP 800-38D) with a fresh random IV. Returns (IV, ciphertext followed by the tag).
@@ -346,3 +339,11 @@ class TokenSession:
         params.pAAD = aad
         params.ulAADLen = len(aad)
         self._length.value = self._size
+
+
+def rsa_numbers_of(session: TokenSession, handle: int) -> RsaNumbers:
+    """Return the public key that an object, private or public, tells. Raises CkrError."""
+    raw = session.cryptoki.attributes(session.handle, handle, (CKA_MODULUS, CKA_PUBLIC_EXPONENT))
+    modulus = int.from_bytes(raw.get(CKA_MODULUS, b""), "big")
+    # Tokens need not keep the exponent with the private key; nearly all keys have this one.
+    return RsaNumbers(modulus, int.from_bytes(raw.get(CKA_PUBLIC_EXPONENT, b""), "big") or _F4)

@@ -23,6 +23,7 @@ import msgspec
 from kmsd.hsm import wire
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.host.opening import OpenToken
+from kmsd.hsm.host.outbox import Outbox
 from kmsd.hsm.host.session import TokenSession
 from kmsd.hsm.operation import Definition, Operation, definition
 
@@ -60,6 +61,7 @@ class Workers:
     def __init__(self, channel: socket.socket, token: OpenToken, ended: Callable[[], None]) -> None:
         self._channel = channel
         self._token = token
+        self._outbox = Outbox(channel, lambda: token.used)
         self._ended = ended
         self._frames = wire.Frames()
         self._waiting: deque[wire.Request] = deque()
@@ -70,10 +72,7 @@ class Workers:
         """Counts how often the lead has changed hands."""
         self._busy_since = 0.0
         """Since when the leader has been inside an operation; 0 if it is not."""
-        self._answers: list[wire.Reply] = []
-        self._sending = threading.Lock()
         self._seconds = 0.0
-        self._told_used = 0
         self._stirred = threading.Event()
         self._read_at = 0.0
         self._workers: list[_Worker] = []
@@ -107,14 +106,14 @@ class Workers:
                     self._busy_since = 0.0
                     self._turn += 1
                     self._seconds = max(self._seconds, now - since)
-                    answers, self._answers = self._answers, []
+                    answers = self._outbox.take()
                     self._lead.release()
                 elif not since and now - self._read_at > 1.0:
                     self._stirred.clear()
                     continue
                 else:
                     continue
-            self._send(answers)
+            self._outbox.send(answers)
 
     def stop(self) -> None:
         """Read no more. Called on any thread."""
@@ -156,7 +155,7 @@ class Workers:
         oldest = 0.0
         while True:
             if not self._waiting:
-                if self._answers:
+                if self._outbox.waiting:
                     self._flush()
                     oldest = 0.0
                 if not self._read():
@@ -166,7 +165,7 @@ class Workers:
             try:
                 done = definition(request.operation)
             except (KeyError, ValueError):
-                self._answer(request.id, wire.Failure("internal", f"operation {request.operation[:40]!r}"))
+                self._outbox.refuse(request.id, wire.Failure("internal", f"operation {request.operation[:40]!r}"))
                 continue
             if done.alone or done.changes:
                 self._beside(request, done)
@@ -177,7 +176,7 @@ class Workers:
             began = monotonic()
             if request.until < began:
                 # It lay behind a call that hung.
-                self._answer(request.id, wire.Failure("error", "DeadlineExceeded", "its caller has gone"))
+                self._outbox.refuse(request.id, wire.Failure("error", "DeadlineExceeded", "its caller has gone"))
                 continue
             passed = self._seconds > _SLOW_SECONDS
             if passed:
@@ -188,7 +187,7 @@ class Workers:
             reply, took = self._do(worker, request, done)
             if passed:
                 self._seconds = took
-                self._send([reply])
+                self._outbox.send([reply])
                 return True
             with self._guard:
                 if self._turn != turn:
@@ -197,9 +196,9 @@ class Workers:
                     lost = False
                     self._busy_since = 0.0
                     self._seconds = min(took, self._seconds * _FORGET) if self._seconds else took
-                    self._answers.append(reply)
+                    self._outbox.waiting.append(reply)
             if lost:
-                self._send([reply])
+                self._outbox.send([reply])
                 return True
             now = began + took
             oldest = oldest or began
@@ -232,28 +231,8 @@ class Workers:
 
     def _flush(self) -> None:
         with self._guard:
-            answers, self._answers = self._answers, []
-        self._send(answers)
-
-    def _send(self, answers: list[wire.Reply]) -> None:
-        if not answers:
-            return
-        used = self._token_used()
-        if used is not None:
-            answers[-1].used = used
-        # OSError: kmsd is gone, and nobody waits for this any more.
-        with self._sending, contextlib.suppress(OSError):
-            self._channel.sendall(wire.frame(answers))
-
-    def _token_used(self) -> tuple[tuple[bytes, str], ...] | None:
-        used = self._token.used
-        if len(used) == self._told_used:
-            return None
-        self._told_used = len(used)
-        return tuple(used)
-
-    def _answer(self, number: int, failure: wire.Failure) -> None:
-        self._send([wire.Reply(number, wire.NIL, 0.0, failure)])
+            answers = self._outbox.take()
+        self._outbox.send(answers)
 
     def _forget(self, gone: frozenset[bytes]) -> None:
         for each in self._workers:
@@ -366,7 +345,7 @@ class Workers:
             reply = wire.Reply(request.id, wire.NIL, monotonic() - began, wire.failure(error, lost=lost))
         else:
             reply = wire.Reply(request.id, value, monotonic() - began)
-        self._send([reply])
+        self._outbox.send([reply])
 
 
 def _close(session: TokenSession) -> None:

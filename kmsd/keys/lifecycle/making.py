@@ -242,7 +242,7 @@ async def make(turn: Turn, hsm: Hsm, label: str, cka_id: bytes, wanted: Recipe) 
     await turn.change(hsm, token_keys.generate, label, cka_id, wanted.kind, wanted.bits)
     if connected is not None and connected.quirks.misses_objects:
         # Of several that made keys at once, the last to come here sees them all, and moves the labels for all.
-        await hsm.reconnect("another process may have made a key at the same moment")
+        await hsm.hosting.replace("another process may have made a key at the same moment")
 
 
 async def _make_on_tpm(turn: Turn, hsm: Hsm, token: str, label: str, cka_id: bytes, wanted: Recipe) -> None:
@@ -265,7 +265,7 @@ async def _make_on_tpm(turn: Turn, hsm: Hsm, token: str, label: str, cka_id: byt
         turn.begin()
         tpm2.add_keys(token, pin or "", keys, aes_bits=min(bits, able.aes_bits), hash_bits=_hash_bits(bits, able))
 
-    await hsm.without_module(add)
+    await hsm.hosting.without_module(add)
 
 
 def _hash_bits(bits: int, able: tpm2.TpmAbilities) -> int:
