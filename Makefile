@@ -5,6 +5,7 @@
 # make tests    the tests alone, ARGS="-k sockets" for some of them
 # make bench    what kmsd costs, as ratios within one run
 # make chaos    every fault that docs/RELIABILITY.md lists, brought about and measured; writes that page
+# make kills    a hundred kills of the process that has the token, under 16 callers
 # make soak     half an hour of load, rotations and faults, SOAK_SECONDS=... for another time
 # make screenshots  draw docs/screenshots anew
 # make proto    write kmsd/api anew from protos/
@@ -17,7 +18,7 @@ export PYTHON
 export PYTHONPYCACHEPREFIX ?= $(CURDIR)/.venv/pycache
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev dev test check lint types contracts drift tests bench chaos soak screenshots proto lock format audit
+.PHONY: help install install-dev dev test check lint types contracts drift tests bench chaos kills soak screenshots proto lock format audit
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -61,6 +62,10 @@ bench: install-dev
 chaos: install-dev
 	@sh scripts/test-tools.sh
 	.venv/bin/python -m tests.chaos.run $(ARGS)
+
+kills: install-dev
+	@sh scripts/test-tools.sh
+	.venv/bin/python -m tests.chaos.kills
 
 soak: install-dev
 	@sh scripts/test-tools.sh
