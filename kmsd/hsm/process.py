@@ -92,15 +92,15 @@ class HostProcess(asyncio.Protocol):
         return self._process.pid if self._process is not None else 0
 
     def send(self, jobs: Sequence[Job]) -> None:
-        """Ask for what these calls want, in one write."""
-        if self._transport is None or self._transport.is_closing():
-            return
+        """Ask for what these calls want, in one write. What a process that is ending will not answer stays in
+        `inflight`, for whoever is told that it has gone."""
         requests = []
         for job in jobs:
             self._number += 1
             self.inflight[self._number] = job
             requests.append(wire.Request(self._number, job.done.name, wire.pack(job.args), job.retry, job.until))
-        self._transport.write(wire.frame(requests))
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(wire.frame(requests))
 
     def tell(self, done: Definition, args: tuple[object, ...]) -> None:
         """Have something done that is not answered."""

@@ -12,6 +12,5 @@ def test_every_call_is_answered_and_none_wrongly_however_often_the_host_is_kille
     result = kill(short_tmp, 4)
     assert len(result.outages) == 4
     assert (result.wrong, result.unanswered) == (0, 0)
-    # On a busy machine a new host may take longer to begin than a caller waits.
-    assert set(result.codes) <= {"OK", "UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"}
+    assert set(result.codes) <= {"OK", "UNAVAILABLE"}
     assert result.codes["OK"] > 100
