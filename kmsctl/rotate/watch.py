@@ -187,11 +187,7 @@ class Watch:
         """What is seen by now. Begins a scan if it is time for one. Raises what no other try can heal."""
         self._collect()
         found = self._timeline(now)
-        if self._wants_scan(found):
-            self._scanner = _Scanner(
-                self._place or Place(), self._first.client, self._timeout, self._wake, self._over, self._wanted()
-            )
-            self._scanner.start()
+        if self._begin_scan(found):
             found = self._timeline(now)
         return found
 
@@ -226,18 +222,22 @@ class Watch:
             retired=self._retired or self._lookers[0].retired,
         )
 
-    def _wanted(self) -> Wanted:
+    def _begin_scan(self, found: Timeline) -> bool:
+        """Start a scan if it is time for one. Return whether it was."""
+        place, old = self._place, self.turn.old
+        if place is None or old is None or self._scanner is not None or not self._is_due(found):
+            return False
         from kmsd.etcd.scan import Wanted
 
-        assert self.turn.old is not None  # noqa: S101 - else nothing is scanned
-        return Wanted(self._show, keeping(self.turn.old))
+        wanted = Wanted(self._show, keeping(old))
+        self._scanner = _Scanner(place, self._first.client, self._timeout, self._wake, self._over, wanted)
+        self._scanner.start()
+        return True
 
-    def _wants_scan(self, found: Timeline) -> bool:
-        if self._place is None or self._scanner is not None or self.turn.old is None or found.finished:
+    def _is_due(self, found: Timeline) -> bool:
+        if found.finished or time.monotonic() < self._next_scan:
             return False
-        if found[Step.APISERVERS].progress is not Progress.DONE or time.monotonic() < self._next_scan:
-            return False
-        return found[Step.RETIRE].progress is not Progress.ACTIVE
+        return found[Step.APISERVERS].progress is Progress.DONE and found[Step.RETIRE].progress is not Progress.ACTIVE
 
     def _collect(self) -> None:
         """Takes over what a scan has found, and says when the next may be."""
