@@ -40,8 +40,6 @@ TIMEOUT = 60.0
 
 INSPECT_MOST = 1 << 20
 """Bytes that are looked at."""
-LOOKED_AT = 500
-"""The last calls that failed, among which those of one error are looked for."""
 
 
 @dataclass(frozen=True)
@@ -257,20 +255,19 @@ def attempt(inspected: Inspected) -> Action:
     return Action("try to open the value", (verb, "--try", *rest), call, changes=False)
 
 
-def failures(message: str, key: Key | None) -> Action:
-    """Find out whether calls have failed with this message or, if one is given, with this key."""
+def failures(wanted: Filter) -> Action:
+    """Find out whether such calls have failed lately."""
 
     def call(kmsd: AdminClient) -> Outcome:
-        wanted, digest = Filter(failed=True), key.key_id_sha256 if key is not None else ""
-        with kmsd.watch_requests(backlog=LOOKED_AT, follow=False, wanted=wanted, timeout=TIMEOUT) as batches:
-            found = [request for batch in batches for request in batch.requests]
-        if any(message in request.reason for request in found):
-            return Outcome("calls failed with it", requests=wanted)
-        if digest and any(request.key_id_sha256 == digest for request in found):
-            return Outcome("calls with the key failed", requests=replace(wanted, key_id_sha256=digest))
-        return Outcome("no call failed of it")
+        with kmsd.watch_requests(backlog=1, follow=False, wanted=wanted, timeout=TIMEOUT) as batches:
+            found = any(batch.requests for batch in batches)
+        return Outcome("calls failed", requests=wanted) if found else Outcome("no such call failed")
 
-    return Action("look for requests", ("requests", "--failed"), call, changes=False)
+    words = ["requests", "--failed"]
+    words += ["--method", wanted.method] if wanted.method else []
+    words += ["--code", wanted.code] if wanted.code else []
+    words += ["--key", f"sha256:{wanted.key_id_sha256}"] if wanted.key_id_sha256 else []
+    return Action("look for requests", tuple(words), call, changes=False)
 
 
 def set_level(level: str) -> Action:

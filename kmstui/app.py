@@ -29,7 +29,7 @@ from kmstui.actions import Done
 from kmstui.arguments import INTERVAL
 from kmstui.dialogs.save import SaveDialog
 from kmstui.dialogs.targets import TargetDialog
-from kmstui.leads import DOCTOR, KEYS, Lead, lead
+from kmstui.leads import Lead, lead
 from kmstui.messages import Act, Changed, Choose, Finished, LookInto, MechanismsWanted, Open, ShowRequests
 from kmstui.palette import Commands, Places
 from kmstui.screens.audit import AuditScreen
@@ -222,11 +222,10 @@ class Kmstui(App[None]):
 
     async def on_look_into(self, message: LookInto) -> None:
         found = lead(message.trouble, self.store.view)
-        if found.page not in (KEYS, DOCTOR):
+        if found.requests is None:
             await self._follow(found)
         else:
-            reply = partial(self._looked, found)
-            self.store.act(actions.failures(message.trouble.message, found.key), reply)
+            self.store.act(actions.failures(found.requests), partial(self._looked, found))
 
     def _looked(self, found: Lead, done: Done) -> None:
         """Requests come first, where any failed of it."""

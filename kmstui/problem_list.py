@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 
-from kmsd.client import ClientError
+from kmsd.client import About, ClientError
 from kmstui import styles
 from kmstui.styles import Colour
 from kmstui.text import duration
@@ -15,7 +15,7 @@ from kmstui.view import Moment, View
 
 @dataclass(frozen=True)
 class Trouble:
-    """page: the screen that has more to say of it; empty if its words tell which."""
+    """page: the screen that has more to say of it; empty if `about` tells which."""
 
     glyph: str
     colour: Colour
@@ -23,6 +23,7 @@ class Trouble:
     hint: str
     note: str = ""
     page: str = ""
+    about: About = field(default_factory=About)
 
 
 def troubles(view: View, moment: Moment) -> tuple[Trouble, ...]:
@@ -59,10 +60,12 @@ def _answered(view: View, moment: Moment) -> Iterator[Trouble]:
     if status is None:
         return
     if not status.healthy:
-        yield Trouble(styles.BAD, Colour.BAD, status.healthz, status.hint)
+        # The same sentence is a problem as well, most often, and that says what it is about.
+        about = next((each.about for each in status.problems if each.message == status.healthz), About())
+        yield Trouble(styles.BAD, Colour.BAD, status.healthz, status.hint, about=about)
     for problem in sorted(status.problems, key=lambda each: not each.fatal):
         look = styles.problem(problem)
-        yield Trouble(look.glyph, look.colour, problem.message, problem.hint)
+        yield Trouble(look.glyph, look.colour, problem.message, problem.hint, about=problem.about)
     verdict = view.verdict.value
     if verdict is not None and not verdict.intact:
         hint = "compare the files with copies kept elsewhere; v on the audit (6) checks again"

@@ -525,8 +525,12 @@ def _same(old: Any, new: Any) -> Any:
 
 
 def _wanted(wanted: Filter, request: Request) -> bool:
-    failed = request.code != "OK" or not wanted.failed
-    return failed and request.key_id_sha256.startswith(wanted.key_id_sha256)
+    return (
+        (request.code != "OK" or not wanted.failed)
+        and wanted.method in ("", request.method)
+        and wanted.code in ("", request.code)
+        and request.key_id_sha256.startswith(wanted.key_id_sha256)
+    )
 
 
 def _guarded(call: Callable[[], T]) -> T:

@@ -31,8 +31,6 @@ class Look:
 
 GOOD, WARN, BAD, FAILED = "●", "◐", "○", "✕"
 COLOURS = {GOOD: Colour.GOOD, WARN: Colour.WARN, BAD: Colour.BAD, FAILED: Colour.BAD}
-TAMPERED = "the audit was tampered with"
-"""How a problem of kmsd begins that says so: it is a failure, though kmsd serves."""
 
 NO_ANSWER = Look(FAILED, "NO ANSWER", Colour.BAD)
 CONNECTING = Look("…", "CONNECTING", Colour.PLAIN)
@@ -71,7 +69,8 @@ def now(view: View) -> Look:
 
 
 def problem(found: Problem) -> Look:
-    if found.message.startswith(TAMPERED):
+    if found.about.tampered:
+        # A failure, though kmsd serves.
         return Look(FAILED, "", Colour.BAD)
     return Look(BAD, "", Colour.BAD) if found.fatal else Look(WARN, "", Colour.WARN)
 

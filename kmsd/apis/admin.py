@@ -17,10 +17,10 @@ from kmsd.errors import InvalidRequest, KmsdError, NotFound
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.host.module import SessionCounts, SlotView
 from kmsd.hsm.host.opening import OpenToken
-from kmsd.keys.inventory import Problem
 from kmsd.keys.keyring import Keyring
 from kmsd.observe import logs
 from kmsd.observe.health import Health
+from kmsd.problem import Problem
 from kmsd.service.local import LocalService
 from kmsd.transport.call import Call, Table, parse
 

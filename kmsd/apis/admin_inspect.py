@@ -13,8 +13,9 @@ from kmsd.errors import Conflict, InvalidRequest, KmsdError, short
 from kmsd.etcd.envelope import KmsValue
 from kmsd.formats.ciphertext import Format
 from kmsd.formats.diagnostics import Jwe
-from kmsd.keys.inventory import Key, Problem, newest_first, role
+from kmsd.keys.inventory import Key, newest_first, role
 from kmsd.keys.keyring import Keyring
+from kmsd.problem import Problem
 from kmsd.service.api import KmsService
 from kmsd.service.foreign import Foreign
 from kmsd.service.inspect import Inspection, inspect

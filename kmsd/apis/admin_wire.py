@@ -14,9 +14,10 @@ from google.protobuf.message import Message
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.errors import InvalidRequest, short
 from kmsd.hsm.connection import PoolView
-from kmsd.keys.inventory import Key, Problem, State, known_made_ms
+from kmsd.keys.inventory import Key, State, known_made_ms
 from kmsd.keys.keyring import Keyring
 from kmsd.observe.stats import Stats
+from kmsd.problem import Problem
 from kmsd.transport.call import Handler, Method, StreamHandler, StreamMethod, Table
 
 API: Final = "admin"
@@ -100,7 +101,9 @@ class Shown:
 
 
 def problem(problem: Problem) -> pb.Problem:
-    return alike(pb.Problem, problem)
+    about, calls = problem.about, problem.about.calls
+    requests = pb.Filter(failed=True, method=calls.method, code=calls.code) if calls is not None else None
+    return alike(pb.Problem, problem, about=alike(pb.Problem.About, about, requests=requests))
 
 
 def sessions(pool: PoolView) -> pb.GetStatusResponse.Sessions:

@@ -26,6 +26,7 @@ from kmsd.client.errors import (
 )
 from kmsd.client.model import (
     Abilities,
+    About,
     Acknowledgement,
     AuditChain,
     AuditRecord,
@@ -119,6 +120,7 @@ def kms_connect(socket: str | None = None, api: Api = "v2", *, timeout: float = 
 __all__ = [
     "DEFAULT_TIMEOUT",
     "Abilities",
+    "About",
     "Acknowledgement",
     "Api",
     "AuditChain",

@@ -14,11 +14,12 @@ from kmsd.config.settings import Settings
 from kmsd.crypto.schemes import as_plugin
 from kmsd.errors import KmsdError, Unavailable, WrongResult
 from kmsd.hsm.connection import Hsm
-from kmsd.keys.inventory import Key, Problem
+from kmsd.keys.inventory import Key
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.lifecycle import Lifecycle, Wanted
 from kmsd.observe import logs
 from kmsd.observe.unproven import Unproven
+from kmsd.problem import About, Problem
 
 log = logs.get_logger("kmsd")
 
@@ -106,6 +107,7 @@ class Upkeep:
                 f"the key {keys.label!r} gets no CKA_ID: {error.message}",
                 error.hint or "kmsd tries again in a minute",
                 fatal=False,
+                about=About(key_label=keys.label),
             )
         if problem is not None and problem != self._not_adopted:
             log.warning(problem.message, hint=problem.hint)
@@ -121,6 +123,7 @@ class Upkeep:
                 f"key {known} wrote here before and is not on {self._keyring.where}: --auto-create makes no other",
                 f"bring the right token or key back; if it is gone for good: kmsctl keygen {keys.label}",
                 fatal=False,
+                about=About(key_id=known, key_label=keys.label),
             )
             log.error(self._withheld.message, hint=self._withheld.hint)
             return
@@ -129,6 +132,7 @@ class Upkeep:
                 f"{doubt.message}: whether a key wrote here before is not known, so --auto-create makes none",
                 f"{doubt.hint}, and restart kmsd; if none ever did: kmsctl keygen {keys.label}",
                 fatal=False,
+                about=About(setting="state.dir"),
             )
             log.error(self._withheld.message, hint=self._withheld.hint)
             return

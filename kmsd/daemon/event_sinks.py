@@ -14,13 +14,14 @@ from kmsd.audit.trail import Audit
 from kmsd.errors import WrongResult
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.operation import Operation
-from kmsd.keys.inventory import Key, Picture, Problem
+from kmsd.keys.inventory import Key, Picture
 from kmsd.observe import logs
 from kmsd.observe.feed import Feed
 from kmsd.observe.health import HealthView
 from kmsd.observe.sdnotify import notify
 from kmsd.observe.stats import Stats
 from kmsd.observe.unproven import Unproven
+from kmsd.problem import About, Problem
 from kmsd.transport.call import Call
 
 log = logs.get_logger("kmsd")
@@ -168,6 +169,7 @@ def wrong_results(audit: Audit, error: WrongResult, unproven: Unproven) -> Probl
         "do not restart kube-apiserver, which still knows its data keys; when the token is well, `kmsctl rotate`, and "
         "rewrite what is stored (kubectl get secrets -A -o json | kubectl replace -f -)",
         fatal=False,
+        about=About(key_id=max(unproven.counts, key=unproven.counts.__getitem__)),
     )
 
 

@@ -23,6 +23,7 @@ from kmsd.formats import keyid
 from kmsd.formats.k8s_kms_plugin import header as legacy_header
 from kmsd.hsm.host.keys import TokenKey
 from kmsd.near import near
+from kmsd.problem import About, Calls, Problem
 
 MAX_KEY_ID: Final = 512
 """Characters. kube-apiserver takes under 1024; the rest is room for the ciphertext beside it."""
@@ -47,17 +48,6 @@ class State(Enum):
     """Retired: reads still, and may be destroyed."""
     PLANTED = "planted"
     """A public object, which anybody who reaches the token may have made, with a label or an id of a key of ours."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something an operator should know. fatal: it keeps kmsd from serving. passing: a rotation brings it about for a
-    moment."""
-
-    message: str
-    hint: str
-    fatal: bool
-    passing: bool = False
 
 
 @dataclass(frozen=True)
@@ -353,6 +343,7 @@ def _planted(public: Sequence[Key], where: str) -> Iterable[Problem]:
             "needed no PIN; they are not used",
             f"find out who reaches the token, then {_DELETE_PUBLIC}",
             fatal=False,
+            about=_about(planted[0]),
         )
 
 
@@ -366,6 +357,7 @@ def _exposed(keys: Sequence[Key], where: str) -> Iterable[Problem]:
             f"keys on {where} can be read by whoever has the PIN: {shown}{more}",
             "they serve all the same; to be rid of this, rotate to a key that kmsd makes: kmsctl rotate",
             fatal=False,
+            about=_about(exposed[0]),
         )
 
 
@@ -377,6 +369,7 @@ def _trusted_public(keys: Sequence[Key], where: str) -> Iterable[Problem]:
             "token can put another key in the place of these without a PIN, and read what is written then",
             "use private keys wherever the token keeps some: kmsctl rotate",
             fatal=False,
+            about=About(setting="keys.trust_public_objects"),
         )
 
 
@@ -385,6 +378,16 @@ _DELETE_PUBLIC: Final = (
     "delete what is not yours (no PIN is needed: pkcs11-tool --delete-object --type secrkey --label LABEL); a key that "
     "you made yourself: kmsctl keys adopt LABEL --public"
 )
+
+
+_NOTHING_WRITES: Final = Calls(code=Misconfigured.code)
+"""What `Keyring.why_none` lets fail."""
+_NOT_READ: Final = Calls("Decrypt", Misconfigured.code)
+"""What `Keyring.find` lets fail."""
+
+
+def _about(key: Key) -> About:
+    return About(key.place, key.key_id, key.label)
 
 
 def _problems(
@@ -402,6 +405,7 @@ def _problems(
             "kmsd relabels the older ones by itself; if this stays, `kmsctl rotate` says why",
             fatal=False,
             passing=True,
+            about=_about(writers[-1]),
         )
     fatal = write is None
     told = False
@@ -412,7 +416,8 @@ def _problems(
                 told = True
                 if fatal and key.lacks_scheme and rules.algorithm != "aes-gcm":
                     hint = f"`kmsctl rotate` makes a key that serves in its place, and keeps this one; {hint}"
-                yield Problem(f"key {write_label!r} on {where} cannot serve: {reason}", hint, fatal=fatal)
+                about = replace(_about(key), calls=_NOTHING_WRITES if fatal else _NOT_READ if key.key_id else None)
+                yield Problem(f"key {write_label!r} on {where} cannot serve: {reason}", hint, fatal=fatal, about=about)
     if write is None and not told:
         public = any(key.label == write_label for key in others)
         alike = near(write_label, (key.label for key in keys if key.token.seals))
@@ -424,6 +429,7 @@ def _problems(
             + (f"; if you made the public one yourself: kmsctl keys adopt {write_label} --public" if public else "")
             + (f"; if it is that one: kmsctl keys relabel {_named(alike[0], keys)} {write_label}" if alike else ""),
             fatal=True,
+            about=About(key_label=write_label, calls=_NOTHING_WRITES),
         )
 
 

@@ -19,8 +19,9 @@ from kmsd.errors import Conflict, InvalidRequest, KmsdError, Misconfigured, NotF
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.host import keys as token_keys
 from kmsd.hsm.host.keys import TokenKey
-from kmsd.keys.inventory import EMPTY, Key, Picture, Problem, Rules, State, created_ms, judge, newest_first
+from kmsd.keys.inventory import EMPTY, Key, Picture, Rules, State, created_ms, judge, newest_first
 from kmsd.near import near
+from kmsd.problem import About, Calls, Problem
 
 _LOOK_PAUSE: Final = 0.25
 """Seconds between looks that requests ask for (an unknown kid), so that garbage cannot keep the token busy."""
@@ -169,6 +170,7 @@ class Keyring:
                 "with AES-CBC and HMAC",
                 "update what is between kmsd and the token (p11-kit), or choose this for good: --algorithm aes-cbc",
                 fatal=False,
+                about=About(token=place.name),
             )
         if place.public_more:
             yield Problem(
@@ -176,12 +178,14 @@ class Keyring:
                 "more than are told of one by one; anybody who reaches the token can make them, and none is used",
                 "find out who reaches the token, and delete them with its own tool (pkcs11-tool --list-objects)",
                 fatal=False,
+                about=About(token=place.name),
             )
         room = place.hsm.room
         # Where it is the write key that found no place, its health says so.
         if room is not None and room.crowded and not self._shut_out(place):
             error = room.error(place.hsm.name)
-            yield Problem(error.message, error.hint, fatal=False)
+            about = About(token=place.name, calls=Calls(code=error.code))
+            yield Problem(error.message, error.hint, fatal=False, about=about)
 
     def _shut_out(self, place: _Place) -> bool:
         """Whether the write key found no place on a token that has few."""
@@ -457,6 +461,7 @@ class Keyring:
             f"the key that wrote last, {self._recalled}, may be on {hsm.name}, which is away: {hsm.error.message}",
             f"bring the token back; if it is gone for good: kmsctl keygen {self.write_label}",
             fatal=True,
+            about=About(away[0].name, calls=Calls(code=Misconfigured.code)),
         )
         return replace(picture, write=None, problems=(problem, *picture.problems))
 

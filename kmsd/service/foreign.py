@@ -17,9 +17,10 @@ from kmsd.crypto.gcm import TagMismatch
 from kmsd.deadline import left, within
 from kmsd.errors import Conflict, DeadlineExceeded, InvalidRequest, KmsdError, Misconfigured, NotFound, Overloaded
 from kmsd.formats import jwe, k8s_kms_plugin, keyid
-from kmsd.keys.inventory import Key, Problem, State, role
+from kmsd.keys.inventory import Key, State, role
 from kmsd.keys.keyring import Keyring
 from kmsd.observe import logs
+from kmsd.problem import About, Calls, Problem
 from kmsd.service.local import Opened, check_named
 
 log = logs.get_logger("kmsd.legacy")
@@ -62,13 +63,15 @@ class Foreign:
             return []
         refused = self._refusal()
         if refused is not None:
-            return [Problem(refused.message, refused.hint, fatal=False)]
+            about = About(setting="legacy.key", calls=Calls("Decrypt", refused.code))
+            return [Problem(refused.message, refused.hint, fatal=False, about=about)]
         return [
             Problem(
                 f"legacy.allow_unauthenticated is set: {self.unauthenticated} values that nothing protects were read "
                 "since kmsd started",
                 _REWRITE,
                 fatal=False,
+                about=About(setting="legacy.allow_unauthenticated"),
             )
         ]
 

@@ -149,7 +149,7 @@ class TrafficScreen(Page):
     def begin(self, name: str) -> None:
         if self.view is not None:
             wanted = self.view.wanted
-            self.post_message(Choose(replace(wanted, failed=not wanted.failed)))
+            self.post_message(Choose(replace(wanted, failed=not wanted.failed, method="", code="")))
 
     def on_click(self, event: events.Click) -> None:
         if isinstance(event.widget, CodesPanel):
@@ -370,7 +370,8 @@ def _nothing(view: View, none: str) -> str:
 
 def _narrowed(view: View) -> str:
     """Which requests are listed, in words; empty if all are."""
-    parts = ["only errors"] if view.wanted.failed else []
+    parts = [f"only {view.wanted.code}"] if view.wanted.code else ["only errors"] if view.wanted.failed else []
+    parts += [f"only {view.wanted.method}"] if view.wanted.method else []
     parts += [f"only key {short_hash(view.wanted.key_id_sha256)}"] if view.wanted.key_id_sha256 else []
     return ", ".join(parts)
 

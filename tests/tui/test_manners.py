@@ -8,7 +8,7 @@ import pytest
 from textual.widgets import Select
 
 from kmsd.audit.tampering import Seen, Tampering
-from kmsd.client import AuditVerdict, Problem
+from kmsd.client import About, AuditVerdict, Problem
 from kmstui import problem_list, styles
 from kmstui.dialogs.hints import in_a_dialog
 from kmstui.view import Reading
@@ -124,7 +124,7 @@ def test_an_audit_that_was_tampered_with_has_the_sign_of_failure() -> None:
     tampering.times = 1
     trouble = tampering.trouble
     assert trouble is not None
-    found = Problem(trouble.message, trouble.hint, fatal=False)
+    found = Problem(trouble.message, trouble.hint, fatal=False, about=About(audit=True, tampered=True))
     status = replace(daemon.BUSY, problems=(found,))
     (told,) = problem_list.troubles(replace(SCENES["busy"](), status=Reading(status, STEADY)), MOMENT)
     assert (told.glyph, told.colour) == ("✕", styles.Colour.BAD)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 
 import grpc
 import pytest
@@ -114,7 +116,35 @@ async def test_a_problem_leads_to_the_requests_that_failed_of_it(start_kmsd: Sta
         with pytest.raises(grpc.RpcError):
             kmsd.v2("Encrypt", v2.EncryptRequest(plaintext=b"x", uid="lost-one"))
         await pilot.press("1", "enter")
-        await until(pilot, "only errors", "✕  v2", "Encrypt")
+        await until(pilot, "only FAILED_PRECONDITION", "✕  v2", "Encrypt")
+
+
+async def test_a_problem_leads_to_the_requests_of_its_sort_only(start_kmsd: Start, token: SoftToken) -> None:
+    kmsd = start_kmsd("--auto-create", environment={"KMSD_KEYS__REFRESH": "0.2"}).wait_ok()
+    for label in ("twin", "k8s-kek"):
+        token.import_aes(label, bytes(32), b"twice")
+    header, rest = kmsd.v2("Encrypt", v2.EncryptRequest(plaintext=b"x")).ciphertext.split(b".", 1)
+    made = json.loads(base64.urlsafe_b64decode(header + b"=="))
+    twice = base64.urlsafe_b64encode(json.dumps({**made, "kid": "twice"}, separators=(",", ":")).encode()).rstrip(b"=")
+    async with app_on(kmsd).run_test(size=(160, 50)) as pilot:
+        await until(pilot, "◐ DEGRADED", "cannot serve: 2 keys have this key id", "Look into it")
+        for uid, ciphertext in (("damaged", b"damaged"), ("of-a-twin", twice + b"." + rest)):
+            with pytest.raises(grpc.RpcError):
+                kmsd.v2("Decrypt", v2.DecryptRequest(ciphertext=ciphertext, uid=uid, key_id="twice"))
+        await pilot.press("j", "enter")
+        await until(pilot, "only FAILED_PRECONDITION, only Decrypt", "of-a-twin", without="damaged")
+        await pilot.press("e")
+        await until(pilot, "of-a-twin", "damaged", without="only FAILED")
+
+
+async def test_a_problem_with_a_setting_leads_to_it(start_kmsd: Start) -> None:
+    kmsd = start_kmsd("--auto-create", environment={"KMSD_LEGACY__ALLOW_UNAUTHENTICATED": "true"}).wait_ok()
+    (problem,) = kmsd.status().problems
+    assert (problem.about.setting, problem.about.requests.method) == ("legacy.key", "Decrypt")
+    async with app_on(kmsd).run_test() as pilot:
+        await until(pilot, "◐ DEGRADED", "Look into it")
+        await pilot.press("j", "enter")
+        await until(pilot, "env      KMSD_LEGACY__KEY")
 
 
 @SIZED

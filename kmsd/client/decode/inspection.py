@@ -5,7 +5,8 @@ from __future__ import annotations
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.client.decode.keys import key
 from kmsd.client.decode.plain import alike
-from kmsd.client.model import Envelope, Inspection, Jwe, Problem
+from kmsd.client.decode.status import problem
+from kmsd.client.model import Envelope, Inspection, Jwe
 
 
 def inspection(answer: pb.InspectCiphertextResponse) -> Inspection:
@@ -15,5 +16,5 @@ def inspection(answer: pb.InspectCiphertextResponse) -> Inspection:
         envelope=alike(Envelope, answer.envelope) if answer.HasField("envelope") else None,
         jwe=alike(Jwe, answer.jwe) if answer.HasField("jwe") else None,
         keys=tuple(map(key, answer.keys)),
-        findings=tuple(alike(Problem, each) for each in answer.findings),
+        findings=tuple(map(problem, answer.findings)),
     )

@@ -29,6 +29,10 @@ def requests(answer: pb.WatchRequestsResponse) -> Requests:
     return alike(Requests, answer, requests=calls)
 
 
+def filter_(answer: pb.Filter) -> Filter:
+    return alike(Filter, answer, since=time(answer.since_unix_ms))
+
+
 def wanted(shown: Filter) -> pb.Filter:
     """The other way round."""
     since = int(shown.since.timestamp() * 1000) if shown.since is not None else 0

@@ -5,7 +5,9 @@ from __future__ import annotations
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.client.decode.keys import optional_key
 from kmsd.client.decode.plain import alike, time
+from kmsd.client.decode.stats import filter_
 from kmsd.client.model import (
+    About,
     Following,
     Listener,
     ModuleProcess,
@@ -38,10 +40,15 @@ def status(status: pb.GetStatusResponse) -> Status:
         sessions=alike(Sessions, status.sessions),
         probe=alike(Probe, status.probe, last_success=time(status.probe.last_success_unix_ms)),
         listeners=tuple(alike(Listener, each) for each in status.listeners),
-        problems=tuple(alike(Problem, each) for each in status.problems),
+        problems=tuple(map(problem, status.problems)),
         tokens=tuple(map(_token_status, status.tokens)),
         following=_following(status.following),
     )
+
+
+def problem(shown: pb.Problem) -> Problem:
+    requests = filter_(shown.about.requests) if shown.about.HasField("requests") else None
+    return alike(Problem, shown, about=alike(About, shown.about, requests=requests))
 
 
 def _token_status(status: pb.GetStatusResponse.TokenStatus) -> TokenStatus:

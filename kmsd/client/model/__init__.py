@@ -22,6 +22,7 @@ from kmsd.client.model.rotation import Reversion, Rotation, RotationStep
 from kmsd.client.model.scan import KeyInEtcd, ScanReport
 from kmsd.client.model.stats import CallCount, Filter, KeyUse, Latency, Request, Requests, Second, StatsFrame
 from kmsd.client.model.status import (
+    About,
     Following,
     Listener,
     ModuleProcess,
@@ -47,6 +48,7 @@ from kmsd.client.model.tokens import (
 
 __all__ = [
     "Abilities",
+    "About",
     "Acknowledgement",
     "AuditChain",
     "AuditRecord",

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from kmsd.client.model.keys import Key
+
+if TYPE_CHECKING:
+    from kmsd.client.model.stats import Filter
 
 
 class ServingState(StrEnum):
@@ -19,11 +23,27 @@ class ServingState(StrEnum):
 
 
 @dataclass(frozen=True)
+class About:
+    """Where there is more to see of a problem; what is empty has nothing to do with it. token: name in the
+    configuration. tampered: others have changed the audit. requests: the failed calls that it accounts for; None if it
+    makes none fail."""
+
+    token: str = ""
+    key_id: str = ""
+    key_label: str = ""
+    setting: str = ""
+    audit: bool = False
+    tampered: bool = False
+    requests: Filter | None = None
+
+
+@dataclass(frozen=True)
 class Problem:
     message: str
     hint: str
     fatal: bool
     """True if it keeps kmsd from serving; false for a warning."""
+    about: About = About()
 
 
 @dataclass(frozen=True)

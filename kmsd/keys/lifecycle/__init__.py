@@ -15,7 +15,7 @@ from math import inf
 from typing import Final
 
 from kmsd.errors import NotFound, short
-from kmsd.keys.inventory import Key, Problem, check_label, role
+from kmsd.keys.inventory import Key, check_label, role
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.lifecycle import adopting, ending, making, naming, rotating, trying
 from kmsd.keys.lifecycle.evidence import Scan, Use, Uses
@@ -23,6 +23,7 @@ from kmsd.keys.lifecycle.making import Made, Wanted
 from kmsd.keys.lifecycle.rotating import Rotated, Step
 from kmsd.keys.lifecycle.trying import Timings
 from kmsd.keys.lifecycle.turn import Turn
+from kmsd.problem import Problem
 
 _PAIR: Final = 2
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from kmsd.errors import Conflict, InvalidRequest, NotFound
 from kmsd.hsm.host import adoption
 from kmsd.hsm.host.keys import Kind, TokenKey
-from kmsd.keys.inventory import Key, Problem, key_id_bytes, role
+from kmsd.keys.inventory import Key, key_id_bytes, role
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.lifecycle.making import made, refuse_known, refuse_taken
 from kmsd.keys.lifecycle.turn import Turn
+from kmsd.problem import About, Problem
 
 
 @dataclass(frozen=True)
@@ -104,12 +105,14 @@ async def unasked(keyring: Keyring, *, public: bool, recalled: str) -> Nameless 
             "take its place by itself",
             f"bring the right token or key back; if {label!r} is to write from now on: {by_hand}",
             fatal=False,
+            about=About(key_label=label),
         )
     if len(found) > 1:
         return Problem(
             f"{len(found)} keys labelled {label!r} on {keyring.where} have no CKA_ID: which is meant cannot be told",
             f"destroy or relabel all but one, with the token's own tool; then: {by_hand}",
             fatal=False,
+            about=About(key_label=label),
         )
     return found[0]
 

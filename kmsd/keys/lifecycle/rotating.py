@@ -14,11 +14,11 @@ from typing import Final
 
 from kmsd.crypto.schemes import Pair
 from kmsd.errors import Conflict, InvalidRequest, KmsdError, NotFound, short
+from kmsd.formats import keyid
 from kmsd.hsm.host import keys as token_keys
 from kmsd.hsm.vendors.tpm_key_slots import MANAGE
 from kmsd.keys.inventory import (
     Key,
-    Problem,
     State,
     companion_label,
     key_id_bytes,
@@ -35,6 +35,7 @@ from kmsd.keys.lifecycle.trying import rounds_with
 from kmsd.keys.lifecycle.turn import Turn
 from kmsd.keys.rotation import Move, moves
 from kmsd.observe import logs
+from kmsd.problem import About, Problem
 
 log = logs.get_logger("kmsd.keys")
 
@@ -266,6 +267,7 @@ class Rotation:
             f"key {move.from_label!r} on {hsm.name} cannot be relabelled {move.to_label!r}: {error.message}",
             error.hint or "kmsd tries again in a minute",
             fatal=False,
+            about=About(move.place, keyid.text(move.cka_id), move.from_label),
         )
         if self._stuck is None or self._stuck[1] != problem:
             log.warning(problem.message, hint=problem.hint)

@@ -53,14 +53,33 @@ KEY_TYPE_PAIR: KeyType
 KEY_TYPE_RSA: KeyType
 
 class Problem(_message.Message):
-    __slots__ = ("message", "hint", "fatal")
+    __slots__ = ("message", "hint", "fatal", "about")
+    class About(_message.Message):
+        __slots__ = ("token", "key_id", "key_label", "setting", "audit", "tampered", "requests")
+        TOKEN_FIELD_NUMBER: _ClassVar[int]
+        KEY_ID_FIELD_NUMBER: _ClassVar[int]
+        KEY_LABEL_FIELD_NUMBER: _ClassVar[int]
+        SETTING_FIELD_NUMBER: _ClassVar[int]
+        AUDIT_FIELD_NUMBER: _ClassVar[int]
+        TAMPERED_FIELD_NUMBER: _ClassVar[int]
+        REQUESTS_FIELD_NUMBER: _ClassVar[int]
+        token: str
+        key_id: str
+        key_label: str
+        setting: str
+        audit: bool
+        tampered: bool
+        requests: Filter
+        def __init__(self, token: _Optional[str] = ..., key_id: _Optional[str] = ..., key_label: _Optional[str] = ..., setting: _Optional[str] = ..., audit: _Optional[bool] = ..., tampered: _Optional[bool] = ..., requests: _Optional[_Union[Filter, _Mapping]] = ...) -> None: ...
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     HINT_FIELD_NUMBER: _ClassVar[int]
     FATAL_FIELD_NUMBER: _ClassVar[int]
+    ABOUT_FIELD_NUMBER: _ClassVar[int]
     message: str
     hint: str
     fatal: bool
-    def __init__(self, message: _Optional[str] = ..., hint: _Optional[str] = ..., fatal: _Optional[bool] = ...) -> None: ...
+    about: Problem.About
+    def __init__(self, message: _Optional[str] = ..., hint: _Optional[str] = ..., fatal: _Optional[bool] = ..., about: _Optional[_Union[Problem.About, _Mapping]] = ...) -> None: ...
 
 class Key(_message.Message):
     __slots__ = ("label", "key_id", "key_id_sha256", "type", "bits", "state", "unusable_reason", "unusable_hint", "can_encrypt", "can_decrypt", "can_sign", "can_verify", "sensitive", "extractable", "private", "created_unix_ms", "token_label", "token", "encrypts", "decrypts", "last_used_unix_ms", "enc", "local", "always_sensitive", "never_extractable")
