@@ -1,5 +1,5 @@
-"""What kmsd keeps across restarts, in the state directory: which key wrote last, when each key was used, which keys it
-made that were not, and which PINs were refused.
+"""What kmsd keeps across restarts, in the state directory: which key wrote last, how far kube-apiserver has followed
+to it, when each key was used, which keys it made that were not, and which PINs were refused.
 
 So that Status names the same key_id after a restart while the token is away, and so that of the keys of a token those
 are known that cannot have written. Nothing here is needed to serve: a directory that cannot be written is a warning,
@@ -26,6 +26,11 @@ _MOST: Final = 1024 * 1024
 _WROTE_MOST: Final = 1000
 """Key ids that are kept of those that were the write key."""
 _PINS: Final = "pins-refused.json"
+_FOLLOWING: Final = "following.json"
+_FOLLOWING_IDS: Final = ("key_id", "previous")
+_FOLLOWING_TIMES: Final = ("since", "first_status", "last_status", "first_encrypt", "last_encrypt")
+_LATEST: Final = 253_402_300_800
+"""Unix seconds of the year 10000, before which all times are."""
 _USES: Final = "uses.json"
 _USES_MOST: Final = 16 * 1024 * 1024
 """Bytes: more than the keys make of which uses are counted."""
@@ -41,7 +46,7 @@ def doubt(directory: Path) -> Misconfigured | None:
     """
     try:
         if safepath.check(directory, _WHAT):
-            for name, most in ((_FILE, _MOST), (_USES, _USES_MOST), (_PINS, _MOST)):
+            for name, most in ((_FILE, _MOST), (_FOLLOWING, _MOST), (_USES, _USES_MOST), (_PINS, _MOST)):
                 with suppress(FileNotFoundError):
                     os.close(_open(directory / name, most))
     except Misconfigured as error:
@@ -67,6 +72,23 @@ def wrote_here(directory: Path) -> list[str]:
     kept = _believed(directory, _FILE, _MOST)
     wrote = kept.get("wrote", [kept.get("key_id")])
     return [each for each in wrote if isinstance(each, str)] if isinstance(wrote, list) else []
+
+
+def recall_following(directory: Path) -> dict[str, Any]:
+    """Return how far kube-apiserver had followed, by the fields of `service.local.Following`; empty if that is not
+    known whole."""
+    kept = _believed(directory, _FOLLOWING, _MOST)
+    ids = {name: kept.get(name) for name in _FOLLOWING_IDS}
+    times = {name: kept.get(name) for name in _FOLLOWING_TIMES}
+    whole = all(isinstance(each, str) for each in ids.values()) and all(
+        isinstance(each, int | float) and 0 <= each < _LATEST for each in times.values()
+    )
+    return {**ids, **times} if whole else {}
+
+
+def remember_following(directory: Path, following: Mapping[str, object]) -> None:
+    """Keep it, replacing the file whole. Raises as `remember`."""
+    _write(directory / _FOLLOWING, following)
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ class Admin:
     def _following(self) -> pb.GetStatusResponse.Following:
         following = self.service.following
         write = self.keyring.picture.write
-        if write is None or write.key_id != following.key_id:
+        if self.keyring.seen if write is None else write.key_id != following.key_id:
             # Nobody has asked since the key changed.
             return pb.GetStatusResponse.Following(
                 previous_key_id=following.key_id, previous_key_id_sha256=sha256(following.key_id)

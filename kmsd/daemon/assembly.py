@@ -21,6 +21,7 @@ from kmsd.config.settings import TokenEntry
 from kmsd.daemon import event_sinks
 from kmsd.daemon.background_tasks import Upkeep
 from kmsd.daemon.configured import Configured
+from kmsd.daemon.followed import Followed
 from kmsd.daemon.liveness import Liveness
 from kmsd.daemon.problems import Problems, pool_of
 from kmsd.daemon.uses import KeyUses
@@ -71,6 +72,7 @@ class Parts:
         self._requests: Feed[Ended] = Feed(_KEPT_REQUESTS)
         self.audit = Audit(settings.audit, settings.state.dir)
         self.uses = KeyUses(settings.state.dir, self._stats, settings.keys.label)
+        self.followed = Followed(settings.state.dir)
         self._failed: deque[Ended] = deque(maxlen=_KEPT_REQUESTS)
         self._traffic = event_sinks.Traffic(self._stats, self._requests, self._failed, self.audit)
         self._told = event_sinks.Tokens(self.audit)
@@ -112,6 +114,7 @@ class Parts:
         service = LocalService(
             self._keyring,
             self.health,
+            self.followed.following,
             write_legacy=settings.keys.write_format == "k8s-kms-plugin",
             fail_closed=settings.kms.on_hsm_loss == "fail-closed",
             remembered=recalled,

@@ -115,6 +115,7 @@ class Daemon:
         for listener in parts.listeners:
             listener.place.claim()
         parts.uses.begin()
+        parts.followed.begin()
         await parts.audit.start()
         for listener in parts.listeners:
             await listener.start()
@@ -123,6 +124,7 @@ class Daemon:
         self._spawn(parts.health.run())
         self._spawn(parts.upkeep.run())
         self._spawn(parts.uses.keep())
+        self._spawn(parts.followed.keep())
         self._spawn(parts.liveness.run())
         self._spawn(parts.liveness.feed())
         notify(READY="1", STATUS="starting")
@@ -195,6 +197,7 @@ class Daemon:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         parts.uses.keep_all()
+        parts.followed.keep_last()
         # What hangs was waited for long enough.
         await asyncio.gather(*(hsm.close() for hsm in parts.tokens.values()))
 

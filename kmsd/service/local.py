@@ -57,7 +57,7 @@ class ForeignReader(Protocol):
 class Following:
     """How far kube-apiserver has followed to the key that writes now. Unix times; 0 for what has not happened.
 
-    previous: the key_id that was answered before this one; empty if none was since kmsd started.
+    previous: the key_id that was answered before this one; empty if none is known of.
     """
 
     key_id: str = ""
@@ -89,7 +89,8 @@ class Following:
 class LocalService:
     """The KMS service on the tokens of this kmsd.
 
-    write_legacy: write the ancestor's format. fail_closed: Status is an error while the token is away.
+    following: told of each Status and Encrypt. write_legacy: write the ancestor's format. fail_closed: Status is an
+    error while the token is away.
     remembered: key_id that Status names until the tokens have been seen.
     used: told of the key_id and "encrypt" or "decrypt" after each of them. foreign: reads what other programs wrote
     with AES-CBC. unproven: told of each value that was encrypted.
@@ -99,6 +100,7 @@ class LocalService:
         self,
         keyring: Keyring,
         health: Health,
+        following: Following,
         *,
         write_legacy: bool,
         fail_closed: bool,
@@ -109,7 +111,7 @@ class LocalService:
     ) -> None:
         self._foreign = foreign
         self._unproven = unproven
-        self.following = Following()
+        self.following = following
         self._keyring = keyring
         self._health = health
         self._write_legacy = write_legacy

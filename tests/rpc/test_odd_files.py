@@ -14,7 +14,7 @@ from tests.daemons import Kmsd, wait_for
 from tests.tokens import SoftToken
 
 SEED = v2.EncryptRequest(plaintext=b"0123456789abcdef0123456789abcdef")
-STATE = ("write-key.json", "uses.json", "audit.jsonl", "audit-7.jsonl", "audit.jsonl.lock")
+STATE = ("write-key.json", "following.json", "uses.json", "audit.jsonl", "audit-7.jsonl", "audit.jsonl.lock")
 
 
 def _make(path: Path, kind: str) -> None:

@@ -18,7 +18,7 @@ from kmsd.keys.inventory import Picture, new_key_id
 from kmsd.keys.keyring import Keyring
 from kmsd.observe.health import Health
 from kmsd.observe.unproven import Unproven
-from kmsd.service.local import LocalService
+from kmsd.service.local import Following, LocalService
 from tests.memory_token import MemoryToken
 
 OLD, NEW = (new_key_id().encode() for _ in range(2))
@@ -47,6 +47,7 @@ class _Setup:
         self.service = LocalService(
             self.keyring,
             health,
+            Following(),
             write_legacy=False,
             fail_closed=fail_closed,
             remembered=recalled,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import signal
 from pathlib import Path
 
 import pytest
 
 from kmsd import state
+from kmsd.api.admin.v1 import admin_pb2 as admin
+from kmsd.api.kms.v2 import api_pb2 as v2
 from tests.daemons import Kmsd, wait_for
 from tests.tokens import SoftToken
 
@@ -80,3 +84,61 @@ def test_uses_are_no_longer_complete_once_a_kmsd_goes_on_from_them(tmp_path: Pat
     assert state.recall_uses(tmp_path) == state.Uses(0.0, {"an-id": 2000.0})
     (tmp_path / "file").touch()
     assert not state.withdraw_uses(tmp_path / "file", known), "where nothing can be written nothing is known"
+
+
+def _rotated(kmsd: Kmsd) -> admin.GetStatusResponse.Following:
+    """Have a kmsd rotate and a caller follow; return what it then tells of that."""
+    kmsd.wait_ok()
+    kmsd.admin("RotateKey")
+    key_id = kmsd.v2("Status").key_id
+    assert kmsd.v2("Encrypt", v2.EncryptRequest(plaintext=b"x")).key_id == key_id
+    return kmsd.status().following
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_times_of_a_rotation_do_not_move_when_kmsd_restarts(
+    short_tmp: Path, token: SoftToken, number: signal.Signals
+) -> None:
+    folder = short_tmp / "d"
+    folder.mkdir()
+    kept = folder / "state" / "following.json"
+    with Kmsd(folder, token, ("--auto-create",)) as kmsd:
+        told = _rotated(kmsd)
+        wait_for(lambda: kept.exists() and json.loads(kept.read_text())["first_encrypt"] > 0)
+        assert kept.stat().st_mode & 0o777 == 0o600
+        kmsd.stop(number)
+        kmsd.start()
+        # Before anybody has asked for Status again.
+        again = kmsd.status().following
+        assert again == told
+        kmsd.wait_ok()
+        later = kmsd.status().following
+        assert later.last_status_unix_ms > told.last_status_unix_ms
+        later.last_status_unix_ms = told.last_status_unix_ms
+        assert later == told
+
+
+def test_times_of_a_rotation_that_cannot_be_believed_are_left_out(short_tmp: Path, token: SoftToken) -> None:
+    folder = short_tmp / "d"
+    folder.mkdir()
+    with Kmsd(folder, token, ("--auto-create",)) as kmsd:
+        told = _rotated(kmsd)
+        assert told.previous_key_id
+        kmsd.stop()
+        (folder / "state" / "following.json").chmod(0o666)
+        kmsd.start()
+        assert kmsd.status().following == admin.GetStatusResponse.Following()
+        kmsd.wait_ok()
+        following = kmsd.status().following
+        assert following.since_unix_ms > told.since_unix_ms
+        assert not following.previous_key_id
+
+
+@pytest.mark.parametrize("since", ["1e300", "-1", "NaN", '"1"', "null"])
+def test_a_time_that_cannot_be_is_not_believed(tmp_path: Path, since: str) -> None:
+    times = '"first_status": 0, "last_status": 0, "first_encrypt": 0, "last_encrypt": 0'
+    text = f'{{"key_id": "an-id", "previous": "", "since": {since}, {times}}}'
+    (tmp_path / "following.json").write_text(text)
+    assert state.recall_following(tmp_path) == {}
+    (tmp_path / "following.json").write_text(text.replace(since, "1.5"))
+    assert state.recall_following(tmp_path)["since"] == 1.5
