@@ -54,6 +54,10 @@ CONFIG_AFTER = 30.0
 """Seconds between looks at the configuration, which changes by a reload only."""
 BACKLOG = {Want.REQUESTS: 500, Want.AUDIT: 1000}
 """How many items a tail begins with."""
+AHEAD = 10.0
+"""Seconds between looks at the last items of a tail that no screen follows, so that it has something when kmsd goes."""
+AHEAD_MOST = 200
+"""How many of them are looked at."""
 MOST = {Want.REQUESTS: 1000, Want.AUDIT: 5000}
 """How many a tail keeps."""
 
@@ -245,9 +249,21 @@ class Store:
             due = want in self._wants and now >= self._next.get(question.field, 0.0)
             if due or (ahead and self._last(question).value is None):
                 yield question
+        yield from self._tails(now)
         token = self._mechanisms_of if Want.MECHANISMS in self._wants else _write_token(self.view) if ahead else ""
         if token and now >= self._next.get(f"mechanisms {token}", 0.0):
             yield _Question("mechanisms", lambda kmsd: kmsd.list_mechanisms(token), token)
+
+    def _tails(self, now: float) -> Iterable[_Question]:
+        """What is looked at of the calls and the audit while no screen follows them."""
+        questions = (
+            _Question("requests", _last_requests),
+            _Question("audit", _last_records),
+        )
+        for question in questions:
+            followed = Want(question.field) in self._wants
+            if not followed and self.view.status.value is not None and now >= self._next.get(question.field, 0.0):
+                yield question
 
     @property
     def _looks_ahead(self) -> bool:
@@ -271,6 +287,8 @@ class Store:
     def _last(self, question: _Question) -> Reading[Any]:
         if question.part:
             return self.view.mechanisms.get(question.part, Reading())
+        if question.field in BACKLOG:
+            return Reading()
         reading: Reading[Any] = getattr(self.view, question.field)
         return reading
 
@@ -279,6 +297,12 @@ class Store:
         mechanisms = dict(before.mechanisms)
         for answer in answers:
             name = answer.question.field
+            if name in BACKLOG:
+                self._next[name] = self._read_at + max(AHEAD, SHARE * answer.cost)
+                # A screen that follows it by now has got more.
+                if answer.reading.value is not None and Want(name) not in self._wants:
+                    changes[name] = self._longer(Tail(), answer.reading.value, 0, AHEAD_MOST)
+                continue
             if name != "status" and answer.reading.error is not None and Want(name) not in self._wants:
                 continue  # looked at ahead, in vain, and nobody has asked
             if answer.question.part:
@@ -555,6 +579,16 @@ def _write_token(view: View) -> str:
     """Its name in kmsd's configuration; empty if it is not known."""
     status = view.status.value
     return next((each.name for each in status.tokens if each.write), "") if status is not None else ""
+
+
+def _last_requests(kmsd: AdminClient) -> tuple[Request, ...]:
+    with kmsd.watch_requests(backlog=AHEAD_MOST, follow=False, timeout=CALL_TIMEOUT) as batches:
+        return tuple(request for batch in batches for request in batch.requests)
+
+
+def _last_records(kmsd: AdminClient) -> tuple[AuditRecord, ...]:
+    with kmsd.watch_audit(backlog=AHEAD_MOST, follow=False, timeout=CALL_TIMEOUT) as batches:
+        return tuple(record for batch in batches for record in batch.records)
 
 
 def _open_requests(kmsd: AdminClient) -> Any:

@@ -213,8 +213,8 @@ class Audit(Section):
 
 
 class State(Section):
-    """What is kept across restarts: the id of the key that wrote last, when kube-apiserver followed to it, when each key
-    was used, and which keys were made here and never were."""
+    """What is kept across restarts: the id of the key that wrote last, when kube-apiserver followed to it, when each
+    key was used, and which keys were made here and never were."""
 
     dir: Path = Field(default_factory=paths.state_dir)
 

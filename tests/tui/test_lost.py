@@ -26,7 +26,7 @@ KNOWN = {
 }
 """What nobody can know without having asked kmsd, where the screen asks by itself."""
 assert tuple(KNOWN) == NAMES
-AGED = ("Tokens", "Keys", "Audit", "Config and logs")
+AGED = ("Tokens", "Keys", "Traffic", "Audit", "Config and logs")
 """Screens whose tables say how old they are; all do in the line about what is wrong."""
 
 
@@ -52,6 +52,26 @@ async def test_every_screen_keeps_what_was_known_when_kmsd_goes(kmsd: Kmsd, size
 def _called(view: View, method: str) -> bool:
     frame = view.traffic.frame
     return frame is not None and any(each.method == method for each in frame.calls)
+
+
+@pytest.mark.parametrize(("screen", "known"), [("Traffic", "load-0"), ("Audit", "GenerateKey")])
+async def test_calls_and_records_are_kept_for_a_screen_that_was_never_opened(
+    kmsd: Kmsd, screen: str, known: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kmstui.store.AHEAD", 0.5)
+    app = app_on(kmsd)
+    async with app.run_test(size=(120, 35)) as pilot:
+        await pilot.press(NUMBERS["Config and logs"])
+        await until(pilot, "● SERVING")
+        await holds(lambda: app.store.view.requests.following and app.store.view.audit.following)
+        kmsd.keygen("later")
+        with under_load(kmsd, pause=5):
+            await holds(lambda: any(each.item.uid == "load-0" for each in app.store.view.requests.items))
+            await holds(lambda: any(each.item.action == "GenerateKey" for each in app.store.view.audit.items))
+        kmsd.stop(signal.SIGKILL)
+        await until(pilot, "✕ NO ANSWER")
+        await pilot.press(NUMBERS[screen])
+        assert "below is what was true" in flat(await until(pilot, known))
 
 
 async def test_a_target_that_never_answered_says_on_every_screen_that_nothing_is_known(kmsd: Kmsd) -> None:
