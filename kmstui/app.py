@@ -13,6 +13,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, ClassVar, Literal
 
+from rich.console import RenderableType
 from textual import events, on
 from textual.app import App
 from textual.binding import Binding, BindingType
@@ -69,6 +70,8 @@ SWITCH_PAUSE = 0.001
 """Seconds for which nothing is painted after a switch to another screen, which shows what there is at once: Textual's
 own 50 ms are half of what a key may take to show."""
 
+MADE_WITHIN = 3.0
+"""Seconds that leaving waits for screens that are being made."""
 SWITCH_INTERVAL = 0.001
 """Seconds that one thread computes while another one waits."""
 
@@ -124,6 +127,7 @@ class Kmstui(App[None]):
         self._typed = 0.0
         self._alone = alone
         self._making = asyncio.Lock()
+        self._leaving: asyncio.Task[None] | None = None
         self._drawing: Timer | None = None
         self._drawn = 0.0
         self.theme = self.memory.theme if self.memory.theme in themes.THEMES else themes.DARK.name
@@ -145,6 +149,21 @@ class Kmstui(App[None]):
     def _quiet(self) -> float:
         """Seconds since the last key."""
         return monotonic() - self._typed
+
+    def exit(self, result: None = None, return_code: int = 0, message: RenderableType | None = None) -> None:
+        """Leave once each screen is whole. From Textual's exit on no widget comes to be: a screen that is half made
+        ends with the traceback of what misses its parts, or is waited for until Textual gives up on it."""
+        if self._leaving is None:
+            leave = partial(super().exit, result, return_code, message)
+            self._leaving = asyncio.get_running_loop().create_task(self._leave(leave))
+
+    async def _leave(self, leave: Callable[[], None]) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(MADE_WITHIN):
+                await self._making.acquire()  # and keep it: no other screen is begun
+                while not all(screen.is_mounted for screen in self.screen_stack):
+                    await asyncio.sleep(0.01)
+        leave()
 
     def on_unmount(self) -> None:
         if self._memory_file is not None:
@@ -290,7 +309,7 @@ class Kmstui(App[None]):
         return next((screen for screen in reversed(self.screen_stack) if isinstance(screen, Page)), None)
 
     async def action_page(self, name: str) -> None:
-        if name not in self.MODES:
+        if name not in self.MODES or self._leaving is not None:
             return
         async with self._making:
             await self.switch_mode(name)

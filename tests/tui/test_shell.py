@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import os
@@ -51,6 +52,24 @@ async def test_paints_before_kmsd_answers(kmsd: Kmsd) -> None:
             assert "Write key" in screen
     finally:
         kmsd.process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_who_leaves_while_a_screen_is_being_made_leaves_it_whole(tmp_path: Path, steps: int) -> None:
+    app = Kmstui([f"unix://{tmp_path}/nobody.sock"], alone=True)
+
+    async def leave() -> None:
+        for made in (False, True, False):  # the one that is seen first, and the beginning of the next
+            while app._making.locked() is made:
+                await asyncio.sleep(0)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        app.exit(return_code=5)
+
+    leaving = asyncio.create_task(leave())
+    await app.run_async(headless=True, size=(120, 40))
+    await leaving
+    assert app.return_code == 5
 
 
 async def test_number_keys_and_the_mouse_lead_to_the_screens(kmsd: Kmsd) -> None:
