@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,15 @@ BELIEVED_AFTER = 10.0
 Start = Callable[..., Kmsd]
 
 
-@pytest.fixture
-def chaos(short_tmp: Path) -> ChaosToken:
-    token = make_chaos(short_tmp / "chaos")
+def _make(folder: Path) -> ChaosToken:
+    token = make_chaos(folder / "chaos")
     token.import_aes("k8s-kek", bytes(32), b"an-id")
     return token
+
+
+@pytest.fixture
+def chaos(short_tmp: Path) -> ChaosToken:
+    return _make(short_tmp)
 
 
 @pytest.fixture
@@ -89,16 +94,32 @@ _GONE = {
 }
 
 
-@pytest.mark.parametrize("lines", _GONE.values(), ids=_GONE)
+@pytest.fixture(scope="module")
+def believed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Kmsd, ChaosToken]]]:
+    """A kmsd for each case, all of them logged in long enough: the wait is the same for one and for many."""
+    made = {}
+    with ExitStack() as running:
+        for name in (*_GONE, "another slot"):
+            folder = tmp_path_factory.mktemp("k")
+            token = _make(folder)
+            environment = {**token.environment, **QUICK}
+            kmsd = Kmsd(folder, token, token.flags, environment, default_flags=False)  # type: ignore[arg-type]
+            made[name] = running.enter_context(kmsd.start()), token
+        for kmsd, _ in made.values():
+            kmsd.wait_ok()
+        time.sleep(BELIEVED_AFTER)
+        yield made
+
+
+@pytest.mark.parametrize("name", _GONE)
 def test_a_login_that_has_gone_is_made_anew_although_random_numbers_work(
-    start: Callable[[], Kmsd], chaos: ChaosToken, lines: list[str]
+    believed: dict[str, tuple[Kmsd, ChaosToken]], name: str
 ) -> None:
-    kmsd = start().wait_ok()
+    kmsd, chaos = believed[name]
     sealed = kmsd.v2("Encrypt", SEED)
     (before,) = kmsd.hosts()
-    time.sleep(BELIEVED_AFTER)
     chaos.forget_calls()
-    chaos.tell(*lines)
+    chaos.tell(*_GONE[name])
     began = time.monotonic()
     wait_for(lambda: before not in kmsd.hosts() and _round_trip(kmsd) == "OK")
     assert time.monotonic() - began < 5
@@ -165,10 +186,9 @@ def test_a_slot_that_is_broken_hides_no_other(start: Callable[[], Kmsd], chaos: 
     assert any("broken (C_GetSlotInfo: CKR_DEVICE_ERROR)" in slot.description for slot in slots)
 
 
-def test_a_slot_that_gets_another_number_is_found_again(start: Callable[[], Kmsd], chaos: ChaosToken) -> None:
-    kmsd = start().wait_ok()
+def test_a_slot_that_gets_another_number_is_found_again(believed: dict[str, tuple[Kmsd, ChaosToken]]) -> None:
+    kmsd, chaos = believed["another slot"]
     before, (host,) = kmsd.status().token.slot_id, kmsd.hosts()
-    time.sleep(BELIEVED_AFTER)
     chaos.tell("slots shift=7")
     # It needs a session that is opened now.
     refused = refusal(kmsd.keygen, "another")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from tests.daemons import Kmsd
 from tests.tui.conftest import app_on, under_load
@@ -74,7 +75,7 @@ async def test_on_a_wide_and_low_screen_two_panels_stand_side_by_side(kmsd: Kmsd
             await pilot.press("4")
             await until(pilot, "Methods", "✕ INVALID_ARGUMENT", without="Operations of the token")
             # The columns find their widths with the first rows.
-            await until(pilot, "calls  errors")
+            await holds(lambda: re.search("calls +errors", shown(pilot.app)))
             await pilot.press("v")
             await until(pilot, "encrypts  decrypts", "Operations of the token", without="Methods")
             await pilot.press("v")
