@@ -161,7 +161,7 @@ class Kmstui(App[None]):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(MADE_WITHIN):
                 await self._making.acquire()  # and keep it: no other screen is begun
-                while not all(screen.is_mounted for screen in self.screen_stack):
+                while not all(screen.is_mounted for screen in self.screen_stack):  # noqa: ASYNC110 - once, at the end
                     await asyncio.sleep(0.01)
         leave()
 

@@ -48,18 +48,11 @@ class Problems:
         found.extend(self.upkeep.problems)
         for name, hsm in self.tokens.items():
             if not hsm.available:
-<<<<<<< HEAD
-                found.insert(0, Problem(hsm.error.message, hsm.error.hint, fatal=write is None or write.place == name))
-            found.extend(_pin_warnings(hsm))
-            if hsm.guard.problem:
-                found.append(Problem(hsm.guard.problem, _REMEMBER_FIX, fatal=False))
-=======
                 fatal, about = write is None or write.place == name, About(name, calls=Calls(code=hsm.error.code))
                 found.insert(0, Problem(hsm.error.message, hsm.error.hint, fatal, about=about))
             found.extend(_pin_warnings(name, hsm))
-            if hsm.pin_problem:
-                found.append(Problem(hsm.pin_problem, _REMEMBER_FIX, fatal=False, about=About(name)))
->>>>>>> 281eeb5 (Have kmsd say what a problem is about, and which calls fail because of it)
+            if hsm.guard.problem:
+                found.append(Problem(hsm.guard.problem, _REMEMBER_FIX, fatal=False, about=About(name)))
         error = self.health.view().error
         if error is not None and write is not None and not any(problem.fatal for problem in found):
             about = About(write.place, write.key_id, write.label, calls=Calls(code=error.code))

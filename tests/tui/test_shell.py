@@ -60,7 +60,7 @@ async def test_who_leaves_while_a_screen_is_being_made_leaves_it_whole(tmp_path:
 
     async def leave() -> None:
         for made in (False, True, False):  # the one that is seen first, and the beginning of the next
-            while app._making.locked() is made:
+            while app._making.locked() is made:  # noqa: ASYNC110 - a lock has no event
                 await asyncio.sleep(0)
         for _ in range(steps):
             await asyncio.sleep(0)
