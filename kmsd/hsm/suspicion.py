@@ -21,9 +21,10 @@ from kmsd.hsm.vendors.tpm_key_slots import Room
 _WATCH_SECONDS: Final = 0.25
 _PAUSE_FIRST: Final = 1.0
 _PAUSE_MOST: Final = 30.0
-"""Seconds between two times that a host is replaced because a call hangs, from the first up to the last."""
+"""Seconds between two times that a host is replaced because a call hangs, or its login seems to be lost, from the first
+up to the last."""
 _CALM_SECONDS: Final = 60.0
-"""After so long without a hang the pauses begin anew."""
+"""After so long without either the pauses begin anew."""
 _BELIEVED_AFTER: Final = 10.0
 """Seconds from a login until an operation that fails is believed although random numbers work."""
 _PROVEN_AFTER: Final = 2.0
@@ -75,6 +76,7 @@ class Suspicion:
         self._spawn = spawn
         self._tell = tell
         self._probing = False
+        self._lost_pause, self._lost_at = 0.0, -1e9
         self._crowded_at: Connected | None = None
         """The connection of which it was told that there is no place for another key."""
 
@@ -111,10 +113,20 @@ class Suspicion:
                     pass
                 except KmsdError:
                     what = f"{cause.name}, then no answer"
-            if self._dispatch.connected is connected:
+            if self._dispatch.connected is connected and self._is_time(connected):
                 await self._hosts.replace_lost(connected, what)
         finally:
             self._probing = False
+
+    def _is_time(self, connected: Connected) -> bool:
+        """Whether a login has lasted long enough to be replaced: where another one does not help, they become rarer."""
+        now = monotonic()
+        if now - self._lost_at > _CALM_SECONDS:
+            self._lost_pause = 0.0
+        if now - connected.since < self._lost_pause * jitter():
+            return False
+        self._lost_pause, self._lost_at = min(max(_PAUSE_FIRST, self._lost_pause * 2), _PAUSE_MOST), now
+        return True
 
     async def _works_after_all(self, cause: CkrError, connected: Connected) -> bool:
         """Whether the token is there. Raises CkrError, KmsdError if it is not."""
