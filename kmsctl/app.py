@@ -71,7 +71,7 @@ def root(
     ] = None,
     timeout: options.Timeout = None,
     output_format: options.Output = None,
-    no_color: Annotated[bool, typer.Option("--no-color", help="No colour; as NO_COLOR=1.")] = False,
+    no_color: Annotated[bool, typer.Option("--no-color", help="Print without colour, as NO_COLOR=1 does.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,
     version_: Annotated[
         bool,

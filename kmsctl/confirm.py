@@ -18,14 +18,14 @@ T = TypeVar("T")
 
 Confirm = Annotated[
     str,
-    typer.Option("--confirm", metavar="LABEL", help="The key's label once more: do it whatever speaks against it."),
+    typer.Option("--confirm", metavar="LABEL", help="Label of the key once more: do it whatever speaks against it."),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, or why not; change nothing.")]
 
 Report = Annotated[
     str | None,
-    typer.Option("--report", metavar="FILE", help="What `kmsctl etcd scan --report FILE` counted."),
+    typer.Option("--report", metavar="FILE", help="Report that `kmsctl etcd scan --report FILE` wrote."),
 ]
 
 

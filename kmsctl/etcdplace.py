@@ -33,28 +33,35 @@ Endpoints = Annotated[
         "--endpoints",
         metavar="URL",
         envvar="ETCDCTL_ENDPOINTS",
-        help=f"Of etcd's clients: https://host:2379, commas between several. Default: {DEFAULT_ENDPOINT}.",
+        help=f"URLs of etcd, as https://host:2379, with commas between several. Default: {DEFAULT_ENDPOINT}.",
         show_default=False,
     ),
 ]
 Cacert = Annotated[
     str,
-    typer.Option("--cacert", metavar="FILE", envvar="ETCDCTL_CACERT", help="CA of etcd's certificate, PEM."),
+    typer.Option(
+        "--cacert", metavar="FILE", envvar="ETCDCTL_CACERT", help="PEM file with the CA of etcd's certificate."
+    ),
 ]
 Cert = Annotated[
-    str, typer.Option("--cert", metavar="FILE", envvar="ETCDCTL_CERT", help="Our certificate for etcd, PEM.")
-]
-CertKey = Annotated[str, typer.Option("--key", metavar="FILE", envvar="ETCDCTL_KEY", help="Its private key, PEM.")]
-User = Annotated[
     str,
     typer.Option(
-        "--user", metavar="NAME", help="User of etcd's own authentication; or ETCDCTL_USER, as NAME or NAME:PASSWORD."
+        "--cert", metavar="FILE", envvar="ETCDCTL_CERT", help="PEM file with the client certificate for etcd."
     ),
+]
+CertKey = Annotated[
+    str, typer.Option("--key", metavar="FILE", envvar="ETCDCTL_KEY", help="PEM file with the private key of --cert.")
+]
+User = Annotated[
+    str,
+    typer.Option("--user", metavar="NAME", help="Name of an etcd user; or ETCDCTL_USER, as NAME or NAME:PASSWORD."),
 ]
 PasswordFile = Annotated[
     str,
     typer.Option(
-        "--password-file", metavar="FILE", help="Its password, on the first line of a file; or ETCDCTL_PASSWORD."
+        "--password-file",
+        metavar="FILE",
+        help="File with the password of --user on its first line; or ETCDCTL_PASSWORD.",
     ),
 ]
 Show = Annotated[
@@ -64,14 +71,18 @@ Show = Annotated[
         metavar="N",
         min=0,
         max=SHOW_MOST,
-        help="Name so many objects that could not be understood or need another key than the write key.",
+        help="Name up to N objects that could not be understood or need another key than the write key.",
     ),
 ]
-Prefix = Annotated[str, typer.Option("--prefix", metavar="PATH", help="kube-apiserver's --etcd-prefix.")]
+Prefix = Annotated[
+    str, typer.Option("--prefix", metavar="PATH", help="Prefix of the keys in etcd: kube-apiserver's --etcd-prefix.")
+]
 Report = Annotated[
     str | None,
     typer.Option(
-        "--report", metavar="FILE", help="Write the counts here (mode 0600), for `kmsctl keys retire` and `destroy`."
+        "--report",
+        metavar="FILE",
+        help="Write the counts to this file (mode 0600), for `kmsctl keys retire` and `destroy`.",
     ),
 ]
 

@@ -92,28 +92,31 @@ def _since(text: str) -> datetime:
     return when
 
 
-Failed = Annotated[bool, typer.Option("--failed", help="Only what failed: any code but OK.")]
+Failed = Annotated[bool, typer.Option("--failed", help="Show only what failed: any code but OK.")]
 MethodName = Annotated[
     Method | None,
-    typer.Option("--method", metavar="METHOD", help="Only this method: Decrypt, RotateKey."),
+    typer.Option("--method", metavar="METHOD", help="Show only this method, as Decrypt or RotateKey."),
 ]
 CodeName = Annotated[
     Code | None,
-    typer.Option("--code", metavar="CODE", help="Only what ended so: OK, NOT_FOUND."),
+    typer.Option("--code", metavar="CODE", help="Show only what ended with this code, as NOT_FOUND."),
 ]
 WithKey = Annotated[
     str,
     typer.Option(
         "--key",
         metavar="KEY",
-        help="Only with this key: its label, key id or sha256: hash, also of a key that is gone.",
+        help="Show only what used this key, which may be gone: its label, key id or sha256: hash.",
         show_default=False,
     ),
 ]
 Since = Annotated[
     datetime | None,
     typer.Option(
-        "--since", metavar="TIME", parser=_since, help="Only from this time on: 10m ago, or 2026-01-02T03:04:05Z."
+        "--since",
+        metavar="TIME",
+        parser=_since,
+        help="Show only what is no older than 10m, or than 2026-01-02T03:04:05Z.",
     ),
 ]
 

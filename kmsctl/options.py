@@ -79,7 +79,9 @@ Target = Annotated[
 ]
 Timeout = Annotated[
     float | None,
-    typer.Option("--timeout", metavar="DURATION", parser=duration, help="For each call: 10, 10s, 1m30s. Default: 10s."),
+    typer.Option(
+        "--timeout", metavar="DURATION", parser=duration, help="Time limit for each call: 10, 10s, 1m30s. Default: 10s."
+    ),
 ]
 TokenArgument = Annotated[
     str,
@@ -119,13 +121,15 @@ Socket = Annotated[
 # What a value is, is told by its metavar: the completion offers what kmsd has of KEY, LABEL and TOKEN.
 KeyName = Annotated[
     str,
-    typer.Argument(metavar="KEY", help="A label, a key id, or sha256: and a key id's hash.", show_default=False),
+    typer.Argument(
+        metavar="KEY", help="Key: its label, its key id, or sha256: and the hash of its key id.", show_default=False
+    ),
 ]
 Label = Annotated[str, typer.Argument(metavar="LABEL", help="Label of the key (CKA_LABEL).", show_default=False)]
-NewLabel = Annotated[str, typer.Argument(metavar="NEW-LABEL", help="Its label from now on.", show_default=False)]
+NewLabel = Annotated[str, typer.Argument(metavar="NEW-LABEL", help="New label of the key.", show_default=False)]
 KeyId = Annotated[
     str,
-    typer.Option("--id", metavar="TEXT", help="Its key id (CKA_ID). Default: a new UUID.", show_default=False),
+    typer.Option("--id", metavar="TEXT", help="Key id (CKA_ID) of the key. Default: a new UUID.", show_default=False),
 ]
 TokenName = Annotated[
     str,

@@ -24,7 +24,7 @@ Timeout = Annotated[
         "--timeout",
         metavar="DURATION",
         parser=options.duration,
-        help="How long it may take in all: 30, 30s, 2m. Default: 60s with --wait, else 10s.",
+        help="Time limit for all of it: 30, 30s, 2m. Default: 60s with --wait, else 10s.",
     ),
 ]
 

@@ -55,20 +55,28 @@ class Flag:
         return self.name.removeprefix("--").replace("-", "_")
 
 
-_TCP = "For --enable-server."
-_NOTHING = "Changes nothing, as with k8s-kms-plugin: taken with a warning."
+_TCP = "the TCP listener that --enable-server asks for."
+_NOTHING = "Accepted with a warning, and changes nothing, as in k8s-kms-plugin."
 _IDLE = "does nothing in k8s-kms-plugin serve, and nothing here"
 
 FLAGS = (
-    Flag("--config", "", "FILE", "TOML file; default: $KMSD_CONFIG, else the first of the usual places."),
+    Flag(
+        "--config",
+        "",
+        "FILE",
+        "TOML file with the settings. Default: $KMSD_CONFIG, else the first of the usual places.",
+    ),
     Flag("--socket", "kms.socket", "PATH", "Unix socket of the KMS APIs, which kube-apiserver calls."),
     Flag("--admin-socket", "admin.socket", "PATH", "Unix socket of the admin API, which kmsctl calls."),
     Flag("--admin-group", "admin.group", "GROUP", "Group that may call the admin API."),
-    Flag("--state-dir", "state.dir", "DIR", "Directory for what kmsd keeps."),
+    Flag("--state-dir", "state.dir", "DIR", "Directory for what kmsd keeps across restarts."),
     Flag(
-        "--provider", "token.provider", "NAME", "auto, softhsm, tpm2, p11-kit, luna, cloudhsm, opencryptoki or generic."
+        "--provider",
+        "token.provider",
+        "NAME",
+        "Vendor of the token: auto, softhsm, tpm2, p11-kit, luna, cloudhsm, opencryptoki or generic.",
     ),
-    Flag("--p11-lib", "token.module", "PATH", "PKCS#11 module."),
+    Flag("--p11-lib", "token.module", "PATH", "Path of the PKCS#11 module."),
     Flag("--p11-label", "token.label", "LABEL", "Label of the token."),
     Flag("--p11-slot", "token.slot", "ID", "Id of the token's slot; wins over the label."),
     Flag("--p11-pin", "token.pin", "PIN", "PIN of the token; others can read it here: use --p11-pin-file."),
@@ -79,36 +87,45 @@ FLAGS = (
         "--algorithm",
         "keys.algorithm",
         "auto|aes-gcm|aes-cbc|rsa-oaep",
-        "How to encrypt; auto: as the token can.",
+        "Algorithm to encrypt with; auto: the best that the token can do.",
     ),
-    Flag("--auto-create", "keys.auto_create", "", "Make the key if it is missing.", off="--no-auto-create"),
+    Flag("--auto-create", "keys.auto_create", "", "Make the key at start if it is missing.", off="--no-auto-create"),
     Flag(
         "--output",
         "log.format",
         "text|json",
-        "--log-format as k8s-kms-plugin calls it; text: console.",
+        "Format of the log, as k8s-kms-plugin names it; text: console.",
         means={"text": "console", "json": "json"},
     ),
-    Flag("--debug", "log.level", "", "As --log-level debug.", off="--no-debug", means={True: "debug"}),
-    Flag("--log-format", "log.format", "auto|json|console", "auto: console on a terminal, else json."),
-    Flag("--log-level", "log.level", "debug|info|warning|error", "Least level that is logged."),
+    Flag(
+        "--debug",
+        "log.level",
+        "",
+        "Log from level debug on, as --log-level debug does.",
+        off="--no-debug",
+        means={True: "debug"},
+    ),
+    Flag(
+        "--log-format", "log.format", "auto|json|console", "Format of the log; auto: console on a terminal, else json."
+    ),
+    Flag("--log-level", "log.level", "debug|info|warning|error", "Level to log from."),
     Flag(
         "--enable-server",
         "server.enabled",
         "",
-        "Listen on TCP, too: this version does not, and says so; the Unix sockets are served in any case.",
+        "Ask for a TCP listener, too. This version has none, and says so; its Unix sockets are served all the same.",
         off="--no-enable-server",
     ),
-    Flag("--host", "server.host", "HOST", _TCP),
-    Flag("--port", "server.port", "PORT", _TCP),
-    Flag("--tls-ca", "server.tls_ca", "FILE", _TCP),
-    Flag("--tls-certificate", "server.tls_certificate", "FILE", _TCP),
-    Flag("--tls-key", "server.tls_key", "FILE", _TCP),
+    Flag("--host", "server.host", "HOST", f"Address of {_TCP}"),
+    Flag("--port", "server.port", "PORT", f"Port of {_TCP}"),
+    Flag("--tls-ca", "server.tls_ca", "FILE", f"PEM file with the CA of callers for {_TCP}"),
+    Flag("--tls-certificate", "server.tls_certificate", "FILE", f"PEM file with the certificate of {_TCP}"),
+    Flag("--tls-key", "server.tls_key", "FILE", f"PEM file with the private key of {_TCP}"),
     Flag(
         "--disable-socket",
         "",
         "",
-        "Refused: nothing would be left to call.",
+        "Refused, because the Unix socket is all that this version serves.",
         off="--no-disable-socket",
         refused=(
             "--disable-socket would leave nothing to call: this version of kmsd listens on Unix sockets only",
@@ -206,7 +223,7 @@ def serve(context: typer.Context, **values: str | bool | None) -> None:
     raise typer.Exit(daemon.run(_with_pin(loaded, pin), reload=lambda: _with_pin(_load(given, name), pin)))
 
 
-@app.command("check-config", short_help="Show the settings, or what is wrong.")
+@app.command("check-config", short_help="Show the settings, or what is wrong with them.")
 @_takes(FLAGS)
 def check_config(context: typer.Context, **values: str | bool | None) -> None:
     """Show every setting and where it comes from; exit 2 if the configuration is wrong. Starts nothing."""

@@ -49,7 +49,7 @@ def audit(ctx: typer.Context) -> None:
       kmsctl audit verify
       kmsctl audit acknowledge
 
-    The record of every admin action, and of KMS calls as far as kmsd is configured to keep them.
+    Show and check the record of every admin action, and of KMS calls as far as kmsd is configured to keep them.
     """
     if ctx.invoked_subcommand is None:
         diagnostics.screed(ctx.get_help())
@@ -59,9 +59,9 @@ def audit(ctx: typer.Context) -> None:
 @app.command(short_help="Show the last records, and with -f those to come.")
 def tail(
     ctx: typer.Context,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with those to come.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with the records to come.")] = False,
     number: Annotated[
-        int, typer.Option("--number", "-n", min=0, max=BACKLOG_MAX, help="How many of the last ones to begin with.")
+        int, typer.Option("--number", "-n", min=0, max=BACKLOG_MAX, help="Number of past records to begin with.")
     ] = 10,
     failed: filters.Failed = False,
     method: filters.MethodName = None,
@@ -130,7 +130,7 @@ def verify(
         typer.Option(
             "--head",
             metavar="[kms:]SEQ:HASH",
-            help="With FILE: a HEAD from earlier, which the trail must still have. May be given often.",
+            help="With FILE: a HEAD from earlier, which the trail must still have. May be repeated.",
         ),
     ] = None,
     begins_at: Annotated[
@@ -138,7 +138,8 @@ def verify(
         typer.Option(
             "--begins-at",
             metavar="[kms:]SEQ",
-            help="With FILE: the record that the trail may begin with, because kmsd deleted those before it by plan.",
+            help="With FILE: the record that the trail may begin with, because kmsd deleted those before it "
+            "(audit.keep).",
         ),
     ] = None,
     output_format: options.OutputNamed = None,

@@ -21,7 +21,9 @@ class Shell(StrEnum):
 
 
 def completion(
-    shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish.", show_default=False)],
+    shell: Annotated[
+        Shell, typer.Argument(metavar="SHELL", help="Shell to complete in: bash, zsh or fish.", show_default=False)
+    ],
 ) -> None:
     """\b
     Examples:

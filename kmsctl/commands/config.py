@@ -17,7 +17,7 @@ def config(ctx: typer.Context) -> None:
     Examples:
       kmsctl config view
 
-    The configuration of a running kmsd. `kmsd check-config` reads the one of a kmsd that does not run.
+    Show the configuration of a running kmsd. `kmsd check-config` reads the one of a kmsd that does not run.
     """
     if ctx.invoked_subcommand is None:
         diagnostics.screed(ctx.get_help())

@@ -20,11 +20,13 @@ class Api(StrEnum):
     V1BETA1 = "v1beta1"
 
 
-Source = Annotated[str, typer.Argument(metavar="[FILE]", help="File to read; - or nothing: stdin.", show_default=False)]
-ApiOption = Annotated[Api, typer.Option("--api", help="Which of the two KMS APIs to call.")]
+Source = Annotated[
+    str, typer.Argument(metavar="[FILE]", help="File to read; stdin if it is - or left out.", show_default=False)
+]
+ApiOption = Annotated[Api, typer.Option("--api", help="KMS API to call.")]
 Out = Annotated[
     str | None,
-    typer.Option("--out", metavar="FILE", help="Write here (mode 0600) instead of to stdout."),
+    typer.Option("--out", metavar="FILE", help="Write to this file (mode 0600) instead of to stdout."),
 ]
 
 
@@ -68,7 +70,9 @@ def decrypt(
     api: ApiOption = Api.V2,
     key_id: Annotated[
         str,
-        typer.Option("--key-id", metavar="TEXT", help="Key id, for v2. Default: the one the ciphertext names."),
+        typer.Option(
+            "--key-id", metavar="TEXT", help="Key id to send, for v2. Default: the one that the ciphertext names."
+        ),
     ] = "",
     out: Out = None,
     socket: options.Socket = None,

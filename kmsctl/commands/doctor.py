@@ -36,7 +36,7 @@ def doctor(
             "--timeout",
             metavar="DURATION",
             parser=options.duration,
-            help="How long all checks may take: 30, 30s, 1m. Default and most: 60s.",
+            help="Time limit for all checks: 30, 30s, 1m. Default and most: 60s.",
         ),
     ] = None,
     target: options.Target = None,

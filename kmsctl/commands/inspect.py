@@ -19,10 +19,10 @@ INPUT_MAX = 8 << 20
 def inspect(
     ctx: typer.Context,
     source: Annotated[
-        str, typer.Argument(metavar="[FILE]", help="File to read; - or nothing: stdin.", show_default=False)
+        str, typer.Argument(metavar="[FILE]", help="File to read; stdin if it is - or left out.", show_default=False)
     ] = "-",
     attempt: Annotated[
-        bool, typer.Option("--try", help="Have kmsd decrypt it, and say whether it opens. Exit with 1 if not.")
+        bool, typer.Option("--try", help="Have kmsd decrypt it, and say whether it opens; exit with 1 if it does not.")
     ] = False,
     output_format: options.Output = None,
     target: options.Target = None,

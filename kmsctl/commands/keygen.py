@@ -41,7 +41,7 @@ def help_of(command: str) -> str:
       kmsctl {command} spare-kek --bits 128 -o json
       kmsctl {command} cbc-kek --type pair
 
-    Make a key on the token. It never leaves it.
+    Make a key on the token, which it never leaves.
 
     A label that is taken is a conflict (exit code 6), or with --if-not-exists a success.
     With --wait, a kmsd that starts, or whose token is away, is waited for: a node's script needs no loop.
@@ -56,9 +56,10 @@ def keygen(
     ctx: typer.Context,
     label: Label,
     kind: Annotated[
-        Kind | None, typer.Option("--type", help="What is made; default: what serves on the token.", show_default=False)
+        Kind | None,
+        typer.Option("--type", help="Type of the key. Default: what serves on the token.", show_default=False),
     ] = None,
-    bits: Annotated[Bits | None, typer.Option("--bits", help="Length of the key.", show_default=False)] = None,
+    bits: Annotated[Bits | None, typer.Option("--bits", help="Length of the key in bits.", show_default=False)] = None,
     key_id: KeyId = "",
     token: TokenName = "",
     if_not_exists: Annotated[

@@ -30,7 +30,7 @@ def keys(ctx: typer.Context) -> None:
       kmsctl keys show k8s-kek
       kmsctl keys test k8s-kek --rounds 100
 
-    The keys on the token: look at them, make, name, test, retire and destroy them.
+    Look at the keys on the token; make, name, test, retire and destroy them.
 
     KEY is a label, a key id, or sha256: and the first 8 digits or more of a key id's hash.
     """
@@ -149,7 +149,7 @@ def _sheet(found: KeyDetail, now: datetime) -> list[tuple[str, str]]:
 def try_key(
     ctx: typer.Context,
     key: KeyName,
-    rounds: Annotated[int, typer.Option("--rounds", "-n", min=1, max=ROUNDS_MAX, help="How often.")] = 10,
+    rounds: Annotated[int, typer.Option("--rounds", "-n", min=1, max=ROUNDS_MAX, help="Number of rounds.")] = 10,
     output_format: options.Output = None,
     target: options.Target = None,
     timeout: options.Timeout = None,
@@ -191,4 +191,4 @@ app.command(short_help="Give a key id to a key that lacks one.")(keys_change.ado
 app.command(short_help="Give a key another label.")(keys_change.relabel)
 app.command(short_help="Destroy a key on the token, for good.")(keys_change.destroy)
 app.command(short_help="Mark a key that nothing needs any more.")(keys_retire.retire)
-app.command(short_help="After a bad rotation: a new write key on the old one's token.")(keys_retire.revert)
+app.command(short_help="Make a new write key after a bad rotation.")(keys_retire.revert)

@@ -64,7 +64,11 @@ def revert(
     ctx: typer.Context,
     from_key_id: Annotated[
         str,
-        typer.Option("--from", metavar="KEY-ID", help="Revert only away from this key: once, however often it is run."),
+        typer.Option(
+            "--from",
+            metavar="KEY-ID",
+            help="Revert only if this key writes now, so that running it again changes nothing.",
+        ),
     ] = "",
     yes: Yes = False,
     dry_run: DryRun = False,
@@ -77,7 +81,7 @@ def revert(
       kmsctl keys revert --dry-run
       kmsctl keys revert --yes
 
-    After a bad rotation: make a new write key, on the token of the key that wrote before.
+    Make a new write key after a bad rotation, on the token of the key that wrote before it.
 
     A key id never comes back, so this is a new key, and what the bad key wrote still needs the bad key.
     """

@@ -24,7 +24,9 @@ def log_level(
     ctx: typer.Context,
     level: Annotated[
         Level | None,
-        typer.Argument(metavar="[LEVEL]", help="debug, info, warning, error, or configured.", show_default=False),
+        typer.Argument(
+            metavar="[LEVEL]", help="Level to log from: debug, info, warning, error, or configured.", show_default=False
+        ),
     ] = None,
     output_format: options.OutputNamed = None,
     target: options.Target = None,
@@ -38,7 +40,7 @@ def log_level(
 
     Show or change how much kmsd logs, until it restarts.
 
-    configured: back to what its configuration says.
+    With configured, it logs what its configuration says again.
     """
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
     form = opts.form(*options.NAMED)

@@ -58,21 +58,29 @@ def plan(
     source: Annotated[
         str | None,
         typer.Argument(
-            metavar="[FILE]", help="Pod manifest or systemd unit of k8s-kms-plugin; -: stdin.", show_default=False
+            metavar="[FILE]",
+            help="Pod manifest or systemd unit of k8s-kms-plugin; stdin if it is -.",
+            show_default=False,
         ),
     ] = None,
     command: Annotated[
-        str, typer.Option("--command", metavar="TEXT", help="Its command, in quotes, instead of a file.")
+        str,
+        typer.Option("--command", metavar="TEXT", help="Command line of k8s-kms-plugin, in quotes, instead of a file."),
     ] = "",
     encryption_config: Annotated[
-        str, typer.Option("--encryption-config", metavar="FILE", help="kube-apiserver's EncryptionConfiguration.")
+        str,
+        typer.Option(
+            "--encryption-config",
+            metavar="FILE",
+            help="File with kube-apiserver's EncryptionConfiguration; stdin if it is -.",
+        ),
     ] = "",
     only: Annotated[
         Part | None,
         typer.Option(
             "--only",
-            help="Just kmsd's configuration (TOML), or the EncryptionConfiguration with which kmsd is there to "
-            "read, or writes.",
+            help="Print only kmsd's configuration (TOML), or the EncryptionConfiguration with which kmsd reads, or "
+            "writes.",
         ),
     ] = None,
     output_format: options.OutputDocument = None,

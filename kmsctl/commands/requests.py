@@ -35,11 +35,11 @@ _LISTING: Listing[Request] = Listing(
 
 def requests(
     ctx: typer.Context,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with those that end from now on.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with the calls that end from now on.")] = False,
     number: Annotated[
-        int, typer.Option("--number", "-n", min=0, max=BACKLOG_MAX, help="How many of the last ones to begin with.")
+        int, typer.Option("--number", "-n", min=0, max=BACKLOG_MAX, help="Number of past calls to begin with.")
     ] = 20,
-    admin: Annotated[bool, typer.Option("--admin", help="The admin API's calls too.")] = False,
+    admin: Annotated[bool, typer.Option("--admin", help="Show the calls of the admin API, too.")] = False,
     failed: filters.Failed = False,
     method: filters.MethodName = None,
     code: filters.CodeName = None,

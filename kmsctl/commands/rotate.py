@@ -38,11 +38,13 @@ _WATCH_ONLY = {
 
 Label = Annotated[
     str,
-    typer.Argument(metavar="LABEL", help="The write label, to be sure it is this one.", show_default=False),
+    typer.Argument(metavar="LABEL", help="Write label of this kmsd; another one is refused.", show_default=False),
 ]
 From = Annotated[
     str,
-    typer.Option("--from", metavar="KEY-ID", help="Rotate only away from this key: once, however often it is run."),
+    typer.Option(
+        "--from", metavar="KEY-ID", help="Rotate only if this key writes now, so that running it again changes nothing."
+    ),
 ]
 Nodes = Annotated[
     list[str] | None,
@@ -63,11 +65,11 @@ def rotate(
     only_from: From = "",
     token: TokenName = "",
     watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Follow it to the end, or resume one that is not finished.")
+        bool, typer.Option("--watch", "-w", help="Follow the rotation to its end, or resume one that is not finished.")
     ] = False,
     nodes: Nodes = None,
     again: Annotated[
-        bool, typer.Option("--again", help="With --watch: rotate even if the rotation before is not finished.")
+        bool, typer.Option("--again", help="With --watch: rotate even if the last rotation is not finished.")
     ] = False,
     retire: Annotated[
         bool, typer.Option("--retire", help="With --watch: retire the old key when nothing needs it; do not ask.")

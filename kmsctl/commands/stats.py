@@ -35,7 +35,7 @@ LABELS_EVERY = 5.0
 def stats(
     ctx: typer.Context,
     watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Live: a screen, or piped a JSON object a line.")
+        bool, typer.Option("--watch", "-w", help="Show it live: on a screen, or in a pipe as one JSON object a line.")
     ] = False,
     since: Annotated[
         float | None,
@@ -43,7 +43,7 @@ def stats(
             "--since",
             metavar="DURATION",
             parser=options.duration,
-            help="How far to look back, at most 15m. Default: as far as kmsd remembers.",
+            help="Time to look back, at most 15m. Default: as far as kmsd remembers.",
         ),
     ] = None,
     interval: Annotated[
@@ -52,7 +52,7 @@ def stats(
             "--interval",
             metavar="DURATION",
             parser=options.duration,
-            help="With --watch: how often, from 200ms to 60s. Default: 1s.",
+            help="With --watch: time between two looks, 200ms to 60s. Default: 1s.",
         ),
     ] = None,
     output_format: options.OutputSheets = None,

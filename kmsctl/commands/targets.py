@@ -36,7 +36,10 @@ def targets(
     interval: Annotated[
         float | None,
         typer.Option(
-            "--interval", metavar="DURATION", parser=options.duration, help="Between two looks of --watch. Default: 2s."
+            "--interval",
+            metavar="DURATION",
+            parser=options.duration,
+            help="Time between two looks of --watch. Default: 2s.",
         ),
     ] = None,
     output_format: options.Output = None,

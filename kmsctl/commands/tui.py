@@ -20,7 +20,7 @@ def tui(ctx: typer.Context, target: options.Target = None) -> None:
     Examples:
       kmsctl tui
 
-    Watch kmsd in the terminal: state, keys, traffic, live. This runs kmstui, with the same target.
+    Watch kmsd live in the terminal: its state, keys and traffic. Runs kmstui with the same target.
     """
     opts = options.gather(ctx, target=target)
     program = _program()

@@ -30,23 +30,23 @@ SOCKET_PATH_MAX = 107
 def _socket_path(path: Path) -> Path:
     text = str(path)
     if text.startswith(("@", "\0")):
-        raise ValueError("abstract sockets have no permissions: name a path in a directory")
+        raise ValueError("a socket must be a path in a directory, for an abstract one has no permissions")
     if not path.is_absolute():
         raise ValueError("the path of a socket must be absolute")
     if len(text.encode()) > SOCKET_PATH_MAX:
-        raise ValueError(f"the path of a Unix socket may have at most {SOCKET_PATH_MAX} bytes")
+        raise ValueError(f"the path of a Unix socket must have {SOCKET_PATH_MAX} bytes at most")
     return path
 
 
 def _label(text: str) -> str:
     if not text or len(text.encode()) > 255 or not text.isprintable():
-        raise ValueError("a label has 1 to 255 bytes and no control characters")
+        raise ValueError("a label must have 1 to 255 bytes and no control characters")
     return text
 
 
 def _host(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._:%-]{1,255}", text):
-        raise ValueError("a host is a name or an IP address, without brackets and without a port")
+        raise ValueError("a host must be a name or an IP address, without brackets and without a port")
     return text
 
 
@@ -109,7 +109,7 @@ class Token(Section):
     provider: Literal[
         "auto", "p11", "softhsm", "tpm2", "p11-kit", "luna", "dpod", "cloudhsm", "opencryptoki", "generic"
     ] = "auto"
-    """Whose token it is: what kmsd knows of its ways, and where its module is found. auto and p11: by the module."""
+    """Vendor of the token, which says where its module lies and how it behaves. auto and p11: told by the module."""
     module: str = ""
     """Path of the PKCS#11 module."""
     label: str = ""
@@ -129,7 +129,7 @@ class TokenEntry(Token):
     """One of several tokens, `[[tokens]]` in the file: they take the place of [token]."""
 
     name: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,64}$")
-    """What commands call it; its label (or slot) if empty."""
+    """Name of the token in commands; empty: its label, or its slot."""
     write: bool = False
     """New keys are made here; the first token if none says so."""
 
@@ -172,9 +172,9 @@ class Legacy(Section):
     """What k8s-kms-plugin wrote with aes-cbc, whose tag authenticates nothing."""
 
     allow_unauthenticated: bool = False
-    """Read it, with the one key named below: whoever can write to etcd can alter it unseen."""
+    """Read such values with the one key that legacy.key names: whoever can write to etcd can alter them unseen."""
     key: str = Field(default="", max_length=512)
-    """Label or key id of the AES key that reads it."""
+    """Label or key id of the AES key that reads them."""
 
 
 class Health(Section):
@@ -225,9 +225,9 @@ def _told_apart(tokens: tuple[TokenEntry, ...]) -> tuple[TokenEntry, ...]:
     if twice:
         raise ValueError(f"two tokens are called {twice[0]!r}: give each a name")
     if sum(token.write for token in tokens) > 1:
-        raise ValueError("write is true for more than one token: new keys are made on one")
+        raise ValueError("write = true must stand in one token at most, where new keys are made")
     if len(tokens) > MAX_TOKENS:
-        raise ValueError(f"there are more than {MAX_TOKENS} tokens")
+        raise ValueError(f"there must be {MAX_TOKENS} tokens at most, found {len(tokens)}")
     return tokens
 
 

@@ -102,7 +102,7 @@ def load(
         if known:
             problems.append(Problem(f"{name}: no such setting{known}"))
         else:
-            warnings.append(f"{name} is not a setting of kmsd: it is ignored")
+            warnings.append(f"{name} is not a setting of kmsd, and is ignored")
     merged = _merge(levels, defaults, warnings)
     problems += _both_ways(levels)
     # Each level by itself too, so that a mistake shows before the day when what hides it is removed. The
@@ -211,7 +211,7 @@ def _strangers(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
             gone = GONE.get(name.removeprefix(PREFIX).replace("__", ".").lower())
             yield (
                 name,
-                f"; {gone}" if gone else f"; did you mean {near[0]}?" if near else ", though it is written like one",
+                f"; {gone}" if gone else f"; did you mean {near[0]}?" if near else ", though its name has their form",
             )
         elif not _KUBERNETES.search(name):
             yield name, ""
@@ -228,7 +228,7 @@ def _merge(levels: list[_Level], defaults: Mapping[str, tuple[str, object]], war
             if not level.values.get(winner) or loser in level.values or merged.values[loser] is None:
                 continue
             wins = level.origins[winner]
-            warnings.append(f"{wins.where}: sets aside {loser} of {merged.origins[loser].where}")
+            warnings.append(f"{wins.where} takes the place of {loser} from {merged.origins[loser].where}")
             merged.put(loser, None, wins)
         merged.values.update(level.values)
         merged.origins.update(level.origins)
@@ -271,7 +271,7 @@ def _pin_warnings(
             continue
         origin = level.origins[key]
         if origin.kind != "file":
-            yield f"{origin.where}: others on this machine can read it: use --p11-pin-file"
+            yield f"{origin.where}: others on this machine can read the PIN there: use --p11-pin-file"
         elif document and document.mode & 0o077:
             file = document.path
             yield f"{file}: holds the PIN and has mode {document.mode:04o}: chmod 600 {file}"
@@ -340,19 +340,21 @@ def read_pin(token: Token, environ: Mapping[str, str] = os.environ) -> str | Non
     if not line:
         raise ConfigError(f"the PIN file {path}: its first line is empty", "write the PIN on its first line")
     if len(line) > PIN_MAX:
-        raise ConfigError(f"the PIN file {path}: its first line has more than {PIN_MAX} bytes: this is no PIN")
+        raise ConfigError(
+            f"the PIN file {path}: its first line must have {PIN_MAX} bytes at most", "name the file that holds the PIN"
+        )
     text = line.decode(errors="replace")
     if "\ufffd" in text:  # and no exception that holds the bytes
         raise ConfigError(f"the PIN file {path}: its first line is not UTF-8", "write the PIN as UTF-8 text")
     # The token counts a wrong PIN, and locks after a few: what is no PIN is not tried.
     if text != text.strip():
         raise ConfigError(
-            f"the PIN file {path}: a blank stands before or behind the PIN",
-            "remove it; a PIN that has one is given as token.pin",
+            f"the PIN file {path}: there is a blank before or after the PIN",
+            "remove the blank; if it belongs to the PIN, give the PIN as token.pin",
         )
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
         raise ConfigError(
-            f"the PIN file {path}: the PIN stands in quotes",
-            "remove them; a PIN that has them is given as token.pin",
+            f"the PIN file {path}: the PIN is in quotes",
+            "remove the quotes; if they belong to the PIN, give the PIN as token.pin",
         )
     return text

@@ -63,7 +63,7 @@ def read(path: Path) -> Document | None:
     except ValueError:
         raise ConfigError("the path of the configuration file holds a NUL byte") from None
     if len(raw) > MAX_BYTES:
-        raise ConfigError(f"{path}: more than 1 MiB; this is not a configuration of kmsd")
+        raise ConfigError(f"{path}: a configuration file must have 1 MiB at most", "name a file with settings of kmsd")
     text, problem = _decode(path, raw)
     if not problem:
         data, problem = _parse(path, text)
@@ -78,7 +78,7 @@ def _decode(path: Path, raw: bytes) -> tuple[str, str]:
         return raw.decode(), ""
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        return "", f"{path}:{line}: not UTF-8"
+        return "", f"{path}:{line}: the file must be UTF-8, and this line is not"
 
 
 def _parse(path: Path, text: str) -> tuple[dict[str, object], str]:
@@ -95,7 +95,7 @@ def _parse(path: Path, text: str) -> tuple[dict[str, object], str]:
         return {}, f"{path}:{where[1]}:{where[2]}: not TOML: {said}"
     except (ValueError, RecursionError):
         # Neither is a TOMLDecodeError: a number of over 4,300 digits, and arrays nested past all reason.
-        return {}, f"{path}: not TOML that kmsd reads: a number too long, or too many brackets in brackets"
+        return {}, f"{path}: not TOML that kmsd reads: a number is too long, or brackets are nested too deep"
 
 
 def _lines(text: str) -> dict[tuple[str, ...], int]:

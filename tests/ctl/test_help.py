@@ -20,6 +20,7 @@ from kmsctl.app import app, program
 from kmsctl.diagnostics import ExitCode
 from kmsctl.output import Format
 from kmsd.api.admin.v1 import admin_pb2 as pb
+from kmsd.cli import app as kmsd_app
 from tests.ctl.canned import Canned
 from tests.ctl.conftest import Run
 from tests.ctl.terminal import PROGRAMS, Terminal
@@ -61,6 +62,26 @@ def test_help_opens_with_examples_of_that_very_command(run: Run, command: str) -
     assert found
     for example in found:
         assert f"kmsctl {command}".strip() in example
+
+
+ALONE = re.compile(r"(?!(?:Its|Our|Of|For|Only|Just|As|At|Between|How)\b)[A-Z].*\.", re.DOTALL)
+"""A text that can be read without its neighbour: it begins with what it is about, or what is done, and is whole."""
+
+
+def _said(command: Any) -> Iterator[str]:
+    yield next(part for part in command.help.split("\n\n") if "Examples:" not in part)
+    if command.short_help:
+        yield command.short_help
+    yield from (text for each in command.params if (text := getattr(each, "help", "")))
+    for inner in getattr(command, "commands", {}).values():
+        yield from _said(inner)
+
+
+@pytest.mark.parametrize("program", [ROOT, typer.main.get_command(kmsd_app)], ids=["kmsctl", "kmsd"])
+def test_every_help_text_can_be_read_alone(program: Any) -> None:
+    said = list(_said(program))
+    assert len(said) > 10
+    assert [text for text in said if not ALONE.fullmatch(text)] == []
 
 
 @pytest.mark.parametrize("command", COMMANDS)

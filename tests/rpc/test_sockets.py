@@ -191,9 +191,9 @@ def test_what_is_no_socket_is_left_alone(start_kmsd: Callable[..., Kmsd], short_
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("@kmsd", "abstract sockets have no permissions"),
+        ("@kmsd", "an abstract one has no permissions"),
         ("kms.sock", "must be absolute"),
-        ("/tmp/" + "x" * 110, "at most 107 bytes"),
+        ("/tmp/" + "x" * 110, "107 bytes at most"),
     ],
 )
 def test_a_path_that_cannot_be_is_refused(token: SoftToken, flag: str, path: str, says: str) -> None:

@@ -282,9 +282,9 @@ def test_check_config_names_what_keeps_tcp_from_being_served(run: Run) -> None:
         (["--output=yaml"], '--output: expected "text" or "json", found "yaml"'),
         (["--port=0"], "--port: expected a whole number from 1 to 65535, found 0"),
         (["--port=65536"], "--port: expected a whole number from 1 to 65535, found 65536"),
-        (["--host="], '--host: a host is a name or an IP address, without brackets and without a port, found ""'),
+        (["--host="], '--host: a host must be a name or an IP address, without brackets and without a port, found ""'),
         (["--host=[::1]:3"],
-         '--host: a host is a name or an IP address, without brackets and without a port, found "[::1]:3"'),
+         '--host: a host must be a name or an IP address, without brackets and without a port, found "[::1]:3"'),
         (["--p11-pim=9182"], "no such option: --p11-pim (Possible options: --p11-lib, --p11-pin, "
          "--p11-pin-file)"),
         (["--p11-pin"], "option '--p11-pin' requires an argument"),
@@ -408,7 +408,7 @@ def test_check_config_warns_on_stderr_and_still_exits_0(run: Run) -> None:
     code, out, err = run("check-config", f"--p11-pin={PIN}", "--p11-pin-file=/absent/pin")
     assert code == 0
     assert err.splitlines() == [
-        "kmsd: warning: --p11-pin: others on this machine can read it: use --p11-pin-file",
+        "kmsd: warning: --p11-pin: others on this machine can read the PIN there: use --p11-pin-file",
         "kmsd: warning: token.pin and token.pin_file are both given: the file is not read",
         "kmsd: warning: token.module is empty: name the PKCS#11 module with --p11-lib, P11_LIB or "
         'token.module, or say --provider softhsm (token.provider = "softhsm")',

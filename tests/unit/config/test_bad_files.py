@@ -51,11 +51,11 @@ from tests.unit.config.written import error_of, write
         ('[keys.label]\nx = "a"', "F:1: keys.label: expected a string in quotes, found a table"),
         (
             'keys.label = ""',
-            'F:1: keys.label: a label has 1 to 255 bytes and no control characters, found ""',
+            'F:1: keys.label: a label must have 1 to 255 bytes and no control characters, found ""',
         ),
         (
             f'keys.label = "{"x" * 300}"',
-            f'F:1: keys.label: a label has 1 to 255 bytes and no control characters, found "{"x" * 60}..."',
+            f'F:1: keys.label: a label must have 1 to 255 bytes and no control characters, found "{"x" * 60}..."',
         ),
         *(
             (f'kms.mode = "{mode}"', f'F:1: kms.mode: expected "0600" or "0660", found "{mode}"')
@@ -65,7 +65,8 @@ from tests.unit.config.written import error_of, write
         ('kms.socket = "x.sock"', 'F:1: kms.socket: the path of a socket must be absolute, found "x.sock"'),
         (
             'kms.socket = "@x"',
-            'F:1: kms.socket: abstract sockets have no permissions: name a path in a directory, found "@x"',
+            "F:1: kms.socket: a socket must be a path in a directory, for an abstract one has no permissions, "
+            'found "@x"',
         ),
         ('kms.socket = ""', 'F:1: kms.socket: expected a path in quotes, found ""'),
         ('state.dir = "a\\u0000"', 'F:1: state.dir: expected a path in quotes, found "a\\u0000"'),
@@ -102,16 +103,16 @@ from tests.unit.config.written import error_of, write
         ("[keys]\nlabel = 'a'\nlabel = 'b'\n", "F:3:12: not TOML: Cannot overwrite a value"),
         ("[keys]\nlabel = ", "F:2: not TOML: Invalid value, at the end of the file"),
         ("[keys]\nlabel = '''a", "F:2: not TOML: Expected \"'''\", at the end of the file"),
-        (b"[keys]\nlabel = '\xff'", "F:2: not UTF-8"),
+        (b"[keys]\nlabel = '\xff'", "F:2: the file must be UTF-8, and this line is not"),
         (
             "keys.refresh = " + "1" * 5000,
-            "F: not TOML that kmsd reads: a number too long, or too many brackets in brackets",
+            "F: not TOML that kmsd reads: a number is too long, or brackets are nested too deep",
         ),
         (
             "a = " + "[" * 5000 + "]" * 5000,
-            "F: not TOML that kmsd reads: a number too long, or too many brackets in brackets",
+            "F: not TOML that kmsd reads: a number is too long, or brackets are nested too deep",
         ),
-        ("#" * (1 << 20) + "\n", "F: more than 1 MiB; this is not a configuration of kmsd"),
+        ("#" * (1 << 20) + "\n", "F: a configuration file must have 1 MiB at most"),
     ],
 )
 def test_a_bad_file_is_told_by_line_key_and_what_was_expected(tmp_path: Path, text: str | bytes, message: str) -> None:
@@ -192,5 +193,5 @@ def test_a_default_that_cannot_be_used_says_so(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ConfigError) as caught:
         load({}, environ={})
     first = caught.value.message.splitlines()[0]
-    assert first.startswith("kms.socket: the path of a Unix socket may have at most 107 bytes, found ")
+    assert first.startswith("kms.socket: the path of a Unix socket must have 107 bytes at most, found ")
     assert first.endswith("(the default)")

@@ -14,8 +14,8 @@ from tests.unit.config.written import PIN
     ("variable", "message"),
     [
         ("KMSD_KEYS__LABLE", "KMSD_KEYS__LABLE: no such setting; did you mean KMSD_KEYS__LABEL?"),
-        ("KMSD_keys__label", "KMSD_keys__label: no such setting, though it is written like one"),
-        ("KMSD_ZZZ__Q", "KMSD_ZZZ__Q: no such setting, though it is written like one"),
+        ("KMSD_keys__label", "KMSD_keys__label: no such setting, though its name has their form"),
+        ("KMSD_ZZZ__Q", "KMSD_ZZZ__Q: no such setting, though its name has their form"),
     ],
 )
 def test_a_variable_written_like_a_setting_must_be_one(variable: str, message: str) -> None:
@@ -27,7 +27,7 @@ def test_a_variable_written_like_a_setting_must_be_one(variable: str, message: s
 def test_other_variables_only_warn_and_those_of_kubernetes_do_not() -> None:
     kubernetes = ("KMSD_SERVICE_HOST", "KMSD_SERVICE_PORT", "KMSD_SERVICE_PORT_GRPC", "KMSD_PORT")
     environ = dict.fromkeys((*kubernetes, "KMSD_PORT_443_TCP_ADDR", "KMSD_UI_SERVICE_HOST", "KMSD_LABEL"), "x")
-    warning = "KMSD_LABEL is not a setting of kmsd: it is ignored"
+    warning = "KMSD_LABEL is not a setting of kmsd, and is ignored"
     assert load({}, environ=environ).warnings == (warning,)
 
 

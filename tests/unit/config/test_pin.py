@@ -60,7 +60,7 @@ def test_neither_settings_nor_origins_show_the_pin() -> None:
 def test_a_pin_that_others_can_read_warns(name: str) -> None:
     flags: dict[str, tuple[str, object]] = {"token.pin": (name, PIN)} if name.startswith("--") else {}
     environ = {} if flags else {name: PIN}
-    warning = f"{name}: others on this machine can read it: use --p11-pin-file"
+    warning = f"{name}: others on this machine can read the PIN there: use --p11-pin-file"
     assert load(flags, environ=environ).warnings == (warning,)
 
 
@@ -123,14 +123,14 @@ def test_the_pin_is_the_first_line_of_its_file(tmp_path: Path, content: bytes, e
         (None, "no such file or directory"),
         (b"", "its first line is empty"),
         (b"\n1234\n", "its first line is empty"),
-        (b"x" * 1025, "its first line has more than 1024 bytes: this is no PIN"),
+        (b"x" * 1025, "its first line must have 1024 bytes at most"),
         (b"98\xff76\n", "its first line is not UTF-8"),
         ("1234".encode("utf-16"), "its first line is not UTF-8"),
         (b"\xef\xbb\xbf\n", "its first line is empty"),
-        (b"1234 \n", "a blank stands before or behind the PIN"),
-        (b"\t1234\n", "a blank stands before or behind the PIN"),
-        (b'"1234"\n', "the PIN stands in quotes"),
-        (b"'1234'\n", "the PIN stands in quotes"),
+        (b"1234 \n", "there is a blank before or after the PIN"),
+        (b"\t1234\n", "there is a blank before or after the PIN"),
+        (b'"1234"\n', "the PIN is in quotes"),
+        (b"'1234'\n", "the PIN is in quotes"),
     ],
 )
 def test_a_pin_file_that_holds_no_pin_is_told_and_not_shown(

@@ -161,8 +161,8 @@ def test_what_is_given_higher_sets_aside_its_alternative_from_below(tmp_path: Pa
     assert (token.pin, token.pin_file, token.slot, token.label) == (None, Path("/run/pin"), None, "new")
     assert loaded.origins["token.pin"] == Origin("flag", "--p11-pin-file")
     assert loaded.warnings == (
-        f"--p11-pin-file: sets aside token.pin of {file}:2",
-        f"--p11-label: sets aside token.slot of {file}:3",
+        f"--p11-pin-file takes the place of token.pin from {file}:2",
+        f"--p11-label takes the place of token.slot from {file}:3",
     )
 
 

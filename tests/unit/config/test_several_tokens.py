@@ -49,7 +49,7 @@ def test_without_tokens_the_one_token_is_the_only_place() -> None:
     ("before", "after", "message"),
     [
         ('label = "hsm-2"', 'label = "old"', "two tokens are called 'old': give each a name"),
-        ('name = "old"', 'name = "old"\nwrite = true', "write is true for more than one token"),
+        ('name = "old"', 'name = "old"\nwrite = true', "write = true must stand in one token at most"),
         ('name = "old"', 'name = "o l d"', "F:3: tokens.0.name: expected 1 to 64 letters, digits, dots"),
         ('label = "hsm-1"', 'lable = "hsm-1"', "F:5: tokens.0.lable: unknown key; [[tokens]] has name, write"),
         ("write = true", "sessions = 99", "F:12: tokens.1.sessions: expected a whole number from 1 to 64"),
