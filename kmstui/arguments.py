@@ -34,7 +34,7 @@ def parse(argv: Sequence[str] | None) -> Arguments:
     environment = os.environ.get("KMSCTL_TARGET")
     targets = tuple(dict.fromkeys(found.target or ([environment] if environment else [])))
     if len(targets) > MOST_TARGETS:
-        refuse(f"{len(targets)} targets are too many", f"name at most {MOST_TARGETS}")
+        refuse(f"there must be {MOST_TARGETS} targets at most, got {len(targets)}", "name fewer")
     try:
         config = clientconfig.load()
         places = {parse_target(target) for target in targets}
@@ -63,7 +63,7 @@ def _interval(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0.2 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.2 to 3600")
+        raise argparse.ArgumentTypeError(f"it must be 0.2 to 3600 seconds, got {text!r}")
     return seconds
 
 
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="kmstui",
         description="Watch a running kmsd, its keys and its traffic, live, and act on them.",
-        epilog="Inside, ? shows the keys.",
+        epilog="Press ? in kmstui to see its keys.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         type=_interval,
         default=INTERVAL,
-        help=f"between reads (default: {INTERVAL:g})",
+        help=f"seconds between two reads (default: {INTERVAL:g})",
     )
     parser.add_argument("--read-only", action="store_true", help="refuse every action that changes anything")
     parser.add_argument("--version", action="version", version=f"kmstui {__version__}")

@@ -57,10 +57,8 @@ def told(limits: Thresholds) -> str:
     if limits.gcm_budget is not None:
         parts.append(f"more than {_share(limits.gcm_budget)} of the encryptions that an AES-GCM key may do")
     if not parts:
-        return (
-            "[thresholds] in the configuration file of kmsctl sets limits; what is over one is said in the second line."
-        )
-    return f"In the second line stands ◐ with what is over a limit of the configuration file: {'; '.join(parts)}."
+        return "[thresholds] in the configuration file of kmsctl sets limits; the second line says what is over one."
+    return f"The second line shows ◐ and what is over a limit of the configuration file: {'; '.join(parts)}."
 
 
 def _share(part: float) -> str:

@@ -96,7 +96,7 @@ def _failures(view: View) -> Iterator[tuple[str, str, ClientError, float | None]
             yield page, what, error, None
     streams = (
         ("Traffic", "no statistics come", view.traffic.error, view.traffic.due),
-        ("Traffic", "no requests are told", view.requests.error, view.requests.due),
+        ("Traffic", "no requests come", view.requests.error, view.requests.due),
         ("Audit", "no audit records come", view.audit.error, view.audit.due),
     )
     for page, what, error, due in streams:

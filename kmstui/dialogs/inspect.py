@@ -53,7 +53,7 @@ class PasteDialog(_InspectDialog):
     def missing(self) -> str:
         text = self.query_one("#value", TextArea).text
         if len(text.encode(errors="replace")) > actions.INSPECT_MOST:
-            return f"at most {actions.INSPECT_MOST >> 10} KiB; put it in a file"
+            return f"what is pasted must have {actions.INSPECT_MOST >> 10} KiB at most: put it in a file"
         return "" if text.strip() else "paste a value"
 
 

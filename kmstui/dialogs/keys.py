@@ -121,7 +121,7 @@ class RelabelDialog(Dialog):
         for widget in (risk, self.query_one("#confirmation")):
             widget.display = bool(self._risk)
         if self._label == self._key.label:
-            return "it has this label"
+            return "the key has this label already"
         return what_is_wrong(self._label) or (unconfirmed(self, self._key) if self._risk else "")
 
     @property
@@ -132,7 +132,7 @@ class RelabelDialog(Dialog):
     def _risk(self) -> str:
         """Why kmsd wants the label once more; empty if it does not."""
         if self._key.state == KeyState.WRITE or self._label == self._write_label:
-            return "which key writes changes by this"
+            return "this changes which key writes"
         if self.refused:
             return "kmsd wants the label once more"
         former = former_label(self._key.label)
@@ -255,8 +255,8 @@ def what_is_wrong(label: str) -> str:
     if not label:
         return "a label is needed"
     if len(label.encode(errors="replace")) > LABEL_MOST:
-        return f"a label has at most {LABEL_MOST} bytes"
-    return "" if label.isprintable() else "a label has no control characters"
+        return f"a label must have {LABEL_MOST} bytes at most"
+    return "" if label.isprintable() else "a label must have no control characters"
 
 
 def confirmation(key: Key, why: str = "") -> Widget:

@@ -18,7 +18,7 @@ LEVELS = ("debug", "info", "warning", "error")
 class LevelDialog(Dialog):
     """level: the present one; empty if it is not known."""
 
-    HELP = "What kmsd logs at least. It holds until kmsd restarts or reloads; the configuration stays as it is."
+    HELP = "Sets the level to log from, until kmsd restarts or reloads; the configuration stays as it is."
 
     def __init__(self, target: str, level: str) -> None:
         super().__init__(target, "Log level", "Set")

@@ -66,7 +66,7 @@ class SeveralDialog(Dialog):
         return several(f"{self.VERB.lower()} {plural(len(keys), 'key')}", [self.one(key) for key in keys])
 
     def missing(self) -> str:
-        return "" if self._keys else "none of them can be"
+        return "" if self._keys else "none of these keys allows it"
 
 
 class TestSeveralDialog(SeveralDialog):

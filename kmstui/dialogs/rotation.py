@@ -93,7 +93,9 @@ class ReportDialog(Dialog):
 
 
 class RevertDialog(Dialog):
-    HELP = "After a bad rotation: makes a new write key on the token of the one before. Says what it cannot undo."
+    HELP = (
+        "Makes a new write key after a bad rotation, on the token of the key before it, and says what it cannot undo."
+    )
 
     def __init__(self, target: str, label: str, write: Key) -> None:
         super().__init__(target, "Revert the last rotation", "Revert", danger=True)

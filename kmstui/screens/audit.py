@@ -102,9 +102,9 @@ class AuditScreen(Page):
     NAME = "Audit"
     WANTS = frozenset({Want.AUDIT})
     HELP = (
-        "The end of the audit, the newest last: admin actions, events, and calls of the KMS APIs as far as they are "
-        "recorded, which are numbered in a chain of their own. Every record holds the hash of the one before it in its "
-        "chain; v proves that none is missing or changed."
+        "Shows the end of the audit, the newest last: admin actions, events, and calls of the KMS APIs as far as they "
+        "are recorded, which are numbered in a chain of their own. Every record holds the hash of the one before it "
+        "in its chain; v proves that none is missing or changed."
     )
     DEEDS = (Deed("verify", "v", "Verify", "Check the chain of hashes over every file that is kept.", changes=False),)
     BINDINGS = [deed.binding for deed in DEEDS]  # noqa: RUF012 - as Textual has it

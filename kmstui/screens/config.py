@@ -60,8 +60,8 @@ class ConfigScreen(Page):
     NAME = "Config and logs"
     WANTS = frozenset({Want.CONFIG})
     HELP = (
-        "The configuration in force: built in, from the file, the environment and the command line, the last of them "
-        "that names a value wins. Secrets are never in it. The log level can be changed until kmsd restarts."
+        "Shows the configuration in force. A value comes from the command line, else from the environment, else from "
+        "the file, else it is built in. Secrets are never shown. The log level can be changed until kmsd restarts."
     )
     DEEDS = (Deed("level", "L", "Log level", "Log more or less, until kmsd restarts."),)
     BINDINGS = [deed.binding for deed in DEEDS]  # noqa: RUF012 - as Textual has it

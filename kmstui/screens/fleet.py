@@ -64,9 +64,10 @@ class FleetScreen(Page):
     NAME = "Fleet"
     WANTS = frozenset({Want.FLEET})
     HELP = (
-        "Every kmsd that was named with --target or in the configuration file of kmsctl, the odd one first: another "
-        "write key than the rest, no answer, not healthy, another version, a wrong clock. One that does not answer "
-        "keeps what it last said, dimmed, with its age. p99 and requests per second are of its last ten seconds."
+        "Shows every kmsd that was named with --target or in the configuration file of kmsctl, the odd one first: "
+        "another write key than the rest, no answer, not healthy, another version, a wrong clock. One that does not "
+        "answer keeps what it last said, dimmed, with its age. p99 and requests per second are of its last ten "
+        "seconds."
     )
     DEEDS = (Deed("open", "o", "Open", "Look at the chosen target, as Enter does.", changes=False),)
     BINDINGS = [deed.binding for deed in DEEDS]  # noqa: RUF012 - as Textual has it

@@ -117,8 +117,9 @@ class KeysScreen(Page):
     NAME = "Keys"
     WANTS = frozenset({Want.KEYS})
     HELP = (
-        "Every key on the tokens of this kmsd. The pane beside or below the table says all of the chosen one. Space "
-        "marks a key, * all that are shown: T, a, R and D then ask once for all of them, and say what came of each."
+        "Shows every key on the tokens of this kmsd. The pane beside or below the table says all of the chosen one. "
+        "Space marks a key, * all that are shown: T, a, R and D then ask once for all of them, and say what came of "
+        "each."
     )
     DEEDS = (
         Deed("generate", "n", "New", "Make a key: AES, HMAC, or a pair of both."),
@@ -189,7 +190,7 @@ class KeysScreen(Page):
             return "" if not all(reasons) else f"none of the {len(marked)} marked keys: {reasons[0]}"
         key = self.chosen
         if key is None:
-            return "there is no key to do that to"
+            return "no key is chosen"
         return why_not(name, key)
 
     def begin(self, name: str) -> None:

@@ -30,9 +30,9 @@ class OverviewScreen(Page):
     AUTO_FOCUS = ""
     WANTS = frozenset({Want.AUDIT})
     HELP = (
-        "How this kmsd is, with which key it writes, what it is asked, and what happened last. Up and down choose one "
-        "of the problems at the top; Enter, or a click on it, leads to the requests that failed because of it, else to "
-        "its key, its setting, or the doctor of its token."
+        "Shows how this kmsd is, with which key it writes, what it is asked, and what happened last. Up and down "
+        "choose one of the problems at the top; Enter, or a click on it, leads to the requests that failed because of "
+        "it, else to its key, its setting, or the doctor of its token."
     )
     DEEDS = (
         Deed("copy", "c", "Copy key id", "Copy the key id of the write key.", changes=False),

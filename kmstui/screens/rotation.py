@@ -31,12 +31,12 @@ class RotationScreen(Page):
     AUTO_FOCUS = "TimelineView"
     WANTS = frozenset({Want.KEYS, Want.PEERS})
     HELP = (
-        "A rotation makes a new write key, waits until every kube-apiserver uses it, has what is stored written anew, "
-        "and then retires the old key. It is shown here whoever began it. Name every node with --target to see all."
+        "Shows a rotation, whoever began it: a new write key is made, every kube-apiserver takes it up, what is stored "
+        "is written anew, and then the old key is retired. Name every node with --target to see all."
     )
     DEEDS = (
         Deed("rotate", "R", "Rotate", "Make a new write key; the old one goes on reading."),
-        Deed("revert", "V", "Revert", "After a bad rotation: a new write key on the token of the one before."),
+        Deed("revert", "V", "Revert", "Make a new write key after a bad rotation, on the token of the key before it."),
         Deed("retire", "X", "Retire old", "Mark the old key as needed no more."),
         Deed("report", "s", "Scan report", "Read what a scan of etcd counted.", changes=False),
         Deed("copy", "c", "Copy command", "Copy the next command that is left to run.", changes=False),

@@ -103,8 +103,9 @@ class TokensScreen(Page):
     NAME = "Tokens"
     WANTS = frozenset({Want.SLOTS, Want.MECHANISMS})
     HELP = (
-        "The slots that kmsd's PKCS#11 modules show, and the mechanisms of the chosen token, with what kmsd does with "
-        "each. Key sizes are in the mechanism's own unit, bits or bytes (PKCS#11). Tab goes from table to table."
+        "Shows the slots that kmsd's PKCS#11 modules show, and the mechanisms of the chosen token, with what kmsd "
+        "does with each. Key sizes are in the mechanism's own unit, bits or bytes (PKCS#11). Tab goes from table to "
+        "table."
     )
 
     def data(self) -> Iterable[Widget]:

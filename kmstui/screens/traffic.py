@@ -90,9 +90,9 @@ class TrafficScreen(Page):
     NAME = "Traffic"
     WANTS = frozenset({Want.REQUESTS, Want.KEYS})
     HELP = (
-        "What is asked of this kmsd. The plots begin with its history of 15 minutes; counts are since it started, "
-        "rates are of the last seconds. The requests below are all calls of the KMS APIs as they end, the newest last; "
-        "they are followed while the cursor is on the last one."
+        "Shows what is asked of this kmsd. The plots begin with its history of 15 minutes; counts are since it "
+        "started, rates are of the last seconds. The requests below are all calls of the KMS APIs as they end, the "
+        "newest last; they are followed while the cursor is on the last one."
     )
     DEEDS = (
         Deed("errors", "e", "Only errors", "List only requests that failed, or all; Esc lists all.", changes=False),

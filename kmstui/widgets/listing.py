@@ -255,7 +255,7 @@ class Listing(Vertical, Generic[T]):
         event.stop()
         if self._complaint:
             # What would be kept is the last good filter, which is not what stands here.
-            self.notify(self._complaint, title="This is no filter", severity="warning", markup=False)
+            self.notify(self._complaint, title="This cannot be a filter", severity="warning", markup=False)
             return
         self.query_one(Input).display = False
         self.table.focus()

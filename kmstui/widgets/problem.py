@@ -96,7 +96,7 @@ class TroubleList(VerticalScroll, can_focus=False):
 
 def _short(found: Sequence[Trouble], width: int) -> Content:
     worst = found[0]
-    more = f"  (and {len(found) - 1} more: 1)" if len(found) > 1 else ""
+    more = f"  (and {len(found) - 1} more; 1 shows them)" if len(found) > 1 else ""
     message = shorten(escape(worst.message), width - 2 - len(more))
     parts = [Content.assemble((f"{worst.glyph} ", f"${worst.colour}"), (message, "bold"), (more, "dim"))]
     advice = worst.note or (f"→ {escape(worst.hint)}" if worst.hint else "")

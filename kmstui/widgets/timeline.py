@@ -26,7 +26,7 @@ _NODE_LOOKS = {**_LOOKS, Progress.ACTIVE: ("…", Colour.ACCENT)}
 
 
 class TimelineView(Text, can_focus=True):
-    HELP = "The stages of the rotation. ↑ ↓ j k scroll. ✔ done, ▶ under way, ◐ somebody should look, ○ not yet."
+    HELP = "Shows the stages of the rotation. ↑ ↓ j k scroll. ✔ done, ▶ under way, ◐ somebody should look, ○ not yet."
 
     def compose(self) -> ComposeResult:
         yield Said()

@@ -87,7 +87,7 @@ async def test_a_key_is_relabelled(kmsd: Kmsd) -> None:
         await pilot.press("3")
         await until(pilot, "before")
         await pilot.press("G", "k", "/", *"before", "enter", "l")
-        await until(pilot, "Relabel before", "it has this label")
+        await until(pilot, "Relabel before", "the key has this label already")
         await pilot.press(*"after")
         await until(pilot, "after", "Relabel before")
         await pilot.press("enter")
@@ -100,7 +100,7 @@ async def test_taking_the_write_label_away_wants_it_typed(kmsd: Kmsd) -> None:
         await pilot.press("3")
         await until(pilot, "● write")
         await pilot.press("l", *"elsewhere")
-        await until(pilot, "which key writes changes by this", "type the label to confirm")
+        await until(pilot, "this changes which key writes", "type the label to confirm")
         await pilot.press("enter")
         assert labels(kmsd) == {"k8s-kek"}
         await pilot.press("tab", *"k8s-kek", "enter")
@@ -193,7 +193,7 @@ async def test_a_key_removed_under_the_cursor_says_so(kmsd: Kmsd, token: SoftTok
         await pilot.press("escape")
         await until(pilot, "Keys (0 of 1)", "nothing matches")
         await pilot.press("T")
-        await until(pilot, "Test: there is no key to do that to")
+        await until(pilot, "Test: no key is chosen")
 
 
 async def test_the_filter_keeps_matching_keys_and_inverts(kmsd: Kmsd) -> None:

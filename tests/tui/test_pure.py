@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+import kmstui.app  # noqa: F401 - makes every screen and dialog known
 from kmsd.client import KeyState, KeyType
 from kmstui import plots, shell, text, traffic
+from kmstui.dialogs.dialog import Dialog
 from kmstui.plots import Part
 from kmstui.rotation_view import node_names, sightings
+from kmstui.screens.page import Page
 from kmstui.view import Moment, Peer, Reading, View
 from kmstui.widgets.columns import Column, fit, natural_widths
 from kmstui.widgets.plot import decade_ticks
@@ -224,3 +230,19 @@ def test_statistics_fold_into_15_minutes_and_rates() -> None:
     again = traffic.fold(known, replace(calls.frame(NOW, 0.1, 0), started=NOW), 0.0)
     assert traffic.call_rates(again) == {}  # a kmsd that has restarted counts from nothing
     assert len(again.seconds) == 21
+
+
+def _below(kind: type[Any]) -> Iterator[type[Any]]:
+    for each in kind.__subclasses__():
+        yield each
+        yield from _below(each)
+
+
+def test_every_help_says_in_whole_sentences_what_its_screen_or_dialog_does() -> None:
+    found: list[Any] = [*_below(Page), *_below(Dialog)]
+    said = [(each.__name__, each.HELP) for each in found if each.HELP]
+    assert len(said) > 20
+    assert [(name, text) for name, text in said if not re.fullmatch(r"[A-Z][a-z]+s .*\.", text)] == []
+    deeds = [deed.help for each in found for deed in getattr(each, "DEEDS", ())]
+    assert len(deeds) > 20
+    assert [text for text in deeds if not re.fullmatch(r"[A-Z].*\.", text)] == []

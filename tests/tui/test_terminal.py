@@ -186,8 +186,8 @@ def test_what_was_looked_at_is_there_again_the_next_time(kmsd: Kmsd, open_termin
     ("arguments", "told"),
     [
         (["--target", "tcp://localhost:1"], "only Unix sockets are dialled"),
-        (["--interval", "0"], "is not a number of seconds"),
-        ([f"--target=/run/{number}.sock" for number in range(33)], "33 targets are too many"),
+        (["--interval", "0"], "it must be 0.2 to 3600 seconds, got '0'"),
+        ([f"--target=/run/{number}.sock" for number in range(33)], "there must be 32 targets at most, got 33"),
         (["--bogus"], "unrecognized arguments: --bogus"),
         (["--bogus\x1b]0;x\x07"], "unrecognized arguments: --bogus\\x1b]0;x\\x07"),
         ([], "kmstui needs a terminal"),
