@@ -166,8 +166,10 @@ class Place:
         return [word for option, value in named.items() if value for word in (option, value)]
 
 
-def warn_of_plain_password(place: Place) -> None:
-    """The password would cross a network as it is; and a variable of etcdctl is not followed."""
+def check(place: Place) -> None:
+    """Find out what can never work, before anything is dialled; warn of a password that would cross a network as it is,
+    and of a variable of etcdctl that is not followed. Raises UsageError, ClientError."""
+    place.check()
     from kmsd.etcd.endpoints import parse_endpoints
 
     for name, why in NOT_FOLLOWED.items():

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from kmsctl.diagnostics import UsageError
+from kmsctl import diagnostics
+from kmsctl.diagnostics import ExitCode, UsageError
 from kmsctl.output import Format
 from kmsd.client import DEFAULT_TIMEOUT, clientconfig
 from kmsd.client.durations import parse_duration
@@ -160,3 +161,10 @@ def gather(
         options = replace(options, output=output)
     invocation.options = options
     return options
+
+
+def want_command(ctx: typer.Context) -> None:
+    """Show the help of a group of commands that was run by itself, and exit as wrong usage does."""
+    if ctx.invoked_subcommand is None:
+        diagnostics.screed(ctx.get_help())
+        raise typer.Exit(ExitCode.USAGE)

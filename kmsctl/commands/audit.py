@@ -51,9 +51,7 @@ def audit(ctx: typer.Context) -> None:
 
     Show and check the record of every admin action, and of KMS calls as far as kmsd is configured to keep them.
     """
-    if ctx.invoked_subcommand is None:
-        diagnostics.screed(ctx.get_help())
-        raise typer.Exit(ExitCode.USAGE)
+    options.want_command(ctx)
 
 
 @app.command(short_help="Show the last records, and with -f those to come.")

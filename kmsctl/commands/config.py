@@ -19,9 +19,7 @@ def config(ctx: typer.Context) -> None:
 
     Show the configuration of a running kmsd. `kmsd check-config` reads the one of a kmsd that does not run.
     """
-    if ctx.invoked_subcommand is None:
-        diagnostics.screed(ctx.get_help())
-        raise typer.Exit(diagnostics.ExitCode.USAGE)
+    options.want_command(ctx)
 
 
 @app.command(short_help="Show every setting and where it came from.")

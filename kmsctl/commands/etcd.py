@@ -35,9 +35,7 @@ def etcd(ctx: typer.Context) -> None:
 
     Read what etcd holds: which keys are needed, and what is not encrypted.
     """
-    if ctx.invoked_subcommand is None:
-        diagnostics.screed(ctx.get_help())
-        raise typer.Exit(diagnostics.ExitCode.USAGE)
+    options.want_command(ctx)
 
 
 @app.command(short_help="Count stored objects per key.")
@@ -73,8 +71,7 @@ def scan(
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
     form = opts.form(*options.ALL)
     place = Place(tuple(endpoints or ()), Tls(cacert, cert, key), user, password_file, prefix)
-    place.check()
-    etcdplace.warn_of_plain_password(place)
+    etcdplace.check(place)
     write_key, keys, why = _keys(opts)
     found = stored.read(place, opts.timeout, show, write_key)
     _emit(found, write_key, keys, form)

@@ -34,9 +34,7 @@ def keys(ctx: typer.Context) -> None:
 
     KEY is a label, a key id, or sha256: and the first 8 digits or more of a key id's hash.
     """
-    if ctx.invoked_subcommand is None:
-        diagnostics.screed(ctx.get_help())
-        raise typer.Exit(diagnostics.ExitCode.USAGE)
+    options.want_command(ctx)
 
 
 @app.command("list", short_help="List the keys on the token.")

@@ -47,9 +47,7 @@ def migrate(ctx: typer.Context) -> None:
 
     Move over from k8s-kms-plugin: a plan, and how far it has got.
     """
-    if ctx.invoked_subcommand is None:
-        diagnostics.screed(ctx.get_help())
-        raise typer.Exit(ExitCode.USAGE)
+    options.want_command(ctx)
 
 
 @app.command(short_help="Say what replaces a k8s-kms-plugin, and in which steps.")
@@ -267,8 +265,7 @@ def status(
     opts = options.gather(ctx, timeout=timeout, output=output_format)
     form = opts.form(*options.DOCUMENT)
     place = Place(tuple(endpoints or ()), Tls(cacert, cert, key), user, password_file, prefix)
-    place.check()
-    etcdplace.warn_of_plain_password(place)
+    etcdplace.check(place)
     found = stored.read(place, opts.timeout)
 
     from kmsctl.migrate.unmigrated import leftover

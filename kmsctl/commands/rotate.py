@@ -188,6 +188,5 @@ def _checked(place: Place, retire: bool) -> Place | None:
         if retire:
             raise UsageError("--retire needs a scan of etcd, and nothing says where etcd is", "name it: --endpoints")
         return None
-    place.check()
-    etcdplace.warn_of_plain_password(place)
+    etcdplace.check(place)
     return place
