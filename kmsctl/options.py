@@ -58,7 +58,8 @@ def preferred() -> Format | None:
     if liked:
         if liked not in list(Format):
             raise UsageError(
-                f"{OUTPUT_VARIABLE} is one of {', '.join(Format)}, got {liked!r}", f"correct or unset {OUTPUT_VARIABLE}"
+                f"{OUTPUT_VARIABLE} must be one of {', '.join(Format)}, got {liked!r}",
+                f"correct or unset {OUTPUT_VARIABLE}",
             )
         return Format(liked)
     liked = clientconfig.load().output

@@ -338,7 +338,7 @@ def _missing(settings: Settings) -> list[str]:
 def _missing_of(token: Token) -> list[str]:
     missing = []
     if token.module and not os.path.exists(token.module):  # noqa: PTH110 - Path.exists raises where a folder is closed
-        missing.append(f"token.module: there is no {token.module} here")
+        missing.append(f"token.module: there is no file {token.module}")
     elif not token.module and token.provider in ("auto", "p11", "generic"):
         missing.append(
             "token.module is empty: name the PKCS#11 module with --p11-lib, P11_LIB or token.module, "
@@ -346,7 +346,7 @@ def _missing_of(token: Token) -> list[str]:
         )
     pin_file = sources.pin_path(token)
     if token.pin is None and pin_file is not None and not os.path.exists(pin_file):  # noqa: PTH110 - as above
-        missing.append(f"token.pin_file: there is no {pin_file} here")
+        missing.append(f"token.pin_file: there is no file {pin_file}")
     return missing
 
 
@@ -367,7 +367,7 @@ def _from_go(argv: Sequence[str]) -> list[str]:
         elif value in _GO_FALSE:
             translated.append(switches[name])
         else:
-            raise sources.ConfigError(f"{name}: expected true or false after the =")
+            raise sources.ConfigError(f"{name}: expected true or false after the =, found {value[:40]!r}")
     return translated
 
 

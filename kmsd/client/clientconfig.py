@@ -108,11 +108,11 @@ def _load(path: Path, must_exist: bool) -> ClientConfig:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise _invalid(f"{path}: cannot be read: {why}", _ELSEWHERE) from None
     if len(raw) > MAX_BYTES:
-        raise _invalid(f"{path}: a configuration of kmsctl has at most {MAX_BYTES // 1024} KiB", _ELSEWHERE)
+        raise _invalid(f"{path}: a configuration of kmsctl must have {MAX_BYTES // 1024} KiB at most", _ELSEWHERE)
     try:
         data = tomllib.loads(raw.decode("utf-8-sig"))
     except UnicodeDecodeError:
-        raise _invalid(f"{path}: not UTF-8", "save it as UTF-8") from None
+        raise _invalid(f"{path}: the file must be UTF-8, and is not", "save it as UTF-8") from None
     except (ValueError, RecursionError) as error:
         raise _invalid(f"{path}: not TOML: {error}", "https://toml.io shows how it is written") from None
     return _Reader(path).read(data)
@@ -140,7 +140,7 @@ class _Reader:
         if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
             self._refuse("targets", "tables, each headed [[targets]]", entries)
         if len(entries) > MOST_TARGETS:
-            self._refuse("targets", f"at most {MOST_TARGETS} of them", len(entries))
+            self._refuse("targets", f"{MOST_TARGETS} at most", len(entries))
         found: dict[str, Target] = {}
         for number, entry in enumerate(entries, 1):
             where = f"targets[{number}]."
@@ -188,7 +188,7 @@ class _Reader:
     def _refuse(self, key: str, allowed: str, given: object) -> NoReturn:
         what = "nothing" if given is None else repr(given)
         what = what if len(what) <= 100 else what[:97] + "..."
-        raise _invalid(f"{self.path}: {key} is {allowed}, got {what}", "correct the file")
+        raise _invalid(f"{self.path}: {key} must be {allowed}, got {what}", "correct the file")
 
 
 _NAMES = f"1 to {NAME_MAX} printable characters without '/', ':' and blanks, the first none of '-@'"

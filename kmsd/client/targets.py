@@ -40,13 +40,13 @@ def parse_socket(target: str) -> Path:
         path = target.removeprefix("unix:")
         path = path.removeprefix("//")
     if target.startswith(("unix-abstract:", "@", "\0")) or path.startswith(("@", "\0")):
-        raise _refused(target, "abstract sockets have no permissions and are not used")
+        raise _refused(target, "it must be a path in a directory, for an abstract socket has no permissions")
     if not path.startswith("/"):
-        raise _refused(target, "only Unix sockets are dialled, by their absolute path")
+        raise _refused(target, "it must be a Unix socket, named by its absolute path")
     if "\0" in path:
-        raise _refused(target, "a path holds no NUL")
+        raise _refused(target, "a path must hold no NUL")
     if len(path.encode(errors="surrogateescape")) > SOCKET_PATH_MAX:
-        raise _refused(target, f"the path of a Unix socket may have at most {SOCKET_PATH_MAX} bytes")
+        raise _refused(target, f"the path of a Unix socket must have {SOCKET_PATH_MAX} bytes at most")
     return Path(path)
 
 

@@ -61,10 +61,10 @@ def test_without_a_file_there_are_the_defaults(monkeypatch: pytest.MonkeyPatch, 
     ("text", "said"),
     [
         ("outptu = 'wide'", "there is no key 'outptu'|did you mean output?"),
-        ("output = 'xml'", 'output is one of "table", "wide", "json", "yaml", "name", got \'xml\''),
+        ("output = 'xml'", 'output must be one of "table", "wide", "json", "yaml", "name", got \'xml\''),
         ("output = 3", ", got 3"),
-        ("targets = 'x'", "targets is tables, each headed [[targets]], got 'x'"),
-        ("[targets]\nname = 'x'", "targets is tables, each headed [[targets]], got {'name': 'x'}"),
+        ("targets = 'x'", "targets must be tables, each headed [[targets]], got 'x'"),
+        ("[targets]\nname = 'x'", "targets must be tables, each headed [[targets]], got {'name': 'x'}"),
         (
             "[[targets]]\nname = 'a'",
             "every target has a name and an address, got nothing",
@@ -73,30 +73,33 @@ def test_without_a_file_there_are_the_defaults(monkeypatch: pytest.MonkeyPatch, 
             "[[targets]]\nname = 'a'\nadress = '/x'",
             "no key 'targets[1].adress'|did you mean targets[1].address?",
         ),
-        ("[[targets]]\nname = 'a/b'\naddress = '/x'", "targets[1].name is 1 to 63 printable characters|got 'a/b'"),
+        ("[[targets]]\nname = 'a/b'\naddress = '/x'", "targets[1].name must be 1 to 63 printable characters|got 'a/b'"),
         ("[[targets]]\nname = 'a b'\naddress = '/x'", "got 'a b'"),
         ("[[targets]]\nname = '-a'\naddress = '/x'", "got '-a'"),
-        ("[[targets]]\nname = 'a\u202e'\naddress = '/x'", "targets[1].name is"),
-        (f"[[targets]]\nname = '{'a' * 64}'\naddress = '/x'", "targets[1].name is"),
+        ("[[targets]]\nname = 'a\u202e'\naddress = '/x'", "targets[1].name must be"),
+        (f"[[targets]]\nname = '{'a' * 64}'\naddress = '/x'", "targets[1].name must be"),
         (
             "[[targets]]\nname = 'a'\naddress = 'cp-1'",
-            "address is the path of kmsd's admin socket|got 'cp-1'",
+            "address must be the path of kmsd's admin socket|got 'cp-1'",
         ),
         ("[[targets]]\nname = 'a'\naddress = 'tcp://h:1'", "got 'tcp://h:1'"),
-        ("[[targets]]\nname='a'\naddress='/x'\n" * 2, "targets[2].name is a name that no other target has, got 'a'"),
-        ("[[targets]]\n" * (MOST_TARGETS + 1), f"targets is at most {MOST_TARGETS} of them, got {MOST_TARGETS + 1}"),
-        ("[thresholds]\np99 = 5", 'thresholds.p99 is a duration in quotes, as "5ms" or "1s", at most 24h, got 5'),
+        (
+            "[[targets]]\nname='a'\naddress='/x'\n" * 2,
+            "targets[2].name must be a name that no other target has, got 'a'",
+        ),
+        ("[[targets]]\n" * (MOST_TARGETS + 1), f"targets must be {MOST_TARGETS} at most, got {MOST_TARGETS + 1}"),
+        ("[thresholds]\np99 = 5", 'thresholds.p99 must be a duration in quotes, as "5ms" or "1s", at most 24h, got 5'),
         ("[thresholds]\np99 = '5 parsecs'", "got '5 parsecs'"),
         (
             "[thresholds]\nerrors = '101%'",
-            "is a share in quotes, as \"1%\", from 0% to 100%, got '101%'",
+            "must be a share in quotes, as \"1%\", from 0% to 100%, got '101%'",
         ),
-        ("[thresholds]\ngcm_budget = 0.5", "thresholds.gcm_budget is a share in quotes"),
+        ("[thresholds]\ngcm_budget = 0.5", "thresholds.gcm_budget must be a share in quotes"),
         ("[thresholds]\np98 = '1s'", "there is no key 'thresholds.p98'|did you mean thresholds.p99?"),
-        ("thresholds = 1", "thresholds is a table, headed [thresholds], got 1"),
+        ("thresholds = 1", "thresholds must be a table, headed [thresholds], got 1"),
         ("x", "not TOML: "),
-        (b"\xff\xfe", "not UTF-8"),
-        ("#" * (MAX_BYTES + 1), "has at most 256 KiB"),
+        (b"\xff\xfe", "must be UTF-8, and is not"),
+        ("#" * (MAX_BYTES + 1), "must have 256 KiB at most"),
     ],
 )
 def test_a_bad_file_is_2_and_names_file_key_what_is_allowed_and_what_was_given(
@@ -159,7 +162,7 @@ def test_the_usual_format_is_one_that_there_is(run: Run, canned: Canned, monkeyp
     monkeypatch.setenv("KMSCTL_OUTPUT", "xml")
     result = run("status")
     assert result.code == 2
-    assert "KMSCTL_OUTPUT is one of table, wide, json, yaml, name, got 'xml'" in result.err
+    assert "KMSCTL_OUTPUT must be one of table, wide, json, yaml, name, got 'xml'" in result.err
 
 
 def test_help_needs_no_file(run: Run, write: Write) -> None:

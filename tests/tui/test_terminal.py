@@ -185,7 +185,7 @@ def test_what_was_looked_at_is_there_again_the_next_time(kmsd: Kmsd, open_termin
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--target", "tcp://localhost:1"], "only Unix sockets are dialled"),
+        (["--target", "tcp://localhost:1"], "it must be a Unix socket"),
         (["--interval", "0"], "it must be 0.2 to 3600 seconds, got '0'"),
         ([f"--target=/run/{number}.sock" for number in range(33)], "there must be 32 targets at most, got 33"),
         (["--bogus"], "unrecognized arguments: --bogus"),

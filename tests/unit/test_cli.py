@@ -277,8 +277,8 @@ def test_check_config_names_what_keeps_tcp_from_being_served(run: Run) -> None:
             ["--log-level=loud"],
             '--log-level: expected "debug" or "info" or "warning" or "error", found "loud"',
         ),
-        (["--auto-create=maybe"], "--auto-create: expected true or false after the ="),
-        (["--enable-server=maybe"], "--enable-server: expected true or false after the ="),
+        (["--auto-create=maybe"], "--auto-create: expected true or false after the =, found 'maybe'"),
+        (["--enable-server=maybe"], "--enable-server: expected true or false after the =, found 'maybe'"),
         (["--output=yaml"], '--output: expected "text" or "json", found "yaml"'),
         (["--port=0"], "--port: expected a whole number from 1 to 65535, found 0"),
         (["--port=65536"], "--port: expected a whole number from 1 to 65535, found 65536"),
@@ -420,8 +420,8 @@ def test_check_config_warns_of_a_module_and_a_pin_file_that_are_not_there(run: R
     code, _, err = run("check-config", "--p11-lib=/absent/p11.so", "--p11-pin-file=/absent/pin")
     assert code == 0
     assert err.splitlines() == [
-        "kmsd: warning: token.module: there is no /absent/p11.so here",
-        "kmsd: warning: token.pin_file: there is no /absent/pin here",
+        "kmsd: warning: token.module: there is no file /absent/p11.so",
+        "kmsd: warning: token.pin_file: there is no file /absent/pin",
     ]
 
 
