@@ -3,6 +3,8 @@
 # make install  .venv with kmsd, kmsctl and kmstui, from locked versions
 # make check    what make test does before the tests
 # make tests    the tests alone, ARGS="-k sockets" for some of them
+# make unit     the tests of the kernel that start no process, in half a minute
+# make coverage which branches of the kernel those reach, and that they are not fewer than before
 # make bench    what kmsd costs, as ratios within one run
 # make chaos    every fault that docs/RELIABILITY.md lists, brought about and measured; writes that page
 # make kills    a hundred kills of the process that has the token, under 16 callers
@@ -18,7 +20,7 @@ export PYTHON
 export PYTHONPYCACHEPREFIX ?= $(CURDIR)/.venv/pycache
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev dev test check lint types contracts drift tests bench chaos kills soak screenshots proto lock format audit
+.PHONY: help install install-dev dev test check lint types contracts drift tests unit coverage bench chaos kills soak screenshots proto lock format audit
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -51,9 +53,18 @@ contracts:
 drift:
 	@sh scripts/proto.sh --check
 
-# Most tests wait for processes of their own: two at a time keep two cores busy.
+# Most tests wait for processes of their own: three at a time keep two cores busy. tests/conftest.py says which begin.
 tests:
-	.venv/bin/pytest --numprocesses 2 --dist loadfile $(ARGS)
+	.venv/bin/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+UNIT = .venv/bin/pytest --numprocesses 2 -m "not processes" tests/unit tests/observe/test_auditchain.py \
+  tests/observe/test_feed.py tests/observe/test_stats.py tests/etcd/test_envelope.py tests/etcd/test_report.py
+
+unit:
+	$(UNIT) $(ARGS)
+
+coverage:
+	$(UNIT) --cov --cov-report=term:skip-covered $(ARGS)
 
 bench: install-dev
 	@sh scripts/test-tools.sh

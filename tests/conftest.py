@@ -13,6 +13,30 @@ from hypothesis import HealthCheck, settings
 from tests.daemons import Kmsd, check_logs
 from tests.tokens import SoftToken, make_token
 
+LONGEST = (
+    "rotation/test_together.py",
+    "chaos/test_reliability.py",
+    "hsm/test_hosts.py",
+    "hsm/test_strange_tokens.py",
+    "chaos/test_soak.py",
+    "tui/test_pictures.py",
+    "hsm/test_token_loss.py",
+    "rpc/test_liveness.py",
+    "hsm/test_same_token.py",
+    "ctl/test_help.py",
+    "tui/test_shell.py",
+    "tui/test_keys.py",
+    "hsm/test_tpm_serving.py",
+    "hsm/test_pin_guard.py",
+)
+"""Modules that take longest, at most first. They begin first, so that none of them is still at it when all others are
+done."""
+_PLACES = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: _PLACES.get(item.path, len(_PLACES)))
+
 
 def pytest_configure() -> None:
     # A shell without job control starts what it puts behind itself with SIGINT ignored, and every program that a

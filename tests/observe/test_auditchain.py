@@ -380,6 +380,7 @@ def test_lines_that_are_no_records_are_passed_over() -> None:
     assert list(tail([[Source("f", io.BytesIO(b"".join(heap)))]], 10, 10)) == [[(0, record) for record in TEN[:2]]]
 
 
+@pytest.mark.processes
 def test_it_knows_nothing_of_ours() -> None:
     report = "import sys, kmsd.audit.chain; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, check=True, timeout=60)

@@ -339,6 +339,7 @@ def test_fifteen_busy_minutes_fit_into_a_megabyte() -> None:
     assert used < 1024 * 1024
 
 
+@pytest.mark.processes
 def test_it_knows_nothing_of_ours_and_nothing_heavy() -> None:
     report = "import sys, kmsd.observe.stats; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, check=True, timeout=60)

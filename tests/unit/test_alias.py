@@ -11,6 +11,8 @@ import pytest
 from tests.daemons import KMSD
 from tests.tokens import clean_environment
 
+pytestmark = pytest.mark.processes
+
 ALIAS = str(Path(KMSD).with_name("k8s-kms-plugin"))
 MODULE = "--p11-lib=/dev/null"
 

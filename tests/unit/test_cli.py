@@ -78,6 +78,7 @@ def table(out: str) -> dict[str, tuple[object, str]]:
     return shown
 
 
+@pytest.mark.processes
 def test_check_config_shows_every_value_with_its_origin() -> None:
     # The one test that meets the defaults of this machine: as a child process, with files of its own.
     done = kmsd("check-config", "--config=/dev/null", "--provider=softhsm")
@@ -88,6 +89,7 @@ def test_check_config_shows_every_value_with_its_origin() -> None:
     assert shown["token.slot"] == (None, "default")
 
 
+@pytest.mark.processes
 def test_check_config_names_file_and_line_variable_and_flag(tmp_path: Path) -> None:
     file = tmp_path / "kmsd.toml"
     file.write_text('[keys]\n# comment\nlabel = "from-file"\nrefresh = 2\n[token]\nprovider = "softhsm"\n')
@@ -115,6 +117,7 @@ def test_what_check_config_prints_is_a_configuration(run: Run, tmp_path: Path) -
     assert table(out)["token.label"][0] == odd.partition("=")[2]
 
 
+@pytest.mark.processes
 def test_check_config_refuses_a_bad_file_with_exit_2_and_prints_nothing_else(tmp_path: Path) -> None:
     file = tmp_path / "kmsd.toml"
     file.write_text('[keys]\nrefresh = "soon"\nlable = "x"\n[token]\npin = 123456\n')
@@ -390,6 +393,7 @@ def test_the_ancestors_command_lines_carry_over(
     assert sources.read_pin(loaded.settings.token) == "mypin"
 
 
+@pytest.mark.processes
 def test_the_ancestors_pod_environment_carries_over() -> None:
     environ = {"P11_LIB": "/lib/p11.so", "P11_TOKEN": "default", "P11_PIN": "changeme", "P11_PIN_FILE": ""}
     done = kmsd("check-config", "--config=/dev/null", **environ)
@@ -435,6 +439,7 @@ def test_check_config_has_nothing_to_warn_of_when_all_is_there(run: Run, tmp_pat
 # --- version, lazy imports
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("argv", [["version"], ["--version"]])
 def test_version(argv: list[str]) -> None:
     done = kmsd(*argv)
@@ -458,6 +463,7 @@ def test_dev_refuses_a_wrong_level_before_it_makes_anything(
     assert not (tmp_path / "dev").exists()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "argv",
     [["--help"], ["serve", "--help"], ["check-config", "--config=/dev/null"], ["version"], ["serve", "x"]],
@@ -578,6 +584,7 @@ TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sy
 """Runs a program on a terminal of its own, whose keyboard is stdin and whose screen is stdout."""
 
 
+@pytest.mark.processes
 def test_on_a_terminal_serve_asks_for_the_pin_unseen_and_stops_on_ctrl_c(short_tmp: Path, token: SoftToken) -> None:
     folder = short_tmp / "d"
     folder.mkdir()
@@ -605,6 +612,7 @@ def test_on_a_terminal_serve_asks_for_the_pin_unseen_and_stops_on_ctrl_c(short_t
     assert PIN not in served.log_text()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     "given",
     [["--p11-label=a\x1b]0;x\x07\u202e"], ["--config=/none/\x1b]0;x\x07\u202e"], ["--bogus\x1b]0;x\x07\u202e"]],
@@ -617,6 +625,7 @@ def test_check_config_sends_no_control_characters_to_the_terminal(given: list[st
     assert not {"\x1b", "\x07", "\u202e"} & set(said)
 
 
+@pytest.mark.processes
 def test_check_config_sends_no_control_characters_of_a_file_to_the_terminal(tmp_path: Path) -> None:
     file = tmp_path / "kmsd.toml"
     file.write_text('[keys]\n"lab\\u001b]0;x\\u0007el" = "x"\nlabel = 5\n')

@@ -16,6 +16,8 @@ from kmsd.api.kms.v2 import api_pb2 as v2
 from tests.daemons import KMSCTL, KMSD, foreign_lines, wait_for
 from tests.tokens import clean_environment
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture
 def home(short_tmp: Path) -> Path:

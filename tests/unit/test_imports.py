@@ -11,6 +11,8 @@ import pytest
 from tests.daemons import Kmsd
 from tests.tokens import make_token
 
+pytestmark = pytest.mark.processes
+
 HEAVY = {"grpc", "google.protobuf", "textual", "pkcs11", "uvloop", "structlog", "yaml", "kmstui"}
 
 

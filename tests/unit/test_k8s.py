@@ -19,6 +19,8 @@ from tests.daemons import KMSD
 from tests.e2e.encryption_config import Identity, Kms, providers_of_secrets
 from tests.tokens import clean_environment
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"
 POD = K8S / "static-pod" / "kmsd.yaml"

@@ -56,6 +56,7 @@ def test_a_sticky_directory_is_passed_but_not_kept_files_in_unless_that_is_said(
     assert "others may write to the directory" in _refused(path).message
 
 
+@pytest.mark.processes
 @needs_root
 def test_in_a_sticky_directory_what_another_user_made_is_refused(folder: Path) -> None:
     folder.chmod(0o1777)
@@ -65,6 +66,7 @@ def test_in_a_sticky_directory_what_another_user_made_is_refused(folder: Path) -
     assert f"chown root {folder / 'theirs'}" in error.hint
 
 
+@pytest.mark.processes
 @needs_root
 @pytest.mark.parametrize("where", ["parent", "above"])
 def test_a_symbolic_link_of_another_user_is_refused_although_it_leads_to_a_good_place(folder: Path, where: str) -> None:
@@ -127,6 +129,7 @@ def test_what_is_missing_is_made_closed_to_others_whatever_the_umask(folder: Pat
         safepath.prepare(path, "the socket")
 
 
+@pytest.mark.processes
 @needs_root
 def test_nothing_is_made_along_a_path_that_others_steer(folder: Path) -> None:
     folder.chmod(0o1777)

@@ -36,6 +36,7 @@ def test_a_damaged_file_counts_as_none(tmp_path: Path, content: str) -> None:
     assert state.recall(tmp_path, "k8s-kek") == ""
 
 
+@pytest.mark.processes
 def test_a_restart_without_the_token_names_the_key_that_wrote(short_tmp: Path, token: SoftToken) -> None:
     folder = short_tmp / "d"
     folder.mkdir()
@@ -53,6 +54,7 @@ def test_a_restart_without_the_token_names_the_key_that_wrote(short_tmp: Path, t
         assert kmsd.v2("Status").key_id == key_id
 
 
+@pytest.mark.processes
 def test_a_state_directory_that_cannot_be_written_is_a_warning_and_no_more(short_tmp: Path, token: SoftToken) -> None:
     folder = short_tmp / "d"
     folder.mkdir()

@@ -44,6 +44,7 @@ def test_with_all_files_it_says_that_this_version_serves_its_unix_sockets_only(t
     assert wanting[0].endswith("this version of kmsd serves its Unix sockets only")
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user is needed, and only root can become one")
 def test_a_file_that_kmsd_may_not_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "tls.key").touch(mode=0o600)

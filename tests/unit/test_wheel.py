@@ -8,6 +8,10 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.processes
+
 
 def test_one_wheel_holds_the_three_packages_and_programs(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
