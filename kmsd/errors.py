@@ -2,6 +2,7 @@
 
     KmsdError
     |-- InvalidRequest      the caller sent something that can never succeed
+    |   `-- TooLarge        more bytes than any request of its kind has
     |-- NotFound            no such key
     |-- AlreadyExists       the label or the key id is taken
     |-- Conflict            the state of the key or the token forbids it
@@ -89,6 +90,12 @@ def short(text: str) -> str:
 
 class InvalidRequest(KmsdError):
     code = "INVALID_ARGUMENT"
+
+
+class TooLarge(InvalidRequest):
+    """As gRPC itself calls it."""
+
+    code = "RESOURCE_EXHAUSTED"
 
 
 class NotFound(KmsdError):

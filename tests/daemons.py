@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -30,6 +31,9 @@ M = TypeVar("M", bound=Message)
 _BEFORE_THE_LOG = re.compile(rb"(kmsd: (error|warning): |hint: )\S.*")
 """What kmsd says before its log begins, or where it ends in place of it: a command line or a configuration that is
 wrong."""
+
+_TRANSPORT = {"KMSD_KMS__TRANSPORT": os.environ["TEST_TRANSPORT"]} if "TEST_TRANSPORT" in os.environ else {}
+"""TEST_TRANSPORT=grpcio make tests: every kmsd of a test that does not say otherwise has this one."""
 
 _started: list[Kmsd] = []
 
@@ -112,7 +116,7 @@ class Kmsd:
     def start(self, *, wait: bool = True) -> Self:
         """Start it; wait: until its admin socket answers."""
         assert self.token is not None
-        environment = {**self.token.environment, **self.environment}
+        environment = {**self.token.environment, **_TRANSPORT, **self.environment}
         self._checked = min(self._checked, self.log_file.stat().st_size if self.log_file.exists() else 0)
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(

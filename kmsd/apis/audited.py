@@ -8,6 +8,7 @@ would be left for others to finish. One that has changed nothing yet when its ca
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from time import perf_counter
 from typing import Final
 
@@ -30,7 +31,7 @@ def audited(table: Table, audit: Audit) -> Table:
     return {
         path: method
         if isinstance(method, StreamMethod) or method.name in _READS
-        else Method(method.api, method.name, _Recorded(method, audit))
+        else replace(method, handler=_Recorded(method, audit))
         for path, method in table.items()
     }
 

@@ -40,9 +40,9 @@ def table(service: KmsService, max_plaintext: int) -> Table:
         return pb.DecryptResponse(plain=done.plaintext).SerializeToString()
 
     return {
-        f"/{SERVICE}/Version": Method(API, "Version", version),
-        f"/{SERVICE}/Encrypt": Method(API, "Encrypt", encrypt, Share.V1BETA1),
-        f"/{SERVICE}/Decrypt": Method(API, "Decrypt", decrypt, Share.V1BETA1),
+        f"/{SERVICE}/Version": Method(API, "Version", version, largest=0),
+        f"/{SERVICE}/Encrypt": Method(API, "Encrypt", encrypt, Share.V1BETA1, max_plaintext),
+        f"/{SERVICE}/Decrypt": Method(API, "Decrypt", decrypt, Share.V1BETA1, max_cipher),
     }
 
 

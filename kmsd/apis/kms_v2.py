@@ -14,6 +14,8 @@ API: Final = "v2"
 SERVICE: Final = "v2.KeyManagementService"
 LIMIT: Final = 1024
 """kube-apiserver refuses a ciphertext, and a key_id, of this many bytes or more."""
+_LARGEST: Final = 36 * 1024
+"""Bytes of a request: ciphertext, key_id and uid, and the annotations, which kube-apiserver bounds to 32 KiB."""
 
 
 def table(service: KmsService) -> Table:
@@ -49,9 +51,9 @@ def table(service: KmsService) -> Table:
         return pb.DecryptResponse(plaintext=done.plaintext).SerializeToString()
 
     return {
-        f"/{SERVICE}/Status": Method(API, "Status", status),
-        f"/{SERVICE}/Encrypt": Method(API, "Encrypt", encrypt, Share.V2),
-        f"/{SERVICE}/Decrypt": Method(API, "Decrypt", decrypt, Share.V2),
+        f"/{SERVICE}/Status": Method(API, "Status", status, largest=0),
+        f"/{SERVICE}/Encrypt": Method(API, "Encrypt", encrypt, Share.V2, _LARGEST),
+        f"/{SERVICE}/Decrypt": Method(API, "Decrypt", decrypt, Share.V2, _LARGEST),
     }
 
 

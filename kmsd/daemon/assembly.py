@@ -43,13 +43,16 @@ from kmsd.service.foreign import Foreign
 from kmsd.service.local import LocalService
 from kmsd.transport.asking import answers
 from kmsd.transport.call import Table
-from kmsd.transport.grpcio import Listener
-from kmsd.transport.relay import Relay
+from kmsd.transport.dispatch import Dispatch
+from kmsd.transport.grpcio import GrpcioServer
+from kmsd.transport.h2corn import H2cornServer
+from kmsd.transport.listener import Listener, Server
 from kmsd.transport.sockets import SocketPlace
 
 log = logs.get_logger("kmsd")
 
 _KEPT_REQUESTS: Final = 1000
+_SERVERS: Final[dict[str, Callable[[Dispatch], Server]]] = {"grpcio": GrpcioServer, "h2corn": H2cornServer}
 _ADMIN_SECONDS: Final = 60.0
 """For the answer to a call of the admin API whose caller names no time."""
 
@@ -168,6 +171,7 @@ class Parts:
         return Listener(
             SocketPlace(kms.socket, int(kms.mode, 8), kms.group),
             (kms_v2.table(service), kms_v1beta1.table(service, kms.max_plaintext)),
+            serve=_SERVERS[kms.transport],
             apis=(kms_v2.API, kms_v1beta1.API),
             services=(kms_v2.SERVICE, kms_v1beta1.SERVICE),
             timeout=kms.request_timeout,
@@ -180,12 +184,13 @@ class Parts:
         return Listener(
             SocketPlace(place.socket, 0o660 if place.group else 0o600, place.group),
             tuple(audited(each, self.audit) for each in tables),
+            serve=GrpcioServer,
             apis=(admin.API,),
             services=(admin.SERVICE,),
             timeout=_ADMIN_SECONDS,
             observe=self._traffic,
             remade=self._socket_remade,
-            relay=Relay(),
+            proven=True,
         )
 
     def _admin_tables(self, configured: Configured, service: LocalService) -> tuple[Table, ...]:
@@ -275,5 +280,5 @@ class Parts:
             return
         event_sinks.health_changed(self.audit, view)
         # The admin API serves whatever the token does; what is healthy or not is the KMS socket.
-        self._spawn(self._kms.set_serving(view.ok))
-        self._spawn(self._front.set_serving(True))
+        self._kms.set_serving(view.ok)
+        self._front.set_serving(True)

@@ -10,11 +10,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from dataclasses import dataclass
 from math import inf
 from time import perf_counter
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from kmsd.errors import Internal, InvalidRequest, KmsdError, Unavailable
+from kmsd.errors import Internal, InvalidRequest, KmsdError, TooLarge, Unavailable
 from kmsd.observe import logs
 from kmsd.share import Share, share
 
@@ -62,23 +62,42 @@ Handler = Callable[[Call, bytes], Awaitable[bytes]]
 StreamHandler = Callable[[Call, bytes], AsyncIterator[bytes]]
 
 
+MAX_MESSAGE: Final = 1280 * 1024
+"""Bytes. More than any method takes."""
+_SLACK: Final = 64 * 1024
+"""Bytes by which a message may be larger than what its method takes, so that the method says what is too large."""
+
+
 @dataclass(frozen=True)
 class Method:
-    """api: short name for logs, for example "v2". name: for example "Encrypt". share: its part of the token."""
+    """api: short name for logs, for example "v2". name: for example "Encrypt". share: its part of the token. largest:
+    bytes of a request that it takes. counted: whether its calls are part of what is observed."""
 
     api: str
     name: str
     handler: Handler
     share: Share = Share.ADMIN
+    largest: int = MAX_MESSAGE - _SLACK
+    counted: bool = True
 
 
 @dataclass(frozen=True)
 class StreamMethod:
-    """A method that answers many messages, until its caller has enough."""
+    """A method that answers many messages, until its caller has enough. largest: bytes of a request that it takes."""
 
     api: str
     name: str
     handler: StreamHandler
+    largest: int = MAX_MESSAGE - _SLACK
+
+
+def check_size(method: Method | StreamMethod, size: int) -> None:
+    """Raise TooLarge for a message of so many bytes, if it is far larger than any that the method takes."""
+    most = method.largest + _SLACK
+    if size > most:
+        raise TooLarge(
+            f"the message has {size} bytes", f"{method.api} {method.name} takes at most {most} in one message"
+        )
 
 
 Table = Mapping[str, Method | StreamMethod]

@@ -1,20 +1,20 @@
-"""Who calls: the kernel's word on every connection to a Unix socket, for a gRPC server that cannot ask for it.
+"""The door of a Unix socket: who calls, by the kernel's word, and how much each may ask of the server behind it.
 
-gRPC core tells a handler nothing of its caller but the name that the caller's end of the connection is bound to. So
-kmsd listens itself, asks the kernel who connects (SO_PEERCRED, unix(7)), and carries the bytes to gRPC over a second
-connection, whose own end it binds to a name that is made for it alone. By that name a handler finds who calls.
+A gRPC server tells a handler nothing of its caller but the name that the caller's end of the connection is bound to,
+and bounds what it takes by connection, if at all. So kmsd listens itself, asks the kernel who connects (SO_PEERCRED,
+unix(7)), and carries the frames to the server over a second connection, whose own end it binds to a name that is made
+for it alone. By that name a handler finds who calls.
 
-gRPC's own socket has no path: it is taken out of the file system as soon as it is bound, and reached through a file
-descriptor of this process (/proc/self/fd, proc(5)). Whoever gets there in spite of that, root at most, is refused,
-because nobody vouches for the name of that connection. Knows nothing of gRPC and nothing of HTTP/2.
+The server's own socket has no path: it is taken out of the file system as soon as it is bound, and reached through a
+file descriptor of this process (/proc/self/fd, proc(5)). Whoever gets there in spite of that, root at most, is refused
+by the admin API, because nobody vouches for the name of that connection. Knows nothing of gRPC.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import pwd
-import re
+import resource
 import secrets
 import shutil
 import socket
@@ -23,73 +23,66 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Final
 
 from kmsd.errors import Denied, Misconfigured
 from kmsd.observe import logs
+from kmsd.transport.burden import ROOM, Burden
+from kmsd.transport.caller import Caller, Names
+from kmsd.transport.connection import WHOLE_SECONDS, Connection, Far
+from kmsd.transport.frames import Reason, goaway
 
 log = logs.get_logger("kmsd.transport")
 
 CONNECTIONS: Final = 256
-"""Connections at once; those of root and of kmsd's own user are taken beyond that."""
-SHARE: Final = 64
-"""Connections at once of one user."""
-_BLOCK: Final = 65536
-"""Bytes that are read at once; about twice as many may wait to be written."""
-_STALL_SECONDS: Final = 60.0
-"""For a caller to read some of what waits for it. HTTP/2's own windows keep one that is merely slow far from this."""
-_LAST_SECONDS: Final = 1.0
-"""For the last bytes of a connection whose other side has ended."""
+"""Connections at once."""
+_BACKLOG: Final = 4096
+"""Connections that the kernel keeps until they are taken, if net.core.somaxconn allows."""
+_BLOCK: Final = 16 * 1024
+"""Bytes that are read at once; about as many of a connection are kept while it waits."""
+_FOR_OTHERS: Final = 128
+"""Descriptors for all that is no connection."""
+_EACH: Final = 6
+"""Descriptors of a connection, both sides and the server's, for two sockets."""
 _ON_ITS_WAY_SECONDS: Final = 0.2
 """For the last answers of a server that answers no more, to those who stay connected."""
-_NAME_SECONDS: Final = 1.0
-"""For the name of a user, which may come from another machine."""
-_NAME_KEPT: Final = 60.0
+_AGAIN_SECONDS: Final = 0.1
+"""Between two looks at who waits, and who is overdue."""
+_RETRY_SECONDS: Final = 1.0
+"""Until a connection is taken again when there are no descriptors."""
 _QUIET_SECONDS: Final = 60.0
-"""Between two warnings of connections that are refused."""
-_MOST_WORD: Final = 64
-_STRANGE: Final = re.compile(r"[^A-Za-z0-9._+@/\\:()-]")
-"""Whatever could end a word of a caller, or make another of its kind: blanks and the equals sign above all."""
+"""Between two warnings of one kind."""
 _UCRED: Final = struct.Struct("iII")
 """struct ucred: pid, uid, gid."""
 
 
-@dataclass(frozen=True)
-class Caller:
-    """A process as the kernel saw it when it connected. user: name of the uid, "?" if it has none."""
-
-    uid: int
-    user: str
-    pid: int
-
-    def told(self, claim: str) -> str:
-        """In words. claim: what the program says to be called; all else is the kernel's word."""
-        return f"{word(claim) or '-'} uid={self.uid} user={self.user}"
-
-
-def word(text: str) -> str:
-    """The first word of a text, cut to a bounded length, without what could be taken for more than one word."""
-    return _STRANGE.sub("?", text.split(" ", 1)[0][:_MOST_WORD])
-
-
 class Relay:
-    """Between the callers of one Unix socket and a server that is told who they are.
+    """Between the callers of one Unix socket and a server.
 
-    connections, share: as CONNECTIONS and SHARE. Belongs to one event loop.
+    connections: as CONNECTIONS; fewer where there are few descriptors. room: as ROOM. named: whether somebody asks who
+    calls. Belongs to one event loop.
     """
 
-    def __init__(self, *, connections: int = CONNECTIONS, share: int = SHARE) -> None:
-        self._most = connections
-        self._share = share
+    def __init__(self, *, connections: int = CONNECTIONS, room: int = ROOM, named: bool = True) -> None:
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        enough = CONNECTIONS if soft == resource.RLIM_INFINITY else max(8, (soft - _FOR_OTHERS) // _EACH)
+        self._most = min(connections, enough)
+        self.burden = Burden(room)
+        self.buffer = memoryview(bytearray(_BLOCK))
+        self._names = Names() if named else None
         self._callers: dict[str, Caller] = {}
-        self._running: dict[asyncio.Task[None], int] = {}
-        self._names: dict[int, tuple[str, float]] = {}
+        self._connections: dict[Connection, int] = {}
+        """Each with its caller's process."""
+        self._waiting: set[Connection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._emptied = asyncio.Event()
+        self._look_due = False
         self._listening: socket.socket | None = None
         self._room = self._door = -1
-        self._refused = 0
+        self._let_go = 0
         self._told_at = -_QUIET_SECONDS
 
     def hide(self, directory: Path, serve: Callable[[str], object]) -> None:
@@ -116,7 +109,7 @@ class Relay:
         try:
             fresh.setblocking(False)
             fresh.bind(path)
-            fresh.listen(self._most)
+            fresh.listen(_BACKLOG)
         except BaseException:
             fresh.close()
             raise
@@ -131,15 +124,28 @@ class Relay:
             asyncio.get_running_loop().remove_reader(listening)
             listening.close()
 
+    def say_goodbye(self, words: str) -> None:
+        """Ask every caller for no further requests; what is under way goes on."""
+        frame = goaway(Reason.NO_ERROR, words)
+        for connection in tuple(self._connections):
+            connection.say_goodbye(frame)
+
     async def close(self) -> None:
         """End every connection, after a moment for what is on its way. The server answers no more."""
         self.deafen()
-        left = tuple(self._running)
-        if left:
-            await asyncio.wait(left, timeout=_ON_ITS_WAY_SECONDS)
-        for task in left:
+        if self._connections:
+            self._emptied.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._emptied.wait(), _ON_ITS_WAY_SECONDS)
+        for connection in tuple(self._connections):
+            connection.abort()
+        for task in tuple(self._tasks):
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # for those that were aborted to be gone
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
         for handle in (self._room, self._door):
             if handle != -1:
                 os.close(handle)
@@ -158,110 +164,124 @@ class Relay:
     def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         try:
-            connection, _ = listening.accept()
+            accepted, _ = listening.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return
         except OSError as error:
             # No file descriptors are left: whoever waits goes on waiting, and the loop does not spin.
             log.warning("no connection can be taken now", reason=error.strerror)
             loop.remove_reader(listening)
-            loop.call_later(_LAST_SECONDS, self._accept_again, listening)
+            loop.call_later(_RETRY_SECONDS, self._accept_again, listening)
             return
         try:
-            connection.setblocking(False)
-            pid, uid, _ = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+            accepted.setblocking(False)
+            pid, uid, _ = _UCRED.unpack(accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
         except OSError:
-            connection.close()
+            accepted.close()
             return
-        if self._full(uid):
-            connection.close()
-            self._tell_refused(uid)
-            return
-        task = loop.create_task(self._carry(connection, uid, pid))
-        self._running[task] = uid
-        task.add_done_callback(self._running.pop)
+        if len(self._connections) >= self._most:
+            self._make_room(uid)
+        connection = Connection(uid, self)
+        self._connections[connection] = pid
+        self._run(self._take(connection, accepted))
+        self._sweep_soon()
 
     def _accept_again(self, listening: socket.socket) -> None:
         if listening is self._listening:
             asyncio.get_running_loop().add_reader(listening, self._accept, listening)
 
-    def _full(self, uid: int) -> bool:
-        held = Counter(self._running.values())
-        return held[uid] >= self._share or (held.total() >= self._most and uid not in (0, os.geteuid()))
-
-    def _tell_refused(self, uid: int) -> None:
-        self._refused += 1
+    def _make_room(self, uid: int) -> None:
+        """Let go of a connection of whoever has the most of them: of those that have asked for nothing, or else of all,
+        the one that has been silent for longest."""
+        held = Counter(each.uid for each in self._connections)
+        held[uid] += 1
+        [(most, _)] = held.most_common(1)
+        candidates = [each for each in self._connections if each.uid == most]
+        goes = min(
+            candidates or self._connections, key=lambda each: (each.answered or bool(each.carried.weights), each.active)
+        )
+        del self._connections[goes]
+        goes.abort()
+        self._let_go += 1
         if monotonic() - self._told_at >= _QUIET_SECONDS:
-            log.warning("connections are refused: there are too many", refused=self._refused, uid=uid, each=self._share)
-            self._refused, self._told_at = 0, monotonic()
+            log.warning(
+                "there are too many connections: those that were silent for longest are let go",
+                let_go=self._let_go,
+                uid=goes.uid,
+                most=self._most,
+            )
+            self._let_go, self._told_at = 0, monotonic()
 
-    async def _carry(self, connection: socket.socket, uid: int, pid: int) -> None:
-        """Both ways, until one side ends."""
-        name = f"kmsd-{secrets.token_hex(16)}"
-        peer = f"unix-abstract:{name}"
-        inner = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        transports: list[asyncio.WriteTransport] = []
+    async def _take(self, connection: Connection, accepted: socket.socket) -> None:
         try:
-            self._callers[peer] = Caller(uid, await self._name(uid), pid)
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, accepted)
+        except OSError:
+            accepted.close()
+            self._connections.pop(connection, None)
+            return
+        if connection not in self._connections:
+            connection.abort()
+
+    # What its connections tell it (`kmsd.transport.connection.Door`).
+
+    def dial(self, connection: Connection) -> None:
+        self._run(self._reach(connection))
+
+    def waits(self, connection: Connection) -> None:
+        self._waiting.add(connection)
+
+    def eased(self) -> None:
+        if self._waiting and not self._look_due:
+            self._look_due = True
+            asyncio.get_running_loop().call_soon(self._look_at_waiting)
+
+    def gone(self, connection: Connection) -> None:
+        self._connections.pop(connection, None)
+        self._waiting.discard(connection)
+        self._callers.pop(connection.peer, None)
+        if not self._connections:
+            self._emptied.set()
+
+    async def _reach(self, connection: Connection) -> None:
+        """Connect it to the server, under a name by which its handlers find who calls."""
+        name = f"kmsd-{secrets.token_hex(16)}"
+        inner = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            user = await self._names.name(connection.uid) if self._names is not None else "?"
+            pid = self._connections[connection]
             inner.setblocking(False)
             inner.bind(f"\0{name}")
             inner.connect(f"/proc/self/fd/{self._door}")
-            near_reader, near = await asyncio.open_unix_connection(sock=connection, limit=_BLOCK)
-            transports.append(near.transport)
-            far_reader, far = await asyncio.open_unix_connection(sock=inner, limit=_BLOCK)
-            transports.append(far.transport)
-            await _both(_copy(near_reader, far), _copy(far_reader, near))
-            near.close()
-            async with asyncio.timeout(_LAST_SECONDS):
-                await near.wait_closed()
-        except (OSError, TimeoutError, RuntimeError):
-            pass  # one side has gone, which uvloop calls a RuntimeError, or takes nothing any more
-        finally:
-            # Before the name is free again.
-            self._callers.pop(peer, None)
-            for transport in transports:
-                transport.abort()
-            for end in (connection, inner):
-                end.close()
+            connection.peer = f"unix-abstract:{name}"
+            self._callers[connection.peer] = Caller(connection.uid, user, pid)
+            await asyncio.get_running_loop().create_unix_connection(lambda: Far(connection), sock=inner)
+        except (OSError, KeyError):
+            inner.close()  # it has gone, or the server takes no more
+            connection.abort()
 
-    async def _name(self, uid: int) -> str:
-        name, until = self._names.get(uid, ("", 0.0))
-        if monotonic() >= until:
-            name = "?"
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_NAME_SECONDS):
-                    name = await asyncio.to_thread(_user, uid)
-            if len(self._names) >= self._most:
-                self._names.clear()
-            self._names[uid] = name, monotonic() + _NAME_KEPT
-        return name
+    def _run(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
+    def _look_at_waiting(self) -> None:
+        self._look_due = False
+        for connection in tuple(self._waiting):
+            if not connection.look_again():
+                self._waiting.discard(connection)
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(_BLOCK):
-        writer.write(data)
-        async with asyncio.timeout(_STALL_SECONDS):
-            await writer.drain()
-    writer.write_eof()
+    def _sweep_soon(self) -> None:
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._look)
 
-
-async def _both(there: Coroutine[None, None, None], back: Coroutine[None, None, None]) -> None:
-    """Run both ways until the way back has ended; it is given a moment once the way there has. Raises OSError and
-    TimeoutError of the way back."""
-    first, last = asyncio.create_task(there), asyncio.create_task(back)
-    try:
-        await asyncio.wait((first, last), return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.wait((last,), timeout=_LAST_SECONDS)
-        if last.done():
-            last.result()
-    finally:
-        first.cancel()
-        last.cancel()
-        await asyncio.gather(first, last, return_exceptions=True)
-
-
-def _user(uid: int) -> str:
-    try:
-        return word(pwd.getpwuid(uid).pw_name)
-    except KeyError:
-        return "?"
+    def _look(self) -> None:
+        """Let go of whoever is overdue; go on with whoever has waited and need not any more."""
+        self._sweep = None
+        self.burden.settle()
+        self._look_at_waiting()
+        now = monotonic()
+        for connection in tuple(self._connections):
+            if connection.overdue(now):
+                connection.end(Reason.ENHANCE_YOUR_CALM, f"a request was not whole after {WHOLE_SECONDS:.0f} s")
+        if self._connections:
+            self._sweep_soon()

@@ -29,24 +29,18 @@ SIZES = {
     "v2-encrypt-nothing": (ENCRYPT_V2, b"", "the plaintext has 0 bytes; KMS v2 takes 1 to 1023"),
     "v2-encrypt-too-much": (ENCRYPT_V2, field(1, bytes(1024)), "the plaintext has 1024 bytes"),
     "v2-encrypt-grows-too-large": (ENCRYPT_V2, field(1, bytes(800)), "the ciphertext of 800 bytes would have"),
-    "v2-encrypt-1-MiB": (ENCRYPT_V2, field(1, bytes(1 << 20)), "the plaintext has 1048576 bytes"),
+    "v2-encrypt-64-KiB": (ENCRYPT_V2, field(1, bytes(1 << 16)), "the plaintext has 65536 bytes"),
     "v2-decrypt-nothing": (DECRYPT_V2, field(3, WRITE.key_id), "the ciphertext has 0 bytes"),
     "v2-decrypt-too-much": (DECRYPT_V2, v2_decrypt(b"e" * 1024), "the ciphertext has 1024 bytes"),
-    "v2-decrypt-1-MiB": (DECRYPT_V2, v2_decrypt(b"e" * (1 << 20)), "the ciphertext has 1048576 bytes"),
     "v2-decrypt-no-key-id": (DECRYPT_V2, field(1, b"e.."), "no key_id; send the key_id that Encrypt answered"),
     "v1-encrypt-nothing": (ENCRYPT_V1, V1, "the plaintext has 0 bytes; this kmsd takes 1 to 65536"),
     "v1-encrypt-too-much": (ENCRYPT_V1, V1 + field(2, bytes(65537)), "the plaintext has 65537 bytes"),
-    "v1-encrypt-1-MiB": (ENCRYPT_V1, V1 + field(2, bytes(1 << 20)), "(kms.max_plaintext)"),
     "v1-decrypt-nothing": (DECRYPT_V1, V1, "the ciphertext has 0 bytes"),
-    "v1-decrypt-1-MiB": (DECRYPT_V1, v1_decrypt(b"e" * (1 << 20)), "the ciphertext has 1048576 bytes"),
+    "v1-decrypt-too-much": (DECRYPT_V1, v1_decrypt(b"e" * 100_000), "this kmsd takes 1 to 92381 (kms.max_plaintext)"),
     "v1-version-empty": (VERSION_V1, b"", "version must be 'v1beta1', got ''; the caller speaks another API"),
     "v1-version-other": (VERSION_V1, field(1, "v1"), "version must be 'v1beta1', got 'v1'"),
     "v1-version-space": (VERSION_V1, field(1, "v1beta1 "), "version must be 'v1beta1', got 'v1beta1 '"),
-    "v1-version-1-MiB": (
-        VERSION_V1,
-        field(1, "v" * (1 << 20)),
-        "got 'vvvvvvvvvvvvvvvvv...'",
-    ),
+    "v1-version-64-KiB": (VERSION_V1, field(1, "v" * 65000), "got 'vvvvvvvvvvvvvvvvv...'"),
     "v1-encrypt-version": (ENCRYPT_V1, field(1, "v2") + field(2, SECRET), "version must be 'v1beta1', got 'v2'"),
     "v1-decrypt-version": (DECRYPT_V1, field(2, b"e.."), "version must be 'v1beta1', got ''"),
     "v2-uid-no-utf-8": (ENCRYPT_V2, field(1, SECRET) + field(2, b"\xff\xfe"), "is no v2.EncryptRequest message"),
@@ -67,6 +61,25 @@ def test_a_request_that_breaks_the_api_is_told_how(served: Kmsd, path: str, body
     assert not refused.retryable
     assert refused.details.endswith(refused.hint)
     assert_silent(refused.details, SECRET)
+
+
+LARGE = {
+    "v2-encrypt": (ENCRYPT_V2, field(1, bytes(1 << 20)), "the message has 1048580 bytes; v2 Encrypt takes at most"),
+    "v2-decrypt": (DECRYPT_V2, v2_decrypt(b"e" * (1 << 20)), "v2 Decrypt takes at most 102400 in one message"),
+    "v1-encrypt": (ENCRYPT_V1, V1 + field(2, bytes(1 << 20)), "v1beta1 Encrypt takes at most 131072 in one message"),
+    "v1-decrypt": (DECRYPT_V1, v1_decrypt(b"e" * (1 << 20)), "v1beta1 Decrypt takes at most 157917 in one message"),
+    "v1-version": (VERSION_V1, field(1, "v" * (1 << 20)), "v1beta1 Version takes at most 65536 in one message"),
+}
+
+
+@pytest.mark.parametrize(("path", "body", "says"), LARGE.values(), ids=LARGE.keys())
+def test_a_message_far_over_what_its_method_takes_is_not_looked_at(
+    served: Kmsd, path: str, body: bytes, says: str
+) -> None:
+    refused = refusal(served.raw, path, body)
+    assert refused.code == "RESOURCE_EXHAUSTED"
+    assert says in refused.details
+    assert not refused.retryable
 
 
 def test_a_message_over_the_bound_of_the_socket_is_refused(served: Kmsd) -> None:

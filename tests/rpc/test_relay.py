@@ -1,4 +1,4 @@
-"""What stands between the callers of a Unix socket and gRPC: carries bytes, holds them back, and is bounded."""
+"""What stands between the callers of a Unix socket and a server: carries frames, holds them back, and is bounded."""
 
 from __future__ import annotations
 
@@ -13,8 +13,20 @@ from typing import Any
 import pytest
 
 from kmsd.errors import Denied, Misconfigured
-from kmsd.transport import relay as module
-from kmsd.transport.relay import Caller, Relay, word
+from kmsd.transport import caller as naming
+from kmsd.transport import connection as module
+from kmsd.transport import relay as relaying
+from kmsd.transport.caller import Caller, word
+from kmsd.transport.frames import HEADER, PREFACE
+from kmsd.transport.relay import Relay
+
+START = len(PREFACE)
+
+
+def said(words: bytes) -> bytes:
+    """A frame with these bytes, on no stream."""
+    return len(words).to_bytes(3, "big") + bytes(HEADER - 3) + words
+
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
 
@@ -60,8 +72,8 @@ async def answered(directory: Path) -> bool:
     """Whether a new connection is served."""
     reader, writer = await dial(directory)
     try:
-        writer.write(b"x")
-        return await reader.read(1) == b"x"
+        writer.write(PREFACE)
+        return await reader.read(START) == PREFACE
     except ConnectionError:
         return False
     finally:
@@ -81,7 +93,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def test_every_byte_arrives_in_both_directions(short_tmp: Path) -> None:
-    sent = os.urandom(3_000_000)
+    sent = PREFACE + said(os.urandom(3_000_000))
     async with running(short_tmp):
         reader, writer = await dial(short_tmp)
         writer.write(sent)
@@ -103,8 +115,9 @@ async def test_the_server_learns_who_calls_by_the_name_of_the_connection(short_t
     async with running(short_tmp, tell) as relay:
         for _ in range(2):
             reader, writer = await dial(short_tmp)
-            said = (await reader.read(1000)).decode()
-            assert said.startswith(f"{os.geteuid()} {os.getpid()} me uid={os.geteuid()} user=")
+            writer.write(PREFACE)
+            answer = (await reader.read(1000)).decode()
+            assert answer.startswith(f"{os.geteuid()} {os.getpid()} me uid={os.geteuid()} user=")
             await hang_up(writer)
         assert len(set(seen)) == 2
         await until(lambda: not relay._callers)
@@ -116,7 +129,7 @@ async def test_the_server_learns_who_calls_by_the_name_of_the_connection(short_t
 async def test_a_caller_that_reads_nothing_is_held_back_and_in_the_end_let_go(
     short_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_STALL_SECONDS", 0.5)
+    monkeypatch.setattr(module, "STALL_SECONDS", 0.5)
     written = 0
     broken = asyncio.Event()
 
@@ -136,6 +149,7 @@ async def test_a_caller_that_reads_nothing_is_held_back_and_in_the_end_let_go(
         with socket.socket(socket.AF_UNIX) as idle:
             idle.setblocking(False)
             idle.connect(str(short_tmp / "s"))
+            idle.send(PREFACE)
             async with asyncio.timeout(10):
                 await broken.wait()
     assert 0 < written < 4_000_000
@@ -145,7 +159,7 @@ async def test_either_side_that_ends_ends_the_other(short_tmp: Path) -> None:
     ended = asyncio.Event()
 
     async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked = await reader.read(10)
+        asked = (await reader.readexactly(START + HEADER + 4))[START + HEADER :]
         writer.write(b"last words")
         if asked == b"wait":
             assert await reader.read() == b""
@@ -154,77 +168,81 @@ async def test_either_side_that_ends_ends_the_other(short_tmp: Path) -> None:
 
     async with running(short_tmp, say) as relay:
         reader, writer = await dial(short_tmp)
-        writer.write(b"go")
+        writer.write(PREFACE + said(b"over"))
         assert await reader.read() == b"last words"
         await hang_up(writer)
         reader, writer = await dial(short_tmp)
-        writer.write(b"wait")
+        writer.write(PREFACE + said(b"wait"))
         assert await reader.readexactly(4) == b"last"
         writer.write_eof()
         assert await reader.read() == b" words"
         await ended.wait()
         await hang_up(writer)
-        await until(lambda: not relay._running)
+        await until(lambda: not relay._connections)
 
 
 class _Kernel:
     """Says that the user `uid` calls."""
 
-    size = module._UCRED.size
+    size = relaying._UCRED.size
     uid = 0
 
     def unpack(self, _: bytes) -> tuple[int, int, int]:
         return 1, self.uid, self.uid
 
 
-async def test_one_user_has_a_share_and_all_have_a_bound(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_has_the_most_connections_gives_up_what_was_silent_for_longest(
+    short_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kernel = _Kernel()
-    monkeypatch.setattr(module, "_UCRED", kernel)
-    held: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+    monkeypatch.setattr(relaying, "_UCRED", kernel)
+    held: dict[str, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
 
-    async def hold(uid: int) -> None:
-        kernel.uid = uid
-        before = len(relay._running)
-        held.append(await dial(short_tmp))
-        await until(lambda: len(relay._running) > before)
+    async def hold(name: str, uid: int, *, speaks: bool) -> None:
+        kernel.uid, before = uid, len(relay._connections)
+        reader, writer = held[name] = await dial(short_tmp)
+        if speaks:
+            writer.write(PREFACE + said(b""))
+            await reader.readexactly(START + HEADER)
+        else:
+            await until(lambda: len(relay._connections) > before)
+        await asyncio.sleep(0.02)
 
-    async def let_in(uid: int) -> bool:
-        kernel.uid, before = uid, len(relay._running)
-        answer = await answered(short_tmp)
-        await until(lambda: len(relay._running) == before)
-        return answer
+    async def gone(name: str) -> bool:
+        reader, writer = held[name]
+        try:
+            writer.write(said(b"?"))
+            async with asyncio.timeout(0.3):
+                return await reader.read(1) == b""
+        except ConnectionError:
+            return True
+        except TimeoutError:
+            return False
 
-    async with running(short_tmp, connections=3, share=2) as relay:
-        await hold(1001)
-        await hold(1001)
-        assert not await let_in(1001), "it has its share"
-        assert await let_in(1002)
-        await hold(1002)
-        assert not await let_in(1003), "others hold all there are"
-        assert await let_in(0), "root gets in all the same"
-        await hold(0)
-        await hold(0)
-        assert not await let_in(0), "as often as its share says"
-        _, writer = held.pop(0)
-        await hang_up(writer)
-        await until(lambda: len(relay._running) == 4)
-        assert not await let_in(1001), "others hold all there are"
-        for _ in range(2):
-            await hang_up(held.pop()[1])
-        await until(lambda: len(relay._running) == 2)
-        assert await let_in(1001)
-    for _, writer in held:
+    async with running(short_tmp, connections=4) as relay:
+        await hold("first", 1001, speaks=True)
+        await hold("silent", 1001, speaks=False)
+        await hold("third", 1001, speaks=True)
+        await hold("other", 1002, speaks=True)
+        await hold("fifth", 1001, speaks=True)
+        assert await gone("first") or await gone("silent")
+        assert not await gone("other"), "it has one"
+        await hold("sixth", 1002, speaks=True)
+        assert len(relay._connections) <= 4
+        assert not await gone("other"), "the first user had more"
+        assert not await gone("sixth")
+    for _, writer in held.values():
         writer.close()
 
 
 async def test_at_the_end_nobody_is_left(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LAST_SECONDS", 0.1)
+    monkeypatch.setattr(module, "LAST_SECONDS", 0.1)
 
     async def serve_once() -> int:
         async with running(short_tmp):
             reader, writer = await dial(short_tmp)
-            writer.write(b"x")
-            assert await reader.read(1) == b"x"
+            writer.write(PREFACE)
+            assert await reader.read(START) == PREFACE
         assert await reader.read() == b""
         await hang_up(writer)
         with pytest.raises(ConnectionRefusedError):
@@ -241,16 +259,18 @@ async def test_it_listens_at_a_new_path_when_it_is_told_to(short_tmp: Path) -> N
     """Whoever was connected stays so."""
     async with running(short_tmp) as relay:
         reader, writer = await dial(short_tmp)
+        writer.write(PREFACE)
+        assert await reader.read(START) == PREFACE
         (short_tmp / "s").unlink()
         relay.listen(str(short_tmp / "s"))
         assert await answered(short_tmp)
-        writer.write(b"x")
-        assert await reader.read(1) == b"x"
+        writer.write(said(b"x"))
+        assert await reader.readexactly(HEADER + 1) == said(b"x")
         await hang_up(writer)
 
 
 async def test_it_goes_on_when_file_descriptors_were_short(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LAST_SECONDS", 0.1)
+    monkeypatch.setattr(relaying, "_RETRY_SECONDS", 0.1)
     tried = 0
 
     class Short:
@@ -303,12 +323,12 @@ async def test_the_name_of_a_user_that_does_not_come_is_not_waited_for(
 
     async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         told.append(relay.caller(f"unix-abstract:{writer.get_extra_info('peername')[1:].decode()}"))
-        writer.write(b"x")
+        writer.write(PREFACE)
         await reader.read()
         writer.close()
 
-    monkeypatch.setattr(module, "_user", slow)
-    monkeypatch.setattr(module, "_NAME_SECONDS", 0.05)
+    monkeypatch.setattr(naming, "_user", slow)
+    monkeypatch.setattr(naming, "_NAME_SECONDS", 0.05)
     async with running(short_tmp, tell) as relay:
         assert await answered(short_tmp)
         assert await answered(short_tmp)

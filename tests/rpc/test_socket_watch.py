@@ -152,7 +152,7 @@ def test_what_is_no_socket_is_not_removed_and_told_until_somebody_does(kmsd: Kms
     assert _anew(kmsd.socket)
 
 
-HASTY = "from kmsd.cli import main; from kmsd.rpc import sockets; sockets._WATCH_SECONDS = 0.01; main()"
+HASTY = "from kmsd.cli import main; from kmsd.transport import sockets; sockets._WATCH_SECONDS = 0.01; main()"
 
 
 def test_a_socket_deleted_again_and_again_costs_a_bounded_number_of_descriptors(

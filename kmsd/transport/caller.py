@@ -1,0 +1,64 @@
+"""Who calls, in words: the kernel's for the user, and the program's own for its name."""
+
+from __future__ import annotations
+
+import asyncio
+import pwd
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final
+
+_NAME_SECONDS: Final = 1.0
+"""For the name of a user, which may come from another machine."""
+_NAME_KEPT: Final = 60.0
+_NAMES: Final = 256
+_MOST_WORD: Final = 64
+_STRANGE: Final = re.compile(r"[^A-Za-z0-9._+@/\\:()-]")
+"""Whatever could end a word of a caller, or make another of its kind: blanks and the equals sign above all."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A process as the kernel saw it when it connected. user: name of the uid, "?" if it has none."""
+
+    uid: int
+    user: str
+    pid: int
+
+    def told(self, claim: str) -> str:
+        """In words. claim: what the program says to be called; all else is the kernel's word."""
+        return f"{word(claim) or '-'} uid={self.uid} user={self.user}"
+
+
+def word(text: str) -> str:
+    """The first word of a text, cut to a bounded length, without what could be taken for more than one word."""
+    return _STRANGE.sub("?", text.split(" ", 1)[0][:_MOST_WORD])
+
+
+class Names:
+    """The names of users, kept for a minute."""
+
+    def __init__(self) -> None:
+        self._names: dict[int, tuple[str, float]] = {}
+
+    async def name(self, uid: int) -> str:
+        """Return the name of a user; "?" if it has none, or does not come in time."""
+        name, until = self._names.get(uid, ("", 0.0))
+        if monotonic() >= until:
+            name = "?"
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_NAME_SECONDS):
+                    name = await asyncio.to_thread(_user, uid)
+            if len(self._names) >= _NAMES:
+                self._names.clear()
+            self._names[uid] = name, monotonic() + _NAME_KEPT
+        return name
+
+
+def _user(uid: int) -> str:
+    try:
+        return word(pwd.getpwuid(uid).pw_name)
+    except KeyError:
+        return "?"

@@ -1,0 +1,309 @@
+"""One connection of a caller, and the one to the server behind it: every frame passes when it is its turn.
+
+A caller that does not read what it is sent is not listened to; one that sends no whole requests, or headers without
+end, is let go. Knows frames (`kmsd.transport.frames`) and what requests weigh (`kmsd.transport.burden`), and no API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import IntFlag
+from time import monotonic
+from typing import Final, Protocol, cast
+
+from kmsd.transport import frames
+from kmsd.transport.burden import Burden, Carried
+from kmsd.transport.frames import Boundaries, Reason
+
+WHOLE_SECONDS: Final = 5.0
+"""For a request to be whole once it has begun."""
+STALL_SECONDS: Final = 60.0
+"""For a caller to read some of what waits for it."""
+LAST_SECONDS: Final = 1.0
+"""For the last bytes of a connection whose other side has ended."""
+_MOST_HEADERS: Final = 64 * 1024
+"""Bytes of one block of headers as it travels; both servers decode fewer."""
+_TURN: Final = 64
+"""Frames of one connection that pass before others have their turn."""
+
+
+class _Hold(IntFlag):
+    """Why nothing more is read from a caller now."""
+
+    DIALLING = 1
+    SERVER_FULL = 2
+    UNREAD = 4
+    SHARE = 8
+    TURN = 16
+
+
+class Door(Protocol):
+    """What the connections of one socket have in common. buffer: what is read last; nobody reads while another does."""
+
+    @property
+    def burden(self) -> Burden: ...
+
+    @property
+    def buffer(self) -> memoryview: ...
+
+    def dial(self, connection: Connection) -> None:
+        """Connect a `Far` of this connection to the server: its caller has said something."""
+
+    def waits(self, connection: Connection) -> None:
+        """This connection has its share; `Connection.look_again` has it go on."""
+
+    def eased(self) -> None:
+        """There may be room for somebody who waits."""
+
+    def gone(self, connection: Connection) -> None:
+        """This connection has ended."""
+
+
+class Connection(asyncio.BufferedProtocol):
+    """The caller's side.
+
+    peer: name of the end that the server sees; empty until there is one. answered: whether a request of this connection
+    has been. active: when its caller last said something. waits: for its share.
+    """
+
+    def __init__(self, uid: int, door: Door) -> None:
+        self.uid = uid
+        self.peer = ""
+        self.carried = Carried(uid)
+        self.answered = False
+        self.active = monotonic()
+        self.waits = False
+        self._door = door
+        self._burden = door.burden
+        self._near: asyncio.Transport | None = None
+        self._far: asyncio.Transport | None = None
+        self._loop = asyncio.get_running_loop()
+        self._back = Boundaries()
+        self._goodbye = b""
+        self._hold = _Hold(0)
+        self._unread_since = 0.0
+        self._rest = b""
+        self._skip = len(frames.PREFACE)
+        self._highest = 0
+        self._block = 0
+        self._spoke = self._told = False
+
+    # The caller's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's are of no such class, and do the same.
+        self._near = cast("asyncio.Transport", transport)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._door.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.active = monotonic()
+        self._rest += self._door.buffer[:nbytes]
+        if self._far is not None:
+            self._pass()
+        elif not self._spoke:
+            if not frames.PREFACE.startswith(self._rest[: len(frames.PREFACE)]):
+                self.abort()
+                return
+            self._spoke = True
+            self._wait(_Hold.DIALLING)
+            self._door.dial(self)
+
+    def eof_received(self) -> bool:
+        if self._far is None or self._far.is_closing():
+            return False
+        self._far.write_eof()
+        self._loop.call_later(LAST_SECONDS, self.abort)
+        return True
+
+    def pause_writing(self) -> None:
+        self._unread_since = monotonic()
+        self._wait(_Hold.UNREAD)
+        if self._far is not None:
+            self._far.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self._far is not None and not self._far.is_closing():
+            self._far.resume_reading()
+        self._go_on(_Hold.UNREAD)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._burden.leave(self.carried)
+        if self._far is not None:
+            self._far.abort()
+        self._door.eased()
+        self._door.gone(self)
+
+    # What passes.
+
+    def _pass(self) -> None:
+        """Send on what is whole and may pass; keep the rest."""
+        data, place = self._rest, self._skip
+        size = len(data)
+        far, turn = self._far, 0
+        if far is None or far.is_closing():
+            return
+        while size - place >= frames.HEADER:
+            frame = frames.frame_at(data, place)
+            if turn >= _TURN:
+                self._wait(_Hold.TURN)
+                self._loop.call_soon(self._next_turn)
+                break
+            if not self._may_pass(frame):
+                break
+            turn += 1
+            place += frames.HEADER + frame.length
+        passes = min(place, size)
+        self._skip, self._rest = place - passes, data[passes:]
+        if passes:
+            far.write(data[:passes])
+
+    def _may_pass(self, frame: frames.Frame) -> bool:
+        """Whether it is the turn of this frame; it is taken note of if so."""
+        length, kind, flags, stream = frame
+        if kind == frames.DATA:
+            if not flags & frames.END_STREAM and self._burden.must_wait(self.carried):
+                return self._share_is_used_up()
+            self._burden.add(self.carried, stream, length)
+        elif kind == frames.HEADERS:
+            if stream > self._highest:
+                if self._burden.must_wait(self.carried):
+                    return self._share_is_used_up()
+                self._highest = stream
+                self._burden.begin(self.carried, stream)
+            self._block = 0
+        elif kind == frames.RST_STREAM:
+            self._burden.end(self.carried, stream, lingers=True)
+            return True
+        if kind in (frames.HEADERS, frames.CONTINUATION):
+            self._block += frames.HEADER + length
+            if self._block > _MOST_HEADERS:
+                self.end(Reason.ENHANCE_YOUR_CALM, f"headers of more than {_MOST_HEADERS} bytes")
+                return False
+        if flags & frames.END_STREAM and kind in (frames.DATA, frames.HEADERS):
+            self.carried.unfinished.pop(stream, None)
+        return True
+
+    def _share_is_used_up(self) -> bool:
+        self.waits = True
+        self._wait(_Hold.SHARE)
+        self._door.waits(self)
+        return False
+
+    def look_again(self) -> bool:
+        """Go on if there is room again. Returns whether it still waits."""
+        if not self._burden.must_wait(self.carried):
+            self.waits = False
+            self._go_on(_Hold.SHARE)
+        return self.waits
+
+    def _next_turn(self) -> None:
+        self._go_on(_Hold.TURN)
+
+    def _wait(self, why: _Hold) -> None:
+        if not self._hold and self._near is not None and not self._near.is_closing():
+            self._near.pause_reading()
+        self._hold |= why
+
+    def _go_on(self, why: _Hold) -> None:
+        self._hold &= ~why
+        if not self._hold:
+            self._pass()
+        if not self._hold and self._near is not None and not self._near.is_closing():
+            self._near.resume_reading()
+
+    # The server's side.
+
+    def reached(self, far: asyncio.Transport) -> None:
+        """The server is there."""
+        if self._near is None or self._near.is_closing():
+            far.abort()
+            return
+        self._far = far
+        self._go_on(_Hold.DIALLING)
+
+    def server_full(self, full: bool) -> None:
+        """The server takes nothing more now; or again."""
+        if full:
+            self._wait(_Hold.SERVER_FULL)
+        else:
+            self._go_on(_Hold.SERVER_FULL)
+
+    def answer(self, data: bytes) -> None:
+        """The server has said something."""
+        near = self._near
+        if near is None or near.is_closing():
+            return
+        ended: set[int] = set()
+        place = self._back.follow(data, ended)
+        for stream in ended:
+            self._burden.end(self.carried, stream)
+        if ended:
+            self.answered = True
+            self._door.eased()
+        if self._goodbye and place >= 0 and self._told:
+            near.writelines((data[:place], self._goodbye, data[place:]))
+            self._goodbye = b""
+        else:
+            near.write(data)
+        self._told = True
+
+    def server_gone(self) -> None:
+        """The server has ended the connection: so does this side, after what is on its way."""
+        if self._near is not None and not self._near.is_closing():
+            self._near.close()
+            self._loop.call_later(LAST_SECONDS, self.abort)
+
+    # Its end.
+
+    def say_goodbye(self, frame: bytes) -> None:
+        """Send a frame of ours, as soon as there is a place for it between the server's."""
+        if self._near is None or self._near.is_closing() or not self._told:
+            return
+        if self._back.whole:
+            self._near.write(frame)
+        else:
+            self._goodbye = frame
+
+    def end(self, reason: Reason, words: str) -> None:
+        """Tell the caller why, if it listens, and end the connection."""
+        self.say_goodbye(frames.goaway(reason, words))
+        if self._far is not None:
+            self._far.abort()
+        self.server_gone()
+
+    def abort(self) -> None:
+        """End it now."""
+        if self._near is not None:
+            self._near.abort()
+
+    def overdue(self, now: float) -> bool:
+        """Whether its caller has left a request unfinished, or an answer unread, for too long."""
+        if self._hold & _Hold.UNREAD and now - self._unread_since > STALL_SECONDS:
+            return True
+        began = next(iter(self.carried.unfinished.values()), now)
+        # One that is kept waiting has twice the time.
+        return now - began > WHOLE_SECONDS * (2 if self.waits else 1)
+
+
+class Far(asyncio.Protocol):
+    """The server's side of a connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._connection.reached(cast("asyncio.Transport", transport))
+
+    def data_received(self, data: bytes) -> None:
+        self._connection.answer(data)
+
+    def pause_writing(self) -> None:
+        self._connection.server_full(True)
+
+    def resume_writing(self) -> None:
+        self._connection.server_full(False)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.server_gone()

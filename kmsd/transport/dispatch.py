@@ -1,0 +1,152 @@
+"""What a server does with a call: from a path and bytes to an answer or one refusal. Knows no server.
+
+Both servers ask here, so that a caller cannot tell them apart: who calls, how long an answer may take, how large a
+message may be, what is refused when kmsd ends, and how an error is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, Final
+
+from kmsd.errors import KmsdError
+from kmsd.transport.call import Call, Method, Observer, StreamMethod, Table, check_size, run, run_stream, stopping
+from kmsd.transport.relay import Relay
+
+CLAIM: Final = "kmsd-caller-bin"
+"""Metadata with the name that a program calls itself."""
+_LAST_WORDS: Final = 0.1
+"""Seconds for what a stream has to tell when kmsd stops."""
+_CUT_SECONDS: Final = 1.0
+"""Seconds for calls that are told that kmsd stops to say so to their callers."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """How an error is told. code: name of the canonical status code. trailers: metadata besides."""
+
+    code: str
+    message: str
+    trailers: tuple[tuple[str, str | bytes], ...]
+
+
+def refusal(api: str, error: KmsdError) -> Refusal:
+    """What the caller of this API gets for this error."""
+    return Refusal(
+        error.code,
+        # kube-apiserver logs nothing but this text; our own tools read the hint from its own place.
+        error.message if api == "admin" else error.sentence(),
+        (("kmsd-hint-bin", error.hint.encode()), ("kmsd-retryable", str(error.retryable).lower())),
+    )
+
+
+class _Nobody:
+    """Observes nothing."""
+
+    def began(self) -> None: ...
+
+    def ended(self, call: Call, code: str, seconds: float, reason: str = "") -> None: ...
+
+
+class Dispatch:
+    """The methods of one socket, and the calls that are under way.
+
+    timeout: seconds for a call whose caller names no shorter time. relay: proves who calls; None: nobody is told.
+    """
+
+    def __init__(self, tables: Iterable[Table], timeout: float, observe: Observer, relay: Relay | None) -> None:
+        self.methods = {path: method for table in tables for path, method in table.items()}
+        self._timeout = timeout
+        self._observe = observe
+        self._relay = relay
+        self._ending = asyncio.Event()
+        self._calls: dict[asyncio.Task[Any] | None, Call | None] = {}
+        """By the task that answers it; None for what ends by itself when kmsd does."""
+
+    async def unary(self, method: Method, request: bytes, left: float | None, peer: str, claim: str) -> bytes:
+        """Answer one call. left: seconds that its caller waits; None: it does not say. peer: name of the connection's
+        other end. Raises KmsdError."""
+        now = monotonic()
+        deadline = now + (self._timeout if left is None else left)
+        call = Call(method.api, method.name, min(deadline, now + self._timeout), deadline)
+        if self._ending.is_set():
+            raise stopping()
+        check_size(method, len(request))
+        task = asyncio.current_task()
+        self._calls[task] = call
+        try:
+            self._identify(call, peer, claim)
+            return await run(method, call, request, self._observe if method.counted else _Nobody())
+        except KmsdError:
+            call.stopping = True  # and so not cut
+            raise
+        finally:
+            self._calls.pop(task, None)
+
+    async def stream(self, method: StreamMethod, request: bytes, peer: str, claim: str) -> AsyncIterator[bytes]:
+        """Answer one call with many messages, until kmsd ends at the latest. Raises KmsdError."""
+        call = Call(method.api, method.name)
+        check_size(method, len(request))
+        task = asyncio.current_task()
+        self._calls[task] = None
+        try:
+            self._identify(call, peer, claim)
+            async with contextlib.aclosing(_until(self._ending, run_stream(method, call, request))) as responses:
+                async for response in responses:
+                    yield response
+        finally:
+            self._calls.pop(task, None)
+
+    async def stop(self, grace: float) -> None:
+        """End the streams, refuse new calls, and give those that have begun `grace` seconds and then an error that says
+        why."""
+        self._ending.set()
+        await self._idle(grace)
+        for task, call in tuple(self._calls.items()):
+            if task is not None and call is not None and not call.stopping:
+                call.stopping = True
+                task.cancel()
+        await self._idle(_CUT_SECONDS)
+
+    async def _idle(self, seconds: float) -> None:
+        """Wait until what is under way has ended, so many seconds at the most."""
+        tasks = [task for task in self._calls if task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
+
+    def _identify(self, call: Call, peer: str, claim: str) -> None:
+        """Write down who calls, as far as that is proven. Raises Denied if it should be and is not."""
+        if self._relay is not None:
+            caller = self._relay.caller(peer)
+            call.caller = caller.told(claim)
+            call.caller_pid = caller.pid
+
+
+async def _until(ending: asyncio.Event, responses: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """Yield the responses up to the end of kmsd: nobody who watches keeps it from ending. Raises Unavailable then."""
+    end = asyncio.ensure_future(ending.wait())
+    try:
+        while True:
+            following = asyncio.ensure_future(anext(responses, None))
+            try:
+                await asyncio.wait({following, end}, return_when=asyncio.FIRST_COMPLETED)
+                if not following.done():
+                    # Time to tell that nothing is served any more.
+                    await asyncio.wait({following}, timeout=_LAST_WORDS)
+            finally:
+                # A generator that still runs cannot be closed.
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
+            if following.cancelled():
+                raise stopping()
+            response = following.result()
+            if response is None:
+                return
+            yield response
+    finally:
+        end.cancel()
+        await responses.aclose()

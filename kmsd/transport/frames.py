@@ -1,0 +1,104 @@
+"""Where the frames of an HTTP/2 connection begin, and the frames that kmsd itself sends (RFC 9113 4.1).
+
+Reads headers of frames only: what they carry is for the server. Knows no socket.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+"""What every client sends first (RFC 9113 3.4)."""
+HEADER: Final = 9
+"""Bytes of a frame's header."""
+EVERY_STREAM: Final = 0x7FFFFFFF
+
+DATA: Final = 0
+HEADERS: Final = 1
+RST_STREAM: Final = 3
+CONTINUATION: Final = 9
+_GOAWAY: Final = 7
+END_STREAM: Final = 0x1
+END_HEADERS: Final = 0x4
+
+_FIELDS: Final = struct.Struct(">HBBBI")
+
+
+class Reason(IntEnum):
+    """Error codes of RFC 9113 7 that kmsd gives itself."""
+
+    NO_ERROR = 0x0
+    ENHANCE_YOUR_CALM = 0xB
+
+
+class Frame(NamedTuple):
+    """The header of one frame. length: bytes of its payload."""
+
+    length: int
+    kind: int
+    flags: int
+    stream: int
+
+
+def frame_at(data: bytes, place: int) -> Frame:
+    """Return the header of the frame that begins at this place; HEADER bytes are there."""
+    high, low, kind, flags, stream = _FIELDS.unpack_from(data, place)
+    return Frame(high << 8 | low, kind, flags, stream & EVERY_STREAM)
+
+
+def goaway(reason: Reason, words: str) -> bytes:
+    """Return a frame that asks a client for no further requests on its connection; what it has sent is answered."""
+    payload = struct.pack(">II", EVERY_STREAM, reason) + words.encode()
+    return _FIELDS.pack(len(payload) >> 8, len(payload) & 0xFF, _GOAWAY, 0, 0) + payload
+
+
+class Boundaries:
+    """Follows the bytes of one direction of a connection.
+
+    whole: whether the bytes so far end with a whole frame, and between two blocks of headers: only there can a frame be
+    put in.
+    """
+
+    def __init__(self) -> None:
+        self._skip = 0
+        self._head = b""
+        self._in_block = False
+
+    @property
+    def whole(self) -> bool:
+        return not self._skip and not self._head and not self._in_block
+
+    def follow(self, data: bytes, ended: set[int]) -> int:
+        """Follow some more bytes. ended: gets the streams that this direction ends.
+
+        Returns the last place in the data where a frame can be put in; -1 if there is none.
+        """
+        place, last = self._skip, -1
+        if self._head:
+            missing = HEADER - len(self._head)
+            if len(data) < missing:
+                self._head += data
+                return -1
+            place = self._see(frame_at(self._head + data[:missing], 0), ended) + missing
+            self._head = b""
+        size = len(data)
+        while place <= size:
+            if not self._in_block:
+                last = place
+            if size - place < HEADER:
+                self._head = data[place:]
+                self._skip = 0
+                return last
+            place += HEADER + self._see(frame_at(data, place), ended)
+        self._skip = place - size
+        return last
+
+    def _see(self, frame: Frame, ended: set[int]) -> int:
+        length, kind, flags, stream = frame
+        if kind == RST_STREAM or (kind in (DATA, HEADERS) and flags & END_STREAM):
+            ended.add(stream)
+        if kind in (HEADERS, CONTINUATION):
+            self._in_block = not flags & END_HEADERS
+        return length

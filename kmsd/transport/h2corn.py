@@ -1,0 +1,262 @@
+"""A server on h2corn: serves methods on one Unix socket. Alone in knowing h2corn, and what gRPC is on HTTP/2.
+
+https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md. h2corn speaks HTTP/2 and hands requests over by ASGI.
+Its own class of server writes a banner to stderr and tells systemd that it is ready, so what that class is made of is
+used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import struct
+from base64 import b64encode
+from collections.abc import Sequence
+from typing import Any, Final
+from urllib.parse import quote
+
+import grpc
+from h2corn import Config, RequestPolicy
+from h2corn._lib import prepare_tls, serve_fds
+from h2corn._lifespan import PreparedApplication
+
+from kmsd.errors import DeadlineExceeded, KmsdError, short
+from kmsd.transport.call import MAX_MESSAGE, Method, StreamMethod, check_size
+from kmsd.transport.dispatch import Dispatch, refusal
+
+_BACKLOG: Final = 1024
+_PREFIX: Final = struct.Struct(">BI")
+"""Before each message: whether it is compressed, and its bytes."""
+_STALL_SECONDS: Final = 10.0
+"""For a caller to make room for an answer, and for the next bytes of a request."""
+_UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_MOST_DIGITS: Final = 8
+_GRPC: Final = re.compile(rb"application/grpc([+;].*)?")
+_HEADERS: Final = [(b"content-type", b"application/grpc")]
+_CODES: Final = {code.name: str(code.value[0]).encode() for code in grpc.StatusCode}
+_PLAIN: Final = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+"""What stands for itself in grpc-message."""
+
+Trailers = Sequence[tuple[str, str | bytes]]
+
+
+def _config(handle: int) -> Config:
+    """What h2corn is told; its own values are those of a web server."""
+    return Config(
+        bind=(f"fd://{handle}",),
+        grpc=True,
+        http1=False,
+        lifespan="off",
+        access_log=False,
+        date_header=False,
+        max_concurrent_streams=1000,
+        limit_request_fields=100,
+        h2_max_header_list_size=16 * 1024,
+        h2_max_header_block_size=16 * 1024,
+        h2_max_inbound_frame_size=16 * 1024,
+        h2_initial_stream_window_size=64 * 1024,
+        h2_initial_connection_window_size=MAX_MESSAGE,
+        request_policies=(
+            RequestPolicy(
+                path="/*",
+                max_request_body_size=MAX_MESSAGE + _PREFIX.size,
+                timeout_request_body_idle=_STALL_SECONDS,
+                h2_timeout_response_stall=_STALL_SECONDS,
+            ),
+        ),
+        timeout_handshake=5.0,
+        timeout_request_header=5.0,
+        # kube-apiserver asks for Status once a minute; whoever has not called for this long may dial again.
+        timeout_keep_alive=1800.0,
+        h2_timeout_write=60.0,
+        timeout_graceful_shutdown=0.2,
+    )
+
+
+class H2cornServer:
+    """See `kmsd.transport.listener.Server`. Cannot tell who calls, which only the admin API asks for."""
+
+    def __init__(self, dispatch: Dispatch) -> None:
+        self._app = _App(dispatch)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._stopped: asyncio.Future[str] | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    def bind(self, path: str) -> None:
+        self._socket.bind(path)
+        self._socket.setblocking(False)
+        self._socket.listen(_BACKLOG)
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        config = _config(self._socket.fileno())
+        application = PreparedApplication(self._app, factory=False, mode="off")
+        await application.startup(required=False)
+        self._stopped = loop.create_future()
+        started: asyncio.Future[None] = loop.create_future()
+
+        def ready(error: BaseException | None) -> None:
+            loop.call_soon_threadsafe(_settle, started, error)
+
+        serving = serve_fds(
+            application,
+            [self._socket.fileno()],
+            config,
+            self._stopped,
+            ready_trigger=ready,
+            prepared_tls=prepare_tls(config),
+        )
+
+        async def served() -> None:
+            await serving
+
+        self._serving = asyncio.create_task(served(), name="h2corn")
+        self._socket.close()
+        await started
+
+    async def stop(self) -> None:
+        if self._stopped is not None and self._serving is not None:
+            _settle(self._stopped, None, "stop")
+            await asyncio.wait((self._serving,), timeout=1.0)
+
+
+def _settle(future: asyncio.Future[Any], error: BaseException | None, value: object = None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(value)
+    else:
+        future.set_exception(error)
+
+
+class _App:
+    """The methods as an ASGI application (https://asgi.readthedocs.io/en/stable/specs/www.html)."""
+
+    def __init__(self, dispatch: Dispatch) -> None:
+        self._dispatch = dispatch
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await send({"type": "websocket.close"})
+            return
+        exchange = _Exchange(dict(scope["headers"]), receive, send)
+        if scope["method"] != "POST":
+            await exchange.end_http(405)
+        elif not _GRPC.fullmatch(exchange.headers.get(b"content-type", b"")):
+            await exchange.end_http(415)
+        elif (method := self._dispatch.methods.get(scope["path"])) is None:
+            await exchange.end("UNIMPLEMENTED", "there is no such method here")
+        else:
+            await self._answer(method, exchange)
+
+    async def _answer(self, method: Method | StreamMethod, exchange: _Exchange) -> None:
+        left = _seconds(exchange.headers.get(b"grpc-timeout", b""))
+        try:
+            async with asyncio.timeout(left):
+                request = await exchange.message(method)
+                if isinstance(method, Method):
+                    await exchange.answer(await self._dispatch.unary(method, request, left, "", ""))
+                else:
+                    async for response in self._dispatch.stream(method, request, "", ""):
+                        await exchange.answer(response)
+        except _NoMessage as error:
+            await exchange.end(error.code, error.message, error.trailers)
+        except KmsdError as error:
+            told = refusal(method.api, error)
+            await exchange.end(told.code, told.message, told.trailers)
+        except TimeoutError:
+            await exchange.end(DeadlineExceeded.code, "the time that the caller gave is over")
+        else:
+            await exchange.end("OK")
+
+
+class _NoMessage(Exception):
+    """What was sent is not the one message that a method takes, or cannot be read."""
+
+    def __init__(self, code: str, message: str, trailers: Trailers = ()) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.trailers = trailers
+
+
+class _Exchange:
+    """One request and its answer. headers: of the request; of two with one name, the last."""
+
+    def __init__(self, headers: dict[bytes, bytes], receive: Any, send: Any) -> None:
+        self.headers = headers
+        self._receive = receive
+        self._send = send
+        self._started = False
+
+    async def message(self, method: Method | StreamMethod) -> bytes:
+        """Return the message of the request. Raises _NoMessage, and TooLarge as soon as it is known to be too
+        large."""
+        body = b""
+        more = True
+        while more:
+            event = await self._receive()
+            if event["type"] == "http.disconnect":
+                raise asyncio.CancelledError
+            body += event.get("body", b"")
+            more = event.get("more_body", False)
+            if len(body) >= _PREFIX.size:
+                self._check(method, body)
+        if len(body) < _PREFIX.size or len(body) - _PREFIX.size < _PREFIX.unpack_from(body)[1]:
+            raise _NoMessage("INTERNAL", "the request ends before its message does")
+        return body[_PREFIX.size :]
+
+    def _check(self, method: Method | StreamMethod, body: bytes) -> None:
+        compressed, size = _PREFIX.unpack_from(body)
+        check_size(method, size)
+        if len(body) - _PREFIX.size > size:
+            raise _NoMessage("INTERNAL", "the request is more than one message")
+        if compressed:
+            encoding = self.headers.get(b"grpc-encoding", b"identity").decode("latin-1")
+            if encoding == "identity":
+                raise _NoMessage("INTERNAL", "the message is marked as compressed, and no compression is named")
+            raise _NoMessage(
+                "UNIMPLEMENTED",
+                f"messages compressed with {short(encoding)} are not read",
+                (("grpc-accept-encoding", "identity"),),
+            )
+
+    async def answer(self, message: bytes) -> None:
+        """Send one message."""
+        await self._start(_HEADERS)
+        body = _PREFIX.pack(0, len(message)) + message
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def end(self, code: str, message: str = "", trailers: Trailers = ()) -> None:
+        """Send the status, the last that is sent; without any message before it, it is the whole answer."""
+        status = [(b"grpc-status", _CODES[code])]
+        if message:
+            status.append((b"grpc-message", quote(message, safe=_PLAIN).encode()))
+        for name, value in trailers:
+            text = b64encode(value).rstrip(b"=") if isinstance(value, bytes) else value.encode()
+            status.append((name.encode(), text))
+        if not self._started:
+            await self._start([*_HEADERS, *status], trailers=False)
+            await self._send({"type": "http.response.body"})
+            return
+        await self._send({"type": "http.response.body"})
+        await self._send({"type": "http.response.trailers", "headers": status})
+
+    async def end_http(self, status: int) -> None:
+        """Answer what is no gRPC."""
+        await self._send({"type": "http.response.start", "status": status, "headers": []})
+        await self._send({"type": "http.response.body"})
+
+    async def _start(self, headers: list[tuple[bytes, bytes]], *, trailers: bool = True) -> None:
+        if not self._started:
+            self._started = True
+            await self._send({"type": "http.response.start", "status": 200, "headers": headers, "trailers": trailers})
+
+
+def _seconds(timeout: bytes) -> float | None:
+    """The value of grpc-timeout; None for none, and for what is none."""
+    number, unit = timeout[:-1], _UNITS.get(timeout[-1:])
+    if unit is None or not number.isdigit() or len(number) > _MOST_DIGITS:
+        return None
+    return int(number) * unit
