@@ -25,6 +25,13 @@ _MOST_HEADERS: Final = 64 * 1024
 """Bytes of one block of headers as it travels; both servers decode fewer."""
 _TURN: Final = 64
 """Frames of one connection that pass before others have their turn."""
+_SIGNALS: Final = 200
+"""Frames besides those of requests that a connection may send between two calls of `calm`."""
+_SIGNALS_EACH: Final = 8
+"""And for each of its requests."""
+
+
+_REQUEST: Final = frozenset({frames.DATA, frames.HEADERS, frames.RST_STREAM})
 
 
 class _Hold(IntFlag):
@@ -35,6 +42,7 @@ class _Hold(IntFlag):
     UNREAD = 4
     SHARE = 8
     TURN = 16
+    CALM = 32
 
 
 class Door(Protocol):
@@ -86,6 +94,7 @@ class Connection(asyncio.BufferedProtocol):
         self._skip = len(frames.PREFACE)
         self._highest = 0
         self._block = 0
+        self._signals = _SIGNALS
         self._spoke = self._told = False
 
     # The caller's side.
@@ -162,6 +171,11 @@ class Connection(asyncio.BufferedProtocol):
     def _may_pass(self, frame: frames.Frame) -> bool:
         """Whether it is the turn of this frame; it is taken note of if so."""
         length, kind, flags, stream = frame
+        if kind not in _REQUEST or not (length or flags & frames.END_STREAM):
+            if self._signals <= 0:
+                self._wait(_Hold.CALM)
+                return False
+            self._signals -= 1
         if kind == frames.DATA:
             if not flags & frames.END_STREAM and self._burden.must_wait(self.carried):
                 return self._share_is_used_up()
@@ -171,6 +185,7 @@ class Connection(asyncio.BufferedProtocol):
                 if self._burden.must_wait(self.carried):
                     return self._share_is_used_up()
                 self._highest = stream
+                self._signals += _SIGNALS_EACH
                 self._burden.begin(self.carried, stream)
             self._block = 0
         elif kind == frames.RST_STREAM:
@@ -190,6 +205,12 @@ class Connection(asyncio.BufferedProtocol):
         self._wait(_Hold.SHARE)
         self._door.waits(self)
         return False
+
+    def calm(self) -> None:
+        """Let it send as many frames again that are no requests; called from time to time."""
+        self._signals = max(self._signals, _SIGNALS)
+        if self._hold & _Hold.CALM:
+            self._go_on(_Hold.CALM)
 
     def look_again(self) -> bool:
         """Go on if there is room again. Returns whether it still waits."""
@@ -277,6 +298,14 @@ class Connection(asyncio.BufferedProtocol):
         """End it now."""
         if self._near is not None:
             self._near.abort()
+
+    @property
+    def unwatched(self) -> int:
+        """Descriptor of a connection that is not read from now, whose end is not noticed; -1 if it is."""
+        near = self._near
+        return (
+            near.get_extra_info("socket").fileno() if near is not None and self._hold and not near.is_closing() else -1
+        )
 
     def overdue(self, now: float) -> bool:
         """Whether its caller has left a request unfinished, or an answer unread, for too long."""

@@ -26,6 +26,9 @@ _OPTIONS: Final = (
     ("grpc.server_handshake_timeout_ms", 5000),
     # identity alone: a message of a few bytes could become one of any size.
     ("grpc.compression_enabled_algorithms_bitset", 1),
+    # Core answers CANCELLED to some of those that wait to be taken up, whoever they are of, if there are more.
+    ("grpc.server.max_pending_requests", 4096),
+    ("grpc.server.max_pending_requests_hard_limit", 8192),
     ("grpc.so_reuseport", 0),
 )
 

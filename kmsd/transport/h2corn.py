@@ -12,7 +12,8 @@ import re
 import socket
 import struct
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -141,6 +142,10 @@ class _App:
             await send({"type": "websocket.close"})
             return
         exchange = _Exchange(dict(scope["headers"]), receive, send)
+        with suppress(_Gone):
+            await self._route(scope, exchange)
+
+    async def _route(self, scope: Any, exchange: _Exchange) -> None:
         if scope["method"] != "POST":
             await exchange.end_http(405)
         elif not _GRPC.fullmatch(exchange.headers.get(b"content-type", b"")):
@@ -181,6 +186,20 @@ class _NoMessage(Exception):
         self.trailers = trailers
 
 
+class _Gone(Exception):
+    """Nobody takes the answer any more."""
+
+
+@contextmanager
+def _told_apart() -> Iterator[None]:
+    """Raise _Gone for whatever h2corn raises: it has no type of its own, and what leaves an application is written to
+    stderr."""
+    try:
+        yield
+    except Exception as error:
+        raise _Gone from error
+
+
 class _Exchange:
     """One request and its answer. headers: of the request; of two with one name, the last."""
 
@@ -196,9 +215,10 @@ class _Exchange:
         body = b""
         more = True
         while more:
-            event = await self._receive()
+            with _told_apart():
+                event = await self._receive()
             if event["type"] == "http.disconnect":
-                raise asyncio.CancelledError
+                raise _Gone
             body += event.get("body", b"")
             more = event.get("more_body", False)
             if len(body) >= _PREFIX.size:
@@ -226,7 +246,7 @@ class _Exchange:
         """Send one message."""
         await self._start(_HEADERS)
         body = _PREFIX.pack(0, len(message)) + message
-        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        await self._put({"type": "http.response.body", "body": body, "more_body": True})
 
     async def end(self, code: str, message: str = "", trailers: Trailers = ()) -> None:
         """Send the status, the last that is sent; without any message before it, it is the whole answer."""
@@ -238,20 +258,24 @@ class _Exchange:
             status.append((name.encode(), text))
         if not self._started:
             await self._start([*_HEADERS, *status], trailers=False)
-            await self._send({"type": "http.response.body"})
+            await self._put({"type": "http.response.body"})
             return
-        await self._send({"type": "http.response.body"})
-        await self._send({"type": "http.response.trailers", "headers": status})
+        await self._put({"type": "http.response.body"})
+        await self._put({"type": "http.response.trailers", "headers": status})
 
     async def end_http(self, status: int) -> None:
         """Answer what is no gRPC."""
-        await self._send({"type": "http.response.start", "status": status, "headers": []})
-        await self._send({"type": "http.response.body"})
+        await self._put({"type": "http.response.start", "status": status, "headers": []})
+        await self._put({"type": "http.response.body"})
+
+    async def _put(self, event: dict[str, Any]) -> None:
+        with _told_apart():
+            await self._send(event)
 
     async def _start(self, headers: list[tuple[bytes, bytes]], *, trailers: bool = True) -> None:
         if not self._started:
             self._started = True
-            await self._send({"type": "http.response.start", "status": 200, "headers": headers, "trailers": trailers})
+            await self._put({"type": "http.response.start", "status": 200, "headers": headers, "trailers": trailers})
 
 
 def _seconds(timeout: bytes) -> float | None:

@@ -16,11 +16,12 @@ import asyncio
 import os
 import resource
 import secrets
+import select
 import shutil
 import socket
 import struct
 import tempfile
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
@@ -50,6 +51,8 @@ _ON_ITS_WAY_SECONDS: Final = 0.2
 """For the last answers of a server that answers no more, to those who stay connected."""
 _AGAIN_SECONDS: Final = 0.1
 """Between two looks at who waits, and who is overdue."""
+_DIALS: Final = 32
+"""Connections to the server that are made between two looks: one costs it more than a call does."""
 _RETRY_SECONDS: Final = 1.0
 """Until a connection is taken again when there are no descriptors."""
 _QUIET_SECONDS: Final = 60.0
@@ -79,6 +82,8 @@ class Relay:
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweep: asyncio.TimerHandle | None = None
         self._emptied = asyncio.Event()
+        self._dials = _DIALS
+        self._to_dial: deque[Connection] = deque()
         self._look_due = False
         self._listening: socket.socket | None = None
         self._room = self._door = -1
@@ -225,7 +230,11 @@ class Relay:
     # What its connections tell it (`kmsd.transport.connection.Door`).
 
     def dial(self, connection: Connection) -> None:
-        self._run(self._reach(connection))
+        if self._dials > 0:
+            self._dials -= 1
+            self._run(self._reach(connection))
+        else:
+            self._to_dial.append(connection)
 
     def waits(self, connection: Connection) -> None:
         self._waiting.add(connection)
@@ -283,5 +292,21 @@ class Relay:
         for connection in tuple(self._connections):
             if connection.overdue(now):
                 connection.end(Reason.ENHANCE_YOUR_CALM, f"a request was not whole after {WHOLE_SECONDS:.0f} s")
+            connection.calm()
+        self._look_for_ends()
+        self._dials = _DIALS
+        while self._dials and self._to_dial:
+            if (connection := self._to_dial.popleft()) in self._connections:
+                self.dial(connection)
         if self._connections:
             self._sweep_soon()
+
+    def _look_for_ends(self) -> None:
+        """Let go of whoever has gone while nothing was read from him."""
+        poll, polled = select.poll(), {}
+        for connection in self._connections:
+            if (handle := connection.unwatched) != -1:
+                polled[handle] = connection
+                poll.register(handle, 0)
+        for handle, _ in poll.poll(0):
+            polled[handle].abort()
