@@ -13,7 +13,7 @@ import socket
 import struct
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -142,8 +142,11 @@ class _App:
             await send({"type": "websocket.close"})
             return
         exchange = _Exchange(dict(scope["headers"]), receive, send)
-        with suppress(_Gone):
+        try:
             await self._route(scope, exchange)
+        except _Gone:
+            # h2corn cancels whoever answers a caller that has gone, and writes to stderr of one that ends before.
+            await asyncio.sleep(_STALL_SECONDS)
 
     async def _route(self, scope: Any, exchange: _Exchange) -> None:
         if scope["method"] != "POST":
