@@ -93,7 +93,7 @@ class Admin:
     async def get_status(self, call: Call, body: bytes) -> bytes:
         parse(pb.GetStatusRequest, body)
         health = await self.health.fresh(0.2, 1.0)
-        write = self.keyring.picture.write
+        write = self.keyring.inventory.write
         problems = self.problems()
         serving = write is not None and self.keyring.hsm(write).available
         error = health.error or self.unreachable() or (None if serving else self.keyring.why_none())
@@ -120,7 +120,7 @@ class Admin:
             ),
             listeners=[pb.GetStatusResponse.Listener(socket=path, apis=apis) for path, apis in self.listeners()],
             problems=[problem(each) for each in problems],
-            keys=len(self.keyring.picture.keys),
+            keys=len(self.keyring.inventory.keys),
             write_format=self.write_format,
             tokens=[self._token_status(name, each) for name, each in self.keyring.tokens.items()],
             following=self._following(),
@@ -137,13 +137,13 @@ class Admin:
             write=name == self.write_token,
             reason=hsm.error.message if down else "",
             hint=hsm.error.hint if down else "",
-            keys=sum(key.place == name for key in self.keyring.picture.keys),
+            keys=sum(key.place == name for key in self.keyring.inventory.keys),
             process=_process(hsm),
         )
 
     def _following(self) -> pb.GetStatusResponse.Following:
         following = self.service.following
-        write = self.keyring.picture.write
+        write = self.keyring.inventory.write
         if self.keyring.seen if write is None else write.key_id != following.key_id:
             # Nobody has asked since the key changed.
             return pb.GetStatusResponse.Following(

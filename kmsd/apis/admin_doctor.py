@@ -13,7 +13,7 @@ from kmsd.config.tcp import not_served
 from kmsd.errors import NotFound, Overloaded, short
 from kmsd.hsm.doctor.diagnosis import diagnose
 from kmsd.hsm.doctor.findings import Check, Report
-from kmsd.keys.inventory import State, newest_first
+from kmsd.keys.key import State, newest_first
 from kmsd.keys.keyring import Keyring
 from kmsd.transport.call import Call, Table, parse
 
@@ -65,10 +65,10 @@ class DoctorAdmin:
 
     def _own_keys(self, place: str) -> tuple[bytes | None, bytes | None]:
         """CKA_IDs of the AES and the HMAC key to try with where the token makes none: those that write."""
-        picture = self.keyring.picture
-        here = newest_first(key for key in picture.keys if key.place == place and key.may_write)
-        if picture.write is not None and picture.write.place == place:
-            here = [picture.write]
+        inventory = self.keyring.inventory
+        here = newest_first(key for key in inventory.keys if key.place == place and key.may_write)
+        if inventory.write is not None and inventory.write.place == place:
+            here = [inventory.write]
         for key in here:
             if key.scheme is not None:
                 return key.cka_id, key.scheme.mac
@@ -76,7 +76,7 @@ class DoctorAdmin:
 
     def _planted(self, place: str) -> Check:
         name, title = "public_objects", "Public objects"
-        public = [key for key in self.keyring.picture.public if key.place == place]
+        public = [key for key in self.keyring.inventory.public if key.place == place]
         planted = [key for key in public if key.state is State.PLANTED]
         if not planted:
             seen = (
@@ -92,7 +92,7 @@ class DoctorAdmin:
 
     def _attributes(self, place: str) -> Check:
         name, title = "key_attributes", "Attributes of the keys"
-        exposed = [key for key in self.keyring.picture.keys if key.place == place and key.token.exposed]
+        exposed = [key for key in self.keyring.inventory.keys if key.place == place and key.token.exposed]
         if not exposed:
             return Check(name, title, "ok", "no key is known to be extractable or not sensitive")
         shown = ", ".join(f"{key.label!r} is {' and '.join(key.token.exposed)}" for key in exposed[:4])
@@ -100,7 +100,7 @@ class DoctorAdmin:
 
     def _write_key(self, place: str) -> Check:
         name, title = "write_key", "Write key"
-        write = self.keyring.picture.write
+        write = self.keyring.inventory.write
         if write is None:
             error = self.keyring.why_none()
             return Check(name, title, "failed", error.message, error.hint)

@@ -13,8 +13,9 @@ from kmsd.errors import Conflict, InvalidRequest, KmsdError, short
 from kmsd.etcd.envelope import KmsValue
 from kmsd.formats.ciphertext import Format
 from kmsd.formats.diagnostics import Jwe
-from kmsd.keys.inventory import Key, newest_first, role
+from kmsd.keys.key import Key, newest_first
 from kmsd.keys.keyring import Keyring
+from kmsd.keys.labels import role
 from kmsd.problem import Problem
 from kmsd.service.api import KmsService
 from kmsd.service.foreign import Foreign
@@ -47,7 +48,7 @@ class InspectAdmin:
         key_id = found.envelope.key_id if found.envelope is not None and found.envelope.version == "v2" else None
         opened = await self.service.decrypt(found.ciphertext, key_id, call.until)
         call.key_id_sha256 = opened.key_id_sha256
-        key = self.keyring.picture.by_key_id.get(opened.key_id)
+        key = self.keyring.inventory.by_key_id.get(opened.key_id)
         shown = self.shown.key(key) if key is not None else pb.Key(key_id=opened.key_id)
         return pb.TryCiphertextResponse(key=shown).SerializeToString()
 
@@ -86,7 +87,7 @@ class InspectAdmin:
 
     def _keys(self, found: Inspection) -> Iterator[Key]:
         """Yield the keys that are named, each once: by id, then the readable ones that have or had the label."""
-        every = self.keyring.picture.keys
+        every = self.keyring.inventory.keys
         by_id = [key for key in every if key.token.seals and _is_named(found, key)]
         yield from by_id
         for label in found.labels:

@@ -10,7 +10,7 @@ from typing import Final
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.apis.admin_wire import Shown, alike, page, sha256, table
 from kmsd.errors import InvalidRequest
-from kmsd.keys.inventory import Key
+from kmsd.keys.key import Key
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.lifecycle import Lifecycle, Rotated, Scan, Step, Use, Wanted
 from kmsd.observe import logs
@@ -57,8 +57,8 @@ class KeyAdmin:
         request = parse(pb.ListKeysRequest, body)
         if not request.page_token:
             await self.keyring.look()
-        picture = self.keyring.picture
-        keys, token = page((*picture.keys, *picture.public), request.page_size, request.page_token)
+        inventory = self.keyring.inventory
+        keys, token = page((*inventory.keys, *inventory.public), request.page_size, request.page_token)
         return pb.ListKeysResponse(
             keys=[self.shown.key(key) for key in keys], next_page_token=token
         ).SerializeToString()
@@ -68,7 +68,7 @@ class KeyAdmin:
         await self.keyring.look()
         key = self.keyring.select(request.key)
         return pb.GetKeyResponse(
-            key=self.shown.key(key), companion=self.shown.optional(self.keyring.picture.companion(key))
+            key=self.shown.key(key), companion=self.shown.optional(self.keyring.inventory.companion(key))
         ).SerializeToString()
 
     async def generate_key(self, call: Call, body: bytes) -> bytes:

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.errors import InvalidRequest, short
 from kmsd.hsm.connection import PoolView
-from kmsd.keys.inventory import Key, State, known_made_ms
+from kmsd.keys.key import Key, State, known_made_ms
 from kmsd.keys.keyring import Keyring
 from kmsd.observe.stats import Stats
 from kmsd.problem import Problem

@@ -31,7 +31,7 @@ from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.claims import Claims
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.pin_guard import PinGuard
-from kmsd.keys.inventory import Picture
+from kmsd.keys.key import Inventory
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.lifecycle import Lifecycle
 from kmsd.observe import logs
@@ -251,7 +251,7 @@ class Parts:
     def _socket_remade(self, path: Path, what: str) -> None:
         event_sinks.socket_remade(self.audit, path, what)
 
-    def _keys_changed(self, before: Picture, after: Picture) -> None:
+    def _keys_changed(self, before: Inventory, after: Inventory) -> None:
         old, new = before.write, after.write
         event_sinks.keys_changed(after)
         event_sinks.planted(self.audit, before, after)

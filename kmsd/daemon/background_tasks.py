@@ -14,7 +14,7 @@ from kmsd.config.settings import Settings
 from kmsd.crypto.schemes import as_plugin
 from kmsd.errors import KmsdError, Unavailable, WrongResult
 from kmsd.hsm.connection import Hsm
-from kmsd.keys.inventory import Key
+from kmsd.keys.key import Key
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.lifecycle import Lifecycle, Wanted
 from kmsd.observe import logs
@@ -58,7 +58,7 @@ class Upkeep:
     @property
     def problems(self) -> list[Problem]:
         """What may be lost, why keys are not looked at, and why none was made, or adopted, while nothing writes."""
-        without = () if self._keyring.picture.write is not None else (self._withheld, self._not_adopted)
+        without = () if self._keyring.inventory.write is not None else (self._withheld, self._not_adopted)
         return [problem for problem in (self.in_doubt, self._unread, *without) if problem is not None]
 
     def nudge(self) -> None:
@@ -93,7 +93,7 @@ class Upkeep:
     async def _adopt(self) -> None:
         """Give a CKA_ID to the key of another program's that would write if it had one."""
         keys = self._settings.keys
-        if keys.adopt == "never" or self._keyring.picture.write is not None or monotonic() < self._adopt_at:
+        if keys.adopt == "never" or self._keyring.inventory.write is not None or monotonic() < self._adopt_at:
             return
         recalled = state.recall(self._settings.state.dir, keys.label)
         try:
@@ -117,7 +117,7 @@ class Upkeep:
         keys = self._settings.keys
         known = state.recall(self._settings.state.dir, keys.label)
         doubt = state.doubt(self._settings.state.dir)
-        if self._keyring.picture.write is None and known:
+        if self._keyring.inventory.write is None and known:
             # Another write key in its place would hide a loss, or a token that is not the right one.
             self._withheld = Problem(
                 f"key {known} wrote here before and is not on {self._keyring.where}: --auto-create makes no other",
@@ -127,7 +127,7 @@ class Upkeep:
             )
             log.error(self._withheld.message, hint=self._withheld.hint)
             return
-        if self._keyring.picture.write is None and doubt is not None and self._settings.state.dir.is_dir():
+        if self._keyring.inventory.write is None and doubt is not None and self._settings.state.dir.is_dir():
             self._withheld = Problem(
                 f"{doubt.message}: whether a key wrote here before is not known, so --auto-create makes none",
                 f"{doubt.hint}, and restart kmsd; if none ever did: kmsctl keygen {keys.label}",
@@ -138,7 +138,7 @@ class Upkeep:
             return
         up = self._tokens[self._settings.write_place.called].connected
         gcm = keys.algorithm != "aes-cbc" and (up is None or "CKM_AES_GCM" in up.mechanisms)
-        if self._keyring.picture.write is None:
+        if self._keyring.inventory.write is None:
             usual: Wanted = "aes" if gcm or keys.hmac_label else "pair"
             await self._create(keys.label, "rsa" if keys.algorithm == "rsa-oaep" else usual)
         if keys.hmac_label and not gcm:
@@ -151,7 +151,7 @@ class Upkeep:
 
     async def round_trip(self) -> None:
         """Encrypt and decrypt with the write key, for health. Raises KmsdError if that cannot be done."""
-        if not self._keyring.seen or self._keyring.picture.write is None:
+        if not self._keyring.seen or self._keyring.inventory.write is None:
             await self._keyring.look_soon()
         try:
             await self._try_write_key()

@@ -14,7 +14,7 @@ from kmsd.audit.trail import Audit
 from kmsd.errors import WrongResult
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.operation import Operation
-from kmsd.keys.inventory import Key, Picture
+from kmsd.keys.key import Inventory, Key
 from kmsd.observe import logs
 from kmsd.observe.feed import Feed
 from kmsd.observe.health import HealthView
@@ -133,7 +133,7 @@ def gives_up(audit: Audit, reason: str) -> None:
     audit.event("kmsd gives up", outcome="UNAVAILABLE", detail=reason)
 
 
-def keys_changed(after: Picture) -> None:
+def keys_changed(after: Inventory) -> None:
     new = after.write
     log.info(
         "keys changed",
@@ -173,7 +173,7 @@ def wrong_results(audit: Audit, error: WrongResult, unproven: Unproven) -> Probl
     )
 
 
-def planted(audit: Audit, before: Picture, after: Picture) -> None:
+def planted(audit: Audit, before: Inventory, after: Inventory) -> None:
     """Tell of public objects that pass for keys of kmsd, when there are new ones."""
     known = {(key.place, key.token) for key in before.planted}
     new = [key for key in after.planted if (key.place, key.token) not in known]
@@ -199,7 +199,7 @@ def key_adopted(audit: Audit, key: Key) -> None:
     audit.event("key adopted", key_id_sha256=key.key_id_sha256, detail=f"{key.label} on {key.place}: {key.key_id}")
 
 
-def write_key_changed(audit: Audit, before: Picture, after: Picture) -> None:
+def write_key_changed(audit: Audit, before: Inventory, after: Inventory) -> None:
     old, new = before.write, after.write
     audit.event(
         "write key",

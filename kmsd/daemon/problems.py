@@ -42,9 +42,9 @@ class Problems:
     verdict: Callable[[], str]
 
     def now(self) -> list[Problem]:
-        write = self.keyring.picture.write
+        write = self.keyring.inventory.write
         keyring = self.keyring
-        found = [*keyring.picture.problems, *keyring.problems, *self.lifecycle.problems, *self.foreign.problems]
+        found = [*keyring.inventory.problems, *keyring.problems, *self.lifecycle.problems, *self.foreign.problems]
         found.extend(self.upkeep.problems)
         for name, hsm in self.tokens.items():
             if not hsm.available:
@@ -83,7 +83,7 @@ class Problems:
             yield Problem(trouble.message, trouble.hint, fatal=False, about=about)
         if (tcp := not_served(self.server)) is not None:
             yield Problem(*tcp, fatal=False, about=About(setting="server.enabled"))
-        write = self.keyring.picture.write
+        write = self.keyring.inventory.write
         # Under an RSA key each value has an AES key of its own.
         if write is None or write.token.kind != "aes":
             return

@@ -11,7 +11,8 @@ from typing import Final, Literal
 
 from kmsd import state
 from kmsd.errors import Misconfigured
-from kmsd.keys.inventory import Picture, role
+from kmsd.keys.key import Inventory
+from kmsd.keys.labels import role
 from kmsd.observe import logs
 from kmsd.observe.stats import Stats
 
@@ -66,10 +67,10 @@ class KeyUses:
         self._made.discard(key_id)
         self._stats.used(key_id, op)
 
-    def seen(self, picture: Picture) -> None:
+    def seen(self, inventory: Inventory) -> None:
         """Look at the keys as they are now."""
         self._made.intersection_update(
-            key.key_id for key in picture.keys if key.token.seals and role(key.label) != self._write_label
+            key.key_id for key in inventory.keys if key.token.seals and role(key.label) != self._write_label
         )
 
     async def keep(self) -> None:

@@ -6,48 +6,28 @@ Pure functions over a list of keys, so that every order of events can be tried o
 from __future__ import annotations
 
 import hashlib
-import re
-import secrets
 import shlex
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from typing import Final
 
 from kmsd.crypto.oaep import RSA_BITS
-from kmsd.crypto.schemes import ANY, RSA, Ability, Algorithm, Pair, Scheme, aes_scheme
-from kmsd.errors import Conflict, InvalidRequest, Misconfigured, short
+from kmsd.crypto.schemes import ANY, RSA, Ability, Algorithm, Pair, aes_scheme
+from kmsd.errors import Misconfigured, short
 from kmsd.formats import keyid
 from kmsd.formats.k8s_kms_plugin import header as legacy_header
 from kmsd.hsm.host.keys import TokenKey
+from kmsd.keys.key import AES_BITS, Inventory, Key, State, newest_first
+from kmsd.keys.labels import MAX_KEY_ID, companion_label, created_ms, is_archived, pending_label, role
 from kmsd.near import near
 from kmsd.problem import About, Calls, Problem
 
-MAX_KEY_ID: Final = 512
-"""Characters. kube-apiserver takes under 1024; the rest is room for the ciphertext beside it."""
 SAME_ID_HINT: Final = "kmsctl keys list shows their labels: give all but one another CKA_ID, with the token's own tool"
-AES_BITS: Final = (128, 192, 256)
 _NEW_KEY: Final = "make a new key under a free label: kmsctl keygen LABEL"
 _NEW_RSA: Final = "make one: kmsctl keygen LABEL --type rsa"
 _NEW_PAIR: Final = "make a pair under a free label: kmsctl keygen LABEL --type pair"
 _MAY_NOT_WRITE: Final = "set it, or choose another write label (--p11-key-label) and make its key"
-_RETIRED: Final = ".retired@"
-_BEHIND: Final = re.compile(r"(\.retired)?@[0-9]{8}T[0-9]{6}Z$|\.pending$")
-_UUID7: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
-
-
-class State(Enum):
-    WRITE = "write"
-    READABLE = "readable"
-    PENDING = "pending"
-    UNUSABLE = "unusable"
-    COMPANION = "companion"
-    ARCHIVED = "archived"
-    """Retired: reads still, and may be destroyed."""
-    PLANTED = "planted"
-    """A public object, which anybody who reaches the token may have made, with a label or an id of a key of ours."""
 
 
 @dataclass(frozen=True)
@@ -85,185 +65,13 @@ _NO_RULES: Final = Rules()
 _NOTHING: Final[Mapping[str, Sequence[TokenKey]]] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
-    """One key of the keyring.
-
-    place: name of its token in the configuration. key_id: text of CKA_ID, empty if there is none.
-    key_id_sha256: lower hex, as kube-apiserver logs it.
-    scheme: how it writes; None if it cannot. header: first JWE segment when it writes, native form; legacy_header: in
-    the ancestor's form.
-    """
-
-    token: TokenKey
-    place: str
-    key_id: str
-    key_id_sha256: str
-    state: State
-    reason: str
-    hint: str
-    created_ms: int
-    scheme: Scheme | None
-    header: bytes
-    legacy_header: bytes
-
-    @property
-    def label(self) -> str:
-        return self.token.label
-
-    @property
-    def cka_id(self) -> bytes:
-        return self.token.cka_id
-
-    @property
-    def enc(self) -> str:
-        """JWE enc of what it writes; empty if it cannot."""
-        return self.scheme.enc if self.may_write and self.scheme is not None else ""
-
-    @property
-    def reads(self) -> bool:
-        return self.state in (State.WRITE, State.READABLE, State.PENDING, State.ARCHIVED)
-
-    @property
-    def may_write(self) -> bool:
-        """Whether it could be the write key if it had the label."""
-        return self.reads and self.token.encrypt and self.scheme is not None
-
-    @property
-    def lacks_scheme(self) -> bool:
-        """Whether it could write, but its token does no AES-GCM, and no HMAC key that fits is beside it."""
-        its = self.token
-        sound = its.kind == "aes" and its.bits in AES_BITS and 0 < len(self.key_id) <= MAX_KEY_ID
-        return sound and its.encrypt and its.decrypt and self.scheme is None
-
-    @property
-    def age(self) -> tuple[int, bytes]:
-        """Sorts keys by age, oldest first: a key without a time in its id is older than any with one, for kmsd did
-        not make it."""
-        return self.created_ms, self.cka_id
-
-
-@dataclass(frozen=True)
-class Picture:
-    """The keys of all tokens at one moment, judged. companions: the HMAC keys, by token and CKA_ID.
-
-    public: what else looks like a key, and is never used: public objects, planted or somebody else's.
-    """
-
-    keys: tuple[Key, ...]
-    write: Key | None
-    by_key_id: Mapping[str, Key]
-    problems: tuple[Problem, ...]
-    companions: Mapping[tuple[str, bytes], Key]
-    public: tuple[Key, ...] = ()
-
-    @property
-    def planted(self) -> tuple[Key, ...]:
-        """The public objects that have a label or an id of a key of ours."""
-        return tuple(key for key in self.public if key.state is State.PLANTED)
-
-    def companion(self, key: Key) -> Key | None:
-        """The HMAC key with the CKA_ID of an AES key, on the same token; or the other way round."""
-        if key.token.kind == "aes":
-            return self.companions.get((key.place, key.cka_id)) if key.cka_id else None
-        if key.token.kind == "hmac" and key.cka_id:
-            for other in self.keys:
-                if other.token.kind == "aes" and other.place == key.place and other.cka_id == key.cka_id:
-                    return other
-        return None
-
-
-def key_id_bytes(text: str) -> bytes:
-    """CKA_ID for a key_id that an operator gives. Raises InvalidRequest."""
-    if not 0 < len(text) <= MAX_KEY_ID or not all(0x20 < ord(character) < 0x7F for character in text):
-        raise InvalidRequest(
-            f"a key id must have 1 to {MAX_KEY_ID} printable ASCII characters and no spaces, got {short(text)}",
-            "leave it out: kmsd makes one",
-        )
-    return text.encode("ascii")
-
-
-def new_key_id(newer_than_ms: int = 0) -> str:
-    """A version 7 UUID (RFC 9562, 5.7): tokens keep no time of creation, so the identity carries it.
-
-    newer_than_ms: of the newest key that this one is to follow, whose clock may have been ahead of ours. Raises
-    Conflict if nothing can be newer.
-    """
-    made = max(time.time_ns() // 1_000_000, newer_than_ms + 1)
-    if made >> 48:
-        raise Conflict(
-            "the newest key's id claims a time that no id can be later than",
-            "give that key another CKA_ID, with a tool of the token's such as pkcs11-tool --set-id",
-        )
-    value = made << 80 | secrets.randbits(80)
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    text = f"{value:032x}"
-    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
-
-
-def created_ms(key_id: str) -> int:
-    """Milliseconds since the epoch that a version 7 UUID carries, else 0."""
-    return int(key_id[:8] + key_id[9:13], 16) if _UUID7.fullmatch(key_id) else 0
-
-
-def known_made_ms(key: Key) -> int:
-    """Return when a key was made, in milliseconds since the epoch, as far as that is known; 0 if it is not.
-
-    The time is that of the id, which kmsd gives to the keys that it makes and to no other. For showing alone: whoever
-    imports a key chooses its id.
-    """
-    return 0 if key.token.local is False else key.created_ms
-
-
-def pending_label(label: str) -> str:
-    """Of the key that is about to take the label."""
-    return f"{label}.pending"
-
-
-def companion_label(label: str) -> str:
-    """Of the HMAC key beside the AES key that has the label."""
-    return f"{label}.hmac"
-
-
-def old_label(label: str, unix: float) -> str:
-    """Of a key that had the label until then."""
-    return f"{label}@{_stamp(unix)}"
-
-
-def archived_label(label: str, unix: float) -> str:
-    """Of a key that was retired then. label: the one that it had; what stood behind its @ goes."""
-    return f"{role(label)}{_RETIRED}{_stamp(unix)}"
-
-
-def is_archived(label: str) -> bool:
-    return re.search(rf"{re.escape(_RETIRED)}[0-9]{{8}}T[0-9]{{6}}Z$", label) is not None
-
-
-def role(label: str) -> str:
-    """The label that a key has or had as the write key: without what rotating and retiring put behind it."""
-    return _BEHIND.sub("", label)
-
-
-def _stamp(unix: float) -> str:
-    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(unix))
-
-
-def check_label(label: str) -> None:
-    """Raises InvalidRequest unless this can be a label."""
-    if not label or len(label.encode()) > 255 or not label.isprintable():
-        raise InvalidRequest(
-            f"a label must have 1 to 255 bytes and no control characters, got {short(label)}", "choose another label"
-        )
-
-
 def judge(
     found: Mapping[str, Sequence[TokenKey]],
     write_label: str,
     where: str,
     rules: Rules = _NO_RULES,
     public: Mapping[str, Sequence[TokenKey]] = _NOTHING,
-) -> Picture:
+) -> Inventory:
     """The rules, over whatever the tokens show. found: keys by name of the token; where: the tokens in words. public:
     objects that anybody may have made, which make no difference to any key.
 
@@ -301,7 +109,7 @@ def judge(
         for key in keys
     ]
     by_key_id = {key.key_id: key for key in keys if key.reads}
-    return Picture(
+    return Inventory(
         keys=tuple(sorted(keys, key=lambda k: (k.label, k.key_id, k.place))),
         write=by_key_id[write.key_id] if write else None,
         by_key_id=by_key_id,
@@ -454,10 +262,6 @@ def _why_not_writing(key: Key) -> tuple[str, str]:
     return "", ""
 
 
-def newest_first(keys: Iterable[Key]) -> list[Key]:
-    return sorted(keys, key=lambda key: key.age, reverse=True)
-
-
 def _bare(key: TokenKey, place: str) -> Key:
     """The key before it is judged."""
     key_id = keyid.text(key.cka_id)
@@ -591,6 +395,3 @@ def _mac(key: Key, beside: Sequence[TokenKey], rules: Rules) -> TokenKey | None:
 
 def _unusable(key: Key, reason: str, hint: str) -> Key:
     return replace(key, state=State.UNUSABLE, reason=reason, hint=hint)
-
-
-EMPTY: Final = Picture((), None, {}, (), {})

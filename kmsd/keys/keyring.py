@@ -1,6 +1,6 @@
-"""Which key writes, which keys read: the picture of the tokens' keys, kept up to date.
+"""Which key writes, which keys read: the inventory of the tokens' keys, kept up to date.
 
-The tokens are looked at every `refresh` seconds and whenever the picture may be out of date, so that no request waits
+The tokens are looked at every `refresh` seconds and whenever the inventory may be out of date, so that no request waits
 for a look. The rules are in `inventory`; what changes keys is in `lifecycle`. Knows nothing of gRPC.
 """
 
@@ -19,7 +19,9 @@ from kmsd.errors import Conflict, InvalidRequest, KmsdError, Misconfigured, NotF
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.host import keys as token_keys
 from kmsd.hsm.host.keys import TokenKey
-from kmsd.keys.inventory import EMPTY, Key, Picture, Rules, State, created_ms, judge, newest_first
+from kmsd.keys.inventory import Rules, judge
+from kmsd.keys.key import EMPTY, Inventory, Key, State, newest_first
+from kmsd.keys.labels import created_ms
 from kmsd.near import near
 from kmsd.problem import About, Calls, Problem
 
@@ -79,10 +81,10 @@ class Keyring:
         algorithm: Algorithm = "auto",
         hmac_label: str = "",
         recalled: str,
-        on_change: Callable[[Picture, Picture], None],
+        on_change: Callable[[Inventory, Inventory], None],
     ) -> None:
         self.write_label = write_label
-        self.picture = EMPTY
+        self.inventory = EMPTY
         self._places = {name: _Place(name, hsm) for name, hsm in tokens.items()}
         self._rules = Rules(algorithm, hmac_label)
         self._picked: dict[tuple[str, bytes, bytes], str] = {}
@@ -119,9 +121,9 @@ class Keyring:
     def outgoing(self) -> Key | None:
         """The key that a rotation replaces: the write key, or where none writes the newest that holds the write label
         and only lacks a way to write that its token has."""
-        if self.picture.write is not None:
-            return self.picture.write
-        held = [key for key in self.picture.keys if key.label == self.write_label and key.lacks_scheme]
+        if self.inventory.write is not None:
+            return self.inventory.write
+        held = [key for key in self.inventory.keys if key.label == self.write_label and key.lacks_scheme]
         found = [key for key in held if self.ability(key.place).gcm or self.needs_pair(key.place)]
         return newest_first(found)[0] if found else None
 
@@ -146,7 +148,7 @@ class Keyring:
 
     @property
     def complete(self) -> bool:
-        """Whether the picture is what all tokens show now, as far as is known."""
+        """Whether the inventory is what all tokens show now, as far as is known."""
         return self.seen and all(place.hsm.connected is not None for place in self._places.values())
 
     @property
@@ -189,7 +191,7 @@ class Keyring:
 
     def _shut_out(self, place: _Place) -> bool:
         """Whether the write key found no place on a token that has few."""
-        room, write = place.hsm.room, self.picture.write
+        room, write = place.hsm.room, self.inventory.write
         if room is None or write is None or write.place != place.name:
             return False
         return room.shuts_out(write.cka_id, write.scheme.mac if write.scheme is not None else None)
@@ -200,7 +202,7 @@ class Keyring:
 
     def write_key(self) -> Key:
         """The key that encrypts. Raises why there is none."""
-        key = self.picture.write
+        key = self.inventory.write
         if key is None:
             raise self.why_none()
         return key
@@ -209,7 +211,7 @@ class Keyring:
         away = self._away()
         if away and not any(place.seen for place in self._places.values()):
             return away[0].hsm.error.again()
-        for problem in self.picture.problems:
+        for problem in self.inventory.problems:
             if problem.fatal and not (away and not self.seen):
                 return Misconfigured(problem.message, problem.hint)
         if away:
@@ -221,15 +223,15 @@ class Keyring:
     async def find(self, key_id: str, *, or_label: bool = False) -> Key:
         """The key with this id, after a fresh look at the tokens if it is unknown. or_label: the text may be a label as
         well, which the error then says. Raises NotFound."""
-        key = self.picture.by_key_id.get(key_id)
+        key = self.inventory.by_key_id.get(key_id)
         if key is None:
             await self.look_soon()
-            key = self.picture.by_key_id.get(key_id)
+            key = self.inventory.by_key_id.get(key_id)
         if key is None and self._may_be_new(key_id):
             await self._look_elsewhere(key_id)
-            key = self.picture.by_key_id.get(key_id)
+            key = self.inventory.by_key_id.get(key_id)
         if key is None:
-            for known in (*self.picture.keys, *self.picture.public):
+            for known in (*self.inventory.keys, *self.inventory.public):
                 if known.key_id == key_id and known.reason:
                     raise Misconfigured(f"key {key_id!r} cannot serve: {known.reason}", known.hint)
             raise self._missing(f"with key id {'or label ' if or_label else ''}{_short(key_id)}")
@@ -239,7 +241,7 @@ class Keyring:
         """Return the readable keys that hold this label or held it before a rotation, newest first."""
         held = (f"{label}@", f"{label}.retired@")
         return newest_first(
-            key for key in self.picture.keys if key.reads and (key.label == label or key.label.startswith(held))
+            key for key in self.inventory.keys if key.reads and (key.label == label or key.label.startswith(held))
         )
 
     def _missing(self, what: str) -> KmsdError:
@@ -264,12 +266,12 @@ class Keyring:
             raise InvalidRequest(
                 "no key is named", "give a key id, a label, or sha256: and the first digits of a key id's hash"
             )
-        found = [key for key in self.picture.keys if key.key_id == text]
-        found = found or [key for key in self.picture.keys if key.label == text]
+        found = [key for key in self.inventory.keys if key.key_id == text]
+        found = found or [key for key in self.inventory.keys if key.label == text]
         digits = text.removeprefix("sha256:")
         if digits != text:
             hashed = set(digits) <= set("0123456789abcdef") and len(digits) >= _HASH_DIGITS
-            meant = [key for key in self.picture.keys if hashed and key.key_id_sha256.startswith(digits)]
+            meant = [key for key in self.inventory.keys if hashed and key.key_id_sha256.startswith(digits)]
             if found and any(key.key_id != found[0].key_id for key in meant):
                 raise InvalidRequest(
                     f"{_short(text)} is the label of one key and the hash of another's key id",
@@ -283,13 +285,13 @@ class Keyring:
             found = found or meant
         # The HMAC key of a pair shares the id of its AES key, which is the one that is meant.
         found = [key for key in found if key.token.seals] or found
-        if not found and any(text in (key.key_id, key.label) for key in self.picture.public):
+        if not found and any(text in (key.key_id, key.label) for key in self.inventory.public):
             raise Conflict(
                 f"{_short(text)} on {self.where} is a public object, which anybody may have made: kmsd does not use it",
                 "kmsctl keys list shows it, and what to do about it",
             )
         if not found:
-            alike = near(text, [key.label for key in self.picture.keys])
+            alike = near(text, [key.label for key in self.inventory.keys])
             hint = f"did you mean {' or '.join(map(_short, alike))}? " if alike else ""
             raise NotFound(f"there is no key {_short(text)} on {self.where}", f"{hint}kmsctl keys list shows all")
         if len(found) > 1:
@@ -337,9 +339,9 @@ class Keyring:
         failed = [each for each in shown if isinstance(each, BaseException)]
         if len(failed) == len(up):
             raise failed[0]
-        before = self.picture
+        before = self.inventory
         after = await self._judge_and_pick()
-        self.picture = after
+        self.inventory = after
         if after.write is not None:
             self._wrote_at = after.write.place
         if (
@@ -353,21 +355,21 @@ class Keyring:
                     place.hsm.forget_handles(frozenset(token.cka_id for token in gone))
             self._on_change(before, after)
 
-    async def _judge_and_pick(self) -> Picture:
-        """The picture, once it has been tried how the pairs write that write now or are about to, and some others."""
+    async def _judge_and_pick(self) -> Inventory:
+        """The inventory, once it has been tried how the pairs write that write now or are about to, and some others."""
         # What was refused is tried again: the keys' attributes may have been put right.
         self._picked = {pair: enc for pair, enc in self._picked.items() if enc}
         for _ in range(_PICKS_MOST):
-            picture = self._judge()
-            fresh = [await self._pick(key) for key in picture.keys if key.state in (State.WRITE, State.PENDING)]
+            inventory = self._judge()
+            fresh = [await self._pick(key) for key in inventory.keys if key.state in (State.WRITE, State.PENDING)]
             if not any(fresh):
                 break
-        picture = self._judge()
+        inventory = self._judge()
         # Where each key takes a place of a few, those that write have them.
-        others = [key for key in picture.keys if key.may_write and self._untried(key) and self.hsm(key).room is None]
+        others = [key for key in inventory.keys if key.may_write and self._untried(key) and self.hsm(key).room is None]
         if any([await self._pick(key) for key in others[:_PICKS_MOST]]):
-            picture = self._judge()
-        return picture
+            inventory = self._judge()
+        return inventory
 
     def _untried(self, key: Key) -> bool:
         how = key.scheme
@@ -375,8 +377,8 @@ class Keyring:
 
     async def scheme(self, key: Key) -> Scheme | None:
         """How a key writes, for trying it: once it has been tried what its token does with it. None: it cannot."""
-        picture = self._judge() if await self._pick(key) else self.picture
-        for other in picture.keys:
+        inventory = self._judge() if await self._pick(key) else self.inventory
+        for other in inventory.keys:
             if (other.place, other.cka_id, other.token.kind) == (key.place, key.cka_id, key.token.kind):
                 return other.scheme
         return key.scheme
@@ -435,10 +437,10 @@ class Keyring:
     def _plausible(self, place: _Place, known: set[tuple[str, bytes, str]], found: Sequence[TokenKey]) -> bool:
         if known - {_identity(key) for key in found}:
             return False
-        return self.picture.write is None or self._judge_as(place, found).write is not None
+        return self.inventory.write is None or self._judge_as(place, found).write is not None
 
-    def _judge_as(self, changed: _Place, found: Sequence[TokenKey] | None) -> Picture:
-        """The picture if this token showed these keys; None: those that it showed last."""
+    def _judge_as(self, changed: _Place, found: Sequence[TokenKey] | None) -> Inventory:
+        """The inventory if this token showed these keys; None: those that it showed last."""
         shown = {
             place.name: found if place is changed and found is not None else place.found
             for place in self._places.values()
@@ -448,13 +450,13 @@ class Keyring:
         public = {place.name: place.public for place in self._places.values()}
         return judge(shown, self.write_label, self.where, rules, public)
 
-    def _judge(self) -> Picture:
-        picture = self._judge_as(next(iter(self._places.values())), None)
+    def _judge(self) -> Inventory:
+        inventory = self._judge_as(next(iter(self._places.values())), None)
         away = [place for place in self._away() if not place.seen]
-        if not away or picture.write is None or not self._recalled or self._recalled in picture.by_key_id:
-            return picture
-        if picture.write.created_ms > created_ms(self._recalled):
-            return picture
+        if not away or inventory.write is None or not self._recalled or self._recalled in inventory.by_key_id:
+            return inventory
+        if inventory.write.created_ms > created_ms(self._recalled):
+            return inventory
         # The key that wrote last may be on the token that has not been seen yet: an older one must not take over.
         hsm = away[0].hsm
         problem = Problem(
@@ -463,13 +465,13 @@ class Keyring:
             fatal=True,
             about=About(away[0].name, calls=Calls(code=Misconfigured.code)),
         )
-        return replace(picture, write=None, problems=(problem, *picture.problems))
+        return replace(inventory, write=None, problems=(problem, *inventory.problems))
 
     def _away(self) -> list[_Place]:
         return [place for place in self._places.values() if place.hsm.connected is None]
 
     def _suspicious(self, place: _Place, found: Sequence[TokenKey]) -> bool:
-        write = self.picture.write
+        write = self.inventory.write
         if write is not None and write.place == place.name:
             if not any(key.seals and key.cka_id == write.cka_id for key in found):
                 return True
@@ -535,8 +537,8 @@ def _identity(key: TokenKey) -> tuple[str, bytes, str]:
     return key.kind, key.cka_id, "" if key.cka_id else key.label
 
 
-def _unlabelled(picture: Picture, place: str) -> set[TokenKey]:
-    return {replace(key.token, label="") for key in picture.keys if key.place == place}
+def _unlabelled(inventory: Inventory, place: str) -> set[TokenKey]:
+    return {replace(key.token, label="") for key in inventory.keys if key.place == place}
 
 
 def _heard(task: asyncio.Task[None]) -> None:

@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kmsd.hsm.host.keys import Kind
-from kmsd.keys.inventory import Key, Picture, companion_label, newest_first, old_label, pending_label
+from kmsd.keys.key import Inventory, Key, newest_first
+from kmsd.keys.labels import companion_label, old_label, pending_label
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Move:
     tried: bool = False
 
 
-def moves(picture: Picture, label: str, unix: float) -> tuple[Move, ...]:
+def moves(inventory: Inventory, label: str, unix: float) -> tuple[Move, ...]:
     """What brings the keys nearer to rest; nothing if they are. Each is safe alone, in any order and however late: look
     again after it.
 
@@ -44,7 +45,7 @@ def moves(picture: Picture, label: str, unix: float) -> tuple[Move, ...]:
     At rest exactly one usable key is labelled `label` (if any was, or was pending), none is pending, and the HMAC key
     of a pair has the label of its AES key. unix: seconds, for the labels of keys that write no more.
     """
-    usable = [key for key in picture.keys if key.token.seals and key.may_write]
+    usable = [key for key in inventory.keys if key.token.seals and key.may_write]
     writers = newest_first(key for key in usable if key.label == label)
     waiting = newest_first(key for key in usable if key.label == pending_label(label))
     wanted: list[Move] = []
@@ -53,19 +54,19 @@ def moves(picture: Picture, label: str, unix: float) -> tuple[Move, ...]:
     # The key that writes keeps its label here: it is put aside when a newer one has been seen with it.
     wanted.extend(_move(key, old_label(label, unix)) for key in (*waiting, *writers[1:]))
     if writers:
-        lacking = (key for key in picture.keys if key.label == label and key.lacks_scheme)
+        lacking = (key for key in inventory.keys if key.label == label and key.lacks_scheme)
         wanted.extend(_move(key, old_label(label, unix)) for key in lacking if key.age < writers[0].age)
-    wanted.extend(_companions(picture, label))
+    wanted.extend(_companions(inventory, label))
     return tuple(wanted)
 
 
-def _companions(picture: Picture, label: str) -> Sequence[Move]:
+def _companions(inventory: Inventory, label: str) -> Sequence[Move]:
     """The HMAC keys of pairs follow their AES keys."""
     return [
         _move(other, companion_label(key.label))
-        for key in picture.keys
+        for key in inventory.keys
         if key.token.kind == "aes" and _of(key.label, label)
-        for other in [picture.companion(key)]
+        for other in [inventory.companion(key)]
         if other is not None
         and other.label != companion_label(key.label)
         and other.label.endswith(companion_label(""))

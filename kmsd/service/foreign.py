@@ -17,8 +17,9 @@ from kmsd.crypto.gcm import TagMismatch
 from kmsd.deadline import left, within
 from kmsd.errors import Conflict, DeadlineExceeded, InvalidRequest, KmsdError, Misconfigured, NotFound, Overloaded
 from kmsd.formats import jwe, k8s_kms_plugin, keyid
-from kmsd.keys.inventory import Key, State, role
+from kmsd.keys.key import Key, State
 from kmsd.keys.keyring import Keyring
+from kmsd.keys.labels import role
 from kmsd.observe import logs
 from kmsd.problem import About, Calls, Problem
 from kmsd.service.local import Opened, check_named
@@ -190,10 +191,10 @@ class Foreign:
 
     def mac(self, key: Key) -> bytes | None:
         """CKA_ID of the HMAC key that goes with an AES key, if there is one."""
-        companion = self._keyring.picture.companion(key)
+        companion = self._keyring.inventory.companion(key)
         if companion is not None:
             return companion.cka_id
-        for other in self._keyring.picture.keys:
+        for other in self._keyring.inventory.keys:
             named = self._hmac_label and other.label == self._hmac_label
             if named and other.token.kind == "hmac" and other.place == key.place and other.cka_id:
                 return other.cka_id

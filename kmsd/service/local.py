@@ -26,7 +26,7 @@ from kmsd.formats import jwe, k8s_kms_plugin, keyid
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.host.session import KeyAmbiguousError, KeyMissingError
-from kmsd.keys.inventory import Key
+from kmsd.keys.key import Key
 from kmsd.keys.keyring import Keyring
 from kmsd.observe.health import Health
 from kmsd.observe.unproven import Unproven
@@ -121,7 +121,7 @@ class LocalService:
 
     async def status(self) -> ServiceStatus:
         health = await self._health.fresh(_STATUS_RECHECK, _STATUS_WAIT)
-        write = self._keyring.picture.write
+        write = self._keyring.inventory.write
         key_id = write.key_id if write else "" if self._keyring.seen else self._remembered
         if key_id:
             self.following.status(key_id)
@@ -145,7 +145,7 @@ class LocalService:
 
     async def encrypt(self, plaintext: bytes, until: float) -> Encrypted:
         keyring = self._keyring
-        if keyring.picture.write is None and not keyring.seen and not keyring.refused:
+        if keyring.inventory.write is None and not keyring.seen and not keyring.refused:
             # kmsd has just started: the socket answers before the token does.
             with contextlib.suppress(KmsdError):
                 async with within(until):
@@ -191,7 +191,7 @@ class LocalService:
             raise InvalidRequest(f"the ciphertext cannot be read: {error}", jwe.NOT_OURS) from error
         if parsed.alg == jwe.DIRECT and parsed.enc in jwe.GCM:
             return await self._open_gcm(parsed, key_id, until)
-        key = self._keyring.picture.by_key_id.get(parsed.kid)
+        key = self._keyring.inventory.by_key_id.get(parsed.kid)
         if key is None:
             async with within(until):
                 key = await self._keyring.find(parsed.kid)
@@ -237,7 +237,7 @@ class LocalService:
     def _mac_of(self, key: Key, parsed: jwe.Jwe) -> Key | None:
         """The HMAC key that a ciphertext names. One with another id than the AES key's must be the configured one:
         whoever writes to etcd may name any, and might know the value of one that somebody else put there."""
-        companions = self._keyring.picture.companions
+        companions = self._keyring.inventory.companions
         if not parsed.hkid:
             return companions.get((key.place, key.cka_id))
         named = [companions.get((key.place, cka_id)) for cka_id in keyid.named(parsed.hkid)]
@@ -305,13 +305,13 @@ class LocalService:
     def _check_plaintexts(self, key: Key) -> None:
         """Raises WrongPlaintext if the token of this key decrypts wrongly, as far as round trips show it: they are made
         on that of the write key."""
-        write = self._keyring.picture.write
+        write = self._keyring.inventory.write
         if write is not None and write.place == key.place:
             self._health.check_plaintexts()
 
     def _known(self, kid: str) -> list[Key]:
         """The keys that a ciphertext may mean: the one with this id, else those that have or had this label."""
-        found = self._keyring.picture.by_key_id.get(kid)
+        found = self._keyring.inventory.by_key_id.get(kid)
         return [found] if found is not None else self._keyring.labelled(kid)
 
     async def _look_for(self, kid: str) -> list[Key]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from kmsd.keys.inventory import new_key_id
+from kmsd.keys.labels import new_key_id
 from tests.daemons import Kmsd, admin, v1beta1, v2, wait_for
 from tests.rpc.refusals import refusal
 from tests.rpc.vectors import ANCESTOR_KEYS, GCM

@@ -13,7 +13,7 @@ import pytest
 from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
 from kmsd.api.kms.v2 import api_pb2 as v2
 from kmsd.hsm.doctor.other_process import other_process
-from kmsd.keys.inventory import new_key_id
+from kmsd.keys.labels import new_key_id
 from tests.daemons import Kmsd
 from tests.rpc.refusals import DECRYPT_V1, answers
 from tests.security.forging import compact

@@ -12,7 +12,7 @@ import pytest
 
 from kmsd.api.admin.v1 import admin_pb2 as admin
 from kmsd.api.kms.v2 import api_pb2 as v2
-from kmsd.keys.inventory import new_key_id
+from kmsd.keys.labels import new_key_id
 from tests.daemons import Kmsd, wait_for
 from tests.rpc.refusals import refusal
 from tests.security.forging import sealed

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from kmsd.keys.inventory import Key, judge, old_label
+from kmsd.keys.inventory import judge
+from kmsd.keys.key import Key
+from kmsd.keys.labels import old_label
 from kmsd.keys.lifecycle.evidence import Deed, Scan, Use, may_be_needed
-from tests.unit.test_picture import aes
+from tests.unit.test_inventory import aes
 
 ID = b"01900000-0000-7000-8000-000000000001"
 OLD_LABEL = "k8s-kek@20200102T030405Z"

@@ -14,7 +14,9 @@ from kmsd.client.names import former_label
 from kmsd.crypto.schemes import Ability
 from kmsd.formats import keyid
 from kmsd.hsm.host.keys import Kind, TokenKey
-from kmsd.keys.inventory import Key, Picture, Rules, State, is_archived, judge, new_key_id, pending_label, role
+from kmsd.keys.inventory import Rules, judge
+from kmsd.keys.key import Inventory, Key, State
+from kmsd.keys.labels import is_archived, new_key_id, pending_label, role
 from kmsd.keys.rotation import Move, moves
 
 L = "k8s-kek"
@@ -33,7 +35,7 @@ class Token:
 
     keys: list[tuple[str, TokenKey]] = field(default_factory=list)
 
-    def look(self) -> Picture:
+    def look(self) -> Inventory:
         shown = {place: [key for where, key in self.keys if where == place] for place in PLACES}
         return judge(shown, L, "the tokens")
 
@@ -54,9 +56,9 @@ class Token:
         self.keys[index % len(self.keys)] = (place, replace(each, label=label))
 
 
-def new_id(picture: Picture) -> bytes:
+def new_id(inventory: Inventory) -> bytes:
     """As the lifecycle makes it: newer than every key that has or had the label."""
-    newest = max((each.created_ms for each in picture.keys if role(each.label) == L), default=0)
+    newest = max((each.created_ms for each in inventory.keys if role(each.label) == L), default=0)
     return new_key_id(newest).encode()
 
 
@@ -70,16 +72,16 @@ def settle(token: Token) -> int:
     raise AssertionError("it never comes to rest")
 
 
-def at_rest(picture: Picture) -> bool:
-    labels = [each.label for each in picture.keys if each.token.kind == "aes"]
+def at_rest(inventory: Inventory) -> bool:
+    labels = [each.label for each in inventory.keys if each.token.kind == "aes"]
     return labels.count(L) == 1 and pending_label(L) not in labels
 
 
 def test_a_rotation_step_by_step() -> None:
     token = Token()
     token.make("old", L, b"first")
-    picture = token.look()
-    token.make("new", pending_label(L), new_id(picture))
+    inventory = token.look()
+    token.make("new", pending_label(L), new_id(inventory))
     (taken,) = moves(token.look(), L, NOW)
     assert (taken.place, taken.from_label, taken.to_label, taken.tried) == ("new", pending_label(L), L, True)
     token.take(taken)
@@ -132,14 +134,14 @@ def test_a_key_whose_token_has_no_way_for_it_gives_way_to_a_newer_pair_and_only_
     no_gcm = Rules(abilities={"old": Ability(frozenset({"CKM_AES_CBC", "CKM_SHA256_HMAC", "CKM_SHA512_HMAC"}))})
     lacking = new_key_id().encode()
     shown = [replace(key(L, lacking), encrypt=may)]
-    picture = judge({"old": shown}, L, "the token", no_gcm)
-    assert not moves(picture, L, NOW)
-    newer = new_id(picture)
+    inventory = judge({"old": shown}, L, "the token", no_gcm)
+    assert not moves(inventory, L, NOW)
+    newer = new_id(inventory)
     shown += [key(L, newer), key(f"{L}.hmac", newer, "hmac")]
-    picture = judge({"old": shown}, L, "the token", no_gcm)
-    assert picture.write is not None
-    assert picture.write.cka_id == newer
-    found = [(move.cka_id, role(move.to_label), move.to_label == L) for move in moves(picture, L, NOW)]
+    inventory = judge({"old": shown}, L, "the token", no_gcm)
+    assert inventory.write is not None
+    assert inventory.write.cka_id == newer
+    found = [(move.cka_id, role(move.to_label), move.to_label == L) for move in moves(inventory, L, NOW)]
     assert found == ([(lacking, L, False)] if may else [])
 
 
@@ -171,7 +173,7 @@ class Nodes(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.token = Token()
-        self.seen: list[Picture] = []
+        self.seen: list[Inventory] = []
         self.wrote: list[tuple[int, bytes]] = []
         self.born: set[str] = set()
 
@@ -268,7 +270,7 @@ STEPS = 7
 """Of one node's rotation: it makes a key, then looks and takes one move, three times."""
 
 
-def _step(token: Token, seen: Picture, done: int) -> Picture:
+def _step(token: Token, seen: Inventory, done: int) -> Inventory:
     """Do to the token what a node does as the next step. Returns what it has seen of it then."""
     if done == 0:
         token.make("new", pending_label(L), new_id(seen))
@@ -285,7 +287,9 @@ def test_two_whole_rotations_in_every_order_with_a_crash_at_every_step() -> None
     alike are gone through together."""
     tried = 0
 
-    def go_on(keys: list[tuple[str, TokenKey]], seen: tuple[Picture, Picture], done: tuple[int, int], age: Any) -> None:
+    def go_on(
+        keys: list[tuple[str, TokenKey]], seen: tuple[Inventory, Inventory], done: tuple[int, int], age: Any
+    ) -> None:
         nonlocal tried
         if done[1] == STEPS:
             token = Token(list(keys))
@@ -306,9 +310,9 @@ def test_two_whole_rotations_in_every_order_with_a_crash_at_every_step() -> None
 
     token = Token()
     token.make("old", L, b"first")
-    picture = token.look()
-    assert picture.write is not None
-    go_on(token.keys, (picture, picture), (0, 0), picture.write.age)
+    inventory = token.look()
+    assert inventory.write is not None
+    go_on(token.keys, (inventory, inventory), (0, 0), inventory.write.age)
     assert tried == 6435
 
 
@@ -319,10 +323,10 @@ def test_every_heap_of_keys_comes_to_rest(labels: list[str]) -> None:
         token.make(PLACES[number % 2], label, f"key-{number}".encode())
     wrote = token.look().write
     settle(token)
-    picture = token.look()
-    assert (picture.write is not None) == (wrote is not None)
-    assert picture.write is None or wrote is None or picture.write.age >= wrote.age
-    assert not [each for each in picture.keys if each.state is State.PENDING]
+    inventory = token.look()
+    assert (inventory.write is not None) == (wrote is not None)
+    assert inventory.write is None or wrote is None or inventory.write.age >= wrote.age
+    assert not [each for each in inventory.keys if each.state is State.PENDING]
 
 
 def test_a_retired_key_is_known_by_its_label() -> None:

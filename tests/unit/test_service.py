@@ -14,8 +14,9 @@ from kmsd.errors import InvalidRequest, KmsdError, Misconfigured, NotFound, Unav
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.operation import Operation
-from kmsd.keys.inventory import Picture, new_key_id
+from kmsd.keys.key import Inventory
 from kmsd.keys.keyring import Keyring
+from kmsd.keys.labels import new_key_id
 from kmsd.observe.health import Health
 from kmsd.observe.unproven import Unproven
 from kmsd.service.local import Following, LocalService
@@ -35,7 +36,7 @@ class _Setup:
 
     def __init__(self, *tokens: MemoryToken, fail_closed: bool = False, recalled: str = "") -> None:
         self.tokens = tokens
-        self.changes: list[tuple[Picture, Picture]] = []
+        self.changes: list[tuple[Inventory, Inventory]] = []
         self.uses: list[tuple[str, str]] = []
         self.keyring = Keyring(
             {token.label: token.as_hsm for token in tokens},

@@ -8,7 +8,7 @@ import pytest
 
 from kmsd.daemon.uses import KeyUses
 from kmsd.observe.stats import Stats
-from tests.unit.test_picture import aes, hmac, look
+from tests.unit.test_inventory import aes, hmac, look
 
 MADE = "made-elsewhere"
 """An id; the key is `aes("spare", b"made-elsewhere")`."""

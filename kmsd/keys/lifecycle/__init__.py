@@ -15,8 +15,9 @@ from math import inf
 from typing import Final
 
 from kmsd.errors import NotFound, short
-from kmsd.keys.inventory import Key, check_label, role
+from kmsd.keys.key import Key
 from kmsd.keys.keyring import Keyring
+from kmsd.keys.labels import check_label, role
 from kmsd.keys.lifecycle import adopting, ending, making, naming, rotating, trying
 from kmsd.keys.lifecycle.evidence import Scan, Use, Uses
 from kmsd.keys.lifecycle.making import Made, Wanted
@@ -51,7 +52,7 @@ class Lifecycle:
 
     @asynccontextmanager
     async def _turn(self, until: float) -> AsyncIterator[Turn]:
-        """No other change goes on, and the picture is fresh. Raises DeadlineExceeded if that takes too long."""
+        """No other change goes on, and the inventory is fresh. Raises DeadlineExceeded if that takes too long."""
         turn = Turn(until)
         async with AsyncExitStack() as held:
             async with turn.in_time():

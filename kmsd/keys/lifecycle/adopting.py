@@ -1,7 +1,7 @@
 """Giving an identity to keys that other programs made without one: because an operator says so, or unasked where it is
 plain which key is meant.
 
-Each of these is called with a fresh picture, while no other change goes on.
+Each of these is called with a fresh inventory, while no other change goes on.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from kmsd.errors import Conflict, InvalidRequest, NotFound
 from kmsd.hsm.host import adoption
 from kmsd.hsm.host.keys import Kind, TokenKey
-from kmsd.keys.inventory import Key, key_id_bytes, role
+from kmsd.keys.key import Key
 from kmsd.keys.keyring import Keyring
+from kmsd.keys.labels import key_id_bytes, role
 from kmsd.keys.lifecycle.making import made, refuse_known, refuse_taken
 from kmsd.keys.lifecycle.turn import Turn
 from kmsd.problem import About, Problem
@@ -33,11 +34,11 @@ async def adopt(keyring: Keyring, turn: Turn, label: str, key_id: str) -> Key:
     found = sorted(private, key=lambda each: not each.key.seals)
     if found:
         return await give_id(keyring, turn, found[0], key_id)
-    for known in keyring.picture.keys:
+    for known in keyring.inventory.keys:
         if known.label == label and known.token.kind != "other":
             raise Conflict(f"key {label!r} has a CKA_ID already: {known.key_id}", "there is nothing to do")
     missing = f"there is no AES or HMAC key labelled {label!r} on {keyring.where}"
-    if any(key.label == label for key in keyring.picture.public):
+    if any(key.label == label for key in keyring.inventory.public):
         raise NotFound(
             f"{missing}, but a public object", f"if you made it yourself: kmsctl keys adopt {label} --public"
         )
@@ -47,7 +48,7 @@ async def adopt(keyring: Keyring, turn: Turn, label: str, key_id: str) -> Key:
 async def adopt_public(keyring: Keyring, turn: Turn, label: str, key_id: str) -> Key:
     """Put a private copy in the place of the public key with this label, because an operator says that it is theirs.
     Raises NotFound, Conflict, AlreadyExists, InvalidRequest."""
-    found = [key for key in keyring.picture.public if key.label == label and key.token.kind in ("aes", "hmac")]
+    found = [key for key in keyring.inventory.public if key.label == label and key.token.kind in ("aes", "hmac")]
     if not found:
         raise NotFound(
             f"no public AES or HMAC key labelled {label!r} is on {keyring.where}", "kmsctl keys list shows all"
@@ -120,16 +121,16 @@ async def unasked(keyring: Keyring, *, public: bool, recalled: str) -> Nameless 
 def _sought(keyring: Keyring) -> tuple[str, tuple[Kind, ...], str] | None:
     """(label, kinds, token or empty for any) of the key without CKA_ID that keeps kmsd from writing, if all tokens are
     there to be asked; None if something else does, or nothing."""
-    picture, label = keyring.picture, keyring.write_label
-    if picture.write is not None or not keyring.complete:
+    inventory, label = keyring.inventory, keyring.write_label
+    if inventory.write is not None or not keyring.complete:
         return None
     # A key that holds the label, or held it, has written or was meant to: what has no CKA_ID is not its successor.
-    named = [key for key in picture.keys if key.token.private and key.cka_id]
+    named = [key for key in inventory.keys if key.token.private and key.cka_id]
     writers = [key for key in named if key.token.seals and role(key.label) == label]
     if not writers:
         return label, ("aes", "rsa"), ""
     key, hmac_label = writers[0], keyring.hmac_label
-    alone = len(writers) == 1 and key.label == label and key.token.kind == "aes" and picture.companion(key) is None
+    alone = len(writers) == 1 and key.label == label and key.token.kind == "aes" and inventory.companion(key) is None
     there = any(each.label == hmac_label and each.token.kind == "hmac" for each in named)
     return (hmac_label, ("hmac",), key.place) if hmac_label and alone and not there else None
 

@@ -1,6 +1,6 @@
 """Letting keys go: retiring those that nothing needs any more, and destroying them.
 
-Each of these is called with a fresh picture, while no other change goes on.
+Each of these is called with a fresh inventory, while no other change goes on.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from math import ceil
 
 from kmsd.errors import Conflict
 from kmsd.hsm.host import keys as token_keys
-from kmsd.keys.inventory import Key, State, archived_label, companion_label
+from kmsd.keys.key import Key, State
 from kmsd.keys.keyring import Keyring
+from kmsd.keys.labels import archived_label, companion_label
 from kmsd.keys.lifecycle.evidence import Scan, Uses, in_use, may_be_needed
 from kmsd.keys.lifecycle.naming import LABEL_MOST, confirm, follower, move, named
 from kmsd.keys.lifecycle.turn import Turn
@@ -24,7 +25,7 @@ async def destroy(
 ) -> tuple[Key, Key | None]:
     """Destroy a key, and the HMAC key of a pair with it; both as they were. Raises Conflict if it may be needed."""
     key = keyring.select(which)
-    companion = keyring.picture.companion(key)
+    companion = keyring.inventory.companion(key)
     confirm(key, confirm_label, *_needed(keyring, key, scan, uses))
     both = [key, companion] if companion is not None and not _shared(keyring, key) else [key]
     if not dry_run:
@@ -40,7 +41,7 @@ def _needed(keyring: Keyring, key: Key, scan: Scan | None, uses: Uses) -> tuple[
     match key.token.kind:
         case "hmac":
             # It encrypts nothing by itself.
-            pairs = [f"the AES key {each.label!r} needs it" for each in keyring.picture.keys if _is_pair(each, key)]
+            pairs = [f"the AES key {each.label!r} needs it" for each in keyring.inventory.keys if _is_pair(each, key)]
             return named(keyring, key) or next(iter(pairs), ""), "an HMAC key goes with its AES key"
         case "other":
             return f"{key.label!r} is of a type that kmsd does not use, so something else may need it", _LOST
@@ -50,7 +51,7 @@ def _needed(keyring: Keyring, key: Key, scan: Scan | None, uses: Uses) -> tuple[
             pass
     if why := in_use(key):
         return why, _LOST
-    return may_be_needed(key, "destroy", scan, uses, keyring.picture.keys)
+    return may_be_needed(key, "destroy", scan, uses, keyring.inventory.keys)
 
 
 def _is_pair(aes: Key, mac: Key) -> bool:
@@ -62,10 +63,10 @@ def _is_pair(aes: Key, mac: Key) -> bool:
 def _shared(keyring: Keyring, key: Key) -> bool:
     """Whether the HMAC key beside an AES key is to stay: another AES key has the same CKA_ID or writes with it, or it
     is the one that the configuration names for keys that have none. What is beside an HMAC key always stays."""
-    companion = keyring.picture.companion(key)
+    companion = keyring.inventory.companion(key)
     if key.token.kind != "aes" or companion is None or companion.label == keyring.hmac_label:
         return True
-    return any(_is_pair(other, companion) for other in keyring.picture.keys if other is not key)
+    return any(_is_pair(other, companion) for other in keyring.inventory.keys if other is not key)
 
 
 async def retire(
@@ -90,5 +91,5 @@ async def retire(
             f"the label {key.label!r} is too long: nothing could be put behind it",
             "give the key a shorter one first: kmsctl keys relabel",
         )
-    confirm(key, confirm_label, *may_be_needed(key, "retire", scan, uses, keyring.picture.keys))
+    confirm(key, confirm_label, *may_be_needed(key, "retire", scan, uses, keyring.inventory.keys))
     return (key if dry_run else await move(keyring, turn, key, to)), key.label

@@ -18,7 +18,8 @@ from typing import Final, Literal, Protocol
 
 from kmsd.errors import short
 from kmsd.formats.keyid import Names
-from kmsd.keys.inventory import Key, State, role
+from kmsd.keys.key import Key, State
+from kmsd.keys.labels import role
 
 Deed = Literal["retire", "destroy"]
 

@@ -1,6 +1,6 @@
 """Making keys on a token.
 
-Each of these is called with a fresh picture, while no other change goes on.
+Each of these is called with a fresh inventory, while no other change goes on.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from kmsd.hsm.connection import Hsm
 from kmsd.hsm.host import keys as token_keys
 from kmsd.hsm.host.keys import Kind
 from kmsd.hsm.vendors import tpm2
-from kmsd.keys.inventory import Key, check_label, companion_label, key_id_bytes, new_key_id, newest_first, role
+from kmsd.keys.key import Key, newest_first
 from kmsd.keys.keyring import Keyring
+from kmsd.keys.labels import check_label, companion_label, key_id_bytes, new_key_id, role
 from kmsd.keys.lifecycle.turn import Turn
 
 Wanted = Literal["aes", "hmac", "pair", "rsa"]
@@ -101,7 +102,7 @@ def usual(keyring: Keyring, label: str, place: str) -> Wanted:
     if not keyring.needs_pair(place):
         return "aes"
     named = any(
-        k.place == place and k.label == keyring.hmac_label and k.token.kind == "hmac" for k in keyring.picture.keys
+        k.place == place and k.label == keyring.hmac_label and k.token.kind == "hmac" for k in keyring.inventory.keys
     )
     return "aes" if keyring.hmac_label and named else "pair"
 
@@ -151,10 +152,10 @@ async def generate(keyring: Keyring, turn: Turn, order: Order, place: str) -> Ma
 
 def _found(keyring: Keyring, order: Order) -> Made | None:
     """What is there already, if that will do. Raises AlreadyExists, and Unavailable if it may be where nobody sees."""
-    picture, label = keyring.picture, order.label
+    inventory, label = keyring.inventory, order.label
     hmac = order.recipe.kind == "hmac"
     held = [
-        key for key in picture.keys if key.label == label and (key.token.kind == "hmac" if hmac else key.token.seals)
+        key for key in inventory.keys if key.label == label and (key.token.kind == "hmac" if hmac else key.token.seals)
     ]
     if not held:
         if order.if_not_exists and not keyring.seen:
@@ -176,7 +177,7 @@ def _found(keyring: Keyring, order: Order) -> Made | None:
             f"{keyring.hsm(key).name} has a key labelled {label!r} already, of another type: {key.token.kind}",
             "choose another label",
         )
-    companion = picture.companion(key) if order.recipe.pair else None
+    companion = inventory.companion(key) if order.recipe.pair else None
     if order.recipe.pair and companion is None:
         raise AlreadyExists(
             f"{keyring.hsm(key).name} has an AES key labelled {label!r} already, and it is no pair",
@@ -194,15 +195,15 @@ def _serving(keyring: Keyring, key: Key, order: Order) -> Made:
         raise AlreadyExists(
             f"{keyring.hsm(key).name} has a key labelled {key.label!r} already, which cannot serve: {key.reason}", way
         )
-    return Made(key, created=False, companion=keyring.picture.companion(key))
+    return Made(key, created=False, companion=keyring.inventory.companion(key))
 
 
 def _half_made(keyring: Keyring, order: Order, place: str) -> Key | None:
     """The HMAC key of a pair whose AES key was not made any more, because whoever made it died in between."""
-    picture, newest = keyring.picture, newest_of(keyring, order.label)
-    for key in picture.keys:
+    inventory, newest = keyring.inventory, newest_of(keyring, order.label)
+    for key in inventory.keys:
         its = key.token
-        alone = its.kind == "hmac" and key.cka_id and picture.companion(key) is None
+        alone = its.kind == "hmac" and key.cka_id and inventory.companion(key) is None
         kept = its.sensitive and not its.extractable
         fits = key.place == place and its.bits == order.recipe.bits and key.created_ms > newest
         if key.label == companion_label(order.label) and alone and kept and fits:
@@ -212,7 +213,7 @@ def _half_made(keyring: Keyring, order: Order, place: str) -> Key | None:
 
 def refuse_taken(keyring: Keyring, label: str, kind: Kind) -> None:
     """Raises AlreadyExists if a key of this kind has the label."""
-    for key in keyring.picture.keys:
+    for key in keyring.inventory.keys:
         if key.label == label and key.token.kind == kind:
             raise AlreadyExists(
                 f"{keyring.hsm(key).name} has a key labelled {label!r} already: {key.key_id}",
@@ -223,7 +224,7 @@ def refuse_taken(keyring: Keyring, label: str, kind: Kind) -> None:
 def refuse_known(keyring: Keyring, key_id: str, kinds: Sequence[Kind]) -> None:
     """Raises AlreadyExists if a key of one of these kinds has an id that reads like this one: as two different CKA_IDs
     can, and then neither key could be told from the other."""
-    if any(key.key_id == key_id and key.token.kind in kinds for key in keyring.picture.keys):
+    if any(key.key_id == key_id and key.token.kind in kinds for key in keyring.inventory.keys):
         raise AlreadyExists(
             f"{keyring.where} has a key with key id {key_id!r} already",
             "choose another, or leave it out: kmsd makes one",
@@ -231,7 +232,7 @@ def refuse_known(keyring: Keyring, key_id: str, kinds: Sequence[Kind]) -> None:
 
 
 async def make(turn: Turn, hsm: Hsm, label: str, cka_id: bytes, wanted: Recipe) -> None:
-    """Make a key, or a pair, on this token; the picture does not show it yet. Raises what the token says."""
+    """Make a key, or a pair, on this token; the inventory does not show it yet. Raises what the token says."""
     connected = hsm.connected
     if connected is not None and connected.quirks.generates_through == "tpm2_ptool":
         await _make_on_tpm(turn, hsm, connected.token.label, label, cka_id, wanted)
@@ -276,13 +277,13 @@ def _hash_bits(bits: int, able: tpm2.TpmAbilities) -> int:
 async def made(keyring: Keyring, cka_id: bytes, kind: Kind, *, pair: bool = False) -> Made:
     """The key that was made, from a fresh look. Raises Conflict if it is gone again."""
     await keyring.look()
-    picture = keyring.picture
-    for key in picture.keys:
+    inventory = keyring.inventory
+    for key in inventory.keys:
         if key.cka_id == cka_id and key.token.kind == kind:
-            return Made(key, created=True, companion=picture.companion(key) if pair else None)
+            return Made(key, created=True, companion=inventory.companion(key) if pair else None)
     raise Conflict("the key was made and is gone again", "look for another program that uses this token")
 
 
 def newest_of(keyring: Keyring, label: str) -> int:
     """Of the keys that have or had this label, when the newest was made: the next one must be newer."""
-    return max((key.created_ms for key in keyring.picture.keys if role(key.label) == label), default=0)
+    return max((key.created_ms for key in keyring.inventory.keys if role(key.label) == label), default=0)

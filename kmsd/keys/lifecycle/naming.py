@@ -1,6 +1,6 @@
 """Giving keys other labels, and asking for a label once more before what may cut something off.
 
-Each of these is called with a fresh picture, while no other change goes on.
+Each of these is called with a fresh inventory, while no other change goes on.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from typing import Final
 
 from kmsd.errors import Conflict, InvalidRequest, short
 from kmsd.hsm.host import keys as token_keys
-from kmsd.keys.inventory import Key, State, check_label, companion_label, role
+from kmsd.keys.key import Key, State
 from kmsd.keys.keyring import Keyring
+from kmsd.keys.labels import check_label, companion_label, role
 from kmsd.keys.lifecycle.making import refuse_taken
 from kmsd.keys.lifecycle.turn import Turn
 
@@ -43,7 +44,7 @@ async def relabel(
 def _against(keyring: Keyring, key: Key, to: str) -> tuple[str, str]:
     """Why a key should keep its label, and what to do instead; nothing speaks against it if the first is empty."""
     rotate, held = "`kmsctl rotate` makes a new write key and keeps this one readable", role(key.label)
-    if key is keyring.picture.write:
+    if key is keyring.inventory.write:
         return f"{key.label!r} is the write key: without the label {keyring.write_label!r} nothing is encrypted", rotate
     if to == keyring.write_label and key.token.seals:
         return f"{key.label!r} would become the write key", rotate
@@ -77,14 +78,14 @@ async def _relabel(keyring: Keyring, turn: Turn, key: Key, to: str) -> None:
 
 def follower(keyring: Keyring, key: Key) -> Key | None:
     """The HMAC key of a pair, if it has the label that goes with its AES key's."""
-    companion = keyring.picture.companion(key) if key.token.kind == "aes" else None
+    companion = keyring.inventory.companion(key) if key.token.kind == "aes" else None
     return companion if companion is not None and companion.label == companion_label(key.label) else None
 
 
 def again(keyring: Keyring, key: Key, label: str) -> Key:
-    """The same key in the present picture. label: its present one, by which a key without CKA_ID is known. Raises
+    """The same key in the present inventory. label: its present one, by which a key without CKA_ID is known. Raises
     Conflict if it is gone."""
-    for other in keyring.picture.keys:
+    for other in keyring.inventory.keys:
         same = (other.place, other.token.kind, other.cka_id) == (key.place, key.token.kind, key.cka_id)
         if same and (key.cka_id or other.label == label):
             return other

@@ -17,18 +17,9 @@ from kmsd.errors import Conflict, InvalidRequest, KmsdError, NotFound, short
 from kmsd.formats import keyid
 from kmsd.hsm.host import keys as token_keys
 from kmsd.hsm.vendors.tpm_key_slots import MANAGE
-from kmsd.keys.inventory import (
-    Key,
-    State,
-    companion_label,
-    key_id_bytes,
-    new_key_id,
-    newest_first,
-    old_label,
-    pending_label,
-    role,
-)
+from kmsd.keys.key import Key, State, newest_first
 from kmsd.keys.keyring import Keyring
+from kmsd.keys.labels import companion_label, key_id_bytes, new_key_id, old_label, pending_label, role
 from kmsd.keys.lifecycle.making import PAIR_BITS, Recipe, made, make, newest_of, recipe
 from kmsd.keys.lifecycle.naming import LABEL_MOST, again
 from kmsd.keys.lifecycle.trying import rounds_with
@@ -97,15 +88,15 @@ class Rotation:
             )
 
     async def rotate(self, turn: Turn, from_key_id: str, place: str, *, dry_run: bool) -> Rotated:
-        """From a fresh picture: a new write key on the token `place`, or the end of what was begun."""
+        """From a fresh inventory: a new write key on the token `place`, or the end of what was begun."""
         old = self._keyring.outgoing
         if old is None:
             raise self._keyring.why_none()
         if from_key_id and old.key_id != from_key_id:
             # Whoever repeats the call wants it finished now, even if a move was stuck a moment ago.
             steps = [] if dry_run else await self.roll_forward()
-            picture = self._keyring.picture
-            return Rotated(tuple(steps), picture.by_key_id.get(from_key_id), picture.write or old, rotated=False)
+            inventory = self._keyring.inventory
+            return Rotated(tuple(steps), inventory.by_key_id.get(from_key_id), inventory.write or old, rotated=False)
         begun = [move for move in self._moves() if move.tried]
         wanted = self._successor(old, place)
         if not begun:
@@ -117,9 +108,9 @@ class Rotation:
     def _refuse_crowded(self, old: Key, place: str, wanted: Recipe) -> None:
         """Raises Conflict where the new key and the old one could not both be used: what is stored would not open."""
         room = self._keyring.tokens[place].room
-        picture, label = self._keyring.picture, self._keyring.write_label
-        reading = [k for k in picture.keys if k.place == place and k.reads and role(k.label) == label]
-        needed = wanted.objects + sum(2 if picture.companion(key) is not None else 1 for key in reading)
+        inventory, label = self._keyring.inventory, self._keyring.write_label
+        reading = [k for k in inventory.keys if k.place == place and k.reads and role(k.label) == label]
+        needed = wanted.objects + sum(2 if inventory.companion(key) is not None else 1 for key in reading)
         if room is not None and place == old.place and needed > room.most:
             raise Conflict(
                 f"the TPM behind {self._keyring.tokens[place].name} has no resource manager, so one login can use "
@@ -131,7 +122,7 @@ class Rotation:
         """Of the key that follows this one: of its sort, unless that would not serve on the token. An RSA key is left
         behind where another token has AES."""
         if old.token.kind != "rsa":
-            pair = self._keyring.picture.companion(old) is not None or isinstance(old.scheme, Pair)
+            pair = self._keyring.inventory.companion(old) is not None or isinstance(old.scheme, Pair)
             if pair or self._keyring.needs_pair(place):
                 return recipe("pair", old.token.bits if old.token.bits in PAIR_BITS else 0, self._keyring.tokens[place])
             return Recipe("aes", old.token.bits)
@@ -144,7 +135,7 @@ class Rotation:
         label = self._keyring.write_label
         steps = [] if begun else [await self._make(turn, place, wanted)]
         steps.extend(await self.roll_forward())
-        new = self._keyring.picture.write
+        new = self._keyring.inventory.write
         # A key that wrote as L.pending goes on as L; any other has to have given way.
         if new is None or new.label != label or (new.key_id == old.key_id and old.label == label):
             problem = self.problems[0] if self.problems else None
@@ -187,13 +178,13 @@ class Rotation:
 
         Raises NotFound if no key wrote before.
         """
-        picture, write_label = self._keyring.picture, self._keyring.write_label
-        write = picture.write
+        inventory, write_label = self._keyring.inventory, self._keyring.write_label
+        write = inventory.write
         # A call that is repeated finds the bad key reverted already: the one before it is meant again, not it.
-        bad = picture.by_key_id.get(from_key_id) or write
+        bad = inventory.by_key_id.get(from_key_id) or write
         found = newest_first(
             key
-            for key in picture.keys
+            for key in inventory.keys
             if key.token.seals
             and key.reads
             and key not in (write, bad)
@@ -243,15 +234,15 @@ class Rotation:
         return steps
 
     def _moves(self) -> tuple[Move, ...]:
-        return moves(self._keyring.picture, self._keyring.write_label, time.time())
+        return moves(self._keyring.inventory, self._keyring.write_label, time.time())
 
     async def _take(self, move: Move) -> list[Step]:
         steps: list[Step] = []
         key_id = next(
-            (k.key_id for k in self._keyring.picture.keys if (k.place, k.cka_id) == (move.place, move.cka_id)), ""
+            (k.key_id for k in self._keyring.inventory.keys if (k.place, k.cka_id) == (move.place, move.cka_id)), ""
         )
         if move.tried:
-            await rounds_with(self._keyring, self._keyring.picture.by_key_id[key_id], _TEST_ROUNDS)
+            await rounds_with(self._keyring, self._keyring.inventory.by_key_id[key_id], _TEST_ROUNDS)
             steps.append(_tested_step(key_id, move.from_label, move.place, done=True))
         hsm = self._keyring.tokens[move.place]
         await hsm.run(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kmsd.errors import Conflict, InvalidRequest
-from kmsd.keys.inventory import Key
+from kmsd.keys.key import Key
 from kmsd.keys.keyring import Keyring
 
 _ROUNDS_MOST: Final = 1000

@@ -16,16 +16,9 @@ from kmsd.crypto.schemes import Ability
 from kmsd.errors import InvalidRequest
 from kmsd.formats import keyid
 from kmsd.hsm.host.keys import TokenKey
-from kmsd.keys.inventory import (
-    MAX_KEY_ID,
-    Picture,
-    Rules,
-    State,
-    created_ms,
-    judge,
-    key_id_bytes,
-    new_key_id,
-)
+from kmsd.keys.inventory import Rules, judge
+from kmsd.keys.key import Inventory, State
+from kmsd.keys.labels import MAX_KEY_ID, created_ms, key_id_bytes, new_key_id
 
 L = "k8s-kek"
 OLD = b"01900000-0000-7000-8000-000000000001"
@@ -55,60 +48,60 @@ def hmac(label: str = f"{L}.hmac", cka_id: bytes = NEW) -> TokenKey:
     return aes(label, cka_id, kind="hmac", encrypt=False, decrypt=False, sign=True, verify=True)
 
 
-def look(*keys: TokenKey) -> Picture:
+def look(*keys: TokenKey) -> Inventory:
     return judge({"test": keys}, L, "token 'test'")
 
 
-def states(picture: Picture) -> dict[str, State]:
-    return {key.key_id: key.state for key in picture.keys}
+def states(inventory: Inventory) -> dict[str, State]:
+    return {key.key_id: key.state for key in inventory.keys}
 
 
-def fatal(picture: Picture) -> list[str]:
-    return [problem.message for problem in picture.problems if problem.fatal]
+def fatal(inventory: Inventory) -> list[str]:
+    return [problem.message for problem in inventory.problems if problem.fatal]
 
 
 def test_the_key_with_the_label_writes_and_all_others_read() -> None:
-    picture = look(aes(cka_id=NEW), aes("other", OLD), aes("third", PLAIN))
-    assert picture.write is not None
-    assert picture.write.key_id == NEW.decode()
-    assert states(picture) == {
+    inventory = look(aes(cka_id=NEW), aes("other", OLD), aes("third", PLAIN))
+    assert inventory.write is not None
+    assert inventory.write.key_id == NEW.decode()
+    assert states(inventory) == {
         NEW.decode(): State.WRITE,
         OLD.decode(): State.READABLE,
         PLAIN.decode(): State.READABLE,
     }
-    assert set(picture.by_key_id) == set(states(picture))
-    assert not picture.problems
+    assert set(inventory.by_key_id) == set(states(inventory))
+    assert not inventory.problems
 
 
 def test_of_two_keys_with_the_label_the_newest_writes_and_it_is_said() -> None:
     for keys in ((aes(cka_id=OLD), aes(cka_id=NEW)), (aes(cka_id=NEW), aes(cka_id=OLD))):
-        picture = look(*keys)
-        assert picture.write is not None
-        assert picture.write.key_id == NEW.decode()
-        assert states(picture)[OLD.decode()] is State.READABLE
-        assert [p.message for p in picture.problems] == [
+        inventory = look(*keys)
+        assert inventory.write is not None
+        assert inventory.write.key_id == NEW.decode()
+        assert states(inventory)[OLD.decode()] is State.READABLE
+        assert [p.message for p in inventory.problems] == [
             f"2 keys on token 'test' are labelled '{L}'; the newest writes, all read"
         ]
-        assert not fatal(picture)
+        assert not fatal(inventory)
 
 
 def test_a_key_of_unknown_age_is_older_than_any_with_a_time() -> None:
-    picture = look(aes(cka_id=b"zzzz"), aes(cka_id=OLD))
-    assert picture.write is not None
-    assert picture.write.key_id == OLD.decode()
+    inventory = look(aes(cka_id=b"zzzz"), aes(cka_id=OLD))
+    assert inventory.write is not None
+    assert inventory.write.key_id == OLD.decode()
 
 
 def test_a_pending_key_writes_only_while_no_key_has_the_label() -> None:
-    picture = look(aes(f"{L}.pending", NEW), aes(L, OLD))
-    assert picture.write is not None
-    assert picture.write.key_id == OLD.decode()
-    assert states(picture)[NEW.decode()] is State.PENDING
-    assert NEW.decode() in picture.by_key_id
+    inventory = look(aes(f"{L}.pending", NEW), aes(L, OLD))
+    assert inventory.write is not None
+    assert inventory.write.key_id == OLD.decode()
+    assert states(inventory)[NEW.decode()] is State.PENDING
+    assert NEW.decode() in inventory.by_key_id
 
-    picture = look(aes(f"{L}.pending", OLD), aes(f"{L}.pending", NEW), aes(f"{L}@2026", PLAIN))
-    assert picture.write is not None
-    assert picture.write.key_id == NEW.decode()
-    assert states(picture) == {
+    inventory = look(aes(f"{L}.pending", OLD), aes(f"{L}.pending", NEW), aes(f"{L}@2026", PLAIN))
+    assert inventory.write is not None
+    assert inventory.write.key_id == NEW.decode()
+    assert states(inventory) == {
         NEW.decode(): State.WRITE,
         OLD.decode(): State.PENDING,
         PLAIN.decode(): State.READABLE,
@@ -116,47 +109,47 @@ def test_a_pending_key_writes_only_while_no_key_has_the_label() -> None:
 
 
 def test_no_key_is_said_with_what_to_do() -> None:
-    for picture in (look(), look(aes("other")), look(hmac(L))):
-        assert picture.write is None
-        assert fatal(picture) == [f"there is no key labelled '{L}' on token 'test'"]
-        assert picture.problems[0].hint == f"make one: kmsctl keygen {L}"
+    for inventory in (look(), look(aes("other")), look(hmac(L))):
+        assert inventory.write is None
+        assert fatal(inventory) == [f"there is no key labelled '{L}' on token 'test'"]
+        assert inventory.problems[0].hint == f"make one: kmsctl keygen {L}"
 
 
 def test_two_keys_with_one_id_are_both_refused() -> None:
-    picture = look(aes(L, NEW), aes("other", NEW), aes("third", OLD))
-    assert picture.write is None
-    assert set(picture.by_key_id) == {OLD.decode()}
-    refused = [key for key in picture.keys if key.key_id == NEW.decode()]
+    inventory = look(aes(L, NEW), aes("other", NEW), aes("third", OLD))
+    assert inventory.write is None
+    assert set(inventory.by_key_id) == {OLD.decode()}
+    refused = [key for key in inventory.keys if key.key_id == NEW.decode()]
     assert [key.state for key in refused] == [State.UNUSABLE] * 2
     assert all(key.reason == "2 keys have this key id" and key.hint for key in refused)
-    assert fatal(picture) == [f"key '{L}' on token 'test' cannot serve: 2 keys have this key id"]
+    assert fatal(inventory) == [f"key '{L}' on token 'test' cannot serve: 2 keys have this key id"]
 
 
 def test_two_ids_with_one_text_are_both_refused() -> None:
     """The bytes 01 and the characters 0x01 are written alike."""
-    picture = look(aes(L, b"\x01"), aes("other", b"0x01"))
-    assert picture.write is None
-    assert not picture.by_key_id
+    inventory = look(aes(L, b"\x01"), aes("other", b"0x01"))
+    assert inventory.write is None
+    assert not inventory.by_key_id
 
 
 def test_a_collision_of_others_leaves_the_write_key_alone() -> None:
-    picture = look(aes(), aes("a", OLD), aes("b", OLD))
-    assert picture.write is not None
-    assert not fatal(picture)
-    assert set(picture.by_key_id) == {NEW.decode()}
+    inventory = look(aes(), aes("a", OLD), aes("b", OLD))
+    assert inventory.write is not None
+    assert not fatal(inventory)
+    assert set(inventory.by_key_id) == {NEW.decode()}
 
 
 def test_the_hmac_key_of_a_pair_is_no_collision() -> None:
-    picture = look(aes(), hmac(cka_id=NEW))
-    assert picture.write is not None
-    assert sorted(key.state.value for key in picture.keys) == ["companion", "write"]
-    assert picture.by_key_id[NEW.decode()].token.kind == "aes"
-    assert not picture.problems
+    inventory = look(aes(), hmac(cka_id=NEW))
+    assert inventory.write is not None
+    assert sorted(key.state.value for key in inventory.keys) == ["companion", "write"]
+    assert inventory.by_key_id[NEW.decode()].token.kind == "aes"
+    assert not inventory.problems
 
 
 def test_an_hmac_key_alone_never_reads() -> None:
-    picture = look(aes(), hmac("k8s-hmac", OLD))
-    assert OLD.decode() not in picture.by_key_id
+    inventory = look(aes(), hmac("k8s-hmac", OLD))
+    assert OLD.decode() not in inventory.by_key_id
 
 
 @pytest.mark.parametrize(
@@ -171,41 +164,41 @@ def test_an_hmac_key_alone_never_reads() -> None:
     ],
 )
 def test_a_key_that_cannot_serve_says_why(changed: dict[str, object], reason: str, hint: str) -> None:
-    picture = look(replace(aes(), **changed))  # type: ignore[arg-type]
-    assert picture.write is None
-    assert not picture.by_key_id
-    (key,) = picture.keys
+    inventory = look(replace(aes(), **changed))  # type: ignore[arg-type]
+    assert inventory.write is None
+    assert not inventory.by_key_id
+    (key,) = inventory.keys
     assert key.state is State.UNUSABLE
     assert key.reason.startswith(reason)
     assert hint in key.hint
-    (message,) = fatal(picture)
+    (message,) = fatal(inventory)
     assert message.startswith(f"key '{L}' on token 'test' cannot serve: {reason}")
-    assert picture.problems[0].hint == key.hint
+    assert inventory.problems[0].hint == key.hint
 
 
 def test_a_usable_key_with_the_label_makes_an_unusable_one_a_warning() -> None:
-    picture = look(aes(), aes(cka_id=b""))
-    assert picture.write is not None
-    assert [problem.fatal for problem in picture.problems] == [False]
+    inventory = look(aes(), aes(cka_id=b""))
+    assert inventory.write is not None
+    assert [problem.fatal for problem in inventory.problems] == [False]
 
 
 def test_a_labelled_key_that_may_not_encrypt_reads_and_does_not_write() -> None:
-    picture = look(aes(encrypt=False))
-    assert picture.write is None
-    assert states(picture) == {NEW.decode(): State.READABLE}
-    (message,) = fatal(picture)
+    inventory = look(aes(encrypt=False))
+    assert inventory.write is None
+    assert states(inventory) == {NEW.decode(): State.READABLE}
+    (message,) = fatal(inventory)
     assert "CKA_ENCRYPT is not set" in message
 
-    picture = look(aes(encrypt=False), aes(cka_id=OLD))
-    assert picture.write is not None
-    assert picture.write.key_id == OLD.decode()
+    inventory = look(aes(encrypt=False), aes(cka_id=OLD))
+    assert inventory.write is not None
+    assert inventory.write.key_id == OLD.decode()
 
 
 def test_another_kind_of_key_is_left_alone() -> None:
-    picture = look(aes(), aes("3des", OLD, kind="other", bits=192))
-    assert states(picture)[OLD.decode()] is State.UNUSABLE
-    assert OLD.decode() not in picture.by_key_id
-    assert not picture.problems
+    inventory = look(aes(), aes("3des", OLD, kind="other", bits=192))
+    assert states(inventory)[OLD.decode()] is State.UNUSABLE
+    assert OLD.decode() not in inventory.by_key_id
+    assert not inventory.problems
 
 
 @pytest.mark.parametrize(
@@ -224,8 +217,8 @@ def test_another_kind_of_key_is_left_alone() -> None:
 )
 def test_a_key_id_is_the_id_if_printable_else_hex(cka_id: bytes, text: str) -> None:
     assert keyid.text(cka_id) == text
-    picture = look(aes(cka_id=cka_id))
-    (key,) = picture.keys
+    inventory = look(aes(cka_id=cka_id))
+    (key,) = inventory.keys
     assert key.key_id == text
     assert key.key_id_sha256 == (hashlib.sha256(text.encode()).hexdigest() if text else "")
 
@@ -305,35 +298,35 @@ token_keys = st.builds(
 @given(st.lists(token_keys, max_size=12), st.randoms(use_true_random=False))
 @settings(deadline=None, max_examples=400)
 def test_whatever_is_on_the_token_the_picture_is_sound(found: list[TokenKey], random: object) -> None:
-    picture = look(*found)
-    assert sorted(key.token.cka_id for key in picture.keys) == sorted(key.cka_id for key in found)
+    inventory = look(*found)
+    assert sorted(key.token.cka_id for key in inventory.keys) == sorted(key.cka_id for key in found)
 
-    writing = [key for key in picture.keys if key.state is State.WRITE]
-    assert writing == ([picture.write] if picture.write else [])
-    if picture.write:
-        assert picture.by_key_id[picture.write.key_id] is picture.write
-        assert picture.write.token.encrypt
-        assert picture.write.label in (L, f"{L}.pending")
-        assert not fatal(picture)
+    writing = [key for key in inventory.keys if key.state is State.WRITE]
+    assert writing == ([inventory.write] if inventory.write else [])
+    if inventory.write:
+        assert inventory.by_key_id[inventory.write.key_id] is inventory.write
+        assert inventory.write.token.encrypt
+        assert inventory.write.label in (L, f"{L}.pending")
+        assert not fatal(inventory)
     else:
-        assert fatal(picture)
+        assert fatal(inventory)
 
-    for key_id, key in picture.by_key_id.items():
+    for key_id, key in inventory.by_key_id.items():
         assert key.key_id == key_id != ""
         assert key.reads
         assert key.token.kind == "aes"
         assert key.token.decrypt
-        assert sum(other.token.kind == "aes" and other.key_id == key_id for other in picture.keys) == 1
-    assert sum(key.reads for key in picture.keys) == len(picture.by_key_id)
-    for key in picture.keys:
+        assert sum(other.token.kind == "aes" and other.key_id == key_id for other in inventory.keys) == 1
+    assert sum(key.reads for key in inventory.keys) == len(inventory.by_key_id)
+    for key in inventory.keys:
         assert (key.state is State.UNUSABLE) == bool(key.reason) == bool(key.hint)
 
-    # Every node sees the keys in an order of its own, and must come to the same picture.
+    # Every node sees the keys in an order of its own, and must come to the same inventory.
     shuffled = list(found)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     again = look(*shuffled)
-    assert again.write == picture.write
-    assert again.by_key_id == picture.by_key_id
+    assert again.write == inventory.write
+    assert again.by_key_id == inventory.by_key_id
 
 
 @given(st.lists(token_keys, max_size=8), token_keys)
@@ -352,12 +345,12 @@ def test_a_pending_key_never_takes_over_from_one_with_the_label(found: list[Toke
 NO_GCM = Ability(frozenset({"CKM_AES_CBC", "CKM_SHA256_HMAC"}))
 
 
-def look_with(*keys: TokenKey, **rules: object) -> Picture:
+def look_with(*keys: TokenKey, **rules: object) -> Inventory:
     """On a token without AES-GCM."""
     return look_at(NO_GCM, *keys, **rules)
 
 
-def look_at(able: Ability, *keys: TokenKey, **rules: object) -> Picture:
+def look_at(able: Ability, *keys: TokenKey, **rules: object) -> Inventory:
     return judge({"test": keys}, L, "token 'test'", Rules(abilities={"test": able}, **rules))  # type: ignore[arg-type]
 
 
@@ -373,22 +366,22 @@ def test_without_aes_gcm_a_pair_writes_and_an_aes_key_alone_does_not_even_read()
 def test_the_configured_hmac_key_belongs_to_every_key_that_has_none_of_its_own() -> None:
     """Whatever the label is now: what it wrote must be read on."""
     keys = (aes(), hmac(), aes(f"{L}@20260101T000000Z", OLD), aes("renamed", PLAIN), hmac("mac", b"auth"))
-    picture = look_with(*keys, hmac_label="mac")
-    macs = {key.key_id: key.scheme.mac for key in picture.keys if key.scheme is not None}
+    inventory = look_with(*keys, hmac_label="mac")
+    macs = {key.key_id: key.scheme.mac for key in inventory.keys if key.scheme is not None}
     assert macs == {NEW.decode(): NEW, OLD.decode(): b"auth", PLAIN.decode(): b"auth"}
-    assert all(key.reads for key in picture.keys if key.token.kind == "aes")
+    assert all(key.reads for key in inventory.keys if key.token.kind == "aes")
 
 
 @pytest.mark.parametrize("bits", [128, 256])
 def test_a_pair_that_cannot_write_reads_what_it_wrote(bits: int) -> None:
     """The token refuses it, or the HMAC key is too short for what is written now."""
     short = replace(hmac(), bits=bits)
-    picture = look_with(aes(), short, picked={("test", NEW, NEW): ""})
-    assert picture.write is None
-    (key,) = (key for key in picture.keys if key.token.kind == "aes")
+    inventory = look_with(aes(), short, picked={("test", NEW, NEW): ""})
+    assert inventory.write is None
+    (key,) = (key for key in inventory.keys if key.token.kind == "aes")
     assert key.reads
-    assert key.reason in picture.problems[0].message
-    assert picture.problems[0].fatal
+    assert key.reason in inventory.problems[0].message
+    assert inventory.problems[0].fatal
 
 
 def test_what_was_tried_is_what_is_written() -> None:
@@ -411,8 +404,8 @@ def test_a_trial_that_failed_takes_nothing_from_what_was_written_unless_the_tag_
 
 def test_an_rsa_key_of_another_program_spoils_no_key_of_its_id() -> None:
     other = aes("certificates", kind="rsa", bits=2048)
-    picture = look_with(aes(), hmac(), other, algorithm="rsa-oaep")
-    assert picture.write is not None
-    assert picture.write.token.kind == "aes"
+    inventory = look_with(aes(), hmac(), other, algorithm="rsa-oaep")
+    assert inventory.write is not None
+    assert inventory.write.token.kind == "aes"
     both = look_with(aes(), aes(kind="rsa", bits=2048), algorithm="rsa-oaep")
     assert {key.state for key in both.keys} == {State.UNUSABLE}, "two of one id that are both meant"
