@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
+import grpclib
+import grpclib.client
 import pytest
 from grpc_health.v1 import health_pb2
 
+from kmsd.api.kms.v2 import api_pb2 as v2
 from tests.daemons import Kmsd, wait_for
 from tests.rpc.http2 import GRPC, Client, prefixed
 from tests.rpc.refusals import DECRYPT_V2, ENCRYPT_V1, ENCRYPT_V2, STATUS_V2, VERSION_V1
@@ -193,6 +196,18 @@ def test_curl_and_h2load_are_answered(kmsd: Kmsd, tmp_path: Path) -> None:
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     assert "2000 done, 2000 succeeded, 0 failed, 0 errored, 0 timeout" in load.stdout
+
+
+async def test_grpclib_is_answered(kmsd: Kmsd) -> None:
+    async with grpclib.client.Channel(path=str(kmsd.socket)) as channel:
+        encrypt = grpclib.client.UnaryUnaryMethod(channel, ENCRYPT_V2, v2.EncryptRequest, v2.EncryptResponse)
+        decrypt = grpclib.client.UnaryUnaryMethod(channel, DECRYPT_V2, v2.DecryptRequest, v2.DecryptResponse)
+        written = await encrypt(v2.EncryptRequest(plaintext=SEED), timeout=5)
+        read = await decrypt(v2.DecryptRequest(ciphertext=written.ciphertext, key_id=written.key_id), timeout=5)
+        assert read.plaintext == SEED
+        with pytest.raises(grpclib.GRPCError, match="the plaintext has 0 bytes; KMS v2 takes 1 to 1023") as caught:
+            await encrypt(v2.EncryptRequest(), timeout=5)
+        assert caught.value.status is grpclib.Status.INVALID_ARGUMENT
 
 
 def test_a_thousand_calls_at_once_on_one_connection_are_answered(kmsd: Kmsd) -> None:

@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from kmsd.api.kms.v2 import api_pb2 as v2
-from tests.daemons import Kmsd, wait_for
+from tests.daemons import KMSD, Kmsd, wait_for
 from tests.rpc.refusals import STATUS_V2
 from tests.security.floods import KINDS
 from tests.tokens import make_token
@@ -29,7 +29,10 @@ def kmsd(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("k")
     (folder / "d").mkdir()
     environment = {"KMSD_KMS__TRANSPORT": request.param}
-    with Kmsd(folder / "d", make_token(folder / "hsm"), ("--auto-create",), environment).start() as kmsd:
+    # As many descriptors as systems give that nobody has told otherwise.
+    few = ("prlimit", "--nofile=1024:1024", KMSD, "serve")
+    kmsd = Kmsd(folder / "d", make_token(folder / "hsm"), ("--auto-create",), environment, command=few)
+    with kmsd.start():
         yield kmsd.wait_ok()
 
 
