@@ -47,7 +47,9 @@ def _streams() -> Iterator[int]:
 
 
 BLOCK = request_headers(ENCRYPT_V1)
+BRIEF = field(1, "v1beta1") + field(2, bytes(32))
 MESSAGE = field(1, "v1beta1") + field(2, bytes(8000))
+SHORT = b"\0" + struct.pack(">I", len(BRIEF)) + BRIEF
 WHOLE = b"\0" + struct.pack(">I", len(MESSAGE)) + MESSAGE
 
 
@@ -99,6 +101,17 @@ def many_frames() -> Writer:
         yield frame(6, 0, 0, bytes(8)) * 100
 
 
+def whole() -> Writer:
+    """Whole requests, as fast as they are taken."""
+    for stream in _streams():
+        yield frame(HEADERS, END_HEADERS, stream, BLOCK) + frame(DATA, END_STREAM, stream, SHORT)
+
+
+def churn() -> Writer:
+    """One request, after which the connection is made anew."""
+    yield frame(HEADERS, END_HEADERS, 1, BLOCK) + frame(DATA, END_STREAM, 1, SHORT)
+
+
 def connections() -> Writer:
     """Nothing at all."""
     yield from ()
@@ -112,6 +125,8 @@ KINDS: dict[str, tuple[Callable[[], Writer], int, bool]] = {
     "rapid reset": (rapid_reset, 8, True),
     "headers without end": (headers, 8, True),
     "pings that are not read": (many_frames, 8, False),
+    "whole requests": (whole, 30, True),
+    "connections that come and go": (churn, 100, True),
     "idle connections": (connections, 1500, False),
 }
 """What each connection writes, how many there are, and whether they read."""
@@ -156,7 +171,8 @@ def flood(kind: str, path: str, seconds: float) -> int:
         for key, events in selector.select(0.05):
             peer = key.data
             try:
-                if events & EVENT_READ and (reads or write is connections) and not peer.socket.recv(65536):
+                listens = reads or write is connections
+                if events & EVENT_READ and listens and (not peer.socket.recv(65536) or write is churn):
                     raise ConnectionError
                 if events & EVENT_WRITE and not peer.turn():
                     selector.modify(peer.socket, EVENT_READ, peer)
