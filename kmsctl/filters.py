@@ -86,8 +86,8 @@ def _since(text: str) -> datetime:
         when = None
     if when is None or when.tzinfo is None or when.year < 1971:
         raise typer.BadParameter(
-            f"{text!r} is neither a time that has passed since, as 30s, 10m or 24h (at most that), "
-            "nor a time with its zone, as 2026-01-02T03:04:05Z"
+            "it must be a time that has passed since, as 30s, 10m or 24h (at most that), or a time with its zone, as "
+            f"2026-01-02T03:04:05Z, got {text!r}"
         )
     return when
 

@@ -162,7 +162,7 @@ def verify(
     form = opts.form(*options.NAMED)
     for option, given in (("--head", head), ("--begins-at", begins_at)):
         if given and not files:
-            raise UsageError(f"{option} is checked against files", "name the FILEs of the trail")
+            raise UsageError(f"{option} needs FILEs to be checked against", "name the files of the trail")
     with diagnostics.working("checking the audit trail"):
         if files:
             verdict = _offline(files, head or [], begins_at or [])

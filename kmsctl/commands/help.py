@@ -36,7 +36,10 @@ def help_(
         _exit_codes(opts.form(*options.DOCUMENT))
         return
     if opts.output not in (None, Format.TABLE):
-        raise UsageError(f"the help of a command is no {opts.output}", f"only {EXIT_CODES} is; leave out --output")
+        raise UsageError(
+            f"the help of a command is text, and has no format {opts.output}",
+            f"leave out --output; only {EXIT_CODES} has formats",
+        )
     place = ctx.find_root()
     for word in words or ():
         place = _below(place, word)

@@ -99,7 +99,7 @@ def plan(
     opts = options.gather(ctx, output=output_format)
     form = opts.form(*options.DOCUMENT)
     if only is not None and opts.output is not None:
-        raise UsageError("--only has a format of its own", "leave out --output, or --only")
+        raise UsageError("--only and --output exclude each other", "leave out one of them")
     if source == "-" == encryption_config:
         raise UsageError("both files cannot come from stdin", "name one of them")
     setup = _setup(source, command)

@@ -139,7 +139,7 @@ def rotate(
     for name, option in _WATCH_ONLY.items():
         source = ctx.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
-            raise UsageError(f"{option} is for following a rotation", "say --watch too")
+            raise UsageError(f"{option} needs --watch", f"add --watch, or leave out {option}")
     if timeout is not None:
         opts = options.gather(ctx, timeout=timeout)
     form = opts.form(*keyview.FORMATS)

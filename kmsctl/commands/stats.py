@@ -80,7 +80,7 @@ def stats(
             f"--since must be 1s to {HISTORY_MAX // 60}m, got {history:g}s", "kmsd remembers whole seconds"
         )
     if interval is not None and not watch:
-        raise UsageError("--interval is how often --watch shows a frame", "say --watch too")
+        raise UsageError("--interval needs --watch", "add --watch, or leave out --interval")
     if interval is not None and not INTERVAL_MIN <= interval <= INTERVAL_MAX:
         raise UsageError(f"--interval must be 200ms to 60s, got {interval:g}s", "leave it out for 1s")
     if watch:
@@ -106,7 +106,7 @@ def _once(opts: Options, history: float) -> None:
 
 def _watch(opts: Options, interval: float, history: float) -> None:
     if opts.output is Format.TABLE and not output.has_screen():
-        raise UsageError("a live table needs a terminal", "leave out --output: a JSON object a line is written")
+        raise UsageError("a live table needs a terminal", "leave out --output to get one JSON object a line")
     form = opts.form(Format.TABLE, Format.JSON) if output.has_screen() else opts.form(Format.JSON)
     with (
         connect(opts.target, timeout=opts.timeout) as kmsd,

@@ -66,7 +66,7 @@ def targets(
         opts = options.gather(ctx, output=output_format)
     wanted = _wanted(names or (), opts, typed=target is not None or opts.target_typed)
     if interval is not None and not watch:
-        raise UsageError("--interval is for looking again and again", "say --watch too")
+        raise UsageError("--interval needs --watch", "add --watch, or leave out --interval")
     if watch:
         _watch(wanted, opts, INTERVAL if interval is None else interval)
         return
@@ -100,7 +100,7 @@ def _wanted(names: Sequence[str], opts: Options, *, typed: bool) -> tuple[Target
             raise UsageError(f"the target {name!r} is named twice", "name each once")
         found[name] = Target(name.removeprefix("unix://"), f"unix://{parse_target(name)}")
     if len(found) > clientconfig.MOST_TARGETS:
-        raise UsageError(f"at most {clientconfig.MOST_TARGETS} targets are asked, got {len(found)}", "name fewer")
+        raise UsageError(f"there must be {clientconfig.MOST_TARGETS} targets at most, got {len(found)}", "name fewer")
     return tuple(found.values())
 
 
@@ -153,7 +153,7 @@ class _Looking(threading.Thread):
 def _watch(wanted: Sequence[Target], opts: Options, interval: float) -> None:
     """On a terminal a screen, until q; else a JSON object for each look, until nobody reads it."""
     if opts.output is Format.TABLE and not output.has_screen():
-        raise UsageError("a live table needs a terminal", "leave out --output: a JSON object a line is written")
+        raise UsageError("a live table needs a terminal", "leave out --output to get one JSON object a line")
     form = opts.form(Format.TABLE, Format.JSON) if output.has_screen() else opts.form(Format.JSON)
     if form is Format.JSON:
         while True:

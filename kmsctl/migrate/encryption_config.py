@@ -87,7 +87,9 @@ def _check(document: Configuration) -> None:
     """Raises UsageError for what kube-apiserver would refuse, and for what this could not change."""
     items = [item for rule in document["resources"] for item in rule["providers"]]
     if any(provider is None for item in items for provider in item.values()):
-        raise UsageError("a provider of it is empty, which kube-apiserver refuses", "write `identity: {}`")
+        raise UsageError(
+            "a provider in the EncryptionConfiguration is empty, which kube-apiserver refuses", "write `identity: {}`"
+        )
     names = [kms["name"] for kms in map(_kms, items) if kms.get("apiVersion") == "v2" and "name" in kms]
     if twice := sorted({str(name) for name in names if names.count(name) > 1}):
         raise UsageError(

@@ -228,7 +228,7 @@ def _module(seen: _Seen) -> str:
 def _slot(seen: _Seen) -> int:
     text = seen.text("p11-slot", "0")
     if not re.fullmatch(r"\+?[0-9]{1,18}", text):
-        raise UsageError("the slot (--p11-slot, P11_SLOT) is no number", "give the command as it is run")
+        raise UsageError("the slot (--p11-slot, P11_SLOT) must be a number", "give the command as it is run")
     return int(text)
 
 

@@ -101,7 +101,10 @@ def _begin(first: Node, status: Status, others: Sequence[Node], wanted: Wanted, 
     found = None if again or wanted.only_from else unfinished(status, first.client.list_keys())
     if found is not None:
         if wanted.label and wanted.label != found.write_label:
-            raise UsageError(f"this kmsd writes with the label {found.write_label!r}", "leave the label out")
+            raise UsageError(
+                f"the label must be {found.write_label!r}, with which this kmsd writes, got {wanted.label!r}",
+                "leave it out",
+            )
         diagnostics.note(f"the rotation away from {short(found.old)} is not finished: watching it, not rotating again")
         diagnostics.hint("--again rotates once more all the same")
         return found, False

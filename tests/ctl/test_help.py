@@ -129,7 +129,7 @@ def test_help_explains_every_command_and_group(run: Run, command: str) -> None:
         ("help key", "`kmsctl` has no command 'key'|did you mean keys?"),
         ("help keys nothing-like", "`kmsctl keys` has no command 'nothing-like'|it has list, show"),
         ("help status x", "`kmsctl status` has no commands of its own, got 'x'"),
-        ("help keys -o json", "the help of a command is no json"),
+        ("help keys -o json", "the help of a command is text, and has no format json"),
     ],
 )
 def test_help_for_what_there_is_not_is_2(run: Run, line: str, said: str) -> None:

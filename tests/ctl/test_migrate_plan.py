@@ -137,7 +137,7 @@ BAD_COMMANDS = {
     f"{COMMAND} --algorithm rsa": "k8s-kms-plugin has no --algorithm rsa",
     f"{COMMAND} --provider ekms": "the keys of --provider ekms are on no PKCS#11 token",
     f"{COMMAND} --p11-label $TOKEN": "what --p11-label is cannot be seen here",
-    f"k8s-kms-plugin serve --p11-lib {MODULE} --p11-slot four": "the slot (--p11-slot, P11_SLOT) is no number",
+    f"k8s-kms-plugin serve --p11-lib {MODULE} --p11-slot four": "the slot (--p11-slot, P11_SLOT) must be a number",
     "k8s-kms-plugin serve --p11-label x": "no PKCS#11 module is named",
     "k8s-kms-plugin test --loop=true": "k8s-kms-plugin has no flag --loop",
     "k8s-kms-plugin generate-kek": "`k8s-kms-plugin generate-kek` serves no kube-apiserver",

@@ -124,7 +124,7 @@ def test_without_a_configuration_file_it_is_the_usual_target(run: Run, canned: C
     [
         ("targets nobody", "no target is named 'nobody'"),
         ("targets /a /a", "the target '/a' is named twice"),
-        ("targets --interval 1s", "--interval is for looking again and again"),
+        ("targets --interval 1s", "--interval needs --watch"),
         ("targets /a --target /b", "--target and arguments both name targets"),
         ("targets " + " ".join(f"/t{number}" for number in range(MOST_TARGETS + 1)), f"at most {MOST_TARGETS} targets"),
     ],
