@@ -153,8 +153,27 @@ class MemoryToken:
             case Operation.PROBE_GCM:
                 self._aes(args[0])
                 return 0.001, 0.001
+            case Operation.GENERATE_KEY:
+                _, label, cka_id, kind, bits = args
+                self.make(label, cka_id, kind=kind, bits=bits)
+                return self.stored[-1].key
+            case Operation.RELABEL_KEY:
+                _, kind, cka_id, label, to = args
+                (there,) = [each for each in self.stored if self._is(each.key, kind, cka_id, label, to)]
+                self.stored.remove(there)
+                self.stored.append(replace(there, key=replace(there.key, label=to)))
+                return self.stored[-1].key
+            case Operation.DESTROY_KEY:
+                _, kind, cka_id, label = args
+                (there,) = [each for each in self.stored if self._is(each.key, kind, cka_id, label)]
+                self.stored.remove(there)
+                return None
             case _:
                 raise CkrError("CKR_FUNCTION_NOT_SUPPORTED", name)
+
+    @staticmethod
+    def _is(key: TokenKey, kind: Kind, cka_id: bytes, *labels: str) -> bool:
+        return (key.kind, key.cka_id) == (kind, cka_id) and key.label in labels
 
     def _aes(self, cka_id: bytes) -> AESGCM:
         found = [each.value for each in self.stored if (each.key.cka_id, each.key.kind) == (cka_id, "aes")]

@@ -97,6 +97,7 @@ def _rotated(kmsd: Kmsd) -> admin.GetStatusResponse.Following:
     return kmsd.status().following
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_times_of_a_rotation_do_not_move_when_kmsd_restarts(
     short_tmp: Path, token: SoftToken, number: signal.Signals
@@ -120,6 +121,7 @@ def test_times_of_a_rotation_do_not_move_when_kmsd_restarts(
         assert later == told
 
 
+@pytest.mark.processes
 def test_times_of_a_rotation_that_cannot_be_believed_are_left_out(short_tmp: Path, token: SoftToken) -> None:
     folder = short_tmp / "d"
     folder.mkdir()
