@@ -13,8 +13,8 @@ import pytest
 from kmsd.errors import AlreadyExists, Conflict, DeadlineExceeded, InvalidRequest, NotFound, Unavailable
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.operation import Operation
-from kmsd.keys.inventory import new_key_id
 from kmsd.keys.keyring import Keyring
+from kmsd.keys.labels import new_key_id
 from kmsd.keys.lifecycle import Lifecycle, Scan, Use
 from tests.memory_token import MemoryToken
 
