@@ -112,7 +112,7 @@ def trace(problem: BaseException) -> None:
     _write("".join(traceback.format_exception(problem)).rstrip())
 
 
-class Progress:
+class ProgressLine:
     """One line that is written over again and again; nothing at all unless stderr is a terminal that can."""
 
     def __init__(self) -> None:
@@ -134,7 +134,7 @@ class Progress:
 @contextlib.contextmanager
 def working(what: str) -> Iterator[None]:
     """While the block lasts, and once it has lasted a moment: says so, with the seconds it has taken."""
-    progress = Progress()
+    progress = ProgressLine()
     done = threading.Event()
     started = time.monotonic()
 

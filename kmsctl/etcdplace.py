@@ -88,7 +88,7 @@ Report = Annotated[
 
 
 @dataclass(frozen=True)
-class Place:
+class EtcdPlace:
     """Where etcd is, as the options name it. endpoints: none given: the default."""
 
     endpoints: tuple[str, ...] = ()
@@ -166,7 +166,7 @@ class Place:
         return [word for option, value in named.items() if value for word in (option, value)]
 
 
-def check(place: Place) -> None:
+def check(place: EtcdPlace) -> None:
     """Find out what can never work, before anything is dialled; warn of a password that would cross a network as it is,
     and of a variable of etcdctl that is not followed. Raises UsageError, ClientError."""
     place.check()

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from kmsctl.options import Invocation, Options
-from kmsctl.output import Format
+from kmsctl.output import OutputFormat
 
 
 def program(app: typer.Typer) -> Any:
@@ -56,7 +56,7 @@ def _without_colour(options: Options, _: object) -> Options:
 _NOTES: dict[str, Callable[[Options, Any], Options]] = {
     "target": lambda options, value: replace(options, target=value, target_typed=True),
     "timeout": lambda options, value: replace(options, timeout=value),
-    "output_format": lambda options, value: replace(options, output=Format(value)),
+    "output_format": lambda options, value: replace(options, output=OutputFormat(value)),
     "no_color": _without_colour,
     "debug": lambda options, _: replace(options, debug=True),
 }

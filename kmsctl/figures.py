@@ -98,7 +98,7 @@ def totals(frame: StatsFrame) -> list[CallTotal]:
 
 
 @dataclass
-class Memory:
+class FrameHistory:
     """What a live view remembers of the frames it was shown."""
 
     keep: int = HISTORY_MAX

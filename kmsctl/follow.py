@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from kmsctl import output
-from kmsctl.output import Document, Format
+from kmsctl.output import Document, OutputFormat
 from kmsd.client import Unreachable
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
-FORMATS = (Format.TABLE, Format.WIDE, Format.JSON, Format.YAML, Format.NAME)
+FORMATS = (OutputFormat.TABLE, OutputFormat.WIDE, OutputFormat.JSON, OutputFormat.YAML, OutputFormat.NAME)
 
 
 class Messages(Protocol[T_co]):
@@ -51,7 +51,7 @@ def endless(stream: Messages[T]) -> Iterator[T]:
 
 
 @dataclass(frozen=True)
-class Column(Generic[T]):
+class ListColumn(Generic[T]):
     """width: what its cells mostly need, where they are not known yet. wide: for `-o wide` alone."""
 
     header: str
@@ -61,43 +61,43 @@ class Column(Generic[T]):
 
 
 @dataclass(frozen=True)
-class Listing(Generic[T]):
+class FollowedList(Generic[T]):
     """How a list of T reads. title: its name in a document."""
 
     title: str
-    columns: Sequence[Column[T]]
+    columns: Sequence[ListColumn[T]]
     document: Callable[[T], Document]
     name: Callable[[T], str]
 
-    def emit(self, items: Sequence[T], form: Format) -> None:
+    def emit(self, items: Sequence[T], form: OutputFormat) -> None:
         """All of them, and no more to come."""
         match form:
-            case Format.JSON | Format.YAML:
+            case OutputFormat.JSON | OutputFormat.YAML:
                 output.emit_document({self.title: [self.document(each) for each in items]}, form)
-            case Format.NAME:
+            case OutputFormat.NAME:
                 output.emit_names(filter(None, map(self.name, items)))
             case _:
                 columns = self._columns(form)
                 rows = [[column.cell(each) for column in columns] for each in items]
                 output.emit(output.table([column.header for column in columns], rows))
 
-    def emit_stream(self, batches: Iterable[Sequence[T]], form: Format) -> None:
+    def emit_stream(self, batches: Iterable[Sequence[T]], form: OutputFormat) -> None:
         """As they come: rows under one header, JSON objects or names, one a line, or items of one YAML list."""
         columns = self._columns(form)
         widths = [column.width for column in columns]
         for index, batch in enumerate(batches):
-            if index == 0 and form in (Format.TABLE, Format.WIDE):
+            if index == 0 and form in (OutputFormat.TABLE, OutputFormat.WIDE):
                 output.emit(output.row([column.header for column in columns], widths))
             for each in batch:
                 match form:
-                    case Format.JSON:
+                    case OutputFormat.JSON:
                         output.emit_line(self.document(each))
-                    case Format.YAML:
+                    case OutputFormat.YAML:
                         output.emit_item(self.document(each))
-                    case Format.NAME:
+                    case OutputFormat.NAME:
                         output.emit_names(filter(None, [self.name(each)]))
                     case _:
                         output.emit(output.row([column.cell(each) for column in columns], widths))
 
-    def _columns(self, form: Format) -> list[Column[T]]:
-        return [column for column in self.columns if form is Format.WIDE or not column.wide]
+    def _columns(self, form: OutputFormat) -> list[ListColumn[T]]:
+        return [column for column in self.columns if form is OutputFormat.WIDE or not column.wide]

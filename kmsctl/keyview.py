@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from kmsctl import diagnostics, options, output
-from kmsctl.output import Document, Format
+from kmsctl.output import Document, OutputFormat
 from kmsctl.text import age, count, elide, timestamp
 from kmsd.client import Key, KeyState, escape
 from kmsd.near import near
@@ -36,15 +36,15 @@ def describe(key: Key) -> str:
     return f"{key.label!r} ({algorithm(key)}{identity})"
 
 
-def emit_one(document: Document, key: Key, form: Format, companion: Key | None = None) -> None:
+def emit_one(document: Document, key: Key, form: OutputFormat, companion: Key | None = None) -> None:
     """A command's document, or its key (and the key beside it) as a list of one or two."""
-    if form in (Format.JSON, Format.YAML):
+    if form in (OutputFormat.JSON, OutputFormat.YAML):
         output.emit_document(document, form)
-    elif form is Format.NAME:
+    elif form is OutputFormat.NAME:
         output.emit_names([key.label])
     else:
         shown = (key,) if companion is None else (key, companion)
-        output.emit(table(shown, wide=form is Format.WIDE, now=datetime.now(UTC)))
+        output.emit(table(shown, wide=form is OutputFormat.WIDE, now=datetime.now(UTC)))
 
 
 LIST_COLUMNS = 80

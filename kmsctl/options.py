@@ -11,7 +11,7 @@ import typer
 
 from kmsctl import diagnostics
 from kmsctl.diagnostics import ExitCode, UsageError
-from kmsctl.output import Format
+from kmsctl.output import OutputFormat
 from kmsd.client import DEFAULT_TIMEOUT, clientconfig
 from kmsd.client.durations import parse_duration
 
@@ -33,11 +33,11 @@ class Options:
     """Whether --target was typed, rather than found in the environment."""
     timeout: float = DEFAULT_TIMEOUT
     """Seconds for one call."""
-    output: Format | None = None
+    output: OutputFormat | None = None
     """What was typed; None: nothing."""
     debug: bool = False
 
-    def form(self, *allowed: Format) -> Format:
+    def form(self, *allowed: OutputFormat) -> OutputFormat:
         """Return the output format: the one that was typed, else the one that environment or configuration file prefer
         if the command has it, else the first of `allowed`. Raises UsageError for a typed one that it does not have."""
         if self.output is None:
@@ -51,19 +51,19 @@ class Options:
         return self.output
 
 
-def preferred() -> Format | None:
+def preferred() -> OutputFormat | None:
     """Return the output format that KMSCTL_OUTPUT names, else the configuration file; None if neither does. Raises
     UsageError, ClientError."""
     liked = os.environ.get(OUTPUT_VARIABLE)
     if liked:
-        if liked not in list(Format):
+        if liked not in list(OutputFormat):
             raise UsageError(
-                f"{OUTPUT_VARIABLE} must be one of {', '.join(Format)}, got {liked!r}",
+                f"{OUTPUT_VARIABLE} must be one of {', '.join(OutputFormat)}, got {liked!r}",
                 f"correct or unset {OUTPUT_VARIABLE}",
             )
-        return Format(liked)
+        return OutputFormat(liked)
     liked = clientconfig.load().output
-    return Format(liked) if liked else None
+    return OutputFormat(liked) if liked else None
 
 
 @dataclass
@@ -93,23 +93,25 @@ TokenArgument = Annotated[
         show_default=False,
     ),
 ]
-ALL: Final = (Format.TABLE, Format.WIDE, Format.JSON, Format.YAML, Format.NAME)
-SHEETS: Final = (Format.TABLE, Format.WIDE, Format.JSON, Format.YAML)
-NAMED: Final = (Format.TABLE, Format.JSON, Format.YAML, Format.NAME)
-DOCUMENT: Final = (Format.TABLE, Format.JSON, Format.YAML)
+ALL: Final = (OutputFormat.TABLE, OutputFormat.WIDE, OutputFormat.JSON, OutputFormat.YAML, OutputFormat.NAME)
+SHEETS: Final = (OutputFormat.TABLE, OutputFormat.WIDE, OutputFormat.JSON, OutputFormat.YAML)
+NAMED: Final = (OutputFormat.TABLE, OutputFormat.JSON, OutputFormat.YAML, OutputFormat.NAME)
+DOCUMENT: Final = (OutputFormat.TABLE, OutputFormat.JSON, OutputFormat.YAML)
 
 
-def _output(allowed: Sequence[Format], default: str = "") -> Any:
+def _output(allowed: Sequence[OutputFormat], default: str = "") -> Any:
     """The option of a command that writes these formats, the first of them by default."""
     metavar = f"[{'|'.join(allowed)}]"
     return typer.Option("--output", "-o", metavar=metavar, help=f"Output format. Default: {default or allowed[0]}.")
 
 
-Output = Annotated[Format | None, _output(ALL)]
-OutputSheets = Annotated[Format | None, _output(SHEETS)]
-OutputNamed = Annotated[Format | None, _output(NAMED)]
-OutputDocument = Annotated[Format | None, _output(DOCUMENT)]
-OutputBytes = Annotated[Format | None, _output(DOCUMENT[1:], "the bytes alone; in these, what belongs to them too")]
+Output = Annotated[OutputFormat | None, _output(ALL)]
+OutputSheets = Annotated[OutputFormat | None, _output(SHEETS)]
+OutputNamed = Annotated[OutputFormat | None, _output(NAMED)]
+OutputDocument = Annotated[OutputFormat | None, _output(DOCUMENT)]
+OutputBytes = Annotated[
+    OutputFormat | None, _output(DOCUMENT[1:], "the bytes alone; in these, what belongs to them too")
+]
 Socket = Annotated[
     str | None,
     typer.Option(
@@ -149,7 +151,7 @@ def gather(
     *,
     target: str | None = None,
     timeout: float | None = None,
-    output: Format | None = None,
+    output: OutputFormat | None = None,
 ) -> Options:
     """The options of this run; what stands after the command wins over what stands before it."""
     invocation: Invocation = ctx.find_object(Invocation) or Invocation()

@@ -21,7 +21,7 @@ from kmsd.client import escape
 Document = dict[str, object]
 
 
-class Format(StrEnum):
+class OutputFormat(StrEnum):
     TABLE = "table"
     WIDE = "wide"
     JSON = "json"
@@ -81,13 +81,13 @@ def emit_item(document: Document) -> None:
     emit(yaml.safe_dump([document], sort_keys=False).rstrip("\n"))
 
 
-def emit_document(document: Document, form: Format) -> None:
+def emit_document(document: Document, form: OutputFormat) -> None:
     emit(document_text(document, form))
 
 
-def document_text(document: Document, form: Format) -> str:
+def document_text(document: Document, form: OutputFormat) -> str:
     """JSON or YAML, ASCII only: what a label holds reaches no terminal unescaped."""
-    if form is Format.YAML:
+    if form is OutputFormat.YAML:
         import yaml
 
         text: str = yaml.safe_dump(document, sort_keys=False)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from kmsctl import output
-from kmsctl.figures import Call, CallTotal, Memory, Window, columns, totals
+from kmsctl.figures import Call, CallTotal, FrameHistory, Window, columns, totals
 from kmsctl.keyview import short_hash
 from kmsctl.output import Colour, Span
 from kmsctl.text import age, count, milliseconds, rate, sparkline
@@ -119,7 +119,7 @@ def _insert_rates(headers: list[str], rows: list[list[str]], rates: Sequence[flo
 
 
 def live(
-    memory: Memory,
+    memory: FrameHistory,
     labels: Mapping[str, str],
     source: str,
     size: tuple[int, int],
@@ -167,7 +167,7 @@ def _pulse(frame: StatsFrame, recent: Window) -> Section:
     ]
 
 
-def _sparklines(memory: Memory, width: int) -> Section:
+def _sparklines(memory: FrameHistory, width: int) -> Section:
     bars = output.glyph(_BARS, _PLAIN_BARS)
     room = max(10, width - 32)
     seconds = list(memory.seconds)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from kmsctl import diagnostics, output
-from kmsctl.etcdplace import Place
+from kmsctl.etcdplace import EtcdPlace
 from kmsctl.output import Document
 from kmsctl.text import timestamp
 from kmsd.client import Key
@@ -14,24 +14,23 @@ from kmsd.client.names import names_of
 from kmsd.client.rotation import rewrite_command
 
 if TYPE_CHECKING:
-    from kmsd.etcd.scan import Count, Row, Scan, Shown
-    from kmsd.etcd.scan import Progress as ScanProgress
+    from kmsd.etcd.scan import Count, EtcdScan, NamedObject, ScanProgress, ScanRow
     from kmsd.formats.keyid import Names
 
 COMMANDS_MOST = 5
 """Commands that a hint names."""
 
 
-def read(place: Place, timeout: float, show: int = 0, write_key: Key | None = None) -> Scan:
+def read(place: EtcdPlace, timeout: float, show: int = 0, write_key: Key | None = None) -> EtcdScan:
     """Count all that is there, telling how far it has got. timeout: seconds for each call. show: how many objects are
     wanted by name, of those that `needing` picks. Raises ClientError."""
-    from kmsd.etcd.scan import Wanted, scan
+    from kmsd.etcd.scan import ScanOptions, scan
 
-    progress = diagnostics.Progress()
+    progress = diagnostics.ProgressLine()
     linearizable = False
     try:
         with place.connect(timeout) as etcd:
-            wanted = Wanted(show, needing(write_key))
+            wanted = ScanOptions(show, needing(write_key))
             found = scan(etcd, place.prefix, lambda so_far: progress.show(progress_text(so_far)), wanted)
             linearizable = etcd.linearizable
     finally:
@@ -41,17 +40,17 @@ def read(place: Place, timeout: float, show: int = 0, write_key: Key | None = No
     return found
 
 
-def needing(write_key: Key | None) -> Callable[[Row], bool]:
+def needing(write_key: Key | None) -> Callable[[ScanRow], bool]:
     """Return what picks the objects that need looking at: not understood, or under a KMS key that does not write."""
 
-    def picks(row: Row) -> bool:
+    def picks(row: ScanRow) -> bool:
         elsewhere = write_key is not None and row.storage.needs_kms and not row.is_under(write_key.key_id)
         return row.needs_unknown_key or elsewhere
 
     return picks
 
 
-def shown_lines(scan: Scan) -> list[str]:
+def shown_lines(scan: EtcdScan) -> list[str]:
     """One line for each object that was wanted by name."""
     return [f"{each.key}: {each.row.reason or f'needs {each.row.key}'}" for each in scan.shown]
 
@@ -61,7 +60,7 @@ def progress_text(progress: ScanProgress) -> str:
     return f"reading etcd: {progress.objects:,} of {progress.expected:,} objects{again}"
 
 
-def document(scan: Scan, write_key: Key | None) -> Document:
+def document(scan: EtcdScan, write_key: Key | None) -> Document:
     """write_key: None if it is not known."""
     return {
         "prefix": scan.prefix,
@@ -80,7 +79,7 @@ def document(scan: Scan, write_key: Key | None) -> Document:
     }
 
 
-def shown_document(shown: Shown) -> Document:
+def shown_document(shown: NamedObject) -> Document:
     """One object that was wanted by name. key: in etcd."""
     return {"key": shown.key, **_row(shown.row)}
 
@@ -89,7 +88,7 @@ def _count(count: Count) -> Document:
     return {**_row(count.row), "objects": count.objects}
 
 
-def _row(row: Row) -> Document:
+def _row(row: ScanRow) -> Document:
     key_id = "" if row.by_label else row.key
     return {
         "resource": row.resource,
@@ -103,12 +102,12 @@ def _row(row: Row) -> Document:
     }
 
 
-def names(scan: Scan) -> Iterable[str]:
+def names(scan: EtcdScan) -> Iterable[str]:
     """Key ids and labels that something needs, each once."""
     return sorted({each.row.key for each in scan.counts if each.row.key})
 
 
-def table(scan: Scan, write_key: Key | None, keys: Sequence[Key], *, wide: bool) -> str:
+def table(scan: EtcdScan, write_key: Key | None, keys: Sequence[Key], *, wide: bool) -> str:
     """Rows per provider, kind of storage, resource and key. Not wide: what is not encrypted in one row, but for the
     resources that are encrypted elsewhere, and for secrets. keys: all of kmsd's; none if they are not known."""
     headers = ["RESOURCE", "STORED AS", "PROVIDER", "KEY", "SHA256", "OBJECTS", "NOTE"]
@@ -153,7 +152,7 @@ def _cells(count: Count, write_key: Key | None, known: Names | None, *, wide: bo
     ]
 
 
-def _role(row: Row, write_key: Key | None, known: Names | None) -> str:
+def _role(row: ScanRow, write_key: Key | None, known: Names | None) -> str:
     if row.key and known is not None and not row.may_need(known):
         return f"no key has this {'label' if row.by_label else 'id'}"
     if row.by_label:
@@ -169,7 +168,7 @@ def _sha256(key_id: str) -> str:
     return hashlib.sha256(key_id.encode()).hexdigest() if key_id else ""
 
 
-def summary(scan: Scan, write_key: Key | None) -> str:
+def summary(scan: EtcdScan, write_key: Key | None) -> str:
     parts = [_objects(scan.objects)]
     if write_key is not None:
         parts.append(f"{scan.under(write_key.key_id):,} under the present write key")
@@ -183,7 +182,7 @@ def _objects(number: int) -> str:
     return "1 object" if number == 1 else f"{number:,} objects"
 
 
-def to_rewrite(scan: Scan, write_key: Key) -> tuple[str, ...]:
+def to_rewrite(scan: EtcdScan, write_key: Key) -> tuple[str, ...]:
     """The resources with objects under another key, or under none that is known, as kubectl calls them; only such
     that can stand in a command."""
     from kmsd.etcd.resources import rewritable
@@ -218,7 +217,7 @@ def rewrite_hint(resources: Sequence[str]) -> str:
     return f"what other keys wrote is written anew by {commands}{more}"
 
 
-def still_under(scan: Scan, old: Key) -> tuple[str, ...]:
+def still_under(scan: EtcdScan, old: Key) -> tuple[str, ...]:
     """Return the resources with objects that may need this key, as kubectl calls them; only such that can stand in a
     command."""
     from kmsd.etcd.resources import rewritable
@@ -226,12 +225,12 @@ def still_under(scan: Scan, old: Key) -> tuple[str, ...]:
     return tuple(filter(rewritable, scan.resources(_under(old))))
 
 
-def _under(old: Key) -> Callable[[Row], bool]:
+def _under(old: Key) -> Callable[[ScanRow], bool]:
     names = names_of(old)
     return lambda row: row.storage.needs_kms and row.may_need(names)
 
 
-def keeping(old: Key) -> Callable[[Row], bool]:
+def keeping(old: Key) -> Callable[[ScanRow], bool]:
     """Return what picks the objects for which this key has to be kept: they may need it, or are not understood."""
     under = _under(old)
     return lambda row: row.needs_unknown_key or under(row)

@@ -35,7 +35,7 @@ def wait_for(look: Callable[[float], T], against: Callable[[T], str], seconds: f
     look: takes the seconds it may take. against: why an answer will not do yet; empty if it will. Errors that may pass
     are waited out: that no kmsd is there yet, and that its token is away.
     """
-    progress = diagnostics.Progress()
+    progress = diagnostics.ProgressLine()
     started = time.monotonic()
     bad: T | None = None
     try:

@@ -92,7 +92,7 @@ def remember_following(directory: Path, following: Mapping[str, object]) -> None
 
 
 @dataclass(frozen=True)
-class Uses:
+class RememberedUses:
     """last: Unix seconds of the last use, by key_id. since: from when on uses have been noted without a gap; 0 if
     never. complete: whether this is all, as when kmsd ended in order; else the last minute's may be missing.
     made: ids of keys that were made here since then, and never used."""
@@ -103,20 +103,20 @@ class Uses:
     made: frozenset[str] = frozenset()
 
 
-def recall_uses(directory: Path) -> Uses:
+def recall_uses(directory: Path) -> RememberedUses:
     kept = _believed(directory, _USES, _USES_MOST)
     since, last = kept.get("since"), kept.get("last_used")
     if not isinstance(since, int | float) or not isinstance(last, dict):
-        return Uses(0.0, {})
+        return RememberedUses(0.0, {})
     known = {key: float(at) for key, at in last.items() if isinstance(at, int | float)}
     if kept.get("complete") is not True:
-        return Uses(0.0, known)
+        return RememberedUses(0.0, known)
     made = kept.get("made_unused", [])
     ids = frozenset(each for each in made if isinstance(each, str)) if isinstance(made, list) else frozenset()
-    return Uses(float(since), known, True, ids)
+    return RememberedUses(float(since), known, True, ids)
 
 
-def remember_uses(directory: Path, uses: Uses) -> None:
+def remember_uses(directory: Path, uses: RememberedUses) -> None:
     """Keep them, replacing the file whole. Raises as `remember`."""
     kept = {
         "since": uses.since,
@@ -127,7 +127,7 @@ def remember_uses(directory: Path, uses: Uses) -> None:
     _write(directory / _USES, kept)
 
 
-def withdraw_uses(directory: Path, uses: Uses) -> bool:
+def withdraw_uses(directory: Path, uses: RememberedUses) -> bool:
     """Take back that the uses which were written down are complete, because there may be more from now on. Return
     whether that could be done: else they prove nothing."""
     try:

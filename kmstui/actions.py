@@ -43,7 +43,7 @@ INSPECT_MOST = 1 << 20
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ActionOutcome:
     """message: one sentence. lines: (name, text) each, for a dialog that stays. effect: what it changes in what
     is shown, given the moment on the steady clock. key: label and id of a key to go to. parts: what came of each of
     several."""
@@ -65,10 +65,10 @@ class Action:
 
     name: str
     words: tuple[str, ...]
-    call: Callable[[AdminClient], Outcome]
+    call: Callable[[AdminClient], ActionOutcome]
     changes: bool = True
     parts: tuple[Action, ...] = ()
-    here: Callable[[], Outcome] | None = None
+    here: Callable[[], ActionOutcome] | None = None
     """The call itself, if kmsd is not asked: it works without a connection, too."""
     into: str = ""
     """The file that the command's output goes to."""
@@ -84,37 +84,37 @@ class Done:
     """One of outcome and error is there."""
 
     action: Action
-    outcome: Outcome | None = None
+    outcome: ActionOutcome | None = None
     error: ClientError | None = None
 
 
 def generate(label: str, key_type_: KeyType, bits: int, token: str = "") -> Action:
-    def call(kmsd: AdminClient) -> Outcome:
+    def call(kmsd: AdminClient) -> ActionOutcome:
         made = kmsd.generate_key(label, type=key_type_, bits=bits, token=token, timeout=TIMEOUT)
         beside = f", and {escape(made.companion.label)} beside it" if made.companion is not None else ""
-        return Outcome(f"made {_named(made.key)}{beside}", key=made.key)
+        return ActionOutcome(f"made {_named(made.key)}{beside}", key=made.key)
 
     return Action(f"make {escape(label)}", shell.keygen(label, key_type_, bits, token), call)
 
 
 def relabel(key: Key, label: str, confirm: str = "") -> Action:
-    def call(kmsd: AdminClient) -> Outcome:
+    def call(kmsd: AdminClient) -> ActionOutcome:
         answer = kmsd.relabel_key(address(key), label, confirm_label=confirm, timeout=TIMEOUT)
-        return Outcome(f"{escape(answer.previous_label)} is now {_named(answer.key)}", key=answer.key)
+        return ActionOutcome(f"{escape(answer.previous_label)} is now {_named(answer.key)}", key=answer.key)
 
     return Action(f"relabel {escape(key.label)}", shell.relabel(key, label, confirm), call)
 
 
 def adopt(key: Key) -> Action:
-    def call(kmsd: AdminClient) -> Outcome:
+    def call(kmsd: AdminClient) -> ActionOutcome:
         adopted = kmsd.adopt_key(key.label, timeout=TIMEOUT)
-        return Outcome(f"{escape(key.label)} has the key id {escape(adopted.key_id)} now", key=adopted)
+        return ActionOutcome(f"{escape(key.label)} has the key id {escape(adopted.key_id)} now", key=adopted)
 
     return Action(f"adopt {escape(key.label)}", shell.adopt(key), call)
 
 
 def test(key: Key) -> Action:
-    def call(kmsd: AdminClient) -> Outcome:
+    def call(kmsd: AdminClient) -> ActionOutcome:
         return _tested(kmsd.test_key(address(key), timeout=TIMEOUT))
 
     return Action(f"test {escape(key.label)}", shell.test(key), call, changes=False)
@@ -123,12 +123,12 @@ def test(key: Key) -> Action:
 def retire(key: Key, report: str = "", confirm: str = "", *, dry_run: bool = False) -> Action:
     """report: path of what a scan of etcd counted; empty: none."""
 
-    def call(kmsd: AdminClient) -> Outcome:
+    def call(kmsd: AdminClient) -> ActionOutcome:
         counted = _report(report) if report else None
         answer = kmsd.retire_key(address(key), scan=counted, confirm_label=confirm, dry_run=dry_run, timeout=TIMEOUT)
         if dry_run:
-            return Outcome("nothing speaks against it")
-        return Outcome(
+            return ActionOutcome("nothing speaks against it")
+        return ActionOutcome(
             f"{escape(answer.previous_label)} is retired: it still decrypts, and may be destroyed", key=answer.key
         )
 
@@ -139,19 +139,19 @@ def retire(key: Key, report: str = "", confirm: str = "", *, dry_run: bool = Fal
 def destroy(key: Key, report: str = "", confirm: str = "", *, dry_run: bool = False) -> Action:
     """report: path of what a scan of etcd counted; empty: none."""
 
-    def call(kmsd: AdminClient) -> Outcome:
+    def call(kmsd: AdminClient) -> ActionOutcome:
         counted = _report(report) if report else None
         answer = kmsd.destroy_key(address(key), scan=counted, confirm_label=confirm, dry_run=dry_run, timeout=TIMEOUT)
         beside = f", and {escape(answer.companion.label)} with it" if answer.companion is not None else ""
         verb = "destroyed" if answer.destroyed else "nothing speaks against destroying"
-        return Outcome(f"{verb} {_named(answer.key)}{beside}")
+        return ActionOutcome(f"{verb} {_named(answer.key)}{beside}")
 
     words = shell.destroy(key, report, confirm)
     return Action(f"destroy {escape(key.label)}", _dry(words, dry_run), call, changes=not dry_run)
 
 
 def rotate(label: str, from_key_id: str, token: str = "", *, dry_run: bool = False) -> Action:
-    def call(kmsd: AdminClient) -> Outcome:
+    def call(kmsd: AdminClient) -> ActionOutcome:
         answer = kmsd.rotate_key(label, from_key_id=from_key_id, token=token, dry_run=dry_run, timeout=TIMEOUT)
         outcome = replace(_rotated(answer, dry_run=dry_run), lines=_steps(answer))
         turn = turn_of(answer, label, datetime.now(UTC))
@@ -167,16 +167,16 @@ def rotate(label: str, from_key_id: str, token: str = "", *, dry_run: bool = Fal
 
 
 def revert(label: str, from_key_id: str, *, dry_run: bool = False) -> Action:
-    def call(kmsd: AdminClient) -> Outcome:
+    def call(kmsd: AdminClient) -> ActionOutcome:
         answer = kmsd.revert_key(label, from_key_id=from_key_id, dry_run=dry_run, timeout=TIMEOUT)
         undone = tuple(("✕" if not at else "", escape(text)) for at, text in enumerate(answer.not_undone))
         if dry_run:
-            return Outcome("what would be done, and what it cannot undo", (*_steps(answer), *undone))
+            return ActionOutcome("what would be done, and what it cannot undo", (*_steps(answer), *undone))
         new = answer.new
         message = (
             f"reverted: {_named(new)} writes now" if new is not None and answer.reverted else "nothing was reverted"
         )
-        return Outcome(message, (*_steps(answer), *undone), key=new)
+        return ActionOutcome(message, (*_steps(answer), *undone), key=new)
 
     return Action("revert", _dry(shell.revert(from_key_id), dry_run), call, changes=not dry_run)
 
@@ -184,14 +184,16 @@ def revert(label: str, from_key_id: str, *, dry_run: bool = False) -> Action:
 def read_report(path: str) -> Action:
     """Of a scan of etcd; kmsd is not asked."""
 
-    def here() -> Outcome:
+    def here() -> ActionOutcome:
         found = _report(path)
 
         def effect(view: View, _: float) -> View:
             return replace(view, report=(path, found))
 
         unknown = f", {found.unknown:,} not understood" if found.unknown else ""
-        return Outcome(f"read the report: {found.objects:,} objects, {len(found.uses)} keys{unknown}", effect=effect)
+        return ActionOutcome(
+            f"read the report: {found.objects:,} objects, {len(found.uses)} keys{unknown}", effect=effect
+        )
 
     return Action("read the report", shell.scan(path), lambda _: here(), changes=False, here=here)
 
@@ -200,7 +202,7 @@ def diagnose(token: str) -> Action:
     """token: its name in kmsd's configuration; empty: the write token. Keys are made for it and destroyed again, so it
     counts as a change."""
 
-    def call(kmsd: AdminClient) -> Outcome:
+    def call(kmsd: AdminClient) -> ActionOutcome:
         found = kmsd.diagnose(token, timeout=TIMEOUT)
         failed = sum(each.outcome is Check.FAILED for each in found.checks)
 
@@ -208,7 +210,7 @@ def diagnose(token: str) -> Action:
             return replace(view, diagnosis=Reading(found, steady))
 
         said_ = f"{plural(failed, 'check')} of {len(found.checks)} failed" if failed else "no check failed"
-        return Outcome(f"doctor: {said_}", effect=effect, bad=failed > 0)
+        return ActionOutcome(f"doctor: {said_}", effect=effect, bad=failed > 0)
 
     return Action("doctor", ("doctor", token) if token else ("doctor",), call)
 
@@ -224,7 +226,7 @@ def inspect_file(path: str) -> Action:
 
 
 def _inspect(read: Callable[[], bytes], source: str, words: tuple[str, ...]) -> Action:
-    def call(kmsd: AdminClient) -> Outcome:
+    def call(kmsd: AdminClient) -> ActionOutcome:
         from kmsd.client import printed  # loaded only when there is something to inspect
 
         taken_out = printed.find(read())
@@ -233,7 +235,7 @@ def _inspect(read: Callable[[], bytes], source: str, words: tuple[str, ...]) -> 
         def effect(view: View, steady: float) -> View:
             return replace(view, inspected=Inspected(source, taken_out, found, words, steady))
 
-        return Outcome(f"inspected: {escape(found.format)}", effect=effect)
+        return ActionOutcome(f"inspected: {escape(found.format)}", effect=effect)
 
     return Action("inspect", words, call, changes=False)
 
@@ -241,15 +243,15 @@ def _inspect(read: Callable[[], bytes], source: str, words: tuple[str, ...]) -> 
 def attempt(inspected: Inspected) -> Action:
     """Have kmsd decrypt a value that was explained, and say whether it opens."""
 
-    def call(kmsd: AdminClient) -> Outcome:
+    def call(kmsd: AdminClient) -> ActionOutcome:
         trial = kmsd.try_ciphertext(inspected.value.data, timeout=TIMEOUT)
 
         def effect(view: View, _: float) -> View:
             return replace(view, inspected=replace(inspected, trial=trial)) if view.inspected is inspected else view
 
         if isinstance(trial, ClientError):
-            return Outcome(f"it does not open: {escape(trial.message)}", effect=effect, bad=True)
-        return Outcome(f"it opens: decrypted with {escape(trial.label)}", effect=effect)
+            return ActionOutcome(f"it does not open: {escape(trial.message)}", effect=effect, bad=True)
+        return ActionOutcome(f"it opens: decrypted with {escape(trial.label)}", effect=effect)
 
     verb, *rest = inspected.words
     return Action("try to open the value", (verb, "--try", *rest), call, changes=False)
@@ -258,10 +260,10 @@ def attempt(inspected: Inspected) -> Action:
 def failures(wanted: Filter) -> Action:
     """Find out whether such calls have failed lately."""
 
-    def call(kmsd: AdminClient) -> Outcome:
+    def call(kmsd: AdminClient) -> ActionOutcome:
         with kmsd.watch_requests(backlog=1, follow=False, wanted=wanted, timeout=TIMEOUT) as batches:
             found = any(batch.requests for batch in batches)
-        return Outcome("calls failed", requests=wanted) if found else Outcome("no such call failed")
+        return ActionOutcome("calls failed", requests=wanted) if found else ActionOutcome("no such call failed")
 
     words = ["requests", "--failed"]
     words += ["--method", wanted.method] if wanted.method else []
@@ -271,25 +273,27 @@ def failures(wanted: Filter) -> Action:
 
 
 def set_level(level: str) -> Action:
-    def call(kmsd: AdminClient) -> Outcome:
+    def call(kmsd: AdminClient) -> ActionOutcome:
         answer = kmsd.set_log_level(level, timeout=TIMEOUT)
 
         def effect(view: View, _: float) -> View:
             return replace(view, level=answer.level)
 
-        return Outcome(f"the log level is {escape(answer.level)} now, it was {escape(answer.previous)}", effect=effect)
+        return ActionOutcome(
+            f"the log level is {escape(answer.level)} now, it was {escape(answer.previous)}", effect=effect
+        )
 
     return Action(f"log {level}", shell.log_level(level), call)
 
 
 def verify() -> Action:
-    def call(kmsd: AdminClient) -> Outcome:
+    def call(kmsd: AdminClient) -> ActionOutcome:
         verdict = kmsd.verify_audit(timeout=TIMEOUT)
 
         def effect(view: View, steady: float) -> View:
             return replace(view, verdict=Reading(verdict, steady))
 
-        return Outcome(said(verdict), effect=effect, bad=not verdict.intact)
+        return ActionOutcome(said(verdict), effect=effect, bad=not verdict.intact)
 
     return Action("verify the audit", shell.verify(), call, changes=False)
 
@@ -322,9 +326,9 @@ def _named(key: Key) -> str:
     return f"{escape(key.label)} ({key_type(key)}{digest})"
 
 
-def _tested(test: KeyTest) -> Outcome:
+def _tested(test: KeyTest) -> ActionOutcome:
     lines = (("encrypt", _timing(test.encrypt)), ("decrypt", _timing(test.decrypt)))
-    return Outcome(f"{test.rounds} round trips with {escape(test.key.label)}, every answer right", lines)
+    return ActionOutcome(f"{test.rounds} round trips with {escape(test.key.label)}, every answer right", lines)
 
 
 def _timing(timing: Timing) -> str:
@@ -333,13 +337,15 @@ def _timing(timing: Timing) -> str:
     )
 
 
-def _rotated(answer: Rotation, *, dry_run: bool) -> Outcome:
+def _rotated(answer: Rotation, *, dry_run: bool) -> ActionOutcome:
     if dry_run:
-        return Outcome("what would be done")
+        return ActionOutcome("what would be done")
     if answer.new is None or not answer.rotated:
-        return Outcome("nothing was rotated: another key writes already", key=answer.new)
+        return ActionOutcome("nothing was rotated: another key writes already", key=answer.new)
     old = f"{short_hash(answer.old.key_id_sha256)} → " if answer.old is not None else ""
-    return Outcome(f"rotated {escape(answer.new.label)}: {old}{short_hash(answer.new.key_id_sha256)}", key=answer.new)
+    return ActionOutcome(
+        f"rotated {escape(answer.new.label)}: {old}{short_hash(answer.new.key_id_sha256)}", key=answer.new
+    )
 
 
 def _steps(answer: Rotation | Reversion) -> tuple[tuple[str, str], ...]:

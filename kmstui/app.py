@@ -120,7 +120,7 @@ class Kmstui(App[None]):
         for theme in themes.THEMES.values():
             self.register_theme(theme)
         self._memory_file = memory
-        self.memory = remember.load(memory) if memory is not None else remember.Memory()
+        self.memory = remember.load(memory) if memory is not None else remember.Remembered()
         self.clock = clock
         self._restored: set[str] = set()
         self._typeahead = Typeahead(self, super().on_event)
@@ -278,7 +278,7 @@ class Kmstui(App[None]):
         name, listing = event.listing.id, event.listing
         if name is not None:
             sort, falling = listing.order or ("", False)
-            table = remember.Table(listing.filter_text, sort, falling)
+            table = remember.RememberedTable(listing.filter_text, sort, falling)
             self.memory = replace(self.memory, tables={**self.memory.tables, name: table})
 
     @on(Listing.Save)

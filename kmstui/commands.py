@@ -8,7 +8,7 @@ from textual.binding import Binding
 
 
 @dataclass(frozen=True)
-class Deed:
+class ScreenCommand:
     """name: within its screen. key: as Textual names keys. title: in the footer. help: a sentence.
     changes: whether it can change anything on kmsd or its token."""
 
@@ -25,5 +25,5 @@ class Deed:
 
 
 def name_of(action: str) -> str:
-    """The deed that an action of a binding stands for; empty if none."""
+    """The command that an action of a binding stands for; empty if none."""
     return action.removeprefix("do('").removesuffix("')") if action.startswith("do('") else ""

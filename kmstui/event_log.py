@@ -11,7 +11,7 @@ from kmsd.client import AuditRecord, escape
 from kmstui import styles
 from kmstui.styles import Look
 from kmstui.text import short_hash
-from kmstui.view import Sighting, View
+from kmstui.view import ObservedChange, View
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def _from_audit(view: View) -> Iterator[Happening]:
             )
 
 
-def _from_sighting(seen: Sighting) -> Happening:
+def _from_sighting(seen: ObservedChange) -> Happening:
     look = styles.Look("✕", "", styles.Colour.BAD) if seen.bad else styles.Look("◦", "", styles.Colour.PLAIN)
     return Happening(seen.time, look, seen.action, "", seen.text, "seen here")
 

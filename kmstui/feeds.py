@@ -30,7 +30,7 @@ SETTLED = 1.0
 T = TypeVar("T")
 
 
-class Feed(Generic[T]):
+class StreamFollower(Generic[T]):
     """One stream, opened anew when it ends, until it is stopped.
 
     take: called on the loop with the messages that came, and whether they begin a new stream. tell: called on the

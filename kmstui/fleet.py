@@ -22,7 +22,7 @@ _NAME_MOST = 32
 
 
 @dataclass(frozen=True)
-class Row:
+class FleetRow:
     """One target. name: a short one. standing: among those that answer now. reading: its last answer, which may be an
     old one."""
 
@@ -52,17 +52,17 @@ class Row:
         )
 
 
-def rows(view: View) -> tuple[Row, ...]:
+def rows(view: View) -> tuple[FleetRow, ...]:
     return _rows(view.targets, view.fleet)
 
 
 @once
-def _rows(targets: Sequence[str], fleet: Mapping[str, Reading[Member]]) -> tuple[Row, ...]:
+def _rows(targets: Sequence[str], fleet: Mapping[str, Reading[Member]]) -> tuple[FleetRow, ...]:
     readings = {target: fleet.get(target, Reading()) for target in dict.fromkeys(targets)}
     members = [_member(target, reading) for target, reading in readings.items()]
     names = node_names(tuple(readings))
     return tuple(
-        Row(target, escape(shorten_left(names[target], _NAME_MOST)), standing, readings[target])
+        FleetRow(target, escape(shorten_left(names[target], _NAME_MOST)), standing, readings[target])
         for standing in compare(members)
         for target in (standing.member.target.name,)
     )
@@ -75,7 +75,7 @@ def _member(target: str, reading: Reading[Member]) -> Member:
     return Member(Target(target, target), _NEVER, error=reading.error)
 
 
-def headline(found: Sequence[Row]) -> str:
+def headline(found: Sequence[FleetRow]) -> str:
     """How many agree on the write key; empty while nobody has one."""
     members = [row.standing.member for row in found]
     agreeing, have = agreement(members)
@@ -89,7 +89,7 @@ def headline(found: Sequence[Row]) -> str:
     return ", ".join(parts)
 
 
-def remarks(found: Sequence[Row]) -> Iterator[tuple[Look, str, str]]:
+def remarks(found: Sequence[FleetRow]) -> Iterator[tuple[Look, str, str]]:
     """(look, name, sentence) of each target that stands out, the oddest first."""
     for row in found:
         if row.standing.remarks:

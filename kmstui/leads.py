@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kmsd.client import About, Filter, Key, KeyState
-from kmstui.problem_list import Trouble
+from kmstui.problem_list import ShownProblem
 from kmstui.view import View
 
 KEYS, AUDIT, CONFIG, DOCTOR = "Keys", "Audit", "Config and logs", "Doctor"
@@ -22,7 +22,7 @@ class Lead:
     setting: str = ""
 
 
-def lead(trouble: Trouble, view: View) -> Lead:
+def lead(trouble: ShownProblem, view: View) -> Lead:
     about = trouble.about
     if trouble.page:
         return Lead(trouble.page)

@@ -9,7 +9,7 @@ from textual.message import Message
 
 from kmsd.client import Filter
 from kmstui.actions import Action, Done
-from kmstui.problem_list import Trouble
+from kmstui.problem_list import ShownProblem
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Open(Message):
 class LookInto(Message):
     """Go to where there is more to see of a trouble: the requests that failed of it, its key, its token."""
 
-    trouble: Trouble
+    trouble: ShownProblem
 
 
 @dataclass

@@ -7,22 +7,22 @@ from collections.abc import Iterator
 from kmsd.client import ClientError, Status, escape
 from kmstui import styles
 from kmstui.text import duration, short_hash
-from kmstui.view import Moment, Sighting, View
+from kmstui.view import Moment, ObservedChange, View
 
 MOST = 100
 """Sightings that are kept."""
 
-__all__ = ["MOST", "Sighting", "changed_token", "compared", "lost"]
+__all__ = ["MOST", "ObservedChange", "changed_token", "compared", "lost"]
 
 
-def lost(before: View, error: ClientError, moment: Moment) -> tuple[Sighting, ...]:
+def lost(before: View, error: ClientError, moment: Moment) -> tuple[ObservedChange, ...]:
     """before: the view until kmsd failed to answer."""
     if before.lost or before.status.value is None:
         return ()
-    return (Sighting(moment.wall, "lost kmsd", escape(error.message), bad=True),)
+    return (ObservedChange(moment.wall, "lost kmsd", escape(error.message), bad=True),)
 
 
-def compared(before: View, status: Status, moment: Moment) -> tuple[Sighting, ...]:
+def compared(before: View, status: Status, moment: Moment) -> tuple[ObservedChange, ...]:
     """What is different in an answer, from the one before."""
     return tuple(_differences(before, status, moment))
 
@@ -37,24 +37,24 @@ def changed_token(before: Status | None, status: Status) -> str:
     return f"{escape(old.label)} (serial {escape(old.serial)})"
 
 
-def _differences(before: View, status: Status, moment: Moment) -> Iterator[Sighting]:
+def _differences(before: View, status: Status, moment: Moment) -> Iterator[ObservedChange]:
     old = before.status.value
     if old is None:
         return
     if before.lost:
         away = duration(moment.steady - before.status.taken)
-        yield Sighting(moment.wall, "kmsd is back", f"after {away}")
+        yield ObservedChange(moment.wall, "kmsd is back", f"after {away}")
     if old.started != status.started:
-        yield Sighting(moment.wall, "kmsd restarted", f"version {escape(status.version)}")
+        yield ObservedChange(moment.wall, "kmsd restarted", f"version {escape(status.version)}")
     was = changed_token(old, status)
     if was:
         new = f"{escape(status.token.label)} (serial {escape(status.token.serial)})"
-        yield Sighting(moment.wall, "another token", f"{new}; it was {was}", bad=True)
+        yield ObservedChange(moment.wall, "another token", f"{new}; it was {was}", bad=True)
     if old.state != status.state:
         reason = "" if status.healthy else f": {escape(status.healthz)}"
         worse = not status.healthy
         text = f"{styles.serving(old.state).word} → {styles.serving(status.state).word}{reason}"
-        yield Sighting(moment.wall, "state", text, bad=worse)
+        yield ObservedChange(moment.wall, "state", text, bad=worse)
     ids = [each.write_key.key_id_sha256 if each.write_key is not None else "" for each in (old, status)]
     if ids[0] != ids[1]:
-        yield Sighting(moment.wall, "write key", f"{short_hash(ids[0])} → {short_hash(ids[1])}")
+        yield ObservedChange(moment.wall, "write key", f"{short_hash(ids[0])} → {short_hash(ids[1])}")

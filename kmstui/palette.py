@@ -24,7 +24,7 @@ MOST = 50
 
 
 @dataclass(frozen=True)
-class Entry:
+class PaletteEntry:
     """text: one line. help: what it does, or why not."""
 
     text: str
@@ -35,7 +35,7 @@ class Entry:
 class _Entries(Provider):
     """Entries as Textual's palette wants them."""
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[PaletteEntry]:
         raise NotImplementedError
 
     @property
@@ -63,37 +63,41 @@ class _Entries(Provider):
 class Commands(_Entries):
     """Every action of every screen, of the program, and of what has the focus."""
 
-    def entries(self) -> Iterator[Entry]:
-        yield from self._deeds()
+    def entries(self) -> Iterator[PaletteEntry]:
+        yield from self._commands()
         yield from self._bindings()
         for name in themes.THEMES:
-            yield Entry(f"Theme: {name}", "Colours", partial(self.kmstui.set_theme, name))
+            yield PaletteEntry(f"Theme: {name}", "Colours", partial(self.kmstui.set_theme, name))
 
-    def _deeds(self) -> Iterator[Entry]:
+    def _commands(self) -> Iterator[PaletteEntry]:
         here = self.kmstui.page
         pages = [page for page in self.kmstui.pages if here is None or page.NAME != here.NAME]
         if here is not None:
-            for deed in here.DEEDS:
-                why = here.why_not(deed.name)
-                said = f"not now: {escape(why)}" if why else deed.help
-                yield Entry(f"{here.NAME}: {deed.title}  ({deed.key})", said, partial(here.action_do, deed.name))
+            for command in here.SCREEN_COMMANDS:
+                why = here.why_not(command.name)
+                said = f"not now: {escape(why)}" if why else command.help
+                yield PaletteEntry(
+                    f"{here.NAME}: {command.title}  ({command.key})", said, partial(here.action_do, command.name)
+                )
         for page in pages:
-            for deed in page.DEEDS:
-                yield Entry(f"{page.NAME}: {deed.title}", deed.help, partial(self._elsewhere, page.NAME, deed.name))
+            for command in page.SCREEN_COMMANDS:
+                yield PaletteEntry(
+                    f"{page.NAME}: {command.title}", command.help, partial(self._elsewhere, page.NAME, command.name)
+                )
 
-    async def _elsewhere(self, page: str, deed: str) -> None:
+    async def _elsewhere(self, page: str, command: str) -> None:
         await self.kmstui.action_page(page)
         found = self.kmstui.page
         if found is not None:
-            found.call_after_refresh(found.action_do, deed)
+            found.call_after_refresh(found.action_do, command)
 
-    def _bindings(self) -> Iterator[Entry]:
+    def _bindings(self) -> Iterator[PaletteEntry]:
         for name, number in NUMBERS.items():
-            yield Entry(f"Screen {number}: {name}", "Go there", partial(self.kmstui.action_page, name))
+            yield PaletteEntry(f"Screen {number}: {name}", "Go there", partial(self.kmstui.action_page, name))
         for binding in self.kmstui.BINDINGS:
             if isinstance(binding, Binding) and not binding.action.startswith("page("):
                 shown = binding.key_display or binding.key
-                yield Entry(f"{binding.description}  ({shown})", "", partial(self._do, binding.action))
+                yield PaletteEntry(f"{binding.description}  ({shown})", "", partial(self._do, binding.action))
 
     async def _do(self, action: str) -> None:
         await self.kmstui.run_action(action)
@@ -102,23 +106,25 @@ class Commands(_Entries):
 class Places(_Entries):
     """What can be jumped to by name: screens, targets, and whatever the tables hold."""
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[PaletteEntry]:
         for name, number in NUMBERS.items():
-            yield Entry(name, f"Screen {number}", partial(self.kmstui.action_page, name))
+            yield PaletteEntry(name, f"Screen {number}", partial(self.kmstui.action_page, name))
         view = self.kmstui.store.view
         for target in view.targets:
             if target != view.target:
-                yield Entry(escape(target), "Target", partial(self.kmstui.store.switch, target))
+                yield PaletteEntry(escape(target), "Target", partial(self.kmstui.store.switch, target))
         for key in view.keys.value or ():
             look = styles.key(key.state)
             digest = short_hash(key.key_id_sha256)
             said = f"Key {look}, hash {digest}, {escape(key.key_id)}"
-            yield Entry(escape(key.label), said, partial(self.kmstui.jump_to_key, key))
+            yield PaletteEntry(escape(key.label), said, partial(self.kmstui.jump_to_key, key))
         for slot in view.slots.value or ():
             if slot.token_present:
                 said = f"Token in slot {slot.slot_id}"
-                yield Entry(escape(slot.token_label), said, partial(self.kmstui.jump_to, "Tokens", str(slot.slot_id)))
+                yield PaletteEntry(
+                    escape(slot.token_label), said, partial(self.kmstui.jump_to, "Tokens", str(slot.slot_id))
+                )
         if view.config.value is not None:
             for setting in view.config.value.settings:
                 said = f"Setting, {escape(setting.value)}"
-                yield Entry(setting.name, said, partial(self.kmstui.jump_to, "Config and logs", setting.name))
+                yield PaletteEntry(setting.name, said, partial(self.kmstui.jump_to, "Config and logs", setting.name))

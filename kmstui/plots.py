@@ -73,7 +73,7 @@ def ceiling(values: Sequence[float | None], least: float) -> float:
     return float(next(step * power for step in _STEPS if step * power >= highest * 0.999))
 
 
-class Part(IntEnum):
+class CellFill(IntEnum):
     """What a cell of an area shows. SOME: a part of the whole at its foot, and the rest of the whole above that."""
 
     NOTHING = 0
@@ -94,7 +94,7 @@ def area(values: Sequence[float | None], rows: int, top: float) -> list[str]:
 
 def parted(
     values: Sequence[float | None], parts: Sequence[float | None], rows: int, top: float
-) -> list[list[tuple[str, Part]]]:
+) -> list[list[tuple[str, CellFill]]]:
     """As `area`, each column with a part of it from the bottom as high as it is of the whole, and an eighth at least.
 
     A cell has two colours and its ground: where it would need three, at the end of a column, it is all of what most
@@ -104,22 +104,22 @@ def parted(
     return [[column[row] for column in columns] for row in range(rows - 1, -1, -1)]
 
 
-def _column(value: float | None, part: float | None, rows: int, top: float) -> list[tuple[str, Part]]:
+def _column(value: float | None, part: float | None, rows: int, top: float) -> list[tuple[str, CellFill]]:
     """From the bottom up."""
     if not value:
-        foot = (" ", Part.NOTHING) if value is None else (_ZERO, Part.ZERO)
-        return [foot, *[(" ", Part.NOTHING)] * (rows - 1)]
+        foot = (" ", CellFill.NOTHING) if value is None else (_ZERO, CellFill.ZERO)
+        return [foot, *[(" ", CellFill.NOTHING)] * (rows - 1)]
     height = max(1, _eighths(value, rows, top))
     low = min(height, max(1, _eighths(part, rows, top))) if part else 0
     return [_cell(max(0, min(8, height - 8 * row)), max(0, min(8, low - 8 * row))) for row in range(rows)]
 
 
-def _cell(whole: int, part: int) -> tuple[str, Part]:
+def _cell(whole: int, part: int) -> tuple[str, CellFill]:
     if not part:
-        return _EIGHTHS[whole], Part.WHOLE if whole else Part.NOTHING
+        return _EIGHTHS[whole], CellFill.WHOLE if whole else CellFill.NOTHING
     if part < whole == 8:
-        return _EIGHTHS[part], Part.SOME
-    return _EIGHTHS[whole], Part.ALL if 2 * part >= whole else Part.WHOLE
+        return _EIGHTHS[part], CellFill.SOME
+    return _EIGHTHS[whole], CellFill.ALL if 2 * part >= whole else CellFill.WHOLE
 
 
 def _eighths(value: float, rows: int, top: float) -> int:

@@ -14,7 +14,7 @@ from kmstui.view import Moment, View
 
 
 @dataclass(frozen=True)
-class Trouble:
+class ShownProblem:
     """page: the screen that has more to say of it; empty if `about` tells which."""
 
     glyph: str
@@ -26,11 +26,11 @@ class Trouble:
     about: About = field(default_factory=About)
 
 
-def troubles(view: View, moment: Moment) -> tuple[Trouble, ...]:
+def troubles(view: View, moment: Moment) -> tuple[ShownProblem, ...]:
     if view.status.error is not None:
         error = view.status.error
-        return (Trouble("✕", Colour.BAD, error.message, error.hint, _aside(view, moment)),)
-    seen: dict[str, Trouble] = {}
+        return (ShownProblem("✕", Colour.BAD, error.message, error.hint, _aside(view, moment)),)
+    seen: dict[str, ShownProblem] = {}
     for each in _answered(view, moment):
         seen.setdefault(each.message, each)
     return tuple(seen.values())
@@ -55,23 +55,25 @@ def _aside(view: View, moment: Moment) -> str:
     return f"{text}; below is what was true {old} ago, then {state}"
 
 
-def _answered(view: View, moment: Moment) -> Iterator[Trouble]:
+def _answered(view: View, moment: Moment) -> Iterator[ShownProblem]:
     status = view.status.value
     if status is None:
         return
     if not status.healthy:
         # The same sentence is a problem as well, most often, and that says what it is about.
         about = next((each.about for each in status.problems if each.message == status.healthz), About())
-        yield Trouble(styles.BAD, Colour.BAD, status.healthz, status.hint, about=about)
+        yield ShownProblem(styles.BAD, Colour.BAD, status.healthz, status.hint, about=about)
     for problem in sorted(status.problems, key=lambda each: not each.fatal):
         look = styles.problem(problem)
-        yield Trouble(look.glyph, look.colour, problem.message, problem.hint, about=problem.about)
+        yield ShownProblem(look.glyph, look.colour, problem.message, problem.hint, about=problem.about)
     verdict = view.verdict.value
     if verdict is not None and not verdict.intact:
         hint = "compare the files with copies kept elsewhere; v on the audit (6) checks again"
-        yield Trouble(styles.FAILED, Colour.BAD, f"the audit's chain is broken: {verdict.problem}", hint, page="Audit")
+        yield ShownProblem(
+            styles.FAILED, Colour.BAD, f"the audit's chain is broken: {verdict.problem}", hint, page="Audit"
+        )
     if view.changed_token:
-        yield Trouble(
+        yield ShownProblem(
             styles.WARN,
             Colour.WARN,
             f"kmsd is on another token than before: it was {view.changed_token}",
@@ -81,7 +83,7 @@ def _answered(view: View, moment: Moment) -> Iterator[Trouble]:
     for page, what, error, due in _failures(view):
         if error.message != status.healthz:
             note = again(due, moment, paused=view.paused) if due is not None else ""
-            yield Trouble(styles.WARN, Colour.WARN, f"{what} now: {error.message}", error.hint, note, page)
+            yield ShownProblem(styles.WARN, Colour.WARN, f"{what} now: {error.message}", error.hint, note, page)
 
 
 def _failures(view: View) -> Iterator[tuple[str, str, ClientError, float | None]]:

@@ -23,7 +23,7 @@ MOST_TEXT = 256
 
 
 @dataclass(frozen=True)
-class Table:
+class RememberedTable:
     """sort: a column's title; empty: as they come."""
 
     filter: str = ""
@@ -32,28 +32,28 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Memory:
+class Remembered:
     screen: str = ""
     theme: str = ""
-    tables: Mapping[str, Table] = field(default_factory=dict)
+    tables: Mapping[str, RememberedTable] = field(default_factory=dict)
 
 
 def place() -> Path:
     return platformdirs.user_state_path("kmstui", appauthor=False) / "state.json"
 
 
-def load(path: Path) -> Memory:
+def load(path: Path) -> Remembered:
     try:
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
-            return Memory()
+            return Remembered()
         return _memory(json.loads(data))
     except (OSError, ValueError, RecursionError):
-        return Memory()
+        return Remembered()
 
 
-def save(memory: Memory, path: Path) -> None:
+def save(memory: Remembered, path: Path) -> None:
     """Whole or not at all, for this user alone."""
     document = {
         "screen": memory.screen,
@@ -73,20 +73,20 @@ def save(memory: Memory, path: Path) -> None:
             raise
 
 
-def _memory(document: Any) -> Memory:
+def _memory(document: Any) -> Remembered:
     if not isinstance(document, dict):
-        return Memory()
+        return Remembered()
     tables = document.get("tables")
     found = list(tables.items())[:MOST_TABLES] if isinstance(tables, dict) else []
-    return Memory(
+    return Remembered(
         _text(document.get("screen")),
         _text(document.get("theme")),
         {_text(name): _table(value) for name, value in found if isinstance(value, dict)},
     )
 
 
-def _table(document: dict[str, Any]) -> Table:
-    return Table(_text(document.get("filter")), _text(document.get("sort")), document.get("falling") is True)
+def _table(document: dict[str, Any]) -> RememberedTable:
+    return RememberedTable(_text(document.get("filter")), _text(document.get("sort")), document.get("falling") is True)
 
 
 def _text(value: object) -> str:

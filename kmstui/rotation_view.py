@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kmsd.client import Key, KeyState, ScanReport, Status, clientconfig, parse_target
-from kmsd.client.rotation import Sighting, Stored, Timeline, Turn, timeline, unfinished
+from kmsd.client.rotation import KeyTurnover, NodeSighting, Stored, Timeline, timeline, unfinished
 from kmstui.memoize import once
 from kmstui.view import Moment, Reading, View
 
 
-def present(view: View) -> Turn | None:
+def present(view: View) -> KeyTurnover | None:
     """The rotation to be shown: that begun from here while its key writes, else one that is not finished."""
     status = view.status.value
     if status is None or status.write_key is None:
@@ -37,7 +37,7 @@ def _stored(report: ScanReport, keys: tuple[Key, ...]) -> Stored:
     return Stored(report, keys=keys)
 
 
-def sightings(view: View) -> tuple[Sighting, ...]:
+def sightings(view: View) -> tuple[NodeSighting, ...]:
     """What each target says, in the order they were named. A node is its host; one that has not said its host, or
     shares it with another, is what differs in the sockets."""
     names = node_names(view.nodes or view.targets or (view.target,))
@@ -52,10 +52,10 @@ def _host(reading: Reading[Status], hosts: Sequence[str]) -> str:
     return host if hosts.count(host) == 1 else ""
 
 
-def _sighting(name: str, reading: Reading[Status]) -> Sighting:
+def _sighting(name: str, reading: Reading[Status]) -> NodeSighting:
     if reading.error is not None:
-        return Sighting(name, None, reading.error.message)
-    return Sighting(name, reading.value, "" if reading.value is not None else "has not answered yet")
+        return NodeSighting(name, None, reading.error.message)
+    return NodeSighting(name, reading.value, "" if reading.value is not None else "has not answered yet")
 
 
 def node_names(targets: Sequence[str]) -> dict[str, str]:
@@ -75,7 +75,7 @@ def _short(targets: Sequence[str]) -> dict[str, str]:
     return dict(zip(targets, targets, strict=True))
 
 
-def _retired(turn: Turn, view: View) -> bool:
+def _retired(turn: KeyTurnover, view: View) -> bool:
     if turn.old is None or view.keys.value is None:
         return False
     found = key_now(turn.old, view)

@@ -16,7 +16,7 @@ from typing import Any
 from kmsd.client import Conflict, InvalidRequest, escape
 from kmstui.text import as_json, pad, width
 from kmstui.view import Moment
-from kmstui.widgets.columns import Kind
+from kmstui.widgets.columns import ItemKind
 
 MOST_BYTES = 64 << 20
 ENDINGS = (".csv", ".json", ".txt")
@@ -39,7 +39,7 @@ def path_of(text: str) -> Path:
     return path
 
 
-def save(path: Path, kind: Kind[Any], items: Sequence[Any], moment: Moment, *, overwrite: bool = False) -> int:
+def save(path: Path, kind: ItemKind[Any], items: Sequence[Any], moment: Moment, *, overwrite: bool = False) -> int:
     """Write rows to a file that only this user can read, and that is removed if that fails; return its bytes.
 
     The ending of the path chooses the format. Raises Exists if there is a file and it is not to be overwritten,
@@ -87,7 +87,7 @@ def _bounded(lines: Iterator[str]) -> Iterator[bytes]:
         yield data
 
 
-def _csv(kind: Kind[Any], items: Sequence[Any], moment: Moment) -> Iterator[str]:
+def _csv(kind: ItemKind[Any], items: Sequence[Any], moment: Moment) -> Iterator[str]:
     """The fields of the rows, so that nothing is cut or rounded; what a spreadsheet would run begins with a quote."""
     rows = [_fields(kind, item) for item in items]
     names = list(dict.fromkeys(name for row in rows for name in row)) or [column.title for column in kind.columns]
@@ -114,13 +114,13 @@ def _cell(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _json(kind: Kind[Any], items: Sequence[Any], moment: Moment) -> Iterator[str]:
+def _json(kind: ItemKind[Any], items: Sequence[Any], moment: Moment) -> Iterator[str]:
     for at, item in enumerate(items):
         yield f"{',' if at else '['}\n  {json.dumps(_fields(kind, item))}"
     yield "\n]\n" if items else "[]\n"
 
 
-def _text(kind: Kind[Any], items: Sequence[Any], moment: Moment) -> Iterator[str]:
+def _text(kind: ItemKind[Any], items: Sequence[Any], moment: Moment) -> Iterator[str]:
     """Every column of the table, as wide as it needs to be."""
     rows = [[escape(column.text(item, moment)) for column in kind.columns] for item in items]
     rows.insert(0, [column.title for column in kind.columns])
@@ -132,14 +132,14 @@ def _text(kind: Kind[Any], items: Sequence[Any], moment: Moment) -> Iterator[str
         yield "  ".join(cells).rstrip() + "\n"
 
 
-_WRITERS: dict[str, Callable[[Kind[Any], Sequence[Any], Moment], Iterator[str]]] = {
+_WRITERS: dict[str, Callable[[ItemKind[Any], Sequence[Any], Moment], Iterator[str]]] = {
     ".csv": _csv,
     ".json": _json,
     ".txt": _text,
 }
 
 
-def _fields(kind: Kind[Any], item: Any) -> dict[str, Any]:
+def _fields(kind: ItemKind[Any], item: Any) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(as_json(kind.data(item) if kind.data is not None else item))
     return found
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kmsd.client import ClientError, Unreachable, escape
-from kmstui.actions import Action, Done, Outcome
+from kmstui.actions import Action, ActionOutcome, Done
 
 if TYPE_CHECKING:
     from kmsd.client.admin import AdminClient
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 def several(name: str, parts: Sequence[Action]) -> Action:
     """Do one action after another. What kmsd refuses does not stop the next one; that it does not answer does."""
 
-    def call(kmsd: AdminClient) -> Outcome:
+    def call(kmsd: AdminClient) -> ActionOutcome:
         done = tuple(_one_by_one(parts, kmsd))
         failed = sum(each.error is not None for each in done)
         tally = f"{len(done) - failed} of {len(done)}"
         lines = tuple(("✕" if each.error is not None else "✔", _part(each)) for each in done)
-        return Outcome(f"{name}: {tally} done", lines, bad=failed > 0, parts=done)
+        return ActionOutcome(f"{name}: {tally} done", lines, bad=failed > 0, parts=done)
 
     return Action(name, (), call, changes=any(part.changes for part in parts), parts=tuple(parts))
 
@@ -30,7 +30,7 @@ def asked(parts: Sequence[Action]) -> Action:
     """Ask kmsd about each of several actions, which are dry runs; only what it refuses is told in full."""
     every = several("ask about each", parts)
 
-    def call(kmsd: AdminClient) -> Outcome:
+    def call(kmsd: AdminClient) -> ActionOutcome:
         found = every.call(kmsd)
         refused = tuple(line for line, part in zip(found.lines, found.parts, strict=True) if part.error is not None)
         return replace(

@@ -33,7 +33,7 @@ from kmsd.client.clientconfig import Target, Thresholds
 from kmsd.client.fleet import ask
 from kmstui import observed_changes, traffic
 from kmstui.actions import Action, Done
-from kmstui.feeds import Feed
+from kmstui.feeds import StreamFollower
 from kmstui.threads import in_thread
 from kmstui.view import Moment, Numbered, Peer, Reading, Tail, View, Want
 
@@ -113,10 +113,16 @@ class Store:
         self._number = 0
         self._actions: set[asyncio.Task[None]] = set()
         self._peers: dict[str, AdminClient] = {}
-        self._stats: Feed[StatsFrame] = self._stats_feed(interval)
-        self._requests: Feed[Requests] = Feed("requests", _open_requests, self._take_requests, self._tell_requests)
-        self._chosen: Feed[Requests] = Feed("chosen", self._open_chosen, self._take_chosen, self._tell_chosen)
-        self._audit: Feed[AuditRecords] = Feed("audit", _open_audit, self._take_audit, self._tell_audit)
+        self._stats: StreamFollower[StatsFrame] = self._stats_feed(interval)
+        self._requests: StreamFollower[Requests] = StreamFollower(
+            "requests", _open_requests, self._take_requests, self._tell_requests
+        )
+        self._chosen: StreamFollower[Requests] = StreamFollower(
+            "chosen", self._open_chosen, self._take_chosen, self._tell_chosen
+        )
+        self._audit: StreamFollower[AuditRecords] = StreamFollower(
+            "audit", _open_audit, self._take_audit, self._tell_audit
+        )
         names = tuple(target or default_target() for target in self._named)
         self._nodes = names[: len(nodes)]
         self._fleet_wanted = asyncio.Event()
@@ -323,7 +329,7 @@ class Store:
             if changed:
                 self._publish(changed_token=changed)
 
-    def _saw(self, seen: Sequence[observed_changes.Sighting]) -> None:
+    def _saw(self, seen: Sequence[observed_changes.ObservedChange]) -> None:
         if seen:
             self._publish(sightings=(*self.view.sightings, *seen)[-observed_changes.MOST :])
 
@@ -377,7 +383,7 @@ class Store:
     def _tend(self) -> None:
         """Let the feeds run that are wanted, as long as kmsd answers."""
         client = None if self.view.paused or self.view.lost or self.view.status.value is None else self._client
-        wanted: dict[Feed[Any], bool] = {
+        wanted: dict[StreamFollower[Any], bool] = {
             self._stats: True,
             self._requests: Want.REQUESTS in self._wants,
             self._chosen: Want.REQUESTS in self._wants and self.view.wanted != Filter(),
@@ -389,9 +395,11 @@ class Store:
             else:
                 feed.start(client)
 
-    def _stats_feed(self, interval: float) -> Feed[StatsFrame]:
+    def _stats_feed(self, interval: float) -> StreamFollower[StatsFrame]:
         pause = max(1.0, interval)
-        return Feed("stats", lambda kmsd: kmsd.watch_stats(interval=pause), self._take_frames, self._tell_stats)
+        return StreamFollower(
+            "stats", lambda kmsd: kmsd.watch_stats(interval=pause), self._take_frames, self._tell_stats
+        )
 
     def _take_frames(self, frames: Sequence[StatsFrame], begins: bool) -> None:
         known = self.view.traffic

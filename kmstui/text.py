@@ -163,7 +163,7 @@ MOST_PATTERN = 200
 
 
 @dataclass(frozen=True)
-class Filter:
+class TextFilter:
     """text: as it was typed: a regular expression, with ! before it for all that does not match."""
 
     text: str
@@ -175,7 +175,7 @@ class Filter:
         return (self.pattern.search(fields) is not None) is not self.inverted
 
 
-def parse_filter(text: str) -> Filter:
+def parse_filter(text: str) -> TextFilter:
     """Raises ValueError, with what is wrong, where, and what is allowed."""
     text = text[:MOST_PATTERN]
     inverted = text.startswith("!")
@@ -186,4 +186,4 @@ def parse_filter(text: str) -> Filter:
         at = f" at character {error.pos + 1 + inverted}" if error.pos is not None else ""
         raise ValueError(f"not a regular expression: {error.msg}{at}; \\ before a sign means the sign") from None
     # "!" alone is the beginning of a filter, and hides nothing yet.
-    return Filter(text if expression else "", pattern, inverted and bool(expression))
+    return TextFilter(text if expression else "", pattern, inverted and bool(expression))

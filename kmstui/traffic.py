@@ -18,7 +18,7 @@ SPAN = 5.0
 
 
 @dataclass(frozen=True)
-class Use:
+class KeyUseSpan:
     """What one key did between two frames. time: of the second one, as seconds since the epoch. span: whole seconds
     from the first one."""
 
@@ -36,7 +36,7 @@ class Traffic:
 
     seconds: tuple[Second, ...] = ()
     recent: tuple[StatsFrame, ...] = ()
-    uses: dict[str, tuple[Use, ...]] = field(default_factory=dict)
+    uses: dict[str, tuple[KeyUseSpan, ...]] = field(default_factory=dict)
     watched: int = 0
     """Since when uses are known, as seconds since the epoch."""
     taken: float = 0.0
@@ -94,7 +94,9 @@ def _recent(frames: tuple[StatsFrame, ...]) -> tuple[StatsFrame, ...]:
     return frames[keep:]
 
 
-def _uses(old: dict[str, tuple[Use, ...]], before: StatsFrame, frame: StatsFrame) -> dict[str, tuple[Use, ...]]:
+def _uses(
+    old: dict[str, tuple[KeyUseSpan, ...]], before: StatsFrame, frame: StatsFrame
+) -> dict[str, tuple[KeyUseSpan, ...]]:
     now = stamp(frame.time or datetime.now(UTC))
     span = max(1, now - stamp(before.time)) if before.time is not None else 1
     earlier = {use.key_id: use for use in before.keys}
@@ -105,7 +107,7 @@ def _uses(old: dict[str, tuple[Use, ...]], before: StatsFrame, frame: StatsFrame
         decrypts = use.decrypts - (last.decrypts if last else 0)
         if encrypts or decrypts:
             kept = tuple(each for each in made.get(use.key_id, ()) if each.time > now - HISTORY)
-            made[use.key_id] = (*kept, Use(now, span, encrypts, decrypts))
+            made[use.key_id] = (*kept, KeyUseSpan(now, span, encrypts, decrypts))
     return made
 
 

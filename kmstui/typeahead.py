@@ -1,7 +1,7 @@
 """Keys in their turn: each goes to what has the focus once the one before it has done its work.
 
 Textual hands a key to the focused widget at once, and does what is bound to it only after it has come up through all
-its parents. Of "/abc" typed fast, or pasted by tmux, the letters would then reach the table, where they mean deeds.
+its parents. Of "/abc" typed fast, or pasted by tmux, the letters would then reach the table, where they mean commands.
 """
 
 from __future__ import annotations

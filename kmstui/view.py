@@ -26,11 +26,11 @@ from kmsd.client import (
 )
 from kmsd.client.clientconfig import Thresholds
 from kmsd.client.fleet import Member
-from kmsd.client.rotation import Turn
+from kmsd.client.rotation import KeyTurnover
 from kmstui.traffic import HISTORY, Traffic
 
 if TYPE_CHECKING:
-    from kmsd.client.printed import Found as Value
+    from kmsd.client.printed import PrintedValue as Value
 
 T = TypeVar("T")
 
@@ -105,7 +105,7 @@ class Peer:
 
 
 @dataclass(frozen=True)
-class Sighting:
+class ObservedChange:
     """Something that kmstui saw happen itself."""
 
     time: datetime
@@ -162,9 +162,9 @@ class View:
     """Targets that share a write key, as far as is known: those that were named together."""
     fleet: Mapping[str, Reading[Member]] = field(default_factory=dict)
     """What each target says of itself, by its name in `targets`."""
-    sightings: tuple[Sighting, ...] = ()
+    sightings: tuple[ObservedChange, ...] = ()
     working: tuple[str, ...] = ()
-    turn: Turn | None = None
+    turn: KeyTurnover | None = None
     """The rotation that was begun from here."""
     report: tuple[str, ScanReport] | None = None
     """What a scan of etcd counted, and the file that it was read from."""

@@ -22,7 +22,7 @@ from kmsd.formats import jwe
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.explain import explain
-from kmsd.hsm.host.keys import Kind, Listing, TokenKey
+from kmsd.hsm.host.keys import KeyListing, Kind, TokenKey
 from kmsd.hsm.host.session import KeyAmbiguousError, KeyMissingError
 from kmsd.hsm.operation import Operation, definition_of
 from kmsd.hsm.vendors import quirks
@@ -137,7 +137,7 @@ class MemoryToken:
         match name:
             case Operation.LIST_KEYS:
                 private = tuple(each.key for each in self.stored if each.key.private)
-                return Listing(private, tuple(each.key for each in self.stored if not each.key.private))
+                return KeyListing(private, tuple(each.key for each in self.stored if not each.key.private))
             case Operation.RANDOM:
                 return os.urandom(args[0])
             case Operation.ENCRYPT_GCM:

@@ -9,9 +9,9 @@ import typer
 from kmsctl import confirm, diagnostics, documents, filters, options, output
 from kmsctl.confirm import DryRun, Yes
 from kmsctl.diagnostics import ExitCode, UsageError
-from kmsctl.follow import FORMATS, Column, Listing, endless
+from kmsctl.follow import FORMATS, FollowedList, ListColumn, endless
 from kmsctl.keyview import short_hash
-from kmsctl.output import Format
+from kmsctl.output import OutputFormat
 from kmsctl.text import milliseconds, timestamp
 from kmsd.client import AuditChain, AuditRecord, AuditRecords, AuditVerdict, Filter, connect, escape
 
@@ -21,20 +21,20 @@ _CHAINS = {"main": "admin actions and events", "kms": "calls of the KMS APIs"}
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
-_LISTING: Listing[AuditRecord] = Listing(
+_LISTING: FollowedList[AuditRecord] = FollowedList(
     title="records",
     columns=(
-        Column("SEQ", 6, lambda each: str(each.seq)),
-        Column("TIME", 24, lambda each: timestamp(each.time) or ""),
-        Column("KIND", 5, lambda each: each.kind),
-        Column("ACTION", 14, lambda each: each.action),
-        Column("OUTCOME", 10, lambda each: each.outcome),
-        Column("KEY", 15, lambda each: short_hash(each.key_id_sha256)),
-        Column("CALLER", 24, lambda each: each.caller),
-        Column("DETAIL", 20, lambda each: each.detail),
-        Column("REASON", 20, lambda each: each.reason),
-        Column("MS", 7, lambda each: milliseconds(each.latency_ms), wide=True),
-        Column("SHA256 OF THE KEY ID", 64, lambda each: each.key_id_sha256, wide=True),
+        ListColumn("SEQ", 6, lambda each: str(each.seq)),
+        ListColumn("TIME", 24, lambda each: timestamp(each.time) or ""),
+        ListColumn("KIND", 5, lambda each: each.kind),
+        ListColumn("ACTION", 14, lambda each: each.action),
+        ListColumn("OUTCOME", 10, lambda each: each.outcome),
+        ListColumn("KEY", 15, lambda each: short_hash(each.key_id_sha256)),
+        ListColumn("CALLER", 24, lambda each: each.caller),
+        ListColumn("DETAIL", 20, lambda each: each.detail),
+        ListColumn("REASON", 20, lambda each: each.reason),
+        ListColumn("MS", 7, lambda each: milliseconds(each.latency_ms), wide=True),
+        ListColumn("SHA256 OF THE KEY ID", 64, lambda each: each.key_id_sha256, wide=True),
     ),
     document=documents.audit_record,
     name=lambda each: f"kms:{each.seq}" if each.kind == "kms" else str(each.seq),
@@ -98,7 +98,7 @@ def tail(
             return
         found = [each for batch in stream for each in _told(batch)]
     _LISTING.emit(found, form)
-    if not found and form is Format.TABLE:
+    if not found and form is OutputFormat.TABLE:
         diagnostics.note(
             "the audit trail is empty, or kmsd keeps none: `kmsctl config view` shows which"
             if wanted == Filter()
@@ -170,9 +170,9 @@ def verify(
             with connect(opts.target, timeout=opts.timeout) as kmsd:
                 verdict = kmsd.verify_audit()
     match form:
-        case Format.JSON | Format.YAML:
+        case OutputFormat.JSON | OutputFormat.YAML:
             output.emit_document(documents.audit_verdict(verdict), form)
-        case Format.NAME:
+        case OutputFormat.NAME:
             output.emit("intact" if verdict.intact else "broken")
         case _:
             output.emit(output.sheet(_sheet(verdict)))
@@ -221,9 +221,9 @@ def acknowledge(
             confirm.agree("acknowledge this?", yes=yes)
             found = kmsd.acknowledge_audit(up_to_seq=found.seen[-1].seq)
     match form:
-        case Format.JSON | Format.YAML:
+        case OutputFormat.JSON | OutputFormat.YAML:
             output.emit_document(documents.acknowledgement(found, dry_run=dry_run), form)
-        case Format.NAME:
+        case OutputFormat.NAME:
             output.emit_names(str(each.seq) for each in found.seen)
         case _:
             rows = [[str(each.seq), timestamp(each.time) or "", escape(each.text)] for each in found.seen]

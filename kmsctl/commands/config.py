@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from kmsctl import diagnostics, documents, options, output
-from kmsctl.output import Format
+from kmsctl.output import OutputFormat
 from kmsd.client import Config, connect
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -42,12 +42,12 @@ def view(
     with connect(opts.target, timeout=opts.timeout) as kmsd:
         found = kmsd.get_config()
     match form:
-        case Format.NAME:
+        case OutputFormat.NAME:
             output.emit_names(each.name for each in found.settings)
-        case Format.JSON | Format.YAML:
+        case OutputFormat.JSON | OutputFormat.YAML:
             output.emit_document(documents.config(found), form)
         case _:
-            output.emit(_table(found, wide=form is Format.WIDE))
+            output.emit(_table(found, wide=form is OutputFormat.WIDE))
             for warning in found.warnings:
                 diagnostics.warning(warning)
 

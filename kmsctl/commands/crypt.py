@@ -11,7 +11,7 @@ import typer
 from kmsctl import files, options, output
 from kmsctl.diagnostics import UsageError
 from kmsctl.options import Options
-from kmsctl.output import Document, Format
+from kmsctl.output import Document, OutputFormat
 from kmsd.client import Encrypted, ciphertext_input, key_id_of, kms_connect
 
 
@@ -51,7 +51,7 @@ def encrypt(
     """
     opts = _options(ctx, timeout, output_format)
     if opts.output is not None:
-        opts.form(Format.JSON, Format.YAML)
+        opts.form(OutputFormat.JSON, OutputFormat.YAML)
     plaintext = files.read(source, "the plaintext")
     with kms_connect(socket, api.value, timeout=opts.timeout) as kms:
         made = kms.encrypt(plaintext)
@@ -100,7 +100,7 @@ def decrypt(
     _deliver(plaintext, out)
 
 
-def _options(ctx: typer.Context, timeout: float | None, form: Format | None) -> Options:
+def _options(ctx: typer.Context, timeout: float | None, form: OutputFormat | None) -> Options:
     opts = options.gather(ctx, timeout=timeout, output=form)
     if opts.target_typed:
         raise UsageError("--target is the admin socket, and this calls the KMS socket", "name it with --socket")

@@ -9,7 +9,7 @@ import typer
 
 from kmsctl import diagnostics, documents, options, output
 from kmsctl.diagnostics import ExitCode
-from kmsctl.output import Colour, Format
+from kmsctl.output import Colour, OutputFormat
 from kmsctl.text import width
 from kmsd.client import DEFAULT_TIMEOUT, Check, Diagnosis, Outcome, connect, escape
 
@@ -59,7 +59,7 @@ def doctor(
     usual = SECONDS if opts.timeout == DEFAULT_TIMEOUT else opts.timeout
     with diagnostics.working("looking at the token"), connect(opts.target, timeout=timeout or usual) as kmsd:
         found = kmsd.diagnose(token)
-    if form is Format.TABLE:
+    if form is OutputFormat.TABLE:
         output.emit("\n".join(_lines(found)))
         for each in found.checks:
             if each.fix:

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import typer
 
 from kmsctl import diagnostics, etcdplace, files, options, output, stored
-from kmsctl.etcdplace import Place
+from kmsctl.etcdplace import EtcdPlace
 from kmsctl.options import Options
-from kmsctl.output import Format
+from kmsctl.output import OutputFormat
 from kmsd.client import ClientError, Key, connect, escape
 from kmsd.client.names import strangers
 from kmsd.etcd.endpoints import Tls
 
 if TYPE_CHECKING:
-    from kmsd.etcd.scan import Scan
+    from kmsd.etcd.scan import EtcdScan
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -70,7 +70,7 @@ def scan(
     """
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
     form = opts.form(*options.ALL)
-    place = Place(tuple(endpoints or ()), Tls(cacert, cert, key), user, password_file, prefix)
+    place = EtcdPlace(tuple(endpoints or ()), Tls(cacert, cert, key), user, password_file, prefix)
     etcdplace.check(place)
     write_key, keys, why = _keys(opts)
     found = stored.read(place, opts.timeout, show, write_key)
@@ -95,19 +95,19 @@ def _keys(opts: Options) -> tuple[Key | None, tuple[Key, ...], str]:
     return status.write_key, keys, "" if status.write_key is not None else status.healthz
 
 
-def _emit(found: Scan, write_key: Key | None, keys: tuple[Key, ...], form: Format) -> None:
+def _emit(found: EtcdScan, write_key: Key | None, keys: tuple[Key, ...], form: OutputFormat) -> None:
     match form:
-        case Format.NAME:
+        case OutputFormat.NAME:
             output.emit_names(stored.names(found))
-        case Format.JSON | Format.YAML:
+        case OutputFormat.JSON | OutputFormat.YAML:
             output.emit_document(stored.document(found, write_key), form)
         case _:
-            output.emit(stored.table(found, write_key, keys, wide=form is Format.WIDE))
+            output.emit(stored.table(found, write_key, keys, wide=form is OutputFormat.WIDE))
             if found.shown:
                 output.emit("\n" + "\n".join(map(escape, stored.shown_lines(found))))
 
 
-def _comment(found: Scan, write_key: Key | None, keys: tuple[Key, ...], why: str) -> None:
+def _comment(found: EtcdScan, write_key: Key | None, keys: tuple[Key, ...], why: str) -> None:
     if found.starts > 1:
         diagnostics.note(f"etcd compacted what was being read; begun again, {found.starts} times in all")
     diagnostics.note(stored.summary(found, write_key))

@@ -9,7 +9,7 @@ import typer
 from kmsctl import diagnostics, options, output, waiting
 from kmsctl.diagnostics import ExitCode, UsageError
 from kmsctl.options import Options
-from kmsctl.output import Format
+from kmsctl.output import OutputFormat
 from kmsctl.waiting import WAIT, wait_for
 from kmsd.client import Status, connect, escape
 
@@ -49,7 +49,7 @@ def health(
         found = wait_for(lambda patience: _look(opts, patience), _against, seconds, opts.timeout)
     else:
         found = _look(opts, timeout or opts.timeout)
-    if form is Format.TABLE:
+    if form is OutputFormat.TABLE:
         output.emit(escape(found.healthz or "unknown"))
     else:
         output.emit_document(
@@ -73,9 +73,9 @@ def health(
         raise typer.Exit(ExitCode.UNHEALTHY)
 
 
-def _live(found: Status, form: Format) -> None:
+def _live(found: Status, form: OutputFormat) -> None:
     reason = found.not_alive
-    if form is Format.TABLE:
+    if form is OutputFormat.TABLE:
         output.emit(escape(reason) or "alive")
     else:
         output.emit_document({"alive": not reason, "reason": reason or None}, form)

@@ -9,7 +9,7 @@ import typer
 
 from kmsctl import options, output
 from kmsctl.diagnostics import ExitCode, UsageError
-from kmsctl.output import Format
+from kmsctl.output import OutputFormat
 
 EXIT_CODES = "exit-codes"
 
@@ -35,7 +35,7 @@ def help_(
     if words == [EXIT_CODES]:
         _exit_codes(opts.form(*options.DOCUMENT))
         return
-    if opts.output not in (None, Format.TABLE):
+    if opts.output not in (None, OutputFormat.TABLE):
         raise UsageError(
             f"the help of a command is text, and has no format {opts.output}",
             f"leave out --output; only {EXIT_CODES} has formats",
@@ -60,8 +60,8 @@ def _below(place: Any, word: str) -> Any:
     return known[word].make_context(word, [], parent=place, resilient_parsing=True)
 
 
-def _exit_codes(form: Format) -> None:
-    if form is Format.TABLE:
+def _exit_codes(form: OutputFormat) -> None:
+    if form is OutputFormat.TABLE:
         output.emit(output.table(("CODE", "MEANING"), [(str(code.value), code.meaning) for code in ExitCode]))
     else:
         codes = [{"code": code.value, "meaning": code.meaning} for code in ExitCode]

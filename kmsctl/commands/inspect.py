@@ -9,7 +9,7 @@ import typer
 from kmsctl import diagnostics, documents, files, options, output
 from kmsctl.diagnostics import ExitCode
 from kmsctl.keyview import algorithm, short_hash
-from kmsctl.output import Format
+from kmsctl.output import OutputFormat
 from kmsd.client import ClientError, Inspection, Key, connect, escape, printed
 
 INPUT_MAX = 8 << 20
@@ -54,12 +54,12 @@ def inspect(
     if value.note:
         diagnostics.note(value.note)
     match form:
-        case Format.JSON | Format.YAML:
+        case OutputFormat.JSON | OutputFormat.YAML:
             output.emit_document(documents.inspection(found) | _tried(trial), form)
-        case Format.NAME:
+        case OutputFormat.NAME:
             output.emit_names([found.format])
         case _:
-            output.emit(output.sheet(_sheet(found, trial, wide=form is Format.WIDE)))
+            output.emit(output.sheet(_sheet(found, trial, wide=form is OutputFormat.WIDE)))
             for each in found.findings:
                 diagnostics.warning(each.message)
                 if each.hint:

@@ -14,7 +14,7 @@ from kmsctl.waiting import WAIT, wait_for
 from kmsd.client import GeneratedKey, KeyType, Status, connect
 
 
-class Kind(StrEnum):
+class KeyTypeOption(StrEnum):
     AES = "aes"
     HMAC = "hmac"
     PAIR = "pair"
@@ -56,7 +56,7 @@ def keygen(
     ctx: typer.Context,
     label: Label,
     kind: Annotated[
-        Kind | None,
+        KeyTypeOption | None,
         typer.Option("--type", help="Type of the key. Default: what serves on the token.", show_default=False),
     ] = None,
     bits: Annotated[Bits | None, typer.Option("--bits", help="Length of the key in bits.", show_default=False)] = None,
@@ -120,21 +120,21 @@ def _wait(opts: Options, token: str, seconds: float) -> float:
     return max(opts.timeout, seconds - (time.monotonic() - started))
 
 
-def _number(kind: Kind | None, bits: Bits | None) -> int:
+def _number(kind: KeyTypeOption | None, bits: Bits | None) -> int:
     """0 where the token decides what is usual."""
     if bits is not None:
         return int(bits.value)
-    return 0 if kind in (None, Kind.RSA) else _USUAL_BITS
+    return 0 if kind in (None, KeyTypeOption.RSA) else _USUAL_BITS
 
 
-def _compare(made: GeneratedKey, kind: Kind | None, bits: Bits | None, key_id: str, token: str) -> None:
+def _compare(made: GeneratedKey, kind: KeyTypeOption | None, bits: Bits | None, key_id: str, token: str) -> None:
     """Says where a key differs from the one that was asked for: one that was found, or one that an older kmsd made."""
     key = made.key
-    wanted = key.type if kind is None else KeyType.AES if kind is Kind.PAIR else KeyType(kind.value)
+    wanted = key.type if kind is None else KeyType.AES if kind is KeyTypeOption.PAIR else KeyType(kind.value)
     number = _number(kind, bits) or key.bits
     if key.type is not wanted or key.bits != number:
         diagnostics.warning(f"it is {keyview.algorithm(key)}, not {wanted}-{number}")
-    if kind is Kind.PAIR and made.companion is None:
+    if kind is KeyTypeOption.PAIR and made.companion is None:
         diagnostics.warning("no HMAC key is beside it")
     if key_id and key.key_id != key_id:
         diagnostics.warning(f"its key id is {key.key_id!r}, not {key_id!r}")

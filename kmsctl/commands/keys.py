@@ -11,7 +11,7 @@ import typer
 from kmsctl import diagnostics, documents, keyview, options, output
 from kmsctl.commands import keygen, keys_change, keys_retire
 from kmsctl.options import KeyName
-from kmsctl.output import Format
+from kmsctl.output import OutputFormat
 from kmsctl.text import age, timestamp
 from kmsd.client import ClientError, Key, KeyDetail, KeyState, KeyTest, KeyType, connect, escape
 
@@ -62,24 +62,24 @@ def list_(
     write_label = ""
     with connect(opts.target, timeout=opts.timeout) as kmsd:
         found = kmsd.list_keys()
-        if form in (Format.TABLE, Format.WIDE):
+        if form in (OutputFormat.TABLE, OutputFormat.WIDE):
             with contextlib.suppress(ClientError):  # the list is what was asked for
                 write_label = kmsd.get_status().write_label
-    if form in (Format.JSON, Format.YAML):
+    if form in (OutputFormat.JSON, OutputFormat.YAML):
         output.emit_document({"keys": [documents.key(each) for each in found]}, form)
-    elif form is Format.NAME:
+    elif form is OutputFormat.NAME:
         output.emit_names(each.label for each in found)
     else:
         _show_list(found, form)
         keyview.point_out(found, write_label)
 
 
-def _show_list(keys: tuple[Key, ...], form: Format) -> None:
+def _show_list(keys: tuple[Key, ...], form: OutputFormat) -> None:
     if not keys:
         diagnostics.note("the token holds no keys")
         diagnostics.hint("`kmsctl keygen LABEL` makes one")
         return
-    output.emit(keyview.table(keys, wide=form is Format.WIDE, now=datetime.now(UTC)))
+    output.emit(keyview.table(keys, wide=form is OutputFormat.WIDE, now=datetime.now(UTC)))
     for each in keys:
         if each.state in (KeyState.UNUSABLE, KeyState.PLANTED):
             keyview.complain(each)
@@ -105,11 +105,11 @@ def show(
     with connect(opts.target, timeout=opts.timeout) as kmsd:
         found = kmsd.get_key(key)
     match form:
-        case Format.JSON | Format.YAML:
+        case OutputFormat.JSON | OutputFormat.YAML:
             output.emit_document(
                 {"key": documents.key(found.key), "companion": documents.optional_key(found.companion)}, form
             )
-        case Format.NAME:
+        case OutputFormat.NAME:
             output.emit_names([found.key.label])
         case _:
             output.emit(output.sheet(_sheet(found, datetime.now(UTC))))
@@ -165,9 +165,9 @@ def try_key(
     with connect(opts.target, timeout=patience) as kmsd, diagnostics.working(f"{rounds} round trips through the token"):
         tested = kmsd.test_key(key, rounds=rounds)
     match form:
-        case Format.JSON | Format.YAML:
+        case OutputFormat.JSON | OutputFormat.YAML:
             output.emit_document(documents.key_test(tested), form)
-        case Format.NAME:
+        case OutputFormat.NAME:
             output.emit_names([tested.key.label])
         case _:
             output.emit(_timings(tested))

@@ -10,7 +10,7 @@ from kmsctl import confirm, diagnostics, documents, keyview, options, output
 from kmsctl.commands.keys_change import naming
 from kmsctl.confirm import Confirm, DryRun, Report, Yes
 from kmsctl.options import KeyName
-from kmsctl.output import Format
+from kmsctl.output import OutputFormat
 from kmsd.client import Reversion, connect, escape
 from kmsd.client.rotation import short
 
@@ -95,9 +95,9 @@ def revert(
             with diagnostics.working("the token makes a key"):
                 done = kmsd.revert_key(from_key_id=away_from)
     match form:
-        case Format.JSON | Format.YAML:
+        case OutputFormat.JSON | OutputFormat.YAML:
             output.emit_document(_document(done, dry_run=dry_run), form)
-        case Format.NAME:
+        case OutputFormat.NAME:
             output.emit_names([done.new.label] if done.new is not None else [])
         case _:
             rows = _rows(done)

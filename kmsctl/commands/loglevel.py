@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from kmsctl import diagnostics, options, output
-from kmsctl.output import Format
+from kmsctl.output import OutputFormat
 from kmsd.client import connect
 
 
@@ -47,7 +47,7 @@ def log_level(
     wanted = "" if level is None or level is Level.CONFIGURED else level.value
     with connect(opts.target, timeout=opts.timeout) as kmsd:
         found = kmsd.set_log_level(wanted, dry_run=level is None)
-    if form in (Format.JSON, Format.YAML):
+    if form in (OutputFormat.JSON, OutputFormat.YAML):
         output.emit_document({"level": found.level, "previous": found.previous}, form)
     else:
         output.emit_names([found.level])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from kmsctl import diagnostics, documents, options, output
-from kmsctl.output import Format
+from kmsctl.output import OutputFormat
 from kmsd.client import Mechanism, connect
 
 
@@ -31,12 +31,12 @@ def mechanisms(
     with connect(opts.target, timeout=opts.timeout) as kmsd:
         found = kmsd.list_mechanisms(token)
     match form:
-        case Format.NAME:
+        case OutputFormat.NAME:
             output.emit_names(each.name for each in found)
-        case Format.JSON | Format.YAML:
+        case OutputFormat.JSON | OutputFormat.YAML:
             output.emit_document({"mechanisms": [documents.mechanism(each) for each in found]}, form)
         case _:
-            output.emit(_table(found, wide=form is Format.WIDE))
+            output.emit(_table(found, wide=form is OutputFormat.WIDE))
             if not found:
                 diagnostics.warning("the token shows no mechanisms")
                 diagnostics.hint("`kmsctl slots` shows whether it is there")

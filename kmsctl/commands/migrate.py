@@ -11,26 +11,26 @@ import typer
 
 from kmsctl import diagnostics, etcdplace, files, options, output, stored
 from kmsctl.diagnostics import ExitCode, UsageError
-from kmsctl.etcdplace import Place
-from kmsctl.output import Document, Format
+from kmsctl.etcdplace import EtcdPlace
+from kmsctl.output import Document, OutputFormat
 from kmsctl.text import timestamp
 from kmsd.client import escape
 from kmsd.etcd.endpoints import Tls
 
 if TYPE_CHECKING:
     from kmsctl.migrate.encryption_config import Configurations
-    from kmsctl.migrate.migration import Plan
+    from kmsctl.migrate.migration import MigrationPlan
     from kmsctl.migrate.setups import Setup
-    from kmsctl.migrate.steps import Step
+    from kmsctl.migrate.steps import MigrationStep
     from kmsctl.migrate.unmigrated import Group, Leftover
-    from kmsd.etcd.scan import Scan
+    from kmsd.etcd.scan import EtcdScan
 
 WIDTH = 100
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
-class Part(StrEnum):
+class PlanPart(StrEnum):
     """What of a plan can stand in a file by itself."""
 
     CONFIG = "config"
@@ -74,7 +74,7 @@ def plan(
         ),
     ] = "",
     only: Annotated[
-        Part | None,
+        PlanPart | None,
         typer.Option(
             "--only",
             help="Print only kmsd's configuration (TOML), or the EncryptionConfiguration with which kmsd reads, or "
@@ -109,13 +109,14 @@ def plan(
         diagnostics.hint("leave it out; nothing of the plan depends on it")
     made = migration.plan(setup, found, _configurations(encryption_config, found.socket))
     match only, form:
-        case Part.CONFIG, _:
+        case PlanPart.CONFIG, _:
             output.emit(made.config.rstrip("\n"))
-        case Part.READING | Part.WRITING, _:
+        case PlanPart.READING | PlanPart.WRITING, _:
             output.emit_document(
-                made.configurations.reading if only is Part.READING else made.configurations.writing, Format.YAML
+                made.configurations.reading if only is PlanPart.READING else made.configurations.writing,
+                OutputFormat.YAML,
             )
-        case _, Format.TABLE:
+        case _, OutputFormat.TABLE:
             output.emit(_text(made))
         case _:
             output.emit_document(_document(made), form)
@@ -154,7 +155,7 @@ def _read(source: str, what: str) -> str:
         raise UsageError(f"{what} is not text in UTF-8", "give a manifest, or a unit of systemd") from None
 
 
-def _document(plan: Plan) -> Document:
+def _document(plan: MigrationPlan) -> Document:
     found = plan.ancestor
     return {
         "source": {"kind": plan.setup.kind, "name": plan.setup.name or None},
@@ -178,11 +179,11 @@ def _document(plan: Plan) -> Document:
     }
 
 
-def _step(step: Step) -> Document:
+def _step(step: MigrationStep) -> Document:
     return {"title": step.title, "text": step.text, "commands": list(step.commands)}
 
 
-def _text(plan: Plan) -> str:
+def _text(plan: MigrationPlan) -> str:
     from kmsctl.migrate.steps import CONFIG_FILE
 
     parts = [
@@ -212,14 +213,14 @@ def _heading(text: str) -> str:
 
 
 def _yaml(document: dict[str, Any]) -> str:
-    return output.document_text(document, Format.YAML)
+    return output.document_text(document, OutputFormat.YAML)
 
 
-def _numbered(steps: Iterable[Step]) -> str:
+def _numbered(steps: Iterable[MigrationStep]) -> str:
     return "\n".join(_numbered_step(number, step) for number, step in enumerate(steps, 1))
 
 
-def _numbered_step(number: int, step: Step) -> str:
+def _numbered_step(number: int, step: MigrationStep) -> str:
     first = f"{number}. "
     indent = " " * len(first)
     commands = "".join(f"\n{indent}    {escape(each)}" for each in step.commands)
@@ -264,14 +265,14 @@ def status(
     """
     opts = options.gather(ctx, timeout=timeout, output=output_format)
     form = opts.form(*options.DOCUMENT)
-    place = Place(tuple(endpoints or ()), Tls(cacert, cert, key), user, password_file, prefix)
+    place = EtcdPlace(tuple(endpoints or ()), Tls(cacert, cert, key), user, password_file, prefix)
     etcdplace.check(place)
     found = stored.read(place, opts.timeout)
 
     from kmsctl.migrate.unmigrated import leftover
 
     left = leftover(found)
-    if form is Format.TABLE:
+    if form is OutputFormat.TABLE:
         output.emit(_table(left))
     else:
         output.emit_document(_status(found, left), form)
@@ -302,17 +303,17 @@ def _few(resources: tuple[str, ...]) -> str:
 
 
 def _note(group: Group) -> str:
-    from kmsctl.migrate.unmigrated import Kind
+    from kmsctl.migrate.unmigrated import StoredKind
 
     if group.reason:
         return group.reason
     if group.foreign:
-        return "not authenticated: rewrite" if group.kind is Kind.ANCESTOR_CBC else "rewrite"
-    return "its resource is not encrypted" if group.kind is Kind.PLAINTEXT else ""
+        return "not authenticated: rewrite" if group.kind is StoredKind.ANCESTOR_CBC else "rewrite"
+    return "its resource is not encrypted" if group.kind is StoredKind.PLAINTEXT else ""
 
 
-def _status(found: Scan, left: Leftover) -> Document:
-    from kmsctl.migrate.unmigrated import Kind, advice
+def _status(found: EtcdScan, left: Leftover) -> Document:
+    from kmsctl.migrate.unmigrated import StoredKind, advice
 
     return {
         "prefix": found.prefix,
@@ -322,7 +323,7 @@ def _status(found: Scan, left: Leftover) -> Document:
         "finished_at": timestamp(found.finished),
         "objects": found.objects,
         "foreign": left.foreign,
-        "formats": {each.value: left.sum(each) for each in Kind},
+        "formats": {each.value: left.sum(each) for each in StoredKind},
         "groups": [
             {
                 "format": each.kind.value,
@@ -339,7 +340,7 @@ def _status(found: Scan, left: Leftover) -> Document:
     }
 
 
-def _comment(found: Scan, left: Leftover) -> None:
+def _comment(found: EtcdScan, left: Leftover) -> None:
     from kmsctl.migrate.unmigrated import advice
 
     if found.starts > 1:

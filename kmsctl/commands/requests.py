@@ -7,26 +7,26 @@ from typing import Annotated
 import typer
 
 from kmsctl import diagnostics, documents, filters, options
-from kmsctl.follow import FORMATS, Column, Listing, endless
+from kmsctl.follow import FORMATS, FollowedList, ListColumn, endless
 from kmsctl.keyview import short_hash
-from kmsctl.output import Format
+from kmsctl.output import OutputFormat
 from kmsctl.text import milliseconds, timestamp
 from kmsd.client import Filter, Request, Requests, connect
 
 BACKLOG_MAX = 1000
 
-_LISTING: Listing[Request] = Listing(
+_LISTING: FollowedList[Request] = FollowedList(
     title="requests",
     columns=(
-        Column("TIME", 24, lambda each: timestamp(each.time) or ""),
-        Column("API", 7, lambda each: each.api),
-        Column("METHOD", 10, lambda each: each.method),
-        Column("CODE", 12, lambda each: each.code),
-        Column("MS", 7, lambda each: milliseconds(each.latency_ms)),
-        Column("KEY", 15, lambda each: short_hash(each.key_id_sha256)),
-        Column("UID", 36, lambda each: each.uid),
-        Column("REASON", 20, lambda each: each.reason),
-        Column("SHA256 OF THE KEY ID", 64, lambda each: each.key_id_sha256, wide=True),
+        ListColumn("TIME", 24, lambda each: timestamp(each.time) or ""),
+        ListColumn("API", 7, lambda each: each.api),
+        ListColumn("METHOD", 10, lambda each: each.method),
+        ListColumn("CODE", 12, lambda each: each.code),
+        ListColumn("MS", 7, lambda each: milliseconds(each.latency_ms)),
+        ListColumn("KEY", 15, lambda each: short_hash(each.key_id_sha256)),
+        ListColumn("UID", 36, lambda each: each.uid),
+        ListColumn("REASON", 20, lambda each: each.reason),
+        ListColumn("SHA256 OF THE KEY ID", 64, lambda each: each.key_id_sha256, wide=True),
     ),
     document=documents.request,
     name=lambda each: each.uid,
@@ -78,7 +78,7 @@ def requests(
             return
         found = [each for batch in stream for each in _told(batch)]
     _LISTING.emit(found, form)
-    if not found and form is Format.TABLE:
+    if not found and form is OutputFormat.TABLE:
         diagnostics.note(
             "kmsd has answered no call yet" if wanted == Filter() else "no call that kmsd remembers matches"
         )

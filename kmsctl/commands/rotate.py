@@ -10,11 +10,11 @@ import typer
 from kmsctl import diagnostics, etcdplace, keyview, options, output
 from kmsctl.confirm import DryRun, Yes
 from kmsctl.diagnostics import UsageError
-from kmsctl.etcdplace import Place
+from kmsctl.etcdplace import EtcdPlace
 from kmsctl.options import TokenName
-from kmsctl.output import Format
+from kmsctl.output import OutputFormat
 from kmsctl.rotate import rotating, view
-from kmsctl.rotate.rotating import SCAN_EVERY, THIS_NODE, Wanted
+from kmsctl.rotate.rotating import SCAN_EVERY, THIS_NODE, RotationOptions
 from kmsd.client import Rotation, connect
 from kmsd.etcd.endpoints import Tls
 
@@ -119,19 +119,19 @@ def rotate(
     If the new key turns out to be bad, `kmsctl keys revert` makes another one.
     """
     opts = options.gather(ctx, target=target, output=output_format)
-    wanted = Wanted(label, only_from, token, yes)
+    wanted = RotationOptions(label, only_from, token, yes)
     if watch:
         if dry_run:
             raise UsageError("--dry-run changes nothing, so there is nothing to watch", "leave out one of them")
-        place = Place(tuple(endpoints or ()), Tls(cacert, cert, key), user, password_file, prefix)
-        from kmsctl.rotate.follow import Following, follow
+        place = EtcdPlace(tuple(endpoints or ()), Tls(cacert, cert, key), user, password_file, prefix)
+        from kmsctl.rotate.follow import RotationRun, follow
 
         if scan_every is not None and scan_every < 1:
             raise UsageError(
                 f"--scan-every must be 1s at least, got {scan_every:g}s",
                 "a scan reads all that is stored, and etcd serves the cluster meanwhile",
             )
-        following = Following(
+        following = RotationRun(
             _parse_nodes(nodes), _checked(place, retire), again, retire, report, timeout, scan_every or SCAN_EVERY, show
         )
         follow(opts, wanted, following)
@@ -151,14 +151,14 @@ def rotate(
         diagnostics.hint("`kmsctl rotate --watch` follows that, and says what is left to do")
 
 
-def _emit(done: Rotation, form: Format, *, dry_run: bool) -> None:
+def _emit(done: Rotation, form: OutputFormat, *, dry_run: bool) -> None:
     match form:
-        case Format.JSON | Format.YAML:
+        case OutputFormat.JSON | OutputFormat.YAML:
             output.emit_document(view.document(done, dry_run=dry_run), form)
-        case Format.NAME:
+        case OutputFormat.NAME:
             output.emit_names([done.new.key_id] if done.new is not None else [])
         case _:
-            output.emit(view.tables(done, wide=form is Format.WIDE))
+            output.emit(view.tables(done, wide=form is OutputFormat.WIDE))
     if not done.rotated:
         diagnostics.note(
             "it had been rotated already; nothing was changed" if done.new is not None else "nothing was changed"
@@ -182,7 +182,7 @@ def _parse_nodes(texts: Sequence[str] | None) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def _checked(place: Place, retire: bool) -> Place | None:
+def _checked(place: EtcdPlace, retire: bool) -> EtcdPlace | None:
     """None: nothing says where etcd is, so nothing is scanned."""
     if not place.named:
         if retire:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from kmsctl import diagnostics, documents, options, output
-from kmsctl.output import Format
+from kmsctl.output import OutputFormat
 from kmsd.client import Slot, connect
 
 
@@ -28,12 +28,12 @@ def slots(
     with connect(opts.target, timeout=opts.timeout) as kmsd:
         found = kmsd.list_slots()
     match form:
-        case Format.NAME:
+        case OutputFormat.NAME:
             output.emit_names(each.token_label for each in found if each.token_label)
-        case Format.JSON | Format.YAML:
+        case OutputFormat.JSON | OutputFormat.YAML:
             output.emit_document({"slots": [documents.slot(each) for each in found]}, form)
         case _:
-            output.emit(_table(found, wide=form is Format.WIDE))
+            output.emit(_table(found, wide=form is OutputFormat.WIDE))
             _comment(found)
 
 

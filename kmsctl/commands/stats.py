@@ -16,7 +16,7 @@ from kmsctl.diagnostics import UsageError
 from kmsctl.figures import HISTORY_MAX
 from kmsctl.follow import ended, endless
 from kmsctl.options import Options
-from kmsctl.output import Format
+from kmsctl.output import OutputFormat
 from kmsd.client import ClientError, StatsFrame, connect, default_target
 
 if TYPE_CHECKING:
@@ -94,25 +94,25 @@ def _once(opts: Options, history: float) -> None:
     with connect(opts.target, timeout=opts.timeout) as kmsd:
         with kmsd.watch_stats(history=history, timeout=opts.timeout) as stream:
             frame = _first(iter(stream))
-        labels = _labels(kmsd) if form in (Format.TABLE, Format.WIDE) else {}
+        labels = _labels(kmsd) if form in (OutputFormat.TABLE, OutputFormat.WIDE) else {}
     window = figures.window(frame.seconds)
-    if form in (Format.JSON, Format.YAML):
+    if form in (OutputFormat.JSON, OutputFormat.YAML):
         output.emit_document({**figures.document(frame), "window": figures.window_document(window)}, form)
     else:
         from kmsctl import statsview
 
-        output.emit(statsview.snapshot(frame, window, labels, datetime.now(UTC), wide=form is Format.WIDE))
+        output.emit(statsview.snapshot(frame, window, labels, datetime.now(UTC), wide=form is OutputFormat.WIDE))
 
 
 def _watch(opts: Options, interval: float, history: float) -> None:
-    if opts.output is Format.TABLE and not output.has_screen():
+    if opts.output is OutputFormat.TABLE and not output.has_screen():
         raise UsageError("a live table needs a terminal", "leave out --output to get one JSON object a line")
-    form = opts.form(Format.TABLE, Format.JSON) if output.has_screen() else opts.form(Format.JSON)
+    form = opts.form(OutputFormat.TABLE, OutputFormat.JSON) if output.has_screen() else opts.form(OutputFormat.JSON)
     with (
         connect(opts.target, timeout=opts.timeout) as kmsd,
         kmsd.watch_stats(interval=interval, history=history) as stream,
     ):
-        if form is Format.TABLE:
+        if form is OutputFormat.TABLE:
             _show(kmsd, opts, iter(stream), interval, int(history))
         else:
             for frame in endless(stream):
@@ -129,7 +129,7 @@ def _show(kmsd: AdminClient, opts: Options, frames: Iterator[StatsFrame], interv
     """The live screen, until q is pressed. Raises what ends the stream, when the terminal is given back."""
     from kmsctl import live, statsview
 
-    memory = figures.Memory(history)
+    memory = figures.FrameHistory(history)
     memory.add(_first(frames))
     source = (opts.target or default_target()).removeprefix("unix://")
     with live.take() as (screen, wake):

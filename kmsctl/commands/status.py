@@ -10,7 +10,7 @@ import typer
 
 from kmsctl import documents, options, output
 from kmsctl.keyview import algorithm, key_hash, short_hash
-from kmsctl.output import Format
+from kmsctl.output import OutputFormat
 from kmsctl.targetsview import LOOKS
 from kmsctl.text import age
 from kmsd.client import (
@@ -47,19 +47,19 @@ def status(
     keys: tuple[Key, ...] | None = None
     with connect(opts.target, timeout=opts.timeout) as kmsd:
         found = kmsd.get_status()
-        if form is not Format.NAME:
+        if form is not OutputFormat.NAME:
             try:
                 keys = kmsd.list_keys()
             except ClientError:
                 keys = None  # the status says why: what cannot be listed now is counted by kmsd
     states = None if keys is None else _count(keys)
     match form:
-        case Format.NAME:
+        case OutputFormat.NAME:
             output.emit(found.state)
-        case Format.JSON | Format.YAML:
+        case OutputFormat.JSON | OutputFormat.YAML:
             output.emit_document({**documents.status(found), "keys_by_state": states}, form)
         case _:
-            rows = list(_rows(found, states, datetime.now(UTC), wide=form is Format.WIDE))
+            rows = list(_rows(found, states, datetime.now(UTC), wide=form is OutputFormat.WIDE))
             output.emit(output.sheet(rows))
 
 

@@ -13,7 +13,7 @@ import typer
 from kmsctl import diagnostics, options, output, targetsview
 from kmsctl.diagnostics import ExitCode, UsageError
 from kmsctl.options import Options
-from kmsctl.output import Format
+from kmsctl.output import OutputFormat
 from kmsd.client import clientconfig, default_target, parse_target
 from kmsd.client.clientconfig import Target
 from kmsd.client.fleet import Member, Standing, agreement, ask_all, compare
@@ -75,12 +75,12 @@ def targets(
         members = ask_all(wanted, opts.timeout)
     standings = compare(members)
     match form:
-        case Format.NAME:
+        case OutputFormat.NAME:
             output.emit_names(each.member.target.name for each in standings)
-        case Format.JSON | Format.YAML:
+        case OutputFormat.JSON | OutputFormat.YAML:
             output.emit_document(_document(members, standings), form)
         case _:
-            output.emit(targetsview.table(standings, datetime.now(UTC), wide=form is Format.WIDE))
+            output.emit(targetsview.table(standings, datetime.now(UTC), wide=form is OutputFormat.WIDE))
     _complain(standings)
     code = _code(standings)
     if code is not ExitCode.OK:
@@ -152,10 +152,10 @@ class _Looking(threading.Thread):
 
 def _watch(wanted: Sequence[Target], opts: Options, interval: float) -> None:
     """On a terminal a screen, until q; else a JSON object for each look, until nobody reads it."""
-    if opts.output is Format.TABLE and not output.has_screen():
+    if opts.output is OutputFormat.TABLE and not output.has_screen():
         raise UsageError("a live table needs a terminal", "leave out --output to get one JSON object a line")
-    form = opts.form(Format.TABLE, Format.JSON) if output.has_screen() else opts.form(Format.JSON)
-    if form is Format.JSON:
+    form = opts.form(OutputFormat.TABLE, OutputFormat.JSON) if output.has_screen() else opts.form(OutputFormat.JSON)
+    if form is OutputFormat.JSON:
         while True:
             members = ask_all(wanted, opts.timeout)
             output.emit_line(_document(members, compare(members)))

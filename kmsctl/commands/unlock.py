@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from kmsctl import diagnostics, options, output
-from kmsctl.output import Format
+from kmsctl.output import OutputFormat
 from kmsd.client import connect
 
 
@@ -32,7 +32,7 @@ def unlock(
     form = opts.form(*options.NAMED)
     with connect(opts.target, timeout=opts.timeout) as kmsd:
         found = kmsd.unlock_token(token)
-    if form in (Format.JSON, Format.YAML):
+    if form in (OutputFormat.JSON, OutputFormat.YAML):
         output.emit_document(
             {"token": found.token, "token_label": found.token_label, "logged_in": found.logged_in}, form
         )

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from kmsctl import diagnostics, options, output
-from kmsctl.output import Format
+from kmsctl.output import OutputFormat
 from kmsd.client import ClientError, __version__, connect, escape
 
 
@@ -36,7 +36,7 @@ def version(
                 server = kmsd.get_status().version
         except ClientError as error:
             failure = error
-    if form is not Format.TABLE:
+    if form is not OutputFormat.TABLE:
         output.emit_document({"client": __version__, "server": server}, form)
     else:
         rows = [("kmsctl", __version__)]

@@ -13,7 +13,7 @@ from typing import Final
 from kmsctl.migrate.encryption_config import Configurations
 from kmsctl.migrate.k8s_kms_plugin import PROGRAM, UNKNOWN, Ancestor
 from kmsctl.migrate.setups import Setup
-from kmsctl.migrate.steps import PIN_FILE, SOCKET, Step, mounts, steps, way_back, write_label
+from kmsctl.migrate.steps import PIN_FILE, SOCKET, MigrationStep, mounts, steps, way_back, write_label
 
 _OF_MODULES: Final = (
     *("SOFTHSM2_CONF", "TPM2_PKCS11_", "TSS2_", "ChrystokiConfigurationPath", "P11_KIT_", "OCK", "PKCSLIB"),
@@ -23,7 +23,7 @@ _OF_MODULES: Final = (
 
 
 @dataclass(frozen=True)
-class Plan:
+class MigrationPlan:
     """config: of kmsd, TOML. environment: that its module needs. notes: what is different, or wants a look."""
 
     setup: Setup
@@ -31,14 +31,14 @@ class Plan:
     config: str
     environment: Mapping[str, str]
     configurations: Configurations
-    steps: tuple[Step, ...]
-    way_back: tuple[Step, ...]
+    steps: tuple[MigrationStep, ...]
+    way_back: tuple[MigrationStep, ...]
     notes: tuple[str, ...]
 
 
-def plan(setup: Setup, ancestor: Ancestor, configurations: Configurations) -> Plan:
+def plan(setup: Setup, ancestor: Ancestor, configurations: Configurations) -> MigrationPlan:
     environment = {name: value for name, value in sorted(setup.environment.items()) if name.startswith(_OF_MODULES)}
-    return Plan(
+    return MigrationPlan(
         setup=setup,
         ancestor=ancestor,
         config=config_text(ancestor),

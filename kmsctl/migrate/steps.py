@@ -22,7 +22,7 @@ ENCRYPTION_CONFIG: Final = "/etc/kubernetes/encryption-config.yaml"
 
 
 @dataclass(frozen=True)
-class Step:
+class MigrationStep:
     """One thing to do. commands: to be pasted, each a line."""
 
     title: str
@@ -30,7 +30,9 @@ class Step:
     commands: tuple[str, ...] = ()
 
 
-def steps(setup: Setup, ancestor: Ancestor, found: Configurations, environment: Mapping[str, str]) -> tuple[Step, ...]:
+def steps(
+    setup: Setup, ancestor: Ancestor, found: Configurations, environment: Mapping[str, str]
+) -> tuple[MigrationStep, ...]:
     return (
         _look(),
         _pin(setup, ancestor),
@@ -55,8 +57,8 @@ def write_label(ancestor: Ancestor) -> str:
     return next(each for each in NEW_LABELS if each not in taken and f"{each}.hmac" not in taken)
 
 
-def _look() -> Step:
-    return Step(
+def _look() -> MigrationStep:
+    return MigrationStep(
         "Look at what is stored, and make backups",
         "Of etcd, and of the token by its own means. kmsd serves KMS v2 to Kubernetes 1.29 and later; for older "
         "clusters see docs/migration.md.",
@@ -64,7 +66,7 @@ def _look() -> Step:
     )
 
 
-def _pin(setup: Setup, ancestor: Ancestor) -> Step:
+def _pin(setup: Setup, ancestor: Ancestor) -> MigrationStep:
     if ancestor.pin_file:
         calls = "" if setup.kind == "command" else f", as the {setup.kind} calls it"
         text = f"It is in {ancestor.pin_file}{calls}; on its first line, mode 0600, kmsd's user's."
@@ -72,8 +74,8 @@ def _pin(setup: Setup, ancestor: Ancestor) -> Step:
             text = (
                 f"It is a credential: kmsd's unit needs LoadCredential={credential} too. The PIN is on the first line."
             )
-        return Step("Let kmsd read the PIN", text)
-    return Step(
+        return MigrationStep("Let kmsd read the PIN", text)
+    return MigrationStep(
         "Write the PIN into a file, on every control-plane node",
         "With an editor, on the first line: a PIN in a command stays in the shell's history."
         + (" Take it out of where it is now when k8s-kms-plugin is gone." if ancestor.pin_given else ""),
@@ -85,20 +87,20 @@ def _pin(setup: Setup, ancestor: Ancestor) -> Step:
     )
 
 
-def _write_config(ancestor: Ancestor) -> Step:
+def _write_config(ancestor: Ancestor) -> MigrationStep:
     unsafe = (
         " [legacy] lets kmsd read what nothing protects; it is for the time of the migration only."
         if ancestor.cbc
         else ""
     )
-    return Step(
+    return MigrationStep(
         f"Write {CONFIG_FILE} and check it",
         f"On every control-plane node.{unsafe}",
         (f"kmsd check-config --config {CONFIG_FILE}",),
     )
 
 
-def _start(setup: Setup, ancestor: Ancestor, environment: Mapping[str, str]) -> Step:
+def _start(setup: Setup, ancestor: Ancestor, environment: Mapping[str, str]) -> MigrationStep:
     what = "token" if ancestor.cbc else "key"
     sentences = [
         f"{PROGRAM} goes on; kmsd has a socket of its own, {SOCKET}, and uses the same {what}. docs/kubernetes.md says "
@@ -118,21 +120,21 @@ def _start(setup: Setup, ancestor: Ancestor, environment: Mapping[str, str]) -> 
             "itself, or status asks for it."
         )
         commands = ["kmsctl health --wait", "kmsctl status", f"{_adopt(ancestor.key_label)}   # if it asks"]
-    return Step("Start kmsd beside it, on every control-plane node", " ".join(sentences), tuple(commands))
+    return MigrationStep("Start kmsd beside it, on every control-plane node", " ".join(sentences), tuple(commands))
 
 
 def _adopt(label: str) -> str:
     return f"kmsctl keys adopt {shlex.quote(label)}"
 
 
-def _make_key(ancestor: Ancestor) -> Step:
+def _make_key(ancestor: Ancestor) -> MigrationStep:
     label = write_label(ancestor)
     make = f"kmsctl keygen {label} --if-not-exists"
     if "tpm2" in ancestor.module:
         make += " --type pair"
     else:
         make += "   # with --type pair where the token has no AES-GCM: kmsctl status says so"
-    return Step(
+    return MigrationStep(
         f"Make the key that kmsd writes with, {label!r}",
         f"Before kube-apiserver writes through kmsd, once for each token. {ancestor.key_label!r} must not write: it "
         "reads what nothing protects, and what it wrote could be altered as if it were that.",
@@ -145,7 +147,7 @@ def mounts(setup: Setup, ancestor: Ancestor) -> str:
     return ", ".join(f"{path} ({source})" for path, source in setup.mounts if path.rstrip("/") != socket)
 
 
-def _prove(ancestor: Ancestor) -> Step:
+def _prove(ancestor: Ancestor) -> MigrationStep:
     what = "k8s-kms-plugin aes-cbc" if ancestor.cbc else "k8s-kms-plugin aes-gcm"
     other = (
         " If it says keysealer, all is written by the plugin's successor, whose values are authenticated: leave out "
@@ -153,15 +155,15 @@ def _prove(ancestor: Ancestor) -> Step:
         if ancestor.cbc
         else ""
     )
-    return Step(
+    return MigrationStep(
         "See that kmsd knows what is stored",
         f"For one Secret or several: FORMAT {what}, READABLE yes.{other}",
         ("etcdctl get --print-value-only /registry/secrets/NAMESPACE/NAME | kmsctl inspect --try",),
     )
 
 
-def _read(found: Configurations) -> Step:
-    return Step(
+def _read(found: Configurations) -> MigrationStep:
+    return MigrationStep(
         "Let every kube-apiserver read what kmsd will write",
         f"Install the EncryptionConfiguration `reading`, {ENCRYPTION_CONFIG} or whatever --encryption-provider-config "
         f"says, mount /run/kmsd into kube-apiserver, and restart one after the other. "
@@ -169,8 +171,8 @@ def _read(found: Configurations) -> Step:
     )
 
 
-def _switch(found: Configurations) -> Step:
-    return Step(
+def _switch(found: Configurations) -> MigrationStep:
+    return MigrationStep(
         "Let kmsd write",
         "Install the EncryptionConfiguration `writing` and restart one after the other. "
         f"{_capital(_old(found))} keeps its name, for it is in every value, and its endpoint is kmsd's socket now: "
@@ -179,32 +181,32 @@ def _switch(found: Configurations) -> Step:
     )
 
 
-def _rewrite(found: Configurations) -> Step:
+def _rewrite(found: Configurations) -> MigrationStep:
     named = tuple(each for each in found.resources if nameable(each))
     text = (
         "On one node, when all have the file `writing`. A conflict means that somebody changed an object: run it again."
     )
     if len(named) < len(found.resources):
         text += " `kmsctl migrate status` names the resources that a pattern stands for."
-    return Step("Rewrite what is stored", text, tuple(map(rewrite_command, named)))
+    return MigrationStep("Rewrite what is stored", text, tuple(map(rewrite_command, named)))
 
 
-def _scan() -> Step:
-    return Step(
+def _scan() -> MigrationStep:
+    return MigrationStep(
         "See that nothing is left",
         "Exit code 0: every value that a KMS provider reads is kmsd's. Until then it says what to do.",
         ("kmsctl migrate status --check",),
     )
 
 
-def _retire(ancestor: Ancestor, found: Configurations) -> Step:
+def _retire(ancestor: Ancestor, found: Configurations) -> MigrationStep:
     gate = ", and with it --feature-gates=KMSv1=true" if found.version == "v1" else ""
     legacy, keys, backup = "", "The key stays: kmsd writes with it until `kmsctl rotate`.", ""
     if ancestor.cbc:
         legacy = " Drop [legacy] and hmac_label from kmsd's configuration and restart it."
         keys = f"Nothing in etcd needs {ancestor.key_label!r} and {ancestor.hmac_label!r} any more."
         backup = ", [legacy], hmac_label"
-    return Step(
+    return MigrationStep(
         f"Retire {PROGRAM}",
         f"When status names {_old(found)} no more, drop it from the file{gate}, and restart "
         f"kube-apiserver.{legacy} Stop {PROGRAM} and remove it. {keys} A backup of etcd from before needs the "
@@ -222,33 +224,33 @@ def _capital(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def way_back(ancestor: Ancestor, found: Configurations) -> tuple[Step, ...]:
+def way_back(ancestor: Ancestor, found: Configurations) -> tuple[MigrationStep, ...]:
     return (
         *(_back_beside(ancestor, found) if ancestor.cbc or found.version == "v2" else _back_by_format(ancestor, found)),
         _back_rewrite(ancestor, found),
     )
 
 
-def _back_by_format(ancestor: Ancestor, found: Configurations) -> tuple[Step, ...]:
+def _back_by_format(ancestor: Ancestor, found: Configurations) -> tuple[MigrationStep, ...]:
     return (
-        Step(
+        MigrationStep(
             f"Let kmsd write what {PROGRAM} reads",
             f'Set write_format = "{PROGRAM}" in [keys] and restart kmsd on every node. Only before a `kmsctl rotate`: '
             f"the format names the key by its label, and {PROGRAM} takes the one that has the label "
             f"{ancestor.key_label!r} now.",
             (f"kmsd check-config --config {CONFIG_FILE}", "kmsctl status"),
         ),
-        Step(
+        MigrationStep(
             "Let it write by KMS v1 again",
             f"In the file `writing` put {_old(found)} first and kmsd's second, and restart one after the other.",
         ),
     )
 
 
-def _back_beside(ancestor: Ancestor, found: Configurations) -> tuple[Step, ...]:
+def _back_beside(ancestor: Ancestor, found: Configurations) -> tuple[MigrationStep, ...]:
     what = "what its aes-cbc does, because nothing protects it" if ancestor.cbc else "by KMS v2 as it does"
     return (
-        Step(
+        MigrationStep(
             f"Let {PROGRAM} write again",
             f"It must still run: kmsd never writes {what}. Install the "
             f"file `reading`: {_old(found)} is first, on the socket of {PROGRAM}. Restart one after the "
@@ -257,10 +259,10 @@ def _back_beside(ancestor: Ancestor, found: Configurations) -> tuple[Step, ...]:
     )
 
 
-def _back_rewrite(ancestor: Ancestor, found: Configurations) -> Step:
+def _back_rewrite(ancestor: Ancestor, found: Configurations) -> MigrationStep:
     wanted = f"{PROGRAM} {ancestor.algorithm}"
     named = tuple(each for each in found.resources if nameable(each))
-    return Step(
+    return MigrationStep(
         "Rewrite, look, and take kmsd away",
         f"When `kmsctl migrate status` counts nothing as native and nothing by v2, only {wanted}: install the "
         f"EncryptionConfiguration of before, start {PROGRAM}, restart kube-apiserver, and stop kmsd.",

@@ -11,13 +11,13 @@ from typing import Final
 from kmsctl import stored
 from kmsd.client.rotation import rewrite_command
 from kmsd.etcd.resources import nameable, rewritable
-from kmsd.etcd.scan import Row, Scan, Storage
+from kmsd.etcd.scan import EtcdScan, ScanRow, Storage
 
 COMMANDS_MOST: Final = 5
 """Commands that are told."""
 
 
-class Kind(StrEnum):
+class StoredKind(StrEnum):
     """What a stored object is, as far as a migration cares."""
 
     NATIVE = "native"
@@ -30,7 +30,7 @@ class Kind(StrEnum):
 
     @property
     def ancestral(self) -> bool:
-        return self in (Kind.ANCESTOR_GCM, Kind.ANCESTOR_CBC, Kind.KEYSEALER)
+        return self in (StoredKind.ANCESTOR_GCM, StoredKind.ANCESTOR_CBC, StoredKind.KEYSEALER)
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Group:
     """Objects alike. storage: several kinds of it are plaintext or other. foreign: whether they are to be rewritten.
     resources: sorted; reason: why they are not understood, if so."""
 
-    kind: Kind
+    kind: StoredKind
     storage: Storage
     provider: str
     objects: int
@@ -51,7 +51,7 @@ class Group:
 class Leftover:
     groups: tuple[Group, ...]
 
-    def sum(self, *kinds: Kind) -> int:
+    def sum(self, *kinds: StoredKind) -> int:
         return sum(each.objects for each in self.groups if each.kind in kinds)
 
     @property
@@ -61,20 +61,20 @@ class Leftover:
     @property
     def in_v1(self) -> tuple[str, ...]:
         """The providers of KMS v1 that values in kmsd's own format still name."""
-        found = (each for each in self.groups if each.kind is Kind.NATIVE and each.storage is Storage.KMS_V1)
+        found = (each for each in self.groups if each.kind is StoredKind.NATIVE and each.storage is Storage.KMS_V1)
         return tuple(sorted({each.provider for each in found}))
 
 
-def leftover(scan: Scan) -> Leftover:
+def leftover(scan: EtcdScan) -> Leftover:
     """Plain objects are foreign only where others of their resource are encrypted, and Secrets."""
     encrypted = set(scan.resources(lambda row: row.storage not in (Storage.PLAINTEXT, Storage.UNKNOWN))) | {"secrets"}
-    objects: defaultdict[tuple[bool, Kind, Storage, str, str], int] = defaultdict(int)
-    resources: defaultdict[tuple[bool, Kind, Storage, str, str], set[str]] = defaultdict(set)
+    objects: defaultdict[tuple[bool, StoredKind, Storage, str, str], int] = defaultdict(int)
+    resources: defaultdict[tuple[bool, StoredKind, Storage, str, str], set[str]] = defaultdict(set)
     for each in scan.counts:
         row = each.row
         kind = _kind(row)
-        foreign = kind is not Kind.NATIVE and (kind is not Kind.PLAINTEXT or row.resource in encrypted)
-        reason = row.reason if kind in (Kind.OTHER, Kind.NATIVE) else ""
+        foreign = kind is not StoredKind.NATIVE and (kind is not StoredKind.PLAINTEXT or row.resource in encrypted)
+        reason = row.reason if kind in (StoredKind.OTHER, StoredKind.NATIVE) else ""
         group = (not foreign, kind, row.storage, row.provider, reason)
         objects[group] += each.objects
         resources[group].add(row.resource)
@@ -86,28 +86,28 @@ def leftover(scan: Scan) -> Leftover:
     return Leftover(tuple(groups))
 
 
-def _order(key: tuple[bool, Kind, Storage, str, str]) -> tuple[bool, int, str, str, str]:
+def _order(key: tuple[bool, StoredKind, Storage, str, str]) -> tuple[bool, int, str, str, str]:
     own, kind, storage, provider, reason = key
-    return own, list(Kind).index(kind), storage, provider, reason
+    return own, list(StoredKind).index(kind), storage, provider, reason
 
 
-def _kind(row: Row) -> Kind:
+def _kind(row: ScanRow) -> StoredKind:
     if row.storage is Storage.PLAINTEXT:
-        return Kind.PLAINTEXT
+        return StoredKind.PLAINTEXT
     if row.storage.needs_kms and row.format != "":
-        return Kind(row.format)
-    return Kind.OTHER
+        return StoredKind(row.format)
+    return StoredKind.OTHER
 
 
 def advice(found: Leftover) -> Iterator[str]:
     """What to do next, a sentence or a command each; of names only such that can stand in a command."""
-    if cbc := found.sum(Kind.ANCESTOR_CBC):
+    if cbc := found.sum(StoredKind.ANCESTOR_CBC):
         yield (
             f"{'1 object was' if cbc == 1 else f'{cbc:,} objects were'} written by k8s-kms-plugin with aes-cbc, which "
             "protects nothing from being altered: rewrite that first; kmsd reads it only with "
             "legacy.allow_unauthenticated and legacy.key"
         )
-    if found.sum(Kind.KEYSEALER):
+    if found.sum(StoredKind.KEYSEALER):
         yield "what KeySealer wrote is read with the HMAC key beside the AES key: name it as keys.hmac_label"
     resources = _resources(found)
     for each in resources[:COMMANDS_MOST]:
@@ -133,6 +133,8 @@ def advice(found: Leftover) -> Iterator[str]:
 def _resources(found: Leftover) -> tuple[str, ...]:
     """To be rewritten, as kubectl calls them."""
     wanted: Iterable[Group] = (
-        each for each in found.groups if each.foreign or (each.kind is Kind.NATIVE and each.storage is Storage.KMS_V1)
+        each
+        for each in found.groups
+        if each.foreign or (each.kind is StoredKind.NATIVE and each.storage is Storage.KMS_V1)
     )
     return tuple(sorted({name for each in wanted for name in each.resources if rewritable(name)}))

@@ -15,19 +15,19 @@ from datetime import UTC, datetime
 
 from kmsctl import confirm, diagnostics, files, keyview, output, stored
 from kmsctl.diagnostics import UsageError
-from kmsctl.etcdplace import Place
+from kmsctl.etcdplace import EtcdPlace
 from kmsctl.options import Options
-from kmsctl.output import Format
+from kmsctl.output import OutputFormat
 from kmsctl.rotate import rotating, view
-from kmsctl.rotate.rotating import SCAN_EVERY, THIS_NODE, Wanted
-from kmsctl.rotate.watch import Node, Watch
+from kmsctl.rotate.rotating import SCAN_EVERY, THIS_NODE, RotationOptions
+from kmsctl.rotate.watch import Node, RotationWatch
 from kmsd.client import ClientError, Conflict, Status, connect
 from kmsd.client.rotation import (
     FOLLOW,
-    Progress,
-    Step,
+    KeyTurnover,
+    StageName,
+    StageProgress,
     Timeline,
-    Turn,
     news,
     retire_command,
     rewrite_command,
@@ -41,13 +41,13 @@ TICK = 1.0
 
 
 @dataclass(frozen=True)
-class Following:
+class RotationRun:
     """How to follow. nodes: name and socket of the other nodes. place: where to scan; None: nowhere.
     again: rotate even if a rotation is not finished. retire: do it without asking. report: file for the last scan.
     seconds: for all of it; None: no limit. scan_every: seconds between two scans. show: objects to be named."""
 
     nodes: tuple[tuple[str, str], ...] = ()
-    place: Place | None = None
+    place: EtcdPlace | None = None
     again: bool = False
     retire: bool = False
     report: str | None = None
@@ -56,9 +56,9 @@ class Following:
     show: int = 0
 
 
-def follow(opts: Options, wanted: Wanted, plan: Following) -> None:
+def follow(opts: Options, wanted: RotationOptions, plan: RotationRun) -> None:
     """Returns when nothing is left to be watched. Raises ClientError, UsageError, KeyboardInterrupt."""
-    form = opts.form(Format.TABLE, Format.JSON)
+    form = opts.form(OutputFormat.TABLE, OutputFormat.JSON)
     ends = time.monotonic() + plan.seconds if plan.seconds is not None else None
     with contextlib.ExitStack() as held:
         client = held.enter_context(connect(opts.target, timeout=opts.timeout))
@@ -68,7 +68,7 @@ def follow(opts: Options, wanted: Wanted, plan: Following) -> None:
         turn, rotated = _begin(first, status, others, wanted, again=plan.again)
         _introduce(turn, form, rotated=rotated)
         changed = threading.Event()
-        watch = Watch(
+        watch = RotationWatch(
             turn,
             [first, *others],
             plan.place,
@@ -90,13 +90,15 @@ def follow(opts: Options, wanted: Wanted, plan: Following) -> None:
             raise
 
 
-def _name(status: Status, plan: Following) -> str:
+def _name(status: Status, plan: RotationRun) -> str:
     """The target's among the nodes."""
     taken = {name for name, _ in plan.nodes}
     return status.host if status.host and status.host not in taken else THIS_NODE
 
 
-def _begin(first: Node, status: Status, others: Sequence[Node], wanted: Wanted, *, again: bool) -> tuple[Turn, bool]:
+def _begin(
+    first: Node, status: Status, others: Sequence[Node], wanted: RotationOptions, *, again: bool
+) -> tuple[KeyTurnover, bool]:
     """The rotation to watch, and whether it was made just now."""
     found = None if again or wanted.only_from else unfinished(status, first.client.list_keys())
     if found is not None:
@@ -128,8 +130,8 @@ def _check_others(name: str, status: Status, others: Sequence[Node]) -> None:
             )
 
 
-def _introduce(turn: Turn, form: Format, *, rotated: bool) -> None:
-    if form is Format.JSON:
+def _introduce(turn: KeyTurnover, form: OutputFormat, *, rotated: bool) -> None:
+    if form is OutputFormat.JSON:
         output.emit_line(view.turn_document(turn, rotated=rotated))
         return
     for role, key in (("old", turn.old), ("new", turn.new)):
@@ -141,7 +143,7 @@ class _Show:
     """Shows a watch until it has come as far as it can by itself."""
 
     def __init__(
-        self, watch: Watch, plan: Following, changed: threading.Event, ends: float | None, form: Format
+        self, watch: RotationWatch, plan: RotationRun, changed: threading.Event, ends: float | None, form: OutputFormat
     ) -> None:
         self._watch = watch
         self._plan = plan
@@ -154,21 +156,21 @@ class _Show:
         while not self._watch.complete:
             self._changed.wait(TICK)
             self._changed.clear()
-        return self._on_screen() if self._form is Format.TABLE and output.has_screen() else self._in_lines()
+        return self._on_screen() if self._form is OutputFormat.TABLE and output.has_screen() else self._in_lines()
 
     def _act(self, found: Timeline) -> None:
         """Retires the old key if that is wanted and time; what was seen before has been shown."""
-        if self._plan.retire and found[Step.RETIRE].progress is Progress.ACTIVE:
+        if self._plan.retire and found[StageName.RETIRE].progress is StageProgress.ACTIVE:
             self._watch.try_to_retire()
             self._changed.set()
 
     def _ended(self, found: Timeline) -> bool:
         if found.finished:
             return True
-        followed = found[Step.APISERVERS].progress is Progress.DONE
+        followed = found[StageName.APISERVERS].progress is StageProgress.DONE
         if self._plan.place is None:
             return followed
-        return not self._plan.retire and found[Step.RETIRE].progress is Progress.ACTIVE
+        return not self._plan.retire and found[StageName.RETIRE].progress is StageProgress.ACTIVE
 
     def _check_time(self, found: Timeline) -> None:
         if self._ends is not None and time.monotonic() >= self._ends and found.present is not None:
@@ -186,7 +188,7 @@ class _Show:
             found = self._watch.step(datetime.now(UTC))
             now = datetime.now(UTC)
             for event in news(before, found):
-                if self._form is Format.JSON:
+                if self._form is OutputFormat.JSON:
                     output.emit_line(view.event_document(event, now))
                 else:
                     output.emit(view.event_lines(event, now))
@@ -233,17 +235,17 @@ class _Show:
                     self._watch.scan_now()
 
 
-def _name_objects(watch: Watch, form: Format) -> None:
+def _name_objects(watch: RotationWatch, form: OutputFormat) -> None:
     """Name what kept the old key at the last scan, however the watch ended."""
     for each in watch.scan.shown if watch.scan is not None else ():
-        if form is Format.JSON:
+        if form is OutputFormat.JSON:
             output.emit_line({"event": "object", **stored.shown_document(each)})
-    if form is not Format.JSON and watch.scan is not None:
+    if form is not OutputFormat.JSON and watch.scan is not None:
         for line in stored.shown_lines(watch.scan):
             diagnostics.note(f"keeps the old key: {line}")
 
 
-def _finish(watch: Watch, end: Timeline, plan: Following) -> None:
+def _finish(watch: RotationWatch, end: Timeline, plan: RotationRun) -> None:
     """What is left to be done by somebody, after all that could be watched."""
     turn = watch.turn
     if turn.old is None:
@@ -271,14 +273,14 @@ def _finish(watch: Watch, end: Timeline, plan: Following) -> None:
         _hint_at_scan(turn, plan.place.arguments())
 
 
-def _hint_at_scan(turn: Turn, arguments: Sequence[str]) -> None:
+def _hint_at_scan(turn: KeyTurnover, arguments: Sequence[str]) -> None:
     scan = f"kmsctl etcd scan {shlex.join([*arguments, '--report', 'scan.json'])}"
     when = "" if turn.started is None else f" after {view.clock(turn.started + FOLLOW)}"
     retire = retire_command(turn, "scan.json")
     diagnostics.hint(f"`{scan}`{when}, and `{retire}` when it counts nothing under the old key")
 
 
-def _resume(plan: Following, opts: Options) -> str:
+def _resume(plan: RotationRun, opts: Options) -> str:
     """The command that goes on with the same rotation."""
     words = ["kmsctl", "rotate", "--watch"]
     if opts.target is not None:

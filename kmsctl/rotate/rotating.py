@@ -20,7 +20,7 @@ SCAN_EVERY = 30.0
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RotationOptions:
     """label: the write label, if it is to be checked. only_from: rotate only away from this key id; empty: from the
     one that writes now. token: for the new key; empty: the write token. yes: do not ask."""
 
@@ -30,7 +30,7 @@ class Wanted:
     yes: bool = False
 
 
-def rotate(kmsd: AdminClient, status: Status, wanted: Wanted, *, dry_run: bool = False) -> Rotation:
+def rotate(kmsd: AdminClient, status: Status, wanted: RotationOptions, *, dry_run: bool = False) -> Rotation:
     """What was done, or in a dry run would be. `rotated` is False if it had been done already.
 
     Raises ClientError, UsageError where nobody can be asked.

@@ -14,18 +14,23 @@ from kmsctl.keyview import algorithm, key_hash, short_hash
 from kmsctl.output import Colour, Document, Span
 from kmsctl.text import timestamp, width
 from kmsd.client import Key, Rotation, escape
-from kmsd.client.rotation import Event, NodeView, Progress, Stage, Timeline, Turn
+from kmsd.client.rotation import Event, KeyTurnover, NodeView, Stage, StageProgress, Timeline
 
 Line = list[Span]
 
-_COLOURS = {Progress.DONE: Colour.GREEN, Progress.ACTIVE: Colour.BOLD, Progress.STUCK: Colour.YELLOW}
+_COLOURS = {StageProgress.DONE: Colour.GREEN, StageProgress.ACTIVE: Colour.BOLD, StageProgress.STUCK: Colour.YELLOW}
 _GLYPHS = {
-    Progress.DONE: ("✔", "+"),
-    Progress.ACTIVE: ("▶", ">"),
-    Progress.STUCK: ("▲", "!"),
-    Progress.WAITING: ("○", "o"),
+    StageProgress.DONE: ("✔", "+"),
+    StageProgress.ACTIVE: ("▶", ">"),
+    StageProgress.STUCK: ("▲", "!"),
+    StageProgress.WAITING: ("○", "o"),
 }
-_WORDS = {Progress.DONE: "done", Progress.ACTIVE: "now", Progress.STUCK: "stuck", Progress.WAITING: "later"}
+_WORDS = {
+    StageProgress.DONE: "done",
+    StageProgress.ACTIVE: "now",
+    StageProgress.STUCK: "stuck",
+    StageProgress.WAITING: "later",
+}
 _EVENT_WIDTHS = (9, 5, 26, 10, 0)
 _TITLE = 26
 _INDENT = 6
@@ -69,7 +74,7 @@ def tables(done: Rotation, *, wide: bool) -> str:
     return "\n\n".join(parts)
 
 
-def turn_document(turn: Turn, *, rotated: bool) -> Document:
+def turn_document(turn: KeyTurnover, *, rotated: bool) -> Document:
     """The first line of a watch in JSON. rotated: False if the rotation was found and is resumed."""
     return {
         "event": "rotation",
@@ -121,7 +126,7 @@ def picture(timeline: Timeline, now: datetime, columns: int, *, brief: bool = Fa
         keys = (("old ", turn.old), ("new ", turn.new))
         body += [*([(name, Colour.DIM), (_identity(each), None)] for name, each in keys if each is not None), []]
     for number, stage in enumerate(timeline.stages, 1):
-        if brief and stage.progress in (Progress.DONE, Progress.WAITING):
+        if brief and stage.progress in (StageProgress.DONE, StageProgress.WAITING):
             stage = Stage(stage.step, stage.progress)
         body += _stage(number, stage, now, columns)
     return body
@@ -144,7 +149,7 @@ def _stage(number: int, stage: Stage, now: datetime, columns: int) -> Iterator[L
         yield head
         yield from _filled(details, columns)
     for command in stage.commands:
-        yield [(" " * _INDENT + escape(command), Colour.BOLD if stage.progress is Progress.ACTIVE else Colour.DIM)]
+        yield [(" " * _INDENT + escape(command), Colour.BOLD if stage.progress is StageProgress.ACTIVE else Colour.DIM)]
 
 
 def _filled(details: Sequence[Span], columns: int) -> Iterator[Line]:
@@ -175,7 +180,7 @@ def _remarks(stage: Stage, now: datetime) -> Iterator[Span]:
 
 def _node(view: NodeView, now: datetime) -> Span:
     node, text = escape(view.node), escape(view.text)
-    if view.progress is Progress.ACTIVE:
+    if view.progress is StageProgress.ACTIVE:
         until = f", {_left(view.due, now)}" if view.due is not None else ""
         return f"{node} {output.glyph('…', '...')} {text}{until}", None
     mark = f"{node} {_glyph(view.progress)}"
@@ -189,7 +194,7 @@ def _left(due: datetime | None, now: datetime) -> str:
     return f"{output.glyph('≤', '<=')} {seconds} s" if seconds else "any moment"
 
 
-def _glyph(progress: Progress) -> str:
+def _glyph(progress: StageProgress) -> str:
     return output.glyph(*_GLYPHS[progress])
 
 

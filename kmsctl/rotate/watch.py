@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from kmsctl.etcdplace import Place
+from kmsctl.etcdplace import EtcdPlace
 from kmsctl.stored import keeping, own, progress_text, still_under
 from kmsd.client import ClientError, Conflict, Denied, InvalidRequest, Key, KeyState, NotFound, RelabelledKey
-from kmsd.client.rotation import Progress, Sighting, Step, Stored, Timeline, Turn, timeline
+from kmsd.client.rotation import KeyTurnover, NodeSighting, StageName, StageProgress, Stored, Timeline, timeline
 
 if TYPE_CHECKING:
     from kmsd.client.admin import AdminClient
-    from kmsd.etcd.scan import Scan, Wanted
+    from kmsd.etcd.scan import EtcdScan, ScanOptions
 
 POLL = 1.0
 """Seconds between two looks at a node."""
@@ -43,7 +43,7 @@ class _Looker(threading.Thread):
 
     def __init__(self, node: Node, old_key_sha256: str, wake: Callable[[], None], over: threading.Event) -> None:
         super().__init__(daemon=True, name=f"look at {node.name}")
-        self.sighting: Sighting | None = None
+        self.sighting: NodeSighting | None = None
         self.retired = False
         self._node = node
         self._old = old_key_sha256
@@ -57,13 +57,13 @@ class _Looker(threading.Thread):
             if self._over.wait(POLL):
                 return
 
-    def _look(self) -> Sighting:
+    def _look(self) -> NodeSighting:
         try:
             status = self._node.client.get_status(timeout=LOOK_TIMEOUT)
             self.retired = self.retired or self._is_retired()
         except ClientError as error:
-            return Sighting(self._node.name, None, error.message)
-        return Sighting(self._node.name, status)
+            return NodeSighting(self._node.name, None, error.message)
+        return NodeSighting(self._node.name, status)
 
     def _is_retired(self) -> bool:
         """Whether the old key is archived, or destroyed."""
@@ -85,16 +85,16 @@ class _Scanner(threading.Thread):
 
     def __init__(
         self,
-        place: Place,
+        place: EtcdPlace,
         client: AdminClient,
         timeout: float,
         wake: Callable[[], None],
         over: threading.Event,
-        wanted: Wanted,
+        wanted: ScanOptions,
     ) -> None:
         super().__init__(daemon=True, name="scan of etcd")
         self.text = "reading etcd"
-        self.scan: Scan | None = None
+        self.scan: EtcdScan | None = None
         self.keys: tuple[Key, ...] = ()
         self.failure: Exception | None = None
         self._client = client
@@ -105,8 +105,7 @@ class _Scanner(threading.Thread):
         self._wanted = wanted
 
     def run(self) -> None:
-        from kmsd.etcd.scan import Progress as ScanProgress
-        from kmsd.etcd.scan import scan
+        from kmsd.etcd.scan import ScanProgress, scan
 
         def tell(progress: ScanProgress) -> None:
             if self._over.is_set():
@@ -124,7 +123,7 @@ class _Scanner(threading.Thread):
         self._wake()
 
 
-class Watch:
+class RotationWatch:
     """The rotation of `turn`, watched on `nodes`, the first of which is asked to retire the old key.
 
     place: where to scan, None not to. timeout: seconds for each call. scan_every: seconds between two scans, at least.
@@ -134,9 +133,9 @@ class Watch:
 
     def __init__(
         self,
-        turn: Turn,
+        turn: KeyTurnover,
         nodes: Sequence[Node],
-        place: Place | None,
+        place: EtcdPlace | None,
         *,
         timeout: float,
         scan_every: float,
@@ -144,7 +143,7 @@ class Watch:
         wake: Callable[[], None],
     ) -> None:
         self.turn = turn
-        self.scan: Scan | None = None
+        self.scan: EtcdScan | None = None
         self._stored: Stored | None = None
         self.trouble = ""
         """Why the last scan, or the last try to retire the old key, failed."""
@@ -161,7 +160,7 @@ class Watch:
         self._next_scan = 0.0
         self._retired = False
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> RotationWatch:
         for each in self._lookers:
             each.start()
         return self
@@ -227,9 +226,9 @@ class Watch:
         place, old = self._place, self.turn.old
         if place is None or old is None or self._scanner is not None or not self._is_due(found):
             return False
-        from kmsd.etcd.scan import Wanted
+        from kmsd.etcd.scan import ScanOptions
 
-        wanted = Wanted(self._show, keeping(old))
+        wanted = ScanOptions(self._show, keeping(old))
         self._scanner = _Scanner(place, self._first.client, self._timeout, self._wake, self._over, wanted)
         self._scanner.start()
         return True
@@ -237,7 +236,10 @@ class Watch:
     def _is_due(self, found: Timeline) -> bool:
         if found.finished or time.monotonic() < self._next_scan:
             return False
-        return found[Step.APISERVERS].progress is Progress.DONE and found[Step.RETIRE].progress is not Progress.ACTIVE
+        return (
+            found[StageName.APISERVERS].progress is StageProgress.DONE
+            and found[StageName.RETIRE].progress is not StageProgress.ACTIVE
+        )
 
     def _collect(self) -> None:
         """Takes over what a scan has found, and says when the next may be."""
@@ -264,7 +266,7 @@ class Watch:
     def _pause(self, took: float) -> float:
         """Seconds until the next scan: at once when one becomes a proof, else so that etcd has time for others."""
         pause = max(self._scan_every, PAUSES * took)
-        due = self._timeline(datetime.now(UTC))[Step.SCAN].due
+        due = self._timeline(datetime.now(UTC))[StageName.SCAN].due
         if due is not None:
             pause = min(pause, max(0.0, (due - datetime.now(UTC)).total_seconds()) + 0.1)
         return pause

@@ -11,7 +11,7 @@ from typing import Final
 
 from kmsd import __version__
 from kmsd.api.admin.v1 import admin_pb2 as pb
-from kmsd.apis.admin_wire import API, SERVICE, Shown, alike, page, problem, sessions, sha256, table
+from kmsd.apis.admin_wire import API, SERVICE, KeyPresenter, alike, page, problem, sessions, sha256, table
 from kmsd.deadline import left
 from kmsd.errors import InvalidRequest, KmsdError, NotFound
 from kmsd.hsm.connection import Hsm
@@ -66,7 +66,7 @@ class Admin:
     keyring: Keyring
     health: Health
     service: LocalService
-    shown: Shown
+    shown: KeyPresenter
     started: float
     write_format: str
     write_token: str

@@ -13,7 +13,7 @@ from kmsd.config.tcp import not_served
 from kmsd.errors import NotFound, Overloaded, short
 from kmsd.hsm.doctor.diagnosis import diagnose
 from kmsd.hsm.doctor.findings import Check, Report
-from kmsd.keys.key import State, newest_first
+from kmsd.keys.key import KeyState, newest_first
 from kmsd.keys.keyring import Keyring
 from kmsd.transport.call import Call, Table, parse
 
@@ -77,7 +77,7 @@ class DoctorAdmin:
     def _planted(self, place: str) -> Check:
         name, title = "public_objects", "Public objects"
         public = [key for key in self.keyring.inventory.public if key.place == place]
-        planted = [key for key in public if key.state is State.PLANTED]
+        planted = [key for key in public if key.state is KeyState.PLANTED]
         if not planted:
             seen = (
                 f"{len(public)} look like keys, none like one of kmsd's; none is used"

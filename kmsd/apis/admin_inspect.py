@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
-from kmsd.apis.admin_wire import Shown, alike, problem, sha256, table
+from kmsd.apis.admin_wire import KeyPresenter, alike, problem, sha256, table
 from kmsd.errors import Conflict, InvalidRequest, KmsdError, short
 from kmsd.etcd.envelope import KmsValue
-from kmsd.formats.ciphertext import Format
-from kmsd.formats.diagnostics import Jwe
+from kmsd.formats.ciphertext import CiphertextFormat
+from kmsd.formats.diagnostics import JweReport
 from kmsd.keys.key import Key, newest_first
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.labels import role
@@ -29,7 +29,7 @@ class InspectAdmin:
     keyring: Keyring
     foreign: Foreign
     service: KmsService
-    shown: Shown
+    shown: KeyPresenter
 
     def table(self) -> Table:
         return table({"InspectCiphertext": self.inspect_ciphertext, "TryCiphertext": self.try_ciphertext})
@@ -103,7 +103,7 @@ class InspectAdmin:
             except KmsdError as error:
                 return [], [Problem(error.message, error.hint, fatal=True)]
         reads = [key for key in keys if key.reads]
-        if found.format != Format.KEYSEALER:
+        if found.format != CiphertextFormat.KEYSEALER:
             return reads, []
         alone = [key for key in reads if self.foreign.mac(key) is None]
         return [key for key in reads if key not in alone], list(map(_without_mac, alone))
@@ -159,5 +159,5 @@ def _envelope(value: KmsValue) -> pb.InspectCiphertextResponse.Envelope:
     )
 
 
-def _jwe(jwe: Jwe) -> pb.InspectCiphertextResponse.Jwe:
+def _jwe(jwe: JweReport) -> pb.InspectCiphertextResponse.Jwe:
     return alike(pb.InspectCiphertextResponse.Jwe, jwe, kid_sha256=sha256(jwe.kid))

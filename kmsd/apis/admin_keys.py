@@ -8,11 +8,11 @@ from statistics import median
 from typing import Final
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
-from kmsd.apis.admin_wire import Shown, alike, page, sha256, table
+from kmsd.apis.admin_wire import KeyPresenter, alike, page, sha256, table
 from kmsd.errors import InvalidRequest
 from kmsd.keys.key import Key
 from kmsd.keys.keyring import Keyring
-from kmsd.keys.lifecycle import Lifecycle, Rotated, Scan, Step, Use, Wanted
+from kmsd.keys.lifecycle import KeyUseEvidence, Lifecycle, Rotated, RotationStep, ScanEvidence, Wanted
 from kmsd.observe import logs
 from kmsd.observe.health import Health
 from kmsd.transport.call import Call, Table, parse
@@ -35,7 +35,7 @@ class KeyAdmin:
     keyring: Keyring
     lifecycle: Lifecycle
     health: Health
-    shown: Shown
+    shown: KeyPresenter
 
     def table(self) -> Table:
         return table(
@@ -215,7 +215,7 @@ class KeyAdmin:
         call.detail = detail
 
 
-def _steps(steps: Sequence[Step]) -> list[pb.RotationStep]:
+def _steps(steps: Sequence[RotationStep]) -> list[pb.RotationStep]:
     return [alike(pb.RotationStep, step, key_id_sha256=sha256(step.key_id), token=step.place) for step in steps]
 
 
@@ -231,7 +231,7 @@ def _not_undone(bad: Key | None, previous: Key) -> list[str]:
     ]
 
 
-def _scan(report: pb.ScanReport) -> Scan:
+def _scan(report: pb.ScanReport) -> ScanEvidence:
     """Raises InvalidRequest for a report that no scan makes."""
     if len(report.uses) > _USES_MOST:
         raise InvalidRequest(
@@ -242,11 +242,11 @@ def _scan(report: pb.ScanReport) -> Scan:
         raise InvalidRequest("the report does not say when the scan ran", "make it with kmsctl etcd scan --report")
     if not report.prefix.startswith("/"):
         raise InvalidRequest("the report does not say what was scanned", "make it with kmsctl etcd scan --report")
-    return Scan(
+    return ScanEvidence(
         started=report.started_unix_ms / 1000,
         finished=report.finished_unix_ms / 1000,
         prefix=report.prefix,
         objects=report.objects,
         unknown=report.unknown,
-        uses=tuple(Use((use.key_id, use.label), use.objects) for use in report.uses),
+        uses=tuple(KeyUseEvidence((use.key_id, use.label), use.objects) for use in report.uses),
     )

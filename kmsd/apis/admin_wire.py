@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.errors import InvalidRequest, short
 from kmsd.hsm.connection import PoolView
-from kmsd.keys.key import Key, State, known_made_ms
+from kmsd.keys.key import Key, KeyState, known_made_ms
 from kmsd.keys.keyring import Keyring
 from kmsd.observe.stats import Stats
 from kmsd.problem import Problem
@@ -28,13 +28,13 @@ T = TypeVar("T")
 M = TypeVar("M", bound=Message)
 
 _STATES: Final = {
-    State.WRITE: pb.KEY_STATE_WRITE,
-    State.READABLE: pb.KEY_STATE_READABLE,
-    State.PENDING: pb.KEY_STATE_PENDING,
-    State.UNUSABLE: pb.KEY_STATE_UNUSABLE,
-    State.COMPANION: pb.KEY_STATE_COMPANION,
-    State.ARCHIVED: pb.KEY_STATE_ARCHIVED,
-    State.PLANTED: pb.KEY_STATE_PLANTED,
+    KeyState.WRITE: pb.KEY_STATE_WRITE,
+    KeyState.READABLE: pb.KEY_STATE_READABLE,
+    KeyState.PENDING: pb.KEY_STATE_PENDING,
+    KeyState.UNUSABLE: pb.KEY_STATE_UNUSABLE,
+    KeyState.COMPANION: pb.KEY_STATE_COMPANION,
+    KeyState.ARCHIVED: pb.KEY_STATE_ARCHIVED,
+    KeyState.PLANTED: pb.KEY_STATE_PLANTED,
 }
 _TYPES: Final = {"aes": pb.KEY_TYPE_AES, "hmac": pb.KEY_TYPE_HMAC, "rsa": pb.KEY_TYPE_RSA, "other": pb.KEY_TYPE_OTHER}
 
@@ -59,7 +59,7 @@ def _names(descriptor: Descriptor) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Shown:
+class KeyPresenter:
     """Keys as clients see them."""
 
     keyring: Keyring

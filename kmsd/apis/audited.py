@@ -2,7 +2,7 @@
 
 An action goes on when its caller has gone: a rotation that stopped between two steps because somebody pressed Ctrl-C
 would be left for others to finish. One that has changed nothing yet when its caller's time is up never begins
-(`kmsd.keys.lifecycle.turn`).
+(`kmsd.keys.lifecycle.permit`).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Final
 
 from kmsd.audit.chain import START, Entry, Head, Kind, Record, make
 from kmsd.audit.file import AuditFile, InUse, Note
-from kmsd.audit.writer import LOST, Sight, Trouble, Writer, explain
+from kmsd.audit.writer import LOST, Sight, WriteFailure, Writer, explain
 from kmsd.errors import KmsdError, Unavailable
 from kmsd.observe import logs
 
@@ -65,7 +65,7 @@ class Chain:
         self._waiting = 0
         self._lost = 0
         self._closed = False
-        self._in_use: Trouble | None = None
+        self._in_use: WriteFailure | None = None
 
     async def start(self) -> None:
         """Open the file, and begin to write. Raises InUse if another kmsd has it; any other trouble is in `trouble`."""
@@ -105,11 +105,11 @@ class Chain:
         return self._writer is not None
 
     @property
-    def trouble(self) -> Trouble | None:
+    def trouble(self) -> WriteFailure | None:
         """Why records are missing or may come to be missing."""
         trouble = self._writer.trouble if self._writer is not None else self._in_use
         if trouble is None and self._lost:
-            return Trouble(
+            return WriteFailure(
                 f"{self._lost} audit records were lost: there were more than could be written",
                 'record fewer calls (audit.kms = "sampled"), or use a faster disk',
             )

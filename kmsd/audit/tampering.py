@@ -15,7 +15,7 @@ from typing import Final
 
 from kmsd.audit.chain import Record
 from kmsd.audit.file import DISTURBED
-from kmsd.audit.writer import LOST, Trouble
+from kmsd.audit.writer import LOST, WriteFailure
 
 ACKNOWLEDGE: Final = "AcknowledgeAudit"
 """The admin action, and its method."""
@@ -27,7 +27,7 @@ _AGAIN: Final = "not acknowledged yet: "
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenTampering:
     """seq: of the record that tells it. text: what was seen, and when."""
 
     unix_ms: int
@@ -35,7 +35,7 @@ class Seen:
     text: str
 
 
-def acknowledgement(seen: Sequence[Seen]) -> str:
+def acknowledgement(seen: Sequence[SeenTampering]) -> str:
     """What the record of an acknowledgement of these has to say: what comes after them is not acknowledged."""
     return f"up to record {seen[-1].seq}"
 
@@ -46,7 +46,7 @@ class Tampering:
 
     def __init__(self) -> None:
         self.times = 0
-        self.seen: deque[Seen] = deque(maxlen=_KEPT)
+        self.seen: deque[SeenTampering] = deque(maxlen=_KEPT)
         self.begun_ms = 0
         self._acknowledged = 0
 
@@ -64,9 +64,9 @@ class Tampering:
             text = record.detail.removeprefix(_AGAIN) if again else f"{record.detail}, seen {_time(record.unix_ms)}"
             self.times += 1
             self.begun_ms = self.begun_ms or record.unix_ms
-            self.seen.append(Seen(record.unix_ms, record.seq, text))
+            self.seen.append(SeenTampering(record.unix_ms, record.seq, text))
 
-    def up_to(self, seq: int) -> list[Seen]:
+    def up_to(self, seq: int) -> list[SeenTampering]:
         """What the records up to this one tell; 0: all of them."""
         return [each for each in self.seen if not seq or each.seq <= seq]
 
@@ -75,10 +75,10 @@ class Tampering:
         return f"{_AGAIN}{self._summary()}" if self.seen else ""
 
     @property
-    def trouble(self) -> Trouble | None:
+    def trouble(self) -> WriteFailure | None:
         if not self.seen:
             return None
-        return Trouble(
+        return WriteFailure(
             f"the audit was tampered with: {self._summary()}",
             "find out who did it, and compare the files with copies kept elsewhere; then: kmsctl audit acknowledge",
         )

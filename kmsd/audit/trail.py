@@ -20,11 +20,11 @@ from heapq import merge
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from kmsd.audit.chain import Entry, Head, Kind, Record, Source, Verdict, matching, tail, verify
+from kmsd.audit.chain import ChainVerdict, Entry, Head, Kind, Record, Source, matching, tail, verify
 from kmsd.audit.file import BREATH, DISTURBED, PUT_ASIDE, AuditFile
 from kmsd.audit.queue import KEPT, Chain
 from kmsd.audit.tampering import WORDS, Tampering
-from kmsd.audit.writer import LOST, Sight, Trouble
+from kmsd.audit.writer import LOST, Sight, WriteFailure
 from kmsd.config.settings import Audit as AuditSettings
 from kmsd.errors import Conflict, Unavailable
 from kmsd.observe import logs
@@ -52,8 +52,8 @@ class _Told(NamedTuple):
 class Proof(NamedTuple):
     """main: of the chain of admin actions and events. kms: of that of the calls of the KMS APIs."""
 
-    main: Verdict
-    kms: Verdict
+    main: ChainVerdict
+    kms: ChainVerdict
 
     @property
     def intact(self) -> bool:
@@ -111,7 +111,7 @@ class Audit:
         self._feed.close()
 
     @property
-    def troubles(self) -> list[Trouble]:
+    def troubles(self) -> list[WriteFailure]:
         """Why records are missing or may come to be missing, and what others have done to them; each once."""
         found = [*(chain.trouble for chain in self._chains), self.tampering.trouble]
         return list({each.message: each for each in found if each is not None}.values())
@@ -226,7 +226,7 @@ class Audit:
         if not all(chain.writes for chain in self._chains):
             raise Conflict("there is no audit to verify: it is off", "set audit.enabled")
 
-        async def prove(chain: Chain, known: Collection[Head]) -> Verdict:
+        async def prove(chain: Chain, known: Collection[Head]) -> ChainVerdict:
             sight = await chain.sight()
             try:
                 return await asyncio.to_thread(_prove, sight, known)
@@ -327,7 +327,7 @@ class Audit:
                 sight.stack.close()
 
 
-def _prove(sight: Sight, known: Collection[Head]) -> Verdict:
+def _prove(sight: Sight, known: Collection[Head]) -> ChainVerdict:
     # Between some lines it lets go of the interpreter, for which the event loop waits.
     return verify(sight.sources, [sight.head, *known], sight.oldest, pause=lambda: time.sleep(BREATH))
 

@@ -1,7 +1,7 @@
 """The thread that writes the audit: takes batches from the event loop, and never makes it wait.
 
 What cannot be written stays and is tried again, after 0.5 s at first and 30 s in the end, and at once when an admin
-action waits for it. Whatever goes wrong becomes a `Trouble`, never an exception in somebody else's way.
+action waits for it. Whatever goes wrong becomes a `WriteFailure`, never an exception in somebody else's way.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LOST: Final = "DATA_LOSS"
 
 
 @dataclass(frozen=True)
-class Trouble:
+class WriteFailure:
     """Why the audit is not written. message: one sentence. hint: what to do."""
 
     message: str
@@ -102,8 +102,8 @@ class Writer:
         self._disturbed = ""
         self._waiters: list[asyncio.Future[bool]] = []
         self._looks: list[asyncio.Future[Sight]] = []
-        self._trouble: Trouble | None = None
-        self._full: Trouble | None = None
+        self._trouble: WriteFailure | None = None
+        self._full: WriteFailure | None = None
         self._pause = 0.0
         self._retry_at: float | None = None
         self._busy_since: float | None = None
@@ -112,10 +112,10 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="kmsd-audit", daemon=True)
 
     @property
-    def trouble(self) -> Trouble | None:
+    def trouble(self) -> WriteFailure | None:
         busy = self._busy_since
         if busy is not None and (seconds := time.monotonic() - busy) > _HANGS_AFTER:
-            return Trouble(
+            return WriteFailure(
                 f"writing the audit {self._file.path} has been hanging for {seconds:.0f} s",
                 "check the disk, or the network file system, that it is on",
             )
@@ -320,10 +320,10 @@ def _hand_over(waiter: asyncio.Future[Sight], sight: Sight) -> None:
         waiter.set_result(sight)
 
 
-def explain(error: Exception, file: AuditFile, what: str = "written") -> Trouble:
+def explain(error: Exception, file: AuditFile, what: str = "written") -> WriteFailure:
     """The sentence and the hint for an operator."""
     if isinstance(error, KmsdError):
-        return Trouble(f"the audit cannot be {what}: {error.message}", error.hint)
+        return WriteFailure(f"the audit cannot be {what}: {error.message}", error.hint)
     directory = file.path.parent
     number = error.errno if isinstance(error, OSError) else None
     reason = (error.strerror if isinstance(error, OSError) and error.strerror else "") or str(error)
@@ -345,4 +345,4 @@ def explain(error: Exception, file: AuditFile, what: str = "written") -> Trouble
             hint = f"check {directory}"
     if not isinstance(error, OSError):
         reason = f"unexpected {type(error).__name__}"
-    return Trouble(f"the audit {file.path} cannot be {what}: {reason}", hint)
+    return WriteFailure(f"the audit {file.path} cannot be {what}: {reason}", hint)

@@ -43,7 +43,7 @@ _LETTERS: Final = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\
 
 
 @dataclass(frozen=True)
-class Found:
+class PrintedValue:
     """data: the value. form: in words, what it was taken out of; empty if it was as it is. others: how many more
     values the input holds. recognised: False if nothing was found, and then data is the input."""
 
@@ -62,13 +62,13 @@ class Found:
         return ""
 
 
-def find(data: bytes) -> Found:
+def find(data: bytes) -> PrintedValue:
     """Return the first value in the input. Raises InvalidRequest for JSON that is nearly what `kmsctl encrypt`
     writes, and for a dump from which lines are missing."""
-    return _find(data, _LAYERS) or Found(data, recognised=False)
+    return _find(data, _LAYERS) or PrintedValue(data, recognised=False)
 
 
-def _find(data: bytes, layers: int) -> Found | None:
+def _find(data: bytes, layers: int) -> PrintedValue | None:
     known = _as_it_is(data)
     if known is not None or not layers:
         return known
@@ -81,17 +81,17 @@ def _find(data: bytes, layers: int) -> Found | None:
     return None
 
 
-def _as_it_is(data: bytes) -> Found | None:
+def _as_it_is(data: bytes) -> PrintedValue | None:
     text = data.strip()
     if data.startswith(ENVELOPE):
         first, *others = data.split(b"\n" + ENVELOPE)
-        return Found(first if others else ciphertext_input.without_line_end(data), others=len(others))
+        return PrintedValue(first if others else ciphertext_input.without_line_end(data), others=len(others))
     if text.startswith(b"{"):
         return _json(data)
     if data.startswith(b"k8s\0"):
-        return Found(data)
+        return PrintedValue(data)
     if _JWE.fullmatch(text) or (text.startswith(b"eyJ") and not _is_json_in_base64(text)):
-        return Found(text)
+        return PrintedValue(text)
     return None
 
 
@@ -101,17 +101,17 @@ def _is_json_in_base64(text: bytes) -> bool:
     return decoded is not None and not re.match(rb'\{\s*"(?:alg|enc|kid|hkid|typ|cty|zip|crit|_thales_aad)"', decoded)
 
 
-def _json(data: bytes) -> Found:
+def _json(data: bytes) -> PrintedValue:
     try:
         document: Any = json.loads(data)
     except (ValueError, RecursionError):
-        return Found(data)
+        return PrintedValue(data)
     if isinstance(document, dict) and "ciphertext" in document:
-        return Found(ciphertext_input.parse(data).ciphertext, "what `kmsctl encrypt -o json` writes")
+        return PrintedValue(ciphertext_input.parse(data).ciphertext, "what `kmsctl encrypt -o json` writes")
     match document:
         case {"kvs": [{"value": str(first)}, *others]} if (value := _decoded(first.encode())) is not None:
-            return Found(value, "etcdctl's JSON", len(others))
-    return Found(data)
+            return PrintedValue(value, "etcdctl's JSON", len(others))
+    return PrintedValue(data)
 
 
 def _fields(data: bytes) -> list[bytes]:

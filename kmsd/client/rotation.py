@@ -37,7 +37,7 @@ _NAME_MOST: Final = 64
 _ROTATED = re.compile(r"@([0-9]{8}T[0-9]{6})Z$")
 
 
-class Step(StrEnum):
+class StageName(StrEnum):
     """The stages, in their order."""
 
     MADE = "made"
@@ -49,7 +49,7 @@ class Step(StrEnum):
     RETIRE = "retire"
 
 
-class Progress(StrEnum):
+class StageProgress(StrEnum):
     DONE = "done"
     ACTIVE = "active"
     """Under way, or waited for."""
@@ -60,18 +60,18 @@ class Progress(StrEnum):
 
 
 TITLES: Final = {
-    Step.MADE: "new key made",
-    Step.LABELS: "labels moved",
-    Step.NODES: "every node writes with it",
-    Step.APISERVERS: "kube-apiservers follow",
-    Step.REWRITE: "rewrite stored objects",
-    Step.SCAN: "scan etcd",
-    Step.RETIRE: "retire the old key",
+    StageName.MADE: "new key made",
+    StageName.LABELS: "labels moved",
+    StageName.NODES: "every node writes with it",
+    StageName.APISERVERS: "kube-apiservers follow",
+    StageName.REWRITE: "rewrite stored objects",
+    StageName.SCAN: "scan etcd",
+    StageName.RETIRE: "retire the old key",
 }
 
 
 @dataclass(frozen=True)
-class Turn:
+class KeyTurnover:
     """One rotation. old: None if nothing wrote before. started: None if nobody knows."""
 
     write_label: str
@@ -81,7 +81,7 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Sighting:
+class NodeSighting:
     """What one look at a node gave. status: None if it gave none, and then `trouble` says why."""
 
     node: str
@@ -95,7 +95,7 @@ class NodeView:
     when it is expected; text: in words, without a time."""
 
     node: str
-    progress: Progress
+    progress: StageProgress
     text: str
     at: datetime | None = None
     due: datetime | None = None
@@ -107,8 +107,8 @@ class Stage:
     """text: one sentence without a full stop; empty if the nodes or commands say all. commands: to be copied.
     due: when it can be done, if not before. busy: something is under way for it now."""
 
-    step: Step
-    progress: Progress
+    step: StageName
+    progress: StageProgress
     text: str = ""
     nodes: tuple[NodeView, ...] = ()
     commands: tuple[str, ...] = ()
@@ -122,29 +122,29 @@ class Stage:
 
 @dataclass(frozen=True)
 class Timeline:
-    turn: Turn
+    turn: KeyTurnover
     stages: tuple[Stage, ...]
 
-    def __getitem__(self, step: Step) -> Stage:
+    def __getitem__(self, step: StageName) -> Stage:
         return next(each for each in self.stages if each.step is step)
 
     @property
     def finished(self) -> bool:
-        return all(each.progress is Progress.DONE for each in self.stages)
+        return all(each.progress is StageProgress.DONE for each in self.stages)
 
     @property
     def present(self) -> Stage | None:
         """The first stage that is not done."""
-        return next((each for each in self.stages if each.progress is not Progress.DONE), None)
+        return next((each for each in self.stages if each.progress is not StageProgress.DONE), None)
 
 
 @dataclass(frozen=True)
 class Event:
     """Something changed between two timelines. node: empty if it is about the whole stage. The rest as there."""
 
-    step: Step
+    step: StageName
     node: str
-    progress: Progress
+    progress: StageProgress
     text: str
     at: datetime | None = None
     commands: tuple[str, ...] = ()
@@ -163,7 +163,7 @@ class Stored:
     resources: tuple[str, ...] = ()
     keys: tuple[Key, ...] = ()
 
-    def left(self, turn: Turn) -> int:
+    def left(self, turn: KeyTurnover) -> int:
         """Return the number of objects that need the old key, or name a label that it had and may need it."""
         return 0 if turn.old is None else under(self.report, turn.old)
 
@@ -173,15 +173,15 @@ class Stored:
         return strangers(self.report, self.keys) if self.keys else ()
 
 
-def turn_of(rotation: Rotation, write_label: str, now: datetime) -> Turn | None:
+def turn_of(rotation: Rotation, write_label: str, now: datetime) -> KeyTurnover | None:
     """The rotation that kmsd answered; None if there is no new key, as in a dry run."""
     if rotation.new is None:
         return None
     started = now if rotation.rotated else None
-    return Turn(write_label, rotation.old, rotation.new, _rotated_at(rotation.old) or started)
+    return KeyTurnover(write_label, rotation.old, rotation.new, _rotated_at(rotation.old) or started)
 
 
-def unfinished(status: Status, keys: Iterable[Key]) -> Turn | None:
+def unfinished(status: Status, keys: Iterable[Key]) -> KeyTurnover | None:
     """The last rotation, if its old key is not retired yet: what to resume. None if there is none.
 
     keys: all of kmsd's. The old key is the one that kmsd wrote with before; if it has started since, the last that
@@ -204,7 +204,7 @@ def unfinished(status: Status, keys: Iterable[Key]) -> Turn | None:
     if not left:
         return None
     old = max(left, key=lambda key: (key.key_id == previous, key.label, key.key_id))
-    return Turn(label, old, write, _rotated_at(old))
+    return KeyTurnover(label, old, write, _rotated_at(old))
 
 
 def _lost_to(old: Key, write: Key) -> bool:
@@ -225,8 +225,8 @@ def _rotated_at(key: Key | None) -> datetime | None:
 
 
 def timeline(
-    turn: Turn,
-    sightings: Sequence[Sighting],
+    turn: KeyTurnover,
+    sightings: Sequence[NodeSighting],
     now: datetime,
     *,
     stored: Stored | None = None,
@@ -242,62 +242,62 @@ def timeline(
     return Timeline(turn, tuple(stages))
 
 
-def _moves(turn: Turn, sightings: Sequence[Sighting], now: datetime) -> Iterator[Stage]:
+def _moves(turn: KeyTurnover, sightings: Sequence[NodeSighting], now: datetime) -> Iterator[Stage]:
     where = f" on {turn.new.token_label}" if turn.new.token_label else ""
-    yield Stage(Step.MADE, Progress.DONE, f"{short(turn.new)}{where}")
+    yield Stage(StageName.MADE, StageProgress.DONE, f"{short(turn.new)}{where}")
     moved = "nothing wrote before" if turn.old is None else f"old {short(turn.old)} is now {turn.old.label}"
-    yield Stage(Step.LABELS, Progress.DONE, moved)
+    yield Stage(StageName.LABELS, StageProgress.DONE, moved)
     writing = tuple(_writes(turn, each) for each in sightings)
-    yield Stage(Step.NODES, _all(writing), nodes=writing)
+    yield Stage(StageName.NODES, _all(writing), nodes=writing)
     following = tuple(_follows(turn, each, now) for each in sightings)
-    yield Stage(Step.APISERVERS, _all(following), nodes=following)
+    yield Stage(StageName.APISERVERS, _all(following), nodes=following)
 
 
-def _all(nodes: Sequence[NodeView]) -> Progress:
+def _all(nodes: Sequence[NodeView]) -> StageProgress:
     """Stuck if one is, done if all are; of no node nothing is known."""
-    found = {each.progress for each in nodes} or {Progress.WAITING}
-    for progress in (Progress.STUCK, Progress.ACTIVE, Progress.WAITING):
+    found = {each.progress for each in nodes} or {StageProgress.WAITING}
+    for progress in (StageProgress.STUCK, StageProgress.ACTIVE, StageProgress.WAITING):
         if progress in found:
             return progress
-    return Progress.DONE
+    return StageProgress.DONE
 
 
-def _writes(turn: Turn, sighting: Sighting) -> NodeView:
+def _writes(turn: KeyTurnover, sighting: NodeSighting) -> NodeView:
     status = sighting.status
     if status is None:
-        return NodeView(sighting.node, Progress.STUCK, sighting.trouble)
+        return NodeView(sighting.node, StageProgress.STUCK, sighting.trouble)
     writes = status.write_key
     if writes is None:
-        return NodeView(sighting.node, Progress.STUCK, f"has no write key: {status.healthz}")
+        return NodeView(sighting.node, StageProgress.STUCK, f"has no write key: {status.healthz}")
     if writes.key_id == turn.new.key_id:
-        return NodeView(sighting.node, Progress.DONE, "")
+        return NodeView(sighting.node, StageProgress.DONE, "")
     if turn.old is not None and writes.key_id == turn.old.key_id:
-        return NodeView(sighting.node, Progress.ACTIVE, "has not looked at the token since")
+        return NodeView(sighting.node, StageProgress.ACTIVE, "has not looked at the token since")
     return NodeView(
         sighting.node,
-        Progress.STUCK,
+        StageProgress.STUCK,
         f"writes with {short(writes)}: another rotation came after this one, or its token is another",
     )
 
 
-def _follows(turn: Turn, sighting: Sighting, now: datetime) -> NodeView:
+def _follows(turn: KeyTurnover, sighting: NodeSighting, now: datetime) -> NodeView:
     """Whether the kube-apiserver of one node encrypts with the new key."""
     node = sighting.node
-    if sighting.status is None or _writes(turn, sighting).progress is not Progress.DONE:
-        return NodeView(node, Progress.WAITING, "")
+    if sighting.status is None or _writes(turn, sighting).progress is not StageProgress.DONE:
+        return NodeView(node, StageProgress.WAITING, "")
     following = sighting.status.following
     first, last = following.first_status, following.last_status
     if following.first_encrypt is not None:
         # The first one that a kmsd has seen which has never answered another key is not the first there was.
         at = following.first_encrypt if following.previous_key_id else None
-        return NodeView(node, Progress.DONE, "", at, seen=following.first_encrypt)
+        return NodeView(node, StageProgress.DONE, "", at, seen=following.first_encrypt)
     if first is None:
         since = following.since or _latest(turn.started, sighting.status.started) or now
         return _awaited(node, "next poll", since + POLL, now, _NO_STATUS)
     if not following.previous_key_id and last is not None and last - first >= POLL / 2:
         # This kmsd has never answered another key id, and a kube-apiserver that met a new one would have asked for an
         # Encrypt at once: it had the key before this kmsd started.
-        return NodeView(node, Progress.DONE, "had the key before this kmsd started", seen=first)
+        return NodeView(node, StageProgress.DONE, "had the key before this kmsd started", seen=first)
     return _awaited(
         node, "has the new key id, makes a new seed", first + SEED, now, "has made no seed with the new key"
     )
@@ -312,82 +312,85 @@ def _latest(*moments: datetime | None) -> datetime | None:
 
 def _awaited(node: str, text: str, due: datetime, now: datetime, late: str) -> NodeView:
     if now <= due + GRACE:
-        return NodeView(node, Progress.ACTIVE, text, due=due)
-    return NodeView(node, Progress.STUCK, late, due=due)
+        return NodeView(node, StageProgress.ACTIVE, text, due=due)
+    return NodeView(node, StageProgress.STUCK, late, due=due)
 
 
 def _clearing(
-    turn: Turn, before: Stage, stored: Stored | None, *, scanning: bool, scans: bool, retired: bool
+    turn: KeyTurnover, before: Stage, stored: Stored | None, *, scanning: bool, scans: bool, retired: bool
 ) -> Iterator[Stage]:
     """From the rewriting to the end of the old key."""
     if retired:
-        yield Stage(Step.REWRITE, Progress.DONE)
-        yield Stage(Step.SCAN, Progress.DONE, _NOTHING_LEFT if stored is not None and not stored.left(turn) else "")
-        yield Stage(Step.RETIRE, Progress.DONE, f"{short(turn.old)} is retired")
+        yield Stage(StageName.REWRITE, StageProgress.DONE)
+        yield Stage(
+            StageName.SCAN, StageProgress.DONE, _NOTHING_LEFT if stored is not None and not stored.left(turn) else ""
+        )
+        yield Stage(StageName.RETIRE, StageProgress.DONE, f"{short(turn.old)} is retired")
         return
-    ready = before.progress is Progress.DONE
+    ready = before.progress is StageProgress.DONE
     followed = _latest(*(each.seen for each in before.nodes))
     if stored is None or not ready or (followed is not None and stored.report.started < followed):
         # What was counted before every kube-apiserver had followed says nothing about what is written since.
-        waiting = Progress.ACTIVE if ready else Progress.WAITING
-        yield Stage(Step.REWRITE, waiting, commands=(rewrite_command("secrets"),))
-        yield Stage(Step.SCAN, waiting, commands=() if scans else (SCAN_COMMAND,), busy=scanning)
+        waiting = StageProgress.ACTIVE if ready else StageProgress.WAITING
+        yield Stage(StageName.REWRITE, waiting, commands=(rewrite_command("secrets"),))
+        yield Stage(StageName.SCAN, waiting, commands=() if scans else (SCAN_COMMAND,), busy=scanning)
         yield _retire_stage(turn, offered=False)
         return
     left = stored.left(turn)
     yield Stage(
-        Step.REWRITE,
-        Progress.ACTIVE if left else Progress.DONE,
+        StageName.REWRITE,
+        StageProgress.ACTIVE if left else StageProgress.DONE,
         commands=tuple(map(rewrite_command, stored.resources)) if left else (),
     )
     scan = _scan_stage(turn, stored, left, busy=scanning)
-    yield scan if scans or scan.progress is Progress.DONE else replace(scan, commands=(SCAN_COMMAND,))
-    yield _retire_stage(turn, offered=scan.progress is Progress.DONE)
+    yield scan if scans or scan.progress is StageProgress.DONE else replace(scan, commands=(SCAN_COMMAND,))
+    yield _retire_stage(turn, offered=scan.progress is StageProgress.DONE)
 
 
 _NOTHING_LEFT: Final = "nothing is under the old key"
 
 
-def _scan_stage(turn: Turn, stored: Stored, left: int, *, busy: bool) -> Stage:
+def _scan_stage(turn: KeyTurnover, stored: Stored, left: int, *, busy: bool) -> Stage:
     report = stored.report
     if left:
-        return Stage(Step.SCAN, Progress.ACTIVE, f"{counted(left)} still under the old key", busy=busy)
+        return Stage(StageName.SCAN, StageProgress.ACTIVE, f"{counted(left)} still under the old key", busy=busy)
     if report.unknown:
         why = f"{counted(report.unknown)} cannot be understood, and may need any key"
-        return Stage(Step.SCAN, Progress.STUCK, why, busy=busy)
+        return Stage(StageName.SCAN, StageProgress.STUCK, why, busy=busy)
     if unnamed := stored.strangers:
         objects, name = sum(each.objects for each in unnamed), unnamed[0].key_id
         called = f"{name[:_NAME_MOST]}…" if len(name) > _NAME_MOST else name
         more = len(unnamed) - 1
         others = f" and {'another name' if more == 1 else f'{more} other names'}" if more else ""
         why = f"{counted(objects)} under {called}{others}, which no key has, may need any key"
-        return Stage(Step.SCAN, Progress.STUCK, why, busy=busy)
+        return Stage(StageName.SCAN, StageProgress.STUCK, why, busy=busy)
     if turn.started is not None and report.started < turn.started + FOLLOW:
         return Stage(
-            Step.SCAN,
-            Progress.ACTIVE,
+            StageName.SCAN,
+            StageProgress.ACTIVE,
             f"{_NOTHING_LEFT}; once more when no kube-apiserver can write under it any longer",
             due=turn.started + FOLLOW,
             busy=busy,
         )
-    return Stage(Step.SCAN, Progress.DONE, _NOTHING_LEFT, busy=busy)
+    return Stage(StageName.SCAN, StageProgress.DONE, _NOTHING_LEFT, busy=busy)
 
 
-def _retire_stage(turn: Turn, *, offered: bool) -> Stage:
+def _retire_stage(turn: KeyTurnover, *, offered: bool) -> Stage:
     if offered:
-        return Stage(Step.RETIRE, Progress.ACTIVE, commands=(retire_command(turn),))
-    return Stage(Step.RETIRE, Progress.WAITING, "offered when the scan finds nothing that needs it")
+        return Stage(StageName.RETIRE, StageProgress.ACTIVE, commands=(retire_command(turn),))
+    return Stage(StageName.RETIRE, StageProgress.WAITING, "offered when the scan finds nothing that needs it")
 
 
 def news(before: Timeline | None, after: Timeline) -> tuple[Event, ...]:
     """What changed, in order; of the first timeline, all that is not waiting."""
-    known: dict[tuple[Step, str], Event] = {}
+    known: dict[tuple[StageName, str], Event] = {}
     if before is not None:
         known = {(each.step, each.node): each for each in _events(before)}
     return tuple(
         each
         for each in _events(after)
-        if known.get((each.step, each.node)) != each and (before is not None or each.progress is not Progress.WAITING)
+        if known.get((each.step, each.node)) != each
+        and (before is not None or each.progress is not StageProgress.WAITING)
     )
 
 
@@ -406,7 +409,7 @@ def rewrite_command(resource: str) -> str:
     return f"kubectl get {resource} --all-namespaces -o json | kubectl replace -f -"
 
 
-def retire_command(turn: Turn, report: str = "") -> str:
+def retire_command(turn: KeyTurnover, report: str = "") -> str:
     """report: the file with the scan's result, if there is one."""
     key = turn.old.key_id or turn.old.label if turn.old else ""
     return f"kmsctl keys retire {shlex.quote(key)}" + (f" --report {shlex.quote(report)}" if report else "")

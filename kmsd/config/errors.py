@@ -37,7 +37,7 @@ class ConfigError(Exception):
 
 
 @dataclass(frozen=True)
-class Problem:
+class SettingProblem:
     """One thing that is wrong. loc: the path of its key, if it has one."""
 
     message: str
@@ -45,19 +45,21 @@ class Problem:
     loc: tuple[str, ...] = ()
 
 
-def refuse(problems: Sequence[Problem]) -> None:
+def refuse(problems: Sequence[SettingProblem]) -> None:
     """Raises ConfigError with every problem, each once, if there are any."""
     if problems:
         raise _error(problems)
 
 
-def _error(problems: Sequence[Problem]) -> ConfigError:
+def _error(problems: Sequence[SettingProblem]) -> ConfigError:
     messages = dict.fromkeys(problem.message for problem in problems)
     hints = dict.fromkeys(problem.hint for problem in problems if problem.hint)
     return ConfigError("\n".join(messages), "\n".join(hints))
 
 
-def validate(nested: Mapping[str, object], origin_of: Callable[[tuple[str, ...]], Origin]) -> Settings | list[Problem]:
+def validate(
+    nested: Mapping[str, object], origin_of: Callable[[tuple[str, ...]], Origin]
+) -> Settings | list[SettingProblem]:
     """The settings in `nested` (section -> field -> value), or all that is wrong with it.
 
     origin_of: from the path of a key to where it was given.
@@ -83,7 +85,7 @@ def valid(nested: Mapping[str, object], origin_of: Callable[[tuple[str, ...]], O
             raise _error(problems)
 
 
-def _problem(loc: tuple[str, ...], kind: str, value: object, said: object, origin: Origin) -> Problem:
+def _problem(loc: tuple[str, ...], kind: str, value: object, said: object, origin: Origin) -> SettingProblem:
     key = leaf_key(loc)
     hint = ""
     if kind == "extra_forbidden":
@@ -108,8 +110,8 @@ def _problem(loc: tuple[str, ...], kind: str, value: object, said: object, origi
             hint = 'put the PIN in quotes (pin = "..."), or better in a file that token.pin_file names'
     match origin.kind:
         case "file":
-            return Problem(f"{origin.where}: {key_text(loc)}: {what}", hint, loc)
+            return SettingProblem(f"{origin.where}: {key_text(loc)}: {what}", hint, loc)
         case "default":
-            return Problem(f"{key_text(loc)}: {what} (the default)", hint, loc)
+            return SettingProblem(f"{key_text(loc)}: {what} (the default)", hint, loc)
         case _:
-            return Problem(f"{origin.where}: {what}", hint, loc)
+            return SettingProblem(f"{origin.where}: {what}", hint, loc)

@@ -19,7 +19,7 @@ from types import MappingProxyType
 
 from kmsd import paths, plainfile, safepath
 from kmsd.config import toml
-from kmsd.config.errors import ConfigError, Origin, Problem, refuse, validate
+from kmsd.config.errors import ConfigError, Origin, SettingProblem, refuse, validate
 from kmsd.config.settings import Settings, Token
 from kmsd.config.values import GONE, LEAVES, PIN, TOKEN, TOKENS, from_text, from_toml
 from kmsd.errors import Misconfigured
@@ -90,7 +90,7 @@ def load(
     Raises ConfigError with every problem found.
     """
     document = _document(config_file, environ)
-    problems: list[Problem] = []
+    problems: list[SettingProblem] = []
     warnings: list[str] = []
     levels = [
         _from_file(document, problems),
@@ -100,7 +100,7 @@ def load(
     ]
     for name, known in _strangers(environ):
         if known:
-            problems.append(Problem(f"{name}: no such setting{known}"))
+            problems.append(SettingProblem(f"{name}: no such setting{known}"))
         else:
             warnings.append(f"{name} is not a setting of kmsd, and is ignored")
     merged = _merge(levels, defaults, warnings)
@@ -120,14 +120,14 @@ def load(
     return Loaded(settings, MappingProxyType(merged.origins), file, tuple(dict.fromkeys(warnings)))
 
 
-def _both_ways(levels: list[_Level]) -> Iterator[Problem]:
+def _both_ways(levels: list[_Level]) -> Iterator[SettingProblem]:
     """[token] and [[tokens]] say the same thing in two ways: both together would leave one ignored."""
     if not any(key.startswith(f"{TOKENS}.") for level in levels for key in level.values):
         return
     for level in levels:
         for key, origin in level.origins.items():
             if key.startswith(f"{TOKEN}."):
-                yield Problem(
+                yield SettingProblem(
                     f"{origin.where}: {key}: the file has [[tokens]], which take the place of [token]",
                     "put it into the entry of [[tokens]] that it is meant for",
                 )
@@ -148,7 +148,7 @@ def _document(config_file: Path | None, environ: Mapping[str, str]) -> toml.Docu
     return None
 
 
-def _from_file(document: toml.Document | None, problems: list[Problem]) -> _Level:
+def _from_file(document: toml.Document | None, problems: list[SettingProblem]) -> _Level:
     level = _Level()
     if document is None:
         return level

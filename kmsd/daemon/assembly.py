@@ -14,7 +14,7 @@ from kmsd.apis.admin_doctor import DoctorAdmin
 from kmsd.apis.admin_inspect import InspectAdmin
 from kmsd.apis.admin_keys import KeyAdmin
 from kmsd.apis.admin_watch import Ended, WatchAdmin
-from kmsd.apis.admin_wire import Shown
+from kmsd.apis.admin_wire import KeyPresenter
 from kmsd.apis.audited import audited
 from kmsd.audit.trail import Audit
 from kmsd.config.settings import TokenEntry
@@ -77,8 +77,8 @@ class Parts:
         self.uses = KeyUses(settings.state.dir, self._stats, settings.keys.label)
         self.followed = Followed(settings.state.dir)
         self._failed: deque[Ended] = deque(maxlen=_KEPT_REQUESTS)
-        self._traffic = event_sinks.Traffic(self._stats, self._requests, self._failed, self.audit)
-        self._told = event_sinks.Tokens(self.audit)
+        self._traffic = event_sinks.TrafficSink(self._stats, self._requests, self._failed, self.audit)
+        self._told = event_sinks.TokenSink(self.audit)
         self.tokens = self._hsms(configured)
         recalled = state.recall(settings.state.dir, settings.keys.label)
         self._wrote = set(state.wrote_here(settings.state.dir))
@@ -195,7 +195,7 @@ class Parts:
 
     def _admin_tables(self, configured: Configured, service: LocalService) -> tuple[Table, ...]:
         settings = self._settings
-        shown = Shown(self._keyring, self._stats)
+        shown = KeyPresenter(self._keyring, self._stats)
         write_token = settings.write_place.called
         front = admin.Admin(
             keyring=self._keyring,

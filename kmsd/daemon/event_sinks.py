@@ -30,7 +30,7 @@ _AUDITED: Final = frozenset({"Encrypt", "Decrypt"})
 
 
 @dataclass(frozen=True)
-class Traffic:
+class TrafficSink:
     """Hears of every call and of every operation of a token. failed: gets the calls that failed, which those that
     succeed push out of `requests`."""
 
@@ -75,7 +75,7 @@ class Traffic:
         self.stats.operation(name, seconds)
 
 
-class Tokens:
+class TokenSink:
     """Tells of tokens that come and go: each change once, however often it is looked at."""
 
     def __init__(self, audit: Audit) -> None:

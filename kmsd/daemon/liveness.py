@@ -31,7 +31,7 @@ _LAST_WORDS: Final = 1.0
 """Seconds for the log line of a process whose event loop stands still: the log itself may be what it waits for."""
 
 
-class Watch(Protocol):
+class LivenessWatch(Protocol):
     """problem: why the socket is not in its place. lost: seconds since which it could not be put there."""
 
     @property
@@ -49,7 +49,7 @@ class Liveness:
 
     def __init__(
         self,
-        sockets: Sequence[tuple[Path, Watch]],
+        sockets: Sequence[tuple[Path, LivenessWatch]],
         patience: float,
         answers: Callable[[Path, float], Awaitable[bool]],
         end: Callable[[str], None],
@@ -83,7 +83,7 @@ class Liveness:
                 notify(WATCHDOG="1")
             await asyncio.sleep(max(0.0, pause - (monotonic() - began)))
 
-    async def _ask(self, path: Path, watch: Watch, timeout: float) -> None:
+    async def _ask(self, path: Path, watch: LivenessWatch, timeout: float) -> None:
         # One that is not in its place has a clock of its own, and what stands there may be another server.
         if watch.problem is not None or await self._answers(path, timeout):
             self._silent.pop(path, None)

@@ -91,6 +91,6 @@ class KeyUses:
             with contextlib.suppress(OSError, Misconfigured):
                 state.remember_uses(self._directory, replace(self._now(), complete=True))
 
-    def _now(self) -> state.Uses:
+    def _now(self) -> state.RememberedUses:
         last = {use.key_id: use.last_used for use in self._stats.uses()}
-        return state.Uses(self.since, last, made=frozenset(self._made))
+        return state.RememberedUses(self.since, last, made=frozenset(self._made))

@@ -63,7 +63,7 @@ class User:
 
 
 @dataclass(frozen=True)
-class Page:
+class RangePage:
     """items: key and value, in the order of the keys. count: keys of the whole range. octets: of the answer."""
 
     items: Sequence[Any]
@@ -131,7 +131,7 @@ class Etcd:
         for member in self._members:
             member.channel.close()
 
-    def page(self, start: bytes, end: bytes, *, limit: int, revision: int = 0, keys_only: bool = False) -> Page:
+    def page(self, start: bytes, end: bytes, *, limit: int, revision: int = 0, keys_only: bool = False) -> RangePage:
         """At most `limit` keys from `start` to before `end`. revision: 0: the newest.
 
         Raises PageTooLarge, Compacted, ClientError.
@@ -162,7 +162,7 @@ class Etcd:
                 "the endpoints belong to different etcd clusters", "scan each cluster by itself", "INVALID_ARGUMENT"
             )
         self._cluster_id = answer.header.cluster_id
-        return Page(
+        return RangePage(
             items=answer.kvs,
             more=answer.more,
             count=answer.count,

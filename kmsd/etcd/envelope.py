@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from kmsd.api.k8s.encrypted_object_pb2 import EncryptedDEKSourceType, EncryptedObject
 from kmsd.formats import keyid
-from kmsd.formats.ciphertext import KEY_NAME_MAX, Format, KeyName, Sealed, identify
+from kmsd.formats.ciphertext import KEY_NAME_MAX, CiphertextFormat, KeyName, Sealed, identify
 
 PREFIX: Final = b"k8s:enc:"
 KMS: Final = PREFIX + b"kms:"
@@ -99,7 +99,7 @@ class Need:
     """What a KMS value needs. key: None if that cannot be told, and then `reason` says why; such a value may need any
     key. label: what its ciphertext calls the key beside that; empty if it does not."""
 
-    format: Format
+    format: CiphertextFormat
     key: KeyName | None
     reason: str = ""
     label: str = ""
@@ -201,11 +201,14 @@ def need(value: KmsValue) -> Need:
         return Need(sealed.format, sealed.key)
     if keyid.alike(sealed.key.text, value.key_id):
         return Need(sealed.format, named)
-    if not keyid.is_answered(value.key_id) and sealed.format in (Format.NATIVE, Format.ANCESTOR_GCM):
+    if not keyid.is_answered(value.key_id) and sealed.format in (
+        CiphertextFormat.NATIVE,
+        CiphertextFormat.ANCESTOR_GCM,
+    ):
         # KeySealer calls its key by CKA_ID in the envelope and by label in the ciphertext, behind an IV of 16 or 12
         # bytes: with 12 it looks like kmsd's own format.
-        return Need(Format.ANCESTOR_GCM, named, label=sealed.key.text)
-    if sealed.key.by_label or sealed.format is not Format.NATIVE:
+        return Need(CiphertextFormat.ANCESTOR_GCM, named, label=sealed.key.text)
+    if sealed.key.by_label or sealed.format is not CiphertextFormat.NATIVE:
         # A label beside a key id is what kmsd itself writes in the ancestor's format.
         return Need(sealed.format, named)
     return Need(sealed.format, None, "the envelope and its data key name different keys")
@@ -214,7 +217,7 @@ def need(value: KmsValue) -> Need:
 def _need_v1(sealed: Sealed) -> Need:
     if sealed.key is not None:
         return Need(sealed.format, sealed.key)
-    if sealed.format is Format.UNKNOWN:
+    if sealed.format is CiphertextFormat.UNKNOWN:
         return Need(sealed.format, None, "the encrypted data key is of no format that is known")
     return Need(sealed.format, None, "the encrypted data key names no key")
 

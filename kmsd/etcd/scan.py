@@ -14,11 +14,11 @@ from typing import Final, NamedTuple, Protocol
 
 from kmsd.client.errors import ClientError, InvalidRequest
 from kmsd.client.model import KeyInEtcd, ScanReport
-from kmsd.etcd.client import Compacted, Page, PageTooLarge
+from kmsd.etcd.client import Compacted, PageTooLarge, RangePage
 from kmsd.etcd.envelope import Damaged, KmsValue, Need, Plain, Transformed, Value, need, parse
 from kmsd.etcd.resources import resource, root
 from kmsd.formats import keyid
-from kmsd.formats.ciphertext import Format
+from kmsd.formats.ciphertext import CiphertextFormat
 from kmsd.formats.keyid import Names
 
 PAGE_KEYS_FIRST: Final = 256
@@ -52,7 +52,7 @@ class Storage(StrEnum):
         return self in (Storage.KMS_V1, Storage.KMS_V2)
 
 
-class Row(NamedTuple):
+class ScanRow(NamedTuple):
     """What counts as the same. key: a key id, or a label if by_label; empty if none is needed, or none is named.
     format: of the encrypted data key; empty without one. reason: why it cannot be told which key is needed.
     label: what the ciphertext calls its key beside a key id; empty if it does not."""
@@ -83,31 +83,31 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Count:
-    row: Row
+    row: ScanRow
     objects: int
 
 
 @dataclass(frozen=True)
-class Shown:
+class NamedObject:
     """One object by its key in etcd, at most KEY_MOST characters of it."""
 
     key: str
-    row: Row
+    row: ScanRow
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ScanOptions:
     """Which objects are to be shown by name, the first `most` of them."""
 
     most: int
-    which: Callable[[Row], bool]
+    which: Callable[[ScanRow], bool]
 
 
-_NOTHING: Final = Wanted(0, lambda _: False)
+_NOTHING: Final = ScanOptions(0, lambda _: False)
 
 
 @dataclass(frozen=True)
-class Scan:
+class EtcdScan:
     """prefix: without a slash at its end. counts: sorted by row. starts: how often it began, as etcd compacts.
     shown: the objects that were wanted by name."""
 
@@ -119,9 +119,9 @@ class Scan:
     objects: int
     counts: tuple[Count, ...]
     starts: int = 1
-    shown: tuple[Shown, ...] = ()
+    shown: tuple[NamedObject, ...] = ()
 
-    def sum(self, which: Callable[[Row], bool]) -> int:
+    def sum(self, which: Callable[[ScanRow], bool]) -> int:
         """Objects in the rows that the function picks."""
         return sum(each.objects for each in self.counts if which(each.row))
 
@@ -137,7 +137,7 @@ class Scan:
         """Return the number of objects that name this key by its id."""
         return self.sum(lambda row: row.is_under(key_id))
 
-    def resources(self, which: Callable[[Row], bool]) -> tuple[str, ...]:
+    def resources(self, which: Callable[[ScanRow], bool]) -> tuple[str, ...]:
         """Those that the rows belong to, sorted, each once."""
         return tuple(sorted({each.row.resource for each in self.counts if which(each.row)}))
 
@@ -162,7 +162,7 @@ class Scan:
 
 
 @dataclass(frozen=True)
-class Progress:
+class ScanProgress:
     """objects: counted so far. expected: what etcd said there are; starts: 2 and more after a compaction."""
 
     objects: int
@@ -173,15 +173,17 @@ class Progress:
 class Pages(Protocol):
     """What a scan needs of etcd."""
 
-    def page(self, start: bytes, end: bytes, *, limit: int, revision: int = 0, keys_only: bool = False) -> Page: ...
+    def page(
+        self, start: bytes, end: bytes, *, limit: int, revision: int = 0, keys_only: bool = False
+    ) -> RangePage: ...
 
 
 def scan(
     etcd: Pages,
     prefix: str = "/registry",
-    on_page: Callable[[Progress], None] = lambda _: None,
-    wanted: Wanted = _NOTHING,
-) -> Scan:
+    on_page: Callable[[ScanProgress], None] = lambda _: None,
+    wanted: ScanOptions = _NOTHING,
+) -> EtcdScan:
     """Read everything below `prefix`. on_page: called after each page. wanted: objects to be shown by name.
 
     Raises ClientError; InvalidRequest if the prefix is none.
@@ -194,7 +196,7 @@ def scan(
             revision, cluster_id = _read(etcd, below.encode(), tally, on_page, attempt)
         except Compacted:
             continue
-        return Scan(
+        return EtcdScan(
             started=started,
             finished=datetime.now(UTC),
             cluster_id=cluster_id,
@@ -241,14 +243,14 @@ class _Step:
 
 
 def _read(
-    etcd: Pages, below: bytes, tally: _Tally, on_page: Callable[[Progress], None], attempt: int
+    etcd: Pages, below: bytes, tally: _Tally, on_page: Callable[[ScanProgress], None], attempt: int
 ) -> tuple[int, int]:
     """All pages; the revision and the cluster they were read from."""
     end = below[:-1] + b"0"  # the byte after the slash: every key that begins with the prefix is before it
     step = _Step(below, PAGE_KEYS_FIRST, 0, 0, 0)
     while step.start is not None:
         step = _page(etcd, step.start, end, step, tally)
-        on_page(Progress(tally.objects, tally.objects + step.left, attempt))
+        on_page(ScanProgress(tally.objects, tally.objects + step.left, attempt))
     return step.revision, step.cluster_id
 
 
@@ -275,7 +277,7 @@ def _page(etcd: Pages, start: bytes, end: bytes, step: _Step, tally: _Tally) -> 
     )
 
 
-def _next_limit(limit: int, page: Page) -> int:
+def _next_limit(limit: int, page: RangePage) -> int:
     """Keys to ask for next, so that the answer has about the octets that are wanted."""
     if not page.items:
         return limit
@@ -286,54 +288,54 @@ def _next_limit(limit: int, page: Page) -> int:
 class _Tally:
     """The rows so far, bounded in number."""
 
-    def __init__(self, root: str, wanted: Wanted = _NOTHING) -> None:
+    def __init__(self, root: str, wanted: ScanOptions = _NOTHING) -> None:
         self.objects = 0
-        self.shown: list[Shown] = []
+        self.shown: list[NamedObject] = []
         self._wanted = wanted
         self._root = root.encode()
-        self._rows: Counter[Row] = Counter()
+        self._rows: Counter[ScanRow] = Counter()
 
     def add(self, key: bytes, value: bytes) -> None:
         self._count(key, row_of(resource(key, self._root), parse(value)))
 
     def add_unreadable(self, keys: Iterable[bytes]) -> None:
         for key in keys:
-            self._count(key, Row(resource(key, self._root), Storage.UNKNOWN, reason=_TOO_LARGE))
+            self._count(key, ScanRow(resource(key, self._root), Storage.UNKNOWN, reason=_TOO_LARGE))
 
     def counts(self) -> tuple[Count, ...]:
         return tuple(Count(row, objects) for row, objects in sorted(self._rows.items()))
 
-    def _count(self, key: bytes, row: Row) -> None:
+    def _count(self, key: bytes, row: ScanRow) -> None:
         self.objects += 1
         if len(self.shown) < self._wanted.most and self._wanted.which(row):
-            self.shown.append(Shown(key[:KEY_MOST].decode(errors="backslashreplace")[:KEY_MOST], row))
+            self.shown.append(NamedObject(key[:KEY_MOST].decode(errors="backslashreplace")[:KEY_MOST], row))
         if len(self._rows) >= ROWS_MAX and row not in self._rows:
-            row = Row("?", Storage.UNKNOWN, reason=_TOO_MANY)
+            row = ScanRow("?", Storage.UNKNOWN, reason=_TOO_MANY)
         self._rows[row] += 1
 
 
-def row_of(resource: str, value: Value) -> Row:
+def row_of(resource: str, value: Value) -> ScanRow:
     """Where an object is counted."""
     match value:
         case Plain():
-            return Row(resource, Storage.PLAINTEXT)
+            return ScanRow(resource, Storage.PLAINTEXT)
         case Transformed(transform):
-            return Row(resource, Storage(transform.value))
+            return ScanRow(resource, Storage(transform.value))
         case Damaged(reason, _, provider):
-            return Row(resource, Storage.UNKNOWN, provider, reason=reason)
+            return ScanRow(resource, Storage.UNKNOWN, provider, reason=reason)
         case KmsValue():
             return _kms_row(resource, value, need(value))
 
 
-def _kms_row(resource: str, value: KmsValue, needs: Need) -> Row:
+def _kms_row(resource: str, value: KmsValue, needs: Need) -> ScanRow:
     key = needs.key
-    return Row(
+    return ScanRow(
         resource,
         Storage.KMS_V1 if value.version == "v1" else Storage.KMS_V2,
         value.provider,
         key.text if key else "",
         by_label=key.by_label if key else False,
-        format="" if needs.format is Format.UNKNOWN else needs.format.value,
+        format="" if needs.format is CiphertextFormat.UNKNOWN else needs.format.value,
         reason=needs.reason,
         label=needs.label,
     )

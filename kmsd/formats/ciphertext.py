@@ -28,7 +28,7 @@ _HEX = re.compile(r"(?:[0-9A-Fa-f]{2})+")
 _GCM: Final = frozenset({"A128GCM", "A192GCM", "A256GCM"})
 
 
-class Format(StrEnum):
+class CiphertextFormat(StrEnum):
     NATIVE = "native"
     ANCESTOR_GCM = "k8s-kms-plugin aes-gcm"
     ANCESTOR_CBC = "k8s-kms-plugin aes-cbc"
@@ -67,11 +67,11 @@ class Header:
 class Sealed:
     """key: None if the ciphertext names none."""
 
-    format: Format
+    format: CiphertextFormat
     key: KeyName | None
 
 
-NOT_SEALED: Final = Sealed(Format.UNKNOWN, None)
+NOT_SEALED: Final = Sealed(CiphertextFormat.UNKNOWN, None)
 
 
 def identify(ciphertext: bytes) -> Sealed:
@@ -89,13 +89,17 @@ def classify(header: Header, iv_bytes: int) -> Sealed:
     """By the header and the length of the IV, as the native GCM and the ancestor's differ in nothing else."""
     kid = header.kid
     if header.has_plaintext_length:
-        return Sealed(Format.KEYSEALER, KeyName(_hex_key_id(kid))) if kid else Sealed(Format.ANCESTOR_CBC, None)
+        return (
+            Sealed(CiphertextFormat.KEYSEALER, KeyName(_hex_key_id(kid)))
+            if kid
+            else Sealed(CiphertextFormat.ANCESTOR_CBC, None)
+        )
     if not header.alg or not header.enc:
         return NOT_SEALED
     # The ancestor writes A256GCM whatever its key's size; its successor the one of the size.
     if header.alg == "dir" and header.enc in _GCM and iv_bytes == ANCESTOR_IV_BYTES:
-        return Sealed(Format.ANCESTOR_GCM, KeyName(kid, by_label=True) if kid else None)
-    return Sealed(Format.NATIVE, KeyName(kid)) if kid else NOT_SEALED
+        return Sealed(CiphertextFormat.ANCESTOR_GCM, KeyName(kid, by_label=True) if kid else None)
+    return Sealed(CiphertextFormat.NATIVE, KeyName(kid)) if kid else NOT_SEALED
 
 
 def decoded_length(segment: bytes) -> int:

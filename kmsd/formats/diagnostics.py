@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from kmsd.formats.ciphertext import HEADER_MAX, Format, Header
+from kmsd.formats.ciphertext import HEADER_MAX, CiphertextFormat, Header
 
 COMPACT_MAX: Final = 1 << 20
 """Octets of a ciphertext that kmsd reads."""
@@ -33,7 +33,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Jwe:
+class JweReport:
     """The parts of a compact JWE (RFC 7516, 7.1), as lengths in octets where they are secret or random.
     header: the JSON as it is. hkid: the MAC key of a pair whose keys have different ids."""
 
@@ -88,32 +88,32 @@ def _canonical(segment: bytes) -> bool:
         return False
 
 
-def of_format(known: Format, header: Header, jwe: Jwe) -> Iterator[Finding]:
+def of_format(known: CiphertextFormat, header: Header, jwe: JweReport) -> Iterator[Finding]:
     """What is to be said of its format, `known` from its header, and what does not fit it."""
     match known:
-        case Format.NATIVE:
+        case CiphertextFormat.NATIVE:
             yield from _native(header, jwe)
-        case Format.ANCESTOR_GCM:
+        case CiphertextFormat.ANCESTOR_GCM:
             yield from _ancestor_gcm(jwe)
-        case Format.ANCESTOR_CBC:
+        case CiphertextFormat.ANCESTOR_CBC:
             yield Finding(
                 "the tag authenticates nothing: it is an HMAC over no data, and shows no alteration",
                 "kmsd reads it only with legacy.allow_unauthenticated; rewrite the object to be rid of it",
             )
             yield Finding("it does not say which key wrote it", "kmsd tries the one key that legacy.key names")
             yield from _zero_padded(header, jwe)
-        case Format.KEYSEALER:
+        case CiphertextFormat.KEYSEALER:
             yield Finding("kid is the CKA_ID in hexadecimal", "")
             yield from _zero_padded(header, jwe)
-        case Format.UNKNOWN:
+        case CiphertextFormat.UNKNOWN:
             yield Finding("the header must name alg, enc and the key (kid), and does not", FOREIGN, True)
-    if known is not Format.UNKNOWN and not jwe.ciphertext_bytes:
+    if known is not CiphertextFormat.UNKNOWN and not jwe.ciphertext_bytes:
         yield Finding(
             "the ciphertext is empty: it was cut, or an empty plaintext was encrypted, which kube-apiserver never does"
         )
 
 
-def _native(header: Header, jwe: Jwe) -> Iterator[Finding]:
+def _native(header: Header, jwe: JweReport) -> Iterator[Finding]:
     if header.alg not in ("dir", "RSA-OAEP-256"):
         yield Finding(f"kmsd reads alg dir and RSA-OAEP-256, this has {header.alg[:40]!r}", FOREIGN, True)
     if jwe.enc in _GCM:
@@ -133,7 +133,7 @@ def _native(header: Header, jwe: Jwe) -> Iterator[Finding]:
         )
 
 
-def _ancestor_gcm(jwe: Jwe) -> Iterator[Finding]:
+def _ancestor_gcm(jwe: JweReport) -> Iterator[Finding]:
     yield Finding("the IV has 16 bytes: this tells it from kmsd's own format, which has 12")
     yield Finding(
         "kid is a label, not a key id: the key is the one that held it when this was written",
@@ -144,7 +144,7 @@ def _ancestor_gcm(jwe: Jwe) -> Iterator[Finding]:
         yield Finding("the header must name the key (kid), and does not", FOREIGN, True)
 
 
-def _lengths(jwe: Jwe, *, iv: int, tag: int) -> Iterator[Finding]:
+def _lengths(jwe: JweReport, *, iv: int, tag: int) -> Iterator[Finding]:
     if jwe.iv_bytes != iv:
         yield Finding(f"the IV of {jwe.enc} has {iv} bytes, this has {jwe.iv_bytes}", FOREIGN, True)
     if jwe.tag_bytes != tag:
@@ -152,7 +152,7 @@ def _lengths(jwe: Jwe, *, iv: int, tag: int) -> Iterator[Finding]:
         yield Finding(f"{cut}the tag of {jwe.enc} has {tag} bytes, this has {jwe.tag_bytes}", RESTORE, True)
 
 
-def _zero_padded(header: Header, jwe: Jwe) -> Iterator[Finding]:
+def _zero_padded(header: Header, jwe: JweReport) -> Iterator[Finding]:
     """AES-CBC with zeros up to the next block, and one block of zeros where none would be needed."""
     yield from _lengths(jwe, iv=16, tag=32)
     length = _plaintext_length(header)

@@ -16,7 +16,7 @@ from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.claims import Claims, SameToken
 from kmsd.hsm.dispatch import Dispatch
-from kmsd.hsm.host.opening import Found
+from kmsd.hsm.host.opening import FoundToken
 from kmsd.hsm.login import Connected
 from kmsd.hsm.pin_guard import PinGuard, PinRefused
 from kmsd.hsm.printed import Printed
@@ -128,7 +128,7 @@ class Changeover(ABC):
             self._spawn(self._have_all_sessions(fresh, end) if fresh.sessions < old.sessions else end)
         return ""
 
-    async def _claim(self, found: Found) -> None:
+    async def _claim(self, found: FoundToken) -> None:
         await self._claims.claim(self._name, found.module, found.slot_id, found.token)
 
     async def _have_all_sessions(self, small: Connected, end: Awaitable[None]) -> None:

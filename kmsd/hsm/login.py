@@ -13,7 +13,7 @@ from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.explain import explain
 from kmsd.hsm.host.module import TokenView
-from kmsd.hsm.host.opening import Found, LoggedIn, OpenToken
+from kmsd.hsm.host.opening import FoundToken, LoggedIn, OpenToken
 from kmsd.hsm.operation import Definition, definition_of
 from kmsd.hsm.pin_guard import PIN_ERRORS, PinGuard, locked, refused
 from kmsd.hsm.printed import Printed
@@ -58,7 +58,7 @@ async def log_in(
     read_pin: Callable[[], str | None],
     guard: PinGuard,
     gone: Callable[[HostProcess], None],
-    claim: Callable[[Found], Awaitable[None]],
+    claim: Callable[[FoundToken], Awaitable[None]],
     printed: Printed,
 ) -> Connected:
     """Return a new host that is logged in; what was begun in vain is ended. Raises KmsdError.
@@ -100,9 +100,9 @@ async def _steps(
     address: TokenAddress,
     read_pin: Callable[[], str | None],
     guard: PinGuard,
-    claim: Callable[[Found], Awaitable[None]],
+    claim: Callable[[FoundToken], Awaitable[None]],
 ) -> Connected:
-    found: Found = await ask(host, _job(definition_of(OpenToken.find), (address,)), _STEP_SECONDS)
+    found: FoundToken = await ask(host, _job(definition_of(OpenToken.find), (address,)), _STEP_SECONDS)
     await claim(found)
     name, pin = f"token {found.token.label!r}", None
     if "LOGIN_REQUIRED" in found.token.flags:

@@ -18,7 +18,7 @@ from kmsd.errors import Misconfigured, short
 from kmsd.formats import keyid
 from kmsd.formats.k8s_kms_plugin import header as legacy_header
 from kmsd.hsm.host.keys import TokenKey
-from kmsd.keys.key import AES_BITS, Inventory, Key, State, newest_first
+from kmsd.keys.key import AES_BITS, Inventory, Key, KeyState, newest_first
 from kmsd.keys.labels import MAX_KEY_ID, companion_label, created_ms, is_archived, pending_label, role
 from kmsd.near import near
 from kmsd.problem import About, Calls, Problem
@@ -99,11 +99,11 @@ def judge(
         *_planted(others, where),
     ]
     keys = [
-        replace(key, state=State.WRITE)
+        replace(key, state=KeyState.WRITE)
         if key is write
-        else replace(key, state=State.PENDING)
+        else replace(key, state=KeyState.PENDING)
         if key.reads and key.label == pending_label(write_label)
-        else replace(key, state=State.ARCHIVED)
+        else replace(key, state=KeyState.ARCHIVED)
         if key.reads and is_archived(key.label)
         else key
         for key in keys
@@ -133,7 +133,7 @@ def _judge_public(
             key = _bare(token, place)
             held = token.label.removesuffix(companion_label(""))
             if token.cka_id in ids or {token.label, role(token.label), role(held)} & roles:
-                key = replace(key, state=State.PLANTED, reason=_PUBLIC, hint=_DELETE_PUBLIC)
+                key = replace(key, state=KeyState.PLANTED, reason=_PUBLIC, hint=_DELETE_PUBLIC)
             else:
                 key = _unusable(
                     key, _PUBLIC, "kmsd leaves it alone; one that you made yourself: kmsctl keys adopt LABEL --public"
@@ -143,7 +143,7 @@ def _judge_public(
 
 
 def _planted(public: Sequence[Key], where: str) -> Iterable[Problem]:
-    planted = [key for key in public if key.state is State.PLANTED]
+    planted = [key for key in public if key.state is KeyState.PLANTED]
     if planted:
         names = ", ".join(sorted({repr(key.label or key.key_id)[:80] for key in planted})[:4])
         yield Problem(
@@ -270,7 +270,7 @@ def _bare(key: TokenKey, place: str) -> Key:
         place=place,
         key_id=key_id,
         key_id_sha256=hashlib.sha256(key_id.encode()).hexdigest() if key_id else "",
-        state=State.READABLE if key.seals else State.COMPANION,
+        state=KeyState.READABLE if key.seals else KeyState.COMPANION,
         reason="",
         hint="",
         created_ms=created_ms(key_id),
@@ -316,7 +316,7 @@ def _judge_one(key: TokenKey, place: str, beside: Sequence[TokenKey], rules: Rul
 
 
 def _is_rsa_in_use(key: Key) -> bool:
-    return key.token.kind == "rsa" and key.state is not State.UNUSABLE
+    return key.token.kind == "rsa" and key.state is not KeyState.UNUSABLE
 
 
 def _with_rsa(key: Key, rules: Rules) -> Key:
@@ -394,4 +394,4 @@ def _mac(key: Key, beside: Sequence[TokenKey], rules: Rules) -> TokenKey | None:
 
 
 def _unusable(key: Key, reason: str, hint: str) -> Key:
-    return replace(key, state=State.UNUSABLE, reason=reason, hint=hint)
+    return replace(key, state=KeyState.UNUSABLE, reason=reason, hint=hint)

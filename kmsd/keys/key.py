@@ -15,7 +15,7 @@ from kmsd.problem import Problem
 AES_BITS: Final = (128, 192, 256)
 
 
-class State(Enum):
+class KeyState(Enum):
     WRITE = "write"
     READABLE = "readable"
     PENDING = "pending"
@@ -41,7 +41,7 @@ class Key:
     place: str
     key_id: str
     key_id_sha256: str
-    state: State
+    state: KeyState
     reason: str
     hint: str
     created_ms: int
@@ -64,7 +64,7 @@ class Key:
 
     @property
     def reads(self) -> bool:
-        return self.state in (State.WRITE, State.READABLE, State.PENDING, State.ARCHIVED)
+        return self.state in (KeyState.WRITE, KeyState.READABLE, KeyState.PENDING, KeyState.ARCHIVED)
 
     @property
     def may_write(self) -> bool:
@@ -102,7 +102,7 @@ class Inventory:
     @property
     def planted(self) -> tuple[Key, ...]:
         """The public objects that have a label or an id of a key of ours."""
-        return tuple(key for key in self.public if key.state is State.PLANTED)
+        return tuple(key for key in self.public if key.state is KeyState.PLANTED)
 
     def companion(self, key: Key) -> Key | None:
         """The HMAC key with the CKA_ID of an AES key, on the same token; or the other way round."""

@@ -20,7 +20,7 @@ from kmsd.hsm.connection import Hsm
 from kmsd.hsm.host import keys as token_keys
 from kmsd.hsm.host.keys import TokenKey
 from kmsd.keys.inventory import Rules, judge
-from kmsd.keys.key import EMPTY, Inventory, Key, State, newest_first
+from kmsd.keys.key import EMPTY, Inventory, Key, KeyState, newest_first
 from kmsd.keys.labels import created_ms
 from kmsd.near import near
 from kmsd.problem import About, Calls, Problem
@@ -361,7 +361,7 @@ class Keyring:
         self._picked = {pair: enc for pair, enc in self._picked.items() if enc}
         for _ in range(_PICKS_MOST):
             inventory = self._judge()
-            fresh = [await self._pick(key) for key in inventory.keys if key.state in (State.WRITE, State.PENDING)]
+            fresh = [await self._pick(key) for key in inventory.keys if key.state in (KeyState.WRITE, KeyState.PENDING)]
             if not any(fresh):
                 break
         inventory = self._judge()

@@ -17,7 +17,7 @@ from kmsd.crypto.gcm import TagMismatch
 from kmsd.deadline import left, within
 from kmsd.errors import Conflict, DeadlineExceeded, InvalidRequest, KmsdError, Misconfigured, NotFound, Overloaded
 from kmsd.formats import jwe, k8s_kms_plugin, keyid
-from kmsd.keys.key import Key, State
+from kmsd.keys.key import Key, KeyState
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.labels import role
 from kmsd.observe import logs
@@ -173,7 +173,7 @@ class Foreign:
 
     def _wrote_native(self, key: Key) -> str:
         """Why a key has written, or is going to write, in kmsd's own format, as far as that is known; else empty."""
-        if key.state in (State.WRITE, State.PENDING) or role(key.label) == self._keyring.write_label:
+        if key.state in (KeyState.WRITE, KeyState.PENDING) or role(key.label) == self._keyring.write_label:
             return "that is, or was, a write key of kmsd"
         if role(key.label) != key.label:
             return "its label shows that it was a write key of kmsd"

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from kmsd.etcd.envelope import PREFIX, Damaged, KmsValue, Plain, Transformed, need, parse
-from kmsd.formats.ciphertext import Format, KeyName, classify, decoded_length, read_header
-from kmsd.formats.diagnostics import FOREIGN, RESTORE, Finding, Jwe, header_trouble, of_form, of_format
+from kmsd.formats.ciphertext import CiphertextFormat, KeyName, classify, decoded_length, read_header
+from kmsd.formats.diagnostics import FOREIGN, RESTORE, Finding, JweReport, header_trouble, of_form, of_format
 
 INPUT_MAX: Final = 4 << 20
 """Octets."""
@@ -28,7 +28,7 @@ _ENCODED = re.compile(rb"[A-Za-z0-9+/_=\s-]+")
 
 @dataclass(frozen=True)
 class Inspection:
-    """format: a `Format`, or "plaintext", or "kube-apiserver aescbc" and its like. summary: one sentence.
+    """format: a `CiphertextFormat`, or "plaintext", or "kube-apiserver aescbc" and its like. summary: one sentence.
     envelope: what kube-apiserver put around it, if anything.
 
     key_ids, labels: what names the keys that may open it; a label stands for every key that has held it.
@@ -42,7 +42,7 @@ class Inspection:
     summary: str
     findings: tuple[Finding, ...] = ()
     envelope: KmsValue | None = None
-    jwe: Jwe | None = None
+    jwe: JweReport | None = None
     key_ids: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     any_key: bool = False
@@ -58,7 +58,7 @@ def inspect(data: bytes) -> Inspection:
     """Explains a ciphertext or a stored value, as it is or in base64 or base64url."""
     if len(data) > INPUT_MAX:
         why = Finding(f"{len(data)} bytes are more than kube-apiserver stores ({INPUT_MAX})", FOREIGN, True)
-        return Inspection(Format.UNKNOWN, "Too long to be looked at.", (why,))
+        return Inspection(CiphertextFormat.UNKNOWN, "Too long to be looked at.", (why,))
     found = _look(data)
     if found is None:
         inner = _decoded(data)
@@ -115,13 +115,13 @@ def _decoded(data: bytes) -> bytes | None:
 
 def _unrecognised(data: bytes) -> Inspection:
     if not data.strip():
-        return Inspection(Format.UNKNOWN, "There is nothing.", (Finding("the input is empty", "", True),))
+        return Inspection(CiphertextFormat.UNKNOWN, "There is nothing.", (Finding("the input is empty", "", True),))
     why = Finding(
         "this is neither a JWE nor a value that kube-apiserver encrypted, as it is or in base64",
         "give a ciphertext, or a value from etcd (`etcdctl get --print-value-only KEY`)",
         True,
     )
-    return Inspection(Format.UNKNOWN, "Not recognised.", (why,))
+    return Inspection(CiphertextFormat.UNKNOWN, "Not recognised.", (why,))
 
 
 def _plain(data: bytes) -> Inspection:
@@ -149,7 +149,7 @@ def _stored(data: bytes) -> Inspection:
             )
         case Damaged(reason, version, provider):
             where = f"A KMS {version} value of the provider {provider!r}" if version else "An encrypted value"
-            return Inspection(Format.UNKNOWN, f"{where}, damaged.", (Finding(reason, RESTORE, True),))
+            return Inspection(CiphertextFormat.UNKNOWN, f"{where}, damaged.", (Finding(reason, RESTORE, True),))
         case Plain():
             raise AssertionError("a value with the prefix is not plain")
 
@@ -180,10 +180,10 @@ def _ciphertext(text: bytes) -> Inspection:
     if header is None:
         why = header_trouble(segments)
         return Inspection(
-            Format.UNKNOWN, "A ciphertext of no format that is known.", (why,), any_key=True, ciphertext=text
+            CiphertextFormat.UNKNOWN, "A ciphertext of no format that is known.", (why,), any_key=True, ciphertext=text
         )
     padded = [*segments, b"", b"", b"", b""][:5]
-    jwe = Jwe(
+    jwe = JweReport(
         alg=header.alg,
         enc=header.enc,
         kid=header.kid,
@@ -203,17 +203,17 @@ def _ciphertext(text: bytes) -> Inspection:
         key_ids=_key_ids(sealed.key),
         labels=(sealed.key.text,) if sealed.key and sealed.key.by_label else (),
         any_key=sealed.key is None,
-        unauthenticated=sealed.format is Format.ANCESTOR_CBC,
+        unauthenticated=sealed.format is CiphertextFormat.ANCESTOR_CBC,
         ciphertext=text,
     )
 
 
 _SUMMARIES: Final = {
-    Format.NATIVE: "A ciphertext of kmsd's own format.",
-    Format.ANCESTOR_GCM: "A ciphertext that k8s-kms-plugin wrote with aes-gcm, or kmsd for it.",
-    Format.ANCESTOR_CBC: "A ciphertext that k8s-kms-plugin wrote with aes-cbc.",
-    Format.KEYSEALER: "A ciphertext that KeySealer wrote with aes-cbc.",
-    Format.UNKNOWN: "A JWE that kmsd does not write.",
+    CiphertextFormat.NATIVE: "A ciphertext of kmsd's own format.",
+    CiphertextFormat.ANCESTOR_GCM: "A ciphertext that k8s-kms-plugin wrote with aes-gcm, or kmsd for it.",
+    CiphertextFormat.ANCESTOR_CBC: "A ciphertext that k8s-kms-plugin wrote with aes-cbc.",
+    CiphertextFormat.KEYSEALER: "A ciphertext that KeySealer wrote with aes-cbc.",
+    CiphertextFormat.UNKNOWN: "A JWE that kmsd does not write.",
 }
 
 

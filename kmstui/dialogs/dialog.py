@@ -19,7 +19,7 @@ from textual.widget import Widget
 from textual.widgets import Button, Input, Label, OptionList, RadioSet, Select, Static
 
 from kmsd.client import ClientError, escape
-from kmstui.actions import Action, Done, Outcome
+from kmstui.actions import Action, ActionOutcome, Done
 from kmstui.dialogs.hints import in_a_dialog
 from kmstui.messages import Act, Finished
 from kmstui.shell import kmsctl
@@ -30,7 +30,7 @@ COMMANDS_SHOWN = 2
 """Commands of an action on several things that are shown; all are copied."""
 
 
-class Dialog(ModalScreen[Outcome | None]):
+class Dialog(ModalScreen[ActionOutcome | None]):
     """target: for the command. title: what it does. verb: on the button. danger: the focus begins on Cancel.
 
     Dismissed with the outcome, or None if nothing was done.
@@ -56,7 +56,7 @@ class Dialog(ModalScreen[Outcome | None]):
         self._danger = danger
         self._command = ""
         self._busy = False
-        self._outcome: Outcome | None = None
+        self._outcome: ActionOutcome | None = None
         self.refused = False
         """Whether kmsd has refused, in words that are shown, what it does if the label is given once more."""
 
@@ -218,7 +218,7 @@ class Dialog(ModalScreen[Outcome | None]):
         widget.display = True
         widget.update(Content("\n").join(lines))
 
-    def _outcome_lines(self, outcome: Outcome, *, plain: bool = False) -> Iterable[Content]:
+    def _outcome_lines(self, outcome: ActionOutcome, *, plain: bool = False) -> Iterable[Content]:
         glyph, colour = (FAILED, Colour.BAD) if outcome.bad else (GOOD, Colour.GOOD)
         head = ("", "") if plain else (f"{glyph} ", f"${colour}")
         yield Content.assemble(head, (hang(outcome.message, self._columns, 2), "dim" if plain else "bold"))

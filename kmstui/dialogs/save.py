@@ -11,11 +11,11 @@ from textual.widgets import Button, Input, Select, Static
 
 from kmsd.client import InvalidRequest, escape
 from kmstui import saving
-from kmstui.actions import Action, Done, Outcome
+from kmstui.actions import Action, ActionOutcome, Done
 from kmstui.dialogs.dialog import Dialog, field
 from kmstui.text import plural
 from kmstui.view import Moment
-from kmstui.widgets.columns import Kind
+from kmstui.widgets.columns import ItemKind
 
 MOST_PATH = 4096
 
@@ -29,7 +29,7 @@ class SaveDialog(Dialog):
     )
 
     def __init__(
-        self, target: str, kind: Kind[Any], choices: Sequence[tuple[str, Sequence[Any]]], moment: Moment
+        self, target: str, kind: ItemKind[Any], choices: Sequence[tuple[str, Sequence[Any]]], moment: Moment
     ) -> None:
         super().__init__(target, f"Save {kind.name.lower()}", "Save")
         self._kind = kind
@@ -50,10 +50,10 @@ class SaveDialog(Dialog):
         overwrite = bool(typed) and typed == self._there
         form = () if typed.lower().endswith(".txt") else ("-o", "json")
 
-        def here() -> Outcome:
+        def here() -> ActionOutcome:
             path = saving.path_of(typed)
             size = saving.save(path, self._kind, rows, self._moment, overwrite=overwrite)
-            return Outcome(f"saved {plural(len(rows), 'row')}, {size:,} bytes, to {escape(str(path))}")
+            return ActionOutcome(f"saved {plural(len(rows), 'row')}, {size:,} bytes, to {escape(str(path))}")
 
         words = (*self._kind.command, *form)
         return Action(f"save {escape(typed)}", words, lambda _: here(), changes=False, here=here, into=typed or "FILE")

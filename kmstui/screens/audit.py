@@ -13,14 +13,14 @@ from textual.widget import Widget
 from kmsd.client import AuditRecord, escape
 from kmstui import styles
 from kmstui.actions import said
-from kmstui.commands import Deed
+from kmstui.commands import ScreenCommand
 from kmstui.dialogs.record import RecordDialog
 from kmstui.dialogs.verify import VerifyDialog
 from kmstui.screens.page import Page, tail_note, tail_waiting
 from kmstui.styles import Colour
 from kmstui.text import clock, duration, short_hash
 from kmstui.view import Moment, Numbered, View, Want
-from kmstui.widgets.columns import Column, Kind
+from kmstui.widgets.columns import Column, ItemKind
 from kmstui.widgets.detail import Detail, Fact
 from kmstui.widgets.listing import Listing
 from kmstui.widgets.table import Table
@@ -32,7 +32,7 @@ def _outcome_colour(row: Numbered[AuditRecord]) -> Colour:
     return styles.outcome(row.item.outcome).colour
 
 
-AUDIT = Kind[Numbered[AuditRecord]](
+AUDIT = ItemKind[Numbered[AuditRecord]](
     "Audit",
     (
         Column("seq", lambda row, _: str(row.item.seq), right=True, order=lambda row: row.item.seq),
@@ -106,8 +106,12 @@ class AuditScreen(Page):
         "are recorded, which are numbered in a chain of their own. Every record holds the hash of the one before it "
         "in its chain; v proves that none is missing or changed."
     )
-    DEEDS = (Deed("verify", "v", "Verify", "Check the chain of hashes over every file that is kept.", changes=False),)
-    BINDINGS = [deed.binding for deed in DEEDS]  # noqa: RUF012 - as Textual has it
+    SCREEN_COMMANDS = (
+        ScreenCommand(
+            "verify", "v", "Verify", "Check the chain of hashes over every file that is kept.", changes=False
+        ),
+    )
+    BINDINGS = [command.binding for command in SCREEN_COMMANDS]  # noqa: RUF012 - as Textual has it
 
     def data(self) -> Iterable[Widget]:
         with Container(id="beside"):

@@ -9,13 +9,13 @@ from textual.content import Content
 from textual.widget import Widget
 
 from kmsd.client import Config, Setting, escape
-from kmstui.commands import Deed
+from kmstui.commands import ScreenCommand
 from kmstui.dialogs.level import LevelDialog
 from kmstui.screens.page import Page, note, waiting
 from kmstui.styles import WARN, Colour
 from kmstui.text import hang
 from kmstui.view import Moment, View, Want
-from kmstui.widgets.columns import Column, Kind
+from kmstui.widgets.columns import Column, ItemKind
 from kmstui.widgets.detail import Detail, Fact
 from kmstui.widgets.listing import Listing
 from kmstui.widgets.steady import Said
@@ -31,7 +31,7 @@ def _value(setting: Setting) -> str:
     return setting.value or '""'
 
 
-SETTINGS = Kind[Setting](
+SETTINGS = ItemKind[Setting](
     "Settings",
     (
         Column("name", lambda each, _: each.name, least=24, order=lambda each: each.name),
@@ -63,8 +63,8 @@ class ConfigScreen(Page):
         "Shows the configuration in force. A value comes from the command line, else from the environment, else from "
         "the file, else it is built in. Secrets are never shown. The log level can be changed until kmsd restarts."
     )
-    DEEDS = (Deed("level", "L", "Log level", "Log more or less, until kmsd restarts."),)
-    BINDINGS = [deed.binding for deed in DEEDS]  # noqa: RUF012 - as Textual has it
+    SCREEN_COMMANDS = (ScreenCommand("level", "L", "Log level", "Log more or less, until kmsd restarts."),)
+    BINDINGS = [command.binding for command in SCREEN_COMMANDS]  # noqa: RUF012 - as Textual has it
 
     def data(self) -> Iterable[Widget]:
         yield Said(id="config-head")

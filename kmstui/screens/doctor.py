@@ -11,14 +11,14 @@ from textual.widget import Widget
 from kmsd.client import Check, Diagnosis, Outcome, escape
 from kmstui import actions, plots, shell
 from kmstui.actions import Done
-from kmstui.commands import Deed
+from kmstui.commands import ScreenCommand
 from kmstui.dialogs.doctor import DoctorDialog
 from kmstui.messages import Act
 from kmstui.screens.page import Page
 from kmstui.styles import GOOD, WARN, Colour, Look
 from kmstui.text import duration, hang
 from kmstui.view import Moment, View
-from kmstui.widgets.columns import Column, Kind
+from kmstui.widgets.columns import Column, ItemKind
 from kmstui.widgets.detail import Detail, Fact
 from kmstui.widgets.listing import Listing
 from kmstui.widgets.steady import Said
@@ -38,7 +38,7 @@ def look(outcome: Outcome) -> Look:
     return _LOOKS.get(outcome, _LOOKS[Outcome.UNKNOWN])
 
 
-CHECKS = Kind[Check](
+CHECKS = ItemKind[Check](
     "Checks",
     (
         Column("", lambda each, _: look(each.outcome).glyph, fixed=1, colour=lambda each: look(each.outcome).colour),
@@ -68,8 +68,8 @@ class DoctorScreen(Page):
         "Tries what a token can really do, whatever it lists, and says what kmsd writes with and what to mend. Calls "
         "are answered meanwhile. The keys that are tried are made for it and destroyed again. No PIN is tried."
     )
-    DEEDS = (Deed("run", "d", "Run", "Try out a token; takes most of a minute on a slow one."),)
-    BINDINGS = [deed.binding for deed in DEEDS]  # noqa: RUF012 - as Textual has it
+    SCREEN_COMMANDS = (ScreenCommand("run", "d", "Run", "Try out a token; takes most of a minute on a slow one."),)
+    BINDINGS = [command.binding for command in SCREEN_COMMANDS]  # noqa: RUF012 - as Textual has it
 
     _began: float | None = None
     """When the run that is under way began, on the steady clock."""

@@ -11,14 +11,14 @@ from textual.widget import Widget
 
 from kmsd.client import escape
 from kmstui import fleet, shell
-from kmstui.commands import Deed
-from kmstui.fleet import Row
+from kmstui.commands import ScreenCommand
+from kmstui.fleet import FleetRow
 from kmstui.messages import Open
 from kmstui.screens.page import Page
 from kmstui.styles import Colour
 from kmstui.text import absolute, age, duration, milliseconds, rate, short_hash, shorten
 from kmstui.view import Moment, View, Want
-from kmstui.widgets.columns import Column, Kind
+from kmstui.widgets.columns import Column, ItemKind
 from kmstui.widgets.detail import Detail, Fact
 from kmstui.widgets.listing import Listing
 from kmstui.widgets.steady import Said
@@ -29,7 +29,7 @@ _REMARKS_MOST = 3
 _ROOMY = 32
 """Rows of the terminal."""
 
-FLEET = Kind[Row](
+FLEET = ItemKind[FleetRow](
     "Fleet",
     (
         Column("", lambda row, _: row.look.glyph, fixed=1, colour=lambda row: row.look.colour),
@@ -69,8 +69,8 @@ class FleetScreen(Page):
         "answer keeps what it last said, dimmed, with its age. p99 and requests per second are of its last ten "
         "seconds."
     )
-    DEEDS = (Deed("open", "o", "Open", "Look at the chosen target, as Enter does.", changes=False),)
-    BINDINGS = [deed.binding for deed in DEEDS]  # noqa: RUF012 - as Textual has it
+    SCREEN_COMMANDS = (ScreenCommand("open", "o", "Open", "Look at the chosen target, as Enter does.", changes=False),)
+    BINDINGS = [command.binding for command in SCREEN_COMMANDS]  # noqa: RUF012 - as Textual has it
 
     def data(self) -> Iterable[Widget]:
         yield Said(id="fleet-head")
@@ -93,8 +93,8 @@ class FleetScreen(Page):
         self.query_one(Detail).show(row.name if row is not None else "", facts)
 
     @property
-    def _listing(self) -> Listing[Row]:
-        found: Listing[Row] = self.query_one("#fleet", Listing)
+    def _listing(self) -> Listing[FleetRow]:
+        found: Listing[FleetRow] = self.query_one("#fleet", Listing)
         return found
 
     def why_not(self, name: str) -> str:
@@ -111,7 +111,7 @@ class FleetScreen(Page):
         self.post_message(Open(event.item.target))
 
 
-def _head(found: tuple[Row, ...], most: int, columns: int) -> Iterator[Content]:
+def _head(found: tuple[FleetRow, ...], most: int, columns: int) -> Iterator[Content]:
     said = list(fleet.remarks(found))
     for at, (look, name, sentence) in enumerate(said[:most], 1):
         more = f"  (and {len(said) - most} more)" if at == most and len(said) > most else ""
@@ -122,7 +122,7 @@ def _head(found: tuple[Row, ...], most: int, columns: int) -> Iterator[Content]:
         yield Content.styled(shorten(text, columns), "dim")
 
 
-def row_facts(row: Row, moment: Moment) -> Iterator[Fact]:
+def row_facts(row: FleetRow, moment: Moment) -> Iterator[Fact]:
     error = row.reading.error
     if error is not None:
         yield Fact("✕", escape(error.message), Colour.BAD)
@@ -146,41 +146,41 @@ def row_facts(row: Row, moment: Moment) -> Iterator[Fact]:
         yield Fact("answered", f"{duration(moment.steady - row.reading.taken)} ago{took}, {absolute(last.asked)}")
 
 
-def _key_hash(row: Row) -> str:
+def _key_hash(row: FleetRow) -> str:
     key = row.last.write_key if row.last is not None else None
     return short_hash(key.key_id_sha256) if key is not None else "-"
 
 
-def _since(row: Row, moment: Moment) -> str:
+def _since(row: FleetRow, moment: Moment) -> str:
     status = row.last.status if row.last is not None else None
     return age(status.following.since, moment.wall) if status is not None else "-"
 
 
-def _number(row: Row) -> float:
+def _number(row: FleetRow) -> float:
     return (row.last.rate if row.last is not None else None) or 0.0
 
 
-def _rate(row: Row) -> str:
+def _rate(row: FleetRow) -> str:
     return rate(_number(row)) if row.last is not None and row.last.rate is not None else "-"
 
 
-def _slow(row: Row) -> float:
+def _slow(row: FleetRow) -> float:
     return (row.last.p99_ms if row.last is not None else None) or 0.0
 
 
-def _p99(row: Row) -> str:
+def _p99(row: FleetRow) -> str:
     return milliseconds(_slow(row))
 
 
-def _skew(row: Row) -> str:
+def _skew(row: FleetRow) -> str:
     skew = row.last.skew if row.last is not None else None
     return f"{skew:+.1f} s" if skew is not None else "-"
 
 
-def _answered(row: Row, moment: Moment) -> str:
+def _answered(row: FleetRow, moment: Moment) -> str:
     return duration(moment.steady - row.reading.taken).replace(" days", " d") if row.last is not None else "-"
 
 
-def _version(row: Row) -> str:
+def _version(row: FleetRow) -> str:
     status = row.last.status if row.last is not None else None
     return escape(status.version) if status is not None else "-"

@@ -45,13 +45,13 @@ class HelpScreen(ModalScreen[None]):
         subject = self._subject
         name = subject.NAME if isinstance(subject, Page) else getattr(subject, "_heading", "")
         yield from _section(str(name), getattr(subject, "HELP", ""), ())
-        if isinstance(subject, Page) and subject.DEEDS:
+        if isinstance(subject, Page) and subject.SCREEN_COMMANDS:
             yield from _section(
                 "",
                 "",
                 (
-                    (subject.app.get_key_display(deed.binding), self._told(subject, deed.name, deed.help))
-                    for deed in subject.DEEDS
+                    (subject.app.get_key_display(command.binding), self._told(subject, command.name, command.help))
+                    for command in subject.SCREEN_COMMANDS
                 ),
             )
         focused = subject.focused
@@ -69,8 +69,8 @@ class HelpScreen(ModalScreen[None]):
             yield Content(hang(limits.told(subject.view.limits), _COLUMNS, 0))
         yield Content.styled(_SIGNS, "dim")
 
-    def _told(self, page: Page, deed: str, said: str) -> str:
-        why = page.why_not(deed)
+    def _told(self, page: Page, command: str, said: str) -> str:
+        why = page.why_not(command)
         return f"{said} Not now: {why}." if why else said
 
 

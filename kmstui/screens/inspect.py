@@ -11,18 +11,18 @@ from textual.widget import Widget
 
 from kmsd.client import ClientError, Key, Problem, escape
 from kmstui import shell, styles
-from kmstui.commands import Deed
+from kmstui.commands import ScreenCommand
 from kmstui.dialogs.inspect import FileDialog, PasteDialog, TryDialog
 from kmstui.screens.page import Page
 from kmstui.styles import WARN, Colour
 from kmstui.text import absolute, duration, key_type, short_hash
 from kmstui.view import Inspected, Moment, View
-from kmstui.widgets.columns import Column, Kind
+from kmstui.widgets.columns import Column, ItemKind
 from kmstui.widgets.detail import Detail, Fact
 from kmstui.widgets.listing import Listing
 from kmstui.widgets.steady import Said
 
-OPENERS = Kind[Key](
+OPENERS = ItemKind[Key](
     "Keys that may open it",
     (
         Column(
@@ -53,12 +53,12 @@ class InspectScreen(Page):
         "kmsctl print it. Nothing is decrypted, unless T has kmsd try it: the audit records that, and what is in the "
         "value is never shown."
     )
-    DEEDS = (
-        Deed("paste", "v", "Paste", "Inspect a value that is pasted or typed.", changes=False),
-        Deed("file", "f", "File", "Inspect what a file holds.", changes=False),
-        Deed("try", "T", "Try", "Have kmsd decrypt the value, and say whether it opens.", changes=False),
+    SCREEN_COMMANDS = (
+        ScreenCommand("paste", "v", "Paste", "Inspect a value that is pasted or typed.", changes=False),
+        ScreenCommand("file", "f", "File", "Inspect what a file holds.", changes=False),
+        ScreenCommand("try", "T", "Try", "Have kmsd decrypt the value, and say whether it opens.", changes=False),
     )
-    BINDINGS = [deed.binding for deed in DEEDS]  # noqa: RUF012 - as Textual has it
+    BINDINGS = [command.binding for command in SCREEN_COMMANDS]  # noqa: RUF012 - as Textual has it
 
     def data(self) -> Iterable[Widget]:
         yield Said(id="inspect-head")

@@ -10,8 +10,8 @@ from textual.widget import Widget
 
 from kmsd.client import Filter, Key, KeyState, escape
 from kmstui import styles, traffic
-from kmstui.actions import Outcome
-from kmstui.commands import Deed
+from kmstui.actions import ActionOutcome
+from kmstui.commands import ScreenCommand
 from kmstui.dialogs.keys import (
     AdoptDialog,
     DestroyDialog,
@@ -34,7 +34,7 @@ from kmstui.screens.page import Page, note, waiting
 from kmstui.styles import Colour
 from kmstui.text import absolute, age, compact, key_type, rate, short_hash
 from kmstui.view import Moment, View, Want
-from kmstui.widgets.columns import Column, Kind
+from kmstui.widgets.columns import Column, ItemKind
 from kmstui.widgets.detail import Detail, Fact
 from kmstui.widgets.listing import Listing
 from kmstui.widgets.table import Table
@@ -51,7 +51,7 @@ def _state_order(key: Key) -> tuple[int, str]:
     return _STATES.index(key.state) if key.state in _STATES else len(_STATES), key.label
 
 
-KEYS = Kind[Key](
+KEYS = ItemKind[Key](
     "Keys",
     (
         Column(
@@ -121,18 +121,18 @@ class KeysScreen(Page):
         "Space marks a key, * all that are shown: T, a, R and D then ask once for all of them, and say what came of "
         "each."
     )
-    DEEDS = (
-        Deed("generate", "n", "New", "Make a key: AES, HMAC, or a pair of both."),
-        Deed(
+    SCREEN_COMMANDS = (
+        ScreenCommand("generate", "n", "New", "Make a key: AES, HMAC, or a pair of both."),
+        ScreenCommand(
             "test", "T", "Test", "Encrypt and decrypt with the chosen key, and show how long it takes.", changes=False
         ),
-        Deed("relabel", "l", "Relabel", "Give the chosen key another label: its role, not its identity."),
-        Deed("adopt", "a", "Adopt", "Give the chosen key a CKA_ID, if it has none."),
-        Deed("retire", "R", "Retire", "Mark the chosen key as needed no more; it still decrypts."),
-        Deed("destroy", "D", "Destroy", "Remove the chosen key from its token, for good."),
-        Deed("requests", "u", "Uses", "Show the requests that used the chosen key.", changes=False),
+        ScreenCommand("relabel", "l", "Relabel", "Give the chosen key another label: its role, not its identity."),
+        ScreenCommand("adopt", "a", "Adopt", "Give the chosen key a CKA_ID, if it has none."),
+        ScreenCommand("retire", "R", "Retire", "Mark the chosen key as needed no more; it still decrypts."),
+        ScreenCommand("destroy", "D", "Destroy", "Remove the chosen key from its token, for good."),
+        ScreenCommand("requests", "u", "Uses", "Show the requests that used the chosen key.", changes=False),
     )
-    BINDINGS = [deed.binding for deed in DEEDS]  # noqa: RUF012 - as Textual has it
+    BINDINGS = [command.binding for command in SCREEN_COMMANDS]  # noqa: RUF012 - as Textual has it
 
     def data(self) -> Iterable[Widget]:
         with Container(id="beside"):
@@ -169,13 +169,13 @@ class KeysScreen(Page):
             facts = tuple(key_facts(event.item, self.view, self.moment, self._refusals()))
             self.app.push_screen(RecordDialog(escape(event.item.label), facts, event.item))
 
-    def _go_to(self, outcome: Outcome | None) -> None:
+    def _go_to(self, outcome: ActionOutcome | None) -> None:
         """To the key that an action made or moved, as soon as it is listed."""
         if outcome is not None and outcome.key is not None:
             self._sought = ident(outcome.key)
 
-    def _refusals(self) -> tuple[tuple[Deed, str], ...]:
-        return tuple((deed, self.why_not(deed.name)) for deed in self.DEEDS)
+    def _refusals(self) -> tuple[tuple[ScreenCommand, str], ...]:
+        return tuple((command, self.why_not(command.name)) for command in self.SCREEN_COMMANDS)
 
     def refusal(self, name: str) -> str:
         if name == "generate":
@@ -240,7 +240,7 @@ class KeysScreen(Page):
                 return AdoptSeveralDialog(view.target, rows)
         return TestSeveralDialog(view.target, rows)
 
-    def _unmark(self, outcome: Outcome | None) -> None:
+    def _unmark(self, outcome: ActionOutcome | None) -> None:
         if outcome is not None and not outcome.bad:
             self._listing.clear_marks()
 
@@ -258,7 +258,7 @@ def _why_not_among(name: str, key: Key) -> str:
 
 
 def why_not(name: str, key: Key) -> str:
-    """Why a deed makes no sense for a key; empty if it does. kmsd has the last word. Pure."""
+    """Why a command makes no sense for a key; empty if it does. kmsd has the last word. Pure."""
     match name:
         case "adopt":
             return "it has a key id already" if key.key_id else ""
@@ -290,7 +290,9 @@ def _why_not_retire(key: Key) -> str:
     return ""
 
 
-def key_facts(key: Key, view: View, moment: Moment, deeds: Sequence[tuple[Deed, str]] = ()) -> Iterator[Fact]:
+def key_facts(
+    key: Key, view: View, moment: Moment, commands: Sequence[tuple[ScreenCommand, str]] = ()
+) -> Iterator[Fact]:
     if key.unusable_reason:
         yield Fact("✕", escape(key.unusable_reason), Colour.BAD)
         yield Fact("", f"→ {escape(key.unusable_hint)}")
@@ -304,9 +306,9 @@ def key_facts(key: Key, view: View, moment: Moment, deeds: Sequence[tuple[Deed, 
         yield Fact("made", f"{absolute(key.created)}, {age(key.created, moment.wall)} ago")
     yield Fact("used", _used(key, view, moment))
     yield Fact("object", _attributes(key))
-    for deed, why in deeds:
-        if why and deed.name != "generate":
-            yield Fact(f"{deed.key} {deed.title.lower()}", f"✕ {escape(why)}")
+    for command, why in commands:
+        if why and command.name != "generate":
+            yield Fact(f"{command.key} {command.title.lower()}", f"✕ {escape(why)}")
 
 
 def _used(key: Key, view: View, moment: Moment) -> str:

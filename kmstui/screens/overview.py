@@ -11,7 +11,7 @@ from textual.widget import Widget
 
 from kmsd.client import Filter, Key, Status, TokenStatus, escape
 from kmstui import styles
-from kmstui.commands import Deed
+from kmstui.commands import ScreenCommand
 from kmstui.event_log import happenings
 from kmstui.limits import GCM_MOST
 from kmstui.messages import LookInto, ShowRequests
@@ -34,14 +34,14 @@ class OverviewScreen(Page):
         "choose one of the problems at the top; Enter, or a click on it, leads to the requests that failed because of "
         "it, else to its key, its setting, or the doctor of its token."
     )
-    DEEDS = (
-        Deed("copy", "c", "Copy key id", "Copy the key id of the write key.", changes=False),
-        Deed("rotate", "R", "Rotate", "Make a new write key."),
-        Deed(
+    SCREEN_COMMANDS = (
+        ScreenCommand("copy", "c", "Copy key id", "Copy the key id of the write key.", changes=False),
+        ScreenCommand("rotate", "R", "Rotate", "Make a new write key."),
+        ScreenCommand(
             "errors", "e", "Errors", "Show the requests that failed; a click on the errors does it, too.", changes=False
         ),
     )
-    BINDINGS = [*(deed.binding for deed in DEEDS), *PLOTTED]  # noqa: RUF012 - as Textual has it
+    BINDINGS = [*(command.binding for command in SCREEN_COMMANDS), *PLOTTED]  # noqa: RUF012 - as Textual has it
 
     def data(self) -> Iterable[Widget]:
         yield Container(

@@ -17,7 +17,7 @@ from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Static
 
-from kmstui.commands import Deed
+from kmstui.commands import ScreenCommand
 from kmstui.problem_list import again, troubles
 from kmstui.text import duration
 from kmstui.view import Moment, Reading, Tail, View, Want
@@ -49,12 +49,12 @@ HELD = 0.05
 
 
 class Page(Screen[None]):
-    """NAME: one of NAMES. WANTS: what the store asks for while this is looked at. DEEDS: what can be done here."""
+    """NAME: one of NAMES. WANTS: what the store asks for while this is looked at. SCREEN_COMMANDS: what can be done."""
 
     AUTO_FOCUS = "Table"
     NAME: ClassVar[str]
     WANTS: ClassVar[frozenset[Want]] = frozenset()
-    DEEDS: ClassVar[tuple[Deed, ...]] = ()
+    SCREEN_COMMANDS: ClassVar[tuple[ScreenCommand, ...]] = ()
     HELP: ClassVar[str] = ""
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("z", "zoom", "Zoom", show=False),
@@ -179,13 +179,13 @@ class Page(Screen[None]):
     # What can be done here.
 
     def why_not(self, name: str) -> str:
-        """Why a deed cannot be done now; empty if it can."""
-        deed = next(deed for deed in self.DEEDS if deed.name == name)
+        """Why a command cannot be done now; empty if it can."""
+        command = next(command for command in self.SCREEN_COMMANDS if command.name == name)
         if self.view is None or self.view.status.value is None:
             return "kmsd has not answered yet"
         if self.view.lost:
             return "kmsd does not answer"
-        if deed.changes and self.view.read_only:
+        if command.changes and self.view.read_only:
             return "kmstui was started with --read-only"
         return self.refusal(name)
 
@@ -194,15 +194,15 @@ class Page(Screen[None]):
         return ""
 
     def action_do(self, name: str) -> None:
-        deed = next(deed for deed in self.DEEDS if deed.name == name)
+        command = next(command for command in self.SCREEN_COMMANDS if command.name == name)
         why = self.why_not(name)
         if why:
-            self.notify(f"{deed.title}: {why}", severity="warning", markup=False)
+            self.notify(f"{command.title}: {why}", severity="warning", markup=False)
         else:
             self.begin(name)
 
     def begin(self, name: str) -> None:
-        """Open the deed's dialog, or do it."""
+        """Open the command's dialog, or do it."""
         raise NotImplementedError
 
     def go_to(self, ident: str) -> bool:

@@ -9,9 +9,9 @@ from textual.content import Content
 from textual.widget import Widget
 
 from kmsd.client import Key, Status, escape
-from kmsd.client.rotation import Progress
+from kmsd.client.rotation import StageProgress
 from kmstui import plots, rotation_view, styles, traffic
-from kmstui.commands import Deed
+from kmstui.commands import ScreenCommand
 from kmstui.dialogs.keys import RetireDialog
 from kmstui.dialogs.rotation import ReportDialog, RevertDialog, RotateDialog
 from kmstui.screens.page import PLOTTED, Page
@@ -34,14 +34,16 @@ class RotationScreen(Page):
         "Shows a rotation, whoever began it: a new write key is made, every kube-apiserver takes it up, what is stored "
         "is written anew, and then the old key is retired. Name every node with --target to see all."
     )
-    DEEDS = (
-        Deed("rotate", "R", "Rotate", "Make a new write key; the old one goes on reading."),
-        Deed("revert", "V", "Revert", "Make a new write key after a bad rotation, on the token of the key before it."),
-        Deed("retire", "X", "Retire old", "Mark the old key as needed no more."),
-        Deed("report", "s", "Scan report", "Read what a scan of etcd counted.", changes=False),
-        Deed("copy", "c", "Copy command", "Copy the next command that is left to run.", changes=False),
+    SCREEN_COMMANDS = (
+        ScreenCommand("rotate", "R", "Rotate", "Make a new write key; the old one goes on reading."),
+        ScreenCommand(
+            "revert", "V", "Revert", "Make a new write key after a bad rotation, on the token of the key before it."
+        ),
+        ScreenCommand("retire", "X", "Retire old", "Mark the old key as needed no more."),
+        ScreenCommand("report", "s", "Scan report", "Read what a scan of etcd counted.", changes=False),
+        ScreenCommand("copy", "c", "Copy command", "Copy the next command that is left to run.", changes=False),
     )
-    BINDINGS = [*(deed.binding for deed in DEEDS), *PLOTTED]  # noqa: RUF012 - as Textual has it
+    BINDINGS = [*(command.binding for command in SCREEN_COMMANDS), *PLOTTED]  # noqa: RUF012 - as Textual has it
 
     def data(self) -> Iterable[Widget]:
         with Container(id="rotation"):
@@ -113,7 +115,7 @@ class RotationScreen(Page):
     def _commands(self, view: View) -> tuple[str, ...]:
         found = rotation_view.current(view, self.moment)
         stages = found.stages if found is not None else ()
-        left = (stage for stage in stages if stage.progress is not Progress.DONE)
+        left = (stage for stage in stages if stage.progress is not StageProgress.DONE)
         return tuple(command for stage in left for command in stage.commands)
 
 

@@ -14,7 +14,7 @@ from kmstui.screens.page import Page, note, waiting
 from kmstui.styles import BAD, GOOD, WARN, Colour
 from kmstui.text import count
 from kmstui.view import Moment, Reading, View, Want
-from kmstui.widgets.columns import Column, Kind
+from kmstui.widgets.columns import Column, ItemKind
 from kmstui.widgets.detail import Detail, Fact
 from kmstui.widgets.listing import Listing
 
@@ -35,7 +35,7 @@ def _sessions(slot: Slot) -> str:
     return f"{count(slot.sessions)} of {count(slot.sessions_max)}" if slot.sessions_max else count(slot.sessions)
 
 
-SLOTS = Kind[Slot](
+SLOTS = ItemKind[Slot](
     "Slots",
     (
         Column(
@@ -68,7 +68,7 @@ SLOTS = Kind[Slot](
     command=("slots",),
 )
 
-MECHANISMS = Kind[Mechanism](
+MECHANISMS = ItemKind[Mechanism](
     "Mechanisms",
     (
         Column("name", lambda each, _: each.name, least=24, order=lambda each: each.name),

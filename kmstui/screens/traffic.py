@@ -15,7 +15,7 @@ from textual.widget import Widget
 
 from kmsd.client import Filter, Key, Request, StatsFrame, escape
 from kmstui import plots, styles, traffic
-from kmstui.commands import Deed
+from kmstui.commands import ScreenCommand
 from kmstui.dialogs.record import RecordDialog
 from kmstui.memoize import once
 from kmstui.messages import Choose
@@ -24,9 +24,9 @@ from kmstui.styles import Colour
 from kmstui.text import age, clock, compact, milliseconds, percent, rate, short_hash
 from kmstui.traffic import HISTORY, Traffic
 from kmstui.view import Moment, Numbered, Reading, View, Want
-from kmstui.widgets.columns import Column, Kind
+from kmstui.widgets.columns import Column, ItemKind
 from kmstui.widgets.detail import Fact
-from kmstui.widgets.ledger import Cell, Head, Ledger
+from kmstui.widgets.ledger import Cell, Ledger, LedgerHead
 from kmstui.widgets.listing import Listing
 from kmstui.widgets.panel import Panel
 from kmstui.widgets.plot import LatencyPlot, Plot, RequestsPlot
@@ -36,7 +36,7 @@ from kmstui.widgets.table import Table
 _SPARK = 24
 """Columns of a key's own plot."""
 
-REQUESTS = Kind[Numbered[Request]](
+REQUESTS = ItemKind[Numbered[Request]](
     "Requests",
     (
         Column("time", lambda row, _: _time(row.item), fixed=12),
@@ -94,11 +94,13 @@ class TrafficScreen(Page):
         "started, rates are of the last seconds. The requests below are all calls of the KMS APIs as they end, the "
         "newest last; they are followed while the cursor is on the last one."
     )
-    DEEDS = (
-        Deed("errors", "e", "Only errors", "List only requests that failed, or all; Esc lists all.", changes=False),
+    SCREEN_COMMANDS = (
+        ScreenCommand(
+            "errors", "e", "Only errors", "List only requests that failed, or all; Esc lists all.", changes=False
+        ),
     )
     BINDINGS: ClassVar[list[BindingType]] = [
-        *(deed.binding for deed in DEEDS),
+        *(command.binding for command in SCREEN_COMMANDS),
         Binding("v", "turn", "Next panel"),
         *PLOTTED,
     ]
@@ -184,14 +186,14 @@ class TrafficScreen(Page):
 
 class MethodsPanel(Ledger):
     heads = (
-        Head("method", least=10),
-        Head("/s", right=True),
-        Head("p50", right=True),
-        Head("p90", right=True, optional=True),
-        Head("p99", right=True),
-        Head("max", right=True, optional=True),
-        Head("calls", right=True),
-        Head("errors", right=True),
+        LedgerHead("method", least=10),
+        LedgerHead("/s", right=True),
+        LedgerHead("p50", right=True),
+        LedgerHead("p90", right=True, optional=True),
+        LedgerHead("p99", right=True),
+        LedgerHead("max", right=True, optional=True),
+        LedgerHead("calls", right=True),
+        LedgerHead("errors", right=True),
     )
 
     def rows(self, view: View, moment: Moment) -> Sequence[tuple[Cell, ...]]:
@@ -236,13 +238,13 @@ def _methods(frame: StatsFrame, known: Traffic) -> Iterator[tuple[Cell, ...]]:
 
 class KeysPanel(Ledger):
     heads = (
-        Head("hash"),
-        Head("label", least=10),
-        Head("/s", right=True),
-        Head("encrypts", right=True),
-        Head("decrypts", right=True),
-        Head("last", right=True),
-        Head("last 15 min", optional=True),
+        LedgerHead("hash"),
+        LedgerHead("label", least=10),
+        LedgerHead("/s", right=True),
+        LedgerHead("encrypts", right=True),
+        LedgerHead("decrypts", right=True),
+        LedgerHead("last", right=True),
+        LedgerHead("last 15 min", optional=True),
     )
 
     def rows(self, view: View, moment: Moment) -> Sequence[tuple[Cell, ...]]:
@@ -302,7 +304,7 @@ def use_rates(known: Traffic, key_id: str, columns: int, span: int = HISTORY) ->
 
 
 class CodesPanel(Ledger):
-    heads = (Head("code"), Head("method"), Head("/s", right=True), Head("calls", right=True))
+    heads = (LedgerHead("code"), LedgerHead("method"), LedgerHead("/s", right=True), LedgerHead("calls", right=True))
 
     def rows(self, view: View, moment: Moment) -> Sequence[tuple[Cell, ...]]:
         frame = view.traffic.frame
@@ -326,12 +328,12 @@ class CodesPanel(Ledger):
 
 class OperationsPanel(Ledger):
     heads = (
-        Head("operation"),
-        Head("/s", right=True),
-        Head("p50", right=True),
-        Head("p99", right=True),
-        Head("max", right=True, optional=True),
-        Head("calls", right=True),
+        LedgerHead("operation"),
+        LedgerHead("/s", right=True),
+        LedgerHead("p50", right=True),
+        LedgerHead("p99", right=True),
+        LedgerHead("max", right=True, optional=True),
+        LedgerHead("calls", right=True),
     )
 
     def rows(self, view: View, moment: Moment) -> Sequence[tuple[Cell, ...]]:

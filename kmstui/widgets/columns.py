@@ -36,7 +36,7 @@ class Column(Generic[T]):
 
 
 @dataclass(frozen=True)
-class Kind(Generic[T]):
+class ItemKind(Generic[T]):
     """How things of one sort are listed. name: plural, for the title. ident: tells one from the others, and stays.
     sought: what the filter looks in. copied: what `c` copies, and what it is called. data: what `y` copies as JSON;
     None: the item itself. faint: whether the row is shown dimmed."""

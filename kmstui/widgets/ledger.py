@@ -25,7 +25,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Head:
+class LedgerHead:
     """As `Column`, for a table that is made whole each time."""
 
     title: str
@@ -35,7 +35,7 @@ class Head:
 
 
 class Ledger(Panel):
-    heads: tuple[Head, ...] = ()
+    heads: tuple[LedgerHead, ...] = ()
 
     def rows(self, view: View, moment: Moment) -> Sequence[tuple[Cell, ...]]:
         raise NotImplementedError

@@ -16,9 +16,9 @@ from textual.timer import Timer
 from textual.widgets import Input
 
 from kmsd.client import escape
-from kmstui.text import MOST_PATTERN, Filter, as_json, parse_filter, plural, shorten
+from kmstui.text import MOST_PATTERN, TextFilter, as_json, parse_filter, plural, shorten
 from kmstui.view import Moment
-from kmstui.widgets.columns import Kind
+from kmstui.widgets.columns import ItemKind
 from kmstui.widgets.marks import MOST
 from kmstui.widgets.search import Search, Texts
 from kmstui.widgets.steady import Said, set_subtitle, set_title
@@ -64,11 +64,11 @@ class Listing(Vertical, Generic[T]):
     class Save(Message):
         """Rows are to be saved to a file. choices: (what they are, in words; the rows) each."""
 
-        kind: Kind[Any]
+        kind: ItemKind[Any]
         choices: tuple[tuple[str, tuple[Any, ...]], ...]
         moment: Moment
 
-    def __init__(self, kind: Kind[T], *, id: str) -> None:  # noqa: A002 - Textual's name
+    def __init__(self, kind: ItemKind[T], *, id: str) -> None:  # noqa: A002 - Textual's name
         super().__init__(id=id)
         self.kind = kind
         self._all: tuple[T, ...] = ()
@@ -267,7 +267,7 @@ class Listing(Vertical, Generic[T]):
         self.order = (event.column, event.falling)
         self.post_message(self.Changed(self))
 
-    def _set_filter(self, wanted: Filter) -> None:
+    def _set_filter(self, wanted: TextFilter) -> None:
         self._complaint = ""
         if wanted.text != self._filter.text:
             self._filter = wanted

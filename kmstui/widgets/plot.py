@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from textual.content import Content
 
 from kmstui import plots, traffic
-from kmstui.plots import Part
+from kmstui.plots import CellFill
 from kmstui.styles import Colour
 from kmstui.text import compact, count, milliseconds, pad, percent, rate
 from kmstui.traffic import Traffic
@@ -24,11 +24,11 @@ LATELY = 10
 _DECADES = (-1, 1)
 """Latencies from 0.1 to 10 ms are always on the axis, as exponents."""
 _PARTS = {
-    Part.NOTHING: "",
-    Part.ZERO: "dim",
-    Part.WHOLE: f"${Colour.ACCENT}",
-    Part.SOME: f"${Colour.BAD} on ${Colour.ACCENT}",
-    Part.ALL: f"${Colour.BAD}",
+    CellFill.NOTHING: "",
+    CellFill.ZERO: "dim",
+    CellFill.WHOLE: f"${Colour.ACCENT}",
+    CellFill.SOME: f"${Colour.BAD} on ${Colour.ACCENT}",
+    CellFill.ALL: f"${Colour.BAD}",
 }
 
 

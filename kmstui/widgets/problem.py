@@ -16,7 +16,7 @@ from textual.content import Content
 from textual.message import Message
 
 from kmsd.client import escape
-from kmstui.problem_list import Trouble
+from kmstui.problem_list import ShownProblem
 from kmstui.text import hang, shorten
 from kmstui.widgets.steady import Said
 
@@ -35,12 +35,12 @@ class TroubleList(VerticalScroll, can_focus=False):
 
     @dataclass
     class Chosen(Message):
-        trouble: Trouble
+        trouble: ShownProblem
 
     def __init__(self, *, brief: bool) -> None:
         super().__init__()
         self._brief = brief
-        self._found: tuple[Trouble, ...] = ()
+        self._found: tuple[ShownProblem, ...] = ()
         self._current = ""
         """The message of the one that is chosen; empty: none is yet, and the worst counts."""
         self._tops: tuple[int, ...] = ()
@@ -49,7 +49,7 @@ class TroubleList(VerticalScroll, can_focus=False):
     def compose(self) -> ComposeResult:
         yield Said()
 
-    def show(self, found: Sequence[Trouble], *, lost: bool) -> None:
+    def show(self, found: Sequence[ShownProblem], *, lost: bool) -> None:
         """lost: kmsd does not answer, so that nothing leads on."""
         self._found = tuple(found)
         self.can_focus = bool(found) and not self._brief and not lost
@@ -94,7 +94,7 @@ class TroubleList(VerticalScroll, can_focus=False):
         self.action_choose()
 
 
-def _short(found: Sequence[Trouble], width: int) -> Content:
+def _short(found: Sequence[ShownProblem], width: int) -> Content:
     worst = found[0]
     more = f"  (and {len(found) - 1} more; 1 shows them)" if len(found) > 1 else ""
     message = shorten(escape(worst.message), width - 2 - len(more))
@@ -105,11 +105,11 @@ def _short(found: Sequence[Trouble], width: int) -> Content:
     return Content("\n").join(parts)
 
 
-def _headline(trouble: Trouble, width: int) -> Content:
+def _headline(trouble: ShownProblem, width: int) -> Content:
     return Content.assemble((f"{trouble.glyph} ", f"${trouble.colour}"), shorten(escape(trouble.message), width - 2))
 
 
-def _lines(trouble: Trouble, width: int, style: str) -> Content:
+def _lines(trouble: ShownProblem, width: int, style: str) -> Content:
     message = hang(escape(trouble.message), width, 2)
     parts = [Content.assemble((f"{trouble.glyph} ", f"${trouble.colour}"), (message, style))]
     if trouble.hint:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Generic, TypeVar
 
-from kmstui.text import Filter
+from kmstui.text import TextFilter
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class Texts(Generic[T]):
 class Search(Generic[T]):
     """items: the rows. kept: those that the filter keeps, as far as it has come."""
 
-    def __init__(self, items: Sequence[T], texts: Texts[T], wanted: Filter) -> None:
+    def __init__(self, items: Sequence[T], texts: Texts[T], wanted: TextFilter) -> None:
         self._items = items
         self._texts = texts
         self._filter = wanted

@@ -23,7 +23,7 @@ from kmsd.client import escape
 from kmstui.styles import Colour
 from kmstui.text import pad
 from kmstui.view import Moment
-from kmstui.widgets.columns import Column, Kind, fit, natural_widths
+from kmstui.widgets.columns import Column, ItemKind, fit, natural_widths
 from kmstui.widgets.marks import Marks
 
 T = TypeVar("T")
@@ -79,7 +79,7 @@ class Table(ScrollView, Generic[T], can_focus=True, inherit_bindings=False):
         column: str
         falling: bool
 
-    def __init__(self, kind: Kind[T]) -> None:
+    def __init__(self, kind: ItemKind[T]) -> None:
         super().__init__()
         self._kind = kind
         self._given: Sequence[T] = ()

@@ -9,7 +9,7 @@ from textual.app import ComposeResult
 from textual.content import Content
 
 from kmsd.client import escape
-from kmsd.client.rotation import NodeView, Progress, Stage, Timeline
+from kmsd.client.rotation import NodeView, Stage, StageProgress, Timeline
 from kmstui.styles import Colour
 from kmstui.text import clock, duration, hang, pad, width
 from kmstui.view import Moment
@@ -17,12 +17,12 @@ from kmstui.widgets.rows import Text
 from kmstui.widgets.steady import Said
 
 _LOOKS = {
-    Progress.DONE: ("✔", Colour.GOOD),
-    Progress.ACTIVE: ("▶", Colour.ACCENT),
-    Progress.WAITING: ("○", Colour.PLAIN),
-    Progress.STUCK: ("◐", Colour.WARN),
+    StageProgress.DONE: ("✔", Colour.GOOD),
+    StageProgress.ACTIVE: ("▶", Colour.ACCENT),
+    StageProgress.WAITING: ("○", Colour.PLAIN),
+    StageProgress.STUCK: ("◐", Colour.WARN),
 }
-_NODE_LOOKS = {**_LOOKS, Progress.ACTIVE: ("…", Colour.ACCENT)}
+_NODE_LOOKS = {**_LOOKS, StageProgress.ACTIVE: ("…", Colour.ACCENT)}
 
 
 class TimelineView(Text, can_focus=True):
@@ -51,7 +51,7 @@ def stage_lines(found: Timeline, moment: Moment, columns: int) -> Iterator[Conte
 
 def _stage(number: int, stage: Stage, moment: Moment, columns: int, wide: int) -> Iterator[Content]:
     glyph, colour = _LOOKS[stage.progress]
-    later = stage.progress is Progress.WAITING
+    later = stage.progress is StageProgress.WAITING
     indent = 7 + wide
     head = Content.assemble(
         (f"{glyph} ", f"${colour}"),
@@ -74,7 +74,7 @@ def _said(stage: Stage, moment: Moment, room: int) -> Iterator[Content]:
     if stage.text:
         due = _due(stage.due, moment)
         for line in Content(f"{escape(stage.text)}{due}").wrap(max(10, room)):
-            yield line.stylize("dim") if stage.progress is Progress.WAITING else line
+            yield line.stylize("dim") if stage.progress is StageProgress.WAITING else line
     nodes = [_node(node, moment) for node in stage.nodes]
     together = Content("   ").join(nodes)
     if nodes and together.cell_length <= room:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from kmsd.api.admin.v1 import admin_pb2 as admin
-from kmsd.formats.ciphertext import Format
+from kmsd.formats.ciphertext import CiphertextFormat
 from tests.admin.calls import SEED, ask, encrypt, fresh, key, keys, make, stats
 from tests.admin.conftest import BARE, BINARY_ID, READ_ONLY
 from tests.daemons import Kmsd
@@ -101,7 +101,7 @@ def test_a_value_from_etcd_is_explained_with_what_is_around_it(
 @pytest.mark.parametrize("ciphertext", values.ANCESTOR_GCM)
 def test_what_the_ancestor_wrote_belongs_to_keys_that_had_its_label(served: Kmsd, ciphertext: bytes) -> None:
     answer = inspect(served, ciphertext)
-    assert answer.format == Format.ANCESTOR_GCM
+    assert answer.format == CiphertextFormat.ANCESTOR_GCM
     if answer.jwe.kid not in (each.label for each in ask(served, "ListKeys").keys):
         assert not answer.readable
         assert f"no key labelled {answer.jwe.kid!r}" in messages(answer)
@@ -122,7 +122,7 @@ def test_every_key_that_has_had_the_label_may_have_written_it_newest_first(serve
 @pytest.mark.parametrize("ciphertext", values.ANCESTOR_CBC)
 def test_what_authenticates_nothing_is_not_called_readable(served: Kmsd, ciphertext: bytes) -> None:
     answer = inspect(served, ciphertext)
-    assert (answer.format, answer.readable) == (Format.ANCESTOR_CBC, False)
+    assert (answer.format, answer.readable) == (CiphertextFormat.ANCESTOR_CBC, False)
     assert "the tag authenticates nothing" in messages(answer)
     assert "it is not read" in messages(answer)
     assert any("legacy.allow_unauthenticated" in each.hint for each in answer.findings if each.fatal)
@@ -132,7 +132,7 @@ def test_what_a_keysealer_wrote_is_readable_only_beside_its_hmac_key(served: Kms
     pair, alone = make(served, fresh("pair"), admin.KEY_TYPE_PAIR), make(served)
     assert inspect(served, values.keysealer(pair.key_id.encode())).readable
     answer = inspect(served, values.keysealer(alone.key_id.encode()))
-    assert (answer.format, answer.readable) == (Format.KEYSEALER, False)
+    assert (answer.format, answer.readable) == (CiphertextFormat.KEYSEALER, False)
     assert "has no HMAC key beside it" in messages(answer)
     for made in (pair, alone):
         ask(served, "DestroyKey", key=made.key_id, confirm_label=made.label)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kmsctl.figures import Memory, columns, totals, window
+from kmsctl.figures import FrameHistory, columns, totals, window
 from kmsctl.text import count, cut, milliseconds, rate, sparkline, width
 from kmsd.client import CallCount, KeyUse, Latency, Second, Sessions, StatsFrame
 
@@ -79,7 +79,7 @@ def test_totals_join_counts_and_latencies_with_the_admin_api_last() -> None:
 
 
 def test_rates_look_back_a_few_seconds() -> None:
-    memory = Memory()
+    memory = FrameHistory()
     for at in range(20):
         memory.add(frame(at, calls=at * (10 if at < 12 else 20), uses=3 * at))
     assert memory.call_rates()["v2", "Decrypt"] == pytest.approx(20.0)
@@ -87,7 +87,7 @@ def test_rates_look_back_a_few_seconds() -> None:
 
 
 def test_one_frame_has_no_rates() -> None:
-    memory = Memory()
+    memory = FrameHistory()
     assert memory.now is None
     assert memory.call_rates() == {}
     memory.add(frame(0, 10))
@@ -95,7 +95,7 @@ def test_one_frame_has_no_rates() -> None:
 
 
 def test_a_kmsd_that_counts_from_nothing_again_has_no_negative_rates() -> None:
-    memory = Memory()
+    memory = FrameHistory()
     for at in range(3):
         memory.add(frame(at, 1000))
     memory.add(frame(3, 5, started=START + timedelta(seconds=2)))
@@ -105,7 +105,7 @@ def test_a_kmsd_that_counts_from_nothing_again_has_no_negative_rates() -> None:
 
 @given(st.integers(1, 100), st.integers(1, 60))
 def test_memory_is_bounded(keep: int, frames: int) -> None:
-    memory = Memory(keep)
+    memory = FrameHistory(keep)
     for at in range(frames):
         memory.add(frame(at, at, seconds=[second(2 * at), second(2 * at + 1)]))
     assert len(memory.seconds) == min(keep, 2 * frames)

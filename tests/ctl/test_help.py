@@ -18,7 +18,7 @@ import typer
 
 from kmsctl.app import app, program
 from kmsctl.diagnostics import ExitCode
-from kmsctl.output import Format
+from kmsctl.output import OutputFormat
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.cli import app as kmsd_app
 from tests.ctl.canned import Canned
@@ -144,7 +144,7 @@ def test_a_command_takes_the_formats_that_its_help_lists_and_no_other(run: Run, 
     found = re.search(r"-o, --output \[([a-z|]+)\]", run(*command.split(), "--help").text)
     if found is None:
         return
-    for form in set(Format) - set(found[1].split("|")):
+    for form in set(OutputFormat) - set(found[1].split("|")):
         refused = run(*command.split(), *_ARGUMENTS.get(command, ()), "-o", form)
         assert f"this command has no output format {form}" in refused.err, form
         assert ", ".join(found[1].split("|")) in refused.err

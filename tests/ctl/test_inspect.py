@@ -67,7 +67,7 @@ def test_the_ciphertext_is_found(form: str) -> None:
     "value", [b"vault:v1:\x00\xff", b"hello", b"6b38", b"00000000  zz", b"*\n*\n", b"a.b c.d.e.f", b"k8s:en", b""]
 )
 def test_what_is_none_of_it_is_sent_as_it_is_and_not_called_recognised(value: bytes) -> None:
-    assert printed.find(value) == printed.Found(value, recognised=False)
+    assert printed.find(value) == printed.PrintedValue(value, recognised=False)
 
 
 def test_lines_that_a_dump_left_out_are_put_back_and_bounded() -> None:
@@ -89,7 +89,7 @@ def test_lines_that_a_dump_left_out_are_put_back_and_bounded() -> None:
 
 def test_a_v2_value_that_really_ends_in_a_line_end_keeps_it() -> None:
     value = b"k8s:enc:kms:v2:kmsd:" + field(1, b"data\n")
-    assert printed.find(value) == printed.find(value + b"\n") == printed.Found(value)
+    assert printed.find(value) == printed.find(value + b"\n") == printed.PrintedValue(value)
 
 
 @given(st.binary(max_size=300))

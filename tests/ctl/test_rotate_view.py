@@ -13,7 +13,7 @@ from kmsctl.output import Span
 from kmsctl.rotate import view
 from kmsctl.text import width
 from kmsd.client import Rotation, RotationStep
-from kmsd.client.rotation import FOLLOW, Sighting, Stored, Timeline, news, timeline
+from kmsd.client.rotation import FOLLOW, NodeSighting, Stored, Timeline, news, timeline
 from tests.ctl.turning import (
     NEW,
     NEW_ID,
@@ -37,7 +37,7 @@ CASES: dict[str, tuple[Timeline, float]] = {
     "one follows": (timeline(TURN, [seen("cp-1", DONE), seen("cp-2")], at(58)), 58),
     "a node is away": (
         timeline(
-            TURN, [seen("cp-1", DONE), Sighting("cp-2", None, "kmsd does not run: there is no socket /x")], at(58)
+            TURN, [seen("cp-1", DONE), NodeSighting("cp-2", None, "kmsd does not run: there is no socket /x")], at(58)
         ),
         58,
     ),
@@ -133,7 +133,7 @@ def test_what_a_token_holds_reaches_no_terminal_unescaped() -> None:
     old, new = key(f"{evil}@20261123T120411Z", evil), replace(NEW, key_id=f"{evil}2", token_label=evil)
     turn = replace(TURN, write_label=evil, old=old, new=new)
     third = seen(evil, status(key(evil, "third" + evil)))
-    found = timeline(turn, [third, Sighting(evil + "2", None, evil)], at(5), retired=True)
+    found = timeline(turn, [third, NodeSighting(evil + "2", None, evil)], at(5), retired=True)
     shown = text(view.inventory(found, at(5), 80))
     shown += "".join(view.event_lines(each, at(5)) for each in news(None, found))
     shown += view.tables(Rotation(STEPS, old, new, rotated=True), wide=True)

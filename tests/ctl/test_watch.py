@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from kmsctl.figures import Memory
+from kmsctl.figures import FrameHistory
 from kmsctl.output import painted
 from kmsctl.statsview import live
 from kmsctl.text import width
@@ -180,7 +180,7 @@ def test_nothing_is_cleared_between_two_frames(canned: Canned) -> None:
 @pytest.mark.parametrize("size", [(20, 3), (40, 1), (80, 24), (200, 60), (1, 1)])
 @pytest.mark.parametrize("silence", [0.0, 12.0])
 def test_the_lines_fit_any_screen(size: tuple[int, int], silence: float) -> None:
-    memory = Memory()
+    memory = FrameHistory()
     for second in range(30):
         memory.add(decode.stats_frame(later(second, requests=second)))
     lines = live(memory, {"0x00ff10": "鍵" * 40}, "/x\x1b[2J", size, datetime(2026, 1, 1, tzinfo=UTC), silence)

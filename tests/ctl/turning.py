@@ -19,7 +19,7 @@ from kmsd.client import (
     Status,
     Token,
 )
-from kmsd.client.rotation import Sighting, Turn
+from kmsd.client.rotation import KeyTurnover, NodeSighting
 
 NEW_ID = "0192c3a1-77f0-7b1e-9c55-91ab04d70000"
 OLD_ID = "0191aaaa-0000-7b1e-9c55-5fd2e1c00000"
@@ -58,7 +58,7 @@ def key(label: str, key_id: str, state: KeyState = KeyState.READABLE, created: d
 
 NEW = key("k8s-kek", NEW_ID, KeyState.WRITE, at(-0.5))
 OLD = key(OLD_LABEL, OLD_ID, KeyState.READABLE, at(-1e6))
-TURN = Turn("k8s-kek", OLD, NEW, MOVED)
+TURN = KeyTurnover("k8s-kek", OLD, NEW, MOVED)
 
 
 def status(write: Key | None = NEW, following: Following | None = None, started: datetime | None = None) -> Status:
@@ -92,8 +92,8 @@ def before() -> Status:
     return status(replace(OLD, label="k8s-kek", state=KeyState.WRITE), Following(at(-1e5), at(-1e5), at(-20)))
 
 
-def seen(node: str = "cp-1", found: Status | None = None) -> Sighting:
-    return Sighting(node, found if found is not None else status())
+def seen(node: str = "cp-1", found: Status | None = None) -> NodeSighting:
+    return NodeSighting(node, found if found is not None else status())
 
 
 def report(started: datetime, uses: dict[str, int] | None = None, unknown: int = 0, labels: int = 0) -> ScanReport:

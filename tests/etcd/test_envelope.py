@@ -21,7 +21,7 @@ from kmsd.etcd.envelope import (
     need,
     parse,
 )
-from kmsd.formats.ciphertext import Format, KeyName, identify
+from kmsd.formats.ciphertext import CiphertextFormat, KeyName, identify
 from tests.e2e.encrypted_object import AES_GCM_KEY, EncryptedObject
 from tests.etcd.values import (
     ANCESTOR_CBC,
@@ -49,7 +49,7 @@ def test_a_v2_value_names_its_key_in_the_envelope() -> None:
     found = kms(v2(OLD_ID))
     assert found == KmsValue("v2", "kmsd", native(OLD_ID), len(SEALED), OLD_ID, "HKDF_SHA256_XNONCE_AES_GCM_SEED", ())
     assert found.prefix == "k8s:enc:kms:v2:"
-    assert need(found) == Need(Format.NATIVE, KeyName(OLD_ID))
+    assert need(found) == Need(CiphertextFormat.NATIVE, KeyName(OLD_ID))
 
 
 def test_a_v2_value_of_kubernetes_before_seeds_has_a_key_and_annotations() -> None:
@@ -61,25 +61,27 @@ def test_a_v2_value_of_kubernetes_before_seeds_has_a_key_and_annotations() -> No
 
 def test_a_v2_value_of_another_plugin_still_names_its_key() -> None:
     found = kms(v2("arn:aws:kms:key/1", b"\x01\x02opaque", b"aws"))
-    assert need(found) == Need(Format.UNKNOWN, KeyName("arn:aws:kms:key/1"))
+    assert need(found) == Need(CiphertextFormat.UNKNOWN, KeyName("arn:aws:kms:key/1"))
 
 
 def test_a_v1_value_names_its_key_in_the_ciphertext() -> None:
     found = kms(v1(native(OLD_ID)))
     assert (found.version, found.data_bytes, found.encrypted_dek) == ("v1", len(SEALED), native(OLD_ID))
-    assert need(found) == Need(Format.NATIVE, KeyName(OLD_ID))
+    assert need(found) == Need(CiphertextFormat.NATIVE, KeyName(OLD_ID))
 
 
 @pytest.mark.parametrize("vector", GCM, ids=lambda each: each.key_label)
 def test_what_the_ancestor_wrote_names_a_label(vector: object) -> None:
     (found,) = [each for each in GCM if each is vector]
-    assert need(kms(v1(found.ciphertext))) == Need(Format.ANCESTOR_GCM, KeyName(found.key_label, by_label=True))
+    assert need(kms(v1(found.ciphertext))) == Need(
+        CiphertextFormat.ANCESTOR_GCM, KeyName(found.key_label, by_label=True)
+    )
 
 
 @pytest.mark.parametrize("ciphertext", ANCESTOR_CBC)
 def test_what_the_ancestor_wrote_with_aes_cbc_may_need_any_key(ciphertext: bytes) -> None:
     found = need(kms(v1(ciphertext)))
-    assert (found.format, found.key) == (Format.ANCESTOR_CBC, None)
+    assert (found.format, found.key) == (CiphertextFormat.ANCESTOR_CBC, None)
     assert found.reason == "the encrypted data key names no key"
 
 
@@ -89,7 +91,7 @@ def test_what_the_ancestor_wrote_with_aes_cbc_may_need_any_key(ciphertext: bytes
     ids=["binary", "uuid", "space"],
 )
 def test_the_successors_hex_is_turned_into_the_key_id_that_kmsd_shows(cka_id: bytes, key_id: str) -> None:
-    assert need(kms(v1(keysealer(cka_id)))) == Need(Format.KEYSEALER, KeyName(key_id))
+    assert need(kms(v1(keysealer(cka_id)))) == Need(CiphertextFormat.KEYSEALER, KeyName(key_id))
 
 
 def test_a_pair_and_rsa_are_native_too() -> None:
@@ -99,14 +101,14 @@ def test_a_pair_and_rsa_are_native_too() -> None:
         {"alg": "RSA-OAEP-256", "kid": OLD_ID, "enc": "A256GCM"},
     ):
         iv = 16 if "CBC" in header["enc"] else 12
-        assert need(kms(v1(jwe(header, iv=iv)))) == Need(Format.NATIVE, KeyName(OLD_ID))
+        assert need(kms(v1(jwe(header, iv=iv)))) == Need(CiphertextFormat.NATIVE, KeyName(OLD_ID))
 
 
 def test_a_v2_value_in_the_ancestors_format_is_counted_by_its_key_id_if_it_has_one() -> None:
-    assert need(kms(v2(OLD_ID, ancestor_gcm("k8s-kek")))) == Need(Format.ANCESTOR_GCM, KeyName(OLD_ID))
+    assert need(kms(v2(OLD_ID, ancestor_gcm("k8s-kek")))) == Need(CiphertextFormat.ANCESTOR_GCM, KeyName(OLD_ID))
     by_label = need(kms(v2("k8s-kek", ancestor_gcm("k8s-kek"))))
-    assert by_label == Need(Format.ANCESTOR_GCM, KeyName("k8s-kek", by_label=True))
-    assert need(kms(v2(OLD_ID, ANCESTOR_CBC[0]))) == Need(Format.ANCESTOR_CBC, KeyName(OLD_ID))
+    assert by_label == Need(CiphertextFormat.ANCESTOR_GCM, KeyName("k8s-kek", by_label=True))
+    assert need(kms(v2(OLD_ID, ANCESTOR_CBC[0]))) == Need(CiphertextFormat.ANCESTOR_CBC, KeyName(OLD_ID))
 
 
 @pytest.mark.parametrize("iv", [12, 16])
@@ -115,16 +117,16 @@ def test_a_v2_value_in_the_ancestors_format_is_counted_by_its_key_id_if_it_has_o
 def test_what_keysealer_wrote_with_aes_gcm_names_its_key_by_id_and_by_label(cka_id: bytes, enc: str, iv: int) -> None:
     """In v2 alone, with the hexadecimal digits of CKA_ID in the envelope, and enc by the key's size."""
     value = v2(cka_id.hex(), jwe({"alg": "dir", "kid": "kek-256", "enc": enc}, iv=iv))
-    assert need(kms(value)) == Need(Format.ANCESTOR_GCM, KeyName(cka_id.hex()), label="kek-256")
+    assert need(kms(value)) == Need(CiphertextFormat.ANCESTOR_GCM, KeyName(cka_id.hex()), label="kek-256")
 
 
 @pytest.mark.parametrize("cka_id", [b"\x00\xff\x10", b"kek1"])
 def test_what_keysealer_wrote_with_aes_cbc_is_counted_as_the_envelope_spells_it(cka_id: bytes) -> None:
-    assert need(kms(v2(cka_id.hex(), keysealer(cka_id)))) == Need(Format.KEYSEALER, KeyName(cka_id.hex()))
+    assert need(kms(v2(cka_id.hex(), keysealer(cka_id)))) == Need(CiphertextFormat.KEYSEALER, KeyName(cka_id.hex()))
 
 
 def test_two_spellings_of_one_id_do_not_disagree() -> None:
-    assert need(kms(v2("00FF10", native(OLD_ID)))) == Need(Format.NATIVE, KeyName("00FF10"))
+    assert need(kms(v2("00FF10", native(OLD_ID)))) == Need(CiphertextFormat.NATIVE, KeyName("00FF10"))
 
 
 def test_an_envelope_and_a_ciphertext_that_disagree_may_need_either_key() -> None:
@@ -219,7 +221,7 @@ def test_what_is_damaged_is_told_apart_by_its_reason(value: bytes) -> None:
 )
 def test_a_v1_value_of_an_unknown_format_may_need_any_key(dek: bytes) -> None:
     found = need(kms(v1(dek)))
-    assert (found.format, found.key) == (Format.UNKNOWN, None)
+    assert (found.format, found.key) == (CiphertextFormat.UNKNOWN, None)
     assert found.reason == "the encrypted data key is of no format that is known"
 
 

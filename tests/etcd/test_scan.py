@@ -19,9 +19,9 @@ from kmsd.api.etcd import rpc_pb2 as pb
 from kmsd.client import InvalidRequest, KeyInEtcd, Unreachable
 from kmsd.etcd import client as etcd_client
 from kmsd.etcd import scan as scanning
-from kmsd.etcd.client import Etcd, Page, PageTooLarge
+from kmsd.etcd.client import Etcd, PageTooLarge, RangePage
 from kmsd.etcd.resources import nameable, resource, root
-from kmsd.etcd.scan import Progress, Row, Scan, Storage, scan
+from kmsd.etcd.scan import EtcdScan, ScanProgress, ScanRow, Storage, scan
 from kmsd.formats.keyid import Names
 from tests.etcd.server import Server, start_three
 from tests.etcd.values import (
@@ -61,11 +61,11 @@ EVERY_KIND = {
 }
 
 
-def counted(found: Scan) -> dict[Row, int]:
+def counted(found: EtcdScan) -> dict[ScanRow, int]:
     return {each.row: each.objects for each in found.counts}
 
 
-def scanned(etcd: Server, prefix: str = "/registry", **options: Any) -> Scan:
+def scanned(etcd: Server, prefix: str = "/registry", **options: Any) -> EtcdScan:
     with Etcd([etcd.url]) as client:
         return scan(client, prefix, **options)
 
@@ -75,29 +75,29 @@ def test_every_kind_of_value_is_counted_where_it_belongs(etcd: Server) -> None:
     found = scanned(etcd)
     cut = "cut short within the encrypted data key"
     assert counted(found) == {
-        Row("secrets", Storage.KMS_V2, "kmsd", NEW_ID, format="native"): 2,
-        Row("configmaps", Storage.KMS_V2, "kmsd", NEW_ID, format="native"): 1,
-        Row("secrets", Storage.KMS_V2, "kmsd", OLD_ID, format="native"): 1,
-        Row("secrets", Storage.KMS_V1, "kmsd-v1", OLD_ID, format="native"): 1,
-        Row("secrets", Storage.KMS_V1, "thales", "k8s-dek", by_label=True, format="k8s-kms-plugin aes-gcm"): 2,
-        Row(
+        ScanRow("secrets", Storage.KMS_V2, "kmsd", NEW_ID, format="native"): 2,
+        ScanRow("configmaps", Storage.KMS_V2, "kmsd", NEW_ID, format="native"): 1,
+        ScanRow("secrets", Storage.KMS_V2, "kmsd", OLD_ID, format="native"): 1,
+        ScanRow("secrets", Storage.KMS_V1, "kmsd-v1", OLD_ID, format="native"): 1,
+        ScanRow("secrets", Storage.KMS_V1, "thales", "k8s-dek", by_label=True, format="k8s-kms-plugin aes-gcm"): 2,
+        ScanRow(
             "secrets",
             Storage.KMS_V1,
             "thales",
             format="k8s-kms-plugin aes-cbc",
             reason="the encrypted data key names no key",
         ): 1,
-        Row("secrets", Storage.KMS_V1, "keysealer", OLD_ID, format="keysealer"): 1,
-        Row("secrets", Storage.KMS_V2, "aws", "arn:aws:kms:1"): 1,
-        Row("secrets", Storage.PLAINTEXT): 1,
-        Row("secrets", Storage.AESCBC): 1,
-        Row("secrets", Storage.SECRETBOX): 1,
-        Row("secrets", Storage.UNKNOWN, "kmsd", reason="not an EncryptedObject, or cut short"): 1,
-        Row("secrets", Storage.UNKNOWN, "kmsd", reason=cut): 1,
-        Row("ciliumnodes.cilium.io", Storage.PLAINTEXT): 1,
-        Row("endpoints", Storage.PLAINTEXT): 1,
-        Row("ranges", Storage.PLAINTEXT): 1,
-        Row("masterleases", Storage.PLAINTEXT): 1,
+        ScanRow("secrets", Storage.KMS_V1, "keysealer", OLD_ID, format="keysealer"): 1,
+        ScanRow("secrets", Storage.KMS_V2, "aws", "arn:aws:kms:1"): 1,
+        ScanRow("secrets", Storage.PLAINTEXT): 1,
+        ScanRow("secrets", Storage.AESCBC): 1,
+        ScanRow("secrets", Storage.SECRETBOX): 1,
+        ScanRow("secrets", Storage.UNKNOWN, "kmsd", reason="not an EncryptedObject, or cut short"): 1,
+        ScanRow("secrets", Storage.UNKNOWN, "kmsd", reason=cut): 1,
+        ScanRow("ciliumnodes.cilium.io", Storage.PLAINTEXT): 1,
+        ScanRow("endpoints", Storage.PLAINTEXT): 1,
+        ScanRow("ranges", Storage.PLAINTEXT): 1,
+        ScanRow("masterleases", Storage.PLAINTEXT): 1,
     }
     assert found.objects == len(EVERY_KIND)
     assert (found.plaintext, found.unknown) == (5, 3)
@@ -141,7 +141,7 @@ def test_an_empty_etcd_is_counted_as_nothing(etcd: Server) -> None:
 def test_a_smaller_prefix_reads_less_and_names_the_same_resource(etcd: Server) -> None:
     etcd.put(EVERY_KIND)
     found = scanned(etcd, "/registry/configmaps/")
-    assert counted(found) == {Row("configmaps", Storage.KMS_V2, "kmsd", NEW_ID, format="native"): 1}
+    assert counted(found) == {ScanRow("configmaps", Storage.KMS_V2, "kmsd", NEW_ID, format="native"): 1}
     assert found.prefix == "/registry/configmaps"
     assert scanned(etcd, "/").objects == len(EVERY_KIND)
 
@@ -167,11 +167,11 @@ def many(count: int, octets: int = 200, **where: Any) -> dict[str, bytes]:
 
 def test_pages_join_without_a_gap_and_without_an_overlap(etcd: Server) -> None:
     etcd.put(many(1500))
-    seen: list[Progress] = []
+    seen: list[ScanProgress] = []
     found = scanned(etcd, on_page=seen.append)
     assert found.objects == 1500
     assert len(seen) > 1
-    assert seen[-1] == Progress(1500, 1500, 1)
+    assert seen[-1] == ScanProgress(1500, 1500, 1)
     assert {each.expected for each in seen} == {1500}
 
 
@@ -179,21 +179,21 @@ def test_what_is_written_during_a_scan_is_not_counted_twice(etcd: Server) -> Non
     etcd.put(many(1000))
     written = False
 
-    def write(_: Progress) -> None:
+    def write(_: ScanProgress) -> None:
         nonlocal written
         if not written:
             written = True
             etcd.put({"/registry/secrets/ns/000999": v2(OLD_ID), "/registry/secrets/zz/new": v2(OLD_ID)})
 
     found = scanned(etcd, on_page=write)
-    assert counted(found) == {Row("secrets", Storage.KMS_V2, "kmsd", NEW_ID, format="native"): 1000}
+    assert counted(found) == {ScanRow("secrets", Storage.KMS_V2, "kmsd", NEW_ID, format="native"): 1000}
 
 
 def test_a_compaction_makes_the_scan_begin_again_and_say_so(etcd: Server) -> None:
     etcd.put(many(1000))
-    seen: list[Progress] = []
+    seen: list[ScanProgress] = []
 
-    def compact_once(progress: Progress) -> None:
+    def compact_once(progress: ScanProgress) -> None:
         if not seen:
             etcd.put({"/registry/secrets/zz/new": v2(OLD_ID)})
             with Etcd([etcd.url]) as client:
@@ -209,7 +209,7 @@ def test_a_compaction_makes_the_scan_begin_again_and_say_so(etcd: Server) -> Non
 def test_an_etcd_that_compacts_without_end_ends_the_scan(etcd: Server) -> None:
     etcd.put(many(1000))
 
-    def compact(_: Progress) -> None:
+    def compact(_: ScanProgress) -> None:
         etcd.put({"/registry/secrets/zz/new": v2(OLD_ID)})
         with Etcd([etcd.url]) as client:
             etcd.compact(client.page(b"a", b"b", limit=1).revision)
@@ -238,7 +238,7 @@ def test_a_value_too_large_for_any_page_is_counted_as_not_understood(tmp_path: P
         server.stop()
     assert found.objects == 4
     assert found.unknown == 1
-    assert counted(found)[Row("secrets", Storage.UNKNOWN, reason="the value is larger than a page may be")] == 1
+    assert counted(found)[ScanRow("secrets", Storage.UNKNOWN, reason="the value is larger than a page may be")] == 1
 
 
 def test_so_many_rows_are_bounded_and_what_is_left_may_need_any_key(
@@ -256,7 +256,7 @@ def test_a_member_that_dies_in_the_middle_is_replaced_by_the_next(tmp_path: Path
         servers[0].put(many(1000))
         killed = False
 
-        def kill(_: Progress) -> None:
+        def kill(_: ScanProgress) -> None:
             nonlocal killed
             if not killed:
                 killed = True
@@ -281,7 +281,7 @@ def test_a_cluster_that_loses_its_leader_is_waited_for_until_it_has_another(tmp_
         follower = next(each for each in servers if each is not leader)
         killed = False
 
-        def kill(_: Progress) -> None:
+        def kill(_: ScanProgress) -> None:
             nonlocal killed
             if not killed:
                 killed = True
@@ -407,20 +407,20 @@ def test_a_hundred_thousand_objects_are_counted_without_holding_them(etcd: Serve
 class Failing:
     """Answers what it is told to: for what no etcd can be brought to do."""
 
-    def __init__(self, *answers: Callable[[], Page]) -> None:
+    def __init__(self, *answers: Callable[[], RangePage]) -> None:
         self._answers = list(answers)
         self.asked: list[int] = []
 
-    def page(self, start: bytes, end: bytes, *, limit: int, revision: int = 0, keys_only: bool = False) -> Page:
+    def page(self, start: bytes, end: bytes, *, limit: int, revision: int = 0, keys_only: bool = False) -> RangePage:
         self.asked.append(limit)
         return self._answers.pop(0)()
 
 
 def test_a_page_that_is_too_large_is_asked_for_again_in_smaller_parts() -> None:
-    def large() -> Page:
+    def large() -> RangePage:
         raise PageTooLarge
 
-    etcd = Failing(large, large, lambda: Page([], False, 0, 7, 1, 10))
+    etcd = Failing(large, large, lambda: RangePage([], False, 0, 7, 1, 10))
     assert scan(etcd).revision == 7
     assert etcd.asked == [256, 64, 16]
 

@@ -17,12 +17,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kmsd.hsm.doctor.findings import Plan
+from kmsd.hsm.doctor.findings import ProbePlan
 from kmsd.hsm.doctor.other_process import other_process
 from kmsd.hsm.doctor.probe import probe
 from kmsd.hsm.host import calls, mechanism_selection
 from kmsd.hsm.host import module as modules
-from kmsd.hsm.host.trials import Place
+from kmsd.hsm.host.trials import TrialPlace
 from kmsd.hsm.vendors import quirks
 
 
@@ -35,7 +35,7 @@ def main() -> int:
     if job.get("login", True):
         module.cryptoki.login(session, job["pin"])
     assert slot.token is not None
-    plan = Plan(
+    plan = ProbePlan(
         quirks.choose(job.get("provider", "auto"), module.path, slot.token.manufacturer),
         aes_id=job.get("aes", "").encode() or None,
         hmac_id=job.get("hmac", "").encode() or None,
@@ -45,7 +45,7 @@ def main() -> int:
     answer: dict[str, Any] = {}
     if job.get("quick"):
         listed = frozenset(each.name for each in module.mechanisms(slot.slot_id))
-        choice = mechanism_selection.choose(Place(table, slot.slot_id), listed, plan.quirks)
+        choice = mechanism_selection.choose(TrialPlace(table, slot.slot_id), listed, plan.quirks)
         answer["quick"] = {
             "gcm": "CKM_AES_GCM" in choice.mechanisms,
             "iv": choice.gcm_iv,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
-from kmsd.audit.chain import START, Entry, Head, Record, Source, Verdict, make, verify
+from kmsd.audit.chain import START, ChainVerdict, Entry, Head, Record, Source, make, verify
 
 
 def entry(n: int) -> Entry:
@@ -32,7 +32,7 @@ def lines(records: Sequence[Record]) -> list[bytes]:
     return [record.line.encode() + b"\n" for record in records]
 
 
-def check(*files: Sequence[bytes], known: Sequence[Head] = (), first_seq: int | None = 1) -> Verdict:
+def check(*files: Sequence[bytes], known: Sequence[Head] = (), first_seq: int | None = 1) -> ChainVerdict:
     """The verdict over files given as lines, which are called a, b, c and so on."""
     return verify(
         [
@@ -43,6 +43,6 @@ def check(*files: Sequence[bytes], known: Sequence[Head] = (), first_seq: int | 
     )
 
 
-def found(verdict: Verdict) -> list[tuple[str, str, int, int]]:
+def found(verdict: ChainVerdict) -> list[tuple[str, str, int, int]]:
     """What, file, line, seq."""
     return [(each.what, each.file, each.line, each.seq) for each in verdict.findings]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kmsd.audit.chain import MAX_LINE, START, Entry, Record, Verdict, parse, verify_files
+from kmsd.audit.chain import MAX_LINE, START, ChainVerdict, Entry, Record, parse, verify_files
 from kmsd.audit.file import AuditFile, InUse, Note
 from kmsd.errors import Misconfigured
 from tests.observe.chains import chain, entry, lines
@@ -51,7 +51,7 @@ def written(path: Path) -> list[Record]:
     return [parse(line) for line in path.read_bytes().splitlines()]
 
 
-def intact(path: Path) -> Verdict:
+def intact(path: Path) -> ChainVerdict:
     verdict = verify_files(path)
     assert verdict.problem == ""
     return verdict

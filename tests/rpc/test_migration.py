@@ -14,7 +14,7 @@ import pytest
 from kmsd.api.admin.v1 import admin_pb2 as admin
 from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
 from kmsd.api.kms.v2 import api_pb2 as v2
-from kmsd.formats.ciphertext import Format, KeyName, identify
+from kmsd.formats.ciphertext import CiphertextFormat, KeyName, identify
 from tests.daemons import KMSCTL, Kmsd
 from tests.etcd import values
 from tests.rpc.vectors import ANCESTOR_KEYS, CBC, GCM, Vector
@@ -65,11 +65,11 @@ def test_of_aes_gcm_all_is_read_and_both_formats_can_be_written(tmp_path: Path, 
     config = _config(plugins, "aes-gcm")
     with _serving(tmp_path / "a", plugins, config) as kmsd:
         assert all(_reads(kmsd, vector) for vector in GCM if vector.key_label == "k8s-dek")
-        assert identify(_written(kmsd)).format is Format.NATIVE
+        assert identify(_written(kmsd)).format is CiphertextFormat.NATIVE
     back = config.replace("[keys]\n", '[keys]\nwrite_format = "k8s-kms-plugin"\n')
     with _serving(tmp_path / "b", plugins, back) as kmsd:
         written = identify(_written(kmsd))
-    assert (written.format, written.key) == (Format.ANCESTOR_GCM, KeyName("k8s-dek", by_label=True))
+    assert (written.format, written.key) == (CiphertextFormat.ANCESTOR_GCM, KeyName("k8s-dek", by_label=True))
 
 
 @pytest.mark.parametrize("algorithm", ["auto", "aes-cbc"])
@@ -83,7 +83,7 @@ def test_of_aes_cbc_all_is_read_and_what_is_written_is_native(
         assert CBC
         assert all(_reads(kmsd, vector) for vector in CBC)
         written = identify(_written(kmsd))
-        assert (written.format, written.key) == (Format.NATIVE, KeyName(kmsd.status().write_key.key_id))
+        assert (written.format, written.key) == (CiphertextFormat.NATIVE, KeyName(kmsd.status().write_key.key_id))
         assert kmsd.status().write_key.label == "k8s-kek"
         assert any("nothing protects" in problem.message for problem in kmsd.status().problems)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from textual.widgets import Select
 
-from kmsd.audit.tampering import Seen, Tampering
+from kmsd.audit.tampering import SeenTampering, Tampering
 from kmsd.client import About, AuditVerdict, Problem
 from kmstui import problem_list, styles
 from kmstui.dialogs.hints import in_a_dialog
@@ -120,7 +120,7 @@ async def test_a_broken_chain_has_the_sign_of_failure_everywhere(screen: str, si
 
 def test_an_audit_that_was_tampered_with_has_the_sign_of_failure() -> None:
     tampering = Tampering()
-    tampering.seen.append(Seen(0, 1, "audit.jsonl was cut short"))
+    tampering.seen.append(SeenTampering(0, 1, "audit.jsonl was cut short"))
     tampering.times = 1
     trouble = tampering.trouble
     assert trouble is not None

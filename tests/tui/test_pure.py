@@ -17,7 +17,7 @@ import kmstui.app  # noqa: F401 - makes every screen and dialog known
 from kmsd.client import KeyState, KeyType
 from kmstui import plots, shell, text, traffic
 from kmstui.dialogs.dialog import Dialog
-from kmstui.plots import Part
+from kmstui.plots import CellFill
 from kmstui.rotation_view import node_names, sightings
 from kmstui.screens.page import Page
 from kmstui.view import Moment, Peer, Reading, View
@@ -70,22 +70,22 @@ def test_padding_gives_exactly_the_columns(content: str, columns: int, right: bo
 
 
 def test_a_part_is_as_high_as_its_share_and_an_eighth_at_least() -> None:
-    def column(value: float | None, part: float | None) -> list[tuple[str, plots.Part]]:
+    def column(value: float | None, part: float | None) -> list[tuple[str, plots.CellFill]]:
         return [row[0] for row in plots.parted([value], [part], 2, 100.0)]
 
-    assert column(100, 0) == [("█", Part.WHOLE), ("█", Part.WHOLE)]
-    assert column(100, 100) == [("█", Part.ALL), ("█", Part.ALL)]
-    assert column(100, 50) == [("█", Part.WHOLE), ("█", Part.ALL)]
-    assert column(100, 25) == [("█", Part.WHOLE), ("▄", Part.SOME)]
-    assert column(100, 75) == [("▄", Part.SOME), ("█", Part.ALL)]
-    assert column(100, 0.01) == [("█", Part.WHOLE), ("▁", Part.SOME)]
-    assert column(25, 20) == [(" ", Part.NOTHING), ("▄", Part.ALL)]
-    assert column(25, 5) == [(" ", Part.NOTHING), ("▄", Part.WHOLE)]
+    assert column(100, 0) == [("█", CellFill.WHOLE), ("█", CellFill.WHOLE)]
+    assert column(100, 100) == [("█", CellFill.ALL), ("█", CellFill.ALL)]
+    assert column(100, 50) == [("█", CellFill.WHOLE), ("█", CellFill.ALL)]
+    assert column(100, 25) == [("█", CellFill.WHOLE), ("▄", CellFill.SOME)]
+    assert column(100, 75) == [("▄", CellFill.SOME), ("█", CellFill.ALL)]
+    assert column(100, 0.01) == [("█", CellFill.WHOLE), ("▁", CellFill.SOME)]
+    assert column(25, 20) == [(" ", CellFill.NOTHING), ("▄", CellFill.ALL)]
+    assert column(25, 5) == [(" ", CellFill.NOTHING), ("▄", CellFill.WHOLE)]
 
 
 def test_nothing_is_a_thin_line_and_not_known_is_blank() -> None:
     assert plots.parted([0.0, None, 1.0], [0.0, None, 0.0], 1, 100.0) == [
-        [("_", Part.ZERO), (" ", Part.NOTHING), ("▁", Part.WHOLE)]
+        [("_", CellFill.ZERO), (" ", CellFill.NOTHING), ("▁", CellFill.WHOLE)]
     ]
 
 
@@ -243,6 +243,6 @@ def test_every_help_says_in_whole_sentences_what_its_screen_or_dialog_does() -> 
     said = [(each.__name__, each.HELP) for each in found if each.HELP]
     assert len(said) > 20
     assert [(name, text) for name, text in said if not re.fullmatch(r"[A-Z][a-z]+s .*\.", text)] == []
-    deeds = [deed.help for each in found for deed in getattr(each, "DEEDS", ())]
-    assert len(deeds) > 20
-    assert [text for text in deeds if not re.fullmatch(r"[A-Z].*\.", text)] == []
+    commands = [command.help for each in found for command in getattr(each, "SCREEN_COMMANDS", ())]
+    assert len(commands) > 20
+    assert [text for text in commands if not re.fullmatch(r"[A-Z].*\.", text)] == []

@@ -230,12 +230,12 @@ async def test_themes_follow_each_other_and_are_remembered_with_screen_order_and
 def test_a_broken_memory_is_as_none(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "state.json"
     path.write_bytes(content)
-    assert remember.load(path) == remember.Memory()
+    assert remember.load(path) == remember.Remembered()
 
 
 def test_a_memory_that_cannot_be_written_is_left(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    remember.save(remember.Memory("Keys"), tmp_path / "file" / "state.json")
+    remember.save(remember.Remembered("Keys"), tmp_path / "file" / "state.json")
     assert (tmp_path / "file").read_text() == ""
 
 

@@ -10,7 +10,7 @@ import pytest
 from kmsd.keys.inventory import judge
 from kmsd.keys.key import Key
 from kmsd.keys.labels import old_label
-from kmsd.keys.lifecycle.evidence import Deed, Scan, Use, may_be_needed
+from kmsd.keys.lifecycle.evidence import Deed, KeyUseEvidence, ScanEvidence, may_be_needed
 from tests.unit.test_inventory import aes
 
 ID = b"01900000-0000-7000-8000-000000000001"
@@ -44,16 +44,16 @@ def keys(label: str, cka_id: bytes = ID) -> tuple[Key, tuple[Key, ...]]:
     return key, found.keys
 
 
-def scan(*uses: tuple[str, ...], objects: int = 3) -> Scan:
+def scan(*uses: tuple[str, ...], objects: int = 3) -> ScanEvidence:
     """uses: the names that objects are stored under."""
     now = time.time()
-    counted = tuple(Use(names, objects) for names in uses)
-    return Scan(started=now - 2, finished=now - 1, prefix="/registry/", objects=500, unknown=0, uses=counted)
+    counted = tuple(KeyUseEvidence(names, objects) for names in uses)
+    return ScanEvidence(started=now - 2, finished=now - 1, prefix="/registry/", objects=500, unknown=0, uses=counted)
 
 
 def why(
     label: str = "spare",
-    found: Scan | None = None,
+    found: ScanEvidence | None = None,
     noted: Noted | None = None,
     cka_id: bytes = ID,
     deed: Deed = "destroy",

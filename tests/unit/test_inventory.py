@@ -17,7 +17,7 @@ from kmsd.errors import InvalidRequest
 from kmsd.formats import keyid
 from kmsd.hsm.host.keys import TokenKey
 from kmsd.keys.inventory import Rules, judge
-from kmsd.keys.key import Inventory, State
+from kmsd.keys.key import Inventory, KeyState
 from kmsd.keys.labels import MAX_KEY_ID, created_ms, key_id_bytes, new_key_id
 
 L = "k8s-kek"
@@ -52,7 +52,7 @@ def look(*keys: TokenKey) -> Inventory:
     return judge({"test": keys}, L, "token 'test'")
 
 
-def states(inventory: Inventory) -> dict[str, State]:
+def states(inventory: Inventory) -> dict[str, KeyState]:
     return {key.key_id: key.state for key in inventory.keys}
 
 
@@ -65,9 +65,9 @@ def test_the_key_with_the_label_writes_and_all_others_read() -> None:
     assert inventory.write is not None
     assert inventory.write.key_id == NEW.decode()
     assert states(inventory) == {
-        NEW.decode(): State.WRITE,
-        OLD.decode(): State.READABLE,
-        PLAIN.decode(): State.READABLE,
+        NEW.decode(): KeyState.WRITE,
+        OLD.decode(): KeyState.READABLE,
+        PLAIN.decode(): KeyState.READABLE,
     }
     assert set(inventory.by_key_id) == set(states(inventory))
     assert not inventory.problems
@@ -78,7 +78,7 @@ def test_of_two_keys_with_the_label_the_newest_writes_and_it_is_said() -> None:
         inventory = look(*keys)
         assert inventory.write is not None
         assert inventory.write.key_id == NEW.decode()
-        assert states(inventory)[OLD.decode()] is State.READABLE
+        assert states(inventory)[OLD.decode()] is KeyState.READABLE
         assert [p.message for p in inventory.problems] == [
             f"2 keys on token 'test' are labelled '{L}'; the newest writes, all read"
         ]
@@ -95,16 +95,16 @@ def test_a_pending_key_writes_only_while_no_key_has_the_label() -> None:
     inventory = look(aes(f"{L}.pending", NEW), aes(L, OLD))
     assert inventory.write is not None
     assert inventory.write.key_id == OLD.decode()
-    assert states(inventory)[NEW.decode()] is State.PENDING
+    assert states(inventory)[NEW.decode()] is KeyState.PENDING
     assert NEW.decode() in inventory.by_key_id
 
     inventory = look(aes(f"{L}.pending", OLD), aes(f"{L}.pending", NEW), aes(f"{L}@2026", PLAIN))
     assert inventory.write is not None
     assert inventory.write.key_id == NEW.decode()
     assert states(inventory) == {
-        NEW.decode(): State.WRITE,
-        OLD.decode(): State.PENDING,
-        PLAIN.decode(): State.READABLE,
+        NEW.decode(): KeyState.WRITE,
+        OLD.decode(): KeyState.PENDING,
+        PLAIN.decode(): KeyState.READABLE,
     }
 
 
@@ -120,7 +120,7 @@ def test_two_keys_with_one_id_are_both_refused() -> None:
     assert inventory.write is None
     assert set(inventory.by_key_id) == {OLD.decode()}
     refused = [key for key in inventory.keys if key.key_id == NEW.decode()]
-    assert [key.state for key in refused] == [State.UNUSABLE] * 2
+    assert [key.state for key in refused] == [KeyState.UNUSABLE] * 2
     assert all(key.reason == "2 keys have this key id" and key.hint for key in refused)
     assert fatal(inventory) == [f"key '{L}' on token 'test' cannot serve: 2 keys have this key id"]
 
@@ -168,7 +168,7 @@ def test_a_key_that_cannot_serve_says_why(changed: dict[str, object], reason: st
     assert inventory.write is None
     assert not inventory.by_key_id
     (key,) = inventory.keys
-    assert key.state is State.UNUSABLE
+    assert key.state is KeyState.UNUSABLE
     assert key.reason.startswith(reason)
     assert hint in key.hint
     (message,) = fatal(inventory)
@@ -185,7 +185,7 @@ def test_a_usable_key_with_the_label_makes_an_unusable_one_a_warning() -> None:
 def test_a_labelled_key_that_may_not_encrypt_reads_and_does_not_write() -> None:
     inventory = look(aes(encrypt=False))
     assert inventory.write is None
-    assert states(inventory) == {NEW.decode(): State.READABLE}
+    assert states(inventory) == {NEW.decode(): KeyState.READABLE}
     (message,) = fatal(inventory)
     assert "CKA_ENCRYPT is not set" in message
 
@@ -196,7 +196,7 @@ def test_a_labelled_key_that_may_not_encrypt_reads_and_does_not_write() -> None:
 
 def test_another_kind_of_key_is_left_alone() -> None:
     inventory = look(aes(), aes("3des", OLD, kind="other", bits=192))
-    assert states(inventory)[OLD.decode()] is State.UNUSABLE
+    assert states(inventory)[OLD.decode()] is KeyState.UNUSABLE
     assert OLD.decode() not in inventory.by_key_id
     assert not inventory.problems
 
@@ -301,7 +301,7 @@ def test_whatever_is_on_the_token_the_picture_is_sound(found: list[TokenKey], ra
     inventory = look(*found)
     assert sorted(key.token.cka_id for key in inventory.keys) == sorted(key.cka_id for key in found)
 
-    writing = [key for key in inventory.keys if key.state is State.WRITE]
+    writing = [key for key in inventory.keys if key.state is KeyState.WRITE]
     assert writing == ([inventory.write] if inventory.write else [])
     if inventory.write:
         assert inventory.by_key_id[inventory.write.key_id] is inventory.write
@@ -319,7 +319,7 @@ def test_whatever_is_on_the_token_the_picture_is_sound(found: list[TokenKey], ra
         assert sum(other.token.kind == "aes" and other.key_id == key_id for other in inventory.keys) == 1
     assert sum(key.reads for key in inventory.keys) == len(inventory.by_key_id)
     for key in inventory.keys:
-        assert (key.state is State.UNUSABLE) == bool(key.reason) == bool(key.hint)
+        assert (key.state is KeyState.UNUSABLE) == bool(key.reason) == bool(key.hint)
 
     # Every node sees the keys in an order of its own, and must come to the same inventory.
     shuffled = list(found)
@@ -359,7 +359,7 @@ def test_without_aes_gcm_a_pair_writes_and_an_aes_key_alone_does_not_even_read()
     assert pair.write is not None
     assert (pair.write.enc, pair.problems) == ("A256CBC-HS256", ())
     alone = look_with(aes())
-    assert states(alone) == {NEW.decode(): State.UNUSABLE}
+    assert states(alone) == {NEW.decode(): KeyState.UNUSABLE}
     assert "needs an HMAC key beside it" in alone.problems[0].message
 
 
@@ -397,9 +397,9 @@ def test_what_was_tried_is_what_is_written() -> None:
 def test_a_trial_that_failed_takes_nothing_from_what_was_written_unless_the_tag_says_nothing() -> None:
     listed = replace(NO_GCM, gcm_refused="C_EncryptInit: CKR_MECHANISM_INVALID")
     (key,) = look_at(listed, aes()).keys
-    assert (key.state, key.may_write) == (State.READABLE, False)
+    assert (key.state, key.may_write) == (KeyState.READABLE, False)
     (key,) = look_at(replace(listed, gcm_unauthenticated=True), aes()).keys
-    assert key.state is State.UNUSABLE
+    assert key.state is KeyState.UNUSABLE
 
 
 def test_an_rsa_key_of_another_program_spoils_no_key_of_its_id() -> None:
@@ -408,4 +408,4 @@ def test_an_rsa_key_of_another_program_spoils_no_key_of_its_id() -> None:
     assert inventory.write is not None
     assert inventory.write.token.kind == "aes"
     both = look_with(aes(), aes(kind="rsa", bits=2048), algorithm="rsa-oaep")
-    assert {key.state for key in both.keys} == {State.UNUSABLE}, "two of one id that are both meant"
+    assert {key.state for key in both.keys} == {KeyState.UNUSABLE}, "two of one id that are both meant"

@@ -15,7 +15,7 @@ from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.operation import Operation
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.labels import new_key_id
-from kmsd.keys.lifecycle import Lifecycle, Scan, Use
+from kmsd.keys.lifecycle import KeyUseEvidence, Lifecycle, ScanEvidence
 from tests.memory_token import MemoryToken
 
 LABEL = "k8s-kek"
@@ -208,8 +208,8 @@ async def test_an_old_key_is_retired_by_a_scan_that_shows_it_is_not_needed(setup
         await setup.lifecycle.retire(old, None, "", dry_run=False)
     began = time() + 400  # more than kube-apiserver may take to follow
 
-    def scan(key_id: str) -> Scan:
-        return Scan(began, began + 1, "/registry", 7, 0, (Use((key_id,), 7),))
+    def scan(key_id: str) -> ScanEvidence:
+        return ScanEvidence(began, began + 1, "/registry", 7, 0, (KeyUseEvidence((key_id,), 7),))
 
     with pytest.raises((Conflict, InvalidRequest)):
         await setup.lifecycle.retire(old, scan(old), "", dry_run=False)

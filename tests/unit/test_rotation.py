@@ -15,7 +15,7 @@ from kmsd.crypto.schemes import Ability
 from kmsd.formats import keyid
 from kmsd.hsm.host.keys import Kind, TokenKey
 from kmsd.keys.inventory import Rules, judge
-from kmsd.keys.key import Inventory, Key, State
+from kmsd.keys.key import Inventory, Key, KeyState
 from kmsd.keys.labels import is_archived, new_key_id, pending_label, role
 from kmsd.keys.rotation import Move, moves
 
@@ -326,7 +326,7 @@ def test_every_heap_of_keys_comes_to_rest(labels: list[str]) -> None:
     inventory = token.look()
     assert (inventory.write is not None) == (wrote is not None)
     assert inventory.write is None or wrote is None or inventory.write.age >= wrote.age
-    assert not [each for each in inventory.keys if each.state is State.PENDING]
+    assert not [each for each in inventory.keys if each.state is KeyState.PENDING]
 
 
 def test_a_retired_key_is_known_by_its_label() -> None:
@@ -334,7 +334,7 @@ def test_a_retired_key_is_known_by_its_label() -> None:
     token.make("old", f"{L}.retired@20260101T000000Z", b"1")
     token.make("old", L, b"2")
     states = {each.key_id: each.state for each in token.look().keys}
-    assert states == {"1": State.ARCHIVED, "2": State.WRITE}
+    assert states == {"1": KeyState.ARCHIVED, "2": KeyState.WRITE}
     archived: list[Key] = [each for each in token.look().keys if is_archived(each.label)]
     assert [each.reads for each in archived] == [True], "what it wrote is still read"
 

@@ -66,7 +66,7 @@ def test_a_state_directory_that_cannot_be_written_is_a_warning_and_no_more(short
 
 @pytest.mark.parametrize("complete", [True, False])
 def test_uses_that_may_lack_the_last_minute_are_not_taken_for_all(tmp_path: Path, complete: bool) -> None:
-    state.remember_uses(tmp_path, state.Uses(1000.0, {"an-id": 2000.0}, complete, frozenset({"made"})))
+    state.remember_uses(tmp_path, state.RememberedUses(1000.0, {"an-id": 2000.0}, complete, frozenset({"made"})))
     recalled = state.recall_uses(tmp_path)
     assert recalled.last == {"an-id": 2000.0}
     assert recalled.since == (1000.0 if complete else 0.0)
@@ -80,10 +80,10 @@ def test_what_was_made_is_nothing_if_it_is_damaged(tmp_path: Path, made: str) ->
 
 
 def test_uses_are_no_longer_complete_once_a_kmsd_goes_on_from_them(tmp_path: Path) -> None:
-    known = state.Uses(1000.0, {"an-id": 2000.0}, complete=True, made=frozenset({"made"}))
+    known = state.RememberedUses(1000.0, {"an-id": 2000.0}, complete=True, made=frozenset({"made"}))
     state.remember_uses(tmp_path, known)
     assert state.withdraw_uses(tmp_path, known)
-    assert state.recall_uses(tmp_path) == state.Uses(0.0, {"an-id": 2000.0})
+    assert state.recall_uses(tmp_path) == state.RememberedUses(0.0, {"an-id": 2000.0})
     (tmp_path / "file").touch()
     assert not state.withdraw_uses(tmp_path / "file", known), "where nothing can be written nothing is known"
 

@@ -14,21 +14,21 @@ heads. kmsd holds the present one in memory; `kmsctl audit verify`, WatchAudit a
 kept on another machine, and every record up to it is then fixed.
 """
 
-from kmsd.audit.chain.proof import Finding, Verdict, verify, verify_files
+from kmsd.audit.chain.proof import ChainFinding, ChainVerdict, verify, verify_files
 from kmsd.audit.chain.reading import Source, files_of, matching, sources_of, tail
 from kmsd.audit.chain.record import MAX_LINE, START, Entry, Head, Kind, NotARecord, Record, bounded, make, parse
 
 __all__ = [
     "MAX_LINE",
     "START",
+    "ChainFinding",
+    "ChainVerdict",
     "Entry",
-    "Finding",
     "Head",
     "Kind",
     "NotARecord",
     "Record",
     "Source",
-    "Verdict",
     "bounded",
     "files_of",
     "make",

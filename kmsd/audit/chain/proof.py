@@ -19,7 +19,7 @@ What = Literal["changed", "inserted", "missing", "moved", "repeated", "replaced"
 
 
 @dataclass(frozen=True)
-class Finding:
+class ChainFinding:
     """One thing that is wrong. line: number in the file, from 1; 0 if it is about no line. seq: the record's, or that
     of the one which should be there; 0 if it is not known. text: what is wrong and what it means."""
 
@@ -35,7 +35,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ChainVerdict:
     """records: intact ones in their place. first_seq, head: of the first and the last of them; 0 and START if there is
     none. findings: in order, at most MAX_FINDINGS. more: findings that are not among them."""
 
@@ -43,7 +43,7 @@ class Verdict:
     first_seq: int
     head: Head
     files: tuple[str, ...]
-    findings: tuple[Finding, ...]
+    findings: tuple[ChainFinding, ...]
     more: int = 0
 
     @property
@@ -64,7 +64,7 @@ def verify(
     known: Collection[Head] = (),
     begins_at: int | None = None,
     pause: Callable[[], object] = lambda: None,
-) -> Verdict:
+) -> ChainVerdict:
     """Check the chain over files, oldest first; reads line by line.
 
     known: heads that the chain has had; one that is not in it, and that it does not begin right after, shows that the
@@ -82,7 +82,7 @@ def verify(
     return walk.end(tuple(source.name for source in sources))
 
 
-def verify_files(path: Path, known: Collection[Head] = ()) -> Verdict:
+def verify_files(path: Path, known: Collection[Head] = ()) -> ChainVerdict:
     """Check the chain whose present file is `path`. Raises OSError."""
     with ExitStack() as stack:
         return verify(sources_of(path, stack), known)
@@ -108,7 +108,7 @@ class _Walk:
     records: int = 0
     first: int = 0
     head: Head = START
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[ChainFinding] = field(default_factory=list)
     more: int = 0
     _broken: list[_Broken] = field(default_factory=list)
     _count: int = 0
@@ -140,7 +140,7 @@ class _Walk:
             if len(self._broken) < MAX_FINDINGS:
                 self._broken.append(_Broken(file, number, broken))
 
-    def end(self, files: tuple[str, ...]) -> Verdict:
+    def end(self, files: tuple[str, ...]) -> ChainVerdict:
         self._settle("changed")
         file, number = self._place
         latest = max(self.known, default=0)
@@ -154,7 +154,7 @@ class _Walk:
                 f"the chain ends with record {reached}, but record {latest} is known to have been written: "
                 "the end was cut off, or put back to an older state",
             )
-        return Verdict(self.records, self.first, self.head, files, tuple(self.findings), self.more)
+        return ChainVerdict(self.records, self.first, self.head, files, tuple(self.findings), self.more)
 
     def _record(self, file: str, number: int, record: Record) -> None:
         if self._broken:
@@ -258,7 +258,7 @@ class _Walk:
 
     def _find(self, what: What, file: str, line: int, seq: int, text: str) -> None:
         if len(self.findings) < MAX_FINDINGS:
-            self.findings.append(Finding(what, file, line, seq, text))
+            self.findings.append(ChainFinding(what, file, line, seq, text))
         else:
             self.more += 1
 

@@ -6,7 +6,7 @@ from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.client.decode.keys import key
 from kmsd.client.decode.plain import alike
 from kmsd.client.decode.status import problem
-from kmsd.client.model import Envelope, Inspection, Jwe
+from kmsd.client.model import Envelope, Inspection, JweReport
 
 
 def inspection(answer: pb.InspectCiphertextResponse) -> Inspection:
@@ -14,7 +14,7 @@ def inspection(answer: pb.InspectCiphertextResponse) -> Inspection:
         Inspection,
         answer,
         envelope=alike(Envelope, answer.envelope) if answer.HasField("envelope") else None,
-        jwe=alike(Jwe, answer.jwe) if answer.HasField("jwe") else None,
+        jwe=alike(JweReport, answer.jwe) if answer.HasField("jwe") else None,
         keys=tuple(map(key, answer.keys)),
         findings=tuple(map(problem, answer.findings)),
     )

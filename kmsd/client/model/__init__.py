@@ -5,7 +5,7 @@ Text that kmsd did not give is empty; times are aware, in UTC, and None if unkno
 
 from kmsd.client.model.audit import Acknowledgement, AuditChain, AuditRecord, AuditRecords, AuditVerdict, Tampering
 from kmsd.client.model.config import Config, LogLevel, Setting
-from kmsd.client.model.inspection import Envelope, Inspection, Jwe
+from kmsd.client.model.inspection import Envelope, Inspection, JweReport
 from kmsd.client.model.keys import (
     DestroyedKey,
     GeneratedKey,
@@ -65,7 +65,7 @@ __all__ = [
     "Following",
     "GeneratedKey",
     "Inspection",
-    "Jwe",
+    "JweReport",
     "Key",
     "KeyDetail",
     "KeyInEtcd",

@@ -23,7 +23,7 @@ class Envelope:
 
 
 @dataclass(frozen=True)
-class Jwe:
+class JweReport:
     alg: str
     enc: str
     kid: str
@@ -43,7 +43,7 @@ class Inspection:
     format: str
     summary: str
     envelope: Envelope | None
-    jwe: Jwe | None
+    jwe: JweReport | None
     keys: tuple[Key, ...]
     findings: tuple[Problem, ...]
     readable: bool

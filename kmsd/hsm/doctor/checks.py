@@ -13,11 +13,11 @@ from typing import Final
 
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.doctor import pace
-from kmsd.hsm.doctor.findings import NOTHING_FITS, PROBE_LABEL, Findings, Outcome, Plan
+from kmsd.hsm.doctor.findings import NOTHING_FITS, PROBE_LABEL, Findings, Outcome, ProbePlan
 from kmsd.hsm.host import calls, cryptoki, trials
 from kmsd.hsm.host.cryptoki import Cryptoki
 from kmsd.hsm.host.module import Module, SlotView, TokenView
-from kmsd.hsm.host.trials import Place
+from kmsd.hsm.host.trials import TrialPlace
 from kmsd.hsm.vendors.quirks import Quirks
 from kmsd.hsm.vendors.tpm_key_slots import Room
 
@@ -37,7 +37,7 @@ _LONGEST: Final = 65536
 
 
 @dataclass(frozen=True)
-class Keys:
+class ProbeKeys:
     """Handles of keys to try with; None where there is none."""
 
     aes: int | None
@@ -81,14 +81,14 @@ def slots(found: Findings, views: Sequence[SlotView]) -> None:
     )
 
 
-def token(found: Findings, place: Place, view: TokenView) -> None:
+def token(found: Findings, place: TrialPlace, view: TokenView) -> None:
     is_what = f"{view.manufacturer} {view.model}".strip()
     found.note("token", "Token", "ok", f"{view.label!r} in slot {place.slot} ({is_what}, serial number {view.serial})")
     if "WRITE_PROTECTED" in view.flags:
         found.note("writable", "Writable", "warning", "the token is read-only", "make keys where it can be written")
 
 
-def login(found: Findings, place: Place, view: TokenView) -> None:
+def login(found: Findings, place: TrialPlace, view: TokenView) -> None:
     needed = "LOGIN_REQUIRED" in view.flags
     with place.session() as session:
         logged_in = calls.logged_in(place.table, session)
@@ -108,7 +108,7 @@ def pin(found: Findings, view: TokenView) -> None:
     )
 
 
-def random(found: Findings, place: Place) -> None:
+def random(found: Findings, place: TrialPlace) -> None:
     trial = trials.random(place)
     found.note("random", "Random numbers", _outcome(trial.works), trial.seen, "see the token's vendor: nothing is safe")
     if trial.works:
@@ -116,7 +116,7 @@ def random(found: Findings, place: Place) -> None:
             found.timings.append(pace.alone("random", lambda: calls.random(place.table, session, 32)))
 
 
-def sessions(found: Findings, place: Place, wanted: int, already: int = 0) -> None:
+def sessions(found: Findings, place: TrialPlace, wanted: int, already: int = 0) -> None:
     """wanted: how many are to be open at once, besides the `already` that this process has open."""
     opened: list[int] = []
     problem = ""
@@ -155,7 +155,7 @@ def room(found: Findings, row: Quirks, places: Room | None) -> None:
 # Keys to try with.
 
 
-def keys(found: Findings, token: Cryptoki, place: Place, holder: int, plan: Plan) -> Keys:
+def keys(found: Findings, token: Cryptoki, place: TrialPlace, holder: int, plan: ProbePlan) -> ProbeKeys:
     """Session keys made for it, gone with the session `holder`; else the operator's own."""
     aes = _generate(found, place, holder, plan.quirks, "aes")
     if aes is None:
@@ -167,10 +167,10 @@ def keys(found: Findings, token: Cryptoki, place: Place, holder: int, plan: Plan
         if hmac is not None:
             raw = token.attributes(holder, hmac, (cryptoki.CKA_KEY_TYPE,)).get(cryptoki.CKA_KEY_TYPE, b"")
             hmac_type = int.from_bytes(raw, "little") if raw else hmac_type
-    return Keys(aes, hmac, hmac_type)
+    return ProbeKeys(aes, hmac, hmac_type)
 
 
-def _generate(found: Findings, place: Place, holder: int, quirks: Quirks, kind: str) -> int | None:
+def _generate(found: Findings, place: TrialPlace, holder: int, quirks: Quirks, kind: str) -> int | None:
     name, title = f"generate_{kind}", f"{kind.upper()} key generation"
     if quirks.generates_through:
         found.note(name, title, "ok", f"by {quirks.generates_through}; PKCS#11 makes none on this kind of token")
@@ -229,7 +229,7 @@ def session_key(kind: str) -> dict[int, calls.Value]:
 # Mechanisms.
 
 
-def gcm(found: Findings, place: Place, key: int, listed: frozenset[int]) -> None:
+def gcm(found: Findings, place: TrialPlace, key: int, listed: frozenset[int]) -> None:
     works: list[int] = []
     for size in (12, 16):
         name, title = f"gcm_{size}", f"AES-GCM, IV of {size} bytes"
@@ -245,9 +245,9 @@ def gcm(found: Findings, place: Place, key: int, listed: frozenset[int]) -> None
     found.able["gcm_iv_sizes"] = tuple(works)
 
 
-def blocks(found: Findings, place: Place, key: int, listed: frozenset[int], quirks: Quirks) -> None:
+def blocks(found: Findings, place: TrialPlace, key: int, listed: frozenset[int], quirks: Quirks) -> None:
     """The modes that do not authenticate."""
-    rows: list[tuple[str, str, int, str, Callable[[Place, int], trials.Trial], str]] = [
+    rows: list[tuple[str, str, int, str, Callable[[TrialPlace, int], trials.Trial], str]] = [
         ("cbc", "AES-CBC, whole blocks", cryptoki.CKM_AES_CBC, "CKM_AES_CBC", trials.cbc, "AES-GCM does without it"),
         (
             *("cbc_pad", "AES-CBC, padded by the token", cryptoki.CKM_AES_CBC_PAD, "CKM_AES_CBC_PAD"),
@@ -271,7 +271,7 @@ def blocks(found: Findings, place: Place, key: int, listed: frozenset[int], quir
         found.note(name, title, _outcome(trial.works, "warning"), trial.seen, fix)
 
 
-def hmac(found: Findings, place: Place, made: Keys, listed: frozenset[int], quirks: Quirks) -> None:
+def hmac(found: Findings, place: TrialPlace, made: ProbeKeys, listed: frozenset[int], quirks: Quirks) -> None:
     if made.hmac is None:
         return
     for bits, mechanism in ((256, cryptoki.CKM_SHA256_HMAC), (512, cryptoki.CKM_SHA512_HMAC)):
@@ -290,7 +290,7 @@ def hmac(found: Findings, place: Place, made: Keys, listed: frozenset[int], quir
         found.note(name, title, _outcome(trial.works, "warning"), trial.seen, "AES-CBC pairs use the other hash")
 
 
-def oaep(found: Findings, place: Place, listed: frozenset[int], quirks: Quirks, *, needed: bool) -> None:
+def oaep(found: Findings, place: TrialPlace, listed: frozenset[int], quirks: Quirks, *, needed: bool) -> None:
     """needed: nothing else works."""
     name, title = "oaep_sha256", "RSA-OAEP with SHA-256"
     if not {cryptoki.CKM_RSA_PKCS_OAEP, cryptoki.CKM_RSA_PKCS_KEY_PAIR_GEN} <= listed:
@@ -329,7 +329,7 @@ def oaep(found: Findings, place: Place, listed: frozenset[int], quirks: Quirks, 
 # Objects.
 
 
-def relabel(found: Findings, token: Cryptoki, place: Place, quirks: Quirks) -> None:
+def relabel(found: Findings, token: Cryptoki, place: TrialPlace, quirks: Quirks) -> None:
     """With a key of the probe's own on the token: rotation moves labels."""
     name, title = "relabel", "Relabelling"
     if not found.able.get("generate_aes"):
@@ -363,7 +363,7 @@ def _removed(token: Cryptoki, session: int, cka_id: str) -> Iterator[None]:
                 calls.destroy_object(token.table, session, handle)
 
 
-def foreign(found: Findings, token: Cryptoki, place: Place, plan: Plan) -> None:
+def foreign(found: Findings, token: Cryptoki, place: TrialPlace, plan: ProbePlan) -> None:
     """Whether a key that another program makes is seen without initialising the module anew."""
     name, title = "foreign_changes", "Keys made by other programs"
     if plan.elsewhere is None or not found.able.get("generate_aes"):
@@ -392,7 +392,7 @@ def foreign(found: Findings, token: Cryptoki, place: Place, plan: Plan) -> None:
 # Speed.
 
 
-def speed(found: Findings, place: Place, made: Keys, threads: int) -> None:
+def speed(found: Findings, place: TrialPlace, made: ProbeKeys, threads: int) -> None:
     """Of what kmsd would do."""
     message, iv = os.urandom(48), os.urandom(16)
     aes = made.aes
@@ -420,7 +420,7 @@ def speed(found: Findings, place: Place, made: Keys, threads: int) -> None:
 
 def _encrypting(
     found: Findings,
-    place: Place,
+    place: TrialPlace,
     name: str,
     key: int,
     mechanism: int,
@@ -434,7 +434,9 @@ def _encrypting(
     found.timings.append(pace.together(place, name, encrypt, threads))
 
 
-def _signing(found: Findings, place: Place, name: str, key: int, mechanism: int, message: bytes, threads: int) -> None:
+def _signing(
+    found: Findings, place: TrialPlace, name: str, key: int, mechanism: int, message: bytes, threads: int
+) -> None:
     def sign(session: int) -> None:
         calls.sign(place.table, session, key, mechanism, message)
 

@@ -100,7 +100,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ProbePlan:
     """What to probe, and with what.
 
     aes_id, hmac_id: CKA_ID of the operator's keys, used where the token makes none to try with.

@@ -10,7 +10,7 @@ from typing import Final
 
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.doctor.findings import Timing
-from kmsd.hsm.host.trials import NoSession, Place
+from kmsd.hsm.host.trials import NoSession, TrialPlace
 
 _SECONDS: Final = 0.3
 _MOST: Final = 1000
@@ -27,7 +27,7 @@ def alone(operation: str, work: Callable[[], object]) -> Timing:
     return Timing(operation, sorted(times)[len(times) // 2], len(times) / (perf_counter() - began), 1)
 
 
-def together(place: Place, operation: str, work: Callable[[int], object], threads: int) -> Timing:
+def together(place: TrialPlace, operation: str, work: Callable[[int], object], threads: int) -> Timing:
     """work(session): first on one thread, then on all, each with a session of its own. Raises CkrError if even the
     first fails."""
     with place.session() as session:

@@ -18,12 +18,12 @@ from kmsd.errors import KmsdError
 from kmsd.hsm.address import TokenAddress, choose_slot
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.doctor import checks
-from kmsd.hsm.doctor.findings import NOTHING_FITS, ONLY_RSA, Deed, Findings, Outcome, Plan, Report, Verdict, judge
+from kmsd.hsm.doctor.findings import NOTHING_FITS, ONLY_RSA, Deed, Findings, Outcome, ProbePlan, Report, Verdict, judge
 from kmsd.hsm.doctor.other_process import other_process
 from kmsd.hsm.host import calls
 from kmsd.hsm.host.module import Module, SlotView
 from kmsd.hsm.host.opening import OpenToken
-from kmsd.hsm.host.trials import NoSession, Place
+from kmsd.hsm.host.trials import NoSession, TrialPlace
 from kmsd.hsm.operation import Operation, operation
 from kmsd.hsm.pin_guard import PIN_ERRORS
 from kmsd.hsm.vendors import quirks
@@ -32,7 +32,7 @@ from kmsd.hsm.vendors.quirks import Quirks
 _NO_SESSION: Final = "not tried: no session of the token is free now (CKR_SESSION_COUNT)"
 
 
-def probe(module: Module, slot: SlotView, plan: Plan) -> Report:
+def probe(module: Module, slot: SlotView, plan: ProbePlan) -> Report:
     """Run all checks on the token in a slot, which this process is logged in to. Never raises: a check that cannot be
     made is a finding."""
     found = Findings()
@@ -41,10 +41,10 @@ def probe(module: Module, slot: SlotView, plan: Plan) -> Report:
     return report(found, module.path, slot.token.label if slot.token else "", plan.quirks)
 
 
-def stages(found: Findings, module: Module, slot: SlotView, plan: Plan) -> Iterator[None]:
+def stages(found: Findings, module: Module, slot: SlotView, plan: ProbePlan) -> Iterator[None]:
     """The checks of `probe`, with rests between them, in which it holds nothing of the token's: whoever runs them may
     stop there, or go on later. Never raises."""
-    place = Place(module.cryptoki.table, slot.slot_id)
+    place = TrialPlace(module.cryptoki.table, slot.slot_id)
     _guarded(found, "module", "PKCS#11 module", lambda: checks.module(found, module))
     _guarded(found, "slots", "Slots", lambda: checks.slots(found, module.slots()))
     yield
@@ -86,7 +86,7 @@ def _guarded(found: Findings, name: str, title: str, check: Callable[[], None]) 
         )
 
 
-def _mechanisms(found: Findings, module: Module, place: Place, plan: Plan, writable: bool) -> None:
+def _mechanisms(found: Findings, module: Module, place: TrialPlace, plan: ProbePlan, writable: bool) -> None:
     listed = calls.mechanisms(place.table, place.slot)
     # The keys to try with live as long as the session that made them.
     with place.session(rw=writable) as holder:
@@ -99,7 +99,7 @@ def _mechanisms(found: Findings, module: Module, place: Place, plan: Plan, writa
         checks.speed(found, place, keys, min(plan.sessions, 8) if many else 1)
 
 
-def _oaep(found: Findings, place: Place, plan: Plan) -> None:
+def _oaep(found: Findings, place: TrialPlace, plan: ProbePlan) -> None:
     needed = judge(found.abilities(), cbc_from_ecb=plan.quirks.cbc_from_ecb).algorithm == "none"
     if plan.slow or needed:
         checks.oaep(found, place, calls.mechanisms(place.table, place.slot), plan.quirks, needed=needed)
@@ -144,7 +144,7 @@ def report(found: Findings, module: str, token: str, quirks: Quirks, *, whole: b
 
 
 @dataclass(frozen=True)
-class Seen:
+class ProbeResult:
     """What the checks found. whole: all were made. pin_refused: the token did not take this login's PIN from
     another process."""
 
@@ -166,14 +166,14 @@ class Survey:
 @operation(Operation.DIAGNOSE, alone=True)
 def check_token(
     token: OpenToken, aes_id: bytes | None, hmac_id: bytes | None, opened: int, elsewhere: bool, seconds: float
-) -> Seen:
+) -> ProbeResult:
     """Make the checks, in the host. opened: sessions that are open already. elsewhere: whether another process may log
     in, too. seconds: for all of them."""
     until = monotonic() + seconds
     where, row = token.found, token.found.quirks
     many = where.multithreaded
     other = _Elsewhere(where.module, where.token.label, token.pin) if elsewhere and many else None
-    plan = Plan(
+    plan = ProbePlan(
         row,
         aes_id=aes_id,
         hmac_id=hmac_id,
@@ -197,7 +197,7 @@ def check_token(
         with token.alone():
             whole = next(work, _OVER) is _OVER
         if whole or monotonic() > until:
-            return Seen(found, whole, other is not None and other.pin_refused)
+            return ProbeResult(found, whole, other is not None and other.pin_refused)
 
 
 @operation(Operation.LIST_FINDINGS, alone=True)
@@ -244,7 +244,7 @@ def survey(token: OpenToken, address: TokenAddress) -> Survey:
     if view is None:  # choose_slot takes no empty one
         raise CkrError("CKR_TOKEN_NOT_PRESENT", "C_GetTokenInfo")
     row = quirks.choose(address.provider, module.path, view.manufacturer)
-    checks.token(found, Place(module.cryptoki.table, slot.slot_id), view)
+    checks.token(found, TrialPlace(module.cryptoki.table, slot.slot_id), view)
     if "LOGIN_REQUIRED" in view.flags:
         found.note("login", "Login", "failed", "not logged in", "see why the connection failed, below")
     checks.pin(found, view)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kmsd.hsm.ckr import CkrError, check
-from kmsd.hsm.host.cryptoki import Attribute, Cryptoki, Mechanism
+from kmsd.hsm.host.cryptoki import Attribute, CkMechanism, Cryptoki
 from kmsd.hsm.host.function_list import FunctionTable
 
 Value = bytes | int | bool
@@ -309,7 +309,7 @@ def generate_key(table: FunctionTable, session: int, mechanism: int, template: T
     """C_GenerateKey (5.14.1) by a mechanism without a parameter. Returns its handle."""
     keep, attributes = pack(template)
     handle = c_ulong(0)
-    generating = Mechanism(mechanism, None, 0)
+    generating = CkMechanism(mechanism, None, 0)
     check(table.C_GenerateKey(session, byref(generating), attributes, len(keep), byref(handle)), "C_GenerateKey")
     return handle.value
 
@@ -321,7 +321,7 @@ def generate_key_pair(
     keep_public, public_attributes = pack(public)
     keep_private, private_attributes = pack(private)
     handles = c_ulong(0), c_ulong(0)
-    generating = Mechanism(mechanism, None, 0)
+    generating = CkMechanism(mechanism, None, 0)
     rv = table.C_GenerateKeyPair(
         *(session, byref(generating)),
         *(public_attributes, len(keep_public), private_attributes, len(keep_private)),
@@ -355,16 +355,16 @@ Parameter = Structure | bytes | None
 """Of a mechanism: a structure, an IV, or nothing."""
 
 
-def _mechanism(mechanism: int, parameter: Parameter) -> Mechanism:
+def _mechanism(mechanism: int, parameter: Parameter) -> CkMechanism:
     match parameter:
         case None:
-            return Mechanism(mechanism, None, 0)
+            return CkMechanism(mechanism, None, 0)
         case bytes():
             held = ctypes.create_string_buffer(parameter, len(parameter))
-            made = Mechanism(mechanism, addressof(held), len(parameter))
+            made = CkMechanism(mechanism, addressof(held), len(parameter))
             made.held = held
         case Structure():
-            made = Mechanism(mechanism, addressof(parameter), sizeof(parameter))
+            made = CkMechanism(mechanism, addressof(parameter), sizeof(parameter))
             made.held = parameter
     return made
 

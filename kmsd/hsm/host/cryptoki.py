@@ -80,7 +80,7 @@ class Attribute(Structure):
     _fields_ = (("type", c_ulong), ("pValue", c_void_p), ("ulValueLen", c_ulong))
 
 
-class Mechanism(Structure):
+class CkMechanism(Structure):
     _fields_ = (("mechanism", c_ulong), ("pParameter", c_void_p), ("ulParameterLen", c_ulong))
 
 

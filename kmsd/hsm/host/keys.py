@@ -103,7 +103,7 @@ class TokenKey:
         return tuple(words for words, holds in told.items() if holds)
 
 
-class Listing(NamedTuple):
+class KeyListing(NamedTuple):
     """The keys on a token, in its order. keys: private objects, which only a program with the PIN can have made, and
     the public ones that the configuration trusts. public: other public objects, at most PUBLIC_MOST. more: how many
     public objects there are beyond those."""
@@ -114,7 +114,7 @@ class Listing(NamedTuple):
 
 
 @operation(Operation.LIST_KEYS)
-def list_keys(session: TokenSession, rsa: bool = False) -> Listing:
+def list_keys(session: TokenSession, rsa: bool = False) -> KeyListing:
     """List the secret keys on the token, without those of a probe at work; with `rsa` the RSA private keys, too.
 
     Raises CkrError.
@@ -130,7 +130,7 @@ def list_keys(session: TokenSession, rsa: bool = False) -> Listing:
         public.extend(key for key in found if key.cka_id not in session.trusted_public)
         more += beyond
     session.check_login()
-    return Listing(tuple(key for key in keys if not key.label.startswith(PROBE_LABEL)), tuple(public), more)
+    return KeyListing(tuple(key for key in keys if not key.label.startswith(PROBE_LABEL)), tuple(public), more)
 
 
 def _public(session: TokenSession, kind: Kind, most: int) -> tuple[list[TokenKey], int]:

@@ -16,7 +16,7 @@ from kmsd.errors import Unavailable
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.doctor.checks import session_key
 from kmsd.hsm.host import calls, trials
-from kmsd.hsm.host.trials import NoSession, Place, Trial
+from kmsd.hsm.host.trials import NoSession, Trial, TrialPlace
 from kmsd.hsm.vendors.quirks import GcmIv, Quirks
 
 T = TypeVar("T", bound=Trial)
@@ -46,7 +46,7 @@ class Choice:
     gcm_unauthenticated: bool = False
 
 
-def choose(place: Place, listed: frozenset[str], row: Quirks) -> Choice:
+def choose(place: TrialPlace, listed: frozenset[str], row: Quirks) -> Choice:
     """place: logged in to. Raises CkrError if the token fails altogether, and Unavailable if it encrypts nothing."""
     as_listed = Choice(listed, row.gcm_iv)
     if _GCM not in listed:
@@ -74,7 +74,7 @@ def choose(place: Place, listed: frozenset[str], row: Quirks) -> Choice:
     return Choice(listed, "appended" if row.gcm_iv == "appended" and trial.iv == "caller's" else trial.iv)
 
 
-def _try(place: Place, trial: Callable[[int], T]) -> T | None:
+def _try(place: TrialPlace, trial: Callable[[int], T]) -> T | None:
     """Call a trial with an AES key. None: it cannot be tried, because the token makes no key for it, or has too few
     sessions."""
     try:

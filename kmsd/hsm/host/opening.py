@@ -20,7 +20,7 @@ from kmsd.hsm.host import calls, mechanism_selection
 from kmsd.hsm.host import module as modules
 from kmsd.hsm.host.module import MechanismView, Module, SlotView, TokenView
 from kmsd.hsm.host.session import TokenSession
-from kmsd.hsm.host.trials import Place
+from kmsd.hsm.host.trials import TrialPlace
 from kmsd.hsm.operation import Operation, operation
 from kmsd.hsm.vendors import quirks
 from kmsd.hsm.vendors.quirks import Quirks
@@ -29,7 +29,7 @@ _NO_SESSION: Final = "CKR_SESSION_COUNT"
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundToken:
     """The token that is meant, before the login. module: path. multithreaded: many threads may be inside the module."""
 
     module: str
@@ -66,7 +66,7 @@ class OpenToken:
         self.findings = Findings()
         """Of the checks that are being made, or were made last."""
         self._module: Module | None = None
-        self._found: Found | None = None
+        self._found: FoundToken | None = None
         self._login: TokenSession | None = None
         self._inside = threading.RLock()
 
@@ -79,7 +79,7 @@ class OpenToken:
         return self._module
 
     @property
-    def found(self) -> Found:
+    def found(self) -> FoundToken:
         """What `find` found. Raises RuntimeError before it."""
         if self._found is None:
             raise RuntimeError("no token was looked for yet")
@@ -91,14 +91,14 @@ class OpenToken:
         return self.address
 
     @operation(Operation.FIND_TOKEN, alone=True)
-    def find(self, address: TokenAddress) -> Found:
+    def find(self, address: TokenAddress) -> FoundToken:
         """Load the module and find the token. Raises KmsdError and CkrError."""
         self.address = address
         module = self.module
         slot = choose_slot(module.slots(), address, module.path)
         view = _present(slot)
         row = quirks.choose(address.provider, module.path, view.manufacturer)
-        self._found = Found(module.path, module.multithreaded, slot.slot_id, view, row)
+        self._found = FoundToken(module.path, module.multithreaded, slot.slot_id, view, row)
         return self._found
 
     @operation(Operation.LOG_IN, alone=True)
@@ -117,7 +117,7 @@ class OpenToken:
         self.pin = pin
         # Held as long as the login: a token may log out with its last session.
         self._login = self._logged_in(module, slot_id, rw=False)
-        choice = mechanism_selection.choose(Place(module.cryptoki.table, slot_id), listed, row)
+        choice = mechanism_selection.choose(TrialPlace(module.cryptoki.table, slot_id), listed, row)
         module.gcm_iv[slot_id] = choice.gcm_iv
         self._open_sessions(module, slot_id, address.sessions if module.multithreaded and not row.serial else 1)
         return LoggedIn(len(self.sessions), choice.mechanisms, choice.gcm_refused, choice.gcm_unauthenticated)

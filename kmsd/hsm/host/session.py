@@ -39,8 +39,8 @@ from kmsd.hsm.host.cryptoki import (
     CKO_PRIVATE_KEY,
     CKO_SECRET_KEY,
     CKZ_DATA_SPECIFIED,
+    CkMechanism,
     GcmParams,
-    Mechanism,
     RsaOaepParams,
 )
 from kmsd.hsm.host.generator import Generator
@@ -105,19 +105,19 @@ class TokenSession:
         self._generator = module.generators.setdefault(slot_id, Generator())
         self._random = b""
         self._params = GcmParams(ulTagBits=TAG_BYTES * 8)
-        self._mechanism = Mechanism(CKM_AES_GCM, addressof(self._params), sizeof(self._params))
+        self._mechanism = CkMechanism(CKM_AES_GCM, addressof(self._params), sizeof(self._params))
         self._mechanism_address = addressof(self._mechanism)
         self._length = c_ulong(0)
         self._length_address = addressof(self._length)
         self._iv = ctypes.create_string_buffer(BLOCK_BYTES)
-        self._cbc = Mechanism(CKM_AES_CBC, addressof(self._iv), BLOCK_BYTES)
-        self._ecb = Mechanism(CKM_AES_ECB, None, 0)
+        self._cbc = CkMechanism(CKM_AES_CBC, addressof(self._iv), BLOCK_BYTES)
+        self._ecb = CkMechanism(CKM_AES_ECB, None, 0)
         self._cbc_from_ecb = module.cbc_from_ecb
         self._gcm_iv = module.gcm_iv.get(slot_id, "caller's")
         self._iv_refused = False
         self._params_iv = ctypes.create_string_buffer(BLOCK_BYTES)
         self._oaep_params = RsaOaepParams(CKM_SHA256, CKG_MGF1_SHA256, CKZ_DATA_SPECIFIED, None, 0)
-        self._oaep = Mechanism(CKM_RSA_PKCS_OAEP, addressof(self._oaep_params), sizeof(self._oaep_params))
+        self._oaep = CkMechanism(CKM_RSA_PKCS_OAEP, addressof(self._oaep_params), sizeof(self._oaep_params))
         self._resize(4096)
 
     def _resize(self, size: int) -> None:
@@ -260,7 +260,7 @@ class TokenSession:
         c = self.cryptoki
         key = self.key(cka_id)
 
-        def encrypt(mechanism: Mechanism, data: bytes) -> bytes:
+        def encrypt(mechanism: CkMechanism, data: bytes) -> bytes:
             return self._one_part(c.encrypt_init, c.encrypt, "C_Encrypt", mechanism, key, data, len(data))
 
         if self._cbc_from_ecb:
@@ -273,7 +273,7 @@ class TokenSession:
         c = self.cryptoki
         key = self.key(cka_id)
 
-        def decrypt(mechanism: Mechanism) -> bytes:
+        def decrypt(mechanism: CkMechanism) -> bytes:
             return self._one_part(c.decrypt_init, c.decrypt, "C_Decrypt", mechanism, key, blocks, len(blocks))
 
         if self._cbc_from_ecb:
@@ -286,7 +286,7 @@ class TokenSession:
         c = self.cryptoki
         mechanism, size = _HMACS[hash_]
         key = self.key(cka_id, "hmac")
-        return self._one_part(c.sign_init, c.sign, "C_Sign", Mechanism(mechanism, None, 0), key, data, size)
+        return self._one_part(c.sign_init, c.sign, "C_Sign", CkMechanism(mechanism, None, 0), key, data, size)
 
     def decrypt_oaep(self, cka_id: bytes, ciphertext: bytes) -> bytes:
         """RSAES-OAEP with SHA-256 (RFC 8017, 7.1.2). Anybody with the public key may have chosen the plaintext."""
@@ -300,7 +300,7 @@ class TokenSession:
         init: Callable[..., int],
         operation: Callable[..., int],
         name: str,
-        mechanism: Mechanism,
+        mechanism: CkMechanism,
         key: int,
         data: bytes,
         size: int,

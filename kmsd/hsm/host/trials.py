@@ -49,7 +49,7 @@ class NoSession(Exception):
 
 
 @dataclass(frozen=True)
-class Place:
+class TrialPlace:
     """Where a trial takes place: a slot whose token is logged in to."""
 
     table: FunctionTable
@@ -104,7 +104,7 @@ def gcm_params(iv: bytes, aad: bytes) -> GcmParams:
     return made
 
 
-def gcm(place: Place, key: int, iv_size: int) -> GcmTrial:
+def gcm(place: TrialPlace, key: int, iv_size: int) -> GcmTrial:
     """CKM_AES_GCM with a 128-bit tag: back and forth, and that a changed tag, IV or AAD is refused."""
     message = os.urandom(32)
     whose: GcmIv = "caller's"
@@ -136,7 +136,7 @@ _SEEN: Final[dict[GcmIv, str]] = {
 }
 
 
-def _seal(place: Place, key: int, iv: bytes, message: bytes) -> tuple[bytes, bytes, GcmIv]:
+def _seal(place: TrialPlace, key: int, iv: bytes, message: bytes) -> tuple[bytes, bytes, GcmIv]:
     """Encrypt. Returns the ciphertext with its tag, the IV, and whose it is."""
     refused: CkrError | None = None
     # An HSM that chooses the IV may refuse to be given one, or want zeros.
@@ -156,22 +156,22 @@ def _seal(place: Place, key: int, iv: bytes, message: bytes) -> tuple[bytes, byt
     raise refused or CkrError("CKR_MECHANISM_PARAM_INVALID", "C_EncryptInit")
 
 
-def _open(place: Place, key: int, iv: bytes, aad: bytes, sealed: bytes) -> bytes:
+def _open(place: TrialPlace, key: int, iv: bytes, aad: bytes, sealed: bytes) -> bytes:
     with place.session() as session:
         return calls.decrypt(place.table, session, key, CKM_AES_GCM, gcm_params(iv, aad), sealed)
 
 
-def cbc(place: Place, key: int) -> Trial:
+def cbc(place: TrialPlace, key: int) -> Trial:
     """CKM_AES_CBC over whole blocks: back and forth, and that the IV matters."""
     return _block_mode(place, key, CKM_AES_CBC, os.urandom(16), os.urandom(48))
 
 
-def ecb(place: Place, key: int) -> Trial:
+def ecb(place: TrialPlace, key: int) -> Trial:
     """CKM_AES_ECB over whole blocks: the bare cipher, of which CBC can be built (NIST SP 800-38A, 6.2)."""
     return _block_mode(place, key, CKM_AES_ECB, None, os.urandom(48))
 
 
-def cbc_pad(place: Place, key: int) -> Trial:
+def cbc_pad(place: TrialPlace, key: int) -> Trial:
     """CKM_AES_CBC_PAD over part of a block, and over whole ones."""
     for size in (5, 32):
         trial = _block_mode(place, key, CKM_AES_CBC_PAD, os.urandom(16), os.urandom(size), size // 16 * 16 + 16)
@@ -180,7 +180,7 @@ def cbc_pad(place: Place, key: int) -> Trial:
     return trial
 
 
-def _block_mode(place: Place, key: int, mechanism: int, iv: bytes | None, message: bytes, size: int = 0) -> Trial:
+def _block_mode(place: TrialPlace, key: int, mechanism: int, iv: bytes | None, message: bytes, size: int = 0) -> Trial:
     try:
         with place.session() as session:
             sealed = calls.encrypt(place.table, session, key, mechanism, iv, message)
@@ -200,7 +200,7 @@ def _block_mode(place: Place, key: int, mechanism: int, iv: bytes | None, messag
     return Trial(True, "back and forth")
 
 
-def hmac(place: Place, key: int, mechanism: int, size: int, most: int) -> HmacTrial:
+def hmac(place: TrialPlace, key: int, mechanism: int, size: int, most: int) -> HmacTrial:
     """An HMAC of `size` bytes: that it depends on the message, what it makes of none, and how long one may be.
 
     most: bytes of the longest message to try.
@@ -228,7 +228,7 @@ def hmac(place: Place, key: int, mechanism: int, size: int, most: int) -> HmacTr
     return HmacTrial(True, f"messages of up to {longest} bytes, {nothing}", empty, longest)
 
 
-def oaep(place: Place, public: int, private: int) -> Trial:
+def oaep(place: TrialPlace, public: int, private: int) -> Trial:
     """CKM_RSA_PKCS_OAEP with SHA-256 and MGF1 with SHA-256 (RFC 7518, 4.3): back and forth."""
     params = RsaOaepParams(CKM_SHA256, CKG_MGF1_SHA256, CKZ_DATA_SPECIFIED, None, 0)
     message = os.urandom(32)
@@ -242,7 +242,7 @@ def oaep(place: Place, public: int, private: int) -> Trial:
     return Trial(True, "back and forth") if opened == message else Trial(False, "wrong bytes were decrypted")
 
 
-def random(place: Place) -> Trial:
+def random(place: TrialPlace) -> Trial:
     """C_GenerateRandom: that it works, and that two draws differ."""
     try:
         with place.session() as session:

@@ -19,11 +19,11 @@ from kmsd.keys.key import Key
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.labels import check_label, role
 from kmsd.keys.lifecycle import adopting, ending, making, naming, rotating, trying
-from kmsd.keys.lifecycle.evidence import Scan, Use, Uses
+from kmsd.keys.lifecycle.evidence import KeyUseEvidence, ScanEvidence, UseRecords
 from kmsd.keys.lifecycle.making import Made, Wanted
-from kmsd.keys.lifecycle.rotating import Rotated, Step
+from kmsd.keys.lifecycle.permit import Permit
+from kmsd.keys.lifecycle.rotating import Rotated, RotationStep
 from kmsd.keys.lifecycle.trying import Timings
-from kmsd.keys.lifecycle.turn import Turn
 from kmsd.problem import Problem
 
 _PAIR: Final = 2
@@ -38,7 +38,7 @@ class Lifecycle:
     does not, and raises DeadlineExceeded; what has begun is carried through.
     """
 
-    def __init__(self, keyring: Keyring, *, write_token: str, uses: Uses) -> None:
+    def __init__(self, keyring: Keyring, *, write_token: str, uses: UseRecords) -> None:
         self.write_token = write_token
         self._keyring = keyring
         self._uses = uses
@@ -51,14 +51,14 @@ class Lifecycle:
         return self._rotation.problems
 
     @asynccontextmanager
-    async def _turn(self, until: float) -> AsyncIterator[Turn]:
+    async def _permit(self, until: float) -> AsyncIterator[Permit]:
         """No other change goes on, and the inventory is fresh. Raises DeadlineExceeded if that takes too long."""
-        turn = Turn(until)
+        permit = Permit(until)
         async with AsyncExitStack() as held:
-            async with turn.in_time():
+            async with permit.in_time():
                 await held.enter_async_context(self._changing)
                 await self._keyring.look()
-            yield turn
+            yield permit
 
     def _place(self, place: str) -> str:
         """Of the token where a key is to be made. Raises NotFound."""
@@ -92,12 +92,12 @@ class Lifecycle:
         order = making.Order(label, making.recipe(wanted or "aes", bits, hsm), key_id, if_not_exists)
         if wanted is not None:
             making.check(order)
-        async with self._turn(until) as turn:
+        async with self._permit(until) as permit:
             if wanted is None:
                 fit = making.recipe(making.usual(self._keyring, label, name), bits, hsm)
                 order = replace(order, recipe=replace(fit, chosen=True))
                 making.check(order)
-            made = await making.generate(self._keyring, turn, order, name)
+            made = await making.generate(self._keyring, permit, order, name)
             if made.created and made.key.token.seals and role(made.key.label) != self._keyring.write_label:
                 self._uses.made(made.key.key_id)
             return made
@@ -106,10 +106,10 @@ class Lifecycle:
         """Give a CKA_ID to the AES or HMAC key with this label that lacks one; with `public`, make a private copy of
         the public object with this label. Raises NotFound, Conflict."""
         check_label(label)
-        async with self._turn(until) as turn:
+        async with self._permit(until) as permit:
             if public:
-                return await adopting.adopt_public(self._keyring, turn, label, key_id)
-            return await adopting.adopt(self._keyring, turn, label, key_id)
+                return await adopting.adopt_public(self._keyring, permit, label, key_id)
+            return await adopting.adopt(self._keyring, permit, label, key_id)
 
     async def adopt_unasked(self, tell: Callable[[Key], None], *, public: bool, recalled: str) -> Problem | None:
         """Give a CKA_ID to the key that keeps kmsd from writing by having none, if it is plain which one that is; else
@@ -121,10 +121,10 @@ class Lifecycle:
         for _ in range(_PAIR):
             if not isinstance(found, adopting.Nameless):
                 break
-            async with self._turn(inf) as turn:
+            async with self._permit(inf) as permit:
                 found = await adopting.unasked(self._keyring, public=public, recalled=recalled)
                 if isinstance(found, adopting.Nameless):
-                    tell(await adopting.give_id(self._keyring, turn, found))
+                    tell(await adopting.give_id(self._keyring, permit, found))
                     found = await adopting.unasked(self._keyring, public=public, recalled=recalled)
         return found if isinstance(found, Problem) else None
 
@@ -137,8 +137,8 @@ class Lifecycle:
         the present label is given once more.
         """
         naming.check(to)
-        async with self._turn(until) as turn:
-            return await naming.relabel(self._keyring, turn, which, to, confirm_label, dry_run=dry_run)
+        async with self._permit(until) as permit:
+            return await naming.relabel(self._keyring, permit, which, to, confirm_label, dry_run=dry_run)
 
     async def test(self, which: str, rounds: int) -> tuple[Key, Timings]:
         """Encrypt and decrypt random bytes with a key, `rounds` times. Raises Conflict if it cannot."""
@@ -147,24 +147,24 @@ class Lifecycle:
         return await trying.test(self._keyring, which, rounds)
 
     async def destroy(
-        self, which: str, scan: Scan | None, confirm_label: str, *, dry_run: bool, until: float = inf
+        self, which: str, scan: ScanEvidence | None, confirm_label: str, *, dry_run: bool, until: float = inf
     ) -> tuple[Key, Key | None]:
         """Destroy a key, and the HMAC key of a pair with it; both as they were.
 
         Raises Conflict if it writes, or nothing shows that it is not needed any more (`kmsd.keys.lifecycle.evidence`).
         """
-        async with self._turn(until) as turn:
-            return await ending.destroy(self._keyring, turn, self._uses, which, scan, confirm_label, dry_run=dry_run)
+        async with self._permit(until) as permit:
+            return await ending.destroy(self._keyring, permit, self._uses, which, scan, confirm_label, dry_run=dry_run)
 
     async def retire(
-        self, which: str, scan: Scan | None, confirm_label: str, *, dry_run: bool, until: float = inf
+        self, which: str, scan: ScanEvidence | None, confirm_label: str, *, dry_run: bool, until: float = inf
     ) -> tuple[Key, str]:
         """Mark a key that nothing needs any more; (the key, its previous label). It reads until it is destroyed.
 
         Raises Conflict if it writes, or nothing shows that it is not needed any more (`kmsd.keys.lifecycle.evidence`).
         """
-        async with self._turn(until) as turn:
-            return await ending.retire(self._keyring, turn, self._uses, which, scan, confirm_label, dry_run=dry_run)
+        async with self._permit(until) as permit:
+            return await ending.retire(self._keyring, permit, self._uses, which, scan, confirm_label, dry_run=dry_run)
 
     async def rotate(self, label: str, from_key_id: str, place: str, *, dry_run: bool, until: float = inf) -> Rotated:
         """Make a new write key and move the label to it; finish a rotation that was begun instead, if there is one.
@@ -173,8 +173,8 @@ class Lifecycle:
         """
         self._rotation.check(label)
         name = self._place(place)
-        async with self._turn(until) as turn:
-            return await self._rotation.rotate(turn, from_key_id, name, dry_run=dry_run)
+        async with self._permit(until) as permit:
+            return await self._rotation.rotate(permit, from_key_id, name, dry_run=dry_run)
 
     async def revert(self, label: str, from_key_id: str, *, dry_run: bool, until: float = inf) -> tuple[Rotated, Key]:
         """After a bad rotation: a new write key on the token of the key that wrote before; (what was done, that key).
@@ -182,9 +182,9 @@ class Lifecycle:
         Raises NotFound if no key wrote before.
         """
         self._rotation.check(label)
-        async with self._turn(until) as turn:
+        async with self._permit(until) as permit:
             before = self._rotation.before(from_key_id)
-            return await self._rotation.rotate(turn, from_key_id, before.place, dry_run=dry_run), before
+            return await self._rotation.rotate(permit, from_key_id, before.place, dry_run=dry_run), before
 
     async def roll_forward(self) -> None:
         """Finish what a rotation left, whoever began it. What cannot be finished now is told in `problems`."""
@@ -195,4 +195,14 @@ class Lifecycle:
             await self._rotation.roll_forward()
 
 
-__all__ = ["Lifecycle", "Made", "Rotated", "Scan", "Step", "Timings", "Use", "Uses", "Wanted"]
+__all__ = [
+    "KeyUseEvidence",
+    "Lifecycle",
+    "Made",
+    "Rotated",
+    "RotationStep",
+    "ScanEvidence",
+    "Timings",
+    "UseRecords",
+    "Wanted",
+]

@@ -15,7 +15,7 @@ from kmsd.keys.key import Key
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.labels import key_id_bytes, role
 from kmsd.keys.lifecycle.making import made, refuse_known, refuse_taken
-from kmsd.keys.lifecycle.turn import Turn
+from kmsd.keys.lifecycle.permit import Permit
 from kmsd.problem import About, Problem
 
 
@@ -27,13 +27,13 @@ class Nameless:
     key: TokenKey
 
 
-async def adopt(keyring: Keyring, turn: Turn, label: str, key_id: str) -> Key:
+async def adopt(keyring: Keyring, permit: Permit, label: str, key_id: str) -> Key:
     """Give a CKA_ID to the key with this label that lacks one. Raises NotFound, Conflict, AlreadyExists."""
     # One that seals first: it names what is written.
     private = [each for each in await _nameless(keyring, label) if each.key.private]
     found = sorted(private, key=lambda each: not each.key.seals)
     if found:
-        return await give_id(keyring, turn, found[0], key_id)
+        return await give_id(keyring, permit, found[0], key_id)
     for known in keyring.inventory.keys:
         if known.label == label and known.token.kind != "other":
             raise Conflict(f"key {label!r} has a CKA_ID already: {known.key_id}", "there is nothing to do")
@@ -45,7 +45,7 @@ async def adopt(keyring: Keyring, turn: Turn, label: str, key_id: str) -> Key:
     raise NotFound(missing, "kmsctl keys list shows all")
 
 
-async def adopt_public(keyring: Keyring, turn: Turn, label: str, key_id: str) -> Key:
+async def adopt_public(keyring: Keyring, permit: Permit, label: str, key_id: str) -> Key:
     """Put a private copy in the place of the public key with this label, because an operator says that it is theirs.
     Raises NotFound, Conflict, AlreadyExists, InvalidRequest."""
     found = [key for key in keyring.inventory.public if key.label == label and key.token.kind in ("aes", "hmac")]
@@ -66,18 +66,18 @@ async def adopt_public(keyring: Keyring, turn: Turn, label: str, key_id: str) ->
     if wanted := public.key_id or key_id:
         refuse_known(keyring, wanted, ("aes", "hmac", "rsa", "other"))
     given = key_id_bytes(key_id) if key_id and not public.cka_id else b""
-    cka_id = await turn.change(keyring.tokens[public.place], adoption.make_private, public.token, given)
+    cka_id = await permit.change(keyring.tokens[public.place], adoption.make_private, public.token, given)
     return (await made(keyring, cka_id, kind)).key
 
 
-async def give_id(keyring: Keyring, turn: Turn, found: Nameless, key_id: str = "") -> Key:
+async def give_id(keyring: Keyring, permit: Permit, found: Nameless, key_id: str = "") -> Key:
     """Give this key a CKA_ID; the key as it is then. key_id: empty for one that claims no time. Raises Conflict,
     AlreadyExists, and what the token says."""
     wanted = b""
     if key_id:
         wanted = key_id_bytes(key_id)
         refuse_known(keyring, key_id, ("aes", "hmac", "rsa", "other"))
-    cka_id = await turn.change(keyring.tokens[found.place], adoption.give_id, found.key, wanted)
+    cka_id = await permit.change(keyring.tokens[found.place], adoption.give_id, found.key, wanted)
     return (await made(keyring, cka_id, found.key.kind)).key
 
 

@@ -10,18 +10,25 @@ from math import ceil
 
 from kmsd.errors import Conflict
 from kmsd.hsm.host import keys as token_keys
-from kmsd.keys.key import Key, State
+from kmsd.keys.key import Key, KeyState
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.labels import archived_label, companion_label
-from kmsd.keys.lifecycle.evidence import Scan, Uses, in_use, may_be_needed
+from kmsd.keys.lifecycle.evidence import ScanEvidence, UseRecords, in_use, may_be_needed
 from kmsd.keys.lifecycle.naming import LABEL_MOST, confirm, follower, move, named
-from kmsd.keys.lifecycle.turn import Turn
+from kmsd.keys.lifecycle.permit import Permit
 
 _LOST = "what it encrypted would be lost: `kmsctl etcd scan` shows what that is"
 
 
 async def destroy(
-    keyring: Keyring, turn: Turn, uses: Uses, which: str, scan: Scan | None, confirm_label: str, *, dry_run: bool
+    keyring: Keyring,
+    permit: Permit,
+    uses: UseRecords,
+    which: str,
+    scan: ScanEvidence | None,
+    confirm_label: str,
+    *,
+    dry_run: bool,
 ) -> tuple[Key, Key | None]:
     """Destroy a key, and the HMAC key of a pair with it; both as they were. Raises Conflict if it may be needed."""
     key = keyring.select(which)
@@ -31,12 +38,12 @@ async def destroy(
     if not dry_run:
         for each in both:
             hsm, its = keyring.hsm(each), each.token
-            await turn.change(hsm, token_keys.destroy, its.kind, each.cka_id, each.label)
+            await permit.change(hsm, token_keys.destroy, its.kind, each.cka_id, each.label)
         await keyring.look()
     return key, companion if len(both) == 2 else None
 
 
-def _needed(keyring: Keyring, key: Key, scan: Scan | None, uses: Uses) -> tuple[str, str]:
+def _needed(keyring: Keyring, key: Key, scan: ScanEvidence | None, uses: UseRecords) -> tuple[str, str]:
     """Return why a key should not be destroyed, and what to do instead; both empty if nothing speaks against it."""
     match key.token.kind:
         case "hmac":
@@ -70,7 +77,14 @@ def _shared(keyring: Keyring, key: Key) -> bool:
 
 
 async def retire(
-    keyring: Keyring, turn: Turn, uses: Uses, which: str, scan: Scan | None, confirm_label: str, *, dry_run: bool
+    keyring: Keyring,
+    permit: Permit,
+    uses: UseRecords,
+    which: str,
+    scan: ScanEvidence | None,
+    confirm_label: str,
+    *,
+    dry_run: bool,
 ) -> tuple[Key, str]:
     """Label a key as one that nothing needs any more; (the key, its previous label). Raises Conflict if the scan, or
     its absence, or a use after it speaks against that."""
@@ -80,7 +94,7 @@ async def retire(
             f"key {key.label!r} does not decrypt, so there is nothing to retire",
             key.hint or "an HMAC key is retired with its AES key; kmsctl keys destroy removes it",
         )
-    if key.state is State.ARCHIVED:
+    if key.state is KeyState.ARCHIVED:
         return key, key.label
     if writes := in_use(key):
         raise Conflict(writes, "rotate first: kmsctl rotate")
@@ -92,4 +106,4 @@ async def retire(
             "give the key a shorter one first: kmsctl keys relabel",
         )
     confirm(key, confirm_label, *may_be_needed(key, "retire", scan, uses, keyring.inventory.keys))
-    return (key if dry_run else await move(keyring, turn, key, to)), key.label
+    return (key if dry_run else await move(keyring, permit, key, to)), key.label

@@ -18,7 +18,7 @@ from typing import Final, Literal, Protocol
 
 from kmsd.errors import short
 from kmsd.formats.keyid import Names
-from kmsd.keys.key import Key, State
+from kmsd.keys.key import Key, KeyState
 from kmsd.keys.labels import role
 
 Deed = Literal["retire", "destroy"]
@@ -34,7 +34,7 @@ _SCAN_AGAIN: Final = "scan again (kmsctl etcd scan --report FILE)"
 _AGAIN: Final = f"rewrite them and {_SCAN_AGAIN}"
 
 
-class Uses(Protocol):
+class UseRecords(Protocol):
     """What this kmsd knows of the uses of keys, and of their making."""
 
     @property
@@ -53,7 +53,7 @@ class Uses(Protocol):
 
 
 @dataclass(frozen=True)
-class Use:
+class KeyUseEvidence:
     """Objects that name one key, by an id, by a label, or by both."""
 
     names: tuple[str, ...]
@@ -61,7 +61,7 @@ class Use:
 
 
 @dataclass(frozen=True)
-class Scan:
+class ScanEvidence:
     """What is stored, counted: evidence for letting a key go. Times in Unix seconds."""
 
     started: float
@@ -69,19 +69,21 @@ class Scan:
     prefix: str
     objects: int
     unknown: int
-    uses: tuple[Use, ...]
+    uses: tuple[KeyUseEvidence, ...]
 
 
 def in_use(key: Key) -> str:
     """Return why a key is needed, whatever a scan counts; empty if it does not write."""
-    if key.state is State.WRITE:
+    if key.state is KeyState.WRITE:
         return f"{key.label!r} is the write key"
-    if key.state is State.PENDING:
+    if key.state is KeyState.PENDING:
         return f"{key.label!r} is about to become the write key"
     return ""
 
 
-def may_be_needed(key: Key, deed: Deed, scan: Scan | None, uses: Uses, keys: Sequence[Key]) -> tuple[str, str]:
+def may_be_needed(
+    key: Key, deed: Deed, scan: ScanEvidence | None, uses: UseRecords, keys: Sequence[Key]
+) -> tuple[str, str]:
     """Return why a key that could have written may still be needed, and what to do; both empty if something shows that
     it is not.
 
@@ -98,19 +100,19 @@ def may_be_needed(key: Key, deed: Deed, scan: Scan | None, uses: Uses, keys: Seq
                 return why, hint
         return "", ""
     used = uses.last(key.key_id)
-    if key.state is State.ARCHIVED and used <= _stamped(key.label):
+    if key.state is KeyState.ARCHIVED and used <= _stamped(key.label):
         return "", ""
-    if key.state is State.READABLE and role(key.label) == key.label and uses.unused(key.key_id):
+    if key.state is KeyState.READABLE and role(key.label) == key.label and uses.unused(key.key_id):
         return "", ""
     return f"nothing shows that no stored object needs {key.label!r}: {_doubt(key, used, uses)}", _way(key, deed)
 
 
-def _doubt(key: Key, used: float, uses: Uses) -> str:
+def _doubt(key: Key, used: float, uses: UseRecords) -> str:
     """Return what is known of a key's uses, for people: other nodes note their own."""
     now = time.time()
     if not key.reads:
         return "it is unusable as it is, and what it may have encrypted is not known"
-    if key.state is State.ARCHIVED:
+    if key.state is KeyState.ARCHIVED:
         return f"it was used {_ago(now - used)} ago, after it was retired"
     if used:
         return f"this kmsd used it {_ago(now - used)} ago, and others may have, too"
@@ -121,14 +123,14 @@ def _way(key: Key, deed: Deed) -> str:
     """Return the commands that show whether a key is needed, and let it go then. A key that does not read, or has been
     retired, cannot be retired."""
     name = shlex.quote(key.label or key.key_id)
-    retires = deed == "retire" or (key.reads and key.state is not State.ARCHIVED)
+    retires = deed == "retire" or (key.reads and key.state is not KeyState.ARCHIVED)
     return (
         "count what etcd holds: kmsctl etcd scan --report FILE, then "
         f"kmsctl keys {'retire' if retires else 'destroy'} {name} --report FILE"
     )
 
 
-def _no_proof(scan: Scan) -> tuple[str, str]:
+def _no_proof(scan: ScanEvidence) -> tuple[str, str]:
     """Why a scan shows nothing, whatever it counted."""
     now = time.time()
     if scan.finished > now + _CLOCKS_APART:
@@ -140,7 +142,7 @@ def _no_proof(scan: Scan) -> tuple[str, str]:
     return "", ""
 
 
-def _counted(key: Key, scan: Scan, keys: Sequence[Key]) -> tuple[str, str]:
+def _counted(key: Key, scan: ScanEvidence, keys: Sequence[Key]) -> tuple[str, str]:
     """Return what the scan counted that needs the key, or may: what names it in any spelling, by its id or by a label
     that it has or had; and what names no key that there is."""
     if scan.unknown:
@@ -164,7 +166,7 @@ def _names(*keys: Key) -> Names:
     return Names.of((key.key_id, (key.label, role(key.label))) for key in keys if key.token.seals)
 
 
-def _elsewhere(scan: Scan) -> tuple[str, str]:
+def _elsewhere(scan: ScanEvidence) -> tuple[str, str]:
     """Why a scan may be of another cluster's etcd, or of an empty one: nothing in it names a key of these tokens. (What
     names other keys has spoken against it already.)"""
     if any(use.objects for use in scan.uses):
@@ -175,7 +177,7 @@ def _elsewhere(scan: Scan) -> tuple[str, str]:
     )
 
 
-def _since_scan(key: Key, scan: Scan, uses: Uses) -> tuple[str, str]:
+def _since_scan(key: Key, scan: ScanEvidence, uses: UseRecords) -> tuple[str, str]:
     """Return what may have been written under the key where the scan had been already."""
     now, known, used = time.time(), uses.since, uses.last(key.key_id)
     if used > scan.started:

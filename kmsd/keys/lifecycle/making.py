@@ -17,7 +17,7 @@ from kmsd.hsm.vendors import tpm2
 from kmsd.keys.key import Key, newest_first
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.labels import check_label, companion_label, key_id_bytes, new_key_id, role
-from kmsd.keys.lifecycle.turn import Turn
+from kmsd.keys.lifecycle.permit import Permit
 
 Wanted = Literal["aes", "hmac", "pair", "rsa"]
 
@@ -126,7 +126,7 @@ def check(order: Order) -> None:
         check_label(companion_label(order.label))
 
 
-async def generate(keyring: Keyring, turn: Turn, order: Order, place: str) -> Made:
+async def generate(keyring: Keyring, permit: Permit, order: Order, place: str) -> Made:
     """Make what is ordered on the token `place`, or find it. Raises AlreadyExists, Unavailable, Conflict."""
     label, wanted, hsm = order.label, order.recipe, keyring.tokens[place]
     if wanted.kind == "rsa" and not keyring.takes_rsa:
@@ -139,14 +139,14 @@ async def generate(keyring: Keyring, turn: Turn, order: Order, place: str) -> Ma
         return found
     half = _half_made(keyring, order, place) if wanted.pair and order.if_not_exists and not order.key_id else None
     if half is not None:
-        await make(turn, hsm, label, half.cka_id, Recipe("aes", wanted.bits))
+        await make(permit, hsm, label, half.cka_id, Recipe("aes", wanted.bits))
         return await made(keyring, half.cka_id, "aes", pair=True)
     if wanted.pair:
         refuse_taken(keyring, companion_label(label), "hmac")
     key_id = order.key_id or new_key_id(newest_of(keyring, label))
     cka_id = key_id_bytes(key_id)
     refuse_known(keyring, key_id, wanted.alike)
-    await make(turn, hsm, label, cka_id, wanted)
+    await make(permit, hsm, label, cka_id, wanted)
     return await made(keyring, cka_id, wanted.kind, pair=wanted.pair)
 
 
@@ -231,22 +231,22 @@ def refuse_known(keyring: Keyring, key_id: str, kinds: Sequence[Kind]) -> None:
         )
 
 
-async def make(turn: Turn, hsm: Hsm, label: str, cka_id: bytes, wanted: Recipe) -> None:
+async def make(permit: Permit, hsm: Hsm, label: str, cka_id: bytes, wanted: Recipe) -> None:
     """Make a key, or a pair, on this token; the inventory does not show it yet. Raises what the token says."""
     connected = hsm.connected
     if connected is not None and connected.quirks.generates_through == "tpm2_ptool":
-        await _make_on_tpm(turn, hsm, connected.token.label, label, cka_id, wanted)
+        await _make_on_tpm(permit, hsm, connected.token.label, label, cka_id, wanted)
         return
     if wanted.pair:
         # First, so that an AES key of a pair is never seen without it.
-        await turn.change(hsm, token_keys.generate, companion_label(label), cka_id, "hmac", wanted.bits)
-    await turn.change(hsm, token_keys.generate, label, cka_id, wanted.kind, wanted.bits)
+        await permit.change(hsm, token_keys.generate, companion_label(label), cka_id, "hmac", wanted.bits)
+    await permit.change(hsm, token_keys.generate, label, cka_id, wanted.kind, wanted.bits)
     if connected is not None and connected.quirks.misses_objects:
         # Of several that made keys at once, the last to come here sees them all, and moves the labels for all.
         await hsm.hosting.replace("another process may have made a key at the same moment")
 
 
-async def _make_on_tpm(turn: Turn, hsm: Hsm, token: str, label: str, cka_id: bytes, wanted: Recipe) -> None:
+async def _make_on_tpm(permit: Permit, hsm: Hsm, token: str, label: str, cka_id: bytes, wanted: Recipe) -> None:
     """PKCS#11 makes no keys on a TPM; a program beside the module does."""
     bits = wanted.bits
     keys = [tpm2.NewKey("hmac", companion_label(label), cka_id)] if wanted.pair else []
@@ -254,7 +254,7 @@ async def _make_on_tpm(turn: Turn, hsm: Hsm, token: str, label: str, cka_id: byt
 
     def add(pin: str | None) -> None:
         if wanted.kind == "rsa":
-            turn.begin()
+            permit.begin()
             tpm2.add_keys(token, pin or "", keys, rsa_bits=bits)
             return
         able = tpm2.abilities()
@@ -263,7 +263,7 @@ async def _make_on_tpm(turn: Turn, hsm: Hsm, token: str, label: str, cka_id: byt
                 f"the TPM behind {hsm.name} does not encrypt with AES (TPM2_EncryptDecrypt2 is optional)",
                 "use another token",
             )
-        turn.begin()
+        permit.begin()
         tpm2.add_keys(token, pin or "", keys, aes_bits=min(bits, able.aes_bits), hash_bits=_hash_bits(bits, able))
 
     await hsm.hosting.without_module(add)

@@ -9,11 +9,11 @@ from typing import Final
 
 from kmsd.errors import Conflict, InvalidRequest, short
 from kmsd.hsm.host import keys as token_keys
-from kmsd.keys.key import Key, State
+from kmsd.keys.key import Key, KeyState
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.labels import check_label, companion_label, role
 from kmsd.keys.lifecycle.making import refuse_taken
-from kmsd.keys.lifecycle.turn import Turn
+from kmsd.keys.lifecycle.permit import Permit
 
 LABEL_MOST: Final = 255
 """Bytes."""
@@ -27,7 +27,7 @@ def check(to: str) -> None:
 
 
 async def relabel(
-    keyring: Keyring, turn: Turn, which: str, to: str, confirm_label: str, *, dry_run: bool
+    keyring: Keyring, permit: Permit, which: str, to: str, confirm_label: str, *, dry_run: bool
 ) -> tuple[Key, str]:
     """Give a key another label; (the key, its previous label). Raises Conflict, AlreadyExists."""
     key = keyring.select(which)
@@ -38,7 +38,7 @@ async def relabel(
         check_label(companion_label(to))
         refuse_taken(keyring, companion_label(to), "hmac")
     confirm(key, confirm_label, *_against(keyring, key, to))
-    return (key if dry_run else await move(keyring, turn, key, to)), key.label
+    return (key if dry_run else await move(keyring, permit, key, to)), key.label
 
 
 def _against(keyring: Keyring, key: Key, to: str) -> tuple[str, str]:
@@ -48,7 +48,7 @@ def _against(keyring: Keyring, key: Key, to: str) -> tuple[str, str]:
         return f"{key.label!r} is the write key: without the label {keyring.write_label!r} nothing is encrypted", rotate
     if to == keyring.write_label and key.token.seals:
         return f"{key.label!r} would become the write key", rotate
-    if key.token.kind == "aes" and key.reads and key.state is not State.PENDING and held not in (key.label, to):
+    if key.token.kind == "aes" and key.reads and key.state is not KeyState.PENDING and held not in (key.label, to):
         return (
             f"{key.label!r} wrote as {held!r}: what k8s-kms-plugin wrote names that label, and under another one this "
             "key is not found for it any more",
@@ -61,19 +61,19 @@ def _against(keyring: Keyring, key: Key, to: str) -> tuple[str, str]:
     return named(keyring, key), rotate
 
 
-async def move(keyring: Keyring, turn: Turn, key: Key, to: str) -> Key:
+async def move(keyring: Keyring, permit: Permit, key: Key, to: str) -> Key:
     """Give a key this label, and its HMAC key the one that goes with it; the key as it is then. Raises Conflict if it
     is gone, and what the token says."""
     companion = follower(keyring, key)
-    await _relabel(keyring, turn, key, to)
+    await _relabel(keyring, permit, key, to)
     if companion is not None:
-        await _relabel(keyring, turn, companion, companion_label(to))
+        await _relabel(keyring, permit, companion, companion_label(to))
     await keyring.look()
     return again(keyring, key, to)
 
 
-async def _relabel(keyring: Keyring, turn: Turn, key: Key, to: str) -> None:
-    await turn.change(keyring.hsm(key), token_keys.relabel, key.token.kind, key.cka_id, key.label, to)
+async def _relabel(keyring: Keyring, permit: Permit, key: Key, to: str) -> None:
+    await permit.change(keyring.hsm(key), token_keys.relabel, key.token.kind, key.cka_id, key.label, to)
 
 
 def follower(keyring: Keyring, key: Key) -> Key | None:

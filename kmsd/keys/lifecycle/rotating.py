@@ -17,13 +17,13 @@ from kmsd.errors import Conflict, InvalidRequest, KmsdError, NotFound, short
 from kmsd.formats import keyid
 from kmsd.hsm.host import keys as token_keys
 from kmsd.hsm.vendors.tpm_key_slots import MANAGE
-from kmsd.keys.key import Key, State, newest_first
+from kmsd.keys.key import Key, KeyState, newest_first
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.labels import companion_label, key_id_bytes, new_key_id, old_label, pending_label, role
 from kmsd.keys.lifecycle.making import PAIR_BITS, Recipe, made, make, newest_of, recipe
 from kmsd.keys.lifecycle.naming import LABEL_MOST, again
+from kmsd.keys.lifecycle.permit import Permit
 from kmsd.keys.lifecycle.trying import rounds_with
-from kmsd.keys.lifecycle.turn import Turn
 from kmsd.keys.rotation import Move, moves
 from kmsd.observe import logs
 from kmsd.problem import About, Problem
@@ -39,7 +39,7 @@ _TEST_ROUNDS: Final = 3
 
 
 @dataclass(frozen=True)
-class Step:
+class RotationStep:
     """One step of a rotation, done or to be done. action: "generate", "test" or "relabel"."""
 
     action: str
@@ -55,7 +55,7 @@ class Step:
 class Rotated:
     """old: None if nothing wrote before. new: None in a dry run. rotated: whether this call moved the label."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[RotationStep, ...]
     old: Key | None
     new: Key | None
     rotated: bool
@@ -87,7 +87,7 @@ class Rotation:
                 "choose a shorter one (--p11-key-label)",
             )
 
-    async def rotate(self, turn: Turn, from_key_id: str, place: str, *, dry_run: bool) -> Rotated:
+    async def rotate(self, permit: Permit, from_key_id: str, place: str, *, dry_run: bool) -> Rotated:
         """From a fresh inventory: a new write key on the token `place`, or the end of what was begun."""
         old = self._keyring.outgoing
         if old is None:
@@ -103,7 +103,7 @@ class Rotation:
             self._refuse_crowded(old, place, wanted)
         if dry_run:
             return Rotated(self._plan(old, place, begun, pair=wanted.pair), old, None, rotated=False)
-        return await self._rotate(turn, old, place, wanted, begun=bool(begun))
+        return await self._rotate(permit, old, place, wanted, begun=bool(begun))
 
     def _refuse_crowded(self, old: Key, place: str, wanted: Recipe) -> None:
         """Raises Conflict where the new key and the old one could not both be used: what is stored would not open."""
@@ -131,9 +131,9 @@ class Rotation:
             return Recipe("rsa", old.token.bits)
         return recipe("aes" if able.gcm else "pair", 0, self._keyring.tokens[place])
 
-    async def _rotate(self, turn: Turn, old: Key, place: str, wanted: Recipe, *, begun: bool) -> Rotated:
+    async def _rotate(self, permit: Permit, old: Key, place: str, wanted: Recipe, *, begun: bool) -> Rotated:
         label = self._keyring.write_label
-        steps = [] if begun else [await self._make(turn, place, wanted)]
+        steps = [] if begun else [await self._make(permit, place, wanted)]
         steps.extend(await self.roll_forward())
         new = self._keyring.inventory.write
         # A key that wrote as L.pending goes on as L; any other has to have given way.
@@ -147,19 +147,19 @@ class Rotation:
         was = again(self._keyring, old, old.label) if new.key_id != old.key_id else None
         return Rotated(tuple(steps), was, new, rotated=True)
 
-    async def _make(self, turn: Turn, place: str, wanted: Recipe) -> Step:
+    async def _make(self, permit: Permit, place: str, wanted: Recipe) -> RotationStep:
         """The key that is to write, as L.pending."""
         label, hsm = self._keyring.write_label, self._keyring.tokens[place]
         cka_id = key_id_bytes(new_key_id(newest_of(self._keyring, label)))
-        await make(turn, hsm, pending_label(label), cka_id, wanted)
+        await make(permit, hsm, pending_label(label), cka_id, wanted)
         key = (await made(self._keyring, cka_id, wanted.kind)).key
         log.info("rotation began", label=label, key_id_sha256=key.key_id_sha256)
         return _made_step(key.key_id, pending_label(label), place, hsm.name, done=True)
 
-    def _plan(self, old: Key, place: str, begun: Sequence[Move], *, pair: bool) -> tuple[Step, ...]:
+    def _plan(self, old: Key, place: str, begun: Sequence[Move], *, pair: bool) -> tuple[RotationStep, ...]:
         """What a rotation would do."""
         label = self._keyring.write_label
-        steps: list[Step] = []
+        steps: list[RotationStep] = []
         if not begun:
             steps.append(_made_step("", pending_label(label), place, self._keyring.tokens[place].name, done=False))
         new = begun[0].cka_id.decode("ascii", "replace") if begun else ""
@@ -190,7 +190,7 @@ class Rotation:
             and key not in (write, bad)
             and (bad is None or bad is write or key.age < bad.age)
             and role(key.label) == write_label
-            and key.state is not State.PENDING
+            and key.state is not KeyState.PENDING
         )
         if not found:
             raise NotFound(
@@ -208,10 +208,10 @@ class Rotation:
             return False
         return self._stuck is None or monotonic() >= self._stuck_until
 
-    async def roll_forward(self) -> list[Step]:
+    async def roll_forward(self) -> list[RotationStep]:
         """Finish what a rotation left, whoever began it: the moves one after the other, each from a fresh look. What
         cannot be finished now is told in `problems`. The steps that were taken."""
-        steps: list[Step] = []
+        steps: list[RotationStep] = []
         for _ in range(_STEPS_MOST):
             wanted = self._moves()
             if not wanted:
@@ -236,8 +236,8 @@ class Rotation:
     def _moves(self) -> tuple[Move, ...]:
         return moves(self._keyring.inventory, self._keyring.write_label, time.time())
 
-    async def _take(self, move: Move) -> list[Step]:
-        steps: list[Step] = []
+    async def _take(self, move: Move) -> list[RotationStep]:
+        steps: list[RotationStep] = []
         key_id = next(
             (k.key_id for k in self._keyring.inventory.keys if (k.place, k.cka_id) == (move.place, move.cka_id)), ""
         )
@@ -266,13 +266,13 @@ class Rotation:
         self._stuck_until = monotonic() + _STUCK_PAUSE
 
 
-def _made_step(key_id: str, label: str, place: str, token: str, *, done: bool) -> Step:
-    return Step("generate", key_id, "", label, place, done, f"make a new key labelled {label} on {token}")
+def _made_step(key_id: str, label: str, place: str, token: str, *, done: bool) -> RotationStep:
+    return RotationStep("generate", key_id, "", label, place, done, f"make a new key labelled {label} on {token}")
 
 
-def _tested_step(key_id: str, label: str, place: str, *, done: bool) -> Step:
-    return Step("test", key_id, label, label, place, done, f"encrypt and decrypt with {label}")
+def _tested_step(key_id: str, label: str, place: str, *, done: bool) -> RotationStep:
+    return RotationStep("test", key_id, label, label, place, done, f"encrypt and decrypt with {label}")
 
 
-def _moved_step(key_id: str, was: str, to: str, place: str, *, done: bool) -> Step:
-    return Step("relabel", key_id, was, to, place, done, f"relabel {was} to {to}")
+def _moved_step(key_id: str, was: str, to: str, place: str, *, done: bool) -> RotationStep:
+    return RotationStep("relabel", key_id, was, to, place, done, f"relabel {was} to {to}")

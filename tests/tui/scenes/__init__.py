@@ -8,8 +8,8 @@ from types import MappingProxyType
 from kmsd.client import Status, Unreachable
 from kmsd.client.clientconfig import Thresholds
 from kmstui.app import Kmstui
-from kmstui.remember import Memory
-from kmstui.view import Peer, Reading, Sighting, Tail, View
+from kmstui.remember import Remembered
+from kmstui.view import ObservedChange, Peer, Reading, Tail, View
 from tests.tui.scenes.beside import AWAY, DIAGNOSIS, EAST, INSPECTED, fleet
 from tests.tui.scenes.calls import flow, quiet, requests
 from tests.tui.scenes.daemon import BUSY, CONFIG, DEGRADED, EMPTY, KEYS, MECHANISMS, SLOTS
@@ -74,8 +74,8 @@ def busy() -> View:
 def degraded() -> View:
     second = replace(KEYS[2], label="k8s-kek")
     flaws = (
-        Sighting(before(minutes=9), "state", "SERVING → DOWN: the token does not answer", bad=True),
-        Sighting(before(minutes=8, seconds=55), "state", "DOWN → DEGRADED"),
+        ObservedChange(before(minutes=9), "state", "SERVING → DOWN: the token does not answer", bad=True),
+        ObservedChange(before(minutes=8, seconds=55), "state", "DOWN → DEGRADED"),
     )
     return _view(
         DEGRADED,
@@ -106,7 +106,7 @@ def disconnected() -> View:
         for name in ("status", "keys", "slots", "config", "traffic")
     }
     shown = replace(view, **aged)
-    seen = (Sighting(before(seconds=21), "lost kmsd", gone.message, bad=True),)
+    seen = (ObservedChange(before(seconds=21), "lost kmsd", gone.message, bad=True),)
     return replace(shown, status=shown.status.failed(gone), due=STEADY + 3, sightings=seen)
 
 
@@ -119,7 +119,7 @@ class Still(Kmstui):
     def __init__(self, view: View, screen: str = "", theme: str = "") -> None:
         super().__init__(view.targets, clock=lambda: MOMENT)
         self.store.view = view
-        self.memory = Memory(screen, theme)
+        self.memory = Remembered(screen, theme)
         self.theme = theme or self.theme
 
     def begin(self) -> None:

@@ -10,7 +10,7 @@ from kmsd.client import (
     Diagnosis,
     Envelope,
     Inspection,
-    Jwe,
+    JweReport,
     Outcome,
     Problem,
     ServingState,
@@ -20,7 +20,7 @@ from kmsd.client import (
 )
 from kmsd.client.clientconfig import Target
 from kmsd.client.fleet import Member
-from kmsd.client.printed import Found as Value
+from kmsd.client.printed import PrintedValue as Value
 from kmstui.view import Inspected, Reading
 from tests.tui.scenes.daemon import BUSY, OLD, WRITE
 from tests.tui.scenes.when import STEADY, TARGETS, before
@@ -114,7 +114,7 @@ INSPECTED = Inspected(
             312,
             ("version.encryption.example.org",),
         ),
-        Jwe("dir", "A256GCM", WRITE.key_id, WRITE.key_id_sha256, 12, 32, 16, '{"alg":"dir","enc":"A256GCM"}'),
+        JweReport("dir", "A256GCM", WRITE.key_id, WRITE.key_id_sha256, 12, 32, 16, '{"alg":"dir","enc":"A256GCM"}'),
         (WRITE,),
         (Problem("the key has 70 % of its encryptions left", "rotate within the year", False),),
         True,

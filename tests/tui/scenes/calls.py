@@ -91,16 +91,16 @@ def flow(errors: int = 0) -> traffic.Traffic:
     return replace(known, uses=_uses(), watched=traffic.stamp(NOW) - 600)
 
 
-def _uses() -> dict[str, tuple[traffic.Use, ...]]:
+def _uses() -> dict[str, tuple[traffic.KeyUseSpan, ...]]:
     """As watched for ten minutes: calls move from the old key to the new one."""
     end = traffic.stamp(NOW)
-    old, new = list[traffic.Use](), list[traffic.Use]()
+    old, new = list[traffic.KeyUseSpan](), list[traffic.KeyUseSpan]()
     for back in range(600, -1, -1):
         calls = round(wave(back))
         moved = min(calls // 8, max(0, 85 - back)) if back < 85 else 0
-        old.append(traffic.Use(end - back, 1, 0, calls - moved))
+        old.append(traffic.KeyUseSpan(end - back, 1, 0, calls - moved))
         if moved:
-            new.append(traffic.Use(end - back, 1, moved // 40, moved))
+            new.append(traffic.KeyUseSpan(end - back, 1, moved // 40, moved))
     return {OLD.key_id: tuple(old), WRITE.key_id: tuple(new)}
 
 

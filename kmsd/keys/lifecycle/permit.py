@@ -20,7 +20,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-class Turn:
+class Permit:
     """until: of the monotonic clock. A change that has not begun by then does not begin: a token that hangs would make
     it when it comes back, whatever has been decided since. One that has begun is carried through, however long it
     takes."""
