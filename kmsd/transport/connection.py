@@ -308,7 +308,9 @@ class Connection(asyncio.BufferedProtocol):
         )
 
     def overdue(self, now: float) -> bool:
-        """Whether its caller has left a request unfinished, or an answer unread, for too long."""
+        """Whether its caller has said nothing, or left a request unfinished, or an answer unread, for too long."""
+        if not self._spoke:
+            return now - self.active > WHOLE_SECONDS
         if self._hold & _Hold.UNREAD and now - self._unread_since > STALL_SECONDS:
             return True
         began = next(iter(self.carried.unfinished.values()), now)

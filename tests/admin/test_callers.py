@@ -111,7 +111,9 @@ def test_grpc_itself_is_behind_no_path_and_answers_nobody_but_through_kmsd(kmsd:
     assert kmsd.process is not None
     assert sorted(path.name for path in kmsd.admin_socket.parent.iterdir()) == [".admin.sock.lock", "admin.sock"]
     handles = Path(f"/proc/{kmsd.process.pid}/fd")
-    hidden = [each for each in handles.iterdir() if str(each.readlink()).endswith("/s (deleted)")]
+    place = f"{kmsd.admin_socket.parent}/"
+    paths = {each: str(each.readlink()) for each in handles.iterdir()}
+    hidden = [each for each, path in paths.items() if path.startswith(place) and path.endswith("/s (deleted)")]
     assert len(hidden) == 1
     with grpc.insecure_channel(f"unix:{hidden[0]}") as channel:
         for method in ("GetStatus", "RotateKey"):

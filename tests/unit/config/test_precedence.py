@@ -58,6 +58,7 @@ def test_every_setting_has_a_variable_of_its_own(variable: str) -> None:
     texts: dict[str, tuple[str, object]] = {
         "kms.socket": ("/s/kms.sock", Path("/s/kms.sock")),
         "kms.mode": ("0660", "0660"),
+        "kms.transport": ("h2corn", "h2corn"),
         "kms.on_hsm_loss": ("fail-closed", "fail-closed"),
         "kms.transport": ("h2corn", "h2corn"),
         "admin.socket": ("/s/admin.sock", Path("/s/admin.sock")),
