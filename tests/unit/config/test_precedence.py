@@ -60,7 +60,6 @@ def test_every_setting_has_a_variable_of_its_own(variable: str) -> None:
         "kms.mode": ("0660", "0660"),
         "kms.transport": ("h2corn", "h2corn"),
         "kms.on_hsm_loss": ("fail-closed", "fail-closed"),
-        "kms.transport": ("h2corn", "h2corn"),
         "admin.socket": ("/s/admin.sock", Path("/s/admin.sock")),
         "token.provider": ("softhsm", "softhsm"),
         "token.pin_file": ("/p", Path("/p")),
