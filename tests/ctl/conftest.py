@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import re
@@ -12,11 +13,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
-from kmsctl.app import main
+from kmsctl.app import main, program
 from tests.ctl.canned import Canned, serve
 from tests.ctl.terminal import Terminal
 from tests.daemons import wait_for
@@ -70,9 +71,16 @@ def environment(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
     monkeypatch.setenv("COLUMNS", "100")
 
 
+@functools.cache
+def _program() -> Any:
+    """kmsctl's tree of commands, which is the same each time: to make it takes longer than most commands."""
+    return program()
+
+
 @pytest.fixture
 def run(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch, directory: Path) -> Run:
     """Runs kmsctl in this process. The test's directory reads DIR, and an age AGE, for the golden files."""
+    monkeypatch.setattr("kmsctl.app.program", _program)
 
     def call(*argv: str, stdin: bytes = b"") -> Result:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
