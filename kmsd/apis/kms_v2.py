@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final
 
 from kmsd.api.kms.v2 import api_pb2 as pb
-from kmsd.errors import InvalidRequest
+from kmsd.errors import InvalidRequest, KmsdError
 from kmsd.service.api import KmsService
 from kmsd.share import Share
 from kmsd.transport.call import MAX_UID, Call, Method, Table, parse
@@ -46,7 +47,12 @@ def table(service: KmsService) -> Table:
             raise _size("ciphertext", len(request.ciphertext))
         if not request.key_id:
             raise InvalidRequest("the request has no key_id", "send the key_id that Encrypt answered")
-        done = await service.decrypt(request.ciphertext, request.key_id, call.until)
+        try:
+            done = await service.decrypt(request.ciphertext, request.key_id, call.until)
+        except KmsdError:
+            # The key that was asked for: what fails for want of one is found by it.
+            call.key_id_sha256 = hashlib.sha256(request.key_id.encode()).hexdigest()
+            raise
         call.key_id_sha256 = done.key_id_sha256
         return pb.DecryptResponse(plaintext=done.plaintext).SerializeToString()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 from collections.abc import Callable
@@ -151,6 +152,14 @@ def test_who_follows_some_of_it_is_not_starved_by_the_rest(kmsd: Kmsd, method: s
     (found,) = frame.requests if method == "WatchRequests" else frame.records
     assert frame.dropped == 0
     assert (found.uid if method == "WatchRequests" else found.detail) == "followed"
+
+
+def test_a_failed_decrypt_is_found_by_the_key_that_it_asked_for(kmsd: Kmsd) -> None:
+    digest = hashlib.sha256(b"gone-for-good").hexdigest()
+    asked = v2.DecryptRequest(ciphertext=encrypt(kmsd).ciphertext, key_id="gone-for-good", uid="asks for another")
+    failure(lambda: kmsd.v2("Decrypt", asked))
+    (found,) = requests(kmsd, "--failed", "--key", digest)
+    assert (found["uid"], found["key_id_sha256"]) == ("asks for another", digest)
 
 
 def test_the_names_that_kmsctl_offers_are_those_of_kmsd() -> None:
