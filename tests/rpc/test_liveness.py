@@ -130,8 +130,8 @@ def test_the_watchdog_is_fed_while_the_sockets_answer_and_only_then(
     kmsd = start_kmsd("--auto-create", environment=environment).wait_ok()
     assert kmsd.process is not None
     _heard(systemd, 0.2)
-    # Twice as often as it has to be.
-    assert 4 <= _heard(systemd, 2).count("WATCHDOG=1") <= 7
+    # Twice as often as it has to be, whenever the machine lets it.
+    wait_for(lambda: 4 <= _heard(systemd, 2).count("WATCHDOG=1") <= 7)
     before = _leave_no_descriptor(kmsd)
     _heard(systemd, 0.5)
     assert "WATCHDOG=1" not in _heard(systemd, 1.5)
