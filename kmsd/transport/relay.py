@@ -51,7 +51,7 @@ _ON_ITS_WAY_SECONDS: Final = 0.2
 """For the last answers of a server that answers no more, to those who stay connected."""
 _AGAIN_SECONDS: Final = 0.1
 """Between two looks at who waits, and who is overdue."""
-_DIALS: Final = 32
+_DIALS: Final = 64
 """Connections to the server that are made between two looks: one costs it more than a call does."""
 _RETRY_SECONDS: Final = 1.0
 """Until a connection is taken again when there are no descriptors."""
