@@ -31,9 +31,6 @@ _SIGNALS_EACH: Final = 8
 """And for each of its requests."""
 
 
-_REQUEST: Final = frozenset({frames.DATA, frames.HEADERS, frames.RST_STREAM})
-
-
 class _Hold(IntFlag):
     """Why nothing more is read from a caller now."""
 
@@ -94,6 +91,7 @@ class Connection(asyncio.BufferedProtocol):
         self._skip = len(frames.PREFACE)
         self._highest = 0
         self._block = 0
+        self._no_message = False
         self._signals = _SIGNALS
         self._spoke = self._told = False
 
@@ -122,7 +120,8 @@ class Connection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         if self._far is None or self._far.is_closing():
             return False
-        self._far.write_eof()
+        if not self._rest:
+            self._far.write_eof()
         self._loop.call_later(LAST_SECONDS, self.abort)
         return True
 
@@ -171,7 +170,7 @@ class Connection(asyncio.BufferedProtocol):
     def _may_pass(self, frame: frames.Frame) -> bool:
         """Whether it is the turn of this frame; it is taken note of if so."""
         length, kind, flags, stream = frame
-        if kind not in _REQUEST or not (length or flags & frames.END_STREAM):
+        if self._is_signal(frame):
             if self._signals <= 0:
                 self._wait(_Hold.CALM)
                 return False
@@ -180,6 +179,8 @@ class Connection(asyncio.BufferedProtocol):
             if not flags & frames.END_STREAM and self._burden.must_wait(self.carried):
                 return self._share_is_used_up()
             self._burden.add(self.carried, stream, length)
+            if flags & frames.END_STREAM:
+                self.carried.unfinished.pop(stream, None)
         elif kind == frames.HEADERS:
             if stream > self._highest:
                 if self._burden.must_wait(self.carried):
@@ -187,17 +188,27 @@ class Connection(asyncio.BufferedProtocol):
                 self._highest = stream
                 self._signals += _SIGNALS_EACH
                 self._burden.begin(self.carried, stream)
-            self._block = 0
+            self._block, self._no_message = 0, bool(flags & frames.END_STREAM)
         elif kind == frames.RST_STREAM:
             self._burden.end(self.carried, stream, lingers=True)
-            return True
         if kind in (frames.HEADERS, frames.CONTINUATION):
             self._block += frames.HEADER + length
             if self._block > _MOST_HEADERS:
                 self.end(Reason.ENHANCE_YOUR_CALM, f"headers of more than {_MOST_HEADERS} bytes")
                 return False
-        if flags & frames.END_STREAM and kind in (frames.DATA, frames.HEADERS):
-            self.carried.unfinished.pop(stream, None)
+            if self._no_message and flags & frames.END_HEADERS:
+                self.carried.unfinished.pop(stream, None)
+        return True
+
+    def _is_signal(self, frame: frames.Frame) -> bool:
+        """Whether this frame is no part of a request."""
+        match frame.kind:
+            case frames.DATA:
+                return not frame.length and not frame.flags & frames.END_STREAM
+            case frames.RST_STREAM:
+                return frame.stream not in self.carried.weights
+            case frames.HEADERS:
+                return frame.stream <= self._highest
         return True
 
     def _share_is_used_up(self) -> bool:

@@ -31,6 +31,8 @@ _PREFIX: Final = struct.Struct(">BI")
 """Before each message: whether it is compressed, and its bytes."""
 _STALL_SECONDS: Final = 10.0
 """For a caller to make room for an answer, and for the next bytes of a request."""
+_LATE_SECONDS: Final = 0.2
+"""By which a handler may be late: it says more about what took so long."""
 _UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _MOST_DIGITS: Final = 8
 _GRPC: Final = re.compile(rb"application/grpc([+;].*)?")
@@ -67,7 +69,7 @@ def _config(handle: int) -> Config:
             ),
         ),
         timeout_handshake=5.0,
-        timeout_request_header=5.0,
+        timeout_request_header=_STALL_SECONDS,
         # kube-apiserver asks for Status once a minute; whoever has not called for this long may dial again.
         timeout_keep_alive=1800.0,
         h2_timeout_write=60.0,
@@ -161,7 +163,7 @@ class _App:
     async def _answer(self, method: Method | StreamMethod, exchange: _Exchange) -> None:
         left = _seconds(exchange.headers.get(b"grpc-timeout", b""))
         try:
-            async with asyncio.timeout(left):
+            async with asyncio.timeout(None if left is None else left + _LATE_SECONDS):
                 request = await exchange.message(method)
                 if isinstance(method, Method):
                     await exchange.answer(await self._dispatch.unary(method, request, left, "", ""))

@@ -53,6 +53,10 @@ _AGAIN_SECONDS: Final = 0.1
 """Between two looks at who waits, and who is overdue."""
 _DIALS: Final = 64
 """Connections to the server that are made between two looks: one costs it more than a call does."""
+_GRACE: Final = 0.05
+"""Seconds in which who has connected may say something before he is let go for another."""
+_FULL_SECONDS: Final = 0.01
+"""Until it is looked again whether there is one to let go."""
 _RETRY_SECONDS: Final = 1.0
 """Until a connection is taken again when there are no descriptors."""
 _QUIET_SECONDS: Final = 60.0
@@ -168,6 +172,10 @@ class Relay:
 
     def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
+        if len(self._connections) >= self._most and not self._make_room():
+            loop.remove_reader(listening)
+            loop.call_later(_FULL_SECONDS, self._accept_again, listening)
+            return
         try:
             accepted, _ = listening.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -184,8 +192,6 @@ class Relay:
         except OSError:
             accepted.close()
             return
-        if len(self._connections) >= self._most:
-            self._make_room(uid)
         connection = Connection(uid, self)
         self._connections[connection] = pid
         self._run(self._take(connection, accepted))
@@ -195,16 +201,16 @@ class Relay:
         if listening is self._listening:
             asyncio.get_running_loop().add_reader(listening, self._accept, listening)
 
-    def _make_room(self, uid: int) -> None:
+    def _make_room(self) -> bool:
         """Let go of a connection of whoever has the most of them: of those that have asked for nothing, or else of all,
-        the one that has been silent for longest."""
-        held = Counter(each.uid for each in self._connections)
-        held[uid] += 1
-        [(most, _)] = held.most_common(1)
-        candidates = [each for each in self._connections if each.uid == most]
+        the one that has been silent for longest. Returns False while that one has only just come."""
+        [(most, _)] = Counter(each.uid for each in self._connections).most_common(1)
         goes = min(
-            candidates or self._connections, key=lambda each: (each.answered or bool(each.carried.weights), each.active)
+            (each for each in self._connections if each.uid == most),
+            key=lambda each: (each.answered or bool(each.carried.weights), each.active),
         )
+        if monotonic() - goes.active < _GRACE:
+            return False
         del self._connections[goes]
         goes.abort()
         self._let_go += 1
@@ -216,6 +222,7 @@ class Relay:
                 most=self._most,
             )
             self._let_go, self._told_at = 0, monotonic()
+        return True
 
     async def _take(self, connection: Connection, accepted: socket.socket) -> None:
         try:

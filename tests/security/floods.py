@@ -95,6 +95,11 @@ def headers() -> Writer:
         yield frame(CONTINUATION, 0, 1, b"\x00" + _text(b"x") + _text(bytes(100)))
 
 
+def no_end_of_headers() -> Writer:
+    """Requests without a message, whose headers never end."""
+    yield frame(HEADERS, END_STREAM, 1, BLOCK)
+
+
 def many_frames() -> Writer:
     """Frames that ask for answers, which nobody reads."""
     while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ import pytest
 from kmsd.api.kms.v2 import api_pb2 as v2
 from tests.daemons import KMSD, Kmsd, wait_for
 from tests.rpc.refusals import STATUS_V2
-from tests.security.floods import KINDS
+from tests.security.floods import KINDS, PREFACE, SETTINGS, frame, half_open, no_end_of_headers, unfinished
 from tests.tokens import make_token
 
 SECONDS = 3.0
@@ -86,3 +87,22 @@ def test_status_is_answered_to_who_asks_for_little(kmsd: Kmsd, kind: str) -> Non
     print(f"{kind}: Status {slowest:.3f} s, {largest / 1024:.0f} MiB, {connections} connections")  # noqa: T201
     assert slowest < STATUS_SECONDS
     assert largest < MOST_MEMORY
+
+
+def test_a_request_is_whole_in_time_or_its_connection_ends(kmsd: Kmsd) -> None:
+    begun = []
+    for write in (half_open, no_end_of_headers, unfinished):
+        peer = socket.socket(socket.AF_UNIX)
+        peer.settimeout(20)
+        peer.connect(str(kmsd.socket))
+        peer.sendall(PREFACE + frame(SETTINGS, 0, 0) + next(write()))
+        begun.append(peer)
+    began = time.monotonic()
+    for peer in begun:
+        heard = b""
+        while data := peer.recv(65536):
+            heard += data
+        assert 4 < time.monotonic() - began < 9
+        assert heard.endswith(b"a request was not whole after 5 s")
+        peer.close()
+    assert asked(kmsd) < STATUS_SECONDS
