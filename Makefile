@@ -10,17 +10,18 @@
 # make kills    a hundred kills of the process that has the token, under 16 callers
 # make soak     half an hour of load, rotations and faults, SOAK_SECONDS=... for another time
 # make screenshots  draw docs/screenshots anew
+# make audit    look the locked versions up in the advisory database
+# make gen      write anew what is generated from the code: kmsd/api, docs/architecture.svg, docs/screenshots
 # make proto    write kmsd/api anew from protos/
 # make lock     write requirements/*.lock anew
 # make format   put the code into its form
-# make audit    look the locked versions up in the advisory database
 PYTHON ?= python3
 export PYTHON
 # Compiled once, beside the tree and not all over it: tests start many processes.
 export PYTHONPYCACHEPREFIX ?= $(CURDIR)/.venv/pycache
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev dev test check lint types contracts drift tests unit coverage bench chaos kills soak screenshots proto lock format audit
+.PHONY: help install install-dev dev test check lint types contracts drift tests unit coverage bench chaos kills soak screenshots gen proto lock format audit
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -51,7 +52,7 @@ contracts:
 	.venv/bin/lint-imports
 
 drift:
-	@sh scripts/proto.sh --check
+	@sh scripts/gen.sh --check
 
 # Most tests wait for processes of their own: three at a time keep two cores busy. tests/conftest.py says which begin.
 tests:
@@ -86,6 +87,9 @@ screenshots: install-dev
 	.venv/bin/python -m tests.tui.screenshots
 
 # For developers: write generated files anew.
+gen: install-dev
+	@sh scripts/gen.sh
+
 proto: install-dev
 	@sh scripts/proto.sh
 

@@ -1,8 +1,12 @@
-"""`make screenshots`: the pictures in docs/screenshots, of the real screens with fixed data."""
+"""`make screenshots`: the pictures in docs/screenshots, of the real screens with fixed data.
+
+With --check: fail if those that are committed are not what the screens show any more.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 
 from kmstui.screens.page import NAMES
@@ -20,7 +24,8 @@ OTHERS = {
 }
 
 
-async def draw(name: str, scene: str, screen: str, theme: str, size: tuple[int, int], keys: tuple[str, ...]) -> None:
+async def draw(name: str, scene: str, screen: str, theme: str, size: tuple[int, int], keys: tuple[str, ...]) -> bool:
+    """Write a picture if it is not what is there. Returns whether it was what is there; with --check writes nothing."""
     app = Still(SCENES[scene](), screen, theme)
     async with app.run_test(size=size) as pilot:
         await settled(pilot)
@@ -28,18 +33,26 @@ async def draw(name: str, scene: str, screen: str, theme: str, size: tuple[int, 
         await settled(pilot)
         # Some programs that draw SVG trim spaces, non-breaking ones too, at the beginning of a text.
         drawn = picture(app).replace('<g class="k-matrix">', '<g class="k-matrix" xml:space="preserve">')
-        (FOLDER / f"{name}.svg").write_text(drawn, encoding="utf-8")
-    print(f"docs/screenshots/{name}.svg")  # noqa: T201 - what it is run for
+    path = FOLDER / f"{name}.svg"
+    if path.exists() and path.read_text(encoding="utf-8") == drawn:
+        return True
+    if "--check" in sys.argv:
+        sys.stderr.write(
+            f"docs/screenshots/{name}.svg is not what kmstui shows: run make screenshots, and look at it\n"
+        )
+        return False
+    path.write_text(drawn, encoding="utf-8")
+    sys.stdout.write(f"docs/screenshots/{name}.svg\n")
+    return False
 
 
-async def main() -> None:
+async def main() -> int:
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for screen in NAMES:
-        scene = "degraded" if screen == "Fleet" else "busy"
-        await draw(screen.split(" ")[0].lower(), scene, screen, "dark", SIZE, ())
-    for name, wanted in OTHERS.items():
-        await draw(name, *wanted)
+    wanted = {screen.split(" ")[0].lower(): ("busy", screen, "dark", SIZE, ()) for screen in NAMES}
+    wanted["fleet"] = ("degraded", "Fleet", "dark", SIZE, ())
+    same = [await draw(name, *how) for name, how in (wanted | OTHERS).items()]
+    return 0 if all(same) or "--check" not in sys.argv else 1
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    sys.exit(asyncio.run(main()))
