@@ -10,18 +10,21 @@
 # make kills    a hundred kills of the process that has the token, under 16 callers
 # make soak     half an hour of load, rotations and faults, SOAK_SECONDS=... for another time
 # make screenshots  draw docs/screenshots anew
-# make audit    look the locked versions up in the advisory database
 # make gen      write anew what is generated from the code: kmsd/api, docs/architecture.svg, docs/screenshots
 # make proto    write kmsd/api anew from protos/
 # make lock     write requirements/*.lock anew
 # make format   put the code into its form
+# make vuln     look the locked versions up in the advisory database (also: make audit)
+# make build    wheel, sdist and SBOM in dist/, and the wheel shown to run without this folder
+# make debug    kmsd dev with debugpy at 127.0.0.1:5678, ARGS="serve ..." for another command
 PYTHON ?= python3
 export PYTHON
 # Compiled once, beside the tree and not all over it: tests start many processes.
 export PYTHONPYCACHEPREFIX ?= $(CURDIR)/.venv/pycache
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev dev test check lint types contracts drift tests unit coverage bench chaos kills soak screenshots gen proto lock format audit
+.PHONY: help install install-dev dev test check lint types contracts drift tests unit coverage bench chaos kills soak screenshots gen proto lock format \
+  vuln audit build debug
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -100,5 +103,14 @@ format: install-dev
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-audit: install-dev
-	.venv/bin/pip-audit --require-hashes --disable-pip -r requirements/run.lock
+# The lock of what developers use has all that runs, too.
+vuln: install-dev
+	.venv/bin/pip-audit --require-hashes --disable-pip -r requirements/dev.lock
+
+audit: vuln
+
+build: install-dev
+	@sh scripts/build.sh
+
+debug: install-dev
+	@sh scripts/debug.sh $(ARGS)

@@ -7,5 +7,5 @@ uv=${UV:-.venv/bin/uv}
 "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-annotate --custom-compile-command 'make lock' --extra build pyproject.toml -o requirements/run.lock
 "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-  --no-annotate --custom-compile-command 'make lock' --extra build --extra test -c requirements/run.lock \
+  --no-annotate --custom-compile-command 'make lock' --extra build --extra debug --extra test -c requirements/run.lock \
   pyproject.toml -o requirements/dev.lock
