@@ -23,8 +23,8 @@ export PYTHON
 export PYTHONPYCACHEPREFIX ?= $(CURDIR)/.venv/pycache
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev dev test check lint types contracts drift tests unit coverage bench chaos kills soak screenshots gen proto lock format \
-  vuln audit build debug
+.PHONY: help install install-dev dev test check lint types contracts drift tests unit coverage bench chaos kills soak \
+  screenshots gen proto lock format vuln audit build debug
 
 help:
 	@sed -n 's/^# make/make/p' Makefile

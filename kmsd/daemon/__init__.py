@@ -3,8 +3,9 @@
     configured -> tokens -> keyring -> lifecycle, service -> method tables -> two listeners
                      `---- health, stats, audit ----'
 
-`assembly` builds and wires, `process` is the life of the process from its start over signals to its end, `upkeep` and
-`uses` go on in the background, `telling` and `problems` put into words what happens and what is wrong.
+`assembly` builds and wires, `process` is the life of the process from its start over signals to its end,
+`background_tasks` and `liveness` go on beside the calls, `uses` and `followed` keep what must outlive a restart,
+`event_sinks` and `problems` put into words what happens and what is wrong.
 """
 
 from kmsd.daemon.process import run

@@ -1,8 +1,7 @@
-"""The PKCS#11 token: the module, the login, sessions on worker threads, keys, operations.
+"""The PKCS#11 token: `connection` is one as the rest of kmsd sees it, `hosting` its host processes, `queue` the calls
+that wait for it, `operation` what it can be asked.
 
-The only package that imports `pkcs11` or calls a PKCS#11 module. It knows keys by CKA_ID and CKA_LABEL and
-bytes by their mechanism; it knows nothing of key ids on the wire, of formats, or of gRPC.
-
-Everything that may block runs on threads of this package, never on the event loop: a C call cannot be
-cancelled, and one that hangs must not stop Status.
+Knows keys by CKA_ID and CKA_LABEL and bytes by their mechanism, and nothing of key ids on the wire or of serving. Only
+`host` loads a PKCS#11 module, in a process of its own: a C call cannot be cancelled, and one that hangs or crashes must
+stop neither Status nor kmsd.
 """

@@ -1,7 +1,8 @@
-"""What the documents point at is there: files and headings, targets of make, decisions, programs of hooks."""
+"""What is pointed at is there: files, headings, modules, targets of make, decisions, programs of hooks."""
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -14,6 +15,11 @@ PAGES = sorted(
 )
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+SOURCES = sorted(
+    path for name in ("kmsd", "kmsctl", "kmstui") for path in ROOT.glob(f"{name}/**/*.py") if "/api/" not in str(path)
+)
+DOTTED = re.compile(r"`((?:kmsd|kmsctl|kmstui)(?:\.\w+)+)`")
+PROTOBUF = {"kmsd.admin.v1"}
 MAKE = re.compile(r"\bmake ([a-z][a-z-]*)")
 
 
@@ -53,6 +59,46 @@ def test_every_link_leads_to_a_file_and_heading_that_are_there(page: Path) -> No
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_target_of_make_that_a_page_names_exists(page: Path) -> None:
     assert _named(page) <= _targets()
+
+
+def _is_there(dotted: str) -> bool:
+    """Whether this names a module, or what a module has."""
+    path, names = ROOT, dotted.split(".")
+    while names and (path / names[0]).is_dir():
+        path /= names.pop(0)
+    if names and (path / f"{names[0]}.py").exists():
+        path /= f"{names.pop(0)}.py"
+    else:
+        path /= "__init__.py"
+    return path.exists() and (not names or re.search(rf"\b{names[0]}\b", path.read_text()) is not None)
+
+
+@pytest.mark.parametrize("folder", ["kmsd", "kmsctl", "kmstui", "docs"])
+def test_every_module_that_is_named_in_full_exists(folder: str) -> None:
+    texts = [page.read_text() for page in (*SOURCES, *PAGES) if page.is_relative_to(ROOT / folder)]
+    named = {name for text in texts for name in DOTTED.findall(text)} - PROTOBUF
+    assert {name for name in named if not _is_there(name)} == set()
+
+
+def test_every_module_on_the_way_of_a_call_exists() -> None:
+    named = set(re.findall(r"`([a-z]\w+\.[a-z]\w+)`", (ROOT / "docs" / "architecture.md").read_text()))
+    assert {"transport.dispatch", "keys.keyring", "hsm.queue"} <= named
+    settings = {"kms.transport"}
+    assert {name for name in named - settings if not (_is_there(name) or _is_there(f"kmsd.{name}"))} == set()
+
+
+def test_what_a_package_says_of_its_modules_is_of_modules_that_it_has() -> None:
+    missing = []
+    for path in SOURCES:
+        if path.name != "__init__.py":
+            continue
+        code = path.read_text()
+        said = ast.get_docstring(ast.parse(code)) or ""
+        for name in re.findall(r"`([a-z_]\w*)`", said):
+            imported = re.search(rf"\b{name}\b", code.replace(said, ""))
+            if not (imported or (path.parent / f"{name}.py").exists() or (path.parent / name).is_dir()):
+                missing.append(f"{path.parent.relative_to(ROOT)}: {name}")
+    assert not missing
 
 
 def test_make_help_explains_what_contributing_names() -> None:
