@@ -57,6 +57,12 @@ def test_an_import_upward_is_an_error_that_names_it(
         script.imports()
 
 
+def test_a_package_without_a_room_is_an_error(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    _code(monkeypatch, ("kmsd.cellar.wine", "kmsd.errors"))
+    with pytest.raises(SystemExit, match=r"kmsd\.cellar has no room"):
+        script.imports()
+
+
 def test_an_arrow_that_others_lead_to_is_left_out(script: ModuleType) -> None:
     found = {("daemon", "apis"), ("apis", "service"), ("daemon", "service"), ("daemon", "config")}
     assert script.arrows(found) == [("apis", "service"), ("daemon", "apis")]
