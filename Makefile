@@ -103,9 +103,9 @@ format: install-dev
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-# The lock of what developers use has all that runs, too.
+# The lock of what developers use has all that runs, too. --strict: what could not be looked up is not "no vulnerability".
 vuln: install-dev
-	.venv/bin/pip-audit --require-hashes --disable-pip -r requirements/dev.lock
+	.venv/bin/pip-audit --strict --require-hashes --disable-pip -r requirements/dev.lock
 
 audit: vuln
 
