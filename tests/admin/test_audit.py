@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pwd
@@ -182,7 +183,7 @@ def test_calls_of_the_kms_apis_are_recorded_without_what_they_carry(kmsd: Kmsd) 
     assert told == [
         ("kms", "v2 Encrypt", uids[0], "OK", write),
         ("kms", "v2 Decrypt", uids[1], "OK", write),
-        ("kms", "v2 Decrypt", uids[2], "INVALID_ARGUMENT", ""),
+        ("kms", "v2 Decrypt", uids[2], "INVALID_ARGUMENT", hashlib.sha256(b"y").hexdigest()),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -165,7 +166,8 @@ def test_the_calls_that_ended_are_told_oldest_first(served: Kmsd) -> None:
         ("v2", "Decrypt", uids[2], "INVALID_ARGUMENT"),
     ]
     write = served.status().write_key
-    assert [each.key_id_sha256 for each in told] == [write.key_id_sha256, write.key_id_sha256, ""]
+    asked_for = hashlib.sha256(b"y").hexdigest()
+    assert [each.key_id_sha256 for each in told] == [write.key_id_sha256, write.key_id_sha256, asked_for]
     assert all(0 < each.latency_ms < 10_000 for each in told)
     assert [each.unix_ms for each in told] == sorted(each.unix_ms for each in told)
     assert abs(told[-1].unix_ms / 1000 - time.time()) < 60
