@@ -261,9 +261,13 @@ class Relay:
     async def _reach(self, connection: Connection) -> None:
         """Connect it to the server, under a name by which its handlers find who calls."""
         name = f"kmsd-{secrets.token_hex(16)}"
-        inner = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        user = await self._names.name(connection.uid) if self._names is not None else "?"
         try:
-            user = await self._names.name(connection.uid) if self._names is not None else "?"
+            inner = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError:
+            connection.abort()
+            return
+        try:
             pid = self._connections[connection]
             inner.setblocking(False)
             inner.bind(f"\0{name}")

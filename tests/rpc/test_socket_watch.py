@@ -168,7 +168,8 @@ def test_a_socket_deleted_again_and_again_costs_a_bounded_number_of_descriptors(
         wait_for(lambda before=before: kmsd.socket.exists() and kmsd.socket.stat().st_ino != before, 5)
         assert _anew(kmsd.socket)
         counts.append(len(list(descriptors.iterdir())))
-    assert counts[23] <= counts[11] + 2
+    # A connection that is just ending has some for a moment.
+    wait_for(lambda: len(list(descriptors.iterdir())) <= min(counts[:12]) + 2, 5)
 
 
 def test_what_was_made_again_goes_with_kmsd(kmsd: Kmsd) -> None:
