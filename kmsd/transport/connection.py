@@ -67,15 +67,15 @@ class Door(Protocol):
 class Connection(asyncio.BufferedProtocol):
     """The caller's side.
 
-    peer: name of the end that the server sees; empty until there is one. answered: whether a request of this connection
-    has been. active: when its caller last said something. waits: for its share.
+    peer: name of the end that the server sees; empty until there is one. spoke: whether its caller has said
+    anything. active: when it last did. waits: for its share.
     """
 
     def __init__(self, uid: int, door: Door) -> None:
         self.uid = uid
         self.peer = ""
         self.carried = Carried(uid)
-        self.answered = False
+        self.spoke = False
         self.active = monotonic()
         self.waits = False
         self._door = door
@@ -93,7 +93,7 @@ class Connection(asyncio.BufferedProtocol):
         self._block = 0
         self._no_message = False
         self._signals = _SIGNALS
-        self._spoke = self._told = False
+        self._told = False
 
     # The caller's side.
 
@@ -109,11 +109,11 @@ class Connection(asyncio.BufferedProtocol):
         self._rest += self._door.buffer[:nbytes]
         if self._far is not None:
             self._pass()
-        elif not self._spoke:
+        elif not self.spoke:
             if not frames.PREFACE.startswith(self._rest[: len(frames.PREFACE)]):
                 self.abort()
                 return
-            self._spoke = True
+            self.spoke = True
             self._wait(_Hold.DIALLING)
             self._door.dial(self)
 
@@ -272,7 +272,6 @@ class Connection(asyncio.BufferedProtocol):
         for stream in ended:
             self._burden.end(self.carried, stream)
         if ended:
-            self.answered = True
             self._door.eased()
         if self._goodbye and place >= 0 and self._told:
             near.writelines((data[:place], self._goodbye, data[place:]))
@@ -320,7 +319,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def overdue(self, now: float) -> bool:
         """Whether its caller has said nothing, or left a request unfinished, or an answer unread, for too long."""
-        if not self._spoke:
+        if not self.spoke:
             return now - self.active > WHOLE_SECONDS
         if self._hold & _Hold.UNREAD and now - self._unread_since > STALL_SECONDS:
             return True

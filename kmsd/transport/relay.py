@@ -53,9 +53,9 @@ _AGAIN_SECONDS: Final = 0.1
 """Between two looks at who waits, and who is overdue."""
 _DIALS: Final = 64
 """Connections to the server that are made between two looks: one costs it more than a call does."""
-_GRACE: Final = 0.05
+_GRACE: Final = 0.03
 """Seconds in which who has connected may say something before he is let go for another."""
-_FULL_SECONDS: Final = 0.01
+_FULL_SECONDS: Final = 0.005
 """Until it is looked again whether there is one to let go."""
 _RETRY_SECONDS: Final = 1.0
 """Until a connection is taken again when there are no descriptors."""
@@ -202,12 +202,12 @@ class Relay:
             asyncio.get_running_loop().add_reader(listening, self._accept, listening)
 
     def _make_room(self) -> bool:
-        """Let go of a connection of whoever has the most of them: of those that have asked for nothing, or else of all,
+        """Let go of a connection of whoever has the most of them: of those that have said nothing, or else of all,
         the one that has been silent for longest. Returns False while that one has only just come."""
         [(most, _)] = Counter(each.uid for each in self._connections).most_common(1)
         goes = min(
             (each for each in self._connections if each.uid == most),
-            key=lambda each: (each.answered or bool(each.carried.weights), each.active),
+            key=lambda each: (each.spoke, each.active),
         )
         if monotonic() - goes.active < _GRACE:
             return False
