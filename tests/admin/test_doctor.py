@@ -71,7 +71,10 @@ def start_chaotic(short_tmp: Path, chaos: ChaosToken) -> Iterator[Callable[..., 
                 default_flags=False,
             )
         )
-        return running[0].start().wait_ok()
+        kmsd = running[0].start().wait_ok()
+        # A key was made: another host takes over then, and a check would go on in the old one.
+        wait_for(lambda: "another process" in kmsd.status().tokens[0].process.reason and len(kmsd.hosts()) == 1)
+        return kmsd
 
     yield start
     chaos.tell()

@@ -77,7 +77,7 @@ def text(lines: Sequence[Sequence[Span]]) -> str:
 @pytest.mark.parametrize("case", CASES)
 def test_the_timeline_reads_the_same_forever(snapshot: SnapshotAssertion, case: str, columns: int) -> None:
     found, seconds = CASES[case]
-    assert text(view.inventory(found, at(seconds), columns)) == snapshot
+    assert text(view.picture(found, at(seconds), columns)) == snapshot
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -95,7 +95,7 @@ def test_on_a_small_screen_what_goes_on_stays_in_sight(case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_no_line_but_a_command_or_a_key_is_wider_than_the_screen(case: str) -> None:
     found, seconds = CASES[case]
-    for line in text(view.inventory(found, at(seconds), 60)).splitlines():
+    for line in text(view.picture(found, at(seconds), 60)).splitlines():
         assert width(line) <= 60 or "kubectl" in line or "kmsctl" in line or "sha256:" in line
 
 
@@ -134,7 +134,7 @@ def test_what_a_token_holds_reaches_no_terminal_unescaped() -> None:
     turn = replace(TURN, write_label=evil, old=old, new=new)
     third = seen(evil, status(key(evil, "third" + evil)))
     found = timeline(turn, [third, NodeSighting(evil + "2", None, evil)], at(5), retired=True)
-    shown = text(view.inventory(found, at(5), 80))
+    shown = text(view.picture(found, at(5), 80))
     shown += "".join(view.event_lines(each, at(5)) for each in news(None, found))
     shown += view.tables(Rotation(STEPS, old, new, rotated=True), wide=True)
     assert all(each.isprintable() or each == "\n" for each in shown)

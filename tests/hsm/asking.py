@@ -235,7 +235,7 @@ def slots(module: str, environment: Mapping[str, str]) -> list[str]:
     done = subprocess.run(
         [
             *(sys.executable, "-c"),
-            "import json, sys; from kmsd.hsm import module;"
+            "import json, sys; from kmsd.hsm.host import module;"
             "print(json.dumps([s.token.label for s in module.load(sys.argv[1]).slots() if s.token]))",
             module,
         ],

@@ -84,7 +84,7 @@ def test_a_crash_is_one(chaos: ChaosToken) -> None:
 def test_a_word_that_is_not_known_is_not_passed_over(chaos: ChaosToken) -> None:
     chaos.tell("C_GenerateRandom explode")
     done = subprocess.run(
-        [sys.executable, "-c", f"from kmsd.hsm import module; module.load({chaos.module!r})"],
+        [sys.executable, "-c", f"from kmsd.hsm.host import module; module.load({chaos.module!r})"],
         env=chaos.environment,
         cwd=asking.ROOT,
         capture_output=True,
