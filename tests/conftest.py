@@ -42,6 +42,8 @@ def pytest_configure() -> None:
     # A shell without job control starts what it puts behind itself with SIGINT ignored, and every program that a
     # test starts would inherit that: Ctrl-C would then end none of them.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # As nohup does with SIGHUP, which kmstui then ignores as it should.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # How long an example takes says something of the machine, and nothing of the program.
     settings.register_profile("kmsd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("kmsd")

@@ -93,8 +93,11 @@ async def test_a_problem_leads_to_its_key_by_keyboard_and_mouse(
 ) -> None:
     kmsd = start_kmsd("--auto-create", environment={"KMSD_KEYS__REFRESH": "0.2"}).wait_ok()
     token.import_aes("k8s-kek", bytes(32), None)
-    async with app_on(kmsd).run_test(size=size) as pilot:
+    app = app_on(kmsd)
+    async with app.run_test(size=size) as pilot:
         await until(pilot, "◐ DEGRADED", "key 'k8s-kek' on token 'kmsd-test' cannot serve", "Look into it")
+        # The keys are read beside the status.
+        await holds(lambda: len(app.store.view.keys.value or ()) == 2)
         await pilot.press("j", "enter")
         await until(pilot, "Keys (2)", "✕ unusable")
         listing: Listing[Key] = pilot.app.screen.query_one("#keys", Listing)
