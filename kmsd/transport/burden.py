@@ -14,7 +14,8 @@ from typing import Final
 
 REQUEST: Final = 16 * 1024
 """Bytes that a request weighs besides its message: about what a server spends on it."""
-ROOM: Final = 512 * REQUEST
+ROOM: Final = 1024 * REQUEST
+"""More than the calls of a crowd that waits for a slow token, for Status may come on the same connection."""
 _LINGERS: Final = 1.0
 """Seconds for which a request weighs on that its caller takes back: the server has begun with it."""
 
