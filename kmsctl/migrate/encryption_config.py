@@ -68,7 +68,10 @@ def between(document: object, old_socket: str, socket: str) -> Configurations:
     found |= {"kind": KIND, "apiVersion": API_VERSION}
     rules = found.get("resources")
     if not isinstance(rules, list) or len(rules) > RULES_MAX or not all(map(_is_rule, rules)):
-        raise UsageError(f"the {KIND} is not as kube-apiserver wants it", "give the file that kube-apiserver has")
+        raise UsageError(
+            f"resources of the {KIND} must be a list of {RULES_MAX} rules at most, each with resources and providers",
+            "give the file that kube-apiserver has",
+        )
     _check(found)
     return _configurations(found, _old_names(found, old_socket), socket)
 
@@ -77,7 +80,10 @@ def _unshared(value: Any, count: list[int]) -> Any:
     """A copy in which nothing that an alias names is shared: one place is changed without the other."""
     count[0] += 1
     if count[0] > NODES_MAX:
-        raise UsageError("the encryption configuration is too large", "give the file that kube-apiserver has")
+        raise UsageError(
+            f"the encryption configuration must have {NODES_MAX} values at most, aliases followed, and has more",
+            "give the file that kube-apiserver has",
+        )
     if isinstance(value, dict):
         return {name: _unshared(each, count) for name, each in value.items()}
     return [_unshared(each, count) for each in value] if isinstance(value, list) else value

@@ -228,7 +228,9 @@ def _module(seen: _Seen) -> str:
 def _slot(seen: _Seen) -> int:
     text = seen.text("p11-slot", "0")
     if not re.fullmatch(r"\+?[0-9]{1,18}", text):
-        raise UsageError("the slot (--p11-slot, P11_SLOT) must be a number", "give the command as it is run")
+        raise UsageError(
+            f"the slot (--p11-slot, P11_SLOT) must be a number, got {text[:40]!r}", "give the command as it is run"
+        )
     return int(text)
 
 
@@ -248,5 +250,5 @@ def _socket(given: Mapping[str, str]) -> str:
 def _on(given: Mapping[str, str], switch: str) -> bool:
     value = given.get(switch, "false")
     if value not in _TRUE | _FALSE:
-        raise UsageError(f"--{switch} is neither true nor false", "give the command as it is run")
+        raise UsageError(f"--{switch} must be true or false, got {value[:40]!r}", "give the command as it is run")
     return value in _TRUE

@@ -133,11 +133,11 @@ BAD_COMMANDS = {
     f"{COMMAND} -P{PIN}": "k8s-kms-plugin has no flag -P",
     f"{COMMAND} {PIN}": "a word of the command is neither a flag of k8s-kms-plugin nor the value of one",
     f"{COMMAND} --p11-pin": "--p11-pin has no value",
-    f"{COMMAND} --auto-create=maybe": "--auto-create is neither true nor false",
+    f"{COMMAND} --auto-create=maybe": "--auto-create must be true or false, got 'maybe'",
     f"{COMMAND} --algorithm rsa": "k8s-kms-plugin has no --algorithm rsa",
     f"{COMMAND} --provider ekms": "the keys of --provider ekms are on no PKCS#11 token",
     f"{COMMAND} --p11-label $TOKEN": "what --p11-label is cannot be seen here",
-    f"k8s-kms-plugin serve --p11-lib {MODULE} --p11-slot four": "the slot (--p11-slot, P11_SLOT) must be a number",
+    f"k8s-kms-plugin serve --p11-lib {MODULE} --p11-slot four": "--p11-slot, P11_SLOT) must be a number, got 'four'",
     "k8s-kms-plugin serve --p11-label x": "no PKCS#11 module is named",
     "k8s-kms-plugin test --loop=true": "k8s-kms-plugin has no flag --loop",
     "k8s-kms-plugin generate-kek": "`k8s-kms-plugin generate-kek` serves no kube-apiserver",
@@ -349,8 +349,8 @@ BAD_CONFIGS = {
     b"kind: Pod": "no EncryptionConfiguration",
     b"": "no EncryptionConfiguration",
     b"kind: EncryptionConfiguration": "no EncryptionConfiguration of apiserver.config.k8s.io/v1",
-    OURS: "not as kube-apiserver wants it",
-    OURS + b"resources: [{resources: [a], providers: [x]}]": "not as kube-apiserver wants it",
+    OURS: "resources of the EncryptionConfiguration must be a list of",
+    OURS + b"resources: [{resources: [a], providers: [x]}]": "rules at most, each with resources and providers",
     OURS + b"resources: [{resources: [a], providers: [{identity: {}}]}]": "no KMS provider",
     OURS + b"resources: [{resources: [a], providers: [{kms: {name: a, endpoint: x}}, "
     b"{kms: {name: b, endpoint: y}}]}]": "several KMS providers (a, b)",
@@ -486,7 +486,7 @@ REFUSED = {
     "no provider of KMS": (HEAD + "- resources: [secrets]\n  providers: [{identity: {}}]\n", "has no KMS provider"),
     "an alias in an alias in an alias": (
         "\n".join(["a0: &a0 [x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12))]),
-        "too large",
+        "must have 100000 values at most",
     ),
 }
 
