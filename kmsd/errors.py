@@ -93,7 +93,7 @@ class InvalidRequest(KmsdError):
 
 
 class TooLarge(InvalidRequest):
-    """As gRPC itself calls it."""
+    """A message has more bytes than its method takes. RESOURCE_EXHAUSTED is what gRPC's libraries answer to that."""
 
     code = "RESOURCE_EXHAUSTED"
 

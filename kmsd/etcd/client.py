@@ -115,7 +115,7 @@ class Etcd:
         self._timeout = timeout
         self._answered = False
         self.linearizable = False
-        """Whether the server refused serializable reads, so that all are linearizable (etcd API: RangeRequest)."""
+        """Set once the server has refused a serializable read: every read is linearizable then (RangeRequest)."""
         self._cluster_id = 0
         self._members = [_Member(each, material if each.tls else None) for each in found]
 

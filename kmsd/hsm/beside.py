@@ -28,7 +28,7 @@ class Beside:
 
     @property
     def misses_objects(self) -> bool:
-        """Whether the token is connected through a module that is known to miss objects made by other processes."""
+        """Whether the token is up, and its module is known to miss objects that other processes make."""
         connected = self._connected()
         return connected is not None and connected.quirks.misses_objects
 
@@ -59,7 +59,7 @@ class Beside:
         return act
 
     async def has_key(self, cka_id: bytes, timeout: float) -> bool:
-        """Whether the token has a private object with this CKA_ID. False as well if that cannot be found out within
+        """Return whether the token has a private object with this CKA_ID; False if that cannot be found out within
         `timeout` seconds."""
         try:
             async with asyncio.timeout(timeout):

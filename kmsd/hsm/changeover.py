@@ -27,9 +27,9 @@ from kmsd.hsm.vendors.tpm_key_slots import Room
 T = TypeVar("T")
 
 GRACE_SECONDS: Final = 5.0
-"""For a host to finish what it was asked, and to finalise the module."""
+"""Time that a host has to answer what it was asked, to finalise the module, and to end."""
 STUCK_GRACE_SECONDS: Final = 0.5
-"""The same for a host in which a call has not come back for long."""
+"""Time that a host has to end in which a call hangs."""
 
 
 class Changeover(ABC):

@@ -119,7 +119,7 @@ class Suspicion:
             self._probing = False
 
     def _is_time(self, connected: Connected) -> bool:
-        """Whether a login has lasted long enough to be replaced: where another one does not help, they become rarer."""
+        """Return whether a login has lasted long enough to be replaced; each that did not help makes that longer."""
         now = monotonic()
         if now - self._lost_at > _CALM_SECONDS:
             self._lost_pause = 0.0
