@@ -185,7 +185,12 @@ def test_a_stopped_host_is_replaced(kmsd: Kmsd) -> None:
     sealed = kmsd.v2("Encrypt", SEED)
     (host,) = kmsd.hosts()
     os.kill(host, signal.SIGSTOP)
-    assert refusal(_decrypt, kmsd, sealed).code == "DEADLINE_EXCEEDED"
+    try:
+        assert _decrypt(kmsd, sealed) == SEED.plaintext
+        # The machine was so busy that the next host was there before the call was.
+        assert host not in kmsd.hosts()
+    except grpc.RpcError as error:
+        assert told(error).code == "DEADLINE_EXCEEDED"
     wait_for(lambda: host not in kmsd.hosts())
     kmsd.wait_ok()
     assert _decrypt(kmsd, sealed) == SEED.plaintext
