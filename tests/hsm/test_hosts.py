@@ -186,11 +186,12 @@ def test_a_stopped_host_is_replaced(kmsd: Kmsd) -> None:
     (host,) = kmsd.hosts()
     os.kill(host, signal.SIGSTOP)
     try:
-        assert _decrypt(kmsd, sealed) == SEED.plaintext
-        # The machine was so busy that the next host was there before the call was.
-        assert host not in kmsd.hosts()
+        _decrypt(kmsd, sealed)
+        code = ""
     except grpc.RpcError as error:
-        assert told(error).code == "DEADLINE_EXCEEDED"
+        code = told(error).code
+    # On a busy machine the next host may be there before the call is.
+    assert code == "DEADLINE_EXCEEDED" or host not in kmsd.hosts()
     wait_for(lambda: host not in kmsd.hosts())
     kmsd.wait_ok()
     assert _decrypt(kmsd, sealed) == SEED.plaintext
