@@ -28,9 +28,9 @@ KMSD = str(Path(sys.executable).with_name("kmsd"))
 KMSCTL = str(Path(sys.executable).with_name("kmsctl"))
 M = TypeVar("M", bound=Message)
 
-_BEFORE_THE_LOG = re.compile(rb"(kmsd: (error|warning): |hint: )\S.*|request failed: [a-z ]+ was closed")
+_BEFORE_THE_LOG = re.compile(rb"(kmsd: (error|warning): |hint: )\S.*")
 """What kmsd says before its log begins, or where it ends in place of it: a command line or a configuration that is
-wrong; and what h2corn writes now and then of a caller that has gone (docs/decisions/0002-two-transports.md)."""
+wrong."""
 
 _TRANSPORT = {"KMSD_KMS__TRANSPORT": os.environ["TEST_TRANSPORT"]} if "TEST_TRANSPORT" in os.environ else {}
 """TEST_TRANSPORT=grpcio make tests: every kmsd of a test that does not say otherwise has this one."""

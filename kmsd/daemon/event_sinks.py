@@ -116,6 +116,11 @@ def module_printed(name: str, line: str, left_out: int) -> None:
     )
 
 
+def library_printed(line: str, left_out: int) -> None:
+    """Tell what a library in kmsd's own process wrote to stderr. left_out: as above."""
+    log.info("a library printed a line", line=line, **({"left_out": left_out} if left_out else {}))
+
+
 def token_told(audit: Audit, name: str, text: str) -> None:
     """Tell what was done to get at a token, and why."""
     log.warning(text, token=name)

@@ -20,7 +20,7 @@ import uvloop
 from kmsd import __version__, state
 from kmsd.config.sources import ConfigError, Loaded
 from kmsd.config.tcp import not_served
-from kmsd.daemon import event_sinks, memory
+from kmsd.daemon import event_sinks, memory, own_stderr
 from kmsd.daemon.assembly import Parts
 from kmsd.daemon.configured import Configured
 from kmsd.errors import KmsdError, Misconfigured, on_stderr
@@ -53,6 +53,8 @@ async def _run_to_the_end(daemon: Daemon) -> NoReturn:
     A thread that hangs inside the module would be waited for; and grpcio, when it is taken apart, answers CANCELLED to
     whoever calls at that moment, instead of the UNAVAILABLE that a connection which breaks stands for.
     """
+    with contextlib.suppress(OSError):
+        await own_stderr.take(event_sinks.library_printed)
     try:
         await daemon.run()
         code = 1 if daemon.reason else 0
