@@ -74,8 +74,9 @@ class Kms(Section):
     on_hsm_loss: Literal["coast", "fail-closed"] = "coast"
     """What Status answers while the token is away. coast: a reason in healthz (kube-apiserver goes on
     with its cached data key); fail-closed: a gRPC error (kube-apiserver stops writing)."""
-    transport: Literal["grpcio", "h2corn"] = "grpcio"
-    """What speaks gRPC on the socket. The admin socket always has grpcio."""
+    transport: Literal["h2corn", "grpcio"] = "h2corn"
+    """What speaks gRPC on the socket. h2corn: and grpcio with clients that address their requests to a path, which
+    h2corn does not take. The admin socket always has grpcio."""
     request_timeout: float = Field(default=3.0, gt=0, le=60)
     """Seconds until a call without a deadline of its own is given up."""
     max_plaintext: int = Field(default=65536, ge=64, le=524288)

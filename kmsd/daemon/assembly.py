@@ -52,7 +52,11 @@ from kmsd.transport.sockets import SocketPlace
 log = logs.get_logger("kmsd")
 
 _KEPT_REQUESTS: Final = 1000
-_SERVERS: Final[dict[str, Callable[[Dispatch], Server]]] = {"grpcio": GrpcioServer, "h2corn": H2cornServer}
+_SERVERS: Final[dict[str, tuple[Callable[[Dispatch], Server], ...]]] = {
+    "grpcio": (GrpcioServer,),
+    # grpcio for clients that address their requests to the path of the socket, which h2corn resets.
+    "h2corn": (H2cornServer, GrpcioServer),
+}
 _ADMIN_SECONDS: Final = 60.0
 """For the answer to a call of the admin API whose caller names no time."""
 
@@ -171,7 +175,7 @@ class Parts:
         return Listener(
             SocketPlace(kms.socket, int(kms.mode, 8), kms.group),
             (kms_v2.table(service), kms_v1beta1.table(service, kms.max_plaintext)),
-            serve=_SERVERS[kms.transport],
+            servers=_SERVERS[kms.transport],
             apis=(kms_v2.API, kms_v1beta1.API),
             services=(kms_v2.SERVICE, kms_v1beta1.SERVICE),
             timeout=kms.request_timeout,
@@ -184,7 +188,7 @@ class Parts:
         return Listener(
             SocketPlace(place.socket, 0o660 if place.group else 0o600, place.group),
             tuple(audited(each, self.audit) for each in tables),
-            serve=GrpcioServer,
+            servers=(GrpcioServer,),
             apis=(admin.API,),
             services=(admin.SERVICE,),
             timeout=_ADMIN_SECONDS,

@@ -14,6 +14,9 @@ from typing import Final
 
 REQUEST: Final = 16 * 1024
 """Bytes that a request weighs besides its message: about what a server spends on it."""
+STREAMS: Final = 1000
+"""Requests at once of one connection, as its client is told: kube-apiserver decrypts all that it caches when it starts,
+over one connection."""
 ROOM: Final = 1024 * REQUEST
 """More than the calls of a crowd that waits for a slow token, for Status may come on the same connection."""
 _LINGERS: Final = 1.0

@@ -12,13 +12,16 @@ from time import monotonic
 from typing import Final, Protocol, cast
 
 from kmsd.transport import frames
-from kmsd.transport.burden import Burden, Carried
+from kmsd.transport.burden import STREAMS, Burden, Carried
+from kmsd.transport.first_request import FirstRequest
 from kmsd.transport.frames import Boundaries, Reason
 
 WHOLE_SECONDS: Final = 5.0
 """For a request to be whole once it has begun."""
 STALL_SECONDS: Final = 60.0
 """For a caller to read some of what waits for it."""
+IDLE_SECONDS: Final = 1800.0
+"""For a caller to make its first request; servers give those that have made one as much time for the next."""
 LAST_SECONDS: Final = 1.0
 """For the last bytes of a connection whose other side has ended."""
 _MOST_HEADERS: Final = 64 * 1024
@@ -51,6 +54,10 @@ class Door(Protocol):
     @property
     def buffer(self) -> memoryview: ...
 
+    @property
+    def chooses(self) -> bool:
+        """Whether the authority of a connection's first request has to be known before it is dialled."""
+
     def dial(self, connection: Connection) -> None:
         """Connect a `Far` of this connection to the server: its caller has said something."""
 
@@ -67,13 +74,14 @@ class Door(Protocol):
 class Connection(asyncio.BufferedProtocol):
     """The caller's side.
 
-    peer: name of the end that the server sees; empty until there is one. spoke: whether its caller has said
-    anything. active: when it last did. waits: for its share.
+    peer: name of the end that the server sees; empty until there is one. authority: that its first request names, if
+    the door asks for it. spoke: whether its caller has said anything. active: when it last did. waits: for its share.
     """
 
     def __init__(self, uid: int, door: Door) -> None:
         self.uid = uid
         self.peer = ""
+        self.authority = ""
         self.carried = Carried(uid)
         self.spoke = False
         self.active = monotonic()
@@ -94,6 +102,8 @@ class Connection(asyncio.BufferedProtocol):
         self._no_message = False
         self._signals = _SIGNALS
         self._told = False
+        self._first = FirstRequest() if door.chooses else None
+        self._settings_unacknowledged = False
 
     # The caller's side.
 
@@ -114,8 +124,30 @@ class Connection(asyncio.BufferedProtocol):
                 self.abort()
                 return
             self.spoke = True
-            self._wait(_Hold.DIALLING)
-            self._door.dial(self)
+            if self._first is None:
+                self._dial()
+            else:
+                self._begin()
+        elif self._first is not None:
+            self._look_for_authority(self._first)
+
+    def _dial(self) -> None:
+        self._first = None
+        self._wait(_Hold.DIALLING)
+        self._door.dial(self)
+
+    def _begin(self) -> None:
+        """Send the server's first frame in its place: most clients ask for nothing before they have it."""
+        if self._near is not None and self._first is not None:
+            self._near.write(frames.settings(STREAMS))
+            self._told = self._settings_unacknowledged = True
+            self._look_for_authority(self._first)
+
+    def _look_for_authority(self, first: FirstRequest) -> None:
+        authority = first.authority(self._rest)
+        if authority is not None:
+            self.authority = authority
+            self._dial()
 
     def eof_received(self) -> bool:
         if self._far is None or self._far.is_closing():
@@ -154,6 +186,12 @@ class Connection(asyncio.BufferedProtocol):
             return
         while size - place >= frames.HEADER:
             frame = frames.frame_at(data, place)
+            if self._settings_unacknowledged and frame.kind == frames.SETTINGS and frame.flags & frames.ACK:
+                # It answers the frame that was sent in the server's place, which knows nothing of it.
+                self._settings_unacknowledged = False
+                data = data[:place] + data[place + frames.HEADER :]
+                size -= frames.HEADER
+                continue
             if turn >= _TURN:
                 self._wait(_Hold.TURN)
                 self._loop.call_soon(self._next_turn)
@@ -321,6 +359,8 @@ class Connection(asyncio.BufferedProtocol):
         """Whether its caller has said nothing, or left a request unfinished, or an answer unread, for too long."""
         if not self.spoke:
             return now - self.active > WHOLE_SECONDS
+        if self._first is not None:
+            return now - self.active > IDLE_SECONDS
         if self._hold & _Hold.UNREAD and now - self._unread_since > STALL_SECONDS:
             return True
         began = next(iter(self.carried.unfinished.values()), now)

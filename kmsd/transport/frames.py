@@ -17,13 +17,21 @@ EVERY_STREAM: Final = 0x7FFFFFFF
 
 DATA: Final = 0
 HEADERS: Final = 1
+PRIORITY: Final = 2
 RST_STREAM: Final = 3
-CONTINUATION: Final = 9
+SETTINGS: Final = 4
 _GOAWAY: Final = 7
+WINDOW_UPDATE: Final = 8
+CONTINUATION: Final = 9
+ACK: Final = 0x1
 END_STREAM: Final = 0x1
 END_HEADERS: Final = 0x4
+_PADDED: Final = 0x8
+_PRIORITY: Final = 0x20
 
 _FIELDS: Final = struct.Struct(">HBBBI")
+_SETTING: Final = struct.Struct(">HI")
+_MAX_CONCURRENT_STREAMS: Final = 3
 
 
 class Reason(IntEnum):
@@ -46,6 +54,23 @@ def frame_at(data: bytes, place: int) -> Frame:
     """Return the header of the frame that begins at this place; HEADER bytes are there."""
     high, low, kind, flags, stream = _FIELDS.unpack_from(data, place)
     return Frame(high << 8 | low, kind, flags, stream & EVERY_STREAM)
+
+
+def fragment(frame: Frame, payload: bytes) -> bytes:
+    """Return the part of a block of headers that a frame of HEADERS or CONTINUATION carries (RFC 9113 6.2)."""
+    if frame.kind != HEADERS:
+        return payload
+    padding = 0
+    if frame.flags & _PADDED:
+        padding, payload = payload[0] if payload else 0, payload[1:]
+    if frame.flags & _PRIORITY:
+        payload = payload[5:]
+    return payload[: max(0, len(payload) - padding)]
+
+
+def settings(streams: int) -> bytes:
+    """Return the first frame of a server (RFC 9113 3.4), which allows so many requests at once."""
+    return _FIELDS.pack(0, _SETTING.size, SETTINGS, 0, 0) + _SETTING.pack(_MAX_CONCURRENT_STREAMS, streams)
 
 
 def goaway(reason: Reason, words: str) -> bytes:

@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 
 from kmsd.errors import KmsdError
+from kmsd.transport.burden import STREAMS
 from kmsd.transport.call import MAX_MESSAGE, Method, StreamMethod
 from kmsd.transport.dispatch import CLAIM, Dispatch, refusal
 
@@ -17,9 +18,8 @@ _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),
     ("grpc.max_metadata_size", 16 * 1024),
-    # kube-apiserver decrypts everything it caches at once when it starts, over one connection; core answers what is
-    # over the limit with RST_STREAM, which looks like an outage.
-    ("grpc.max_concurrent_streams", 1000),
+    # Core answers what is over the limit with RST_STREAM, which looks like an outage.
+    ("grpc.max_concurrent_streams", STREAMS),
     # kube-apiserver asks for Status once a minute; whoever has not called for this long may dial again.
     ("grpc.max_connection_idle_ms", 30 * 60 * 1000),
     # A connection that says nothing is one less for those who would.
@@ -44,6 +44,9 @@ class GrpcioServer:
     def __init__(self, dispatch: Dispatch) -> None:
         self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=_MAX_CALLS)
         self._server.add_generic_rpc_handlers((_Handlers(dispatch),))
+
+    def takes(self, authority: str) -> bool:
+        return True
 
     def bind(self, path: str) -> None:
         self._server.add_insecure_port(f"unix:{quote(path)}")

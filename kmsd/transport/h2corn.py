@@ -23,6 +23,7 @@ from h2corn._lib import prepare_tls, serve_fds
 from h2corn._lifespan import PreparedApplication
 
 from kmsd.errors import DeadlineExceeded, KmsdError, short
+from kmsd.transport.burden import STREAMS
 from kmsd.transport.call import MAX_MESSAGE, Method, StreamMethod, check_size
 from kmsd.transport.dispatch import Dispatch, refusal
 
@@ -36,6 +37,8 @@ _LATE_SECONDS: Final = 0.2
 _UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _MOST_DIGITS: Final = 8
 _GRPC: Final = re.compile(rb"application/grpc([+;].*)?")
+_HOST: Final = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?")
+"""Authorities that h2corn takes for certain. It resets requests to a path, as grpc-go of some versions sends them."""
 _HEADERS: Final = [(b"content-type", b"application/grpc")]
 _CODES: Final = {code.name: str(code.value[0]).encode() for code in grpc.StatusCode}
 _PLAIN: Final = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
@@ -53,7 +56,7 @@ def _config(handle: int) -> Config:
         lifespan="off",
         access_log=False,
         date_header=False,
-        max_concurrent_streams=1000,
+        max_concurrent_streams=STREAMS,
         limit_request_fields=100,
         h2_max_header_list_size=16 * 1024,
         h2_max_header_block_size=16 * 1024,
@@ -85,6 +88,9 @@ class H2cornServer:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._stopped: asyncio.Future[str] | None = None
         self._serving: asyncio.Task[None] | None = None
+
+    def takes(self, authority: str) -> bool:
+        return _HOST.fullmatch(authority) is not None
 
     def bind(self, path: str) -> None:
         self._socket.bind(path)

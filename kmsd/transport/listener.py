@@ -21,6 +21,9 @@ from kmsd.transport.sockets import SocketPlace, SocketWatch
 class Server(Protocol):
     """Speaks gRPC on one Unix socket."""
 
+    def takes(self, authority: str) -> bool:
+        """Return whether it answers requests to this `:authority`."""
+
     def bind(self, path: str) -> None:
         """Make the socket at this path. Raises OSError and RuntimeError."""
 
@@ -34,9 +37,9 @@ class Server(Protocol):
 class Listener:
     """One socket. apis: short names for people; services: full names for grpc.health.v1.
 
-    serve: makes the server. timeout: seconds for a call whose caller names no shorter time. remade: told, in words,
-    what had become of the socket when it was made again. proven: whether handlers are told who calls, by the kernel's
-    word.
+    servers: make the servers, the preferred one first; the last takes whatever no other does. timeout: seconds for a
+    call whose caller names no shorter time. remade: told, in words, what had become of the socket when it was made
+    again. proven: whether handlers are told who calls, by the kernel's word.
     """
 
     def __init__(
@@ -44,7 +47,7 @@ class Listener:
         place: SocketPlace,
         tables: Iterable[Table],
         *,
-        serve: Callable[[Dispatch], Server],
+        servers: Sequence[Callable[[Dispatch], Server]],
         apis: Sequence[str],
         services: Sequence[str],
         timeout: float,
@@ -58,13 +61,14 @@ class Listener:
         self._health = Health(services)
         self._relay = Relay(named=proven)
         self._dispatch = Dispatch((*tables, self._health.table()), timeout, observe, self._relay if proven else None)
-        self._server = serve(self._dispatch)
+        self._servers = [make(self._dispatch) for make in servers]
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Bind and serve. The place has been claimed."""
-        self._relay.hide(self.place.path.parent, self._server.bind)
-        await self._server.start()
+        for server in self._servers:
+            self._relay.hide(self.place.path.parent, server.bind, server.takes)
+            await server.start()
         await self._listen()
         self._watching = asyncio.create_task(self.watch.run(), name="socket-watch")
 
@@ -88,5 +92,6 @@ class Listener:
         self._health.set_serving(False)
         await self._dispatch.stop(grace)
         await self._relay.close()
-        await self._server.stop()
+        for server in self._servers:
+            await server.stop()
         self.place.release()

@@ -5,7 +5,9 @@ and bounds what it takes by connection, if at all. So kmsd listens itself, asks 
 unix(7)), and carries the frames to the server over a second connection, whose own end it binds to a name that is made
 for it alone. By that name a handler finds who calls.
 
-The server's own socket has no path: it is taken out of the file system as soon as it is bound, and reached through a
+There may be several servers: the first that takes what the first request of a connection is addressed to has it.
+
+A server's own socket has no path: it is taken out of the file system as soon as it is bound, and reached through a
 file descriptor of this process (/proc/self/fd, proc(5)). Whoever gets there in spite of that, root at most, is refused
 by the admin API, because nobody vouches for the name of that connection. Knows nothing of gRPC.
 """
@@ -65,8 +67,38 @@ _UCRED: Final = struct.Struct("iII")
 """struct ucred: pid, uid, gid."""
 
 
+class _Behind:
+    """The socket of a server, which has no path any more. takes: whether requests to this authority are for it.
+    Raises OSError and RuntimeError."""
+
+    def __init__(self, directory: Path, serve: Callable[[str], object], takes: Callable[[str], bool]) -> None:
+        self.takes = takes
+        self._handles: list[int] = []
+        private = Path(tempfile.mkdtemp(prefix=".k", dir=directory))
+        try:
+            # Kept, so that the path leads nowhere when the server removes it at its end.
+            room = os.open(private, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._handles.append(room)
+            serve(f"/proc/self/fd/{room}/s")
+            self._handles.append(os.open("s", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=room))
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            shutil.rmtree(private, ignore_errors=True)
+
+    @property
+    def path(self) -> str:
+        return f"/proc/self/fd/{self._handles[-1]}"
+
+    def close(self) -> None:
+        for handle in self._handles:
+            os.close(handle)
+        self._handles.clear()
+
+
 class Relay:
-    """Between the callers of one Unix socket and a server.
+    """Between the callers of one Unix socket and a server, or several.
 
     connections: as CONNECTIONS; fewer where there are few descriptors. room: as ROOM. named: whether somebody asks who
     calls. Belongs to one event loop.
@@ -90,27 +122,29 @@ class Relay:
         self._to_dial: deque[Connection] = deque()
         self._look_due = False
         self._listening: socket.socket | None = None
-        self._room = self._door = -1
+        self._behind: list[_Behind] = []
         self._let_go = 0
         self._told_at = -_QUIET_SECONDS
 
-    def hide(self, directory: Path, serve: Callable[[str], object]) -> None:
-        """Have `serve` bind the server's socket, and take its path away. directory: where a folder can be made for a
-        moment. Raises Misconfigured."""
+    def hide(
+        self, directory: Path, serve: Callable[[str], object], takes: Callable[[str], bool] = lambda authority: True
+    ) -> None:
+        """Have `serve` bind a server's socket, and take its path away. The last server gets whatever no other takes.
+
+        directory: where a folder can be made for a moment. takes: whether requests to this authority are for this
+        server. Raises Misconfigured.
+        """
         try:
-            private = Path(tempfile.mkdtemp(prefix=".k", dir=directory))
-            try:
-                # Kept, so that the path leads nowhere when the server removes it at its end.
-                self._room = os.open(private, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-                serve(f"/proc/self/fd/{self._room}/s")
-                self._door = os.open("s", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._room)
-            finally:
-                shutil.rmtree(private, ignore_errors=True)
+            self._behind.append(_Behind(directory, serve, takes))
         except (OSError, RuntimeError) as error:
             raise Misconfigured(
                 f"kmsd cannot make a socket of its own in {directory}: {error}",
                 "let kmsd's user write there, and see /proc",
             ) from error
+
+    @property
+    def chooses(self) -> bool:
+        return len(self._behind) > 1
 
     def listen(self, path: str) -> None:
         """Take callers on a socket at this path, and no more on an earlier one. Raises OSError."""
@@ -155,10 +189,9 @@ class Relay:
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
-        for handle in (self._room, self._door):
-            if handle != -1:
-                os.close(handle)
-        self._room = self._door = -1
+        for server in self._behind:
+            server.close()
+        self._behind.clear()
 
     def caller(self, peer: str) -> Caller:
         """Who calls. peer: name of the connection's other end, as gRPC tells it. Raises Denied if nobody knows."""
@@ -271,13 +304,16 @@ class Relay:
             pid = self._connections[connection]
             inner.setblocking(False)
             inner.bind(f"\0{name}")
-            inner.connect(f"/proc/self/fd/{self._door}")
+            inner.connect(self._server_for(connection.authority).path)
             connection.peer = f"unix-abstract:{name}"
             self._callers[connection.peer] = Caller(connection.uid, user, pid)
             await asyncio.get_running_loop().create_unix_connection(lambda: Far(connection), sock=inner)
-        except (OSError, KeyError):
+        except (OSError, KeyError, IndexError):
             inner.close()  # it has gone, or the server takes no more
             connection.abort()
+
+    def _server_for(self, authority: str) -> _Behind:
+        return next((server for server in self._behind if server.takes(authority)), self._behind[-1])
 
     def _run(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
