@@ -31,9 +31,11 @@ from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.claims import Claims
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.pin_guard import PinGuard
+from kmsd.keys.inventory import Rules
 from kmsd.keys.key import Inventory
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.lifecycle import Lifecycle
+from kmsd.keys.scanner import KeyScanner
 from kmsd.observe import logs
 from kmsd.observe.feed import Feed
 from kmsd.observe.health import Health, HealthView
@@ -86,11 +88,10 @@ class Parts:
         self.tokens = self._hsms(configured)
         recalled = state.recall(settings.state.dir, settings.keys.label)
         self._wrote = set(state.wrote_here(settings.state.dir))
+        self._scanner = KeyScanner(self.tokens, Rules(settings.keys.algorithm, settings.keys.hmac_label))
         self._keyring = Keyring(
-            self.tokens,
+            self._scanner,
             write_label=settings.keys.label,
-            algorithm=settings.keys.algorithm,
-            hmac_label=settings.keys.hmac_label,
             recalled=recalled,
             on_change=self._keys_changed,
         )

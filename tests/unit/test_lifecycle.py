@@ -13,9 +13,11 @@ import pytest
 from kmsd.errors import AlreadyExists, Conflict, DeadlineExceeded, InvalidRequest, NotFound, Unavailable
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.operation import Operation
+from kmsd.keys.inventory import Rules
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.labels import new_key_id
 from kmsd.keys.lifecycle import KeyUseEvidence, Lifecycle, ScanEvidence
+from kmsd.keys.scanner import KeyScanner
 from tests.memory_token import MemoryToken
 
 LABEL = "k8s-kek"
@@ -43,7 +45,9 @@ class _Setup:
     def __init__(self, *tokens: MemoryToken) -> None:
         self.tokens = tokens
         by_label = {each.label: each.as_hsm for each in tokens}
-        self.keyring = Keyring(by_label, write_label=LABEL, recalled="", on_change=lambda _, __: None)
+        self.keyring = Keyring(
+            KeyScanner(by_label, Rules()), write_label=LABEL, recalled="", on_change=lambda _, __: None
+        )
         self.uses = _Uses()
         self.lifecycle = Lifecycle(self.keyring, write_token=tokens[0].label, uses=self.uses)
 

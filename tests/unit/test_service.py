@@ -14,9 +14,11 @@ from kmsd.errors import InvalidRequest, KmsdError, Misconfigured, NotFound, Unav
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.operation import Operation
+from kmsd.keys.inventory import Rules
 from kmsd.keys.key import Inventory
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.labels import new_key_id
+from kmsd.keys.scanner import KeyScanner
 from kmsd.observe.health import Health
 from kmsd.observe.unproven import Unproven
 from kmsd.service.local import Following, LocalService
@@ -39,7 +41,7 @@ class _Setup:
         self.changes: list[tuple[Inventory, Inventory]] = []
         self.uses: list[tuple[str, str]] = []
         self.keyring = Keyring(
-            {token.label: token.as_hsm for token in tokens},
+            KeyScanner({token.label: token.as_hsm for token in tokens}, Rules()),
             write_label=LABEL,
             recalled=recalled,
             on_change=lambda before, after: self.changes.append((before, after)),

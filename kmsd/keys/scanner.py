@@ -1,0 +1,369 @@
+"""What the tokens' keys are: all of them are looked at together, for every keyring that judges them.
+
+The tokens are looked at every `refresh` seconds and whenever what was seen may be out of date, so that no request waits
+for a look. A look that shows less than the one before is doubted: a token that has gone, a module that misses objects
+and another process in the middle of a change all look like keys that are lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from time import monotonic, time
+from typing import Final, Protocol
+
+from kmsd.crypto.schemes import ANY, Ability, Scheme
+from kmsd.errors import KmsdError, Misconfigured
+from kmsd.hsm.connection import Hsm
+from kmsd.hsm.host import keys as token_keys
+from kmsd.hsm.host.keys import TokenKey
+from kmsd.keys.inventory import Rules
+from kmsd.keys.key import Inventory, Key, KeyState
+from kmsd.keys.labels import created_ms
+from kmsd.problem import About, Calls, Problem
+
+_LOOK_PAUSE: Final = 0.25
+"""Seconds between looks that requests ask for (an unknown kid), so that garbage cannot keep the token busy."""
+_VERIFY_PAUSE: Final = 30.0
+_VERIFY_PAUSE_MOST: Final = 600.0
+"""Seconds between re-initialisations that ask for a write key which is missed: from the first up to the second."""
+_EMPTY_PAUSE: Final = 5.0
+"""Seconds between two times that a token with few places for keys is logged in to anew, for the write key's sake."""
+_READ_PAUSES: Final = (0.005, 0.01, 0.02, 0.05, 0.1)
+"""Seconds between two readings of a token whose keys change."""
+_NEW_SECONDS: Final = 600.0
+"""A key made within so many seconds that is not to be found is asked for in another process."""
+_SEEK_PAUSE: Final = 2.0
+_SEEK_PAUSE_MOST: Final = 60.0
+"""Seconds between two times that another process is asked: from the first up to the second while it finds nothing."""
+_SEEK_SECONDS: Final = 10.0
+_SOUGHT_MOST: Final = 4096
+"""Ids of which it is remembered that they were asked for."""
+_PICKS_MOST: Final = 8
+"""Pairs that are tried at one look: those with the write label one after the other, and as many others."""
+
+
+class Place:
+    """One token and what it showed last. found: its keys; public: objects that anybody may have made."""
+
+    def __init__(self, name: str, hsm: Hsm) -> None:
+        self.name = name
+        self.hsm = hsm
+        self.found: tuple[TokenKey, ...] = ()
+        self.public: tuple[TokenKey, ...] = ()
+        self.public_more = 0
+        self.seen = False
+        self.ability = ANY
+        self.verified = -1e9
+        self.verify_pause = _VERIFY_PAUSE
+        self.emptied = -1e9
+
+
+class Judge(Protocol):
+    """Judges what the tokens show."""
+
+    @property
+    def inventory(self) -> Inventory:
+        """What it found last."""
+
+    @property
+    def wrote_at(self) -> str:
+        """Name of the token where the key was that wrote last; empty if there was none."""
+
+    def judge(self, changed: Place | None = None, found: Sequence[TokenKey] = ()) -> Inventory:
+        """Judge what the tokens showed last; or what it would be if this token showed these keys."""
+
+    def take(self, inventory: Inventory) -> None:
+        """Go by this inventory from now on."""
+
+
+class KeyScanner:
+    """The keys of all tokens, as last seen.
+
+    tokens: by name in the configuration. configured: what judgements rest on, without what is found out here. judges:
+    who is asked what a change means, and told of it.
+    """
+
+    def __init__(self, tokens: Mapping[str, Hsm], configured: Rules) -> None:
+        self.places = {name: Place(name, hsm) for name, hsm in tokens.items()}
+        self.judges: list[Judge] = []
+        self.configured = configured
+        self._picked: dict[tuple[str, bytes, bytes], str] = {}
+        self._looking: asyncio.Task[None] | None = None
+        self._looked = -1e9
+        self._sought: dict[str, None] = {}
+        self._seeking: asyncio.Task[None] | None = None
+        self._seek_after = -1e9
+        self._seek_pause = _SEEK_PAUSE
+
+    @property
+    def rules(self) -> Rules:
+        """What a judgement rests on beside the keys, as it is known now."""
+        abilities = {place.name: place.ability for place in self.places.values()}
+        return replace(self.configured, abilities=abilities, picked=self._picked)
+
+    @property
+    def away(self) -> list[Place]:
+        """The tokens that are away."""
+        return [place for place in self.places.values() if place.hsm.connected is None]
+
+    @property
+    def where(self) -> str:
+        """The tokens in words, for sentences."""
+        names = [place.hsm.name for place in self.places.values()]
+        return names[0] if len(names) == 1 else "tokens " + " and ".join(name.removeprefix("token ") for name in names)
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What is to be known of the tokens that are up."""
+        return [problem for place in self.places.values() for problem in self._problems_of(place)]
+
+    def _problems_of(self, place: Place) -> Iterator[Problem]:
+        connected = place.hsm.connected
+        if connected is None:
+            return
+        if connected.gcm_refused and self.configured.algorithm == "auto":
+            yield Problem(
+                f"{place.hsm.name} lists AES-GCM, which does not work ({connected.gcm_refused}): pairs of keys serve, "
+                "with AES-CBC and HMAC",
+                "update what is between kmsd and the token (p11-kit), or choose this for good: --algorithm aes-cbc",
+                fatal=False,
+                about=About(token=place.name),
+            )
+        if place.public_more:
+            yield Problem(
+                f"{place.hsm.name} holds {place.public_more + len(place.public)} public objects that look like keys, "
+                "more than are told of one by one; anybody who reaches the token can make them, and none is used",
+                "find out who reaches the token, and delete them with its own tool (pkcs11-tool --list-objects)",
+                fatal=False,
+                about=About(token=place.name),
+            )
+        room = place.hsm.room
+        # Where it is the write key that found no place, its health says so.
+        if room is not None and room.crowded and not self._shut_out(place):
+            error = room.error(place.hsm.name)
+            about = About(token=place.name, calls=Calls(code=error.code))
+            yield Problem(error.message, error.hint, fatal=False, about=about)
+
+    def _shut_out(self, place: Place) -> bool:
+        """Whether a write key found no place on a token that has few."""
+        room = place.hsm.room
+        return room is not None and any(
+            room.shuts_out(write.cka_id, write.scheme.mac if write.scheme is not None else None)
+            for write in self._writers_at(place)
+        )
+
+    def _writers_at(self, place: Place) -> list[Key]:
+        """The keys on this token that write, as last seen."""
+        writers = (judge.inventory.write for judge in self.judges)
+        return [write for write in writers if write is not None and write.place == place.name]
+
+    async def look_soon(self) -> None:
+        """A look that begins after this call, a little later if there was one just now: however many requests
+        ask, the tokens are looked at a few times a second. Raises KmsdError if they are away."""
+        await asyncio.sleep(max(0.0, self._looked + _LOOK_PAUSE - monotonic()))
+        if self._looking is None:
+            self._start_looking()
+        await self._join()
+
+    async def look(self) -> None:
+        """Look at the tokens now. Raises KmsdError if none of them shows its keys."""
+        while self._looking is not None:
+            # That look may have begun before what the caller wants to see.
+            with contextlib.suppress(KmsdError):
+                await self._join()
+        self._start_looking()
+        await self._join()
+
+    def _start_looking(self) -> None:
+        self._looked = monotonic()
+        self._looking = asyncio.create_task(self._look_once(), name="keyring-look")
+        self._looking.add_done_callback(_heard)
+
+    async def _join(self) -> None:
+        if self._looking is not None:
+            await asyncio.shield(self._looking)
+
+    async def _look_once(self) -> None:
+        try:
+            await self._look()
+        finally:
+            # Here and not in a callback: whoever runs between the end and the callback would wait for what is over.
+            self._looking = None
+
+    async def _look(self) -> None:
+        places = list(self.places.values())
+        up = [place for place in places if place.hsm.connected is not None] or places
+        shown = await asyncio.gather(*(self._look_at(place) for place in up), return_exceptions=True)
+        failed = [each for each in shown if isinstance(each, BaseException)]
+        if len(failed) == len(up):
+            raise failed[0]
+        # What was refused is tried again: the keys' attributes may have been put right.
+        self._picked = {pair: enc for pair, enc in self._picked.items() if enc}
+        for judge in tuple(self.judges):
+            judge.take(await self._judge_and_pick(judge))
+
+    async def _judge_and_pick(self, judge: Judge) -> Inventory:
+        """The inventory, once it has been tried how the pairs write that write now or are about to, and some others."""
+        for _ in range(_PICKS_MOST):
+            inventory = judge.judge()
+            fresh = [await self.pick(key) for key in inventory.keys if key.state in (KeyState.WRITE, KeyState.PENDING)]
+            if not any(fresh):
+                break
+        inventory = judge.judge()
+        # Where each key takes a place of a few, those that write have them.
+        others = [key for key in inventory.keys if key.may_write and self._untried(key) and self._hsm(key).room is None]
+        if any([await self.pick(key) for key in others[:_PICKS_MOST]]):
+            inventory = judge.judge()
+        return inventory
+
+    def _hsm(self, key: Key) -> Hsm:
+        return self.places[key.place].hsm
+
+    def _untried(self, key: Key) -> bool:
+        how = key.scheme
+        return how is not None and bool(how.candidates) and _tried_with(key, how) not in self._picked
+
+    async def pick(self, key: Key) -> bool:
+        """Find out which of the encs that its token lists works with a key that is to write; whether that is news."""
+        how = key.scheme
+        if how is None or not self._untried(key):
+            return False
+        try:
+            enc = await how.pick(self._hsm(key), key.cka_id, timeout=30.0)
+        except Misconfigured:
+            enc = ""
+        except KmsdError:
+            return False  # the token is away, or the key not to be seen just now: the next look tries again
+        self._picked[_tried_with(key, how)] = enc
+        return True
+
+    async def _look_at(self, place: Place) -> None:
+        found = await self._list(place)
+        if self._suspicious(place, found):
+            # A token that has gone shows no keys on some modules: only a module that starts anew tells.
+            place.verified = monotonic()
+            await place.hsm.hosting.replace("keys vanished", doubted=True)
+            found = await self._list(place)
+        elif self._shut_out(place) and monotonic() - place.emptied > _EMPTY_PAUSE:
+            place.emptied = monotonic()
+            await place.hsm.hosting.replace("other keys take the places of the write key")
+        gone = _unlabelled(place.found) - _unlabelled(found)
+        if gone:
+            place.hsm.forget_handles(frozenset(token.cka_id for token in gone))
+        place.found = found
+        place.seen = True
+        connected = place.hsm.connected
+        if connected is not None:
+            longest = connected.quirks.hmac_longest or 0
+            place.ability = Ability(connected.mechanisms, longest, connected.gcm_refused, connected.gcm_unauthenticated)
+
+    async def _list(self, place: Place) -> tuple[TokenKey, ...]:
+        """The keys of a token at one moment. A list is read key by key while other processes move labels, and SoftHSM
+        shows a key to nobody while it is relabelled: what differs from what was there is believed when it is read
+        twice, that a key is gone, or that none writes any more, only when it is read every time."""
+        known = {_identity(key) for key in place.found}
+        before: Counter[TokenKey] = Counter(place.found)
+        shown: dict[tuple[str, bytes, str], TokenKey] = {}
+        found: tuple[TokenKey, ...] = ()
+        for pause in (*_READ_PAUSES, 0.0):
+            found, place.public, place.public_more = await place.hsm.run(
+                token_keys.list_keys, self.configured.rsa, timeout=30.0
+            )
+            if Counter(found) == before and self._plausible(place, known, found):
+                return found
+            before = Counter(found)
+            shown.update({_identity(key): key for key in found})
+            await asyncio.sleep(pause)
+        here = {_identity(key) for key in found}
+        return (*found, *(key for identity, key in shown.items() if identity not in here and identity in known))
+
+    def _plausible(self, place: Place, known: set[tuple[str, bytes, str]], found: Sequence[TokenKey]) -> bool:
+        if known - {_identity(key) for key in found}:
+            return False
+        return all(
+            judge.inventory.write is None or judge.judge(place, found).write is not None for judge in self.judges
+        )
+
+    def _suspicious(self, place: Place, found: Sequence[TokenKey]) -> bool:
+        for judge in self.judges:
+            write = judge.inventory.write
+            if write is not None and write.place == place.name:
+                if not any(key.seals and key.cka_id == write.cka_id for key in found):
+                    return True
+                if judge.judge(place, found).write is None:
+                    return True
+        if place.found and not found:
+            return True
+        # The token may have gone just when the module started anew: a write key that is missed is asked for again.
+        missed = any(judge.wrote_at == place.name and judge.inventory.write is None for judge in self.judges)
+        if not missed:
+            place.verify_pause = _VERIFY_PAUSE
+        elif monotonic() - place.verified > place.verify_pause:
+            # Less and less often: each time stops the other keys for a moment.
+            place.verify_pause = min(place.verify_pause * 2, _VERIFY_PAUSE_MOST)
+            return True
+        return False
+
+    async def look_elsewhere(self, key_id: str) -> None:
+        """Where a module is known to miss objects, ask another process for a key with this id that was made just now.
+        The module begins anew only if it is there.
+
+        Once for each id, and now and then at the most for all who ask: whoever may call Decrypt can name any id.
+
+        SoftHSM's index of a token's objects can miss one for good: two processes that make objects at the same moment
+        write the same generation number, and each takes the other's change for its own.
+        """
+        if not _may_be_new(key_id):
+            return
+        missing = [place for place in self.places.values() if place.hsm.beside.misses_objects]
+        if missing and key_id not in self._sought and self._seeking is None and monotonic() > self._seek_after:
+            self._sought[key_id] = None
+            while len(self._sought) > _SOUGHT_MOST:
+                del self._sought[next(iter(self._sought))]
+            self._seeking = asyncio.create_task(self._seek(missing, key_id), name="keyring-seek")
+            self._seeking.add_done_callback(_heard)
+        if self._seeking is not None and key_id in self._sought:
+            await asyncio.shield(self._seeking)
+
+    async def _seek(self, missing: Sequence[Place], key_id: str) -> None:
+        found = False
+        try:
+            for place in missing:
+                if await place.hsm.beside.has_key(key_id.encode(), timeout=_SEEK_SECONDS):
+                    found = True
+                    await place.hsm.hosting.replace("a key that another process made is missed")
+            if found:
+                await self.look()
+        finally:
+            # Whoever names ids that nobody made costs less and less; a key that was really missed sets it back.
+            self._seek_pause = _SEEK_PAUSE if found else min(self._seek_pause * 2, _SEEK_PAUSE_MOST)
+            self._seek_after = monotonic() + self._seek_pause
+            self._seeking = None
+
+
+def _tried_with(key: Key, how: Scheme) -> tuple[str, bytes, bytes]:
+    return key.place, key.cka_id, how.mac or b""
+
+
+def _identity(key: TokenKey) -> tuple[str, bytes, str]:
+    """Of one key, whatever its label; a key without CKA_ID has nothing but its label."""
+    return key.kind, key.cka_id, "" if key.cka_id else key.label
+
+
+def _unlabelled(found: Sequence[TokenKey]) -> set[TokenKey]:
+    return {replace(token, label="") for token in found}
+
+
+def _may_be_new(key_id: str) -> bool:
+    """Whether a key of this id may have been made by another kmsd just now."""
+    made = created_ms(key_id) / 1000
+    return abs(time() - made) < _NEW_SECONDS
+
+
+def _heard(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()  # whoever waits for the look has it; nobody may be waiting
