@@ -8,6 +8,7 @@ A client that asks for little is never kept waiting by one that asks for much. K
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
@@ -31,7 +32,7 @@ class Carried:
     oldest first.
     """
 
-    uid: int
+    user: Hashable
     weight: int = 0
     weights: dict[int, int] = field(default_factory=dict)
     unfinished: dict[int, float] = field(default_factory=dict)
@@ -43,7 +44,7 @@ class Burden:
     def __init__(self, room: int = ROOM) -> None:
         self._room = room
         self._weight = 0
-        self._users: Counter[int] = Counter()
+        self._users: Counter[Hashable] = Counter()
         """Connections of each that have requests under way."""
         self._lingering: deque[tuple[float, Carried, int]] = deque()
 
@@ -51,7 +52,7 @@ class Burden:
         """Whether this connection has its share, and there is no room beyond it."""
         if self._weight < self._room or not carried.weight:
             return False
-        share = self._room // len(self._users) // self._users[carried.uid]
+        share = self._room // len(self._users) // self._users[carried.user]
         return carried.weight >= max(REQUEST, share)
 
     def begin(self, carried: Carried, stream: int) -> None:
@@ -91,6 +92,6 @@ class Burden:
         had = carried.weight
         carried.weight += weight
         self._weight += weight
-        self._users[carried.uid] += bool(carried.weight) - bool(had)
-        if not self._users[carried.uid]:
-            del self._users[carried.uid]
+        self._users[carried.user] += bool(carried.weight) - bool(had)
+        if not self._users[carried.user]:
+            del self._users[carried.user]

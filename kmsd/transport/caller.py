@@ -8,7 +8,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
-from typing import Final
+from typing import Final, Protocol
 
 _NAME_SECONDS: Final = 1.0
 """For the name of a user, which may come from another machine."""
@@ -17,6 +17,17 @@ _NAMES: Final = 256
 _MOST_WORD: Final = 64
 _STRANGE: Final = re.compile(r"[^A-Za-z0-9._+@/\\:()-]")
 """Whatever could end a word of a caller, or make another of its kind: blanks and the equals sign above all."""
+
+
+class Identity(Protocol):
+    """Who calls, proven."""
+
+    @property
+    def pid(self) -> int:
+        """Of the process that calls; 0 if it is on another machine."""
+
+    def told(self, claim: str) -> str:
+        """Return who calls, in words. claim: what the program says to be called; all else is proven."""
 
 
 @dataclass(frozen=True)

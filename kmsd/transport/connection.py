@@ -7,9 +7,10 @@ end, is let go. Knows frames (`kmsd.transport.frames`) and what requests weigh (
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Hashable
 from enum import IntFlag
 from time import monotonic
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from kmsd.transport import frames
 from kmsd.transport.burden import STREAMS, Burden, Carried
@@ -74,15 +75,17 @@ class Door(Protocol):
 class Connection(asyncio.BufferedProtocol):
     """The caller's side.
 
-    peer: name of the end that the server sees; empty until there is one. authority: that its first request names, if
-    the door asks for it. spoke: whether its caller has said anything. active: when it last did. waits: for its share.
+    user: whom it counts for. pid: of its caller's process, 0 if it is on another machine. peer: name of the end that
+    the server sees; empty until there is one. authority: that its first request names, if the door asks for it. spoke:
+    whether its caller has said anything. active: when it last did. waits: for its share.
     """
 
-    def __init__(self, uid: int, door: Door) -> None:
-        self.uid = uid
+    def __init__(self, user: Hashable, pid: int, door: Door) -> None:
+        self.user = user
+        self.pid = pid
         self.peer = ""
         self.authority = ""
-        self.carried = Carried(uid)
+        self.carried = Carried(user)
         self.spoke = False
         self.active = monotonic()
         self.waits = False
@@ -104,6 +107,15 @@ class Connection(asyncio.BufferedProtocol):
         self._told = False
         self._first = FirstRequest() if door.chooses else None
         self._settings_unacknowledged = False
+
+    def counts_for(self, user: Hashable) -> None:
+        """Have it count for another from now on; nothing has passed yet."""
+        self.user = user
+        self.carried = Carried(user)
+
+    def told_of(self, name: str) -> Any:
+        """Return what the transport tells of the caller's side, as asyncio's `get_extra_info`."""
+        return self._near.get_extra_info(name) if self._near is not None else None
 
     # The caller's side.
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from kmsd.transport.call import Observer, Table
 from kmsd.transport.dispatch import Dispatch
+from kmsd.transport.entrance import UnixEntrance
 from kmsd.transport.health import Health
 from kmsd.transport.relay import Relay
 from kmsd.transport.sockets import SocketPlace, SocketWatch
@@ -59,7 +60,7 @@ class Listener:
         self.apis = tuple(apis)
         self.watch = SocketWatch(place, self._listen, lambda what: remade(place.path, what))
         self._health = Health(services)
-        self._relay = Relay(named=proven)
+        self._relay = Relay(UnixEntrance(named=proven))
         self._dispatch = Dispatch((*tables, self._health.table()), timeout, observe, self._relay if proven else None)
         self._servers = [make(self._dispatch) for make in servers]
         self._watching: asyncio.Task[None] | None = None

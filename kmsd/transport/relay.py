@@ -1,11 +1,10 @@
-"""The door of a Unix socket: who calls, by the kernel's word, and how much each may ask of the server behind it.
+"""The door before a server: who calls, by proof, and how much each may ask of the server behind it.
 
 A gRPC server tells a handler nothing of its caller but the name that the caller's end of the connection is bound to,
-and bounds what it takes by connection, if at all. So kmsd listens itself, asks the kernel who connects (SO_PEERCRED,
-unix(7)), and carries the frames to the server over a second connection, whose own end it binds to a name that is made
-for it alone. By that name a handler finds who calls.
-
-There may be several servers: the first that takes what the first request of a connection is addressed to has it.
+and bounds what it takes by connection, if at all. So kmsd listens itself, has it proven who connects (`entrance`), and
+carries the frames to the server over a second connection, whose own end it binds to a name that is made for it alone.
+By that name a handler finds who calls. There may be several servers: the first that takes what the first request of a
+connection is addressed to has it.
 
 A server's own socket has no path: it is taken out of the file system as soon as it is bound, and reached through a
 file descriptor of this process (/proc/self/fd, proc(5)). Whoever gets there in spite of that, root at most, is refused
@@ -21,7 +20,6 @@ import secrets
 import select
 import shutil
 import socket
-import struct
 import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine
@@ -33,8 +31,9 @@ from typing import Final
 from kmsd.errors import Denied, Misconfigured
 from kmsd.observe import logs
 from kmsd.transport.burden import ROOM, Burden
-from kmsd.transport.caller import Caller, Names
+from kmsd.transport.caller import Identity
 from kmsd.transport.connection import WHOLE_SECONDS, Connection, Far
+from kmsd.transport.entrance import Entrance, UnixEntrance
 from kmsd.transport.frames import Reason, goaway
 
 log = logs.get_logger("kmsd.transport")
@@ -63,8 +62,6 @@ _RETRY_SECONDS: Final = 1.0
 """Until a connection is taken again when there are no descriptors."""
 _QUIET_SECONDS: Final = 60.0
 """Between two warnings of one kind."""
-_UCRED: Final = struct.Struct("iII")
-"""struct ucred: pid, uid, gid."""
 
 
 class _Behind:
@@ -98,22 +95,22 @@ class _Behind:
 
 
 class Relay:
-    """Between the callers of one Unix socket and a server, or several.
+    """Between the callers of one socket and a server, or several.
 
-    connections: as CONNECTIONS; fewer where there are few descriptors. room: as ROOM. named: whether somebody asks who
-    calls. Belongs to one event loop.
+    entrance: how callers come in; by default through a Unix socket. connections: as CONNECTIONS; fewer where there are
+    few descriptors. room: as ROOM. Belongs to one event loop.
     """
 
-    def __init__(self, *, connections: int = CONNECTIONS, room: int = ROOM, named: bool = True) -> None:
+    def __init__(self, entrance: Entrance | None = None, *, connections: int = CONNECTIONS, room: int = ROOM) -> None:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         enough = CONNECTIONS if soft == resource.RLIM_INFINITY else max(8, (soft - _FOR_OTHERS) // _EACH)
         self._most = min(connections, enough)
         self.burden = Burden(room)
         self.buffer = memoryview(bytearray(_BLOCK))
-        self._names = Names() if named else None
-        self._callers: dict[str, Caller] = {}
-        self._connections: dict[Connection, int] = {}
-        """Each with its caller's process."""
+        self._entrance = entrance if entrance is not None else UnixEntrance()
+        self._callers: dict[str, Identity] = {}
+        self._connections: dict[Connection, asyncio.Task[None] | None] = {}
+        """Each with what is to bring it about, until it stands."""
         self._waiting: set[Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweep: asyncio.TimerHandle | None = None
@@ -147,11 +144,21 @@ class Relay:
         return len(self._behind) > 1
 
     def listen(self, path: str) -> None:
-        """Take callers on a socket at this path, and no more on an earlier one. Raises OSError."""
-        fresh = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        """Take callers on a Unix socket at this path, and no more on an earlier one. Raises OSError."""
+        self._listen(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), path)
+
+    def listen_on(self, family: socket.AddressFamily, address: tuple[str, int]) -> tuple[str, int]:
+        """Take callers on TCP. Returns the address, with the port that was chosen for port 0. Raises OSError."""
+        fresh = socket.socket(family, socket.SOCK_STREAM)
+        fresh.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listen(fresh, address)
+        host, port, *_ = fresh.getsockname()
+        return host, port
+
+    def _listen(self, fresh: socket.socket, address: str | tuple[str, int]) -> None:
         try:
             fresh.setblocking(False)
-            fresh.bind(path)
+            fresh.bind(address)
             fresh.listen(_BACKLOG)
         except BaseException:
             fresh.close()
@@ -193,7 +200,7 @@ class Relay:
             server.close()
         self._behind.clear()
 
-    def caller(self, peer: str) -> Caller:
+    def caller(self, peer: str) -> Identity:
         """Who calls. peer: name of the connection's other end, as gRPC tells it. Raises Denied if nobody knows."""
         found = self._callers.get(peer)
         if found is None:
@@ -221,13 +228,12 @@ class Relay:
             return
         try:
             accepted.setblocking(False)
-            pid, uid, _ = _UCRED.unpack(accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+            user, pid = self._entrance.arrived(accepted)
         except OSError:
             accepted.close()
             return
-        connection = Connection(uid, self)
-        self._connections[connection] = pid
-        self._run(self._take(connection, accepted))
+        connection = Connection(user, pid, self)
+        self._connections[connection] = self._run(self._take(connection, accepted))
         self._sweep_soon()
 
     def _accept_again(self, listening: socket.socket) -> None:
@@ -237,21 +243,23 @@ class Relay:
     def _make_room(self) -> bool:
         """Let go of a connection of whoever has the most of them: of those that have said nothing, or else of all,
         the one that has been silent for longest. Returns False while that one has only just come."""
-        [(most, _)] = Counter(each.uid for each in self._connections).most_common(1)
+        [(most, _)] = Counter(each.user for each in self._connections).most_common(1)
         goes = min(
-            (each for each in self._connections if each.uid == most),
+            (each for each in self._connections if each.user == most),
             key=lambda each: (each.spoke, each.active),
         )
         if monotonic() - goes.active < _GRACE:
             return False
-        del self._connections[goes]
+        taking = self._connections.pop(goes)
+        if taking is not None:
+            taking.cancel()
         goes.abort()
         self._let_go += 1
         if monotonic() - self._told_at >= _QUIET_SECONDS:
             log.warning(
                 "there are too many connections: those that were silent for longest are let go",
                 let_go=self._let_go,
-                uid=goes.uid,
+                user=str(goes.user),
                 most=self._most,
             )
             self._let_go, self._told_at = 0, monotonic()
@@ -259,13 +267,17 @@ class Relay:
 
     async def _take(self, connection: Connection, accepted: socket.socket) -> None:
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, accepted)
-        except OSError:
+            await self._entrance.take(connection, accepted)
+        except BaseException as error:
             accepted.close()
             self._connections.pop(connection, None)
-            return
+            if isinstance(error, OSError):
+                return
+            raise
         if connection not in self._connections:
             connection.abort()
+        else:
+            self._connections[connection] = None
 
     # What its connections tell it (`kmsd.transport.connection.Door`).
 
@@ -294,31 +306,33 @@ class Relay:
     async def _reach(self, connection: Connection) -> None:
         """Connect it to the server, under a name by which its handlers find who calls."""
         name = f"kmsd-{secrets.token_hex(16)}"
-        user = await self._names.name(connection.uid) if self._names is not None else "?"
+        identity = await self._entrance.identify(connection)
         try:
             inner = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         except OSError:
             connection.abort()
             return
         try:
-            pid = self._connections[connection]
+            if connection not in self._connections:
+                raise ConnectionAbortedError
             inner.setblocking(False)
             inner.bind(f"\0{name}")
             inner.connect(self._server_for(connection.authority).path)
             connection.peer = f"unix-abstract:{name}"
-            self._callers[connection.peer] = Caller(connection.uid, user, pid)
+            self._callers[connection.peer] = identity
             await asyncio.get_running_loop().create_unix_connection(lambda: Far(connection), sock=inner)
-        except (OSError, KeyError, IndexError):
+        except (OSError, IndexError):
             inner.close()  # it has gone, or the server takes no more
             connection.abort()
 
     def _server_for(self, authority: str) -> _Behind:
         return next((server for server in self._behind if server.takes(authority)), self._behind[-1])
 
-    def _run(self, work: Coroutine[None, None, None]) -> None:
+    def _run(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _look_at_waiting(self) -> None:
         self._look_due = False

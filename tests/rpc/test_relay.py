@@ -15,6 +15,7 @@ import pytest
 from kmsd.errors import Denied, Misconfigured
 from kmsd.transport import caller as naming
 from kmsd.transport import connection as module
+from kmsd.transport import entrance as entering
 from kmsd.transport import relay as relaying
 from kmsd.transport.caller import Caller, word
 from kmsd.transport.frames import HEADER, PREFACE
@@ -184,7 +185,7 @@ async def test_either_side_that_ends_ends_the_other(short_tmp: Path) -> None:
 class _Kernel:
     """Says that the user `uid` calls."""
 
-    size = relaying._UCRED.size
+    size = entering._UCRED.size
     uid = 0
 
     def unpack(self, _: bytes) -> tuple[int, int, int]:
@@ -195,7 +196,7 @@ async def test_who_has_the_most_connections_gives_up_what_was_silent_for_longest
     short_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kernel = _Kernel()
-    monkeypatch.setattr(relaying, "_UCRED", kernel)
+    monkeypatch.setattr(entering, "_UCRED", kernel)
     held: dict[str, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
 
     async def hold(name: str, uid: int, *, speaks: bool) -> None:

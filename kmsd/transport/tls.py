@@ -1,0 +1,247 @@
+"""The files of one side of TLS, read anew when they change: certificate, key, the CA of the others, what is revoked.
+
+TLS 1.3 alone (RFC 8446), and always with certificates on both sides. Knows no socket and no API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+
+from kmsd import plainfile
+from kmsd.errors import KmsdError, Misconfigured
+from kmsd.observe import logs
+
+log = logs.get_logger("kmsd.transport")
+
+_MOST: Final = 4 * 1024 * 1024
+"""Bytes of one of the files."""
+_LOOK: Final = 1.0
+"""Seconds between two looks at whether the files have changed."""
+_SERIAL: Final = re.compile(r"[0-9a-f]{1,40}")
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """ca: PEM with the CA certificates that the other side's is checked against. certificate: PEM with this side's, and
+    its chain. key: PEM. revoked: serial numbers or CRLs; None for none. flags: their names on the command line, for
+    sentences."""
+
+    ca: Path
+    certificate: Path
+    key: Path
+    revoked: Path | None = None
+
+    @property
+    def named(self) -> tuple[tuple[str, Path], ...]:
+        each = (("--tls-ca", self.ca), ("--tls-certificate", self.certificate), ("--tls-key", self.key))
+        return (*each, ("--tls-revoked", self.revoked)) if self.revoked is not None else each
+
+
+@dataclass(frozen=True)
+class OwnCertificate:
+    """This side's certificate. names: as of `peers.Peer`. not_before, not_after: Unix seconds."""
+
+    subject: str
+    names: tuple[str, ...]
+    serial: str
+    not_before: float
+    not_after: float
+
+
+class Revocations:
+    """Certificates that are not taken, although they are valid: by serial number, of one issuer or of any."""
+
+    def __init__(self, serials: frozenset[str] = frozenset(), by_issuer: frozenset[tuple[bytes, str]] = frozenset()):
+        self._serials = serials
+        self._by_issuer = by_issuer
+
+    def __contains__(self, certificate: tuple[bytes, str]) -> bool:
+        """Whether the certificate of (the issuer's name as DER, serial in lower hexadecimal) is revoked."""
+        return certificate[1] in self._serials or certificate in self._by_issuer
+
+    def __len__(self) -> int:
+        return len(self._serials) + len(self._by_issuer)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What the files held. pem: ca, certificate with its chain, and key, for libraries that take these."""
+
+    context: ssl.SSLContext
+    own: OwnCertificate
+    revocations: Revocations
+    pem: tuple[bytes, bytes, bytes]
+    authorities: tuple[x509.Certificate, ...]
+
+
+def load(files: TlsFiles, *, server: bool) -> Loaded:
+    """Read the files. Raises Misconfigured with the flag of the file that is wrong, and why."""
+    read = {flag: _read(flag, path, secret=flag == "--tls-key") for flag, path in files.named}
+    try:
+        authorities = tuple(x509.load_pem_x509_certificates(read["--tls-ca"]))
+    except ValueError as error:
+        raise _wrong("--tls-ca", files.ca, "holds no certificates as PEM") from error
+    try:
+        chain = x509.load_pem_x509_certificates(read["--tls-certificate"])
+    except ValueError as error:
+        raise _wrong("--tls-certificate", files.certificate, "holds no certificate as PEM") from error
+    revocations = Revocations()
+    if files.revoked is not None:
+        revocations = _revocations(files.revoked, read["--tls-revoked"], authorities)
+    pem = read["--tls-ca"], read["--tls-certificate"], read["--tls-key"]
+    return Loaded(_context(files, pem, server=server), _own(chain[0]), revocations, pem, authorities)
+
+
+def _context(files: TlsFiles, pem: tuple[bytes, bytes, bytes], *, server: bool) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.set_alpn_protocols(["h2"])
+    # A session that is resumed shows no certificate again: whoever is revoked meanwhile would stay.
+    context.num_tickets = 0 if server else context.num_tickets
+    context.options |= ssl.OP_NO_TICKET
+    try:
+        context.load_verify_locations(cadata=pem[0].decode("ascii"))
+        # The module reads files alone: these are the ones that were looked at just now.
+        context.load_cert_chain(files.certificate, files.key, password=_no_password)
+    except (ssl.SSLError, ValueError, OSError) as error:
+        why = getattr(error, "reason", None) or str(error)
+        if why == "KEY_VALUES_MISMATCH":
+            raise _wrong("--tls-key", files.key, f"is not the key of the certificate in {files.certificate}") from error
+        raise _wrong("--tls-key", files.key, f"cannot be used with {files.certificate} ({why})") from error
+    return context
+
+
+def _no_password() -> str:
+    raise ValueError("it is encrypted with a password")
+
+
+def _own(certificate: x509.Certificate) -> OwnCertificate:
+    names: tuple[str, ...] = ()
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = (
+            *(f"DNS:{name}" for name in extension.get_values_for_type(x509.DNSName)),
+            *(f"IP:{name}" for name in extension.get_values_for_type(x509.IPAddress)),
+            *(f"URI:{name}" for name in extension.get_values_for_type(x509.UniformResourceIdentifier)),
+        )
+    except (x509.ExtensionNotFound, ValueError):
+        pass
+    return OwnCertificate(
+        certificate.subject.rfc4514_string(),
+        names,
+        f"{certificate.serial_number:x}",
+        certificate.not_valid_before_utc.timestamp(),
+        certificate.not_valid_after_utc.timestamp(),
+    )
+
+
+def _read(flag: str, path: Path, *, secret: bool) -> bytes:
+    try:
+        data, found = plainfile.read_input(path, _MOST + 1)
+    except OSError as error:
+        raise _wrong(flag, path, f"cannot be read: {(error.strerror or str(error)).lower()}") from error
+    if len(data) > _MOST:
+        raise _wrong(flag, path, f"has more than {_MOST} bytes")
+    if secret and stat.S_ISREG(found.st_mode) and found.st_mode & 0o007:
+        raise Misconfigured(f"{flag} {path} may be read by every user of this machine", f"chmod 600 {path}")
+    return data
+
+
+def _revocations(path: Path, data: bytes, authorities: tuple[x509.Certificate, ...]) -> Revocations:
+    """Read a file of CRLs (PEM), or of serial numbers in hexadecimal, one a line; `#` begins a remark."""
+    if b"-----BEGIN" in data:
+        return _from_crls(path, data, authorities)
+    serials = set()
+    for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
+        text = line.partition("#")[0].strip().lower().replace(":", "").removeprefix("0x")
+        if not text:
+            continue
+        if not _SERIAL.fullmatch(text):
+            raise _wrong("--tls-revoked", path, f"has no serial number in hexadecimal on line {number}")
+        serials.add(text.lstrip("0") or "0")
+    return Revocations(frozenset(serials))
+
+
+def _from_crls(path: Path, data: bytes, authorities: tuple[x509.Certificate, ...]) -> Revocations:
+    revoked = set()
+    for block in re.findall(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", data, re.DOTALL):
+        try:
+            crl = x509.load_pem_x509_crl(block)
+        except ValueError as error:
+            raise _wrong("--tls-revoked", path, "holds a CRL that cannot be read") from error
+        if not any(_signed(crl, authority) for authority in authorities):
+            raise _wrong("--tls-revoked", path, f"holds a CRL of {crl.issuer.rfc4514_string()}, no CA of --tls-ca's")
+        issuer = crl.issuer.public_bytes()
+        revoked |= {(issuer, f"{each.serial_number:x}") for each in crl}
+    if b"-----BEGIN X509 CRL-----" not in data:
+        raise _wrong("--tls-revoked", path, "holds neither CRLs nor serial numbers")
+    return Revocations(by_issuer=frozenset(revoked))
+
+
+def _signed(crl: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
+    try:
+        return crl.issuer == authority.subject and crl.is_signature_valid(authority.public_key())  # type: ignore[arg-type]
+    except (InvalidSignature, UnsupportedAlgorithm, TypeError, ValueError):
+        return False
+
+
+def _wrong(flag: str, path: Path, why: str) -> Misconfigured:
+    return Misconfigured(f"{flag} {path} {why}", "give the right file; it is read again as soon as it changes")
+
+
+class TlsMaterial:
+    """The files, and what they held when they were right last.
+
+    server: for the side that is connected to. changed: told when other files than before are in force. problem: why
+    those that lie there now are not; None if they are. Belongs to one event loop.
+    """
+
+    def __init__(self, files: TlsFiles, *, server: bool, changed: Callable[[OwnCertificate], None]) -> None:
+        self.files = files
+        self.problem: KmsdError | None = None
+        self.loaded: Loaded | None = None
+        self._server = server
+        self._changed = changed
+        self._seen: object = None
+
+    async def look(self) -> None:
+        """Read the files if they have changed. Raises nothing: see `problem`."""
+        marks = await asyncio.to_thread(self._marks)
+        if marks == self._seen:
+            return
+        self._seen = marks
+        try:
+            self.loaded = await asyncio.to_thread(load, self.files, server=self._server)
+        except Misconfigured as error:
+            self.problem = error.again()
+            log.warning("TLS files are not taken", reason=error.message, hint=error.hint)
+            return
+        self.problem = None
+        self._changed(self.loaded.own)
+
+    async def keep(self) -> None:
+        """Look at the files for ever."""
+        while True:
+            await asyncio.sleep(_LOOK)
+            await self.look()
+
+    def _marks(self) -> object:
+        marks: list[object] = []
+        for _, path in self.files.named:
+            try:
+                found = path.stat()
+                marks.append((found.st_ino, found.st_size, found.st_mtime_ns, found.st_mode))
+            except OSError as error:
+                marks.append(error.errno)
+        return marks

@@ -1,0 +1,86 @@
+"""How callers come in from other machines: by TCP, and a certificate says who they are."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable, Hashable
+from typing import Final
+
+from kmsd.transport.caller import Identity
+from kmsd.transport.connection import Connection
+from kmsd.transport.peers import peer_of
+from kmsd.transport.tls import TlsMaterial
+
+HANDSHAKE_SECONDS: Final = 5.0
+"""For a caller to prove who it is."""
+
+
+class TlsEntrance:
+    """On TCP a certificate says who connects, TLS 1.3 alone.
+
+    refused: told of the address of a caller that was not let in, and why. Whoever has proven nothing yet counts for its
+    address.
+    """
+
+    def __init__(self, material: TlsMaterial, refused: Callable[[str, str], None]) -> None:
+        self._material = material
+        self._refused = refused
+
+    def arrived(self, accepted: socket.socket) -> tuple[Hashable, int]:
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return accepted.getpeername()[0], 0
+
+    async def take(self, connection: Connection, accepted: socket.socket) -> None:
+        loaded = self._material.loaded
+        host, port, *_ = accepted.getpeername()
+        if loaded is None:
+            raise ConnectionRefusedError("there are no TLS files that can be used")
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: connection, accepted, ssl=loaded.context, ssl_handshake_timeout=HANDSHAKE_SECONDS
+            )
+        except (OSError, TimeoutError) as error:
+            if why := _why(error):
+                self._refused(f"{host}:{port}", why)
+            raise ConnectionAbortedError(str(error)) from error
+
+    async def identify(self, connection: Connection) -> Identity:
+        handshake = connection.told_of("ssl_object")
+        host, port, *_ = connection.told_of("peername") or ("?", 0)
+        certificate = handshake.getpeercert(binary_form=True) if handshake is not None else None
+        if certificate is None:
+            raise ConnectionAbortedError("there is no certificate")
+        try:
+            version, cipher = handshake.version() or "?", (handshake.cipher() or ("?",))[0]
+            peer = peer_of(certificate, f"{host}:{port}", version, cipher)
+        except ValueError as error:
+            self._refused(f"{host}:{port}", f"its certificate cannot be read: {error}")
+            raise ConnectionAbortedError from error
+        connection.counts_for(peer.name)
+        return peer
+
+
+_REASONS: Final = {
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "it showed no certificate; every caller needs one of --tls-ca's",
+    "UNSUPPORTED_PROTOCOL": "it does not speak TLS 1.3",
+    "NO_PROTOCOLS_AVAILABLE": "it does not speak TLS 1.3",
+    "HTTP_REQUEST": "it speaks HTTP without TLS",
+    "WRONG_VERSION_NUMBER": "it does not speak TLS",
+    "NO_SHARED_CIPHER": "it takes no cipher of TLS 1.3",
+}
+
+
+def _why(error: BaseException) -> str:
+    """Return why a handshake failed, in words; empty for a caller that only went away."""
+    match error:
+        case ssl.SSLCertVerificationError():
+            return f"its certificate is not taken: {error.verify_message}"
+        case ssl.SSLError():
+            reason = error.reason or "the handshake failed"
+            return _REASONS.get(reason, f"the TLS handshake failed ({reason})")
+        case TimeoutError() | ConnectionAbortedError():
+            return f"it did not finish the TLS handshake in {HANDSHAKE_SECONDS:.0f} s"
+    return ""
