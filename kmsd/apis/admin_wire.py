@@ -18,7 +18,7 @@ from kmsd.keys.key import Key, KeyState, known_made_ms
 from kmsd.keys.keyring import Keyring
 from kmsd.observe.stats import Stats
 from kmsd.problem import Problem
-from kmsd.transport.call import Handler, Method, StreamHandler, StreamMethod, Table
+from kmsd.transport.call import Handler, Method, Role, StreamHandler, StreamMethod, Table
 
 API: Final = "admin"
 SERVICE: Final = "kmsd.admin.v1.Admin"
@@ -39,10 +39,22 @@ _STATES: Final = {
 _TYPES: Final = {"aes": pb.KEY_TYPE_AES, "hmac": pb.KEY_TYPE_HMAC, "rsa": pb.KEY_TYPE_RSA, "other": pb.KEY_TYPE_OTHER}
 
 
+READS: Final = frozenset(
+    {"GetStatus", "GetConfig", "ListSlots", "ListMechanisms", "ListKeys", "GetKey", "InspectCiphertext", "VerifyAudit"}
+)
+"""Change nothing, and are asked every second by whoever watches."""
+
+
 def table(methods: Mapping[str, Handler] | None = None, streams: Mapping[str, StreamHandler] | None = None) -> Table:
     return {
-        **{f"/{SERVICE}/{name}": Method(API, name, handler) for name, handler in (methods or {}).items()},
-        **{f"/{SERVICE}/{name}": StreamMethod(API, name, handler) for name, handler in (streams or {}).items()},
+        **{
+            f"/{SERVICE}/{name}": Method(API, name, handler, role=Role.VIEWER if name in READS else Role.OPERATOR)
+            for name, handler in (methods or {}).items()
+        },
+        **{
+            f"/{SERVICE}/{name}": StreamMethod(API, name, handler, role=Role.VIEWER)
+            for name, handler in (streams or {}).items()
+        },
     }
 
 

@@ -15,14 +15,11 @@ from typing import Final
 from google.protobuf.message import DecodeError, Message
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
+from kmsd.apis.admin_wire import READS
 from kmsd.audit.trail import Audit
 from kmsd.errors import Internal, KmsdError
 from kmsd.transport.call import Call, Handler, Method, StreamMethod, Table
 
-_READS: Final = frozenset(
-    {"GetStatus", "GetConfig", "ListSlots", "ListMechanisms", "ListKeys", "GetKey", "InspectCiphertext", "VerifyAudit"}
-)
-"""Change nothing, and are asked every second by whoever watches."""
 _DRY: Final = "dry run, nothing changed"
 
 
@@ -30,7 +27,7 @@ def audited(table: Table, audit: Audit) -> Table:
     """The table with every method that may change something, or uses a key, recorded."""
     return {
         path: method
-        if isinstance(method, StreamMethod) or method.name in _READS
+        if isinstance(method, StreamMethod) or method.name in READS
         else replace(method, handler=_Recorded(method, audit))
         for path, method in table.items()
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from math import inf
 from time import perf_counter
 from typing import Final, Protocol, TypeVar
@@ -34,13 +35,14 @@ class Call:
     Both by the monotonic clock.
     caller, caller_pid: who calls, on the admin API: uid, user and process are the kernel's word (`relay`), the
     name of the program is its own.
+    tenant: name of the tenant that calls; empty on the sockets of this machine.
     uid, key_id_sha256, detail: set by the handler, for the log and the audit.
     stopping: set by the listener before it cancels the call because kmsd ends, and when it is past that.
     """
 
     __slots__ = (
         *("api", "caller", "caller_pid", "deadline", "detail", "key_id_sha256"),
-        *("method", "stopping", "uid", "until"),
+        *("method", "stopping", "tenant", "uid", "until"),
     )
 
     def __init__(self, api: str, method: str, until: float = inf, deadline: float = inf) -> None:
@@ -52,6 +54,7 @@ class Call:
         self.key_id_sha256 = ""
         self.caller = ""
         self.caller_pid = 0
+        self.tenant = ""
         self.detail = ""
         self.stopping = False
 
@@ -68,10 +71,21 @@ _SLACK: Final = 64 * 1024
 """Bytes by which a message may be larger than what its method takes, so that the method says what is too large."""
 
 
+class Role(IntEnum):
+    """What a caller from another machine must be to call a method; each may do what those before it may."""
+
+    KNOWN = 0
+    """A tenant, or an admin of any role."""
+    TENANT = 1
+    VIEWER = 2
+    OPERATOR = 3
+
+
 @dataclass(frozen=True)
 class Method:
     """api: short name for logs, for example "v2". name: for example "Encrypt". share: its part of the token. largest:
-    bytes of a request that it takes. counted: whether its calls are part of what is observed."""
+    bytes of a request that it takes. counted: whether its calls are part of what is observed. role: who may call it
+    from another machine."""
 
     api: str
     name: str
@@ -79,16 +93,18 @@ class Method:
     share: Share = Share.ADMIN
     largest: int = MAX_MESSAGE - _SLACK
     counted: bool = True
+    role: Role = Role.TENANT
 
 
 @dataclass(frozen=True)
 class StreamMethod:
-    """A method that answers many messages, until its caller has enough. largest: bytes of a request that it takes."""
+    """A method that answers many messages, until its caller has enough. largest, role: as of `Method`."""
 
     api: str
     name: str
     handler: StreamHandler
     largest: int = MAX_MESSAGE - _SLACK
+    role: Role = Role.TENANT
 
 
 def check_size(method: Method | StreamMethod, size: int) -> None:
@@ -113,12 +129,19 @@ class Observer(Protocol):
     def ended(self, call: Call, code: str, seconds: float, reason: str = "") -> None: ...
 
 
-async def run(method: Method, call: Call, request: bytes, observe: Observer) -> bytes:
-    """Run a handler; whatever it raises leaves as a KmsdError, and the observer hears of it."""
+async def run(
+    method: Method, call: Call, request: bytes, observe: Observer, admit: Callable[[], None] | None = None
+) -> bytes:
+    """Run a handler; whatever it raises leaves as a KmsdError, and the observer hears of it.
+
+    admit: raises a KmsdError for a call that is refused before that.
+    """
     observe.began()
     share.set(method.share)
     began = perf_counter()
     try:
+        if admit is not None:
+            admit()
         response = await method.handler(call, request)
     except KmsdError as error:
         observe.ended(call, error.code, perf_counter() - began, error.reason)

@@ -10,11 +10,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from kmsd.errors import KmsdError
-from kmsd.transport.call import Call, Method, Observer, StreamMethod, Table, check_size, run, run_stream, stopping
+from kmsd.transport.call import Call, Method, Observer, Role, StreamMethod, Table, check_size, run, run_stream, stopping
+from kmsd.transport.caller import Identity
 from kmsd.transport.relay import Relay
 
 CLAIM: Final = "kmsd-caller-bin"
@@ -52,17 +54,36 @@ class _Nobody:
     def ended(self, call: Call, code: str, seconds: float, reason: str = "") -> None: ...
 
 
+class Admission(Protocol):
+    """Decides who may call what, and how often."""
+
+    def admit(self, call: Call, role: Role, identity: Identity) -> None:
+        """Let a call in, and write down whose it is. role: that its method asks for. Raises Denied, Overloaded."""
+
+    def leave(self, call: Call) -> None:
+        """A call that was asked for has ended, whether it was let in or not."""
+
+
 class Dispatch:
     """The methods of one socket, and the calls that are under way.
 
     timeout: seconds for a call whose caller names no shorter time. relay: proves who calls; None: nobody is told.
+    admission: asked for every call; None: everybody who gets here may call everything.
     """
 
-    def __init__(self, tables: Iterable[Table], timeout: float, observe: Observer, relay: Relay | None) -> None:
+    def __init__(
+        self,
+        tables: Iterable[Table],
+        timeout: float,
+        observe: Observer,
+        relay: Relay | None,
+        admission: Admission | None = None,
+    ) -> None:
         self.methods = {path: method for table in tables for path, method in table.items()}
         self._timeout = timeout
         self._observe = observe
         self._relay = relay
+        self._admission = admission
         self._ending = asyncio.Event()
         self._calls: dict[asyncio.Task[Any] | None, Call | None] = {}
         """By the task that answers it; None for what ends by itself when kmsd does."""
@@ -78,14 +99,16 @@ class Dispatch:
         check_size(method, len(request))
         task = asyncio.current_task()
         self._calls[task] = call
+        admit = None if self._relay is None else partial(self._admit, call, method, peer, claim)
         try:
-            self._identify(call, peer, claim)
-            return await run(method, call, request, self._observe if method.counted else _Nobody())
+            return await run(method, call, request, self._observe if method.counted else _Nobody(), admit)
         except KmsdError:
             call.stopping = True  # and so not cut
             raise
         finally:
             self._calls.pop(task, None)
+            if self._admission is not None:
+                self._admission.leave(call)
 
     async def stream(self, method: StreamMethod, request: bytes, peer: str, claim: str) -> AsyncIterator[bytes]:
         """Answer one call with many messages, until kmsd ends at the latest. Raises KmsdError."""
@@ -94,12 +117,14 @@ class Dispatch:
         task = asyncio.current_task()
         self._calls[task] = None
         try:
-            self._identify(call, peer, claim)
+            self._admit(call, method, peer, claim)
             async with contextlib.aclosing(_until(self._ending, run_stream(method, call, request))) as responses:
                 async for response in responses:
                     yield response
         finally:
             self._calls.pop(task, None)
+            if self._admission is not None:
+                self._admission.leave(call)
 
     async def stop(self, grace: float) -> None:
         """End the streams, refuse new calls, and give those that have begun `grace` seconds and then an error that says
@@ -118,12 +143,15 @@ class Dispatch:
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
 
-    def _identify(self, call: Call, peer: str, claim: str) -> None:
-        """Write down who calls, as far as that is proven. Raises Denied if it should be and is not."""
-        if self._relay is not None:
-            caller = self._relay.caller(peer)
-            call.caller = caller.told(claim)
-            call.caller_pid = caller.pid
+    def _admit(self, call: Call, method: Method | StreamMethod, peer: str, claim: str) -> None:
+        """Write down who calls, as far as that is proven. Raises Denied if it should be and is not, or may not call."""
+        if self._relay is None:
+            return
+        identity = self._relay.caller(peer)
+        call.caller = identity.told(claim)
+        call.caller_pid = identity.pid
+        if self._admission is not None:
+            self._admission.admit(call, method.role, identity)
 
 
 async def _until(ending: asyncio.Event, responses: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

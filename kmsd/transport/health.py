@@ -9,7 +9,7 @@ from typing import Final
 from grpc_health.v1 import health_pb2 as pb
 
 from kmsd.errors import NotFound, short
-from kmsd.transport.call import Call, Method, StreamMethod, Table, parse
+from kmsd.transport.call import Call, Method, Role, StreamMethod, Table, parse
 
 API: Final = "health"
 _SERVICE: Final = "grpc.health.v1.Health"
@@ -33,8 +33,8 @@ class Health:
 
     def table(self) -> Table:
         return {
-            f"/{_SERVICE}/Check": Method(API, "Check", self._check, largest=_LARGEST, counted=False),
-            f"/{_SERVICE}/Watch": StreamMethod(API, "Watch", self._watch, largest=_LARGEST),
+            f"/{_SERVICE}/Check": Method(API, "Check", self._check, largest=_LARGEST, counted=False, role=Role.KNOWN),
+            f"/{_SERVICE}/Watch": StreamMethod(API, "Watch", self._watch, largest=_LARGEST, role=Role.KNOWN),
         }
 
     async def _check(self, call: Call, body: bytes) -> bytes:

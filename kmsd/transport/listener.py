@@ -1,4 +1,4 @@
-"""One socket that serves a table of methods: its place, the door before the server, and its end. Knows no server.
+"""Sockets that serve tables of methods: their places, the door before the servers, and their end. Knows no server.
 
 A server is given a socket that nobody else reaches, and asks `Dispatch` for every answer; see `kmsd.transport.grpcio`
 and `kmsd.transport.h2corn`.
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from kmsd.transport.call import Observer, Table
-from kmsd.transport.dispatch import Dispatch
-from kmsd.transport.entrance import UnixEntrance
+from kmsd.transport.dispatch import Admission, Dispatch
+from kmsd.transport.entrance import Entrance, UnixEntrance
 from kmsd.transport.health import Health
 from kmsd.transport.relay import Relay
 from kmsd.transport.sockets import SocketPlace, SocketWatch
@@ -35,12 +35,55 @@ class Server(Protocol):
         """Serve no more. Whoever is connected has been let go."""
 
 
-class Listener:
-    """One socket. apis: short names for people; services: full names for grpc.health.v1.
+class Serving:
+    """The door, and the servers behind it: what every listener has.
 
-    servers: make the servers, the preferred one first; the last takes whatever no other does. timeout: seconds for a
-    call whose caller names no shorter time. remade: told, in words, what had become of the socket when it was made
-    again. proven: whether handlers are told who calls, by the kernel's word.
+    entrance: how callers come in. servers: make the servers, the preferred one first; the last takes whatever no other
+    does. services: full names for grpc.health.v1. timeout: seconds for a call whose caller names no shorter time.
+    proven: whether handlers are told who calls. admission: who may call what; None: whoever gets in, everything.
+    """
+
+    def __init__(
+        self,
+        entrance: Entrance,
+        tables: Iterable[Table],
+        *,
+        servers: Sequence[Callable[[Dispatch], Server]],
+        services: Sequence[str],
+        timeout: float,
+        observe: Observer,
+        proven: bool,
+        admission: Admission | None = None,
+    ) -> None:
+        self.relay = Relay(entrance)
+        self.health = Health(services)
+        told = self.relay if proven else None
+        self._dispatch = Dispatch((*tables, self.health.table()), timeout, observe, told, admission)
+        self._servers = [make(self._dispatch) for make in servers]
+
+    async def start(self, directory: Path) -> None:
+        """Start the servers; nobody reaches them yet. directory: where a folder can be made for a moment."""
+        for server in self._servers:
+            self.relay.hide(directory, server.bind, server.takes)
+            await server.start()
+
+    async def stop(self, grace: float) -> None:
+        """End the streams, refuse new calls, give those that have begun `grace` seconds and then an error that says
+        why. Whoever stays connected is asked for no further calls, and told that kmsd stops if it makes them."""
+        self.relay.deafen()
+        self.relay.say_goodbye("kmsd is stopping")
+        self.health.set_serving(False)
+        await self._dispatch.stop(grace)
+        await self.relay.close()
+        for server in self._servers:
+            await server.stop()
+
+
+class Listener:
+    """One Unix socket.
+
+    apis: short names for people. remade: told, in words, what had become of the socket when it was made again. The
+    rest: as of `Serving`.
     """
 
     def __init__(
@@ -59,40 +102,33 @@ class Listener:
         self.place = place
         self.apis = tuple(apis)
         self.watch = SocketWatch(place, self._listen, lambda what: remade(place.path, what))
-        self._health = Health(services)
-        self._relay = Relay(UnixEntrance(named=proven))
-        self._dispatch = Dispatch((*tables, self._health.table()), timeout, observe, self._relay if proven else None)
-        self._servers = [make(self._dispatch) for make in servers]
+        self._serving = Serving(
+            UnixEntrance(named=proven),
+            tables,
+            servers=servers,
+            services=services,
+            timeout=timeout,
+            observe=observe,
+            proven=proven,
+        )
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Bind and serve. The place has been claimed."""
-        for server in self._servers:
-            self._relay.hide(self.place.path.parent, server.bind, server.takes)
-            await server.start()
+        await self._serving.start(self.place.path.parent)
         await self._listen()
         self._watching = asyncio.create_task(self.watch.run(), name="socket-watch")
 
     async def _listen(self) -> None:
-        self.place.bind(self._relay.listen)
+        self.place.bind(self._serving.relay.listen)
 
     def set_serving(self, serving: bool) -> None:
         """What grpc.health.v1 answers from now on, for every service of this socket."""
-        self._health.set_serving(serving)
+        self._serving.health.set_serving(serving)
 
     async def stop(self, grace: float) -> None:
-        """End the streams, refuse new calls, give those that have begun `grace` seconds and then an error that says
-        why, and remove the socket.
-
-        Whoever stays connected is asked for no further calls, and told that kmsd stops if it makes them.
-        """
+        """As `Serving.stop`; and remove the socket."""
         if self._watching is not None:
             self._watching.cancel()
-        self._relay.deafen()
-        self._relay.say_goodbye("kmsd is stopping")
-        self._health.set_serving(False)
-        await self._dispatch.stop(grace)
-        await self._relay.close()
-        for server in self._servers:
-            await server.stop()
+        await self._serving.stop(grace)
         self.place.release()
