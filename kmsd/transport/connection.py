@@ -372,7 +372,7 @@ class Connection(asyncio.BufferedProtocol):
         if not self.spoke:
             return now - self.active > WHOLE_SECONDS
         if self._first is not None:
-            return now - self.active > IDLE_SECONDS
+            return now - self.active > IDLE_SECONDS or now - self._first.began > WHOLE_SECONDS
         if self._hold & _Hold.UNREAD and now - self._unread_since > STALL_SECONDS:
             return True
         began = next(iter(self.carried.unfinished.values()), now)

@@ -6,6 +6,8 @@ By its `:authority` the door chooses the server that takes such requests. Knows 
 
 from __future__ import annotations
 
+from math import inf
+from time import monotonic
 from typing import Final
 
 from hpack import Decoder, HPACKError
@@ -19,9 +21,13 @@ _MOST_HEADERS: Final = 16 * 1024
 
 
 class FirstRequest:
-    """Follows a client's bytes from the beginning of a connection up to the headers of its first request."""
+    """Follows a client's bytes from the beginning of a connection up to the headers of its first request.
+
+    began: when the first of them came, by the monotonic clock; inf while none has.
+    """
 
     def __init__(self) -> None:
+        self.began = inf
         self._place = len(frames.PREFACE)
 
     def authority(self, data: bytes) -> str | None:
@@ -39,6 +45,7 @@ class FirstRequest:
             frame = frames.frame_at(data, place)
             end = place + frames.HEADER + frame.length
             if frame.kind in (frames.HEADERS, frames.CONTINUATION):
+                self.began = min(self.began, monotonic())
                 if len(data) < end:
                     return None
                 block += frames.fragment(frame, data[place + frames.HEADER : end])

@@ -241,8 +241,12 @@ class Relay:
             asyncio.get_running_loop().add_reader(listening, self._accept, listening)
 
     def _make_room(self) -> bool:
-        """Let go of a connection of whoever has the most of them: of those that have said nothing, or else of all,
-        the one that has been silent for longest. Returns False while that one has only just come."""
+        """Let go of those whose caller has gone, or else of a connection of whoever has the most of them: of those that
+        have said nothing, or else of all, the one that has been silent for longest. Returns False while that one has
+        only just come."""
+        self._look_for_ends()
+        if len(self._connections) < self._most:
+            return True
         [(most, _)] = Counter(each.user for each in self._connections).most_common(1)
         goes = min(
             (each for each in self._connections if each.user == most),
@@ -250,10 +254,7 @@ class Relay:
         )
         if monotonic() - goes.active < _GRACE:
             return False
-        taking = self._connections.pop(goes)
-        if taking is not None:
-            taking.cancel()
-        goes.abort()
+        self._drop(goes)
         self._let_go += 1
         if monotonic() - self._told_at >= _QUIET_SECONDS:
             log.warning(
@@ -370,4 +371,11 @@ class Relay:
                 polled[handle] = connection
                 poll.register(handle, 0)
         for handle, _ in poll.poll(0):
-            polled[handle].abort()
+            self._drop(polled[handle])
+
+    def _drop(self, connection: Connection) -> None:
+        """End a connection, and have its place free at once."""
+        taking = self._connections.pop(connection, None)
+        if taking is not None:
+            taking.cancel()
+        connection.abort()
