@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from kmsd.config.settings import Settings
-from kmsd.config.values import LEAVES, PIN, TOKENS, found, key_text, leaf_key, suggestion
+from kmsd.config.values import PIN, TABLES, found, key_text, leaf, leaf_key, suggestion
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,9 @@ def validate(
     for detail in details:
         loc = tuple(str(part) for part in detail["loc"])
         said = detail.get("ctx", {}).get("error") if detail["type"] == "value_error" else None
-        problems.append(_problem(loc, detail["type"], detail["input"], said, origin_of(loc)))
+        origin = origin_of(loc)
+        if detail["type"] != "missing" or origin.kind != "default":  # the file that lacks it is told of
+            problems.append(_problem(loc, detail["type"], detail["input"], said, origin))
     return problems
 
 
@@ -86,23 +88,24 @@ def valid(nested: Mapping[str, object], origin_of: Callable[[tuple[str, ...]], O
 
 
 def _problem(loc: tuple[str, ...], kind: str, value: object, said: object, origin: Origin) -> SettingProblem:
-    key = leaf_key(loc)
+    key, setting = leaf_key(loc), leaf(loc)
     hint = ""
     if kind == "extra_forbidden":
         # Only the name is repeated: the value may be a PIN under a mistyped key.
         noun = "section" if len(loc) == 1 and isinstance(value, dict) else "key"
         what = f"unknown {noun}; {suggestion(loc)}"
-    elif loc[:1] == (TOKENS,) and said is not None and len(loc) == 1:
+    elif loc[:1] and loc[0] in TABLES and said is not None and len(loc) == 1:
         what = str(said)
-    elif loc[:1] == (TOKENS,) and key not in LEAVES:
-        named = {"name": "1 to 64 letters, digits, dots, dashes or underscores", "write": "true or false"}
-        what = f"expected {named.get(loc[-1], 'tables, [[tokens]]')}, found {found(key, value)}"
-    elif key not in LEAVES:
+    elif setting is None and loc[:1] and loc[0] in TABLES:
+        what = f"expected tables, [[{loc[0]}]], found {found(key, value)}"
+    elif kind == "missing":
+        what = f"is missing; {suggestion(loc)}"
+    elif setting is None:
         what = f"expected a section, [{key_text(loc)}], found {found(key, value)}"
     elif said is not None:
-        what = f"{said}, found {found(key, value)}"
+        what = str(said) if setting.kind is tuple else f"{said}, found {found(key, value)}"
     else:
-        expected = LEAVES[key].expected
+        expected = setting.expected
         if origin.kind != "file":
             expected = expected.removesuffix(" in quotes")  # TOML's need, not a shell's
         what = f"expected {expected}, found {found(key, value)}"

@@ -1,4 +1,4 @@
-"""What a reload (SIGHUP) may change in a running kmsd: log settings and PINs. Pure."""
+"""What a reload (SIGHUP) may change in a running kmsd: log settings, PINs, tenants and admins. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kmsd.config.values import PIN, leaf_key
 
 def reloadable(name: str) -> bool:
     """What a reload may change; everything else needs a restart and is reported."""
-    return name.startswith("log.") or leaf_key(name.split(".")) in (PIN, "token.pin_file")
+    return name.startswith(("log.", "tenants.", "admins.")) or leaf_key(name.split(".")) in (PIN, "token.pin_file")
 
 
 def needs_restart(fresh: Loaded, old: Loaded) -> list[str]:
@@ -40,5 +40,7 @@ def with_fresh(old: Settings, fresh: Settings) -> Settings:
             "log": fresh.log,
             "token": old.token.model_copy(update={"pin": fresh.token.pin, "pin_file": fresh.token.pin_file}),
             "tokens": tokens,
+            "tenants": fresh.tenants,
+            "admins": fresh.admins,
         }
     )

@@ -23,6 +23,10 @@ from pydantic import (
 from kmsd import paths
 
 MAX_TOKENS = 8
+MAX_TENANTS = 1024
+MAX_ADMINS = 256
+_SAN = r"DNS:(\*|[a-z0-9_-]+)(\.[a-z0-9_-]+)+|DNS:[a-z0-9_-]+|URI:[a-z][a-z0-9+.-]*://[^\s*/]+(/(\*|[^\s*/]+))*/?"
+"""What `kmsd.transport.peers.NamePattern` takes."""
 SOCKET_PATH_MAX = 107
 """Bytes of a Unix socket's path: sun_path is 108 with its NUL (unix(7))."""
 
@@ -92,8 +96,8 @@ class Admin(Section):
 
 
 class Server(Section):
-    """The KMS APIs for other machines, by TCP and TLS only. This version does not listen on TCP: it says so, and which
-    files are missing."""
+    """The KMS APIs for other machines, by TCP and TLS 1.3 only, for callers with certificates. The files are read anew
+    when they change."""
 
     enabled: bool = False
     host: Host = "0.0.0.0"  # noqa: S104 - k8s-kms-plugin's default; nothing is served there without TLS
@@ -104,6 +108,52 @@ class Server(Section):
     """PEM file with kmsd's certificate and its chain."""
     tls_key: Path | None = None
     """PEM file with the private key of that certificate."""
+    tls_revoked: Path | None = None
+    """File of certificates that are not taken: CRLs as PEM, or serial numbers in hexadecimal, one a line."""
+    max_connections: int = Field(default=4096, ge=8, le=65536)
+    """Connections at once, of all callers together."""
+
+
+def _sans(texts: tuple[str, ...]) -> tuple[str, ...]:
+    for text in texts:
+        if not re.fullmatch(_SAN, text, re.IGNORECASE):
+            raise ValueError(
+                "a name must be DNS:name, with * for the first label, or URI:uri, with * for segments of the path, "
+                f"got {text!r}"
+            )
+    return texts
+
+
+Sans = Annotated[
+    tuple[Annotated[str, Field(max_length=512)], ...],
+    BeforeValidator(_as_tuple),
+    AfterValidator(_sans),
+    Field(min_length=1, max_length=64),
+]
+
+
+class Tenant(Section):
+    """One cluster that this key manager serves, `[[tenants]]` in the file."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    san: Sans
+    """Names in its certificates: exact, or with * for one part of the name."""
+    key_label: Label
+    """Its write key is the one with this CKA_LABEL. It reads what keys wrote that have or had this label, and nothing
+    else."""
+    max_rate: float = Field(default=0.0, ge=0, le=1_000_000)
+    """Calls in a second; 0: any number."""
+    max_in_flight: int = Field(default=0, ge=0, le=100_000)
+    """Calls at once; 0: any number."""
+
+
+class AdminEntry(Section):
+    """Who may call the admin API from other machines, `[[admins]]` in the file."""
+
+    san: Sans
+    """Names in their certificates, as of a tenant's."""
+    role: Literal["viewer", "operator"] = "viewer"
+    """viewer: looks at everything. operator: changes keys, too."""
 
 
 class Token(Section):
@@ -234,6 +284,28 @@ def _told_apart(tokens: tuple[TokenEntry, ...]) -> tuple[TokenEntry, ...]:
     return tokens
 
 
+def _tenants_apart(tenants: tuple[Tenant, ...]) -> tuple[Tenant, ...]:
+    for what, each in (("name", [t.name for t in tenants]), ("key_label", [t.key_label for t in tenants])):
+        twice = sorted({text for text in each if each.count(text) > 1})
+        if twice:
+            raise ValueError(f"two tenants have the {what} {twice[0]!r}: give each its own")
+    if len(tenants) > MAX_TENANTS:
+        raise ValueError(f"there must be {MAX_TENANTS} tenants at most, found {len(tenants)}")
+    derived = next((t.key_label for t in tenants if _DERIVED.search(t.key_label)), None)
+    if derived is not None:
+        raise ValueError(f"a tenant has the key_label {derived!r}, which is what a rotation makes of another label")
+    return tenants
+
+
+def _few_admins(admins: tuple[AdminEntry, ...]) -> tuple[AdminEntry, ...]:
+    if len(admins) > MAX_ADMINS:
+        raise ValueError(f"there must be {MAX_ADMINS} admins at most, found {len(admins)}")
+    return admins
+
+
+_DERIVED = re.compile(r"@[0-9]{8}T[0-9]{6}Z$|\.pending$|\.hmac$")
+
+
 class Settings(Section):
     kms: Kms = Field(default_factory=Kms)
     admin: Admin = Field(default_factory=Admin)
@@ -241,6 +313,10 @@ class Settings(Section):
     token: Token = Field(default_factory=Token)
     tokens: Annotated[tuple[TokenEntry, ...], BeforeValidator(_as_tuple), AfterValidator(_told_apart)] = ()
     """Several tokens: every key of theirs decrypts, one of them gets the new keys."""
+    tenants: Annotated[tuple[Tenant, ...], BeforeValidator(_as_tuple), AfterValidator(_tenants_apart)] = ()
+    """Whom the key manager serves by TCP, each with a key of its own."""
+    admins: Annotated[tuple[AdminEntry, ...], BeforeValidator(_as_tuple), AfterValidator(_few_admins)] = ()
+    """Who may call the admin API by TCP; nobody if there are none."""
     keys: Keys = Field(default_factory=Keys)
     legacy: Legacy = Field(default_factory=Legacy)
     health: Health = Field(default_factory=Health)

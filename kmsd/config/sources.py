@@ -21,7 +21,7 @@ from kmsd import paths, plainfile, safepath
 from kmsd.config import toml
 from kmsd.config.errors import ConfigError, Origin, SettingProblem, refuse, validate
 from kmsd.config.settings import Settings, Token
-from kmsd.config.values import GONE, LEAVES, PIN, TOKEN, TOKENS, from_text, from_toml
+from kmsd.config.values import GONE, LEAVES, PIN, TABLES, TOKEN, TOKENS, from_text, from_toml, leaf
 from kmsd.errors import Misconfigured
 
 __all__ = ["ANCESTOR_ENVIRON", "ENVIRON", "ConfigError", "Loaded", "Origin", "load", "pin_path", "read_pin", "value"]
@@ -154,9 +154,9 @@ def _from_file(document: toml.Document | None, problems: list[SettingProblem]) -
         return level
     nested: dict[str, object] = {}
     for section, body in document.data.items():
-        if section == TOKENS and isinstance(body, list):
+        if section in TABLES and isinstance(body, list):
             nested[section] = [
-                _entry(document, level, str(number), each) if isinstance(each, dict) else each
+                _entry(document, level, (section, str(number)), each) if isinstance(each, dict) else each
                 for number, each in enumerate(body)
             ]
             continue
@@ -175,13 +175,16 @@ def _from_file(document: toml.Document | None, problems: list[SettingProblem]) -
     return level
 
 
-def _entry(document: toml.Document, level: _Level, number: str, body: Mapping[str, object]) -> dict[str, object]:
-    """One of [[tokens]]."""
+def _entry(
+    document: toml.Document, level: _Level, place: tuple[str, str], body: Mapping[str, object]
+) -> dict[str, object]:
+    """One entry of an array of tables. place: name of the array, and number of the entry."""
     inner = dict(body)
     for name in body:
-        leaf = LEAVES.get(f"{TOKEN}.{name}")
-        inner[name] = from_toml(leaf, body[name]) if leaf is not None else body[name]
-        level.put(f"{TOKENS}.{number}.{name}", inner[name], Origin("file", document.where((TOKENS, number, name))))
+        loc = (*place, name)
+        setting = leaf(loc)
+        inner[name] = from_toml(setting, body[name]) if setting is not None else body[name]
+        level.put(".".join(loc), inner[name], Origin("file", document.where(loc)))
     return inner
 
 
@@ -237,12 +240,13 @@ def _merge(levels: list[_Level], defaults: Mapping[str, tuple[str, object]], war
 
 def _nested(values: Mapping[str, object]) -> dict[str, object]:
     nested: dict[str, dict[str, object]] = {}
-    entries: dict[str, dict[str, object]] = {}
+    arrays: dict[str, dict[str, dict[str, object]]] = {}
     for key, value in values.items():
         section, *number, name = key.split(".")
+        entries = arrays.setdefault(section, {}) if number else {}
         table = entries.setdefault(number[0], {}) if number else nested.setdefault(section, {})
         table[name] = value
-    return {**nested, TOKENS: list(entries.values())} if entries else dict(nested)
+    return {**nested, **{section: list(entries.values()) for section, entries in arrays.items()}}
 
 
 def value(settings: Settings, key: str) -> object:

@@ -11,19 +11,21 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType, NoneType
-from typing import Literal, get_args, get_origin
+from typing import Final, Literal, get_args, get_origin
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from kmsd.config.settings import Settings
+from kmsd.config.settings import AdminEntry, Section, Settings, Tenant, TokenEntry
 
 PIN = "token.pin"
 TOKEN = "token"  # noqa: S105 - a section of the file
 TOKENS = "tokens"
+TABLES: Mapping[str, type[Section]] = MappingProxyType({TOKENS: TokenEntry, "tenants": Tenant, "admins": AdminEntry})
+"""The arrays of tables, `[[name]]` in the file, and what an entry of each is."""
 ENTRY = ("name", "write")
 """What an entry of [[tokens]] has beside the fields of [token]."""
 REDACTED = "<redacted>"
@@ -112,7 +114,7 @@ def found(key: str, value: object) -> str:
             return "a table"
         case list():
             return "an array"
-        case _ if key == PIN or key not in LEAVES:
+        case _ if key == PIN or (key not in LEAVES and key not in ENTRIES):
             return _kind(value)
         case bool():
             return "true" if value else "false"
@@ -154,8 +156,17 @@ def key_text(loc: Sequence[str]) -> str:
 
 
 def leaf_key(loc: Sequence[str]) -> str:
-    """The name in LEAVES of the setting at `loc`: that of [token] for the same field of one of [[tokens]]."""
-    return f"{TOKEN}.{loc[2]}" if len(loc) == 3 and loc[0] == TOKENS else ".".join(loc)
+    """Return the name in LEAVES or ENTRIES of the setting at `loc`; for a field that an entry of [[tokens]] shares with
+    [token], that of [token]."""
+    if len(loc) < 3 or loc[0] not in TABLES:
+        return ".".join(loc)
+    return f"{TOKEN if loc[0] == TOKENS and loc[2] not in ENTRY else loc[0]}.{loc[2]}"
+
+
+def leaf(loc: Sequence[str]) -> Leaf | None:
+    """The setting at `loc`; None if there is none."""
+    key = leaf_key(loc)
+    return LEAVES.get(key) or ENTRIES.get(key)
 
 
 def suggestion(loc: Sequence[str]) -> str:
@@ -164,6 +175,8 @@ def suggestion(loc: Sequence[str]) -> str:
         return gone
     if loc[0] == TOKENS and len(loc) == 3:
         return f"[[{TOKENS}]] has {', '.join((*ENTRY, *SECTIONS[TOKEN]))}"
+    if loc[0] in TABLES and len(loc) == 3:
+        return f"[[{loc[0]}]] has {', '.join(TABLES[loc[0]].model_fields)}"
     section, name = loc[0], loc[-1].replace("-", "_")
     meant = [key for key in LEAVES if key.split(".")[1] == name]
     if len(loc) > 1:
@@ -230,6 +243,20 @@ def _leaves() -> dict[str, Leaf]:
 
 LEAVES: Mapping[str, Leaf] = MappingProxyType(_leaves())
 """Every setting by its dotted name, in the order of the models."""
+
+_NAME: Final = "1 to 64 letters, digits, dots, dashes or underscores"
+_NAMES: Final = 'an array of names in certificates such as ["DNS:*.cluster-a.test", "URI:spiffe://cluster-a/kms/*"]'
+_ENTRY_WORDS: Final = {"tokens.name": _NAME, "tenants.name": _NAME, "tenants.san": _NAMES, "admins.san": _NAMES}
+
+ENTRIES: Mapping[str, Leaf] = MappingProxyType(
+    {
+        key: replace(made, expected=_ENTRY_WORDS.get(key, made.expected))
+        for table, model in TABLES.items()
+        for name, field in model.model_fields.items()
+        if (key := f"{table}.{name}") and (table != TOKENS or name in ENTRY) and (made := _leaf(key, field))
+    }
+)
+"""Every setting of an entry of the arrays of tables, but those that [[tokens]] shares with [token]."""
 
 SECTIONS: Mapping[str, Sequence[str]] = MappingProxyType(
     {

@@ -72,6 +72,7 @@ def test_every_setting_has_a_variable_of_its_own(variable: str) -> None:
         "server.tls_ca": ("/ca", Path("/ca")),
         "server.tls_certificate": ("/c", Path("/c")),
         "server.tls_key": ("/k", Path("/k")),
+        "server.tls_revoked": ("/r", Path("/r")),
         "log.format": ("json", "json"),
         "audit.enabled": ("false", False),
         "legacy.allow_unauthenticated": ("true", True),
