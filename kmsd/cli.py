@@ -113,7 +113,7 @@ FLAGS = (
         "--enable-server",
         "server.enabled",
         "",
-        "Ask for a TCP listener, too. This version has none, and says so; its Unix sockets are served all the same.",
+        "Serve [[tenants]] and [[admins]] on TCP, too, with TLS 1.3 and client certificates.",
         off="--no-enable-server",
     ),
     Flag("--host", "server.host", "HOST", f"Address of {_TCP}"),
@@ -121,15 +121,16 @@ FLAGS = (
     Flag("--tls-ca", "server.tls_ca", "FILE", f"PEM file with the CA of callers for {_TCP}"),
     Flag("--tls-certificate", "server.tls_certificate", "FILE", f"PEM file with the certificate of {_TCP}"),
     Flag("--tls-key", "server.tls_key", "FILE", f"PEM file with the private key of {_TCP}"),
+    Flag("--tls-revoked", "server.tls_revoked", "FILE", f"CRLs or serial numbers that are refused by {_TCP}"),
     Flag(
         "--disable-socket",
         "",
         "",
-        "Refused, because the Unix socket is all that this version serves.",
+        "Refused: kmsd always serves its Unix sockets.",
         off="--no-disable-socket",
         refused=(
-            "--disable-socket would leave nothing to call: this version of kmsd listens on Unix sockets only",
-            "drop --disable-socket, and let kube-apiserver on this machine call the socket that --socket names",
+            "--disable-socket is not taken: kmsd always serves its Unix sockets, where kmsctl reaches it",
+            "drop --disable-socket; --enable-server serves callers from other machines besides",
         ),
     ),
     Flag(

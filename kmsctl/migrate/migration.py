@@ -138,8 +138,9 @@ def _notes_of_token(setup: Setup, ancestor: Ancestor) -> Iterator[str]:
 def _notes_of_serving(ancestor: Ancestor) -> Iterator[str]:
     if ancestor.port:
         yield (
-            f"{PROGRAM} listens on TCP port {ancestor.port}, without TLS whatever its flags say. kmsd listens on Unix "
-            "sockets only: close that port to others now."
+            f"{PROGRAM} listens on TCP port {ancestor.port}, without TLS whatever its flags say: close "
+            "that port to others now. kmsd serves other machines with TLS and client certificates only, each cluster "
+            "as a tenant with a key of its own (docs/remote.md)."
         )
     if ancestor.left_out:
         yield f"kmsd has no use for {', '.join(f'--{each}' for each in ancestor.left_out)}: left out."

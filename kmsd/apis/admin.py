@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from kmsd import __version__
 from kmsd.api.admin.v1 import admin_pb2 as pb
@@ -18,6 +18,7 @@ from kmsd.hsm.connection import Hsm
 from kmsd.hsm.host.module import SessionCounts, SlotView
 from kmsd.hsm.host.opening import OpenToken
 from kmsd.keys.keyring import Keyring
+from kmsd.keys.lifecycle import Lifecycle
 from kmsd.observe import logs
 from kmsd.observe.health import Health
 from kmsd.problem import Problem
@@ -57,21 +58,25 @@ class ConfigView:
 class Admin:
     """What the admin API says of the daemon.
 
-    started: Unix time in seconds. problems: those of the whole daemon. write_token: name of the token for new keys.
+    keyring: of kmsd's own sockets. writer_of: the writer of a tenant by its name, or of kmsd's own sockets; raises
+    InvalidRequest. tenants: how each does. certificate: that callers from other machines are shown.
+    started: Unix time in seconds. problems: those of the whole daemon, as far as they concern the tenant called so, or
+    kmsd's own sockets. write_token: name of the token for new keys.
     set_log_level: takes a level, "" for the configured one, None to change nothing; gives (new, previous).
     unreachable: why nobody can connect to a socket of kmsd's. verdict: why only a restart can help, if so.
     read_pin_again: takes the PIN that is configured now for the token called so; may wait for a file.
     """
 
     keyring: Keyring
-    health: Health
-    service: LocalService
+    writer_of: Callable[[str], KeyWriter]
+    tenants: Callable[[], Sequence[pb.GetStatusResponse.TenantStatus]]
+    certificate: Callable[[], CertificateView | None]
     shown: KeyPresenter
     started: float
     write_format: str
     write_token: str
     listeners: Callable[[], Sequence[tuple[str, Sequence[str]]]]
-    problems: Callable[[], list[Problem]]
+    problems: Callable[[str], list[Problem]]
     config: Callable[[], ConfigView]
     set_log_level: Callable[[str | None], tuple[str, str]]
     unreachable: Callable[[], KmsdError | None]
@@ -91,12 +96,11 @@ class Admin:
         )
 
     async def get_status(self, call: Call, body: bytes) -> bytes:
-        parse(pb.GetStatusRequest, body)
-        health = await self.health.fresh(0.2, 1.0)
-        write = self.keyring.inventory.write
-        problems = self.problems()
-        serving = write is not None and self.keyring.hsm(write).available
-        error = health.error or self.unreachable() or (None if serving else self.keyring.why_none())
+        request = parse(pb.GetStatusRequest, body)
+        writer = self.writer_of(request.tenant)
+        health = await writer.health.fresh(0.2, 1.0)
+        problems = self.problems(request.tenant)
+        error = self.unreachable() or why_down(writer)
         state = pb.SERVING_STATE_SERVING
         if error is not None:
             state = pb.SERVING_STATE_DOWN
@@ -110,9 +114,9 @@ class Admin:
             hint=error.hint if error else "",
             started_unix_ms=int(self.started * 1000),
             now_unix_ms=int(time.time() * 1000),
-            write_label=self.keyring.write_label,
-            write_key=self.shown.optional(write),
-            outgoing_key=self.shown.optional(self.keyring.outgoing),
+            write_label=writer.keyring.write_label,
+            write_key=self.shown.optional(writer.keyring.inventory.write),
+            outgoing_key=self.shown.optional(writer.keyring.outgoing),
             token=_token(hsm),
             sessions=sessions(hsm.pool_view()),
             probe=pb.GetStatusResponse.HealthProbe(
@@ -123,9 +127,11 @@ class Admin:
             keys=len(self.keyring.inventory.keys),
             write_format=self.write_format,
             tokens=[self._token_status(name, each) for name, each in self.keyring.tokens.items()],
-            following=self._following(),
+            following=following_of(writer),
             not_alive=self.verdict(),
             host=socket.gethostname(),
+            tenants=self.tenants(),
+            certificate=_certificate(own) if (own := self.certificate()) is not None else None,
         ).SerializeToString()
 
     def _token_status(self, name: str, hsm: Hsm) -> pb.GetStatusResponse.TokenStatus:
@@ -139,24 +145,6 @@ class Admin:
             hint=hsm.error.hint if down else "",
             keys=sum(key.place == name for key in self.keyring.inventory.keys),
             process=_process(hsm),
-        )
-
-    def _following(self) -> pb.GetStatusResponse.Following:
-        following = self.service.following
-        write = self.keyring.inventory.write
-        if self.keyring.seen if write is None else write.key_id != following.key_id:
-            # Nobody has asked since the key changed.
-            return pb.GetStatusResponse.Following(
-                previous_key_id=following.key_id, previous_key_id_sha256=sha256(following.key_id)
-            )
-        return pb.GetStatusResponse.Following(
-            since_unix_ms=int(following.since * 1000),
-            first_status_unix_ms=int(following.first_status * 1000),
-            last_status_unix_ms=int(following.last_status * 1000),
-            first_encrypt_unix_ms=int(following.first_encrypt * 1000),
-            last_encrypt_unix_ms=int(following.last_encrypt * 1000),
-            previous_key_id=following.previous,
-            previous_key_id_sha256=sha256(following.previous),
         )
 
     async def get_config(self, call: Call, body: bytes) -> bytes:
@@ -258,6 +246,85 @@ class Admin:
                 f"no token called {name[:80]!r} is configured", f"the tokens are {', '.join(self.keyring.tokens)}"
             )
         return hsm
+
+
+class KeyWriter(Protocol):
+    """All that belongs to one write label. tenant: its name; empty for kmsd's own sockets."""
+
+    tenant: str
+    keyring: Keyring
+    lifecycle: Lifecycle
+    health: Health
+    service: LocalService
+
+
+def why_down(writer: KeyWriter) -> KmsdError | None:
+    """Return why a writer does not serve, as far as is known now; None if it does."""
+    keyring = writer.keyring
+    write = keyring.inventory.write
+    serving = write is not None and keyring.hsm(write).available
+    return writer.health.view().error or (None if serving else keyring.why_none())
+
+
+def tenant_status(writer: KeyWriter, shown: KeyPresenter, in_flight: int) -> pb.GetStatusResponse.TenantStatus:
+    """Return how a tenant does. in_flight: its calls that are under way."""
+    error = why_down(writer)
+    return pb.GetStatusResponse.TenantStatus(
+        name=writer.tenant,
+        write_label=writer.keyring.write_label,
+        state=pb.SERVING_STATE_DOWN if error is not None else pb.SERVING_STATE_SERVING,
+        healthz=error.message if error is not None else "ok",
+        hint=error.hint if error is not None else "",
+        write_key=shown.optional(writer.keyring.inventory.write),
+        following=following_of(writer),
+        in_flight=in_flight,
+    )
+
+
+class CertificateView(Protocol):
+    """names: as "DNS:name" and so on. serial: in hexadecimal. not_before, not_after: Unix seconds."""
+
+    @property
+    def subject(self) -> str: ...
+    @property
+    def names(self) -> Sequence[str]: ...
+    @property
+    def serial(self) -> str: ...
+    @property
+    def not_before(self) -> float: ...
+    @property
+    def not_after(self) -> float: ...
+
+
+def _certificate(own: CertificateView) -> pb.GetStatusResponse.Certificate:
+    """Return a certificate as clients see it."""
+    return pb.GetStatusResponse.Certificate(
+        subject=own.subject,
+        names=own.names,
+        serial=own.serial,
+        not_before_unix_ms=int(own.not_before * 1000),
+        not_after_unix_ms=int(own.not_after * 1000),
+    )
+
+
+def following_of(writer: KeyWriter) -> pb.GetStatusResponse.Following:
+    """Return how far the kube-apiservers of a writer have followed to its present key."""
+    following = writer.service.following
+    write = writer.keyring.inventory.write
+    if writer.keyring.seen if write is None else write.key_id != following.key_id:
+        # Nobody has asked since the key changed.
+        return pb.GetStatusResponse.Following(
+            previous_key_id=following.key_id, previous_key_id_sha256=sha256(following.key_id)
+        )
+    return pb.GetStatusResponse.Following(
+        since_unix_ms=int(following.since * 1000),
+        first_status_unix_ms=int(following.first_status * 1000),
+        last_status_unix_ms=int(following.last_status * 1000),
+        first_encrypt_unix_ms=int(following.first_encrypt * 1000),
+        last_encrypt_unix_ms=int(following.last_encrypt * 1000),
+        previous_key_id=following.previous,
+        previous_key_id_sha256=sha256(following.previous),
+    )
 
 
 def _process(hsm: Hsm) -> pb.GetStatusResponse.ModuleProcess:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic, perf_counter
 from typing import Final
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.apis.admin_wire import alike, table
-from kmsd.config.settings import Server
-from kmsd.config.tcp import not_served
-from kmsd.errors import NotFound, Overloaded, short
+from kmsd.errors import KmsdError, NotFound, Overloaded, short
 from kmsd.hsm.doctor.diagnosis import diagnose
 from kmsd.hsm.doctor.findings import Check, Report
 from kmsd.keys.key import KeyState, newest_first
@@ -23,11 +22,11 @@ _ANSWER_SECONDS: Final = 2.0
 
 @dataclass(frozen=True)
 class DoctorAdmin:
-    """write_token: name of the token for new keys. server: whether TCP is asked for."""
+    """write_token: name of the token for new keys. tls_problem: why TCP is not served, although it is to be."""
 
     keyring: Keyring
     write_token: str
-    server: Server
+    tls_problem: Callable[[], KmsdError | None]
     _running: set[str] = field(default_factory=set)
 
     def table(self) -> Table:
@@ -110,8 +109,8 @@ class DoctorAdmin:
 
     def _tcp(self) -> list[Check]:
         """Of a kmsd that is to listen on TCP."""
-        wanting = not_served(self.server)
-        return [Check("tcp", "TCP listener", "warning", *wanting)] if wanting is not None else []
+        problem = self.tls_problem()
+        return [Check("tcp", "TCP listener", "warning", problem.message, problem.hint)] if problem is not None else []
 
 
 def _response(report: Report, checks: list[Check]) -> pb.DiagnoseResponse:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
+from kmsd.apis.admin import KeyWriter
 from kmsd.apis.admin_wire import KeyPresenter, alike, page, sha256, table
 from kmsd.errors import InvalidRequest
 from kmsd.keys.key import Key
 from kmsd.keys.keyring import Keyring
+from kmsd.keys.labels import role
 from kmsd.keys.lifecycle import KeyUseEvidence, Lifecycle, Rotated, RotationStep, ScanEvidence, Wanted
 from kmsd.observe import logs
-from kmsd.observe.health import Health
 from kmsd.transport.call import Call, Table, parse
 
 log = logs.get_logger("kmsd.admin")
@@ -32,10 +33,13 @@ _USES_MOST: Final = 10_000
 
 @dataclass(frozen=True)
 class KeyAdmin:
+    """keyring, lifecycle: of kmsd's own sockets, which see every key. writer_of_label: the writer whose write key has
+    this label, an empty one for kmsd's own; raises InvalidRequest."""
+
     keyring: Keyring
     lifecycle: Lifecycle
-    health: Health
     shown: KeyPresenter
+    writer_of_label: Callable[[str], KeyWriter]
 
     def table(self) -> Table:
         return table(
@@ -97,7 +101,7 @@ class KeyAdmin:
                 bits=made.key.token.bits,
                 token=made.key.place,
             )
-            await self.health.check()
+            await self._check_health(made.key)
         return pb.GenerateKeyResponse(
             key=self.shown.key(made.key), created=made.created, companion=self.shown.optional(made.companion)
         ).SerializeToString()
@@ -107,7 +111,7 @@ class KeyAdmin:
         key = await self.lifecycle.adopt(request.label, request.key_id, public=request.public, until=call.deadline)
         self._note(call, key, f"adopted {key.label}{', which was public' if request.public else ''}")
         log.info("key adopted", label=key.label, key_id_sha256=key.key_id_sha256)
-        await self.health.check()
+        await self._check_health(key)
         return pb.AdoptKeyResponse(key=self.shown.key(key)).SerializeToString()
 
     async def relabel_key(self, call: Call, body: bytes) -> bytes:
@@ -119,7 +123,7 @@ class KeyAdmin:
         self._note(call, key, f"{done} {previous} -> {request.label}")
         if not request.dry_run:
             log.info("key relabelled", was=previous, label=key.label, key_id_sha256=key.key_id_sha256)
-            await self.health.check()
+            await self._check_health(key)
         return pb.RelabelKeyResponse(key=self.shown.key(key), previous_label=previous).SerializeToString()
 
     async def destroy_key(self, call: Call, body: bytes) -> bytes:
@@ -132,7 +136,7 @@ class KeyAdmin:
         self._note(call, key, f"{done} {key.label} {key.key_id}")
         if not request.dry_run:
             log.warning("key destroyed", label=key.label, key_id=key.key_id, token=key.place)
-            await self.health.check()
+            await self._check_health(key)
         return pb.DestroyKeyResponse(
             key=self.shown.key(key), companion=self.shown.optional(companion), destroyed=not request.dry_run
         ).SerializeToString()
@@ -155,10 +159,11 @@ class KeyAdmin:
 
     async def rotate_key(self, call: Call, body: bytes) -> bytes:
         request = parse(pb.RotateKeyRequest, body)
-        done = await self.lifecycle.rotate(
+        writer = self.writer_of_label(request.label)
+        done = await writer.lifecycle.rotate(
             request.label, request.from_key_id, request.token, dry_run=request.dry_run, until=call.deadline
         )
-        await self._rotated(call, done, dry_run=request.dry_run)
+        await self._rotated(call, writer, done, dry_run=request.dry_run)
         return pb.RotateKeyResponse(
             steps=_steps(done.steps),
             old_key=self.shown.optional(done.old),
@@ -168,10 +173,11 @@ class KeyAdmin:
 
     async def revert_key(self, call: Call, body: bytes) -> bytes:
         request = parse(pb.RevertKeyRequest, body)
-        done, previous = await self.lifecycle.revert(
+        writer = self.writer_of_label(request.label)
+        done, previous = await writer.lifecycle.revert(
             request.label, request.from_key_id, dry_run=request.dry_run, until=call.deadline
         )
-        await self._rotated(call, done, dry_run=request.dry_run)
+        await self._rotated(call, writer, done, dry_run=request.dry_run)
         return pb.RevertKeyResponse(
             steps=_steps(done.steps),
             old_key=self.shown.optional(done.old),
@@ -181,12 +187,12 @@ class KeyAdmin:
             not_undone=_not_undone(done.old, previous),
         ).SerializeToString()
 
-    async def _rotated(self, call: Call, done: Rotated, *, dry_run: bool) -> None:
+    async def _rotated(self, call: Call, writer: KeyWriter, done: Rotated, *, dry_run: bool) -> None:
         was = done.old.key_id_sha256[:8] if done.old else "none"
         now = done.new.key_id_sha256[:8] if done.new else "a new key"
         if done.new is not None:
             call.key_id_sha256 = done.new.key_id_sha256
-        call.detail = f"{'would move ' if dry_run else ''}{self.keyring.write_label}: {was} -> {now}"
+        call.detail = f"{'would move ' if dry_run else ''}{writer.keyring.write_label}: {was} -> {now}"
         if not done.rotated:
             call.detail += "" if dry_run else " (it had been rotated already)"
         elif done.new is not None:
@@ -196,7 +202,7 @@ class KeyAdmin:
                 key_id_sha256=done.new.key_id_sha256,
                 was_sha256=done.old.key_id_sha256 if done.old else None,
             )
-            await self.health.check()
+            await writer.health.check()
 
     async def retire_key(self, call: Call, body: bytes) -> bytes:
         request = parse(pb.RetireKeyRequest, body)
@@ -208,6 +214,10 @@ class KeyAdmin:
         if not request.dry_run:
             log.info("key retired", was=previous, label=key.label, key_id_sha256=key.key_id_sha256)
         return pb.RetireKeyResponse(key=self.shown.key(key), previous_label=previous).SerializeToString()
+
+    async def _check_health(self, key: Key) -> None:
+        """Have it seen at once what a change of this key did."""
+        await self.writer_of_label(role(key.label)).health.check()
 
     @staticmethod
     def _note(call: Call, key: Key, detail: str) -> None:

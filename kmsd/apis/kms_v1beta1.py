@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from kmsd import __version__
@@ -15,7 +16,7 @@ API: Final = "v1beta1"
 SERVICE: Final = "v1beta1.KeyManagementService"
 
 
-def table(service: KmsService, max_plaintext: int) -> Table:
+def table(service_of: Callable[[Call], KmsService], max_plaintext: int) -> Table:
     """max_plaintext: bytes that Encrypt takes; Decrypt takes what those become."""
     max_cipher = max_plaintext * 4 // 3 + 5000
 
@@ -27,7 +28,7 @@ def table(service: KmsService, max_plaintext: int) -> Table:
         request = parse(pb.EncryptRequest, body)
         _check_version(request.version)
         _check_size("plaintext", len(request.plain), max_plaintext)
-        done = await service.encrypt(request.plain, call.until)
+        done = await service_of(call).encrypt(request.plain, call.until)
         call.key_id_sha256 = done.key_id_sha256
         return pb.EncryptResponse(cipher=done.ciphertext).SerializeToString()
 
@@ -35,7 +36,7 @@ def table(service: KmsService, max_plaintext: int) -> Table:
         request = parse(pb.DecryptRequest, body)
         _check_version(request.version)
         _check_size("ciphertext", len(request.cipher), max_cipher)
-        done = await service.decrypt(request.cipher, None, call.until)
+        done = await service_of(call).decrypt(request.cipher, None, call.until)
         call.key_id_sha256 = done.key_id_sha256
         return pb.DecryptResponse(plain=done.plaintext).SerializeToString()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Final
 
 from kmsd.api.kms.v2 import api_pb2 as pb
@@ -19,10 +20,12 @@ _LARGEST: Final = 36 * 1024
 """Bytes of a request: ciphertext, key_id and uid, and the annotations, which kube-apiserver bounds to 32 KiB."""
 
 
-def table(service: KmsService) -> Table:
+def table(service_of: Callable[[Call], KmsService]) -> Table:
+    """Return the methods of this API. service_of: who answers a call; raises KmsdError."""
+
     async def status(call: Call, request: bytes) -> bytes:
         parse(pb.StatusRequest, request)
-        answer = await service.status()
+        answer = await service_of(call).status()
         return pb.StatusResponse(version=API, healthz=answer.healthz, key_id=answer.key_id).SerializeToString()
 
     async def encrypt(call: Call, body: bytes) -> bytes:
@@ -31,7 +34,7 @@ def table(service: KmsService) -> Table:
         plaintext = request.plaintext
         if not 0 < len(plaintext) < LIMIT:
             raise _size("plaintext", len(plaintext))
-        done = await service.encrypt(plaintext, call.until)
+        done = await service_of(call).encrypt(plaintext, call.until)
         call.key_id_sha256 = done.key_id_sha256
         if len(done.ciphertext) >= LIMIT:
             raise InvalidRequest(
@@ -48,7 +51,7 @@ def table(service: KmsService) -> Table:
         if not request.key_id:
             raise InvalidRequest("the request has no key_id", "send the key_id that Encrypt answered")
         try:
-            done = await service.decrypt(request.ciphertext, request.key_id, call.until)
+            done = await service_of(call).decrypt(request.ciphertext, request.key_id, call.until)
         except KmsdError:
             # The key that was asked for: what fails for want of one is found by it.
             call.key_id_sha256 = hashlib.sha256(request.key_id.encode()).hexdigest()

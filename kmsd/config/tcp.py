@@ -10,7 +10,7 @@ from kmsd.config.settings import Server
 
 
 def not_served(server: Server) -> tuple[str, str] | None:
-    """Return (what is wrong, what to do) if TCP is asked for, for it is not served; None if it is not asked for.
+    """Return (what is wrong, what to do) if TCP is asked for and its TLS files cannot be used; None if all is well.
 
     A file that is missing is told as long as it is: look again for each telling.
     """
@@ -19,13 +19,13 @@ def not_served(server: Server) -> tuple[str, str] | None:
     files = {"--tls-ca": server.tls_ca, "--tls-certificate": server.tls_certificate, "--tls-key": server.tls_key}
     wrong = [f"{flag} {why}" for flag, path in files.items() if (why := _unusable(path))]
     asked = "nothing listens on TCP, though --enable-server (server.enabled) asks for it: "
-    drop = "drop --enable-server (server.enabled) if only callers on this machine are to be served"
-    if wrong:
-        return (
-            asked + "; ".join(wrong),
-            f"TCP is never served without TLS, and not by this version, whichever files it has; {drop}",
-        )
-    return asked + "this version of kmsd serves its Unix sockets only", drop
+    if not wrong:
+        return None
+    return (
+        asked + "; ".join(wrong),
+        "TCP is never served without TLS and client certificates: give all three files, or drop --enable-server "
+        "(server.enabled) if only callers on this machine are to be served",
+    )
 
 
 def _unusable(path: Path | None) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from kmsd import state
 from kmsd.apis import admin, kms_v1beta1, kms_v2
 from kmsd.apis.admin_doctor import DoctorAdmin
 from kmsd.apis.admin_inspect import InspectAdmin
@@ -17,31 +16,29 @@ from kmsd.apis.admin_watch import Ended, WatchAdmin
 from kmsd.apis.admin_wire import KeyPresenter
 from kmsd.apis.audited import audited
 from kmsd.audit.trail import Audit
-from kmsd.config.settings import TokenEntry
+from kmsd.config.settings import Settings, TokenEntry
+from kmsd.config.tcp import not_served
 from kmsd.daemon import event_sinks
 from kmsd.daemon.background_tasks import Upkeep
 from kmsd.daemon.configured import Configured
 from kmsd.daemon.followed import Followed
 from kmsd.daemon.liveness import Liveness
 from kmsd.daemon.problems import Problems, pool_of
+from kmsd.daemon.tenancy import Tenancy
 from kmsd.daemon.uses import KeyUses
-from kmsd.errors import KmsdError, Misconfigured, WrongResult
+from kmsd.daemon.writer import Shared, Writer
+from kmsd.errors import KmsdError, Misconfigured
 from kmsd.formats import keyid
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.claims import Claims
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.pin_guard import PinGuard
 from kmsd.keys.inventory import Rules
-from kmsd.keys.key import Inventory
-from kmsd.keys.keyring import Keyring
-from kmsd.keys.lifecycle import Lifecycle
 from kmsd.keys.scanner import KeyScanner
 from kmsd.observe import logs
 from kmsd.observe.feed import Feed
-from kmsd.observe.health import Health, HealthView
+from kmsd.observe.health import HealthView
 from kmsd.observe.stats import Stats
-from kmsd.observe.unproven import Unproven
-from kmsd.service.foreign import Foreign
 from kmsd.service.local import LocalService
 from kmsd.transport.asking import answers
 from kmsd.transport.call import Table
@@ -50,6 +47,10 @@ from kmsd.transport.grpcio import GrpcioServer
 from kmsd.transport.h2corn import H2cornServer
 from kmsd.transport.listener import Listener, Server
 from kmsd.transport.sockets import SocketPlace
+
+if TYPE_CHECKING:
+    from kmsd.transport.tls import OwnCertificate
+    from kmsd.transport.tls_listener import TlsListener
 
 log = logs.get_logger("kmsd")
 
@@ -86,52 +87,19 @@ class Parts:
         self._traffic = event_sinks.TrafficSink(self._stats, self._requests, self._failed, self.audit)
         self._told = event_sinks.TokenSink(self.audit)
         self.tokens = self._hsms(configured)
-        recalled = state.recall(settings.state.dir, settings.keys.label)
-        self._wrote = set(state.wrote_here(settings.state.dir))
         self._scanner = KeyScanner(self.tokens, Rules(settings.keys.algorithm, settings.keys.hmac_label))
-        self._keyring = Keyring(
-            self._scanner,
-            write_label=settings.keys.label,
-            recalled=recalled,
-            on_change=self._keys_changed,
+        self.upkeep = Upkeep(settings, self.tokens, self._scanner)
+        shared = Shared(settings, self.tokens, self._scanner, self.uses, self.audit, self.upkeep.nudge)
+        self.own = Writer(
+            shared, tenant="", label=settings.keys.label, directory=settings.state.dir, told=self._health_changed
         )
-        self._foreign = Foreign(
-            self._keyring,
-            allowed=settings.legacy.allow_unauthenticated,
-            pinned=settings.legacy.key,
-            hmac_label=settings.keys.hmac_label,
-            wrote=lambda: self._wrote,
-        )
-        self._lifecycle = Lifecycle(self._keyring, write_token=settings.write_place.called, uses=self.uses)
-        self._unproven = Unproven()
-        self.upkeep = Upkeep(
-            settings,
-            self.tokens,
-            self._keyring,
-            self._lifecycle,
-            self._unproven,
-            lambda key: event_sinks.key_adopted(self.audit, key),
-        )
-        self.health = Health(
-            self.upkeep.round_trip,
-            interval=settings.health.interval,
-            timeout=settings.kms.request_timeout + 1,
-            on_change=self._health_changed,
-            on_wrong=self._wrong_results,
-        )
-        service = LocalService(
-            self._keyring,
-            self.health,
-            self.followed.following,
-            write_legacy=settings.keys.write_format == "k8s-kms-plugin",
-            fail_closed=settings.kms.on_hsm_loss == "fail-closed",
-            remembered=recalled,
-            used=self.uses.used,
-            foreign=self._foreign,
-            unproven=self._unproven,
-        )
+        self.upkeep.labels.append(self.own.upkeep)
+        self.tenancy = Tenancy(shared, self.upkeep.labels)
+        service = self.own.service
         self._kms = self._kms_listener(service)
-        self._front = self._admin_listener(self._admin_tables(configured, service))
+        self._tables = self._admin_tables(configured)
+        self._front = self._admin_listener(self._tables)
+        self.tls = self._tls_listener() if settings.server.enabled else None
         self.liveness = Liveness(
             [(each.place.path, each.watch) for each in self.listeners],
             settings.health.give_up_after,
@@ -175,7 +143,7 @@ class Parts:
         kms = self._settings.kms
         return Listener(
             SocketPlace(kms.socket, int(kms.mode, 8), kms.group),
-            (kms_v2.table(service), kms_v1beta1.table(service, kms.max_plaintext)),
+            (kms_v2.table(lambda _: service), kms_v1beta1.table(lambda _: service, kms.max_plaintext)),
             servers=_SERVERS[kms.transport],
             apis=(kms_v2.API, kms_v1beta1.API),
             services=(kms_v2.SERVICE, kms_v1beta1.SERVICE),
@@ -198,30 +166,65 @@ class Parts:
             proven=True,
         )
 
-    def _admin_tables(self, configured: Configured, service: LocalService) -> tuple[Table, ...]:
-        settings = self._settings
-        shown = KeyPresenter(self._keyring, self._stats)
+    def _tls_listener(self) -> TlsListener | Misconfigured:
+        """The listener for other machines, or what keeps it from being."""
+        from kmsd.transport.tls import TlsFiles  # these load what only TLS needs
+        from kmsd.transport.tls_listener import TlsListener
+
+        server, kms = self._settings.server, self._settings.kms
+        if server.tls_ca is None or server.tls_certificate is None or server.tls_key is None:
+            error = Misconfigured(*(not_served(server) or ("TLS files are missing",)))
+            event_sinks.tcp_changed(self.audit, "", error)
+            return error
+        files = TlsFiles(server.tls_ca, server.tls_certificate, server.tls_key, server.tls_revoked)
+        listener = TlsListener(
+            server.host,
+            server.port,
+            files,
+            (
+                kms_v2.table(self.tenancy.service),
+                kms_v1beta1.table(self.tenancy.service, kms.max_plaintext),
+                *(audited(each, self.audit) for each in self._tables),
+            ),
+            servers=(GrpcioServer,),
+            apis=(kms_v2.API, kms_v1beta1.API, admin.API),
+            services=(kms_v2.SERVICE, kms_v1beta1.SERVICE),
+            timeout=kms.request_timeout,
+            observe=self._traffic,
+            admission=self.tenancy.admission,
+            connections=server.max_connections,
+            refused=event_sinks.RefusedPeers(self.audit),
+            changed=lambda error: event_sinks.tcp_changed(self.audit, listener.where, error),
+            taken=lambda own: event_sinks.certificate_taken(self.audit, own),
+        )
+        return listener
+
+    def _admin_tables(self, configured: Configured) -> tuple[Table, ...]:
+        settings, own = self._settings, self.own
+        shown = KeyPresenter(own.keyring, self._stats)
         write_token = settings.write_place.called
         front = admin.Admin(
-            keyring=self._keyring,
-            health=self.health,
-            service=service,
+            keyring=own.keyring,
+            writer_of=lambda tenant: self.tenancy.find(tenant) if tenant else own,
+            tenants=lambda: [
+                admin.tenant_status(each, shown, self.tenancy.in_flight(each.tenant)) for each in self.tenancy.writers
+            ],
+            certificate=self._own_certificate,
             shown=shown,
             started=time.time(),
             write_format=settings.keys.write_format,
             write_token=write_token,
-            listeners=lambda: [(str(each.place.path), each.apis) for each in self.listeners],
+            listeners=self._listening,
             problems=Problems(
                 self.tokens,
-                self._keyring,
-                self._lifecycle,
-                self._foreign,
+                own,
+                self.tenancy,
                 self.upkeep,
-                self.health,
                 self.audit,
                 self._stats,
-                settings.server,
                 settings.state.dir,
+                self._tls_problem,
+                self._own_certificate,
                 self._unreachable,
                 lambda: self.liveness.verdict,
             ).now,
@@ -233,11 +236,47 @@ class Parts:
         )
         return (
             front.table(),
-            KeyAdmin(self._keyring, self._lifecycle, self.health, shown).table(),
+            KeyAdmin(own.keyring, own.lifecycle, shown, self._writer_of_label).table(),
             WatchAdmin(self._stats, self._requests, self._failed, lambda: pool_of(self.tokens), self.audit).table(),
-            InspectAdmin(self._keyring, self._foreign, service, shown).table(),
-            DoctorAdmin(self._keyring, write_token, settings.server).table(),
+            InspectAdmin(own.keyring, own.foreign, own.service, shown).table(),
+            DoctorAdmin(own.keyring, write_token, self._tls_problem).table(),
         )
+
+    def _writer_of_label(self, label: str) -> Writer:
+        """Return whose write key has this label. Raises InvalidRequest."""
+        writers = (self.own, *self.tenancy.writers)
+        return next((each for each in writers if each.label == label), self.own)
+
+    @property
+    def tls_listeners(self) -> tuple[TlsListener, ...]:
+        """The listener for other machines, if there is one."""
+        return (self.tls,) if self.tls is not None and not isinstance(self.tls, Misconfigured) else ()
+
+    def _own_certificate(self) -> OwnCertificate | None:
+        """Return the certificate that callers from other machines are shown."""
+        loaded = self.tls_listeners[0].material.loaded if self.tls_listeners else None
+        return loaded.own if loaded is not None else None
+
+    def _listening(self) -> list[tuple[str, Sequence[str]]]:
+        """Where callers are served, each with the APIs that it serves."""
+        places: list[tuple[str, Sequence[str]]] = [(str(each.place.path), each.apis) for each in self.listeners]
+        places += [(each.where, each.apis) for each in self.tls_listeners if each.is_open]
+        return places
+
+    def _tls_problem(self) -> KmsdError | None:
+        """Why callers from other machines are not served, although they are to be."""
+        return self.tls if isinstance(self.tls, Misconfigured) else self.tls.problem if self.tls is not None else None
+
+    async def start_tls(self) -> None:
+        """Listen on TCP, if that is asked for."""
+        self.rule(self._settings)
+        for listener in self.tls_listeners:
+            await listener.start(self._settings.admin.socket.parent)
+
+    def rule(self, settings: Settings) -> None:
+        """Go by these tenants and admins from now on."""
+        self.tenancy.rule(settings.tenants if settings.server.enabled else (), settings.admins)
+        self.upkeep.nudge()
 
     def _unreachable(self) -> KmsdError | None:
         """Why nobody can connect to one of the sockets any more."""
@@ -251,34 +290,11 @@ class Parts:
             self._told.changed(name, hsm, pool_of(self.tokens).open)
         if hsm.connected is not None:
             self.upkeep.nudge()
-        self.health.poke()
+        for writer in (self.own, *self.tenancy.writers):
+            writer.health.poke()
 
     def _socket_remade(self, path: Path, what: str) -> None:
         event_sinks.socket_remade(self.audit, path, what)
-
-    def _keys_changed(self, before: Inventory, after: Inventory) -> None:
-        old, new = before.write, after.write
-        event_sinks.keys_changed(after)
-        event_sinks.planted(self.audit, before, after)
-        self.uses.seen(after)
-        # A rotation that another kmsd began may be waiting to be finished.
-        self.upkeep.nudge()
-        if (old and old.key_id) != (new and new.key_id):
-            self.health.poke()
-            event_sinks.write_key_changed(self.audit, before, after)
-            if new is not None:
-                self._remember(new.key_id)
-
-    def _remember(self, key_id: str) -> None:
-        directory = self._settings.state.dir
-        self._wrote.add(key_id)
-        try:
-            state.remember(directory, self._keyring.write_label, key_id)
-        except (OSError, Misconfigured) as error:
-            log.warning("the state directory cannot be written", directory=str(directory), reason=state.reason(error))
-
-    def _wrong_results(self, error: WrongResult) -> None:
-        self.upkeep.in_doubt = event_sinks.wrong_results(self.audit, error, self._unproven)
 
     def _health_changed(self, view: HealthView) -> None:
         if self.stopping:
@@ -287,3 +303,5 @@ class Parts:
         # The admin API serves whatever the token does; what is healthy or not is the KMS socket.
         self._kms.set_serving(view.ok)
         self._front.set_serving(True)
+        for listener in self.tls_listeners:
+            listener.set_serving(any(hsm.available for hsm in self.tokens.values()))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from time import monotonic
 from typing import Final
 
@@ -17,6 +18,7 @@ from kmsd.hsm.connection import Hsm
 from kmsd.keys.key import Key
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.lifecycle import Lifecycle, Wanted
+from kmsd.keys.scanner import KeyScanner
 from kmsd.observe import logs
 from kmsd.observe.unproven import Unproven
 from kmsd.problem import About, Problem
@@ -30,56 +32,37 @@ _ADOPT_PAUSE: Final = 60.0
 
 
 class Upkeep:
-    """in_doubt: what a token that gave wrong results may have spoiled, until kmsd is restarted. unproven: told of each
-    round trip. adopted: called with each key that got a CKA_ID unasked."""
+    """Looks at the keys, for ever. labels: what is kept up for each write label; may change at any time."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        tokens: Mapping[str, Hsm],
-        keyring: Keyring,
-        lifecycle: Lifecycle,
-        unproven: Unproven,
-        adopted: Callable[[Key], None],
-    ) -> None:
-        self.in_doubt: Problem | None = None
+    def __init__(self, settings: Settings, tokens: Mapping[str, Hsm], scanner: KeyScanner) -> None:
+        self.labels: list[LabelUpkeep] = []
         self._unread: Problem | None = None
-        self._withheld: Problem | None = None
-        self._not_adopted: Problem | None = None
-        self._adopt_at = 0.0
-        self._adopted = adopted
-        self._unproven = unproven
         self._settings = settings
         self._tokens = tokens
-        self._keyring = keyring
-        self._lifecycle = lifecycle
+        self._scanner = scanner
         self._nudge = asyncio.Event()
 
     @property
     def problems(self) -> list[Problem]:
-        """What may be lost, why keys are not looked at, and why none was made, or adopted, while nothing writes."""
-        without = () if self._keyring.inventory.write is not None else (self._withheld, self._not_adopted)
-        return [problem for problem in (self.in_doubt, self._unread, *without) if problem is not None]
+        """Why keys are not looked at."""
+        return [self._unread] if self._unread is not None else []
 
     def nudge(self) -> None:
         """Look at the keys soon: something changed."""
         self._nudge.set()
 
     async def run(self) -> None:
-        """Connect, make what is to be made, then look, finish what others began, and check for ever."""
+        """Connect, then look, make what is to be made, and finish what others began, for ever."""
         await asyncio.gather(*(hsm.start() for hsm in self._tokens.values()))
-        created, failed = not self._settings.keys.auto_create, 0
+        failed = 0
         while True:
             self._nudge.clear()
             if any(hsm.connected is not None for hsm in self._tokens.values()):
                 try:
-                    await self._keyring.look()
+                    await self._scanner.look()
                     self._unread, failed = None, 0
-                    await self._lifecycle.roll_forward()
-                    await self._adopt()
-                    if not created and self._keyring.seen:
-                        await self._auto_create()
-                        created = True
+                    for label in tuple(self.labels):
+                        await label.keep_up()
                 except KmsdError as error:
                     log.debug("look failed", reason=error.message)
                     failed += 1
@@ -90,12 +73,55 @@ class Upkeep:
                 async with asyncio.timeout(self._settings.keys.refresh):
                     await self._nudge.wait()
 
+
+class LabelUpkeep:
+    """What is done unasked for one write label, and the round trip with its key.
+
+    directory: where it is kept which key wrote. in_doubt: what a token that gave wrong results may have spoiled, until
+    kmsd is restarted. unproven: told of each round trip. adopted: called with each key that got a CKA_ID unasked.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        directory: Path,
+        keyring: Keyring,
+        lifecycle: Lifecycle,
+        unproven: Unproven,
+        adopted: Callable[[Key], None],
+    ) -> None:
+        self.in_doubt: Problem | None = None
+        self._withheld: Problem | None = None
+        self._not_adopted: Problem | None = None
+        self._adopt_at = 0.0
+        self._adopted = adopted
+        self._unproven = unproven
+        self._settings = settings
+        self._directory = directory
+        self._keyring = keyring
+        self._lifecycle = lifecycle
+        self._created = not settings.keys.auto_create
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What may be lost, and why no key was made, or adopted, while nothing writes."""
+        without = () if self._keyring.inventory.write is not None else (self._withheld, self._not_adopted)
+        return [problem for problem in (self.in_doubt, *without) if problem is not None]
+
+    async def keep_up(self) -> None:
+        """Finish a rotation that was begun, and adopt or make the write key where that is due. Raises KmsdError."""
+        await self._lifecycle.roll_forward()
+        await self._adopt()
+        if not self._created and self._keyring.seen:
+            await self._auto_create()
+            self._created = True
+
     async def _adopt(self) -> None:
         """Give a CKA_ID to the key of another program's that would write if it had one."""
         keys = self._settings.keys
         if keys.adopt == "never" or self._keyring.inventory.write is not None or monotonic() < self._adopt_at:
             return
-        recalled = state.recall(self._settings.state.dir, keys.label)
+        recalled = state.recall(self._directory, self._keyring.write_label)
         try:
             problem = await self._lifecycle.adopt_unasked(
                 self._adopted, public=keys.adopt == "public", recalled=recalled
@@ -104,45 +130,45 @@ class Upkeep:
             # Another kmsd may have been quicker: then the next look shows what it gave.
             self._adopt_at = monotonic() + _ADOPT_PAUSE
             problem = Problem(
-                f"the key {keys.label!r} gets no CKA_ID: {error.message}",
+                f"the key {self._keyring.write_label!r} gets no CKA_ID: {error.message}",
                 error.hint or "kmsd tries again in a minute",
                 fatal=False,
-                about=About(key_label=keys.label),
+                about=About(key_label=self._keyring.write_label),
             )
         if problem is not None and problem != self._not_adopted:
             log.warning(problem.message, hint=problem.hint)
         self._not_adopted = problem
 
     async def _auto_create(self) -> None:
-        keys = self._settings.keys
-        known = state.recall(self._settings.state.dir, keys.label)
-        doubt = state.doubt(self._settings.state.dir)
+        keys, label = self._settings.keys, self._keyring.write_label
+        known = state.recall(self._directory, label)
+        doubt = state.doubt(self._directory)
         if self._keyring.inventory.write is None and known:
             # Another write key in its place would hide a loss, or a token that is not the right one.
             self._withheld = Problem(
                 f"key {known} wrote here before and is not on {self._keyring.where}: --auto-create makes no other",
-                f"bring the right token or key back; if it is gone for good: kmsctl keygen {keys.label}",
+                f"bring the right token or key back; if it is gone for good: kmsctl keygen {label}",
                 fatal=False,
-                about=About(key_id=known, key_label=keys.label),
+                about=About(key_id=known, key_label=label),
             )
             log.error(self._withheld.message, hint=self._withheld.hint)
             return
-        if self._keyring.inventory.write is None and doubt is not None and self._settings.state.dir.is_dir():
+        if self._keyring.inventory.write is None and doubt is not None and self._directory.is_dir():
             self._withheld = Problem(
                 f"{doubt.message}: whether a key wrote here before is not known, so --auto-create makes none",
-                f"{doubt.hint}, and restart kmsd; if none ever did: kmsctl keygen {keys.label}",
+                f"{doubt.hint}, and restart kmsd; if none ever did: kmsctl keygen {label}",
                 fatal=False,
                 about=About(setting="state.dir"),
             )
             log.error(self._withheld.message, hint=self._withheld.hint)
             return
-        up = self._tokens[self._settings.write_place.called].connected
+        up = self._keyring.tokens[self._settings.write_place.called].connected
         gcm = keys.algorithm != "aes-cbc" and (up is None or "CKM_AES_GCM" in up.mechanisms)
         if self._keyring.inventory.write is None:
-            usual: Wanted = "aes" if gcm or keys.hmac_label else "pair"
-            await self._create(keys.label, "rsa" if keys.algorithm == "rsa-oaep" else usual)
-        if keys.hmac_label and not gcm:
-            await self._create(keys.hmac_label, "hmac")
+            usual: Wanted = "aes" if gcm or self._keyring.hmac_label else "pair"
+            await self._create(label, "rsa" if keys.algorithm == "rsa-oaep" else usual)
+        if self._keyring.hmac_label and not gcm:
+            await self._create(self._keyring.hmac_label, "hmac")
 
     async def _create(self, label: str, wanted: Wanted) -> None:
         made = await self._lifecycle.generate(label, wanted, 0, "", if_not_exists=True)

@@ -7,11 +7,11 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kmsd.apis.admin_watch import Ended
 from kmsd.audit.trail import Audit
-from kmsd.errors import WrongResult
+from kmsd.errors import KmsdError, WrongResult
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.operation import Operation
 from kmsd.keys.key import Inventory, Key
@@ -24,8 +24,14 @@ from kmsd.observe.unproven import Unproven
 from kmsd.problem import About, Problem
 from kmsd.transport.call import Call
 
+if TYPE_CHECKING:
+    from kmsd.transport.tls import OwnCertificate
+
 log = logs.get_logger("kmsd")
 
+_REFUSED_MOST: Final = 20
+_REFUSED_SECONDS: Final = 60.0
+"""So many callers in so many seconds are told of that TLS did not let in."""
 _AUDITED: Final = frozenset({"Encrypt", "Decrypt"})
 
 
@@ -57,6 +63,7 @@ class TrafficSink:
                 key_id_sha256=call.key_id_sha256,
                 detail=call.uid,
                 reason=reason,
+                caller=call.caller,
             )
         if logs.debugging():
             log.debug(
@@ -138,13 +145,15 @@ def gives_up(audit: Audit, reason: str) -> None:
     audit.event("kmsd gives up", outcome="UNAVAILABLE", detail=reason)
 
 
-def keys_changed(after: Inventory) -> None:
+def keys_changed(after: Inventory, tenant: str) -> None:
+    """Tell which key writes now. tenant: whose; empty for this kmsd's own."""
     new = after.write
     log.info(
         "keys changed",
         keys=len(after.keys),
         write_key_id=new.key_id if new else None,
         write_key_id_sha256=new.key_id_sha256 if new else None,
+        **({"tenant": tenant} if tenant else {}),
     )
     for problem in after.problems:
         if not problem.passing:
@@ -204,13 +213,15 @@ def key_adopted(audit: Audit, key: Key) -> None:
     audit.event("key adopted", key_id_sha256=key.key_id_sha256, detail=f"{key.label} on {key.place}: {key.key_id}")
 
 
-def write_key_changed(audit: Audit, before: Inventory, after: Inventory) -> None:
+def write_key_changed(audit: Audit, before: Inventory, after: Inventory, tenant: str) -> None:
+    """Tell of another write key. tenant: whose; empty for this kmsd's own."""
     old, new = before.write, after.write
     audit.event(
         "write key",
         outcome="OK" if new else "NOT_FOUND",
         key_id_sha256=new.key_id_sha256 if new else "",
-        detail=f"{old.key_id if old else 'none'} -> {new.key_id if new else 'none'}",
+        detail=(f"tenant {tenant}: " if tenant else "")
+        + f"{old.key_id if old else 'none'} -> {new.key_id if new else 'none'}",
     )
 
 
@@ -223,3 +234,53 @@ def health_changed(audit: Audit, view: HealthView) -> None:
         log.warning("kmsd is not healthy", reason=view.error.message, hint=view.error.hint)
         notify(STATUS=f"not healthy: {view.error.message}")
         audit.event("not healthy", outcome=view.error.code, detail=view.error.message)
+
+
+def tenant_health_changed(audit: Audit, tenant: str, view: HealthView) -> None:
+    """Tell that a tenant's write key works, or why it does not."""
+    if view.ok:
+        log.info("tenant is healthy", tenant=tenant, round_trip_ms=round(view.round_trip * 1000, 3))
+        audit.event("healthy", detail=f"tenant {tenant}")
+    elif view.error is not None:
+        log.warning("tenant is not healthy", tenant=tenant, reason=view.error.message, hint=view.error.hint)
+        audit.event("not healthy", outcome=view.error.code, detail=f"tenant {tenant}: {view.error.message}")
+
+
+def tcp_changed(audit: Audit, where: str, error: KmsdError | None) -> None:
+    """Tell that callers from other machines are served, or why they are not."""
+    if error is None:
+        log.info("serving on TCP", address=where)
+        audit.event("TCP up", detail=where)
+    else:
+        log.warning(error.message, hint=error.hint)
+        audit.event("TCP down", outcome=error.code, detail=error.message)
+
+
+def certificate_taken(audit: Audit, own: OwnCertificate) -> None:
+    """Tell which certificate kmsd shows from now on."""
+    until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(own.not_after))
+    log.info("TLS files read", subject=own.subject, serial=own.serial, valid_until=until)
+    audit.event("TLS files read", detail=f"{own.subject}, serial {own.serial}, valid until {until}")
+
+
+class RefusedPeers:
+    """Tells of callers that TLS did not let in: so many in a minute, and how many more there were."""
+
+    def __init__(self, audit: Audit) -> None:
+        self._audit = audit
+        self._since = 0.0
+        self._number = 0
+        self._left_out = 0
+
+    def __call__(self, address: str, why: str) -> None:
+        now = time.monotonic()
+        if now - self._since > _REFUSED_SECONDS:
+            self._since, self._number = now, 0
+        self._number += 1
+        if self._number > _REFUSED_MOST:
+            self._left_out += 1
+            return
+        more, self._left_out = self._left_out, 0
+        log.warning("a caller was not let in", address=address, reason=why, **({"left_out": more} if more else {}))
+        detail = f"{address}: {why}" + (f"; {more} more were left out" if more else "")
+        self._audit.event("caller refused", outcome="UNAUTHENTICATED", detail=detail)

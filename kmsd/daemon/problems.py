@@ -2,50 +2,57 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kmsd import state
+from kmsd.apis.admin import why_down
 from kmsd.audit.trail import Audit
-from kmsd.config.settings import Server
-from kmsd.config.tcp import not_served
 from kmsd.daemon.background_tasks import Upkeep
+from kmsd.daemon.tenancy import Tenancy
+from kmsd.daemon.writer import Writer
 from kmsd.errors import DeadlineExceeded, KmsdError
 from kmsd.hsm.connection import Hsm, PoolView
-from kmsd.keys.keyring import Keyring
-from kmsd.keys.lifecycle import Lifecycle
-from kmsd.observe.health import Health
+from kmsd.keys.key import Key
 from kmsd.observe.stats import Stats
 from kmsd.problem import About, Calls, Problem
-from kmsd.service.foreign import Foreign
+
+if TYPE_CHECKING:
+    from kmsd.transport.tls import OwnCertificate
 
 _MANY_ENCRYPTS: Final = 2**30
 """A quarter of the invocations that one AES-GCM key with random IVs may see (NIST SP 800-38D, 8.3: 2^32)."""
+_CERTIFICATE_SECONDS: Final = 14 * 86400
+"""Before its end a certificate is a problem."""
+_TENANTS_TOLD: Final = 16
 _REMEMBER_FIX: Final = "let kmsd write in state.dir, and correct the PIN before kmsd is restarted"
 
 
 @dataclass(frozen=True)
 class Problems:
     tokens: Mapping[str, Hsm]
-    keyring: Keyring
-    lifecycle: Lifecycle
-    foreign: Foreign
+    own: Writer
+    tenancy: Tenancy
     upkeep: Upkeep
-    health: Health
     audit: Audit
     stats: Stats
-    server: Server
     state_dir: Path
+    tls_problem: Callable[[], KmsdError | None]
+    certificate: Callable[[], OwnCertificate | None]
     unreachable: Callable[[], KmsdError | None]
     verdict: Callable[[], str]
 
-    def now(self) -> list[Problem]:
-        write = self.keyring.inventory.write
-        keyring = self.keyring
-        found = [*keyring.inventory.problems, *keyring.problems, *self.lifecycle.problems, *self.foreign.problems]
-        found.extend(self.upkeep.problems)
+    def now(self, tenant: str) -> list[Problem]:
+        """Return what is wrong, as far as it concerns the tenant called so, or kmsd's own sockets. Raises
+        InvalidRequest."""
+        writer = self.tenancy.find(tenant) if tenant else self.own
+        keyring = writer.keyring
+        write = keyring.inventory.write
+        found = [*keyring.inventory.problems, *keyring.problems, *writer.lifecycle.problems, *writer.foreign.problems]
+        found.extend((*self.upkeep.problems, *writer.upkeep.problems))
         for name, hsm in self.tokens.items():
             if not hsm.available:
                 fatal, about = write is None or write.place == name, About(name, calls=Calls(code=hsm.error.code))
@@ -53,7 +60,7 @@ class Problems:
             found.extend(_pin_warnings(name, hsm))
             if hsm.guard.problem:
                 found.append(Problem(hsm.guard.problem, _REMEMBER_FIX, fatal=False, about=About(name)))
-        error = self.health.view().error
+        error = writer.health.view().error
         if error is not None and write is not None and not any(problem.fatal for problem in found):
             about = About(write.place, write.key_id, write.label, calls=Calls(code=error.code))
             found.insert(0, Problem(error.message, error.hint, fatal=True, about=about))
@@ -63,10 +70,12 @@ class Problems:
             found.insert(0, Problem(unreachable.message, unreachable.hint, fatal=True, about=about))
         if verdict := self.verdict():
             found.insert(0, Problem(f"only a restart can help: {verdict}", "kmsd is ending by itself", fatal=True))
-        found.extend(self._warnings())
+        found.extend(self._warnings(write))
+        if not writer.tenant:
+            found.extend(self._of_tenants())
         return found
 
-    def _warnings(self) -> Iterator[Problem]:
+    def _warnings(self, write: Key | None) -> Iterator[Problem]:
         stuck = pool_of(self.tokens).stuck
         if stuck:
             at = next(name for name, hsm in self.tokens.items() if hsm.pool_view().stuck)
@@ -81,9 +90,16 @@ class Problems:
         for trouble in self.audit.troubles:
             about = About(audit=True, tampered=trouble == self.audit.tampering.trouble)
             yield Problem(trouble.message, trouble.hint, fatal=False, about=about)
-        if (tcp := not_served(self.server)) is not None:
-            yield Problem(*tcp, fatal=False, about=About(setting="server.enabled"))
-        write = self.keyring.inventory.write
+        if (tcp := self.tls_problem()) is not None:
+            yield Problem(tcp.message, tcp.hint, fatal=False, about=About(setting="server.enabled"))
+        if (own := self.certificate()) is not None and (left := own.not_after - time.time()) < _CERTIFICATE_SECONDS:
+            ends = f"ends in {left / 86400:.1f} days" if left > 0 else "has ended"
+            yield Problem(
+                f"the certificate that callers from other machines are shown ({own.subject}) {ends}",
+                "put a new one in its place: kmsd reads the files of [server] anew when they change",
+                fatal=False,
+                about=About(setting="server.tls_certificate"),
+            )
         # Under an RSA key each value has an AES key of its own.
         if write is None or write.token.kind != "aes":
             return
@@ -96,6 +112,27 @@ class Problems:
                 fatal=False,
                 about=About(write.place, write.key_id, write.label),
             )
+
+    def _of_tenants(self) -> Iterator[Problem]:
+        """What is wrong with tenants."""
+        for one, other, name in self.tenancy.overlapping[:_TENANTS_TOLD]:
+            yield Problem(
+                f"a certificate for {name} fits the tenants {one} and {other}, so it stands for neither",
+                "let the san of [[tenants]] have no name in common",
+                fatal=False,
+                about=About(setting="tenants.san"),
+            )
+        down = [(each, error) for each in self.tenancy.writers if (error := why_down(each)) is not None]
+        for tenant, error in down[:_TENANTS_TOLD]:
+            yield Problem(
+                f"tenant {tenant.tenant}: {error.message}",
+                error.hint,
+                fatal=False,
+                about=About(key_label=tenant.label, calls=Calls(code=error.code)),
+            )
+        if len(down) > _TENANTS_TOLD:
+            more = len(down) - _TENANTS_TOLD
+            yield Problem(f"{more} more tenants are not served", "kmsctl status --tenant NAME says why", fatal=False)
 
 
 def _pin_warnings(name: str, hsm: Hsm) -> Iterator[Problem]:

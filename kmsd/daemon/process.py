@@ -19,7 +19,6 @@ import uvloop
 
 from kmsd import __version__, state
 from kmsd.config.sources import ConfigError, Loaded
-from kmsd.config.tcp import not_served
 from kmsd.daemon import event_sinks, memory, own_stderr
 from kmsd.daemon.assembly import Parts
 from kmsd.daemon.configured import Configured
@@ -117,16 +116,15 @@ class Daemon:
         for listener in parts.listeners:
             listener.place.claim()
         parts.uses.begin()
-        parts.followed.begin()
         await parts.audit.start()
         for listener in parts.listeners:
             await listener.start()
+        await parts.start_tls()
         self._tell_up(parts)
         # The sockets answer before the token does: kube-apiserver must find them whatever the token is up to.
-        self._spawn(parts.health.run())
+        parts.own.begin()
         self._spawn(parts.upkeep.run())
         self._spawn(parts.uses.keep())
-        self._spawn(parts.followed.keep())
         self._spawn(parts.liveness.run())
         self._spawn(parts.liveness.feed())
         notify(READY="1", STATUS="starting")
@@ -137,8 +135,6 @@ class Daemon:
         loaded, settings = self._configured.loaded, self._configured.settings
         for warning in loaded.warnings:
             log.warning(warning)
-        if (wanting := not_served(settings.server)) is not None:
-            log.warning(wanting[0], hint=wanting[1])
         if (doubt := state.doubt(settings.state.dir)) is not None:
             log.warning(doubt.message, hint=doubt.hint)
         if settings.keys.algorithm == "rsa-oaep":
@@ -181,6 +177,7 @@ class Daemon:
             log.error("reload refused, the old configuration stays", reason=error.message, hint=error.hint)
             return
         stay = self._configured.take(fresh)
+        parts.rule(self._configured.settings)
         log.info("configuration read again", needs_restart=stay)
         for name, hsm in parts.tokens.items():
             await asyncio.to_thread(self._configured.read_pin_again, name)
@@ -191,7 +188,9 @@ class Daemon:
         log.info("kmsd is stopping")
         notify(STOPPING="1")
         parts.audit.event("kmsd stopping")
-        await asyncio.gather(*(listener.stop(_DRAIN_SECONDS) for listener in parts.listeners))
+        stops = [each.stop(_DRAIN_SECONDS) for each in parts.listeners]
+        await asyncio.gather(*stops, *(each.stop(_DRAIN_SECONDS) for each in parts.tls_listeners))
+        await parts.tenancy.stop()
         for listener in parts.listeners:
             listener.place.release()
         await parts.audit.close()
@@ -199,7 +198,7 @@ class Daemon:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         parts.uses.keep_all()
-        parts.followed.keep_last()
+        await parts.own.end()
         # What hangs was waited for long enough.
         await asyncio.gather(*(hsm.close() for hsm in parts.tokens.values()))
 

@@ -71,9 +71,11 @@ def judge(
     where: str,
     rules: Rules = _NO_RULES,
     public: Mapping[str, Sequence[TokenKey]] = _NOTHING,
+    others_write: Sequence[str] = (),
 ) -> Inventory:
     """The rules, over whatever the tokens show. found: keys by name of the token; where: the tokens in words. public:
-    objects that anybody may have made, which make no difference to any key.
+    objects that anybody may have made, which make no difference to any key. others_write: labels whose newest key
+    writes, too, for others.
 
     The write key is the newest key labelled `write_label`, else the newest labelled `<write_label>.pending`, on
     whichever token; every other usable key reads. Two keys with one key_id are both refused: nobody could tell
@@ -91,6 +93,10 @@ def judge(
     writers = newest_first(key for key in keys if key.may_write and key.label == write_label)
     waiting = newest_first(key for key in keys if key.may_write and key.label == pending_label(write_label))
     write = writers[0] if writers else waiting[0] if waiting else None
+    writing = {id(write)} if write is not None else set()
+    for label in others_write:
+        held = newest_first(key for key in keys if key.may_write and key.label == label)
+        writing |= {id(held[0])} if held else set()
     others = _judge_public(public, keys, write_label, rules)
     problems = [
         *_problems(keys, writers, write, others, write_label, where, rules),
@@ -100,7 +106,7 @@ def judge(
     ]
     keys = [
         replace(key, state=KeyState.WRITE)
-        if key is write
+        if id(key) in writing
         else replace(key, state=KeyState.PENDING)
         if key.reads and key.label == pending_label(write_label)
         else replace(key, state=KeyState.ARCHIVED)

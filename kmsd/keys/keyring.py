@@ -29,7 +29,8 @@ class Keyring:
 
     scanner: looks at them. write_label: of the key that encrypts. recalled: the key_id that wrote last before this kmsd
     started, empty if that is not known. on_change: called after a look that changed which key writes or which keys
-    there are. wrote_at: name of the token where the key was that wrote last; empty if there was none.
+    there are. alone: whether keys that neither have nor had the label are none of its own, as if they did not exist.
+    wrote_at: name of the token where the key was that wrote last; empty if there was none.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Keyring:
         write_label: str,
         recalled: str,
         on_change: Callable[[Inventory, Inventory], None],
+        alone: bool = False,
     ) -> None:
         self.write_label = write_label
         self.inventory = EMPTY
@@ -47,13 +49,14 @@ class Keyring:
         self.look_soon = scanner.look_soon
         self._scanner = scanner
         self._recalled = recalled
+        self._alone = alone
         self._on_change = on_change
         scanner.judges.append(self)
 
     @property
     def hmac_label(self) -> str:
         """Label of the HMAC key of a pair that was made for two labels; may be empty."""
-        return self._scanner.configured.hmac_label
+        return "" if self._alone else self._scanner.configured.hmac_label
 
     @property
     def takes_rsa(self) -> bool:
@@ -227,9 +230,11 @@ class Keyring:
     def judge(self, changed: Place | None = None, found: Sequence[TokenKey] = ()) -> Inventory:
         """Judge what the tokens showed last; or what it would be if this token showed these keys."""
         places = self._scanner.places.values()
-        shown = {place.name: found if place is changed else place.found for place in places}
-        public = {place.name: place.public for place in places}
-        inventory = judge(shown, self.write_label, self.where, self._scanner.rules, public)
+        shown = {place.name: self._own(found if place is changed else place.found) for place in places}
+        public = {place.name: self._own(place.public) for place in places}
+        inventory = judge(
+            shown, self.write_label, self.where, self._scanner.rules, public, () if self._alone else self._others
+        )
         if changed is not None:
             return inventory
         away = [place for place in self._scanner.away if not place.seen]
@@ -246,6 +251,19 @@ class Keyring:
             about=About(away[0].name, calls=Calls(code=Misconfigured.code)),
         )
         return replace(inventory, write=None, problems=(problem, *inventory.problems))
+
+    def _own(self, found: Sequence[TokenKey]) -> Sequence[TokenKey]:
+        """Those of the keys that are judged here: an HMAC key belongs to the AES key with its id."""
+        if not self._alone:
+            return found
+        grouped = self._scanner.grouped(found)
+        held = grouped.by_role.get(self.write_label, ())
+        return [*held, *(mac for key in held if key.cka_id for mac in grouped.macs.get(key.cka_id, ()))]
+
+    @property
+    def _others(self) -> Sequence[str]:
+        """The labels of other keyrings over the same tokens."""
+        return [other.write_label for other in self._scanner.judges if other is not self]
 
     def take(self, inventory: Inventory) -> None:
         """Go by this inventory from now on, and tell of it if it is another."""

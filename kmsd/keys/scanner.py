@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from time import monotonic, time
 from typing import Final, Protocol
 
@@ -22,7 +22,7 @@ from kmsd.hsm.host import keys as token_keys
 from kmsd.hsm.host.keys import TokenKey
 from kmsd.keys.inventory import Rules
 from kmsd.keys.key import Inventory, Key, KeyState
-from kmsd.keys.labels import created_ms
+from kmsd.keys.labels import created_ms, role
 from kmsd.problem import About, Calls, Problem
 
 _LOOK_PAUSE: Final = 0.25
@@ -66,6 +66,10 @@ class Judge(Protocol):
     """Judges what the tokens show."""
 
     @property
+    def write_label(self) -> str:
+        """The label that it judges the keys for."""
+
+    @property
     def inventory(self) -> Inventory:
         """What it found last."""
 
@@ -78,6 +82,14 @@ class Judge(Protocol):
 
     def take(self, inventory: Inventory) -> None:
         """Go by this inventory from now on."""
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """Keys by the label that they have or had. macs: HMAC keys by CKA_ID."""
+
+    by_role: Mapping[str, Sequence[TokenKey]]
+    macs: Mapping[bytes, Sequence[TokenKey]]
 
 
 class KeyScanner:
@@ -98,6 +110,27 @@ class KeyScanner:
         self._seeking: asyncio.Task[None] | None = None
         self._seek_after = -1e9
         self._seek_pause = _SEEK_PAUSE
+        self._groups: deque[tuple[Sequence[TokenKey], Grouped]] = deque(maxlen=4 * max(1, len(tokens)))
+
+    def grouped(self, found: Sequence[TokenKey]) -> Grouped:
+        """Return the keys of one token in groups; done once, however many judges ask."""
+        for known, groups in self._groups:
+            if known is found:
+                return groups
+        by_role: dict[str, list[TokenKey]] = {}
+        macs: dict[bytes, list[TokenKey]] = {}
+        for key in found:
+            if key.kind == "hmac":
+                macs.setdefault(key.cka_id, []).append(key)
+            else:
+                by_role.setdefault(role(key.label), []).append(key)
+        groups = Grouped(by_role, macs)
+        self._groups.append((found, groups))
+        return groups
+
+    def forget(self, judge: Judge) -> None:
+        """Ask this judge no more."""
+        self.judges.remove(judge)
 
     @property
     def rules(self) -> Rules:

@@ -122,6 +122,7 @@ class PeerAdmission:
             self._admit_admin(role, admin, identity)
         elif tenants:
             call.tenant = tenants[0].name
+            call.caller = f"{call.caller} tenant={call.tenant}"
             self._limit(call, tenants[0])
         elif role is Role.TENANT or admin is Role.KNOWN:
             raise _stranger(identity, "tenants")

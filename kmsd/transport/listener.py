@@ -15,7 +15,7 @@ from kmsd.transport.call import Observer, Table
 from kmsd.transport.dispatch import Admission, Dispatch
 from kmsd.transport.entrance import Entrance, UnixEntrance
 from kmsd.transport.health import Health
-from kmsd.transport.relay import Relay
+from kmsd.transport.relay import CONNECTIONS, Relay
 from kmsd.transport.sockets import SocketPlace, SocketWatch
 
 
@@ -41,6 +41,7 @@ class Serving:
     entrance: how callers come in. servers: make the servers, the preferred one first; the last takes whatever no other
     does. services: full names for grpc.health.v1. timeout: seconds for a call whose caller names no shorter time.
     proven: whether handlers are told who calls. admission: who may call what; None: whoever gets in, everything.
+    connections: at once.
     """
 
     def __init__(
@@ -54,8 +55,9 @@ class Serving:
         observe: Observer,
         proven: bool,
         admission: Admission | None = None,
+        connections: int = CONNECTIONS,
     ) -> None:
-        self.relay = Relay(entrance)
+        self.relay = Relay(entrance, connections=connections)
         self.health = Health(services)
         told = self.relay if proven else None
         self._dispatch = Dispatch((*tables, self.health.table()), timeout, observe, told, admission)

@@ -103,7 +103,7 @@ class Relay:
 
     def __init__(self, entrance: Entrance | None = None, *, connections: int = CONNECTIONS, room: int = ROOM) -> None:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        enough = CONNECTIONS if soft == resource.RLIM_INFINITY else max(8, (soft - _FOR_OTHERS) // _EACH)
+        enough = connections if soft == resource.RLIM_INFINITY else max(8, (soft - _FOR_OTHERS) // _EACH)
         self._most = min(connections, enough)
         self.burden = Burden(room)
         self.buffer = memoryview(bytearray(_BLOCK))

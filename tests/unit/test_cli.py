@@ -170,6 +170,7 @@ FLAGS: list[tuple[list[str], str, object, str]] = [
     (["--tls-ca", "certs/ca.crt"], "server.tls_ca", "certs/ca.crt", "--tls-ca"),
     (["--tls-certificate", "/c/tls.crt"], "server.tls_certificate", "/c/tls.crt", "--tls-certificate"),
     (["--tls-key", "/c/tls.key"], "server.tls_key", "/c/tls.key", "--tls-key"),
+    (["--tls-revoked", "/c/revoked.pem"], "server.tls_revoked", "/c/revoked.pem", "--tls-revoked"),
     (["--output", "text"], "log.format", "console", "--output"),
     (["--output=json"], "log.format", "json", "--output"),
     (["--output=text", "--log-format=json"], "log.format", "json", "--log-format"),
@@ -219,9 +220,8 @@ def test_a_kmsd_that_nothing_could_call_is_refused(run: Run, command: str, argv:
         code, out, err = run(*line)
         assert (code, out) == (2, "")
         assert err.splitlines() == [
-            "kmsd: error: --disable-socket would leave nothing to call: this version of kmsd listens on Unix sockets "
-            "only",
-            "hint: drop --disable-socket, and let kube-apiserver on this machine call the socket that --socket names",
+            "kmsd: error: --disable-socket is not taken: kmsd always serves its Unix sockets, where kmsctl reaches it",
+            "hint: drop --disable-socket; --enable-server serves callers from other machines besides",
         ]
 
 

@@ -44,8 +44,8 @@ async def relabel(
 def _against(keyring: Keyring, key: Key, to: str) -> tuple[str, str]:
     """Why a key should keep its label, and what to do instead; nothing speaks against it if the first is empty."""
     rotate, held = "`kmsctl rotate` makes a new write key and keeps this one readable", role(key.label)
-    if key is keyring.inventory.write:
-        return f"{key.label!r} is the write key: without the label {keyring.write_label!r} nothing is encrypted", rotate
+    if key.state is KeyState.WRITE:
+        return f"{key.label!r} is the write key: without the label {role(key.label)!r} nothing is encrypted", rotate
     if to == keyring.write_label and key.token.seals:
         return f"{key.label!r} would become the write key", rotate
     if key.token.kind == "aes" and key.reads and key.state is not KeyState.PENDING and held not in (key.label, to):

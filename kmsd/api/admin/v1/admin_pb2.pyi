@@ -136,11 +136,45 @@ class Key(_message.Message):
     def __init__(self, label: _Optional[str] = ..., key_id: _Optional[str] = ..., key_id_sha256: _Optional[str] = ..., type: _Optional[_Union[KeyType, str]] = ..., bits: _Optional[int] = ..., state: _Optional[_Union[KeyState, str]] = ..., unusable_reason: _Optional[str] = ..., unusable_hint: _Optional[str] = ..., can_encrypt: _Optional[bool] = ..., can_decrypt: _Optional[bool] = ..., can_sign: _Optional[bool] = ..., can_verify: _Optional[bool] = ..., sensitive: _Optional[bool] = ..., extractable: _Optional[bool] = ..., private: _Optional[bool] = ..., created_unix_ms: _Optional[int] = ..., token_label: _Optional[str] = ..., token: _Optional[str] = ..., encrypts: _Optional[int] = ..., decrypts: _Optional[int] = ..., last_used_unix_ms: _Optional[int] = ..., enc: _Optional[str] = ..., local: _Optional[bool] = ..., always_sensitive: _Optional[bool] = ..., never_extractable: _Optional[bool] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("tenant",)
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    def __init__(self, tenant: _Optional[str] = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("version", "state", "healthz", "hint", "started_unix_ms", "write_label", "write_key", "token", "sessions", "probe", "listeners", "problems", "keys", "write_format", "tokens", "following", "not_alive", "now_unix_ms", "host", "outgoing_key")
+    __slots__ = ("version", "state", "healthz", "hint", "started_unix_ms", "write_label", "write_key", "token", "sessions", "probe", "listeners", "problems", "keys", "write_format", "tokens", "following", "not_alive", "now_unix_ms", "host", "outgoing_key", "tenants", "certificate")
+    class TenantStatus(_message.Message):
+        __slots__ = ("name", "write_label", "state", "healthz", "hint", "write_key", "following", "in_flight")
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        WRITE_LABEL_FIELD_NUMBER: _ClassVar[int]
+        STATE_FIELD_NUMBER: _ClassVar[int]
+        HEALTHZ_FIELD_NUMBER: _ClassVar[int]
+        HINT_FIELD_NUMBER: _ClassVar[int]
+        WRITE_KEY_FIELD_NUMBER: _ClassVar[int]
+        FOLLOWING_FIELD_NUMBER: _ClassVar[int]
+        IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+        name: str
+        write_label: str
+        state: ServingState
+        healthz: str
+        hint: str
+        write_key: Key
+        following: GetStatusResponse.Following
+        in_flight: int
+        def __init__(self, name: _Optional[str] = ..., write_label: _Optional[str] = ..., state: _Optional[_Union[ServingState, str]] = ..., healthz: _Optional[str] = ..., hint: _Optional[str] = ..., write_key: _Optional[_Union[Key, _Mapping]] = ..., following: _Optional[_Union[GetStatusResponse.Following, _Mapping]] = ..., in_flight: _Optional[int] = ...) -> None: ...
+    class Certificate(_message.Message):
+        __slots__ = ("subject", "names", "serial", "not_before_unix_ms", "not_after_unix_ms")
+        SUBJECT_FIELD_NUMBER: _ClassVar[int]
+        NAMES_FIELD_NUMBER: _ClassVar[int]
+        SERIAL_FIELD_NUMBER: _ClassVar[int]
+        NOT_BEFORE_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+        NOT_AFTER_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+        subject: str
+        names: _containers.RepeatedScalarFieldContainer[str]
+        serial: str
+        not_before_unix_ms: int
+        not_after_unix_ms: int
+        def __init__(self, subject: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., serial: _Optional[str] = ..., not_before_unix_ms: _Optional[int] = ..., not_after_unix_ms: _Optional[int] = ...) -> None: ...
     class TokenStatus(_message.Message):
         __slots__ = ("name", "token", "sessions", "write", "reason", "hint", "keys", "process")
         NAME_FIELD_NUMBER: _ClassVar[int]
@@ -252,6 +286,8 @@ class GetStatusResponse(_message.Message):
     NOW_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
     OUTGOING_KEY_FIELD_NUMBER: _ClassVar[int]
+    TENANTS_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     version: str
     state: ServingState
     healthz: str
@@ -272,7 +308,9 @@ class GetStatusResponse(_message.Message):
     now_unix_ms: int
     host: str
     outgoing_key: Key
-    def __init__(self, version: _Optional[str] = ..., state: _Optional[_Union[ServingState, str]] = ..., healthz: _Optional[str] = ..., hint: _Optional[str] = ..., started_unix_ms: _Optional[int] = ..., write_label: _Optional[str] = ..., write_key: _Optional[_Union[Key, _Mapping]] = ..., token: _Optional[_Union[GetStatusResponse.Token, _Mapping]] = ..., sessions: _Optional[_Union[GetStatusResponse.Sessions, _Mapping]] = ..., probe: _Optional[_Union[GetStatusResponse.HealthProbe, _Mapping]] = ..., listeners: _Optional[_Iterable[_Union[GetStatusResponse.Listener, _Mapping]]] = ..., problems: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ..., keys: _Optional[int] = ..., write_format: _Optional[str] = ..., tokens: _Optional[_Iterable[_Union[GetStatusResponse.TokenStatus, _Mapping]]] = ..., following: _Optional[_Union[GetStatusResponse.Following, _Mapping]] = ..., not_alive: _Optional[str] = ..., now_unix_ms: _Optional[int] = ..., host: _Optional[str] = ..., outgoing_key: _Optional[_Union[Key, _Mapping]] = ...) -> None: ...
+    tenants: _containers.RepeatedCompositeFieldContainer[GetStatusResponse.TenantStatus]
+    certificate: GetStatusResponse.Certificate
+    def __init__(self, version: _Optional[str] = ..., state: _Optional[_Union[ServingState, str]] = ..., healthz: _Optional[str] = ..., hint: _Optional[str] = ..., started_unix_ms: _Optional[int] = ..., write_label: _Optional[str] = ..., write_key: _Optional[_Union[Key, _Mapping]] = ..., token: _Optional[_Union[GetStatusResponse.Token, _Mapping]] = ..., sessions: _Optional[_Union[GetStatusResponse.Sessions, _Mapping]] = ..., probe: _Optional[_Union[GetStatusResponse.HealthProbe, _Mapping]] = ..., listeners: _Optional[_Iterable[_Union[GetStatusResponse.Listener, _Mapping]]] = ..., problems: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ..., keys: _Optional[int] = ..., write_format: _Optional[str] = ..., tokens: _Optional[_Iterable[_Union[GetStatusResponse.TokenStatus, _Mapping]]] = ..., following: _Optional[_Union[GetStatusResponse.Following, _Mapping]] = ..., not_alive: _Optional[str] = ..., now_unix_ms: _Optional[int] = ..., host: _Optional[str] = ..., outgoing_key: _Optional[_Union[Key, _Mapping]] = ..., tenants: _Optional[_Iterable[_Union[GetStatusResponse.TenantStatus, _Mapping]]] = ..., certificate: _Optional[_Union[GetStatusResponse.Certificate, _Mapping]] = ...) -> None: ...
 
 class ListSlotsRequest(_message.Message):
     __slots__ = ("page_size", "page_token")

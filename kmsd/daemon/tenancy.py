@@ -1,0 +1,113 @@
+"""The tenants of a key manager: each with a writer of its own, told apart by the certificates of their proxies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from kmsd.config.settings import AdminEntry, Tenant
+from kmsd.daemon import event_sinks
+from kmsd.daemon.background_tasks import LabelUpkeep
+from kmsd.daemon.writer import Shared, Writer
+from kmsd.errors import Denied, InvalidRequest, short
+from kmsd.observe.health import HealthView
+from kmsd.service.api import KmsService
+from kmsd.transport.call import Call, Role
+
+if TYPE_CHECKING:
+    from kmsd.transport.admission import PeerAdmission
+
+
+class Tenancy:
+    """upkeep: gets what is kept up for each tenant. Belongs to one event loop.
+
+    overlapping: pairs of tenants that one certificate would fit, with a name that shows it.
+    """
+
+    def __init__(self, shared: Shared, upkeep: list[LabelUpkeep]) -> None:
+        self.overlapping: list[tuple[str, str, str]] = []
+        self._shared = shared
+        self._upkeep = upkeep
+        self._writers: dict[str, Writer] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self._admission: PeerAdmission | None = None
+
+    @property
+    def admission(self) -> PeerAdmission:
+        if self._admission is None:
+            from kmsd.transport.admission import PeerAdmission  # loads what only TLS needs
+
+            self._admission = PeerAdmission()
+        return self._admission
+
+    @property
+    def writers(self) -> Sequence[Writer]:
+        return tuple(self._writers.values())
+
+    def find(self, tenant: str) -> Writer:
+        """Return the writer of a tenant. Raises InvalidRequest."""
+        writer = self._writers.get(tenant)
+        if writer is None:
+            known = ", ".join(self._writers) or "none"
+            raise InvalidRequest(f"there is no tenant {short(tenant)}", f"the tenants of this kmsd are: {known}")
+        return writer
+
+    def service(self, call: Call) -> KmsService:
+        """Return the service of the tenant that calls. Raises Denied."""
+        writer = self._writers.get(call.tenant)
+        if writer is None:
+            raise Denied("this caller is no tenant any more", "enter it in [[tenants]], and reload kmsd (SIGHUP)")
+        return writer.service
+
+    def in_flight(self, tenant: str) -> int:
+        """Return how many calls of a tenant are under way."""
+        return self.admission.in_flight(tenant)
+
+    def rule(self, tenants: Sequence[Tenant], admins: Sequence[AdminEntry]) -> None:
+        """Serve these tenants, and no others, from now on. One that stays goes on undisturbed."""
+        if not tenants and not admins and self._admission is None:
+            return
+        from kmsd.transport.admission import AdminRule, TenantRule, overlaps
+        from kmsd.transport.peers import NamePattern
+
+        kept = {each.name: each for each in tenants}
+        for name, writer in tuple(self._writers.items()):
+            if name not in kept or kept[name].key_label != writer.label:
+                self._end(self._writers.pop(name))
+        for tenant in tenants:
+            if tenant.name not in self._writers:
+                self._writers[tenant.name] = self._begin(tenant)
+        rules = [
+            TenantRule(each.name, tuple(map(NamePattern.parse, each.san)), each.max_rate, each.max_in_flight)
+            for each in tenants
+        ]
+        roles = {"viewer": Role.VIEWER, "operator": Role.OPERATOR}
+        self.admission.rule(
+            rules, [AdminRule(tuple(map(NamePattern.parse, each.san)), roles[each.role]) for each in admins]
+        )
+        self.overlapping = overlaps(rules)
+
+    async def stop(self) -> None:
+        """End what is done for every tenant."""
+        for writer in self._writers.values():
+            self._end(writer)
+        await asyncio.gather(*self._ending, return_exceptions=True)
+
+    def _begin(self, tenant: Tenant) -> Writer:
+        shared, name = self._shared, tenant.name
+
+        def told(view: HealthView) -> None:
+            event_sinks.tenant_health_changed(shared.audit, name, view)
+
+        directory = shared.settings.state.dir / "tenants" / name
+        writer = Writer(shared, tenant=name, label=tenant.key_label, directory=directory, told=told)
+        self._upkeep.append(writer.upkeep)
+        writer.begin()
+        return writer
+
+    def _end(self, writer: Writer) -> None:
+        self._upkeep.remove(writer.upkeep)
+        task = asyncio.create_task(writer.end(), name=f"tenant-{writer.tenant}-ends")
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)

@@ -1,0 +1,1 @@
+"""Key manager, tenants and proxies: real processes, TLS and tokens."""
