@@ -19,10 +19,11 @@ from typing import Any, Self, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from kmsd.api.admin.v1 import admin_pb2 as admin
+from kmsd.api.admin.v1 import admin_pb2
 from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
 from kmsd.api.kms.v2 import api_pb2 as v2
-from tests.tokens import SoftToken
+from tests.raw import unary
+from tests.tokens import SoftToken, Token
 
 KMSD = str(Path(sys.executable).with_name("kmsd"))
 KMSCTL = str(Path(sys.executable).with_name("kmsctl"))
@@ -59,7 +60,7 @@ def _of_the_log(line: bytes) -> bool:
     return isinstance(record, dict) and record.keys() >= {"event", "level", "timestamp"}
 
 
-def wait_for(what: Callable[[], Any], timeout: float = 20.0, pause: float = 0.02) -> Any:
+def wait_for(what: Callable[..., Any], timeout: float = 20.0, pause: float = 0.02) -> Any:
     """What the function returns once that is true; fails with its last answer after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
@@ -75,7 +76,7 @@ class Kmsd:
     """`kmsd serve` on a token; leave out token for one without any module."""
 
     folder: Path
-    token: SoftToken | None
+    token: Token | None
     flags: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     default_flags: bool = True
@@ -85,6 +86,12 @@ class Kmsd:
     _checked: int = 0
     """Bytes of the log that are known to be in its format."""
     _channels: list[grpc.Channel] = field(default_factory=list)
+
+    @property
+    def soft(self) -> SoftToken:
+        """The token, for what a test does to it from elsewhere. Fails if it is no SoftHSM."""
+        assert isinstance(self.token, SoftToken)
+        return self.token
 
     @property
     def socket(self) -> Path:
@@ -211,17 +218,16 @@ class Kmsd:
         return self._call(self.socket, "v1beta1.KeyManagementService", v1beta1, method, request, timeout)
 
     def admin(self, method: str, request: Message | None = None, timeout: float = 10.0) -> Any:
-        return self._call(self.admin_socket, "kmsd.admin.v1.Admin", admin, method, request, timeout)
+        return self._call(self.admin_socket, "kmsd.admin.v1.Admin", admin_pb2, method, request, timeout)
 
-    def status(self) -> admin.GetStatusResponse:
-        answer: admin.GetStatusResponse = self.admin("GetStatus")
+    def status(self) -> admin_pb2.GetStatusResponse:
+        answer: admin_pb2.GetStatusResponse = self.admin("GetStatus")
         return answer
 
     def raw(self, path: str, body: bytes, timeout: float = 5.0, *, admin: bool = False) -> bytes:
         """Any bytes to any method of the KMS socket, or of the admin socket."""
         channel = self._shared(self.admin_socket if admin else self.socket)
-        answer: bytes = channel.unary_unary(path)(body, timeout=timeout)
-        return answer
+        return unary(channel, path)(body, timeout=timeout)
 
     def _shared(self, path: Path) -> grpc.Channel:
         for channel in self._channels:
@@ -235,14 +241,15 @@ class Kmsd:
         self, socket: Path, service: str, module: Any, method: str, request: Message | None, timeout: float
     ) -> Any:
         request = request if request is not None else getattr(module, f"{method}Request")()
-        return self._shared(socket).unary_unary(
+        call: grpc.UnaryUnaryMultiCallable[Message, Any] = self._shared(socket).unary_unary(
             f"/{service}/{method}",
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=getattr(module, f"{method}Response").FromString,
-        )(request, timeout=timeout)
+        )
+        return call(request, timeout=timeout)
 
-    def keygen(self, label: str = "k8s-kek", **fields: Any) -> admin.Key:
-        answer: admin.GenerateKeyResponse = self.admin(
-            "GenerateKey", admin.GenerateKeyRequest(label=label, type=admin.KEY_TYPE_AES, **fields)
+    def keygen(self, label: str = "k8s-kek", **fields: Any) -> admin_pb2.Key:
+        answer: admin_pb2.GenerateKeyResponse = self.admin(
+            "GenerateKey", admin_pb2.GenerateKeyRequest(label=label, type=admin_pb2.KEY_TYPE_AES, **fields)
         )
         return answer.key

@@ -12,11 +12,12 @@ import grpc
 
 from kmsd.api.admin.v1 import admin_pb2 as admin
 from kmsd.client.wire import CALLER_METADATA
+from tests.raw import unary
 
 
 def call(path: str, claim: str) -> str:
     with grpc.insecure_channel(f"unix:{path}") as channel:
-        test = channel.unary_unary("/kmsd.admin.v1.Admin/TestKey")
+        test = unary(channel, "/kmsd.admin.v1.Admin/TestKey")
         request = admin.TestKeyRequest(key="k8s-kek", rounds=1).SerializeToString()
         try:
             test(request, timeout=20, metadata=((CALLER_METADATA, claim.encode()),))

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 PIN = "1234-user"
 SO_PIN = "1234-so"
@@ -51,6 +52,17 @@ for step in job["steps"]:
             elif step["do"] == "destroy":
                 key.destroy()
 """
+
+
+class Token(Protocol):
+    """What the tokens of this module, tests.chaos, tests.tpm and tests.opencryptoki have in common."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def pin_file(self) -> Path: ...
+    @property
+    def environment(self) -> Mapping[str, str]: ...
 
 
 @dataclass(frozen=True)

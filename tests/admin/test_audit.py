@@ -18,6 +18,7 @@ from kmsd.api.admin.v1 import admin_pb2 as admin
 from kmsd.api.kms.v2 import api_pb2 as v2
 from tests.admin.calls import ask, ask_as, assert_told, decrypt, encrypt, failure, fresh, key, make, state, watching
 from tests.daemons import Kmsd, wait_for
+from tests.raw import unary
 from tests.tokens import make_token
 
 CALLER = f"kmsctl uid={os.geteuid()} user={pwd.getpwuid(os.geteuid()).pw_name}"
@@ -270,7 +271,7 @@ def test_calls_that_fail_push_no_admin_action_out(start: Callable[..., Kmsd]) ->
     kmsd = start("--auto-create", environment=small).wait_ok()
     label = fresh()
     ask_as(kmsd, b"kmsctl", "GenerateKey", label=label)
-    forged = kmsd.channel().unary_unary("/v2.KeyManagementService/Decrypt")
+    forged = unary(kmsd.channel(), "/v2.KeyManagementService/Decrypt")
     body = v2.DecryptRequest(ciphertext=b"forged", key_id="y", uid="u").SerializeToString()
     for _ in range(10):
         calls = [forged.future(body, timeout=30) for _ in range(300)]

@@ -20,6 +20,7 @@ import pytest
 from kmsd.client import connect
 from tests.admin.calls import ask_as, failure, watching
 from tests.daemons import KMSCTL, Kmsd
+from tests.raw import stream, unary
 from tests.rpc.refusals import told
 from tests.tokens import make_token
 
@@ -117,14 +118,14 @@ def test_grpc_itself_is_behind_no_path_and_answers_nobody_but_through_kmsd(kmsd:
     assert len(hidden) == 1
     with grpc.insecure_channel(f"unix:{hidden[0]}") as channel:
         for method in ("GetStatus", "RotateKey"):
-            refusal = failure(lambda method=method: channel.unary_unary(f"/kmsd.admin.v1.Admin/{method}")(b""))
+            refusal = failure(lambda method=method: unary(channel, f"/kmsd.admin.v1.Admin/{method}")(b""))
             assert (refusal.code, refusal.hint) == (
                 "PERMISSION_DENIED",
                 "connect to the admin socket (kmsctl --target)",
             )
             assert "nobody knows who calls" in refusal.details
         with pytest.raises(grpc.RpcError) as raised:
-            next(channel.unary_stream("/kmsd.admin.v1.Admin/WatchAudit")(b""))
+            next(stream(channel, "/kmsd.admin.v1.Admin/WatchAudit")(b""))
         assert told(raised.value).code == "PERMISSION_DENIED"
     if os.geteuid() == 0:
         assert somebody(kmsd, MEMBER, MEMBER, "kmsctl", hidden[0]).startswith("UNAVAILABLE")

@@ -13,6 +13,7 @@ from kmsd.api.admin.v1 import admin_pb2 as admin
 from tests.admin.calls import ask, fresh, keys, make, state
 from tests.chaos import ChaosToken, make_chaos
 from tests.daemons import Kmsd, wait_for
+from tests.raw import unary
 
 PATIENCE = 1.0
 """Seconds that the callers here wait."""
@@ -53,7 +54,7 @@ def test_what_nobody_waits_for_is_not_begun_when_a_hung_token_comes_back(
 ) -> None:
     made = make(kmsd)
     token.behind.import_aes("bare", b"k" * 32, None) if method == "AdoptKey" else None
-    fields: dict[str, object] = {
+    every: dict[str, dict[str, str]] = {
         "RotateKey": {},
         "RevertKey": {},
         "GenerateKey": {"label": fresh()},
@@ -61,7 +62,8 @@ def test_what_nobody_waits_for_is_not_begun_when_a_hung_token_comes_back(
         "DestroyKey": {"key": made.key_id, "confirm_label": made.label},
         "RetireKey": {"key": made.key_id, "confirm_label": made.label},
         "AdoptKey": {"label": "bare"},
-    }[method]
+    }
+    fields = every[method]
     if method == "RevertKey":
         ask(kmsd, "RotateKey")
     before, records = state(kmsd), len(audited(kmsd, method))
@@ -83,7 +85,7 @@ def test_what_nobody_waits_for_is_not_begun_behind_a_change_that_hangs_and_that_
     token.forget_calls()
     with token.told("C_GenerateKey hang"):
         channel = kmsd.channel(kmsd.admin_socket)
-        generate = channel.unary_unary("/kmsd.admin.v1.Admin/GenerateKey")
+        generate = unary(channel, "/kmsd.admin.v1.Admin/GenerateKey")
         call = generate.future(admin.GenerateKeyRequest(label=first).SerializeToString(), timeout=PATIENCE)
         wait_for(lambda: token.calls()["C_GenerateKey"])
         abandon(kmsd, "GenerateKey", label=second)
@@ -99,11 +101,12 @@ def test_what_nobody_waits_for_is_not_begun_behind_a_change_that_hangs_and_that_
 def test_a_change_that_gets_its_session_too_late_is_not_begun(kmsd: Kmsd, token: ChaosToken, method: str) -> None:
     """The keys were looked at in time; then the token stops answering."""
     made = make(kmsd)
-    fields: dict[str, object] = {
+    every: dict[str, dict[str, str]] = {
         "RotateKey": {},
         "GenerateKey": {"label": fresh()},
         "DestroyKey": {"key": made.key_id, "confirm_label": made.label},
-    }[method]
+    }
+    fields = every[method]
     before, records, later = state(kmsd), len(audited(kmsd, method)), len(audited(kmsd, "AdoptKey"))
     with token.told("C_OpenSession hang"):
         abandon(kmsd, method, **fields)

@@ -79,9 +79,8 @@ def test_a_key_that_has_written_goes_only_retired_or_confirmed_however_idle_it_i
 
 def test_a_scan_shows_that_a_key_may_go(kmsd: Kmsd) -> None:
     _, read = past_writer(kmsd)
-    assert kmsd.token is not None
     (old,) = [each for each in keys(kmsd) if each.label.startswith("k8s-kek@")]
-    kmsd.token.relabel(old.label, LONG_AGO)
+    kmsd.soft.relabel(old.label, LONG_AGO)
     wait_for(lambda: key(kmsd, old.key_id).label == LONG_AGO)
     time.sleep(0.01)
     writes = kmsd.v2("Status").key_id
@@ -148,8 +147,7 @@ def test_what_this_kmsd_knows_of_a_key_outlives_a_restart_in_order_and_no_other(
 def test_a_key_that_was_made_elsewhere_is_like_one_that_has_written(kmsd: Kmsd, cka_id: bytes) -> None:
     """Whatever its id says of its age."""
     label = fresh("foreign")
-    assert kmsd.token is not None
-    kmsd.token.import_aes(label, bytes(32), cka_id)
+    kmsd.soft.import_aes(label, bytes(32), cka_id)
     refused(kmsd, "DestroyKey", "FAILED_PRECONDITION", "has noted no use of it", key=label)
     refused(kmsd, "RetireKey", "FAILED_PRECONDITION", "has noted no use of it", key=label)
     assert ask(kmsd, "DestroyKey", key=label, confirm_label=label).destroyed
@@ -157,8 +155,7 @@ def test_a_key_that_was_made_elsewhere_is_like_one_that_has_written(kmsd: Kmsd, 
 
 def test_a_key_that_was_adopted_is_like_one_that_has_written(kmsd: Kmsd) -> None:
     label = fresh("adopted")
-    assert kmsd.token is not None
-    kmsd.token.import_aes(label, bytes(32), None)
+    kmsd.soft.import_aes(label, bytes(32), None)
     ask(kmsd, "AdoptKey", label=label)
     refused(kmsd, "DestroyKey", "FAILED_PRECONDITION", "has noted no use of it", key=label)
     assert ask(kmsd, "DestroyKey", key=label, confirm_label=label).destroyed
@@ -199,8 +196,7 @@ def test_a_lone_hmac_key_goes(kmsd: Kmsd) -> None:
 
 def test_a_key_that_cannot_serve_goes_only_confirmed(kmsd: Kmsd) -> None:
     """It may be k8s-kms-plugin's, which needs no CKA_ID, and hold a cluster's data."""
-    assert kmsd.token is not None
-    kmsd.token.import_aes(BARE, bytes(32), None)
+    kmsd.soft.import_aes(BARE, bytes(32), None)
     refused(kmsd, "DestroyKey", "FAILED_PRECONDITION", "what it may have encrypted is not known", key=BARE)
     assert ask(kmsd, "DestroyKey", key=BARE, confirm_label=BARE).destroyed
 
@@ -209,8 +205,7 @@ def test_the_hmac_key_of_two_aes_keys_stays_with_the_second(kmsd: Kmsd) -> None:
     """Two AES keys with one CKA_ID are both unusable; with one gone the other is whole again."""
     label = fresh("pair")
     made = make(kmsd, label, admin.KEY_TYPE_PAIR)
-    assert kmsd.token is not None
-    kmsd.token.import_aes(f"{label}-twin", bytes(32), made.key_id.encode())
+    kmsd.soft.import_aes(f"{label}-twin", bytes(32), made.key_id.encode())
     wait_for(lambda: key(kmsd, f"{label}-twin").state == admin.KEY_STATE_UNUSABLE)
     twin, why = f"{label}-twin", "what it may have encrypted is not known"
     refused(kmsd, "DestroyKey", "FAILED_PRECONDITION", why, key=twin)

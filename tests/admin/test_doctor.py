@@ -66,7 +66,7 @@ def start_chaotic(short_tmp: Path, chaos: ChaosToken) -> Iterator[Callable[..., 
         running.append(
             Kmsd(
                 folder,
-                chaos,  # type: ignore[arg-type]  # of the same shape
+                chaos,  # of the same shape
                 (*chaos.flags, "--auto-create"),
                 {**QUICK, **environment},
                 default_flags=False,
@@ -94,7 +94,7 @@ def another() -> Iterator[Callable[..., Future[Any]]]:
 def test_a_token_is_tried_and_left_as_it_was(served: Kmsd) -> None:
     before = sorted((key.key_id, key.label) for key in keys(served))
     assert served.token is not None
-    there = objects(served.token)
+    there = objects(served.soft)
     answer = doctor(served)
     found = checks(answer)
     assert (answer.token, answer.token_label, answer.up) == (served.token.label, served.token.label, True)
@@ -109,7 +109,7 @@ def test_a_token_is_tried_and_left_as_it_was(served: Kmsd) -> None:
     assert [timing.operation for timing in answer.timings] == ["random", "AES-GCM"]
     assert all(timing.ms > 0 and timing.per_second > 0 for timing in answer.timings)
     assert sorted((key.key_id, key.label) for key in keys(served)) == before
-    assert objects(served.token) == there
+    assert objects(served.soft) == there
     assert '"OK"' in last_audit(served)
     assert "A256GCM works" in last_audit(served)
 

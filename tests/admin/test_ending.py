@@ -18,6 +18,7 @@ from kmsd.api.admin.v1 import admin_pb2 as admin
 from tests.admin.calls import SEED, ask, assert_told, decrypt, encrypt, failure, keys, make, state, watching
 from tests.chaos import ChaosToken, make_chaos
 from tests.daemons import KMSCTL, Kmsd, wait_for
+from tests.raw import stream, unary
 
 DRAIN = 5.0
 """Seconds that calls get to end in when kmsd stops; a stream never does."""
@@ -52,7 +53,7 @@ def test_a_rotation_is_carried_through_when_its_caller_goes_away(kmsd: Kmsd, slo
     before = encrypt(kmsd)
     began, records = logged(kmsd, "rotation began"), len(audit(kmsd))
     channel = kmsd.channel(kmsd.admin_socket)
-    rotate: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/kmsd.admin.v1.Admin/RotateKey")
+    rotate = unary(channel, "/kmsd.admin.v1.Admin/RotateKey")
     with slow.told("C_SetAttributeValue delay=1"):
         call = rotate.future(b"", timeout=0.8 if how == "deadline" else 30.0)
         wait_for(lambda: logged(kmsd, "rotation began") > began)
@@ -133,7 +134,7 @@ def test_what_the_token_refuses_is_told_in_words_and_changes_nothing(
 def test_a_change_waits_for_the_one_before(kmsd: Kmsd, slow: ChaosToken) -> None:
     """Two at once: the second is refused by what the first has made, not by chance."""
     channel = kmsd.channel(kmsd.admin_socket)
-    generate: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/kmsd.admin.v1.Admin/GenerateKey")
+    generate = unary(channel, "/kmsd.admin.v1.Admin/GenerateKey")
     body = admin.GenerateKeyRequest(label="twice at once").SerializeToString()
     with slow.told("C_GenerateKey delay=0.2"):
         calls = [generate.future(body, timeout=30.0) for _ in range(4)]
@@ -188,15 +189,15 @@ def test_kmsd_stops_at_once_and_tells_whoever_watches(start: Callable[..., Kmsd]
     channel = grpc.insecure_channel(f"unix:{kmsd.admin_socket}")
     streams: dict[str, Any] = {}
     for path, request in requests.items():
-        method: Any = channel.unary_stream(path)
+        method = stream(channel, path)
         streams[path] = method(request.SerializeToString(), timeout=60.0)
-    first = {path: next(stream) for path, stream in streams.items()}
+    first = {path: next(frames) for path, frames in streams.items()}
     statuses = health_pb2.HealthCheckResponse
     assert statuses.FromString(first[HEALTH]).status == statuses.SERVING
     seconds = stop(kmsd)
     assert statuses.FromString(next(streams[HEALTH])).status == statuses.NOT_SERVING
-    for path, stream in streams.items():
-        refusal = failure(partial(list, stream))
+    for path, frames in streams.items():
+        refusal = failure(partial(list, frames))
         assert (refusal.code, refusal.retryable) == ("UNAVAILABLE", True), path
         assert refusal.details.startswith("kmsd is stopping")
         assert refusal.hint

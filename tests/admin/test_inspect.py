@@ -67,9 +67,8 @@ def test_what_no_key_here_wrote_says_which_is_missing(served: Kmsd) -> None:
 
 def test_a_key_that_another_program_made_just_now_is_not_called_missing(served: Kmsd) -> None:
     """kmsd looks at the token before it says that data is lost."""
-    assert served.token is not None
     key_id = fresh("made-elsewhere")
-    served.token.import_aes(key_id, bytes(32), key_id.encode())
+    served.soft.import_aes(key_id, bytes(32), key_id.encode())
     answer = inspect(served, values.native(key_id))
     assert [each.key_id for each in answer.keys] == [key_id]
     assert answer.readable
@@ -108,11 +107,10 @@ def test_what_the_ancestor_wrote_belongs_to_keys_that_had_its_label(served: Kmsd
 
 
 def test_every_key_that_has_had_the_label_may_have_written_it_newest_first(served: Kmsd) -> None:
-    assert served.token is not None
     label = fresh("held")
     old, new = make(served, label), make(served, fresh())
-    served.token.relabel(label, f"{label}@20260102T030405Z")
-    served.token.relabel(new.label, label)
+    served.soft.relabel(label, f"{label}@20260102T030405Z")
+    served.soft.relabel(new.label, label)
     key(served, label)  # a look
     answer = inspect(served, values.ancestor_gcm(label))
     assert [each.key_id for each in answer.keys] == [new.key_id, old.key_id]
@@ -145,10 +143,9 @@ def test_a_key_is_found_by_every_spelling_of_its_id_and_shown_once(served: Kmsd,
 
 
 def test_a_key_that_cannot_serve_is_named_with_its_reason(served: Kmsd) -> None:
-    assert served.token is not None
     key_id = fresh("unusable")
     for label in (fresh(), fresh()):
-        served.token.import_aes(label, bytes(32), key_id.encode())
+        served.soft.import_aes(label, bytes(32), key_id.encode())
     keys(served)  # a look
     answer = inspect(served, values.native(key_id))
     assert not answer.readable

@@ -134,10 +134,9 @@ def test_which_key_writes_changes_when_that_is_confirmed(start: Callable[..., Km
 @pytest.mark.parametrize("behind", ["@20260102T030405Z", ".retired@20260102T030405Z"])
 def test_a_key_that_wrote_before_is_relabelled_only_if_its_label_is_given_once_more(served: Kmsd, behind: str) -> None:
     """What the ancestor wrote names the label, and finds the key by what is left of it."""
-    assert served.token is not None
     label, to = fresh("old"), fresh()
     made = make(served, label)
-    served.token.relabel(label, f"{label}{behind}")
+    served.soft.relabel(label, f"{label}{behind}")
     assert key(served, made.key_id).state in (admin.KEY_STATE_READABLE, admin.KEY_STATE_ARCHIVED)
     fields = {"key": made.key_id, "label": to}
     for dry_run in (False, True):
@@ -145,7 +144,7 @@ def test_a_key_that_wrote_before_is_relabelled_only_if_its_label_is_given_once_m
         assert f"--confirm {label}{behind}" in refusal.hint
     assert ask(served, "RelabelKey", confirm_label=f"{label}{behind}", **fields).key.label == to
     ask(served, "RelabelKey", key=made.key_id, label=label)
-    served.token.relabel(label, f"{label}{behind}")
+    served.soft.relabel(label, f"{label}{behind}")
     assert ask(served, "RelabelKey", key=made.key_id, label=label).key.label == label, "it is found as before"
 
 

@@ -49,9 +49,8 @@ def old(kmsd: Kmsd) -> tuple[admin.Key, v2.EncryptResponse]:
     """A key that gave up the write label long ago, and what it wrote."""
     sealed = encrypt(kmsd)
     rotated = ask(kmsd, "RotateKey").old_key
-    assert kmsd.token is not None
     to = rotated.label[:8] + "2020" + rotated.label[12:]
-    kmsd.token.relabel(rotated.label, to)
+    kmsd.soft.relabel(rotated.label, to)
     found = key(kmsd, sealed.key_id)
     assert found.label == to
     time.sleep(0.01)  # its last use is before whatever scan begins now
@@ -137,8 +136,7 @@ def test_a_use_after_the_scan_began_speaks_against_it(kmsd: Kmsd, old: tuple[adm
 def test_a_scan_that_began_before_uses_were_noted_is_not_enough(kmsd: Kmsd) -> None:
     """But for a key that kmsd has made since."""
     old, new = fresh("old"), make(kmsd)
-    assert kmsd.token is not None
-    kmsd.token.import_aes(old, bytes(32), old.encode())
+    kmsd.soft.import_aes(old, bytes(32), old.encode())
     refused(kmsd, "RetireKey", "FAILED_PRECONDITION", "it is not known", key=old, scan=scan(began=-800))
     assert (
         ask(kmsd, "RetireKey", key=new.label, scan=scan(began=-800, uses=present(kmsd))).key.state
@@ -272,9 +270,8 @@ def test_a_rotation_onto_a_token_that_there_is_not_is_refused(kmsd: Kmsd, token:
 
 def test_a_rotation_by_hand_is_seen_at_once(kmsd: Kmsd) -> None:
     """Whatever another program does to the labels, a call finds what the token holds now."""
-    assert kmsd.token is not None
     made = make(kmsd)
-    kmsd.token.relabel(made.label, LONG_AGO)
+    kmsd.soft.relabel(made.label, LONG_AGO)
     wait_for(lambda: key(kmsd, made.key_id).label == LONG_AGO)
     retired = ask(kmsd, "RetireKey", key=LONG_AGO, scan=scan(uses=present(kmsd))).key
     assert retired.state == admin.KEY_STATE_ARCHIVED

@@ -27,6 +27,7 @@ from tests.admin.calls import (
     watching,
 )
 from tests.daemons import Kmsd
+from tests.raw import unary
 from tests.rpc.refusals import assert_silent
 
 HISTORY = 900
@@ -248,7 +249,7 @@ def test_a_slow_reader_is_told_how_many_it_missed_and_holds_up_nobody(unrecorded
     with watching(kmsd, "WatchRequests", small, backlog=0, follow=True) as frames:
         assert not frames.next().requests
         channel = kmsd.channel()
-        method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/v2.KeyManagementService/Decrypt")
+        method = unary(channel, "/v2.KeyManagementService/Decrypt")
         for _ in range(number // 500):
             pending = [method.future(bad.SerializeToString(), timeout=30.0) for _ in range(500)]
             assert {each.code() for each in pending} == {grpc.StatusCode.INVALID_ARGUMENT}

@@ -38,7 +38,7 @@ def test_a_tag_that_was_altered_looks_sound_and_does_not_open(served: Kmsd) -> N
         values.v2(sealed.key_id, flipped(sealed.ciphertext)),
     ):
         assert ask(served, "InspectCiphertext", data=value).readable
-        refusal = failure(lambda value=value: attempt(served, value))  # type: ignore[misc]
+        refusal = failure(lambda value=value: attempt(served, value))
         assert refusal.code == "INVALID_ARGUMENT"
         assert "does not authenticate" in refusal.details
 

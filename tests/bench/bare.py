@@ -30,7 +30,7 @@ class _Nothing(grpc.GenericRpcHandler):
             encrypt()
             return _ANSWER
 
-        self._handler = grpc.unary_unary_rpc_method_handler(nothing)  # type: ignore[arg-type]
+        self._handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(nothing)
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
         return self._handler
@@ -44,7 +44,7 @@ def _softhsm() -> Callable[[], object]:
     pin = Path(os.environ["PIN_FILE"]).read_bytes().strip()
     if softhsm.cryptoki.table.C_Login(session.handle, 1, pin, len(pin)):
         raise SystemExit("the token does not take its PIN")
-    key = next(each.cka_id for each in keys.list_keys(session) if each.kind == "aes")
+    key = next(each.cka_id for each in keys.list_keys(session).keys if each.kind == "aes")
     return lambda: session.encrypt_gcm(key, 12, b"h" * 100, b"p" * 32)
 
 

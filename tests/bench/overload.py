@@ -36,7 +36,7 @@ def main() -> None:
         (folder / "k").mkdir()
         with Kmsd(
             folder / "k",
-            chaos,  # type: ignore[arg-type]  # of the same shape
+            chaos,  # of the same shape
             (*chaos.flags, "--log-level=warning"),
             {**chaos.environment, "KMSD_TOKEN__SESSIONS": str(SESSIONS)},
             default_flags=False,

@@ -99,7 +99,7 @@ def kill(folder: Path, times: int) -> Killed:
             began = time.monotonic()
             with contextlib.suppress(ProcessLookupError):
                 os.kill(host, signal.SIGKILL)
-            wait_for(lambda since=began: callers.answered > since, 30, 0.002)  # type: ignore[misc]
+            wait_for(lambda since=began: callers.answered > since, 30, 0.002)
             result.outages.append(time.monotonic() - began)
             result.kills += 1
     return result

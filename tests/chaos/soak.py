@@ -133,7 +133,7 @@ def soak(folder: Path, seconds: float, seed: int) -> Soaked:
     home = folder / "d"
     home.mkdir()
     logging = ("--log-level=info", "--log-format=json")
-    kmsd = Kmsd(home, token, token.flags, QUICK, default_flags=False, logging=logging)  # type: ignore[arg-type]
+    kmsd = Kmsd(home, token, token.flags, QUICK, default_flags=False, logging=logging)
     with kmsd.start().wait_ok():
         load = Load(kmsd, 0.02, most=_KEPT)
         with load.running():

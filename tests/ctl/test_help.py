@@ -232,8 +232,7 @@ def site(
     with ExitStack() as own:
         if command.split(" ")[0] in ("keys", "keygen", "rotate"):
             kmsd = own.enter_context(_start(tmp_path_factory))
-            assert kmsd.token is not None
-            _add_keys(kmsd, kmsd.token, command)
+            _add_keys(kmsd, kmsd.soft, command)
         else:
             kmsd = request.getfixturevalue("shared")
         made = Site(kmsd, etcd, tmp_path)

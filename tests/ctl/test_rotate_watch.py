@@ -136,6 +136,7 @@ class Watching:
 
         def look() -> dict[str, Any] | None:
             ended = self.process.poll() is not None
+            each: dict[str, Any]
             for each in reversed(self.events[1:]):
                 if (each["step"], each["progress"], each["node"]) == (step, progress, node) and (
                     each["text"] is None if text is None else text in (each["text"] or "")

@@ -153,7 +153,6 @@ def test_watching_through_a_pipe_is_a_json_object_a_line(canned: Canned) -> None
 
 
 def member(name: str, key_id: str = "k", *, version: str = "1", healthz: str = "ok", skew: float = 0.0) -> Member:
-    may = ("can_encrypt", "can_decrypt", "can_sign", "can_verify", "sensitive", "extractable", "private")
     key = Key(
         label="k8s-kek",
         key_id=key_id,
@@ -165,7 +164,13 @@ def member(name: str, key_id: str = "k", *, version: str = "1", healthz: str = "
         unusable_hint="",
         created=None,
         token_label="",
-        **dict.fromkeys(may, True),
+        can_encrypt=True,
+        can_decrypt=True,
+        can_sign=True,
+        can_verify=True,
+        sensitive=True,
+        extractable=True,
+        private=True,
     )
     token = Token("", "", "", "", "", 0, up=True)
     status = Status(

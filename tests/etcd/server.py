@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.e2e.program import NotUpError, Program, free_port
+from tests.raw import unary
 
 READY = "ready to serve client requests"
 
@@ -91,7 +92,7 @@ class Server:
     def put_many(self, values: Iterable[tuple[str, bytes]]) -> None:
         """In transactions of 128, the most that etcd takes; without TLS."""
         with grpc.insecure_channel(self.url.removeprefix("http://")) as channel:
-            transact = channel.unary_unary("/etcdserverpb.KV/Txn")
+            transact = unary(channel, "/etcdserverpb.KV/Txn")
             operations: list[bytes] = []
             for key, value in values:
                 put = _field(1, key.encode()) + _field(2, value)
@@ -104,11 +105,11 @@ class Server:
 
     def clear(self) -> None:
         with grpc.insecure_channel(self.url.removeprefix("http://")) as channel:
-            channel.unary_unary("/etcdserverpb.KV/DeleteRange")(_field(1, b"\0") + _field(2, b"\0"), timeout=20)
+            unary(channel, "/etcdserverpb.KV/DeleteRange")(_field(1, b"\0") + _field(2, b"\0"), timeout=20)
 
     def compact(self, revision: int) -> None:
         with grpc.insecure_channel(self.url.removeprefix("http://")) as channel:
-            channel.unary_unary("/etcdserverpb.KV/Compact")(b"\x08" + _varint(revision) + b"\x10\x01", timeout=20)
+            unary(channel, "/etcdserverpb.KV/Compact")(b"\x08" + _varint(revision) + b"\x10\x01", timeout=20)
 
 
 def start_three(home: Path) -> list[Server]:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pkcs11
-from pkcs11 import Attribute, Mechanism, ObjectClass
+from pkcs11 import Attribute, DecryptMixin, EncryptMixin, Mechanism, ObjectClass
 
 from kmsd.hsm.host import cryptoki, module
 from kmsd.hsm.host.session import TokenSession
@@ -50,11 +50,13 @@ def through_library(path: str, label: str, pin: str, key_id: bytes) -> Callable[
         session = token.open()
         assert len(session.generate_random(128)) == 16
         key = next(iter(session.get_objects({Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.ID: key_id})))
+        assert isinstance(key, EncryptMixin)
+        assert isinstance(key, DecryptMixin)
         iv = bytes(16)
         sealed = key.encrypt(b"plaintext", mechanism=Mechanism.AES_CBC_PAD, mechanism_param=iv)
         assert key.decrypt(sealed, mechanism=Mechanism.AES_CBC_PAD, mechanism_param=iv) == b"plaintext"
         session.close()
-        assert login.handle
+        assert login is not None
 
     return one_round
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar, TypeVarTuple
+from typing import Any, Self, TypeVar, TypeVarTuple
 
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.ckr import CkrError
@@ -30,6 +30,7 @@ from kmsd.hsm.host import calls, cryptoki, module
 from kmsd.hsm.host.session import TokenSession
 from kmsd.hsm.vendors import quirks
 from tests import chaos
+from tests.tokens import Token
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -41,17 +42,6 @@ _COUNTED = {
     "sign_init": "C_SignInit",
     "sign": "C_Sign",
 }
-
-
-class Token(Protocol):
-    """What the tokens of tests.tokens, tests.tpm and tests.opencryptoki have in common."""
-
-    @property
-    def label(self) -> str: ...
-    @property
-    def pin_file(self) -> Path: ...
-    @property
-    def environment(self) -> Mapping[str, str]: ...
 
 
 class Inside(AbstractContextManager["Inside"]):
@@ -75,11 +65,13 @@ class Inside(AbstractContextManager["Inside"]):
 
     def run(self, fn: Callable[[TokenSession, *Ts], T], *args: *Ts) -> T:
         """fn(session, *args), on a thread of the token's."""
-        return self._ask("session", fn, args)
+        answer: T = self._ask("session", fn, args)
+        return answer
 
     def served(self, fn: Callable[[Hsm, *Ts], Coroutine[Any, Any, T]], *args: *Ts) -> T:
         """fn(hsm, *args), on the event loop. A process serves one of the two kinds."""
-        return self._ask("hsm", fn, args)
+        answer: T = self._ask("hsm", fn, args)
+        return answer
 
     def counted(self) -> Counter[str]:
         """How often each function of the module was called since the last look."""
@@ -110,7 +102,7 @@ class Inside(AbstractContextManager["Inside"]):
         return self
 
 
-def create(session: TokenSession, template: dict[int, bytes | int | bool]) -> int:
+def create(session: TokenSession, template: Mapping[int, bytes | int | bool]) -> int:
     return calls.create_object(session.cryptoki.table, session.handle, template)
 
 
@@ -118,7 +110,12 @@ def import_rsa(session: TokenSession, cka_id: bytes, numbers: tuple[int, ...], p
     """numbers: n, e, d, p, q, dp, dq, qi (RFC 8017, A.1.2), of which a public key needs two."""
     c = cryptoki
     big = [number.to_bytes((number.bit_length() + 7) // 8, "big") for number in numbers]
-    common = {c.CKA_KEY_TYPE: c.CKK_RSA, c.CKA_TOKEN: True, c.CKA_ID: cka_id, c.CKA_LABEL: b"rsa"}
+    common: dict[int, bytes | int | bool] = {
+        c.CKA_KEY_TYPE: c.CKK_RSA,
+        c.CKA_TOKEN: True,
+        c.CKA_ID: cka_id,
+        c.CKA_LABEL: b"rsa",
+    }
     if private:
         secret = dict(zip((c.CKA_MODULUS, c.CKA_PUBLIC_EXPONENT, *range(0x123, 0x129)), big, strict=True))
         flags = {c.CKA_PRIVATE: True, c.CKA_SENSITIVE: True, c.CKA_EXTRACTABLE: False, c.CKA_DECRYPT: True}

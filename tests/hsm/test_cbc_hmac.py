@@ -6,6 +6,7 @@ import hashlib
 import hmac
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -241,9 +242,9 @@ def test_a_flipped_byte_of_what_is_decoded_is_a_tag_that_does_not_fit(kind: Kind
     for segment in ("header", "iv", "ciphertext", "tag"):
         whole: bytes = getattr(parsed, segment)
         for place in range(len(whole)):
-            altered = whole[:place] + bytes([whole[place] ^ 0x80]) + whole[place + 1 :]
+            change: dict[str, Any] = {segment: whole[:place] + bytes([whole[place] ^ 0x80]) + whole[place + 1 :]}
             with pytest.raises(TagMismatch, match="does not authenticate"):
-                read(kind, pair, replace(parsed, **{segment: altered}))
+                read(kind, pair, replace(parsed, **change))
             tried += 1
     counted = kind.inside.counted()
     assert (counted["C_Sign"], counted["C_DecryptInit"]) == (tried, 0)
@@ -286,7 +287,7 @@ def test_a_tag_cut_for_another_enc_is_refused(known: Kind) -> None:
 
 
 @pytest.mark.parametrize("change", [{"iv": b""}, {"iv": bytes(15)}, {"iv": bytes(17)}, {"iv": bytes(12)}], ids=str)
-def test_ivs_of_another_length_are_refused_without_a_call(kind: Kind, change: dict[str, bytes]) -> None:
+def test_ivs_of_another_length_are_refused_without_a_call(kind: Kind, change: dict[str, Any]) -> None:
     parsed = jwe.parse(write(kind, kind.pairs[0], SEED))
     kind.inside.counted()
     with pytest.raises(InvalidRequest, match="the IV has"):
@@ -319,7 +320,7 @@ def test_wrong_padding_behind_a_good_tag_says_no_more_than_a_bad_tag(known: Kind
 def test_the_strongest_that_works_is_picked(kind: Kind) -> None:
     every = tuple(cbc_hmac.SUITES)
     for pair in kind.pairs:
-        encs = [enc for enc in every if cbc_hmac.SUITES[enc].aes_bits == 8 * len(pair.aes or bytes(32))]
+        encs = tuple(enc for enc in every if cbc_hmac.SUITES[enc].aes_bits == 8 * len(pair.aes or bytes(32)))
         # openCryptoki takes HMAC keys of any length.
         best = encs[0] if kind.name == "opencryptoki" else pair.enc
         assert kind.inside.run(cbc_hmac.pick, *pair.ids, encs) == best
@@ -391,7 +392,8 @@ def test_the_workers_read_what_belongs_to_the_pair_and_nothing_else(served: Kind
         inside.counted()
         for segment in ("iv", "ciphertext", "tag"):
             whole: bytes = getattr(parsed, segment)
-            altered = replace(parsed, **{segment: whole[:-1] + bytes([whole[-1] ^ 1])})
+            change: dict[str, Any] = {segment: whole[:-1] + bytes([whole[-1] ^ 1])}
+            altered = replace(parsed, **change)
             with pytest.raises(TagMismatch, match="does not authenticate"):
                 inside.served(cbc_hmac.decrypt, *pair.ids, altered, 10.0)
         with pytest.raises(InvalidRequest, match="the authentication tag has 0 bytes"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -90,7 +91,8 @@ def test_the_successors_tag_is_really_checked_and_before_decrypting(
     for segment in ("header", "iv", "ciphertext", "tag"):
         whole: bytes = getattr(parsed, segment)
         for place in range(len(whole)):
-            altered = replace(parsed, **{segment: whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]})
+            change: dict[str, Any] = {segment: whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]}
+            altered = replace(parsed, **change)
             with pytest.raises(TagMismatch):
                 served.served(legacy_cbc.decrypt, parsed.cka_id, vector.hmac.cka_id, altered, TIMEOUT)
             tried += 1

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
@@ -173,7 +174,7 @@ def test_a_flipped_bit_anywhere_is_refused(card: Card) -> None:
     ],
     ids=str,
 )
-def test_what_cannot_be_right_is_refused_without_a_call(card: Card, change: dict[str, bytes]) -> None:
+def test_what_cannot_be_right_is_refused_without_a_call(card: Card, change: dict[str, Any]) -> None:
     cka_id = next(iter(card.keys))
     parsed = jwe.parse(card.write(cka_id, SEED))
     card.inside.counted()
@@ -294,7 +295,8 @@ def test_a_key_that_does_not_unwrap_looks_like_a_tag_that_does_not_fit(served: C
         said = set()
         for segment in ("encrypted_key", "iv", "ciphertext", "tag", "header"):
             whole: bytes = getattr(sealed, segment)
-            altered = replace(sealed, **{segment: whole[:-1] + bytes([whole[-1] ^ 1])})
+            change: dict[str, Any] = {segment: whole[:-1] + bytes([whole[-1] ^ 1])}
+            altered = replace(sealed, **change)
             with pytest.raises(TagMismatch) as refused:
                 served.inside.served(oaep.decrypt, cka_id, altered, 10.0)
             said.add(refused.value.sentence())

@@ -123,7 +123,8 @@ def test_a_host_refuses_what_it_does_not_know_and_goes_on(host: _Host) -> None:
         assert failure is not None
         assert failure.kind == "internal"
         assert len(failure.name) < 100
-    for arguments in ((), ("eight",), (8, 8, 8), ([],), (None,)):
+    wrong: tuple[tuple[object, ...], ...] = ((), ("eight",), (8, 8, 8), ([],), (None,))
+    for arguments in wrong:
         failure = host.ask(Operation.RANDOM, *arguments).failure
         assert failure is not None, arguments
         assert failure.kind == "internal"

@@ -25,7 +25,7 @@ def chaos(short_tmp: Path) -> ChaosToken:
 def kmsd(short_tmp: Path, chaos: ChaosToken) -> Iterator[Kmsd]:
     folder = short_tmp / "d"
     folder.mkdir()
-    with Kmsd(folder, chaos, (*chaos.flags, "--auto-create"), default_flags=False) as running:  # type: ignore[arg-type]
+    with Kmsd(folder, chaos, (*chaos.flags, "--auto-create"), default_flags=False) as running:
         yield running.wait_ok()
 
 

@@ -103,7 +103,7 @@ def believed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tup
             folder = tmp_path_factory.mktemp("k")
             token = _make(folder)
             environment = {**token.environment, **QUICK}
-            kmsd = Kmsd(folder, token, token.flags, environment, default_flags=False)  # type: ignore[arg-type]
+            kmsd = Kmsd(folder, token, token.flags, environment, default_flags=False)
             made[name] = running.enter_context(kmsd.start()), token
         for kmsd, _ in made.values():
             kmsd.wait_ok()

@@ -58,7 +58,7 @@ def _kmsd(folder: Path, token: ChaosToken, provider: str) -> Kmsd:
     folder.mkdir()
     return Kmsd(
         folder,
-        token,  # type: ignore[arg-type]  # of the same shape
+        token,  # of the same shape
         (*token.flags, f"--provider={provider}"),
         default_flags=False,
         command=(KMSD, "serve"),

@@ -72,7 +72,7 @@ def test_no_secret_is_in_an_argument_list(token: TpmToken, tmp_path: Path, monke
     started: list[list[str]] = []
     popen = subprocess.Popen
 
-    class Watched(popen):  # type: ignore[type-arg,misc,valid-type]
+    class Watched(popen):  # type: ignore[misc,valid-type]
         def __init__(self, command: list[str], **keywords: Any) -> None:
             started.append(command)
             assert PIN not in "".join(keywords.get("env", {}).values())

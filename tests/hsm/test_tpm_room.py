@@ -41,7 +41,7 @@ def start(short_tmp: Path, token: TpmToken) -> Iterator[Callable[..., Kmsd]]:
         running.append(
             Kmsd(
                 folder,
-                token,  # type: ignore[arg-type]  # of the same shape
+                token,  # of the same shape
                 (*token.flags, *flags),
                 environment=_ENVIRONMENT,
                 default_flags=False,

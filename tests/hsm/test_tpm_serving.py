@@ -34,7 +34,7 @@ def kmsd(short_tmp: Path, token: TpmToken) -> Iterator[Kmsd]:
     folder.mkdir()
     with Kmsd(
         folder,
-        token,  # type: ignore[arg-type]  # of the same shape
+        token,  # of the same shape
         token.flags,
         environment=_ENVIRONMENT,
         default_flags=False,
@@ -192,7 +192,7 @@ def test_where_nothing_was_left_nothing_is_thrown_out(token: TpmToken, short_tmp
     folder.mkdir()
     with Kmsd(
         folder,
-        token,  # type: ignore[arg-type]
+        token,
         token.flags,
         environment=_ENVIRONMENT,
         default_flags=False,

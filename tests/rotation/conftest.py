@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from tests.daemons import Kmsd, wait_for
 from tests.tokens import SoftToken
 
 
-def rotate(kmsd: Kmsd, **fields: object) -> admin.RotateKeyResponse:
+def rotate(kmsd: Kmsd, **fields: Any) -> admin.RotateKeyResponse:
     answer: admin.RotateKeyResponse = kmsd.admin("RotateKey", admin.RotateKeyRequest(**fields), timeout=30.0)
     return answer
 

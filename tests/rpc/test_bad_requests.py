@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from tests.daemons import Kmsd
+from tests.raw import unary
 from tests.rpc.forged import SECRET, V1, v1_decrypt, v2_decrypt
 from tests.rpc.known import WRITE
 from tests.rpc.refusals import (
@@ -121,7 +122,7 @@ def test_bytes_that_are_no_http_2_end_only_their_own_connection(served: Kmsd) ->
 
 def test_clients_that_give_up_leave_the_server_well(served: Kmsd) -> None:
     channel = served.channel()
-    call = channel.unary_unary(ENCRYPT_V2)
+    call = unary(channel, ENCRYPT_V2)
     for _ in range(5):
         begun = [call.future(field(1, SECRET), timeout=5) for _ in range(40)]
         for future in begun:

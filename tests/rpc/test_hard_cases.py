@@ -10,8 +10,11 @@ from pathlib import Path
 import grpc
 import pytest
 
+from kmsd.api.admin.v1 import admin_pb2 as admin
+from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
+from kmsd.api.kms.v2 import api_pb2 as v2
 from kmsd.keys.labels import new_key_id
-from tests.daemons import Kmsd, admin, v1beta1, v2, wait_for
+from tests.daemons import Kmsd, wait_for
 from tests.rpc.refusals import refusal
 from tests.rpc.vectors import ANCESTOR_KEYS, GCM
 from tests.tokens import SoftToken

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 
 from tests.daemons import Kmsd
+from tests.raw import unary
 from tests.rpc.known import WRITE
 from tests.rpc.refusals import DECRYPT_V1, DECRYPT_V2, ENCRYPT_V1, ENCRYPT_V2, STATUS_V2
 from tests.rpc.wire import field, fields
@@ -20,7 +21,7 @@ V1 = field(1, "v1beta1")
 def _client(kmsd: Kmsd, number: int) -> dict[str, int]:
     """CALLS calls on a connection of its own, one after another; how many of each kind were right."""
     channel = grpc.insecure_channel(f"unix:{kmsd.socket}", options=[("grpc.use_local_subchannel_pool", 1)])
-    methods = {path: channel.unary_unary(path) for path in (DECRYPT_V1, DECRYPT_V2, ENCRYPT_V1, ENCRYPT_V2, STATUS_V2)}
+    methods = {path: unary(channel, path) for path in (DECRYPT_V1, DECRYPT_V2, ENCRYPT_V1, ENCRYPT_V2, STATUS_V2)}
     choose = random.Random(number)  # noqa: S311  for variety, not for secrecy
     written: list[tuple[bytes, bytes]] = []
     right: dict[str, int] = dict.fromkeys(methods, 0)
@@ -66,7 +67,7 @@ def test_eight_clients_with_two_thousand_mixed_calls_each_see_no_error(served: K
 def test_a_burst_on_one_connection_is_answered_in_full(served: Kmsd) -> None:
     """More calls at once than sessions, by far."""
     channel = served.channel()
-    encrypt, decrypt = channel.unary_unary(ENCRYPT_V2), channel.unary_unary(DECRYPT_V2)
+    encrypt, decrypt = unary(channel, ENCRYPT_V2), unary(channel, DECRYPT_V2)
     plaintexts = [f"plaintext {number}".encode() for number in range(200)]
     begun = [encrypt.future(field(1, each), timeout=20) for each in plaintexts]
     written = [fields(each.result()) for each in begun]

@@ -19,7 +19,7 @@ from kmsd.transport import entrance as entering
 from kmsd.transport import relay as relaying
 from kmsd.transport.caller import Caller, word
 from kmsd.transport.frames import HEADER, PREFACE
-from kmsd.transport.relay import Relay
+from kmsd.transport.relay import CONNECTIONS, Relay
 
 START = len(PREFACE)
 
@@ -40,9 +40,9 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 @asynccontextmanager
-async def running(directory: Path, handler: Handler = echo, **bounds: int) -> AsyncIterator[Relay]:
+async def running(directory: Path, handler: Handler = echo, connections: int = CONNECTIONS) -> AsyncIterator[Relay]:
     """A relay before a server with this handler; its callers find it at `directory / "s"`."""
-    relay = Relay(**bounds)
+    relay = Relay(connections=connections)
     behind = socket.socket(socket.AF_UNIX)
 
     def serve(path: str) -> None:

@@ -7,12 +7,13 @@ import json
 
 import grpc
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from kmsd import __version__
 from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
 from kmsd.api.kms.v2 import api_pb2 as v2
 from tests.daemons import Kmsd
+from tests.raw import unary
 from tests.rpc.known import AES128, WRITE
 from tests.rpc.refusals import DECRYPT_V1, DECRYPT_V2, ENCRYPT_V1, ENCRYPT_V2, STATUS_V2, VERSION_V1
 from tests.rpc.wire import field, fields
@@ -103,7 +104,7 @@ def test_any_authority_that_kube_apiserver_sends_is_served(served: Kmsd, authori
             (ENCRYPT_V2, field(1, SEED)),
             (ENCRYPT_V1, field(1, "v1beta1") + field(2, b"ping")),
         ):
-            assert channel.unary_unary(path)(request, timeout=5)
+            assert unary(channel, path)(request, timeout=5)
     finally:
         channel.close()
 
@@ -111,8 +112,10 @@ def test_any_authority_that_kube_apiserver_sends_is_served(served: Kmsd, authori
 def _health(kmsd: Kmsd, service: str, *, admin: bool = False) -> str:
     channel = kmsd.channel(kmsd.admin_socket if admin else kmsd.socket)
     try:
-        stub = health_pb2_grpc.HealthStub(channel)
-        answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
+        request = health_pb2.HealthCheckRequest(service=service).SerializeToString()
+        answer = health_pb2.HealthCheckResponse.FromString(
+            unary(channel, "/grpc.health.v1.Health/Check")(request, timeout=5)
+        )
         return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
     finally:
         channel.close()
@@ -142,7 +145,7 @@ def test_each_socket_has_its_own_apis_only(served: Kmsd) -> None:
     ):
         channel = served.channel(path)
         with pytest.raises(grpc.RpcError) as caught:
-            channel.unary_unary(method)(b"", timeout=5)
+            unary(channel, method)(b"", timeout=5)
         channel.close()
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 

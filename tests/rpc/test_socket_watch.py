@@ -18,6 +18,7 @@ import pytest
 from kmsd.api.admin.v1 import admin_pb2 as admin
 from kmsd.api.kms.v2 import api_pb2 as v2
 from tests.daemons import KMSCTL, Kmsd, wait_for
+from tests.raw import unary
 
 SEED = v2.EncryptRequest(plaintext=b"0123456789abcdef0123456789abcdef")
 QUICK = {"KMSD_HEALTH__INTERVAL": "0.3"}
@@ -42,7 +43,7 @@ def _connected(kmsd: Kmsd) -> Callable[[], str]:
 def _anew(path: Path) -> str:
     """The key id that somebody gets who connects now."""
     with grpc.insecure_channel(f"unix:{path}", options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-        body = channel.unary_unary("/v2.KeyManagementService/Encrypt")(SEED.SerializeToString(), timeout=5)
+        body = unary(channel, "/v2.KeyManagementService/Encrypt")(SEED.SerializeToString(), timeout=5)
     return v2.EncryptResponse.FromString(body).key_id
 
 
@@ -75,7 +76,7 @@ def test_a_socket_that_was_deleted_is_made_again(kmsd: Kmsd, which: str) -> None
     assert sorted(each.name for each in path.parent.iterdir()) == [f".{path.name}.lock", path.name]
     assert encrypt() == _anew(kmsd.socket) == status.write_key.key_id
     with grpc.insecure_channel(f"unix:{kmsd.admin_socket}") as channel:
-        body = channel.unary_unary("/kmsd.admin.v1.Admin/GetStatus")(b"", timeout=5)
+        body = unary(channel, "/kmsd.admin.v1.Admin/GetStatus")(b"", timeout=5)
     assert admin.GetStatusResponse.FromString(body).state == admin.SERVING_STATE_SERVING
     assert _events(kmsd) == [str(path)]
     wait_for(lambda: f"{path}: it was deleted" in _audited(kmsd))

@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2
 
 from kmsd.api.kms.v2 import api_pb2 as v2
 from tests.daemons import Kmsd, wait_for
+from tests.raw import stream, unary
 from tests.rpc.http2 import GRPC, Client, prefixed
 from tests.rpc.refusals import DECRYPT_V2, ENCRYPT_V1, ENCRYPT_V2, STATUS_V2, VERSION_V1
 from tests.rpc.wire import field, fields
@@ -105,7 +106,7 @@ def test_what_is_not_one_message_is_refused_and_harms_nobody(kmsd: Kmsd, why: st
 
 
 def test_a_compressed_message_is_not_read(kmsd: Kmsd) -> None:
-    call = kmsd.channel(None, ("grpc.use_local_subchannel_pool", 1)).unary_unary(ENCRYPT_V2)
+    call = unary(kmsd.channel(None, ("grpc.use_local_subchannel_pool", 1)), ENCRYPT_V2)
     with pytest.raises(grpc.RpcError) as caught:
         call(field(1, bytes(900)), timeout=5, compression=grpc.Compression.Gzip)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
@@ -131,8 +132,7 @@ def test_what_is_no_grpc_gets_no_answer_of_the_api(kmsd: Kmsd, headers: tuple[tu
 def test_any_authority_is_taken(kmsd: Kmsd, authority: str) -> None:
     """grpc-go of some versions names the socket's path, which h2corn resets: grpcio answers then."""
     options = (("grpc.default_authority", authority), ("grpc.use_local_subchannel_pool", 1))
-    status = kmsd.channel(None, *options).unary_unary(STATUS_V2)
-    assert status(b"", timeout=5)
+    assert unary(kmsd.channel(None, *options), STATUS_V2)(b"", timeout=5)
 
 
 def test_the_time_that_a_caller_gives_is_kept(kmsd: Kmsd, token: SoftToken) -> None:
@@ -167,7 +167,7 @@ def test_a_request_that_is_taken_back_is_not_waited_for(kmsd: Kmsd, token: SoftT
 
 def test_health_is_told_once_and_on_and_on(kmsd: Kmsd) -> None:
     channel = kmsd.channel(None, ("grpc.use_local_subchannel_pool", 1))
-    check, watch = channel.unary_unary(CHECK), channel.unary_stream(WATCH)
+    check, watch = unary(channel, CHECK), stream(channel, WATCH)
     for service in ("", "v2.KeyManagementService", "v1beta1.KeyManagementService"):
         request = health_pb2.HealthCheckRequest(service=service).SerializeToString()
         assert health_pb2.HealthCheckResponse.FromString(check(request, timeout=5)).status == 1
@@ -216,10 +216,10 @@ async def test_grpclib_is_answered(kmsd: Kmsd) -> None:
 
 def test_a_thousand_calls_at_once_on_one_connection_are_answered(kmsd: Kmsd) -> None:
     channel = kmsd.channel(None, ("grpc.use_local_subchannel_pool", 1))
-    written = fields(channel.unary_unary(ENCRYPT_V1)(field(1, "v1beta1") + field(2, SEED), timeout=5))[1]
-    wrote = fields(channel.unary_unary(ENCRYPT_V2)(field(1, SEED), timeout=5))
+    written = fields(unary(channel, ENCRYPT_V1)(field(1, "v1beta1") + field(2, SEED), timeout=5))[1]
+    wrote = fields(unary(channel, ENCRYPT_V2)(field(1, SEED), timeout=5))
     begun = [
-        channel.unary_unary(DECRYPT_V2).future(field(1, wrote[1]) + field(3, wrote[2]), timeout=30) for _ in range(1000)
+        unary(channel, DECRYPT_V2).future(field(1, wrote[1]) + field(3, wrote[2]), timeout=30) for _ in range(1000)
     ]
     assert {fields(each.result())[1] for each in begun} == {SEED}
     assert written

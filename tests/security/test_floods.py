@@ -14,6 +14,7 @@ import pytest
 
 from kmsd.api.kms.v2 import api_pb2 as v2
 from tests.daemons import KMSD, Kmsd, wait_for
+from tests.raw import unary
 from tests.rpc.refusals import STATUS_V2
 from tests.security.floods import KINDS, PREFACE, SETTINGS, frame, half_open, no_end_of_headers, unfinished
 from tests.tokens import make_token
@@ -55,7 +56,7 @@ def asked(kmsd: Kmsd, channel: grpc.Channel | None = None) -> float:
     own = channel or grpc.insecure_channel(f"unix:{kmsd.socket}", options=[("grpc.use_local_subchannel_pool", 1)])
     began = time.monotonic()
     try:
-        answer = own.unary_unary(STATUS_V2)(b"", timeout=10)
+        answer = unary(own, STATUS_V2)(b"", timeout=10)
     finally:
         if channel is None:
             own.close()

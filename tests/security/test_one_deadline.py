@@ -11,6 +11,7 @@ import pytest
 from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
 from tests.chaos import ChaosToken, make_chaos
 from tests.daemons import Kmsd
+from tests.raw import unary
 from tests.rpc.vectors import ANCESTOR_KEYS, CBC, GCM
 from tests.security.forging import header
 
@@ -57,7 +58,7 @@ def test_a_slow_token_does_not_make_a_call_last_longer(
     kmsd: Kmsd, chaos: ChaosToken, cipher: bytes, deadline: float | None, function: str
 ) -> None:
     request = v1beta1.DecryptRequest(version="v1beta1", cipher=cipher).SerializeToString()
-    call = kmsd.channel().unary_unary("/v1beta1.KeyManagementService/Decrypt")
+    call = unary(kmsd.channel(), "/v1beta1.KeyManagementService/Decrypt")
     with chaos.told(f"{function} delay=0.3"):
         began = time.monotonic()
         try:

@@ -68,7 +68,7 @@ def walk(folder: Path, token: SoftToken | TpmToken, line: str, program: str, mod
     folder.mkdir()
     walked = Walked(
         folder,
-        token,  # type: ignore[arg-type]  # a TPM's has the shape that Kmsd needs of one
+        token,  # a TPM's has the shape that Kmsd needs of one
         line=line.replace("k8s-kms-plugin", program),
         module=module,
     )

@@ -37,7 +37,7 @@ def start(short_tmp: Path, token: ChaosToken) -> Iterator[Callable[..., Kmsd]]:
         running.append(
             Kmsd(
                 folder,
-                token,  # type: ignore[arg-type]  # of the same shape
+                token,  # of the same shape
                 (*token.flags, *flags),
                 environment=ENVIRONMENT,
                 default_flags=False,

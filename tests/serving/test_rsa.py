@@ -229,7 +229,7 @@ def test_a_tpm_serves_and_rotates_with_rsa(tmp_path_factory: pytest.TempPathFact
     environment = {**ENVIRONMENT, "KMSD_KMS__REQUEST_TIMEOUT": "60"}
     flags = (*token.flags, "--algorithm=rsa-oaep", "--auto-create")
     try:
-        with Kmsd(folder, token, flags, environment=environment, default_flags=False).start() as kmsd:  # type: ignore[arg-type]
+        with Kmsd(folder, token, flags, environment=environment, default_flags=False).start() as kmsd:
             kmsd.wait_ok(60.0)
             before = encrypt(kmsd, b"before")
             assert kmsd.status().write_key.bits == 2048

@@ -71,7 +71,7 @@ def run(folder: Path, token: TpmToken, environment: dict[str, str], *flags: str)
     # The token has the shape that Kmsd needs of one.
     return Kmsd(
         folder,
-        token,  # type: ignore[arg-type]
+        token,
         (*token.flags, *flags),
         environment=environment,
         default_flags=False,

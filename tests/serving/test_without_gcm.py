@@ -35,7 +35,7 @@ def kmsd(request: pytest.FixtureRequest, short_tmp: Path) -> Iterator[Kmsd]:
     found = token or relay
     assert found is not None
     try:
-        with Kmsd(folder, found, found.flags, environment=ENVIRONMENT, default_flags=False) as running:  # type: ignore[arg-type]
+        with Kmsd(folder, found, found.flags, environment=ENVIRONMENT, default_flags=False) as running:
             yield running
     finally:
         if relay is not None:

@@ -36,6 +36,10 @@ PAIRS: list[tuple[Callable[[Any], object], type[Message]]] = [
 ]
 
 
+NEWER: Any = 99
+"""A member of an enum that this program does not know."""
+
+
 def filled(kind: type[Message]) -> Message:
     """A message in which nothing is empty; what is repeated has two."""
     message = kind()
@@ -51,7 +55,7 @@ def filled(kind: type[Message]) -> Message:
     return message
 
 
-def _value(field: FieldDescriptor) -> object:
+def _value(field: Any) -> object:
     match field.type:
         case FieldDescriptor.TYPE_STRING:
             return f"{field.name} of {field.containing_type.name}"
@@ -109,7 +113,7 @@ def test_times_are_aware_and_none_where_nothing_is_known() -> None:
 
 
 @pytest.mark.parametrize(
-    "read", [lambda: decode.key(pb.Key(type=99, state=99)), lambda: decode.key(pb.Key())], ids=["newer", "unset"]
+    "read", [lambda: decode.key(pb.Key(type=NEWER, state=NEWER)), lambda: decode.key(pb.Key())], ids=["newer", "unset"]
 )
 def test_what_a_newer_kmsd_says_is_unknown_and_no_error(read: Callable[[], model.Key]) -> None:
     assert (read().type, read().state) == (model.KeyType.UNKNOWN, model.KeyState.UNKNOWN)

@@ -14,6 +14,7 @@ import yaml
 
 from kmsd.api.kms.v2 import api_pb2 as v2
 from tests.daemons import KMSCTL, KMSD, foreign_lines, wait_for
+from tests.raw import unary
 from tests.tokens import clean_environment
 
 pytestmark = pytest.mark.processes
@@ -136,9 +137,7 @@ def test_a_second_one_beside_the_first_refuses(home: Path) -> None:
     assert second.returncode == 2
     assert "another kmsd serves on" in second.stderr
     with grpc.insecure_channel(f"unix:{first.socket}") as channel:
-        answer = channel.unary_unary(
-            "/v2.KeyManagementService/Status", response_deserializer=v2.StatusResponse.FromString
-        )(b"", timeout=5)
+        answer = v2.StatusResponse.FromString(unary(channel, "/v2.KeyManagementService/Status")(b"", timeout=5))
     assert answer.healthz == "ok"
     first.stop()
 

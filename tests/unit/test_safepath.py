@@ -154,11 +154,12 @@ def test_what_kmsd_reads_along_a_path_that_others_may_write_to_warns(folder: Pat
     file = folder / "open" / "inner" / "file"
     file.parent.mkdir()
     file.write_text("")
-    flags: dict[str, tuple[str, object]] = {
+    every: dict[str, dict[str, tuple[str, object]]] = {
         "the configuration": {},
         "the PIN file": {"token.pin_file": ("--p11-pin-file", str(file))},
         "the PKCS#11 module": {"token.module": ("--p11-lib", str(file))},
-    }[what]
+    }
+    flags = every[what]
     config_file = file if what == "the configuration" else None
     file.chmod(0o600)
     assert load(flags, config_file=config_file, environ={}).warnings == ()

@@ -94,7 +94,8 @@ def _rotated(kmsd: Kmsd) -> admin.GetStatusResponse.Following:
     kmsd.admin("RotateKey")
     key_id = kmsd.v2("Status").key_id
     assert kmsd.v2("Encrypt", v2.EncryptRequest(plaintext=b"x")).key_id == key_id
-    return kmsd.status().following
+    following: admin.GetStatusResponse.Following = kmsd.status().following
+    return following
 
 
 @pytest.mark.processes
