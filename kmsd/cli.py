@@ -33,7 +33,7 @@ USAGE = 2
 
 @dataclass(frozen=True)
 class Flag:
-    """One flag of `serve` and `check-config`.
+    """A flag of `serve` and `check-config`.
 
     key: the setting it sets, empty if none. off: the name that says no, for a flag without a value. short: another
     name. means: what its values are called by the setting, if not as they are. idle: why it changes nothing, a
@@ -162,7 +162,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def _takes(flags: Sequence[Flag], *, hidden: bool = False) -> Callable[[Command], Command]:
-    """Gives a command the flags, after the parameters it has: it gets them as keywords, None if not given."""
+    """Give a command the flags, after the parameters it has: it gets them as keywords, None if not given."""
 
     def apply(command: Command) -> Command:
         own = [
@@ -196,6 +196,7 @@ def root(
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
     **values: str | bool | None,
 ) -> None:
+    """Show the version, or serve if no command was given."""
     if version:
         _show_version()
         raise typer.Exit
@@ -320,7 +321,7 @@ def _settings(given: Given) -> dict[str, tuple[str, object]]:
 
 
 def _with_pin(loaded: sources.Loaded, pin: str | None) -> sources.Loaded:
-    """`loaded` with the PIN that was typed in, unless a PIN has been configured since."""
+    """Return `loaded` with the PIN that was typed in, unless a PIN has been configured since."""
     token = loaded.settings.token
     if pin is None or token.pin is not None or token.pin_file is not None:
         return loaded
@@ -331,7 +332,7 @@ def _with_pin(loaded: sources.Loaded, pin: str | None) -> sources.Loaded:
 
 
 def _missing(settings: Settings) -> list[str]:
-    """What will keep the token from being used, or TCP, as far as it can be seen without touching them."""
+    """Return what will keep the token from being used, or TCP, as far as it can be seen without touching them."""
     missing = [missing for token in settings.places for missing in _missing_of(token)]
     return [*missing, *(tcp.not_served(settings.server) or ())[:1]]
 
@@ -356,7 +357,7 @@ _GO_FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 
 
 def _from_go(argv: Sequence[str]) -> list[str]:
-    """The arguments with `--auto-create=true` and the like, as Go writes them, in the form of this parser."""
+    """Return the arguments with `--auto-create=true` and the like, as Go writes them, in the form of this parser."""
     switches = {flag.name: flag.off for flag in FLAGS if not flag.metavar}
     translated: list[str] = []
     for argument in argv:
@@ -378,7 +379,7 @@ def _fail(message: str, hint: str = "") -> NoReturn:
 
 
 def _usage(error: typer.TyperException) -> tuple[str, str]:
-    """The words of a wrong command line; a stray argument is not repeated, it may be a PIN."""
+    """Return the words of a wrong command line; a stray argument is not repeated, it may be a PIN."""
     message = error.format_message().rstrip(".")
     if message.startswith("No such command"):
         known = ", ".join(info.name or info.callback.__name__ for info in app.registered_commands if info.callback)
@@ -389,7 +390,7 @@ def _usage(error: typer.TyperException) -> tuple[str, str]:
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Runs one command line and exits with its code: 2 for a wrong one, or a wrong configuration."""
+    """Run one command line and exit with its code: 2 for a wrong one, or a wrong configuration."""
     called = Path(sys.argv[0]).name
     try:
         arguments = _from_go(sys.argv[1:] if argv is None else argv)

@@ -89,7 +89,7 @@ def _prepare(folder: Path, log_level: str, log_format: str) -> Loaded:
 
 
 def _secret(path: Path) -> str:
-    """The secret in this file, made at the first time."""
+    """Return the secret in this file, made at the first time."""
     with contextlib.suppress(FileExistsError):
         _write(path, secrets.token_urlsafe(24) + "\n", new=True)
     return path.read_text().strip()
@@ -124,7 +124,7 @@ Ctrl-C stops it; rm -r {folder} removes everything, the key included.
 
 
 def _program(name: str) -> str:
-    """How to type the program that was installed beside this one."""
+    """Return how to type the program that was installed beside this one."""
     beside = Path(sys.argv[0]).resolve().with_name(name)
     found = shutil.which(name)
     if found and Path(found).resolve() == beside:

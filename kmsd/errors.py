@@ -32,7 +32,7 @@ _SECONDS: Final = re.compile(r"\b\d+(\.\d+)? s\b")
 
 
 class KmsdError(Exception):
-    """One failure.
+    """A failure, in words an operator can act on.
 
     message: what failed, on which token or key; one sentence without a full stop.
     hint: what the operator should do; may be empty.
@@ -49,12 +49,12 @@ class KmsdError(Exception):
         self.hint = hint
 
     def again(self) -> Self:
-        """The same failure to be raised once more. One instance raised for many callers would gather their tracebacks,
-        and with them their plaintexts."""
+        """Return the same failure to be raised once more. One instance raised for many callers would gather their
+        tracebacks, and with them their plaintexts."""
         return type(self)(self.message, self.hint)
 
     def sentence(self) -> str:
-        """Message and hint as one line, for callers that see nothing else (kube-apiserver's log)."""
+        """Return message and hint as one line, for callers that see nothing else (kube-apiserver's log)."""
         return f"{self.message}; {self.hint}" if self.hint else self.message
 
     @property
@@ -65,7 +65,8 @@ class KmsdError(Exception):
 
     @property
     def kind(self) -> tuple[str, str]:
-        """Code and message, equal for two failures that differ only in how many seconds something has lasted."""
+        """The code and the message, equal for two failures that differ only in how many seconds something has
+        lasted."""
         return self.code, _SECONDS.sub("some s", self.message)
 
 
@@ -83,12 +84,14 @@ def on_stderr(message: str, hint: str = "") -> str:
 
 
 def short(text: str) -> str:
-    """What somebody else sent, quoted, as much of it as fits into a sentence: an answer whose sentence is longer than
+    """Quote what somebody else sent, as much of it as fits into a sentence: an answer whose sentence is longer than
     gRPC's metadata may be never arrives."""
     return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "...")
 
 
 class InvalidRequest(KmsdError):
+    """Raised for a request that is wrong in itself."""
+
     code = "INVALID_ARGUMENT"
 
 
@@ -99,18 +102,26 @@ class TooLarge(InvalidRequest):
 
 
 class NotFound(KmsdError):
+    """Raised if what a request names is not there."""
+
     code = "NOT_FOUND"
 
 
 class AlreadyExists(KmsdError):
+    """Raised if what is to be made is there already."""
+
     code = "ALREADY_EXISTS"
 
 
 class Conflict(KmsdError):
+    """Raised if the state of keys or tokens does not allow what is asked."""
+
     code = "FAILED_PRECONDITION"
 
 
 class Unavailable(KmsdError):
+    """Raised if a token or a file cannot be used now and may be later."""
+
     code = "UNAVAILABLE"
     retryable = True
 
@@ -124,22 +135,32 @@ class WrongPlaintext(WrongResult):
 
 
 class Denied(KmsdError):
+    """Raised if the caller, or the PIN, is refused."""
+
     code = "PERMISSION_DENIED"
 
 
 class Misconfigured(KmsdError):
+    """Raised if only another configuration, or another key, can help."""
+
     code = "FAILED_PRECONDITION"
 
 
 class Overloaded(KmsdError):
+    """Raised if more is asked than there is room for."""
+
     code = "RESOURCE_EXHAUSTED"
     retryable = True
 
 
 class DeadlineExceeded(KmsdError):
+    """Raised if a call was not done in its time."""
+
     code = "DEADLINE_EXCEEDED"
     retryable = True
 
 
 class Internal(KmsdError):
+    """Raised for a fault of kmsd itself."""
+
     code = "INTERNAL"

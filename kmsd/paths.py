@@ -18,36 +18,40 @@ def _is_root() -> bool:
 
 
 def kms_socket() -> Path:
-    """The socket that kube-apiserver calls. Its directory holds nothing else, so it can be mounted alone."""
+    """Return the socket that kube-apiserver calls. Its directory holds nothing else, so it can be mounted alone."""
     if _is_root():
         return Path("/run/kmsd/kms.sock")
     return platformdirs.user_runtime_path(APP) / "kms" / "kms.sock"
 
 
 def admin_socket() -> Path:
-    """The socket that kmsctl and kmstui call, in a directory of its own."""
+    """Return the socket that kmsctl and kmstui call, in a directory of its own."""
     if _is_root():
         return Path("/run/kmsd-admin/admin.sock")
     return platformdirs.user_runtime_path(APP) / "admin" / "admin.sock"
 
 
 def state_dir() -> Path:
+    """Return the directory of what is kept across restarts."""
     return Path("/var/lib/kmsd") if _is_root() else platformdirs.user_state_path(APP)
 
 
 def config_files() -> tuple[Path, Path]:
-    """The configuration files that are looked for, in this order; the first that exists is the only one read."""
+    """Return the configuration files that are looked for, in this order; the first that exists is the only one read."""
     return Path("/etc/kmsd/kmsd.toml"), platformdirs.user_config_path(APP) / "kmsd.toml"
 
 
 def dev_dir() -> Path:
-    """What `kmsd dev` keeps: a SoftHSM token, its PIN, its configuration. Nothing outside it is touched."""
+    """Return the directory of what `kmsd dev` keeps: a SoftHSM token, its PIN, its configuration. Nothing outside it is
+    touched."""
     return platformdirs.user_data_path(APP) / "dev"
 
 
 def dev_kms_socket() -> Path:
+    """Return the KMS socket of `kmsd dev`."""
     return dev_dir() / "kms" / "kms.sock"
 
 
 def dev_admin_socket() -> Path:
+    """Return the admin socket of `kmsd dev`."""
     return dev_dir() / "admin" / "admin.sock"

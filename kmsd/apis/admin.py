@@ -38,7 +38,7 @@ _USED_FOR = {
 
 @dataclass(frozen=True)
 class SettingView:
-    """One value of the configuration in force, as text; a secret is redacted."""
+    """A value of the configuration in force, as text; a secret is redacted."""
 
     name: str
     value: str
@@ -49,6 +49,8 @@ class SettingView:
 
 @dataclass(frozen=True)
 class ConfigView:
+    """The configuration in force, as GetConfig shows it."""
+
     file: str
     settings: Sequence[SettingView]
     warnings: Sequence[str]
@@ -56,7 +58,7 @@ class ConfigView:
 
 @dataclass(frozen=True)
 class Admin:
-    """What the admin API says of the daemon.
+    """The part of the admin API that tells of the daemon itself.
 
     keyring: of kmsd's own sockets. writer_of: the writer of a tenant by its name, or of kmsd's own sockets; raises
     InvalidRequest. tenants: how each does. certificate: that callers from other machines are shown.
@@ -84,6 +86,7 @@ class Admin:
     read_pin_again: Callable[[str], None]
 
     def table(self) -> Table:
+        """Return the methods of this part, by path."""
         return table(
             {
                 "GetStatus": self.get_status,
@@ -148,6 +151,7 @@ class Admin:
         )
 
     async def get_config(self, call: Call, body: bytes) -> bytes:
+        """Tell the configuration in force."""
         parse(pb.GetConfigRequest, body)
         config = self.config()
         return pb.GetConfigResponse(
@@ -157,6 +161,7 @@ class Admin:
         ).SerializeToString()
 
     async def set_level(self, call: Call, body: bytes) -> bytes:
+        """Change the log level until kmsd ends, or tell the present one."""
         request = parse(pb.SetLogLevelRequest, body)
         if request.dry_run and request.level:
             level_of(request.level, tuple(logs.LEVELS))
@@ -165,6 +170,7 @@ class Admin:
         return pb.SetLogLevelResponse(level=level, previous=previous).SerializeToString()
 
     async def list_slots(self, call: Call, body: bytes) -> bytes:
+        """List the slots of the modules and the tokens in them."""
         request = parse(pb.ListSlotsRequest, body)
         shown: list[SlotView] = []
         failed: KmsdError | None = None
@@ -217,6 +223,7 @@ class Admin:
         return ""
 
     async def list_mechanisms(self, call: Call, body: bytes) -> bytes:
+        """List what a token says it can do."""
         request = parse(pb.ListMechanismsRequest, body)
         hsm = self._hsm(request.token or self.write_token)
         found, token = page(await hsm.run(OpenToken.mechanisms, timeout=5.0), request.page_size, request.page_token)
@@ -230,6 +237,7 @@ class Admin:
         ).SerializeToString()
 
     async def unlock_token(self, call: Call, body: bytes) -> bytes:
+        """Let an operator have a refused PIN tried once more."""
         request = parse(pb.UnlockTokenRequest, body)
         name = request.token or self.write_token
         hsm = self._hsm(name)
@@ -356,7 +364,7 @@ def _token(hsm: Hsm) -> pb.GetStatusResponse.Token:
 
 
 def _counts(shown: pb.ListSlotsResponse.Slot, counts: SessionCounts) -> None:
-    """What the token does not tell stays absent."""
+    """Copy the session counts into the message; what the token does not tell stays absent."""
     if counts.open is not None:
         shown.sessions = counts.open
     if counts.most is not None:
@@ -368,7 +376,7 @@ def _counts(shown: pb.ListSlotsResponse.Slot, counts: SessionCounts) -> None:
 
 
 def level_of(text: str, known: Sequence[str]) -> str:
-    """Raises InvalidRequest unless it is one of the levels."""
+    """Return the log level that the text names. Raises InvalidRequest if it names none of `known`."""
     if text not in known:
         raise InvalidRequest(
             f"the log level must be one of {', '.join(known)}, got {text[:40]!r}",

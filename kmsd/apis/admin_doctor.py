@@ -30,9 +30,11 @@ class DoctorAdmin:
     _running: set[str] = field(default_factory=set)
 
     def table(self) -> Table:
+        """Return the methods of this part, by path."""
         return table({"Diagnose": self.diagnose})
 
     async def diagnose(self, call: Call, body: bytes) -> bytes:
+        """Probe a token and tell what it can really do."""
         request = parse(pb.DiagnoseRequest, body)
         name = request.token or self.write_token
         hsm = self.keyring.tokens.get(name)
@@ -63,7 +65,7 @@ class DoctorAdmin:
         return answer.SerializeToString()
 
     def _own_keys(self, place: str) -> tuple[bytes | None, bytes | None]:
-        """CKA_IDs of the AES and the HMAC key to try with where the token makes none: those that write."""
+        """Return the CKA_IDs of the AES and the HMAC key that write, to try with where the token makes no keys."""
         inventory = self.keyring.inventory
         here = newest_first(key for key in inventory.keys if key.place == place and key.may_write)
         if inventory.write is not None and inventory.write.place == place:

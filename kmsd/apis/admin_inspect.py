@@ -26,12 +26,15 @@ from kmsd.transport.call import Call, Table, parse
 
 @dataclass(frozen=True)
 class InspectAdmin:
+    """The part of the admin API that explains stored values."""
+
     keyring: Keyring
     foreign: Foreign
     service: KmsService
     shown: KeyPresenter
 
     def table(self) -> Table:
+        """Return the methods of this part, by path."""
         return table({"InspectCiphertext": self.inspect_ciphertext, "TryCiphertext": self.try_ciphertext})
 
     async def try_ciphertext(self, call: Call, body: bytes) -> bytes:
@@ -53,6 +56,7 @@ class InspectAdmin:
         return pb.TryCiphertextResponse(key=shown).SerializeToString()
 
     async def inspect_ciphertext(self, call: Call, body: bytes) -> bytes:
+        """Tell what a value is and which keys may open it, without decrypting."""
         request = parse(pb.InspectCiphertextRequest, body)
         found = inspect(request.data)
         named = [*found.key_ids, *found.labels]
@@ -96,7 +100,7 @@ class InspectAdmin:
             )
 
     async def _readers(self, found: Inspection, keys: Sequence[Key]) -> tuple[list[Key], list[Problem]]:
-        """The keys that kmsd would read it with, and why it would not with others."""
+        """Return the keys that kmsd would read the value with, and the reasons why it would not use others."""
         if found.unauthenticated:
             try:
                 return [await self._pinned_key(found)], []
@@ -109,7 +113,8 @@ class InspectAdmin:
         return [key for key in reads if key not in alone], list(map(_without_mac, alone))
 
     async def _pinned_key(self, found: Inspection) -> Key:
-        """The key that the configuration names for what names none. Raises KmsdError if kmsd would not read it."""
+        """Return the key that the configuration names for values that name none. Raises KmsdError if kmsd would not
+        read the value."""
         key = await self.foreign.pinned_key()
         if found.key_ids and not _is_named(found, key):
             raise Conflict(
@@ -134,7 +139,7 @@ class InspectAdmin:
 
 
 def _is_named(found: Inspection, key: Key) -> bool:
-    """Whether the value names this key by its id, in whatever spelling."""
+    """Return whether the value names this key by its id, in whatever spelling."""
     return any(is_named(key_id, key) for key_id in found.key_ids)
 
 

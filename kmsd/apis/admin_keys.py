@@ -42,6 +42,7 @@ class KeyAdmin:
     writer_of_label: Callable[[str], KeyWriter]
 
     def table(self) -> Table:
+        """Return the methods of this part, by path."""
         return table(
             {
                 "ListKeys": self.list_keys,
@@ -58,6 +59,7 @@ class KeyAdmin:
         )
 
     async def list_keys(self, call: Call, body: bytes) -> bytes:
+        """List the keys on all tokens, after a fresh look at the first page."""
         request = parse(pb.ListKeysRequest, body)
         if not request.page_token:
             await self.keyring.look()
@@ -68,6 +70,7 @@ class KeyAdmin:
         ).SerializeToString()
 
     async def get_key(self, call: Call, body: bytes) -> bytes:
+        """Tell all that is known of one key."""
         request = parse(pb.GetKeyRequest, body)
         await self.keyring.look()
         key = self.keyring.select(request.key)
@@ -76,6 +79,7 @@ class KeyAdmin:
         ).SerializeToString()
 
     async def generate_key(self, call: Call, body: bytes) -> bytes:
+        """Make a key on the write token."""
         request = parse(pb.GenerateKeyRequest, body)
         if request.type not in _WANTED:
             raise InvalidRequest(
@@ -107,6 +111,7 @@ class KeyAdmin:
         ).SerializeToString()
 
     async def adopt_key(self, call: Call, body: bytes) -> bytes:
+        """Give a key an identity that it lacks."""
         request = parse(pb.AdoptKeyRequest, body)
         key = await self.lifecycle.adopt(request.label, request.key_id, public=request.public, until=call.deadline)
         self._note(call, key, f"adopted {key.label}{', which was public' if request.public else ''}")
@@ -115,6 +120,7 @@ class KeyAdmin:
         return pb.AdoptKeyResponse(key=self.shown.key(key)).SerializeToString()
 
     async def relabel_key(self, call: Call, body: bytes) -> bytes:
+        """Give a key another label."""
         request = parse(pb.RelabelKeyRequest, body)
         key, previous = await self.lifecycle.relabel(
             request.key, request.label, request.confirm_label, dry_run=request.dry_run, until=call.deadline
@@ -127,6 +133,7 @@ class KeyAdmin:
         return pb.RelabelKeyResponse(key=self.shown.key(key), previous_label=previous).SerializeToString()
 
     async def destroy_key(self, call: Call, body: bytes) -> bytes:
+        """Destroy a key for good, if nothing shows that it is needed."""
         request = parse(pb.DestroyKeyRequest, body)
         scan = _scan(request.scan) if request.HasField("scan") else None
         key, companion = await self.lifecycle.destroy(
@@ -142,6 +149,7 @@ class KeyAdmin:
         ).SerializeToString()
 
     async def test_key(self, call: Call, body: bytes) -> bytes:
+        """Encrypt and decrypt random bytes with a key, and tell how long that took."""
         request = parse(pb.TestKeyRequest, body)
         key, timings = await self.lifecycle.test(request.key, request.rounds or 10)
         self._note(call, key, f"tested {key.label}")
@@ -158,6 +166,7 @@ class KeyAdmin:
         ).SerializeToString()
 
     async def rotate_key(self, call: Call, body: bytes) -> bytes:
+        """Make a new key write."""
         request = parse(pb.RotateKeyRequest, body)
         writer = self.writer_of_label(request.label)
         done = await writer.lifecycle.rotate(
@@ -172,6 +181,7 @@ class KeyAdmin:
         ).SerializeToString()
 
     async def revert_key(self, call: Call, body: bytes) -> bytes:
+        """Make a new key write on the token of the one that wrote before."""
         request = parse(pb.RevertKeyRequest, body)
         writer = self.writer_of_label(request.label)
         done, previous = await writer.lifecycle.revert(
@@ -205,6 +215,7 @@ class KeyAdmin:
             await writer.health.check()
 
     async def retire_key(self, call: Call, body: bytes) -> bytes:
+        """Mark a key that nothing needs any more."""
         request = parse(pb.RetireKeyRequest, body)
         scan = _scan(request.scan) if request.HasField("scan") else None
         key, previous = await self.lifecycle.retire(
@@ -230,7 +241,7 @@ def _steps(steps: Sequence[RotationStep]) -> list[pb.RotationStep]:
 
 
 def _not_undone(bad: Key | None, previous: Key) -> list[str]:
-    """What a revert leaves as it is."""
+    """Return sentences on what a revert leaves as it is."""
     name = f"key {bad.key_id}" if bad is not None else "the key that was reverted"
     return [
         f"what was written under {name} still needs it: keep it until a scan of etcd counts no object under it",
@@ -242,7 +253,7 @@ def _not_undone(bad: Key | None, previous: Key) -> list[str]:
 
 
 def _scan(report: pb.ScanReport) -> ScanEvidence:
-    """Raises InvalidRequest for a report that no scan makes."""
+    """Return the evidence in a scan's report. Raises InvalidRequest for a report that no scan makes."""
     if len(report.uses) > _USES_MOST:
         raise InvalidRequest(
             f"the report must name {_USES_MOST} keys at most, got {len(report.uses)}",

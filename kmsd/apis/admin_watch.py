@@ -28,7 +28,7 @@ _FEWER: Final = "ask for fewer, and choose among them: kmsctl --failed, --since"
 
 
 class Ended(NamedTuple):
-    """One call that ended. seconds: spent in it. unix: when it ended. reason: why it failed, as `KmsdError.reason`."""
+    """A call that ended. seconds: spent in it. unix: when it ended. reason: why it failed, as `KmsdError.reason`."""
 
     unix: float
     api: str
@@ -42,8 +42,11 @@ class Ended(NamedTuple):
 
 @dataclass(frozen=True)
 class WatchAdmin:
-    """failed: the last calls that failed, which those that succeed push out of `requests`. pool: all sessions together,
-    now."""
+    """The part of the admin API that streams what goes on.
+
+    failed: the last calls that failed, which those that succeed push out of `requests`. pool: all sessions together,
+    now.
+    """
 
     stats: Stats
     requests: Feed[Ended]
@@ -52,6 +55,7 @@ class WatchAdmin:
     audit: Audit
 
     def table(self) -> Table:
+        """Return the methods of this part, by path."""
         return table(
             {"VerifyAudit": self.verify_audit, ACKNOWLEDGE: self.acknowledge_audit},
             streams={
@@ -62,6 +66,7 @@ class WatchAdmin:
         )
 
     async def watch_audit(self, call: Call, body: bytes) -> AsyncIterator[bytes]:
+        """Send the last records of the audit, and on request those that follow."""
         request = parse(pb.WatchAuditRequest, body)
         if request.backlog > MAX_BACKLOG:
             raise InvalidRequest(f"the number of records must be 0 to {MAX_BACKLOG}, got {request.backlog}", _FEWER)
@@ -72,6 +77,7 @@ class WatchAdmin:
                 yield pb.WatchAuditResponse(records=told, dropped=dropped).SerializeToString()
 
     async def verify_audit(self, call: Call, body: bytes) -> bytes:
+        """Prove the audit's chains."""
         parse(pb.VerifyAuditRequest, body)
         proof = await self.audit.verify()
         return pb.VerifyAuditResponse(
@@ -89,6 +95,7 @@ class WatchAdmin:
         ).SerializeToString()
 
     async def acknowledge_audit(self, call: Call, body: bytes) -> bytes:
+        """Put away what other programs were seen to do to the audit."""
         request = parse(pb.AcknowledgeAuditRequest, body)
         seen = self.audit.tampering.up_to(request.up_to_seq)
         # What is recorded for this call puts it away.
@@ -100,6 +107,7 @@ class WatchAdmin:
         ).SerializeToString()
 
     async def watch_stats(self, call: Call, body: bytes) -> AsyncIterator[bytes]:
+        """Send the statistics, again after each interval."""
         request = parse(pb.WatchStatsRequest, body)
         interval = request.interval_ms or 1000
         if not _INTERVAL_LEAST <= interval <= _INTERVAL_MOST:
@@ -129,6 +137,7 @@ class WatchAdmin:
         )
 
     async def watch_requests(self, call: Call, body: bytes) -> AsyncIterator[bytes]:
+        """Send the last calls, and on request those that follow."""
         request = parse(pb.WatchRequestsRequest, body)
         if request.backlog > _BACKLOG_MOST:
             raise InvalidRequest(f"the number of calls must be 0 to {_BACKLOG_MOST}, got {request.backlog}", _FEWER)
@@ -156,7 +165,7 @@ class WatchAdmin:
 
 
 def _wanted(filter_: pb.Filter) -> Wanted:
-    """Raises InvalidRequest."""
+    """Return what the filter of a request asks for. Raises InvalidRequest for values that cannot be."""
     return Wanted(
         filter_.failed, filter_.method, filter_.code, key=filter_.key_id_sha256, since_ms=filter_.since_unix_ms
     )

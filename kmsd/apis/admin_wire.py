@@ -46,6 +46,7 @@ READS: Final = frozenset(
 
 
 def table(methods: Mapping[str, Handler] | None = None, streams: Mapping[str, StreamHandler] | None = None) -> Table:
+    """Return the table of one part of the admin API, from the names of its methods."""
     return {
         **{
             f"/{SERVICE}/{name}": Method(API, name, handler, role=Role.VIEWER if name in READS else Role.OPERATOR)
@@ -59,8 +60,8 @@ def table(methods: Mapping[str, Handler] | None = None, streams: Mapping[str, St
 
 
 def alike(kind: type[M], shown: object, **given: Any) -> M:
-    """A message from the attributes that have its fields' names. given: the fields that have another name there, or
-    another type."""
+    """Make a message from the attributes that have its fields' names. given: the fields that have another name there,
+    or another type."""
     values = {name: getattr(shown, name) for name in _names(kind.DESCRIPTOR) if name not in given}
     return kind(**values, **given)
 
@@ -72,12 +73,13 @@ def _names(descriptor: Descriptor) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class KeyPresenter:
-    """Keys as clients see them."""
+    """The keys as clients see them."""
 
     keyring: Keyring
     stats: Stats
 
     def key(self, key: Key) -> pb.Key:
+        """Return the message for a key."""
         token = key.token
         use = self.stats.key_use(key.key_id)
         return pb.Key(
@@ -109,26 +111,29 @@ class KeyPresenter:
         )
 
     def optional(self, key: Key | None) -> pb.Key | None:
+        """Return the message for a key, or None for none."""
         return self.key(key) if key is not None else None
 
 
 def problem(problem: Problem) -> pb.Problem:
+    """Return the message for a problem."""
     about, calls = problem.about, problem.about.calls
     requests = pb.Filter(failed=True, method=calls.method, code=calls.code) if calls is not None else None
     return alike(pb.Problem, problem, about=alike(pb.Problem.About, about, requests=requests))
 
 
 def sessions(pool: PoolView) -> pb.GetStatusResponse.Sessions:
+    """Return the message for the sessions of a token."""
     return alike(pb.GetStatusResponse.Sessions, pool)
 
 
 def sha256(key_id: str) -> str:
-    """As kube-apiserver logs a key id; empty for none."""
+    """Return the hash of a key id as kube-apiserver logs it; empty for none."""
     return hashlib.sha256(key_id.encode()).hexdigest() if key_id else ""
 
 
 def page(items: Sequence[T], size: int, token: str) -> tuple[Sequence[T], str]:
-    """One page, and the token of the next ("" at the end). The token is the place to go on from."""
+    """Return one page, and the token of the next ("" at the end). The token is the place to go on from."""
     if token and not (token.isascii() and token.isdigit() and len(token) <= 9):
         raise InvalidRequest(
             f"the page token must be one that this kmsd answered, got {short(token)}",

@@ -24,7 +24,7 @@ _DRY: Final = "dry run, nothing changed"
 
 
 def audited(table: Table, audit: Audit) -> Table:
-    """The table with every method that may change something, or uses a key, recorded."""
+    """Return the table with every method recorded that may change something, or uses a key."""
     return {
         path: method
         if isinstance(method, StreamMethod) or method.name in READS
@@ -68,7 +68,7 @@ class _Recorded:
         return response
 
     def _is_dry(self, body: bytes) -> bool:
-        """Whether the request asks what would be done; a failure says so as well."""
+        """Return whether the request asks what would be done; a failure to read it counts as no."""
         try:
             return self._request is not None and bool(getattr(self._request.FromString(body), "dry_run", False))
         except DecodeError:

@@ -42,14 +42,14 @@ def open_file(path: Path) -> int:
 
 
 def write(file: int, data: bytes) -> None:
-    """All of it; a part may stand in the file when this raises."""
+    """Write all of the data; a part may stand in the file when this raises."""
     left = memoryview(data)
     while left:
         left = left[os.write(file, left) :]
 
 
 def copy(file: int, begin: int, end: int, path: Path) -> None:
-    """A part of a file into a new one, mode 0600, on the disk when this returns."""
+    """Copy a part of a file into a new one, mode 0600, which is on the disk when this returns."""
     target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         while begin < end:
@@ -66,7 +66,7 @@ def copy(file: int, begin: int, end: int, path: Path) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Names that were made or moved in it are on the disk when this returns."""
+    """Put names that were made or moved in a directory on the disk."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
@@ -75,7 +75,7 @@ def sync_directory(directory: Path) -> None:
 
 
 def line_end(file: int, size: int, path: Path) -> int:
-    """The offset behind the last newline."""
+    """Return the offset behind the last newline."""
     end = size
     while end:
         if size - end > _MOST_TORN:
@@ -89,8 +89,8 @@ def line_end(file: int, size: int, path: Path) -> int:
 
 
 def lines_back(file: int, end: int, most: int) -> Iterator[bytes]:
-    """The lines before `end`, which is behind a newline, the last first; of one longer than `most` bytes its end, which
-    is still longer."""
+    """Yield the lines before `end`, which is behind a newline, the last first. Of a line longer than `most` bytes its
+    end is given, which is still longer."""
     rest, end = b"", max(0, end - 1)
     while end:
         begin = max(0, end - BLOCK)

@@ -55,11 +55,13 @@ Note = tuple[str, str]
 
 
 class InUse(Misconfigured):
-    """Another kmsd writes this audit."""
+    """Raised when another kmsd writes this audit."""
 
 
 class AuditFile:
-    """path: of the present file; what is put aside and the lock lie beside it. max_bytes: size from which a file is put
+    """The files of one chain, as the only process that writes them has them.
+
+    path: of the present file; what is put aside and the lock lie beside it. max_bytes: size from which a file is put
     aside. keep: how many of those stay.
 
     recall: words; records with one of them are looked for when the file is opened first.
@@ -148,12 +150,12 @@ class AuditFile:
         return records
 
     def sync(self) -> None:
-        """Raises OSError."""
+        """Put what was written on the disk. Raises OSError."""
         os.fsync(self._opened())
 
     def disturbed(self) -> str:
-        """What somebody else has done to the file since it was written last, as a sentence; empty if nothing. It has to
-        be opened anew then."""
+        """Return, as a sentence, what somebody else has done to the file since it was written last; empty if nothing.
+        The file has to be opened anew then."""
         there = None
         with suppress(FileNotFoundError):
             there = self.path.stat(follow_symlinks=False)
@@ -171,7 +173,8 @@ class AuditFile:
         return ""
 
     def _examine(self) -> str:
-        """The same, of a file that is as long as it was, by its content, which takes a second at the longest."""
+        """Return what was done to a file that is as long as it was, by its content; this takes a second at the
+        longest."""
         begin = max(0, self._size - _EXAMINED)
         with self.path.open("rb") as stream:
             stream.seek(begin)
@@ -212,7 +215,7 @@ class AuditFile:
         return [("audit files deleted", f"{names}: {self._keep} files are kept (audit.keep)")]
 
     def sources(self, stack: ExitStack) -> list[Source]:
-        """The files of the chain, opened, as long as they are now; `stack` closes them. Raises OSError."""
+        """Open the files of the chain, as long as they are now; `stack` closes them. Raises OSError."""
         return [
             replace(source, size=os.fstat(source.stream.fileno()).st_size) for source in sources_of(self.path, stack)
         ]
@@ -225,6 +228,7 @@ class AuditFile:
                 os.close(file)
 
     def close(self) -> None:
+        """Close the file and let go of the lock."""
         self.shut()
         lock, self._lock = self._lock, None
         if lock is not None:
@@ -293,7 +297,8 @@ class AuditFile:
         return notes
 
     def _last_record(self, file: int, end: int, before: Record | None) -> tuple[Record | None, list[Note]]:
-        """The record that the chain goes on from. before: the last one that was put aside."""
+        """Return the record that the chain goes on from, and notes of what was found behind it. before: the last record
+        that was put aside."""
         last, behind = _last_record(file, end)
         notes: list[Note] = []
         if behind:
@@ -305,7 +310,8 @@ class AuditFile:
         return last, notes
 
     def _complete(self, file: int, end: int, last: Record | None) -> Record | None:
-        """The record behind `end` that lacks nothing but its newline, which it gets; None if there is none."""
+        """Give the record behind `end` that lacks nothing but its newline that newline; return it, or None if there is
+        none."""
         try:
             record = parse(os.pread(file, MAX_LINE, end))
         except NotARecord:
@@ -340,7 +346,7 @@ class AuditFile:
 
 
 def _last_record(file: int, end: int) -> tuple[Record | None, bool]:
-    """The last line before `end` that is a record, if there is one; and whether other lines come after it."""
+    """Return the last line before `end` that is a record, if there is one, and whether other lines come after it."""
     for behind, line in enumerate(disk.lines_back(file, end, MAX_LINE)):
         with suppress(NotARecord):
             return parse(line), behind > 0
@@ -356,7 +362,7 @@ def _last_of(path: Path) -> Record | None:
 
 
 def _with_words(path: Path, words: Sequence[bytes]) -> Iterator[Record]:
-    """The records of a file that hold one of the words."""
+    """Yield the records of a file that hold one of the words."""
     with path.open("rb") as stream:
         while line := stream.readline(MAX_LINE + 1):
             if any(word in line for word in words):

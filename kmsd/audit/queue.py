@@ -34,8 +34,10 @@ _LOCK_SECONDS: Final = 3.0
 
 
 class Chain:
-    """file: where it is written; None: nowhere, but its last KEPT records are remembered. kind: of the records about
-    the chain itself. begun: what the first record of a new chain says; empty: there is no such record.
+    """A chain of the audit with what waits for its file.
+
+    file: where it is written; None: nowhere, but its last KEPT records are remembered. kind: of the records about the
+    chain itself. begun: what the first record of a new chain says; empty: there is no such record.
 
     told: called with each record once it is written. recalled: called with what the file recalls when it has been
     opened. now: Unix seconds. recent: the last records, of a chain that is not written.
@@ -97,7 +99,7 @@ class Chain:
 
     @property
     def head(self) -> Head:
-        """Seq and hash of the last record."""
+        """The seq and the hash of the last record."""
         return self._writer.head if self._writer is not None else self._unwritten_head
 
     @property
@@ -106,7 +108,7 @@ class Chain:
 
     @property
     def trouble(self) -> WriteFailure | None:
-        """Why records are missing or may come to be missing."""
+        """The reason why records are missing or may come to be missing, if any."""
         trouble = self._writer.trouble if self._writer is not None else self._in_use
         if trouble is None and self._lost:
             return WriteFailure(
@@ -144,7 +146,8 @@ class Chain:
             return False
 
     async def sight(self) -> Sight:
-        """Its files, with everything that was put before. Raises Unavailable. Only of a chain that is written."""
+        """Return the files of the chain, with everything that was put before. Raises Unavailable. Only for a chain that
+        is written."""
         assert self._writer is not None  # noqa: S101  for mypy
         self._flush()
         try:

@@ -28,7 +28,8 @@ _AGAIN: Final = "not acknowledged yet: "
 
 @dataclass(frozen=True)
 class SeenTampering:
-    """seq: of the record that tells it. text: what was seen, and when."""
+    """A change that another program made to the audit. seq: of the record that tells it. text: what was seen, and
+    when."""
 
     unix_ms: int
     seq: int
@@ -36,13 +37,13 @@ class SeenTampering:
 
 
 def acknowledgement(seen: Sequence[SeenTampering]) -> str:
-    """What the record of an acknowledgement of these has to say: what comes after them is not acknowledged."""
+    """Return what the record of an acknowledgement of these has to say: what comes after them is not acknowledged."""
     return f"up to record {seen[-1].seq}"
 
 
 class Tampering:
-    """What is not acknowledged. times: how often something was seen. seen: the last of it, oldest first. begun_ms: when
-    the first was seen."""
+    """The changes by other programs that nobody has acknowledged. times: how often something was seen. seen: the last
+    of it, oldest first. begun_ms: when the first was seen."""
 
     def __init__(self) -> None:
         self.times = 0
@@ -67,11 +68,11 @@ class Tampering:
             self.seen.append(SeenTampering(record.unix_ms, record.seq, text))
 
     def up_to(self, seq: int) -> list[SeenTampering]:
-        """What the records up to this one tell; 0: all of them."""
+        """Return what the records up to this one tell; 0: all of them."""
         return [each for each in self.seen if not seq or each.seq <= seq]
 
     def again(self) -> str:
-        """What a new file says of the earlier ones; empty if there is nothing."""
+        """Return what a new file says of the earlier ones; empty if there is nothing."""
         return f"{_AGAIN}{self._summary()}" if self.seen else ""
 
     @property

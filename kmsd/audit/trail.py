@@ -43,14 +43,15 @@ _WITHHELD_SECONDS: Final = 60.0
 
 
 class _Told(NamedTuple):
-    """chain: its place in `Audit._chains`."""
+    """A record on its way to those who watch. chain: its place in `Audit._chains`."""
 
     chain: int
     record: Record
 
 
 class Proof(NamedTuple):
-    """main: of the chain of admin actions and events. kms: of that of the calls of the KMS APIs."""
+    """The proofs of both chains. main: of the chain of admin actions and events. kms: of that of the calls of the KMS
+    APIs."""
 
     main: ChainVerdict
     kms: ChainVerdict
@@ -61,12 +62,14 @@ class Proof(NamedTuple):
 
     @property
     def problem(self) -> str:
-        """Empty if intact."""
+        """The first problem of either chain; empty if both are intact."""
         return "; ".join(filter(None, (self.main.problem, self.kms.problem)))
 
 
 class Audit:
-    """settings: the section [audit]. state_dir: where the files lie unless the settings name one. now: Unix seconds.
+    """The audit that all of kmsd writes to.
+
+    settings: the section [audit]. state_dir: where the files lie unless the settings name one. now: Unix seconds.
 
     tampering: what other programs were seen to do to it. An action "AcknowledgeAudit" that is recorded puts it away.
     """
@@ -112,7 +115,8 @@ class Audit:
 
     @property
     def troubles(self) -> list[WriteFailure]:
-        """Why records are missing or may come to be missing, and what others have done to them; each once."""
+        """The reasons why records are missing or may come to be missing, and what others have done to them; each
+        once."""
         found = [*(chain.trouble for chain in self._chains), self.tampering.trouble]
         return list({each.message: each for each in found if each is not None}.values())
 
@@ -127,9 +131,9 @@ class Audit:
         detail: str = "",
         reason: str = "",
     ) -> None:
-        """A call of a KMS API has ended. Recorded if the settings say so: one of `sample`, or all; failed ones always,
-        unless none are. outcome: canonical status name. reason: why it failed. Costs well under a microsecond if it is
-        not recorded."""
+        """Record that a call of a KMS API has ended, if the settings say so: one of `sample`, or all; failed ones
+        always, unless none are. outcome: canonical status name. reason: why it failed. Costs well under a microsecond
+        if it is not recorded."""
         if self._passed_over(outcome):
             return
         self._calls.put(
@@ -146,8 +150,8 @@ class Audit:
         )
 
     def event(self, action: str, *, outcome: str = "OK", key_id_sha256: str = "", detail: str = "") -> None:
-        """Something has happened to kmsd or its token, as "token up". Of many alike within a short time the first are
-        recorded, and of the others how many there were."""
+        """Record something that has happened to kmsd or its token, as "token up". Of many alike within a short time the
+        first are recorded, and of the others how many there were."""
         entry = self._entry("event", action, outcome, key_id_sha256=key_id_sha256, detail=detail)
         if self._pace.admits(action):
             self._main.put(entry)
@@ -168,8 +172,8 @@ class Audit:
         detail: str = "",
         reason: str = "",
     ) -> bool:
-        """An action of the admin API has ended. Returns when it is recorded on the disk; False if it could not be:
-        `troubles` says why, and it will be written as soon as that is mended."""
+        """Record that an action of the admin API has ended. Return when it is on the disk; False if it could not be
+        written: `troubles` tells why, and it will be written as soon as that is mended."""
         return await self._main.surely(
             self._entry(
                 "admin",
@@ -184,8 +188,8 @@ class Audit:
         )
 
     async def begin(self, action: str, *, caller: str = "", key_id_sha256: str = "", detail: str = "") -> None:
-        """To be called before an admin action that changes something. With audit.required, records that it begins
-        (outcome "BEGUN"), and raises Unavailable if that cannot be written; else does nothing."""
+        """Record, with audit.required, that an admin action begins that changes something (outcome "BEGUN"). Raises
+        Unavailable if that cannot be written. Does nothing without audit.required."""
         if not self._settings.required:
             return
         if not self._settings.enabled:
@@ -201,9 +205,9 @@ class Audit:
     async def watch(
         self, backlog: int, follow: bool, wanted: Wanted = EVERYTHING
     ) -> AsyncGenerator[tuple[list[Record], int], None]:
-        """The last `backlog` wanted records of both chains by their times (at most MAX_BACKLOG), and with `follow` all
-        wanted ones that come, none twice and none left out: (records, how many were lost before them because they were
-        fetched too slowly).
+        """Yield the last `backlog` wanted records of both chains by their times (at most MAX_BACKLOG), and with
+        `follow` all wanted ones that come, none twice and none left out: (records, how many were lost before them
+        because they were fetched too slowly).
 
         From the files if there are any, so over restarts. Raises Unavailable. To be closed (`contextlib.aclosing`).
         """
@@ -298,7 +302,7 @@ class Audit:
         return False
 
     async def _past(self, count: int, last: list[int], wanted: Wanted) -> AsyncGenerator[list[Record], None]:
-        """last: is given the seq up to which each chain has been read."""
+        """Yield the last `count` wanted records. last: is given the seq up to which each chain has been read."""
         if not self._settings.enabled:
             kept = merge(*(chain.recent for chain in self._chains), key=lambda record: record.unix_ms)
             found = [record for record in kept if _wants(wanted, record)]

@@ -42,7 +42,7 @@ LOST: Final = "DATA_LOSS"
 
 @dataclass(frozen=True)
 class WriteFailure:
-    """Why the audit is not written. message: one sentence. hint: what to do."""
+    """The reason why the audit is not written. message: one sentence. hint: what to do."""
 
     message: str
     hint: str
@@ -71,7 +71,9 @@ class _Look:
 
 
 class Writer:
-    """kind: of the records about the file itself. begun: what the first record of a new chain says; empty: there is no
+    """The thread that writes one chain, and its hand-over from the event loop.
+
+    kind: of the records about the file itself. begun: what the first record of a new chain says; empty: there is no
     such record. recalled: called on the loop with what the file recalls when it has been opened. written: called on the
     loop with the records that were written, and how many of them came in batches.
 
@@ -130,11 +132,11 @@ class Writer:
         self._thread.start()
 
     def write(self, entries: list[Entry], waiter: asyncio.Future[bool] | None = None) -> None:
-        """waiter: gets True when all of these are on the disk, and False at the first failure."""
+        """Hand entries over. waiter: gets True when all of these are on the disk, and False at the first failure."""
         self._jobs.put(_Batch(entries, waiter))
 
     async def look(self) -> Sight:
-        """The files, after everything that was handed over before has been written. Raises Unavailable."""
+        """Return the files, after everything that was handed over before has been written. Raises Unavailable."""
         waiter: asyncio.Future[Sight] = self._loop.create_future()
         self._jobs.put(_Look(waiter))
         return await waiter
@@ -150,14 +152,14 @@ class Writer:
         return True
 
     def note(self, notes: list[Note]) -> None:
-        """Events of the file itself come before what waits. By whoever has the file."""
+        """Put events of the file itself before what waits. For whoever has the file."""
         for action, detail in notes:
             outcome = LOST if action == DISTURBED else "OK"
             unix_ms = int(self._now() * 1000)
             self._notes.append(Entry(unix_ms=unix_ms, kind=self._kind, action=action, outcome=outcome, detail=detail))
 
     def opened(self, notes: list[Note]) -> None:
-        """The file has been opened. By whoever has it."""
+        """Note that the file has been opened. For whoever has it."""
         for action, detail in notes:
             log.warning(action, detail=detail)
         self.note(notes)
@@ -261,7 +263,7 @@ class Writer:
             file.sync()
 
     def _rotate(self) -> None:
-        """A file that is not put aside grows on: the records come first."""
+        """Put a full file aside. A file that cannot be put aside grows on: the records come first."""
         if not self._file.full:
             return
         try:
@@ -298,7 +300,7 @@ class Writer:
 
 
 def _one(disturbed: str, notes: list[Note]) -> list[Note]:
-    """One note of all that was done to a file at once, before the others."""
+    """Return one note of all that was done to a file at once, followed by the others."""
     told = [text for text in (disturbed, *(detail for action, detail in notes if action == DISTURBED)) if text]
     return [*([(DISTURBED, "; ".join(told))] if told else []), *(each for each in notes if each[0] != DISTURBED)]
 
@@ -321,7 +323,7 @@ def _hand_over(waiter: asyncio.Future[Sight], sight: Sight) -> None:
 
 
 def explain(error: Exception, file: AuditFile, what: str = "written") -> WriteFailure:
-    """The sentence and the hint for an operator."""
+    """Return the sentence and the hint for an operator."""
     if isinstance(error, KmsdError):
         return WriteFailure(f"the audit cannot be {what}: {error.message}", error.hint)
     directory = file.path.parent

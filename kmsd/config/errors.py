@@ -17,7 +17,7 @@ from kmsd.config.values import PIN, TABLES, found, key_text, leaf, leaf_key, sug
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a value came from. where: `FILE:LINE`, the name of a variable or a flag, or `default`."""
+    """The place that a value came from. where: `FILE:LINE`, the name of a variable or a flag, or `default`."""
 
     kind: Literal["default", "file", "environment", "flag"]
     where: str
@@ -38,7 +38,7 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True)
 class SettingProblem:
-    """One thing that is wrong. loc: the path of its key, if it has one."""
+    """A thing that is wrong with a setting. loc: the path of its key, if it has one."""
 
     message: str
     hint: str = ""
@@ -46,7 +46,7 @@ class SettingProblem:
 
 
 def refuse(problems: Sequence[SettingProblem]) -> None:
-    """Raises ConfigError with every problem, each once, if there are any."""
+    """Raise ConfigError with every problem, each once, if there are any."""
     if problems:
         raise _error(problems)
 
@@ -60,7 +60,7 @@ def _error(problems: Sequence[SettingProblem]) -> ConfigError:
 def validate(
     nested: Mapping[str, object], origin_of: Callable[[tuple[str, ...]], Origin]
 ) -> Settings | list[SettingProblem]:
-    """The settings in `nested` (section -> field -> value), or all that is wrong with it.
+    """Return the settings in `nested` (section -> field -> value), or all that is wrong with it.
 
     origin_of: from the path of a key to where it was given.
     """
@@ -79,7 +79,7 @@ def validate(
 
 
 def valid(nested: Mapping[str, object], origin_of: Callable[[tuple[str, ...]], Origin]) -> Settings:
-    """As `validate`, but raises ConfigError with all that is wrong."""
+    """Return the settings as `validate` does, but raise ConfigError with all that is wrong."""
     match validate(nested, origin_of):
         case Settings() as settings:
             return settings

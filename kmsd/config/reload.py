@@ -14,12 +14,12 @@ def reloadable(name: str) -> bool:
 
 
 def needs_restart(fresh: Loaded, old: Loaded) -> list[str]:
-    """The settings that differ and stay as they were until a restart."""
+    """Return the settings that differ and stay as they were until a restart."""
     return sorted(name for name in {*fresh.origins, *old.origins} if _changed(fresh, old, name))
 
 
 def _changed(fresh: Loaded, old: Loaded, name: str) -> bool:
-    """Whether a reload would have to change this setting, and cannot."""
+    """Return whether a reload would have to change this setting, and cannot."""
     if reloadable(name):
         return False
     try:
@@ -29,7 +29,7 @@ def _changed(fresh: Loaded, old: Loaded, name: str) -> bool:
 
 
 def with_fresh(old: Settings, fresh: Settings) -> Settings:
-    """The old settings with what a reload may change."""
+    """Return the old settings with what a reload may change."""
     tokens = tuple(
         place.model_copy(update={"pin": new.pin, "pin_file": new.pin_file}) if new is not None else place
         for place in old.tokens

@@ -65,6 +65,8 @@ Host = Annotated[str, AfterValidator(_host)]
 
 
 class Section(BaseModel):
+    """The base of every section: frozen, and without room for unknown keys."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -179,7 +181,7 @@ class Token(Section):
 
 
 class TokenEntry(Token):
-    """One of several tokens, `[[tokens]]` in the file: they take the place of [token]."""
+    """An entry of `[[tokens]]` in the file; these take the place of [token]."""
 
     name: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,64}$")
     """Name of the token in commands; empty: its label, or its slot."""
@@ -192,7 +194,7 @@ class TokenEntry(Token):
 
 
 class Keys(Section):
-    """Which key writes, and how."""
+    """The settings of which key writes, and how."""
 
     label: Label = "k8s-kek"
     """The write key is the one with this CKA_LABEL."""
@@ -222,7 +224,7 @@ class Keys(Section):
 
 
 class Legacy(Section):
-    """What k8s-kms-plugin wrote with aes-cbc, whose tag authenticates nothing."""
+    """The settings of reading what k8s-kms-plugin wrote with aes-cbc, whose tag authenticates nothing."""
 
     allow_unauthenticated: bool = False
     """Read such values with the one key that legacy.key names: whoever can write to etcd can alter them unseen."""
@@ -231,6 +233,8 @@ class Legacy(Section):
 
 
 class Health(Section):
+    """The settings of the background round trips."""
+
     interval: float = Field(default=10.0, ge=0.1, le=300)
     """Seconds between background round trips with the write key."""
     stuck_after: float = Field(default=10.0, ge=0.1, le=600)
@@ -242,6 +246,8 @@ class Health(Section):
 
 
 class Log(Section):
+    """The settings of the log."""
+
     format: Literal["auto", "json", "console"] = "auto"
     """auto: console on a terminal, else json."""
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -266,8 +272,8 @@ class Audit(Section):
 
 
 class State(Section):
-    """What is kept across restarts: the id of the key that wrote last, when kube-apiserver followed to it, when each
-    key was used, and which keys were made here and never were."""
+    """The settings of what is kept across restarts: the id of the key that wrote last, when kube-apiserver followed to
+    it, when each key was used, and which keys were made here and never were."""
 
     dir: Path = Field(default_factory=paths.state_dir)
 
@@ -307,6 +313,8 @@ _DERIVED = re.compile(r"@[0-9]{8}T[0-9]{6}Z$|\.pending$|\.hmac$")
 
 
 class Settings(Section):
+    """The settings of one kmsd, by section."""
+
     kms: Kms = Field(default_factory=Kms)
     admin: Admin = Field(default_factory=Admin)
     server: Server = Field(default_factory=Server)

@@ -55,8 +55,8 @@ _KUBERNETES = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_|$)")
 
 @dataclass(frozen=True)
 class Loaded:
-    """Valid settings. origins: `section.field` -> where its value came from, for every setting; file: the
-    configuration file that was read; warnings: sentences for the operator."""
+    """The valid settings and where they came from. origins: `section.field` -> where its value came from, for every
+    setting; file: the configuration file that was read; warnings: sentences for the operator."""
 
     settings: Settings
     origins: Mapping[str, Origin]
@@ -81,7 +81,7 @@ def load(
     environ: Mapping[str, str] = os.environ,
     defaults: Mapping[str, tuple[str, object]] = MappingProxyType({}),
 ) -> Loaded:
-    """The settings of this process.
+    """Return the settings of this process.
 
     flags: `section.field` -> (the flag's name, its value: text or already typed).
     config_file: must exist; None: what KMSD_CONFIG names, which must exist too, else the first there is of
@@ -121,7 +121,7 @@ def load(
 
 
 def _both_ways(levels: list[_Level]) -> Iterator[SettingProblem]:
-    """[token] and [[tokens]] say the same thing in two ways: both together would leave one ignored."""
+    """Yield a problem if [token] and [[tokens]] are both there: they say the same thing, and one would be ignored."""
     if not any(key.startswith(f"{TOKENS}.") for level in levels for key in level.values):
         return
     for level in levels:
@@ -205,7 +205,7 @@ def _from_flags(flags: Mapping[str, tuple[str, object]]) -> _Level:
 
 
 def _strangers(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Variables that begin like ours and are not: with words to refuse them by, or none if harmless."""
+    """Yield the variables that begin like ours and are not, with words to refuse them by, or none if harmless."""
     for name in sorted(environ):
         if not name.startswith(PREFIX) or name in ENVIRON or name == CONFIG_VARIABLE:
             continue
@@ -250,7 +250,7 @@ def _nested(values: Mapping[str, object]) -> dict[str, object]:
 
 
 def value(settings: Settings, key: str) -> object:
-    """The value of a setting by its dotted name, as `Loaded.origins` has it."""
+    """Return the value of a setting by its dotted name, as `Loaded.origins` has it."""
     section, *number, name = key.split(".")
     table = getattr(settings, section)
     return getattr(table[int(number[0])] if number else table, name)
@@ -297,7 +297,7 @@ def _pin_file_warnings(token: Token, environ: Mapping[str, str]) -> Iterator[str
 
 
 def _path_warnings(settings: Settings, file: Path | None, environ: Mapping[str, str]) -> Iterator[str]:
-    """What others could replace: the code that kmsd loads, where it finds it, and the PIN that it gives to it."""
+    """Yield what others could replace: the code that kmsd loads, where it finds it, and the PIN that it gives to it."""
     paths_of: list[tuple[str, Path | None]] = [("the configuration", file)]
     for token in settings.places:
         paths_of += [("the PIN file", pin_path(token, environ)), ("the PKCS#11 module", Path(token.module or "/"))]
@@ -311,8 +311,8 @@ def _path_warnings(settings: Settings, file: Path | None, environ: Mapping[str, 
 
 
 def pin_path(token: Token, environ: Mapping[str, str] = os.environ) -> Path | None:
-    """The file that holds the PIN, if one is set: a relative one in $CREDENTIALS_DIRECTORY if it is there,
-    else in the working directory."""
+    """Return the file that holds the PIN, if one is set: a relative one in $CREDENTIALS_DIRECTORY if it is there, else
+    in the working directory."""
     if token.pin_file is None:
         return None
     credentials = environ.get("CREDENTIALS_DIRECTORY")
@@ -324,7 +324,7 @@ def pin_path(token: Token, environ: Mapping[str, str] = os.environ) -> Path | No
 
 
 def read_pin(token: Token, environ: Mapping[str, str] = os.environ) -> str | None:
-    """The PIN to log in with, None if none is configured.
+    """Return the PIN to log in with, None if none is configured.
 
     From a file it is the first line without its line end; a pipe can be read only once, and is given 5 s.
     Raises ConfigError if the file is missing, cannot be read, or does not begin with a PIN.

@@ -29,8 +29,8 @@ _WHERE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 @dataclass(frozen=True)
 class Document:
-    """One file. mode: its permission bits; lines: path of a key or table -> line, from 1; the entries of an array of
-    tables are numbered in the path, from 0."""
+    """The content of one TOML file. mode: its permission bits; lines: path of a key or table -> line, from 1; the
+    entries of an array of tables are numbered in the path, from 0."""
 
     path: Path
     mode: int
@@ -38,19 +38,19 @@ class Document:
     lines: Mapping[tuple[str, ...], int]
 
     def line(self, loc: tuple[str, ...]) -> int:
-        """The line of a key, or of the nearest table around it that has one; 0 if none has."""
+        """Return the line of a key, or of the nearest table around it that has one; 0 if none has."""
         while loc and loc not in self.lines:
             loc = loc[:-1]
         return self.lines.get(loc, 0)
 
     def where(self, loc: tuple[str, ...]) -> str:
-        """`FILE:LINE` of a key."""
+        """Return the place of a key as `FILE:LINE`."""
         line = self.line(loc)
         return f"{self.path}:{line}" if line else str(self.path)
 
 
 def read(path: Path) -> Document | None:
-    """The document at `path`, None if there is no such file. Raises ConfigError for all else."""
+    """Read the document at `path`; None if there is no such file. Raises ConfigError for all else."""
     try:
         raw, found = plainfile.read_input(path, MAX_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
@@ -99,7 +99,7 @@ def _parse(path: Path, text: str) -> tuple[dict[str, object], str]:
 
 
 def _lines(text: str) -> dict[tuple[str, ...], int]:
-    """Where the keys and tables of `text`, valid TOML, stand: a scan by lines, as tomllib does not tell."""
+    """Find where the keys and tables of `text`, valid TOML, stand. A scan by lines, as tomllib does not tell."""
     lines: dict[tuple[str, ...], int] = {}
     table: tuple[str, ...] = ()
     entries: Counter[tuple[str, ...]] = Counter()
@@ -132,7 +132,7 @@ def _split(dotted: str) -> tuple[str, ...]:
 
 
 def _string_left_open(line: str, within: str) -> str:
-    """The quotes of a multi-line string that is open where `line` ends, or nothing."""
+    """Return the quotes of a multi-line string that is open where `line` ends, or nothing."""
     at = 0
     while at < len(line):
         if within:

@@ -45,7 +45,7 @@ _SHOWN = 60  # characters of a wrong value that an error repeats
 
 @dataclass(frozen=True)
 class Leaf:
-    """One setting. kind: its type; optional: whether it may be unset; expected: both, in words."""
+    """A setting and what it may hold. kind: its type; optional: whether it may be unset; expected: both, in words."""
 
     key: str
     kind: type
@@ -54,7 +54,7 @@ class Leaf:
 
 
 def from_text(leaf: Leaf, text: str) -> object:
-    """The value that `text` (a flag, a variable) stands for; what cannot be read stays as it is, for
+    """Return the value that `text` (a flag, a variable) stands for. Text that cannot be read stays as it is, for
     validation to refuse. Empty text unsets what may be unset."""
     try:
         text.encode()
@@ -78,7 +78,7 @@ def from_text(leaf: Leaf, text: str) -> object:
 
 
 def from_toml(leaf: Leaf, value: object) -> object:
-    """The value of `leaf` for what tomllib read: only strings that are paths or empty change."""
+    """Return the value of `leaf` for what tomllib read: only strings that are paths or empty change."""
     if not isinstance(value, str):
         return value
     return None if leaf.optional and not value else _path(leaf, value)
@@ -89,7 +89,7 @@ def _path(leaf: Leaf, text: str) -> object:
 
 
 def to_toml(key: str, value: object) -> str:
-    """`value` as TOML writes it, the PIN redacted. value: not None."""
+    """Return `value` as TOML writes it, the PIN redacted. value: not None."""
     match value:
         case _ if key == PIN:
             return json.dumps(REDACTED)
@@ -104,7 +104,7 @@ def to_toml(key: str, value: object) -> str:
 
 
 def found(key: str, value: object) -> str:
-    """What was found instead of what was expected; of the PIN, and of whole tables, only the kind."""
+    """Describe what was found instead of what was expected; of the PIN, and of whole tables, only the kind."""
     match value:
         case None:
             return "nothing"
@@ -144,14 +144,14 @@ def _kind(value: object) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A TOML basic string: JSON's, but TOML also escapes DEL."""
+    """Return a TOML basic string: JSON's, but TOML also escapes DEL."""
     quoted = json.dumps(text, ensure_ascii=False)
     # As TOML escapes them: a path may hold what turns the direction of a terminal's text.
     return "".join(each if each.isprintable() else f"\\U{ord(each):08x}" for each in quoted)
 
 
 def key_text(loc: Sequence[str]) -> str:
-    """A dotted key as TOML writes it, quoted where it has to be."""
+    """Return a dotted key as TOML writes it, quoted where it has to be."""
     return ".".join(part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else _quoted(part[:_SHOWN]) for part in loc)
 
 
@@ -170,7 +170,7 @@ def leaf(loc: Sequence[str]) -> Leaf | None:
 
 
 def suggestion(loc: Sequence[str]) -> str:
-    """A sentence for an unknown key or section: what may have been meant, else what there is."""
+    """Return a sentence for an unknown key or section: what may have been meant, else what there is."""
     if gone := GONE.get(".".join(loc)):
         return gone
     if loc[0] == TOKENS and len(loc) == 3:

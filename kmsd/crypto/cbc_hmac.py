@@ -42,7 +42,8 @@ _TOO_LONG: Final = frozenset({"CKR_DATA_LEN_RANGE", "CKR_BUFFER_TOO_SMALL"})
 
 @dataclass(frozen=True)
 class Suite:
-    """One `enc`. aes_bits: of the AES key, exactly. mac_bits: of the HMAC key, at least. tag: bytes that are kept."""
+    """A value of `enc` and what it asks for. aes_bits: of the AES key, exactly. mac_bits: of the HMAC key, at least.
+    tag: bytes that are kept."""
 
     enc: str
     aes_bits: int
@@ -67,7 +68,7 @@ SUITES: Final = {
 
 
 def suitable(mechanisms: Collection[str], aes_bits: int, mac_bits: int) -> tuple[str, ...]:
-    """The encs that this pair of keys could write with, strongest first; `pick` tries them.
+    """Return the encs that this pair of keys could write with, strongest first; `pick` tries them.
 
     mechanisms: what the token lists, as "CKM_AES_CBC". bits: sizes of the keys; mac_bits 0: the token does not tell.
     Raises Misconfigured with the reason if there is none.
@@ -99,7 +100,7 @@ def suitable(mechanisms: Collection[str], aes_bits: int, mac_bits: int) -> tuple
 
 @operation(Operation.PICK_CBC_HMAC)
 def pick(session: TokenSession, enc_cka_id: bytes, mac_cka_id: bytes, encs: tuple[str, ...]) -> str:
-    """The first of these encs that works with this pair: tokens list mechanisms that they refuse to a key.
+    """Return the first of these encs that works with this pair: tokens list mechanisms that they refuse to a key.
 
     Raises Misconfigured if none does, and what the token says if it fails otherwise.
     """
@@ -127,7 +128,7 @@ async def round_trip(hsm: Hsm, enc_cka_id: bytes, mac_cka_id: bytes, enc: str, t
 
 @operation(Operation.PROBE_CBC_HMAC)
 def round_trip_here(session: TokenSession, enc_cka_id: bytes, mac_cka_id: bytes, enc: str) -> tuple[float, float]:
-    """`round_trip` on a thread of the token. Raises CkrError, WrongResult."""
+    """Make one `round_trip` on a thread of the token. Raises CkrError, WrongResult."""
     plaintext = session.iv(BLOCK_BYTES)
     header = jwe.header("kmsd round trip", enc)
     began = perf_counter()
@@ -152,7 +153,7 @@ def encrypt(
     plaintext: bytes,
     mac_limit: int = 0,
 ) -> bytes:
-    """A compact JWE (RFC 7518, 5.2.2.1). Runs on a thread of the token.
+    """Make a compact JWE (RFC 7518, 5.2.2.1). Runs on a thread of the token.
 
     header: encoded first segment, which names `enc`. mac_limit: most bytes that the token can make an HMAC over; 0:
     none known. Raises InvalidRequest beyond it.
@@ -168,7 +169,7 @@ def encrypt(
 async def decrypt(
     hsm: Hsm, enc_cka_id: bytes, mac_cka_id: bytes, sealed: Jwe, timeout: float, *, mac_limit: int = 0
 ) -> bytes:
-    """The plaintext, if the tag fits (RFC 7518, 5.2.2.2). Raises TagMismatch if it does not, and KmsdError."""
+    """Return the plaintext, if the tag fits (RFC 7518, 5.2.2.2). Raises TagMismatch if it does not, and KmsdError."""
     check_shape(sealed, mac_limit)
     try:
         return await hsm.submit(decrypt_here, enc_cka_id, mac_cka_id, sealed, timeout=timeout)
@@ -177,7 +178,7 @@ async def decrypt(
 
 
 def check_shape(sealed: Jwe, mac_limit: int = 0) -> None:
-    """Raises InvalidRequest for what cannot be right whatever the keys are. mac_limit: as for `encrypt`."""
+    """Raise InvalidRequest for what cannot be right whatever the keys are. mac_limit: as for `encrypt`."""
     suite = SUITES.get(sealed.enc)
     if suite is None or sealed.alg != jwe.DIRECT:
         raise InvalidRequest("the ciphertext names a key for AES-CBC, and is not in that mode", jwe.NOT_OURS)
@@ -194,7 +195,7 @@ def check_shape(sealed: Jwe, mac_limit: int = 0) -> None:
 
 @operation(Operation.DECRYPT_CBC_HMAC)
 def decrypt_here(session: TokenSession, enc_cka_id: bytes, mac_cka_id: bytes, sealed: Jwe) -> bytes:
-    """`decrypt` on a thread of the token, after `check_shape`."""
+    """Do the work of `decrypt` on a thread of the token, after `check_shape`."""
     suite = SUITES[sealed.enc]
     tag = _tag(session, mac_cka_id, suite, sealed.header, sealed.iv, sealed.ciphertext)
     if not hmac.compare_digest(tag, sealed.tag):
@@ -207,7 +208,8 @@ def decrypt_here(session: TokenSession, enc_cka_id: bytes, mac_cka_id: bytes, se
 
 
 def _tag(session: TokenSession, mac_cka_id: bytes, suite: Suite, aad: bytes, iv: bytes, ciphertext: bytes) -> bytes:
-    """RFC 7518, 5.2.2.1 steps 4 and 5: the HMAC over AAD, IV, ciphertext and AL, cut to the size of the tag."""
+    """Compute the tag (RFC 7518, 5.2.2.1 steps 4 and 5): the HMAC over AAD, IV, ciphertext and AL, cut to the size of
+    the tag."""
     data = mac_input(aad, iv, ciphertext)
     try:
         return session.hmac(mac_cka_id, suite.hash, data)[: suite.tag]
@@ -218,7 +220,7 @@ def _tag(session: TokenSession, mac_cka_id: bytes, suite: Suite, aad: bytes, iv:
 
 
 def mac_input(aad: bytes, iv: bytes, ciphertext: bytes) -> bytes:
-    """AL is the number of bits in the AAD as a 64-bit big-endian number."""
+    """Return AAD, IV, ciphertext and AL, the number of bits in the AAD as a 64-bit big-endian number."""
     return b"%b%b%b%b" % (aad, iv, ciphertext, (len(aad) * 8).to_bytes(8, "big"))
 
 
@@ -236,17 +238,18 @@ def _too_long(size: int, limit: str) -> InvalidRequest:
 
 
 def padded_size(size: int) -> int:
+    """Return how many bytes a plaintext of this size has once it is padded."""
     return size + BLOCK_BYTES - size % BLOCK_BYTES
 
 
 def pad(plaintext: bytes) -> bytes:
-    """PKCS#7 (RFC 5652, 6.3) to whole blocks: 1 to 16 bytes more, each of which says how many."""
+    """Pad to whole blocks by PKCS#7 (RFC 5652, 6.3): 1 to 16 bytes more, each of which says how many."""
     count = BLOCK_BYTES - len(plaintext) % BLOCK_BYTES
     return plaintext + bytes([count]) * count
 
 
 def unpad(padded: bytes) -> bytes | None:
-    """Inverse of `pad`, and of nothing else: None if it was not padded so."""
+    """Undo `pad`; None if the bytes were not padded so."""
     count = padded[-1] if padded else 0
     if not 1 <= count <= BLOCK_BYTES or len(padded) % BLOCK_BYTES or padded[-count:] != bytes([count]) * count:
         return None

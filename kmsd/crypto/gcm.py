@@ -52,20 +52,20 @@ class TagMismatch(InvalidRequest):
 
 
 def enc_for(bits: int) -> str:
-    """JWE `enc` for an AES key of this size (RFC 7518, 5.3)."""
+    """Return the JWE `enc` for an AES key of this size (RFC 7518, 5.3)."""
     return f"A{bits}GCM"
 
 
 @operation(Operation.ENCRYPT_GCM)
 def encrypt_native(session: TokenSession, cka_id: bytes, header: bytes, plaintext: bytes) -> bytes:
-    """A compact JWE. Runs on a thread of the token; `header` is the encoded first segment and the AAD."""
+    """Make a compact JWE. Runs on a thread of the token; `header` is the encoded first segment and the AAD."""
     iv, sealed = session.encrypt_gcm(cka_id, NATIVE_IV_BYTES, header, plaintext)
     return jwe.assemble(header, iv, sealed)
 
 
 @operation(Operation.ENCRYPT_GCM_LEGACY)
 def encrypt_legacy(session: TokenSession, cka_id: bytes, header: bytes, plaintext: bytes) -> bytes:
-    """The same in the ancestor's form: an IV of 16 bytes."""
+    """Make a compact JWE in the ancestor's form, with an IV of 16 bytes. Runs on a thread of the token."""
     iv, sealed = session.encrypt_gcm(cka_id, k8s_kms_plugin.IV_BYTES, header, plaintext)
     return jwe.assemble(header, iv, sealed)
 
@@ -84,8 +84,8 @@ async def decrypt(hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float, *, encry
 
 
 async def attempt(hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float) -> bytes | None:
-    """The plaintext; None if the tag does not fit, or the token fails twice in a way that looks the same: which it is,
-    `show_working` tells. Raises KmsdError."""
+    """Return the plaintext; None if the tag does not fit, or the token fails twice in a way that looks the same: which
+    it is, `show_working` tells. Raises KmsdError."""
     if sealed.alg != jwe.DIRECT or sealed.enc not in jwe.GCM:
         raise InvalidRequest("the ciphertext names a key for AES-GCM, and is not in that mode", jwe.NOT_OURS)
     if len(sealed.tag) != TAG_BYTES or not sealed.iv:
@@ -138,7 +138,7 @@ async def round_trip(hsm: Hsm, cka_id: bytes, timeout: float) -> tuple[float, fl
 
 @operation(Operation.PROBE_GCM)
 def round_trip_here(session: TokenSession, cka_id: bytes) -> tuple[float, float]:
-    """`round_trip` on a thread of the token. Raises CkrError, WrongResult."""
+    """Make one `round_trip` on a thread of the token. Raises CkrError, WrongResult."""
     plaintext = session.iv(16)
     began = perf_counter()
     iv, sealed = session.encrypt_gcm(cka_id, NATIVE_IV_BYTES, b"kmsd round trip", plaintext)
@@ -158,7 +158,8 @@ def opened_wrongly() -> WrongPlaintext:
 
 
 def not_opened(how: str = "") -> WrongResult:
-    """The error of a token that does not give back what it has just encrypted. how: in words, if it says so itself."""
+    """Return the error of a token that does not give back what it has just encrypted. how: in words, if it says so
+    itself."""
     return WrongResult(
         f"the token does not decrypt what it has just encrypted{how}: nothing is encrypted with it",
         "have the token looked at (kmsctl doctor); kmsd tries it again at each round trip for health",

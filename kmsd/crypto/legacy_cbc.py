@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 async def decrypt(hsm: Hsm, enc_cka_id: bytes, mac_cka_id: bytes | None, sealed: LegacyCbc, timeout: float) -> bytes:
-    """The plaintext. mac_cka_id: the HMAC key; it may be missing for what is not authenticated anyway.
+    """Return the plaintext. mac_cka_id: the HMAC key; it may be missing for what is not authenticated anyway.
 
     Raises TagMismatch if the tag or the padding does not fit, and KmsdError.
     """
@@ -38,7 +38,7 @@ async def decrypt(hsm: Hsm, enc_cka_id: bytes, mac_cka_id: bytes | None, sealed:
 
 @operation(Operation.DECRYPT_CBC_LEGACY)
 def decrypt_here(session: TokenSession, enc_cka_id: bytes, mac_cka_id: bytes | None, sealed: LegacyCbc) -> bytes:
-    """`decrypt` on a thread of the token. The tag is compared before anything is decrypted."""
+    """Do the work of `decrypt` on a thread of the token. The tag is compared before anything is decrypted."""
     if mac_cka_id is not None and not hmac.compare_digest(
         session.hmac(mac_cka_id, "SHA256", sealed.mac_input), sealed.tag
     ):

@@ -46,8 +46,8 @@ _UNUSABLE: Final = frozenset(
 
 @operation(Operation.ENCRYPT_OAEP)
 def encrypt(session: TokenSession, cka_id: bytes, header: bytes, plaintext: bytes) -> bytes:
-    """A compact JWE. Runs on a thread of the token, which gives the content key and shows the public key: the public
-    half needs no token."""
+    """Make a compact JWE. Runs on a thread of the token, which gives the content key and shows the public key: the
+    public half needs no token."""
     numbers = _checked(session.rsa_numbers(cka_id))
     content_key = session.random(_CONTENT_KEY_BYTES)
     iv = session.iv(IV_BYTES)
@@ -57,7 +57,8 @@ def encrypt(session: TokenSession, cka_id: bytes, header: bytes, plaintext: byte
 
 
 async def decrypt(hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float) -> bytes:
-    """The plaintext, if the tag fits. Raises TagMismatch if not, only when the token has just shown that it works.
+    """Return the plaintext, if the tag fits. Raises TagMismatch if not, only when the token has just shown that it
+    works.
 
     A content key that does not decrypt and a tag that does not fit look the same from outside (RFC 7516, 11.5).
     """
@@ -89,7 +90,7 @@ def _may_be_data(error: CkrError) -> bool:
 
 
 def check_shape(sealed: Jwe) -> None:
-    """Raises InvalidRequest for what cannot be right whatever the key is."""
+    """Raise InvalidRequest for what cannot be right whatever the key is."""
     if sealed.alg != jwe.WRAPPED or sealed.enc != ENC:
         raise InvalidRequest(
             "the ciphertext names an RSA key, and holds no content key that is encrypted with one", jwe.NOT_OURS
@@ -105,7 +106,7 @@ def check_shape(sealed: Jwe) -> None:
 
 @operation(Operation.DECRYPT_OAEP)
 def decrypt_here(session: TokenSession, cka_id: bytes, sealed: Jwe) -> bytes:
-    """`decrypt` on a thread of the token, after `check_shape`."""
+    """Do the work of `decrypt` on a thread of the token, after `check_shape`."""
     from cryptography.exceptions import InvalidTag
 
     if len(sealed.encrypted_key) != _checked(session.rsa_numbers(cka_id)).size:
@@ -126,7 +127,7 @@ async def round_trip(hsm: Hsm, cka_id: bytes, timeout: float) -> tuple[float, fl
 
 @operation(Operation.PROBE_OAEP)
 def round_trip_here(session: TokenSession, cka_id: bytes) -> tuple[float, float]:
-    """`round_trip` on a thread of the token. Raises CkrError, WrongResult."""
+    """Make one `round_trip` on a thread of the token. Raises CkrError, WrongResult."""
     plaintext = session.iv(16)
     began = perf_counter()
     compact = encrypt(session, cka_id, jwe.header("kmsd round trip", ENC, alg=jwe.WRAPPED), plaintext)
@@ -142,8 +143,7 @@ def round_trip_here(session: TokenSession, cka_id: bytes) -> tuple[float, float]
 
 @operation(Operation.PICK_OAEP)
 def probe(session: TokenSession, cka_id: bytes) -> None:
-    """Raises Misconfigured if the token does not do this with the key, and what the token says if it fails
-    otherwise."""
+    """Raise Misconfigured if the token does not do this with the key, and what the token says if it fails otherwise."""
     try:
         round_trip_here(session, cka_id)
     except CkrError as error:
@@ -175,7 +175,7 @@ def _aes_gcm(key: bytes) -> AESGCM:
 
 
 def _wrap(numbers: RsaNumbers, content_key: bytes) -> bytes:
-    """RSAES-OAEP with SHA-256 and MGF1 with SHA-256 (RFC 8017, 7.1.1)."""
+    """Encrypt the content key by RSAES-OAEP with SHA-256 and MGF1 with SHA-256 (RFC 8017, 7.1.1)."""
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import padding, rsa
 

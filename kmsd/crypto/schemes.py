@@ -22,9 +22,9 @@ Algorithm = Literal["auto", "aes-gcm", "aes-cbc", "rsa-oaep"]
 
 @dataclass(frozen=True)
 class Ability:
-    """What a token can do. mechanisms: as it lists them, "CKM_AES_GCM". mac_limit: most bytes that it makes an HMAC
-    over; 0: no bound is known. gcm_refused: how AES-GCM failed when it was tried, where it is listed all the same.
-    gcm_unauthenticated: it takes ciphertexts that were changed."""
+    """The mechanisms of a token and what is known of them. mechanisms: as it lists them, "CKM_AES_GCM". mac_limit: most
+    bytes that it makes an HMAC over; 0: no bound is known. gcm_refused: how AES-GCM failed when it was tried, where it
+    is listed all the same. gcm_unauthenticated: it takes ciphertexts that were changed."""
 
     mechanisms: frozenset[str]
     mac_limit: int = 0
@@ -41,7 +41,7 @@ class Ability:
 
     @property
     def no_gcm(self) -> str:
-        """Why there is no AES-GCM, in words."""
+        """The reason, in words, why there is no AES-GCM."""
         refused = self.gcm_refused
         return f"its token lists AES-GCM, which does not work ({refused})" if refused else "its token cannot do AES-GCM"
 
@@ -51,7 +51,7 @@ ANY: Final = Ability(frozenset({"CKM_AES_GCM", "CKM_AES_CBC", "CKM_SHA256_HMAC",
 
 
 class Scheme(Protocol):
-    """How one key writes, and how what it wrote is read again.
+    """A way in which one key writes, and what it wrote is read again.
 
     enc: of the JWE. text: what a person calls it. mac: CKA_ID of the HMAC key; None if there is none. candidates: the
     encs that the token may do with this key or pair, the strongest first, while it has not been tried which works;
@@ -97,7 +97,7 @@ class Scheme(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Gcm:
-    """AES-GCM alone (RFC 7518, 5.3). plugin: in the form of k8s-kms-plugin, with its header and IV."""
+    """The scheme of AES-GCM alone (RFC 7518, 5.3). plugin: in the form of k8s-kms-plugin, with its header and IV."""
 
     enc: str
     plugin: bool = False
@@ -109,11 +109,13 @@ class Gcm:
         return self.enc
 
     def header(self, key_id: str) -> bytes:
+        """Return the encoded header of what a key with this id writes."""
         return jwe.header(key_id, self.enc)
 
     def encrypt(
         self, hsm: Hsm, cka_id: bytes, header: bytes, plaintext: bytes, timeout: float
     ) -> asyncio.Future[bytes]:
+        """Submit an encryption under this header."""
         make = gcm.encrypt_legacy if self.plugin else gcm.encrypt_native
         return hsm.submit(make, cka_id, header, plaintext, timeout=timeout)
 
@@ -121,16 +123,18 @@ class Gcm:
         return await gcm.decrypt(hsm, cka_id, sealed, timeout)
 
     async def probe(self, hsm: Hsm, cka_id: bytes, timeout: float) -> tuple[float, float]:
+        """Make a round trip; return the seconds that encrypting and decrypting took."""
         return await gcm.round_trip(hsm, cka_id, timeout)
 
     async def pick(self, hsm: Hsm, cka_id: bytes, timeout: float) -> str:
+        """Return the enc, which needs no trying."""
         return self.enc
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """AES-CBC and an HMAC key beside it (RFC 7518, 5.2). mac_limit: most bytes that the token makes an HMAC over; 0: no
-    bound is known."""
+    """The scheme of AES-CBC and an HMAC key beside it (RFC 7518, 5.2). mac_limit: most bytes that the token makes an
+    HMAC over; 0: no bound is known."""
 
     enc: str
     mac: bytes
@@ -142,22 +146,27 @@ class Pair:
         return self.enc
 
     def header(self, key_id: str) -> bytes:
+        """Return the encoded header of what a pair with this id writes."""
         return jwe.header(key_id, self.enc, hkid=keyid.text(self.mac))
 
     def encrypt(
         self, hsm: Hsm, cka_id: bytes, header: bytes, plaintext: bytes, timeout: float
     ) -> asyncio.Future[bytes]:
+        """Submit an encryption under this header."""
         return hsm.submit(
             cbc_hmac.encrypt, cka_id, self.mac, self.enc, header, plaintext, self.mac_limit, timeout=timeout
         )
 
     async def decrypt(self, hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float) -> bytes:
+        """Return the plaintext. Raises TagMismatch, KmsdError."""
         return await cbc_hmac.decrypt(hsm, cka_id, self.mac, sealed, timeout, mac_limit=self.mac_limit)
 
     async def probe(self, hsm: Hsm, cka_id: bytes, timeout: float) -> tuple[float, float]:
+        """Make a round trip; return the seconds that encrypting and decrypting took."""
         return await cbc_hmac.round_trip(hsm, cka_id, self.mac, self.enc, timeout)
 
     async def pick(self, hsm: Hsm, cka_id: bytes, timeout: float) -> str:
+        """Return the strongest enc that works with this pair. Raises Misconfigured if none does."""
         return await hsm.run(cbc_hmac.pick, cka_id, self.mac, self.candidates, timeout=timeout)
 
 
@@ -174,20 +183,25 @@ class Oaep:
         return f"{jwe.WRAPPED} with {self.enc}"
 
     def header(self, key_id: str) -> bytes:
+        """Return the encoded header of what an RSA key with this id writes."""
         return jwe.header(key_id, self.enc, alg=jwe.WRAPPED)
 
     def encrypt(
         self, hsm: Hsm, cka_id: bytes, header: bytes, plaintext: bytes, timeout: float
     ) -> asyncio.Future[bytes]:
+        """Submit an encryption under this header."""
         return hsm.submit(oaep.encrypt, cka_id, header, plaintext, timeout=timeout)
 
     async def decrypt(self, hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float) -> bytes:
+        """Return the plaintext. Raises TagMismatch, KmsdError."""
         return await oaep.decrypt(hsm, cka_id, sealed, timeout)
 
     async def probe(self, hsm: Hsm, cka_id: bytes, timeout: float) -> tuple[float, float]:
+        """Make a round trip; return the seconds that encrypting and decrypting took."""
         return await oaep.round_trip(hsm, cka_id, timeout)
 
     async def pick(self, hsm: Hsm, cka_id: bytes, timeout: float) -> str:
+        """Return the enc, once the token has shown that it works with this key. Raises Misconfigured if not."""
         await hsm.run(oaep.probe, cka_id, timeout=timeout)
         return self.enc
 

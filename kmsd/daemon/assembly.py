@@ -68,7 +68,8 @@ Spawn = Callable[[Coroutine[object, object, None]], None]
 
 
 class Parts:
-    """What a running kmsd is made of. stopping: set when it ends, so that what ends with it makes no noise.
+    """The parts that a running kmsd is made of, wired together. stopping: set when it ends, so that what ends with it
+    makes no noise.
 
     give_up: told why only a restart can help. Raises KmsdError if a part cannot be had as it is configured.
     """
@@ -109,6 +110,7 @@ class Parts:
 
     @property
     def listeners(self) -> tuple[Listener, ...]:
+        """Return the listeners of both sockets."""
         return self._kms, self._front
 
     def _hsms(self, configured: Configured) -> dict[str, Hsm]:
@@ -279,7 +281,7 @@ class Parts:
         self.upkeep.nudge()
 
     def _unreachable(self) -> KmsdError | None:
-        """Why nobody can connect to one of the sockets any more."""
+        """Return why nobody can connect to one of the sockets any more, if so."""
         return next((each.watch.problem for each in self.listeners if each.watch.problem is not None), None)
 
     # The wires: what one part sees and the others are to do.

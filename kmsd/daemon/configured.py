@@ -15,6 +15,8 @@ log = logs.get_logger("kmsd")
 
 
 class Configured:
+    """The configuration in force, with the PINs that were read and the log level that was asked for."""
+
     def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded
         self._pins: dict[str, str] = {}
@@ -25,7 +27,7 @@ class Configured:
         return self.loaded.settings
 
     def take(self, fresh: Loaded) -> list[str]:
-        """What a reload may change changes; the settings that differ and stay until a restart."""
+        """Change what a reload may change; return the settings that differ and stay until a restart."""
         stay = needs_restart(fresh, self.loaded)
         self.loaded = Loaded(
             settings=with_fresh(self.settings, fresh.settings),
@@ -38,7 +40,7 @@ class Configured:
         return stay
 
     def pin(self, name: str) -> str | None:
-        """Of the token called so in the configuration. Raises Misconfigured."""
+        """Return the PIN of the token called so in the configuration. Raises Misconfigured."""
         try:
             # Kept until a reload: a file descriptor or a credential may be there to be read only once.
             if name not in self._pins:
@@ -64,7 +66,7 @@ class Configured:
         return next(place for place in self.settings.places if place.called == name)
 
     def view(self) -> admin.ConfigView:
-        """For people; without the PINs."""
+        """Return the configuration for people, without the PINs."""
         shown = []
         for name, origin in self.loaded.origins.items():
             if self.settings.tokens and name.startswith("token."):
@@ -76,8 +78,8 @@ class Configured:
         return admin.ConfigView(str(self.loaded.file or ""), shown, self.loaded.warnings)
 
     def set_log_level(self, level: str | None) -> tuple[str, str]:
-        """(present level, previous one). level: empty for the configured one, None to change nothing. Raises
-        InvalidRequest."""
+        """Set the log level; return (present level, previous one). level: empty for the configured one, None to change
+        nothing. Raises InvalidRequest."""
         previous = self._level
         if level is None:
             return previous, previous

@@ -37,7 +37,7 @@ _AUDITED: Final = frozenset({"Encrypt", "Decrypt"})
 
 @dataclass(frozen=True)
 class TrafficSink:
-    """Hears of every call and of every operation of a token. failed: gets the calls that failed, which those that
+    """A listener to every call and to every operation of a token. failed: gets the calls that failed, which those that
     succeed push out of `requests`."""
 
     stats: Stats
@@ -46,9 +46,11 @@ class TrafficSink:
     audit: Audit
 
     def began(self) -> None:
+        """Count a call that came in."""
         self.stats.began()
 
     def ended(self, call: Call, code: str, seconds: float, reason: str = "") -> None:
+        """Count a call that ended, and tell those who watch."""
         self.stats.ended()
         self.stats.record(call.api, call.method, code, seconds)
         ended = Ended(time.time(), call.api, call.method, call.uid, call.key_id_sha256, code, seconds, reason)
@@ -79,11 +81,12 @@ class TrafficSink:
             )
 
     def operation(self, name: Operation, seconds: float) -> None:
+        """Count an operation of a token."""
         self.stats.operation(name, seconds)
 
 
 class TokenSink:
-    """Tells of tokens that come and go: each change once, however often it is looked at."""
+    """A listener to tokens that come and go. It tells each change once, however often it is looked at."""
 
     def __init__(self, audit: Audit) -> None:
         self._audit = audit
@@ -135,11 +138,13 @@ def token_told(audit: Audit, name: str, text: str) -> None:
 
 
 def socket_remade(audit: Audit, path: Path, what: str) -> None:
+    """Tell that a socket was made anew."""
     log.warning("socket made anew", socket=str(path), reason=what)
     audit.event("socket made anew", detail=f"{path}: {what}")
 
 
 def gives_up(audit: Audit, reason: str) -> None:
+    """Tell that only a restart can help."""
     log.error("kmsd gives up: only a restart can help", reason=reason)
     notify(STATUS=f"gives up: {reason}")
     audit.event("kmsd gives up", outcome="UNAVAILABLE", detail=reason)
@@ -202,6 +207,7 @@ def planted(audit: Audit, before: Inventory, after: Inventory) -> None:
 
 
 def key_adopted(audit: Audit, key: Key) -> None:
+    """Tell that a key without CKA_ID got one."""
     log.warning(
         "a key without CKA_ID got one",
         label=key.label,
@@ -226,6 +232,7 @@ def write_key_changed(audit: Audit, before: Inventory, after: Inventory, tenant:
 
 
 def health_changed(audit: Audit, view: HealthView) -> None:
+    """Tell that health came or went, or its reason changed."""
     if view.ok:
         log.info("healthy", round_trip_ms=round(view.round_trip * 1000, 3))
         notify(STATUS="serving")

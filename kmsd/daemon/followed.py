@@ -24,7 +24,7 @@ _PAUSE: Final = 60.0
 
 
 class Followed:
-    """following: what the service writes its times into."""
+    """The keeper of the times at which kube-apiserver followed. following: what the service writes its times into."""
 
     def __init__(self, directory: Path) -> None:
         self.following = Following()

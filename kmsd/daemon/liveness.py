@@ -32,17 +32,20 @@ _LAST_WORDS: Final = 1.0
 
 
 class LivenessWatch(Protocol):
-    """problem: why the socket is not in its place. lost: seconds since which it could not be put there."""
+    """The watch over one socket. problem: why the socket is not in its place. lost: seconds since which it could not be
+    put there."""
 
     @property
     def problem(self) -> Exception | None: ...
 
-    def lost(self) -> float: ...
+    def lost(self) -> float:
+        """Return the seconds for which the socket could not be put in its place; 0 while it is there."""
 
 
 class Liveness:
-    """sockets: each with its path. patience: seconds after which only a restart can help, `health.give_up_after`; 0:
-    never. answers: asks a socket as a client would. end: is told the reason, once.
+    """The judge of whether only a restart can help. sockets: each with its path. patience: seconds after which only a
+    restart can help, `health.give_up_after`; 0: never. answers: asks a socket as a client would. end: is told the
+    reason, once.
 
     verdict: that reason; empty while kmsd is alive.
     """
@@ -101,7 +104,7 @@ class Liveness:
 
 
 class LoopWatch(threading.Thread):
-    """Ends the process when the event loop has not turned for so long, for then nothing else can.
+    """A thread that ends the process when the event loop has not turned for so long, for then nothing else can.
 
     patience, turn: seconds. Counts its own turns and not the clock, so that a process which was stopped, or a machine
     that slept, is not taken for one that hangs.
@@ -123,6 +126,7 @@ class LoopWatch(threading.Thread):
         loop.call_later(self._turn, self._turned, loop)
 
     def run(self) -> None:
+        """Watch until the event loop has stood still for too long, then end the process."""
         seen, still = self._turns, 0.0
         while still <= self._patience:
             time.sleep(self._turn)

@@ -9,7 +9,7 @@ _M_ARENA_MAX: Final = -8
 
 
 def one_heap() -> None:
-    """One heap for all threads (mallopt(3), where the C library is glibc). Called before there are any.
+    """Use one heap for all threads (mallopt(3), where the C library is glibc). To be called before there are any.
 
     A heap of its own for each thread that calls the token, as is the custom, costs a megabyte or two; the interpreter
     lock lets most of them ask for memory one after the other anyway.

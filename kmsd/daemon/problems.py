@@ -33,6 +33,8 @@ _REMEMBER_FIX: Final = "let kmsd write in state.dir, and correct the PIN before 
 
 @dataclass(frozen=True)
 class Problems:
+    """The gatherer of what is wrong with each part of kmsd."""
+
     tokens: Mapping[str, Hsm]
     own: Writer
     tenancy: Tenancy
@@ -143,7 +145,7 @@ def _pin_warnings(name: str, hsm: Hsm) -> Iterator[Problem]:
 
 
 def pool_of(tokens: Mapping[str, Hsm]) -> PoolView:
-    """The sessions of all tokens together."""
+    """Return the sessions of all tokens together."""
     views = [hsm.pool_view() for hsm in tokens.values()]
     return PoolView(
         configured=sum(view.configured for view in views),

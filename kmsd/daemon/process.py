@@ -75,13 +75,14 @@ def _many_descriptors() -> None:
 
 
 def _no_core_dumps() -> None:
-    """A core dump would hold plaintexts and the PIN; also keeps others of the same user from attaching (prctl(2))."""
+    """Forbid core dumps, which would hold plaintexts and the PIN, and keep others of the same user from attaching
+    (prctl(2))."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 class Daemon:
-    """One running kmsd. reason: why it ends by itself; empty if it was told to."""
+    """A running kmsd. reason: why it ends by itself; empty if it was told to."""
 
     def __init__(self, loaded: Loaded, reload: Callable[[], Loaded], on_ready: Callable[[], None] | None) -> None:
         self.reason = ""
@@ -94,7 +95,7 @@ class Daemon:
         self._reloading = False
 
     async def run(self) -> None:
-        """Raises KmsdError if a socket cannot be had, or the audit cannot be written."""
+        """Run until told to end. Raises KmsdError if a socket cannot be had, or the audit cannot be written."""
         parts = Parts(self._configured, self._spawn, self._give_up)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -152,7 +153,7 @@ class Daemon:
         parts.audit.event("kmsd up", detail=f"version {__version__}")
 
     def _reload_soon(self, parts: Parts) -> None:
-        """SIGHUP. However many come while one is being obeyed, they are obeyed together, after it."""
+        """Obey SIGHUP. Signals that come while one is being obeyed are obeyed together, after it."""
         self._reload_due = True
         if not self._reloading:
             self._reloading = True

@@ -25,7 +25,8 @@ _MADE_MOST: Final = 1000
 
 
 class KeyUses:
-    """Begins with what the last run of kmsd wrote down, if that can be believed, as `lifecycle.Uses` wants it.
+    """The uses of keys, beginning with what the last run of kmsd wrote down, if that can be believed, as
+    `lifecycle.Uses` wants it.
 
     What was made here is forgotten with the first gap in what is noted, so that a key of it has been watched all its
     life; with its first use; when it is seen with the write label, or not seen any more.

@@ -29,6 +29,8 @@ _GCM: Final = frozenset({"A128GCM", "A192GCM", "A256GCM"})
 
 
 class CiphertextFormat(StrEnum):
+    """The formats of a KMS plugin's ciphertext, as people are told them."""
+
     NATIVE = "native"
     ANCESTOR_GCM = "k8s-kms-plugin aes-gcm"
     ANCESTOR_CBC = "k8s-kms-plugin aes-cbc"
@@ -39,7 +41,7 @@ class CiphertextFormat(StrEnum):
 
 @dataclass(frozen=True)
 class KeyName:
-    """What a ciphertext calls its key. by_label: text is a CKA_LABEL, which may have moved since."""
+    """The name by which a ciphertext calls its key. by_label: text is a CKA_LABEL, which may have moved since."""
 
     text: str
     by_label: bool = False
@@ -65,7 +67,7 @@ class Header:
 
 @dataclass(frozen=True)
 class Sealed:
-    """key: None if the ciphertext names none."""
+    """A ciphertext's format and key. key: None if the ciphertext names none."""
 
     format: CiphertextFormat
     key: KeyName | None
@@ -86,7 +88,8 @@ def identify(ciphertext: bytes) -> Sealed:
 
 
 def classify(header: Header, iv_bytes: int) -> Sealed:
-    """By the header and the length of the IV, as the native GCM and the ancestor's differ in nothing else."""
+    """Return the format and the key, by the header and the length of the IV, as the native GCM and the ancestor's
+    differ in nothing else."""
     kid = header.kid
     if header.has_plaintext_length:
         return (
@@ -103,13 +106,13 @@ def classify(header: Header, iv_bytes: int) -> Sealed:
 
 
 def decoded_length(segment: bytes) -> int:
-    """Octets in a segment of base64url without padding (RFC 7515, 2)."""
+    """Return how many octets a segment of base64url without padding holds (RFC 7515, 2)."""
     return len(segment) * 3 // 4
 
 
 @lru_cache(maxsize=256)
 def read_header(segment: bytes) -> Header | None:
-    """A JWE's first segment; None if it is none. Remembered: what one key wrote begins with the same bytes."""
+    """Read a JWE's first segment; None if it is none. Remembered: what one key wrote begins with the same bytes."""
     if not 0 < len(segment) <= HEADER_MAX or not _BASE64URL.fullmatch(segment):
         return None
     repeats = False
@@ -145,7 +148,7 @@ def read_header(segment: bytes) -> Header | None:
 
 
 def _encodable(text: str) -> bool:
-    """JSON can spell half of a surrogate pair, which no UTF-8 holds."""
+    """Return whether UTF-8 can hold the text: JSON can spell half of a surrogate pair, which it cannot."""
     return not any("\ud800" <= each <= "\udfff" for each in text)
 
 

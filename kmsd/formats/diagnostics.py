@@ -25,7 +25,8 @@ _CBC_TAGS: Final = {"A128CBC-HS256": 16, "A256CBC-HS512": 32, "A256CBC-HS256": 3
 
 @dataclass(frozen=True)
 class Finding:
-    """message: one sentence without a full stop. hint: what to do; may be empty. fatal: kmsd would not decrypt it."""
+    """A thing that is wrong with a value. message: one sentence without a full stop. hint: what to do; may be empty.
+    fatal: kmsd would not decrypt it."""
 
     message: str
     hint: str = ""
@@ -48,7 +49,7 @@ class JweReport:
 
 
 def header_trouble(segments: list[bytes]) -> Finding:
-    """Why there is no header to be read."""
+    """Return why there is no header to be read."""
     if len(segments) == 1 and segments[0].startswith(b"eyJ"):
         return Finding("truncated: a compact JWE has 5 segments, this ends within the first", RESTORE, True)
     if len(segments) == 1:
@@ -61,7 +62,7 @@ def header_trouble(segments: list[bytes]) -> Finding:
 
 
 def of_form(text: bytes, segments: list[bytes], header: Header) -> Iterator[Finding]:
-    """What is wrong with it as a JWE, whatever its format."""
+    """Yield what is wrong with it as a JWE, whatever its format."""
     if len(text) > COMPACT_MAX:
         yield Finding(f"kmsd reads {COMPACT_MAX} bytes at most, this has {len(text)}", FOREIGN, True)
     if len(segments) < 5:
@@ -89,7 +90,7 @@ def _canonical(segment: bytes) -> bool:
 
 
 def of_format(known: CiphertextFormat, header: Header, jwe: JweReport) -> Iterator[Finding]:
-    """What is to be said of its format, `known` from its header, and what does not fit it."""
+    """Yield what is to be said of its format, `known` from its header, and what does not fit it."""
     match known:
         case CiphertextFormat.NATIVE:
             yield from _native(header, jwe)
@@ -153,7 +154,8 @@ def _lengths(jwe: JweReport, *, iv: int, tag: int) -> Iterator[Finding]:
 
 
 def _zero_padded(header: Header, jwe: JweReport) -> Iterator[Finding]:
-    """AES-CBC with zeros up to the next block, and one block of zeros where none would be needed."""
+    """Yield what is wrong with AES-CBC with zeros up to the next block, and one block of zeros where none would be
+    needed."""
     yield from _lengths(jwe, iv=16, tag=32)
     length = _plaintext_length(header)
     if length is None:

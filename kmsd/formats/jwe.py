@@ -31,11 +31,11 @@ _SHOWN: Final = 40
 
 
 class JweError(ValueError):
-    """This is no JWE that we read. The text says why and holds nothing of the payload."""
+    """Raised for what is no JWE that we read. The text says why and holds nothing of the payload."""
 
 
 class ForeignJwe(JweError):
-    """This is in one of the aes-cbc formats of k8s-kms-plugin, which `kmsd.formats.k8s_kms_plugin` reads."""
+    """Raised for one of the aes-cbc formats of k8s-kms-plugin, which `kmsd.formats.k8s_kms_plugin` reads."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Jwe:
 
 
 class Members(NamedTuple):
-    """What a header says."""
+    """The members of a header."""
 
     alg: str
     kid: str
@@ -68,12 +68,12 @@ class Members(NamedTuple):
 
 
 def encode(data: bytes) -> bytes:
-    """base64url without padding (RFC 7515, 2)."""
+    """Encode as base64url without padding (RFC 7515, 2)."""
     return urlsafe_b64encode(data).rstrip(b"=")
 
 
 def decode(text: bytes, what: str) -> bytes:
-    """Inverse of `encode`, and of nothing else. Raises JweError."""
+    """Undo `encode`. Raises JweError for anything else."""
     try:
         data = urlsafe_b64decode(text + b"=" * (-len(text) % 4))
     except ValueError:
@@ -85,7 +85,7 @@ def decode(text: bytes, what: str) -> bytes:
 
 
 def header(kid: str, enc: str, *, alg: str = DIRECT, hkid: str = "") -> bytes:
-    """First segment of the native format: {"alg":...,"kid":...,"enc":...} in that order, no spaces.
+    """Return the first segment of the native format: {"alg":...,"kid":...,"enc":...} in that order, no spaces.
 
     hkid: key id of the MAC key, named after enc if it is not kid.
     """
@@ -96,7 +96,8 @@ def header(kid: str, enc: str, *, alg: str = DIRECT, hkid: str = "") -> bytes:
 
 
 def assemble(header: bytes, iv: bytes, sealed: bytes, tag_size: int = 16, encrypted_key: bytes = b"") -> bytes:
-    """header: first segment, encoded. sealed: ciphertext followed by the tag, as PKCS#11 gives it."""
+    """Put a JWE together. header: first segment, encoded. sealed: ciphertext followed by the tag, as PKCS#11 gives
+    it."""
     cut = len(sealed) - tag_size
     key = encode(encrypted_key) if encrypted_key else b""
     return b"%b.%b.%b.%b.%b" % (header, key, encode(iv), encode(sealed[:cut]), encode(sealed[cut:]))
@@ -125,7 +126,7 @@ def parse(compact: bytes) -> Jwe:
 
 
 def split(compact: bytes) -> list[bytes]:
-    """The five segments as they are; the first has an allowed size. Raises JweError."""
+    """Return the five segments as they are; the first has an allowed size. Raises JweError."""
     if len(compact) > MAX_COMPACT:
         raise JweError(f"a JWE may have {MAX_COMPACT} bytes at most, got {len(compact)}")
     segments = compact.split(b".", 5)
@@ -138,12 +139,12 @@ def split(compact: bytes) -> list[bytes]:
 
 @lru_cache(maxsize=64)
 def _read_header(head: bytes) -> Members:
-    """Every JWE of one key has the same header, so that reading it again is most of the work saved."""
+    """Read a header. Every JWE of one key has the same one, so that reading it again is most of the work saved."""
     return _check_members(header_members(head))
 
 
 def header_members(head: bytes) -> dict[str, Any]:
-    """The members of an encoded header, each there once. Raises JweError."""
+    """Return the members of an encoded header, each there once. Raises JweError."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         members = dict(pairs)
@@ -200,7 +201,7 @@ def _check_hkid(members: dict[str, Any], kid: str, enc: str) -> str:
 
 
 def _shown(value: object) -> str:
-    """What stands in a header, for a sentence: bounded, and nothing for a value that is not there."""
+    """Return what stands in a header, for a sentence: bounded, and nothing for a value that is not there."""
     if value is None:
         return "nothing"
     text = json.dumps(value)

@@ -26,11 +26,12 @@ _CBC_MEMBERS: Final = {"alg": "A256CBC", "typ": "JWT", "cty": "JWT", "enc": "A25
 
 
 def is_legacy(jwe: Jwe) -> bool:
+    """Return whether a JWE is in the AES-GCM format of k8s-kms-plugin."""
     return jwe.alg == DIRECT and jwe.enc == "A256GCM" and len(jwe.iv) == IV_BYTES
 
 
 def header(label: str) -> bytes:
-    """First segment as Go's encoding/json writes it: with <, >, & and the two line separators escaped."""
+    """Return the first segment as Go's encoding/json writes it: with <, >, & and the two line separators escaped."""
     text = json.dumps({"alg": "dir", "kid": label, "enc": "A256GCM"}, separators=(",", ":"), ensure_ascii=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -39,7 +40,7 @@ def header(label: str) -> bytes:
 
 @dataclass(frozen=True)
 class LegacyCbc:
-    """One JWE in an aes-cbc format.
+    """A JWE in an aes-cbc format.
 
     header: first segment as received. cka_id: of the AES key; empty in the plugin's own format, whose tag
     authenticates nothing. size: bytes of the plaintext. ciphertext: decoded, with all that the tag is over.
@@ -59,18 +60,18 @@ class LegacyCbc:
 
     @property
     def blocks(self) -> bytes:
-        """What was encrypted of the ciphertext: a block of zeros behind whole blocks was not."""
+        """The part of the ciphertext that was encrypted: a block of zeros behind whole blocks was not."""
         return self.ciphertext[: -(-self.size // _BLOCK) * _BLOCK]
 
     @property
     def mac_input(self) -> bytes:
-        """What the tag is an HMAC-SHA-256 over."""
+        """The bytes that the tag is an HMAC-SHA-256 over."""
         if not self.authenticated:
             return b""
         return b"%b%b%b%b" % (self.header, self.iv, self.ciphertext, len(self.header).to_bytes(8, "big"))
 
     def plaintext(self, padded: bytes) -> bytes | None:
-        """Of the decrypted blocks; None if they do not end in zeros, as they were written."""
+        """Return the plaintext of the decrypted blocks; None if they do not end in zeros, as they were written."""
         rest = padded[self.size :]
         return padded[: self.size] if hmac.compare_digest(rest, bytes(len(rest))) else None
 
@@ -107,7 +108,7 @@ def _ancestor_header(size: str) -> bytes:
 
 
 def _check_members(members: dict[str, Any]) -> tuple[int, bytes]:
-    """Length of the plaintext, and CKA_ID of the key if one is named."""
+    """Return the length of the plaintext, and the CKA_ID of the key if one is named."""
     if members.keys() - {"kid"} != _CBC_MEMBERS.keys() | {"_thales_aad"}:
         raise JweError("the header has not the members of k8s-kms-plugin's aes-cbc format")
     for name, value in _CBC_MEMBERS.items():

@@ -53,7 +53,7 @@ def is_answered(spelling: str) -> bool:
 
 @dataclass(frozen=True)
 class Names:
-    """What keys are called. key_ids: as kmsd answers them. labels: those that the keys have or had."""
+    """The names of the keys that kmsd has. key_ids: as kmsd answers them. labels: those that the keys have or had."""
 
     key_ids: frozenset[str]
     labels: frozenset[str]

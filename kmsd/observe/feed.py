@@ -26,7 +26,8 @@ comes after a rest is handed over at once."""
 
 
 class Feed(Generic[T]):
-    """keep: items that `last` can tell of. queue, batch, gather: per subscriber, as QUEUE, BATCH and GATHER."""
+    """A feed of items. keep: items that `last` can tell of. queue, batch, gather: per subscriber, as QUEUE, BATCH and
+    GATHER."""
 
     def __init__(self, keep: int, *, queue: int = QUEUE, batch: int = BATCH, gather: float = GATHER) -> None:
         self._kept: deque[T] = deque(maxlen=keep)
@@ -43,12 +44,12 @@ class Feed(Generic[T]):
             subscriber._put(item)
 
     def last(self, n: int) -> list[T]:
-        """The last n items that are kept, oldest first."""
+        """Return the last n items that are kept, oldest first."""
         return list(islice(self._kept, max(0, len(self._kept) - max(0, n)), None))
 
     def subscribe(self, backlog: int = 0, wanted: Callable[[T], bool] | None = None) -> Subscription[T]:
-        """What comes, after the last `backlog` items that are kept. wanted: of which items; what is not wanted takes
-        no place in the queue.
+        """Yield what comes, after the last `backlog` items that are kept. wanted: of which items; what is not wanted
+        takes no place in the queue.
 
         async with feed.subscribe(100) as batches:
             async for items, dropped in batches: ...

@@ -19,7 +19,7 @@ from kmsd.share import Share, share
 
 @dataclass(frozen=True)
 class HealthView:
-    """ok: the last round trip worked and is recent. error: why not.
+    """The health at one moment. ok: the last round trip worked and is recent. error: why not.
 
     last_success: Unix time in seconds, 0 if there was none. round_trip: seconds. age: seconds since a check ended.
     """
@@ -32,7 +32,7 @@ class HealthView:
 
 
 class Health:
-    """check: makes one round trip, raises KmsdError. interval: seconds between checks.
+    """The keeper of the last round trip. check: makes one, raises KmsdError. interval: seconds between checks.
 
     on_change: called with the new view when health came or went, or its reason changed. on_wrong: called when a round
     trip shows that the token gives wrong results, the first time after one that was right.
@@ -64,18 +64,19 @@ class Health:
         self._wrong: WrongResult | None = None
 
     def check_results(self) -> None:
-        """Raises WrongResult if a round trip has shown that the token gives wrong results, and none since that it gives
+        """Raise WrongResult if a round trip has shown that the token gives wrong results, and none since that it gives
         right ones."""
         if self._wrong is not None:
             raise self._wrong.again()
 
     def check_plaintexts(self) -> None:
-        """Raises WrongPlaintext if the last round trip that was not broken off has shown that the token decrypts
+        """Raise WrongPlaintext if the last round trip that was not broken off has shown that the token decrypts
         wrongly."""
         if isinstance(self._wrong, WrongPlaintext):
             raise self._wrong.again()
 
     def view(self) -> HealthView:
+        """Return the health as it is known now."""
         age = monotonic() - self._checked
         error = self._error
         if error is None and age > 3 * self._interval + self._timeout:
@@ -92,7 +93,7 @@ class Health:
             await asyncio.sleep(self._interval)
 
     def poke(self) -> None:
-        """Something has changed: check soon, without waiting for it."""
+        """Check soon, without waiting for it: something has changed."""
         if self._running is not None:
             self._again = True
             return
@@ -110,7 +111,7 @@ class Health:
         return self.view()
 
     async def fresh(self, older_than: float, wait: float) -> HealthView:
-        """The view; while not ok, after a new check unless the last one is younger than `older_than` seconds."""
+        """Return the view; while not ok, after a new check unless the last one is younger than `older_than` seconds."""
         view = self.view()
         if view.ok or view.age < older_than:
             return view

@@ -33,8 +33,8 @@ _level = logging.INFO
 
 
 class _Stderr:
-    """stderr as the log uses it: a disk that is full, or a reader that has gone, ends nothing. Lines that cannot be
-    written are counted, and the next one that can be tells how many."""
+    """The stderr that the log writes to: a disk that is full, or a reader that has gone, ends nothing. Lines that
+    cannot be written are counted, and the next one that can be tells how many."""
 
     def __init__(self) -> None:
         self._lost = 0
@@ -68,12 +68,12 @@ _stderr: Final = _Stderr()
 
 
 def debugging() -> bool:
-    """Whether debug lines are written; asked before one is put together for every request."""
+    """Return whether debug lines are written; asked before one is put together for every request."""
     return _level <= logging.DEBUG
 
 
 def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
-    """A logger for one module."""
+    """Return a logger for one module."""
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(name)
     return logger
 

@@ -20,7 +20,7 @@ class Pace:
         self._buckets: dict[str, tuple[float, float]] = {}
 
     def admits(self, kind: str) -> bool:
-        """Whether there is a token for one of this kind, which it takes."""
+        """Return whether there is a token for one of this kind, and take it."""
         now = self._clock()
         left, since = self._buckets.get(kind, (float(BURST), now))
         left = min(float(BURST), left + (now - since) / REFILL_SECONDS)

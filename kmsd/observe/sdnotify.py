@@ -20,8 +20,8 @@ def notify(**fields: str) -> None:
 
 
 def watchdog_seconds(environ: Mapping[str, str] = os.environ) -> float | None:
-    """Within how many seconds systemd wants to hear WATCHDOG=1, time and again; None if it does not watch this process
-    (sd_watchdog_enabled(3))."""
+    """Return within how many seconds systemd wants to hear WATCHDOG=1, time and again; None if it does not watch this
+    process (sd_watchdog_enabled(3))."""
     try:
         seconds = int(environ["WATCHDOG_USEC"]) / 1_000_000
         ours = int(environ.get("WATCHDOG_PID", os.getpid())) == os.getpid()

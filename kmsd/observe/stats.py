@@ -51,7 +51,7 @@ _MIDDLES: Final = tuple(SHORTEST * _GROWTH**i * 2 * _GROWTH / (1 + _GROWTH) for 
 
 @dataclass(frozen=True, slots=True)
 class Second:
-    """One second of the KMS APIs. unix_s: its beginning. Every ended call is a request, Status and Version included;
+    """A second of the KMS APIs. unix_s: its beginning. Every ended call is a request, Status and Version included;
     errors, encrypts and decrypts are among them. Latencies are 0 if there were no requests."""
 
     unix_s: int
@@ -66,7 +66,7 @@ class Second:
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """code: canonical status name, "OK" included."""
+    """The number of calls that ended alike. code: canonical status name, "OK" included."""
 
     api: str
     method: str
@@ -76,7 +76,7 @@ class Calls:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """api: empty for an operation of the token, which `method` names."""
+    """The latency of a method. api: empty for an operation of the token, which `method` names."""
 
     api: str
     method: str
@@ -90,7 +90,8 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class KeyUse:
-    """Since kmsd started, but for last_used: Unix seconds, 0 if none is known. key_id_sha256: lower hex."""
+    """The uses of a key since kmsd started, but for last_used: Unix seconds, 0 if none is known. key_id_sha256: lower
+    hex."""
 
     key_id: str
     key_id_sha256: str
@@ -105,8 +106,8 @@ class KeyUse:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """seconds: whole ones, oldest first, none missing. All else counts since kmsd started. keys: the FRAME_KEYS used
-    last, the latest first."""
+    """The statistics at one moment. seconds: whole ones, oldest first, none missing. All else counts since kmsd
+    started. keys: the FRAME_KEYS used last, the latest first."""
 
     unix_ms: int
     seconds: tuple[Second, ...]
@@ -120,7 +121,7 @@ class Frame:
 
 
 class Histogram:
-    """Durations in logarithmic buckets: 1.6 KiB, whatever is added."""
+    """The durations of one kind in logarithmic buckets: 1.6 KiB, whatever is added."""
 
     __slots__ = ("_counts", "_longest", "_sum")
 
@@ -130,7 +131,7 @@ class Histogram:
         self._longest = 0.0
 
     def add(self, seconds: float, bucket: int) -> None:
-        """bucket: `bucket_of(seconds)`, which the caller may need twice."""
+        """Count a duration. bucket: `bucket_of(seconds)`, which the caller may need twice."""
         self._counts[bucket] += 1
         self._sum += seconds
         if seconds > self._longest:
@@ -144,6 +145,7 @@ class Histogram:
         self._longest = max(self._longest, other._longest)
 
     def latency(self, api: str, method: str) -> Latency:
+        """Return the quantiles of what was added."""
         counts = self._counts[:]
         count = sum(counts)
         p50, p90, p99 = _quantiles(enumerate(counts), count, self._longest, (0.5, 0.9, 0.99))
@@ -151,6 +153,7 @@ class Histogram:
 
 
 def bucket_of(seconds: float) -> int:
+    """Return the bucket that a duration falls into."""
     if seconds <= SHORTEST:
         return 0
     if seconds >= LONGEST:
@@ -159,7 +162,8 @@ def bucket_of(seconds: float) -> int:
 
 
 def _quantiles(buckets: Iterable[tuple[int, int]], count: int, longest: float, wanted: Sequence[float]) -> list[float]:
-    """Milliseconds at the nearest rank of each wanted fraction, which ascend. buckets: (bucket, count), ascending."""
+    """Return the milliseconds at the nearest rank of each wanted fraction, which ascend. buckets: (bucket, count),
+    ascending."""
     found: list[float] = []
     if count == 0:
         return [0.0] * len(wanted)
@@ -174,7 +178,7 @@ def _quantiles(buckets: Iterable[tuple[int, int]], count: int, longest: float, w
 
 
 class Stats:
-    """All counters of one kmsd. now: Unix seconds; may be set back and forward.
+    """The counters of one kmsd. now: Unix seconds; may be set back and forward.
 
     Which APIs, methods, codes and operations there are is kmsd's own to say, never a caller's: their number is bounded
     by the tables of methods.
@@ -193,11 +197,11 @@ class Stats:
         """Calls that have begun and not ended."""
 
     def began(self) -> None:
-        """A call has come in."""
+        """Count a call that has come in."""
         self.in_flight += 1
 
     def ended(self) -> None:
-        """A call has been answered, or given up."""
+        """Count a call that has been answered, or given up."""
         self.in_flight -= 1
 
     def record(self, api: str, method: str, code: str, seconds: float) -> None:
@@ -216,7 +220,7 @@ class Stats:
         self._operations.add(name, seconds)
 
     def used(self, key_id: str, op: Literal["encrypt", "decrypt"]) -> None:
-        """A key has served a call."""
+        """Count a call that a key has served."""
         use = self._keys.get(key_id)
         if use is None:
             use = self._keys[key_id] = _Use(key_id)
@@ -244,20 +248,20 @@ class Stats:
             use.last_used = max(use.last_used, min(when, now))
 
     def key_use(self, key_id: str) -> KeyUse:
-        """Of one key; zeros if nothing is known of it."""
+        """Return the uses of one key; zeros if nothing is known of it."""
         return (self._keys.get(key_id) or _Use(key_id)).view()
 
     def uses(self) -> list[KeyUse]:
-        """Of every key that is kept, the one used last first."""
+        """Return the uses of every key that is kept, the one used last first."""
         return [use.view() for use in reversed(self._keys.values())]
 
     @property
     def forgotten(self) -> KeyUse:
-        """Uses of all keys that are no longer kept, in one sum without a key id."""
+        """The uses of all keys that are no longer kept, in one sum without a key id."""
         return KeyUse("", "", self._forgotten_encrypts, self._forgotten_decrypts, 0.0)
 
     def frame(self, since: int | None, now: float | None = None) -> Frame:
-        """Everything at once.
+        """Return all statistics at once.
 
         since: `unix_s` of the last second that is known already, so that only later ones are told; None: all there are,
         at most HISTORY, from the start of kmsd on. A `since` that lies ahead means that the clock was set back: all.
@@ -357,7 +361,7 @@ class _Seconds:
             here.longest = seconds
 
     def whole(self, now: int, since: int | None) -> tuple[Second, ...]:
-        """The seconds after `since` that are over, oldest first, none missing."""
+        """Return the seconds after `since` that are over, oldest first, none missing."""
         end = self._turn(now).unix_s
         begin = max(self._first, end - HISTORY)
         if since is not None and since < end:
@@ -370,7 +374,7 @@ class _Seconds:
         return tuple(known.get(unix_s) or Second(unix_s) for unix_s in range(begin, end))
 
     def _turn(self, second: int) -> _OpenSecond:
-        """The second to count in, when the clock shows `second`."""
+        """Return the second to count in, when the clock shows `second`."""
         last = self._open
         if 0 <= last.unix_s - second <= CLOCK_JITTER:
             return last
@@ -384,10 +388,10 @@ class _Seconds:
 
 
 class _Operations:
-    """Timings from many threads without a lock between them: each thread counts in histograms of its own, which nobody
-    else writes. A reader copies a histogram in one step of the interpreter, so it misses at most the operation that is
-    being counted. The lock is for the list of threads: taken by a thread once, at its first operation, and by readers.
-    """
+    """The timings from many threads without a lock between them: each thread counts in histograms of its own, which
+    nobody else writes. A reader copies a histogram in one step of the interpreter, so it misses at most the operation
+    that is being counted. The lock is for the list of threads: taken by a thread once, at its first operation, and by
+    readers."""
 
     def __init__(self) -> None:
         self._own = threading.local()

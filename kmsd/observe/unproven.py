@@ -9,8 +9,8 @@ from collections import Counter
 
 
 class Unproven:
-    """counts: values encrypted, by key id. since: when the last round trip that was right began, in Unix seconds; the
-    start of kmsd if there was none."""
+    """The values that no round trip vouches for yet. counts: values encrypted, by key id. since: when the last round
+    trip that was right began, in Unix seconds; the start of kmsd if there was none."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -19,16 +19,16 @@ class Unproven:
         self._began = self.since
 
     def encrypted(self, key_id: str) -> None:
-        """A value was encrypted under this key, and is about to be answered."""
+        """Count a value that was encrypted under this key, and is about to be answered."""
         self.counts[key_id] += 1
         self._meanwhile[key_id] += 1
 
     def begin(self) -> None:
-        """A round trip begins. What is answered from now on, it says nothing of."""
+        """Note that a round trip begins. It says nothing of what is answered from now on."""
         self._meanwhile = Counter()
         self._began = time.time()
 
     def proven(self) -> None:
-        """The round trip that began last gave the right result."""
+        """Forget what was encrypted before the round trip that began last: it gave the right result."""
         self.counts, self.since = self._meanwhile, self._began
         self._meanwhile = Counter(self.counts)

@@ -25,7 +25,7 @@ _LATEST_MS: Final = 253_402_300_799_999
 
 @dataclass(frozen=True)
 class Wanted:
-    """Everything, less what each field that is set leaves out.
+    """A filter that lets everything through, less what each field that is set leaves out.
 
     failed: only what ended with anything but OK. method: as "Decrypt". code: canonical status name. key: the first
     digits of the hash of a key id, or all. since_ms: Unix milliseconds. Raises
@@ -65,7 +65,7 @@ class Wanted:
         return self.failed or self.code not in ("", "OK")
 
     def wants(self, method: str, code: str, key_id_sha256: str, unix_ms: float) -> bool:
-        """Whether something is wanted that ended so, at this time. method: empty for what is no call."""
+        """Return whether something is wanted that ended so, at this time. method: empty for what is no call."""
         return (
             not (self.failed and code in _NOT_FAILED)
             and (not self.method or method == self.method)

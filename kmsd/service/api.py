@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 
 class Encrypted(NamedTuple):
-    """ciphertext: what is stored. key_id, key_id_sha256: of the key that wrote it."""
+    """An answer of Encrypt. ciphertext: what is stored. key_id, key_id_sha256: of the key that wrote it."""
 
     ciphertext: bytes
     key_id: str
@@ -18,7 +18,7 @@ class Encrypted(NamedTuple):
 
 
 class Decrypted(NamedTuple):
-    """key_id, key_id_sha256: of the key that wrote it."""
+    """An answer of Decrypt. key_id, key_id_sha256: of the key that wrote the ciphertext."""
 
     plaintext: bytes
     key_id: str
@@ -27,14 +27,15 @@ class Decrypted(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """healthz: exactly "ok", or the reason. key_id: of the write key; empty if there never was one."""
+    """An answer of Status. healthz: exactly "ok", or the reason. key_id: of the write key; empty if there never was
+    one."""
 
     healthz: str
     key_id: str
 
 
 class KmsService(Protocol):
-    """What a KMS plugin does (KEP-3299). Every method raises KmsdError."""
+    """A KMS plugin (KEP-3299). Every method raises KmsdError."""
 
     async def status(self) -> ServiceStatus:
         """Say whether the service works, and which key writes."""

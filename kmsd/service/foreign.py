@@ -37,8 +37,8 @@ _REWRITE: Final = "rewrite what is stored (kubectl get secrets -A -o json | kube
 
 
 class Foreign:
-    """allowed: whether what is not authenticated may be read. pinned: label or key id of the key for it.
-    hmac_label: of the HMAC key. wrote: gives the key_ids that were the write key here."""
+    """The reader of foreign aes-cbc values. allowed: whether what is not authenticated may be read. pinned: label or
+    key id of the key for it. hmac_label: of the HMAC key. wrote: gives the key_ids that were the write key here."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Foreign:
         ]
 
     def _refusal(self) -> KmsdError | None:
-        """Why nothing is read although it is allowed, as far as can be told now."""
+        """Return why nothing is read although it is allowed, as far as can be told now."""
         try:
             self._check_pinned()
         except KmsdError as error:
@@ -85,7 +85,7 @@ class Foreign:
         return None
 
     async def decrypt(self, ciphertext: bytes, key_id: str | None, until: float) -> Opened:
-        """The plaintext. until: the call's deadline. Raises KmsdError."""
+        """Return the plaintext and its key. until: the call's deadline. Raises KmsdError."""
         try:
             parsed = k8s_kms_plugin.parse_cbc(ciphertext)
         except jwe.JweError as error:
@@ -113,7 +113,7 @@ class Foreign:
         return await legacy_cbc.decrypt(hsm, key.cka_id, self.mac(key), parsed, left(until))
 
     async def _open_unprotected(self, key: Key, parsed: k8s_kms_plugin.LegacyCbc, until: float) -> bytes:
-        """The plaintext of what nothing authenticates. Raises KmsdError.
+        """Return the plaintext of what nothing authenticates. Raises KmsdError.
 
         Whether zeros end it tells something of it to whoever altered it (a padding oracle). So every failure is one
         answer after one time, and few are given in a minute: a value that does not read keeps its turn that long.
@@ -138,7 +138,7 @@ class Foreign:
             asyncio.get_running_loop().call_later(hold, self._turns.release)
 
     async def pinned_key(self) -> Key:
-        """The key that reads what names none and nothing authenticates. Raises KmsdError: why none does."""
+        """Return the key that reads what names none and nothing authenticates. Raises KmsdError if none does."""
         if not self._allowed:
             raise Conflict(
                 "this was written by k8s-kms-plugin with aes-cbc, whose tag authenticates nothing: it is not read",
@@ -150,7 +150,7 @@ class Foreign:
         return self._check_pinned()
 
     def _check_pinned(self) -> Key:
-        """The key that legacy.key names. Raises KmsdError if it may not read what nothing authenticates."""
+        """Return the key that legacy.key names. Raises KmsdError if it may not read what nothing authenticates."""
         if not self._pinned:
             raise Misconfigured(
                 "legacy.allow_unauthenticated is set, and legacy.key does not say with which key to read",
@@ -172,7 +172,8 @@ class Foreign:
         return key
 
     def _wrote_native(self, key: Key) -> str:
-        """Why a key has written, or is going to write, in kmsd's own format, as far as that is known; else empty."""
+        """Return why a key has written, or is going to write, in kmsd's own format, as far as that is known; else
+        empty."""
         if key.state in (KeyState.WRITE, KeyState.PENDING) or role(key.label) == self._keyring.write_label:
             return "that is, or was, a write key of kmsd"
         if role(key.label) != key.label:
@@ -190,7 +191,7 @@ class Foreign:
             ) from error
 
     def mac(self, key: Key) -> bytes | None:
-        """CKA_ID of the HMAC key that goes with an AES key, if there is one."""
+        """Return the CKA_ID of the HMAC key that goes with an AES key, if there is one."""
         companion = self._keyring.inventory.companion(key)
         if companion is not None:
             return companion.cka_id

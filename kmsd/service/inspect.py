@@ -28,8 +28,8 @@ _ENCODED = re.compile(rb"[A-Za-z0-9+/_=\s-]+")
 
 @dataclass(frozen=True)
 class Inspection:
-    """format: a `CiphertextFormat`, or "plaintext", or "kube-apiserver aescbc" and its like. summary: one sentence.
-    envelope: what kube-apiserver put around it, if anything.
+    """An explanation of a value. format: a `CiphertextFormat`, or "plaintext", or "kube-apiserver aescbc" and its like.
+    summary: one sentence. envelope: what kube-apiserver put around it, if anything.
 
     key_ids, labels: what names the keys that may open it; a label stands for every key that has held it.
     any_key: it names none, and which key it needs is not written in it.
@@ -55,7 +55,7 @@ class Inspection:
 
 
 def inspect(data: bytes) -> Inspection:
-    """Explains a ciphertext or a stored value, as it is or in base64 or base64url."""
+    """Explain a ciphertext or a stored value, as it is or in base64 or base64url."""
     if len(data) > INPUT_MAX:
         why = Finding(f"{len(data)} bytes are more than kube-apiserver stores ({INPUT_MAX})", FOREIGN, True)
         return Inspection(CiphertextFormat.UNKNOWN, "Too long to be looked at.", (why,))
@@ -69,7 +69,7 @@ def inspect(data: bytes) -> Inspection:
 
 
 def _look(data: bytes) -> Inspection | None:
-    """None if the bytes are nothing that is known by its beginning or its form."""
+    """Explain the bytes; None if they are nothing that is known by its beginning or its form."""
     if data.startswith(PREFIX):
         return _stored(data)
     if data.startswith(b"{"):
@@ -93,7 +93,7 @@ def starts_header(text: bytes) -> bool:
 
 
 def _of_kmsctl(data: bytes) -> bytes | None:
-    """The ciphertext in what `kmsctl encrypt -o json` wrote."""
+    """Return the ciphertext in what `kmsctl encrypt -o json` wrote."""
     try:
         ciphertext = json.loads(data)["ciphertext"]
         return b64decode(ciphertext, validate=True)
@@ -102,7 +102,7 @@ def _of_kmsctl(data: bytes) -> bytes | None:
 
 
 def _decoded(data: bytes) -> bytes | None:
-    """The bytes that base64 or base64url stands for, padded or not, in lines or not (RFC 4648, 4 and 5)."""
+    """Return the bytes that base64 or base64url stands for, padded or not, in lines or not (RFC 4648, 4 and 5)."""
     if not _ENCODED.fullmatch(data):
         return None
     text = b"".join(data.split()).rstrip(b"=")

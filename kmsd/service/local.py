@@ -39,23 +39,23 @@ _CANDIDATES_MOST: Final = 64
 
 
 class Opened(NamedTuple):
-    """key: the key that opened it."""
+    """A plaintext and the key that opened it."""
 
     plaintext: bytes
     key: Key
 
 
 class ForeignReader(Protocol):
-    """Reads the aes-cbc formats of k8s-kms-plugin and its successor."""
+    """A reader of the aes-cbc formats of k8s-kms-plugin and its successor."""
 
     async def decrypt(self, ciphertext: bytes, key_id: str | None, until: float) -> Opened:
-        """As KmsService.decrypt."""
+        """Decrypt as KmsService.decrypt does."""
         ...
 
 
 @dataclass(slots=True)
 class Following:
-    """How far kube-apiserver has followed to the key that writes now. Unix times; 0 for what has not happened.
+    """The times at which kube-apiserver followed to the key that writes now. Unix times; 0 for what has not happened.
 
     previous: the key_id that was answered before this one; empty if none is known of.
     """
@@ -69,11 +69,13 @@ class Following:
     last_encrypt: float = 0.0
 
     def status(self, key_id: str) -> None:
+        """Note that Status answered this key id."""
         now = self._at(key_id)
         self.last_status = now
         self.first_status = self.first_status or now
 
     def encrypt(self, key_id: str) -> None:
+        """Note that a value was encrypted under this key id."""
         now = self._at(key_id)
         self.last_encrypt = now
         self.first_encrypt = self.first_encrypt or now
@@ -120,6 +122,7 @@ class LocalService:
         self._used = used
 
     async def status(self) -> ServiceStatus:
+        """Tell whether kmsd serves, and with which key."""
         health = await self._health.fresh(_STATUS_RECHECK, _STATUS_WAIT)
         write = self._keyring.inventory.write
         key_id = write.key_id if write else "" if self._keyring.seen else self._remembered
@@ -135,7 +138,8 @@ class LocalService:
         return ServiceStatus(error.sentence(), key_id)
 
     def _silent(self, write: Key | None) -> KmsdError | None:
-        """Why the token of the write key counts as hung although its last round trip was well; None if it does not."""
+        """Return why the token of the write key counts as hung although its last round trip was well; None if it does
+        not."""
         hsm = self._keyring.hsm(write) if write is not None else None
         if hsm is None or hsm.silent < hsm.address.timeout:
             return None
@@ -144,6 +148,7 @@ class LocalService:
         )
 
     async def encrypt(self, plaintext: bytes, until: float) -> Encrypted:
+        """Encrypt with the write key."""
         keyring = self._keyring
         if keyring.inventory.write is None and not keyring.seen and not keyring.refused:
             # kmsd has just started: the socket answers before the token does.
@@ -170,12 +175,13 @@ class LocalService:
         return Encrypted(ciphertext, key.key_id, key.key_id_sha256)
 
     def _writes(self, key: Key) -> tuple[Scheme, bytes]:
-        """How a key writes, and with which header. Raises Misconfigured."""
+        """Return how a key writes, and with which header. Raises Misconfigured."""
         if key.scheme is None:
             raise Misconfigured(key.reason, key.hint)
         return (as_plugin(key.scheme), key.legacy_header) if self._write_legacy else (key.scheme, key.header)
 
     async def decrypt(self, ciphertext: bytes, key_id: str | None, until: float) -> Decrypted:
+        """Decrypt with the key that the ciphertext names."""
         plaintext, key = await self._open(ciphertext, key_id, until)
         self._used(key.key_id, "decrypt")
         return Decrypted(plaintext, key.key_id, key.key_id_sha256)
@@ -210,7 +216,7 @@ class LocalService:
         return Opened(plaintext, key)
 
     async def _open_pair(self, key: Key, parsed: jwe.Jwe, until: float) -> bytes:
-        """The plaintext of what a pair wrote."""
+        """Return the plaintext of what a pair wrote."""
         if cbc_hmac.SUITES[parsed.enc].aes_bits != key.token.bits:
             raise InvalidRequest(
                 f"the ciphertext's enc does not fit its key, which is AES-{key.token.bits}", jwe.NOT_OURS
@@ -231,12 +237,12 @@ class LocalService:
         return await pair.decrypt(await self._settled(key, until), key.cka_id, parsed, left(until))
 
     async def _open_wrapped(self, key: Key, parsed: jwe.Jwe, until: float) -> bytes:
-        """The plaintext of what was written under an RSA key."""
+        """Return the plaintext of what was written under an RSA key."""
         return await RSA.decrypt(await self._settled(key, until), key.cka_id, parsed, left(until))
 
     def _mac_of(self, key: Key, parsed: jwe.Jwe) -> Key | None:
-        """The HMAC key that a ciphertext names. One with another id than the AES key's must be the configured one:
-        whoever writes to etcd may name any, and might know the value of one that somebody else put there."""
+        """Return the HMAC key that a ciphertext names. A key with another id than the AES key's must be the configured
+        one: whoever writes to etcd may name any, and might know the value of one that somebody else put there."""
         companions = self._keyring.inventory.companions
         if not parsed.hkid:
             return companions.get((key.place, key.cka_id))
@@ -244,7 +250,7 @@ class LocalService:
         return next((mac for mac in named if mac is not None and mac.label == self._keyring.hmac_label), None)
 
     async def _open_gcm(self, parsed: jwe.Jwe, key_id: str | None, until: float) -> Opened:
-        """What was written with AES-GCM, by kmsd, by k8s-kms-plugin or by its successor.
+        """Return the plaintext of what was written with AES-GCM, by kmsd, by k8s-kms-plugin or by its successor.
 
         kmsd names the key's id. The others name its label, so the key is one that holds it now or held it once: the tag
         decides. A kmsd on a token that chooses its own IVs writes as they do, with a key id for the label.
@@ -272,7 +278,7 @@ class LocalService:
             raise
 
     async def _try_each(self, candidates: Sequence[Key], parsed: jwe.Jwe, until: float) -> Opened:
-        """The plaintext under whichever of these keys wrote it. Raises KmsdError."""
+        """Return the plaintext under whichever of these keys wrote it. Raises KmsdError."""
         failed: KmsdError | None = None
         mismatched: dict[str, Key] = {}
         for key in candidates:
@@ -303,19 +309,19 @@ class LocalService:
         raise TagMismatch
 
     def _check_plaintexts(self, key: Key) -> None:
-        """Raises WrongPlaintext if the token of this key decrypts wrongly, as far as round trips show it: they are made
+        """Raise WrongPlaintext if the token of this key decrypts wrongly, as far as round trips show it: they are made
         on that of the write key."""
         write = self._keyring.inventory.write
         if write is not None and write.place == key.place:
             self._health.check_plaintexts()
 
     def _known(self, kid: str) -> list[Key]:
-        """The keys that a ciphertext may mean: the one with this id, else those that have or had this label."""
+        """Return the keys that a ciphertext may mean: the one with this id, else those that have or had this label."""
         found = self._keyring.inventory.by_key_id.get(kid)
         return [found] if found is not None else self._keyring.labelled(kid)
 
     async def _look_for(self, kid: str) -> list[Key]:
-        """The same after a fresh look at the tokens. Raises NotFound."""
+        """Return the keys that a ciphertext may mean, after a fresh look at the tokens. Raises NotFound."""
         try:
             return [await self._keyring.find(kid, or_label=True)]
         except NotFound:
@@ -325,7 +331,7 @@ class LocalService:
             return known
 
     async def _settled(self, key: Key, until: float) -> Hsm:
-        """The token of a key, once it is not being reconnected on purpose."""
+        """Return the token of a key, once it is not being reconnected on purpose."""
         hsm = self._keyring.hsm(key)
         if hsm.connected is None:
             await hsm.settled(until)
@@ -333,12 +339,13 @@ class LocalService:
 
 
 def is_named(key_id: str | None, key: Key) -> bool:
-    """Whether the key_id of a request names this key, in whatever spelling. None, of an API without one, names all."""
+    """Return whether the key_id of a request names this key, in whatever spelling. None, of an API without one, names
+    all."""
     return key_id is None or key_id == key.key_id or keyid.means(key_id, key.key_id)
 
 
 def check_named(key_id: str | None, key: Key) -> None:
-    """Raises InvalidRequest unless the key_id of a request names this key."""
+    """Raise InvalidRequest unless the key_id of a request names this key."""
     if not is_named(key_id, key):
         raise InvalidRequest(
             "the request's key_id and the ciphertext name different keys",
@@ -347,7 +354,7 @@ def check_named(key_id: str | None, key: Key) -> None:
 
 
 def _fits(key: Key, parsed: jwe.Jwe) -> bool:
-    """Whether a key of this size writes such a value. k8s-kms-plugin calls every size A256GCM. An IV has 16 bytes in
-    its format, and where the token chooses it."""
+    """Return whether a key of this size writes such a value. k8s-kms-plugin calls every size A256GCM. An IV has 16
+    bytes in its format, and where the token chooses it."""
     encs = {gcm.enc_for(key.token.bits), *(("A256GCM",) if parsed.kid != key.key_id else ())}
     return parsed.enc in encs and len(parsed.iv) in (gcm.NATIVE_IV_BYTES, k8s_kms_plugin.IV_BYTES)

@@ -20,8 +20,8 @@ What = Literal["changed", "inserted", "missing", "moved", "repeated", "replaced"
 
 @dataclass(frozen=True)
 class ChainFinding:
-    """One thing that is wrong. line: number in the file, from 1; 0 if it is about no line. seq: the record's, or that
-    of the one which should be there; 0 if it is not known. text: what is wrong and what it means."""
+    """A thing that is wrong with a chain. line: number in the file, from 1; 0 if it is about no line. seq: the
+    record's, or that of the one which should be there; 0 if it is not known. text: what is wrong and what it means."""
 
     what: What
     file: str
@@ -36,8 +36,9 @@ class ChainFinding:
 
 @dataclass(frozen=True)
 class ChainVerdict:
-    """records: intact ones in their place. first_seq, head: of the first and the last of them; 0 and START if there is
-    none. findings: in order, at most MAX_FINDINGS. more: findings that are not among them."""
+    """The result of proving a chain. records: intact ones in their place. first_seq, head: of the first and the last of
+    them; 0 and START if there is none. findings: in order, at most MAX_FINDINGS. more: findings that are not among
+    them."""
 
     records: int
     first_seq: int
@@ -52,7 +53,7 @@ class ChainVerdict:
 
     @property
     def problem(self) -> str:
-        """Empty if intact."""
+        """The first finding in words; empty if the chain is intact."""
         others = len(self.findings) + self.more - 1
         if others < 0:
             return ""
@@ -121,7 +122,7 @@ class _Walk:
         self.after = START.hash if source.first_seq == 1 else None
 
     def line(self, file: str, number: int, raw: bytes, *, torn: bool, last: bool) -> None:
-        """torn: it has no newline. last: it is of the last file, where a crash can leave that."""
+        """Check the next line. torn: it has no newline. last: it is of the last file, where a crash can leave that."""
         self._place = (file, number)
         record, broken = None, ""
         try:
@@ -180,7 +181,7 @@ class _Walk:
             self._find("replaced", file, number, record.seq, f"does not follow from the known record {record.seq - 1}")
 
     def _resume(self, record: Record) -> None:
-        """Go on after broken lines: were they put in, or do they stand in the place of records?"""
+        """Go on after broken lines, and tell whether they were put in or stand in the place of records."""
         expected, count = self.next_seq, self._count
         if record.seq == expected and self.after in (None, record.prev):
             self._settle("inserted")

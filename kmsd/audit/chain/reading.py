@@ -22,8 +22,8 @@ _PAUSE_LINES: Final = 1000
 
 @dataclass(frozen=True)
 class Source:
-    """One file of the chain. size: bytes of it to read; None: all. first_seq: of its first record, as far as it is
-    known from elsewhere (the name of a file that was put aside)."""
+    """A file of the chain. size: bytes of it to read; None: all. first_seq: of its first record, as far as it is known
+    from elsewhere (the name of a file that was put aside)."""
 
     name: str
     stream: BinaryIO
@@ -32,8 +32,8 @@ class Source:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files of the chain whose present file is `path`, oldest first: those put aside (`audit-57.jsonl` beside
-    `audit.jsonl`), then itself if it is there. Raises OSError if the directory cannot be read."""
+    """Return the files of the chain whose present file is `path`, oldest first: those put aside (`audit-57.jsonl`
+    beside `audit.jsonl`), then itself if it is there. Raises OSError if the directory cannot be read."""
     pattern = re.compile(re.escape(path.stem) + r"-([1-9][0-9]{0,18})" + re.escape(path.suffix))
     aside = [
         (int(match[1]), other)
@@ -44,7 +44,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def sources_of(path: Path, stack: ExitStack) -> list[Source]:
-    """Those files, opened; `stack` closes them. Raises OSError."""
+    """Open the files of the chain whose present file is `path`; `stack` closes them. Raises OSError."""
     files = files_of(path)
     return [
         # Putting a file aside always leaves it beside the next: a present file alone begins with record 1.
@@ -58,7 +58,7 @@ def sources_of(path: Path, stack: ExitStack) -> list[Source]:
 
 
 def _opened(path: Path) -> BinaryIO:
-    """Raises OSError, for a pipe among others, which would wait for its other end."""
+    """Open a file to read. Raises OSError, also for a pipe, which would wait for its other end."""
     file = os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return file
@@ -67,8 +67,8 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def lines_of(source: Source) -> Iterator[tuple[int, bytes, bool]]:
-    """(number from 1, line, whether it ends with a newline); of a line that is too long its beginning, more than
-    MAX_LINE bytes."""
+    """Yield (number from 1, line, whether it ends with a newline). A line that is too long is given by its beginning,
+    more than MAX_LINE bytes."""
     left = source.size if source.size is not None else 2**63
     number = 0
     while raw := source.stream.readline(min(MAX_LINE + 1, left)):
@@ -84,9 +84,9 @@ def lines_of(source: Source) -> Iterator[tuple[int, bytes, bool]]:
 
 
 def tail(chains: Sequence[Sequence[Source]], count: int, page: int) -> Iterator[list[tuple[int, Record]]]:
-    """The last `count` records of one or more chains together, oldest first by their times, each with the place of its
-    chain in `chains`, in lists of at most `page`. Lines that are no records are passed over: they are for `verify` to
-    tell. The streams must be seekable."""
+    """Yield the last `count` records of one or more chains together, oldest first by their times, each with the place
+    of its chain in `chains`, in lists of at most `page`. Lines that are no records are passed over: `verify` tells of
+    them. The streams must be seekable."""
     ends = [_end(sources, count) for sources in chains]
     merged = heapq.merge(
         *(_records(place, parts) for place, (parts, _) in enumerate(ends)), key=lambda each: each[1].unix_ms
@@ -125,7 +125,7 @@ def matching(
 
 
 def _backwards(source: Source) -> Iterator[bytes]:
-    """The lines of a file, the last first; of one longer than MAX_LINE a piece, which is no record."""
+    """Yield the lines of a file, the last first; of a line longer than MAX_LINE a piece, which is no record."""
     end = source.size if source.size is not None else source.stream.seek(0, os.SEEK_END)
     rest = b""
     while end:
@@ -138,7 +138,7 @@ def _backwards(source: Source) -> Iterator[bytes]:
 
 
 def _end(sources: Sequence[Source], count: int) -> tuple[list[Source], int]:
-    """The last `count` lines of a chain: the parts of its files that they are in, oldest first, and how many there
+    """Return the parts of a chain's files that hold its last `count` lines, oldest first, and how many lines there
     are."""
     parts: list[Source] = []
     left = count
@@ -161,7 +161,8 @@ def _records(place: int, parts: Sequence[Source]) -> Iterator[tuple[int, Record]
 
 
 def _back(stream: BinaryIO, size: int, count: int) -> tuple[int, int]:
-    """(offset of the `count`-th line from the end, lines from there on); 0 and all lines if there are fewer."""
+    """Return the offset of the `count`-th line from the end and the number of lines from there on; 0 and all lines if
+    there are fewer."""
     lines, end = 0, size
     while end:
         begin = max(0, end - _BLOCK)

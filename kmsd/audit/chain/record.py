@@ -56,9 +56,9 @@ START: Final = Head(0, "0" * 64)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """What happened. kind: "admin" (an action of the admin API), "kms" (a call of a KMS API), "event" (of kmsd itself).
-    outcome: canonical status name. reason: why a call failed, as its caller was told; else empty. Texts may hold
-    anything: they are cut and escaped on their way into a line."""
+    """An event to be recorded. kind: "admin" (an action of the admin API), "kms" (a call of a KMS API), "event" (of
+    kmsd itself). outcome: canonical status name. reason: why a call failed, as its caller was told; else empty. Texts
+    may hold anything: they are cut and escaped on their way into a line."""
 
     unix_ms: int
     kind: Kind
@@ -86,10 +86,12 @@ class Record(Entry):
 
     @property
     def digest(self) -> str:
+        """Return the hash that the record should have."""
         return _digest(self.line[:-_HASH_MEMBER] + "}")
 
     @property
     def intact(self) -> bool:
+        """Return whether the record has the hash that it should have."""
         return self.hash == self.digest
 
 
@@ -98,7 +100,8 @@ class NotARecord(ValueError):
 
 
 def make(entry: Entry, after: Head) -> Record:
-    """The record of an entry that follows `after`. Takes any entry: one that cannot be written would stop the rest."""
+    """Make the record of an entry, to follow `after`. Takes any entry: one that cannot be written would stop the
+    rest."""
     unix_ms = min(max(entry.unix_ms, 0), _LATEST_MS)
     time = (_EPOCH + timedelta(milliseconds=unix_ms)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     action, caller = bounded(entry.action, MAX_ACTION), bounded(entry.caller, MAX_CALLER)
@@ -140,7 +143,8 @@ def make(entry: Entry, after: Head) -> Record:
 
 
 def bounded(text: str, most: int) -> str:
-    """The text, or its beginning and three dots if it takes more than `most` bytes in a line, escapes included."""
+    """Return the text, or its beginning and three dots if it takes more than `most` bytes in a line, escapes
+    included."""
     if len(text) <= most and (_PLAIN.fullmatch(text) or len(json.dumps(text)) - 2 <= most):
         return text
     room = most - 3
@@ -152,7 +156,8 @@ def bounded(text: str, most: int) -> str:
 
 
 def parse(raw: bytes) -> Record:
-    """A line, with or without its newline. Raises NotARecord. Whether its hash is right, `Record.intact` says."""
+    """Parse a line, with or without its newline. Raises NotARecord. Whether its hash is right, `Record.intact`
+    tells."""
     if len(raw) > MAX_LINE:
         raise NotARecord(f"it has more than {MAX_LINE} bytes")
     try:
