@@ -84,8 +84,8 @@ def on_stderr(message: str, hint: str = "") -> str:
 
 
 def short(text: str) -> str:
-    """Quote what somebody else sent, as much of it as fits into a sentence: an answer whose sentence is longer than
-    gRPC's metadata may be never arrives."""
+    """Quote the beginning of what somebody else sent, as much of it as fits into a sentence: an answer whose sentence
+    is longer than gRPC's metadata may be never arrives."""
     return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "...")
 
 

@@ -20,7 +20,8 @@ def near(label: str, labels: Iterable[str]) -> tuple[str, ...]:
 
 
 def _distance(one: str, other: str) -> int:
-    """0: alike but for case and ends; 1: one character is another, missing, too many, or swapped; 2: further."""
+    """Return how far two labels are apart. 0: alike but for case and ends; 1: one character is another, missing, too
+    many, or swapped; 2: further."""
     one, other = _plain(one), _plain(other)
     if one == other:
         return 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Calls:
-    """Which failed calls a problem accounts for. method: as "Decrypt"; empty: any. code: canonical status name."""
+    """The failed calls that a problem accounts for. method: as "Decrypt"; empty: any. code: canonical status name."""
 
     method: str = ""
     code: str = ""
@@ -15,7 +15,7 @@ class Calls:
 
 @dataclass(frozen=True)
 class About:
-    """Where there is more to see of a problem; what is empty has nothing to do with it.
+    """The places where there is more to see of a problem; what is empty has nothing to do with it.
 
     token: name in the configuration. key_id, key_label: of a key, which may have no id, or be missing. setting: as
     "legacy.key". audit: the audit trail; tampered: others have changed it. calls: None if no call fails because of the
@@ -33,7 +33,7 @@ class About:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something an operator should know. fatal: it keeps kmsd from serving. passing: a rotation brings it about for a
+    """A fact that an operator should know. fatal: it keeps kmsd from serving. passing: a rotation brings it about for a
     moment."""
 
     message: str

@@ -61,17 +61,17 @@ def prepare(directory: Path, what: str, *, mode: int = 0o700, gid: int = -1, sha
 
 
 def stranger(found: os.stat_result) -> bool:
-    """Whether a file belongs neither to root nor to this process' own user."""
+    """Return whether a file belongs neither to root nor to this process' own user."""
     return found.st_uid not in (0, os.geteuid())
 
 
 def owner() -> str:
-    """Who kmsd runs as, as chown(1) takes it."""
+    """Return who kmsd runs as, as chown(1) takes it."""
     return "root" if os.geteuid() == 0 else str(os.geteuid())
 
 
 def _walk(path: Path, what: str, shared: bool) -> tuple[Path, list[str]]:
-    """The real directory as far as it is there, and the names below it that are not."""
+    """Return the real directory as far as it is there, and the names below it that are not."""
     real = Path("/")
     pending = list(path.absolute().parts[:0:-1])
     links = 0
@@ -115,7 +115,7 @@ def _walk(path: Path, what: str, shared: bool) -> tuple[Path, list[str]]:
 
 
 def _examine(path: Path, what: str) -> os.stat_result:
-    """Raises FileNotFoundError and, for everything else, Misconfigured."""
+    """Look at one name on the way. Raises FileNotFoundError and, for everything else, Misconfigured."""
     try:
         return os.lstat(path)
     except FileNotFoundError:

@@ -8,7 +8,7 @@ from typing import Final
 
 
 class Share(IntEnum):
-    """Whose turn it is is decided between these, by their weights (`kmsd.hsm.queue`)."""
+    """The shares of a token; whose turn it is is decided between these, by their weights (`kmsd.hsm.queue`)."""
 
     HEALTH = 0
     ADMIN = 1

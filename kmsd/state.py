@@ -40,7 +40,8 @@ _WHAT: Final = "what kmsd keeps across restarts"
 
 
 def doubt(directory: Path) -> Misconfigured | None:
-    """Why what lies in the directory is not believed: others could replace or write it, or it is not what kmsd writes.
+    """Return why what lies in the directory is not believed: others could replace or write it, or it is not what kmsd
+    writes.
 
     None if all is well, or nothing is there yet.
     """
@@ -55,7 +56,7 @@ def doubt(directory: Path) -> Misconfigured | None:
 
 
 def recall(directory: Path, write_label: str) -> str:
-    """key_id of the key that wrote last under this label; empty if that is not known."""
+    """Return the key_id of the key that wrote last under this label; empty if that is not known."""
     kept = _believed(directory, _FILE, _MOST)
     key_id = kept.get("key_id") if kept.get("label") == write_label else None
     return key_id if isinstance(key_id, str) else ""
@@ -68,7 +69,7 @@ def remember(directory: Path, write_label: str, key_id: str) -> None:
 
 
 def wrote_here(directory: Path) -> list[str]:
-    """key_ids of the keys that were the write key of this kmsd, under whatever label, the last one last."""
+    """Return the key_ids of the keys that were the write key of this kmsd, under whatever label, the last one last."""
     kept = _believed(directory, _FILE, _MOST)
     wrote = kept.get("wrote", [kept.get("key_id")])
     return [each for each in wrote if isinstance(each, str)] if isinstance(wrote, list) else []
@@ -93,9 +94,9 @@ def remember_following(directory: Path, following: Mapping[str, object]) -> None
 
 @dataclass(frozen=True)
 class RememberedUses:
-    """last: Unix seconds of the last use, by key_id. since: from when on uses have been noted without a gap; 0 if
-    never. complete: whether this is all, as when kmsd ended in order; else the last minute's may be missing.
-    made: ids of keys that were made here since then, and never used."""
+    """The uses of keys as they were written down. last: Unix seconds of the last use, by key_id. since: from when on
+    uses have been noted without a gap; 0 if never. complete: whether this is all, as when kmsd ended in order; else the
+    last minute's may be missing. made: ids of keys that were made here since then, and never used."""
 
     since: float
     last: Mapping[str, float]
@@ -104,6 +105,7 @@ class RememberedUses:
 
 
 def recall_uses(directory: Path) -> RememberedUses:
+    """Return the uses of keys that the last run wrote down."""
     kept = _believed(directory, _USES, _USES_MOST)
     since, last = kept.get("since"), kept.get("last_used")
     if not isinstance(since, int | float) or not isinstance(last, dict):
@@ -165,7 +167,7 @@ def remember_refused_pins(directory: Path, refused: Mapping[str, object]) -> Non
 
 
 def reason(error: OSError | Misconfigured) -> str:
-    """Why something could not be kept."""
+    """Return why something could not be kept."""
     return error.message if isinstance(error, Misconfigured) else error.strerror or str(error)
 
 
@@ -177,7 +179,8 @@ def _believed(directory: Path, name: str, most: int) -> dict[str, Any]:
 
 
 def _load(path: Path, most: int) -> dict[str, Any]:
-    """What a file holds; nothing if it is not there, or damaged. Raises Misconfigured if kmsd did not write it."""
+    """Return what a file holds; nothing if it is not there, or damaged. Raises Misconfigured if kmsd did not write
+    it."""
     try:
         with os.fdopen(_open(path, most), "rb") as file:
             kept = json.loads(file.read(most))
@@ -187,7 +190,7 @@ def _load(path: Path, most: int) -> dict[str, Any]:
 
 
 def _open(path: Path, most: int) -> int:
-    """Raises FileNotFoundError, and Misconfigured if kmsd did not write it."""
+    """Open a file that kmsd wrote. Raises FileNotFoundError, and Misconfigured if kmsd did not write it."""
     quoted = shlex.quote(str(path))
     try:
         file = plainfile.open_regular(path, os.O_RDONLY)

@@ -96,7 +96,7 @@ Api = Literal["v2", "v1beta1"]
 
 
 def connect(target: str | None = None, *, timeout: float = DEFAULT_TIMEOUT) -> AdminClient:
-    """A client of the admin API.
+    """Make a client of the admin API.
 
     target: `unix:///path`, `/path`, or the name of a target in `clientconfig`; None: `default_target()`.
     timeout: seconds for each call that names none of its own.
@@ -109,8 +109,8 @@ def connect(target: str | None = None, *, timeout: float = DEFAULT_TIMEOUT) -> A
 
 
 def kms_connect(socket: str | None = None, api: Api = "v2", *, timeout: float = DEFAULT_TIMEOUT) -> KmsClient:
-    """A client of the KMS API that kube-apiserver calls; arguments and errors as `connect`,
-    but a KMS socket has no name."""
+    """Make a client of the KMS API that kube-apiserver calls; arguments and errors as `connect`, but a KMS socket has
+    no name."""
     path = parse_socket(default_kms_socket() if socket is None else socket)
     from kmsd.client.kms import KmsClient
 

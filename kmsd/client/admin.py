@@ -33,8 +33,8 @@ Response = TypeVar("Response", bound=Message)
 
 
 class AdminClient(Client):
-    """Every method takes `timeout`: seconds for each of its calls, instead of the client's own; all raise
-    ClientError. Threads may share one.
+    """A client of the admin API. Every method takes `timeout`: seconds for each of its calls, instead of the client's
+    own; all raise ClientError. Threads may share one.
 
     key: a key id, a label that one key holds, or "sha256:" and the first digits (8 at least) of a key id's hash.
     token: the name of a token in kmsd's configuration; empty: the write token.
@@ -50,24 +50,30 @@ class AdminClient(Client):
     )
 
     def get_status(self, *, timeout: float | None = None) -> model.Status:
+        """Get how kmsd and its tokens are."""
         return decode.status(self._call("GetStatus", pb.GetStatusRequest(), pb.GetStatusResponse, timeout))
 
     def get_config(self, *, timeout: float | None = None) -> model.Config:
+        """Get the configuration in force."""
         return decode.config(self._call("GetConfig", pb.GetConfigRequest(), pb.GetConfigResponse, timeout))
 
     def set_log_level(self, level: str = "", *, dry_run: bool = False, timeout: float | None = None) -> model.LogLevel:
-        """level: debug, info, warning or error; empty: as configured. dry_run: only ask for the present one."""
+        """Set the log level. level: debug, info, warning or error; empty: as configured. dry_run: only ask for the
+        present one."""
         request = pb.SetLogLevelRequest(level=_text("level", level), dry_run=dry_run)
         answer = self._call("SetLogLevel", request, pb.SetLogLevelResponse, timeout)
         return model.LogLevel(answer.level, answer.previous)
 
     def list_slots(self, *, timeout: float | None = None) -> tuple[model.Slot, ...]:
+        """List the slots of kmsd's modules and the tokens in them."""
+
         def page(token: str) -> pb.ListSlotsResponse:
             return self._call("ListSlots", pb.ListSlotsRequest(page_token=token), pb.ListSlotsResponse, timeout)
 
         return tuple(decode.slot(each) for answer in _pages(page) for each in answer.slots)
 
     def list_mechanisms(self, token: str = "", *, timeout: float | None = None) -> tuple[model.Mechanism, ...]:
+        """List what a token says it can do."""
         name = _text("token", token)
 
         def page(token: str) -> pb.ListMechanismsResponse:
@@ -77,25 +83,28 @@ class AdminClient(Client):
         return tuple(decode.mechanism(each) for answer in _pages(page) for each in answer.mechanisms)
 
     def unlock_token(self, token: str = "", *, timeout: float | None = None) -> model.UnlockedToken:
-        """Has kmsd log in once with the PIN that is configured now, even if the token refused it before; Denied if it
+        """Have kmsd log in once with the PIN that is configured now, even if the token refused it before; Denied if it
         does again."""
         request = pb.UnlockTokenRequest(token=_text("token", token))
         answer = self._call("UnlockToken", request, pb.UnlockTokenResponse, timeout)
         return model.UnlockedToken(answer.token, answer.token_label, answer.logged_in)
 
     def diagnose(self, token: str = "", *, timeout: float | None = None) -> model.Diagnosis:
-        """Tries what a token can do, beside what it serves; a slow one takes most of a minute. What is not done in time
+        """Try what a token can do, beside what it serves; a slow one takes most of a minute. What is not done in time
         is left out, and that is a check that failed. A token that is away is an answer, too."""
         request = pb.DiagnoseRequest(token=_text("token", token))
         return decode.diagnosis(self._call("Diagnose", request, pb.DiagnoseResponse, timeout))
 
     def list_keys(self, *, timeout: float | None = None) -> tuple[Key, ...]:
+        """List the keys on all tokens."""
+
         def page(token: str) -> pb.ListKeysResponse:
             return self._call("ListKeys", pb.ListKeysRequest(page_token=token), pb.ListKeysResponse, timeout)
 
         return tuple(decode.key(each) for answer in _pages(page) for each in answer.keys)
 
     def get_key(self, key: str, *, timeout: float | None = None) -> model.KeyDetail:
+        """Get all that is known of one key."""
         answer = self._call("GetKey", pb.GetKeyRequest(key=_text("key", key)), pb.GetKeyResponse, timeout)
         return model.KeyDetail(decode.key(answer.key), decode.optional_key(answer, "companion"))
 
@@ -131,7 +140,7 @@ class AdminClient(Client):
         return model.GeneratedKey(decode.key(answer.key), answer.created, decode.optional_key(answer, "companion"))
 
     def adopt_key(self, label: str, *, key_id: str = "", public: bool = False, timeout: float | None = None) -> Key:
-        """Gives a CKA_ID to the key that has this label and none; with `public`, makes a private copy of the public key
+        """Give a CKA_ID to the key that has this label and none; with `public`, make a private copy of the public key
         that has it. NotFound, Conflict."""
         request = pb.AdoptKeyRequest(label=_text("label", label), key_id=_text("key id", key_id), public=public)
         return decode.key(self._call("AdoptKey", request, pb.AdoptKeyResponse, timeout).key)
@@ -139,7 +148,8 @@ class AdminClient(Client):
     def relabel_key(
         self, key: str, label: str, *, confirm_label: str = "", dry_run: bool = False, timeout: float | None = None
     ) -> model.RelabelledKey:
-        """Conflict if the label is taken, or if it would change which key writes and confirm_label is missing."""
+        """Give a key another label. Conflict if the label is taken, or if it would change which key writes and
+        confirm_label is missing."""
         request = pb.RelabelKeyRequest(
             key=_text("key", key),
             label=_text("label", label),
@@ -158,7 +168,7 @@ class AdminClient(Client):
         dry_run: bool = False,
         timeout: float | None = None,
     ) -> model.DestroyedKey:
-        """Destroys a key for good. scan: what is stored, counted. Conflict if nothing shows that it is not needed."""
+        """Destroy a key for good. scan: what is stored, counted. Conflict if nothing shows that it is not needed."""
         request = pb.DestroyKeyRequest(
             key=_text("key", key), confirm_label=_text("label", confirm_label), dry_run=dry_run
         )
@@ -168,7 +178,7 @@ class AdminClient(Client):
         return model.DestroyedKey(decode.key(answer.key), decode.optional_key(answer, "companion"), answer.destroyed)
 
     def test_key(self, key: str, *, rounds: int = 10, timeout: float | None = None) -> model.KeyTest:
-        """Encrypts and decrypts random bytes. rounds: 1 to 1000."""
+        """Encrypt and decrypt random bytes. rounds: 1 to 1000."""
         request = pb.TestKeyRequest(key=_text("key", key), rounds=rounds)
         return decode.key_test(self._call("TestKey", request, pb.TestKeyResponse, timeout))
 
@@ -181,7 +191,7 @@ class AdminClient(Client):
         dry_run: bool = False,
         timeout: float | None = None,
     ) -> model.Rotation:
-        """A new write key. from_key_id: rotate only away from this key, so that a repeated call rotates once."""
+        """Make a new key write. from_key_id: rotate only away from this key, so that a repeated call rotates once."""
         request = pb.RotateKeyRequest(
             label=_text("label", label),
             from_key_id=_text("key id", from_key_id),
@@ -199,7 +209,7 @@ class AdminClient(Client):
         dry_run: bool = False,
         timeout: float | None = None,
     ) -> model.RelabelledKey:
-        """Marks a key that nothing needs. scan: what is stored, counted. Conflict if nothing shows that."""
+        """Mark a key that nothing needs. scan: what is stored, counted. Conflict if nothing shows that."""
         request = pb.RetireKeyRequest(
             key=_text("key", key), confirm_label=_text("label", confirm_label), dry_run=dry_run
         )
@@ -211,13 +221,14 @@ class AdminClient(Client):
     def revert_key(
         self, label: str = "", *, from_key_id: str = "", dry_run: bool = False, timeout: float | None = None
     ) -> model.Reversion:
-        """After a bad rotation: a new write key, on the token of the one before."""
+        """Make a new key write, after a bad rotation, on the token of the one before."""
         request = pb.RevertKeyRequest(
             label=_text("label", label), from_key_id=_text("key id", from_key_id), dry_run=dry_run
         )
         return decode.reversion(self._call("RevertKey", request, pb.RevertKeyResponse, timeout))
 
     def inspect_ciphertext(self, data: bytes, *, timeout: float | None = None) -> model.Inspection:
+        """Explain a ciphertext or a stored value."""
         request = pb.InspectCiphertextRequest(data=data)
         return decode.inspection(self._call("InspectCiphertext", request, pb.InspectCiphertextResponse, timeout))
 
@@ -236,7 +247,8 @@ class AdminClient(Client):
     def watch_stats(
         self, *, interval: float = 1.0, history: float = 900.0, timeout: float | None = None
     ) -> Stream[model.StatsFrame]:
-        """interval: seconds from 0.2 to 60. history: seconds of it in the first frame; 0: none."""
+        """Follow the statistics. interval: seconds from 0.2 to 60. history: seconds of it in the first frame; 0:
+        none."""
         request = pb.WatchStatsRequest(interval_ms=round(interval * 1000), history_seconds=round(history) or -1)
         return self._stream("WatchStats", request, pb.WatchStatsResponse, timeout).map(decode.stats_frame)
 
@@ -249,6 +261,7 @@ class AdminClient(Client):
         wanted: model.Filter = _ALL,
         timeout: float | None = None,
     ) -> Stream[model.Requests]:
+        """Follow the calls, after the last `backlog` of them. admin: those of the admin API, too."""
         request = pb.WatchRequestsRequest(backlog=backlog, follow=follow, admin=admin, filter=decode.wanted(wanted))
         return self._stream("WatchRequests", request, pb.WatchRequestsResponse, timeout).map(decode.requests)
 
@@ -260,16 +273,18 @@ class AdminClient(Client):
         wanted: model.Filter = _ALL,
         timeout: float | None = None,
     ) -> Stream[model.AuditRecords]:
+        """Follow the audit, after its last `backlog` records."""
         request = pb.WatchAuditRequest(backlog=backlog, follow=follow, filter=decode.wanted(wanted))
         return self._stream("WatchAudit", request, pb.WatchAuditResponse, timeout).map(decode.audit_records)
 
     def verify_audit(self, *, timeout: float | None = None) -> model.AuditVerdict:
+        """Have kmsd prove the audit's chains."""
         return decode.audit_verdict(self._call("VerifyAudit", pb.VerifyAuditRequest(), pb.VerifyAuditResponse, timeout))
 
     def acknowledge_audit(
         self, *, up_to_seq: int = 0, dry_run: bool = False, timeout: float | None = None
     ) -> model.Acknowledgement:
-        """Puts away what other programs were seen to do to the audit. up_to_seq: what the records up to this one tell;
+        """Put away what other programs were seen to do to the audit. up_to_seq: what the records up to this one tell;
         0: all."""
         request = pb.AcknowledgeAuditRequest(up_to_seq=up_to_seq, dry_run=dry_run)
         answer = self._call("AcknowledgeAudit", request, pb.AcknowledgeAuditResponse, timeout)
@@ -285,7 +300,7 @@ class AdminClient(Client):
 
 
 def _pages(ask: Callable[[str], P]) -> Iterator[P]:
-    """Every page; ask: gives the one at a page token, "" first."""
+    """Yield every page; ask: gives the one at a page token, "" first."""
     token = ""
     while True:
         page = ask(token)

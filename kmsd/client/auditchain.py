@@ -21,7 +21,7 @@ _ASIDE: Final = re.compile(r"-[1-9][0-9]{0,18}\Z")
 
 @dataclass(frozen=True)
 class Anchor:
-    """What is known of a chain from elsewhere: a record of its, by seq and hash; or, without a hash, the record that it
+    """A record of a chain that is known from elsewhere, by seq and hash; or, without a hash, the record that the chain
     may begin with. kms: whether it is said to be of the chain of the calls of the KMS APIs."""
 
     seq: int
@@ -30,8 +30,8 @@ class Anchor:
 
 
 def verify_audit_files(files: Sequence[str], anchors: Collection[Anchor] = ()) -> AuditVerdict:
-    """Checks files as one chain, in the order of their first records; as two, if those of the KMS APIs (`audit-kms`)
-    are among them beside the others (`audit`).
+    """Check files as one chain, in the order of their first records; as two, if those of the KMS APIs (`audit-kms`) are
+    among them beside the others (`audit`).
 
     A chain has to hold records, and to begin with record 1; or with one that an anchor without a hash names, or an
     earlier one; or without such an anchor to hold, or to follow right after, every other anchor. Raises InvalidRequest.
@@ -59,7 +59,7 @@ def verify_audit_files(files: Sequence[str], anchors: Collection[Anchor] = ()) -
 
 
 def parse_anchor(text: str) -> Anchor:
-    """From [kms:]SEQ:HASH, as `kmsctl audit verify` tells it, or [kms:]SEQ. Raises ValueError."""
+    """Parse [kms:]SEQ:HASH, as `kmsctl audit verify` tells it, or [kms:]SEQ. Raises ValueError."""
     match = _ANCHOR.fullmatch(text)
     if match is None:
         raise ValueError("expected a record as [kms:]SEQ or [kms:]SEQ:HASH, the hash in 64 hexadecimal digits")
@@ -67,7 +67,7 @@ def parse_anchor(text: str) -> Anchor:
 
 
 def _chains(files: Sequence[str]) -> dict[str, list[str]]:
-    """Those of each chain, the main one first."""
+    """Sort files by their chain, the main one first."""
     stems = {file: _ASIDE.sub("", Path(file).stem) for file in files}
     # What is merely called so, and has no other beside it, is a chain like any.
     kms = [file for file in files if stems[file].endswith("-kms") and stems[file][:-4] in stems.values()]
@@ -113,7 +113,7 @@ def _verify(name: str, files: Sequence[str], anchors: Sequence[Anchor]) -> Audit
 
 
 def _first_seq(stream: BinaryIO) -> int:
-    """Of the record that the file begins with; 0 if it begins with none."""
+    """Return the seq of the record that the file begins with; 0 if it begins with none."""
     line = stream.readline(MAX_LINE + 1)
     stream.seek(0)
     try:

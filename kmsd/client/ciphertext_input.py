@@ -16,7 +16,7 @@ _V2 = re.compile(rb"k8s:enc:kms:v2:[^:]*:")
 
 
 def parse(data: bytes) -> Encrypted:
-    """What `kmsctl encrypt -o json` wrote; anything that is no JSON object is a bare ciphertext. Raises
+    """Parse what `kmsctl encrypt -o json` wrote; anything that is no JSON object is a bare ciphertext. Raises
     InvalidRequest."""
     text = data.strip()
     if not text.startswith(b"{"):
@@ -38,8 +38,8 @@ def parse(data: bytes) -> Encrypted:
 
 
 def without_line_end(data: bytes) -> bytes:
-    """etcdctl ends what it prints with a line end, which is no part of the value: cut off where the value is whole
-    without it and not with it. v1 ends in data of any kind, and one byte more of it harms nothing here."""
+    """Cut off the line end that etcdctl prints behind a value, where the value is whole without it and not with it. v1
+    ends in data of any kind, and one byte more of it harms nothing here."""
     head = _V2.match(data)
     if head is None or not data.endswith(b"\n"):
         return data
@@ -47,7 +47,8 @@ def without_line_end(data: bytes) -> bytes:
 
 
 def _is_whole(message: bytes) -> bool:
-    """Whether these bytes are protobuf fields that end where the bytes end (only the wire types 0 and 2 occur)."""
+    """Return whether these bytes are protobuf fields that end where the bytes end (only the wire types 0 and 2
+    occur)."""
     at = 0
     while at < len(message):
         tag, at = _varint(message, at)
@@ -62,7 +63,7 @@ def _is_whole(message: bytes) -> bool:
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
-    """The number there and where it ends; -1 if it does not."""
+    """Return the number there and where it ends; -1 if it does not."""
     number = shift = 0
     while at < len(message) and shift < 70:
         byte = message[at]

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Target:
-    """One kmsd by name. address: as `parse_target` takes it."""
+    """A kmsd by name. address: as `parse_target` takes it."""
 
     name: str
     address: str
@@ -39,8 +39,8 @@ class Target:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What is worth a colour; None where the file says nothing. p99: seconds. errors: share of the calls that failed,
-    0 to 1. gcm_budget: share of the encryptions that one AES-GCM key may do, 0 to 1."""
+    """The values from which something is worth a colour; None where the file says nothing. p99: seconds. errors: share
+    of the calls that failed, 0 to 1. gcm_budget: share of the encryptions that one AES-GCM key may do, 0 to 1."""
 
     p99: float | None = None
     errors: float | None = None
@@ -49,7 +49,7 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class ClientConfig:
-    """path: the file that was read; None: there is none. output: one of OUTPUTS, or empty."""
+    """The content of the file. path: the file that was read; None: there is none. output: one of OUTPUTS, or empty."""
 
     path: Path | None = None
     output: str = ""
@@ -123,7 +123,7 @@ _ELSEWHERE = f"{VARIABLE} names another file"
 
 @dataclass(frozen=True)
 class _Reader:
-    """Checks one file. Every method raises InvalidRequest."""
+    """A reader that checks one file. Every method raises InvalidRequest."""
 
     path: Path
 

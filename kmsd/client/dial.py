@@ -19,7 +19,7 @@ LOG = "look at the log of kmsd (`journalctl -u kmsd`)"
 
 
 def explain(path: Path) -> ClientError | None:
-    """Dials once more with a plain socket, and says what is wrong; None if somebody listens."""
+    """Dial once more with a plain socket, and return what is wrong; None if somebody listens."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(1.0)
@@ -38,7 +38,7 @@ def explain(path: Path) -> ClientError | None:
 
 
 def broken(path: Path) -> ClientError:
-    """What to say when somebody listens, and still no answer came."""
+    """Return what to say when somebody listens, and still no answer came."""
     return _unreachable(
         f"the connection to {path} broke before an answer came", f"is it kmsd that listens there? {LOG}"
     )
@@ -80,7 +80,7 @@ def _denied(path: Path) -> Denied:
 
 
 def _barrier(path: Path) -> Path:
-    """The first directory on the way that may not be entered, else the socket itself."""
+    """Return the first directory on the way that may not be entered, else the socket itself."""
     for directory in reversed(path.parents):
         if not os.access(directory, os.X_OK, effective_ids=True):
             return directory

@@ -8,7 +8,7 @@ import json
 
 
 def key_id_of(ciphertext: bytes) -> str | None:
-    """The `kid` of a JWE in compact form (RFC 7516 3.1); None if it is no JWE or names no key."""
+    """Return the `kid` of a JWE in compact form (RFC 7516 3.1); None if it is no JWE or names no key."""
     head, dot, _ = ciphertext.partition(b".")
     if not dot:
         return None

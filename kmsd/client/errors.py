@@ -17,7 +17,7 @@ from __future__ import annotations
 
 
 class ClientError(Exception):
-    """One failed call.
+    """A failed call.
 
     message: what failed; one sentence without a full stop.
     hint: what the operator should do; may be empty.
@@ -34,32 +34,32 @@ class ClientError(Exception):
 
 
 class InvalidRequest(ClientError):
-    pass
+    """Raised for what is wrong in the request itself."""
 
 
 class Unreachable(ClientError):
-    pass
+    """Raised if no kmsd answers."""
 
 
 class Denied(ClientError):
-    pass
+    """Raised if the caller, or the PIN, is refused."""
 
 
 class NotFound(ClientError):
-    pass
+    """Raised if what the request names is not there."""
 
 
 class Conflict(ClientError):
-    pass
+    """Raised if the state of keys or tokens does not allow what is asked."""
 
 
 class Unhealthy(ClientError):
-    pass
+    """Raised if kmsd answers and cannot do it."""
 
 
 class Overloaded(ClientError):
-    pass
+    """Raised if kmsd has more to do than it has room for."""
 
 
 class Outdated(ClientError):
-    pass
+    """Raised if kmsd is too old to know the call."""

@@ -31,7 +31,7 @@ writes."""
 
 @dataclass(frozen=True)
 class Member:
-    """What one target answered, or why it did not.
+    """A target with what it answered, or why it did not.
 
     error: None if it answered. rate: requests per second over RATE_SECONDS; None if it does not tell. p99_ms: of the
     worst of these seconds; None if nothing was asked in them. skew: seconds by which its clock is ahead of this
@@ -139,7 +139,7 @@ def agreement(members: Sequence[Member]) -> tuple[int, int]:
 
 
 def _most(counts: Counter[str]) -> str | None:
-    """What most have; None if two are had by as many."""
+    """Return what most have; None if two are had by as many."""
     first = counts.most_common(2)
     if not first or (len(first) == 2 and first[0][1] == first[1][1]):
         return None
@@ -147,7 +147,8 @@ def _most(counts: Counter[str]) -> str | None:
 
 
 def _traffic(kmsd: AdminClient, timeout: float) -> tuple[float | None, float | None]:
-    """Nothing where a kmsd that has told its status does not tell this."""
+    """Return (requests per second, p99 in milliseconds); None for what a kmsd that has told its status does not
+    tell."""
     with contextlib.suppress(ClientError), kmsd.watch_stats(history=RATE_SECONDS, timeout=timeout) as stream:
         for frame in stream:
             return _rate(frame.seconds)

@@ -17,7 +17,8 @@ _V1BETA1 = "/v1beta1.KeyManagementService"
 
 
 class KmsClient(Client):
-    """Encrypts and decrypts as kube-apiserver would. `timeout`: seconds per call; all raise ClientError."""
+    """A client that encrypts and decrypts as kube-apiserver would. `timeout`: seconds per call; all raise
+    ClientError."""
 
     STRANGER = Stranger(
         "/kmsd.admin.v1.Admin/GetStatus",
@@ -31,7 +32,7 @@ class KmsClient(Client):
         self.api = api
 
     def status(self, *, timeout: float | None = None) -> KmsStatus:
-        """Status in v2, Version in v1beta1."""
+        """Call Status in v2, Version in v1beta1."""
         if self.api == "v2":
             two = self._wire.call(f"{_V2}/Status", v2.StatusRequest(), v2.StatusResponse, timeout)
             return KmsStatus(two.version, two.healthz, two.key_id, "", "")
@@ -41,6 +42,7 @@ class KmsClient(Client):
         return KmsStatus(one.version, "", "", one.runtime_name, one.runtime_version)
 
     def encrypt(self, plaintext: bytes, *, timeout: float | None = None) -> Encrypted:
+        """Encrypt with the write key."""
         if self.api == "v2":
             request = v2.EncryptRequest(plaintext=plaintext, uid=str(uuid.uuid4()))
             answer = self._wire.call(f"{_V2}/Encrypt", request, v2.EncryptResponse, timeout)
@@ -56,7 +58,7 @@ class KmsClient(Client):
         annotations: Mapping[str, bytes] | None = None,
         timeout: float | None = None,
     ) -> bytes:
-        """key_id and annotations: as Encrypt answered them; v1beta1 has neither."""
+        """Decrypt. key_id and annotations: as Encrypt answered them; v1beta1 has neither."""
         if self.api == "v2":
             request = v2.DecryptRequest(
                 ciphertext=ciphertext, uid=str(uuid.uuid4()), key_id=key_id, annotations=annotations or {}

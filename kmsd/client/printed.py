@@ -44,8 +44,9 @@ _LETTERS: Final = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\
 
 @dataclass(frozen=True)
 class PrintedValue:
-    """data: the value. form: in words, what it was taken out of; empty if it was as it is. others: how many more
-    values the input holds. recognised: False if nothing was found, and then data is the input."""
+    """A value that was found in some input. data: the value. form: in words, what it was taken out of; empty if it was
+    as it is. others: how many more values the input holds. recognised: False if nothing was found, and then data is the
+    input."""
 
     data: bytes
     form: str = ""
@@ -54,7 +55,7 @@ class PrintedValue:
 
     @property
     def note(self) -> str:
-        """What there is to say of the input beside the form; empty if nothing."""
+        """The words on the input beside the form; empty if there is nothing to say."""
         if not self.recognised:
             return f"not recognised; tried: {TRIED}"
         if self.others:
@@ -115,7 +116,7 @@ def _json(data: bytes) -> PrintedValue:
 
 
 def _fields(data: bytes) -> list[bytes]:
-    """etcdctl's -w fields, which quotes as Go's %q does."""
+    """Find values in etcdctl's -w fields, which quotes as Go's %q does."""
     return [_ESCAPE.sub(_unescaped, each) for each in _FIELD.findall(data)]
 
 
@@ -129,7 +130,7 @@ def _unescaped(found: re.Match[bytes]) -> bytes:
 
 
 def _text(data: bytes) -> list[bytes]:
-    """Keys and values by turns, a line end behind each, or an answer of etcd in protobuf."""
+    """Find values among keys and values by turns, a line end behind each, or in an answer of etcd in protobuf."""
     starts = [found.start() for found in re.finditer(re.escape(ENVELOPE), data)]
     values = []
     for at, following in zip(starts, [*starts, 0][1:], strict=True):
@@ -158,7 +159,7 @@ def _length_before(data: bytes, at: int) -> int:
 
 
 def _dump(data: bytes) -> list[bytes]:
-    """A dump in lines that begin with where they are; `*` stands for lines like the one before."""
+    """Find the value in a dump in lines that begin with where they are; `*` stands for lines like the one before."""
     out, last, repeated = bytearray(), b"", False
     for line in filter(None, map(bytes.strip, data.splitlines())):
         if line == b"*":
@@ -180,7 +181,8 @@ def _dump(data: bytes) -> list[bytes]:
 
 
 def _hexadecimal(data: bytes) -> list[bytes]:
-    """Digits behind one another, with `\\x` or spaces between them or not, in lines or not, and beside other words."""
+    """Find values in digits behind one another, with `\\x` or spaces between them or not, in lines or not, and beside
+    other words."""
     text = _HEX_PREFIXES.sub(b"", data)
     if re.search(rb"[0-9a-fA-F\s]\*", text) and _HEX_RUN.search(b"".join(text.split())):
         raise InvalidRequest(

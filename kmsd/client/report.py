@@ -41,7 +41,7 @@ _USE_FIELDS = {"key", "by_label", "objects", "label"}
 
 
 def write_report(report: ScanReport) -> bytes:
-    """The file's content: JSON, ASCII."""
+    """Return the file's content: JSON, ASCII."""
     document = {
         "kind": KIND,
         "version": VERSION,
@@ -62,7 +62,7 @@ def write_report(report: ScanReport) -> bytes:
 
 
 def read_report(data: bytes) -> ScanReport:
-    """What `write_report` wrote. Raises InvalidRequest for anything else."""
+    """Read what `write_report` wrote. Raises InvalidRequest for anything else."""
     if len(data) > REPORT_MAX:
         raise _refused(f"it holds more than {REPORT_MAX} bytes")
     try:
@@ -107,7 +107,7 @@ def _use(found: object) -> KeyInEtcd:
 
 
 def _check_sense(report: ScanReport) -> None:
-    """What no scan counts was changed afterwards, or cut."""
+    """Raise InvalidRequest for what no scan counts: it was changed afterwards, or cut."""
     names = [(use.key_id, use.by_label, use.label) for use in report.uses]
     if len(set(names)) != len(names):
         raise _refused("a key occurs twice")

@@ -50,6 +50,8 @@ class StageName(StrEnum):
 
 
 class StageProgress(StrEnum):
+    """The ways in which a stage, or a node in it, can stand."""
+
     DONE = "done"
     ACTIVE = "active"
     """Under way, or waited for."""
@@ -72,7 +74,7 @@ TITLES: Final = {
 
 @dataclass(frozen=True)
 class KeyTurnover:
-    """One rotation. old: None if nothing wrote before. started: None if nobody knows."""
+    """A rotation that is followed. old: None if nothing wrote before. started: None if nobody knows."""
 
     write_label: str
     old: Key | None
@@ -82,7 +84,7 @@ class KeyTurnover:
 
 @dataclass(frozen=True)
 class NodeSighting:
-    """What one look at a node gave. status: None if it gave none, and then `trouble` says why."""
+    """A look at one node. status: None if it gave none, and then `trouble` says why."""
 
     node: str
     status: Status | None
@@ -91,7 +93,7 @@ class NodeSighting:
 
 @dataclass(frozen=True)
 class NodeView:
-    """One node in a stage. at: when it was done; None if nobody knows. seen: by when it was, at the latest. due: until
+    """A node in a stage. at: when it was done; None if nobody knows. seen: by when it was, at the latest. due: until
     when it is expected; text: in words, without a time."""
 
     node: str
@@ -104,8 +106,8 @@ class NodeView:
 
 @dataclass(frozen=True)
 class Stage:
-    """text: one sentence without a full stop; empty if the nodes or commands say all. commands: to be copied.
-    due: when it can be done, if not before. busy: something is under way for it now."""
+    """A stage of the timeline. text: one sentence without a full stop; empty if the nodes or commands say all.
+    commands: to be copied. due: when it can be done, if not before. busy: something is under way for it now."""
 
     step: StageName
     progress: StageProgress
@@ -122,6 +124,8 @@ class Stage:
 
 @dataclass(frozen=True)
 class Timeline:
+    """The stages of a rotation as they stand at one moment."""
+
     turn: KeyTurnover
     stages: tuple[Stage, ...]
 
@@ -140,7 +144,7 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Event:
-    """Something changed between two timelines. node: empty if it is about the whole stage. The rest as there."""
+    """A change between two timelines. node: empty if it is about the whole stage. The rest as there."""
 
     step: StageName
     node: str
@@ -156,8 +160,8 @@ class Event:
 
 @dataclass(frozen=True)
 class Stored:
-    """What etcd held at the last scan. resources: those with objects that still need the old key, as kubectl calls
-    them and safe to put into a command. keys: all of kmsd's; none if they are not known."""
+    """The objects that etcd held at the last scan. resources: those with objects that still need the old key, as
+    kubectl calls them and safe to put into a command. keys: all of kmsd's; none if they are not known."""
 
     report: ScanReport
     resources: tuple[str, ...] = ()
@@ -169,12 +173,12 @@ class Stored:
 
     @cached_property
     def strangers(self) -> tuple[KeyInEtcd, ...]:
-        """What is stored under a name that no key has, and so may need the old one."""
+        """The stored keys under a name that no key has, any of which may be the old one."""
         return strangers(self.report, self.keys) if self.keys else ()
 
 
 def turn_of(rotation: Rotation, write_label: str, now: datetime) -> KeyTurnover | None:
-    """The rotation that kmsd answered; None if there is no new key, as in a dry run."""
+    """Return the rotation that kmsd answered; None if there is no new key, as in a dry run."""
     if rotation.new is None:
         return None
     started = now if rotation.rotated else None
@@ -182,7 +186,7 @@ def turn_of(rotation: Rotation, write_label: str, now: datetime) -> KeyTurnover 
 
 
 def unfinished(status: Status, keys: Iterable[Key]) -> KeyTurnover | None:
-    """The last rotation, if its old key is not retired yet: what to resume. None if there is none.
+    """Return the last rotation, if its old key is not retired yet: what to resume. None if there is none.
 
     keys: all of kmsd's. The old key is the one that kmsd wrote with before; if it has started since, the last that
     lost the label, provided that it did so after the write key was made. What earlier rotations left is no reason to
@@ -208,13 +212,13 @@ def unfinished(status: Status, keys: Iterable[Key]) -> KeyTurnover | None:
 
 
 def _lost_to(old: Key, write: Key) -> bool:
-    """Whether the old key lost the write label to this one: labels tell the second, key ids the millisecond."""
+    """Return whether the old key lost the write label to this one: labels tell the second, key ids the millisecond."""
     moved = _rotated_at(old)
     return moved is not None and (write.created is None or moved >= write.created.replace(microsecond=0))
 
 
 def _rotated_at(key: Key | None) -> datetime | None:
-    """When a key lost the write label, from the label it got then."""
+    """Return when a key lost the write label, from the label it got then."""
     found = _ROTATED.search(key.label) if key is not None else None
     if found is None:
         return None
@@ -234,8 +238,8 @@ def timeline(
     scans: bool = False,
     retired: bool = False,
 ) -> Timeline:
-    """The stages as they stand. stored: the last scan, if any. scanning: another is under way. scans: whoever looks
-    scans by itself; else the command that does it is told. retired: the old key is archived, or gone."""
+    """Return the stages as they stand. stored: the last scan, if any. scanning: another is under way. scans: whoever
+    looks scans by itself; else the command that does it is told. retired: the old key is archived, or gone."""
     stages = list(_moves(turn, sightings, now))
     if turn.old is not None:
         stages += _clearing(turn, stages[-1], stored, scanning=scanning, scans=scans, retired=retired)
@@ -254,7 +258,7 @@ def _moves(turn: KeyTurnover, sightings: Sequence[NodeSighting], now: datetime) 
 
 
 def _all(nodes: Sequence[NodeView]) -> StageProgress:
-    """Stuck if one is, done if all are; of no node nothing is known."""
+    """Sum up the nodes: stuck if one is, done if all are; of no node nothing is known."""
     found = {each.progress for each in nodes} or {StageProgress.WAITING}
     for progress in (StageProgress.STUCK, StageProgress.ACTIVE, StageProgress.WAITING):
         if progress in found:
@@ -281,7 +285,7 @@ def _writes(turn: KeyTurnover, sighting: NodeSighting) -> NodeView:
 
 
 def _follows(turn: KeyTurnover, sighting: NodeSighting, now: datetime) -> NodeView:
-    """Whether the kube-apiserver of one node encrypts with the new key."""
+    """Return whether the kube-apiserver of one node encrypts with the new key."""
     node = sighting.node
     if sighting.status is None or _writes(turn, sighting).progress is not StageProgress.DONE:
         return NodeView(node, StageProgress.WAITING, "")
@@ -319,7 +323,7 @@ def _awaited(node: str, text: str, due: datetime, now: datetime, late: str) -> N
 def _clearing(
     turn: KeyTurnover, before: Stage, stored: Stored | None, *, scanning: bool, scans: bool, retired: bool
 ) -> Iterator[Stage]:
-    """From the rewriting to the end of the old key."""
+    """Yield the stages from the rewriting to the end of the old key."""
     if retired:
         yield Stage(StageName.REWRITE, StageProgress.DONE)
         yield Stage(
@@ -382,7 +386,7 @@ def _retire_stage(turn: KeyTurnover, *, offered: bool) -> Stage:
 
 
 def news(before: Timeline | None, after: Timeline) -> tuple[Event, ...]:
-    """What changed, in order; of the first timeline, all that is not waiting."""
+    """Return what changed, in order; of the first timeline, all that is not waiting."""
     known: dict[tuple[StageName, str], Event] = {}
     if before is not None:
         known = {(each.step, each.node): each for each in _events(before)}
@@ -405,20 +409,21 @@ SCAN_COMMAND: Final = "kmsctl etcd scan --report scan.json"
 
 
 def rewrite_command(resource: str) -> str:
-    """resource: as kubectl calls it."""
+    """Return the command that rewrites a resource. resource: as kubectl calls it."""
     return f"kubectl get {resource} --all-namespaces -o json | kubectl replace -f -"
 
 
 def retire_command(turn: KeyTurnover, report: str = "") -> str:
-    """report: the file with the scan's result, if there is one."""
+    """Return the command that retires the old key. report: the file with the scan's result, if there is one."""
     key = turn.old.key_id or turn.old.label if turn.old else ""
     return f"kmsctl keys retire {shlex.quote(key)}" + (f" --report {shlex.quote(report)}" if report else "")
 
 
 def short(key: Key | None) -> str:
-    """The first digits of the hash that kube-apiserver logs, which tell keys apart on a screen."""
+    """Return the first digits of the hash that kube-apiserver logs, which tell keys apart on a screen."""
     return key.key_id_sha256[:8] if key is not None and key.key_id_sha256 else "?"
 
 
 def counted(objects: int) -> str:
+    """Return a number of objects in words."""
     return "1 object" if objects == 1 else f"{objects:,} objects"

@@ -16,12 +16,12 @@ SOCKET_PATH_MAX = 107
 
 
 def default_target() -> str:
-    """The admin socket that kmsd uses by default for this user; that of `kmsd dev` if only that exists."""
+    """Return the admin socket that kmsd uses by default for this user; that of `kmsd dev` if only that exists."""
     return f"unix://{_existing(paths.admin_socket(), paths.dev_admin_socket())}"
 
 
 def default_kms_socket() -> str:
-    """The KMS socket, found as `default_target` finds the admin socket."""
+    """Return the KMS socket, found as `default_target` finds the admin socket."""
     return f"unix://{_existing(paths.kms_socket(), paths.dev_kms_socket())}"
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 
 def escape(text: str) -> str:
-    """Control, direction-changing and undecodable characters written as \\x1b, \\u202e: labels on a token may
-    hold anything, and none of it shall reach the terminal."""
+    """Write control, direction-changing and undecodable characters as \\x1b, \\u202e: labels on a token may hold
+    anything, and none of it shall reach the terminal."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else _escaped(each) for each in text)

@@ -85,10 +85,11 @@ class Stream(Generic[T]):
                 raise self._translate(error) from error
 
     def map(self, convert: Callable[[T], U]) -> Stream[U]:
-        """The same call with each message converted."""
+        """Return the same call with each message converted."""
         return _Mapped(self, convert)
 
     def close(self) -> None:
+        """Cancel the call."""
         self._closed = True
         self._messages.cancel()
 
@@ -126,7 +127,7 @@ class Stranger:
 
 
 class Wire:
-    """Calls unary methods on `path`, each bounded by `timeout` seconds unless the call names its own."""
+    """A channel for methods on `path`, each bounded by `timeout` seconds unless the call names its own."""
 
     def __init__(self, path: Path, timeout: float, stranger: Stranger) -> None:
         self.path = path
@@ -136,10 +137,12 @@ class Wire:
         self._channel = grpc.insecure_channel(f"unix:{quote(str(path))}", options=_OPTIONS)
 
     def close(self) -> None:
+        """Close the channel."""
         self._channel.close()
 
     def call(self, method: str, request: Message, response: type[Response], timeout: float | None = None) -> Response:
-        """`method`: full path, as "/package.Service/Method". Raises ClientError."""
+        """Call a method that answers one message. `method`: full path, as "/package.Service/Method". Raises
+        ClientError."""
         seconds = self.timeout if timeout is None else timeout
         stub = self._channel.unary_unary(
             method,
@@ -155,8 +158,8 @@ class Wire:
     def stream(
         self, method: str, request: Message, response: type[Response], timeout: float | None = None
     ) -> Stream[Response]:
-        """A method that answers many messages, for as long as it is iterated, or for `timeout` seconds.
-        Failures as `call`, from the iterator."""
+        """Call a method that answers many messages, for as long as it is iterated, or for `timeout` seconds. Failures
+        as `call`, from the iterator."""
         stub = self._channel.unary_stream(
             method,
             request_serializer=type(request).SerializeToString,
@@ -242,7 +245,7 @@ def _answered(code: grpc.StatusCode, details: str, hint: str, *, retryable: bool
 
 
 class Client:
-    """What the clients share: one `Wire`, closed at the end of a with block. `timeout`: seconds per call."""
+    """The base of the clients: one `Wire`, closed at the end of a with block. `timeout`: seconds per call."""
 
     STRANGER: ClassVar[Stranger]
 
@@ -259,4 +262,5 @@ class Client:
         self.close()
 
     def close(self) -> None:
+        """Close the channel."""
         self._wire.close()

@@ -47,16 +47,16 @@ class PageTooLarge(Exception):
 
 
 class _NotSerializable(Exception):
-    """What answers has linearizable reads only, as kine."""
+    """Raised if what answers has linearizable reads only, as kine."""
 
 
 class Compacted(Exception):
-    """etcd has forgotten this revision."""
+    """Raised if etcd has forgotten this revision."""
 
 
 @dataclass(frozen=True)
 class User:
-    """Of etcd's own authentication."""
+    """A user of etcd's own authentication."""
 
     name: str
     password: str
@@ -64,7 +64,8 @@ class User:
 
 @dataclass(frozen=True)
 class RangePage:
-    """items: key and value, in the order of the keys. count: keys of the whole range. octets: of the answer."""
+    """A page of keys and values. items: key and value, in the order of the keys. count: keys of the whole range.
+    octets: of the answer."""
 
     items: Sequence[Any]
     more: bool
@@ -75,7 +76,7 @@ class RangePage:
 
 
 class _Member:
-    """One endpoint and its channel. fresh: it has shown that it is not behind."""
+    """An endpoint and its channel. fresh: it has shown that it is not behind."""
 
     def __init__(self, endpoint: Endpoint, tls: TlsBytes | None) -> None:
         self.endpoint = endpoint
@@ -128,11 +129,12 @@ class Etcd:
         self.close()
 
     def close(self) -> None:
+        """Close all connections."""
         for member in self._members:
             member.channel.close()
 
     def page(self, start: bytes, end: bytes, *, limit: int, revision: int = 0, keys_only: bool = False) -> RangePage:
-        """At most `limit` keys from `start` to before `end`. revision: 0: the newest.
+        """Read at most `limit` keys from `start` to before `end`. revision: 0: the newest.
 
         Raises PageTooLarge, Compacted, ClientError.
         """
@@ -172,7 +174,7 @@ class Etcd:
         )
 
     def _anywhere(self, ask: Callable[[_Member], Response]) -> Response:
-        """The answer of the first member that gives one; that member is asked first from then on."""
+        """Return the answer of the first member that gives one; that member is asked first from then on."""
         failures: list[ClientError] = []
         until = time.monotonic() + _PATIENCE
         while not failures or (self._answered and time.monotonic() < until):
@@ -284,7 +286,7 @@ def _answered(name: str, code: grpc.StatusCode, words: str) -> ClientError:
 
 
 def _all_failed(failures: Sequence[ClientError]) -> ClientError:
-    """One error for all endpoints: of the kind of the first, with what each said."""
+    """Return one error for all endpoints: of the kind of the first, with what each said."""
     first = failures[0]
     if len(failures) == 1:
         return first

@@ -18,7 +18,7 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"
 
 
 def explain(endpoint: Endpoint, tls: Tls) -> ClientError:
-    """Dials once more, and says what is wrong."""
+    """Dial once more, and return what is wrong."""
     try:
         with _connect(endpoint) as sock:
             return _talk(sock, endpoint, tls)
@@ -58,7 +58,8 @@ def _talk(sock: socket.socket, endpoint: Endpoint, tls: Tls) -> ClientError:
 
 
 def _greet(sock: socket.socket, endpoint: Endpoint) -> ClientError:
-    """With TLS 1.3 a server refuses a client's certificate only after the client has finished: so listen."""
+    """Return what is wrong behind a connection that is made. With TLS 1.3 a server refuses a client's certificate only
+    after the client has finished: so listen."""
     sock.sendall(_PREFACE)
     answer = sock.recv(9)
     if not answer:

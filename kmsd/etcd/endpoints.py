@@ -18,7 +18,7 @@ _HOW = "write https://host:2379, http://host:2379 or unix:///path"
 
 @dataclass(frozen=True)
 class Endpoint:
-    """host and port of TCP, or the path of a Unix socket. name: as it was written."""
+    """The host and port of TCP, or the path of a Unix socket. name: as it was written."""
 
     name: str
     tls: bool
@@ -29,8 +29,8 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Tls:
-    """PEM files. cacert: who may have signed etcd's certificate; empty: whom this system trusts.
-    cert, key: what we show of ourselves; both or neither."""
+    """The names of PEM files. cacert: who may have signed etcd's certificate; empty: whom this system trusts. cert,
+    key: what we show of ourselves; both or neither."""
 
     cacert: str = ""
     cert: str = ""
@@ -45,7 +45,8 @@ NO_TLS: Final = Tls()
 
 
 def parse_endpoints(texts: Sequence[str], tls: Tls) -> tuple[Endpoint, ...]:
-    """Each text may hold several, with commas between them. Without a scheme it is https if TLS files are given.
+    """Parse endpoints, several of which may be in one text with commas between them. Without a scheme it is https if
+    TLS files are given.
 
     Raises InvalidRequest.
     """

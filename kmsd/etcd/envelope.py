@@ -32,7 +32,7 @@ _V1_BODY_LEAST: Final = 12 + 16
 
 
 class Encoding(StrEnum):
-    """How a value that is not encrypted is written."""
+    """The ways in which a value that is not encrypted is written."""
 
     PROTOBUF = "protobuf"
     JSON = "json"
@@ -41,7 +41,7 @@ class Encoding(StrEnum):
 
 
 class Transform(StrEnum):
-    """kube-apiserver's providers that need no KMS."""
+    """The providers of kube-apiserver that need no KMS."""
 
     AESCBC = "aescbc"
     AESGCM = "aesgcm"
@@ -71,20 +71,22 @@ class KmsValue:
 
 @dataclass(frozen=True)
 class Transformed:
-    """Encrypted by kube-apiserver itself; no key of kmsd's is needed."""
+    """A value that kube-apiserver itself encrypted; no key of kmsd's is needed."""
 
     transform: Transform
 
 
 @dataclass(frozen=True)
 class Plain:
+    """A value that is not encrypted."""
+
     encoding: Encoding
 
 
 @dataclass(frozen=True)
 class Damaged:
-    """Looks encrypted and cannot be understood. reason: of a small fixed set; no full stop. version, provider: as far
-    as they can be read."""
+    """A value that looks encrypted and cannot be understood. reason: of a small fixed set; no full stop. version,
+    provider: as far as they can be read."""
 
     reason: str
     version: str = ""
@@ -96,8 +98,8 @@ Value = KmsValue | Transformed | Plain | Damaged
 
 @dataclass(frozen=True)
 class Need:
-    """What a KMS value needs. key: None if that cannot be told, and then `reason` says why; such a value may need any
-    key. label: what its ciphertext calls the key beside that; empty if it does not."""
+    """The key that a KMS value needs. key: None if that cannot be told, and then `reason` says why; such a value may
+    need any key. label: what its ciphertext calls the key beside that; empty if it does not."""
 
     format: CiphertextFormat
     key: KeyName | None
@@ -106,7 +108,7 @@ class Need:
 
 
 def parse(value: bytes) -> Value:
-    """Takes one value apart."""
+    """Take one value apart."""
     if value.startswith(KMS):
         return _kms(value)
     if value.startswith(PREFIX):
@@ -146,7 +148,7 @@ def _kms(value: bytes) -> KmsValue | Damaged:
 
 
 def _v1(provider: str, body: bytes) -> KmsValue | Damaged:
-    """A 2-byte length, big endian, the encrypted data key, and the object."""
+    """Parse a 2-byte length, big endian, the encrypted data key, and the object."""
     if len(body) < 2:
         return Damaged("cut short before the encrypted data key", "v1", provider)
     length = int.from_bytes(body[:2], "big")
@@ -161,7 +163,7 @@ def _v1(provider: str, body: bytes) -> KmsValue | Damaged:
 
 
 def _v2(provider: str, body: bytes) -> KmsValue | Damaged:
-    """An EncryptedObject within the bounds that kube-apiserver holds it to when it reads."""
+    """Parse an EncryptedObject within the bounds that kube-apiserver holds it to when it reads."""
     try:
         found = EncryptedObject.FromString(body)
     except DecodeError:
@@ -189,7 +191,8 @@ def _v2(provider: str, body: bytes) -> KmsValue | Damaged:
 
 
 def need(value: KmsValue) -> Need:
-    """Which key opens a KMS value: in v2 the one that the envelope names, in v1 the one that the ciphertext names."""
+    """Return which key opens a KMS value: in v2 the one that the envelope names, in v1 the one that the ciphertext
+    names."""
     if value.version == "v1":
         return _need_v1(identify(value.encrypted_dek))
     sealed = _identified(value.encrypted_dek)

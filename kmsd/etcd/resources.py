@@ -31,7 +31,7 @@ _NAMEABLE = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 
 
 def root(prefix: str) -> str:
-    """The part of the keys before the resource, for a scan of `prefix`; both end with a slash."""
+    """Return the part of the keys before the resource, for a scan of `prefix`; both end with a slash."""
     for known in ROOTS:
         if prefix.startswith(known):
             return known
@@ -39,7 +39,7 @@ def root(prefix: str) -> str:
 
 
 def resource(key: bytes, root: bytes) -> str:
-    """`secrets`, or `ciliumnodes.cilium.io`, from `/registry/secrets/default/x`; bounded."""
+    """Return `secrets`, or `ciliumnodes.cilium.io`, from `/registry/secrets/default/x`; bounded."""
     if root == b"/":
         root = next((known for each in ROOTS if key.startswith(known := each.encode())), root)
     parts = key[len(root) :].split(b"/", 3) if key.startswith(root) else []
@@ -63,7 +63,7 @@ def _text(part: bytes) -> str:
 
 
 def nameable(resource: str) -> bool:
-    """Whether the name can stand in a command as it is."""
+    """Return whether the name can stand in a command as it is."""
     return len(resource) <= NAME_MAX and _NAMEABLE.fullmatch(resource) is not None
 
 

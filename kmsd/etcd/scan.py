@@ -35,7 +35,7 @@ _TOO_LARGE: Final = "the value is larger than a page may be"
 
 
 class Storage(StrEnum):
-    """How an object is stored."""
+    """The ways in which an object is stored."""
 
     KMS_V1 = "kms-v1"
     KMS_V2 = "kms-v2"
@@ -53,9 +53,9 @@ class Storage(StrEnum):
 
 
 class ScanRow(NamedTuple):
-    """What counts as the same. key: a key id, or a label if by_label; empty if none is needed, or none is named.
-    format: of the encrypted data key; empty without one. reason: why it cannot be told which key is needed.
-    label: what the ciphertext calls its key beside a key id; empty if it does not."""
+    """A kind of objects that are counted together. key: a key id, or a label if by_label; empty if none is needed, or
+    none is named. format: of the encrypted data key; empty without one. reason: why it cannot be told which key is
+    needed. label: what the ciphertext calls its key beside a key id; empty if it does not."""
 
     resource: str
     storage: Storage
@@ -83,13 +83,15 @@ class ScanRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Count:
+    """The number of objects in a row."""
+
     row: ScanRow
     objects: int
 
 
 @dataclass(frozen=True)
 class NamedObject:
-    """One object by its key in etcd, at most KEY_MOST characters of it."""
+    """An object by its key in etcd, at most KEY_MOST characters of it."""
 
     key: str
     row: ScanRow
@@ -97,7 +99,7 @@ class NamedObject:
 
 @dataclass(frozen=True)
 class ScanOptions:
-    """Which objects are to be shown by name, the first `most` of them."""
+    """A choice of objects to be shown by name, the first `most` of them."""
 
     most: int
     which: Callable[[ScanRow], bool]
@@ -108,8 +110,8 @@ _NOTHING: Final = ScanOptions(0, lambda _: False)
 
 @dataclass(frozen=True)
 class EtcdScan:
-    """prefix: without a slash at its end. counts: sorted by row. starts: how often it began, as etcd compacts.
-    shown: the objects that were wanted by name."""
+    """The result of a scan. prefix: without a slash at its end. counts: sorted by row. starts: how often it began, as
+    etcd compacts. shown: the objects that were wanted by name."""
 
     started: datetime
     finished: datetime
@@ -122,7 +124,7 @@ class EtcdScan:
     shown: tuple[NamedObject, ...] = ()
 
     def sum(self, which: Callable[[ScanRow], bool]) -> int:
-        """Objects in the rows that the function picks."""
+        """Count the objects in the rows that the function picks."""
         return sum(each.objects for each in self.counts if which(each.row))
 
     @property
@@ -138,11 +140,11 @@ class EtcdScan:
         return self.sum(lambda row: row.is_under(key_id))
 
     def resources(self, which: Callable[[ScanRow], bool]) -> tuple[str, ...]:
-        """Those that the rows belong to, sorted, each once."""
+        """Return the resources that the rows belong to, sorted, each once."""
         return tuple(sorted({each.row.resource for each in self.counts if which(each.row)}))
 
     def report(self) -> ScanReport:
-        """What retiring a key asks for."""
+        """Return what retiring a key asks for."""
         uses: Counter[tuple[str, bool, str]] = Counter()
         for each in self.counts:
             if each.row.key:
@@ -163,7 +165,8 @@ class EtcdScan:
 
 @dataclass(frozen=True)
 class ScanProgress:
-    """objects: counted so far. expected: what etcd said there are; starts: 2 and more after a compaction."""
+    """The progress of a scan. objects: counted so far. expected: what etcd said there are; starts: 2 and more after a
+    compaction."""
 
     objects: int
     expected: int
@@ -171,11 +174,10 @@ class ScanProgress:
 
 
 class Pages(Protocol):
-    """What a scan needs of etcd."""
+    """An etcd as far as a scan needs it."""
 
-    def page(
-        self, start: bytes, end: bytes, *, limit: int, revision: int = 0, keys_only: bool = False
-    ) -> RangePage: ...
+    def page(self, start: bytes, end: bytes, *, limit: int, revision: int = 0, keys_only: bool = False) -> RangePage:
+        """Read at most `limit` keys from `start` to before `end`."""
 
 
 def scan(
@@ -233,7 +235,8 @@ def parse_prefix(text: str) -> str:
 
 @dataclass(frozen=True)
 class _Step:
-    """Where to go on after a page, None after the last, and what is known by then. left: objects still to come."""
+    """The place to go on from after a page, None after the last, and what is known by then. left: objects still to
+    come."""
 
     start: bytes | None
     limit: int
@@ -245,7 +248,7 @@ class _Step:
 def _read(
     etcd: Pages, below: bytes, tally: _Tally, on_page: Callable[[ScanProgress], None], attempt: int
 ) -> tuple[int, int]:
-    """All pages; the revision and the cluster they were read from."""
+    """Read all pages; return the revision and the cluster they were read from."""
     end = below[:-1] + b"0"  # the byte after the slash: every key that begins with the prefix is before it
     step = _Step(below, PAGE_KEYS_FIRST, 0, 0, 0)
     while step.start is not None:
@@ -255,7 +258,7 @@ def _read(
 
 
 def _page(etcd: Pages, start: bytes, end: bytes, step: _Step, tally: _Tally) -> _Step:
-    """Reads and counts one page; it is gone before the next is asked for."""
+    """Read and count one page; it is gone before the next is asked for."""
     limit = step.limit
     try:
         page = etcd.page(start, end, limit=limit, revision=step.revision)
@@ -278,7 +281,7 @@ def _page(etcd: Pages, start: bytes, end: bytes, step: _Step, tally: _Tally) -> 
 
 
 def _next_limit(limit: int, page: RangePage) -> int:
-    """Keys to ask for next, so that the answer has about the octets that are wanted."""
+    """Return how many keys to ask for next, so that the answer has about the octets that are wanted."""
     if not page.items:
         return limit
     fitting = PAGE_BYTES_WANTED * len(page.items) // max(page.octets, 1)
@@ -315,7 +318,7 @@ class _Tally:
 
 
 def row_of(resource: str, value: Value) -> ScanRow:
-    """Where an object is counted."""
+    """Return where an object is counted."""
     match value:
         case Plain():
             return ScanRow(resource, Storage.PLAINTEXT)

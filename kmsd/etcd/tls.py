@@ -19,7 +19,7 @@ FILE_MAX: Final = 1 << 20
 
 @dataclass(frozen=True)
 class TlsBytes:
-    """What the files held. ca is None where the system's own are to be used."""
+    """The content of the files. ca is None where the system's own are to be used."""
 
     ca: bytes | None
     cert: bytes | None
@@ -27,7 +27,7 @@ class TlsBytes:
 
 
 def read_tls(tls: Tls) -> TlsBytes:
-    """The files, after a look at whether they fit together. Raises InvalidRequest, Denied."""
+    """Read the files, after a look at whether they fit together. Raises InvalidRequest, Denied."""
     if bool(tls.cert) != bool(tls.key):
         missing, given = ("--key", "--cert") if tls.cert else ("--cert", "--key")
         raise _refused(f"{given} is given without {missing}", "etcd's clients need the certificate and its key")
@@ -40,7 +40,7 @@ def read_tls(tls: Tls) -> TlsBytes:
 
 
 def context(tls: Tls) -> ssl.SSLContext:
-    """The same for the standard library. Raises InvalidRequest, Denied."""
+    """Make the TLS context of the standard library from the files. Raises InvalidRequest, Denied."""
     made = ssl.create_default_context()
     if tls.cacert:
         _read(tls.cacert)

@@ -10,7 +10,7 @@ from kmsd.hsm.host.module import SlotView
 
 @dataclass(frozen=True)
 class TokenAddress:
-    """Which token, and how to use it.
+    """The address of a token, and how to use it.
 
     module: path; empty: found by the provider, whose ways are in `kmsd.hsm.vendors.quirks`.
     slot: slot id, wins over label. sessions: worker threads. queue: calls that may wait.
@@ -33,7 +33,7 @@ class TokenAddress:
 
 
 def choose_slot(slots: list[SlotView], address: TokenAddress, module: str) -> SlotView:
-    """The one slot that the address means. Raises Misconfigured, or Unavailable if the token may yet come."""
+    """Return the one slot that the address means. Raises Misconfigured, or Unavailable if the token may yet come."""
     present = [slot for slot in slots if slot.token and "TOKEN_INITIALIZED" in slot.token.flags]
     shown = ", ".join(f"{s.token.label!r} in slot {s.slot_id}" for s in present if s.token) or "none"
     if address.slot is not None:

@@ -15,7 +15,8 @@ from kmsd.hsm.pin_guard import PIN_ERRORS, PinGuard
 
 
 class Beside:
-    """connected: gives the login, or None while the token is away. read_pin, guard: see `Hsm`."""
+    """The other process on the same token. connected: gives the login, or None while the token is away. read_pin,
+    guard: see `Hsm`."""
 
     def __init__(
         self, connected: Callable[[], Connected | None], read_pin: Callable[[], str | None], guard: PinGuard

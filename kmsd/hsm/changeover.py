@@ -33,7 +33,7 @@ STUCK_GRACE_SECONDS: Final = 0.5
 
 
 class Changeover(ABC):
-    """See `Hsm` for what it is given.
+    """The host that serves, and the way from one to the next. See `Hsm` for what it is given.
 
     error: why the token is down. refused: nothing is tried before an operator has acted. settled: cleared while a host
     that has gone is being replaced. hosts: how many have served. reason: why the last one was started.
@@ -104,7 +104,8 @@ class Changeover(ABC):
         return failed
 
     async def _open(self, why: str) -> str:
-        """One attempt. Returns the name of what the token answered if it failed, empty if it was no such failure."""
+        """Try once to open the token. Return the name of what the token answered if it failed, empty if it was no such
+        failure."""
         try:
             fresh = await login.log_in(
                 self.address, self._read_pin, self._guard, self._gone, self._claim, self._printed
@@ -172,8 +173,8 @@ class Changeover(ABC):
 
     @abstractmethod
     def _gone(self, host: HostProcess) -> None:
-        """A host has ended."""
+        """Handle the end of a host."""
 
     @abstractmethod
     def _retry(self) -> None:
-        """While the token is down, try again and again in the background."""
+        """Try again and again in the background, while the token is down."""

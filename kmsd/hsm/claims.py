@@ -19,11 +19,12 @@ _PATIENCE: Final = 5.0
 
 
 class SameToken(Misconfigured):
-    """Another entry of the configuration names this token, too."""
+    """Raised if another entry of the configuration names this token, too."""
 
 
 class Claims:
-    """names: the entries, in the order of the configuration."""
+    """The entries of the configuration and which token each has. names: the entries, in the order of the
+    configuration."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._looked = {name: asyncio.Event() for name in names}

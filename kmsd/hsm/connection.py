@@ -41,7 +41,7 @@ _LOADING = frozenset({f"C_{what}{part}" for what in ("Encrypt", "Decrypt", "Sign
 
 @dataclass(frozen=True)
 class PoolView:
-    """What the sessions of a token are doing now."""
+    """The sessions of a token and what they are doing now."""
 
     configured: int
     open: int
@@ -63,7 +63,7 @@ def _unheard(line: str, left_out: int) -> None:
 
 
 class Hsm:
-    """One token. `start` it, then `submit` work to it; `connected` and `error` say how it is.
+    """A token. `start` it, then `submit` work to it; `connected` and `error` say how it is.
 
     hosting: how its processes come and go. beside: what another process sees of it. guard: of its PIN.
 
@@ -99,7 +99,7 @@ class Hsm:
 
     @property
     def error(self) -> KmsdError:
-        """Why the token is down, when it is."""
+        """The reason why the token is down, when it is."""
         return self.hosting.error
 
     @property
@@ -128,11 +128,11 @@ class Hsm:
 
     @property
     def silent(self) -> float:
-        """Seconds for which the token has owed an answer without giving any; 0 if it owes none."""
+        """The seconds for which the token has owed an answer without giving any; 0 if it owes none."""
         return self.hosting.dispatch.silent
 
     def pool_view(self) -> PoolView:
-        """What the sessions are doing now."""
+        """Return what the sessions are doing now."""
         sessions, inflight, stuck = self.hosting.dispatch.load
         busy = min(inflight, sessions)
         queued = len(self.hosting.dispatch.queue) + inflight - busy
@@ -147,7 +147,7 @@ class Hsm:
         await self.hosting.close()
 
     async def settled(self, until: float) -> None:
-        """While a host is being replaced that has gone, wait for the end of it, at most `until` then (of the monotonic
+        """Wait, while a host is being replaced that has gone, for the end of it, at most `until` then (of the monotonic
         clock)."""
         if not self.hosting.settled.is_set():
             with contextlib.suppress(DeadlineExceeded):
@@ -172,8 +172,8 @@ class Hsm:
         )
 
     async def run(self, fn: Callable[[P, *Ts], T], *args: *Ts, timeout: float | None = None, retry: bool = True) -> T:
-        """`submit`, awaited, with every failure as a KmsdError. Waits for the first attempt to connect, and for a host
-        that is being replaced, all within `timeout`."""
+        """Do what `submit` does, awaited, with every failure as a KmsdError. Waits for the first attempt to connect,
+        and for a host that is being replaced, all within `timeout`."""
         until = after(timeout or self.address.timeout)
         if self.connected is None:
             if not self.hosting.attempted.is_set():
@@ -187,7 +187,7 @@ class Hsm:
             raise self.explain(error) from error
 
     def forget_handles(self, gone: frozenset[bytes]) -> None:
-        """gone: CKA_IDs of keys that are not as they were, but for their labels."""
+        """Forget the handles of keys. gone: CKA_IDs of keys that are not as they were, but for their labels."""
         if self.connected is not None:
             self.connected.host.tell(definition_of(TokenSession.forget), (gone,))
 
@@ -199,7 +199,8 @@ class Hsm:
         return result
 
     def try_soon(self) -> None:
-        """An operator has reloaded kmsd: a token that is away is tried at once, one attempt however often that is said.
+        """Try a token that is away at once, because an operator has reloaded kmsd; one attempt however often that is
+        said.
 
         A PIN that was refused is tried once more if the token had accepted it before.
         """

@@ -21,8 +21,8 @@ _LOOKAHEAD_MOST: Final = 256
 
 
 class Dispatch:
-    """connected: the token as it is used now, or None. observe: told of every operation that was done. lost: told of
-    one that failed in a way that may mean that the token is away."""
+    """The way of calls to the host that serves. connected: the token as it is used now, or None. observe: told of every
+    operation that was done. lost: told of one that failed in a way that may mean that the token is away."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Dispatch:
 
     @property
     def load(self) -> tuple[int, int, int]:
-        """(sessions that serve, calls with the host, sessions whose call has not come back for long)."""
+        """The counts (sessions that serve, calls with the host, sessions whose call has not come back for long)."""
         connected = self.connected
         if connected is None:
             return 0, 0, 0
@@ -49,7 +49,7 @@ class Dispatch:
 
     @property
     def silent(self) -> float:
-        """Seconds for which the token has owed an answer without giving any; 0 if it owes none."""
+        """The seconds for which the token has owed an answer without giving any; 0 if it owes none."""
         oldest = self.connected.host.serving()[1] if self.connected is not None else 0.0
         return monotonic() - max(oldest, self._answered_at) if oldest else 0.0
 

@@ -8,7 +8,7 @@ from kmsd.hsm.host.session import KeyAmbiguousError, KeyMissingError
 
 
 def explain(error: CkrError | KeyMissingError | KeyAmbiguousError, token: str) -> KmsdError:
-    """token: how it is called in a sentence, for example "token 'prod'"."""
+    """Return the failure in words. token: how it is called in a sentence, for example "token 'prod'"."""
     match error:
         case KeyMissingError():
             return Unavailable(f"the key is not to be found on {token}", "kmsctl keys list shows what is")

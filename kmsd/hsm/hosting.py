@@ -45,7 +45,7 @@ _DEATHS_A_MINUTE: Final = 30
 
 
 class Hosting(Changeover):
-    """See `Hsm` for what it is given.
+    """The host processes of one token, kept going. See `Hsm` for what it is given.
 
     attempted: set after the first attempt.
     """
@@ -153,7 +153,7 @@ class Hosting(Changeover):
     # Attempts.
 
     def _retry(self) -> None:
-        """While the token is down, try again and again in the background."""
+        """Try again and again in the background, while the token is down."""
         if self.connected is not None:
             return
         # What was given up on purpose has not come back.
@@ -205,7 +205,7 @@ class Hosting(Changeover):
     # What happens.
 
     def _gone(self, host: HostProcess) -> None:
-        """A host has ended."""
+        """Handle the end of a host."""
         connected = self.connected
         serving = connected is not None and connected.host is host and not self._closed
         error = self.dispatch.hand_back(host, again=serving or self.connected is not None)
@@ -233,7 +233,7 @@ class Hosting(Changeover):
         self._retry()
 
     async def replace_stuck(self, connected: Connected) -> None:
-        """A call of this host has not come back for long."""
+        """Replace a host from which a call has not come back for long."""
         oldest = next(iter(connected.host.inflight.values()))
         since = monotonic() - oldest.sent
         what = f"a call into the PKCS#11 module has not come back for {since:.0f} s ({oldest.done.name})"
@@ -241,7 +241,7 @@ class Hosting(Changeover):
         await self._replace(connected, error, STUCK_GRACE_SECONDS)
 
     async def replace_lost(self, connected: Connected, what: str) -> None:
-        """The token of this host seems to be lost."""
+        """Replace a host whose token seems to be lost."""
         await self._replace(connected, self._lost(what), GRACE_SECONDS)
 
     async def _replace(self, connected: Connected, error: KmsdError, grace: float) -> None:

@@ -21,7 +21,7 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 class Operation(StrEnum):
-    """Every operation; the values are the names in metrics, logs and documentation."""
+    """The operations; the values are the names in metrics, logs and documentation."""
 
     RANDOM = "random"
     ENCRYPT_GCM = "encrypt_gcm"
@@ -58,7 +58,7 @@ class Operation(StrEnum):
 
 @dataclass(frozen=True)
 class Definition:
-    """One operation and the function that does it.
+    """An operation and the function that does it.
 
     alone: it runs on a thread of its own, beside those that serve, because it takes long or needs no session.
     changes: it changes what is on the token, so it gets a read-write session of its own and is never repeated.
@@ -80,7 +80,7 @@ class Definition:
 
     @cached_property
     def result(self) -> msgspec.msgpack.Decoder[Any]:
-        """Decodes what the function returns."""
+        """The decoder of what the function returns."""
         return msgspec.msgpack.Decoder(self._hints["return"])
 
     @cached_property

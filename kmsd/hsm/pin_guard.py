@@ -39,7 +39,7 @@ class PinRefused(Misconfigured):
 
 
 class PinGuard:
-    """What is known of the PINs of one token.
+    """The memory of which PINs one token refused.
 
     token: its name in the configuration. directory: the state directory, where what was refused is remembered; None:
     nowhere.
@@ -60,7 +60,7 @@ class PinGuard:
         self._recall()
 
     def allow(self, word: Literal["reload", "unlock"]) -> None:
-        """An operator has acted, after the token refused the PIN: one attempt more with that same PIN.
+        """Allow, because an operator has acted after the token refused the PIN, one attempt more with that same PIN.
 
         unlock: whatever PIN it is. reload: only one that the token accepted before, as when its PIN was changed and
         changed back; the first attempt that is refused ends that.
@@ -69,7 +69,7 @@ class PinGuard:
             self._word = word
 
     def check(self, view: TokenView, pin: str | None) -> None:
-        """Raises PinRefused unless this PIN may be tried on this token."""
+        """Raise PinRefused unless this PIN may be tried on this token."""
         name = f"token {view.label!r}"
         if "USER_PIN_LOCKED" in view.flags:
             raise locked(name)
@@ -89,12 +89,12 @@ class PinGuard:
             raise refused(name, "as before")
 
     def was_refused(self, pin: str) -> None:
-        """The token refused this PIN."""
+        """Remember that the token refused this PIN."""
         self._refused, self._word = self._slow_digest(pin), ""
         self._remember()
 
     def was_accepted(self, pin: str) -> None:
-        """The token took this PIN."""
+        """Remember that the token took this PIN."""
         if self._refused:
             self._refused = b""
             self._remember()
@@ -154,7 +154,7 @@ class PinGuard:
 
 
 def locked(token: str) -> PinRefused:
-    """token: in words."""
+    """Return the error of a token that has locked its PIN. token: in words."""
     return PinRefused(
         f"the user PIN of {token} is locked after wrong PINs; kmsd does not try its own",
         "unlock it with the SO PIN (a TPM: wait for its recovery time, or tpm2_dictionarylockout --clear-lockout), "
@@ -163,7 +163,7 @@ def locked(token: str) -> PinRefused:
 
 
 def refused(token: str, why: str) -> PinRefused:
-    """token: in words. why: what the token said."""
+    """Return the error of a PIN that is not tried again. token: in words. why: what the token said."""
     return PinRefused(
         f"{token} refused the PIN ({why}); kmsd does not try it again",
         "correct the PIN in the file named by --p11-pin-file, then reload kmsd (SIGHUP); if it is the right one after "

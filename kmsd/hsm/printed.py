@@ -29,6 +29,7 @@ class Lines(asyncio.Protocol):
         self._number = 0
 
     def data_received(self, data: bytes) -> None:
+        """Take what was printed, and tell its whole lines."""
         *whole, rest = (self._part + data).split(b"\n")
         # The beginning of a line is kept; what is over its length is not collected.
         self._part = rest[: _LINE_BYTES + 1]
@@ -36,6 +37,7 @@ class Lines(asyncio.Protocol):
             self._line(line)
 
     def connection_lost(self, error: Exception | None) -> None:
+        """Tell what was printed last."""
         self._line(self._part)
 
     def _line(self, line: bytes) -> None:

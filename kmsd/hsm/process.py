@@ -33,7 +33,7 @@ Answered = Callable[[Sequence[tuple[Job, wire.Reply]]], None]
 
 
 class HostProcess(asyncio.Protocol):
-    """One host process. answered: told of the answers that came together. gone: told once, when the process has ended.
+    """A host process. answered: told of the answers that came together. gone: told once, when the process has ended.
 
     inflight: what it was asked and has not answered, the oldest first. used: keys that were asked for since its login.
     """
@@ -163,9 +163,11 @@ class HostProcess(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the way to the process."""
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
+        """Take answers."""
         try:
             replies = [reply for body in self._frames.feed(data) for reply in wire.replies(body)]
         except (ValueError, msgspec.MsgspecError):
@@ -183,6 +185,7 @@ class HostProcess(asyncio.Protocol):
         self.answered(answers)
 
     def connection_lost(self, error: Exception | None) -> None:
+        """Let the process end, and tell."""
         asyncio.get_running_loop().create_task(self._reap(), name="host-reap")
 
     async def _reap(self) -> None:

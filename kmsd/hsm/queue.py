@@ -29,7 +29,7 @@ slow refuses calls, so one short answer counts for much, and one that hung for l
 
 
 class Job:
-    """One call. until: of the monotonic clock. retry: whether it may be done a second time.
+    """A call. until: of the monotonic clock. retry: whether it may be done a second time.
 
     sent: when it went to a host, 0 while it waits. repeated: it was with a host that died.
     """
@@ -48,7 +48,8 @@ class Job:
 
 
 class Queue:
-    """most: calls of one share that may wait. stuck: tells how many sessions are stuck, and of how many, for the error.
+    """The calls that wait. most: calls of one share that may wait. stuck: tells how many sessions are stuck, and of how
+    many, for the error.
 
     ready: called at the end of a turn of the event loop in which calls came.
     """
@@ -105,7 +106,7 @@ class Queue:
             )
 
     def _expected(self, whose: Share, ahead: int) -> float:
-        """Seconds until a call of this share begins that comes behind `ahead` others."""
+        """Return the seconds until a call of this share begins that comes behind `ahead` others."""
         active = sum(_WEIGHTS[each] for each, jobs in self._waiting.items() if jobs or each is whose)
         return min(ahead * active / _WEIGHTS[whose], len(self)) * self.interval
 

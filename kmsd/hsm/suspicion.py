@@ -44,7 +44,8 @@ session, prove nothing then."""
 
 
 class Hosts(Protocol):
-    """What replaces hosts. room: how many keys the login may use; None: no bound is known. name: the token in words."""
+    """The replacer of hosts. room: how many keys the login may use; None: no bound is known. name: the token in
+    words."""
 
     @property
     def name(self) -> str: ...
@@ -52,13 +53,16 @@ class Hosts(Protocol):
     @property
     def room(self) -> Room | None: ...
 
-    async def replace_stuck(self, connected: Connected) -> None: ...
+    async def replace_stuck(self, connected: Connected) -> None:
+        """Replace a host from which a call has not come back for long."""
 
-    async def replace_lost(self, connected: Connected, what: str) -> None: ...
+    async def replace_lost(self, connected: Connected, what: str) -> None:
+        """Replace a host whose token seems to be lost."""
 
 
 class Suspicion:
-    """hosts: told to replace one. spawn: lets something run in the background."""
+    """The judge of when a host is to be replaced. hosts: told to replace one. spawn: lets something run in the
+    background."""
 
     def __init__(
         self,
@@ -96,7 +100,7 @@ class Suspicion:
                 await self._hosts.replace_stuck(connected)
 
     def suspect(self, error: CkrError) -> None:
-        """An operation failed, in a new session, too. A wrong GCM tag looks the same on some tokens."""
+        """Look into an operation that failed, in a new session, too. A wrong GCM tag looks the same on some tokens."""
         connected = self._dispatch.connected
         if not self._probing and connected is not None:
             self._probing = True
@@ -129,7 +133,7 @@ class Suspicion:
         return True
 
     async def _works_after_all(self, cause: CkrError, connected: Connected) -> bool:
-        """Whether the token is there. Raises CkrError, KmsdError if it is not."""
+        """Return whether the token is there. Raises CkrError, KmsdError if it is not."""
         # C_GenerateRandom is the honest probe of a device: it needs no key. And no login.
         await self._dispatch.queue.submit(definition_of(TokenSession.random), (8,), self._address.timeout, retry=False)
         if await self._only_crowded(connected):
@@ -144,7 +148,7 @@ class Suspicion:
         )
 
     async def _only_crowded(self, connected: Connected) -> bool:
-        """Whether there was no place for a key, and those that have theirs work: then nothing is lost."""
+        """Return whether there was no place for a key, and those that have theirs work: then nothing is lost."""
         room = self._hosts.room
         first = next((cka_id for cka_id, kind in room.inside if kind == "aes"), None) if room and room.crowded else None
         if room is None or first is None:

@@ -24,9 +24,9 @@ FRAME_MOST: Final = 64 * 1024 * 1024
 
 
 class Request(msgspec.Struct, array_like=True):
-    """id: from 1 on. operation: its name. arguments: a list. repeat: whether the host may try once more, in a new
-    session, what failed in a way that a new session may mend. until: by the monotonic clock, which all processes of a
-    machine share; nobody waits for the answer any longer."""
+    """A request to a host. id: from 1 on. operation: its name. arguments: a list. repeat: whether the host may try once
+    more, in a new session, what failed in a way that a new session may mend. until: by the monotonic clock, which all
+    processes of a machine share; nobody waits for the answer any longer."""
 
     id: int
     operation: str
@@ -48,8 +48,8 @@ class Failure(msgspec.Struct, array_like=True):
 
 
 class Reply(msgspec.Struct, array_like=True):
-    """id: of the request. value: what the operation returned, nil if it failed. seconds: that it took on the token.
-    used: keys that were asked for since the login, when there are more than the last reply told."""
+    """An answer of a host. id: of the request. value: what the operation returned, nil if it failed. seconds: that it
+    took on the token. used: keys that were asked for since the login, when there are more than the last reply told."""
 
     id: int
     value: msgspec.Raw
@@ -76,7 +76,7 @@ def frame(messages: Sequence[Request] | Sequence[Reply]) -> bytes:
 
 
 class Frames:
-    """Cuts a stream of bytes into frames."""
+    """A cutter of a stream of bytes into frames."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()

@@ -32,7 +32,7 @@ _MAY_NOT_WRITE: Final = "set it, or choose another write label (--p11-key-label)
 
 @dataclass(frozen=True)
 class Rules:
-    """What the judgement rests on beside the keys.
+    """The facts that the judgement rests on beside the keys.
 
     abilities: of the tokens, by name; ANY for one that is not in it. hmac_label: of the HMAC key that belongs to keys
     that have none with their CKA_ID. picked: the enc that was found to work, by token and CKA_IDs of a pair (that of
@@ -57,7 +57,7 @@ class Rules:
 
     @property
     def new_key(self) -> str:
-        """What to give to `kmsctl keygen LABEL` beside the label."""
+        """The words to give to `kmsctl keygen LABEL` beside the label."""
         return " --type rsa" if self.rsa else " --type pair" if self.pairs else ""
 
 
@@ -128,7 +128,7 @@ def judge(
 def _judge_public(
     public: Mapping[str, Sequence[TokenKey]], keys: Sequence[Key], write_label: str, rules: Rules
 ) -> tuple[Key, ...]:
-    """The public objects, which serve for nothing; those that pass for a key of ours are planted."""
+    """Judge the public objects, which serve for nothing; those that pass for a key of ours are planted."""
     if not any(public.values()):
         return ()
     ids = {key.cka_id for key in keys if key.cka_id}
@@ -162,7 +162,7 @@ def _planted(public: Sequence[Key], where: str) -> Iterable[Problem]:
 
 
 def _exposed(keys: Sequence[Key], where: str) -> Iterable[Problem]:
-    """What the attributes of keys that serve allow, and should not."""
+    """Yield what the attributes of keys that serve allow, and should not."""
     exposed = [key for key in keys if key.token.exposed and (key.reads or key.token.kind == "hmac")]
     if exposed:
         shown = ", ".join(f"{key.label!r} is {' and '.join(key.token.exposed)}" for key in exposed[:4])
@@ -248,14 +248,15 @@ def _problems(
 
 
 def _named(label: str, keys: Iterable[Key]) -> str:
-    """What names the key with a label on a command line: its label, or its key id where no shell could take that."""
+    """Return what names the key with a label on a command line: its label, or its key id where no shell could take
+    that."""
     if label.isprintable():
         return shlex.quote(label)
     return next((key.key_id for key in keys if key.label == label and key.key_id), "KEY-ID")
 
 
 def _why_not_writing(key: Key) -> tuple[str, str]:
-    """(reason, hint) why this key cannot write; ("", "") if it can."""
+    """Return (reason, hint) why this key cannot write; ("", "") if it can."""
     if not key.reads:
         return key.reason, key.hint
     if not key.token.encrypt:
@@ -269,7 +270,7 @@ def _why_not_writing(key: Key) -> tuple[str, str]:
 
 
 def _bare(key: TokenKey, place: str) -> Key:
-    """The key before it is judged."""
+    """Return the key before it is judged."""
     key_id = keyid.text(key.cka_id)
     return Key(
         token=key,
@@ -336,8 +337,8 @@ def _with_rsa(key: Key, rules: Rules) -> Key:
 
 
 def _with_scheme(key: Key, beside: Sequence[TokenKey], rules: Rules) -> Key:
-    """The key with how it writes. Without a way to, it reads what it wrote before, if its token does AES-GCM or it has
-    its HMAC key."""
+    """Return the key with how it writes. Without a way to, it reads what it wrote before, if its token does AES-GCM or
+    it has its HMAC key."""
     ability = rules.abilities.get(key.place, ANY)
     mac = None
     try:
@@ -367,7 +368,7 @@ def _picked(key: Key, mac: bytes, enc: str, rules: Rules) -> str:
 
 
 def _mac(key: Key, beside: Sequence[TokenKey], rules: Rules) -> TokenKey | None:
-    """The HMAC key that belongs to an AES key. Raises Misconfigured if there is one that cannot be it.
+    """Return the HMAC key that belongs to an AES key. Raises Misconfigured if there is one that cannot be it.
 
     The configured one belongs to every key that has none of its own: a key that wrote before, whatever its label is
     now, must read on.

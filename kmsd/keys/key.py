@@ -16,6 +16,8 @@ AES_BITS: Final = (128, 192, 256)
 
 
 class KeyState(Enum):
+    """The states in which a key can be."""
+
     WRITE = "write"
     READABLE = "readable"
     PENDING = "pending"
@@ -29,7 +31,7 @@ class KeyState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key of the keyring.
+    """A key of the keyring.
 
     place: name of its token in the configuration. key_id: text of CKA_ID, empty if there is none.
     key_id_sha256: lower hex, as kube-apiserver logs it.
@@ -59,7 +61,7 @@ class Key:
 
     @property
     def enc(self) -> str:
-        """JWE enc of what it writes; empty if it cannot."""
+        """The JWE enc of what it writes; empty if it cannot."""
         return self.scheme.enc if self.may_write and self.scheme is not None else ""
 
     @property
@@ -80,8 +82,8 @@ class Key:
 
     @property
     def age(self) -> tuple[int, bytes]:
-        """Sorts keys by age, oldest first: a key without a time in its id is older than any with one, for kmsd did
-        not make it."""
+        """A value that sorts keys by age, oldest first: a key without a time in its id is older than any with one, for
+        kmsd did not make it."""
         return self.created_ms, self.cka_id
 
 
@@ -105,7 +107,7 @@ class Inventory:
         return tuple(key for key in self.public if key.state is KeyState.PLANTED)
 
     def companion(self, key: Key) -> Key | None:
-        """The HMAC key with the CKA_ID of an AES key, on the same token; or the other way round."""
+        """Return the HMAC key with the CKA_ID of an AES key, on the same token; or the other way round."""
         if key.token.kind == "aes":
             return self.companions.get((key.place, key.cka_id)) if key.cka_id else None
         if key.token.kind == "hmac" and key.cka_id:
@@ -125,6 +127,7 @@ def known_made_ms(key: Key) -> int:
 
 
 def newest_first(keys: Iterable[Key]) -> list[Key]:
+    """Sort keys by age, the newest first."""
     return sorted(keys, key=lambda key: key.age, reverse=True)
 
 

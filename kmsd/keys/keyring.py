@@ -64,7 +64,7 @@ class Keyring:
         return self._scanner.configured.rsa
 
     def ability(self, place: str) -> Ability:
-        """What a token can do, as last seen."""
+        """Return what a token can do, as last seen."""
         return self._scanner.places[place].ability
 
     def needs_pair(self, place: str) -> bool:
@@ -113,21 +113,22 @@ class Keyring:
 
     @property
     def problems(self) -> list[Problem]:
-        """What is to be known of the tokens that are up."""
+        """The problems of the tokens that are up."""
         return self._scanner.problems
 
     def hsm(self, key: Key) -> Hsm:
-        """The token that holds a key."""
+        """Return the token that holds a key."""
         return self._scanner.places[key.place].hsm
 
     def write_key(self) -> Key:
-        """The key that encrypts. Raises why there is none."""
+        """Return the key that encrypts. Raises why there is none."""
         key = self.inventory.write
         if key is None:
             raise self.why_none()
         return key
 
     def why_none(self) -> KmsdError:
+        """Return why there is no write key."""
         away = self._scanner.away
         if away and not any(place.seen for place in self._scanner.places.values()):
             return away[0].hsm.error.again()
@@ -141,8 +142,8 @@ class Keyring:
         return Misconfigured(f"there is no write key on {self.where}", f"make one: kmsctl keygen {self.write_label}")
 
     async def find(self, key_id: str, *, or_label: bool = False) -> Key:
-        """The key with this id, after a fresh look at the tokens if it is unknown. or_label: the text may be a label as
-        well, which the error then says. Raises NotFound."""
+        """Return the key with this id, after a fresh look at the tokens if it is unknown. or_label: the text may be a
+        label as well, which the error then says. Raises NotFound."""
         key = self.inventory.by_key_id.get(key_id)
         if key is None:
             await self.look_soon()
@@ -178,7 +179,7 @@ class Keyring:
         )
 
     def select(self, text: str) -> Key:
-        """The one key that an operator means: by key id, label, or "sha256:" and the first digits of its hash.
+        """Return the one key that an operator means: by key id, label, or "sha256:" and the first digits of its hash.
 
         Raises InvalidRequest, NotFound.
         """
@@ -220,7 +221,8 @@ class Keyring:
         return found[0]
 
     async def scheme(self, key: Key) -> Scheme | None:
-        """How a key writes, for trying it: once it has been tried what its token does with it. None: it cannot."""
+        """Return how a key writes, for trying it: once it has been tried what its token does with it. None: it
+        cannot."""
         inventory = self.judge() if await self._scanner.pick(key) else self.inventory
         for other in inventory.keys:
             if (other.place, other.cka_id, other.token.kind) == (key.place, key.cka_id, key.token.kind):

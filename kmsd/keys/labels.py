@@ -17,7 +17,7 @@ _UUID7: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]
 
 
 def key_id_bytes(text: str) -> bytes:
-    """CKA_ID for a key_id that an operator gives. Raises InvalidRequest."""
+    """Return the CKA_ID for a key_id that an operator gives. Raises InvalidRequest."""
     if not 0 < len(text) <= MAX_KEY_ID or not all(0x20 < ord(character) < 0x7F for character in text):
         raise InvalidRequest(
             f"a key id must have 1 to {MAX_KEY_ID} printable ASCII characters and no spaces, got {short(text)}",
@@ -27,7 +27,7 @@ def key_id_bytes(text: str) -> bytes:
 
 
 def new_key_id(newer_than_ms: int = 0) -> str:
-    """A version 7 UUID (RFC 9562, 5.7): tokens keep no time of creation, so the identity carries it.
+    """Make a version 7 UUID (RFC 9562, 5.7): tokens keep no time of creation, so the identity carries it.
 
     newer_than_ms: of the newest key that this one is to follow, whose clock may have been ahead of ours. Raises
     Conflict if nothing can be newer.
@@ -46,36 +46,37 @@ def new_key_id(newer_than_ms: int = 0) -> str:
 
 
 def created_ms(key_id: str) -> int:
-    """Milliseconds since the epoch that a version 7 UUID carries, else 0."""
+    """Return the milliseconds since the epoch that a version 7 UUID carries, else 0."""
     return int(key_id[:8] + key_id[9:13], 16) if _UUID7.fullmatch(key_id) else 0
 
 
 def pending_label(label: str) -> str:
-    """Of the key that is about to take the label."""
+    """Return the label of the key that is about to take the label."""
     return f"{label}.pending"
 
 
 def companion_label(label: str) -> str:
-    """Of the HMAC key beside the AES key that has the label."""
+    """Return the label of the HMAC key beside the AES key that has the label."""
     return f"{label}.hmac"
 
 
 def old_label(label: str, unix: float) -> str:
-    """Of a key that had the label until then."""
+    """Return the label of a key that had the label until then."""
     return f"{label}@{_stamp(unix)}"
 
 
 def archived_label(label: str, unix: float) -> str:
-    """Of a key that was retired then. label: the one that it had; what stood behind its @ goes."""
+    """Return the label of a key that was retired then. label: the one that it had; what stood behind its @ goes."""
     return f"{role(label)}{_RETIRED}{_stamp(unix)}"
 
 
 def is_archived(label: str) -> bool:
+    """Return whether a label is that of a key that was retired."""
     return re.search(rf"{re.escape(_RETIRED)}[0-9]{{8}}T[0-9]{{6}}Z$", label) is not None
 
 
 def role(label: str) -> str:
-    """The label that a key has or had as the write key: without what rotating and retiring put behind it."""
+    """Return the label that a key has or had as the write key: without what rotating and retiring put behind it."""
     return _BEHIND.sub("", label)
 
 
@@ -84,7 +85,7 @@ def _stamp(unix: float) -> str:
 
 
 def check_label(label: str) -> None:
-    """Raises InvalidRequest unless this can be a label."""
+    """Raise InvalidRequest unless this can be a label."""
     if not label or len(label.encode()) > 255 or not label.isprintable():
         raise InvalidRequest(
             f"a label must have 1 to 255 bytes and no control characters, got {short(label)}", "choose another label"

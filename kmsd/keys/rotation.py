@@ -24,7 +24,7 @@ from kmsd.keys.labels import companion_label, old_label, pending_label
 
 @dataclass(frozen=True)
 class Move:
-    """Give the key with this identity another label, if it still has `from_label`.
+    """A change of label: give the key with this identity another one, if it still has `from_label`.
 
     tried: the key takes over the writing, so it must have shown that it encrypts and decrypts.
     """
@@ -38,8 +38,8 @@ class Move:
 
 
 def moves(inventory: Inventory, label: str, unix: float) -> tuple[Move, ...]:
-    """What brings the keys nearer to rest; nothing if they are. Each is safe alone, in any order and however late: look
-    again after it.
+    """Return what brings the keys nearer to rest; nothing if they are. Each is safe alone, in any order and however
+    late: look again after it.
 
     A key that lacks a way to write on its token gives way to a newer one, too.
     At rest exactly one usable key is labelled `label` (if any was, or was pending), none is pending, and the HMAC key
@@ -61,7 +61,7 @@ def moves(inventory: Inventory, label: str, unix: float) -> tuple[Move, ...]:
 
 
 def _companions(inventory: Inventory, label: str) -> Sequence[Move]:
-    """The HMAC keys of pairs follow their AES keys."""
+    """Return the moves by which the HMAC keys of pairs follow their AES keys."""
     return [
         _move(other, companion_label(key.label))
         for key in inventory.keys
@@ -75,7 +75,7 @@ def _companions(inventory: Inventory, label: str) -> Sequence[Move]:
 
 
 def _of(label: str, role: str) -> bool:
-    """Whether kmsd made this label for the role: others are an operator's, and left alone."""
+    """Return whether kmsd made this label for the role: others are an operator's, and left alone."""
     return label in (role, pending_label(role), companion_label(role)) or label.startswith(
         (f"{role}@", f"{role}.retired@", pending_label(role) + ".")
     )

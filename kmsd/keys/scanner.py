@@ -1,4 +1,4 @@
-"""What the tokens' keys are: all of them are looked at together, for every keyring that judges them.
+"""Looks at the keys of all tokens together, for every keyring that judges them.
 
 The tokens are looked at every `refresh` seconds and whenever what was seen may be out of date, so that no request waits
 for a look. A look that shows less than the one before is doubted: a token that has gone, a module that misses objects
@@ -31,7 +31,7 @@ _VERIFY_PAUSE: Final = 30.0
 _VERIFY_PAUSE_MOST: Final = 600.0
 """Seconds between re-initialisations that ask for a write key which is missed: from the first up to the second."""
 _EMPTY_PAUSE: Final = 5.0
-"""Seconds between two times that a token with few places for keys is logged in to anew, for the write key's sake."""
+"""Minimum interval, in seconds, between logins that free a place for the write key on a token with few."""
 _READ_PAUSES: Final = (0.005, 0.01, 0.02, 0.05, 0.1)
 """Seconds between two readings of a token whose keys change."""
 _NEW_SECONDS: Final = 600.0
@@ -47,7 +47,7 @@ _PICKS_MOST: Final = 8
 
 
 class Place:
-    """One token and what it showed last. found: its keys; public: objects that anybody may have made."""
+    """A token and what it showed last. found: its keys; public: objects that anybody may have made."""
 
     def __init__(self, name: str, hsm: Hsm) -> None:
         self.name = name
@@ -63,7 +63,7 @@ class Place:
 
 
 class Judge(Protocol):
-    """Judges what the tokens show."""
+    """A judge of what the tokens show."""
 
     @property
     def write_label(self) -> str:
@@ -71,7 +71,7 @@ class Judge(Protocol):
 
     @property
     def inventory(self) -> Inventory:
-        """What it found last."""
+        """The inventory that it found last."""
 
     @property
     def wrote_at(self) -> str:
@@ -134,7 +134,7 @@ class KeyScanner:
 
     @property
     def rules(self) -> Rules:
-        """What a judgement rests on beside the keys, as it is known now."""
+        """The facts that a judgement rests on beside the keys, as they are known now."""
         abilities = {place.name: place.ability for place in self.places.values()}
         return replace(self.configured, abilities=abilities, picked=self._picked)
 
@@ -151,7 +151,7 @@ class KeyScanner:
 
     @property
     def problems(self) -> list[Problem]:
-        """What is to be known of the tokens that are up."""
+        """The problems of the tokens that are up."""
         return [problem for place in self.places.values() for problem in self._problems_of(place)]
 
     def _problems_of(self, place: Place) -> Iterator[Problem]:
@@ -182,7 +182,7 @@ class KeyScanner:
             yield Problem(error.message, error.hint, fatal=False, about=about)
 
     def _shut_out(self, place: Place) -> bool:
-        """Whether a write key found no place on a token that has few."""
+        """Return whether a write key found no place on a token that has few."""
         room = place.hsm.room
         return room is not None and any(
             room.shuts_out(write.cka_id, write.scheme.mac if write.scheme is not None else None)
@@ -190,13 +190,13 @@ class KeyScanner:
         )
 
     def _writers_at(self, place: Place) -> list[Key]:
-        """The keys on this token that write, as last seen."""
+        """Return the keys on this token that write, as last seen."""
         writers = (judge.inventory.write for judge in self.judges)
         return [write for write in writers if write is not None and write.place == place.name]
 
     async def look_soon(self) -> None:
-        """A look that begins after this call, a little later if there was one just now: however many requests
-        ask, the tokens are looked at a few times a second. Raises KmsdError if they are away."""
+        """Look at the tokens by a look that begins after this call, a little later if there was one just now: however
+        many requests ask, the tokens are looked at a few times a second. Raises KmsdError if they are away."""
         await asyncio.sleep(max(0.0, self._looked + _LOOK_PAUSE - monotonic()))
         if self._looking is None:
             self._start_looking()
@@ -240,7 +240,8 @@ class KeyScanner:
             judge.take(await self._judge_and_pick(judge))
 
     async def _judge_and_pick(self, judge: Judge) -> Inventory:
-        """The inventory, once it has been tried how the pairs write that write now or are about to, and some others."""
+        """Return the inventory, once it has been tried how the pairs write that write now or are about to, and some
+        others."""
         for _ in range(_PICKS_MOST):
             inventory = judge.judge()
             fresh = [await self.pick(key) for key in inventory.keys if key.state in (KeyState.WRITE, KeyState.PENDING)]
@@ -295,9 +296,9 @@ class KeyScanner:
             place.ability = Ability(connected.mechanisms, longest, connected.gcm_refused, connected.gcm_unauthenticated)
 
     async def _list(self, place: Place) -> tuple[TokenKey, ...]:
-        """The keys of a token at one moment. A list is read key by key while other processes move labels, and SoftHSM
-        shows a key to nobody while it is relabelled: what differs from what was there is believed when it is read
-        twice, that a key is gone, or that none writes any more, only when it is read every time."""
+        """List the keys of a token at one moment. A list is read key by key while other processes move labels, and
+        SoftHSM shows a key to nobody while it is relabelled: what differs from what was there is believed when it is
+        read twice, that a key is gone, or that none writes any more, only when it is read every time."""
         known = {_identity(key) for key in place.found}
         before: Counter[TokenKey] = Counter(place.found)
         shown: dict[tuple[str, bytes, str], TokenKey] = {}
@@ -342,8 +343,8 @@ class KeyScanner:
         return False
 
     async def look_elsewhere(self, key_id: str) -> None:
-        """Where a module is known to miss objects, ask another process for a key with this id that was made just now.
-        The module begins anew only if it is there.
+        """Ask another process for a key with this id that was made just now, where a module is known to miss objects.
+        The module begins anew only if the key is there.
 
         Once for each id, and now and then at the most for all who ask: whoever may call Decrypt can name any id.
 
@@ -383,7 +384,7 @@ def _tried_with(key: Key, how: Scheme) -> tuple[str, bytes, bytes]:
 
 
 def _identity(key: TokenKey) -> tuple[str, bytes, str]:
-    """Of one key, whatever its label; a key without CKA_ID has nothing but its label."""
+    """Return what identifies a key whatever its label; a key without CKA_ID has nothing but its label."""
     return key.kind, key.cka_id, "" if key.cka_id else key.label
 
 
@@ -392,7 +393,7 @@ def _unlabelled(found: Sequence[TokenKey]) -> set[TokenKey]:
 
 
 def _may_be_new(key_id: str) -> bool:
-    """Whether a key of this id may have been made by another kmsd just now."""
+    """Return whether a key of this id may have been made by another kmsd just now."""
     made = created_ms(key_id) / 1000
     return abs(time() - made) < _NEW_SECONDS
 

@@ -8,4 +8,5 @@ from kmsd.client.model import Config, Setting
 
 
 def config(config: pb.GetConfigResponse) -> Config:
+    """Decode the configuration in force."""
     return alike(Config, config, settings=tuple(alike(Setting, each) for each in config.settings))

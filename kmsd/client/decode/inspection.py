@@ -10,6 +10,7 @@ from kmsd.client.model import Envelope, Inspection, JweReport
 
 
 def inspection(answer: pb.InspectCiphertextResponse) -> Inspection:
+    """Decode the explanation of a ciphertext."""
     return alike(
         Inspection,
         answer,

@@ -26,6 +26,7 @@ _TYPES = {
 
 
 def key(key: pb.Key) -> Key:
+    """Decode a key."""
     return alike(
         Key,
         key,
@@ -40,11 +41,13 @@ def key(key: pb.Key) -> Key:
 
 
 def optional_key(message: Message, field: str) -> Key | None:
+    """Decode a key that may be absent: then None."""
     found = optional(message, field)
     return None if found is None else key(found)
 
 
 def key_test(test: pb.TestKeyResponse) -> KeyTest:
+    """Decode the timings of a key's test."""
     return KeyTest(
         key=key(test.key),
         rounds=test.rounds,

@@ -17,7 +17,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def alike(made: type[D], message: Message, **given: Any) -> D:
-    """A dataclass from the message's fields of the same names; what is repeated becomes a tuple.
+    """Make a dataclass from the message's fields of the same names; what is repeated becomes a tuple.
 
     given: the fields that have another name, or another type, in the message.
     """
@@ -27,12 +27,12 @@ def alike(made: type[D], message: Message, **given: Any) -> D:
 
 
 def optional(message: Message, name: str) -> Any:
-    """A field that may be absent: then None."""
+    """Return a field that may be absent: then None."""
     return getattr(message, name) if message.HasField(name) else None
 
 
 def time(unix_ms: int) -> datetime | None:
-    """From milliseconds; None if unknown."""
+    """Return the time of so many milliseconds since the epoch; None if unknown."""
     try:
         return EPOCH + timedelta(milliseconds=unix_ms) if unix_ms > 0 else None
     except OverflowError:
@@ -40,4 +40,5 @@ def time(unix_ms: int) -> datetime | None:
 
 
 def unix_ms(moment: datetime) -> int:
+    """Return the milliseconds since the epoch."""
     return (moment - EPOCH) // timedelta(milliseconds=1)

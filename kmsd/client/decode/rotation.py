@@ -13,6 +13,7 @@ def _steps(answer: pb.RotateKeyResponse | pb.RevertKeyResponse) -> tuple[Rotatio
 
 
 def rotation(answer: pb.RotateKeyResponse) -> Rotation:
+    """Decode what a rotation did."""
     return Rotation(
         steps=_steps(answer),
         old=optional_key(answer, "old_key"),
@@ -22,6 +23,7 @@ def rotation(answer: pb.RotateKeyResponse) -> Rotation:
 
 
 def reversion(answer: pb.RevertKeyResponse) -> Reversion:
+    """Decode what a revert did."""
     return Reversion(
         steps=_steps(answer),
         old=optional_key(answer, "old_key"),

@@ -8,7 +8,7 @@ from kmsd.client.model import ScanReport
 
 
 def scan_report(report: ScanReport) -> pb.ScanReport:
-    """The other way round: what a client counted, for kmsd."""
+    """Encode what a client counted, for kmsd."""
     return pb.ScanReport(
         started_unix_ms=unix_ms(report.started),
         finished_unix_ms=unix_ms(report.finished),

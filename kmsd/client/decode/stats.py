@@ -10,6 +10,7 @@ from kmsd.client.model import CallCount, Filter, KeyUse, Latency, Request, Reque
 
 
 def stats_frame(frame: pb.WatchStatsResponse) -> StatsFrame:
+    """Decode a frame of statistics."""
     return alike(
         StatsFrame,
         frame,
@@ -25,16 +26,18 @@ def stats_frame(frame: pb.WatchStatsResponse) -> StatsFrame:
 
 
 def requests(answer: pb.WatchRequestsResponse) -> Requests:
+    """Decode a batch of calls."""
     calls = tuple(alike(Request, each, time=time(each.unix_ms)) for each in answer.requests)
     return alike(Requests, answer, requests=calls)
 
 
 def filter_(answer: pb.Filter) -> Filter:
+    """Decode a filter."""
     return alike(Filter, answer, since=time(answer.since_unix_ms))
 
 
 def wanted(shown: Filter) -> pb.Filter:
-    """The other way round."""
+    """Encode a filter."""
     since = int(shown.since.timestamp() * 1000) if shown.since is not None else 0
     return pb.Filter(
         failed=shown.failed,

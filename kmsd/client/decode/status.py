@@ -28,6 +28,7 @@ _STATES = {
 
 
 def status(status: pb.GetStatusResponse) -> Status:
+    """Decode how kmsd and its tokens are."""
     return alike(
         Status,
         status,
@@ -47,6 +48,7 @@ def status(status: pb.GetStatusResponse) -> Status:
 
 
 def problem(shown: pb.Problem) -> Problem:
+    """Decode a problem."""
     requests = filter_(shown.about.requests) if shown.about.HasField("requests") else None
     return alike(Problem, shown, about=alike(About, shown.about, requests=requests))
 

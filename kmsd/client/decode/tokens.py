@@ -10,6 +10,7 @@ _OUTCOMES = {each.value: each for each in Outcome}
 
 
 def slot(slot: pb.ListSlotsResponse.Slot) -> Slot:
+    """Decode a slot and the token in it."""
     return alike(
         Slot,
         slot,
@@ -21,10 +22,12 @@ def slot(slot: pb.ListSlotsResponse.Slot) -> Slot:
 
 
 def mechanism(mechanism: pb.ListMechanismsResponse.Mechanism) -> Mechanism:
+    """Decode a mechanism."""
     return alike(Mechanism, mechanism)
 
 
 def diagnosis(found: pb.DiagnoseResponse) -> Diagnosis:
+    """Decode what a probe found."""
     return alike(
         Diagnosis,
         found,

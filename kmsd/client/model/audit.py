@@ -8,8 +8,9 @@ from datetime import datetime
 
 @dataclass(frozen=True)
 class AuditRecord:
-    """seq: in its chain. kind: "admin", "event"; or "kms": in the chain of the calls of the KMS APIs. line: as it is in
-    the file. reason: the sentence that the caller got; empty if nothing failed, and for events."""
+    """A record of the audit. seq: in its chain. kind: "admin", "event"; or "kms": in the chain of the calls of the KMS
+    APIs. line: as it is in the file. reason: the sentence that the caller got; empty if nothing failed, and for
+    events."""
 
     seq: int
     time: datetime | None
@@ -26,14 +27,16 @@ class AuditRecord:
 
 @dataclass(frozen=True)
 class AuditRecords:
+    """A batch of records. dropped: how many were lost before them."""
+
     records: tuple[AuditRecord, ...]
     dropped: int
 
 
 @dataclass(frozen=True)
 class AuditChain:
-    """name: "main" for admin actions and events, "kms" for the calls of the KMS APIs. head: hash of the last record.
-    problem: what is wrong, in which file and line; empty if intact."""
+    """The proof of one chain. name: "main" for admin actions and events, "kms" for the calls of the KMS APIs. head:
+    hash of the last record. problem: what is wrong, in which file and line; empty if intact."""
 
     name: str
     intact: bool
@@ -47,7 +50,8 @@ class AuditChain:
 
 @dataclass(frozen=True)
 class AuditVerdict:
-    """intact, problem: of all chains. What is between: of the first one. chains: at least one."""
+    """The proof of the audit. intact, problem: of all chains. What is between: of the first one. chains: at least
+    one."""
 
     intact: bool
     records: int
@@ -61,7 +65,7 @@ class AuditVerdict:
 
 @dataclass(frozen=True)
 class Tampering:
-    """What another program was seen to do to the audit. seq: of the record that tells it. text: what, and when."""
+    """A change that another program made to the audit. seq: of the record that tells it. text: what, and when."""
 
     time: datetime | None
     seq: int
@@ -70,7 +74,8 @@ class Tampering:
 
 @dataclass(frozen=True)
 class Acknowledgement:
-    """seen: oldest first, the last 20. acknowledged: whether they are put away."""
+    """The tampering that was put away, or would be. seen: oldest first, the last 20. acknowledged: whether they are put
+    away."""
 
     seen: tuple[Tampering, ...]
     acknowledged: bool

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Setting:
-    """name: section and field, as "token.pin_file". origin: "default", or the place in words."""
+    """A setting in force. name: section and field, as "token.pin_file". origin: "default", or the place in words."""
 
     name: str
     value: str
@@ -18,7 +18,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Config:
-    """file: empty if none was read."""
+    """The configuration in force. file: empty if none was read."""
 
     file: str
     settings: tuple[Setting, ...]
@@ -27,5 +27,7 @@ class Config:
 
 @dataclass(frozen=True)
 class LogLevel:
+    """The log level in force and the one before."""
+
     level: str
     previous: str

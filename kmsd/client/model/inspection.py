@@ -10,7 +10,7 @@ from kmsd.client.model.status import Problem
 
 @dataclass(frozen=True)
 class Envelope:
-    """What kube-apiserver put around a ciphertext. prefix: as "k8s:enc:kms:v2:"."""
+    """The envelope that kube-apiserver put around a ciphertext. prefix: as "k8s:enc:kms:v2:"."""
 
     prefix: str
     provider: str
@@ -24,6 +24,8 @@ class Envelope:
 
 @dataclass(frozen=True)
 class JweReport:
+    """The parts of a JWE as far as they can be read."""
+
     alg: str
     enc: str
     kid: str
@@ -37,8 +39,8 @@ class JweReport:
 
 @dataclass(frozen=True)
 class Inspection:
-    """format: for example "native" or "k8s-kms-plugin aes-gcm". keys: those that may open it, best first.
-    readable: whether kmsd would decrypt it, as far as can be told without trying."""
+    """An explanation of a value. format: for example "native" or "k8s-kms-plugin aes-gcm". keys: those that may open
+    it, best first. readable: whether kmsd would decrypt it, as far as can be told without trying."""
 
     format: str
     summary: str

@@ -8,6 +8,8 @@ from enum import StrEnum
 
 
 class KeyState(StrEnum):
+    """The states in which a key can be."""
+
     WRITE = "write"
     """Encrypts: holds the write label."""
     READABLE = "readable"
@@ -25,6 +27,8 @@ class KeyState(StrEnum):
 
 
 class KeyType(StrEnum):
+    """The types of keys."""
+
     AES = "aes"
     HMAC = "hmac"
     PAIR = "pair"
@@ -41,7 +45,7 @@ class KeyType(StrEnum):
 
 @dataclass(frozen=True)
 class Key:
-    """One key on a token. Its identity is `key_id`; `label` is the role it has now."""
+    """A key on a token. Its identity is `key_id`; `label` is the role it has now."""
 
     label: str
     key_id: str
@@ -79,7 +83,7 @@ class Key:
 
 @dataclass(frozen=True)
 class KeyDetail:
-    """companion: the HMAC key beside an AES key, or the other way round."""
+    """A key with its companion: the HMAC key beside an AES key, or the other way round."""
 
     key: Key
     companion: Key | None
@@ -87,6 +91,8 @@ class KeyDetail:
 
 @dataclass(frozen=True)
 class GeneratedKey:
+    """A key that was made or found."""
+
     key: Key
     created: bool
     """False if the key was there already and `if_not_exists` asked for it."""
@@ -96,13 +102,15 @@ class GeneratedKey:
 
 @dataclass(frozen=True)
 class RelabelledKey:
+    """A key that got another label."""
+
     key: Key
     previous_label: str
 
 
 @dataclass(frozen=True)
 class DestroyedKey:
-    """key, companion: as they were. destroyed: False in a dry run."""
+    """A key that was destroyed. key, companion: as they were. destroyed: False in a dry run."""
 
     key: Key
     companion: Key | None
@@ -111,7 +119,7 @@ class DestroyedKey:
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds."""
+    """The time that rounds took, in milliseconds."""
 
     minimum: float
     median: float
@@ -120,6 +128,8 @@ class Timing:
 
 @dataclass(frozen=True)
 class KeyTest:
+    """The result of trying a key."""
+
     key: Key
     rounds: int
     encrypt: Timing

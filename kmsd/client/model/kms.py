@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class KmsStatus:
-    """What Status (v2) or Version (v1beta1) answered; what the API in question lacks is empty."""
+    """An answer of Status (v2) or Version (v1beta1); what the API in question lacks is empty."""
 
     version: str
     healthz: str
@@ -19,7 +19,7 @@ class KmsStatus:
 
 @dataclass(frozen=True)
 class Encrypted:
-    """What v2 needs to decrypt again; v1beta1 fills in the ciphertext alone."""
+    """A ciphertext with what v2 needs to decrypt it again; v1beta1 fills in the ciphertext alone."""
 
     ciphertext: bytes
     key_id: str = ""

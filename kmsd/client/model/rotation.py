@@ -9,7 +9,7 @@ from kmsd.client.model.keys import Key
 
 @dataclass(frozen=True)
 class RotationStep:
-    """action: "generate", "test" or "relabel". text: in words."""
+    """A step of a rotation. action: "generate", "test" or "relabel". text: in words."""
 
     action: str
     key_id: str
@@ -23,8 +23,8 @@ class RotationStep:
 
 @dataclass(frozen=True)
 class Rotation:
-    """old: None if nothing wrote before. new: None in a dry run. rotated: False in a dry run, and when `from_key_id`
-    wrote no more."""
+    """The result of a rotation. old: None if nothing wrote before. new: None in a dry run. rotated: False in a dry run,
+    and when `from_key_id` wrote no more."""
 
     steps: tuple[RotationStep, ...]
     old: Key | None
@@ -34,7 +34,8 @@ class Rotation:
 
 @dataclass(frozen=True)
 class Reversion:
-    """previous: the key that wrote before `old`; `new` is on its token. not_undone: sentences."""
+    """The result of a revert. previous: the key that wrote before `old`; `new` is on its token. not_undone:
+    sentences."""
 
     steps: tuple[RotationStep, ...]
     old: Key | None

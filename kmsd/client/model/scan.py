@@ -8,8 +8,9 @@ from datetime import datetime
 
 @dataclass(frozen=True)
 class KeyInEtcd:
-    """by_label: the envelope names a label instead of a key id, as the ancestor's data does. label: what the encrypted
-    data key calls its key beside a key id, as KeySealer's does; empty if it does not."""
+    """A key as stored values name it. by_label: the envelope names a label instead of a key id, as the ancestor's data
+    does. label: what the encrypted data key calls its key beside a key id, as KeySealer's does; empty if it does
+    not."""
 
     key_id: str
     objects: int
@@ -19,8 +20,8 @@ class KeyInEtcd:
 
 @dataclass(frozen=True)
 class ScanReport:
-    """What a scan of etcd counted; evidence for letting a key go. prefix: what was read.
-    unknown: values that could not be understood, and so may need any key."""
+    """The count of what etcd holds; evidence for letting a key go. prefix: what was read. unknown: values that could
+    not be understood, and so may need any key."""
 
     started: datetime
     finished: datetime

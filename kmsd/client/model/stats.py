@@ -10,7 +10,7 @@ from kmsd.client.model.status import Sessions
 
 @dataclass(frozen=True)
 class Second:
-    """One second of the KMS APIs. time: its beginning."""
+    """A second of the KMS APIs. time: its beginning."""
 
     time: datetime
     requests: int
@@ -24,6 +24,8 @@ class Second:
 
 @dataclass(frozen=True)
 class CallCount:
+    """The number of calls that ended alike."""
+
     api: str
     method: str
     code: str
@@ -32,7 +34,7 @@ class CallCount:
 
 @dataclass(frozen=True)
 class Latency:
-    """api: empty for an operation of the token, which `method` names. Milliseconds."""
+    """The latency of a method, in milliseconds. api: empty for an operation of the token, which `method` names."""
 
     api: str
     method: str
@@ -46,6 +48,8 @@ class Latency:
 
 @dataclass(frozen=True)
 class KeyUse:
+    """The uses of a key since kmsd started."""
+
     key_id: str
     key_id_sha256: str
     encrypts: int
@@ -55,8 +59,8 @@ class KeyUse:
 
 @dataclass(frozen=True)
 class StatsFrame:
-    """seconds: whole seconds since the last frame, oldest first; in the first frame, the history. The rest counts
-    since kmsd started. quantile_error: how far a quantile may be off, as a fraction."""
+    """The statistics at one moment. seconds: whole seconds since the last frame, oldest first; in the first frame, the
+    history. The rest counts since kmsd started. quantile_error: how far a quantile may be off, as a fraction."""
 
     time: datetime | None
     seconds: tuple[Second, ...]
@@ -72,9 +76,8 @@ class StatsFrame:
 
 @dataclass(frozen=True)
 class Filter:
-    """Which calls or audit records are wanted; each field that is set leaves less of them. failed: what ended with
-    anything but OK. method: as "Decrypt". key_id_sha256: all digits or the first ones, at least 4. since: with a time
-    zone."""
+    """A choice of calls or audit records; each field that is set leaves less of them. failed: what ended with anything
+    but OK. method: as "Decrypt". key_id_sha256: all digits or the first ones, at least 4. since: with a time zone."""
 
     failed: bool = False
     method: str = ""
@@ -85,8 +88,8 @@ class Filter:
 
 @dataclass(frozen=True)
 class Request:
-    """One call that ended. code: canonical status name, "OK" included. reason: the sentence that the caller got; empty
-    if it succeeded."""
+    """A call that ended. code: canonical status name, "OK" included. reason: the sentence that the caller got; empty if
+    it succeeded."""
 
     time: datetime | None
     api: str
@@ -100,7 +103,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Requests:
-    """dropped: calls that the stream was too slow to be told of, since the last batch."""
+    """A batch of calls. dropped: calls that the stream was too slow to be told of, since the last batch."""
 
     requests: tuple[Request, ...]
     dropped: int

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 
 class ServingState(StrEnum):
+    """The states of a kmsd."""
+
     SERVING = "serving"
     DEGRADED = "degraded"
     """Serving, with something an operator should look at."""
@@ -24,7 +26,7 @@ class ServingState(StrEnum):
 
 @dataclass(frozen=True)
 class About:
-    """Where there is more to see of a problem; what is empty has nothing to do with it. token: name in the
+    """The places where there is more to see of a problem; what is empty has nothing to do with it. token: name in the
     configuration. tampered: others have changed the audit. requests: the failed calls that it accounts for; None if it
     makes none fail."""
 
@@ -39,6 +41,8 @@ class About:
 
 @dataclass(frozen=True)
 class Problem:
+    """A problem of a kmsd, and what to do."""
+
     message: str
     hint: str
     fatal: bool
@@ -61,6 +65,8 @@ class Token:
 
 @dataclass(frozen=True)
 class Sessions:
+    """The sessions of all tokens together."""
+
     open: int
     configured: int
     busy: int
@@ -90,8 +96,8 @@ class ModuleProcess:
 
 @dataclass(frozen=True)
 class TokenStatus:
-    """One configured token. name: in kmsd's configuration. write: new keys are made here.
-    reason, hint: why it is not up."""
+    """A configured token and how it is. name: in kmsd's configuration. write: new keys are made here. reason, hint: why
+    it is not up."""
 
     name: str
     token: Token
@@ -105,7 +111,7 @@ class TokenStatus:
 
 @dataclass(frozen=True)
 class Following:
-    """How far kube-apiserver has followed to the present write key; None for what has not happened."""
+    """The times at which kube-apiserver followed to the present write key; None for what has not happened."""
 
     since: datetime | None = None
     """When kmsd began to answer this key id."""
@@ -120,12 +126,16 @@ class Following:
 
 @dataclass(frozen=True)
 class Listener:
+    """A socket and the APIs on it."""
+
     socket: str
     apis: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Status:
+    """The state of a kmsd and its tokens."""
+
     version: str
     state: ServingState
     healthz: str

@@ -17,6 +17,8 @@ class UnlockedToken:
 
 @dataclass(frozen=True)
 class Slot:
+    """A slot and the token in it."""
+
     slot_id: int
     description: str
     manufacturer: str
@@ -41,8 +43,8 @@ class Slot:
 
 @dataclass(frozen=True)
 class Mechanism:
-    """name: as "CKM_AES_GCM". min_key, max_key: in the mechanism's own unit (bits or bytes). flags: CKF_* in words.
-    used_for: what kmsd does with it here; may be empty."""
+    """A mechanism that a token lists. name: as "CKM_AES_GCM". min_key, max_key: in the mechanism's own unit (bits or
+    bytes). flags: CKF_* in words. used_for: what kmsd does with it here; may be empty."""
 
     name: str
     type: int
@@ -53,7 +55,7 @@ class Mechanism:
 
 
 class Outcome(StrEnum):
-    """Of a check."""
+    """The outcomes of a check."""
 
     OK = "ok"
     WARNING = "warning"
@@ -64,7 +66,8 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Check:
-    """name: a stable word for programs. title: for people. seen: what happened. fix: what to do, or empty."""
+    """A check of a probe. name: a stable word for programs. title: for people. seen: what happened. fix: what to do, or
+    empty."""
 
     name: str
     title: str
@@ -75,8 +78,8 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What kmsd can write with on a token. algorithm: "aes-gcm", "aes-cbc", "rsa-oaep" or "none". enc: of the JWE, alg
-    for RSA-OAEP; empty for none. text: why."""
+    """The way in which kmsd can write on a token. algorithm: "aes-gcm", "aes-cbc", "rsa-oaep" or "none". enc: of the
+    JWE, alg for RSA-OAEP; empty for none. text: why."""
 
     algorithm: str
     enc: str
@@ -88,7 +91,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Abilities:
-    """What was found to work, whatever the token lists. What was not tried counts as not working."""
+    """The operations that were found to work, whatever the token lists. What was not tried counts as not working."""
 
     gcm_iv_sizes: tuple[int, ...]
     """Bytes of IVs that the caller may choose."""
@@ -114,7 +117,7 @@ class Abilities:
 
 @dataclass(frozen=True)
 class Speed:
-    """Of one operation of a token. ms: alone, the median. per_second: what the threads did together."""
+    """The speed of one operation of a token. ms: alone, the median. per_second: what the threads did together."""
 
     operation: str
     ms: float
@@ -124,7 +127,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What a token can really do. token: its name in kmsd's configuration. provider: what kind of token it is taken
+    """The result of probing a token. token: its name in kmsd's configuration. provider: what kind of token it is taken
     for; provider_title: in words. outcome: the worst of the checks. seconds: that it took."""
 
     token: str

@@ -38,7 +38,7 @@ _LONGEST: Final = 65536
 
 @dataclass(frozen=True)
 class ProbeKeys:
-    """Handles of keys to try with; None where there is none."""
+    """The handles of keys to try with; None where there is none."""
 
     aes: int | None
     hmac: int | None
@@ -47,7 +47,7 @@ class ProbeKeys:
 
 
 def new_label() -> str:
-    """A label of the probe's own that nobody else has."""
+    """Make a label of the probe's own that nobody else has."""
     return PROBE_LABEL + os.urandom(6).hex()
 
 
@@ -59,6 +59,7 @@ def _outcome(works: bool, otherwise: Outcome = "failed") -> Outcome:
 
 
 def module(found: Findings, loaded: Module) -> None:
+    """Note what the module says of itself."""
     info = loaded.info()
     said = f"{info.manufacturer}: {info.description} {info.version}"
     found.note("module", "PKCS#11 module", "ok", f"{said} (Cryptoki {info.cryptoki}), {loaded.path}")
@@ -70,6 +71,7 @@ def module(found: Findings, loaded: Module) -> None:
 
 
 def slots(found: Findings, views: Sequence[SlotView]) -> None:
+    """Note which tokens are there."""
     present = [each for each in views if each.token is not None and "TOKEN_INITIALIZED" in each.token.flags]
     shown = [f"{each.token.label!r} in slot {each.slot_id}" for each in present[:_SLOTS_SHOWN] if each.token]
     if len(present) > _SLOTS_SHOWN:
@@ -82,6 +84,7 @@ def slots(found: Findings, views: Sequence[SlotView]) -> None:
 
 
 def token(found: Findings, place: TrialPlace, view: TokenView) -> None:
+    """Note what the token says of itself."""
     is_what = f"{view.manufacturer} {view.model}".strip()
     found.note("token", "Token", "ok", f"{view.label!r} in slot {place.slot} ({is_what}, serial number {view.serial})")
     if "WRITE_PROTECTED" in view.flags:
@@ -89,6 +92,7 @@ def token(found: Findings, place: TrialPlace, view: TokenView) -> None:
 
 
 def login(found: Findings, place: TrialPlace, view: TokenView) -> None:
+    """Note whether the token is logged in to."""
     needed = "LOGIN_REQUIRED" in view.flags
     with place.session() as session:
         logged_in = calls.logged_in(place.table, session)
@@ -100,7 +104,7 @@ def login(found: Findings, place: TrialPlace, view: TokenView) -> None:
 
 
 def pin(found: Findings, view: TokenView) -> None:
-    """What the token's flags say; nothing is called."""
+    """Note what the token's flags say of the PIN; nothing is called."""
     warnings = view.pin_warnings if "LOGIN_REQUIRED" in view.flags else ()
     found.note(
         *("pin", "User PIN", _outcome(not warnings, "warning"), "; ".join(warnings) or "no warning of the token's"),
@@ -109,6 +113,7 @@ def pin(found: Findings, view: TokenView) -> None:
 
 
 def random(found: Findings, place: TrialPlace) -> None:
+    """Note what the random generator does."""
     trial = trials.random(place)
     found.note("random", "Random numbers", _outcome(trial.works), trial.seen, "see the token's vendor: nothing is safe")
     if trial.works:
@@ -117,7 +122,8 @@ def random(found: Findings, place: TrialPlace) -> None:
 
 
 def sessions(found: Findings, place: TrialPlace, wanted: int, already: int = 0) -> None:
-    """wanted: how many are to be open at once, besides the `already` that this process has open."""
+    """Note how many sessions the token opens. wanted: how many are to be open at once, besides the `already` that this
+    process has open."""
     opened: list[int] = []
     problem = ""
     try:
@@ -141,7 +147,8 @@ def sessions(found: Findings, place: TrialPlace, wanted: int, already: int = 0) 
 
 
 def room(found: Findings, row: Quirks, places: Room | None) -> None:
-    """Of a kind of token that has few places for keys unless somebody shares them out; None: somebody does."""
+    """Note how many places there are on a kind of token that has few for keys unless somebody shares them out; None:
+    somebody does."""
     if row.keys_per_login is None:
         return
     name, title = "room", "Room for keys"
@@ -156,7 +163,7 @@ def room(found: Findings, row: Quirks, places: Room | None) -> None:
 
 
 def keys(found: Findings, token: Cryptoki, place: TrialPlace, holder: int, plan: ProbePlan) -> ProbeKeys:
-    """Session keys made for it, gone with the session `holder`; else the operator's own."""
+    """Make session keys to try with, gone with the session `holder`; else take the operator's own."""
     aes = _generate(found, place, holder, plan.quirks, "aes")
     if aes is None:
         aes = _own(found, token, holder, plan.aes_id, {cryptoki.CKA_KEY_TYPE: _CKK_AES}, "AES")
@@ -189,7 +196,7 @@ def _generate(found: Findings, place: TrialPlace, holder: int, quirks: Quirks, k
 def _own(
     found: Findings, token: Cryptoki, holder: int, cka_id: bytes | None, which: calls.Template, kind: str
 ) -> int | None:
-    """The operator's own key. To be tried with zeros and random bytes, which no reader of etcd ever sees."""
+    """Return the operator's own key. To be tried with zeros and random bytes, which no reader of etcd ever sees."""
     handles = []
     if cka_id:
         handles = token.find(
@@ -204,13 +211,13 @@ def _own(
 
 
 def probe_key(label: str) -> calls.Template:
-    """Of an AES key on the token itself, to be destroyed again."""
+    """Return the template of an AES key on the token itself, to be destroyed again."""
     name = label.encode()
     return {**session_key("aes"), cryptoki.CKA_TOKEN: True, cryptoki.CKA_ID: name, cryptoki.CKA_LABEL: name}
 
 
 def session_key(kind: str) -> dict[int, calls.Value]:
-    """Of a key, "aes" or "hmac", that is gone with the session that makes it."""
+    """Return the template of a key, "aes" or "hmac", that is gone with the session that makes it."""
     aes = kind == "aes"
     usage = (cryptoki.CKA_ENCRYPT, cryptoki.CKA_DECRYPT) if aes else (cryptoki.CKA_SIGN, cryptoki.CKA_VERIFY)
     return {
@@ -230,6 +237,7 @@ def session_key(kind: str) -> dict[int, calls.Value]:
 
 
 def gcm(found: Findings, place: TrialPlace, key: int, listed: frozenset[int]) -> None:
+    """Note whether AES-GCM works."""
     works: list[int] = []
     for size in (12, 16):
         name, title = f"gcm_{size}", f"AES-GCM, IV of {size} bytes"
@@ -246,7 +254,7 @@ def gcm(found: Findings, place: TrialPlace, key: int, listed: frozenset[int]) ->
 
 
 def blocks(found: Findings, place: TrialPlace, key: int, listed: frozenset[int], quirks: Quirks) -> None:
-    """The modes that do not authenticate."""
+    """Note which of the modes work that do not authenticate."""
     rows: list[tuple[str, str, int, str, Callable[[TrialPlace, int], trials.Trial], str]] = [
         ("cbc", "AES-CBC, whole blocks", cryptoki.CKM_AES_CBC, "CKM_AES_CBC", trials.cbc, "AES-GCM does without it"),
         (
@@ -272,6 +280,7 @@ def blocks(found: Findings, place: TrialPlace, key: int, listed: frozenset[int],
 
 
 def hmac(found: Findings, place: TrialPlace, made: ProbeKeys, listed: frozenset[int], quirks: Quirks) -> None:
+    """Note which HMACs work."""
     if made.hmac is None:
         return
     for bits, mechanism in ((256, cryptoki.CKM_SHA256_HMAC), (512, cryptoki.CKM_SHA512_HMAC)):
@@ -291,7 +300,7 @@ def hmac(found: Findings, place: TrialPlace, made: ProbeKeys, listed: frozenset[
 
 
 def oaep(found: Findings, place: TrialPlace, listed: frozenset[int], quirks: Quirks, *, needed: bool) -> None:
-    """needed: nothing else works."""
+    """Note whether RSA-OAEP works. needed: nothing else works."""
     name, title = "oaep_sha256", "RSA-OAEP with SHA-256"
     if not {cryptoki.CKM_RSA_PKCS_OAEP, cryptoki.CKM_RSA_PKCS_KEY_PAIR_GEN} <= listed:
         found.note(name, title, "not applicable", "the token does not list CKM_RSA_PKCS_OAEP and RSA key generation")
@@ -330,7 +339,7 @@ def oaep(found: Findings, place: TrialPlace, listed: frozenset[int], quirks: Qui
 
 
 def relabel(found: Findings, token: Cryptoki, place: TrialPlace, quirks: Quirks) -> None:
-    """With a key of the probe's own on the token: rotation moves labels."""
+    """Note whether a key of the probe's own can be relabelled on the token: rotation moves labels."""
     name, title = "relabel", "Relabelling"
     if not found.able.get("generate_aes"):
         seen = "not tried, as no key of the probe's own can be made"
@@ -354,7 +363,7 @@ def relabel(found: Findings, token: Cryptoki, place: TrialPlace, quirks: Quirks)
 
 @contextlib.contextmanager
 def _removed(token: Cryptoki, session: int, cka_id: str) -> Iterator[None]:
-    """Whatever happens, no object with this CKA_ID, which is the probe's own, is left."""
+    """Leave no object with this CKA_ID, which is the probe's own, whatever happens."""
     try:
         yield
     finally:
@@ -364,7 +373,7 @@ def _removed(token: Cryptoki, session: int, cka_id: str) -> Iterator[None]:
 
 
 def foreign(found: Findings, token: Cryptoki, place: TrialPlace, plan: ProbePlan) -> None:
-    """Whether a key that another program makes is seen without initialising the module anew."""
+    """Note whether a key that another program makes is seen without initialising the module anew."""
     name, title = "foreign_changes", "Keys made by other programs"
     if plan.elsewhere is None or not found.able.get("generate_aes"):
         found.able[name] = plan.quirks.foreign_changes
@@ -393,7 +402,7 @@ def foreign(found: Findings, token: Cryptoki, place: TrialPlace, plan: ProbePlan
 
 
 def speed(found: Findings, place: TrialPlace, made: ProbeKeys, threads: int) -> None:
-    """Of what kmsd would do."""
+    """Note the speed of what kmsd would do."""
     message, iv = os.urandom(48), os.urandom(16)
     aes = made.aes
     if aes is not None and found.able.get("gcm_iv_sizes"):

@@ -28,14 +28,14 @@ _LOOK_SECONDS: Final = 5.0
 
 @dataclass(frozen=True)
 class _Stopped:
-    """Why the checks did not come to their end, and what to do."""
+    """The reason why the checks did not come to their end, and what to do."""
 
     why: str
     fix: str
 
 
 async def diagnose(hsm: Hsm, aes_id: bytes | None, hmac_id: bytes | None, seconds: float) -> Report:
-    """What the token can do, or why it is away. Never raises because of the token: what fails is a finding.
+    """Return what the token can do, or why it is away. Never raises because of the token: what fails is a finding.
 
     aes_id, hmac_id: see `Plan`. seconds: for all checks; what is not done by then is left out, and that is a finding.
     """
@@ -81,7 +81,7 @@ _HANGS: Final = _Stopped("the token does not answer", "check the token and the n
 
 
 async def _away(hsm: Hsm, seconds: float) -> Report:
-    """Of a token that is down: what can be seen without a login, and why it is down."""
+    """Report on a token that is down: what can be seen without a login, and why it is down."""
     try:
         seen = await hsm.look(survey, hsm.address, timeout=seconds)
         found, path, label = seen.found, seen.module, seen.token

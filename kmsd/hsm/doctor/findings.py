@@ -21,7 +21,8 @@ private object with this CKA_ID, in hexadecimal. Raises OSError or ValueError.""
 
 @dataclass(frozen=True)
 class Check:
-    """One check. name: a stable word for programs; title: for people; seen: what happened; fix: what to do, or ''."""
+    """A check of a probe. name: a stable word for programs; title: for people; seen: what happened; fix: what to do, or
+    ''."""
 
     name: str
     title: str
@@ -32,7 +33,8 @@ class Check:
 
 @dataclass(frozen=True)
 class Timing:
-    """seconds: of one operation alone, the median of those tried. per_second: what `threads` threads did together."""
+    """The speed of one operation. seconds: of one alone, the median of those tried. per_second: what `threads` threads
+    did together."""
 
     operation: str
     seconds: float
@@ -42,7 +44,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Abilities:
-    """What was found to work, whatever the token lists."""
+    """The operations that were found to work, whatever the token lists."""
 
     gcm_iv_sizes: tuple[int, ...] = ()
     """Bytes of IVs that the caller may choose."""
@@ -69,7 +71,7 @@ class Abilities:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What kmsd will use, and why. enc: as in the JWE header; '' with algorithm none."""
+    """The way in which kmsd will write, and why. enc: as in the JWE header; '' with algorithm none."""
 
     algorithm: Algorithm
     enc: str
@@ -80,7 +82,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that a probe found. provider, title: of the row of quirks. library: what the module says of itself."""
+    """The result of a probe. provider, title: of the row of quirks. library: what the module says of itself."""
 
     provider: str
     title: str
@@ -101,7 +103,7 @@ class Report:
 
 @dataclass(frozen=True)
 class ProbePlan:
-    """What to probe, and with what.
+    """The questions of a probe, and what to ask them with.
 
     aes_id, hmac_id: CKA_ID of the operator's keys, used where the token makes none to try with.
     sessions: how many kmsd uses. opened: how many this process has open already.
@@ -120,17 +122,18 @@ class ProbePlan:
 
 @dataclass
 class Findings:
-    """Filled while the checks run. able: fields of Abilities."""
+    """The findings of checks while they run. able: fields of Abilities."""
 
     checks: list[Check] = field(default_factory=list)
     timings: list[Timing] = field(default_factory=list)
     able: dict[str, bool | int | str | tuple[int, ...]] = field(default_factory=dict)
 
     def note(self, name: str, title: str, outcome: Outcome, seen: str, fix: str = "") -> None:
-        """fix is dropped where nothing is to be fixed."""
+        """Add a check. fix is dropped where nothing is to be fixed."""
         self.checks.append(Check(name, title, outcome, seen, fix if outcome in {"failed", "warning"} else ""))
 
     def abilities(self) -> Abilities:
+        """Return what was found to work."""
         return Abilities(**self.able)  # type: ignore[arg-type]  # each is noted under the name of its field
 
 
@@ -142,7 +145,7 @@ NOTHING_FITS: Final = "use a token with AES-GCM, or with AES-CBC and HMAC; the c
 
 
 def judge(able: Abilities, *, cbc_from_ecb: bool = False, gcm_listed: bool = False) -> Verdict:
-    """The strongest of what works: AES-GCM, then encrypt-then-MAC with AES-CBC, then RSA-OAEP.
+    """Choose the strongest of what works: AES-GCM, then encrypt-then-MAC with AES-CBC, then RSA-OAEP.
 
     cbc_from_ecb: whether CBC may be built of single blocks (`Quirks.cbc_from_ecb`). gcm_listed: whether the token says
     that it does AES-GCM.

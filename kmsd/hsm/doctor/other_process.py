@@ -26,7 +26,8 @@ _SECONDS: Final = 30.0
 
 
 def other_process(module: str, token: str, pin: str | None) -> Elsewhere:
-    """For `Plan.elsewhere`. module: path. token: label of the token. pin: the one that this process logged in with."""
+    """Return how to run this program, for `Plan.elsewhere`. module: path. token: label of the token. pin: the one that
+    this process logged in with."""
 
     def run(do: Deed, label: str) -> bool:
         job = {"module": module, "token": token, "pin": pin, "do": do, "label": label}
@@ -52,6 +53,7 @@ def other_process(module: str, token: str, pin: str | None) -> Elsewhere:
 
 
 def main() -> int:
+    """Do the job on standard input, and say how it went."""
     job = json.load(sys.stdin)
     label = str(job["label"])
     if job["do"] != "find" and not label.startswith(PROBE_LABEL):

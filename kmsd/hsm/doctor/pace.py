@@ -17,7 +17,7 @@ _MOST: Final = 1000
 
 
 def alone(operation: str, work: Callable[[], object]) -> Timing:
-    """One operation after another, on this thread. Raises what it raises."""
+    """Do one operation after another, on this thread. Raises what it raises."""
     times: list[float] = []
     began = perf_counter()
     while not times or (perf_counter() - began < _SECONDS and len(times) < _MOST):
@@ -28,8 +28,8 @@ def alone(operation: str, work: Callable[[], object]) -> Timing:
 
 
 def together(place: TrialPlace, operation: str, work: Callable[[int], object], threads: int) -> Timing:
-    """work(session): first on one thread, then on all, each with a session of its own. Raises CkrError if even the
-    first fails."""
+    """Do one operation first on one thread, then on all, each with a session of its own: work(session). Raises CkrError
+    if even the first fails."""
     with place.session() as session:
         single = alone(operation, lambda: work(session))
     done: list[int] = []

@@ -42,8 +42,8 @@ def probe(module: Module, slot: SlotView, plan: ProbePlan) -> Report:
 
 
 def stages(found: Findings, module: Module, slot: SlotView, plan: ProbePlan) -> Iterator[None]:
-    """The checks of `probe`, with rests between them, in which it holds nothing of the token's: whoever runs them may
-    stop there, or go on later. Never raises."""
+    """Make the checks of `probe`, with rests between them, in which it holds nothing of the token's: whoever runs them
+    may stop there, or go on later. Never raises."""
     place = TrialPlace(module.cryptoki.table, slot.slot_id)
     _guarded(found, "module", "PKCS#11 module", lambda: checks.module(found, module))
     _guarded(found, "slots", "Slots", lambda: checks.slots(found, module.slots()))
@@ -112,7 +112,7 @@ def _remedy(verdict: Verdict, *, whole: bool) -> str:
 
 
 def report(found: Findings, module: str, token: str, quirks: Quirks, *, whole: bool = True) -> Report:
-    """What the findings come to. module: path. token: label. whole: every check was made."""
+    """Report what the findings come to. module: path. token: label. whole: every check was made."""
     crowded = any(check.seen == _NO_SESSION for check in found.checks)
     able = found.abilities()
     gcm_tried = any(check.name == "gcm_12" and check.outcome != "not applicable" for check in found.checks)
@@ -145,8 +145,8 @@ def report(found: Findings, module: str, token: str, quirks: Quirks, *, whole: b
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What the checks found. whole: all were made. pin_refused: the token did not take this login's PIN from
-    another process."""
+    """The result of the checks. whole: all were made. pin_refused: the token did not take this login's PIN from another
+    process."""
 
     found: Findings
     whole: bool
@@ -155,7 +155,7 @@ class ProbeResult:
 
 @dataclass(frozen=True)
 class Survey:
-    """What was seen without a login. provider: name of the row of quirks. module: path. token: label."""
+    """The result of a look without a login. provider: name of the row of quirks. module: path. token: label."""
 
     found: Findings
     provider: str
@@ -208,7 +208,7 @@ def found_so_far(token: OpenToken) -> Findings:
 
 
 class _Elsewhere:
-    """Another process, and whether it was told that the PIN is wrong."""
+    """The other process, and whether it was told that the PIN is wrong."""
 
     def __init__(self, module: str, token: str, pin: str | None) -> None:
         self.pin_refused = False

@@ -107,7 +107,7 @@ def _with_id(session: TokenSession, kind: Kind, cka_id: bytes) -> list[int]:
 
 
 def _derived(session: TokenSession, handle: int, key: TokenKey) -> bytes:
-    """A UUID of version 4 (RFC 9562, 5.4), which claims no time: when the key was made is not known."""
+    """Derive a UUID of version 4 (RFC 9562, 5.4), which claims no time: when the key was made is not known."""
     told = _fingerprint(session, handle, key.kind)
     if told is None:
         return str(uuid4()).encode()
@@ -116,7 +116,7 @@ def _derived(session: TokenSession, handle: int, key: TokenKey) -> bytes:
 
 
 def _fingerprint(session: TokenSession, handle: int, kind: Kind) -> bytes | None:
-    """What the key makes of a constant, which tells it from any other key; None if the token does not say."""
+    """Return what the key makes of a constant, which tells it from any other key; None if the token does not say."""
     table, own = session.cryptoki.table, session.handle
     ways: tuple[Callable[[], bytes], ...]
     match kind:

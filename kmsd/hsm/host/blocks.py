@@ -13,7 +13,7 @@ BLOCK: Final = 16
 
 
 def encrypt_cbc(encrypt_block: Callable[[bytes], bytes], iv: bytes, blocks: bytes) -> bytes:
-    """C_i = E(P_i xor C_{i-1}), C_0 = iv. encrypt_block: of 16 bytes."""
+    """Encrypt by C_i = E(P_i xor C_{i-1}), C_0 = iv. encrypt_block: of 16 bytes."""
     last, sealed = iv, bytearray()
     for at in range(0, len(blocks), BLOCK):
         last = encrypt_block(_xor(blocks[at : at + BLOCK], last))
@@ -22,7 +22,7 @@ def encrypt_cbc(encrypt_block: Callable[[bytes], bytes], iv: bytes, blocks: byte
 
 
 def decrypt_cbc(decrypt_blocks: Callable[[bytes], bytes], iv: bytes, sealed: bytes) -> bytes:
-    """P_i = D(C_i) xor C_{i-1}, C_0 = iv. decrypt_blocks: of all blocks, each by itself."""
+    """Decrypt by P_i = D(C_i) xor C_{i-1}, C_0 = iv. decrypt_blocks: of all blocks, each by itself."""
     return _xor(decrypt_blocks(sealed), (iv + sealed)[: len(sealed)])
 
 

@@ -109,7 +109,7 @@ class _SessionInfo(Structure):
 
 @dataclass(frozen=True)
 class LibraryInfo:
-    """CK_INFO: the module itself."""
+    """The CK_INFO of the module itself."""
 
     manufacturer: str
     description: str
@@ -119,7 +119,7 @@ class LibraryInfo:
 
 @dataclass(frozen=True)
 class SlotInfo:
-    """CK_SLOT_INFO."""
+    """The CK_SLOT_INFO of a slot."""
 
     description: str
     manufacturer: str
@@ -128,7 +128,7 @@ class SlotInfo:
 
 @dataclass(frozen=True)
 class TokenInfo:
-    """CK_TOKEN_INFO."""
+    """The CK_TOKEN_INFO of a token."""
 
     label: str
     manufacturer: str
@@ -146,7 +146,7 @@ class TokenInfo:
 
 @dataclass(frozen=True)
 class MechanismInfo:
-    """CK_MECHANISM_INFO. Sizes are in bits or bytes, as the mechanism (and the vendor) has it."""
+    """The CK_MECHANISM_INFO of a mechanism. Sizes are in bits or bytes, as the mechanism (and the vendor) has it."""
 
     smallest: int
     largest: int
@@ -154,7 +154,7 @@ class MechanismInfo:
 
 
 def library_info(table: FunctionTable) -> LibraryInfo:
-    """C_GetInfo (5.4.3)."""
+    """Call C_GetInfo (5.4.3)."""
     info = _Info()
     check(table.C_GetInfo(byref(info)), "C_GetInfo")
     return LibraryInfo(
@@ -166,7 +166,7 @@ def library_info(table: FunctionTable) -> LibraryInfo:
 
 
 def slot_ids(table: FunctionTable) -> list[int]:
-    """C_GetSlotList (5.5.1): of all slots, with a token or without."""
+    """Call C_GetSlotList (5.5.1), for all slots, with a token or without."""
     count = c_ulong(0)
     check(table.C_GetSlotList(0, None, byref(count)), "C_GetSlotList")
     for _ in range(3):
@@ -182,14 +182,14 @@ def slot_ids(table: FunctionTable) -> list[int]:
 
 
 def slot_info(table: FunctionTable, slot: int) -> SlotInfo:
-    """C_GetSlotInfo (5.5.2)."""
+    """Call C_GetSlotInfo (5.5.2)."""
     info = _SlotInfo()
     check(table.C_GetSlotInfo(slot, byref(info)), "C_GetSlotInfo")
     return SlotInfo(_text(info, "slotDescription"), _text(info, "manufacturerID"), bool(info.flags & 1))
 
 
 def token_info(table: FunctionTable, slot: int) -> TokenInfo:
-    """C_GetTokenInfo (5.5.3)."""
+    """Call C_GetTokenInfo (5.5.3)."""
     info = _TokenInfo()
     check(table.C_GetTokenInfo(slot, byref(info)), "C_GetTokenInfo")
     return TokenInfo(
@@ -212,7 +212,7 @@ def _told(count: int) -> int | None:
 
 
 def mechanisms(table: FunctionTable, slot: int) -> frozenset[int]:
-    """C_GetMechanismList (5.5.5): what the token says it can do."""
+    """Call C_GetMechanismList (5.5.5), for what the token says it can do."""
     count = c_ulong(0)
     check(table.C_GetMechanismList(slot, None, byref(count)), "C_GetMechanismList")
     found = (c_ulong * (count.value + 1))()
@@ -221,14 +221,14 @@ def mechanisms(table: FunctionTable, slot: int) -> frozenset[int]:
 
 
 def mechanism_info(table: FunctionTable, slot: int, mechanism: int) -> MechanismInfo:
-    """C_GetMechanismInfo (5.5.6)."""
+    """Call C_GetMechanismInfo (5.5.6)."""
     info = _MechanismInfo()
     check(table.C_GetMechanismInfo(slot, mechanism, byref(info)), "C_GetMechanismInfo")
     return MechanismInfo(info.ulMinKeySize, info.ulMaxKeySize, info.flags)
 
 
 def open_session(table: FunctionTable, slot: int, *, rw: bool = False) -> int:
-    """C_OpenSession (5.6.1). Returns its handle."""
+    """Call C_OpenSession (5.6.1); return the session's handle."""
     handle = c_ulong(0)
     flags = CKF_SERIAL_SESSION | (CKF_RW_SESSION if rw else 0)
     check(table.C_OpenSession(slot, flags, None, None, byref(handle)), "C_OpenSession")
@@ -236,19 +236,19 @@ def open_session(table: FunctionTable, slot: int, *, rw: bool = False) -> int:
 
 
 def close_session(table: FunctionTable, session: int) -> None:
-    """C_CloseSession (5.6.2). The last one of a token logs the program out."""
+    """Call C_CloseSession (5.6.2). The last one of a token logs the program out."""
     check(table.C_CloseSession(session), "C_CloseSession")
 
 
 def logged_in(table: FunctionTable, session: int) -> bool:
-    """C_GetSessionInfo (5.6.4): whether the user is logged in, by whatever session of this program."""
+    """Call C_GetSessionInfo (5.6.4); return whether the user is logged in, by whatever session of this program."""
     info = _SessionInfo()
     check(table.C_GetSessionInfo(session, byref(info)), "C_GetSessionInfo")
     return info.state in {1, 3}
 
 
 def log_in(cryptoki: Cryptoki, session: int, pin: str) -> None:
-    """C_Login of the user (5.6.8). Raises CkrError.
+    """Call C_Login for the user (5.6.8). Raises CkrError.
 
     CKR_USER_ALREADY_LOGGED_IN is said of another session of this process, or of all that reach the token through one
     server: what counts is whether this session is that of a user.
@@ -261,25 +261,25 @@ def log_in(cryptoki: Cryptoki, session: int, pin: str) -> None:
 
 
 def logout(table: FunctionTable, session: int) -> None:
-    """C_Logout (5.6.9)."""
+    """Call C_Logout (5.6.9)."""
     check(table.C_Logout(session), "C_Logout")
 
 
 def init_pin(table: FunctionTable, session: int, pin: str) -> None:
-    """C_InitPIN (5.5.8): the user's PIN, set by the SO."""
+    """Call C_InitPIN (5.5.8), with which the SO sets the user's PIN."""
     data = pin.encode()
     check(table.C_InitPIN(session, data, len(data)), "C_InitPIN")
 
 
 def random(table: FunctionTable, session: int, size: int) -> bytes:
-    """C_GenerateRandom (5.16.2): `size` bytes."""
+    """Call C_GenerateRandom (5.16.2) for `size` bytes."""
     buffer = ctypes.create_string_buffer(size)
     check(table.C_GenerateRandom(session, buffer, size), "C_GenerateRandom")
     return buffer.raw
 
 
 def create_object(table: FunctionTable, session: int, template: Template) -> int:
-    """C_CreateObject (5.7.1). Returns its handle."""
+    """Call C_CreateObject (5.7.1); return the object's handle."""
     keep, attributes = pack(template)
     handle = c_ulong(0)
     check(table.C_CreateObject(session, attributes, len(keep), byref(handle)), "C_CreateObject")
@@ -287,7 +287,7 @@ def create_object(table: FunctionTable, session: int, template: Template) -> int
 
 
 def copy_object(table: FunctionTable, session: int, handle: int, template: Template) -> int:
-    """C_CopyObject (5.7.2) with these attributes changed. Returns the handle of the copy."""
+    """Call C_CopyObject (5.7.2) with these attributes changed; return the handle of the copy."""
     keep, attributes = pack(template)
     copy = c_ulong(0)
     check(table.C_CopyObject(session, handle, attributes, len(keep), byref(copy)), "C_CopyObject")
@@ -295,18 +295,18 @@ def copy_object(table: FunctionTable, session: int, handle: int, template: Templ
 
 
 def destroy_object(table: FunctionTable, session: int, handle: int) -> None:
-    """C_DestroyObject (5.7.3)."""
+    """Call C_DestroyObject (5.7.3)."""
     check(table.C_DestroyObject(session, handle), "C_DestroyObject")
 
 
 def set_attributes(table: FunctionTable, session: int, handle: int, template: Template) -> None:
-    """C_SetAttributeValue (5.7.6)."""
+    """Call C_SetAttributeValue (5.7.6)."""
     keep, attributes = pack(template)
     check(table.C_SetAttributeValue(session, handle, attributes, len(keep)), "C_SetAttributeValue")
 
 
 def generate_key(table: FunctionTable, session: int, mechanism: int, template: Template) -> int:
-    """C_GenerateKey (5.14.1) by a mechanism without a parameter. Returns its handle."""
+    """Call C_GenerateKey (5.14.1) for a mechanism without a parameter; return the key's handle."""
     keep, attributes = pack(template)
     handle = c_ulong(0)
     generating = CkMechanism(mechanism, None, 0)
@@ -317,7 +317,7 @@ def generate_key(table: FunctionTable, session: int, mechanism: int, template: T
 def generate_key_pair(
     table: FunctionTable, session: int, mechanism: int, public: Template, private: Template
 ) -> tuple[int, int]:
-    """C_GenerateKeyPair (5.14.2). Returns the handles of the public and the private key."""
+    """Call C_GenerateKeyPair (5.14.2); return the handles of the public and the private key."""
     keep_public, public_attributes = pack(public)
     keep_private, private_attributes = pack(private)
     handles = c_ulong(0), c_ulong(0)
@@ -332,7 +332,7 @@ def generate_key_pair(
 
 
 def encrypt(table: FunctionTable, session: int, key: int, mechanism: int, parameter: Parameter, data: bytes) -> bytes:
-    """C_EncryptInit and C_Encrypt (5.8) in one go."""
+    """Call C_EncryptInit and C_Encrypt (5.8) in one go."""
     # Kept until the end: there are tokens that write the IV of AES-GCM when they encrypt.
     encrypting = _mechanism(mechanism, parameter)
     check(table.C_EncryptInit(session, byref(encrypting), key), "C_EncryptInit")
@@ -340,13 +340,13 @@ def encrypt(table: FunctionTable, session: int, key: int, mechanism: int, parame
 
 
 def decrypt(table: FunctionTable, session: int, key: int, mechanism: int, parameter: Parameter, data: bytes) -> bytes:
-    """C_DecryptInit and C_Decrypt (5.9) in one go."""
+    """Call C_DecryptInit and C_Decrypt (5.9) in one go."""
     check(table.C_DecryptInit(session, byref(_mechanism(mechanism, parameter)), key), "C_DecryptInit")
     return _one_go(table, "C_Decrypt", session, data)
 
 
 def sign(table: FunctionTable, session: int, key: int, mechanism: int, data: bytes) -> bytes:
-    """C_SignInit and C_Sign (5.11) in one go, by a mechanism without a parameter."""
+    """Call C_SignInit and C_Sign (5.11) in one go, for a mechanism without a parameter."""
     check(table.C_SignInit(session, byref(_mechanism(mechanism, None)), key), "C_SignInit")
     return _one_go(table, "C_Sign", session, data)
 
@@ -381,7 +381,7 @@ def _one_go(table: FunctionTable, function: str, session: int, data: bytes) -> b
 
 
 def pack(template: Template) -> tuple[list[ctypes.Array[c_char]], ctypes.Array[Attribute]]:
-    """A template as C reads it, and what must be kept alive as long."""
+    """Return a template as C reads it, and what must be kept alive as long."""
     keep = [ctypes.create_string_buffer(raw, len(raw)) for raw in map(_raw, template.values())]
     attributes = (Attribute * len(keep))(
         *(Attribute(kind, addressof(held), len(held)) for kind, held in zip(template, keep, strict=True))
@@ -400,7 +400,8 @@ def _raw(value: Value) -> bytes:
 
 
 def _text(info: Structure, field: str) -> str:
-    """A padded field. Read as raw memory: ctypes ends a char array at its first NUL, the standard pads with blanks."""
+    """Return a padded field. Read as raw memory: ctypes ends a char array at its first NUL, the standard pads with
+    blanks."""
     descriptor = getattr(type(info), field)
     raw = ctypes.string_at(addressof(info) + descriptor.offset, descriptor.size)
     return raw.split(b"\0")[0].decode("utf-8", "replace").strip()

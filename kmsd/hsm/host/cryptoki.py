@@ -66,6 +66,8 @@ _UNTOUCHED: Final = b"\xa5" * 1025
 
 
 class CInitializeArgs(Structure):
+    """The CK_C_INITIALIZE_ARGS structure (PKCS#11 3.0, 3.7)."""
+
     _fields_ = (
         ("CreateMutex", c_void_p),
         ("DestroyMutex", c_void_p),
@@ -77,15 +79,19 @@ class CInitializeArgs(Structure):
 
 
 class Attribute(Structure):
+    """The CK_ATTRIBUTE structure (PKCS#11 3.0, 3.4)."""
+
     _fields_ = (("type", c_ulong), ("pValue", c_void_p), ("ulValueLen", c_ulong))
 
 
 class CkMechanism(Structure):
+    """The CK_MECHANISM structure (PKCS#11 3.0, 3.5)."""
+
     _fields_ = (("mechanism", c_ulong), ("pParameter", c_void_p), ("ulParameterLen", c_ulong))
 
 
 class GcmParams(Structure):
-    """pIv: address of a buffer of its own, for there are tokens that write there."""
+    """The CK_GCM_PARAMS structure. pIv: address of a buffer of its own, for there are tokens that write there."""
 
     _fields_ = (
         ("pIv", c_void_p),
@@ -98,6 +104,8 @@ class GcmParams(Structure):
 
 
 class RsaOaepParams(Structure):
+    """The CK_RSA_PKCS_OAEP_PARAMS structure."""
+
     _fields_ = (
         ("hashAlg", c_ulong),
         ("mgf", c_ulong),
@@ -108,7 +116,7 @@ class RsaOaepParams(Structure):
 
 
 class Cryptoki:
-    """One PKCS#11 module, loaded by the dynamic linker; nothing of it has been called yet.
+    """A PKCS#11 module, loaded by the dynamic linker; nothing of it has been called yet.
 
     so: path of the module. Raises OSError if it cannot be loaded, AttributeError if it is no PKCS#11 module, CkrError.
     """
@@ -124,7 +132,7 @@ class Cryptoki:
         self.sign = dll.C_Sign
 
     def initialize(self) -> bool:
-        """C_Initialize for many threads. Returns False if the module cannot lock: then use one thread only."""
+        """Call C_Initialize for many threads. Return False if the module cannot lock: then use one thread only."""
         arguments = CInitializeArgs(flags=CKF_OS_LOCKING_OK)
         try:
             check(self._dll.C_Initialize(byref(arguments)), "C_Initialize")
@@ -136,15 +144,16 @@ class Cryptoki:
         return True
 
     def finalize(self) -> None:
-        """C_Finalize. Crashes the process if any other thread is inside the module: drain them first."""
+        """Call C_Finalize. Crashes the process if any other thread is inside the module: drain them first."""
         check(self._dll.C_Finalize(None), "C_Finalize")
 
     def login(self, session: int, pin: str, user: int = CKU_USER) -> None:
+        """Call C_Login (5.6.8). user: CKU_USER or CKU_SO."""
         data = pin.encode()
         check(self._dll.C_Login(session, user, data, len(data)), "C_Login")
 
     def init_token(self, slot: int, so_pin: str, label: str) -> None:
-        """C_InitToken: makes a token in a free slot. Destroys the token that may be there."""
+        """Call C_InitToken, which makes a token in a free slot. Destroys the token that may be there."""
         pin = so_pin.encode()
         name = label.encode().ljust(32)
         if len(name) > 32:
@@ -152,7 +161,7 @@ class Cryptoki:
         check(self._dll.C_InitToken(slot, pin, len(pin), name), "C_InitToken")
 
     def find(self, session: int, template: dict[int, bytes | int | bool], most: int = 100_000) -> list[int]:
-        """Handles of the objects that match, at most `most`."""
+        """Find the handles of the objects that match, at most `most`."""
         keep, attributes = _template(template)
         check(self._dll.C_FindObjectsInit(session, attributes, len(keep)), "C_FindObjectsInit")
         handles: list[int] = []

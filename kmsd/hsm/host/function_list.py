@@ -38,7 +38,7 @@ class _FunctionList(Structure):
 
 
 class FunctionTable:
-    """One instance of one module, loaded by the dynamic linker; nothing of it has been called but C_GetFunctionList.
+    """An instance of a module, loaded by the dynamic linker; nothing of it has been called but C_GetFunctionList.
 
     Its attributes are the functions, for example `table.C_Encrypt`: called with the arguments of the C function, they
     return the CK_RV as an int, and hand back the interpreter lock meanwhile.
@@ -65,7 +65,7 @@ class FunctionTable:
             setattr(self, name, _function(getattr(functions, name), arguments))
 
     def __getattr__(self, name: str) -> Any:
-        """For functions without a signature."""
+        """Refuse functions without a signature."""
         raise AttributeError(f"{name} has no signature")
 
 

@@ -23,8 +23,8 @@ _KEPT: Final = 4
 
 
 class Generator:
-    """Called on the threads of all sessions. stuck: whether the last draw repeated something: what was drawn before and
-    not used yet is not to be used either."""
+    """The random generator, called on the threads of all sessions. stuck: whether the last draw repeated something:
+    what was drawn before and not used yet is not to be used either."""
 
     def __init__(self) -> None:
         self.stuck = False

@@ -68,7 +68,7 @@ _PASSING: Final = frozenset({"CKR_OBJECT_HANDLE_INVALID", "CKR_KEY_HANDLE_INVALI
 
 @dataclass(frozen=True, slots=True)
 class TokenKey:
-    """One secret or private key as the token describes it.
+    """A secret or private key as the token describes it.
 
     encrypt: of an RSA key whether it decrypts, for what its public half does needs no token.
     sensitive to never_extractable: None if the token does not tell (PKCS#11 3.0, 4.8 and 4.9).
@@ -98,7 +98,7 @@ class TokenKey:
 
     @property
     def exposed(self) -> tuple[str, ...]:
-        """What its attributes allow that a key of a KMS should not: its value can be read, or taken away wrapped."""
+        """The attributes that a key of a KMS should not have: its value can be read, or taken away wrapped."""
         told = {"EXTRACTABLE": self.extractable is True, "not SENSITIVE": self.sensitive is False}
         return tuple(words for words, holds in told.items() if holds)
 
@@ -148,12 +148,13 @@ def _public(session: TokenSession, kind: Kind, most: int) -> tuple[list[TokenKey
 
 
 def _find(session: TokenSession, template: dict[int, bytes | int | bool], kind: Kind = "aes") -> list[TokenKey]:
-    """The secret keys of ours on the token that match, described; for "rsa" the private ones."""
+    """Find the secret keys of ours on the token that match, described; for "rsa" the private ones."""
     return [key for _, key in objects(session, template, kind)]
 
 
 def objects(session: TokenSession, template: dict[int, bytes | int | bool], kind: Kind) -> list[tuple[int, TokenKey]]:
-    """`_find` with the handles. Public objects, which anybody may have made, only if the template asks for them."""
+    """Find what `_find` finds, with the handles. Public objects, which anybody may have made, only if the template asks
+    for them."""
     whole = {**_class_of(kind), **session.trusted(template.get(c.CKA_ID)), **template}
     public = template.get(c.CKA_PRIVATE) is False
 
@@ -176,7 +177,7 @@ def _class_of(kind: Kind) -> dict[int, bytes | int | bool]:
 
 
 def _repeated(look: Callable[[], T]) -> T:
-    """What `look` sees, looked for again while other processes change objects. Raises CkrError."""
+    """Return what `look` sees, looked for again while other processes change objects. Raises CkrError."""
     for last in range(_TRIES, 0, -1):
         try:
             return look()
@@ -188,7 +189,7 @@ def _repeated(look: Callable[[], T]) -> T:
 
 
 class _Sizes:
-    """Sizes of AES keys on a token that has no CKA_VALUE_LEN to read: searching by it may work all the same."""
+    """The sizes of AES keys on a token that has no CKA_VALUE_LEN to read: searching by it may work all the same."""
 
     def __init__(self, session: TokenSession, template: calls.Template) -> None:
         self._session = session
@@ -286,8 +287,8 @@ def _generate(session: TokenSession, label: str, cka_id: bytes, kind: Kind, bits
 
 
 def _read_back(session: TokenSession, cka_id: bytes, kind: Kind) -> list[TokenKey]:
-    """The keys with this identity; read again after each pause while none has a label: SoftHSM shows a key to nobody,
-    or without attributes, while another process changes it."""
+    """Return the keys with this identity; read again after each pause while none has a label: SoftHSM shows a key to
+    nobody, or without attributes, while another process changes it."""
     found = _with_id(session, cka_id, kind)
     for pause in _READ_PAUSES:
         if any(key.label for key in found):
@@ -316,7 +317,8 @@ def _new(label: str, cka_id: bytes, kind: Kind, bits: int) -> calls.Template:
 
 
 def _new_rsa(label: str, cka_id: bytes, bits: int) -> tuple[calls.Template, calls.Template]:
-    """Of the public and the private key. Their usages are few, so that no token has to know all of them."""
+    """Return the templates of the public and the private key. Their usages are few, so that no token has to know all of
+    them."""
     both: calls.Template = {c.CKA_TOKEN: True, c.CKA_LABEL: label.encode(), c.CKA_ID: cka_id}
     public: calls.Template = {
         **both,
@@ -389,14 +391,14 @@ def destroy(session: TokenSession, until: float, kind: Kind, cka_id: bytes, labe
 
 
 def begin(until: float) -> None:
-    """From here on something changes on the token. Raises DeadlineExceeded if it is later than `until`, by the
-    monotonic clock: a token that hung would make the change when it comes back, whatever has been decided since."""
+    """Begin to change something on the token. Raises DeadlineExceeded if it is later than `until`, by the monotonic
+    clock: a token that hung would make the change when it comes back, whatever has been decided since."""
     if time.monotonic() > until:
         raise late()
 
 
 def late() -> DeadlineExceeded:
-    """The error of a change whose caller has stopped waiting."""
+    """Return the error of a change whose caller has stopped waiting."""
     return DeadlineExceeded(
         "the token, or another change of its keys, kept this one waiting for longer than its caller waits: nothing was "
         "changed",
@@ -405,7 +407,7 @@ def late() -> DeadlineExceeded:
 
 
 def _one(session: TokenSession, kind: Kind, cka_id: bytes, labels: set[str]) -> TokenKey:
-    """The one key of this kind and CKA_ID, which has one of these labels."""
+    """Return the one key of this kind and CKA_ID, which has one of these labels."""
     found = [key for key in _with_id(session, cka_id, kind) if key.label in labels]
     if len(found) != 1:
         raise Conflict(
@@ -424,7 +426,7 @@ def _with_id(session: TokenSession, cka_id: bytes, kind: Kind) -> list[TokenKey]
 
 
 def public_halves(session: TokenSession, handle: int, kind: Kind) -> list[int]:
-    """The public key objects that belong to a private key: with its CKA_ID and its numbers."""
+    """Find the public key objects that belong to a private key: with its CKA_ID and its numbers."""
     if kind != "rsa":
         return []
     cka_id = session.cryptoki.attributes(session.handle, handle, (c.CKA_ID,)).get(c.CKA_ID, b"")

@@ -26,7 +26,7 @@ _FINALIZE_SECONDS: Final = 4.0
 
 
 class Life:
-    """channel: the way to kmsd."""
+    """The life of one host process. channel: the way to kmsd."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._parent = os.getppid()

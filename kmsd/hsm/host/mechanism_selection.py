@@ -33,7 +33,7 @@ _IV_BYTES: Final = 12
 
 @dataclass(frozen=True)
 class Choice:
-    """What may be chosen from.
+    """The mechanisms that may be chosen from.
 
     mechanisms: as listed, "CKM_AES_CBC", without AES-GCM if that does not work. gcm_iv: whose the IVs of AES-GCM are.
     gcm_refused: why AES-GCM is not used although it is listed; empty otherwise. gcm_unauthenticated: because it takes
@@ -47,7 +47,8 @@ class Choice:
 
 
 def choose(place: TrialPlace, listed: frozenset[str], row: Quirks) -> Choice:
-    """place: logged in to. Raises CkrError if the token fails altogether, and Unavailable if it encrypts nothing."""
+    """Choose what may be used. place: logged in to. Raises CkrError if the token fails altogether, and Unavailable if
+    it encrypts nothing."""
     as_listed = Choice(listed, row.gcm_iv)
     if _GCM not in listed:
         return as_listed

@@ -49,7 +49,7 @@ _SERVING: Final = {
 
 @dataclass(frozen=True)
 class TokenView:
-    """CK_TOKEN_INFO (PKCS#11 3.0, 3.2) of one token, in words."""
+    """The CK_TOKEN_INFO (PKCS#11 3.0, 3.2) of one token, in words."""
 
     label: str
     serial: str
@@ -60,7 +60,7 @@ class TokenView:
 
     @property
     def pin_warnings(self) -> tuple[str, ...]:
-        """What the flags say about the user PIN, worst first."""
+        """The warnings of the flags about the user PIN, worst first."""
         said = {
             "USER_PIN_LOCKED": "the user PIN is locked",
             "USER_PIN_FINAL_TRY": "one more wrong user PIN locks it",
@@ -75,7 +75,7 @@ class TokenView:
 
 @dataclass(frozen=True)
 class SessionCounts:
-    """Open sessions of all programs, and how many there may be (CK_TOKEN_INFO); None: the token does not tell, or
+    """The open sessions of all programs, and how many there may be (CK_TOKEN_INFO); None: the token does not tell, or
     sets no limit."""
 
     open: int | None
@@ -86,8 +86,8 @@ class SessionCounts:
 
 @dataclass(frozen=True)
 class MechanismView:
-    """CK_MECHANISM_INFO (PKCS#11 3.0, 3.3). name: as "CKM_AES_GCM". flags: CKF_* in words. Sizes are in the unit that
-    the mechanism counts in."""
+    """The CK_MECHANISM_INFO (PKCS#11 3.0, 3.3) of a mechanism. name: as "CKM_AES_GCM". flags: CKF_* in words. Sizes are
+    in the unit that the mechanism counts in."""
 
     type: int
     name: str
@@ -98,7 +98,7 @@ class MechanismView:
 
 @dataclass(frozen=True)
 class SlotView:
-    """CK_SLOT_INFO (PKCS#11 3.0, 3.2) and the token in it, if there is one."""
+    """The CK_SLOT_INFO (PKCS#11 3.0, 3.2) of a slot, and the token in it, if there is one."""
 
     slot_id: int
     description: str
@@ -109,7 +109,7 @@ class SlotView:
 
 
 class Module:
-    """One loaded module. Make it with `load`, which knows the modules of this process."""
+    """A loaded module. Make it with `load`, which knows the modules of this process."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -134,7 +134,7 @@ class Module:
         return self._initialized
 
     def initialize(self) -> None:
-        """C_Initialize after `finalize`. Does nothing to an initialised module."""
+        """Call C_Initialize after `finalize`. Does nothing to an initialised module."""
         if not self._initialized:
             try:
                 self.multithreaded = self.cryptoki.initialize()
@@ -147,17 +147,17 @@ class Module:
             self._initialized = True
 
     def finalize(self) -> None:
-        """C_Finalize. The caller has made sure that no thread is inside the module (it would crash)."""
+        """Call C_Finalize. The caller has made sure that no thread is inside the module (it would crash)."""
         if self._initialized:
             self._initialized = False
             self.cryptoki.finalize()
 
     def info(self) -> calls.LibraryInfo:
-        """What the module says of itself. Raises CkrError."""
+        """Return what the module says of itself. Raises CkrError."""
         return calls.library_info(self.cryptoki.table)
 
     def slots(self) -> list[SlotView]:
-        """All slots, and the tokens in them. Raises CkrError."""
+        """Return all slots, and the tokens in them. Raises CkrError."""
         table = self.cryptoki.table
         return [self._slot_view(table, slot) for slot in calls.slot_ids(table)]
 
@@ -177,13 +177,13 @@ class Module:
         return SlotView(slot, info.description, info.manufacturer, view, self.path, sessions)
 
     def serving_mechanisms(self, slot_id: int) -> frozenset[str]:
-        """The names, as "CKM_AES_GCM", of what the token in a slot lists of those that kmsd chooses from. One call,
-        where `mechanisms` makes one for each of them and more. Raises CkrError."""
+        """Return the names, as "CKM_AES_GCM", of what the token in a slot lists of those that kmsd chooses from. One
+        call, where `mechanisms` makes one for each of them and more. Raises CkrError."""
         listed = calls.mechanisms(self.cryptoki.table, slot_id)
         return frozenset(name for number, name in _SERVING.items() if number in listed)
 
     def mechanisms(self, slot_id: int) -> tuple[MechanismView, ...]:
-        """What the token in a slot lists, by number. Raises CkrError."""
+        """Return what the token in a slot lists, by number. Raises CkrError."""
         found = []
         for number in sorted(calls.mechanisms(self.cryptoki.table, slot_id)):
             info = calls.mechanism_info(self.cryptoki.table, slot_id, number)
@@ -197,7 +197,7 @@ _loading = threading.Lock()
 
 
 def load(path: str) -> Module:
-    """The module at this path, loaded and initialised for many threads.
+    """Load the module at this path, and initialise it for many threads.
 
     Raises Misconfigured if there is no usable module, Unavailable if it would not initialise.
     """
@@ -228,7 +228,7 @@ def load(path: str) -> Module:
 
 
 def _refuse_pipe(path: str) -> None:
-    """dlopen(3) would wait for its other end."""
+    """Raise Misconfigured for a pipe: dlopen(3) would wait for its other end."""
     if Path(path).is_fifo():
         raise Misconfigured(
             f"PKCS#11 module {path} cannot be loaded: it is a pipe", "check the path given as --p11-lib"
@@ -236,7 +236,7 @@ def _refuse_pipe(path: str) -> None:
 
 
 def find_softhsm() -> str:
-    """Path of SoftHSM's module. Raises Misconfigured if it is not installed in a known place."""
+    """Return the path of SoftHSM's module. Raises Misconfigured if it is not installed in a known place."""
     for path in SOFTHSM_MODULES:
         if Path(path).exists():
             return path
@@ -247,7 +247,7 @@ def find_softhsm() -> str:
 
 
 def mechanism_name(number: int) -> str:
-    """As PKCS#11 writes it; a vendor's own by its number."""
+    """Return a mechanism's name as PKCS#11 writes it; a vendor's own by its number."""
     # Here, because nothing else needs the library, and few ask.
     from pkcs11.mechanisms import Mechanism
 

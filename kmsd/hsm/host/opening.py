@@ -80,7 +80,7 @@ class OpenToken:
 
     @property
     def found(self) -> FoundToken:
-        """What `find` found. Raises RuntimeError before it."""
+        """The token that `find` found. Raises RuntimeError before it."""
         if self._found is None:
             raise RuntimeError("no token was looked for yet")
         return self._found
@@ -199,7 +199,7 @@ def _present(slot: SlotView) -> TokenView:
 
 
 def module_path(provider: str, path: str) -> str:
-    """The module, found where distributions put it if none is named. Raises Misconfigured."""
+    """Return the module, found where distributions put it if none is named. Raises Misconfigured."""
     if path or provider in ("auto", "p11", "generic"):
         return path
     found = quirks.find_module(provider)

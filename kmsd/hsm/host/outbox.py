@@ -11,7 +11,7 @@ from kmsd.hsm import wire
 
 
 class Outbox:
-    """channel: to kmsd. used: gives the keys that the login has used.
+    """The answers that are not sent yet. channel: to kmsd. used: gives the keys that the login has used.
 
     waiting: answers that are not sent yet; guarded by whoever leads.
     """

@@ -10,7 +10,7 @@ from kmsd.hsm.host.module import Module
 
 
 def ensure_token(module: Module, label: str, so_pin: str, pin: str) -> bool:
-    """A token with this label and this user PIN, made in a free slot unless it is there.
+    """Make a token with this label and this user PIN in a free slot, unless it is there.
 
     Finishes what an interrupted run began. An initialised token is never touched. Returns whether anything was made.
     Raises Unavailable if there is no free slot, CkrError.

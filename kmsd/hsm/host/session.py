@@ -70,11 +70,12 @@ _ABSENT_PAUSES: Final = (0.002, 0.005, 0.02, 0.05)
 
 
 class KeyMissingError(Exception):
-    """No key of the kind with this CKA_ID is to be found. Not proof that it was deleted: the token may be away."""
+    """Raised if no key of the kind with this CKA_ID is to be found. Not proof that it was deleted: the token may be
+    away."""
 
 
 class KeyAmbiguousError(Exception):
-    """Several keys of one kind have this CKA_ID."""
+    """Raised if several keys of one kind have this CKA_ID."""
 
 
 class RsaNumbers(NamedTuple):
@@ -85,7 +86,7 @@ class RsaNumbers(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes of the modulus, and of what is encrypted with it."""
+        """The bytes of the modulus, and of what is encrypted with it."""
         return (self.modulus.bit_length() + 7) // 8
 
 
@@ -126,6 +127,7 @@ class TokenSession:
         self._buffer_address = addressof(self._buffer)
 
     def close(self) -> None:
+        """Close the session. Raises CkrError."""
         calls.close_session(self.cryptoki.table, self.handle)
 
     @operation(Operation.FORGET_KEYS)
@@ -138,11 +140,11 @@ class TokenSession:
 
     @operation(Operation.RANDOM)
     def random(self, size: int) -> bytes:
-        """`size` bytes of the token's generator and the kernel's together, fresh. Raises WrongResult as well."""
+        """Return `size` bytes of the token's generator and the kernel's together, fresh. Raises WrongResult as well."""
         return self._generator.mixed(calls.random(self.cryptoki.table, self.handle, size))
 
     def iv(self, size: int) -> bytes:
-        """`size` random bytes, never handed out before. Raises WrongResult as well."""
+        """Return `size` random bytes, never handed out before. Raises WrongResult as well."""
         if self._generator.stuck:
             self._random = b""
         if len(self._random) < size:
@@ -179,8 +181,9 @@ class TokenSession:
             raise CkrError("CKR_USER_NOT_LOGGED_IN", "C_GetSessionInfo")
 
     def trusted(self, cka_id: object) -> dict[int, bytes | int | bool]:
-        """What a template has beside the rest, so that it finds only what is trusted: private objects, which nobody can
-        make without the PIN (PKCS#11 3.0, 4.4), and public ones only if the configuration names their CKA_ID."""
+        """Return what a template has beside the rest, so that it finds only what is trusted: private objects, which
+        nobody can make without the PIN (PKCS#11 3.0, 4.4), and public ones only if the configuration names their
+        CKA_ID."""
         return {} if cka_id in self.trusted_public else {CKA_PRIVATE: True}
 
     def _find(self, cka_id: bytes, kind: KeyKind) -> list[int]:
@@ -197,12 +200,12 @@ class TokenSession:
         return int.from_bytes(raw, sys.byteorder) if raw else -1
 
     def rsa_numbers(self, cka_id: bytes) -> RsaNumbers:
-        """The public key of the RSA key with this CKA_ID, as its private object tells it: anybody may put public
+        """Return the public key of the RSA key with this CKA_ID, as its private object tells it: anybody may put public
         objects on a token. Asked for each time, so that nothing is encrypted for a key that is gone."""
         return rsa_numbers_of(self, self.key(cka_id, "rsa"))
 
     def encrypt_gcm(self, cka_id: bytes, iv_size: int, aad: bytes, plaintext: bytes) -> tuple[bytes, bytes]:
-        """AES-GCM (NIST SP 800-38D) with a fresh random IV. Returns (IV, ciphertext followed by the tag).
+        """Encrypt by AES-GCM (NIST SP 800-38D) with a fresh random IV; return (IV, ciphertext followed by the tag).
 
         The IV may be another one where the token chooses it itself (`GcmIv`). Raises WrongResult as well.
         """
@@ -237,7 +240,7 @@ class TokenSession:
 
     @operation(Operation.DECRYPT_GCM)
     def decrypt_gcm(self, cka_id: bytes, iv: bytes, aad: bytes, ciphertext: bytes) -> bytes:
-        """AES-GCM; `ciphertext` ends with the tag. The plaintext is returned only if the tag fits."""
+        """Decrypt by AES-GCM; `ciphertext` ends with the tag. The plaintext is returned only if the tag fits."""
         key = self.key(cka_id)
         self._prepare(iv, aad, len(ciphertext))
         rv = self.cryptoki.decrypt_init(self.handle, self._mechanism_address, key)
@@ -256,7 +259,8 @@ class TokenSession:
 
     @operation(Operation.ENCRYPT_CBC_BLOCKS)
     def encrypt_cbc(self, cka_id: bytes, iv: bytes, blocks: bytes) -> bytes:
-        """AES-CBC (NIST SP 800-38A, 6.2) of whole blocks. Never CBC_PAD: a token is known that gets it wrong."""
+        """Encrypt whole blocks by AES-CBC (NIST SP 800-38A, 6.2). Never CBC_PAD: a token is known that gets it
+        wrong."""
         c = self.cryptoki
         key = self.key(cka_id)
 
@@ -269,7 +273,7 @@ class TokenSession:
         return encrypt(self._cbc, blocks)
 
     def decrypt_cbc(self, cka_id: bytes, iv: bytes, blocks: bytes) -> bytes:
-        """Inverse of `encrypt_cbc`. Authenticates nothing."""
+        """Decrypt what `encrypt_cbc` made. Authenticates nothing."""
         c = self.cryptoki
         key = self.key(cka_id)
 
@@ -282,14 +286,15 @@ class TokenSession:
         return decrypt(self._cbc)
 
     def hmac(self, cka_id: bytes, hash_: Hash, data: bytes) -> bytes:
-        """HMAC (RFC 2104), all of it: 32 or 64 bytes."""
+        """Compute an HMAC (RFC 2104), all of it: 32 or 64 bytes."""
         c = self.cryptoki
         mechanism, size = _HMACS[hash_]
         key = self.key(cka_id, "hmac")
         return self._one_part(c.sign_init, c.sign, "C_Sign", CkMechanism(mechanism, None, 0), key, data, size)
 
     def decrypt_oaep(self, cka_id: bytes, ciphertext: bytes) -> bytes:
-        """RSAES-OAEP with SHA-256 (RFC 8017, 7.1.2). Anybody with the public key may have chosen the plaintext."""
+        """Decrypt by RSAES-OAEP with SHA-256 (RFC 8017, 7.1.2). Anybody with the public key may have chosen the
+        plaintext."""
         c = self.cryptoki
         key = self.key(cka_id, "rsa")
         most = len(ciphertext)
@@ -307,7 +312,7 @@ class TokenSession:
         *,
         exactly: bool = True,
     ) -> bytes:
-        """What the operation gives for `data`: `size` bytes, or with exactly=False up to so many."""
+        """Return what the operation gives for `data`: `size` bytes, or with exactly=False up to so many."""
         if size > self._size:
             self._resize(size)
         rv = init(self.handle, addressof(mechanism), key)

@@ -50,14 +50,14 @@ class NoSession(Exception):
 
 @dataclass(frozen=True)
 class TrialPlace:
-    """Where a trial takes place: a slot whose token is logged in to."""
+    """The place of a trial: a slot whose token is logged in to."""
 
     table: FunctionTable
     slot: int
 
     @contextlib.contextmanager
     def session(self, *, rw: bool = False) -> Iterator[int]:
-        """A session of its own, closed whatever happens. Raises CkrError, NoSession."""
+        """Open a session of its own, closed whatever happens. Raises CkrError, NoSession."""
         try:
             handle = calls.open_session(self.table, self.slot, rw=rw)
         except CkrError as error:
@@ -73,7 +73,7 @@ class TrialPlace:
 
 @dataclass(frozen=True)
 class Trial:
-    """works: it may be relied upon. seen: what happened, in words."""
+    """The result of a trial. works: it may be relied upon. seen: what happened, in words."""
 
     works: bool
     seen: str
@@ -81,6 +81,8 @@ class Trial:
 
 @dataclass(frozen=True)
 class GcmTrial(Trial):
+    """The result of a trial of AES-GCM."""
+
     iv: GcmIv = "caller's"
     takes_changed: bool = False
     """A ciphertext that was changed is decrypted: the tag says nothing."""
@@ -90,6 +92,8 @@ class GcmTrial(Trial):
 
 @dataclass(frozen=True)
 class HmacTrial(Trial):
+    """The result of a trial of an HMAC."""
+
     empty: bool = False
     """Whether the empty message has a MAC."""
     longest: int = 0
@@ -97,7 +101,7 @@ class HmacTrial(Trial):
 
 
 def gcm_params(iv: bytes, aad: bytes) -> GcmParams:
-    """iv empty: the token is to choose it."""
+    """Return the parameters of AES-GCM. iv empty: the token is to choose it."""
     held = ctypes.create_string_buffer(iv, len(iv))
     made = GcmParams(ctypes.addressof(held) if iv else None, len(iv), len(iv) * 8, aad, len(aad), TAG * 8)
     made.held = held
@@ -105,7 +109,7 @@ def gcm_params(iv: bytes, aad: bytes) -> GcmParams:
 
 
 def gcm(place: TrialPlace, key: int, iv_size: int) -> GcmTrial:
-    """CKM_AES_GCM with a 128-bit tag: back and forth, and that a changed tag, IV or AAD is refused."""
+    """Try CKM_AES_GCM with a 128-bit tag: back and forth, and that a changed tag, IV or AAD is refused."""
     message = os.urandom(32)
     whose: GcmIv = "caller's"
     try:
@@ -162,17 +166,17 @@ def _open(place: TrialPlace, key: int, iv: bytes, aad: bytes, sealed: bytes) -> 
 
 
 def cbc(place: TrialPlace, key: int) -> Trial:
-    """CKM_AES_CBC over whole blocks: back and forth, and that the IV matters."""
+    """Try CKM_AES_CBC over whole blocks: back and forth, and that the IV matters."""
     return _block_mode(place, key, CKM_AES_CBC, os.urandom(16), os.urandom(48))
 
 
 def ecb(place: TrialPlace, key: int) -> Trial:
-    """CKM_AES_ECB over whole blocks: the bare cipher, of which CBC can be built (NIST SP 800-38A, 6.2)."""
+    """Try CKM_AES_ECB over whole blocks: the bare cipher, of which CBC can be built (NIST SP 800-38A, 6.2)."""
     return _block_mode(place, key, CKM_AES_ECB, None, os.urandom(48))
 
 
 def cbc_pad(place: TrialPlace, key: int) -> Trial:
-    """CKM_AES_CBC_PAD over part of a block, and over whole ones."""
+    """Try CKM_AES_CBC_PAD over part of a block, and over whole ones."""
     for size in (5, 32):
         trial = _block_mode(place, key, CKM_AES_CBC_PAD, os.urandom(16), os.urandom(size), size // 16 * 16 + 16)
         if not trial.works:
@@ -201,7 +205,7 @@ def _block_mode(place: TrialPlace, key: int, mechanism: int, iv: bytes | None, m
 
 
 def hmac(place: TrialPlace, key: int, mechanism: int, size: int, most: int) -> HmacTrial:
-    """An HMAC of `size` bytes: that it depends on the message, what it makes of none, and how long one may be.
+    """Try an HMAC of `size` bytes: that it depends on the message, what it makes of none, and how long one may be.
 
     most: bytes of the longest message to try.
     """
@@ -229,7 +233,7 @@ def hmac(place: TrialPlace, key: int, mechanism: int, size: int, most: int) -> H
 
 
 def oaep(place: TrialPlace, public: int, private: int) -> Trial:
-    """CKM_RSA_PKCS_OAEP with SHA-256 and MGF1 with SHA-256 (RFC 7518, 4.3): back and forth."""
+    """Try CKM_RSA_PKCS_OAEP with SHA-256 and MGF1 with SHA-256 (RFC 7518, 4.3): back and forth."""
     params = RsaOaepParams(CKM_SHA256, CKG_MGF1_SHA256, CKZ_DATA_SPECIFIED, None, 0)
     message = os.urandom(32)
     try:
@@ -243,7 +247,7 @@ def oaep(place: TrialPlace, public: int, private: int) -> Trial:
 
 
 def random(place: TrialPlace) -> Trial:
-    """C_GenerateRandom: that it works, and that two draws differ."""
+    """Try C_GenerateRandom: that it works, and that two draws differ."""
     try:
         with place.session() as session:
             first, second = (calls.random(place.table, session, 32) for _ in range(2))

@@ -42,7 +42,7 @@ _NO_SESSION: Final = "CKR_SESSION_COUNT"
 
 
 class _Worker:
-    """inside: held while it is at work with its session, or somebody else has taken that."""
+    """A thread that serves. inside: held while it is at work with its session, or somebody else has taken that."""
 
     __slots__ = ("inside", "session", "thread")
 
@@ -53,7 +53,7 @@ class _Worker:
 
 
 class Workers:
-    """Begins with one thread, which serves what needs no session; `serve` adds the sessions' threads.
+    """The threads that serve: one at first, which serves what needs no session; `serve` adds the sessions' threads.
 
     channel: to kmsd. ended: called once, when kmsd is gone or says so.
     """
@@ -80,6 +80,7 @@ class Workers:
         self.stopping = False
 
     def start(self) -> None:
+        """Start the first thread."""
         self._add(None)
 
     def serve(self, sessions: list[TokenSession]) -> None:
@@ -241,7 +242,7 @@ class Workers:
                 each.session.forget(gone)
 
     def _do(self, worker: _Worker, request: wire.Request, done: Definition) -> tuple[wire.Reply, float]:
-        """One operation, answered. Returns the answer, and the seconds that it took."""
+        """Do one operation; return the answer, and the seconds that it took."""
         began = monotonic()
         lost = False
         value: Any = None
@@ -316,7 +317,8 @@ class Workers:
 
     @contextlib.contextmanager
     def _writable(self) -> Iterator[TokenSession]:
-        """A read-write session. On a token with few sessions a worker gives up its own for as long. Raises CkrError."""
+        """Open a read-write session. On a token with few sessions a worker gives up its own for as long. Raises
+        CkrError."""
         if self._token.only is not None:
             with self._workers[0].inside:
                 yield self._token.only

@@ -45,7 +45,7 @@ class _Tool(subprocess.Popen):  # type: ignore[type-arg]  # older Pythons cannot
 
 
 def _hide(command: list[str]) -> tuple[list[str], list[int]]:
-    """The command with its secrets replaced by names of files in memory, and those files' descriptors."""
+    """Return the command with its secrets replaced by names of files in memory, and those files' descriptors."""
     files: list[int] = []
     for at, option in enumerate(command[:-1]):
         if option in _SECRET_OPTIONS:
@@ -57,10 +57,12 @@ def _hide(command: list[str]) -> tuple[list[str], list[int]]:
 
 
 def flush_transient() -> None:
+    """Free the TPM's memory of what earlier commands left there."""
     subprocess.run(["tpm2_flushcontext", "-t"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
 
 
 def main() -> int:
+    """Run the commands on standard input, and tell how many went well."""
     job = json.load(sys.stdin)
     tools: Any = importlib.import_module("tpm2_pkcs11.tpm2")
     ptool = importlib.import_module("tpm2_pkcs11.tpm2_ptool")

@@ -23,7 +23,7 @@ may want to be given none. "written": the token's own, which it writes in the pl
 
 @dataclass(frozen=True)
 class Quirks:
-    """How one kind of token differs from what PKCS#11 lets one expect.
+    """The ways in which one kind of token differs from what PKCS#11 lets one expect.
 
     libraries: beginnings of the module's file name. manufacturers: beginnings of the manufacturer in CK_TOKEN_INFO.
     """
@@ -71,7 +71,7 @@ class Quirks:
 
 
 def _debian_and_others(file: str, *more: str) -> tuple[str, ...]:
-    """Where Debian, Ubuntu, Fedora, Arch, Alpine and local builds put the PKCS#11 module `file`."""
+    """Return where Debian, Ubuntu, Fedora, Arch, Alpine and local builds put the PKCS#11 module `file`."""
     folders = (
         "/usr/lib/x86_64-linux-gnu/pkcs11",
         "/usr/lib/aarch64-linux-gnu/pkcs11",
@@ -237,18 +237,18 @@ _OTHER_NAMES: Final = {"p11": "auto", "dpod": "luna"}
 
 
 def by_module(path: str) -> Quirks:
-    """The row of a module, by its file name; GENERIC if there is none."""
+    """Return the row of a module, by its file name; GENERIC if there is none."""
     name = PurePath(path).name
     return next((row for row in TABLE if name.startswith(row.libraries)), GENERIC)
 
 
 def by_token(manufacturer: str) -> Quirks:
-    """The row of a token, by what CK_TOKEN_INFO says; GENERIC if there is none."""
+    """Return the row of a token, by what CK_TOKEN_INFO says; GENERIC if there is none."""
     return next((row for row in TABLE if row.manufacturers and manufacturer.startswith(row.manufacturers)), GENERIC)
 
 
 def choose(provider: str, path: str, manufacturer: str = "") -> Quirks:
-    """The row that counts.
+    """Return the row that counts.
 
     provider: as configured; auto: by names. path: of the module, resolved: links have other names. manufacturer: of the
     token, empty while it is not known yet. Raises ValueError for an unknown provider.
@@ -266,7 +266,8 @@ def choose(provider: str, path: str, manufacturer: str = "") -> Quirks:
 
 
 def _relayed(relay: Quirks, behind: Quirks) -> Quirks:
-    """A relay's row with what the token behind it brings along. Programs that make keys are not where kmsd is."""
+    """Return a relay's row with what the token behind it brings along. Programs that make keys are not where kmsd
+    is."""
     if behind is GENERIC:
         return relay
     return replace(
@@ -284,6 +285,6 @@ def _relayed(relay: Quirks, behind: Quirks) -> Quirks:
 
 
 def find_module(provider: str, exists: Callable[[str], bool] = lambda path: Path(path).exists()) -> str | None:
-    """Path of a provider's module where distributions put it; None if it is in none of those places."""
+    """Return the path of a provider's module where distributions put it; None if it is in none of those places."""
     row = _BY_NAME.get(_OTHER_NAMES.get(provider, provider), GENERIC)
     return next((path for path in row.paths if exists(path)), None)

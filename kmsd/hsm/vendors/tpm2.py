@@ -45,7 +45,7 @@ class NewKey:
 
 @dataclass(frozen=True)
 class TpmAbilities:
-    """What a TPM can do for kmsd, as the tpm2 tools tell.
+    """The abilities of a TPM that matter to kmsd, as the tpm2 tools tell.
 
     aes_bits: 256, 128, or 0 if it has no AES at all. hash_bits: of the HMAC, 512 or 256.
     encrypts: whether it has TPM2_EncryptDecrypt2, which makers may leave out; without it no AES key is of use.
@@ -111,8 +111,8 @@ def flush(environment: Mapping[str, str] | None = None) -> bool:
 
 
 def ailment(token: str, environment: Mapping[str, str] | None = None, *, beside: bool = False) -> KmsdError | None:
-    """Why a TPM that answers does nothing with the keys of this token, where it can tell: the module passes every
-    failure on as CKR_GENERAL_ERROR. None: it cannot tell.
+    """Return why a TPM that answers does nothing with the keys of this token, where it can tell: the module passes
+    every failure on as CKR_GENERAL_ERROR. None: it cannot tell.
 
     beside: the module is in use meanwhile; then a TPM without a resource manager is not asked.
     """
@@ -137,12 +137,13 @@ def ailment(token: str, environment: Mapping[str, str] | None = None, *, beside:
 
 
 def managed(environment: Mapping[str, str] | None = None) -> bool:
-    """Whether a resource manager shares out the memory of the TPM that the module and the tools mean."""
+    """Return whether a resource manager shares out the memory of the TPM that the module and the tools mean."""
     return not is_unmanaged(_environment(environment))
 
 
 def is_unmanaged(environment: Mapping[str, str]) -> bool:
-    """Whether nothing shares out the TPM's memory: a TCTI that is the device itself, not /dev/tpmrm0 or tpm2-abrmd."""
+    """Return whether nothing shares out the TPM's memory: a TCTI that is the device itself, not /dev/tpmrm0 or
+    tpm2-abrmd."""
     return bool(_UNMANAGED.match(environment.get("TPM2TOOLS_TCTI", "")))
 
 
@@ -162,7 +163,7 @@ def _addkey(token: str, pin: str, key: NewKey, algorithm: str) -> list[str]:
 
 
 def _interpreter() -> list[str]:
-    """The Python that tpm2_ptool's first line names, which has its libraries; kmsd's own has not."""
+    """Return the Python that tpm2_ptool's first line names, which has its libraries; kmsd's own has not."""
     path = shutil.which("tpm2_ptool")
     if path is None:
         raise Misconfigured("PKCS#11 makes no keys on a TPM; tpm2_ptool does, and it is not installed", _INSTALL)
@@ -196,7 +197,7 @@ def _tool(environment: Mapping[str, str] | None, *command: str, seconds: float =
 
 
 def _takes(environment: Mapping[str, str] | None, parameters: str) -> bool:
-    """TPM2_TestParms: whether a key of this kind can be made."""
+    """Ask the TPM (TPM2_TestParms) whether a key of this kind can be made."""
     try:
         _tool(environment, "tpm2_testparms", parameters)
     except Unavailable:
@@ -205,7 +206,7 @@ def _takes(environment: Mapping[str, str] | None, parameters: str) -> bool:
 
 
 def _run_bounded(command: list[str], job: str, environment: dict[str, str], seconds: float) -> tuple[int, int, str]:
-    """How many of the job's commands went well, the exit code, and what was said on standard error."""
+    """Run the job; return how many of its commands went well, the exit code, and what was said on standard error."""
     # In a session of its own, so that the tools that it starts can be ended with it.
     process = subprocess.Popen(
         command,

@@ -17,7 +17,8 @@ _ASK_PAUSE: Final = 2.0
 
 
 class TpmCare:
-    """ailment: what a TPM says that does nothing with its keys; None if it says nothing, or is none."""
+    """The care for a TPM without a resource manager. ailment: what a TPM says that does nothing with its keys; None if
+    it says nothing, or is none."""
 
     def __init__(self, address: TokenAddress, tell: Callable[[str], None]) -> None:
         self.ailment: KmsdError | None = None
@@ -28,11 +29,11 @@ class TpmCare:
         self._asked = -1e9
 
     def well(self) -> None:
-        """A host has logged in."""
+        """Note that a host has logged in."""
         self.ailment, self._swept = None, False
 
     def one_login(self, connected: Connected | None) -> bool:
-        """Whether the device has room for one program."""
+        """Return whether the device has room for one program."""
         return self._concerns(connected) and not tpm2.managed()
 
     def _concerns(self, connected: Connected | None) -> bool:

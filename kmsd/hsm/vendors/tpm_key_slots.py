@@ -18,8 +18,8 @@ MANAGE: Final = (
 
 @dataclass(frozen=True)
 class Room:
-    """most: distinct keys that one login may use. used: those that were asked for since the login, the first first, by
-    CKA_ID and kind."""
+    """The places for keys. most: distinct keys that one login may use. used: those that were asked for since the login,
+    the first first, by CKA_ID and kind."""
 
     most: int
     used: tuple[tuple[bytes, str], ...]
@@ -30,15 +30,15 @@ class Room:
 
     @property
     def inside(self) -> tuple[tuple[bytes, str], ...]:
-        """Those that found a place."""
+        """The keys that found a place."""
         return self.used[: self.most]
 
     def shuts_out(self, *cka_ids: bytes | None) -> bool:
-        """Whether a key of these was asked for when all places were taken."""
+        """Return whether a key of these was asked for when all places were taken."""
         return any(cka_id in cka_ids for cka_id, _ in self.used[self.most :])
 
     def error(self, token: str) -> KmsdError:
-        """token: in words."""
+        """Return the error of a key that found no place. token: in words."""
         return Unavailable(
             f"the TPM behind {token} has no resource manager, so one login can use {self.most} keys; "
             f"{len(self.used)} are in use",

@@ -30,7 +30,7 @@ _PAIR: Final = 2
 
 
 class Lifecycle:
-    """Changes keys.
+    """The changes of keys, one at a time.
 
     write_token: name of the token where new keys are made. uses: what is known of the uses of keys.
 
@@ -47,12 +47,13 @@ class Lifecycle:
 
     @property
     def problems(self) -> Sequence[Problem]:
-        """Why a rotation that was begun cannot be finished, if so."""
+        """The reason why a rotation that was begun cannot be finished, if so."""
         return self._rotation.problems
 
     @asynccontextmanager
     async def _permit(self, until: float) -> AsyncIterator[Permit]:
-        """No other change goes on, and the inventory is fresh. Raises DeadlineExceeded if that takes too long."""
+        """Enter the time in which no other change goes on, with a fresh inventory. Raises DeadlineExceeded if that
+        takes too long."""
         permit = Permit(until)
         async with AsyncExitStack() as held:
             async with permit.in_time():
@@ -61,7 +62,7 @@ class Lifecycle:
             yield permit
 
     def _place(self, place: str) -> str:
-        """Of the token where a key is to be made. Raises NotFound."""
+        """Return the name of the token where a key is to be made. Raises NotFound."""
         name = place or self.write_token
         if name not in self._keyring.tokens:
             raise NotFound(
@@ -177,7 +178,8 @@ class Lifecycle:
             return await self._rotation.rotate(permit, from_key_id, name, dry_run=dry_run)
 
     async def revert(self, label: str, from_key_id: str, *, dry_run: bool, until: float = inf) -> tuple[Rotated, Key]:
-        """After a bad rotation: a new write key on the token of the key that wrote before; (what was done, that key).
+        """Make a new write key, after a bad rotation, on the token of the key that wrote before; return (what was done,
+        that key).
 
         Raises NotFound if no key wrote before.
         """

@@ -119,8 +119,8 @@ async def unasked(keyring: Keyring, *, public: bool, recalled: str) -> Nameless 
 
 
 def _sought(keyring: Keyring) -> tuple[str, tuple[Kind, ...], str] | None:
-    """(label, kinds, token or empty for any) of the key without CKA_ID that keeps kmsd from writing, if all tokens are
-    there to be asked; None if something else does, or nothing."""
+    """Return (label, kinds, token or empty for any) of the key without CKA_ID that keeps kmsd from writing, if all
+    tokens are there to be asked; None if something else does, or nothing."""
     inventory, label = keyring.inventory, keyring.write_label
     if inventory.write is not None or not keyring.complete:
         return None
@@ -136,7 +136,7 @@ def _sought(keyring: Keyring) -> tuple[str, tuple[Kind, ...], str] | None:
 
 
 async def _nameless(keyring: Keyring, label: str) -> list[Nameless]:
-    """The keys with this label that lack a CKA_ID, on the tokens that are up. Raises what a token says."""
+    """Return the keys with this label that lack a CKA_ID, on the tokens that are up. Raises what a token says."""
     return [
         Nameless(place, key)
         for place, hsm in keyring.tokens.items()

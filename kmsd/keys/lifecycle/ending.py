@@ -68,8 +68,8 @@ def _is_pair(aes: Key, mac: Key) -> bool:
 
 
 def _shared(keyring: Keyring, key: Key) -> bool:
-    """Whether the HMAC key beside an AES key is to stay: another AES key has the same CKA_ID or writes with it, or it
-    is the one that the configuration names for keys that have none. What is beside an HMAC key always stays."""
+    """Return whether the HMAC key beside an AES key is to stay: another AES key has the same CKA_ID or writes with it,
+    or it is the one that the configuration names for keys that have none. What is beside an HMAC key always stays."""
     companion = keyring.inventory.companion(key)
     if key.token.kind != "aes" or companion is None or companion.label == keyring.hmac_label:
         return True
@@ -86,8 +86,8 @@ async def retire(
     *,
     dry_run: bool,
 ) -> tuple[Key, str]:
-    """Label a key as one that nothing needs any more; (the key, its previous label). Raises Conflict if the scan, or
-    its absence, or a use after it speaks against that."""
+    """Give a key the label of one that nothing needs any more; return (the key, its previous label). Raises Conflict if
+    the scan, or its absence, or a use after it speaks against that."""
     key = keyring.select(which)
     if not key.token.seals or not key.reads:
         raise Conflict(

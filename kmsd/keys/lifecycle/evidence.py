@@ -35,11 +35,11 @@ _AGAIN: Final = f"rewrite them and {_SCAN_AGAIN}"
 
 
 class UseRecords(Protocol):
-    """What this kmsd knows of the uses of keys, and of their making."""
+    """The uses of keys that this kmsd knows of, and what it knows of their making."""
 
     @property
     def since(self) -> float:
-        """Since when (Unix seconds) uses have been noted without a gap."""
+        """The time (Unix seconds) since which uses have been noted without a gap."""
 
     def last(self, key_id: str) -> float:
         """Return the Unix seconds of a key's last use, 0 if none is known."""
@@ -54,7 +54,7 @@ class UseRecords(Protocol):
 
 @dataclass(frozen=True)
 class KeyUseEvidence:
-    """Objects that name one key, by an id, by a label, or by both."""
+    """The number of stored objects that name one key, by an id, by a label, or by both."""
 
     names: tuple[str, ...]
     objects: int
@@ -62,7 +62,7 @@ class KeyUseEvidence:
 
 @dataclass(frozen=True)
 class ScanEvidence:
-    """What is stored, counted: evidence for letting a key go. Times in Unix seconds."""
+    """The count of what is stored: evidence for letting a key go. Times in Unix seconds."""
 
     started: float
     finished: float
@@ -131,7 +131,7 @@ def _way(key: Key, deed: Deed) -> str:
 
 
 def _no_proof(scan: ScanEvidence) -> tuple[str, str]:
-    """Why a scan shows nothing, whatever it counted."""
+    """Return why a scan shows nothing, whatever it counted."""
     now = time.time()
     if scan.finished > now + _CLOCKS_APART:
         return "the scan ended in the future", f"the clocks of two machines differ: set them, and {_SCAN_AGAIN}"
@@ -167,8 +167,8 @@ def _names(*keys: Key) -> Names:
 
 
 def _elsewhere(scan: ScanEvidence) -> tuple[str, str]:
-    """Why a scan may be of another cluster's etcd, or of an empty one: nothing in it names a key of these tokens. (What
-    names other keys has spoken against it already.)"""
+    """Return why a scan may be of another cluster's etcd, or of an empty one: nothing in it names a key of these
+    tokens. What names other keys has spoken against it already."""
     if any(use.objects for use in scan.uses):
         return "", ""
     return (

@@ -35,8 +35,8 @@ _TPM_RSA_BITS: Final = 2048
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is to be made. bits: of the AES and of the HMAC key, or of the RSA key. chosen: the sort was left to kmsd,
-    so one that is there and serves will do, whatever it is."""
+    """A description of the key to be made. bits: of the AES and of the HMAC key, or of the RSA key. chosen: the sort
+    was left to kmsd, so one that is there and serves will do, whatever it is."""
 
     wanted: Wanted
     bits: int
@@ -48,12 +48,12 @@ class Recipe:
 
     @property
     def objects(self) -> int:
-        """Keys that are used together."""
+        """The number of keys that are used together."""
         return 2 if self.pair else 1
 
     @property
     def kind(self) -> Kind:
-        """Of the key that has the label."""
+        """The kind of the key that has the label."""
         return "aes" if self.wanted == "pair" else self.wanted
 
     @property
@@ -81,7 +81,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Made:
-    """created: False if it was there already. companion: the HMAC key of a pair."""
+    """A key that was made or found. created: False if it was there already. companion: the HMAC key of a pair."""
 
     key: Key
     created: bool
@@ -89,7 +89,7 @@ class Made:
 
 
 def recipe(wanted: Wanted, bits: int, hsm: Hsm) -> Recipe:
-    """bits: 0 for what is usual on this token."""
+    """Return what to make on this token. bits: 0 for what is usual there."""
     on_tpm = hsm.connected is not None and hsm.connected.quirks.generates_through == "tpm2_ptool"
     usual = (_TPM_RSA_BITS if on_tpm else _USUAL_RSA_BITS) if wanted == "rsa" else _USUAL_BITS
     return Recipe(wanted, bits or usual)
@@ -108,7 +108,7 @@ def usual(keyring: Keyring, label: str, place: str) -> Wanted:
 
 
 def check(order: Order) -> None:
-    """Raises InvalidRequest for what no token could make."""
+    """Raise InvalidRequest for what no token could make."""
     made = order.recipe
     check_label(order.label)
     if role(order.label) != order.label:
@@ -151,7 +151,8 @@ async def generate(keyring: Keyring, permit: Permit, order: Order, place: str) -
 
 
 def _found(keyring: Keyring, order: Order) -> Made | None:
-    """What is there already, if that will do. Raises AlreadyExists, and Unavailable if it may be where nobody sees."""
+    """Return what is there already, if that will do. Raises AlreadyExists, and Unavailable if it may be where nobody
+    sees."""
     inventory, label = keyring.inventory, order.label
     hmac = order.recipe.kind == "hmac"
     held = [
@@ -187,7 +188,7 @@ def _found(keyring: Keyring, order: Order) -> Made | None:
 
 
 def _serving(keyring: Keyring, key: Key, order: Order) -> Made:
-    """The key that is there. Raises AlreadyExists if only a way to write on its token is missing."""
+    """Return the key that is there. Raises AlreadyExists if only a way to write on its token is missing."""
     if key.lacks_scheme and order.recipe.pair:
         way = (
             "`kmsctl rotate` makes a pair in its place" if key.label == keyring.write_label else "choose another label"
@@ -199,7 +200,7 @@ def _serving(keyring: Keyring, key: Key, order: Order) -> Made:
 
 
 def _half_made(keyring: Keyring, order: Order, place: str) -> Key | None:
-    """The HMAC key of a pair whose AES key was not made any more, because whoever made it died in between."""
+    """Return the HMAC key of a pair whose AES key was not made any more, because whoever made it died in between."""
     inventory, newest = keyring.inventory, newest_of(keyring, order.label)
     for key in inventory.keys:
         its = key.token
@@ -212,7 +213,7 @@ def _half_made(keyring: Keyring, order: Order, place: str) -> Key | None:
 
 
 def refuse_taken(keyring: Keyring, label: str, kind: Kind) -> None:
-    """Raises AlreadyExists if a key of this kind has the label."""
+    """Raise AlreadyExists if a key of this kind has the label."""
     for key in keyring.inventory.keys:
         if key.label == label and key.token.kind == kind:
             raise AlreadyExists(
@@ -222,7 +223,7 @@ def refuse_taken(keyring: Keyring, label: str, kind: Kind) -> None:
 
 
 def refuse_known(keyring: Keyring, key_id: str, kinds: Sequence[Kind]) -> None:
-    """Raises AlreadyExists if a key of one of these kinds has an id that reads like this one: as two different CKA_IDs
+    """Raise AlreadyExists if a key of one of these kinds has an id that reads like this one: as two different CKA_IDs
     can, and then neither key could be told from the other."""
     if any(key.key_id == key_id and key.token.kind in kinds for key in keyring.inventory.keys):
         raise AlreadyExists(
@@ -247,7 +248,7 @@ async def make(permit: Permit, hsm: Hsm, label: str, cka_id: bytes, wanted: Reci
 
 
 async def _make_on_tpm(permit: Permit, hsm: Hsm, token: str, label: str, cka_id: bytes, wanted: Recipe) -> None:
-    """PKCS#11 makes no keys on a TPM; a program beside the module does."""
+    """Make keys by a program beside the module: PKCS#11 makes none on a TPM."""
     bits = wanted.bits
     keys = [tpm2.NewKey("hmac", companion_label(label), cka_id)] if wanted.pair else []
     keys.append(tpm2.NewKey(wanted.wanted if wanted.wanted != "pair" else "aes", label, cka_id))
@@ -270,12 +271,13 @@ async def _make_on_tpm(permit: Permit, hsm: Hsm, token: str, label: str, cka_id:
 
 
 def _hash_bits(bits: int, able: tpm2.TpmAbilities) -> int:
-    """Of the HMAC key beside an AES key of this size (RFC 7518, 5.2): a TPM's HMAC key is of one hash."""
+    """Return the bits of the HMAC key beside an AES key of this size (RFC 7518, 5.2): a TPM's HMAC key is of one
+    hash."""
     return able.hash_bits if min(bits, able.aes_bits) == 256 else 256
 
 
 async def made(keyring: Keyring, cka_id: bytes, kind: Kind, *, pair: bool = False) -> Made:
-    """The key that was made, from a fresh look. Raises Conflict if it is gone again."""
+    """Return the key that was made, from a fresh look. Raises Conflict if it is gone again."""
     await keyring.look()
     inventory = keyring.inventory
     for key in inventory.keys:
@@ -285,5 +287,6 @@ async def made(keyring: Keyring, cka_id: bytes, kind: Kind, *, pair: bool = Fals
 
 
 def newest_of(keyring: Keyring, label: str) -> int:
-    """Of the keys that have or had this label, when the newest was made: the next one must be newer."""
+    """Return when the newest of the keys was made that have or had this label, in milliseconds: the next one must be
+    newer."""
     return max((key.created_ms for key in keyring.inventory.keys if role(key.label) == label), default=0)

@@ -20,7 +20,7 @@ LABEL_MOST: Final = 255
 
 
 def check(to: str) -> None:
-    """Raises InvalidRequest for a label that is none, or not an operator's to give."""
+    """Raise InvalidRequest for a label that is none, or not an operator's to give."""
     check_label(to)
     if role(to) != to:
         raise InvalidRequest(f"a label that ends as {to!r} does is only for rotations to give", "choose another label")
@@ -42,7 +42,8 @@ async def relabel(
 
 
 def _against(keyring: Keyring, key: Key, to: str) -> tuple[str, str]:
-    """Why a key should keep its label, and what to do instead; nothing speaks against it if the first is empty."""
+    """Return why a key should keep its label, and what to do instead; nothing speaks against it if the first is
+    empty."""
     rotate, held = "`kmsctl rotate` makes a new write key and keeps this one readable", role(key.label)
     if key.state is KeyState.WRITE:
         return f"{key.label!r} is the write key: without the label {role(key.label)!r} nothing is encrypted", rotate
@@ -77,14 +78,14 @@ async def _relabel(keyring: Keyring, permit: Permit, key: Key, to: str) -> None:
 
 
 def follower(keyring: Keyring, key: Key) -> Key | None:
-    """The HMAC key of a pair, if it has the label that goes with its AES key's."""
+    """Return the HMAC key of a pair, if it has the label that goes with its AES key's."""
     companion = keyring.inventory.companion(key) if key.token.kind == "aes" else None
     return companion if companion is not None and companion.label == companion_label(key.label) else None
 
 
 def again(keyring: Keyring, key: Key, label: str) -> Key:
-    """The same key in the present inventory. label: its present one, by which a key without CKA_ID is known. Raises
-    Conflict if it is gone."""
+    """Return the same key in the present inventory. label: its present one, by which a key without CKA_ID is known.
+    Raises Conflict if it is gone."""
     for other in keyring.inventory.keys:
         same = (other.place, other.token.kind, other.cka_id) == (key.place, key.token.kind, key.cka_id)
         if same and (key.cka_id or other.label == label):
@@ -93,13 +94,13 @@ def again(keyring: Keyring, key: Key, label: str) -> Key:
 
 
 def named(keyring: Keyring, key: Key) -> str:
-    """Why an HMAC key is needed that the configuration names; empty if it names another."""
+    """Return why an HMAC key is needed that the configuration names; empty if it names another."""
     is_named = key.token.kind == "hmac" and key.label == keyring.hmac_label
     return f"{key.label!r} is the HMAC key that --p11-hmac-label names" if is_named else ""
 
 
 def confirm(key: Key, given: str, why: str, hint: str) -> None:
-    """Raises Conflict if something speaks against it and the label was not given once more; InvalidRequest if a wrong
+    """Raise Conflict if something speaks against it and the label was not given once more; InvalidRequest if a wrong
     one was, for then another key may be meant. A key without a label is called by its key id."""
     called, what = (key.label, "label") if key.label else (key.key_id, "key id")
     if given and given != called:

@@ -21,9 +21,9 @@ Ts = TypeVarTuple("Ts")
 
 
 class Permit:
-    """until: of the monotonic clock. A change that has not begun by then does not begin: a token that hangs would make
-    it when it comes back, whatever has been decided since. One that has begun is carried through, however long it
-    takes."""
+    """A call's leave to change keys. until: of the monotonic clock. A change that has not begun by then does not begin:
+    a token that hangs would make it when it comes back, whatever has been decided since. One that has begun is carried
+    through, however long it takes."""
 
     def __init__(self, until: float = inf) -> None:
         self._until = until
@@ -31,7 +31,7 @@ class Permit:
 
     @asynccontextmanager
     async def in_time(self) -> AsyncIterator[None]:
-        """Waits inside for nothing that lasts longer than the caller does. Raises DeadlineExceeded."""
+        """Wait inside for nothing that lasts longer than the caller does. Raises DeadlineExceeded."""
         left = self._until - monotonic()
         try:
             async with asyncio.timeout(None if left == inf else left) as limit:
@@ -42,7 +42,7 @@ class Permit:
             raise
 
     def begin(self) -> None:
-        """From here on something changes. Called on any thread. Raises DeadlineExceeded."""
+        """Begin to change something, if there is time. Called on any thread. Raises DeadlineExceeded."""
         begin(self._latest)
         self._begun = True
 

@@ -40,7 +40,7 @@ _TEST_ROUNDS: Final = 3
 
 @dataclass(frozen=True)
 class RotationStep:
-    """One step of a rotation, done or to be done. action: "generate", "test" or "relabel"."""
+    """A step of a rotation, done or to be done. action: "generate", "test" or "relabel"."""
 
     action: str
     key_id: str
@@ -53,7 +53,8 @@ class RotationStep:
 
 @dataclass(frozen=True)
 class Rotated:
-    """old: None if nothing wrote before. new: None in a dry run. rotated: whether this call moved the label."""
+    """The result of a rotation. old: None if nothing wrote before. new: None in a dry run. rotated: whether this call
+    moved the label."""
 
     steps: tuple[RotationStep, ...]
     old: Key | None
@@ -62,7 +63,7 @@ class Rotated:
 
 
 class Rotation:
-    """Moves the write label from key to key, and remembers nothing but why it cannot, if so."""
+    """The mover of the write label from key to key. It remembers nothing but why it cannot move it, if so."""
 
     def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
@@ -71,11 +72,11 @@ class Rotation:
 
     @property
     def problems(self) -> Sequence[Problem]:
-        """Why a rotation that was begun cannot be finished, if so."""
+        """The reason why a rotation that was begun cannot be finished, if so."""
         return (self._stuck[1],) if self._stuck is not None else ()
 
     def check(self, label: str) -> None:
-        """Raises InvalidRequest for a label (empty: the one that kmsd writes with) that cannot be rotated here."""
+        """Raise InvalidRequest for a label (empty: the one that kmsd writes with) that cannot be rotated here."""
         write_label = self._keyring.write_label
         if label and label != write_label:
             raise InvalidRequest(
@@ -88,7 +89,7 @@ class Rotation:
             )
 
     async def rotate(self, permit: Permit, from_key_id: str, place: str, *, dry_run: bool) -> Rotated:
-        """From a fresh inventory: a new write key on the token `place`, or the end of what was begun."""
+        """Make a new write key on the token `place`, from a fresh inventory, or end what was begun."""
         old = self._keyring.outgoing
         if old is None:
             raise self._keyring.why_none()
@@ -106,7 +107,7 @@ class Rotation:
         return await self._rotate(permit, old, place, wanted, begun=bool(begun))
 
     def _refuse_crowded(self, old: Key, place: str, wanted: Recipe) -> None:
-        """Raises Conflict where the new key and the old one could not both be used: what is stored would not open."""
+        """Raise Conflict where the new key and the old one could not both be used: what is stored would not open."""
         room = self._keyring.tokens[place].room
         inventory, label = self._keyring.inventory, self._keyring.write_label
         reading = [k for k in inventory.keys if k.place == place and k.reads and role(k.label) == label]
@@ -119,8 +120,8 @@ class Rotation:
             )
 
     def _successor(self, old: Key, place: str) -> Recipe:
-        """Of the key that follows this one: of its sort, unless that would not serve on the token. An RSA key is left
-        behind where another token has AES."""
+        """Return the recipe of the key that follows this one: of its sort, unless that would not serve on the token. An
+        RSA key is left behind where another token has AES."""
         if old.token.kind != "rsa":
             pair = self._keyring.inventory.companion(old) is not None or isinstance(old.scheme, Pair)
             if pair or self._keyring.needs_pair(place):
@@ -148,7 +149,7 @@ class Rotation:
         return Rotated(tuple(steps), was, new, rotated=True)
 
     async def _make(self, permit: Permit, place: str, wanted: Recipe) -> RotationStep:
-        """The key that is to write, as L.pending."""
+        """Make the key that is to write, as L.pending."""
         label, hsm = self._keyring.write_label, self._keyring.tokens[place]
         cka_id = key_id_bytes(new_key_id(newest_of(self._keyring, label)))
         await make(permit, hsm, pending_label(label), cka_id, wanted)
@@ -157,7 +158,7 @@ class Rotation:
         return _made_step(key.key_id, pending_label(label), place, hsm.name, done=True)
 
     def _plan(self, old: Key, place: str, begun: Sequence[Move], *, pair: bool) -> tuple[RotationStep, ...]:
-        """What a rotation would do."""
+        """Return what a rotation would do."""
         label = self._keyring.write_label
         steps: list[RotationStep] = []
         if not begun:
@@ -174,7 +175,7 @@ class Rotation:
         return tuple(steps)
 
     def before(self, from_key_id: str) -> Key:
-        """The key that wrote before the one that is to be reverted: from_key_id, or else the write key.
+        """Return the key that wrote before the one that is to be reverted: from_key_id, or else the write key.
 
         Raises NotFound if no key wrote before.
         """
@@ -200,7 +201,7 @@ class Rotation:
         return found[0]
 
     def due(self) -> bool:
-        """Whether there is something to roll forward by itself, and it is time to try."""
+        """Return whether there is something to roll forward by itself, and it is time to try."""
         if not self._keyring.complete:
             return False
         if not self._moves():

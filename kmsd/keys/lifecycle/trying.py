@@ -15,14 +15,14 @@ _ROUND_SECONDS: Final = 10.0
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds, of each round."""
+    """The seconds that each round took."""
 
     encrypt: tuple[float, ...]
     decrypt: tuple[float, ...]
 
 
 def check(rounds: int) -> None:
-    """Raises InvalidRequest."""
+    """Raise InvalidRequest for a number of rounds that is not allowed."""
     if not 1 <= rounds <= _ROUNDS_MOST:
         raise InvalidRequest(f"rounds must be 1 to {_ROUNDS_MOST}, got {rounds}", "leave it out for 10")
 
@@ -42,7 +42,7 @@ async def test(keyring: Keyring, which: str, rounds: int) -> tuple[Key, Timings]
 
 
 async def rounds_with(keyring: Keyring, key: Key, rounds: int) -> Timings:
-    """So many round trips with this key. Raises Conflict if it cannot write, and what the token says."""
+    """Make so many round trips with this key. Raises Conflict if it cannot write, and what the token says."""
     hsm, how = keyring.hsm(key), await keyring.scheme(key)
     if how is None:
         raise Conflict(f"key {key.label!r} cannot be tested: {key.reason}", key.hint)
