@@ -1,4 +1,4 @@
-"""What can go wrong, in words an operator can act on.
+"""The errors of kmsd, in words an operator can act on.
 
     KmsdError
     |-- InvalidRequest      the caller sent something that can never succeed

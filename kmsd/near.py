@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 MOST: Final = 3
-"""How many are worth naming."""
+"""The number of labels that are worth naming."""
 
 
 def near(label: str, labels: Iterable[str]) -> tuple[str, ...]:

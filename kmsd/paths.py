@@ -1,4 +1,4 @@
-"""Where things lie by default: sockets, configuration, data. Root gets system paths, others their own.
+"""The default places of sockets, configuration and data. Root gets system paths, others their own.
 
 Knows nothing of the rest of kmsd, so that the daemon and its clients agree without sharing more.
 """

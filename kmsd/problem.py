@@ -1,4 +1,5 @@
-"""What is wrong, as an operator is told: a sentence, what to do, and where there is more to see. Imports nothing."""
+"""The form in which an operator is told what is wrong: a sentence, what to do, and where there is more to see. Imports
+nothing."""
 
 from __future__ import annotations
 

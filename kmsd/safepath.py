@@ -1,4 +1,4 @@
-"""Whether a directory can be relied on: nobody but root and this process' own user can put another in its place.
+"""Check whether a directory can be relied on: nobody but root and this process' own user can put another in its place.
 
 Walks every component from / down, symbolic links and what they point to included, as the kernel does
 (path_resolution(7)). What passes stays as it is: only root and this user could change a component of it. Knows nothing
@@ -16,7 +16,7 @@ from typing import Final
 from kmsd.errors import Misconfigured
 
 _MOST_LINKS: Final = 40
-"""As the kernel's own limit (path_resolution(7))."""
+"""The kernel's own limit (path_resolution(7))."""
 _MOST_ROUNDS: Final = 4096
 """More than a path has components (PATH_MAX)."""
 

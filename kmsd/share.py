@@ -17,4 +17,4 @@ class Share(IntEnum):
 
 
 share: Final = ContextVar("share", default=Share.ADMIN)
-"""Of the task that is running."""
+"""Share of the task that is running."""

@@ -1,5 +1,5 @@
-"""What kmsd keeps across restarts, in the state directory: which key wrote last, how far kube-apiserver has followed
-to it, when each key was used, which keys it made that were not, and which PINs were refused.
+"""Keep in the state directory, across restarts: which key wrote last, how far kube-apiserver has followed to it, when
+each key was used, which keys kmsd made that were not, and which PINs were refused.
 
 So that Status names the same key_id after a restart while the token is away, and so that of the keys of a token those
 are known that cannot have written. Nothing here is needed to serve: a directory that cannot be written is a warning,

@@ -1,4 +1,4 @@
-"""What the handlers of the admin API share: domain to protobuf, pages, and the table of one part of the API."""
+"""Share what the handlers of the admin API need: domain to protobuf, pages, and the table of one part of the API."""
 
 from __future__ import annotations
 

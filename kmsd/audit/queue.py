@@ -30,7 +30,7 @@ _FLUSH_SECONDS: Final = 0.1
 _WAIT_SECONDS: Final = 5.0
 """The longest that anybody waits for the disk."""
 _LOCK_SECONDS: Final = 3.0
-"""How long a kmsd that is ending may still hold the lock."""
+"""The time for which a kmsd that is ending may still hold the lock."""
 
 
 class Chain:

@@ -1,4 +1,4 @@
-"""What other programs were seen to do to the audit, until somebody acknowledges it.
+"""Remember what other programs were seen to do to the audit, until somebody acknowledges it.
 
 It is kept nowhere but in the chain itself: a file beside it could be removed without a trace. So kmsd reads it there
 when it starts, and says it once more in each new file, for the old ones are deleted by plan.
@@ -20,7 +20,7 @@ from kmsd.audit.writer import LOST, WriteFailure
 ACKNOWLEDGE: Final = "AcknowledgeAudit"
 """The admin action, and its method."""
 WORDS: Final = (f'"action":"{DISTURBED}"'.encode(), f'"action":"{ACKNOWLEDGE}"'.encode())
-"""What is to be found in the lines of the records that `saw` wants to see."""
+"""Words of which one is in the line of every record that `saw` wants to see."""
 _KEPT: Final = 20
 _UP_TO: Final = re.compile(r"up to record ([0-9]{1,19})")
 _AGAIN: Final = "not acknowledged yet: "

@@ -1,4 +1,4 @@
-"""What kmsctl and kmstui import: connect to a running kmsd, get frozen dataclasses, catch `ClientError`.
+"""The library that kmsctl and kmstui import: connect to a running kmsd, get frozen dataclasses, catch `ClientError`.
 
     with connect() as kmsd:
         print(kmsd.get_status().state)

@@ -11,7 +11,7 @@ from kmsd.client.errors import InvalidRequest
 from kmsd.client.model import Encrypted
 
 ENVELOPE = b"k8s:enc:"
-"""What kube-apiserver begins every encrypted value with."""
+"""The beginning that kube-apiserver gives every encrypted value."""
 _V2 = re.compile(rb"k8s:enc:kms:v2:[^:]*:")
 
 

@@ -1,4 +1,4 @@
-"""Why a Unix socket cannot be reached: gRPC says UNAVAILABLE to all of it, the kernel knows better.
+"""Find out why a Unix socket cannot be reached: gRPC says UNAVAILABLE to all of it, the kernel knows better.
 
 Knows nothing of gRPC.
 """

@@ -1,4 +1,4 @@
-"""Why a call to kmsd failed, as its clients see it.
+"""The errors of a call to kmsd, as its clients see them.
 
     ClientError
     |-- InvalidRequest   can never succeed: a bad argument, or a target that is no Unix socket

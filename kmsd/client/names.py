@@ -1,4 +1,5 @@
-"""What keys are called in what is stored: which of them a scan of etcd has found, and what nothing is called. Pure.
+"""Match the names of keys in what is stored: which of kmsd's a scan of etcd has found, and which belong to no key.
+Pure.
 
 The rule is kmsd's own (`kmsd.keys.lifecycle.evidence`), so that nothing is offered here that kmsd refuses.
 """

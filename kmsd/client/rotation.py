@@ -25,9 +25,9 @@ from kmsd.client.names import strangers, under
 POLL: Final = timedelta(seconds=60)
 """Between two Status calls of a healthy kube-apiserver."""
 SEED: Final = timedelta(minutes=3)
-"""From the Status that showed the new key id to the new seed, at most."""
+"""The longest time between the Status that showed the new key id and the new seed."""
 GRACE: Final = timedelta(seconds=15)
-"""What a poll may come late before it is said to be missing."""
+"""The delay after which a poll is said to be missing."""
 FOLLOW: Final = timedelta(minutes=5)
 """After the labels moved, in which kmsd takes no scan for a proof: a kube-apiserver that missed a poll may still write
 under the old key."""
@@ -56,7 +56,7 @@ class StageProgress(StrEnum):
     ACTIVE = "active"
     """Under way, or waited for."""
     WAITING = "waiting"
-    """What comes before is not done."""
+    """Not begun: what comes before is not done."""
     STUCK = "stuck"
     """Somebody should look: it does not get on by itself."""
 

@@ -1,4 +1,4 @@
-"""Where kmsd is looked for: a Unix socket, or a target's name, given by the caller, else the default of kmsd itself.
+"""Find kmsd: a Unix socket, or a target's name, given by the caller, else the default of kmsd itself.
 
 Knows nothing of gRPC and opens no connection.
 """

@@ -1,4 +1,4 @@
-"""What comes from a token, made safe to show: both front ends show labels that anybody may have written. Pure."""
+"""Make what comes from a token safe to show: both front ends show labels that anybody may have written. Pure."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ U = TypeVar("U")
 HINT_METADATA = "kmsd-hint-bin"
 RETRYABLE_METADATA = "kmsd-retryable"
 CALLER_METADATA = "kmsd-caller-bin"
-"""What the calling program says to be called, for the audit: UTF-8 text. Whose it is, kmsd asks the kernel."""
+"""The name that the calling program gives itself, for the audit: UTF-8 text. Whose it is, kmsd asks the kernel."""
 
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),

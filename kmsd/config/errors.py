@@ -1,4 +1,4 @@
-"""Where a value came from, and the errors of a configuration, in words that name that place.
+"""The origins of values, and the errors of a configuration, in words that name the place.
 
 Validates with the models of `kmsd.config.settings`; reads neither files nor the environment.
 """

@@ -1,4 +1,4 @@
-"""What differs for a kmsd that is run under its ancestor's name, k8s-kms-plugin: defaults, and which source wins.
+"""The differences of a kmsd that is run under its ancestor's name, k8s-kms-plugin: defaults, and which source wins.
 
 Source: ThalesGroup/k8s-kms-plugin 5a6998a, `cmd/k8s-kms-plugin/cmd/{root,serve}.go`. Reads neither files nor flags.
 """

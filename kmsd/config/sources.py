@@ -1,4 +1,4 @@
-"""From files, the environment and flags to `Settings`: the only reader of all three.
+"""Read files, the environment and flags into `Settings`: the only reader of all three.
 
 Defaults < one TOML file < the environment < flags; every value knows where it came from. Knows nothing of the
 token or of the command line's syntax, and never puts a PIN into a message.
@@ -50,7 +50,7 @@ _SUPERSEDES = {"token.pin": "token.pin_file", "token.pin_file": "token.pin", "to
 """Settings that answer the same question: the first, given at one level, sets aside the second from below."""
 
 _KUBERNETES = re.compile(r"_SERVICE_(HOST|PORT)|_PORT(_|$)")
-"""What Kubernetes itself sets in a pod for a Service whose name begins with kmsd."""
+"""The variables that Kubernetes itself sets in a pod for a Service whose name begins with kmsd."""
 
 
 @dataclass(frozen=True)

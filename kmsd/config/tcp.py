@@ -1,4 +1,4 @@
-"""What keeps kmsd from listening on TCP, in words. Opens nothing."""
+"""Tell in words what keeps kmsd from listening on TCP. Opens nothing."""
 
 from __future__ import annotations
 

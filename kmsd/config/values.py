@@ -1,4 +1,4 @@
-"""What each setting may hold: text to typed values, and the words for what was expected and what was found.
+"""Convert text to the typed values of settings, and describe what was expected and what was found.
 
 All of it is derived from the models in `kmsd.config.settings`. Knows nothing of files, the environment or flags, and
 never puts the PIN's value into words.
@@ -27,7 +27,7 @@ TOKENS = "tokens"
 TABLES: Mapping[str, type[Section]] = MappingProxyType({TOKENS: TokenEntry, "tenants": Tenant, "admins": AdminEntry})
 """The arrays of tables, `[[name]]` in the file, and what an entry of each is."""
 ENTRY = ("name", "write")
-"""What an entry of [[tokens]] has beside the fields of [token]."""
+"""The fields of an entry of [[tokens]] beside those of [token]."""
 REDACTED = "<redacted>"
 
 GONE: Mapping[str, str] = MappingProxyType(

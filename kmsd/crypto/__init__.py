@@ -1,1 +1,1 @@
-"""From plaintext to what is stored and back: the JWE compact form, and the token operations under it."""
+"""Turn plaintext into what is stored and back: the JWE compact form, and the token operations under it."""

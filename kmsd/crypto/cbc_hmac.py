@@ -34,10 +34,10 @@ _UNUSABLE: Final = frozenset(
         "CKR_KEY_FUNCTION_NOT_PERMITTED",
     }
 )
-"""How tokens say that a key and a mechanism do not fit each other."""
+"""The answers of tokens where a key and a mechanism do not fit each other."""
 
 _TOO_LONG: Final = frozenset({"CKR_DATA_LEN_RANGE", "CKR_BUFFER_TOO_SMALL"})
-"""How tokens say that they cannot make an HMAC over so much; the second is tpm2-pkcs11's, beyond 4096 bytes."""
+"""The answers of tokens that cannot make an HMAC over so much; the second is tpm2-pkcs11's, beyond 4096 bytes."""
 
 
 @dataclass(frozen=True)

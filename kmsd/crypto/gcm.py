@@ -35,10 +35,10 @@ MAY_BE_TAG: Final = frozenset(
         "CKR_DEVICE_ERROR",
     }
 )
-"""How tokens say that a tag does not fit, when they do not fail for other reasons."""
+"""The answers by which tokens say that a tag does not fit, when they do not fail for other reasons."""
 
 _DISOWNED: Final = MAY_BE_TAG - {"CKR_DEVICE_ERROR"}
-"""What of it, said of what the token has just encrypted itself, shows that it encrypts or decrypts wrongly."""
+"""The answers that, given to what the token has just encrypted itself, show that it encrypts or decrypts wrongly."""
 
 
 class TagMismatch(InvalidRequest):

@@ -41,7 +41,8 @@ _UNUSABLE: Final = frozenset(
         "CKR_KEY_TYPE_INCONSISTENT",
     }
 )
-"""How tokens say that they do not do this. SoftHSM 2.6.1 has OAEP with SHA-1 only, and calls SHA-256 a bad argument."""
+"""The answers of tokens that do not do this. SoftHSM 2.6.1 has OAEP with SHA-1 only, and calls SHA-256 a bad
+argument."""
 
 
 @operation(Operation.ENCRYPT_OAEP)

@@ -1,5 +1,5 @@
-"""How one key encrypts: with AES-GCM alone, with AES-CBC and an HMAC key beside it, or as an RSA key. Chosen by what
-the key is and what its token can do.
+"""Choose how one key encrypts: with AES-GCM alone, with AES-CBC and an HMAC key beside it, or as an RSA key. Chosen by
+what the key is and what its token can do.
 
 The choice is pure; what runs on the token is in `gcm`, `cbc_hmac` and `oaep`.
 """
@@ -47,7 +47,7 @@ class Ability:
 
 
 ANY: Final = Ability(frozenset({"CKM_AES_GCM", "CKM_AES_CBC", "CKM_SHA256_HMAC", "CKM_SHA512_HMAC"}))
-"""Of a token that has not said what it can do."""
+"""The ability of a token that has not said what it can do."""
 
 
 class Scheme(Protocol):
@@ -207,7 +207,7 @@ class Oaep:
 
 
 RSA: Final = Oaep()
-"""How an RSA key writes, if its token decrypts that."""
+"""The scheme of an RSA key, if its token decrypts that."""
 
 
 def aes_scheme(algorithm: Algorithm, ability: Ability, bits: int, mac: tuple[bytes, int] | None) -> Gcm | Pair:

@@ -61,7 +61,7 @@ _SERVERS: Final[dict[str, tuple[Callable[[Dispatch], Server], ...]]] = {
     "h2corn": (H2cornServer, GrpcioServer),
 }
 _ADMIN_SECONDS: Final = 60.0
-"""For the answer to a call of the admin API whose caller names no time."""
+"""Time limit of a call of the admin API whose caller names none."""
 
 Spawn = Callable[[Coroutine[object, object, None]], None]
 """Lets something run in the background until kmsd ends."""

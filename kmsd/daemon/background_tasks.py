@@ -1,5 +1,5 @@
-"""What kmsd does unasked: looks at its keys, finishes rotations that others began, makes the keys that it may make, and
-tries the write key for health."""
+"""Do what nobody asks for: look at the keys, finish rotations that others began, make the keys that kmsd may make, and
+try the write key for health."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is configured now: the settings in force, the PINs that were read, the log level that was asked for."""
+"""Hold what is configured now: the settings in force, the PINs that were read, the log level that was asked for."""
 
 from __future__ import annotations
 

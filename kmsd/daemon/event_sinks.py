@@ -1,4 +1,4 @@
-"""What happens, told to the log, the audit, the statistics and systemd. Decides nothing."""
+"""Tell events to the log, the audit, the statistics and systemd. Decides nothing."""
 
 from __future__ import annotations
 

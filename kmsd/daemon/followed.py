@@ -1,4 +1,4 @@
-"""How far kube-apiserver has followed to the write key, kept across restarts in the state directory, so that the times
+"""Keep across restarts, in the state directory, how far kube-apiserver has followed to the write key, so that the times
 that are told stay what they were."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How the process keeps its memory: small, on a control-plane node."""
+"""Keep the process's memory small, on a control-plane node."""
 
 from __future__ import annotations
 

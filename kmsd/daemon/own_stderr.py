@@ -1,4 +1,4 @@
-"""What libraries in kmsd's own process print: it becomes lines of the log, so that everything on stderr is the log."""
+"""Make lines of the log of what libraries in kmsd's own process print, so that everything on stderr is the log."""
 
 from __future__ import annotations
 

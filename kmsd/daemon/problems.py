@@ -1,4 +1,4 @@
-"""What is wrong with the whole daemon, gathered from its parts for GetStatus: the fatal first."""
+"""Gather for GetStatus what is wrong with the parts of the daemon: the fatal first."""
 
 from __future__ import annotations
 

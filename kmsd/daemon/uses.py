@@ -1,4 +1,4 @@
-"""When each key was used, and which were made here and never used, kept across restarts in the state directory."""
+"""Keep across restarts, in the state directory, when each key was used, and which were made here and never used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Why an endpoint of etcd cannot be reached: gRPC says UNAVAILABLE to all of it, a plain connection knows better.
+"""Find out why an endpoint of etcd cannot be reached: gRPC says UNAVAILABLE to all of it, a plain connection knows
+better.
 
 Knows nothing of gRPC.
 """
@@ -14,7 +15,7 @@ from kmsd.etcd.tls import context
 
 _SECONDS = 2.0
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0"
-"""What a client of HTTP/2 says first (RFC 9113, 3.4); a server answers with its own settings."""
+"""The first bytes of a client of HTTP/2 (RFC 9113, 3.4); a server answers with its own settings."""
 
 
 def explain(endpoint: Endpoint, tls: Tls) -> ClientError:

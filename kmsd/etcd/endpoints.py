@@ -1,4 +1,4 @@
-"""Where etcd is: addresses, and the names of the files that TLS needs. Reads no file, dials nothing."""
+"""Parse where etcd is: addresses, and the names of the files that TLS needs. Reads no file, dials nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which resource a key in etcd belongs to, called as kubectl calls it. Pure."""
+"""Tell which resource a key in etcd belongs to, called as kubectl calls it. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 ROOTS: Final = ("/registry/", "/kubernetes.io/", "/openshift.io/")
-"""Where kube-apiserver keeps its objects by default, and where the two of OpenShift do."""
+"""The prefixes under which kube-apiserver keeps its objects by default, and those of the two of OpenShift."""
 OWN: Final = frozenset({"ranges", "masterleases", "peerserverleases"})
 """What kube-apiserver keeps for itself and no API serves: the allocation of Service IPs and node ports, and who of
 several is alive. It writes them anew by itself within minutes (its repair of the allocations, each renewal)."""

@@ -1,1 +1,1 @@
-"""What is stored, and how it is written: JWE, k8s-kms-plugin's formats, key ids. Pure, and imports nothing of ours."""
+"""The formats of what is stored: JWE, k8s-kms-plugin's formats, key ids. Pure, and imports nothing of ours."""

@@ -1,4 +1,4 @@
-"""What a KMS plugin's ciphertext says of itself: which format it has, and which key it names.
+"""Tell what a KMS plugin's ciphertext says of itself: which format it has, and which key it names.
 
 For looking at, not for decrypting: nothing here is verified, and anything that is no JWE is a format of its own.
 Pure; bounded by what it is given.

@@ -1,4 +1,4 @@
-"""What is wrong with a JWE, as far as can be told without its key. Pure.
+"""Tell what is wrong with a JWE, as far as can be told without its key. Pure.
 
 kmsd's own reader (`kmsd.crypto`) stops at the first fault; this tells them all. Formats: docs/formats.md.
 """

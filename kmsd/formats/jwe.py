@@ -25,7 +25,7 @@ MAX_COMPACT: Final = 1024 * 1024
 NOT_OURS: Final = (
     "kmsd did not write it, or it was damaged since: find out who did, or restore it from a backup of etcd"
 )
-"""What to do about a value that kmsd cannot have written."""
+"""The hint for a value that kmsd cannot have written."""
 _SHOWN: Final = 40
 """Characters of a member of the header that a sentence holds."""
 

@@ -1,4 +1,5 @@
-"""Which token is meant, and how to use it. Pure: works on what the module shows, calls nothing."""
+"""Choose the token that an address means, and tell how to use it. Pure: works on what the module shows, calls
+nothing."""
 
 from __future__ import annotations
 

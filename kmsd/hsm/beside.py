@@ -1,4 +1,4 @@
-"""What another process of ours sees and does on a token, with the PIN of the login: some modules miss what was made
+"""Look at a token, and change it, from another process, with the PIN of the login: some modules miss what was made
 after they were initialised, and only a process that begins anew tells."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which entry of the configuration has which token: one that is named twice is used once.
+"""Note which entry of the configuration has which token: one that is named twice is used once.
 
 Served twice, each of its keys would seem to be two with one id, and a wrong PIN would be tried twice. Pure but for
 waiting: knows nothing of logins.

@@ -36,7 +36,7 @@ Observe = Callable[[Operation, float], None]
 """Told of an operation that a token has done, and how many seconds it took there."""
 
 _LOADING = frozenset({f"C_{what}{part}" for what in ("Encrypt", "Decrypt", "Sign") for part in ("Init", "")})
-"""Where tpm2-pkcs11 finds no place for a key: when an operation begins, or not before it is done."""
+"""The calls in which tpm2-pkcs11 finds no place for a key: when an operation begins, or not before it is done."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from kmsd.hsm.process import HostProcess, crashed
 from kmsd.hsm.queue import Job, Queue
 
 _LOOKAHEAD_SECONDS: Final = 0.002
-"""What may lie with a host beyond what its sessions are doing: as much work as lasts so long."""
+"""The work that may lie with a host beyond what its sessions are doing, by the time that it lasts."""
 _LOOKAHEAD_MOST: Final = 256
 
 

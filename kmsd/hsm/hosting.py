@@ -41,7 +41,7 @@ _SOUND_SECONDS: Final = 2.0
 """A host that has served so long and dies is replaced at once; before, after a pause."""
 _NO_SESSION: Final = "CKR_SESSION_COUNT"
 _DEATHS_A_MINUTE: Final = 30
-"""Of hosts that are replaced at once; more are replaced after pauses."""
+"""Number of hosts that are replaced at once; more are replaced after pauses."""
 
 
 class Hosting(Changeover):

@@ -25,9 +25,9 @@ from kmsd.hsm.vendors.quirks import Quirks
 T = TypeVar("T")
 
 _STEP_SECONDS: Final = 15.0
-"""For a host to load the module and find the token, and again to log in."""
+"""Time limit of a host for loading the module and finding the token, and again for logging in."""
 _END_SECONDS: Final = 1.0
-"""For a host that is of no use to finalise the module."""
+"""Time limit of a host that is of no use for finalising the module."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Connected:
     since_unix: float
     gcm_refused: str = ""
     gcm_unauthenticated: bool = False
-    """Why AES-GCM is not used although the token lists it."""
+    """Whether the reason is that it takes ciphertexts that were changed."""
     keys_most: int | None = None
     """Distinct keys that this login may use; None: no bound."""
 

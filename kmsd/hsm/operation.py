@@ -1,4 +1,4 @@
-"""What a token can be asked to do, by name: the vocabulary that kmsd and its host processes share.
+"""Name what a token can be asked to do: the vocabulary that kmsd and its host processes share.
 
 A function that is marked with `operation` runs in the host process, on a thread with a session of the token or with the
 host's own `Place`. Only its name and plain values travel, never code; the types of the values are those of the

@@ -1,4 +1,4 @@
-"""Whether a PIN may be tried: never twice after the token refused it, for tokens lock after a few wrong ones.
+"""Decide whether a PIN may be tried: never twice after the token refused it, for tokens lock after a few wrong ones.
 
 What was refused is remembered in the state directory, by token and a salted digest of the PIN, so that a supervisor
 that starts kmsd again and again uses up one attempt and not all of them. Another PIN, or an operator's word, clears it.
@@ -27,7 +27,7 @@ PIN_ERRORS: Final = frozenset(
         "CKR_USER_PIN_NOT_INITIALIZED",
     }
 )
-"""What says that this PIN will never do. CKR_PIN_LOCKED says nothing about the PIN."""
+"""The answers by which a token says that this PIN will never do. CKR_PIN_LOCKED says nothing about the PIN."""
 
 _SALT_BYTES: Final = 16
 _writing: Final = threading.Lock()
@@ -56,7 +56,7 @@ class PinGuard:
         """Digests of the PINs that opened the token once, and may be tried once more after they were refused."""
         self._word: Literal["", "reload", "unlock"] = ""
         self.problem = ""
-        """Why what is refused does not outlive this process; empty if it does."""
+        """The reason why the memory of refusals does not outlive this process; empty if it does."""
         self._recall()
 
     def allow(self, word: Literal["reload", "unlock"]) -> None:

@@ -1,4 +1,5 @@
-"""What a module writes to stdout or stderr: some write there why they failed. Line by line, and not without end."""
+"""Read what a module writes to stdout or stderr: some write there why they failed. Line by line, and not without
+end."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ _LINE_BYTES: Final = 500
 """Longer lines are cut."""
 _LINES: Final = 20
 _SECONDS: Final = 10.0
-"""So many lines in so many seconds are told of; more are counted."""
+"""The number of seconds in which so many lines are told of; more are counted."""
 
 
 class Lines(asyncio.Protocol):

@@ -27,7 +27,7 @@ _NOT_PASSED_ON: Final = ("KMSD_", "KMSCTL_", "P11_PIN", "NOTIFY_SOCKET", "CREDEN
 _REAP_SECONDS: Final = 5.0
 _BUFFER_BYTES: Final = 1 << 20
 _PATIENCE_SECONDS: Final = 2.0
-"""What may take long has after its own deadline: its caller asks then how far it came."""
+"""The time that a long operation has after its own deadline: its caller asks then how far it came."""
 
 Answered = Callable[[Sequence[tuple[Job, wire.Reply]]], None]
 

@@ -18,10 +18,10 @@ from kmsd.hsm.operation import Definition
 from kmsd.share import Share, share
 
 _WEIGHTS: Final = {Share.HEALTH: 8.0, Share.ADMIN: 2.0, Share.V2: 4.0, Share.V1BETA1: 4.0}
-"""Of each share's part while others wait, too."""
+"""Weight of each share's part while others wait, too."""
 _SWEEP_SECONDS: Final = 0.05
 _MARGIN_SECONDS: Final = 0.05
-"""For the way back to the caller."""
+"""Time left for the way back to the caller."""
 _SLOWER: Final = 0.1
 _FASTER: Final = 0.5
 """Weight of the newest measurement, when it is longer or shorter than what is expected: a token that is believed to be
@@ -61,7 +61,7 @@ class Queue:
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[Share, deque[Job]] = {each: deque() for each in Share}
         self._passed = dict.fromkeys(Share, 0.0)
-        """How much each share has had, by its weight: the least is next."""
+        """The work that each share has had, by its weight: the least is next."""
         self._now = 0.0
         self._pending: set[Job] = set()
         self._due = False

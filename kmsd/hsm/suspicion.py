@@ -1,4 +1,4 @@
-"""When a host is to be replaced unasked: a call does not come back, or the token seems to be lost."""
+"""Decide when a host is to be replaced unasked: a call does not come back, or the token seems to be lost."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ _LOGIN_GONE: Final = frozenset(
         "CKR_TOKEN_NOT_PRESENT",
     }
 )
-"""What an operation says when the login, the token, or its slot is gone; random numbers, which need no login and no new
-session, prove nothing then."""
+"""The answers to an operation when the login, the token, or its slot is gone; random numbers, which need no login and
+no new session, prove nothing then."""
 
 
 class Hosts(Protocol):

@@ -1,4 +1,4 @@
-"""What travels between kmsd and a host process, and its framing. Plain values, checked on both sides; never code.
+"""The messages between kmsd and a host process, and their framing. Plain values, checked on both sides; never code.
 
 A frame is four bytes of length, big-endian, and a MessagePack list of messages, so that many go in one write.
 """

@@ -1,1 +1,1 @@
-"""Which key does what, and how that changes: the inventory of all tokens, rotation, and the life of a key."""
+"""Know which key does what, and change it: the inventory of all tokens, rotation, and the life of a key."""

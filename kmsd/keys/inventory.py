@@ -195,9 +195,9 @@ _DELETE_PUBLIC: Final = (
 
 
 _NOTHING_WRITES: Final = Calls(code=Misconfigured.code)
-"""What `Keyring.why_none` lets fail."""
+"""The calls that `Keyring.why_none` lets fail."""
 _NOT_READ: Final = Calls("Decrypt", Misconfigured.code)
-"""What `Keyring.find` lets fail."""
+"""The calls that `Keyring.find` lets fail."""
 
 
 def _about(key: Key) -> About:

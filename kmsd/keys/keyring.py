@@ -1,4 +1,4 @@
-"""Which key writes under a label, and which keys read: the tokens' keys as they are judged for it.
+"""Judge the tokens' keys for one label: which key writes under it, and which keys read.
 
 The keys come from `scanner`, the rules are in `inventory`; what changes keys is in `lifecycle`. Knows nothing of gRPC.
 """

@@ -1,4 +1,4 @@
-"""What keys are called: ids that carry the time of making, and labels that carry what a key was. Pure."""
+"""Name keys: ids that carry the time of making, and labels that carry what a key was. Pure."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What kmsd tells about itself: health and logs. Knows nothing of keys' bytes and of gRPC."""
+"""Tell how kmsd is: health and logs. Knows nothing of keys' bytes and of gRPC."""

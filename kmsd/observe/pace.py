@@ -1,4 +1,4 @@
-"""How often a thing may happen before it is only counted. Standard library only."""
+"""Bound how often a thing may happen before it is only counted. Standard library only."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from time import monotonic
 from typing import Final
 
 BURST: Final = 20
-"""Of one kind, in any short time."""
+"""Number of events of one kind that are admitted at once."""
 REFILL_SECONDS: Final = 60.0
-"""For one more."""
+"""Seconds after which one more is admitted."""
 
 
 class Pace:

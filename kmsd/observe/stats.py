@@ -1,4 +1,4 @@
-"""What is counted, in fixed memory: calls, latencies, the last 15 minutes by second, operations of the token, keys.
+"""Count in fixed memory: calls, latencies, the last 15 minutes by second, operations of the token, keys.
 
 Pure: imports nothing of ours, writes nowhere, knows no event loop. Units are seconds going in and milliseconds coming
 out, and the fields of a frame are called as in `WatchStatsResponse` (kmsd.admin.v1).
@@ -19,8 +19,8 @@ from math import ceil, log
 from typing import Final, Literal
 
 QUANTILE_ERROR: Final = 0.05
-"""How far a quantile may be off, as a fraction of the exact one (nearest rank), from SHORTEST to LONGEST.
-The maximum, the count and the sum are exact."""
+"""The largest error of a quantile, as a fraction of the exact one (nearest rank), from SHORTEST to LONGEST. The
+maximum, the count and the sum are exact."""
 
 SHORTEST: Final = 1e-6
 """Seconds. What took less counts as this long in quantiles."""
@@ -39,7 +39,7 @@ FRAME_KEYS: Final = 500
 """Keys in a frame, those used last: a frame has to fit into a message."""
 
 KMS_APIS: Final = frozenset({"v2", "v1beta1"})
-"""What the seconds count; the admin API's calls are no load."""
+"""The APIs whose calls the seconds count; the admin API's calls are no load."""
 
 # Bucket i holds [GROWTH^i, GROWTH^(i+1)) microseconds and stands for 2ab/(a+b) of its bounds, from which both are the
 # same fraction away: (GROWTH - 1) / (GROWTH + 1) = 0.048.
@@ -398,7 +398,7 @@ class _Operations:
         self._lock = threading.Lock()
         self._threads: list[tuple[threading.Thread, dict[str, Histogram]]] = []
         self._ended: dict[str, Histogram] = {}
-        """Of threads that are gone: a token that comes back gets new ones."""
+        """Histograms of threads that are gone: a token that comes back gets new ones."""
 
     def add(self, name: str, seconds: float) -> None:
         try:

@@ -1,6 +1,5 @@
-"""What was encrypted since a round trip last showed that the token works: if the next one shows that it does not, this
-may be lost. Knows key ids and numbers.
-"""
+"""Count what was encrypted since a round trip last showed that the token works: if the next one shows that it does not,
+this may be lost. Knows key ids and numbers."""
 
 from __future__ import annotations
 

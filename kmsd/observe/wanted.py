@@ -1,4 +1,4 @@
-"""Which calls and records somebody wants to be told of. Standard library only."""
+"""Filter the calls and records that somebody wants to be told of. Standard library only."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ _WARN_PAUSE: Final = 60.0
 _TURNS: Final = 16
 """Values that nothing authenticates which are read at once."""
 _FAILED_SECONDS: Final = 60.0
-"""How long one that did not read keeps its turn: 16 answers of an oracle in a minute."""
+"""The time for which a value that did not read keeps its turn: 16 answers of an oracle in a minute."""
 _FAILED_ANSWER: Final = 0.1
 """Seconds from the beginning to every answer that it did not read: more than the token takes."""
 _REWRITE: Final = "rewrite what is stored (kubectl get secrets -A -o json | kubectl replace -f -), then unset it"

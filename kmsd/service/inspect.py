@@ -21,7 +21,7 @@ INPUT_MAX: Final = 4 << 20
 """Octets."""
 
 _HEADER = re.compile(rb'\{\s*"(?:alg|enc|kid|hkid|typ|cty|zip|crit|_thales_aad)"')
-"""How the header of a JWE begins; an object of Kubernetes begins with kind, apiVersion or metadata."""
+"""The beginning of the header of a JWE; an object of Kubernetes begins with kind, apiVersion or metadata."""
 _COMPACT = re.compile(rb"[!-\-/-~]*(?:\.[!-\-/-~]*){4}")
 _ENCODED = re.compile(rb"[A-Za-z0-9+/_=\s-]+")
 

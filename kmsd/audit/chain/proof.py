@@ -113,7 +113,7 @@ class _Walk:
     more: int = 0
     _broken: list[_Broken] = field(default_factory=list)
     _count: int = 0
-    """Of broken lines in a row, those included that there is no room to describe."""
+    """Number of broken lines in a row, those included that there is no room to describe."""
     _missing: list[tuple[int, int]] = field(default_factory=list)
     _place: tuple[str, int] = ("", 0)
 

@@ -1,4 +1,4 @@
-"""Where the lines of a chain lie: its files, in order, and their lines, in bounded memory."""
+"""Find the lines of a chain: its files, in order, and their lines, in bounded memory."""
 
 from __future__ import annotations
 

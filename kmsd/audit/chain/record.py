@@ -51,7 +51,7 @@ class Head:
 
 
 START: Final = Head(0, "0" * 64)
-"""What the first record follows."""
+"""The head that the first record follows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

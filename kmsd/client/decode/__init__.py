@@ -1,4 +1,5 @@
-"""From the messages of the admin API to the dataclasses of `kmsd.client.model`, cut by subject as they are. Pure."""
+"""Decode the messages of the admin API into the dataclasses of `kmsd.client.model`, cut by subject as they are.
+Pure."""
 
 from kmsd.client.decode.audit import acknowledgement, audit_records, audit_verdict
 from kmsd.client.decode.config import config

@@ -1,4 +1,4 @@
-"""What a ciphertext is."""
+"""Decode what a ciphertext is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every subject needs: fields of the same name copied, times, fields that may be absent."""
+"""Decode what every subject needs: fields of the same name copied, times, fields that may be absent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was counted in etcd."""
+"""Encode what was counted in etcd."""
 
 from __future__ import annotations
 

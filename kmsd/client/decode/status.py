@@ -1,4 +1,4 @@
-"""How kmsd and its tokens are."""
+"""Decode how kmsd and its tokens are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tokens are there, and what they can do."""
+"""Decode what tokens are there, and what they can do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What kmsd tells its clients: plain frozen data. Knows neither grpc nor protobuf, nor how anything is shown.
+"""The answers of kmsd as plain frozen data. Knows neither grpc nor protobuf, nor how anything is shown.
 
 Text that kmsd did not give is empty; times are aware, in UTC, and None if unknown.
 """

@@ -1,4 +1,4 @@
-"""What a ciphertext is."""
+"""The explanation of a ciphertext."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the KMS API answers."""
+"""The answers of the KMS API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is stored in etcd, counted."""
+"""The count of what is stored in etcd."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How kmsd and its tokens are."""
+"""The state of kmsd and its tokens."""
 
 from __future__ import annotations
 
@@ -114,13 +114,13 @@ class Following:
     """The times at which kube-apiserver followed to the present write key; None for what has not happened."""
 
     since: datetime | None = None
-    """When kmsd began to answer this key id."""
+    """The time at which kmsd began to answer this key id."""
     first_status: datetime | None = None
     last_status: datetime | None = None
     first_encrypt: datetime | None = None
     last_encrypt: datetime | None = None
     previous_key_id: str = ""
-    """What kmsd wrote with before; empty if nothing since it started."""
+    """The key that kmsd wrote with before; empty if none since it started."""
     previous_key_id_sha256: str = ""
 
 
@@ -154,14 +154,14 @@ class Status:
     tokens: tuple[TokenStatus, ...] = ()
     following: Following = Following()
     not_alive: str = ""
-    """Why only a restart can help, after which kmsd ends by itself; empty while it is alive."""
+    """The reason why only a restart can help, after which kmsd ends by itself; empty while it is alive."""
     now: datetime | None = None
     """The clock of kmsd when it answered; None if it is too old to tell."""
     host: str = ""
     """The name of the machine that it runs on; empty if kmsd is too old to say."""
     outgoing_key: Key | None = None
-    """What a rotation replaces: the write key, or where nothing writes a key that holds the write label and cannot
-    serve; None if there is none, or kmsd is too old to say."""
+    """The key that a rotation replaces: the write key, or where nothing writes a key that holds the write label and
+    cannot serve; None if there is none, or kmsd is too old to say."""
 
     @property
     def replaceable(self) -> Key | None:

@@ -1,4 +1,4 @@
-"""What tokens are there, and what they can do."""
+"""The tokens that are there, and what they can do."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Slot:
     in_use: bool
     module: str = ""
     name: str = ""
-    """Of the token in kmsd's configuration, if it is in use."""
+    """Name of the token in kmsd's configuration, if it is in use."""
     sessions: int | None = None
     sessions_max: int | None = None
     rw_sessions: int | None = None
@@ -110,9 +110,9 @@ class Abilities:
     generate_hmac: bool
     relabel: bool
     sessions: int
-    """How many more could be opened at once, of those asked for."""
+    """Number of sessions, of those asked for, that could be opened at once."""
     foreign_changes: str
-    """When keys that other programs make are seen."""
+    """The time at which keys are seen that other programs make."""
 
 
 @dataclass(frozen=True)

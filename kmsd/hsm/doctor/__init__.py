@@ -1,1 +1,1 @@
-"""What a token can really do, tried out, and what follows from it: `kmsctl doctor`."""
+"""Try out what a token can really do, and tell what follows from it: `kmsctl doctor`."""

@@ -1,4 +1,4 @@
-"""What a probe of a token finds, and what follows from it. Pure: data, and one decision."""
+"""The findings of a probe of a token, and what follows from them. Pure: data, and one decision."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Final, Literal
 from kmsd.hsm.vendors.quirks import Foreign, Quirks
 
 PROBE_LABEL: Final = "kmsd-probe-"
-"""What every object of a probe is labelled, followed by random hex. Whoever lists keys passes over such labels."""
+"""The beginning of the label of every object of a probe, followed by random hex. Whoever lists keys passes over such
+labels."""
 
 Outcome = Literal["ok", "warning", "failed", "not applicable"]
 Algorithm = Literal["aes-gcm", "aes-cbc", "rsa-oaep", "none"]
@@ -65,7 +66,7 @@ class Abilities:
     generate_hmac: bool = False
     relabel: bool = False
     sessions: int = 0
-    """How many more could be opened at once, of those asked for."""
+    """Number of sessions, of those asked for, that could be opened at once."""
     foreign_changes: Foreign = "unknown"
 
 

@@ -1,4 +1,5 @@
-"""How fast a token is: one operation alone, and many threads together, for a bounded time. Knows nothing of keys."""
+"""Measure how fast a token is: one operation alone, and many threads together, for a bounded time. Knows nothing of
+keys."""
 
 from __future__ import annotations
 

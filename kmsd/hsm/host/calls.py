@@ -138,7 +138,7 @@ class TokenInfo:
     max_sessions: int | None
     """None: no bound that the token would name."""
     open_sessions: int | None
-    """Of all programs; None: the token does not tell."""
+    """Number of sessions of all programs; None: the token does not tell."""
     firmware: str
     max_rw_sessions: int | None = None
     open_rw_sessions: int | None = None
@@ -352,7 +352,7 @@ def sign(table: FunctionTable, session: int, key: int, mechanism: int, data: byt
 
 
 Parameter = Structure | bytes | None
-"""Of a mechanism: a structure, an IV, or nothing."""
+"""The parameter of a mechanism: a structure, an IV, or nothing."""
 
 
 def _mechanism(mechanism: int, parameter: Parameter) -> CkMechanism:

@@ -62,7 +62,7 @@ CKA_ALWAYS_SENSITIVE: Final = 0x165
 _READ_OK: Final = frozenset({"CKR_ATTRIBUTE_SENSITIVE", "CKR_ATTRIBUTE_TYPE_INVALID", "CKR_BUFFER_TOO_SMALL"})
 """C_GetAttributeValue fills what it can and marks the rest as unavailable (PKCS#11 3.0, 5.7.5)."""
 _UNTOUCHED: Final = b"\xa5" * 1025
-"""What a buffer holds before the call; no value that is given is as long."""
+"""The content of a buffer before the call; no value that is given is as long."""
 
 
 class CInitializeArgs(Structure):

@@ -30,7 +30,7 @@ NAMES: Final = tuple(
     C_GenerateRandom C_GetFunctionStatus C_CancelFunction C_WaitForSlotEvent
     """.split()  # noqa: SIM905  a list of 68 literals would be a page
 )
-"""In the order of CK_FUNCTION_LIST, which no version has changed since 2.01."""
+"""Names in the order of CK_FUNCTION_LIST, which no version has changed since 2.01."""
 
 
 class _FunctionList(Structure):
@@ -60,7 +60,7 @@ class FunctionTable:
         if functions.major not in (2, 3):
             raise AttributeError(f"it speaks version {functions.major}.{functions.minor} of PKCS#11, not 2 or 3")
         self.version = (functions.major, functions.minor)
-        """Of the specification that the table follows: (2, 40) for example."""
+        """Version of the specification that the table follows: (2, 40) for example."""
         for name, arguments in {**_SIGNATURES, **signatures}.items():
             setattr(self, name, _function(getattr(functions, name), arguments))
 

@@ -56,14 +56,14 @@ _USAGES: Final = (
 _CLASSES: Final[dict[Kind, dict[int, bytes | int | bool]]] = {
     "rsa": {c.CKA_CLASS: c.CKO_PRIVATE_KEY, c.CKA_KEY_TYPE: c.CKK_RSA}
 }
-"""How the objects of a kind are found; all others are secret keys."""
+"""Attributes by which the objects of a kind are found; all others are secret keys."""
 PUBLIC_MOST: Final = 256
 """Public objects that are described; more are only counted. Anybody who reaches the token can make them."""
 _TRIES: Final = 4
 _READ_PAUSES: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Seconds between two looks for a key that was made just now."""
 _PASSING: Final = frozenset({"CKR_OBJECT_HANDLE_INVALID", "CKR_KEY_HANDLE_INVALID", "CKR_GENERAL_ERROR"})
-"""What SoftHSM answers now and then while others change objects: look again, and believe what is seen."""
+"""The answers that SoftHSM gives now and then while others change objects: look again, and believe what is seen."""
 
 
 @dataclass(frozen=True, slots=True)

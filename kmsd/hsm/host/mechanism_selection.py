@@ -1,4 +1,4 @@
-"""What of a token's mechanism list holds: tried at each login, as far as kmsd chooses by it.
+"""Choose the mechanisms that a token both lists and does: tried at each login, as far as kmsd chooses by it.
 
 A list may promise what fails in use: a relay of one version before a server of another, an HSM whose policy forbids it.
 AES-GCM is what is chosen wherever it is listed, so that is what is tried, with a key made for one session. Costs some
@@ -26,7 +26,7 @@ _CBC: Final = "CKM_AES_CBC"
 _REFUSALS: Final = frozenset(
     {"CKR_MECHANISM_INVALID", "CKR_MECHANISM_PARAM_INVALID", "CKR_FUNCTION_NOT_SUPPORTED", "CKR_KEY_TYPE_INCONSISTENT"}
 )
-"""What says of a mechanism that it cannot be had. Anything else may pass."""
+"""The answers by which a token refuses a mechanism for good. Any other failure may pass."""
 _IV_BYTES: Final = 12
 """RFC 7518, 5.3."""
 

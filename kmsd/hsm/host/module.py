@@ -36,7 +36,7 @@ SOFTHSM_MODULES: Final = (
     "/usr/local/lib/softhsm/libsofthsm2.so",
     "/opt/homebrew/lib/softhsm/libsofthsm2.so",
 )
-"""Where Debian, Ubuntu, Fedora, a local build and Homebrew put it."""
+"""The places where Debian, Ubuntu, Fedora, a local build and Homebrew put it."""
 
 _SERVING: Final = {
     CKM_AES_GCM: "CKM_AES_GCM",
@@ -122,11 +122,12 @@ class Module:
         self.with_login = False
         """Whether somebody has to be logged in for keys to be seen."""
         self.gcm_iv: dict[int, GcmIv] = {}
-        """By slot: whose the IVs of AES-GCM are; where nothing is said, the caller's."""
+        """The side that chooses the IVs of AES-GCM, by slot; where nothing is said, the caller."""
         self.generators: dict[int, Generator] = {}
-        """By slot; they outlast logins, for a generator that begins anew may give again what it gave before."""
+        """Generators by slot; they outlast logins, for a generator that begins anew may give again what it gave
+        before."""
         self.used: dict[int, dict[tuple[bytes, str], None]] = {}
-        """By slot: the keys that sessions have looked up to use them since the login, by CKA_ID and kind, in order."""
+        """The keys, by slot, that sessions have looked up to use them since the login, by CKA_ID and kind, in order."""
         self._initialized = True
 
     @property

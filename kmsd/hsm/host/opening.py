@@ -45,9 +45,10 @@ class LoggedIn:
 
     sessions: int
     mechanisms: frozenset[str]
-    """Of those that kmsd chooses from, what the token lists, "CKM_AES_CBC"; without AES-GCM if that does not work."""
+    """The mechanisms, of those that kmsd chooses from, that the token lists, "CKM_AES_CBC"; without AES-GCM if that
+    does not work."""
     gcm_refused: str
-    """Why AES-GCM is not used although the token lists it; empty otherwise."""
+    """The reason why AES-GCM is not used although the token lists it; empty otherwise."""
     gcm_unauthenticated: bool
     """It takes what was changed."""
 
@@ -58,13 +59,13 @@ class OpenToken:
     def __init__(self) -> None:
         self.address: TokenAddress | None = None
         self.sessions: list[TokenSession] = []
-        """Those that serve. Whoever takes them closes them."""
+        """Sessions that serve. Whoever takes them closes them."""
         self.pin: str | None = None
-        """What it was logged in with, for a program beside that looks as another one would."""
+        """The PIN of the login, for a program beside that looks as another one would."""
         self.only: TokenSession | None = None
         """The session that does everything, on a token that has no other; it holds the login."""
         self.findings = Findings()
-        """Of the checks that are being made, or were made last."""
+        """Findings of the checks that are being made, or were made last."""
         self._module: Module | None = None
         self._found: FoundToken | None = None
         self._login: TokenSession | None = None

@@ -1,4 +1,4 @@
-"""Whether a token really does what it says: one mechanism, one key, one trial.
+"""Try whether a token really does what it says: one mechanism, one key, one trial.
 
 A mechanism that is listed may still be refused, give wrong bytes (tpm2-pkcs11's CKM_AES_CBC_PAD), or take another IV
 than the caller's (HSMs in FIPS mode). So each trial uses it, reads back, and tries what must be refused.
@@ -87,7 +87,7 @@ class GcmTrial(Trial):
     takes_changed: bool = False
     """A ciphertext that was changed is decrypted: the tag says nothing."""
     error: str = ""
-    """What the token answered, "CKR_DEVICE_ERROR", if that is why it does not work."""
+    """The answer of the token, "CKR_DEVICE_ERROR", if that is why it does not work."""
 
 
 @dataclass(frozen=True)

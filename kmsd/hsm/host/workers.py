@@ -28,9 +28,9 @@ from kmsd.hsm.host.session import TokenSession
 from kmsd.hsm.operation import Definition, Operation, definition
 
 _SLOW_SECONDS: Final = 0.0005
-"""From here on an operation is worth another thread."""
+"""The duration from which an operation is worth another thread."""
 _FORGET: Final = 1.01
-"""How much longer, per operation, the token is believed to have become while no short one is seen."""
+"""The factor by which, per operation, the token is believed to have become slower while no short one is seen."""
 _BATCH_SECONDS: Final = 0.0005
 """Answers travel together, but none waits longer for the others."""
 _PATIENCE_SECONDS: Final = 0.004

@@ -1,1 +1,1 @@
-"""What differs from vendor to vendor: quirks in one table, and what TPMs need."""
+"""The differences between vendors: quirks in one table, and what TPMs need."""

@@ -21,7 +21,7 @@ import tempfile
 from typing import Any
 
 _SECRET_OPTIONS = ("-p", "-P")
-"""Of the tpm2 tools: an object's and its parent's authorisation value."""
+"""Options of the tpm2 tools: an object's and its parent's authorisation value."""
 
 
 class _Tool(subprocess.Popen):  # type: ignore[type-arg]  # older Pythons cannot say which

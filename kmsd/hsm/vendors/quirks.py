@@ -1,4 +1,4 @@
-"""What differs from vendor to vendor, in one table; each row with its evidence. Pure: looks at names, calls nothing.
+"""The differences between vendors, in one table; each row with its evidence. Pure: looks at names, calls nothing.
 
 A row is chosen by the operator (`--provider`) or by what the module and the token say of themselves. What can be found
 out by trying is found out by trying (`kmsd.hsm.doctor`); the table holds what cannot be tried safely, or must be known
@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from typing import Final, Literal
 
 Provider = Literal["auto", "softhsm", "tpm2", "p11-kit", "luna", "cloudhsm", "opencryptoki", "generic"]
-"""What `--provider` takes. `p11` of earlier configurations means auto; `dpod` means luna."""
+"""The values that `--provider` takes. `p11` of earlier configurations means auto; `dpod` means luna."""
 Foreign = Literal["at once", "after initialising anew", "unknown"]
 Generator = Literal["", "tpm2_ptool"]
 GcmIv = Literal["caller's", "appended", "written"]
@@ -33,29 +33,29 @@ class Quirks:
     libraries: tuple[str, ...] = ()
     manufacturers: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
-    """Where distributions and vendors put the module; the first that exists is taken."""
+    """Places where distributions and vendors put the module; the first that exists is taken."""
     install: str = ""
-    """How to get the module, as a command for Debian and Ubuntu, or where to look."""
+    """The way to get the module, as a command for Debian and Ubuntu, or where to look."""
     relay: bool = False
     """The module speaks for a token elsewhere, whose own row counts as well."""
     serial: bool = False
     """The device does one thing at a time, so that one worker is as fast as many: the module's locks are not put to the
     test."""
     foreign_changes: Foreign = "at once"
-    """When keys are seen that other programs made, relabelled or destroyed meanwhile."""
+    """The time at which keys are seen that other programs made, relabelled or destroyed meanwhile."""
     misses_objects: bool = False
-    """Of two processes that make a key at the same moment, each may never see the other's until the module is
+    """Whether, of two processes that make a key at the same moment, each may never see the other's until the module is
     initialised anew."""
     can_generate: bool = True
     """C_GenerateKey makes AES and HMAC keys."""
     generates_through: Generator = ""
     """The program that makes keys where PKCS#11 does not. The module must be finalised around it."""
     gcm_iv: GcmIv = "caller's"
-    """What is to be expected; what is found out by trying counts more."""
+    """The side that is expected to choose the IV; what is found out by trying counts more."""
     cbc_pad_trusted: bool = True
     """CKM_AES_CBC_PAD gives back what was encrypted. kmsd pads by itself in any case."""
     cbc_from_ecb: bool = False
-    """Where CKM_AES_CBC is missing, CBC may be built of CKM_AES_ECB, block by block."""
+    """Whether, where CKM_AES_CBC is missing, CBC may be built of CKM_AES_ECB, block by block."""
     hmac_longest: int | None = None
     """Bytes of the longest message of an HMAC; None: no bound is known."""
     keys_per_login: int | None = None
@@ -67,7 +67,7 @@ class Quirks:
     random_is_proof: bool = True
     """C_GenerateRandom fails while the token is of no use. Else only an operation with a key tells."""
     evidence: tuple[str, ...] = ()
-    """What was run, with versions; or what was read, where no device was at hand."""
+    """The programs that were run, with versions; or what was read, where no device was at hand."""
 
 
 def _debian_and_others(file: str, *more: str) -> tuple[str, ...]:

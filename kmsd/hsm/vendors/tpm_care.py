@@ -1,4 +1,4 @@
-"""What a TPM without a resource manager needs beside a new host: to be asked what ails it, and to be swept out."""
+"""Care for a TPM without a resource manager when a new host begins: ask it what ails it, and sweep it out."""
 
 from __future__ import annotations
 

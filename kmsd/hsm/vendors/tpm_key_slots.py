@@ -1,4 +1,5 @@
-"""How many keys one login may use where nothing shares out the memory of the device: a TPM without a resource manager.
+"""Count the keys that one login uses where nothing shares out the memory of the device: a TPM without a resource
+manager.
 
 Such a TPM keeps what was used loaded until the login ends, and refuses what finds no place with CKR_GENERAL_ERROR, as
 it refuses everything. So it is counted which keys were used. Pure.

@@ -1,4 +1,4 @@
-"""What changes keys: making, naming, rotating, retiring and destroying them, each guarded against losing one.
+"""Change keys: make, name, rotate, retire and destroy them, each guarded against losing one.
 
 One change at a time in this process, each from a fresh look at the tokens; other processes on the same token are met
 by rules that need no lock (`kmsd.keys.rotation`). Here the changes take their turns; what each of them does is in

@@ -1,4 +1,4 @@
-"""Whether a key may be let go, retired or destroyed: the one rule of proof, in words.
+"""Decide whether a key may be let go, retired or destroyed: the one rule of proof, in words.
 
 What a key wrote is in etcd, and reading it may be put off for days; and every kmsd that shares the token notes its own
 uses alone. So no key goes because it was idle here. It goes if nothing stored needs it, which a scan of etcd shows; if

@@ -28,7 +28,7 @@ PAIR_BITS: Final = (128, 256)
 _RSA_BITS: Final = (2048, 3072, 4096)
 _USUAL_BITS: Final = 256
 _USUAL_RSA_BITS: Final = 3072
-"""As strong as 128 bits of AES (NIST SP 800-57 part 1, table 2)."""
+"""The size that is as strong as 128 bits of AES (NIST SP 800-57 part 1, table 2)."""
 _TPM_RSA_BITS: Final = 2048
 """All that a TPM must have (TCG PC Client Platform TPM Profile, 4.4)."""
 

@@ -14,7 +14,7 @@ from kmsd.hsm.host.keys import begin, late
 from kmsd.hsm.host.session import TokenSession
 
 _CHANGE_SECONDS: Final = 30.0
-"""For a token to make one change; an RSA key takes seconds."""
+"""Time limit of a token for one change; an RSA key takes seconds."""
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
