@@ -70,19 +70,6 @@ def encrypt_legacy(session: TokenSession, cka_id: bytes, header: bytes, plaintex
     return jwe.assemble(header, iv, sealed)
 
 
-async def decrypt(hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float, *, encrypts: bool = True) -> bytes:
-    """The plaintext, if the tag fits. encrypts: whether this key may encrypt, too. timeout: seconds for all of it.
-
-    Raises TagMismatch only when the token has just shown that it works, with this key if it may; else Unavailable.
-    """
-    until = after(timeout)
-    plaintext = await attempt(hsm, cka_id, sealed, timeout)
-    if plaintext is None:
-        await show_working(hsm, cka_id, left(until), encrypts=encrypts)
-        raise TagMismatch
-    return plaintext
-
-
 async def attempt(hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float) -> bytes | None:
     """Return the plaintext; None if the tag does not fit, or the token fails twice in a way that looks the same: which
     it is, `show_working` tells. Raises KmsdError."""

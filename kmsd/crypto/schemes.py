@@ -51,7 +51,7 @@ ANY: Final = Ability(frozenset({"CKM_AES_GCM", "CKM_AES_CBC", "CKM_SHA256_HMAC",
 
 
 class Scheme(Protocol):
-    """A way in which one key writes, and what it wrote is read again.
+    """A way in which one key writes.
 
     enc: of the JWE. text: what a person calls it. mac: CKA_ID of the HMAC key; None if there is none. candidates: the
     encs that the token may do with this key or pair, the strongest first, while it has not been tried which works;
@@ -78,10 +78,6 @@ class Scheme(Protocol):
         self, hsm: Hsm, cka_id: bytes, header: bytes, plaintext: bytes, timeout: float
     ) -> asyncio.Future[bytes]:
         """Have a compact JWE made. The future ends as those of `Hsm.submit`. Raises as `Hsm.submit`."""
-        ...
-
-    async def decrypt(self, hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float) -> bytes:
-        """Return the plaintext, if the tag fits. Raises TagMismatch if it does not, and KmsdError."""
         ...
 
     async def probe(self, hsm: Hsm, cka_id: bytes, timeout: float) -> tuple[float, float]:
@@ -118,9 +114,6 @@ class Gcm:
         """Submit an encryption under this header."""
         make = gcm.encrypt_legacy if self.plugin else gcm.encrypt_native
         return hsm.submit(make, cka_id, header, plaintext, timeout=timeout)
-
-    async def decrypt(self, hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float) -> bytes:
-        return await gcm.decrypt(hsm, cka_id, sealed, timeout)
 
     async def probe(self, hsm: Hsm, cka_id: bytes, timeout: float) -> tuple[float, float]:
         """Make a round trip; return the seconds that encrypting and decrypting took."""

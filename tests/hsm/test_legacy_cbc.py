@@ -36,7 +36,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
 def test_the_ancestors_aes_gcm_is_read(served: Inside, vector: Vector) -> None:
     parsed = jwe.parse(vector.ciphertext)
     assert k8s_kms_plugin.is_legacy(parsed)
-    assert served.served(gcm.decrypt, BY_LABEL[vector.key_label], parsed, TIMEOUT) == vector.plaintext
+    assert served.served(gcm.attempt, BY_LABEL[vector.key_label], parsed, TIMEOUT) == vector.plaintext
 
 
 @pytest.mark.parametrize("mac", [HMAC, None], ids=["with-hmac", "without"])
