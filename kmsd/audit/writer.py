@@ -128,7 +128,7 @@ class Writer:
         return self._file.head
 
     def start(self) -> None:
-        """Begin; the file has been opened, or has given trouble."""
+        """Begin to write; the file has been opened, or has given trouble."""
         self._thread.start()
 
     def write(self, entries: list[Entry], waiter: asyncio.Future[bool] | None = None) -> None:

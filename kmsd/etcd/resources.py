@@ -8,10 +8,11 @@ from typing import Final
 ROOTS: Final = ("/registry/", "/kubernetes.io/", "/openshift.io/")
 """The prefixes under which kube-apiserver keeps its objects by default, and those of the two of OpenShift."""
 OWN: Final = frozenset({"ranges", "masterleases", "peerserverleases"})
-"""What kube-apiserver keeps for itself and no API serves: the allocation of Service IPs and node ports, and who of
-several is alive. It writes them anew by itself within minutes (its repair of the allocations, each renewal)."""
+"""The resources that kube-apiserver keeps for itself and no API serves: the allocation of Service IPs and node ports,
+and who of several is alive. It writes them anew by itself within minutes (its repair of the allocations, each
+renewal)."""
 GONE: Final = frozenset({"podsecuritypolicies"})
-"""What Kubernetes has served no more since 1.25, so that kubectl does not find what is left of it."""
+"""The resources that Kubernetes has served no more since 1.25, so that kubectl does not find what is left of it."""
 
 _SPECIAL: Final = {
     "minions": "nodes",

@@ -83,7 +83,8 @@ class Changeover(ABC):
 
     @property
     def room(self) -> Room | None:
-        """How many keys this login may use, and uses. None: no bound is known, or the token is away."""
+        """The number of keys that this login may use, and those that it uses. None: no bound is known, or the token is
+        away."""
         connected = self.connected
         if connected is None or connected.keys_most is None:
             return None

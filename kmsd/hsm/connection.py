@@ -123,7 +123,8 @@ class Hsm:
 
     @property
     def room(self) -> Room | None:
-        """How many keys this login may use, and uses. None: no bound is known, or the token is away."""
+        """The number of keys that this login may use, and those that it uses. None: no bound is known, or the token is
+        away."""
         return self.hosting.room
 
     @property

@@ -16,7 +16,7 @@ Outcome = Literal["ok", "warning", "failed", "not applicable"]
 Algorithm = Literal["aes-gcm", "aes-cbc", "rsa-oaep", "none"]
 Deed = Literal["make", "destroy", "find"]
 Elsewhere = Callable[[Deed, str], bool]
-"""From another process, makes a probe's key with this label on the token, or destroys it; or tells whether there is a
+"""Makes, from another process, a probe's key with this label on the token, or destroys it; or tells whether there is a
 private object with this CKA_ID, in hexadecimal. Raises OSError or ValueError."""
 
 

@@ -1,0 +1,122 @@
+"""Docstrings can be read alone: they are there, are whole sentences, and begin with a verb or with the thing itself."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+HELD = sorted(
+    each.relative_to(ROOT).as_posix()
+    for each in (ROOT / "kmsd").iterdir()
+    if (each.is_dir() or each.suffix == ".py") and each.name not in ("__pycache__", "api", "transport")
+)
+"""What is held to this: all of kmsd but the generated API."""
+
+_VERBS = """
+Accept Add Adopt Allow Answer Append Apply Ask Begin Bind Bound Bring Build Call Cancel Care Change Check Choose Claim
+Clear Close Collect Compare Compute Connect Convert Copy Count Create Cut Decide Decode Decrypt Delete Derive Describe
+Destroy Dial Do Draw Drop Encode Encrypt End Enter Escape Explain Fail Feed Fetch Fill Filter Find Finish Follow
+Forbid Forget Format Free Gather Get Give Go Hand Handle Have Hide Hold Import Install Join Judge Keep Know Lead Leave
+Let List Load Log Look Make Mark Match Measure Merge Mix Move Name Note Obey Observe Offer Open Order Pack Pad Parse
+Pass Pick Poll Prepare Probe Prove Put Quote Raise Read Reconnect Record Refuse Register Release Reload Remember
+Remove Rename Render Replace Report Request Reset Resolve Restore Retire Return Revert Rotate Run Save Say Scan Search
+See Select Send Serve Set Settle Share Show Shut Sign Skip Sleep Sort Split Start Stop Store Strip Submit Sum Take
+Tell Test Throw Try Turn Undo Unlock Update Use Verify Wait Wake Walk Watch Withdraw Write Yield
+"""
+VERBS = frozenset(_VERBS.split())
+"""What a function's docstring may begin with: add a verb that is missing, in the form of an order."""
+
+_ARTICLES = ("A ", "An ", "The ")
+_FRAGMENTS = (
+    *("Of ", "From ", "As ", "By ", "For ", "In ", "To ", "With ", "So ", "One that ", "One who ", "Those ", "Who "),
+    *("What ", "How ", "Why ", "Where ", "When "),
+)
+"""Beginnings that leave out what is spoken of. A setting may say what it decides, and is held to the first line."""
+
+Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def _files(place: str) -> list[Path]:
+    path = ROOT / place
+    return sorted(path.rglob("*.py")) if path.is_dir() else [path]
+
+
+def _definitions(node: ast.AST, public: bool = True) -> Iterator[tuple[Definition, bool]]:
+    """Yield every class, function and method, and whether others may use it."""
+    for each in ast.iter_child_nodes(node):
+        if isinstance(each, Definition):
+            seen = public and not each.name.startswith("_")
+            yield each, seen
+            yield from _definitions(each, seen and isinstance(each, ast.ClassDef))
+        elif isinstance(each, ast.If | ast.Try):
+            yield from _definitions(each, public)
+
+
+def _decorators(node: Definition) -> set[str]:
+    return {ast.unparse(each).partition("(")[0].rpartition(".")[2] for each in node.decorator_list}
+
+
+def _complaint(node: Definition, public: bool) -> str:
+    """Return what is wrong with the docstring, empty if nothing. A property reads as a field, which needs none."""
+    decorators = _decorators(node)
+    reads_as_field = bool(decorators & {"property", "cached_property"})
+    if decorators & {"setter", "overload"}:
+        return ""
+    text = ast.get_docstring(node)
+    if text is None:
+        return "has none" if public and not reads_as_field else ""
+    first = " ".join(text.partition("\n\n")[0].split())
+    word = first.partition(" ")[0].rstrip(",.")
+    if not first.endswith((".", ":")):
+        return "does not begin with a whole sentence"
+    if isinstance(node, ast.ClassDef):
+        fits = first.startswith((*_ARTICLES, "Raised "))
+        return "" if fits else "is a class's, and does not begin with an article (an error: with Raised)"
+    if reads_as_field:
+        return "" if first.startswith((*_ARTICLES, "Whether ")) or word in VERBS else "does not say what is returned"
+    return "" if word in VERBS else f"begins with {word!r}, which is none of VERBS"
+
+
+@pytest.mark.parametrize("place", HELD)
+def test_what_is_public_has_a_docstring_that_begins_with_a_verb_or_the_thing(place: str) -> None:
+    wrong = []
+    for path in _files(place):
+        tree = ast.parse(path.read_text())
+        if ast.get_docstring(tree) is None:
+            wrong.append(f"{path.relative_to(ROOT)}: the module's docstring is missing")
+        for node, public in _definitions(tree):
+            complaint = _complaint(node, public)
+            if complaint:
+                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}: the docstring of {node.name} {complaint}")
+    assert not wrong, "\n".join(wrong)
+
+
+def _texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Yield the docstrings of the module and of what is assigned, with their lines."""
+    text = ast.get_docstring(tree)
+    if text is not None:
+        yield 1, text
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        for before, each in pairwise(body) if isinstance(body, list) else ():
+            if isinstance(before, ast.Assign | ast.AnnAssign):
+                match each:
+                    case ast.Expr(ast.Constant(str() as text)):
+                        yield each.lineno, text
+
+
+@pytest.mark.parametrize("place", [each for each in HELD if each != "kmsd/config"])
+def test_no_docstring_of_a_module_or_a_constant_leaves_out_its_subject(place: str) -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {text[:60]!r}"
+        for path in _files(place)
+        for line, text in _texts(ast.parse(path.read_text()))
+        if text.startswith(_FRAGMENTS)
+    ]
+    assert not wrong, "\n".join(wrong)
