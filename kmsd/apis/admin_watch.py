@@ -98,7 +98,7 @@ class WatchAdmin:
         """Put away what other programs were seen to do to the audit."""
         request = parse(pb.AcknowledgeAuditRequest, body)
         seen = self.audit.tampering.up_to(request.up_to_seq)
-        # What is recorded for this call puts it away.
+        # The record of this call is what acknowledges them.
         done = bool(seen) and not request.dry_run
         if not request.dry_run:
             call.detail = acknowledgement(seen) if done else "there was nothing"

@@ -53,7 +53,7 @@ def table(service_of: Callable[[Call], KmsService]) -> Table:
         try:
             done = await service_of(call).decrypt(request.ciphertext, request.key_id, call.until)
         except KmsdError:
-            # The key that was asked for: what fails for want of one is found by it.
+            # The key that was asked for, so that failures for want of a key can be found by it.
             call.key_id_sha256 = hashlib.sha256(request.key_id.encode()).hexdigest()
             raise
         call.key_id_sha256 = done.key_id_sha256

@@ -139,7 +139,7 @@ class AuditFile:
             try:
                 os.ftruncate(file, self._size)
             except OSError:
-                # What part of it stands in the file, `open` will find out.
+                # `open` finds out which part of it stands in the file.
                 self._sure = False
                 self.shut()
             raise

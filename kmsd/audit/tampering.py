@@ -59,7 +59,7 @@ class Tampering:
         elif record.action == DISTURBED and record.outcome == LOST and record.seq > self._acknowledged:
             again = record.detail.startswith(_AGAIN)
             if again and self.seen:
-                # It says what is known, in a file that is kept for longer.
+                # This record repeats what is known already, in a file that is kept for longer.
                 self.seen[-1] = replace(self.seen[-1], seq=record.seq)
                 return
             text = record.detail.removeprefix(_AGAIN) if again else f"{record.detail}, seen {_time(record.unix_ms)}"

@@ -250,7 +250,7 @@ class Audit:
     def _told_calls(self, record: Record) -> None:
         self._feed.publish(_Told(1, record))
         if record.action == DISTURBED:
-            # In its own chain that could be pushed out by calls.
+            # In the chain of the calls this record could be pushed out by calls.
             self.event(DISTURBED, outcome=LOST, detail=record.detail)
 
     def _recalled(self, records: list[Record]) -> None:
@@ -332,7 +332,7 @@ class Audit:
 
 
 def _prove(sight: Sight, known: Collection[Head]) -> ChainVerdict:
-    # Between some lines it lets go of the interpreter, for which the event loop waits.
+    # Let go of the interpreter lock between some lines: the event loop waits for it.
     return verify(sight.sources, [sight.head, *known], sight.oldest, pause=lambda: time.sleep(BREATH))
 
 

@@ -216,10 +216,10 @@ class Writer:
 
     def _turn(self, *, idle: bool) -> None:
         self._busy_since = time.monotonic()
-        # With nothing to write, whether somebody else has touched the file is looked at all the same.
+        # Look whether somebody else has touched the file even when there is nothing to write.
         work = idle or self._pending or self._notes or self._retry_at is not None
         due = self._retry_at is None or time.monotonic() >= self._retry_at
-        # Whoever only looks shall see the files as they are, before a damaged end is dealt with.
+        # A look gets the files as they are, before a damaged end is mended.
         if (work and due) or self._waiters or self._closing:
             done = self._attempt()
             for waiter in self._waiters:

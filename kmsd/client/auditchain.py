@@ -69,7 +69,7 @@ def parse_anchor(text: str) -> Anchor:
 def _chains(files: Sequence[str]) -> dict[str, list[str]]:
     """Sort files by their chain, the main one first."""
     stems = {file: _ASIDE.sub("", Path(file).stem) for file in files}
-    # What is merely called so, and has no other beside it, is a chain like any.
+    # A file called audit-kms without another chain beside it is checked as a single chain.
     kms = [file for file in files if stems[file].endswith("-kms") and stems[file][:-4] in stems.values()]
     if kms:
         return {MAIN: [file for file in files if file not in kms], KMS: kms}
@@ -83,7 +83,7 @@ def _is_of(anchor: Anchor, name: str, named: Collection[str]) -> bool:
 def _verify(name: str, files: Sequence[str], anchors: Sequence[Anchor]) -> AuditChain:
     begins = [anchor.seq for anchor in anchors if not anchor.hash]
     known = [Head(anchor.seq, anchor.hash) for anchor in anchors if anchor.hash]
-    # Of the records before a head nothing is missing that matters, but all of them from there on.
+    # Records before a known head may be missing; from the head on all have to be there.
     begins_at = max(begins) if begins else min((head.seq for head in known), default=0) + 1
     with ExitStack() as stack:
         try:

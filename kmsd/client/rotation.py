@@ -292,7 +292,7 @@ def _follows(turn: KeyTurnover, sighting: NodeSighting, now: datetime) -> NodeVi
     following = sighting.status.following
     first, last = following.first_status, following.last_status
     if following.first_encrypt is not None:
-        # The first one that a kmsd has seen which has never answered another key is not the first there was.
+        # A kmsd that has answered only this key may have started after the first call under it.
         at = following.first_encrypt if following.previous_key_id else None
         return NodeView(node, StageProgress.DONE, "", at, seen=following.first_encrypt)
     if first is None:

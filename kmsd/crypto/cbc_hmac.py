@@ -202,7 +202,7 @@ def decrypt_here(session: TokenSession, enc_cka_id: bytes, mac_cka_id: bytes, se
         raise TagMismatch
     plaintext = unpad(session.decrypt_cbc(enc_cka_id, sealed.iv, sealed.ciphertext))
     if plaintext is None:
-        # What was written with a good tag was padded: the AES key has changed, or is not the one that wrote.
+        # The tag fits but the padding does not: the AES key has changed, or is not the one that wrote.
         raise TagMismatch
     return plaintext
 

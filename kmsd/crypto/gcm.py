@@ -80,7 +80,7 @@ async def attempt(hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float) -> bytes
             f"the authentication tag has {len(sealed.tag)} bytes where {TAG_BYTES} are needed", jwe.NOT_OURS
         )
     until = after(timeout)
-    # Not repeated by the token's workers: whoever writes to etcd could have them suspect the token all the time.
+    # The workers do not repeat it: a writer to etcd could have them suspect the token all the time.
     for number, retry in enumerate((False, False, True)):
         try:
             return await hsm.submit(

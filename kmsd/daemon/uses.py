@@ -45,7 +45,7 @@ class KeyUses:
     def begin(self) -> None:
         """Go on from where the last run ended in order, now that nobody else keeps this directory."""
         self._begun = True
-        # What says that it is complete must not outlive the first use of this run, or a gap would go unseen.
+        # The mark that the file is complete goes before the first use of this run, or a gap would go unseen.
         if self._recalled.since and state.withdraw_uses(self._directory, self._recalled):
             self.since = self._recalled.since
             self._made = set(self._recalled.made)

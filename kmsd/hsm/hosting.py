@@ -71,7 +71,7 @@ class Hosting(Changeover):
         self._unlocking: asyncio.Future[KmsdError | None] | None = None
         self._hurry = asyncio.Event()
 
-    # What is asked for.
+    # Asked for by others.
 
     async def start(self) -> None:
         """Connect once; if that fails, go on trying in the background."""
@@ -202,7 +202,7 @@ class Hosting(Changeover):
         if self.connected is not before or self.connected is None:
             self._on_change()
 
-    # What happens.
+    # Events.
 
     def _gone(self, host: HostProcess) -> None:
         """Handle the end of a host."""

@@ -85,7 +85,7 @@ class Definition:
 
     @cached_property
     def _parameters(self) -> list[Any]:
-        # The first one is the session, or the token.
+        # The first parameter is the session or the token, which the host supplies.
         return [self._hints[name] for name in list(inspect.signature(self.function).parameters)[1:]]
 
     def arguments(self, packed: msgspec.Raw) -> tuple[Any, ...]:

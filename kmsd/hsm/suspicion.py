@@ -134,7 +134,7 @@ class Suspicion:
 
     async def _works_after_all(self, cause: CkrError, connected: Connected) -> bool:
         """Return whether the token is there. Raises CkrError, KmsdError if it is not."""
-        # C_GenerateRandom is the honest probe of a device: it needs no key. And no login.
+        # C_GenerateRandom tests the device alone: it needs neither a key nor a login.
         await self._dispatch.queue.submit(definition_of(TokenSession.random), (8,), self._address.timeout, retry=False)
         if await self._only_crowded(connected):
             return True

@@ -82,7 +82,7 @@ def judge(
     which is meant.
     """
     keys = [_judge_one(key, place, shown, rules, write_label) for place, shown in found.items() for key in shown]
-    # A key of another program that has the id of one of ours makes that no worse: it is never asked.
+    # A key of another program with the id of one of ours does no harm: it is never used.
     counts = Counter(key.key_id for key in keys if key.key_id and (key.token.kind == "aes" or _is_rsa_in_use(key)))
     keys = [
         _unusable(key, f"{counts[key.key_id]} keys have this key id", SAME_ID_HINT)
@@ -348,8 +348,8 @@ def _with_scheme(key: Key, beside: Sequence[TokenKey], rules: Rules) -> Key:
         if isinstance(how, Pair):
             how = replace(how, enc=_picked(key, how.mac, how.enc, rules))
     except Misconfigured as error:
-        # A trial of AES-GCM that failed says nothing of what was written before: the tag says it, each time, if that
-        # is looked at.
+        # A failed trial of AES-GCM says nothing of what was written before: its tag is
+        # checked at each reading, if the token looks at tags at all.
         tagged = ability.gcm or (ability.gcm_refused and not ability.gcm_unauthenticated)
         if tagged or mac is not None:
             return replace(key, reason=error.message, hint=error.hint)

@@ -175,7 +175,7 @@ class KeyScanner:
                 about=About(token=place.name),
             )
         room = place.hsm.room
-        # Where it is the write key that found no place, its health says so.
+        # A write key that found no place is reported by health, not here.
         if room is not None and room.crowded and not self._shut_out(place):
             error = room.error(place.hsm.name)
             about = About(token=place.name, calls=Calls(code=error.code))
@@ -224,7 +224,7 @@ class KeyScanner:
         try:
             await self._look()
         finally:
-            # Here and not in a callback: whoever runs between the end and the callback would wait for what is over.
+            # Not in a done callback: a caller that runs before the callback would wait for a look that is over.
             self._looking = None
 
     async def _look(self) -> None:
@@ -248,7 +248,7 @@ class KeyScanner:
             if not any(fresh):
                 break
         inventory = judge.judge()
-        # Where each key takes a place of a few, those that write have them.
+        # On a token with few places for keys they are left to the keys that write.
         others = [key for key in inventory.keys if key.may_write and self._untried(key) and self._hsm(key).room is None]
         if any([await self.pick(key) for key in others[:_PICKS_MOST]]):
             inventory = judge.judge()
@@ -332,12 +332,12 @@ class KeyScanner:
                     return True
         if place.found and not found:
             return True
-        # The token may have gone just when the module started anew: a write key that is missed is asked for again.
+        # The module may have started anew while the token was away: look once more for a write key that is missing.
         missed = any(judge.wrote_at == place.name and judge.inventory.write is None for judge in self.judges)
         if not missed:
             place.verify_pause = _VERIFY_PAUSE
         elif monotonic() - place.verified > place.verify_pause:
-            # Less and less often: each time stops the other keys for a moment.
+            # The pause doubles, as each time stops the other keys for a moment.
             place.verify_pause = min(place.verify_pause * 2, _VERIFY_PAUSE_MOST)
             return True
         return False
@@ -373,7 +373,7 @@ class KeyScanner:
             if found:
                 await self.look()
         finally:
-            # Whoever names ids that nobody made costs less and less; a key that was really missed sets it back.
+            # The pause doubles for ids that nobody made, and starts again once a missing key was found.
             self._seek_pause = _SEEK_PAUSE if found else min(self._seek_pause * 2, _SEEK_PAUSE_MOST)
             self._seek_after = monotonic() + self._seek_pause
             self._seeking = None

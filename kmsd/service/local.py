@@ -303,7 +303,7 @@ class LocalService:
                 mismatched.setdefault(key.place, key)
         if failed is not None:
             raise failed
-        # Once for each token, however many keys were tried: that it works shows that it is the data that does not fit.
+        # One proof for each token is enough: if it works, it is the data that does not fit.
         for key in mismatched.values():
             await gcm.show_working(self._keyring.hsm(key), key.cka_id, left(until), encrypts=key.token.encrypt)
         raise TagMismatch

@@ -54,7 +54,7 @@ def choose(place: TrialPlace, listed: frozenset[str], row: Quirks) -> Choice:
         return as_listed
     trial = _try(place, lambda key: trials.gcm(place, key, _IV_BYTES))
     if trial is None:
-        # The health of the write key tells, then.
+        # The background round trip with the write key tells whether it works.
         return as_listed
     if not trial.works:
         # An AES key that has no HMAC key beside it serves no more without AES-GCM: that needs more than one bad moment.
@@ -62,7 +62,7 @@ def choose(place: TrialPlace, listed: frozenset[str], row: Quirks) -> Choice:
             calls.random(place.table, session, 8)
         trial = _try(place, lambda key: trials.gcm(place, key, _IV_BYTES)) or trial
     if not trial.works and not trial.takes_changed and trial.error not in _REFUSALS and _CBC in listed:
-        # Nor is it the mechanism that is at fault when another one fails, too: the token is unwell, and may get better.
+        # If another mechanism fails as well, the token is unwell and may recover: AES-GCM is not at fault.
         other = _try(place, lambda key: trials.cbc(place, key))
         if other is not None and not other.works:
             raise Unavailable(
@@ -71,7 +71,7 @@ def choose(place: TrialPlace, listed: frozenset[str], row: Quirks) -> Choice:
             )
     if not trial.works:
         return Choice(listed - {_GCM}, row.gcm_iv, trial.seen, trial.takes_changed)
-    # FIPS mode may be switched on later; what was seen counts otherwise.
+    # Except for FIPS mode, which may be switched on later, what the trial saw counts.
     return Choice(listed, "appended" if row.gcm_iv == "appended" and trial.iv == "caller's" else trial.iv)
 
 

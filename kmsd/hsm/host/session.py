@@ -59,7 +59,7 @@ _RANDOM_BATCH: Final = 1536
 """Bytes fetched at once: 128 IVs. An IV is public, so it may wait in memory; each byte is handed out once."""
 _TEMPLATES: Final[dict[KeyKind, dict[int, bytes | int | bool]]] = {
     "aes": {CKA_CLASS: CKO_SECRET_KEY, CKA_TOKEN: True, CKA_KEY_TYPE: CKK_AES},
-    # Of several types; a template names one.
+    # CKA_KEY_TYPE is left out: HMAC keys have several, and a template names one.
     "hmac": {CKA_CLASS: CKO_SECRET_KEY, CKA_TOKEN: True},
     "rsa": {CKA_CLASS: CKO_PRIVATE_KEY, CKA_TOKEN: True, CKA_KEY_TYPE: CKK_RSA},
 }

@@ -143,7 +143,7 @@ class Workers:
             try:
                 more = self._led(worker, turn)
             except (ValueError, msgspec.MsgspecError):
-                # Nothing that kmsd sends looks like this: begin anew.
+                # kmsd sends nothing like this: end, so that it starts another host.
                 more = False
                 self._ended()
         if worker.session is not None and worker.session is not self._token.only:
@@ -176,7 +176,7 @@ class Workers:
                 continue
             began = monotonic()
             if request.until < began:
-                # It lay behind a call that hung.
+                # It waited behind a call that hung, and its own time is over.
                 self._outbox.refuse(request.id, wire.Failure("error", "DeadlineExceeded", "its caller has gone"))
                 continue
             passed = self._seconds > _SLOW_SECONDS

@@ -29,7 +29,7 @@ class Nameless:
 
 async def adopt(keyring: Keyring, permit: Permit, label: str, key_id: str) -> Key:
     """Give a CKA_ID to the key with this label that lacks one. Raises NotFound, Conflict, AlreadyExists."""
-    # One that seals first: it names what is written.
+    # AES and RSA keys come before HMAC keys: their id names what is written.
     private = [each for each in await _nameless(keyring, label) if each.key.private]
     found = sorted(private, key=lambda each: not each.key.seals)
     if found:
@@ -124,7 +124,7 @@ def _sought(keyring: Keyring) -> tuple[str, tuple[Kind, ...], str] | None:
     inventory, label = keyring.inventory, keyring.write_label
     if inventory.write is not None or not keyring.complete:
         return None
-    # A key that holds the label, or held it, has written or was meant to: what has no CKA_ID is not its successor.
+    # A key with a CKA_ID holds or held the label, so the one without is not known to be its successor.
     named = [key for key in inventory.keys if key.token.private and key.cka_id]
     writers = [key for key in named if key.token.seals and role(key.label) == label]
     if not writers:

@@ -98,7 +98,7 @@ async def retire(
         return key, key.label
     if writes := in_use(key):
         raise Conflict(writes, "rotate first: kmsctl rotate")
-    # The label tells the second: what was used in this one was used before.
+    # Labels have whole seconds: a use within this second counts as a use before it.
     to = archived_label(key.label, max(time.time(), ceil(uses.last(key.key_id))))
     if len((to if follower(keyring, key) is None else companion_label(to)).encode()) > LABEL_MOST:
         raise Conflict(

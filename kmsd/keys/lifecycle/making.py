@@ -243,7 +243,7 @@ async def make(permit: Permit, hsm: Hsm, label: str, cka_id: bytes, wanted: Reci
         await permit.change(hsm, token_keys.generate, companion_label(label), cka_id, "hmac", wanted.bits)
     await permit.change(hsm, token_keys.generate, label, cka_id, wanted.kind, wanted.bits)
     if connected is not None and connected.quirks.misses_objects:
-        # Of several that made keys at once, the last to come here sees them all, and moves the labels for all.
+        # If several made keys at once, the last to come here sees them all and moves all labels.
         await hsm.hosting.replace("another process may have made a key at the same moment")
 
 

@@ -181,7 +181,7 @@ class Rotation:
         """
         inventory, write_label = self._keyring.inventory, self._keyring.write_label
         write = inventory.write
-        # A call that is repeated finds the bad key reverted already: the one before it is meant again, not it.
+        # A repeated call finds the bad key reverted already, and means the key before it, not the bad one.
         bad = inventory.by_key_id.get(from_key_id) or write
         found = newest_first(
             key
