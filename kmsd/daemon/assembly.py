@@ -33,7 +33,7 @@ from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.claims import Claims
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.pin_guard import PinGuard
-from kmsd.keys.inventory import Rules
+from kmsd.keys.judging import Rules
 from kmsd.keys.scanner import KeyScanner
 from kmsd.observe import logs
 from kmsd.observe.feed import Feed

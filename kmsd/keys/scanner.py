@@ -20,7 +20,7 @@ from kmsd.errors import KmsdError, Misconfigured
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.host import keys as token_keys
 from kmsd.hsm.host.keys import TokenKey
-from kmsd.keys.inventory import Rules
+from kmsd.keys.judging import Rules
 from kmsd.keys.key import Inventory, Key, KeyState
 from kmsd.keys.labels import created_ms, role
 from kmsd.problem import About, Calls, Problem

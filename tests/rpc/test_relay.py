@@ -109,6 +109,7 @@ async def test_the_server_learns_who_calls_by_the_name_of_the_connection(short_t
         peer = f"unix-abstract:{writer.get_extra_info('peername')[1:].decode()}"
         seen.append(peer)
         caller = relay.caller(peer)
+        assert isinstance(caller, Caller)
         writer.write(f"{caller.uid} {caller.pid} {caller.told('me')}".encode())
         await reader.read()
         writer.close()
@@ -314,7 +315,7 @@ async def test_the_name_of_a_user_that_does_not_come_is_not_waited_for(
     short_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = 0
-    told: list[Caller] = []
+    told: list[str] = []
 
     def slow(uid: int) -> str:
         nonlocal asked
@@ -323,7 +324,9 @@ async def test_the_name_of_a_user_that_does_not_come_is_not_waited_for(
         return "late"
 
     async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        told.append(relay.caller(f"unix-abstract:{writer.get_extra_info('peername')[1:].decode()}"))
+        caller = relay.caller(f"unix-abstract:{writer.get_extra_info('peername')[1:].decode()}")
+        assert isinstance(caller, Caller)
+        told.append(caller.user)
         writer.write(PREFACE)
         await reader.read()
         writer.close()
@@ -333,7 +336,7 @@ async def test_the_name_of_a_user_that_does_not_come_is_not_waited_for(
     async with running(short_tmp, tell) as relay:
         assert await answered(short_tmp)
         assert await answered(short_tmp)
-    assert [each.user for each in told] == ["?", "?"]
+    assert told == ["?", "?"]
     assert asked == 1
 
 

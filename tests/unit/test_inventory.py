@@ -16,7 +16,8 @@ from kmsd.crypto.schemes import Ability
 from kmsd.errors import InvalidRequest
 from kmsd.formats import keyid
 from kmsd.hsm.host.keys import TokenKey
-from kmsd.keys.inventory import Rules, judge
+from kmsd.keys.inventory import judge
+from kmsd.keys.judging import Rules
 from kmsd.keys.key import Inventory, KeyState
 from kmsd.keys.labels import MAX_KEY_ID, created_ms, key_id_bytes, new_key_id
 

@@ -13,7 +13,7 @@ import pytest
 from kmsd.errors import AlreadyExists, Conflict, DeadlineExceeded, InvalidRequest, NotFound, Unavailable
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.operation import Operation
-from kmsd.keys.inventory import Rules
+from kmsd.keys.judging import Rules
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.labels import new_key_id
 from kmsd.keys.lifecycle import KeyUseEvidence, Lifecycle, ScanEvidence

@@ -14,7 +14,8 @@ from kmsd.client.names import former_label
 from kmsd.crypto.schemes import Ability
 from kmsd.formats import keyid
 from kmsd.hsm.host.keys import Kind, TokenKey
-from kmsd.keys.inventory import Rules, judge
+from kmsd.keys.inventory import judge
+from kmsd.keys.judging import Rules
 from kmsd.keys.key import Inventory, Key, KeyState
 from kmsd.keys.labels import is_archived, new_key_id, pending_label, role
 from kmsd.keys.rotation import Move, moves

@@ -14,7 +14,7 @@ from kmsd.errors import InvalidRequest, KmsdError, Misconfigured, NotFound, Unav
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.operation import Operation
-from kmsd.keys.inventory import Rules
+from kmsd.keys.judging import Rules
 from kmsd.keys.key import Inventory
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.labels import new_key_id
