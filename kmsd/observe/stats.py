@@ -1,31 +1,20 @@
 """Count in fixed memory: calls, latencies, the last 15 minutes by second, operations of the token, keys.
 
-Pure: imports nothing of ours, writes nowhere, knows no event loop. Units are seconds going in and milliseconds coming
-out, and the fields of a frame are called as in `WatchStatsResponse` (kmsd.admin.v1).
-
-Threads: everything but `Stats.operation` belongs to one thread, the event loop's.
+Pure: imports nothing of ours but `histogram`, writes nowhere, knows no event loop. Units are seconds going in and
+milliseconds coming out, and the fields of a frame are called as in `WatchStatsResponse` (kmsd.admin.v1). Everything
+belongs to one thread, the event loop's.
 """
 
 from __future__ import annotations
 
-import threading
 import time
-from array import array
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from math import ceil, log
 from typing import Final, Literal
 
-QUANTILE_ERROR: Final = 0.05
-"""The largest error of a quantile, as a fraction of the exact one (nearest rank), from SHORTEST to LONGEST. The
-maximum, the count and the sum are exact."""
-
-SHORTEST: Final = 1e-6
-"""Seconds. What took less counts as this long in quantiles."""
-LONGEST: Final = 100.0
-"""Seconds. What took longer counts as this long in quantiles."""
+from kmsd.observe.histogram import QUANTILE_ERROR, Histogram, Latency, bucket_of, quantiles
 
 HISTORY: Final = 900
 """Seconds that are kept one by one."""
@@ -40,13 +29,6 @@ FRAME_KEYS: Final = 500
 
 KMS_APIS: Final = frozenset({"v2", "v1beta1"})
 """The APIs whose calls the seconds count; the admin API's calls are no load."""
-
-# Bucket i holds [GROWTH^i, GROWTH^(i+1)) microseconds and stands for 2ab/(a+b) of its bounds, from which both are the
-# same fraction away: (GROWTH - 1) / (GROWTH + 1) = 0.048.
-_GROWTH: Final = 1.1
-_PER_LOG: Final = 1 / log(_GROWTH)
-_BUCKETS: Final = ceil(log(LONGEST / SHORTEST) * _PER_LOG)
-_MIDDLES: Final = tuple(SHORTEST * _GROWTH**i * 2 * _GROWTH / (1 + _GROWTH) for i in range(_BUCKETS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +54,6 @@ class Calls:
     method: str
     code: str
     count: int
-
-
-@dataclass(frozen=True, slots=True)
-class Latency:
-    """The latency of a method. api: empty for an operation of the token, which `method` names."""
-
-    api: str
-    method: str
-    count: int
-    sum_ms: float
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    max_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,63 +88,6 @@ class Frame:
     quantile_error: float = QUANTILE_ERROR
 
 
-class Histogram:
-    """The durations of one kind in logarithmic buckets: 1.6 KiB, whatever is added."""
-
-    __slots__ = ("_counts", "_longest", "_sum")
-
-    def __init__(self) -> None:
-        self._counts = array("Q", bytes(8 * _BUCKETS))
-        self._sum = 0.0
-        self._longest = 0.0
-
-    def add(self, seconds: float, bucket: int) -> None:
-        """Count a duration. bucket: `bucket_of(seconds)`, which the caller may need twice."""
-        self._counts[bucket] += 1
-        self._sum += seconds
-        if seconds > self._longest:
-            self._longest = seconds
-
-    def merge(self, other: Histogram) -> None:
-        """Add what another one holds."""
-        for bucket, count in enumerate(other._counts[:]):
-            self._counts[bucket] += count
-        self._sum += other._sum
-        self._longest = max(self._longest, other._longest)
-
-    def latency(self, api: str, method: str) -> Latency:
-        """Return the quantiles of what was added."""
-        counts = self._counts[:]
-        count = sum(counts)
-        p50, p90, p99 = _quantiles(enumerate(counts), count, self._longest, (0.5, 0.9, 0.99))
-        return Latency(api, method, count, self._sum * 1000, p50, p90, p99, self._longest * 1000)
-
-
-def bucket_of(seconds: float) -> int:
-    """Return the bucket that a duration falls into."""
-    if seconds <= SHORTEST:
-        return 0
-    if seconds >= LONGEST:
-        return _BUCKETS - 1
-    return int(log(seconds / SHORTEST) * _PER_LOG)
-
-
-def _quantiles(buckets: Iterable[tuple[int, int]], count: int, longest: float, wanted: Sequence[float]) -> list[float]:
-    """Return the milliseconds at the nearest rank of each wanted fraction, which ascend. buckets: (bucket, count),
-    ascending."""
-    found: list[float] = []
-    if count == 0:
-        return [0.0] * len(wanted)
-    passed = 0
-    for bucket, here in buckets:
-        passed += here
-        while len(found) < len(wanted) and passed >= ceil(wanted[len(found)] * count):
-            found.append(min(_MIDDLES[bucket], longest) * 1000)
-        if len(found) == len(wanted):
-            break
-    return found
-
-
 class Stats:
     """The counters of one kmsd. now: Unix seconds; may be set back and forward.
 
@@ -189,7 +100,7 @@ class Stats:
         self._started = now()
         self._methods: dict[tuple[str, str], _Method] = {}
         self._seconds = _Seconds(int(self._started))
-        self._operations = _Operations()
+        self._operations: dict[str, Histogram] = {}
         self._keys: OrderedDict[str, _Use] = OrderedDict()
         self._forgotten_encrypts = 0
         self._forgotten_decrypts = 0
@@ -216,8 +127,11 @@ class Stats:
             self._seconds.add(int(self._now()), method, code, seconds, bucket)
 
     def operation(self, name: str, seconds: float) -> None:
-        """Count one operation of the token, as "encrypt". Any thread; waits for none."""
-        self._operations.add(name, seconds)
+        """Count one operation of the token, as "encrypt"."""
+        histogram = self._operations.get(name)
+        if histogram is None:
+            histogram = self._operations[name] = Histogram()
+        histogram.add(seconds, bucket_of(seconds))
 
     def used(self, key_id: str, op: Literal["encrypt", "decrypt"]) -> None:
         """Count a call that a key has served."""
@@ -277,9 +191,7 @@ class Stats:
                 for code, count in counted.codes.items()
             ),
             latencies=tuple(counted.latency.latency(api, method) for (api, method), counted in self._methods.items()),
-            operations=tuple(
-                histogram.latency("", name) for name, histogram in sorted(self._operations.total().items())
-            ),
+            operations=tuple(histogram.latency("", name) for name, histogram in sorted(self._operations.items())),
             keys=tuple(use.view() for use, _ in zip(reversed(self._keys.values()), range(FRAME_KEYS), strict=False)),
             in_flight=self.in_flight,
             started_unix_ms=int(self._started * 1000),
@@ -330,7 +242,7 @@ class _OpenSecond:
         self.buckets: dict[int, int] = {}
 
     def closed(self) -> Second:
-        p50, p99 = _quantiles(sorted(self.buckets.items()), self.requests, self.longest, (0.5, 0.99))
+        p50, p99 = quantiles(sorted(self.buckets.items()), self.requests, self.longest, (0.5, 0.99))
         return Second(
             self.unix_s, self.requests, self.errors, self.encrypts, self.decrypts, p50, p99, self.longest * 1000
         )
@@ -385,58 +297,3 @@ class _Seconds:
             self._past.append(last.closed())
         self._open = _OpenSecond(second)
         return self._open
-
-
-class _Operations:
-    """The timings from many threads without a lock between them: each thread counts in histograms of its own, which
-    nobody else writes. A reader copies a histogram in one step of the interpreter, so it misses at most the operation
-    that is being counted. The lock is for the list of threads: taken by a thread once, at its first operation, and by
-    readers."""
-
-    def __init__(self) -> None:
-        self._own = threading.local()
-        self._lock = threading.Lock()
-        self._threads: list[tuple[threading.Thread, dict[str, Histogram]]] = []
-        self._ended: dict[str, Histogram] = {}
-        """Histograms of threads that are gone: a token that comes back gets new ones."""
-
-    def add(self, name: str, seconds: float) -> None:
-        try:
-            histograms: dict[str, Histogram] = self._own.histograms
-        except AttributeError:
-            histograms = self._join()
-        histogram = histograms.get(name)
-        if histogram is None:
-            histogram = histograms[name] = Histogram()
-        histogram.add(seconds, bucket_of(seconds))
-
-    def total(self) -> dict[str, Histogram]:
-        with self._lock:
-            self._bury()
-            parts = [self._ended, *(histograms.copy() for _, histograms in self._threads)]
-            total: dict[str, Histogram] = {}
-            for part in parts:
-                _merge(total, part)
-        return total
-
-    def _join(self) -> dict[str, Histogram]:
-        histograms: dict[str, Histogram] = {}
-        self._own.histograms = histograms
-        with self._lock:
-            self._bury()
-            self._threads.append((threading.current_thread(), histograms))
-        return histograms
-
-    def _bury(self) -> None:
-        living = []
-        for thread, histograms in self._threads:
-            if thread.is_alive():
-                living.append((thread, histograms))
-            else:
-                _merge(self._ended, histograms)
-        self._threads = living
-
-
-def _merge(into: dict[str, Histogram], more: Mapping[str, Histogram]) -> None:
-    for name, histogram in more.items():
-        into.setdefault(name, Histogram()).merge(histogram)
