@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from kmsd.client import Key, KeyState, ScanReport, Status, clientconfig, parse_target
-from kmsd.client.rotation import KeyTurnover, NodeSighting, Stored, Timeline, timeline, unfinished
+from kmsd.client.rotation import KeyTurnover, NodeSighting, Stored, Timeline, unfinished
+from kmsd.client.timeline import timeline
 from kmstui.memoize import once
 from kmstui.view import Moment, Reading, View
 

@@ -23,18 +23,17 @@ from kmsctl.rotate.rotating import SCAN_EVERY, THIS_NODE, RotationOptions
 from kmsctl.rotate.watch import Node, RotationWatch
 from kmsd.client import ClientError, Conflict, Status, connect
 from kmsd.client.rotation import (
-    FOLLOW,
     KeyTurnover,
     StageName,
     StageProgress,
     Timeline,
-    news,
     retire_command,
     rewrite_command,
     short,
     turn_of,
     unfinished,
 )
+from kmsd.client.timeline import FOLLOW, news
 
 TICK = 1.0
 """Seconds between two pictures, for the timers on them."""

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from kmsctl.etcdplace import EtcdPlace
 from kmsctl.stored import keeping, own, progress_text, still_under
 from kmsd.client import ClientError, Conflict, Denied, InvalidRequest, Key, KeyState, NotFound, RelabelledKey
-from kmsd.client.rotation import KeyTurnover, NodeSighting, StageName, StageProgress, Stored, Timeline, timeline
+from kmsd.client.rotation import KeyTurnover, NodeSighting, StageName, StageProgress, Stored, Timeline
+from kmsd.client.timeline import timeline
 
 if TYPE_CHECKING:
     from kmsd.client.admin import AdminClient

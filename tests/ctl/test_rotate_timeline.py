@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from kmsd.client import Following, KeyInEtcd, KeyState, Rotation
 from kmsd.client.rotation import (
-    FOLLOW,
     Event,
     KeyTurnover,
     NodeSighting,
@@ -21,12 +20,11 @@ from kmsd.client.rotation import (
     StageProgress,
     Stored,
     Timeline,
-    news,
     retire_command,
-    timeline,
     turn_of,
     unfinished,
 )
+from kmsd.client.timeline import FOLLOW, news, timeline
 from tests.ctl.turning import (
     MOVED,
     NEW,

@@ -13,7 +13,8 @@ from kmsctl.output import Span
 from kmsctl.rotate import view
 from kmsctl.text import width
 from kmsd.client import Rotation, RotationStep
-from kmsd.client.rotation import FOLLOW, NodeSighting, Stored, Timeline, news, timeline
+from kmsd.client.rotation import NodeSighting, Stored, Timeline
+from kmsd.client.timeline import FOLLOW, news, timeline
 from tests.ctl.turning import (
     NEW,
     NEW_ID,
