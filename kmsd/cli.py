@@ -21,7 +21,7 @@ import typer
 from pydantic import SecretStr
 
 from kmsd import __version__, paths
-from kmsd.config import k8s_kms_plugin, sources, tcp
+from kmsd.config import k8s_kms_plugin, pins, sources, tcp
 from kmsd.config.errors import valid
 from kmsd.config.settings import Settings, Token
 from kmsd.config.values import found, leaf_key, to_toml
@@ -346,7 +346,7 @@ def _missing_of(token: Token) -> list[str]:
             "token.module is empty: name the PKCS#11 module with --p11-lib, P11_LIB or token.module, "
             'or say --provider softhsm (token.provider = "softhsm")'
         )
-    pin_file = sources.pin_path(token)
+    pin_file = pins.pin_path(token)
     if token.pin is None and pin_file is not None and not os.path.exists(pin_file):  # noqa: PTH110 - as above
         missing.append(f"token.pin_file: there is no file {pin_file}")
     return missing

@@ -6,30 +6,26 @@ token or of the command line's syntax, and never puts a PIN into a message.
 
 from __future__ import annotations
 
-import codecs
 import difflib
 import os
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from kmsd import paths, plainfile, safepath
-from kmsd.config import toml
+from kmsd import paths, safepath
+from kmsd.config import pins, toml
 from kmsd.config.errors import ConfigError, Origin, SettingProblem, refuse, validate
 from kmsd.config.settings import Settings, Token
 from kmsd.config.values import GONE, LEAVES, PIN, TABLES, TOKEN, TOKENS, from_text, from_toml, leaf
 from kmsd.errors import Misconfigured
 
-__all__ = ["ANCESTOR_ENVIRON", "ENVIRON", "ConfigError", "Loaded", "Origin", "load", "pin_path", "read_pin", "value"]
+__all__ = ["ANCESTOR_ENVIRON", "ENVIRON", "ConfigError", "Loaded", "Origin", "load", "value"]
 
 PREFIX = "KMSD_"
 CONFIG_VARIABLE = "KMSD_CONFIG"
-PIN_MAX = 1024
-"""Bytes of a PIN in a file."""
 
 ENVIRON: Mapping[str, str] = MappingProxyType({PREFIX + key.replace(".", "__").upper(): key for key in LEAVES})
 """Variable -> setting."""
@@ -269,8 +265,8 @@ def _pin_warnings(
     document: toml.Document | None,
     environ: Mapping[str, str],
 ) -> Iterator[str]:
-    pins = [PIN, *(f"{TOKENS}.{number}.pin" for number in range(len(settings.tokens)))]
-    for level, key in [(level, key) for level in levels for key in pins]:
+    settings_of_pins = [PIN, *(f"{TOKENS}.{number}.pin" for number in range(len(settings.tokens)))]
+    for level, key in [(level, key) for level in levels for key in settings_of_pins]:
         if not level.values.get(key):
             continue
         origin = level.origins[key]
@@ -280,27 +276,14 @@ def _pin_warnings(
             file = document.path
             yield f"{file}: holds the PIN and has mode {document.mode:04o}: chmod 600 {file}"
     for token in settings.places:
-        yield from _pin_file_warnings(token, environ)
-
-
-def _pin_file_warnings(token: Token, environ: Mapping[str, str]) -> Iterator[str]:
-    if token.pin is not None and token.pin_file is not None:
-        yield "token.pin and token.pin_file are both given: the file is not read"
-    if path := pin_path(token, environ):
-        try:
-            status = path.stat()
-        except OSError:
-            return  # whoever reads it says why it cannot
-        if stat.S_ISREG(status.st_mode) and status.st_mode & 0o007:
-            mode = stat.S_IMODE(status.st_mode)
-            yield f"{path}: holds the PIN and has mode {mode:04o}: chmod o= {path}"
+        yield from pins.file_warnings(token, environ)
 
 
 def _path_warnings(settings: Settings, file: Path | None, environ: Mapping[str, str]) -> Iterator[str]:
     """Yield what others could replace: the code that kmsd loads, where it finds it, and the PIN that it gives to it."""
     paths_of: list[tuple[str, Path | None]] = [("the configuration", file)]
     for token in settings.places:
-        paths_of += [("the PIN file", pin_path(token, environ)), ("the PKCS#11 module", Path(token.module or "/"))]
+        paths_of += [("the PIN file", pins.pin_path(token, environ)), ("the PKCS#11 module", Path(token.module or "/"))]
     for what, path in paths_of:
         if path is None or path.is_relative_to("/dev") or path.is_relative_to("/proc"):
             continue  # a descriptor of our own
@@ -308,57 +291,3 @@ def _path_warnings(settings: Settings, file: Path | None, environ: Mapping[str, 
             safepath.check(path.parent, what, shared=True)
         except Misconfigured as error:
             yield f"{error.message}: {error.hint}"
-
-
-def pin_path(token: Token, environ: Mapping[str, str] = os.environ) -> Path | None:
-    """Return the file that holds the PIN, if one is set: a relative one in $CREDENTIALS_DIRECTORY if it is there, else
-    in the working directory."""
-    if token.pin_file is None:
-        return None
-    credentials = environ.get("CREDENTIALS_DIRECTORY")
-    if credentials:
-        credential = Path(credentials) / token.pin_file  # an absolute pin_file is itself
-        if os.path.lexists(credential):
-            return credential
-    return token.pin_file
-
-
-def read_pin(token: Token, environ: Mapping[str, str] = os.environ) -> str | None:
-    """Return the PIN to log in with, None if none is configured.
-
-    From a file it is the first line without its line end; a pipe can be read only once, and is given 5 s.
-    Raises ConfigError if the file is missing, cannot be read, or does not begin with a PIN.
-    """
-    if token.pin is not None:
-        return token.pin.get_secret_value()
-    path = pin_path(token, environ)
-    if path is None:
-        return None
-    try:
-        line, _ = plainfile.read_input(path, PIN_MAX + len(codecs.BOM_UTF8) + 3, line=True)
-    except OSError as error:
-        reason = (error.strerror or "cannot be read").lower()
-        hint = f"token.pin_file must name a file with the PIN on its first line that uid {os.geteuid()} may read"
-        raise ConfigError(f"the PIN file {path}: {reason}", hint) from None
-    line = line.removesuffix(b"\n").removesuffix(b"\r").removeprefix(codecs.BOM_UTF8)
-    if not line:
-        raise ConfigError(f"the PIN file {path}: its first line is empty", "write the PIN on its first line")
-    if len(line) > PIN_MAX:
-        raise ConfigError(
-            f"the PIN file {path}: its first line must have {PIN_MAX} bytes at most", "name the file that holds the PIN"
-        )
-    text = line.decode(errors="replace")
-    if "\ufffd" in text:  # and no exception that holds the bytes
-        raise ConfigError(f"the PIN file {path}: its first line is not UTF-8", "write the PIN as UTF-8 text")
-    # The token counts a wrong PIN, and locks after a few: what is no PIN is not tried.
-    if text != text.strip():
-        raise ConfigError(
-            f"the PIN file {path}: there is a blank before or after the PIN",
-            "remove the blank; if it belongs to the PIN, give the PIN as token.pin",
-        )
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
-        raise ConfigError(
-            f"the PIN file {path}: the PIN is in quotes",
-            "remove the quotes; if they belong to the PIN, give the PIN as token.pin",
-        )
-    return text

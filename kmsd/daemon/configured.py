@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from kmsd.apis import admin
 from kmsd.config import sources
+from kmsd.config.pins import read_pin
 from kmsd.config.reload import needs_restart, reloadable, with_fresh
 from kmsd.config.settings import Settings, TokenEntry
-from kmsd.config.sources import ConfigError, Loaded, read_pin
+from kmsd.config.sources import ConfigError, Loaded
 from kmsd.config.values import PIN, leaf_key, to_toml
 from kmsd.errors import Misconfigured
 from kmsd.observe import logs

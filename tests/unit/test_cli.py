@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from kmsd import __version__, cli, daemon, paths
-from kmsd.config import sources
+from kmsd.config import pins, sources
 from kmsd.config.values import LEAVES
 from tests.daemons import KMSD, Kmsd, wait_for
 from tests.tokens import MODULE, PIN, SoftToken, clean_environment
@@ -390,7 +390,7 @@ def test_the_ancestors_command_lines_carry_over(
     assert run("serve", *line.split())[0] == 0
     ((loaded, _),) = served
     assert loaded.settings.keys.label == expected["keys.label"]
-    assert sources.read_pin(loaded.settings.token) == "mypin"
+    assert pins.read_pin(loaded.settings.token) == "mypin"
 
 
 @pytest.mark.processes
@@ -547,12 +547,12 @@ def test_a_typed_in_pin_survives_a_reload_until_one_is_configured(
     assert run("serve", f"--config={file}") == (0, "", "")
     assert prompts == ["PIN of the token: "]
     ((loaded, reload),) = served
-    assert sources.read_pin(loaded.settings.token) == sources.read_pin(reload().settings.token) == PIN
+    assert pins.read_pin(loaded.settings.token) == pins.read_pin(reload().settings.token) == PIN
     assert loaded.origins["token.pin"].where == "typed in"
     assert loaded.warnings == ()
     (tmp_path / "pin").write_text("other")
     file.write_text(f'token.pin_file = "{tmp_path}/pin"')
-    assert sources.read_pin(reload().settings.token) == "other"
+    assert pins.read_pin(reload().settings.token) == "other"
     assert len(prompts) == 1
 
 

@@ -11,8 +11,9 @@ import pytest
 
 from kmsd import plainfile
 from kmsd.config import toml
+from kmsd.config.pins import read_pin
 from kmsd.config.settings import Token
-from kmsd.config.sources import ConfigError, load, read_pin
+from kmsd.config.sources import ConfigError, load
 from kmsd.hsm.host import module
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from kmsd.config.pins import read_pin
 from kmsd.config.settings import Token
-from kmsd.config.sources import ConfigError, load, read_pin
+from kmsd.config.sources import ConfigError, load
 from tests.unit.config.written import PIN, write
 
 
