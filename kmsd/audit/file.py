@@ -7,9 +7,7 @@ changed but for one thing: a piece of a line that a crash has left at the end is
 
 from __future__ import annotations
 
-import fcntl
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -19,7 +17,7 @@ from time import monotonic, sleep
 from typing import Final
 
 from kmsd import plainfile
-from kmsd.audit import disk
+from kmsd.audit import disk, torn
 from kmsd.audit.chain import (
     MAX_LINE,
     START,
@@ -33,10 +31,8 @@ from kmsd.audit.chain import (
     sources_of,
     verify,
 )
-from kmsd.errors import Misconfigured
-
-_EVIDENCE: Final = 1024 * 1024
-"""Bytes of a torn end that are kept aside; a crash of the machine may leave more zeros than anybody wants."""
+from kmsd.audit.lock import claim
+from kmsd.audit.torn import MENDED, Note
 
 _EXAMINE_SECONDS: Final = 60.0
 """Between two examinations of a file whose time was changed, which a file system may do for reasons of its own."""
@@ -47,15 +43,7 @@ BREATH: Final = 0.0005
 
 DISTURBED: Final = "audit disturbed"
 """The event that says that another program has changed the audit."""
-MENDED: Final = "audit mended"
 PUT_ASIDE: Final = "audit file put aside"
-
-Note = tuple[str, str]
-"""Action and detail of an event that belongs into the chain."""
-
-
-class InUse(Misconfigured):
-    """Raised when another kmsd writes this audit."""
 
 
 class AuditFile:
@@ -104,7 +92,8 @@ class AuditFile:
         """
         self.shut()
         disk.prepare(self.path.parent)
-        self._claim()
+        if self._lock is None:
+            self._lock = claim(self.path)
         self._file = disk.open_file(self.path)
         try:
             notes = self._find_place(self._file)
@@ -208,9 +197,9 @@ class AuditFile:
         for file in gone:
             file.unlink()
         self.oldest = _seq_in_name(aside[-self._keep])
-        for seq, torn in self._torn_files():
+        for seq, piece in torn.found(self.path):
             if seq < _seq_in_name(aside[-self._keep]):
-                torn.unlink()
+                piece.unlink()
         names = ", ".join(file.name for file in gone)
         return [("audit files deleted", f"{names}: {self._keep} files are kept (audit.keep)")]
 
@@ -242,27 +231,6 @@ class AuditFile:
             raise OSError("the audit file is not open")
         return self._file
 
-    def _claim(self) -> None:
-        if self._lock is not None:
-            return
-        path = self.path.with_name(f"{self.path.name}.lock")
-        lock = plainfile.open_regular(path, os.O_RDWR | os.O_CREAT)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, b"%d\n" % os.getpid(), 0)
-        except BlockingIOError:
-            pid = re.fullmatch(rb"[0-9]{1,10}\n", os.pread(lock, 16, 0))
-            os.close(lock)
-            raise InUse(
-                f"another kmsd{f' (pid {int(pid[0])})' if pid else ''} writes the audit {self.path}",
-                "give each kmsd a state.dir or an audit.file of its own, or stop the other",
-            ) from None
-        except BaseException:
-            os.close(lock)
-            raise
-        self._lock = lock
-
     def _find_place(self, file: int) -> list[Note]:
         size = os.fstat(file).st_size
         end = disk.line_end(file, size, self.path)
@@ -275,10 +243,10 @@ class AuditFile:
                 last, end = completed, size + 1
                 notes.append((MENDED, f"record {last.seq} lacked its newline: kmsd was stopped while writing"))
             else:
-                notes.append(self._move_aside(file, end, size, last))
-        elif (left := self._torn_path(last.seq + 1 if last else 1)).exists():
+                notes.append(torn.move_aside(self.path, last.seq + 1 if last else 1, file, end, size))
+        elif (left := torn.name(self.path, last.seq + 1 if last else 1)).exists():
             # Moved aside just before another crash, which came before the record that should say so.
-            notes.append(_torn_note(left, left.stat().st_size))
+            notes.append(torn.note(left, left.stat().st_size))
         found = last.head if last else START
         if self._sure and found != self.head:
             notes.append(
@@ -321,29 +289,6 @@ class AuditFile:
         disk.write(file, b"\n")
         return record
 
-    def _move_aside(self, file: int, end: int, size: int, last: Record | None) -> Note:
-        """Take a piece of a line from the end of the file; it stays as evidence."""
-        path = first = self._torn_path(last.seq + 1 if last else 1)
-        number = 1
-        while path.exists():
-            number += 1
-            path = first.with_name(f"{first.name}-{number}")
-        disk.copy(file, end, min(size, end + _EVIDENCE), path)
-        os.ftruncate(file, end)
-        os.fsync(file)
-        return _torn_note(path, size - end)
-
-    def _torn_path(self, seq: int) -> Path:
-        return self.path.with_name(f"{self.path.stem}-torn-{seq}")
-
-    def _torn_files(self) -> list[tuple[int, Path]]:
-        pattern = re.compile(re.escape(self.path.stem) + r"-torn-([0-9]{1,19})(-[0-9]+)?")
-        return [
-            (int(match[1]), file)
-            for file in self.path.parent.iterdir()
-            if (match := pattern.fullmatch(file.name)) is not None
-        ]
-
 
 def _last_record(file: int, end: int) -> tuple[Record | None, bool]:
     """Return the last line before `end` that is a record, if there is one, and whether other lines come after it."""
@@ -379,10 +324,3 @@ def _first_seq(file: int, end: int) -> int | None:
 
 def _seq_in_name(path: Path) -> int:
     return int(path.stem.rpartition("-")[2])
-
-
-def _torn_note(path: Path, size: int) -> Note:
-    return (
-        MENDED,
-        f"kmsd or the machine was stopped while writing: {size} bytes of an unfinished line lie in {path.name}",
-    )

@@ -15,7 +15,9 @@ from collections.abc import Callable
 from typing import Final
 
 from kmsd.audit.chain import START, Entry, Head, Kind, Record, make
-from kmsd.audit.file import AuditFile, InUse, Note
+from kmsd.audit.file import AuditFile
+from kmsd.audit.lock import InUse
+from kmsd.audit.torn import Note
 from kmsd.audit.writer import LOST, Sight, WriteFailure, Writer, explain
 from kmsd.errors import KmsdError, Unavailable
 from kmsd.observe import logs
@@ -146,9 +148,10 @@ class Chain:
             return False
 
     async def sight(self) -> Sight:
-        """Return the files of the chain, with everything that was put before. Raises Unavailable. Only for a chain that
-        is written."""
-        assert self._writer is not None  # noqa: S101  for mypy
+        """Return the files of the chain, with everything that was put before. Raises Unavailable, also for a chain that
+        is not written."""
+        if self._writer is None:
+            raise Unavailable("the audit is not written to a file", "see kmsctl status")
         self._flush()
         try:
             async with asyncio.timeout(_WAIT_SECONDS):

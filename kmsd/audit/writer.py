@@ -19,7 +19,8 @@ from itertools import islice
 from typing import Final, TypeVar, TypeVarTuple, Unpack
 
 from kmsd.audit.chain import START, Entry, Head, Kind, Record, Source
-from kmsd.audit.file import DISTURBED, AuditFile, Note
+from kmsd.audit.file import DISTURBED, AuditFile
+from kmsd.audit.torn import Note
 from kmsd.errors import KmsdError, Unavailable
 from kmsd.observe import logs
 

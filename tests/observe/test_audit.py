@@ -21,7 +21,7 @@ from kmsd.audit import queue as module
 from kmsd.audit import trail as audit_module
 from kmsd.audit import writer
 from kmsd.audit.chain import START, Record, make, parse, verify_files
-from kmsd.audit.file import InUse
+from kmsd.audit.lock import InUse
 from kmsd.audit.trail import Audit
 from kmsd.config.settings import Audit as Settings
 from kmsd.errors import Conflict, Unavailable

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kmsd.audit.chain import MAX_LINE, START, ChainVerdict, Entry, Record, parse, verify_files
-from kmsd.audit.file import AuditFile, InUse, Note
+from kmsd.audit.file import AuditFile
+from kmsd.audit.lock import InUse
+from kmsd.audit.torn import Note
 from kmsd.errors import Misconfigured
 from tests.observe.chains import chain, entry, lines
 
