@@ -42,6 +42,8 @@ class KmsdError(Exception):
 
     code: ClassVar[str] = "INTERNAL"
     retryable: ClassVar[bool] = False
+    key_id_sha256 = ""
+    """Hash of the id of the key with which it failed, for the log and the audit; empty if none is known."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)

@@ -7,7 +7,7 @@ from typing import Final
 
 from kmsd import __version__
 from kmsd.api.kms.v1beta1 import api_pb2 as pb
-from kmsd.errors import InvalidRequest
+from kmsd.errors import InvalidRequest, KmsdError
 from kmsd.service.api import KmsService
 from kmsd.share import Share
 from kmsd.transport.call import Call, Method, Table, parse
@@ -28,7 +28,11 @@ def table(service_of: Callable[[Call], KmsService], max_plaintext: int) -> Table
         request = parse(pb.EncryptRequest, body)
         _check_version(request.version)
         _check_size("plaintext", len(request.plain), max_plaintext)
-        done = await service_of(call).encrypt(request.plain, call.until)
+        try:
+            done = await service_of(call).encrypt(request.plain, call.until)
+        except KmsdError as error:
+            call.key_id_sha256 = error.key_id_sha256
+            raise
         call.key_id_sha256 = done.key_id_sha256
         return pb.EncryptResponse(cipher=done.ciphertext).SerializeToString()
 

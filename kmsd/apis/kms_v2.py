@@ -34,7 +34,11 @@ def table(service_of: Callable[[Call], KmsService]) -> Table:
         plaintext = request.plaintext
         if not 0 < len(plaintext) < LIMIT:
             raise _size("plaintext", len(plaintext))
-        done = await service_of(call).encrypt(plaintext, call.until)
+        try:
+            done = await service_of(call).encrypt(plaintext, call.until)
+        except KmsdError as error:
+            call.key_id_sha256 = error.key_id_sha256
+            raise
         call.key_id_sha256 = done.key_id_sha256
         if len(done.ciphertext) >= LIMIT:
             raise InvalidRequest(

@@ -156,6 +156,17 @@ class LocalService:
                 async with within(until):
                     await keyring.look_soon()
         key = keyring.write_key()
+        try:
+            ciphertext = await self._encrypt_with(key, plaintext, until)
+        except KmsdError as error:
+            error.key_id_sha256 = key.key_id_sha256
+            raise
+        self._unproven.encrypted(key.key_id)
+        self._used(key.key_id, "encrypt")
+        self.following.encrypt(key.key_id)
+        return Encrypted(ciphertext, key.key_id, key.key_id_sha256)
+
+    async def _encrypt_with(self, key: Key, plaintext: bytes, until: float) -> bytes:
         how, header = self._writes(key)
         self._health.check_results()
         hsm = await self._settled(key, until)
@@ -169,10 +180,7 @@ class LocalService:
             raise
         # Meanwhile a round trip may have shown that the token encrypts wrongly: then this is not answered either.
         self._health.check_results()
-        self._unproven.encrypted(key.key_id)
-        self._used(key.key_id, "encrypt")
-        self.following.encrypt(key.key_id)
-        return Encrypted(ciphertext, key.key_id, key.key_id_sha256)
+        return ciphertext
 
     def _writes(self, key: Key) -> tuple[Scheme, bytes]:
         """Return how a key writes, and with which header. Raises Misconfigured."""

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from kmsd.api.admin.v1 import admin_pb2 as admin
+from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
 from kmsd.api.kms.v2 import api_pb2 as v2
 from tests.admin.calls import ask, ask_as, assert_told, decrypt, encrypt, failure, fresh, key, make, state, watching
 from tests.daemons import Kmsd, wait_for
@@ -26,7 +27,8 @@ CALLER = f"kmsctl uid={os.geteuid()} user={pwd.getpwuid(os.geteuid()).pw_name}"
 
 @pytest.fixture(scope="module")
 def kmsd(start: Callable[..., Kmsd]) -> Kmsd:
-    return start("--auto-create", environment={"KMSD_AUDIT__KMS": "all"}).wait_ok()
+    environment = {"KMSD_AUDIT__KMS": "all", "KMSD_KMS__REQUEST_TIMEOUT": "2"}
+    return start("--auto-create", environment=environment).wait_ok()
 
 
 def audit(kmsd: Kmsd) -> Path:
@@ -186,6 +188,20 @@ def test_calls_of_the_kms_apis_are_recorded_without_what_they_carry(kmsd: Kmsd) 
         ("kms", "v2 Decrypt", uids[1], "OK", write),
         ("kms", "v2 Decrypt", uids[2], "INVALID_ARGUMENT", hashlib.sha256(b"y").hexdigest()),
     ]
+
+
+def test_an_encrypt_that_fails_is_recorded_with_the_key_that_it_was_to_use(kmsd: Kmsd) -> None:
+    plaintext = b"k" * 32
+    with kmsd.soft.hanging():
+        failure(lambda: kmsd.v2("Encrypt", v2.EncryptRequest(plaintext=plaintext, uid="late")))
+        failure(lambda: kmsd.v1beta1("Encrypt", v1beta1.EncryptRequest(version="v1beta1", plain=plaintext)))
+    write = key(kmsd, "k8s-kek").key_id_sha256
+    failed = [each for each in records(kmsd, 10) if each.kind == "kms" and each.outcome != "OK"][-2:]
+    assert [(each.action, each.outcome, each.key_id_sha256) for each in failed] == [
+        ("v2 Encrypt", "DEADLINE_EXCEEDED", write),
+        ("v1beta1 Encrypt", "DEADLINE_EXCEEDED", write),
+    ]
+    kmsd.wait_ok()
 
 
 def test_what_happens_to_kmsd_is_recorded(kmsd: Kmsd) -> None:
