@@ -9,7 +9,7 @@ from kmsd.config.values import PIN, leaf_key
 
 
 def reloadable(name: str) -> bool:
-    """What a reload may change; everything else needs a restart and is reported."""
+    """Return whether a reload may change this setting; everything else needs a restart and is reported."""
     return name.startswith(("log.", "tenants.", "admins.")) or leaf_key(name.split(".")) in (PIN, "token.pin_file")
 
 

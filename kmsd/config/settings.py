@@ -135,7 +135,7 @@ Sans = Annotated[
 
 
 class Tenant(Section):
-    """One cluster that this key manager serves, `[[tenants]]` in the file."""
+    """A cluster that this key manager serves, `[[tenants]]` in the file."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
     san: Sans
@@ -150,7 +150,7 @@ class Tenant(Section):
 
 
 class AdminEntry(Section):
-    """Who may call the admin API from other machines, `[[admins]]` in the file."""
+    """A caller that may use the admin API from other machines, `[[admins]]` in the file."""
 
     san: Sans
     """Names in their certificates, as of a tenant's."""

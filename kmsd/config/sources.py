@@ -18,7 +18,7 @@ from types import MappingProxyType
 from kmsd import paths, safepath
 from kmsd.config import pins, toml
 from kmsd.config.errors import ConfigError, Origin, SettingProblem, refuse, validate
-from kmsd.config.settings import Settings, Token
+from kmsd.config.settings import Settings
 from kmsd.config.values import GONE, LEAVES, PIN, TABLES, TOKEN, TOKENS, from_text, from_toml, leaf
 from kmsd.errors import Misconfigured
 
@@ -174,7 +174,7 @@ def _from_file(document: toml.Document | None, problems: list[SettingProblem]) -
 def _entry(
     document: toml.Document, level: _Level, place: tuple[str, str], body: Mapping[str, object]
 ) -> dict[str, object]:
-    """One entry of an array of tables. place: name of the array, and number of the entry."""
+    """Return the values of one entry of an array of tables. place: name of the array, and number of the entry."""
     inner = dict(body)
     for name in body:
         loc = (*place, name)

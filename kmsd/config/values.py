@@ -164,7 +164,7 @@ def leaf_key(loc: Sequence[str]) -> str:
 
 
 def leaf(loc: Sequence[str]) -> Leaf | None:
-    """The setting at `loc`; None if there is none."""
+    """Return the setting at `loc`; None if there is none."""
     key = leaf_key(loc)
     return LEAVES.get(key) or ENTRIES.get(key)
 
