@@ -339,8 +339,8 @@ def _process(hsm: Hsm) -> pb.GetStatusResponse.ModuleProcess:
     connected, hosting = hsm.connected, hsm.hosting
     return pb.GetStatusResponse.ModuleProcess(
         pid=connected.host.pid if connected is not None else 0,
-        served=hosting.hosts,
-        reason=hosting.reason[:_REASON_MOST] if hosting.hosts > 1 else "",
+        served=hosting.changeover.hosts,
+        reason=hosting.changeover.reason[:_REASON_MOST] if hosting.changeover.hosts > 1 else "",
         since_unix_ms=int(connected.since_unix * 1000) if connected is not None else 0,
     )
 

@@ -98,11 +98,11 @@ class TokenSink:
         connected = hsm.connected
         planned = connected is None and hsm.available
         state = "up" if connected is not None else "planned" if planned else hsm.error.kind
-        told, hosts = self._told.get(name), hsm.hosting.hosts
+        told, hosts = self._told.get(name), hsm.hosting.changeover.hosts
         another = hosts > self._hosts.setdefault(name, hosts)
         self._hosts[name] = hosts
         if state == told == "up" and another:
-            reason = hsm.hosting.reason
+            reason = hsm.hosting.changeover.reason
             log.info("another process has the token's module", token=name, reason=reason)
             self._audit.event("token reconnected", detail=f"{name}: {reason}")
         if state == told or (planned and told != "up"):

@@ -16,6 +16,7 @@ from kmsd.deadline import after, left, within
 from kmsd.errors import DeadlineExceeded, KmsdError, Unavailable
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.beside import Beside
+from kmsd.hsm.changeover import TokenWiring
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.claims import Claims
 from kmsd.hsm.explain import explain
@@ -88,34 +89,34 @@ class Hsm:
     ) -> None:
         self.address = address
         self.guard = guard or PinGuard(address.label, None)
-        self.hosting = Hosting(
-            address, read_pin, self.guard, on_change, observe, tell, name, claims or Claims([name]), printed
-        )
+        wiring = TokenWiring(address, read_pin, self.guard, on_change, tell, name, claims or Claims([name]), printed)
+        self.hosting = Hosting(wiring, observe)
+        self._changeover = self.hosting.changeover
         self.beside = Beside(lambda: self.connected, read_pin, self.guard)
 
     @property
     def connected(self) -> Connected | None:
-        return self.hosting.connected
+        return self._changeover.connected
 
     @property
     def error(self) -> KmsdError:
         """The reason why the token is down, when it is."""
-        return self.hosting.error
+        return self._changeover.error
 
     @property
     def available(self) -> bool:
         """Whether it is up, or away for a moment on purpose: calls are answered."""
-        return self.connected is not None or not self.hosting.settled.is_set()
+        return self.connected is not None or not self._changeover.settled.is_set()
 
     @property
     def refused(self) -> bool:
         """Whether the token will not be tried again before an operator has acted."""
-        return self.hosting.refused
+        return self._changeover.refused
 
     @property
     def name(self) -> str:
         """The token in words, for sentences."""
-        return self.hosting.name
+        return self._changeover.name
 
     @property
     def label(self) -> str:
@@ -125,18 +126,18 @@ class Hsm:
     def room(self) -> Room | None:
         """The number of keys that this login may use, and those that it uses. None: no bound is known, or the token is
         away."""
-        return self.hosting.room
+        return self._changeover.room
 
     @property
     def silent(self) -> float:
         """The seconds for which the token has owed an answer without giving any; 0 if it owes none."""
-        return self.hosting.dispatch.silent
+        return self._changeover.dispatch.silent
 
     def pool_view(self) -> PoolView:
         """Return what the sessions are doing now."""
-        sessions, inflight, stuck = self.hosting.dispatch.load
+        sessions, inflight, stuck = self._changeover.dispatch.load
         busy = min(inflight, sessions)
-        queued = len(self.hosting.dispatch.queue) + inflight - busy
+        queued = len(self._changeover.dispatch.queue) + inflight - busy
         return PoolView(self.address.sessions, sessions, busy, stuck, queued)
 
     async def start(self) -> None:
@@ -150,10 +151,10 @@ class Hsm:
     async def settled(self, until: float) -> None:
         """Wait, while a host is being replaced that has gone, for the end of it, at most `until` then (of the monotonic
         clock)."""
-        if not self.hosting.settled.is_set():
+        if not self._changeover.settled.is_set():
             with contextlib.suppress(DeadlineExceeded):
                 async with within(until):
-                    await self.hosting.settled.wait()
+                    await self._changeover.settled.wait()
 
     def submit(
         self, fn: Callable[[P, *Ts], T], *args: *Ts, timeout: float | None = None, retry: bool = True
@@ -168,7 +169,7 @@ class Hsm:
         if self.connected is None:
             raise self.error.again()
         done = definition_of(fn)
-        return self.hosting.dispatch.queue.submit(
+        return self._changeover.dispatch.queue.submit(
             done, args, timeout or self.address.timeout, retry and not done.changes
         )
 
@@ -228,8 +229,8 @@ class Hsm:
     def explain(self, error: CkrError | KeyMissingError | KeyAmbiguousError) -> KmsdError:
         """Put a failure of the token into words."""
         if isinstance(error, CkrError) and error.name == "CKR_GENERAL_ERROR":
-            if self.hosting.care.ailment is not None:
-                return self.hosting.care.ailment.again()
+            if self._changeover.care.ailment is not None:
+                return self._changeover.care.ailment.again()
             room = self.room
             if room is not None and room.crowded and error.function in _LOADING:
                 return room.error(self.name)

@@ -13,22 +13,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any, Final, Literal, TypeVar
 
 from kmsd.errors import Denied, KmsdError, Unavailable
 from kmsd.hsm import login
-from kmsd.hsm.address import TokenAddress
-from kmsd.hsm.changeover import GRACE_SECONDS, STUCK_GRACE_SECONDS, Changeover
+from kmsd.hsm.changeover import GRACE_SECONDS, STUCK_GRACE_SECONDS, Changeover, TokenWiring
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.claims import Claims
 from kmsd.hsm.dispatch import Dispatch
 from kmsd.hsm.explain import explain
 from kmsd.hsm.login import Connected
 from kmsd.hsm.operation import Definition, Operation
-from kmsd.hsm.pin_guard import PinGuard
-from kmsd.hsm.printed import Printed
 from kmsd.hsm.process import HostProcess
 from kmsd.hsm.suspicion import Suspicion, jitter
 
@@ -44,28 +40,19 @@ _DEATHS_A_MINUTE: Final = 30
 """Number of hosts that are replaced at once; more are replaced after pauses."""
 
 
-class Hosting(Changeover):
-    """The host processes of one token, kept going. See `Hsm` for what it is given.
+class Hosting:
+    """The host processes of one token, kept going.
 
-    attempted: set after the first attempt.
+    changeover: the host that serves. attempted: set after the first attempt.
     """
 
-    def __init__(
-        self,
-        address: TokenAddress,
-        read_pin: Callable[[], str | None],
-        guard: PinGuard,
-        on_change: Callable[[], None],
-        observe: Callable[[Operation, float], None],
-        tell: Callable[[str], None],
-        name: str,
-        claims: Claims,
-        printed: Printed,
-    ) -> None:
-        dispatch = Dispatch(address, observe, lambda error: self._suspicion.suspect(error))
-        super().__init__(address, dispatch, read_pin, guard, on_change, tell, name, claims, printed)
+    def __init__(self, wiring: TokenWiring, observe: Callable[[Operation, float], None]) -> None:
+        dispatch = Dispatch(wiring.address, observe, lambda error: self._suspicion.suspect(error))
+        self.changeover = Changeover(wiring, dispatch, self._spawn, self._gone, self._retry)
         self.attempted = asyncio.Event()
-        self._suspicion = Suspicion(address, dispatch, self.care, self, self._spawn, tell)
+        self._wiring = wiring
+        self._suspicion = Suspicion(wiring.address, self.changeover, self, self._spawn, wiring.tell)
+        self._tasks: set[asyncio.Future[Any]] = set()
         self._deaths: deque[float] = deque(maxlen=_DEATHS_A_MINUTE)
         self._trying: asyncio.Future[Any] | None = None
         self._unlocking: asyncio.Future[KmsdError | None] | None = None
@@ -81,19 +68,19 @@ class Hosting(Changeover):
 
     async def close(self) -> None:
         """End the host and everything that goes on here. Bounded in time."""
-        self._closed = True
-        self.dispatch.queue.fail_all(Unavailable("kmsd is stopping", "retry against the next kmsd"))
+        self.changeover.closed = True
+        self.changeover.dispatch.queue.fail_all(Unavailable("kmsd is stopping", "retry against the next kmsd"))
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        connected, self.dispatch.connected = self.connected, None
+        connected, self.changeover.dispatch.connected = self.changeover.connected, None
         if connected is not None:
             await connected.host.end(GRACE_SECONDS)
 
     def hurry(self) -> None:
         """Try at once what is away."""
-        self.refused = False
-        if self.connected is None:
+        self.changeover.refused = False
+        if self.changeover.connected is None:
             self._hurry.set()
             self._retry()
 
@@ -104,12 +91,16 @@ class Hosting(Changeover):
         return await asyncio.shield(self._unlocking)
 
     async def _unlock(self) -> KmsdError | None:
-        self.refused = False
+        self.changeover.refused = False
         await self._attempt(word="unlock")
-        if self.connected is not None:
+        if self.changeover.connected is not None:
             return None
         self._retry()
-        return Denied(self.error.message, self.error.hint) if self.refused else self.error
+        return (
+            Denied(self.changeover.error.message, self.changeover.error.hint)
+            if self.changeover.refused
+            else self.changeover.error
+        )
 
     async def replace(self, why: str, *, doubted: bool = False) -> bool:
         """Have another host take over, as the module may show a state that is not the token's. Returns whether the
@@ -117,55 +108,57 @@ class Hosting(Changeover):
 
         doubted: what it shows cannot be so, so that it does not go on if no other can log in.
         """
-        self.refused = False
-        before = self.connected
+        self.changeover.refused = False
+        before = self.changeover.connected
         await self._attempt(why)
-        if doubted and before is not None and self.connected is before:
-            await self._let_go(self._lost(why), GRACE_SECONDS)
+        if doubted and before is not None and self.changeover.connected is before:
+            await self.changeover.let_go(self.changeover.lost(why), GRACE_SECONDS)
         self._retry()
-        return self.connected is not None
+        return self.changeover.connected is not None
 
     async def without_module(self, fn: Callable[[str | None], T]) -> T:
         """Run fn(PIN) on a thread, for programs that change the token behind the module, and replace the host. Where
         the device has room for one program only, the host ends before, and calls wait meanwhile."""
-        async with self._opening:
-            if self.care.one_login(self.connected):
-                self.settled.clear()
-                await self._let_go(Unavailable(f"{self.name} is being worked on", "try again"), GRACE_SECONDS)
+        async with self.changeover.opening:
+            if self.changeover.care.one_login(self.changeover.connected):
+                self.changeover.settled.clear()
+                await self.changeover.let_go(
+                    Unavailable(f"{self.changeover.name} is being worked on", "try again"), GRACE_SECONDS
+                )
             try:
-                return await asyncio.to_thread(lambda: fn(self._read_pin()))
+                return await asyncio.to_thread(lambda: fn(self._wiring.read_pin()))
             finally:
-                await self._open_or_say("keys were made beside the module")
-                self.settled.set()
-                self._on_change()
+                await self.changeover.open_or_say("keys were made beside the module")
+                self.changeover.settled.set()
+                self._wiring.on_change()
                 self._retry()
 
     async def look(self, done: Definition, args: tuple[Any, ...], seconds: float) -> Any:
         """Have an operation done by a host of its own that does not log in. Raises KmsdError."""
         try:
-            async with asyncio.timeout(seconds), self._opening:
-                return await login.look(done, args, seconds, self._printed)
+            async with asyncio.timeout(seconds), self.changeover.opening:
+                return await login.look(done, args, seconds, self._wiring.printed)
         except TimeoutError as error:
             raise Unavailable("the PKCS#11 module does not answer", "check the token and the network to it") from error
         except CkrError as error:
-            raise explain(error, self.name) from error
+            raise explain(error, self.changeover.name) from error
 
     # Attempts.
 
     def _retry(self) -> None:
         """Try again and again in the background, while the token is down."""
-        if self.connected is not None:
+        if self.changeover.connected is not None:
             return
         # What was given up on purpose has not come back.
-        self._on_change()
-        if self.refused or self._closed or (self._trying is not None and not self._trying.done()):
+        self._wiring.on_change()
+        if self.changeover.refused or self.changeover.closed or (self._trying is not None and not self._trying.done()):
             return
         self._trying = self._spawn(self._keep_trying())
 
     async def _keep_trying(self) -> None:
         pause = _RETRY_FIRST
         # A word that came while an attempt was under way counts, whatever that attempt came to.
-        while self.connected is None and (self._hurry.is_set() or not self.refused):
+        while self.changeover.connected is None and (self._hurry.is_set() or not self.changeover.refused):
             try:
                 async with asyncio.timeout(pause * jitter()):
                     await self._hurry.wait()
@@ -174,62 +167,70 @@ class Hosting(Changeover):
                 pause = min(pause * 2, _RETRY_MOST)
             if self._hurry.is_set():
                 self._hurry.clear()
-                self.refused = False
-            elif self.refused:
+                self.changeover.refused = False
+            elif self.changeover.refused:
                 return
             await self._attempt()
 
     async def _attempt(self, why: str = "", word: Literal["", "unlock"] = "") -> None:
         """Have a new host log in, unless there is one. why: the reason to have a new one all the same. word: an
         operator's, for this attempt and no other that is under way."""
-        before = self.connected
-        async with self._opening:
-            if self.connected is not None and (not why or self.connected is not before):
+        before = self.changeover.connected
+        async with self.changeover.opening:
+            if self.changeover.connected is not None and (not why or self.changeover.connected is not before):
                 return
             if word:
-                self._guard.allow(word)
-            if self.connected is not None and self.care.one_login(self.connected):
-                self.settled.clear()
-                await self._let_go(Unavailable(f"{self.name} is being reconnected: {why}", "try again"), GRACE_SECONDS)
+                self._wiring.guard.allow(word)
+            if self.changeover.connected is not None and self.changeover.care.one_login(self.changeover.connected):
+                self.changeover.settled.clear()
+                await self.changeover.let_go(
+                    Unavailable(f"{self.changeover.name} is being reconnected: {why}", "try again"), GRACE_SECONDS
+                )
             try:
-                failed = await self._open_or_say(why or "the token was away")
-                if failed == _NO_SESSION and before is not None and self.connected is before:
+                failed = await self.changeover.open_or_say(why or "the token was away")
+                if failed == _NO_SESSION and before is not None and self.changeover.connected is before:
                     # The token has no session for two.
-                    await self._open_alone(why)
+                    await self.changeover.open_alone(why)
             finally:
-                self.settled.set()
+                self.changeover.settled.set()
         self.attempted.set()
-        if self.connected is not before or self.connected is None:
-            self._on_change()
+        if self.changeover.connected is not before or self.changeover.connected is None:
+            self._wiring.on_change()
+
+    def _spawn(self, work: Awaitable[T]) -> asyncio.Future[T]:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     # Events.
 
     def _gone(self, host: HostProcess) -> None:
         """Handle the end of a host."""
-        connected = self.connected
-        serving = connected is not None and connected.host is host and not self._closed
-        error = self.dispatch.hand_back(host, again=serving or self.connected is not None)
+        connected = self.changeover.connected
+        serving = connected is not None and connected.host is host and not self.changeover.closed
+        error = self.changeover.dispatch.hand_back(host, again=serving or self.changeover.connected is not None)
         if connected is None or not serving:
             return
-        self._tell(f"{error.message}; another one is started")
-        self.dispatch.connected = None
-        self.error = error
+        self._wiring.tell(f"{error.message}; another one is started")
+        self.changeover.dispatch.connected = None
+        self.changeover.error = error
         now = monotonic()
         many = len(self._deaths) == _DEATHS_A_MINUTE and now - self._deaths[0] < 60.0
         self._deaths.append(now)
         if now - connected.since > _SOUND_SECONDS and not many:
             # Calls wait for the next one.
-            self.settled.clear()
+            self.changeover.settled.clear()
             self._spawn(self._restart(error.message))
         else:
-            self.dispatch.queue.fail_all(error)
+            self.changeover.dispatch.queue.fail_all(error)
             self._retry()
 
     async def _restart(self, why: str) -> None:
         try:
             await self._attempt(why)
         finally:
-            self.settled.set()
+            self.changeover.settled.set()
         self._retry()
 
     async def replace_stuck(self, connected: Connected) -> None:
@@ -242,22 +243,22 @@ class Hosting(Changeover):
 
     async def replace_lost(self, connected: Connected, what: str) -> None:
         """Replace a host whose token seems to be lost."""
-        await self._replace(connected, self._lost(what), GRACE_SECONDS)
+        await self._replace(connected, self.changeover.lost(what), GRACE_SECONDS)
 
     async def _replace(self, connected: Connected, error: KmsdError, grace: float) -> None:
         """Replace a host that is of no use any more, whether another one can log in or not."""
-        self._tell(f"{error.message}: its process is replaced")
-        async with self._opening:
-            if self.connected is not connected:
+        self._wiring.tell(f"{error.message}: its process is replaced")
+        async with self.changeover.opening:
+            if self.changeover.connected is not connected:
                 return
-            if self.care.one_login(connected):
-                self.settled.clear()
-                await self._let_go(error, grace)
-                await self._open_or_say(error.message)
-                self.settled.set()
+            if self.changeover.care.one_login(connected):
+                self.changeover.settled.clear()
+                await self.changeover.let_go(error, grace)
+                await self.changeover.open_or_say(error.message)
+                self.changeover.settled.set()
             else:
-                await self._open(error.message)
-                if self.connected is connected:
-                    await self._let_go(error, grace)
-        self._on_change()
+                await self.changeover.open(error.message)
+                if self.changeover.connected is connected:
+                    await self.changeover.let_go(error, grace)
+        self._wiring.on_change()
         self._retry()

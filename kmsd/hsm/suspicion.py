@@ -10,13 +10,11 @@ from typing import Any, Final, Protocol
 
 from kmsd.errors import KmsdError
 from kmsd.hsm.address import TokenAddress
+from kmsd.hsm.changeover import Changeover
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.dispatch import Dispatch
 from kmsd.hsm.host.session import KeyAmbiguousError, KeyMissingError, TokenSession
 from kmsd.hsm.login import Connected
 from kmsd.hsm.operation import definition_of
-from kmsd.hsm.vendors.tpm_care import TpmCare
-from kmsd.hsm.vendors.tpm_key_slots import Room
 
 _WATCH_SECONDS: Final = 0.25
 _PAUSE_FIRST: Final = 1.0
@@ -44,14 +42,7 @@ no new session, prove nothing then."""
 
 
 class Hosts(Protocol):
-    """The replacer of hosts. room: how many keys the login may use; None: no bound is known. name: the token in
-    words."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def room(self) -> Room | None: ...
+    """The replacer of hosts."""
 
     async def replace_stuck(self, connected: Connected) -> None:
         """Replace a host from which a call has not come back for long."""
@@ -61,21 +52,19 @@ class Hosts(Protocol):
 
 
 class Suspicion:
-    """The judge of when a host is to be replaced. hosts: told to replace one. spawn: lets something run in the
-    background."""
+    """The judge of when a host is to be replaced. changeover: the host that serves. hosts: told to replace it. spawn:
+    lets something run in the background."""
 
     def __init__(
         self,
         address: TokenAddress,
-        dispatch: Dispatch,
-        care: TpmCare,
+        changeover: Changeover,
         hosts: Hosts,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
         tell: Callable[[str], None],
     ) -> None:
         self._address = address
-        self._dispatch = dispatch
-        self._care = care
+        self._changeover = changeover
         self._hosts = hosts
         self._spawn = spawn
         self._tell = tell
@@ -89,19 +78,19 @@ class Suspicion:
         pause, last = 0.0, -1e9
         while True:
             await asyncio.sleep(min(_WATCH_SECONDS, self._address.stuck_after / 4))
-            connected = self._dispatch.connected
-            if connected is None or not self._dispatch.stuck(connected.host):
+            connected = self._changeover.connected
+            if connected is None or not self._changeover.dispatch.stuck(connected.host):
                 continue
             if monotonic() - last > _CALM_SECONDS:
                 pause = 0.0
             await asyncio.sleep(pause * jitter())
-            if self._dispatch.connected is connected and self._dispatch.stuck(connected.host):
+            if self._changeover.connected is connected and self._changeover.dispatch.stuck(connected.host):
                 pause, last = min(max(_PAUSE_FIRST, pause * 2), _PAUSE_MOST), monotonic()
                 await self._hosts.replace_stuck(connected)
 
     def suspect(self, error: CkrError) -> None:
         """Look into an operation that failed, in a new session, too. A wrong GCM tag looks the same on some tokens."""
-        connected = self._dispatch.connected
+        connected = self._changeover.connected
         if not self._probing and connected is not None:
             self._probing = True
             self._spawn(self._probe(error, connected))
@@ -117,7 +106,7 @@ class Suspicion:
                     pass
                 except KmsdError:
                     what = f"{cause.name}, then no answer"
-            if self._dispatch.connected is connected and self._is_time(connected):
+            if self._changeover.connected is connected and self._is_time(connected):
                 await self._hosts.replace_lost(connected, what)
         finally:
             self._probing = False
@@ -135,32 +124,34 @@ class Suspicion:
     async def _works_after_all(self, cause: CkrError, connected: Connected) -> bool:
         """Return whether the token is there. Raises CkrError, KmsdError if it is not."""
         # C_GenerateRandom tests the device alone: it needs neither a key nor a login.
-        await self._dispatch.queue.submit(definition_of(TokenSession.random), (8,), self._address.timeout, retry=False)
+        await self._changeover.dispatch.queue.submit(
+            definition_of(TokenSession.random), (8,), self._address.timeout, retry=False
+        )
         if await self._only_crowded(connected):
             return True
-        await self._care.examine(connected)
+        await self._changeover.care.examine(connected)
         # Where that proves nothing a failed operation is believed, but not again and again: one key may be of no use
         # while the others are.
         return (
-            self._care.ailment is not None
+            self._changeover.care.ailment is not None
             or (connected.quirks.random_is_proof and cause.name not in _LOGIN_GONE)
             or monotonic() - connected.since < _patience(cause)
         )
 
     async def _only_crowded(self, connected: Connected) -> bool:
         """Return whether there was no place for a key, and those that have theirs work: then nothing is lost."""
-        room = self._hosts.room
+        room = self._changeover.room
         first = next((cka_id for cka_id, kind in room.inside if kind == "aes"), None) if room and room.crowded else None
         if room is None or first is None:
             return False
         trial = definition_of(TokenSession.encrypt_cbc), (first, bytes(16), bytes(16))
         try:
-            await self._dispatch.queue.submit(*trial, self._address.timeout, retry=False)
+            await self._changeover.dispatch.queue.submit(*trial, self._address.timeout, retry=False)
         except (CkrError, KeyMissingError, KeyAmbiguousError):
             return False
         if self._crowded_at is not connected:
             self._crowded_at = connected
-            self._tell(room.error(self._hosts.name).sentence())
+            self._tell(room.error(self._changeover.name).sentence())
         return True
 
 

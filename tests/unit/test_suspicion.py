@@ -16,7 +16,7 @@ def _logins(monkeypatch: pytest.MonkeyPatch, seconds: float) -> list[float]:
     now = 1000.0
     monkeypatch.setattr("kmsd.hsm.suspicion.monotonic", lambda: now)
     nothing: Any = None
-    suspicion = Suspicion(nothing, nothing, nothing, nothing, lambda _: None, lambda _: None)
+    suspicion = Suspicion(nothing, nothing, nothing, lambda _: None, lambda _: None)
     since, made = now, []
     while now < 1000.0 + seconds:
         connected: Any = SimpleNamespace(since=since)
