@@ -8,10 +8,9 @@ import hmac
 from collections.abc import Callable
 
 from kmsd.errors import KmsdError
-from kmsd.hsm.doctor.findings import Elsewhere
-from kmsd.hsm.doctor.other_process import other_process
 from kmsd.hsm.login import Connected
-from kmsd.hsm.pin_guard import PIN_ERRORS, PinGuard
+from kmsd.hsm.other_process import OtherProcess
+from kmsd.hsm.pin_guard import PinGuard
 
 
 class Beside:
@@ -33,8 +32,8 @@ class Beside:
         connected = self._connected()
         return connected is not None and connected.quirks.misses_objects
 
-    async def hand(self) -> Elsewhere | None:
-        """Return another program's hand on the token. None unless the PIN that is configured now is that of this login:
+    async def process(self) -> OtherProcess | None:
+        """Return another process on the token. None unless the PIN that is configured now is that of this login:
         another could be wrong."""
         connected = self._connected()
         if connected is None:
@@ -47,25 +46,26 @@ class Beside:
                 return None
             if not pin or pin == self._wrong_pin or not hmac.compare_digest(pin.encode(), connected.pin.encode()):
                 return None
-        other = other_process(connected.module, connected.token.label, pin)
-
-        def act(do: str, label: str) -> bool:
-            try:
-                return other(do, label)  # type: ignore[arg-type]
-            except ValueError as error:
-                if pin is not None and any(name in str(error) for name in PIN_ERRORS):
-                    self._refused(pin)
-                raise
-
-        return act
+        return OtherProcess(connected.module, connected.token.label, pin)
 
     async def has_key(self, cka_id: bytes, timeout: float) -> bool:
         """Return whether the token has a private object with this CKA_ID; False if that cannot be found out within
         `timeout` seconds."""
+        other = await self.process()
+        if other is None:
+            return False
+
+        def find() -> bool:
+            try:
+                return other("find", cka_id.hex())
+            finally:
+                # Noted here, so that the PIN is not tried again even where nobody waits for the answer any more.
+                if other.pin_refused:
+                    self._refused(other.pin or "")
+
         try:
             async with asyncio.timeout(timeout):
-                other = await self.hand()
-                return other is not None and await asyncio.to_thread(other, "find", cka_id.hex())
+                return await asyncio.to_thread(find)
         except (TimeoutError, OSError, ValueError):
             return False
 

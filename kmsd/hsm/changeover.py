@@ -176,4 +176,5 @@ class Changeover:
             self.dispatch.queue.fail_all(why)
 
     def lost(self, what: str) -> Unavailable:
+        """Return the error of a token that was lost."""
         return Unavailable(f"{self.name} was lost ({what})", "kmsd reconnects by itself; check the token")

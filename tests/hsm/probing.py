@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from kmsd.hsm.doctor.findings import ProbePlan
-from kmsd.hsm.doctor.other_process import other_process
 from kmsd.hsm.doctor.probe import probe
 from kmsd.hsm.host import calls, mechanism_selection
 from kmsd.hsm.host import module as modules
 from kmsd.hsm.host.trials import TrialPlace
+from kmsd.hsm.other_process import OtherProcess
 from kmsd.hsm.vendors import quirks
 
 
@@ -39,7 +39,7 @@ def main() -> int:
         quirks.choose(job.get("provider", "auto"), module.path, slot.token.manufacturer),
         aes_id=job.get("aes", "").encode() or None,
         hmac_id=job.get("hmac", "").encode() or None,
-        elsewhere=other_process(job["module"], job["label"], job["pin"]) if job.get("elsewhere") else None,
+        elsewhere=OtherProcess(job["module"], job["label"], job["pin"]) if job.get("elsewhere") else None,
         slow=job.get("slow", False),
     )
     answer: dict[str, Any] = {}

@@ -12,7 +12,7 @@ import pytest
 
 from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
 from kmsd.api.kms.v2 import api_pb2 as v2
-from kmsd.hsm.doctor.other_process import other_process
+from kmsd.hsm.other_process import OtherProcess
 from kmsd.keys.labels import new_key_id
 from tests.daemons import Kmsd
 from tests.rpc.refusals import DECRYPT_V1, answers
@@ -82,7 +82,7 @@ def test_another_process_tells_which_keys_there_are(token: SoftToken, monkeypatc
     monkeypatch.setenv("SOFTHSM2_CONF", str(token.conf))
     token.import_aes("mine", bytes(32), b"mine-1")
     token.plant({"do": "import", "type": "aes", "label": "planted", "value": bytes(32).hex(), "id": b"theirs".hex()})
-    ask = other_process(MODULE, token.label, PIN)
+    ask = OtherProcess(MODULE, token.label, PIN)
     assert ask("find", b"mine-1".hex())
     assert not ask("find", b"nobody".hex())
     assert not ask("find", b"theirs".hex())

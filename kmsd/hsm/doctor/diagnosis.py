@@ -52,7 +52,7 @@ async def diagnose(hsm: Hsm, aes_id: bytes | None, hmac_id: bytes | None, second
             aes_id,
             hmac_id,
             opened,
-            await hsm.beside.hand() is not None,
+            await hsm.beside.process() is not None,
             seconds,
             timeout=seconds + _GRACE,
             retry=False,

@@ -18,14 +18,13 @@ from kmsd.errors import KmsdError
 from kmsd.hsm.address import TokenAddress, choose_slot
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.doctor import checks
-from kmsd.hsm.doctor.findings import NOTHING_FITS, ONLY_RSA, Deed, Findings, Outcome, ProbePlan, Report, Verdict, judge
-from kmsd.hsm.doctor.other_process import other_process
+from kmsd.hsm.doctor.findings import NOTHING_FITS, ONLY_RSA, Findings, Outcome, ProbePlan, Report, Verdict, judge
 from kmsd.hsm.host import calls
 from kmsd.hsm.host.module import Module, SlotView
 from kmsd.hsm.host.opening import OpenToken
 from kmsd.hsm.host.trials import NoSession, TrialPlace
 from kmsd.hsm.operation import Operation, operation
-from kmsd.hsm.pin_guard import PIN_ERRORS
+from kmsd.hsm.other_process import OtherProcess
 from kmsd.hsm.vendors import quirks
 from kmsd.hsm.vendors.quirks import Quirks
 
@@ -172,7 +171,7 @@ def check_token(
     until = monotonic() + seconds
     where, row = token.found, token.found.quirks
     many = where.multithreaded
-    other = _Elsewhere(where.module, where.token.label, token.pin) if elsewhere and many else None
+    other = OtherProcess(where.module, where.token.label, token.pin) if elsewhere and many else None
     plan = ProbePlan(
         row,
         aes_id=aes_id,
@@ -205,21 +204,6 @@ def found_so_far(token: OpenToken) -> Findings:
     """Return what was found by the checks that are under way, in the host."""
     found = token.findings
     return Findings(list(found.checks), list(found.timings), dict(found.able))
-
-
-class _Elsewhere:
-    """The other process, and whether it was told that the PIN is wrong."""
-
-    def __init__(self, module: str, token: str, pin: str | None) -> None:
-        self.pin_refused = False
-        self._act = other_process(module, token, pin)
-
-    def __call__(self, do: Deed, label: str) -> bool:
-        try:
-            return self._act(do, label)
-        except ValueError as error:
-            self.pin_refused = self.pin_refused or any(name in str(error) for name in PIN_ERRORS)
-            raise
 
 
 _OVER: Final[Literal["over"]] = "over"

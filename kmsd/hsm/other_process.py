@@ -1,7 +1,7 @@
 """A program that makes or destroys one key of a probe's own on a token, or looks for a key: another process, as seen
 from kmsd.
 
-    python -P -m kmsd.hsm.doctor.other_process < JOB
+    python -P -m kmsd.hsm.other_process < JOB
 
 JOB is JSON on standard input: module (path), token (label), pin, do ("make", "destroy" or "find") and label (to find: a
 CKA_ID in hexadecimal; the answer is "found" or "absent"). So the PIN is in no argument list and in no environment. What
@@ -18,24 +18,33 @@ from typing import Final
 from kmsd.errors import KmsdError
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.doctor.checks import probe_key
-from kmsd.hsm.doctor.findings import PROBE_LABEL, Deed, Elsewhere
+from kmsd.hsm.doctor.findings import PROBE_LABEL, Deed
 from kmsd.hsm.host import calls, cryptoki, trials
 from kmsd.hsm.host import module as modules
+from kmsd.hsm.pin_guard import PIN_ERRORS
 
 _SECONDS: Final = 30.0
 
 
-def other_process(module: str, token: str, pin: str | None) -> Elsewhere:
-    """Return how to run this program, for `Plan.elsewhere`. module: path. token: label of the token. pin: the one that
-    this process logged in with."""
+class OtherProcess:
+    """Another process of ours on a token. module: path. token: label of the token. pin: to log in with; None: none.
 
-    def run(do: Deed, label: str) -> bool:
-        job = {"module": module, "token": token, "pin": pin, "do": do, "label": label}
+    pin_refused: whether it was told that the PIN is wrong.
+    """
+
+    def __init__(self, module: str, token: str, pin: str | None) -> None:
+        self.pin = pin
+        self.pin_refused = False
+        self._job = {"module": module, "token": token, "pin": pin}
+
+    def __call__(self, do: Deed, label: str) -> bool:
+        """Make or destroy a probe's key with this label; or return whether there is a private object with this CKA_ID,
+        in hexadecimal. Raises OSError or ValueError."""
         try:
             done = subprocess.run(
                 # -P: a file in the working directory is not ours to run.
-                [sys.executable, "-P", "-m", "kmsd.hsm.doctor.other_process"],
-                input=json.dumps(job),
+                [sys.executable, "-P", "-m", "kmsd.hsm.other_process"],
+                input=json.dumps({**self._job, "do": do, "label": label}),
                 capture_output=True,
                 text=True,
                 timeout=_SECONDS,
@@ -44,12 +53,10 @@ def other_process(module: str, token: str, pin: str | None) -> Elsewhere:
         except subprocess.TimeoutExpired as error:
             raise ValueError("the other process did not end") from error
         if done.returncode:
-            raise ValueError(
-                done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "the other process failed"
-            )
+            said = done.stderr.strip().splitlines()[-1:] or ["the other process failed"]
+            self.pin_refused = self.pin_refused or any(name in said[0] for name in PIN_ERRORS)
+            raise ValueError(said[0])
         return done.stdout.strip() == "found"
-
-    return run
 
 
 def main() -> int:
