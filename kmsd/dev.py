@@ -66,7 +66,7 @@ def _prepare(folder: Path, log_level: str, log_format: str) -> Loaded:
         _write(folder / name, _ENCRYPTION.format(version=version, socket=paths.dev_kms_socket()))
     # Read by SoftHSM when it is initialised, by nobody else.
     os.environ["SOFTHSM2_CONF"] = str(conf)
-    module = modules.load(modules.find_softhsm())
+    module = modules.load(modules.module_path("softhsm", ""))
     try:
         ensure_token(module, _LABEL, so_pin, pin)
     finally:

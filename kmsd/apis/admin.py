@@ -15,7 +15,7 @@ from kmsd.apis.admin_wire import API, SERVICE, KeyPresenter, alike, page, proble
 from kmsd.deadline import left
 from kmsd.errors import InvalidRequest, KmsdError, NotFound
 from kmsd.hsm.connection import Hsm
-from kmsd.hsm.host.module import SessionCounts, SlotView
+from kmsd.hsm.host.info import SessionCounts, SlotView
 from kmsd.hsm.host.opening import OpenToken
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.lifecycle import Lifecycle

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kmsd.errors import Misconfigured, Unavailable
-from kmsd.hsm.host.module import SlotView
+from kmsd.hsm.host.info import SlotView
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from kmsd.errors import Misconfigured
-from kmsd.hsm.host.module import TokenView
+from kmsd.hsm.host.info import TokenView
 
 _PATIENCE: Final = 5.0
 """Seconds for the entries above to find their tokens, so that the first of two is the one that counts."""

@@ -12,7 +12,7 @@ from kmsd.hsm import wire
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.explain import explain
-from kmsd.hsm.host.module import TokenView
+from kmsd.hsm.host.info import TokenView
 from kmsd.hsm.host.opening import FoundToken, LoggedIn, OpenToken
 from kmsd.hsm.operation import Definition, definition_of
 from kmsd.hsm.pin_guard import PIN_ERRORS, PinGuard, locked, refused

@@ -27,8 +27,9 @@ _SECONDS: Final = 30.0
 
 
 class OtherProcess:
-    """Another process of ours on a token. module: path. token: label of the token. pin: to log in with; None: none.
+    """A process of ours beside kmsd, on the same token.
 
+    module: path. token: label of the token. pin: to log in with; None: none.
     pin_refused: whether it was told that the PIN is wrong.
     """
 

@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 from kmsd import state
 from kmsd.errors import Misconfigured
-from kmsd.hsm.host.module import TokenView
+from kmsd.hsm.host.info import TokenView
 
 PIN_ERRORS: Final = frozenset(
     {

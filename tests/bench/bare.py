@@ -38,7 +38,7 @@ class _Nothing(grpc.GenericRpcHandler):
 
 def _softhsm() -> Callable[[], object]:
     """Encrypts 32 bytes with the first AES key of the first token. The PIN is in the file that PIN_FILE names."""
-    softhsm = module.load(module.find_softhsm())
+    softhsm = module.load(module.module_path("softhsm", ""))
     slot = next(each.slot_id for each in softhsm.slots() if each.token is not None and each.token.label)
     session = TokenSession(softhsm, slot)
     pin = Path(os.environ["PIN_FILE"]).read_bytes().strip()

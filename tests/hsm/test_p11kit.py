@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CBC
 
-from kmsd.hsm.host import calls, cryptoki
+from kmsd.hsm.host import cryptoki, info
 from kmsd.hsm.host.function_list import NAMES, FunctionTable
 from kmsd.hsm.host.session import TokenSession
 from tests import p11kit
@@ -51,7 +51,7 @@ def test_cbc_is_aes_cbc_whether_the_relay_lets_it_through_or_not(token: P11KitTo
 
 
 def _through_session(session: TokenSession, iv: bytes, data: bytes) -> tuple[bytes, bytes]:
-    listed = calls.mechanisms(session.cryptoki.table, calls.slot_ids(session.cryptoki.table)[0])
+    listed = info.mechanisms(session.cryptoki.table, info.slot_ids(session.cryptoki.table)[0])
     session._cbc_from_ecb = cryptoki.CKM_AES_CBC not in listed
     sealed = session.encrypt_cbc(b"id", iv, data)
     return sealed, session.decrypt_cbc(b"id", iv, sealed)
@@ -79,11 +79,11 @@ def test_while_the_server_is_away_there_are_no_slots(token: P11KitToken) -> None
 
 def test_a_library_that_is_no_module_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AttributeError, match="C_GetFunctionList"):
-        FunctionTable("libc.so.6", {})
+        FunctionTable("libc.so.6")
     nothing = tmp_path / "empty.so"
     nothing.write_bytes(b"")
     with pytest.raises(OSError, match=os.fspath(nothing.name)):
-        FunctionTable(str(nothing), {})
+        FunctionTable(str(nothing))
 
 
 def test_the_table_names_every_function_once() -> None:

@@ -156,7 +156,7 @@ def test_an_interrupted_first_run_is_finished_by_the_next(home: Path) -> None:
             os.fspath(Path(KMSD).with_name("python")),
             "-c",
             "from kmsd.hsm.host import module as m\n"
-            "it = m.load(m.find_softhsm())\n"
+            "it = m.load(m.module_path('softhsm', ''))\n"
             "it.cryptoki.init_token(it.slots()[0].slot_id, 'begun-so-pin', 'kmsd-dev')\n",
         ],
         env={**environment(home), "SOFTHSM2_CONF": str(conf)},

@@ -14,9 +14,10 @@ from typing import Final
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.doctor import pace
 from kmsd.hsm.doctor.findings import NOTHING_FITS, PROBE_LABEL, Findings, Outcome, ProbePlan
-from kmsd.hsm.host import calls, cryptoki, trials
-from kmsd.hsm.host.cryptoki import Cryptoki
-from kmsd.hsm.host.module import Module, SlotView, TokenView
+from kmsd.hsm.host import calls, cryptoki, info, trials
+from kmsd.hsm.host.cryptoki import Cryptoki, Template, Value
+from kmsd.hsm.host.info import SlotView, TokenView
+from kmsd.hsm.host.module import Module
 from kmsd.hsm.host.trials import TrialPlace
 from kmsd.hsm.vendors.quirks import Quirks
 from kmsd.hsm.vendors.tpm_key_slots import Room
@@ -136,7 +137,7 @@ def sessions(found: Findings, place: TrialPlace, wanted: int, already: int = 0) 
             with contextlib.suppress(CkrError):
                 calls.close_session(place.table, handle)
     found.able["sessions"] = len(opened)
-    most = calls.token_info(place.table, place.slot).max_sessions
+    most = info.token_view(place.table, place.slot)[1].most
     bound = f"; the token names a bound of {most}" if most else ""
     beside = f"; kmsd has {already} open" if already else ""
     found.note(
@@ -193,9 +194,7 @@ def _generate(found: Findings, place: TrialPlace, holder: int, quirks: Quirks, k
     return handle
 
 
-def _own(
-    found: Findings, token: Cryptoki, holder: int, cka_id: bytes | None, which: calls.Template, kind: str
-) -> int | None:
+def _own(found: Findings, token: Cryptoki, holder: int, cka_id: bytes | None, which: Template, kind: str) -> int | None:
     """Return the operator's own key. To be tried with zeros and random bytes, which no reader of etcd ever sees."""
     handles = []
     if cka_id:
@@ -210,13 +209,13 @@ def _own(
     return handles[0] if handles else None
 
 
-def probe_key(label: str) -> calls.Template:
+def probe_key(label: str) -> Template:
     """Return the template of an AES key on the token itself, to be destroyed again."""
     name = label.encode()
     return {**session_key("aes"), cryptoki.CKA_TOKEN: True, cryptoki.CKA_ID: name, cryptoki.CKA_LABEL: name}
 
 
-def session_key(kind: str) -> dict[int, calls.Value]:
+def session_key(kind: str) -> dict[int, Value]:
     """Return the template of a key, "aes" or "hmac", that is gone with the session that makes it."""
     aes = kind == "aes"
     usage = (cryptoki.CKA_ENCRYPT, cryptoki.CKA_DECRYPT) if aes else (cryptoki.CKA_SIGN, cryptoki.CKA_VERIFY)
@@ -308,14 +307,14 @@ def oaep(found: Findings, place: TrialPlace, listed: frozenset[int], quirks: Qui
     if quirks.generates_through:
         found.note(name, title, "not applicable", "PKCS#11 makes no key pair to try with on this kind of token")
         return
-    label: dict[int, calls.Value] = {cryptoki.CKA_TOKEN: False, cryptoki.CKA_LABEL: new_label().encode()}
-    public: dict[int, calls.Value] = {
+    label: dict[int, Value] = {cryptoki.CKA_TOKEN: False, cryptoki.CKA_LABEL: new_label().encode()}
+    public: dict[int, Value] = {
         **label,
         cryptoki.CKA_ENCRYPT: True,
         cryptoki.CKA_MODULUS_BITS: 2048,
         _CKA_PUBLIC_EXPONENT: b"\x01\x00\x01",
     }
-    private: dict[int, calls.Value] = {
+    private: dict[int, Value] = {
         **label,
         cryptoki.CKA_PRIVATE: True,
         cryptoki.CKA_SENSITIVE: True,

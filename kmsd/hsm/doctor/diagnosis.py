@@ -17,7 +17,7 @@ from kmsd.hsm.connection import Hsm
 from kmsd.hsm.doctor import checks
 from kmsd.hsm.doctor.findings import Findings, Report
 from kmsd.hsm.doctor.probe import check_token, found_so_far, report, survey
-from kmsd.hsm.host.opening import module_path
+from kmsd.hsm.host.module import module_path
 from kmsd.hsm.login import ask_directly
 from kmsd.hsm.vendors import quirks
 

@@ -19,8 +19,9 @@ from kmsd.hsm.address import TokenAddress, choose_slot
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.doctor import checks
 from kmsd.hsm.doctor.findings import NOTHING_FITS, ONLY_RSA, Findings, Outcome, ProbePlan, Report, Verdict, judge
-from kmsd.hsm.host import calls
-from kmsd.hsm.host.module import Module, SlotView
+from kmsd.hsm.host import info
+from kmsd.hsm.host.info import SlotView
+from kmsd.hsm.host.module import Module
 from kmsd.hsm.host.opening import OpenToken
 from kmsd.hsm.host.trials import NoSession, TrialPlace
 from kmsd.hsm.operation import Operation, operation
@@ -86,7 +87,7 @@ def _guarded(found: Findings, name: str, title: str, check: Callable[[], None]) 
 
 
 def _mechanisms(found: Findings, module: Module, place: TrialPlace, plan: ProbePlan, writable: bool) -> None:
-    listed = calls.mechanisms(place.table, place.slot)
+    listed = info.mechanisms(place.table, place.slot)
     # The keys to try with live as long as the session that made them.
     with place.session(rw=writable) as holder:
         keys = checks.keys(found, module.cryptoki, place, holder, plan)
@@ -101,7 +102,7 @@ def _mechanisms(found: Findings, module: Module, place: TrialPlace, plan: ProbeP
 def _oaep(found: Findings, place: TrialPlace, plan: ProbePlan) -> None:
     needed = judge(found.abilities(), cbc_from_ecb=plan.quirks.cbc_from_ecb).algorithm == "none"
     if plan.slow or needed:
-        checks.oaep(found, place, calls.mechanisms(place.table, place.slot), plan.quirks, needed=needed)
+        checks.oaep(found, place, info.mechanisms(place.table, place.slot), plan.quirks, needed=needed)
 
 
 def _remedy(verdict: Verdict, *, whole: bool) -> str:

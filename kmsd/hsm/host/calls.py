@@ -1,4 +1,4 @@
-"""The rarer calls of PKCS#11, one function each, checked: slots, sessions, objects, and one operation at a time.
+"""The rarer calls of PKCS#11, one function each, checked: sessions, objects, and one operation at a time.
 
 Each takes the module's table of functions first, raises CkrError, and may block for as long as the token likes.
 Types, structures and numbers are those of PKCS#11 3.0 (pkcs11t.h). The hot path has calls of its own, in
@@ -8,223 +8,21 @@ Types, structures and numbers are those of PKCS#11 3.0 (pkcs11t.h). The hot path
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
-from ctypes import Structure, addressof, byref, c_char, c_ubyte, c_ulong, sizeof
-from dataclasses import dataclass
+from ctypes import Structure, addressof, byref, c_ulong, sizeof
 from typing import Final
 
 from kmsd.hsm.ckr import CkrError, check
-from kmsd.hsm.host.cryptoki import Attribute, CkMechanism, Cryptoki
+from kmsd.hsm.host.cryptoki import CkMechanism, Cryptoki, Template, pack
 from kmsd.hsm.host.function_list import FunctionTable
-
-Value = bytes | int | bool
-"""An attribute: bytes as they are, int as CK_ULONG, bool as CK_BBOOL."""
-Template = Mapping[int, Value]
 
 CKF_RW_SESSION: Final = 0x02
 CKF_SERIAL_SESSION: Final = 0x04
-_NO_COUNT: Final = 1 << 31
-"""CK_UNAVAILABLE_INFORMATION is -1 as an unsigned number; openCryptoki says -2."""
 
-TOKEN_FLAGS: Final = {
-    0x00000001: "RNG",
-    0x00000002: "WRITE_PROTECTED",
-    0x00000004: "LOGIN_REQUIRED",
-    0x00000008: "USER_PIN_INITIALIZED",
-    0x00000020: "RESTORE_KEY_NOT_NEEDED",
-    0x00000040: "CLOCK_ON_TOKEN",
-    0x00000100: "PROTECTED_AUTHENTICATION_PATH",
-    0x00000200: "DUAL_CRYPTO_OPERATIONS",
-    0x00000400: "TOKEN_INITIALIZED",
-    0x00000800: "SECONDARY_AUTHENTICATION",
-    0x00010000: "USER_PIN_COUNT_LOW",
-    0x00020000: "USER_PIN_FINAL_TRY",
-    0x00040000: "USER_PIN_LOCKED",
-    0x00080000: "USER_PIN_TO_BE_CHANGED",
-    0x00100000: "SO_PIN_COUNT_LOW",
-    0x00200000: "SO_PIN_FINAL_TRY",
-    0x00400000: "SO_PIN_LOCKED",
-    0x00800000: "SO_PIN_TO_BE_CHANGED",
-    0x01000000: "ERROR_STATE",
-}
-"""CKF_* of CK_TOKEN_INFO without the prefix."""
-_MOST_SLOTS: Final = 4096
 _MOST_OUTPUT: Final = 1 << 20
-
-
-class _Version(Structure):
-    _fields_ = (("major", c_ubyte), ("minor", c_ubyte))
-
-
-class _Info(Structure):
-    _fields_ = (
-        ("cryptokiVersion", _Version),
-        ("manufacturerID", c_char * 32),
-        ("flags", c_ulong),
-        ("libraryDescription", c_char * 32),
-        ("libraryVersion", _Version),
-    )
-
-
-class _SlotInfo(Structure):
-    _fields_ = (
-        ("slotDescription", c_char * 64),
-        ("manufacturerID", c_char * 32),
-        ("flags", c_ulong),
-        ("hardwareVersion", _Version),
-        ("firmwareVersion", _Version),
-    )
-
-
-class _TokenInfo(Structure):
-    _fields_ = (
-        ("label", c_char * 32),
-        ("manufacturerID", c_char * 32),
-        ("model", c_char * 16),
-        ("serialNumber", c_char * 16),
-        ("flags", c_ulong),
-        ("ulMaxSessionCount", c_ulong),
-        ("ulSessionCount", c_ulong),
-        ("ulMaxRwSessionCount", c_ulong),
-        ("ulRwSessionCount", c_ulong),
-        ("ulMaxPinLen", c_ulong),
-        ("ulMinPinLen", c_ulong),
-        ("ulTotalPublicMemory", c_ulong),
-        ("ulFreePublicMemory", c_ulong),
-        ("ulTotalPrivateMemory", c_ulong),
-        ("ulFreePrivateMemory", c_ulong),
-        ("hardwareVersion", _Version),
-        ("firmwareVersion", _Version),
-        ("utcTime", c_char * 16),
-    )
-
-
-class _MechanismInfo(Structure):
-    _fields_ = (("ulMinKeySize", c_ulong), ("ulMaxKeySize", c_ulong), ("flags", c_ulong))
 
 
 class _SessionInfo(Structure):
     _fields_ = (("slotID", c_ulong), ("state", c_ulong), ("flags", c_ulong), ("ulDeviceError", c_ulong))
-
-
-@dataclass(frozen=True)
-class LibraryInfo:
-    """The CK_INFO of the module itself."""
-
-    manufacturer: str
-    description: str
-    version: str
-    cryptoki: str
-
-
-@dataclass(frozen=True)
-class SlotInfo:
-    """The CK_SLOT_INFO of a slot."""
-
-    description: str
-    manufacturer: str
-    token_present: bool
-
-
-@dataclass(frozen=True)
-class TokenInfo:
-    """The CK_TOKEN_INFO of a token."""
-
-    label: str
-    manufacturer: str
-    model: str
-    serial: str
-    flags: frozenset[str]
-    max_sessions: int | None
-    """None: no bound that the token would name."""
-    open_sessions: int | None
-    """Number of sessions of all programs; None: the token does not tell."""
-    firmware: str
-    max_rw_sessions: int | None = None
-    open_rw_sessions: int | None = None
-
-
-@dataclass(frozen=True)
-class MechanismInfo:
-    """The CK_MECHANISM_INFO of a mechanism. Sizes are in bits or bytes, as the mechanism (and the vendor) has it."""
-
-    smallest: int
-    largest: int
-    flags: int
-
-
-def library_info(table: FunctionTable) -> LibraryInfo:
-    """Call C_GetInfo (5.4.3)."""
-    info = _Info()
-    check(table.C_GetInfo(byref(info)), "C_GetInfo")
-    return LibraryInfo(
-        _text(info, "manufacturerID"),
-        _text(info, "libraryDescription"),
-        _version(info.libraryVersion),
-        _version(info.cryptokiVersion),
-    )
-
-
-def slot_ids(table: FunctionTable) -> list[int]:
-    """Call C_GetSlotList (5.5.1), for all slots, with a token or without."""
-    count = c_ulong(0)
-    check(table.C_GetSlotList(0, None, byref(count)), "C_GetSlotList")
-    for _ in range(3):
-        # A slot may come between the two calls.
-        size = min(count.value + 8, _MOST_SLOTS)
-        slots = (c_ulong * size)()
-        count.value = size
-        rv = table.C_GetSlotList(0, slots, byref(count))
-        if rv != 0x150:
-            check(rv, "C_GetSlotList")
-            return list(slots[: count.value])
-    raise CkrError("CKR_BUFFER_TOO_SMALL", "C_GetSlotList")
-
-
-def slot_info(table: FunctionTable, slot: int) -> SlotInfo:
-    """Call C_GetSlotInfo (5.5.2)."""
-    info = _SlotInfo()
-    check(table.C_GetSlotInfo(slot, byref(info)), "C_GetSlotInfo")
-    return SlotInfo(_text(info, "slotDescription"), _text(info, "manufacturerID"), bool(info.flags & 1))
-
-
-def token_info(table: FunctionTable, slot: int) -> TokenInfo:
-    """Call C_GetTokenInfo (5.5.3)."""
-    info = _TokenInfo()
-    check(table.C_GetTokenInfo(slot, byref(info)), "C_GetTokenInfo")
-    return TokenInfo(
-        label=_text(info, "label"),
-        manufacturer=_text(info, "manufacturerID"),
-        model=_text(info, "model"),
-        serial=_text(info, "serialNumber"),
-        flags=frozenset(name for bit, name in TOKEN_FLAGS.items() if info.flags & bit),
-        # A bound of 0 is none at all (CK_EFFECTIVELY_INFINITE).
-        max_sessions=_told(info.ulMaxSessionCount) or None,
-        open_sessions=_told(info.ulSessionCount),
-        firmware=_version(info.firmwareVersion),
-        max_rw_sessions=_told(info.ulMaxRwSessionCount) or None,
-        open_rw_sessions=_told(info.ulRwSessionCount),
-    )
-
-
-def _told(count: int) -> int | None:
-    return count if count < _NO_COUNT else None
-
-
-def mechanisms(table: FunctionTable, slot: int) -> frozenset[int]:
-    """Call C_GetMechanismList (5.5.5), for what the token says it can do."""
-    count = c_ulong(0)
-    check(table.C_GetMechanismList(slot, None, byref(count)), "C_GetMechanismList")
-    found = (c_ulong * (count.value + 1))()
-    check(table.C_GetMechanismList(slot, found, byref(count)), "C_GetMechanismList")
-    return frozenset(found[: count.value])
-
-
-def mechanism_info(table: FunctionTable, slot: int, mechanism: int) -> MechanismInfo:
-    """Call C_GetMechanismInfo (5.5.6)."""
-    info = _MechanismInfo()
-    check(table.C_GetMechanismInfo(slot, mechanism, byref(info)), "C_GetMechanismInfo")
-    return MechanismInfo(info.ulMinKeySize, info.ulMaxKeySize, info.flags)
 
 
 def open_session(table: FunctionTable, slot: int, *, rw: bool = False) -> int:
@@ -378,34 +176,3 @@ def _one_go(table: FunctionTable, function: str, session: int, data: bytes) -> b
     if length.value > size:
         raise CkrError("unexpected output length", function)
     return output.raw[: length.value]
-
-
-def pack(template: Template) -> tuple[list[ctypes.Array[c_char]], ctypes.Array[Attribute]]:
-    """Return a template as C reads it, and what must be kept alive as long."""
-    keep = [ctypes.create_string_buffer(raw, len(raw)) for raw in map(_raw, template.values())]
-    attributes = (Attribute * len(keep))(
-        *(Attribute(kind, addressof(held), len(held)) for kind, held in zip(template, keep, strict=True))
-    )
-    return keep, attributes
-
-
-def _raw(value: Value) -> bytes:
-    match value:
-        case bool():
-            return b"\x01" if value else b"\x00"
-        case int():
-            return bytes(c_ulong(value))
-        case bytes():
-            return value
-
-
-def _text(info: Structure, field: str) -> str:
-    """Return a padded field. Read as raw memory: ctypes ends a char array at its first NUL, the standard pads with
-    blanks."""
-    descriptor = getattr(type(info), field)
-    raw = ctypes.string_at(addressof(info) + descriptor.offset, descriptor.size)
-    return raw.split(b"\0")[0].decode("utf-8", "replace").strip()
-
-
-def _version(version: _Version) -> str:
-    return f"{version.major}.{version.minor}"

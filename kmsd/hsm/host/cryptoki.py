@@ -12,7 +12,8 @@ Types and structures are those of PKCS#11 3.0 (pkcs11t.h), where CK_ULONG is C's
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, Structure, byref, c_char_p, c_ulong, c_void_p
+from collections.abc import Mapping
+from ctypes import Structure, byref, c_char_p, c_ulong, c_void_p
 from typing import Final
 
 from kmsd.hsm.ckr import CkrError, check
@@ -58,6 +59,10 @@ CKA_EXTRACTABLE: Final = 0x162
 CKA_LOCAL: Final = 0x163
 CKA_NEVER_EXTRACTABLE: Final = 0x164
 CKA_ALWAYS_SENSITIVE: Final = 0x165
+
+Value = bytes | int | bool
+"""An attribute: bytes as they are, int as CK_ULONG, bool as CK_BBOOL."""
+Template = Mapping[int, Value]
 
 _READ_OK: Final = frozenset({"CKR_ATTRIBUTE_SENSITIVE", "CKR_ATTRIBUTE_TYPE_INVALID", "CKR_BUFFER_TOO_SMALL"})
 """C_GetAttributeValue fills what it can and marks the rest as unavailable (PKCS#11 3.0, 5.7.5)."""
@@ -122,7 +127,7 @@ class Cryptoki:
     """
 
     def __init__(self, so: str) -> None:
-        dll = self.table = FunctionTable(so, _SIGNATURES)
+        dll = self.table = FunctionTable(so)
         self._dll = dll
         self.encrypt_init = dll.C_EncryptInit
         self.encrypt = dll.C_Encrypt
@@ -160,9 +165,9 @@ class Cryptoki:
             raise ValueError("a token label has at most 32 bytes (PKCS#11 3.0, CK_TOKEN_INFO)")
         check(self._dll.C_InitToken(slot, pin, len(pin), name), "C_InitToken")
 
-    def find(self, session: int, template: dict[int, bytes | int | bool], most: int = 100_000) -> list[int]:
+    def find(self, session: int, template: Template, most: int = 100_000) -> list[int]:
         """Find the handles of the objects that match, at most `most`."""
-        keep, attributes = _template(template)
+        keep, attributes = pack(template)
         check(self._dll.C_FindObjectsInit(session, attributes, len(keep)), "C_FindObjectsInit")
         handles: list[int] = []
         batch = (c_ulong * 256)()
@@ -209,15 +214,7 @@ class Cryptoki:
         return given, whole
 
 
-def _template(values: dict[int, bytes | int | bool]) -> tuple[list[ctypes.Array[ctypes.c_char]], object]:
-    keep = [ctypes.create_string_buffer(raw, len(raw)) for raw in map(_raw, values.values())]
-    attributes = (Attribute * len(keep))(
-        *(Attribute(t, ctypes.addressof(b), len(b)) for t, b in zip(values, keep, strict=True))
-    )
-    return keep, attributes
-
-
-def _raw(value: bytes | int | bool) -> bytes:
+def _raw(value: Value) -> bytes:
     match value:
         case bool():
             return b"\x01" if value else b"\x00"
@@ -227,19 +224,10 @@ def _raw(value: bytes | int | bool) -> bytes:
             return value
 
 
-_SIGNATURES: Final[dict[str, list[object]]] = {
-    "C_Initialize": [c_void_p],
-    "C_Finalize": [c_void_p],
-    "C_Login": [c_ulong, c_ulong, c_char_p, c_ulong],
-    "C_InitToken": [c_ulong, c_char_p, c_ulong, c_char_p],
-    "C_FindObjectsInit": [c_ulong, c_void_p, c_ulong],
-    "C_FindObjects": [c_ulong, c_void_p, c_ulong, POINTER(c_ulong)],
-    "C_FindObjectsFinal": [c_ulong],
-    "C_GetAttributeValue": [c_ulong, c_ulong, c_void_p, c_ulong],
-    "C_EncryptInit": [c_ulong, c_void_p, c_ulong],
-    "C_Encrypt": [c_ulong, c_char_p, c_ulong, c_void_p, c_void_p],
-    "C_DecryptInit": [c_ulong, c_void_p, c_ulong],
-    "C_Decrypt": [c_ulong, c_char_p, c_ulong, c_void_p, c_void_p],
-    "C_SignInit": [c_ulong, c_void_p, c_ulong],
-    "C_Sign": [c_ulong, c_char_p, c_ulong, c_void_p, c_void_p],
-}
+def pack(template: Template) -> tuple[list[ctypes.Array[ctypes.c_char]], ctypes.Array[Attribute]]:
+    """Return a template as C reads it, and what must be kept alive as long."""
+    keep = [ctypes.create_string_buffer(raw, len(raw)) for raw in map(_raw, template.values())]
+    attributes = (Attribute * len(keep))(
+        *(Attribute(kind, ctypes.addressof(held), len(held)) for kind, held in zip(template, keep, strict=True))
+    )
+    return keep, attributes

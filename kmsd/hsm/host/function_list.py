@@ -8,7 +8,7 @@ every caller of C_GetFunctionList. So it is called once per module here, and eve
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from ctypes import CFUNCTYPE, POINTER, Structure, byref, c_char_p, c_ubyte, c_ulong, c_void_p
 from typing import Any, Final
 
@@ -43,11 +43,10 @@ class FunctionTable:
     Its attributes are the functions, for example `table.C_Encrypt`: called with the arguments of the C function, they
     return the CK_RV as an int, and hand back the interpreter lock meanwhile.
 
-    so: path of the module. signatures: ctypes argument types of the functions that are to be called.
-    Raises OSError if it cannot be loaded, AttributeError if it is no PKCS#11 module, CkrError.
+    so: path of the module. Raises OSError if it cannot be loaded, AttributeError if it is no PKCS#11 module, CkrError.
     """
 
-    def __init__(self, so: str, signatures: Mapping[str, list[object]]) -> None:
+    def __init__(self, so: str) -> None:
         self._dll = ctypes.CDLL(so)
         get = self._dll.C_GetFunctionList
         get.argtypes = [c_void_p]
@@ -61,7 +60,7 @@ class FunctionTable:
             raise AttributeError(f"it speaks version {functions.major}.{functions.minor} of PKCS#11, not 2 or 3")
         self.version = (functions.major, functions.minor)
         """Version of the specification that the table follows: (2, 40) for example."""
-        for name, arguments in {**_SIGNATURES, **signatures}.items():
+        for name, arguments in _SIGNATURES.items():
             setattr(self, name, _function(getattr(functions, name), arguments))
 
     def __getattr__(self, name: str) -> Any:
@@ -76,6 +75,13 @@ def _function(address: int | None, arguments: list[object]) -> Callable[..., int
 
 
 _SIGNATURES: Final[dict[str, list[object]]] = {
+    "C_Initialize": [c_void_p],
+    "C_Finalize": [c_void_p],
+    "C_InitToken": [c_ulong, c_char_p, c_ulong, c_char_p],
+    "C_FindObjectsInit": [c_ulong, c_void_p, c_ulong],
+    "C_FindObjects": [c_ulong, c_void_p, c_ulong, POINTER(c_ulong)],
+    "C_FindObjectsFinal": [c_ulong],
+    "C_GetAttributeValue": [c_ulong, c_ulong, c_void_p, c_ulong],
     "C_GetInfo": [c_void_p],
     "C_GetSlotList": [c_ubyte, c_void_p, POINTER(c_ulong)],
     "C_GetSlotInfo": [c_ulong, c_void_p],

@@ -16,6 +16,7 @@ from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.doctor.findings import PROBE_LABEL
 from kmsd.hsm.host import calls
 from kmsd.hsm.host import cryptoki as c
+from kmsd.hsm.host.cryptoki import Template
 from kmsd.hsm.host.session import CKK_AES, TokenSession, rsa_numbers_of
 from kmsd.hsm.host.trials import CKM_AES_KEY_GEN, CKM_GENERIC_SECRET_KEY_GEN
 from kmsd.hsm.operation import Operation, operation
@@ -191,7 +192,7 @@ def _repeated(look: Callable[[], T]) -> T:
 class _Sizes:
     """The sizes of AES keys on a token that has no CKA_VALUE_LEN to read: searching by it may work all the same."""
 
-    def __init__(self, session: TokenSession, template: calls.Template) -> None:
+    def __init__(self, session: TokenSession, template: Template) -> None:
         self._session = session
         self._template = template
         self._handles: dict[int, frozenset[int]] = {}
@@ -298,7 +299,7 @@ def _read_back(session: TokenSession, cka_id: bytes, kind: Kind) -> list[TokenKe
     return found
 
 
-def _new(label: str, cka_id: bytes, kind: Kind, bits: int) -> calls.Template:
+def _new(label: str, cka_id: bytes, kind: Kind, bits: int) -> Template:
     aes = kind == "aes"
     usage = (c.CKA_ENCRYPT, c.CKA_DECRYPT) if aes else (c.CKA_SIGN, c.CKA_VERIFY)
     return {
@@ -316,11 +317,11 @@ def _new(label: str, cka_id: bytes, kind: Kind, bits: int) -> calls.Template:
     }
 
 
-def _new_rsa(label: str, cka_id: bytes, bits: int) -> tuple[calls.Template, calls.Template]:
+def _new_rsa(label: str, cka_id: bytes, bits: int) -> tuple[Template, Template]:
     """Return the templates of the public and the private key. Their usages are few, so that no token has to know all of
     them."""
-    both: calls.Template = {c.CKA_TOKEN: True, c.CKA_LABEL: label.encode(), c.CKA_ID: cka_id}
-    public: calls.Template = {
+    both: Template = {c.CKA_TOKEN: True, c.CKA_LABEL: label.encode(), c.CKA_ID: cka_id}
+    public: Template = {
         **both,
         c.CKA_MODULUS_BITS: bits,
         c.CKA_PUBLIC_EXPONENT: b"\x01\x00\x01",
@@ -328,7 +329,7 @@ def _new_rsa(label: str, cka_id: bytes, bits: int) -> tuple[calls.Template, call
         c.CKA_VERIFY: False,
         CKA_WRAP: False,
     }
-    private: calls.Template = {
+    private: Template = {
         **both,
         c.CKA_PRIVATE: True,
         c.CKA_SENSITIVE: True,

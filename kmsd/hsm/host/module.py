@@ -6,15 +6,13 @@ most of them recover a lost token. Knows nothing of logins and keys.
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from kmsd.errors import Misconfigured, Unavailable
 from kmsd.hsm.ckr import CkrError
-from kmsd.hsm.host import calls
+from kmsd.hsm.host import info
 from kmsd.hsm.host.cryptoki import (
     CKM_AES_CBC,
     CKM_AES_ECB,
@@ -23,20 +21,10 @@ from kmsd.hsm.host.cryptoki import (
     CKM_SHA512_HMAC,
     Cryptoki,
 )
-from kmsd.hsm.host.function_list import FunctionTable
 from kmsd.hsm.host.generator import Generator
+from kmsd.hsm.host.info import LibraryInfo, MechanismView, SlotView
+from kmsd.hsm.vendors import quirks
 from kmsd.hsm.vendors.quirks import GcmIv
-
-SOFTHSM_MODULES: Final = (
-    "/usr/lib/softhsm/libsofthsm2.so",
-    "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so",
-    "/usr/lib/aarch64-linux-gnu/softhsm/libsofthsm2.so",
-    "/usr/lib64/pkcs11/libsofthsm2.so",
-    "/usr/lib64/softhsm/libsofthsm.so",
-    "/usr/local/lib/softhsm/libsofthsm2.so",
-    "/opt/homebrew/lib/softhsm/libsofthsm2.so",
-)
-"""The places where Debian, Ubuntu, Fedora, a local build and Homebrew put it."""
 
 _SERVING: Final = {
     CKM_AES_GCM: "CKM_AES_GCM",
@@ -45,67 +33,6 @@ _SERVING: Final = {
     CKM_SHA256_HMAC: "CKM_SHA256_HMAC",
     CKM_SHA512_HMAC: "CKM_SHA512_HMAC",
 }
-
-
-@dataclass(frozen=True)
-class TokenView:
-    """The CK_TOKEN_INFO (PKCS#11 3.0, 3.2) of one token, in words."""
-
-    label: str
-    serial: str
-    model: str
-    manufacturer: str
-    flags: frozenset[str]
-    """Names of CKF_* without the prefix, for example USER_PIN_LOCKED."""
-
-    @property
-    def pin_warnings(self) -> tuple[str, ...]:
-        """The warnings of the flags about the user PIN, worst first."""
-        said = {
-            "USER_PIN_LOCKED": "the user PIN is locked",
-            "USER_PIN_FINAL_TRY": "one more wrong user PIN locks it",
-            "USER_PIN_COUNT_LOW": "a wrong user PIN was given since the last login",
-            "USER_PIN_TO_BE_CHANGED": "the user PIN must be changed",
-        }
-        warnings = [text for flag, text in said.items() if flag in self.flags]
-        if "USER_PIN_INITIALIZED" not in self.flags:
-            warnings.append("no user PIN is set")
-        return tuple(warnings)
-
-
-@dataclass(frozen=True)
-class SessionCounts:
-    """The open sessions of all programs, and how many there may be (CK_TOKEN_INFO); None: the token does not tell, or
-    sets no limit."""
-
-    open: int | None
-    most: int | None
-    rw_open: int | None
-    rw_most: int | None
-
-
-@dataclass(frozen=True)
-class MechanismView:
-    """The CK_MECHANISM_INFO (PKCS#11 3.0, 3.3) of a mechanism. name: as "CKM_AES_GCM". flags: CKF_* in words. Sizes are
-    in the unit that the mechanism counts in."""
-
-    type: int
-    name: str
-    min_key: int
-    max_key: int
-    flags: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class SlotView:
-    """The CK_SLOT_INFO (PKCS#11 3.0, 3.2) of a slot, and the token in it, if there is one."""
-
-    slot_id: int
-    description: str
-    manufacturer: str
-    token: TokenView | None
-    module: str
-    sessions: SessionCounts | None
 
 
 class Module:
@@ -153,44 +80,25 @@ class Module:
             self._initialized = False
             self.cryptoki.finalize()
 
-    def info(self) -> calls.LibraryInfo:
+    def info(self) -> LibraryInfo:
         """Return what the module says of itself. Raises CkrError."""
-        return calls.library_info(self.cryptoki.table)
+        return info.library_info(self.cryptoki.table)
 
     def slots(self) -> list[SlotView]:
         """Return all slots, and the tokens in them. Raises CkrError."""
         table = self.cryptoki.table
-        return [self._slot_view(table, slot) for slot in calls.slot_ids(table)]
-
-    def _slot_view(self, table: FunctionTable, slot: int) -> SlotView:
-        view = sessions = None
-        try:
-            info = calls.slot_info(table, slot)
-        except CkrError as error:
-            # One slot that is broken takes no other with it.
-            info = calls.SlotInfo(f"broken ({error})", "", token_present=False)
-        with contextlib.suppress(CkrError):
-            token = calls.token_info(table, slot)
-            view = TokenView(token.label, token.serial, token.model, token.manufacturer, token.flags)
-            sessions = SessionCounts(
-                token.open_sessions, token.max_sessions, token.open_rw_sessions, token.max_rw_sessions
-            )
-        return SlotView(slot, info.description, info.manufacturer, view, self.path, sessions)
+        return [info.slot_view(table, slot, self.path) for slot in info.slot_ids(table)]
 
     def serving_mechanisms(self, slot_id: int) -> frozenset[str]:
         """Return the names, as "CKM_AES_GCM", of what the token in a slot lists of those that kmsd chooses from. One
         call, where `mechanisms` makes one for each of them and more. Raises CkrError."""
-        listed = calls.mechanisms(self.cryptoki.table, slot_id)
+        listed = info.mechanisms(self.cryptoki.table, slot_id)
         return frozenset(name for number, name in _SERVING.items() if number in listed)
 
     def mechanisms(self, slot_id: int) -> tuple[MechanismView, ...]:
         """Return what the token in a slot lists, by number. Raises CkrError."""
-        found = []
-        for number in sorted(calls.mechanisms(self.cryptoki.table, slot_id)):
-            info = calls.mechanism_info(self.cryptoki.table, slot_id, number)
-            flags = tuple(words for bit, words in _MECHANISM_FLAGS.items() if info.flags & bit)
-            found.append(MechanismView(number, mechanism_name(number), info.smallest, info.largest, flags))
-        return tuple(found)
+        table = self.cryptoki.table
+        return tuple(info.mechanism_view(table, slot_id, each) for each in sorted(info.mechanisms(table, slot_id)))
 
 
 _loaded: dict[str, Module] = {}
@@ -236,42 +144,15 @@ def _refuse_pipe(path: str) -> None:
         )
 
 
-def find_softhsm() -> str:
-    """Return the path of SoftHSM's module. Raises Misconfigured if it is not installed in a known place."""
-    for path in SOFTHSM_MODULES:
-        if Path(path).exists():
-            return path
-    raise Misconfigured(
-        "SoftHSM is not installed in a known place",
-        "install it (Debian, Ubuntu: apt-get install softhsm2), or name its module with --p11-lib",
-    )
-
-
-def mechanism_name(number: int) -> str:
-    """Return a mechanism's name as PKCS#11 writes it; a vendor's own by its number."""
-    # Here, because nothing else needs the library, and few ask.
-    from pkcs11.mechanisms import Mechanism
-
-    try:
-        # The library puts "_" before the names that it counts as old: _MD5 is CKM_MD5.
-        return f"CKM_{Mechanism(number).name.lstrip('_')}"
-    except ValueError:
-        return f"CKM 0x{number:08x}"
-
-
-_MECHANISM_FLAGS: Final = {
-    0x001: "hw",
-    0x100: "encrypt",
-    0x200: "decrypt",
-    0x400: "digest",
-    0x800: "sign",
-    0x1000: "sign recover",
-    0x2000: "verify",
-    0x4000: "verify recover",
-    0x8000: "generate",
-    0x10000: "generate key pair",
-    0x20000: "wrap",
-    0x40000: "unwrap",
-    0x80000: "derive",
-}
-"""CKF_* of CK_MECHANISM_INFO that say what a mechanism does (PKCS#11 3.0, table 13)."""
+def module_path(provider: str, path: str) -> str:
+    """Return the module, found where distributions put it if none is named. Raises Misconfigured."""
+    if path or provider in ("auto", "p11", "generic"):
+        return path
+    found = quirks.find_module(provider)
+    if found is None:
+        row = quirks.choose(provider, "")
+        raise Misconfigured(
+            f"the module of {row.title} is not in a known place",
+            f"{row.install or 'install it'}, or name its module with --p11-lib",
+        )
+    return found

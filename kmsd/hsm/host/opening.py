@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from kmsd.errors import Misconfigured
 from kmsd.hsm.address import TokenAddress, choose_slot
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.doctor.findings import Findings
 from kmsd.hsm.host import calls, mechanism_selection
 from kmsd.hsm.host import module as modules
-from kmsd.hsm.host.module import MechanismView, Module, SlotView, TokenView
+from kmsd.hsm.host.info import MechanismView, SlotView, TokenView
+from kmsd.hsm.host.module import Module
 from kmsd.hsm.host.session import TokenSession
 from kmsd.hsm.host.trials import TrialPlace
 from kmsd.hsm.operation import Operation, operation
@@ -76,7 +76,7 @@ class OpenToken:
         """The module, loaded. Raises KmsdError if it cannot be."""
         if self._module is None:
             address = self._address()
-            self._module = modules.load(module_path(address.provider, address.module))
+            self._module = modules.load(modules.module_path(address.provider, address.module))
         return self._module
 
     @property
@@ -197,17 +197,3 @@ def _present(slot: SlotView) -> TokenView:
     if slot.token is None:
         raise CkrError("CKR_TOKEN_NOT_PRESENT", "C_GetTokenInfo")
     return slot.token
-
-
-def module_path(provider: str, path: str) -> str:
-    """Return the module, found where distributions put it if none is named. Raises Misconfigured."""
-    if path or provider in ("auto", "p11", "generic"):
-        return path
-    found = quirks.find_module(provider)
-    if found is None:
-        row = quirks.choose(provider, "")
-        raise Misconfigured(
-            f"the module of {row.title} is not in a known place",
-            f"{row.install or 'install it'}, or name its module with --p11-lib",
-        )
-    return found
