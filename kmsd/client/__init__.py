@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from kmsd import __version__
-from kmsd.client.envelope import key_id_of
+from kmsd.client.ciphertext_input import key_id_of
 from kmsd.client.errors import (
     ClientError,
     Conflict,

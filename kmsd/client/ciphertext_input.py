@@ -9,6 +9,7 @@ import re
 
 from kmsd.client.errors import InvalidRequest
 from kmsd.client.model import Encrypted
+from kmsd.formats.ciphertext import read_header
 
 ENVELOPE = b"k8s:enc:"
 """The beginning that kube-apiserver gives every encrypted value."""
@@ -35,6 +36,14 @@ def parse(data: bytes) -> Encrypted:
             "the input is JSON, but not what `kmsctl encrypt -o json` writes",
             "give an object with ciphertext (base64), key_id and annotations",
         ) from None
+
+
+def key_id_of(ciphertext: bytes) -> str | None:
+    """Return the `kid` of a JWE in compact form (RFC 7516 3.1), which a v2 Decrypt must name; None if it is no JWE or
+    names no key. Verifies nothing."""
+    head, dot, _ = ciphertext.partition(b".")
+    header = read_header(head) if dot else None
+    return header.kid or None if header is not None else None
 
 
 def without_line_end(data: bytes) -> bytes:

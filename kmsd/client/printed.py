@@ -14,6 +14,7 @@ from typing import Any, Final
 from kmsd.client import ciphertext_input
 from kmsd.client.ciphertext_input import ENVELOPE
 from kmsd.client.errors import InvalidRequest
+from kmsd.formats.ciphertext import HEADER_BEGINS
 
 TRIED: Final = (
     "as it is, base64, hexadecimal digits, hexdump -C, xxd, od -t x1, and etcdctl's text, --hex, -w json, -w fields "
@@ -99,7 +100,7 @@ def _as_it_is(data: bytes) -> PrintedValue | None:
 def _is_json_in_base64(text: bytes) -> bool:
     """Return whether the text is some JSON in base64, and not the header of a JWE that was cut short."""
     decoded = _decoded(b"".join(text.split()))
-    return decoded is not None and not re.match(rb'\{\s*"(?:alg|enc|kid|hkid|typ|cty|zip|crit|_thales_aad)"', decoded)
+    return decoded is not None and not HEADER_BEGINS.match(decoded)
 
 
 def _json(data: bytes) -> PrintedValue:

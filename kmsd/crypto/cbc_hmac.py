@@ -42,14 +42,17 @@ _TOO_LONG: Final = frozenset({"CKR_DATA_LEN_RANGE", "CKR_BUFFER_TOO_SMALL"})
 
 @dataclass(frozen=True)
 class Suite:
-    """A value of `enc` and what it asks for. aes_bits: of the AES key, exactly. mac_bits: of the HMAC key, at least.
-    tag: bytes that are kept."""
+    """A value of `enc` and what it asks for. aes_bits: of the AES key, exactly. mac_bits: of the HMAC key, at least."""
 
     enc: str
     aes_bits: int
     mac_bits: int
     hash: Hash
-    tag: int
+
+    @property
+    def tag(self) -> int:
+        """The bytes of the HMAC that are kept."""
+        return jwe.CBC_TAGS[self.enc]
 
     @property
     def mechanism(self) -> str:
@@ -59,9 +62,9 @@ class Suite:
 SUITES: Final = {
     suite.enc: suite
     for suite in (
-        Suite("A256CBC-HS512", 256, 256, "SHA512", 32),
-        Suite("A256CBC-HS256", 256, 256, "SHA256", 32),
-        Suite("A128CBC-HS256", 128, 128, "SHA256", 16),
+        Suite("A256CBC-HS512", 256, 256, "SHA512"),
+        Suite("A256CBC-HS256", 256, 256, "SHA256"),
+        Suite("A128CBC-HS256", 128, 128, "SHA256"),
     )
 }
 """Strongest first. A256CBC-HS256 is a private name: AES-256 and the whole of HMAC-SHA-256."""

@@ -6,26 +6,24 @@ Pure; bounded by what it is given.
 
 from __future__ import annotations
 
-import json
 import re
 from base64 import urlsafe_b64decode
-from binascii import Error as Base64Error
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from typing import Final
 
 from kmsd.formats import keyid
+from kmsd.formats.jwe import GCM, MAX_HEADER, read_json
+from kmsd.formats.k8s_kms_plugin import IV_BYTES
 
-HEADER_MAX: Final = 4096
-"""Octets of a header's segment; kmsd reads no longer ones."""
 KEY_NAME_MAX: Final = 1024
 """Characters; kube-apiserver takes no longer key ids."""
-ANCESTOR_IV_BYTES: Final = 16
+HEADER_BEGINS: Final = re.compile(rb'\{\s*"(?:alg|enc|kid|hkid|typ|cty|zip|crit|_thales_aad)"')
+"""The beginning of the header of a JWE; an object of Kubernetes begins with kind, apiVersion or metadata."""
 
 _BASE64URL = re.compile(rb"[A-Za-z0-9_-]*")
 _HEX = re.compile(r"(?:[0-9A-Fa-f]{2})+")
-_GCM: Final = frozenset({"A128GCM", "A192GCM", "A256GCM"})
 
 
 class CiphertextFormat(StrEnum):
@@ -100,7 +98,7 @@ def classify(header: Header, iv_bytes: int) -> Sealed:
     if not header.alg or not header.enc:
         return NOT_SEALED
     # The ancestor writes A256GCM whatever its key's size; its successor the one of the size.
-    if header.alg == "dir" and header.enc in _GCM and iv_bytes == ANCESTOR_IV_BYTES:
+    if header.alg == "dir" and header.enc in GCM and iv_bytes == IV_BYTES:
         return Sealed(CiphertextFormat.ANCESTOR_GCM, KeyName(kid, by_label=True) if kid else None)
     return Sealed(CiphertextFormat.NATIVE, KeyName(kid)) if kid else NOT_SEALED
 
@@ -113,20 +111,12 @@ def decoded_length(segment: bytes) -> int:
 @lru_cache(maxsize=256)
 def read_header(segment: bytes) -> Header | None:
     """Read a JWE's first segment; None if it is none. Remembered: what one key wrote begins with the same bytes."""
-    if not 0 < len(segment) <= HEADER_MAX or not _BASE64URL.fullmatch(segment):
+    if not 0 < len(segment) <= MAX_HEADER or not _BASE64URL.fullmatch(segment):
         return None
-    repeats = False
-
-    def note_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        nonlocal repeats
-        found = dict(pairs)
-        repeats = repeats or len(found) != len(pairs)
-        return found
-
     try:
         raw = urlsafe_b64decode(segment + b"=" * (-len(segment) % 4))
-        members = json.loads(raw.decode(), object_pairs_hook=note_repeats)
-    except (Base64Error, ValueError, RecursionError):
+        members, twice = read_json(raw)
+    except ValueError:
         return None
     if not isinstance(members, dict):
         return None
@@ -143,7 +133,7 @@ def read_header(segment: bytes) -> Header | None:
         hkid=text("hkid"),
         has_plaintext_length="_thales_aad" in members,
         members=frozenset(members),
-        repeats=repeats,
+        repeats=twice is not None,
     )
 
 

@@ -6,21 +6,14 @@ kmsd's own reader (`kmsd.crypto`) stops at the first fault; this tells them all.
 from __future__ import annotations
 
 import json
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from kmsd.formats.ciphertext import HEADER_MAX, CiphertextFormat, Header
+from kmsd.formats.ciphertext import CiphertextFormat, Header
+from kmsd.formats.jwe import CBC_TAGS, GCM, MAX_COMPACT, MAX_HEADER, NOT_OURS, JweError, decode
 
-COMPACT_MAX: Final = 1 << 20
-"""Octets of a ciphertext that kmsd reads."""
 RESTORE: Final = "restore the object from a backup of etcd"
-FOREIGN: Final = "kmsd did not write it, or it was damaged since: find out who did, or restore it from a backup of etcd"
-
-_GCM: Final = frozenset({"A128GCM", "A192GCM", "A256GCM"})
-_CBC_TAGS: Final = {"A128CBC-HS256": 16, "A256CBC-HS512": 32, "A256CBC-HS256": 32}
-"""Octets of the tag; the last one is a name of kmsd's own."""
 
 
 @dataclass(frozen=True)
@@ -53,40 +46,43 @@ def header_trouble(segments: list[bytes]) -> Finding:
     if len(segments) == 1 and segments[0].startswith(b"eyJ"):
         return Finding("truncated: a compact JWE has 5 segments, this ends within the first", RESTORE, True)
     if len(segments) == 1:
-        return Finding("this is no compact JWE: 5 segments with dots between them", FOREIGN, True)
-    if len(segments[0]) > HEADER_MAX:
-        return Finding(f"a header has {HEADER_MAX} bytes at most, this has {len(segments[0])}", FOREIGN, True)
+        return Finding("this is no compact JWE: 5 segments with dots between them", NOT_OURS, True)
+    if len(segments[0]) > MAX_HEADER:
+        return Finding(f"a header has {MAX_HEADER} bytes at most, this has {len(segments[0])}", NOT_OURS, True)
     return Finding(
-        "the first segment must be the header of a JWE, a JSON object in base64url, and is not", FOREIGN, True
+        "the first segment must be the header of a JWE, a JSON object in base64url, and is not", NOT_OURS, True
     )
 
 
 def of_form(text: bytes, segments: list[bytes], header: Header) -> Iterator[Finding]:
     """Yield what is wrong with it as a JWE, whatever its format."""
-    if len(text) > COMPACT_MAX:
-        yield Finding(f"kmsd reads {COMPACT_MAX} bytes at most, this has {len(text)}", FOREIGN, True)
+    if len(text) > MAX_COMPACT:
+        yield Finding(f"kmsd reads {MAX_COMPACT} bytes at most, this has {len(text)}", NOT_OURS, True)
     if len(segments) < 5:
         yield Finding(f"truncated: a compact JWE has 5 segments, this has {len(segments)}", RESTORE, True)
     elif len(segments) > 5:
-        yield Finding(f"a compact JWE has 5 segments, this has {len(segments)}", FOREIGN, True)
+        yield Finding(f"a compact JWE has 5 segments, this has {len(segments)}", NOT_OURS, True)
     names = ("header", "encrypted key", "IV", "ciphertext", "tag")
     for name, segment in zip(names, segments, strict=False):
         if not _canonical(segment):
             yield Finding(f"the {name} must be base64url without padding (RFC 7515, 2), and is not", RESTORE, True)
     if header.repeats:
-        yield Finding("a member of the header occurs twice", FOREIGN, True)
+        yield Finding("a member of the header occurs twice", NOT_OURS, True)
     for member, what in (("crit", "extensions (crit)"), ("zip", "compression (zip)")):
         if member in header.members:
-            yield Finding(f"the header asks for {what}, which kmsd does not do", FOREIGN, True)
+            yield Finding(f"the header asks for {what}, which kmsd does not do", NOT_OURS, True)
     if header.alg == "dir" and segments[1:2] not in ([], [b""]):
-        yield Finding(f"the encrypted key must be empty under alg dir, and has {len(segments[1])} bytes", FOREIGN, True)
+        yield Finding(
+            f"the encrypted key must be empty under alg dir, and has {len(segments[1])} bytes", NOT_OURS, True
+        )
 
 
 def _canonical(segment: bytes) -> bool:
     try:
-        return urlsafe_b64encode(urlsafe_b64decode(segment + b"=" * (-len(segment) % 4))).rstrip(b"=") == segment
-    except ValueError:
+        decode(segment, "segment")
+    except JweError:
         return False
+    return True
 
 
 def of_format(known: CiphertextFormat, header: Header, jwe: JweReport) -> Iterator[Finding]:
@@ -107,7 +103,7 @@ def of_format(known: CiphertextFormat, header: Header, jwe: JweReport) -> Iterat
             yield Finding("kid is the CKA_ID in hexadecimal", "")
             yield from _zero_padded(header, jwe)
         case CiphertextFormat.UNKNOWN:
-            yield Finding("the header must name alg, enc and the key (kid), and does not", FOREIGN, True)
+            yield Finding("the header must name alg, enc and the key (kid), and does not", NOT_OURS, True)
     if known is not CiphertextFormat.UNKNOWN and not jwe.ciphertext_bytes:
         yield Finding(
             "the ciphertext is empty: it was cut, or an empty plaintext was encrypted, which kube-apiserver never does"
@@ -116,12 +112,12 @@ def of_format(known: CiphertextFormat, header: Header, jwe: JweReport) -> Iterat
 
 def _native(header: Header, jwe: JweReport) -> Iterator[Finding]:
     if header.alg not in ("dir", "RSA-OAEP-256"):
-        yield Finding(f"kmsd reads alg dir and RSA-OAEP-256, this has {header.alg[:40]!r}", FOREIGN, True)
-    if jwe.enc in _GCM:
+        yield Finding(f"kmsd reads alg dir and RSA-OAEP-256, this has {header.alg[:40]!r}", NOT_OURS, True)
+    if jwe.enc in GCM:
         # A token that chooses its IVs itself makes them of 16 bytes.
         yield from _lengths(jwe, iv=16 if jwe.iv_bytes == 16 else 12, tag=16)
-    elif jwe.enc in _CBC_TAGS:
-        yield from _lengths(jwe, iv=16, tag=_CBC_TAGS[jwe.enc])
+    elif jwe.enc in CBC_TAGS:
+        yield from _lengths(jwe, iv=16, tag=CBC_TAGS[jwe.enc])
         if not jwe.ciphertext_bytes or jwe.ciphertext_bytes % 16:
             yield Finding(
                 f"truncated: the ciphertext must be whole blocks of 16 bytes, and has {jwe.ciphertext_bytes}",
@@ -130,7 +126,7 @@ def _native(header: Header, jwe: JweReport) -> Iterator[Finding]:
             )
     else:
         yield Finding(
-            f"kmsd reads enc {', '.join(sorted(_GCM | _CBC_TAGS.keys()))}, this has {jwe.enc[:40]!r}", FOREIGN, True
+            f"kmsd reads enc {', '.join(sorted(GCM | CBC_TAGS.keys()))}, this has {jwe.enc[:40]!r}", NOT_OURS, True
         )
 
 
@@ -142,12 +138,12 @@ def _ancestor_gcm(jwe: JweReport) -> Iterator[Finding]:
     )
     yield from _lengths(jwe, iv=16, tag=16)
     if not jwe.kid:
-        yield Finding("the header must name the key (kid), and does not", FOREIGN, True)
+        yield Finding("the header must name the key (kid), and does not", NOT_OURS, True)
 
 
 def _lengths(jwe: JweReport, *, iv: int, tag: int) -> Iterator[Finding]:
     if jwe.iv_bytes != iv:
-        yield Finding(f"the IV of {jwe.enc} has {iv} bytes, this has {jwe.iv_bytes}", FOREIGN, True)
+        yield Finding(f"the IV of {jwe.enc} has {iv} bytes, this has {jwe.iv_bytes}", NOT_OURS, True)
     if jwe.tag_bytes != tag:
         cut = "truncated: " if jwe.tag_bytes < tag else ""
         yield Finding(f"{cut}the tag of {jwe.enc} has {tag} bytes, this has {jwe.tag_bytes}", RESTORE, True)
@@ -159,7 +155,7 @@ def _zero_padded(header: Header, jwe: JweReport) -> Iterator[Finding]:
     yield from _lengths(jwe, iv=16, tag=32)
     length = _plaintext_length(header)
     if length is None:
-        yield Finding("_thales_aad must be the plaintext's length, 8 bytes in base64url, and is not", FOREIGN, True)
+        yield Finding("_thales_aad must be the plaintext's length, 8 bytes in base64url, and is not", NOT_OURS, True)
     elif jwe.ciphertext_bytes != (length // 16 + 1) * 16:
         yield Finding(
             f"the ciphertext has {jwe.ciphertext_bytes} bytes, where a plaintext of {length} needs"
@@ -173,4 +169,4 @@ def _plaintext_length(header: Header) -> int | None:
     text = json.loads(header.raw).get("_thales_aad")
     if not isinstance(text, str) or len(text) != 11 or not text.isascii():
         return None
-    return int.from_bytes(urlsafe_b64decode(text + "="), "big") if _canonical(text.encode()) else None
+    return int.from_bytes(decode(text.encode(), "length"), "big") if _canonical(text.encode()) else None

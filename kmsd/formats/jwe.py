@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -16,8 +17,10 @@ from typing import Any, Final, NamedTuple
 DIRECT: Final = "dir"
 WRAPPED: Final = "RSA-OAEP-256"
 GCM: Final = frozenset({"A128GCM", "A192GCM", "A256GCM"})
-CBC: Final = frozenset({"A128CBC-HS256", "A256CBC-HS512", "A256CBC-HS256"})
-"""Encrypt-then-MAC (RFC 7518, 5.2). A256CBC-HS256 is a name of our own, for tokens without SHA-512."""
+CBC_TAGS: Final = {"A128CBC-HS256": 16, "A256CBC-HS512": 32, "A256CBC-HS256": 32}
+"""Encrypt-then-MAC (RFC 7518, 5.2) by its octets of the tag. A256CBC-HS256 is a name of our own, for tokens without
+SHA-512."""
+CBC: Final = frozenset(CBC_TAGS)
 MAX_HEADER: Final = 4096
 """Octets of the encoded header."""
 MAX_COMPACT: Final = 1024 * 1024
@@ -145,23 +148,31 @@ def _read_header(head: bytes) -> Members:
 
 def header_members(head: bytes) -> dict[str, Any]:
     """Return the members of an encoded header, each there once. Raises JweError."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        members = dict(pairs)
-        if len(members) != len(pairs):
-            twice = next(name for at, (name, _) in enumerate(pairs) if name in dict(pairs[:at]))
-            raise JweError(f"each member of the header may be there once, got {_shown(twice)} twice")
-        return members
-
+    raw = decode(head, "header")
     try:
-        members = json.loads(decode(head, "header").decode("utf-8"), object_pairs_hook=unique)
-    except JweError:
-        raise
-    except (ValueError, RecursionError) as error:
+        members, twice = read_json(raw)
+    except ValueError as error:
         raise JweError("the header is not JSON in UTF-8") from error
+    if twice is not None:
+        raise JweError(f"each member of the header may be there once, got {_shown(twice)} twice")
     if not isinstance(members, dict):
         raise JweError(f"the header must be a JSON object, got another JSON value ({type(members).__name__})")
     return members
+
+
+def read_json(raw: bytes) -> tuple[Any, str | None]:
+    """Read JSON; return it, and the name of a member that is there twice, if there is one. Raises ValueError."""
+    repeated: list[str] = []
+
+    def note_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        repeated.extend(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        return dict(pairs)
+
+    try:
+        value = json.loads(raw.decode(), object_pairs_hook=note_repeats)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    return value, repeated[0] if repeated else None
 
 
 def _check_members(members: dict[str, Any]) -> Members:

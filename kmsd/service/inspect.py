@@ -14,14 +14,13 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from kmsd.etcd.envelope import PREFIX, Damaged, KmsValue, Plain, Transformed, need, parse
-from kmsd.formats.ciphertext import CiphertextFormat, KeyName, classify, decoded_length, read_header
-from kmsd.formats.diagnostics import FOREIGN, RESTORE, Finding, JweReport, header_trouble, of_form, of_format
+from kmsd.formats.ciphertext import HEADER_BEGINS, CiphertextFormat, KeyName, classify, decoded_length, read_header
+from kmsd.formats.diagnostics import RESTORE, Finding, JweReport, header_trouble, of_form, of_format
+from kmsd.formats.jwe import NOT_OURS
 
 INPUT_MAX: Final = 4 << 20
 """Octets."""
 
-_HEADER = re.compile(rb'\{\s*"(?:alg|enc|kid|hkid|typ|cty|zip|crit|_thales_aad)"')
-"""The beginning of the header of a JWE; an object of Kubernetes begins with kind, apiVersion or metadata."""
 _COMPACT = re.compile(rb"[!-\-/-~]*(?:\.[!-\-/-~]*){4}")
 _ENCODED = re.compile(rb"[A-Za-z0-9+/_=\s-]+")
 
@@ -57,7 +56,7 @@ class Inspection:
 def inspect(data: bytes) -> Inspection:
     """Explain a ciphertext or a stored value, as it is or in base64 or base64url."""
     if len(data) > INPUT_MAX:
-        why = Finding(f"{len(data)} bytes are more than kube-apiserver stores ({INPUT_MAX})", FOREIGN, True)
+        why = Finding(f"{len(data)} bytes are more than kube-apiserver stores ({INPUT_MAX})", NOT_OURS, True)
         return Inspection(CiphertextFormat.UNKNOWN, "Too long to be looked at.", (why,))
     found = _look(data)
     if found is None:
@@ -87,7 +86,7 @@ def starts_header(text: bytes) -> bool:
     """Return whether a text without dots is the beginning of a JWE's header, rather than of any JSON in base64."""
     head = text[: 4 * (len(text[:64]) // 4)].translate(bytes.maketrans(b"-_", b"+/"))
     try:
-        return _HEADER.match(b64decode(head)) is not None
+        return HEADER_BEGINS.match(b64decode(head)) is not None
     except Base64Error:
         return False
 

@@ -14,6 +14,8 @@ from tests.tokens import make_token
 pytestmark = pytest.mark.processes
 
 HEAVY = {"grpc", "google.protobuf", "textual", "pkcs11", "uvloop", "structlog", "yaml", "kmstui"}
+FORMATS = {"kmsd.formats", *(f"kmsd.formats.{name}" for name in ("ciphertext", "jwe", "k8s_kms_plugin", "keyid"))}
+"""Pure modules that tell a ciphertext's key."""
 
 
 def _loaded(program: str) -> set[str]:
@@ -57,6 +59,7 @@ def test_the_client_knows_nothing_of_the_daemon() -> None:
     assert {name for name in ours if not name.startswith(("kmsd.client", "kmsd.api"))} == {
         "kmsd",
         "kmsd.paths",
+        *FORMATS,
     }
     assert not loaded & (HEAVY - {"grpc", "google.protobuf"})
 
@@ -67,8 +70,7 @@ def test_kmsctl_knows_nothing_of_kmsd_but_its_client_and_where_etcd_is() -> None
     assert {name for name in ours if not name.startswith("kmsd.client")} == {
         "kmsd",
         "kmsd.paths",
-        "kmsd.formats",
-        "kmsd.formats.keyid",
+        *FORMATS,
         "kmsd.near",
         "kmsd.etcd",
         "kmsd.etcd.endpoints",
@@ -82,9 +84,7 @@ def test_what_reads_etcd_knows_nothing_of_the_daemon() -> None:
     ours = {name for name in loaded if name.split(".")[0] in ("kmsd", "kmsctl", "kmstui")}
     assert {name for name in ours if not name.startswith(("kmsd.client", "kmsd.etcd", "kmsd.api"))} == {
         "kmsd",
-        "kmsd.formats",
-        "kmsd.formats.ciphertext",
-        "kmsd.formats.keyid",
+        *FORMATS,
         "kmsd.paths",
     }
     assert not loaded & (HEAVY - {"grpc", "google.protobuf"})
@@ -119,8 +119,7 @@ def test_the_tui_knows_nothing_of_kmsd_but_its_client_and_nothing_of_kmsctl() ->
     ours = {name for name in loaded if name.split(".")[0] in ("kmsd", "kmsctl")}
     assert {name for name in ours if not name.startswith("kmsd.client")} == {
         "kmsd",
-        "kmsd.formats",
-        "kmsd.formats.keyid",
+        *FORMATS,
         "kmsd.paths",
     }
     assert not loaded & {"pkcs11", "structlog", "grpc"}
