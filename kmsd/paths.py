@@ -11,6 +11,8 @@ from pathlib import Path
 import platformdirs
 
 APP = "kmsd"
+SOCKET_PATH_MAX = 107
+"""Bytes of a Unix socket's path: sun_path is 108 with its NUL (unix(7))."""
 
 
 def _is_root() -> bool:

@@ -11,9 +11,6 @@ from kmsd import paths
 from kmsd.client import clientconfig
 from kmsd.client.errors import InvalidRequest
 
-SOCKET_PATH_MAX = 107
-"""Bytes of a Unix socket's path: sun_path is 108 with its NUL (unix(7))."""
-
 
 def default_target() -> str:
     """Return the admin socket that kmsd uses by default for this user; that of `kmsd dev` if only that exists."""
@@ -45,8 +42,8 @@ def parse_socket(target: str) -> Path:
         raise _refused(target, "it must be a Unix socket, named by its absolute path")
     if "\0" in path:
         raise _refused(target, "a path must hold no NUL")
-    if len(path.encode(errors="surrogateescape")) > SOCKET_PATH_MAX:
-        raise _refused(target, f"the path of a Unix socket must have {SOCKET_PATH_MAX} bytes at most")
+    if len(path.encode(errors="surrogateescape")) > paths.SOCKET_PATH_MAX:
+        raise _refused(target, f"the path of a Unix socket must have {paths.SOCKET_PATH_MAX} bytes at most")
     return Path(path)
 
 

@@ -27,8 +27,6 @@ MAX_TENANTS = 1024
 MAX_ADMINS = 256
 _SAN = r"DNS:(\*|[a-z0-9_-]+)(\.[a-z0-9_-]+)+|DNS:[a-z0-9_-]+|URI:[a-z][a-z0-9+.-]*://[^\s*/]+(/(\*|[^\s*/]+))*/?"
 """What `kmsd.transport.peers.NamePattern` takes."""
-SOCKET_PATH_MAX = 107
-"""Bytes of a Unix socket's path: sun_path is 108 with its NUL (unix(7))."""
 
 
 def _socket_path(path: Path) -> Path:
@@ -37,8 +35,8 @@ def _socket_path(path: Path) -> Path:
         raise ValueError("a socket must be a path in a directory, for an abstract one has no permissions")
     if not path.is_absolute():
         raise ValueError("the path of a socket must be absolute")
-    if len(text.encode()) > SOCKET_PATH_MAX:
-        raise ValueError(f"the path of a Unix socket must have {SOCKET_PATH_MAX} bytes at most")
+    if len(text.encode()) > paths.SOCKET_PATH_MAX:
+        raise ValueError(f"the path of a Unix socket must have {paths.SOCKET_PATH_MAX} bytes at most")
     return path
 
 

@@ -23,9 +23,8 @@ from typing import Final
 
 from kmsd import plainfile, safepath
 from kmsd.errors import Internal, KmsdError, Misconfigured, Unavailable
+from kmsd.paths import SOCKET_PATH_MAX
 
-_SUN_PATH_MAX: Final = 107
-"""Bytes: sun_path is 108 with its NUL (unix(7))."""
 _WATCH_SECONDS: Final = 1.0
 _WHAT: Final = "the socket"
 
@@ -222,7 +221,7 @@ class SocketWatch:
 @contextlib.contextmanager
 def _short(path: Path) -> Iterator[str]:
     """The path itself if it fits into sun_path, else one to the same place by way of proc(5)."""
-    if len(os.fsencode(path)) <= _SUN_PATH_MAX:
+    if len(os.fsencode(path)) <= SOCKET_PATH_MAX:
         yield str(path)
         return
     directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
