@@ -19,8 +19,10 @@
 # make debug    kmsd dev with debugpy at 127.0.0.1:5678, ARGS="serve ..." for another command
 PYTHON ?= python3
 export PYTHON
-# Compiled once, beside the tree and not all over it: tests start many processes.
+# Compiled once, beside the tree and not all over it: tests start many processes. Where the environment forbids to write
+# what is compiled, each of them would compile all that it imports.
 export PYTHONPYCACHEPREFIX ?= $(CURDIR)/.venv/pycache
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev dev test check lint types contracts drift tests unit coverage bench chaos kills soak \
