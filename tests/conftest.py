@@ -43,6 +43,8 @@ def pytest_configure() -> None:
     # As `make` has it, for pytest alone: what tests start finds compiled what it imports.
     os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(__file__).parents[1] / ".venv" / "pycache"))
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    # What tests start buffers as it does anywhere, and can be forked (`tests.forkserver`).
+    os.environ.pop("PYTHONUNBUFFERED", None)
     # A shell without job control starts what it puts behind itself with SIGINT ignored, and every program that a
     # test starts would inherit that: Ctrl-C would then end none of them.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -22,6 +22,7 @@ from google.protobuf.message import Message
 from kmsd.api.admin.v1 import admin_pb2
 from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
 from kmsd.api.kms.v2 import api_pb2 as v2
+from tests.forkserver import Popen
 from tests.raw import unary
 from tests.tokens import SoftToken, Token
 
@@ -82,6 +83,8 @@ class Kmsd:
     default_flags: bool = True
     command: Sequence[str] = (KMSD, "serve")
     logging: Sequence[str] = ("--log-level=debug", "--log-format=json")
+    forked: bool = True
+    """Whether it may begin as a fork (`tests.forkserver`)."""
     process: subprocess.Popen[bytes] | None = None
     _checked: int = 0
     """Bytes of the log that are known to be in its format."""
@@ -126,9 +129,8 @@ class Kmsd:
         environment = {**self.token.environment, **_TRANSPORT, **self.environment}
         self._checked = min(self._checked, self.log_file.stat().st_size if self.log_file.exists() else 0)
         with self.log_file.open("ab") as log:
-            self.process = subprocess.Popen(
-                self.arguments, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+            start = Popen if self.forked else subprocess.Popen
+            self.process = start(self.arguments, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         if self not in _started:
             _started.append(self)
         if wait:

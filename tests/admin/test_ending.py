@@ -15,6 +15,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from kmsd.api.admin.v1 import admin_pb2 as admin
+from tests import forkserver
 from tests.admin.calls import SEED, ask, assert_told, decrypt, encrypt, failure, keys, make, state, watching
 from tests.chaos import ChaosToken, make_chaos
 from tests.daemons import KMSCTL, Kmsd, wait_for
@@ -160,7 +161,7 @@ def test_a_watcher_that_leaves_is_no_word_in_the_log(start: Callable[..., Kmsd],
     kmsd = start("--auto-create").wait_ok()
     arguments = command.split()[: 1 + command.startswith("audit")] if how == "ends" else command.split()
     program = [KMSCTL, *arguments, f"--target={kmsd.admin_socket}"]
-    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watcher:
+    with forkserver.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watcher:
         assert watcher.stdout is not None
         assert watcher.stdout.readline()
         match how:

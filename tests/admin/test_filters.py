@@ -15,6 +15,7 @@ from kmsctl.filters import Code, Method
 from kmsd.api.admin.v1 import admin_pb2 as admin
 from kmsd.api.kms.v2 import api_pb2 as v2
 from kmsd.observe.wanted import CODES
+from tests import forkserver
 from tests.admin.calls import ask, decrypt, encrypt, failure, make, watching
 from tests.daemons import KMSCTL, Kmsd
 
@@ -39,7 +40,7 @@ def kmsd(start: Callable[..., Kmsd]) -> Kmsd:
 
 
 def kmsctl(kmsd: Kmsd, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return forkserver.run(
         [KMSCTL, *arguments, f"--target={kmsd.admin_socket}"], capture_output=True, text=True, timeout=30, check=False
     )
 

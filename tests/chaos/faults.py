@@ -194,14 +194,7 @@ def _reload(rig: Rig) -> None:
 
 def _beside(rig: Rig) -> list[int]:
     """Processes that serve in the folder beside."""
-    mark = f"--state-dir={rig.beside / 'state'}".encode()
-    found = []
-    for each in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            words = (each / "cmdline").read_bytes().split(b"\0")
-            if mark in words and any(word.endswith(b"kmsd") for word in words[:3]):
-                found.append(int(each.name))
-    return found
+    return [each.process.pid for each in rig.others if each.process is not None and each.process.poll() is None]
 
 
 @contextlib.contextmanager

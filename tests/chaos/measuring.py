@@ -34,12 +34,13 @@ _LOUD = frozenset({"warning", "error", "critical"})
 
 @dataclass(frozen=True)
 class Rig:
-    """A kmsd that serves from a token. token: any of those in `tests`."""
+    """A kmsd that serves from a token. token: any of those in `tests`. others: those that were started beside."""
 
     kmsd: Kmsd
     token: Any
     folder: Path
     flags: Sequence[str]
+    others: list[Kmsd] = field(default_factory=list)
 
     @property
     def pid(self) -> int:
@@ -53,6 +54,7 @@ class Rig:
 
     def start_beside(self, command: tuple[str, ...]) -> Kmsd:
         other = Kmsd(self.beside, self.token, self.flags, QUICK, default_flags=False, command=(*command, KMSD, "serve"))
+        self.others.append(other)
         return other.start(wait=False)
 
 

@@ -134,6 +134,7 @@ def soak(folder: Path, seconds: float, seed: int) -> Soaked:
     home.mkdir()
     logging = ("--log-level=info", "--log-format=json")
     kmsd = Kmsd(home, token, token.flags, QUICK, default_flags=False, logging=logging)
+    kmsd.forked = False
     with kmsd.start().wait_ok():
         load = Load(kmsd, 0.02, most=_KEPT)
         with load.running():

@@ -7,7 +7,6 @@ import io
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from typing import Any, Protocol
 import pytest
 
 from kmsctl.app import main, program
+from tests import forkserver
 from tests.ctl.canned import Canned, serve
 from tests.ctl.terminal import Terminal
 from tests.daemons import wait_for
@@ -96,7 +96,7 @@ def spawn(directory: Path) -> Run:
     """Runs kmsctl in a process of its own, with pipes."""
 
     def call(*argv: str, stdin: bytes = b"") -> Result:
-        done = subprocess.run(
+        done = forkserver.run(
             [sys.executable, "-m", "kmsctl", *argv], input=stdin, capture_output=True, check=False, timeout=60
         )
         return _result(done.returncode, done.stdout, done.stderr, directory)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests import forkserver
 from tests.daemons import KMSCTL, Kmsd, wait_for
 from tests.tokens import make_token
 
@@ -27,7 +28,7 @@ class Ctl:
             "KMSCTL_TARGET": str(self.kmsd.admin_socket),
             "KMSCTL_SOCKET": str(self.kmsd.socket),
         }
-        return subprocess.run(
+        return forkserver.run(
             [KMSCTL, *argv], env=environment, input=stdin, capture_output=True, check=False, timeout=60
         )
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests import forkserver
 from tests.daemons import KMSCTL, Kmsd, wait_for
 from tests.tokens import SoftToken
 
@@ -59,7 +60,7 @@ class Node:
         )
 
     def kmsctl(self, *argv: str, stdin: bytes = b"") -> bytes:
-        done = subprocess.run(
+        done = forkserver.run(
             [KMSCTL, *argv], env=self.environment, input=stdin, capture_output=True, check=False, timeout=60
         )
         assert done.returncode == 0, done.stderr
@@ -130,7 +131,7 @@ def test_a_fresh_kmsd_says_what_is_missing_and_is_healthy_once_it_is_there(
             "KMSCTL_TARGET": str(kmsd.admin_socket),
             "KMSCTL_SOCKET": str(kmsd.socket),
         }
-        return subprocess.run(
+        return forkserver.run(
             [KMSCTL, *argv], env=environment, input=stdin, capture_output=True, check=False, timeout=60
         )
 

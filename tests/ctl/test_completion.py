@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from kmsctl import shells
 from kmsctl.app import app
 from kmsctl.completion import LIVE_SECONDS, Word, complete
+from tests import forkserver
 from tests.ctl.answers import OLD_ID, WRITE_ID, two_tokens
 from tests.ctl.canned import Canned, Failure
 from tests.ctl.conftest import Run
@@ -157,7 +158,7 @@ def test_a_kmsd_that_hangs_does_not_hang_the_shell(directory: Path) -> None:
         hung.bind(str(directory / "admin.sock"))
         hung.listen()
         started = time.monotonic()
-        done = subprocess.run(
+        done = forkserver.run(
             [sys.executable, "-m", "kmsctl", "__complete", "zsh", "kmsctl", "keys", "show", ""],
             capture_output=True,
             timeout=60,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests import forkserver
 from tests.daemons import KMSCTL, Kmsd, wait_for
 from tests.tokens import SoftToken
 
@@ -19,7 +20,7 @@ Start = Callable[..., Kmsd]
 
 def ctl(kmsd: Kmsd, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "KMSCTL_TARGET": str(kmsd.admin_socket), "KMSCTL_SOCKET": str(kmsd.socket)}
-    return subprocess.run([KMSCTL, *words], env=environment, capture_output=True, text=True, check=False, timeout=60)
+    return forkserver.run([KMSCTL, *words], env=environment, capture_output=True, text=True, check=False, timeout=60)
 
 
 @pytest.mark.parametrize("label", ["k8s-kek ", " k8s-kek", "k8s-kek\0", "K8S-KEK", "k8s-keg"])

@@ -19,6 +19,7 @@ import pytest
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.api.kms.v2 import api_pb2 as v2
 from kmsd.client.report import read_report
+from tests import forkserver
 from tests.ctl.terminal import Terminal
 from tests.daemons import KMSCTL, Kmsd, wait_for
 from tests.etcd.server import Server
@@ -81,7 +82,7 @@ class Cluster:
         early."""
         old: str = self.first.status().write_key.key_id
         assert (
-            subprocess.run([KMSCTL, "rotate", "--yes", f"--target={self.first.admin_socket}"], check=False).returncode
+            forkserver.run([KMSCTL, "rotate", "--yes", f"--target={self.first.admin_socket}"], check=False).returncode
             == 0
         )
         (label,) = (label for key_id, label in self.labels().items() if key_id == old)
@@ -160,7 +161,7 @@ def watch(cluster: Cluster, directory: Path) -> Iterator[Callable[..., Watching]
         command = [KMSCTL, "rotate", "--watch", "-o", "json", *cluster.options, *arguments]
         out, err = directory / f"out{len(started)}", directory / f"err{len(started)}"
         with out.open("wb") as stdout, err.open("wb") as stderr:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
+            process = forkserver.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
         started.append(Watching(process, out, err))
         return started[-1]
 
@@ -302,7 +303,7 @@ def test_a_node_that_is_stopped_is_told_and_waited_for(cluster: Cluster, watch: 
     cluster.rotate()
     cluster.poll(cluster.first)
     cluster.second.stop()
-    process = subprocess.run(
+    process = forkserver.run(
         [KMSCTL, "rotate", "--watch", *cluster.options, "--timeout=2s"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -344,7 +345,7 @@ def test_without_etcd_it_ends_when_all_follow_and_names_the_commands_that_are_le
     old = cluster.rotate()
     for node in cluster.nodes:
         cluster.poll(node)
-    done = subprocess.run(
+    done = forkserver.run(
         [KMSCTL, "rotate", "--watch", *cluster.options[:2]],
         stdin=subprocess.DEVNULL,
         capture_output=True,

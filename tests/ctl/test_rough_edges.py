@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 
 from kmsctl import shells
 from kmsctl.completion import Word
+from tests import forkserver
 from tests.ctl import answers
 from tests.ctl.canned import Canned
 from tests.ctl.conftest import Run
@@ -45,7 +46,7 @@ def test_a_closed_stdin_is_2_and_a_closed_stderr_is_silent(canned: Canned) -> No
 def test_one_of_the_two_sockets_in_the_place_of_the_other_is_recognised(kmsd: Kmsd) -> None:
     def ctl(*words: str) -> subprocess.CompletedProcess[str]:
         swapped = {"KMSCTL_TARGET": str(kmsd.socket), "KMSCTL_SOCKET": str(kmsd.admin_socket)}
-        return subprocess.run(
+        return forkserver.run(
             [KMSCTL, *words],
             env=os.environ | swapped,
             capture_output=True,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import kmsctl
+from tests import forkserver
 from tests.ctl.canned import Canned
 from tests.ctl.conftest import Run
 
@@ -41,7 +42,7 @@ def _terminal(*argv: str, **environment: str) -> str:
     """What kmsctl writes to a stdout that is a terminal."""
     primary, secondary = os.openpty()
     try:
-        subprocess.run(
+        forkserver.run(
             [sys.executable, "-m", "kmsctl", *argv],
             stdout=secondary,
             stderr=subprocess.DEVNULL,
@@ -83,7 +84,7 @@ def test_an_encoding_without_the_glyphs_gets_plain_ones(
 @pytest.mark.parametrize("argv", [["status"], ["encrypt", "/dev/null"], ["help", "exit-codes"]])
 def test_a_full_disk_is_an_error_and_not_a_traceback(canned: Canned, argv: list[str]) -> None:
     with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(
+        done = forkserver.run(
             [sys.executable, "-m", "kmsctl", *argv],
             stdout=full,
             stderr=subprocess.PIPE,
@@ -97,7 +98,7 @@ def test_a_full_disk_is_an_error_and_not_a_traceback(canned: Canned, argv: list[
 def test_a_reader_that_goes_away_is_no_drama(canned: Canned) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run(
+    done = forkserver.run(
         [sys.executable, "-m", "kmsctl", "status"],
         stdout=writer,
         stderr=subprocess.PIPE,

@@ -19,6 +19,7 @@ from kmsd.client.clientconfig import MOST_TARGETS, Target
 from kmsd.client.fleet import Member, compare
 from kmsd.client.model import Following, KeyState, Probe, ServingState, Sessions, Status, Token
 from kmsd.client.model.keys import Key, KeyType
+from tests import forkserver
 from tests.ctl.canned import Canned
 from tests.ctl.conftest import Run
 from tests.ctl.terminal import Terminal
@@ -144,7 +145,7 @@ def test_watching_is_a_screen_that_q_leaves(canned: Canned, open_terminal: Calla
 
 def test_watching_through_a_pipe_is_a_json_object_a_line(canned: Canned) -> None:
     command = [sys.executable, "-m", "kmsctl", "targets", "--watch", "--interval", "200ms"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as watching:
+    with forkserver.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as watching:
         assert watching.stdout is not None
         seen = [json.loads(watching.stdout.readline()) for _ in range(3)]
         watching.stdout.close()

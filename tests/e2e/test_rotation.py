@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests import forkserver
 from tests.daemons import KMSCTL, Kmsd, wait_for
 from tests.e2e.apiserver import ApiServer, SimulatedApiServer
 from tests.e2e.encryption_config import Kms, document
@@ -24,7 +25,7 @@ def ctl(kmsd: Kmsd, etcd: Etcd) -> Callable[..., Any]:
     """kmsctl on this kmsd and this etcd; what it says in JSON."""
 
     def call(*arguments: str) -> Any:
-        done = subprocess.run(
+        done = forkserver.run(
             [KMSCTL, *arguments, f"--target={kmsd.admin_socket}", "-o", "json"],
             env={"ETCDCTL_ENDPOINTS": etcd.url, "PATH": "/usr/bin:/bin"},
             stdin=subprocess.DEVNULL,
@@ -88,7 +89,7 @@ def test_a_watch_sees_kube_apiserver_follow_at_its_next_poll(etcd: Etcd, kmsd: K
     try:
         server.start(document(Kms("kmsd", "v2", kmsd.socket)))
         server.create_secret("one", DATA)
-        done = subprocess.run(
+        done = forkserver.run(
             [KMSCTL, "rotate", "--watch", "--yes", f"--target={kmsd.admin_socket}", "-o", "json", "--timeout=50s"],
             stdin=subprocess.DEVNULL,
             capture_output=True,

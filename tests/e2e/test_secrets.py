@@ -10,6 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from kmsd.api.kms.v2.api_pb2 import StatusRequest, StatusResponse
+from tests import forkserver
 from tests.daemons import KMSCTL, Kmsd, wait_for
 from tests.e2e.apiserver import ApiServer
 from tests.e2e.connection import HASTY, Connection, ProviderError
@@ -37,7 +38,7 @@ def kmsd(keyless: Kmsd) -> Kmsd:
 def keygen(kmsd: Kmsd) -> None:
     """Make the key as an operator does."""
     command = [KMSCTL, "--target", f"unix://{kmsd.admin_socket}"]
-    subprocess.run([*command, "keygen", "k8s-kek"], check=True, timeout=60, stdout=subprocess.DEVNULL)
+    forkserver.run([*command, "keygen", "k8s-kek"], check=True, timeout=60, stdout=subprocess.DEVNULL)
     kmsd.wait_ok()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests import forkserver
 from tests.daemons import KMSCTL, KMSD, wait_for
 from tests.e2e.apiserver import ApiServer
 from tests.e2e.program import Program
@@ -95,7 +96,7 @@ def test_the_pod_is_alive_without_a_key_and_ready_with_one(node: Node, pod: Prog
     assert node.probe("readinessProbe") == 7
     assert node.probe("livenessProbe") == 0
     target = f"unix://{node.root}/run/kmsd-admin/admin.sock"
-    subprocess.run([KMSCTL, "--target", target, "keygen", "k8s-kek"], check=True, stdout=subprocess.DEVNULL)
+    forkserver.run([KMSCTL, "--target", target, "keygen", "k8s-kek"], check=True, stdout=subprocess.DEVNULL)
     wait_for(lambda: node.probe("readinessProbe") == 0)
     assert pod.running()
 
@@ -105,7 +106,7 @@ def test_an_apiserver_with_the_encryption_configuration_that_ships_serves_secret
     node: Node, pod: Program, apiserver: ApiServer, name: str
 ) -> None:
     target = f"unix://{node.root}/run/kmsd-admin/admin.sock"
-    subprocess.run([KMSCTL, "--target", target, "keygen", "k8s-kek"], check=True, stdout=subprocess.DEVNULL)
+    forkserver.run([KMSCTL, "--target", target, "keygen", "k8s-kek"], check=True, stdout=subprocess.DEVNULL)
     wait_for(lambda: node.probe("readinessProbe") == 0)
     apiserver.start(yaml.safe_load(node.here((K8S / "encryption-config" / name).read_text())))
     wait_for(lambda: apiserver.readyz()[0], 60)

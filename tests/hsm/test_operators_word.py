@@ -14,6 +14,7 @@ import pytest
 
 from kmsd.api.admin.v1 import admin_pb2 as admin
 from kmsd.api.kms.v2 import api_pb2 as v2
+from tests import forkserver
 from tests.daemons import KMSCTL, Kmsd, wait_for
 from tests.raw import unary
 from tests.rpc.refusals import refusal
@@ -60,7 +61,7 @@ def _storm(kmsd: Kmsd, count: int) -> None:
 
 
 def _unlock(kmsd: Kmsd, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return forkserver.run(
         [KMSCTL, "--target", str(kmsd.admin_socket), "unlock", *arguments],
         capture_output=True,
         text=True,

@@ -6,13 +6,13 @@ import json
 import shutil
 import signal
 import stat
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests import forkserver
 from tests.chaos import ChaosToken, make_chaos
 from tests.daemons import KMSCTL, Kmsd, wait_for
 from tests.rpc.refusals import refusal
@@ -79,7 +79,7 @@ def test_nothing_that_happens_in_one_process_tries_it_again(start: Callable[[], 
 def test_unlock_tries_it_once_more_and_is_remembered_too(start: Callable[[], Kmsd], chaos: ChaosToken) -> None:
     kmsd = start()
     for attempts in (2, 3):
-        done = subprocess.run(
+        done = forkserver.run(
             [KMSCTL, f"--target=unix://{kmsd.admin_socket}", "unlock", "kmsd-test"], capture_output=True, check=False
         )
         assert done.returncode == 4
@@ -89,7 +89,7 @@ def test_unlock_tries_it_once_more_and_is_remembered_too(start: Callable[[], Kms
     assert chaos.calls()["C_Login"] == 3
     # The token is mended so that the PIN which was refused is right; only an operator can know.
     chaos.pin_file.write_text(PIN + "\n")
-    subprocess.run(
+    forkserver.run(
         [KMSCTL, f"--target=unix://{kmsd.admin_socket}", "unlock", "kmsd-test"], capture_output=True, check=True
     )
     kmsd.wait_ok()

@@ -3,7 +3,6 @@ slots that are not told."""
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ import pytest
 
 from kmsd.api.admin.v1 import admin_pb2 as admin
 from kmsd.api.kms.v2 import api_pb2 as v2
+from tests import forkserver
 from tests.chaos import ChaosToken, make_chaos
 from tests.daemons import KMSCTL, Kmsd, wait_for
 from tests.rpc.refusals import refusal, told
@@ -142,7 +142,7 @@ def test_a_token_with_few_sessions_serves_makes_keys_and_rotates(
     assert _decrypt(kmsd, sealed) == SEED.plaintext
     kmsd.keygen("another")
     for command in (["rotate", "--yes"], ["keys", "relabel", "another", "renamed"]):
-        done = subprocess.run(
+        done = forkserver.run(
             [KMSCTL, f"--target=unix://{kmsd.admin_socket}", *command], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr

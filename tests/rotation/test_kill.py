@@ -20,6 +20,7 @@ import pytest
 
 from kmsd.api.admin.v1 import admin_pb2 as admin
 from kmsd.api.kms.v2 import api_pb2 as v2
+from tests import forkserver
 from tests.chaos import ChaosToken
 from tests.daemons import KMSCTL, Kmsd, wait_for
 from tests.rotation.conftest import assert_at_rest, ciphers, decrypt, encrypt, keys, keys_environment, rests, rotate
@@ -146,7 +147,7 @@ def test_a_rotation_goes_on_when_its_caller_is_killed(start_behind: Callable[...
         sealed = encrypt(kmsd, b"written")
         written.append(sealed)
         chaos.forget_calls()
-        caller = subprocess.Popen(
+        caller = forkserver.Popen(
             [KMSCTL, "rotate", "--yes", f"--target=unix://{kmsd.admin_socket}"],
             env=chaos.behind.environment,
             stdin=subprocess.DEVNULL,

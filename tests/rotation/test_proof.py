@@ -20,7 +20,7 @@ import pytest
 from kmsd.api.admin.v1 import admin_pb2 as admin
 from kmsd.api.kms.v2 import api_pb2 as v2
 from kmstui.app import Kmstui
-from tests import keysealer
+from tests import forkserver, keysealer
 from tests.admin.calls import ask, failure, fresh, key, make, state
 from tests.daemons import KMSCTL, Kmsd, wait_for
 from tests.etcd.server import Server
@@ -95,7 +95,7 @@ def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def ctl(kmsd: Kmsd, *words: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "KMSCTL_TARGET": str(kmsd.admin_socket), "KMSCTL_SOCKET": str(kmsd.socket)}
-    return subprocess.run(
+    return forkserver.run(
         [KMSCTL, *words],
         env=environment,
         stdin=subprocess.DEVNULL,

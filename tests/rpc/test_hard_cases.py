@@ -60,7 +60,7 @@ def test_auto_create_does_not_replace_a_write_key_that_is_gone(
 
 def test_calls_that_fail_for_long_cost_no_memory(start_kmsd: Callable[..., Kmsd], token: SoftToken) -> None:
     token.pin_file.write_text("not the PIN\n")
-    kmsd = start_kmsd("--log-level=info")
+    kmsd = start_kmsd("--log-level=info", forked=False)
     wait_for(lambda: "refused the PIN" in kmsd.v2("Status").healthz)
     request = v2.EncryptRequest(plaintext=b"x" * 900)
 

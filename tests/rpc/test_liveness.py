@@ -20,6 +20,7 @@ import pytest
 
 from kmsd.api.kms.v2 import api_pb2 as v2
 from kmsd.daemon.liveness import Liveness
+from tests import forkserver
 from tests.chaos import ChaosToken, make_chaos
 from tests.daemons import KMSCTL, Kmsd, wait_for
 from tests.rpc.refusals import refusal
@@ -71,7 +72,7 @@ def _ended(kmsd: Kmsd, timeout: float = 25) -> str:
 
 def _live(kmsd: Kmsd) -> int:
     command = [KMSCTL, "--target", str(kmsd.admin_socket), "--timeout", "5s", "health", "--live"]
-    return subprocess.run(command, capture_output=True, check=False, timeout=20).returncode
+    return forkserver.run(command, capture_output=True, check=False, timeout=20).returncode
 
 
 def _chaotic(start_kmsd: Callable[..., Kmsd], chaos: ChaosToken, **more: str) -> Kmsd:

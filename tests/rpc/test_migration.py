@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from kmsd.api.admin.v1 import admin_pb2 as admin
 from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
 from kmsd.api.kms.v2 import api_pb2 as v2
 from kmsd.formats.ciphertext import CiphertextFormat, KeyName, identify
+from tests import forkserver
 from tests.daemons import KMSCTL, Kmsd
 from tests.etcd import values
 from tests.rpc.vectors import ANCESTOR_KEYS, CBC, GCM, Vector
@@ -37,7 +37,7 @@ def _config(token: SoftToken, algorithm: str) -> str:
         f"--p11-label plugins --p11-key-label k8s-dek --algorithm {algorithm} --enable-server"
     )
     argv = [KMSCTL, "migrate", "plan", "--command", command, "--only", "config"]
-    return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout
+    return forkserver.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 @contextmanager

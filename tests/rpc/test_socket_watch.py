@@ -17,6 +17,7 @@ import pytest
 
 from kmsd.api.admin.v1 import admin_pb2 as admin
 from kmsd.api.kms.v2 import api_pb2 as v2
+from tests import forkserver
 from tests.daemons import KMSCTL, Kmsd, wait_for
 from tests.raw import unary
 
@@ -48,7 +49,7 @@ def _anew(path: Path) -> str:
 
 
 def _health(kmsd: Kmsd) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return forkserver.run(
         [KMSCTL, "--target", str(kmsd.admin_socket), "health"], capture_output=True, text=True, check=False, timeout=20
     )
 

@@ -13,6 +13,7 @@ import pytest
 
 from kmsd.api.admin.v1 import admin_pb2 as admin
 from kmsd.formats import jwe
+from tests import forkserver
 from tests.chaos import make_chaos
 from tests.daemons import Kmsd
 from tests.p11kit import P11KitToken
@@ -43,7 +44,7 @@ def kmsd(request: pytest.FixtureRequest, short_tmp: Path) -> Iterator[Kmsd]:
 
 
 def ctl(kmsd: Kmsd, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return forkserver.run(
         [sys.executable, "-m", "kmsctl", *words, "--target", f"unix://{kmsd.admin_socket}"],
         capture_output=True,
         text=True,

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from kmsd.api.kms.v2 import api_pb2 as v2
+from tests import forkserver
 from tests.daemons import KMSCTL, KMSD, foreign_lines, wait_for
 from tests.raw import unary
 from tests.tokens import clean_environment
@@ -54,7 +55,7 @@ class Dev:
         wait_for(lambda: self.process.poll() is not None or self.kmsctl("health").returncode == 0)
 
     def kmsctl(self, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        return forkserver.run(
             [KMSCTL, *arguments],
             env={**self.environment, "KMSCTL_TARGET": str(self.admin), "KMSCTL_SOCKET": str(self.socket)},
             input=given,
