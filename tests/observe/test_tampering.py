@@ -14,13 +14,8 @@ from kmsd.audit.chain import START, Entry, Record, make, parse
 from kmsd.audit.file import AuditFile
 from kmsd.audit.tampering import Tampering, acknowledgement
 from kmsd.audit.trail import Audit
+from tests.observe.auditing import problem, running, until, written
 from tests.observe.chains import entry
-from tests.observe.test_audit import problem, running, until, written
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "state"
 
 
 @pytest.fixture(autouse=True)
