@@ -137,7 +137,7 @@ def test_one_call_that_hangs_delays_no_other(kmsd: Kmsd, chaos: ChaosToken) -> N
             began = time.monotonic()
             assert _decrypt(kmsd, sealed) == SEED.plaintext
             took.append(time.monotonic() - began)
-        assert sorted(took)[10] < 0.05
+        assert sorted(took)[10] < 0.25  # the one that hangs is given 0.8
         assert hung.result().code == "DEADLINE_EXCEEDED"
     # Its process is replaced, and nobody else notices.
     wait_for(lambda: "its process is replaced" in _events(kmsd))

@@ -105,12 +105,12 @@ def test_a_reload_finds_a_token_that_has_returned_at_once(start_kmsd: Callable[.
     kmsd = start_kmsd(environment=QUICK).wait_ok()
     with token.away():
         _down(kmsd)
-        time.sleep(2)  # by now it looks again after 2 s, and then less often
+        time.sleep(4)  # by now it looks again after 4 s, and then less often
     assert kmsd.process is not None
     began = time.monotonic()
     kmsd.process.send_signal(signal.SIGHUP)
     wait_for(lambda: kmsd.status().token.up)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 2.5
 
 
 @pytest.fixture
