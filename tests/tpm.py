@@ -13,7 +13,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from tests.e2e.program import free_port
 from tests.tokens import PIN, SO_PIN, change_objects, clean_environment
 
 MODULES = (
@@ -94,7 +94,7 @@ class TpmToken:
     def start(self) -> Self:
         """Power it: swtpm, and the resource manager before it. Loaded objects and sessions are gone, keys are not."""
         for _ in range(5):
-            self.port = self.port or _free_ports()
+            self.port = self.port or free_port(2)
             self._spawn(
                 "swtpm",
                 *("swtpm", "socket", "--tpm2", "--tpmstate", f"dir={self.folder / 'nv'}"),
@@ -311,17 +311,6 @@ def spies(folder: Path, seen: Path) -> str:
     (folder / "tpm2_ptool").unlink()
     (folder / "tpm2_ptool").symlink_to("/usr/bin/tpm2_ptool")
     return f"{folder}:{os.environ['PATH']}"
-
-
-def _free_ports() -> int:
-    """A port whose next is free too."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            with contextlib.suppress(OSError, OverflowError):
-                second.bind(("127.0.0.1", port + 1))
-                return port
 
 
 def _wait(what: object, timeout: float = 20.0) -> None:

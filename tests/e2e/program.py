@@ -5,6 +5,8 @@ Knows nothing of kmsd or Kubernetes.
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 import socket
 import subprocess
 import time
@@ -16,12 +18,17 @@ class NotUpError(AssertionError):
     """A program did not come up within its bound."""
 
 
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_port(count: int = 1) -> int:
+    """A TCP port of 127.0.0.1 that nobody listened on a moment ago, and with `count` those that follow it.
+
+    It is below those that Linux gives to whoever connects to anything, so that it can be listened on again later, too.
+    """
+    while True:
+        port = secrets.choice(range(10_000, 32_000))
+        with contextlib.suppress(OSError), contextlib.ExitStack() as probes:
+            for each in range(port, port + count):
+                probes.enter_context(socket.socket()).bind(("127.0.0.1", each))
+            return port
 
 
 class Program:
