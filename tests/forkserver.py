@@ -3,7 +3,7 @@
 To import either costs several times what it does in most tests, and one run of the tests starts them more than a
 thousand times. So a server imports the program, once for each process of pytest, and forks for each start. A fork is a
 process like any other, with its own command line, environment, descriptors, working directory and signals, and it ends
-like any other; only /proc shows the server's command line. `Popen` says which starts are executed all the same.
+like any other; only /proc shows the server's command line. `_ForkedPopen` says which starts are executed all the same.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, AnyStr, Final
+from typing import TYPE_CHECKING, Any, AnyStr, Final
 
 _BIN: Final = Path(sys.executable).parent
 _COMMANDS: Final = {
@@ -47,7 +47,7 @@ _STATUS: Final = struct.Struct("i")
 _MOST_BYTES: Final = 1 << 17
 
 
-class Popen(subprocess.Popen[AnyStr]):
+class _ForkedPopen(subprocess.Popen[AnyStr]):
     """subprocess.Popen, which has a server fork where it can.
 
     Executed are other programs than kmsd and kmsctl, and these as words of another's command line; what is to have a
@@ -110,14 +110,14 @@ class Popen(subprocess.Popen[AnyStr]):
         return self.returncode
 
 
-def run(args: Any, **more: Any) -> subprocess.CompletedProcess[Any]:
-    """Run a command as subprocess.run does, with `Popen`."""
+def _run(args: Any, **more: Any) -> subprocess.CompletedProcess[Any]:
+    """Run a command as subprocess.run does, with `_ForkedPopen`."""
     data, timeout, check = more.pop("input", None), more.pop("timeout", None), more.pop("check", False)
     if data is not None:
         more["stdin"] = subprocess.PIPE
     if more.pop("capture_output", False):
         more["stdout"] = more["stderr"] = subprocess.PIPE
-    with Popen[Any](args, **more) as process:
+    with _ForkedPopen[Any](args, **more) as process:
         try:
             out, err = process.communicate(data, timeout)
         except BaseException:
@@ -127,6 +127,14 @@ def run(args: Any, **more: Any) -> subprocess.CompletedProcess[Any]:
     if check:
         done.check_returncode()
     return done
+
+
+if TYPE_CHECKING:
+    Popen = subprocess.Popen
+    run = subprocess.run
+else:
+    Popen = _ForkedPopen
+    run = _run
 
 
 class _Server:

@@ -99,6 +99,7 @@ class Admin:
         )
 
     async def get_status(self, call: Call, body: bytes) -> bytes:
+        """Tell how kmsd and its tokens are, for the tenant that is named or for kmsd's own sockets."""
         request = parse(pb.GetStatusRequest, body)
         writer = self.writer_of(request.tenant)
         health = await writer.health.fresh(0.2, 1.0)
@@ -257,7 +258,7 @@ class Admin:
 
 
 class KeyWriter(Protocol):
-    """All that belongs to one write label. tenant: its name; empty for kmsd's own sockets."""
+    """The parts that belong to one write label. tenant: its name; empty for kmsd's own sockets."""
 
     tenant: str
     keyring: Keyring
@@ -290,7 +291,7 @@ def tenant_status(writer: KeyWriter, shown: KeyPresenter, in_flight: int) -> pb.
 
 
 class CertificateView(Protocol):
-    """names: as "DNS:name" and so on. serial: in hexadecimal. not_before, not_after: Unix seconds."""
+    """A certificate of kmsd's. names: as "DNS:name" and so on. serial: in hexadecimal. not_before, not_after: Unix seconds."""
 
     @property
     def subject(self) -> str: ...

@@ -22,7 +22,8 @@ _ANSWER_SECONDS: Final = 2.0
 
 @dataclass(frozen=True)
 class DoctorAdmin:
-    """write_token: name of the token for new keys. tls_problem: why TCP is not served, although it is to be."""
+    """The part of the admin API that probes tokens. write_token: name of the token for new keys. tls_problem: why TCP is
+    not served, although it is to be."""
 
     keyring: Keyring
     write_token: str
@@ -110,7 +111,7 @@ class DoctorAdmin:
         return Check(name, title, "ok", f"{write.label!r} writes {write.scheme.text if write.scheme else write.enc}")
 
     def _tcp(self) -> list[Check]:
-        """Of a kmsd that is to listen on TCP."""
+        """Return the checks of a kmsd that is to listen on TCP."""
         problem = self.tls_problem()
         return [Check("tcp", "TCP listener", "warning", problem.message, problem.hint)] if problem is not None else []
 

@@ -33,8 +33,11 @@ _USES_MOST: Final = 10_000
 
 @dataclass(frozen=True)
 class KeyAdmin:
-    """keyring, lifecycle: of kmsd's own sockets, which see every key. writer_of_label: the writer whose write key has
-    this label, an empty one for kmsd's own; raises InvalidRequest."""
+    """The part of the admin API that lists keys and changes them.
+
+    keyring, lifecycle: of kmsd's own sockets, which see every key. writer_of_label: the writer whose write key has this
+    label; kmsd's own for any other.
+    """
 
     keyring: Keyring
     lifecycle: Lifecycle

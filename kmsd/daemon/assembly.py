@@ -169,7 +169,7 @@ class Parts:
         )
 
     def _tls_listener(self) -> TlsListener | Misconfigured:
-        """The listener for other machines, or what keeps it from being."""
+        """Make the listener for other machines, or return what keeps it from being."""
         from kmsd.transport.tls import TlsFiles  # these load what only TLS needs
         from kmsd.transport.tls_listener import TlsListener
 
@@ -260,13 +260,13 @@ class Parts:
         return loaded.own if loaded is not None else None
 
     def _listening(self) -> list[tuple[str, Sequence[str]]]:
-        """Where callers are served, each with the APIs that it serves."""
+        """Return where callers are served, each place with its APIs."""
         places: list[tuple[str, Sequence[str]]] = [(str(each.place.path), each.apis) for each in self.listeners]
         places += [(each.where, each.apis) for each in self.tls_listeners if each.is_open]
         return places
 
     def _tls_problem(self) -> KmsdError | None:
-        """Why callers from other machines are not served, although they are to be."""
+        """Return why callers from other machines are not served, although they are to be."""
         return self.tls if isinstance(self.tls, Misconfigured) else self.tls.problem if self.tls is not None else None
 
     async def start_tls(self) -> None:

@@ -32,7 +32,7 @@ _ADOPT_PAUSE: Final = 60.0
 
 
 class Upkeep:
-    """Looks at the keys, for ever. labels: what is kept up for each write label; may change at any time."""
+    """The looks at the keys, for ever. labels: what is kept up for each write label; may change at any time."""
 
     def __init__(self, settings: Settings, tokens: Mapping[str, Hsm], scanner: KeyScanner) -> None:
         self.labels: list[LabelUpkeep] = []
@@ -44,7 +44,7 @@ class Upkeep:
 
     @property
     def problems(self) -> list[Problem]:
-        """Why keys are not looked at."""
+        """The problem that keys cannot be looked at, if so."""
         return [self._unread] if self._unread is not None else []
 
     def nudge(self) -> None:
@@ -75,7 +75,7 @@ class Upkeep:
 
 
 class LabelUpkeep:
-    """What is done unasked for one write label, and the round trip with its key.
+    """The work that nobody asks for of one write label, and the round trip with its key.
 
     directory: where it is kept which key wrote. in_doubt: what a token that gave wrong results may have spoiled, until
     kmsd is restarted. unproven: told of each round trip. adopted: called with each key that got a CKA_ID unasked.
@@ -104,7 +104,7 @@ class LabelUpkeep:
 
     @property
     def problems(self) -> list[Problem]:
-        """What may be lost, and why no key was made, or adopted, while nothing writes."""
+        """The problems of this label: what may be lost, and why no key was made, or adopted, while nothing writes."""
         without = () if self._keyring.inventory.write is not None else (self._withheld, self._not_adopted)
         return [problem for problem in (self.in_doubt, *without) if problem is not None]
 

@@ -31,7 +31,7 @@ log = logs.get_logger("kmsd")
 
 _REFUSED_MOST: Final = 20
 _REFUSED_SECONDS: Final = 60.0
-"""So many callers in so many seconds are told of that TLS did not let in."""
+"""Callers that TLS did not let in: so many of them are told of in so many seconds."""
 _AUDITED: Final = frozenset({"Encrypt", "Decrypt"})
 
 
@@ -271,7 +271,7 @@ def certificate_taken(audit: Audit, own: OwnCertificate) -> None:
 
 
 class RefusedPeers:
-    """Tells of callers that TLS did not let in: so many in a minute, and how many more there were."""
+    """The teller of callers that TLS did not let in: so many in a minute, and how many more there were."""
 
     def __init__(self, audit: Audit) -> None:
         self._audit = audit

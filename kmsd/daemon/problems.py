@@ -116,7 +116,7 @@ class Problems:
             )
 
     def _of_tenants(self) -> Iterator[Problem]:
-        """What is wrong with tenants."""
+        """Return what is wrong with tenants."""
         for one, other, name in self.tenancy.overlapping[:_TENANTS_TOLD]:
             yield Problem(
                 f"a certificate for {name} fits the tenants {one} and {other}, so it stands for neither",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Tenancy:
-    """upkeep: gets what is kept up for each tenant. Belongs to one event loop.
+    """The tenants that are served now. upkeep: gets what is kept up for each. Belongs to one event loop.
 
     overlapping: pairs of tenants that one certificate would fit, with a name that shows it.
     """

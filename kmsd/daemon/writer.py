@@ -34,7 +34,7 @@ log = logs.get_logger("kmsd")
 
 @dataclass(frozen=True)
 class Shared:
-    """What all writers of one kmsd have in common. nudge: has the keys looked at soon."""
+    """The parts that all writers of one kmsd have in common. nudge: has the keys looked at soon."""
 
     settings: Settings
     tokens: Mapping[str, Hsm]
@@ -45,7 +45,7 @@ class Shared:
 
 
 class Writer:
-    """See the module.
+    """The keys of one write label and all that is done with them.
 
     tenant: its name; empty for this kmsd's own sockets. label: that its write key has. directory: where it keeps what
     outlives a restart. told: called with the view when health came or went, or its reason changed.
@@ -114,6 +114,7 @@ class Writer:
         self._tasks = [asyncio.create_task(each, name=f"writer-{self.tenant or 'own'}") for each in work]
 
     async def end(self) -> None:
+        """Do nothing more for this label, and write down what outlives a restart."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

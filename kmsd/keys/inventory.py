@@ -30,7 +30,7 @@ def judge(
     public: Mapping[str, Sequence[TokenKey]] = _NOTHING,
     others_write: Sequence[str] = (),
 ) -> Inventory:
-    """The rules, over whatever the tokens show. found: keys by name of the token; where: the tokens in words. public:
+    """Judge whatever the tokens show. found: keys by name of the token; where: the tokens in words. public:
     objects that anybody may have made, which make no difference to any key. others_write: labels whose newest key
     writes, too, for others.
 

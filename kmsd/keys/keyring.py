@@ -55,7 +55,7 @@ class Keyring:
 
     @property
     def hmac_label(self) -> str:
-        """Label of the HMAC key of a pair that was made for two labels; may be empty."""
+        """The label of the HMAC key of a pair that was made for two labels; may be empty."""
         return "" if self._alone else self._scanner.configured.hmac_label
 
     @property
@@ -255,7 +255,7 @@ class Keyring:
         return replace(inventory, write=None, problems=(problem, *inventory.problems))
 
     def _own(self, found: Sequence[TokenKey]) -> Sequence[TokenKey]:
-        """Those of the keys that are judged here: an HMAC key belongs to the AES key with its id."""
+        """Return those of the keys that are judged here: an HMAC key belongs to the AES key with its id."""
         if not self._alone:
             return found
         grouped = self._scanner.grouped(found)

@@ -86,7 +86,7 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class Grouped:
-    """Keys by the label that they have or had. macs: HMAC keys by CKA_ID."""
+    """The keys of one token by the label that they have or had. macs: HMAC keys by CKA_ID."""
 
     by_role: Mapping[str, Sequence[TokenKey]]
     macs: Mapping[bytes, Sequence[TokenKey]]

@@ -15,7 +15,7 @@ import pytest
 from kmsd.audit import queue as module
 from kmsd.audit import writer
 from kmsd.audit.chain import parse, verify_files
-from kmsd.audit.file import InUse
+from kmsd.audit.lock import InUse
 from kmsd.audit.trail import Audit
 from kmsd.config.settings import Audit as Settings
 from kmsd.errors import Conflict, Unavailable

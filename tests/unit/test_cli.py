@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kmsd import __version__, paths
-from kmsd.config import sources
+from kmsd.config import pins
 from tests.tokens import MODULE, PIN, clean_environment
 from tests.unit.commandline import Run, kmsd, record_serve, table
 
@@ -148,7 +148,7 @@ def test_the_ancestors_command_lines_carry_over(
     assert run("serve", *line.split())[0] == 0
     ((loaded, _),) = served
     assert loaded.settings.keys.label == expected["keys.label"]
-    assert sources.read_pin(loaded.settings.token) == "mypin"
+    assert pins.read_pin(loaded.settings.token) == "mypin"
 
 
 @pytest.mark.processes

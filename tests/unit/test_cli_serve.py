@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kmsd.config import sources
+from kmsd.config import pins, sources
 from tests.daemons import KMSD, Kmsd, wait_for
 from tests.tokens import PIN, SoftToken
 from tests.unit.commandline import Run, record_serve
@@ -59,12 +59,12 @@ def test_a_typed_in_pin_survives_a_reload_until_one_is_configured(
     assert run("serve", f"--config={file}") == (0, "", "")
     assert prompts == ["PIN of the token: "]
     ((loaded, reload),) = served
-    assert sources.read_pin(loaded.settings.token) == sources.read_pin(reload().settings.token) == PIN
+    assert pins.read_pin(loaded.settings.token) == pins.read_pin(reload().settings.token) == PIN
     assert loaded.origins["token.pin"].where == "typed in"
     assert loaded.warnings == ()
     (tmp_path / "pin").write_text("other")
     file.write_text(f'token.pin_file = "{tmp_path}/pin"')
-    assert sources.read_pin(reload().settings.token) == "other"
+    assert pins.read_pin(reload().settings.token) == "other"
     assert len(prompts) == 1
 
 
