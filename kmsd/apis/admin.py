@@ -291,7 +291,8 @@ def tenant_status(writer: KeyWriter, shown: KeyPresenter, in_flight: int) -> pb.
 
 
 class CertificateView(Protocol):
-    """A certificate of kmsd's. names: as "DNS:name" and so on. serial: in hexadecimal. not_before, not_after: Unix seconds."""
+    """A certificate of kmsd's. names: as "DNS:name" and so on. serial: in hexadecimal. not_before, not_after: Unix
+    seconds."""
 
     @property
     def subject(self) -> str: ...

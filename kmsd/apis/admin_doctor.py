@@ -22,8 +22,8 @@ _ANSWER_SECONDS: Final = 2.0
 
 @dataclass(frozen=True)
 class DoctorAdmin:
-    """The part of the admin API that probes tokens. write_token: name of the token for new keys. tls_problem: why TCP is
-    not served, although it is to be."""
+    """The part of the admin API that probes tokens. write_token: name of the token for new keys. tls_problem: why TCP
+    is not served, although it is to be."""
 
     keyring: Keyring
     write_token: str

@@ -17,8 +17,8 @@ SERVICE: Final = "v1beta1.KeyManagementService"
 
 
 def table(service_of: Callable[[Call], KmsService], max_plaintext: int) -> Table:
-    """Return the methods of this API, by path. service_of: who answers a call; raises KmsdError. max_plaintext: bytes that
-    Encrypt takes; Decrypt takes what those become."""
+    """Return the methods of this API, by path. service_of: who answers a call; raises KmsdError. max_plaintext: bytes
+    that Encrypt takes; Decrypt takes what those become."""
     max_cipher = max_plaintext * 4 // 3 + 5000
 
     async def version(call: Call, body: bytes) -> bytes:

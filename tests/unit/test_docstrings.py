@@ -23,8 +23,8 @@ Accept Add Adopt Allow Answer Append Apply Ask Begin Bind Bound Bring Build Call
 Clear Close Collect Compare Compute Connect Convert Copy Count Create Cut Decide Decode Decrypt Delete Derive Describe
 Destroy Dial Do Draw Drop Encode Encrypt End Enter Escape Explain Fail Feed Fetch Fill Filter Find Finish Follow
 Forbid Forget Format Free Gather Get Give Go Hand Handle Have Hide Hold Import Install Join Judge Keep Know Lead Leave
-Let List Listen Load Log Look Make Mark Match Measure Merge Mix Move Name Note Obey Observe Offer Open Order Pack Pad Parse
-Pass Pick Poll Prepare Probe Prove Put Quote Raise Read Reconnect Record Refuse Register Release Reload Remember
+Let List Listen Load Log Look Make Mark Match Measure Merge Mix Move Name Note Obey Observe Offer Open Order Pack Pad
+Parse Pass Pick Poll Prepare Probe Prove Put Quote Raise Read Reconnect Record Refuse Register Release Reload Remember
 Remove Rename Render Replace Report Request Reset Resolve Restore Retire Return Revert Rotate Run Save Say Scan Search
 See Select Send Serve Set Settle Share Show Shut Sign Skip Sleep Sort Split Start Stop Store Strip Submit Sum Take
 Tell Test Throw Try Turn Undo Unlock Update Use Verify Wait Wake Walk Watch Withdraw Write Yield
