@@ -222,7 +222,7 @@ def serve(context: typer.Context, **values: str | bool | None) -> None:
 
     from kmsd import daemon
 
-    raise typer.Exit(daemon.run(_with_pin(loaded, pin), reload=lambda: _with_pin(_load(given, name), pin)))
+    raise typer.Exit(daemon.serve(_with_pin(loaded, pin), reload=lambda: _with_pin(_load(given, name), pin)))
 
 
 @app.command("check-config", short_help="Show the settings, or what is wrong with them.")

@@ -52,7 +52,7 @@ def run(*, log_level: str, log_format: str) -> int:
         what = error.message if isinstance(error, KmsdError) else str(error)
         sys.stderr.write(on_stderr(what, hint))
         return 1
-    return daemon.run(loaded, lambda: loaded, on_ready=lambda: _say(folder))
+    return daemon.serve(loaded, lambda: loaded, on_ready=lambda: _say(folder))
 
 
 def _prepare(folder: Path, log_level: str, log_format: str) -> Loaded:

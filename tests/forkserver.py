@@ -32,7 +32,7 @@ _COMMANDS: Final = {
 }
 """Beginnings of the command lines that a fork can run -> program."""
 _IMPORTED: Final = {
-    "kmsd": ("kmsd.cli", "kmsd.daemon.process"),
+    "kmsd": ("kmsd.cli", "kmsd.daemon.assembly", "kmsd.daemon.process"),
     "kmsctl": (
         *("kmsctl.app", "kmsctl.completion", "kmsd.client.admin", "kmsd.client.kms", "kmsd.etcd.client"),
         "pydantic.main",

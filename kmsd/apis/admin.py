@@ -11,21 +11,21 @@ from typing import Final, Protocol
 
 from kmsd import __version__
 from kmsd.api.admin.v1 import admin_pb2 as pb
-from kmsd.apis.admin_wire import API, SERVICE, KeyPresenter, alike, page, problem, sessions, sha256, table
+from kmsd.apis.admin_table import API, SERVICE, alike, page, problem, sessions, sha256, table
+from kmsd.apis.admin_wire import KeyPresenter
 from kmsd.deadline import left
-from kmsd.errors import InvalidRequest, KmsdError, NotFound
+from kmsd.errors import KmsdError, NotFound
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.host.info import SessionCounts, SlotView
 from kmsd.hsm.host.opening import OpenToken
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.lifecycle import Lifecycle
-from kmsd.observe import logs
 from kmsd.observe.health import Health
 from kmsd.problem import Problem
 from kmsd.service.local import LocalService
 from kmsd.transport.call import Call, Table, parse
 
-__all__ = ["API", "SERVICE", "Admin", "ConfigView", "SettingView"]
+__all__ = ["API", "SERVICE", "Admin"]
 
 _REASON_MOST: Final = 200
 """Characters of why a host took over."""
@@ -37,26 +37,6 @@ _USED_FOR = {
 
 
 @dataclass(frozen=True)
-class SettingView:
-    """A value of the configuration in force, as text; a secret is redacted."""
-
-    name: str
-    value: str
-    origin: str
-    secret: bool
-    reloadable: bool
-
-
-@dataclass(frozen=True)
-class ConfigView:
-    """The configuration in force, as GetConfig shows it."""
-
-    file: str
-    settings: Sequence[SettingView]
-    warnings: Sequence[str]
-
-
-@dataclass(frozen=True)
 class Admin:
     """The part of the admin API that tells of the daemon itself.
 
@@ -64,7 +44,6 @@ class Admin:
     InvalidRequest. tenants: how each does. certificate: that callers from other machines are shown.
     started: Unix time in seconds. problems: those of the whole daemon, as far as they concern the tenant called so, or
     kmsd's own sockets. write_token: name of the token for new keys.
-    set_log_level: takes a level, "" for the configured one, None to change nothing; gives (new, previous).
     unreachable: why nobody can connect to a socket of kmsd's. verdict: why only a restart can help, if so.
     read_pin_again: takes the PIN that is configured now for the token called so; may wait for a file.
     """
@@ -79,8 +58,6 @@ class Admin:
     write_token: str
     listeners: Callable[[], Sequence[tuple[str, Sequence[str]]]]
     problems: Callable[[str], list[Problem]]
-    config: Callable[[], ConfigView]
-    set_log_level: Callable[[str | None], tuple[str, str]]
     unreachable: Callable[[], KmsdError | None]
     verdict: Callable[[], str]
     read_pin_again: Callable[[str], None]
@@ -90,8 +67,6 @@ class Admin:
         return table(
             {
                 "GetStatus": self.get_status,
-                "GetConfig": self.get_config,
-                "SetLogLevel": self.set_level,
                 "ListSlots": self.list_slots,
                 "ListMechanisms": self.list_mechanisms,
                 "UnlockToken": self.unlock_token,
@@ -150,25 +125,6 @@ class Admin:
             keys=sum(key.place == name for key in self.keyring.inventory.keys),
             process=_process(hsm),
         )
-
-    async def get_config(self, call: Call, body: bytes) -> bytes:
-        """Tell the configuration in force."""
-        parse(pb.GetConfigRequest, body)
-        config = self.config()
-        return pb.GetConfigResponse(
-            file=config.file,
-            settings=[alike(pb.GetConfigResponse.Setting, each) for each in config.settings],
-            warnings=config.warnings,
-        ).SerializeToString()
-
-    async def set_level(self, call: Call, body: bytes) -> bytes:
-        """Change the log level until kmsd ends, or tell the present one."""
-        request = parse(pb.SetLogLevelRequest, body)
-        if request.dry_run and request.level:
-            level_of(request.level, tuple(logs.LEVELS))
-        level, previous = self.set_log_level(None if request.dry_run else request.level)
-        call.detail = "asked only" if request.dry_run else f"{previous} -> {level}"
-        return pb.SetLogLevelResponse(level=level, previous=previous).SerializeToString()
 
     async def list_slots(self, call: Call, body: bytes) -> bytes:
         """List the slots of the modules and the tokens in them."""
@@ -375,13 +331,3 @@ def _counts(shown: pb.ListSlotsResponse.Slot, counts: SessionCounts) -> None:
         shown.rw_sessions = counts.rw_open
     if counts.rw_most is not None:
         shown.rw_sessions_max = counts.rw_most
-
-
-def level_of(text: str, known: Sequence[str]) -> str:
-    """Return the log level that the text names. Raises InvalidRequest if it names none of `known`."""
-    if text not in known:
-        raise InvalidRequest(
-            f"the log level must be one of {', '.join(known)}, got {text[:40]!r}",
-            "kmsctl log-level shows the one in force",
-        )
-    return text

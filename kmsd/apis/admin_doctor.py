@@ -8,7 +8,7 @@ from time import monotonic, perf_counter
 from typing import Final
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
-from kmsd.apis.admin_wire import alike, table
+from kmsd.apis.admin_table import alike, table
 from kmsd.errors import KmsdError, NotFound, Overloaded, short
 from kmsd.hsm.doctor.diagnosis import diagnose
 from kmsd.hsm.doctor.findings import Check, Report

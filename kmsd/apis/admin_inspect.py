@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
-from kmsd.apis.admin_wire import KeyPresenter, alike, problem, sha256, table
+from kmsd.apis.admin_table import alike, problem, sha256, table
+from kmsd.apis.admin_wire import KeyPresenter
 from kmsd.errors import Conflict, InvalidRequest, KmsdError, short
 from kmsd.etcd.envelope import KmsValue
 from kmsd.formats.ciphertext import CiphertextFormat

@@ -9,7 +9,8 @@ from typing import Final
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.apis.admin import KeyWriter
-from kmsd.apis.admin_wire import KeyPresenter, alike, page, sha256, table
+from kmsd.apis.admin_table import alike, page, sha256, table
+from kmsd.apis.admin_wire import KeyPresenter
 from kmsd.errors import InvalidRequest
 from kmsd.keys.key import Key
 from kmsd.keys.keyring import Keyring

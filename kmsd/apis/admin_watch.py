@@ -7,18 +7,20 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from time import time
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
-from kmsd.apis.admin_wire import API, alike, sessions, table
+from kmsd.apis.admin_table import API, alike, sessions, table
 from kmsd.audit.tampering import ACKNOWLEDGE, acknowledgement
 from kmsd.audit.trail import MAX_BACKLOG, Audit
 from kmsd.errors import InvalidRequest
-from kmsd.hsm.connection import PoolView
 from kmsd.observe.feed import Feed
 from kmsd.observe.stats import Frame, Stats
 from kmsd.observe.wanted import Wanted
 from kmsd.transport.call import Call, Table, parse
+
+if TYPE_CHECKING:
+    from kmsd.hsm.connection import PoolView
 
 _INTERVAL_LEAST: Final = 200
 _INTERVAL_MOST: Final = 60_000

@@ -15,7 +15,7 @@ from typing import Final
 from google.protobuf.message import DecodeError, Message
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
-from kmsd.apis.admin_wire import READS
+from kmsd.apis.admin_table import READS
 from kmsd.audit.trail import Audit
 from kmsd.errors import Internal, KmsdError
 from kmsd.transport.call import Call, Handler, Method, StreamMethod, Table

@@ -8,6 +8,14 @@
 `event_sinks` and `problems` put into words what happens and what is wrong.
 """
 
-from kmsd.daemon.process import run
+from collections.abc import Callable
 
-__all__ = ["run"]
+from kmsd.config.sources import Loaded
+
+
+def serve(loaded: Loaded, reload: Callable[[], Loaded], on_ready: Callable[[], None] | None = None) -> int:
+    """Serve from tokens of this machine; see `process.run`."""
+    from kmsd.daemon.assembly import TokenParts
+    from kmsd.daemon.process import run
+
+    return run(TokenParts, loaded, reload, on_ready)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from kmsd.apis import admin, kms_v1beta1, kms_v2
+from kmsd.apis.admin_config import ConfigAdmin
 from kmsd.apis.admin_doctor import DoctorAdmin
 from kmsd.apis.admin_inspect import InspectAdmin
 from kmsd.apis.admin_keys import KeyAdmin
@@ -24,6 +26,7 @@ from kmsd.daemon.configured import Configured
 from kmsd.daemon.followed import Followed
 from kmsd.daemon.liveness import Liveness
 from kmsd.daemon.problems import Problems, pool_of
+from kmsd.daemon.process import Spawn
 from kmsd.daemon.tenancy import Tenancy
 from kmsd.daemon.uses import KeyUses
 from kmsd.daemon.writer import Shared, Writer
@@ -63,11 +66,8 @@ _SERVERS: Final[dict[str, tuple[Callable[[Dispatch], Server], ...]]] = {
 _ADMIN_SECONDS: Final = 60.0
 """Time limit of a call of the admin API whose caller names none."""
 
-Spawn = Callable[[Coroutine[object, object, None]], None]
-"""Lets something run in the background until kmsd ends."""
 
-
-class Parts:
+class TokenParts:
     """The parts that a running kmsd is made of, wired together. stopping: set when it ends, so that what ends with it
     makes no noise.
 
@@ -230,14 +230,13 @@ class Parts:
                 self._unreachable,
                 lambda: self.liveness.verdict,
             ).now,
-            config=configured.view,
-            set_log_level=configured.set_log_level,
             unreachable=self._unreachable,
             verdict=lambda: self.liveness.verdict,
             read_pin_again=configured.read_pin_again,
         )
         return (
             front.table(),
+            ConfigAdmin(configured.view, configured.set_log_level).table(),
             KeyAdmin(own.keyring, own.lifecycle, shown, self._writer_of_label).table(),
             WatchAdmin(self._stats, self._requests, self._failed, lambda: pool_of(self.tokens), self.audit).table(),
             InspectAdmin(own.keyring, own.foreign, own.service, shown).table(),
@@ -269,13 +268,43 @@ class Parts:
         """Return why callers from other machines are not served, although they are to be."""
         return self.tls if isinstance(self.tls, Misconfigured) else self.tls.problem if self.tls is not None else None
 
-    async def start_tls(self) -> None:
-        """Listen on TCP, if that is asked for."""
-        self.rule(self._settings)
+    async def start(self) -> None:
+        """Listen on TCP, if that is asked for, and begin with the keys: the sockets answer before the token does, for
+        kube-apiserver must find them whatever the token is up to."""
+        self.uses.begin()
+        self._rule(self._settings)
         for listener in self.tls_listeners:
             await listener.start(self._settings.admin.socket.parent)
+        if self._settings.keys.algorithm == "rsa-oaep":
+            log.warning(
+                "RSA keys serve: whoever knows the public key can write what opens as if kube-apiserver had written it",
+                hint="prefer a token with AES; docs/tokens.md says more",
+            )
+        self.own.begin()
 
-    def rule(self, settings: Settings) -> None:
+    def work(self) -> Sequence[Coroutine[object, object, None]]:
+        """Return what goes on beside the calls, for ever."""
+        return self.upkeep.run(), self.uses.keep(), self.liveness.run(), self.liveness.feed()
+
+    async def reload(self, configured: Configured) -> None:
+        """Go by these tenants, admins and PINs, and try a token that is away at once."""
+        self._rule(configured.settings)
+        for name, hsm in self.tokens.items():
+            await asyncio.to_thread(configured.read_pin_again, name)
+            hsm.try_soon()
+
+    async def drain(self, grace: float) -> None:
+        """Serve nobody on TCP any more; what has begun has so many seconds."""
+        await asyncio.gather(*(each.stop(grace) for each in self.tls_listeners))
+        await self.tenancy.stop()
+
+    async def end(self) -> None:
+        """Let go of the tokens; what hangs was waited for long enough."""
+        self.uses.keep_all()
+        await self.own.end()
+        await asyncio.gather(*(hsm.close() for hsm in self.tokens.values()))
+
+    def _rule(self, settings: Settings) -> None:
         """Go by these tenants and admins from now on."""
         self.tenancy.rule(settings.tenants if settings.server.enabled else (), settings.admins)
         self.upkeep.nudge()

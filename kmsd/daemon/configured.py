@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kmsd.apis import admin
+from kmsd.apis.admin_config import ConfigView, SettingView, level_of
 from kmsd.config import sources
 from kmsd.config.pins import read_pin
 from kmsd.config.reload import needs_restart, reloadable, with_fresh
@@ -66,7 +66,7 @@ class Configured:
     def _place(self, name: str) -> TokenEntry:
         return next(place for place in self.settings.places if place.called == name)
 
-    def view(self) -> admin.ConfigView:
+    def view(self) -> ConfigView:
         """Return the configuration for people, without the PINs."""
         shown = []
         for name, origin in self.loaded.origins.items():
@@ -75,8 +75,8 @@ class Configured:
             value = sources.value(self.settings, name)
             leaf = leaf_key(name.split("."))
             text = "" if value is None else to_toml(leaf, value)
-            shown.append(admin.SettingView(name, text, origin.where, leaf == PIN, reloadable(name)))
-        return admin.ConfigView(str(self.loaded.file or ""), shown, self.loaded.warnings)
+            shown.append(SettingView(name, text, origin.where, leaf == PIN, reloadable(name)))
+        return ConfigView(str(self.loaded.file or ""), shown, self.loaded.warnings)
 
     def set_log_level(self, level: str | None) -> tuple[str, str]:
         """Set the log level; return (present level, previous one). level: empty for the configured one, None to change
@@ -84,7 +84,7 @@ class Configured:
         previous = self._level
         if level is None:
             return previous, previous
-        self._level = admin.level_of(level or self.settings.log.level, tuple(logs.LEVELS))
+        self._level = level_of(level or self.settings.log.level, tuple(logs.LEVELS))
         logs.configure(self.settings.log.format, self._level)
         if self._level != previous:
             log.warning("log level changed", level=self._level, was=previous)

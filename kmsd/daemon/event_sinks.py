@@ -12,9 +12,6 @@ from typing import TYPE_CHECKING, Final
 from kmsd.apis.admin_watch import Ended
 from kmsd.audit.trail import Audit
 from kmsd.errors import KmsdError, WrongResult
-from kmsd.hsm.connection import Hsm
-from kmsd.hsm.operation import Operation
-from kmsd.keys.key import Inventory, Key
 from kmsd.observe import logs
 from kmsd.observe.feed import Feed
 from kmsd.observe.health import HealthView
@@ -25,6 +22,9 @@ from kmsd.problem import About, Problem
 from kmsd.transport.call import Call
 
 if TYPE_CHECKING:
+    from kmsd.hsm.connection import Hsm
+    from kmsd.hsm.operation import Operation
+    from kmsd.keys.key import Inventory, Key
     from kmsd.transport.tls import OwnCertificate
 
 log = logs.get_logger("kmsd")

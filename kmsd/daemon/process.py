@@ -12,37 +12,41 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine
-from typing import Final, NoReturn
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Final, NoReturn, Protocol
 
 import uvloop
 
 from kmsd import __version__, state
+from kmsd.audit.trail import Audit
 from kmsd.config.sources import ConfigError, Loaded
 from kmsd.daemon import event_sinks, memory, own_stderr
-from kmsd.daemon.assembly import Parts
 from kmsd.daemon.configured import Configured
 from kmsd.errors import KmsdError, Misconfigured, on_stderr
 from kmsd.observe import logs
 from kmsd.observe.sdnotify import notify
+from kmsd.transport.listener import Listener
 
 log = logs.get_logger("kmsd")
 
+Spawn = Callable[[Coroutine[object, object, None]], None]
+"""Lets something run in the background until kmsd ends."""
 _DRAIN_SECONDS: Final = 5.0
 _DESCRIPTORS: Final = 65536
 _PR_SET_DUMPABLE: Final = 4
 
 
-def run(loaded: Loaded, reload: Callable[[], Loaded], on_ready: Callable[[], None] | None = None) -> int:
+def run(build: Build, loaded: Loaded, reload: Callable[[], Loaded], on_ready: Callable[[], None] | None = None) -> int:
     """Serve until SIGTERM or SIGINT, and end the process: 0, or 1 if it ended by itself, 2 for what is misconfigured.
 
-    reload: reads the same configuration again, for SIGHUP. on_ready: called once, when both sockets answer.
+    build: makes the parts. reload: reads the same configuration again, for SIGHUP. on_ready: called once, when both
+    sockets answer.
     """
     logs.configure(loaded.settings.log.format, loaded.settings.log.level)
     _no_core_dumps()
     memory.one_heap()
     _many_descriptors()
-    uvloop.run(_run_to_the_end(Daemon(loaded, reload, on_ready)))
+    uvloop.run(_run_to_the_end(Daemon(build, loaded, reload, on_ready)))
     raise AssertionError("the process has ended")
 
 
@@ -81,11 +85,45 @@ def _no_core_dumps() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
+class Parts(Protocol):
+    """The things that a running kmsd is made of. stopping: set when it ends, so that what ends with it makes no
+    noise."""
+
+    stopping: bool
+    audit: Audit
+
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        """The Unix sockets."""
+
+    async def start(self) -> None:
+        """Begin with all else: the sockets answer. Raises KmsdError."""
+
+    def work(self) -> Iterable[Coroutine[object, object, None]]:
+        """Return what goes on beside the calls, for ever."""
+
+    async def reload(self, configured: Configured) -> None:
+        """Go by what a reload has changed."""
+
+    async def drain(self, grace: float) -> None:
+        """End what else serves callers; what has begun has so many seconds."""
+
+    async def end(self) -> None:
+        """Let go of everything: nobody is served any more."""
+
+
+Build = Callable[[Configured, Spawn, Callable[[str], None]], Parts]
+"""Makes the parts. The last argument is told why only a restart can help."""
+
+
 class Daemon:
     """A running kmsd. reason: why it ends by itself; empty if it was told to."""
 
-    def __init__(self, loaded: Loaded, reload: Callable[[], Loaded], on_ready: Callable[[], None] | None) -> None:
+    def __init__(
+        self, build: Build, loaded: Loaded, reload: Callable[[], Loaded], on_ready: Callable[[], None] | None
+    ) -> None:
         self.reason = ""
+        self._build = build
         self._configured = Configured(loaded)
         self._read_again = reload
         self._on_ready = on_ready
@@ -96,7 +134,7 @@ class Daemon:
 
     async def run(self) -> None:
         """Run until told to end. Raises KmsdError if a socket cannot be had, or the audit cannot be written."""
-        parts = Parts(self._configured, self._spawn, self._give_up)
+        parts = self._build(self._configured, self._spawn, self._give_up)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopped.set)
@@ -116,18 +154,13 @@ class Daemon:
     async def _start(self, parts: Parts) -> None:
         for listener in parts.listeners:
             listener.place.claim()
-        parts.uses.begin()
         await parts.audit.start()
         for listener in parts.listeners:
             await listener.start()
-        await parts.start_tls()
+        await parts.start()
         self._tell_up(parts)
-        # The sockets answer before the token does: kube-apiserver must find them whatever the token is up to.
-        parts.own.begin()
-        self._spawn(parts.upkeep.run())
-        self._spawn(parts.uses.keep())
-        self._spawn(parts.liveness.run())
-        self._spawn(parts.liveness.feed())
+        for work in parts.work():
+            self._spawn(work)
         notify(READY="1", STATUS="starting")
         if self._on_ready is not None:
             self._on_ready()
@@ -138,11 +171,6 @@ class Daemon:
             log.warning(warning)
         if (doubt := state.doubt(settings.state.dir)) is not None:
             log.warning(doubt.message, hint=doubt.hint)
-        if settings.keys.algorithm == "rsa-oaep":
-            log.warning(
-                "RSA keys serve: whoever knows the public key can write what opens as if kube-apiserver had written it",
-                hint="prefer a token with AES; docs/tokens.md says more",
-            )
         log.info(
             "kmsd is up",
             version=__version__,
@@ -170,7 +198,7 @@ class Daemon:
             self._reloading = False
 
     async def _read_everything_again(self, parts: Parts) -> None:
-        """Log settings and the PINs change now; a token that is away is tried at once."""
+        """Take what a reload may change."""
         try:
             # It may be a pipe, or on a disk that hangs.
             fresh = await asyncio.to_thread(self._read_again)
@@ -178,30 +206,22 @@ class Daemon:
             log.error("reload refused, the old configuration stays", reason=error.message, hint=error.hint)
             return
         stay = self._configured.take(fresh)
-        parts.rule(self._configured.settings)
+        await parts.reload(self._configured)
         log.info("configuration read again", needs_restart=stay)
-        for name, hsm in parts.tokens.items():
-            await asyncio.to_thread(self._configured.read_pin_again, name)
-            hsm.try_soon()
 
     async def _stop(self, parts: Parts) -> None:
         parts.stopping = True
         log.info("kmsd is stopping")
         notify(STOPPING="1")
         parts.audit.event("kmsd stopping")
-        stops = [each.stop(_DRAIN_SECONDS) for each in parts.listeners]
-        await asyncio.gather(*stops, *(each.stop(_DRAIN_SECONDS) for each in parts.tls_listeners))
-        await parts.tenancy.stop()
+        await asyncio.gather(*(each.stop(_DRAIN_SECONDS) for each in parts.listeners), parts.drain(_DRAIN_SECONDS))
         for listener in parts.listeners:
             listener.place.release()
         await parts.audit.close()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        parts.uses.keep_all()
-        await parts.own.end()
-        # What hangs was waited for long enough.
-        await asyncio.gather(*(hsm.close() for hsm in parts.tokens.values()))
+        await parts.end()
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

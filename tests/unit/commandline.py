@@ -60,5 +60,5 @@ def record_serve(monkeypatch: pytest.MonkeyPatch, code: int = 0) -> Served:
         served.append((loaded, reload))
         return code
 
-    monkeypatch.setattr(daemon, "run", run)
+    monkeypatch.setattr(daemon, "serve", run)
     return served

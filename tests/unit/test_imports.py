@@ -164,6 +164,6 @@ def test_a_host_process_loads_nothing_of_serving_and_kmsd_no_host() -> None:
     host = _loaded("import kmsd.hsm.host.life")
     assert "kmsd.crypto.gcm" in host
     assert not host & (HEAVY | {"cryptography", "kmsd.hsm.connection", "kmsd.hsm.hosting", "kmsd.service", "kmsd.keys"})
-    daemon = _loaded("import kmsd.daemon.process")
+    daemon = _loaded("import kmsd.daemon.assembly")
     assert "kmsd.hsm.hosting" in daemon
     assert not daemon & {"kmsd.hsm.host.life", "kmsd.hsm.host.workers"}

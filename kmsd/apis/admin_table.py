@@ -1,0 +1,83 @@
+"""The parts of the admin API that know no token: the table of a part, pages, and domain to protobuf."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, Final, TypeVar
+
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message
+
+from kmsd.api.admin.v1 import admin_pb2 as pb
+from kmsd.errors import InvalidRequest, short
+from kmsd.problem import Problem
+from kmsd.transport.call import Handler, Method, Role, StreamHandler, StreamMethod, Table
+
+API: Final = "admin"
+SERVICE: Final = "kmsd.admin.v1.Admin"
+_PAGE: Final = 500
+_PAGE_MOST: Final = 1000
+T = TypeVar("T")
+M = TypeVar("M", bound=Message)
+
+READS: Final = frozenset(
+    {"GetStatus", "GetConfig", "ListSlots", "ListMechanisms", "ListKeys", "GetKey", "InspectCiphertext", "VerifyAudit"}
+)
+"""Change nothing, and are asked every second by whoever watches."""
+
+
+def table(methods: Mapping[str, Handler] | None = None, streams: Mapping[str, StreamHandler] | None = None) -> Table:
+    """Return the table of one part of the admin API, from the names of its methods."""
+    return {
+        **{
+            f"/{SERVICE}/{name}": Method(API, name, handler, role=Role.VIEWER if name in READS else Role.OPERATOR)
+            for name, handler in (methods or {}).items()
+        },
+        **{
+            f"/{SERVICE}/{name}": StreamMethod(API, name, handler, role=Role.VIEWER)
+            for name, handler in (streams or {}).items()
+        },
+    }
+
+
+def alike(kind: type[M], shown: object, **given: Any) -> M:
+    """Make a message from the attributes that have its fields' names. given: the fields that have another name there,
+    or another type."""
+    values = {name: getattr(shown, name) for name in _names(kind.DESCRIPTOR) if name not in given}
+    return kind(**values, **given)
+
+
+@cache
+def _names(descriptor: Descriptor) -> tuple[str, ...]:
+    return tuple(field.name for field in descriptor.fields)
+
+
+def problem(problem: Problem) -> pb.Problem:
+    """Return the message for a problem."""
+    about, calls = problem.about, problem.about.calls
+    requests = pb.Filter(failed=True, method=calls.method, code=calls.code) if calls is not None else None
+    return alike(pb.Problem, problem, about=alike(pb.Problem.About, about, requests=requests))
+
+
+def sessions(pool: object) -> pb.GetStatusResponse.Sessions:
+    """Return the message for the sessions of a token."""
+    return alike(pb.GetStatusResponse.Sessions, pool)
+
+
+def sha256(key_id: str) -> str:
+    """Return the hash of a key id as kube-apiserver logs it; empty for none."""
+    return hashlib.sha256(key_id.encode()).hexdigest() if key_id else ""
+
+
+def page(items: Sequence[T], size: int, token: str) -> tuple[Sequence[T], str]:
+    """Return one page, and the token of the next ("" at the end). The token is the place to go on from."""
+    if token and not (token.isascii() and token.isdigit() and len(token) <= 9):
+        raise InvalidRequest(
+            f"the page token must be one that this kmsd answered, got {short(token)}",
+            "leave it out to begin with the first page",
+        )
+    begin = int(token or "0")
+    end = begin + min(size or _PAGE, _PAGE_MOST)
+    return items[begin:end], str(end) if end < len(items) else ""
