@@ -37,7 +37,7 @@ class Flag:
 
     key: the setting it sets, empty if none. off: the name that says no, for a flag without a value. short: another
     name. means: what its values are called by the setting, if not as they are. idle: why it changes nothing, a
-    sentence after its name. refused: why it is refused, and what to do.
+    sentence after its name. refused: why it is refused, and what to do. many: whether it may be given several times.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Flag:
     means: Mapping[str | bool, str] | None = None
     idle: str = ""
     refused: tuple[str, str] | None = None
+    many: bool = False
 
     @property
     def parameter(self) -> str:
@@ -146,8 +147,32 @@ FLAGS = (
     Flag("--native-path", "", "DIR", _NOTHING, short="-p", idle=_IDLE),
 )
 _DEV_FLAGS = ("--log-format", "--log-level")
+_KEY_MANAGERS = "key managers"
+PROXY_FLAGS = (
+    Flag(
+        "--upstream",
+        "proxy.upstreams",
+        "HOST:PORT",
+        "A key manager to ask; may be given several times.",
+        many=True,
+    ),
+    Flag("--prefer", "proxy.prefer", "order|spread", "Which is asked: the first that is well, or one after the other."),
+    Flag("--server-name", "proxy.server_name", "NAME", f"Name that the certificates of {_KEY_MANAGERS} must have."),
+    Flag("--tls-ca", "proxy.tls_ca", "FILE", f"PEM file with the CA of the {_KEY_MANAGERS}."),
+    Flag("--tls-certificate", "proxy.tls_certificate", "FILE", "PEM file with the certificate of this proxy."),
+    Flag("--tls-key", "proxy.tls_key", "FILE", "PEM file with the private key of that certificate."),
+    *(
+        flag
+        for flag in FLAGS
+        if flag.name
+        in (
+            *("--config", "--socket", "--admin-socket", "--admin-group", "--state-dir"),
+            *("--output", "--debug", "--log-format", "--log-level"),
+        )
+    ),
+)
 
-Given = dict[str, str | bool]
+Given = dict[str, str | bool | list[str]]
 """Flag -> what the command line says; only flags that it has."""
 
 app = typer.Typer(
@@ -173,7 +198,7 @@ def _takes(flags: Sequence[Flag], *, hidden: bool = False) -> Callable[[Command]
         for flag in flags:
             names = [f"{flag.name}/{flag.off}" if flag.off else flag.name, *filter(None, [flag.short])]
             option = typer.Option(*names, metavar=flag.metavar or None, help=flag.help, hidden=hidden)
-            kind = str if flag.metavar else bool
+            kind: Any = list[str] if flag.many else str if flag.metavar else bool
             own.append(
                 inspect.Parameter(
                     flag.parameter,
@@ -225,6 +250,23 @@ def serve(context: typer.Context, **values: str | bool | None) -> None:
     raise typer.Exit(daemon.serve(_with_pin(loaded, pin), reload=lambda: _with_pin(_load(given, name), pin)))
 
 
+@app.command(short_help="Serve the same sockets from key managers on other machines.")
+@_takes(PROXY_FLAGS)
+def proxy(context: typer.Context, **values: str | bool | list[str] | None) -> None:
+    """Serve the KMS APIs on a Unix socket by asking key managers on other machines (kmsd serve --enable-server), until
+    SIGTERM. Needs no token."""
+    _only(context.obj, [flag.name for flag in PROXY_FLAGS], "proxy")
+    given = {**context.obj, **_given(values, PROXY_FLAGS)}
+    name = context.find_root().info_name
+
+    from kmsd import daemon
+
+    def load() -> sources.Loaded:
+        return _load(given, name, PROXY_FLAGS)
+
+    raise typer.Exit(daemon.proxy(load(), reload=load))
+
+
 @app.command("check-config", short_help="Show the settings, or what is wrong with them.")
 @_takes(FLAGS)
 def check_config(context: typer.Context, **values: str | bool | None) -> None:
@@ -272,9 +314,9 @@ def _show_version() -> None:
     typer.echo(f"kmsd {__version__}")
 
 
-def _given(values: dict[str, str | bool | None]) -> Given:
-    by_parameter = {flag.parameter: flag.name for flag in FLAGS}
-    return {by_parameter[name]: value for name, value in values.items() if value is not None}
+def _given(values: Mapping[str, str | bool | list[str] | None], flags: Sequence[Flag] = FLAGS) -> Given:
+    by_parameter = {flag.parameter: flag.name for flag in flags}
+    return {by_parameter[name]: value for name, value in values.items() if value is not None and value != []}
 
 
 def _only(given: Given, allowed: Sequence[str], command: str) -> None:
@@ -283,13 +325,13 @@ def _only(given: Given, allowed: Sequence[str], command: str) -> None:
             raise sources.ConfigError(f"{name} is not a flag of {command}", f"try `kmsd {command} --help`")
 
 
-def _load(given: Given, program: str | None) -> sources.Loaded:
-    """Return the settings. program: the name that kmsd is run by."""
-    for flag in FLAGS:
+def _load(given: Given, program: str | None, known: Sequence[Flag] = FLAGS) -> sources.Loaded:
+    """Return the settings. program: the name that kmsd is run by. known: the flags of its command."""
+    for flag in known:
         if flag.refused is not None and given.get(flag.name):
             raise sources.ConfigError(*flag.refused)
-    idle = [f"{flag.name} {flag.idle}" for flag in FLAGS if flag.idle and given.get(flag.name)]
-    flags, file = _settings(given), given.get("--config")
+    idle = [f"{flag.name} {flag.idle}" for flag in known if flag.idle and given.get(flag.name)]
+    flags, file = _settings(given, known), given.get("--config")
     path = Path(str(file)) if file else None
     if program != k8s_kms_plugin.PROGRAM:
         loaded = sources.load(flags, config_file=path)
@@ -305,12 +347,15 @@ def _load(given: Given, program: str | None) -> sources.Loaded:
     return dataclasses.replace(loaded, warnings=warnings)
 
 
-def _settings(given: Given) -> dict[str, tuple[str, object]]:
+def _settings(given: Given, known: Sequence[Flag] = FLAGS) -> dict[str, tuple[str, object]]:
     settings: dict[str, tuple[str, object]] = {}
-    for flag in FLAGS:
+    for flag in known:
         if not flag.key or flag.name not in given:
             continue
         value = given[flag.name]
+        if isinstance(value, list):
+            settings[flag.key] = (flag.name, tuple(value))
+            continue
         meant = flag.means.get(value) if flag.means is not None else value
         if meant is not None:
             settings[flag.key] = (flag.off if value is False else flag.name, meant)

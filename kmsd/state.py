@@ -26,6 +26,7 @@ _MOST: Final = 1024 * 1024
 _WROTE_MOST: Final = 1000
 """Key ids that are kept of those that were the write key."""
 _PINS: Final = "pins-refused.json"
+_CANARY: Final = "canary.json"
 _FOLLOWING: Final = "following.json"
 _FOLLOWING_IDS: Final = ("key_id", "previous")
 _FOLLOWING_TIMES: Final = ("since", "first_status", "last_status", "first_encrypt", "last_encrypt")
@@ -90,6 +91,16 @@ def recall_following(directory: Path) -> dict[str, Any]:
 def remember_following(directory: Path, following: Mapping[str, object]) -> None:
     """Keep it, replacing the file whole. Raises as `remember`."""
     _write(directory / _FOLLOWING, following)
+
+
+def recall_canary(directory: Path) -> dict[str, Any]:
+    """Return what a proxy kept to recognise its key by; empty if that is not known."""
+    return _believed(directory, _CANARY, _MOST)
+
+
+def remember_canary(directory: Path, canary: Mapping[str, object]) -> None:
+    """Keep it, replacing the file whole. Raises as `remember`."""
+    _write(directory / _CANARY, canary)
 
 
 @dataclass(frozen=True)

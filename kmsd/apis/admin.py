@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from kmsd import __version__
 from kmsd.api.admin.v1 import admin_pb2 as pb
-from kmsd.apis.admin_table import API, SERVICE, alike, page, problem, sessions, sha256, table
+from kmsd.apis.admin_table import API, SERVICE, alike, following_times, page, problem, sessions, sha256, table
 from kmsd.apis.admin_wire import KeyPresenter
 from kmsd.deadline import left
 from kmsd.errors import KmsdError, NotFound
@@ -282,15 +282,7 @@ def following_of(writer: KeyWriter) -> pb.GetStatusResponse.Following:
         return pb.GetStatusResponse.Following(
             previous_key_id=following.key_id, previous_key_id_sha256=sha256(following.key_id)
         )
-    return pb.GetStatusResponse.Following(
-        since_unix_ms=int(following.since * 1000),
-        first_status_unix_ms=int(following.first_status * 1000),
-        last_status_unix_ms=int(following.last_status * 1000),
-        first_encrypt_unix_ms=int(following.first_encrypt * 1000),
-        last_encrypt_unix_ms=int(following.last_encrypt * 1000),
-        previous_key_id=following.previous,
-        previous_key_id_sha256=sha256(following.previous),
-    )
+    return following_times(following)
 
 
 def _process(hsm: Hsm) -> pb.GetStatusResponse.ModuleProcess:

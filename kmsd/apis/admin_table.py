@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.errors import InvalidRequest, short
 from kmsd.problem import Problem
+from kmsd.service.following import Following
 from kmsd.transport.call import Handler, Method, Role, StreamHandler, StreamMethod, Table
 
 API: Final = "admin"
@@ -81,3 +82,16 @@ def page(items: Sequence[T], size: int, token: str) -> tuple[Sequence[T], str]:
     begin = int(token or "0")
     end = begin + min(size or _PAGE, _PAGE_MOST)
     return items[begin:end], str(end) if end < len(items) else ""
+
+
+def following_times(following: Following) -> pb.GetStatusResponse.Following:
+    """Return how far kube-apiserver has followed, as clients see it."""
+    return pb.GetStatusResponse.Following(
+        since_unix_ms=int(following.since * 1000),
+        first_status_unix_ms=int(following.first_status * 1000),
+        last_status_unix_ms=int(following.last_status * 1000),
+        first_encrypt_unix_ms=int(following.first_encrypt * 1000),
+        last_encrypt_unix_ms=int(following.last_encrypt * 1000),
+        previous_key_id=following.previous,
+        previous_key_id_sha256=sha256(following.previous),
+    )

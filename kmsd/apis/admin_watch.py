@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from time import time
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.apis.admin_table import API, alike, sessions, table
@@ -18,9 +18,6 @@ from kmsd.observe.feed import Feed
 from kmsd.observe.stats import Frame, Stats
 from kmsd.observe.wanted import Wanted
 from kmsd.transport.call import Call, Table, parse
-
-if TYPE_CHECKING:
-    from kmsd.hsm.connection import PoolView
 
 _INTERVAL_LEAST: Final = 200
 _INTERVAL_MOST: Final = 60_000
@@ -42,6 +39,21 @@ class Ended(NamedTuple):
     reason: str = ""
 
 
+class SessionFigures(Protocol):
+    """The sessions of all tokens together."""
+
+    @property
+    def configured(self) -> int: ...
+    @property
+    def open(self) -> int: ...
+    @property
+    def busy(self) -> int: ...
+    @property
+    def stuck(self) -> int: ...
+    @property
+    def queued(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class WatchAdmin:
     """The part of the admin API that streams what goes on.
@@ -53,7 +65,7 @@ class WatchAdmin:
     stats: Stats
     requests: Feed[Ended]
     failed: Collection[Ended]
-    pool: Callable[[], PoolView]
+    pool: Callable[[], SessionFigures]
     audit: Audit
 
     def table(self) -> Table:

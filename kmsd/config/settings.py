@@ -114,6 +114,41 @@ class Server(Section):
     """Connections at once, of all callers together."""
 
 
+def _upstreams(texts: tuple[str, ...]) -> tuple[str, ...]:
+    for text in texts:
+        if not re.fullmatch(r"([A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:.%]+\]):[0-9]{1,5}", text):
+            raise ValueError(f"an upstream must be host:port, and an IPv6 address in brackets, got {text!r}")
+    if len(set(texts)) != len(texts):
+        raise ValueError("an upstream is named twice")
+    return texts
+
+
+Upstreams = Annotated[
+    tuple[Annotated[str, Field(max_length=300)], ...],
+    BeforeValidator(_as_tuple),
+    AfterValidator(_upstreams),
+    Field(max_length=16),
+]
+
+
+class Proxy(Section):
+    """The key managers that `kmsd proxy` asks, by TLS 1.3 and with a certificate of its own. The files are read anew
+    when they change."""
+
+    upstreams: Upstreams = ()
+    """Host and port of each."""
+    prefer: Literal["order", "spread"] = "order"
+    """Which of those that are well is asked. order: the first; spread: one after the other."""
+    server_name: str = Field(default="", max_length=253)
+    """Name that their certificates must have; empty: the host of each."""
+    tls_ca: Path | None = None
+    """PEM file with the CA certificates that theirs are checked against."""
+    tls_certificate: Path | None = None
+    """PEM file with the proxy's certificate and its chain."""
+    tls_key: Path | None = None
+    """PEM file with the private key of that certificate."""
+
+
 def _sans(texts: tuple[str, ...]) -> tuple[str, ...]:
     for text in texts:
         if not re.fullmatch(_SAN, text, re.IGNORECASE):
@@ -316,6 +351,7 @@ class Settings(Section):
     kms: Kms = Field(default_factory=Kms)
     admin: Admin = Field(default_factory=Admin)
     server: Server = Field(default_factory=Server)
+    proxy: Proxy = Field(default_factory=Proxy)
     token: Token = Field(default_factory=Token)
     tokens: Annotated[tuple[TokenEntry, ...], BeforeValidator(_as_tuple), AfterValidator(_told_apart)] = ()
     """Several tokens: every key of theirs decrypts, one of them gets the new keys."""

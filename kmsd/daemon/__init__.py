@@ -19,3 +19,11 @@ def serve(loaded: Loaded, reload: Callable[[], Loaded], on_ready: Callable[[], N
     from kmsd.daemon.process import run
 
     return run(TokenParts, loaded, reload, on_ready)
+
+
+def proxy(loaded: Loaded, reload: Callable[[], Loaded], on_ready: Callable[[], None] | None = None) -> int:
+    """Serve from key managers on other machines; see `process.run`."""
+    from kmsd.daemon.process import run
+    from kmsd.daemon.proxy import ProxyParts
+
+    return run(ProxyParts, loaded, reload, on_ready)

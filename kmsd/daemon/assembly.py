@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from kmsd.apis import admin, kms_v1beta1, kms_v2
 from kmsd.apis.admin_config import ConfigAdmin
@@ -27,6 +27,7 @@ from kmsd.daemon.followed import Followed
 from kmsd.daemon.liveness import Liveness
 from kmsd.daemon.problems import Problems, pool_of
 from kmsd.daemon.process import Spawn
+from kmsd.daemon.sockets import KEPT_REQUESTS, admin_listener, kms_listener
 from kmsd.daemon.tenancy import Tenancy
 from kmsd.daemon.uses import KeyUses
 from kmsd.daemon.writer import Shared, Writer
@@ -42,29 +43,16 @@ from kmsd.observe import logs
 from kmsd.observe.feed import Feed
 from kmsd.observe.health import HealthView
 from kmsd.observe.stats import Stats
-from kmsd.service.local import LocalService
 from kmsd.transport.asking import answers
 from kmsd.transport.call import Table
-from kmsd.transport.dispatch import Dispatch
 from kmsd.transport.grpcio import GrpcioServer
-from kmsd.transport.h2corn import H2cornServer
-from kmsd.transport.listener import Listener, Server
-from kmsd.transport.sockets import SocketPlace
+from kmsd.transport.listener import Listener
 
 if TYPE_CHECKING:
     from kmsd.transport.tls import OwnCertificate
     from kmsd.transport.tls_listener import TlsListener
 
 log = logs.get_logger("kmsd")
-
-_KEPT_REQUESTS: Final = 1000
-_SERVERS: Final[dict[str, tuple[Callable[[Dispatch], Server], ...]]] = {
-    "grpcio": (GrpcioServer,),
-    # grpcio for clients that address their requests to the path of the socket, which h2corn resets.
-    "h2corn": (H2cornServer, GrpcioServer),
-}
-_ADMIN_SECONDS: Final = 60.0
-"""Time limit of a call of the admin API whose caller names none."""
 
 
 class TokenParts:
@@ -80,11 +68,11 @@ class TokenParts:
         self._settings = settings
         self._spawn = spawn
         self._stats = Stats()
-        self._requests: Feed[Ended] = Feed(_KEPT_REQUESTS)
+        self._requests: Feed[Ended] = Feed(KEPT_REQUESTS)
         self.audit = Audit(settings.audit, settings.state.dir)
         self.uses = KeyUses(settings.state.dir, self._stats, settings.keys.label)
         self.followed = Followed(settings.state.dir)
-        self._failed: deque[Ended] = deque(maxlen=_KEPT_REQUESTS)
+        self._failed: deque[Ended] = deque(maxlen=KEPT_REQUESTS)
         self._traffic = event_sinks.TrafficSink(self._stats, self._requests, self._failed, self.audit)
         self._told = event_sinks.TokenSink(self.audit)
         self.tokens = self._hsms(configured)
@@ -97,9 +85,17 @@ class TokenParts:
         self.upkeep.labels.append(self.own.upkeep)
         self.tenancy = Tenancy(shared, self.upkeep.labels)
         service = self.own.service
-        self._kms = self._kms_listener(service)
+        kms = settings.kms
+        self._kms = kms_listener(
+            kms,
+            (kms_v2.table(lambda _: service), kms_v1beta1.table(lambda _: service, kms.max_plaintext)),
+            self._traffic,
+            self._socket_remade,
+        )
         self._tables = self._admin_tables(configured)
-        self._front = self._admin_listener(self._tables)
+        self._front = admin_listener(
+            settings.admin, (audited(each, self.audit) for each in self._tables), self._traffic, self._socket_remade
+        )
         self.tls = self._tls_listener() if settings.server.enabled else None
         self.liveness = Liveness(
             [(each.place.path, each.watch) for each in self.listeners],
@@ -139,33 +135,6 @@ class TokenParts:
             name=place.called,
             claims=claims,
             printed=lambda line, left_out: event_sinks.module_printed(place.called, line, left_out),
-        )
-
-    def _kms_listener(self, service: LocalService) -> Listener:
-        kms = self._settings.kms
-        return Listener(
-            SocketPlace(kms.socket, int(kms.mode, 8), kms.group),
-            (kms_v2.table(lambda _: service), kms_v1beta1.table(lambda _: service, kms.max_plaintext)),
-            servers=_SERVERS[kms.transport],
-            apis=(kms_v2.API, kms_v1beta1.API),
-            services=(kms_v2.SERVICE, kms_v1beta1.SERVICE),
-            timeout=kms.request_timeout,
-            observe=self._traffic,
-            remade=self._socket_remade,
-        )
-
-    def _admin_listener(self, tables: tuple[Table, ...]) -> Listener:
-        place = self._settings.admin
-        return Listener(
-            SocketPlace(place.socket, 0o660 if place.group else 0o600, place.group),
-            tuple(audited(each, self.audit) for each in tables),
-            servers=(GrpcioServer,),
-            apis=(admin.API,),
-            services=(admin.SERVICE,),
-            timeout=_ADMIN_SECONDS,
-            observe=self._traffic,
-            remade=self._socket_remade,
-            proven=True,
         )
 
     def _tls_listener(self) -> TlsListener | Misconfigured:

@@ -291,3 +291,29 @@ class RefusedPeers:
         log.warning("a caller was not let in", address=address, reason=why, **({"left_out": more} if more else {}))
         detail = f"{address}: {why}" + (f"; {more} more were left out" if more else "")
         self._audit.event("caller refused", outcome="UNAUTHENTICATED", detail=detail)
+
+
+def proxy_health_changed(audit: Audit, error: KmsdError | None) -> None:
+    """Tell that a key manager serves, or why none does."""
+    if error is None:
+        log.info("healthy")
+        notify(STATUS="serving")
+        audit.event("healthy")
+    else:
+        log.warning("kmsd is not healthy", reason=error.message, hint=error.hint)
+        notify(STATUS=f"not healthy: {error.message}")
+        audit.event("not healthy", outcome=error.code, detail=error.message)
+
+
+def upstream_changed(audit: Audit, address: str, wrong: KmsdError | None, up: bool, error: KmsdError) -> None:
+    """Tell that a key manager came or went. wrong: why its key is not the one that is meant. up: whether it answers.
+    error: why it does not."""
+    if wrong is not None:
+        log.error(wrong.message, hint=wrong.hint)
+        audit.event("key manager has another key", outcome=wrong.code, detail=wrong.message)
+    elif up:
+        log.info("key manager is up", address=address)
+        audit.event("key manager up", detail=address)
+    else:
+        log.warning("key manager is away", address=address, reason=error.message, hint=error.hint)
+        audit.event("key manager away", outcome=error.code, detail=error.message)

@@ -13,7 +13,7 @@ from typing import Final
 from kmsd import state
 from kmsd.errors import Misconfigured
 from kmsd.observe import logs
-from kmsd.service.local import Following
+from kmsd.service.following import Following
 
 log = logs.get_logger("kmsd")
 

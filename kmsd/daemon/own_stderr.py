@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 from typing import Final
 
-from kmsd.hsm.printed import Printed, listen
+from kmsd.observe.printed import Printed, listen
 
 _STDERR: Final = 2
 _PIPE_BYTES: Final = 1024 * 1024

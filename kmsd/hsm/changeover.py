@@ -19,10 +19,10 @@ from kmsd.hsm.dispatch import Dispatch
 from kmsd.hsm.host.opening import FoundToken
 from kmsd.hsm.login import Connected
 from kmsd.hsm.pin_guard import PinGuard, PinRefused
-from kmsd.hsm.printed import Printed
 from kmsd.hsm.process import HostProcess
 from kmsd.hsm.vendors.tpm_care import TpmCare
 from kmsd.hsm.vendors.tpm_key_slots import Room
+from kmsd.observe.printed import Printed
 
 GRACE_SECONDS: Final = 5.0
 """Time that a host has to answer what it was asked, to finalise the module, and to end."""

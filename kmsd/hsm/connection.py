@@ -26,8 +26,8 @@ from kmsd.hsm.hosting import Hosting
 from kmsd.hsm.login import Connected
 from kmsd.hsm.operation import Operation, definition_of
 from kmsd.hsm.pin_guard import PinGuard
-from kmsd.hsm.printed import Printed
 from kmsd.hsm.vendors.tpm_key_slots import Room
+from kmsd.observe.printed import Printed
 
 T = TypeVar("T")
 P = TypeVar("P", TokenSession, OpenToken)

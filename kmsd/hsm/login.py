@@ -16,11 +16,11 @@ from kmsd.hsm.host.info import TokenView
 from kmsd.hsm.host.opening import FoundToken, LoggedIn, OpenToken
 from kmsd.hsm.operation import Definition, definition_of
 from kmsd.hsm.pin_guard import PIN_ERRORS, PinGuard, locked, refused
-from kmsd.hsm.printed import Printed
 from kmsd.hsm.process import HostProcess, ask
 from kmsd.hsm.queue import Job
 from kmsd.hsm.vendors import tpm2
 from kmsd.hsm.vendors.quirks import Quirks
+from kmsd.observe.printed import Printed
 
 T = TypeVar("T")
 

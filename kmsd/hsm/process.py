@@ -19,8 +19,8 @@ import msgspec
 from kmsd.errors import KmsdError, Unavailable
 from kmsd.hsm import wire
 from kmsd.hsm.operation import Definition, Operation
-from kmsd.hsm.printed import Printed, listen
 from kmsd.hsm.queue import Job
+from kmsd.observe.printed import Printed, listen
 
 _NOT_PASSED_ON: Final = ("KMSD_", "KMSCTL_", "P11_PIN", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY", "WATCHDOG_")
 """Beginnings of the names of variables that a host has no use for; among them those that may hold a PIN."""

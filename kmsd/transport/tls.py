@@ -108,7 +108,8 @@ def _context(files: TlsFiles, pem: tuple[bytes, bytes, bytes], *, server: bool) 
     context.verify_mode = ssl.CERT_REQUIRED
     context.set_alpn_protocols(["h2"])
     # A session that is resumed shows no certificate again: whoever is revoked meanwhile would stay.
-    context.num_tickets = 0 if server else context.num_tickets
+    if server:
+        context.num_tickets = 0
     context.options |= ssl.OP_NO_TICKET
     try:
         context.load_verify_locations(cadata=pem[0].decode("ascii"))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kmsd.api.kms.v2 import api_pb2 as v2
-from kmsd.hsm.printed import Lines
+from kmsd.observe.printed import Lines
 from tests.chaos import ChaosToken, make_chaos
 from tests.daemons import Kmsd, wait_for
 
@@ -73,7 +73,7 @@ def test_long_lines_are_cut_and_strange_bytes_shown() -> None:
 
 def test_what_is_left_out_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("kmsd.hsm.printed.monotonic", lambda: now)
+    monkeypatch.setattr("kmsd.observe.printed.monotonic", lambda: now)
     told: list[tuple[str, int]] = []
     lines = Lines(lambda line, left_out: told.append((line, left_out)))
     lines.data_received(b"x\n" * 1000)

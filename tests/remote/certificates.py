@@ -75,12 +75,16 @@ class Authority:
         self,
         name: str,
         *sans: str,
-        usages: Sequence[x509.ObjectIdentifier] = (CLIENT,),
+        server: bool = False,
+        usages: Sequence[x509.ObjectIdentifier] | None = None,
         begins: timedelta = -HOUR,
         ends: timedelta = timedelta(days=90),
     ) -> Issued:
-        """Issue a certificate, in files called so. sans: as "DNS:name", "URI:uri", "IP:address". begins, ends: from
-        now."""
+        """Issue a certificate, in files called so.
+
+        sans: as "DNS:name", "URI:uri", "IP:address". server: whether for servers; usages: in place of that. begins,
+        ends: from now.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.now(UTC)
         builder = (
@@ -96,6 +100,7 @@ class Authority:
         )
         if sans:
             builder = builder.add_extension(x509.SubjectAlternativeName(list(map(_name, sans))), critical=False)
+        usages = ((SERVER if server else CLIENT),) if usages is None else usages
         if usages:
             builder = builder.add_extension(x509.ExtendedKeyUsage(list(usages)), critical=False)
         issued = Issued(self.folder / f"{name}.crt", self.folder / f"{name}.key")

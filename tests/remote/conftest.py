@@ -7,13 +7,14 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
 from kmsd.api.kms.v2 import api_pb2 as v2
-from tests.daemons import Kmsd, wait_for
-from tests.remote.certificates import SERVER, Authority, Issued
+from tests.daemons import KMSD, Kmsd, wait_for
+from tests.remote.certificates import Authority, Issued
 from tests.tokens import SoftToken
 
 TENANTS = """
@@ -44,6 +45,7 @@ class Manager:
     kmsd: Kmsd
     ca: Authority
     config: Path
+    shown: Issued
     port: int = 0
     _channels: list[grpc.Channel] = field(default_factory=list)
 
@@ -114,8 +116,18 @@ def make_manager(
     """Starts a key manager; flags and fields as of `start_kmsd`."""
     made: list[Manager] = []
 
-    def make(*flags: str, tenants: str = TENANTS, name: str = "d", port: int = 0, **fields: object) -> Manager:
-        shown = ca.issue(f"manager-{name}", "DNS:manager.test", "IP:127.0.0.1", usages=(SERVER,))
+    default = ca
+
+    def make(
+        *flags: str,
+        tenants: str = TENANTS,
+        name: str = "d",
+        port: int = 0,
+        ca: Authority = default,
+        signer: Authority | None = None,
+        **fields: Any,
+    ) -> Manager:
+        shown = (signer or ca).issue(f"manager-{name}", "DNS:manager.test", "IP:127.0.0.1", server=True)
         config = short_tmp / f"{name}.toml"
         config.write_text(tenants)
         port = port or free_port()
@@ -124,7 +136,7 @@ def make_manager(
             f"--tls-ca={ca.file}", f"--tls-certificate={shown.certificate}", f"--tls-key={shown.key}", *flags,
             name=name, **fields,
         )  # fmt: skip
-        manager = Manager(kmsd, ca, config, port)
+        manager = Manager(kmsd, ca, config, shown, port)
         made.append(manager)
         wait_for(lambda: "serving on TCP" in kmsd.log_text())
         return manager
@@ -150,3 +162,41 @@ def free_port() -> int:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
         return port
+
+
+@pytest.fixture
+def make_proxy(start_kmsd: Callable[..., Kmsd]) -> Callable[..., Kmsd]:
+    """Starts a proxy of these key managers, with this certificate; flags and environment as of `start_kmsd`."""
+
+    def make(
+        caller: Issued,
+        ca: Authority,
+        *managers: Manager | str,
+        name: str = "p",
+        flags: tuple[str, ...] = (),
+        **fields: Any,
+    ) -> Kmsd:
+        asked = [each if isinstance(each, str) else f"127.0.0.1:{each.port}" for each in managers]
+        quick = {"KMSD_HEALTH__INTERVAL": "0.5", **fields.pop("environment", {})}
+        return start_kmsd(
+            *(f"--upstream={each}" for each in asked), f"--tls-ca={ca.file}",
+            f"--tls-certificate={caller.certificate}", f"--tls-key={caller.key}", *flags,
+            name=name, command=(KMSD, "proxy"), default_flags=False, environment=quick, **fields,
+        )  # fmt: skip
+
+    return make
+
+
+SEED = v2.EncryptRequest(plaintext=b"0123456789abcdef0123456789abcdef", uid="u")
+
+
+def decrypt(kmsd: Kmsd, sealed: v2.EncryptResponse) -> bytes:
+    request = v2.DecryptRequest(ciphertext=sealed.ciphertext, key_id=sealed.key_id, uid="u")
+    plaintext: bytes = kmsd.v2("Decrypt", request).plaintext
+    return plaintext
+
+
+def well(proxy: Kmsd) -> Kmsd:
+    """The proxy, once it serves."""
+    wait_for(lambda: proxy.v2("Status").healthz == "ok")
+    return proxy

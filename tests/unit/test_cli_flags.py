@@ -179,7 +179,7 @@ def test_an_unknown_command_is_told_what_there_is_but_not_repeated(run: Run) -> 
     assert (code, out) == (2, "")
     assert err.splitlines() == [
         "kmsd: error: no such command",
-        "hint: the commands are serve, check-config, dev, version",
+        "hint: the commands are serve, proxy, check-config, dev, version",
     ]
 
 

@@ -204,16 +204,17 @@ def test_the_configuration_page_lists_every_setting_flag_and_variable() -> None:
         if re.match(r"\| `[a-z]+\.[a-z_]+` \|", line)
     ]
     assert {key.strip("`") for key, _, _ in rows} == set(LEAVES)
+    flags_of = (*cli.FLAGS, *cli.PROXY_FLAGS)
     for cell, flags, default in rows:
         key = cell.strip("`")
-        named = {name for flag in cli.FLAGS if flag.key == key for name in (flag.name, flag.off) if name}
-        assert set(re.findall(r"`(.*?)`", flags)) == named, key
+        named = {name for flag in flags_of if flag.key == key for name in (flag.name, flag.off) if name}
+        assert set(re.findall(r"`(--.*?)`", flags)) == named, key
         section, name = key.split(".")
         field = type(getattr(Settings(), section)).model_fields[name]
         if field.default_factory is None:  # paths depend on the user
             expected = "none" if field.default is None else f"`{to_toml(key, field.default)}`"
             assert default == expected, key
-    for flag in cli.FLAGS:
+    for flag in flags_of:
         assert f"`{flag.name}" in text, flag.name
     for variable in ANCESTOR_ENVIRON:
         assert f"`{variable}`" in text, variable

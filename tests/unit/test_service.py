@@ -21,7 +21,8 @@ from kmsd.keys.labels import new_key_id
 from kmsd.keys.scanner import KeyScanner
 from kmsd.observe.health import Health
 from kmsd.observe.unproven import Unproven
-from kmsd.service.local import Following, LocalService
+from kmsd.service.following import Following
+from kmsd.service.local import LocalService
 from tests.memory_token import MemoryToken
 
 OLD, NEW = (new_key_id().encode() for _ in range(2))

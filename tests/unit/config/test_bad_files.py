@@ -94,8 +94,8 @@ from tests.unit.config.written import error_of, write
         ('socket = "/x"', "F:1: socket: unknown key; did you mean kms.socket or admin.socket?"),
         (
             "qqq = 1",
-            "F:1: qqq: unknown key; the sections are [kms], [admin], [server], [token], [tokens], [tenants], [admins], "
-            "[keys], [legacy], [health], [log], [audit], [state]",
+            "F:1: qqq: unknown key; the sections are [kms], [admin], [server], [proxy], [token], [tokens], [tenants], "
+            "[admins], [keys], [legacy], [health], [log], [audit], [state]",
         ),
         ('keys = "x"', "F:1: keys: expected a section, [keys], found a string"),
         ("[[keys]]\nlabel = 'x'", "F:1: keys: expected a section, [keys], found an array"),

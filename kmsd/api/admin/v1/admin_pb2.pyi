@@ -142,7 +142,38 @@ class GetStatusRequest(_message.Message):
     def __init__(self, tenant: _Optional[str] = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("version", "state", "healthz", "hint", "started_unix_ms", "write_label", "write_key", "token", "sessions", "probe", "listeners", "problems", "keys", "write_format", "tokens", "following", "not_alive", "now_unix_ms", "host", "outgoing_key", "tenants", "certificate")
+    __slots__ = ("version", "state", "healthz", "hint", "started_unix_ms", "write_label", "write_key", "token", "sessions", "probe", "listeners", "problems", "keys", "write_format", "tokens", "following", "not_alive", "now_unix_ms", "host", "outgoing_key", "tenants", "certificate", "upstreams")
+    class Upstream(_message.Message):
+        __slots__ = ("address", "up", "reason", "hint", "since_unix_ms", "answered_unix_ms", "key_id", "key_id_sha256", "healthz", "round_trip_ms", "asked", "failed", "in_flight", "last")
+        ADDRESS_FIELD_NUMBER: _ClassVar[int]
+        UP_FIELD_NUMBER: _ClassVar[int]
+        REASON_FIELD_NUMBER: _ClassVar[int]
+        HINT_FIELD_NUMBER: _ClassVar[int]
+        SINCE_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+        ANSWERED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+        KEY_ID_FIELD_NUMBER: _ClassVar[int]
+        KEY_ID_SHA256_FIELD_NUMBER: _ClassVar[int]
+        HEALTHZ_FIELD_NUMBER: _ClassVar[int]
+        ROUND_TRIP_MS_FIELD_NUMBER: _ClassVar[int]
+        ASKED_FIELD_NUMBER: _ClassVar[int]
+        FAILED_FIELD_NUMBER: _ClassVar[int]
+        IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+        LAST_FIELD_NUMBER: _ClassVar[int]
+        address: str
+        up: bool
+        reason: str
+        hint: str
+        since_unix_ms: int
+        answered_unix_ms: int
+        key_id: str
+        key_id_sha256: str
+        healthz: str
+        round_trip_ms: float
+        asked: int
+        failed: int
+        in_flight: int
+        last: bool
+        def __init__(self, address: _Optional[str] = ..., up: _Optional[bool] = ..., reason: _Optional[str] = ..., hint: _Optional[str] = ..., since_unix_ms: _Optional[int] = ..., answered_unix_ms: _Optional[int] = ..., key_id: _Optional[str] = ..., key_id_sha256: _Optional[str] = ..., healthz: _Optional[str] = ..., round_trip_ms: _Optional[float] = ..., asked: _Optional[int] = ..., failed: _Optional[int] = ..., in_flight: _Optional[int] = ..., last: _Optional[bool] = ...) -> None: ...
     class TenantStatus(_message.Message):
         __slots__ = ("name", "write_label", "state", "healthz", "hint", "write_key", "following", "in_flight")
         NAME_FIELD_NUMBER: _ClassVar[int]
@@ -288,6 +319,7 @@ class GetStatusResponse(_message.Message):
     OUTGOING_KEY_FIELD_NUMBER: _ClassVar[int]
     TENANTS_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    UPSTREAMS_FIELD_NUMBER: _ClassVar[int]
     version: str
     state: ServingState
     healthz: str
@@ -310,7 +342,8 @@ class GetStatusResponse(_message.Message):
     outgoing_key: Key
     tenants: _containers.RepeatedCompositeFieldContainer[GetStatusResponse.TenantStatus]
     certificate: GetStatusResponse.Certificate
-    def __init__(self, version: _Optional[str] = ..., state: _Optional[_Union[ServingState, str]] = ..., healthz: _Optional[str] = ..., hint: _Optional[str] = ..., started_unix_ms: _Optional[int] = ..., write_label: _Optional[str] = ..., write_key: _Optional[_Union[Key, _Mapping]] = ..., token: _Optional[_Union[GetStatusResponse.Token, _Mapping]] = ..., sessions: _Optional[_Union[GetStatusResponse.Sessions, _Mapping]] = ..., probe: _Optional[_Union[GetStatusResponse.HealthProbe, _Mapping]] = ..., listeners: _Optional[_Iterable[_Union[GetStatusResponse.Listener, _Mapping]]] = ..., problems: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ..., keys: _Optional[int] = ..., write_format: _Optional[str] = ..., tokens: _Optional[_Iterable[_Union[GetStatusResponse.TokenStatus, _Mapping]]] = ..., following: _Optional[_Union[GetStatusResponse.Following, _Mapping]] = ..., not_alive: _Optional[str] = ..., now_unix_ms: _Optional[int] = ..., host: _Optional[str] = ..., outgoing_key: _Optional[_Union[Key, _Mapping]] = ..., tenants: _Optional[_Iterable[_Union[GetStatusResponse.TenantStatus, _Mapping]]] = ..., certificate: _Optional[_Union[GetStatusResponse.Certificate, _Mapping]] = ...) -> None: ...
+    upstreams: _containers.RepeatedCompositeFieldContainer[GetStatusResponse.Upstream]
+    def __init__(self, version: _Optional[str] = ..., state: _Optional[_Union[ServingState, str]] = ..., healthz: _Optional[str] = ..., hint: _Optional[str] = ..., started_unix_ms: _Optional[int] = ..., write_label: _Optional[str] = ..., write_key: _Optional[_Union[Key, _Mapping]] = ..., token: _Optional[_Union[GetStatusResponse.Token, _Mapping]] = ..., sessions: _Optional[_Union[GetStatusResponse.Sessions, _Mapping]] = ..., probe: _Optional[_Union[GetStatusResponse.HealthProbe, _Mapping]] = ..., listeners: _Optional[_Iterable[_Union[GetStatusResponse.Listener, _Mapping]]] = ..., problems: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ..., keys: _Optional[int] = ..., write_format: _Optional[str] = ..., tokens: _Optional[_Iterable[_Union[GetStatusResponse.TokenStatus, _Mapping]]] = ..., following: _Optional[_Union[GetStatusResponse.Following, _Mapping]] = ..., not_alive: _Optional[str] = ..., now_unix_ms: _Optional[int] = ..., host: _Optional[str] = ..., outgoing_key: _Optional[_Union[Key, _Mapping]] = ..., tenants: _Optional[_Iterable[_Union[GetStatusResponse.TenantStatus, _Mapping]]] = ..., certificate: _Optional[_Union[GetStatusResponse.Certificate, _Mapping]] = ..., upstreams: _Optional[_Iterable[_Union[GetStatusResponse.Upstream, _Mapping]]] = ...) -> None: ...
 
 class ListSlotsRequest(_message.Message):
     __slots__ = ("page_size", "page_token")

@@ -1,0 +1,163 @@
+"""The admin API, kmsd.admin.v1, of a proxy: how its key managers are. Protobuf to domain and back."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from kmsd import __version__
+from kmsd.api.admin.v1 import admin_pb2 as pb
+from kmsd.apis.admin_table import API, SERVICE, following_times, problem, sha256, table
+from kmsd.errors import Conflict, KmsdError, NotFound, Unavailable, short
+from kmsd.problem import Problem
+from kmsd.service.remote import RemoteService
+from kmsd.service.upstream import Upstream
+from kmsd.transport.call import Call, Method, Role, Table, parse
+
+_ELSEWHERE: Final = (
+    *("ListSlots", "ListMechanisms", "UnlockToken", "ListKeys", "GetKey", "GenerateKey", "AdoptKey", "RelabelKey"),
+    *("DestroyKey", "TestKey", "RotateKey", "RetireKey", "RevertKey", "InspectCiphertext", "TryCiphertext"),
+)
+"""Methods that want a token."""
+_PROBE_SECONDS: Final = 10.0
+"""Time for one key manager."""
+
+
+class Check(NamedTuple):
+    """A thing that was tried. outcome: "ok", "warning" or "failed". seen: what happened. fix: what to do."""
+
+    name: str
+    title: str
+    outcome: str
+    seen: str
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class ProxyAdmin:
+    """The part of the admin API that tells of a proxy and its key managers.
+
+    started: Unix time in seconds. listeners: each with its APIs. problems: the fatal first. unreachable: why nobody can
+    connect to a socket. verdict: why only a restart can help, if so. probe: tries one key manager, in so many seconds.
+    """
+
+    service: RemoteService
+    started: float
+    listeners: Callable[[], Sequence[tuple[str, Sequence[str]]]]
+    problems: Callable[[], list[Problem]]
+    unreachable: Callable[[], KmsdError | None]
+    verdict: Callable[[], str]
+    probe: Callable[[Upstream, float], Awaitable[list[Check]]]
+
+    def table(self) -> Table:
+        """Return the methods of this part, by path; those that want a token say where one is."""
+        elsewhere = {f"/{SERVICE}/{name}": Method(API, name, self.elsewhere, role=Role.OPERATOR) for name in _ELSEWHERE}
+        return {**elsewhere, **table({"GetStatus": self.get_status, "Diagnose": self.diagnose})}
+
+    async def elsewhere(self, call: Call, body: bytes) -> bytes:
+        """Refuse what a proxy cannot do. Raises Conflict."""
+        known = ", ".join(each.address for each in self.service.upstreams) or "none"
+        raise Conflict(
+            f"this kmsd is a proxy without tokens, and does no {call.method}",
+            f"ask the key manager (kmsctl --target tls://HOST:PORT); its key managers are {known}",
+        )
+
+    async def get_status(self, call: Call, body: bytes) -> bytes:
+        """Tell how the proxy and its key managers are."""
+        parse(pb.GetStatusRequest, body)
+        service, problems = self.service, self.problems()
+        error = self.unreachable() or why_down(service)
+        state = pb.SERVING_STATE_SERVING
+        if error is not None:
+            state = pb.SERVING_STATE_DOWN
+        elif problems:
+            state = pb.SERVING_STATE_DEGRADED
+        key_id = service.key_id
+        best = max(service.upstreams, key=lambda each: (each.up, each.answered_at), default=None)
+        return pb.GetStatusResponse(
+            version=__version__,
+            state=state,
+            healthz=error.message if error else "ok",
+            hint=error.hint if error else "",
+            started_unix_ms=int(self.started * 1000),
+            now_unix_ms=int(time.time() * 1000),
+            write_key=pb.Key(key_id=key_id, key_id_sha256=sha256(key_id), state=pb.KEY_STATE_WRITE) if key_id else None,
+            probe=pb.GetStatusResponse.HealthProbe(
+                last_success_unix_ms=int(best.answered_at * 1000) if best is not None else 0,
+                round_trip_ms=best.seconds * 1000 if best is not None else 0.0,
+            ),
+            listeners=[pb.GetStatusResponse.Listener(socket=path, apis=apis) for path, apis in self.listeners()],
+            problems=[problem(each) for each in problems],
+            following=following_times(service.following) if service.following.key_id == key_id else None,
+            not_alive=self.verdict(),
+            host=socket.gethostname(),
+            upstreams=[_upstream(each, last=each is service.last) for each in service.upstreams],
+        ).SerializeToString()
+
+    async def diagnose(self, call: Call, body: bytes) -> bytes:
+        """Try every key manager, or the one that is named."""
+        request = parse(pb.DiagnoseRequest, body)
+        named = [each for each in self.service.upstreams if request.token in ("", each.address)]
+        if not named:
+            known = ", ".join(each.address for each in self.service.upstreams)
+            raise NotFound(f"no key manager {short(request.token)} is configured", f"the key managers are {known}")
+        began = time.monotonic()
+        checks = [check for each in named for check in await self.probe(each, _PROBE_SECONDS)]
+        outcomes = {check.outcome for check in checks}
+        outcome = next((each for each in ("failed", "warning") if each in outcomes), "ok")
+        failed = [check for check in checks if check.outcome == "failed"]
+        call.detail = f"{len(named)} key managers: {outcome}"
+        return pb.DiagnoseResponse(
+            token=request.token,
+            token_label=", ".join(each.address for each in named),
+            up=any(each.up for each in named),
+            provider="proxy",
+            provider_title="key managers",
+            outcome=outcome,
+            checks=[pb.DiagnoseResponse.Check(**check._asdict()) for check in checks],
+            verdict=pb.DiagnoseResponse.Verdict(
+                algorithm="none" if failed else "",
+                text=failed[0].seen if failed else "every key manager that was tried answers as it should",
+                hint=failed[0].fix if failed else "",
+            ),
+            seconds=time.monotonic() - began,
+        ).SerializeToString()
+
+
+def why_down(service: RemoteService) -> KmsdError | None:
+    """Return why no key manager serves, as far as is known now; None if one does."""
+    if any(each.usable for each in service.upstreams):
+        return None
+    for each in service.upstreams:
+        if each.wrong_key is not None:
+            return each.wrong_key
+    for each in service.upstreams:
+        if each.up:
+            return Unavailable(f"key manager {each.address} is not well: {each.healthz}")
+    if len(service.upstreams) == 1:
+        return service.upstreams[0].error
+    reasons = "; ".join(each.error.message for each in service.upstreams[:4])
+    return Unavailable(f"no key manager answers: {reasons}", "check them, and the network to them: kmsctl doctor")
+
+
+def _upstream(upstream: Upstream, *, last: bool) -> pb.GetStatusResponse.Upstream:
+    error = upstream.wrong_key or (None if upstream.up else upstream.error)
+    return pb.GetStatusResponse.Upstream(
+        address=upstream.address,
+        up=upstream.usable,
+        reason=error.message if error is not None else "",
+        hint=error.hint if error is not None else "",
+        since_unix_ms=int(upstream.since * 1000),
+        answered_unix_ms=int(upstream.answered_at * 1000),
+        key_id=upstream.key_id,
+        key_id_sha256=sha256(upstream.key_id),
+        healthz=upstream.healthz,
+        round_trip_ms=upstream.seconds * 1000,
+        asked=upstream.asked,
+        failed=upstream.failed,
+        in_flight=upstream.in_flight,
+        last=last,
+    )

@@ -1,0 +1,300 @@
+"""A proxy's objects, built and wired together: the sockets of a kmsd, and key managers on other machines behind them.
+
+Loads nothing of PKCS#11.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
+from pathlib import Path
+from typing import Final
+
+from kmsd import state
+from kmsd.apis import kms_v1beta1, kms_v2
+from kmsd.apis.admin_config import ConfigAdmin
+from kmsd.apis.admin_proxy import Check, ProxyAdmin, why_down
+from kmsd.apis.admin_watch import Ended, WatchAdmin
+from kmsd.apis.audited import audited
+from kmsd.audit.trail import Audit
+from kmsd.daemon import event_sinks
+from kmsd.daemon.configured import Configured
+from kmsd.daemon.followed import Followed
+from kmsd.daemon.liveness import Liveness
+from kmsd.daemon.process import Spawn
+from kmsd.daemon.sockets import KEPT_REQUESTS, admin_listener, kms_listener
+from kmsd.errors import KmsdError, Misconfigured
+from kmsd.observe import logs
+from kmsd.observe.feed import Feed
+from kmsd.observe.sdnotify import notify
+from kmsd.observe.stats import Stats
+from kmsd.problem import About, Calls, Problem
+from kmsd.service.remote import Canary, RemoteService
+from kmsd.service.upstream import Channel, Upstream, dial
+from kmsd.transport.asking import answers
+from kmsd.transport.listener import Listener
+from kmsd.transport.tls import OwnCertificate, TlsFiles, TlsMaterial
+
+log = logs.get_logger("kmsd")
+
+_LOOK: Final = 0.5
+"""Seconds between two looks at whether an upstream that is away is due."""
+_CHECK_SECONDS: Final = 3.0
+_CERTIFICATE_SECONDS: Final = 14 * 86400
+"""Before its end a certificate is a problem."""
+_DAY: Final = 86400
+
+
+class NoSessions:
+    """The sessions of a proxy, which has none."""
+
+    configured = open = busy = stuck = queued = 0
+
+
+class ProxyParts:
+    """The parts of a running proxy. See `kmsd.daemon.process.Parts`. give_up: told why only a restart can help.
+
+    Raises KmsdError if a part cannot be had as it is configured.
+    """
+
+    def __init__(self, configured: Configured, spawn: Spawn, give_up: Callable[[str], None]) -> None:
+        settings = configured.settings
+        proxy = settings.proxy
+        if not proxy.upstreams:
+            raise Misconfigured("no key manager is named", "name one with --upstream host:port (proxy.upstreams)")
+        if proxy.tls_ca is None or proxy.tls_certificate is None or proxy.tls_key is None:
+            raise Misconfigured(
+                "a proxy needs --tls-ca, --tls-certificate and --tls-key (proxy.tls_ca, ...)",
+                "give all three: key managers are asked with TLS and a client certificate only",
+            )
+        self.stopping = False
+        self._settings = settings
+        self._stats = Stats()
+        self._requests: Feed[Ended] = Feed(KEPT_REQUESTS)
+        self._failed: deque[Ended] = deque(maxlen=KEPT_REQUESTS)
+        self.audit = Audit(settings.audit, settings.state.dir)
+        self._traffic = event_sinks.TrafficSink(self._stats, self._requests, self._failed, self.audit)
+        self._followed = Followed(settings.state.dir)
+        self._material = TlsMaterial(
+            TlsFiles(proxy.tls_ca, proxy.tls_certificate, proxy.tls_key), server=False, changed=self._files_changed
+        )
+        self.service = RemoteService(
+            [Upstream(address, self._dial) for address in proxy.upstreams],
+            prefer=proxy.prefer,
+            fail_closed=settings.kms.on_hsm_loss == "fail-closed",
+            canary=Canary.from_json(state.recall_canary(settings.state.dir)),
+            on_canary=self._keep_canary,
+            on_change=self._upstream_changed,
+            following=self._followed.following,
+        )
+        self._started = time.time()
+        self._kms = kms_listener(
+            settings.kms,
+            (
+                kms_v2.table(lambda _: self.service),
+                kms_v1beta1.table(lambda _: self.service, settings.kms.max_plaintext),
+            ),
+            self._traffic,
+            self._socket_remade,
+        )
+        tables = (
+            ProxyAdmin(
+                self.service,
+                self._started,
+                lambda: [(str(each.place.path), each.apis) for each in self.listeners],
+                self._problems,
+                self._unreachable,
+                lambda: self.liveness.verdict,
+                self._probe,
+            ).table(),
+            ConfigAdmin(configured.view, configured.set_log_level).table(),
+            WatchAdmin(self._stats, self._requests, self._failed, NoSessions, self.audit).table(),
+        )
+        self._front = admin_listener(
+            settings.admin, (audited(each, self.audit) for each in tables), self._traffic, self._socket_remade
+        )
+        self.liveness = Liveness(
+            [(each.place.path, each.watch) for each in self.listeners], settings.health.give_up_after, answers, give_up
+        )
+        self._told_well: bool | None = None
+
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        """The Unix sockets."""
+        return self._kms, self._front
+
+    async def start(self) -> None:
+        """Read the TLS files, and begin with the key managers: the sockets answer already."""
+        await self._material.look()
+        self._followed.begin()
+        self._front.set_serving(True)
+
+    def work(self) -> Iterable[Coroutine[object, object, None]]:
+        """Return what goes on beside the calls, for ever."""
+        keeping = self._material.keep(), self._followed.keep()
+        return (*keeping, self._check(), self.liveness.run(), self.liveness.feed())
+
+    async def reload(self, configured: Configured) -> None:
+        """Look at the TLS files, and try every key manager at once."""
+        await self._material.look()
+        for upstream in self.service.upstreams:
+            upstream.renew()
+
+    async def drain(self, grace: float) -> None:
+        """Do nothing: nobody else is served."""
+
+    async def end(self) -> None:
+        """End the connections to key managers."""
+        self._followed.keep_last()
+        await asyncio.gather(*(each.close() for each in self.service.upstreams))
+
+    # The connections to key managers.
+
+    def _dial(self, address: str) -> Channel:
+        loaded = self._material.loaded
+        return dial(address, loaded.pem if loaded is not None else None, self._settings.proxy.server_name)
+
+    def _files_changed(self, own: OwnCertificate) -> None:
+        event_sinks.certificate_taken(self.audit, own)
+        for upstream in self.service.upstreams:
+            upstream.renew()
+
+    async def _check(self) -> None:
+        """Try the key managers: each every `health.interval`, and one that is away when its time has come."""
+        last = -self._settings.health.interval
+        while True:
+            now = time.monotonic()
+            away = any(not each.up and each.due for each in self.service.upstreams)
+            if away or now - last >= self._settings.health.interval:
+                last = now
+                await self.service.check(min(_CHECK_SECONDS, self._settings.kms.request_timeout))
+                self._tell_health()
+            await asyncio.sleep(min(_LOOK, self._settings.health.interval))
+
+    def _tell_health(self) -> None:
+        error = why_down(self.service)
+        self._kms.set_serving(error is None)
+        if (error is None) != self._told_well:
+            self._told_well = error is None
+            event_sinks.proxy_health_changed(self.audit, error)
+
+    def _upstream_changed(self, upstream: Upstream) -> None:
+        if not self.stopping:
+            event_sinks.upstream_changed(self.audit, upstream.address, upstream.wrong_key, upstream.up, upstream.error)
+            notify(STATUS=f"{sum(each.usable for each in self.service.upstreams)} key managers are well")
+
+    def _keep_canary(self, canary: Canary) -> None:
+        directory = self._settings.state.dir
+        self.audit.event("write key", detail=f"key managers write with {canary.key_id}")
+        try:
+            state.remember_canary(directory, canary.as_json())
+        except (OSError, Misconfigured) as error:
+            log.warning("the state directory cannot be written", directory=str(directory), reason=state.reason(error))
+
+    def _socket_remade(self, path: Path, what: str) -> None:
+        event_sinks.socket_remade(self.audit, path, what)
+
+    def _unreachable(self) -> KmsdError | None:
+        return next((each.watch.problem for each in self.listeners if each.watch.problem is not None), None)
+
+    # What is wrong, and trying to find out.
+
+    def _problems(self) -> list[Problem]:
+        found: list[Problem] = []
+        if verdict := self.liveness.verdict:
+            found.append(Problem(f"only a restart can help: {verdict}", "kmsd is ending by itself", fatal=True))
+        if (unreachable := self._unreachable()) is not None:
+            about = About(setting="kms.socket")
+            found.append(Problem(unreachable.message, unreachable.hint, fatal=True, about=about))
+        if (error := self._material.problem) is not None:
+            found.append(Problem(error.message, error.hint, fatal=False, about=About(setting="proxy.tls_certificate")))
+        some = any(each.usable for each in self.service.upstreams)
+        for each in self.service.upstreams:
+            error = each.wrong_key or (None if each.up else each.error)
+            if error is not None:
+                about = About(setting="proxy.upstreams", calls=Calls(code=error.code))
+                found.append(Problem(error.message, error.hint, fatal=not some, about=about))
+            elif each.healthz not in ("", "ok"):
+                words = f"key manager {each.address} is not well: {each.healthz}"
+                found.append(Problem(words, "ask it: kmsctl status --target", fatal=not some))
+        keys = {each.key_id for each in self.service.upstreams if each.usable and each.key_id}
+        if len(keys) > 1:
+            found.append(
+                Problem(
+                    "the key managers name different write keys",
+                    "a rotation is followed within keys.refresh of each; if this stays, they have different tokens",
+                    fatal=False,
+                    passing=True,
+                )
+            )
+        found.extend(self._own_problems())
+        return sorted(found, key=lambda each: not each.fatal)
+
+    def _own_problems(self) -> Iterable[Problem]:
+        loaded = self._material.loaded
+        if loaded is not None and (left := loaded.own.not_after - time.time()) < _CERTIFICATE_SECONDS:
+            ends = f"ends in {left / _DAY:.1f} days" if left > 0 else "has ended"
+            yield Problem(
+                f"the certificate of this proxy ({loaded.own.subject}) {ends}",
+                "put a new one in its place: kmsd reads the files anew when they change",
+                fatal=False,
+                about=About(setting="proxy.tls_certificate"),
+            )
+        if (doubt := state.doubt(self._settings.state.dir)) is not None:
+            yield Problem(doubt.message, doubt.hint, fatal=False, about=About(setting="state.dir"))
+        for trouble in self.audit.troubles:
+            about = About(audit=True, tampered=trouble == self.audit.tampering.trouble)
+            yield Problem(trouble.message, trouble.hint, fatal=False, about=about)
+
+    async def _probe(self, upstream: Upstream, seconds: float) -> list[Check]:
+        """Try one key manager: whether it is reached, who it is, and a round trip."""
+        name = upstream.address
+        checks = [await self._handshake(upstream, seconds / 2)]
+        if checks[0].outcome != "failed":
+            began = time.monotonic()
+            await self.service.check_one(upstream, seconds / 2)
+            error = upstream.wrong_key or (None if upstream.up else upstream.error)
+            if error is not None:
+                checks.append(Check("round_trip", f"{name}: round trip", "failed", error.message, error.hint))
+            else:
+                took = (time.monotonic() - began) * 1000
+                words = f"Status says {upstream.healthz!r}; what was encrypted before is decrypted ({took:.1f} ms)"
+                well = "ok" if upstream.healthz == "ok" else "failed"
+                checks.append(Check("round_trip", f"{name}: round trip", well, words))
+        return checks
+
+    async def _handshake(self, upstream: Upstream, seconds: float) -> Check:
+        title, loaded = f"{upstream.address}: TLS", self._material.loaded
+        if loaded is None:
+            error = self._material.problem
+            return Check("tls", title, "failed", error.message if error else "there are no TLS files")
+        host, _, port = upstream.address.rpartition(":")
+        shown = self._settings.proxy.server_name or host.strip("[]")
+        try:
+            async with asyncio.timeout(seconds):
+                _, writer = await asyncio.open_connection(
+                    host.strip("[]"), int(port), ssl=loaded.context, server_hostname=shown
+                )
+        except TimeoutError:
+            return Check("tls", title, "failed", f"no handshake in {seconds:.0f} s", "check the network to it")
+        except ssl.SSLCertVerificationError as error:
+            fix = "check --tls-ca, and the name in its certificate (proxy.server_name)"
+            return Check("tls", title, "failed", f"its certificate is not taken: {error.verify_message}", fix)
+        except ssl.SSLError as error:
+            return Check("tls", title, "failed", f"the handshake failed ({error.reason})", "it must speak TLS 1.3")
+        except OSError as error:
+            return Check("tls", title, "failed", f"it is not reached: {error.strerror or error}", "check its address")
+        try:
+            handshake = writer.get_extra_info("ssl_object")
+            ends = ssl.cert_time_to_seconds(handshake.getpeercert()["notAfter"])
+            days = (ends - time.time()) / _DAY
+            words = f"{handshake.version()}, {handshake.cipher()[0]}; its certificate lasts {days:.0f} days"
+            return Check("tls", title, "ok" if days > _CERTIFICATE_SECONDS / _DAY else "warning", words)
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()

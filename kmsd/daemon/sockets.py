@@ -1,0 +1,58 @@
+"""The two Unix sockets that every kmsd has, with tokens or as a proxy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+from kmsd.apis import admin_table, kms_v1beta1, kms_v2
+from kmsd.config.settings import Admin, Kms
+from kmsd.transport.call import Observer, Table
+from kmsd.transport.dispatch import Dispatch
+from kmsd.transport.grpcio import GrpcioServer
+from kmsd.transport.h2corn import H2cornServer
+from kmsd.transport.listener import Listener, Server
+from kmsd.transport.sockets import SocketPlace
+
+KEPT_REQUESTS: Final = 1000
+"""Requests that are kept for whoever asks what went on."""
+_SERVERS: Final[dict[str, tuple[Callable[[Dispatch], Server], ...]]] = {
+    "grpcio": (GrpcioServer,),
+    # grpcio for clients that address their requests to the path of the socket, which h2corn resets.
+    "h2corn": (H2cornServer, GrpcioServer),
+}
+_ADMIN_SECONDS: Final = 60.0
+"""Time for the answer to a call of the admin API whose caller names none."""
+
+Remade = Callable[[Path, str], None]
+"""Told, in words, what had become of a socket when it was made again."""
+
+
+def kms_listener(kms: Kms, tables: Iterable[Table], observe: Observer, remade: Remade) -> Listener:
+    """Make the socket of the two KMS APIs."""
+    return Listener(
+        SocketPlace(kms.socket, int(kms.mode, 8), kms.group),
+        tables,
+        servers=_SERVERS[kms.transport],
+        apis=(kms_v2.API, kms_v1beta1.API),
+        services=(kms_v2.SERVICE, kms_v1beta1.SERVICE),
+        timeout=kms.request_timeout,
+        observe=observe,
+        remade=remade,
+    )
+
+
+def admin_listener(place: Admin, tables: Iterable[Table], observe: Observer, remade: Remade) -> Listener:
+    """Make the socket of the admin API."""
+    return Listener(
+        SocketPlace(place.socket, 0o660 if place.group else 0o600, place.group),
+        tables,
+        servers=(GrpcioServer,),
+        apis=(admin_table.API,),
+        services=(admin_table.SERVICE,),
+        timeout=_ADMIN_SECONDS,
+        observe=observe,
+        remade=remade,
+        proven=True,
+    )

@@ -1,0 +1,307 @@
+"""The KMS service of a proxy: asks key managers on other machines. Holds no key and no plaintext longer than a call."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import monotonic, time
+from typing import Final, Literal, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
+from kmsd.api.kms.v2 import api_pb2 as v2
+from kmsd.deadline import left
+from kmsd.errors import InvalidRequest, KmsdError, Misconfigured, NotFound, Unavailable, short
+from kmsd.observe import logs
+from kmsd.service.api import Decrypted, Encrypted, ServiceStatus
+from kmsd.service.following import Following
+from kmsd.service.upstream import Upstream, UpstreamError
+
+log = logs.get_logger("kmsd")
+
+_V2: Final = "/v2.KeyManagementService"
+_V1: Final = "/v1beta1.KeyManagementService"
+_SMALL: Final = 256
+"""Bytes of a plaintext that every key manager encrypts by v2, whose ciphertexts are bounded."""
+_STATUS_SECONDS: Final = 2.0
+"""Time for the answer to Status."""
+_SHARE: Final = 0.5
+"""Part of the time left that an upstream has to answer while there is another to ask."""
+_LEAST_SECONDS: Final = 0.05
+_CANARY_BYTES: Final = 32
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A value that was encrypted for nothing but to be decrypted again: it shows whether a key manager has the key.
+
+    digest: SHA-256 of its plaintext, in hexadecimal.
+    """
+
+    key_id: str
+    ciphertext: bytes
+    digest: str
+
+    def as_json(self) -> dict[str, str]:
+        """Return what a file keeps of it."""
+        text = base64.b64encode(self.ciphertext).decode("ascii")
+        return {"key_id": self.key_id, "ciphertext": text, "digest": self.digest, "whole": self.whole}
+
+    @property
+    def whole(self) -> str:
+        """The digest over all of it: a file that lost or gained something proves nothing."""
+        return hashlib.sha256(f"{self.key_id} {self.ciphertext.hex()} {self.digest}".encode()).hexdigest()
+
+    @classmethod
+    def from_json(cls, kept: object) -> Canary | None:
+        """Return what a file kept; None if it is none."""
+        if not isinstance(kept, dict) or not all(isinstance(kept.get(each), str) for each in ("key_id", "digest")):
+            return None
+        try:
+            made = cls(kept["key_id"], base64.b64decode(kept.get("ciphertext", ""), validate=True), kept["digest"])
+        except (ValueError, TypeError):
+            return None
+        return made if kept.get("whole") == made.whole else None
+
+
+class RemoteService:
+    """The KMS service of one tenant of key managers.
+
+    prefer: "order" asks the first that is well, "spread" one after the other. fail_closed: whether Status is an error
+    while no key manager answers. canary: kept from before, None if there is none. on_canary: told of each new one.
+    on_change: told when an upstream came or went. following: told of each Status and Encrypt.
+
+    last: the upstream that answered the last Status.
+    """
+
+    def __init__(
+        self,
+        upstreams: Sequence[Upstream],
+        *,
+        prefer: Literal["order", "spread"],
+        fail_closed: bool,
+        canary: Canary | None,
+        on_canary: Callable[[Canary], None],
+        on_change: Callable[[Upstream], None],
+        following: Following,
+    ) -> None:
+        self.upstreams = tuple(upstreams)
+        self.last: Upstream | None = None
+        self.canary = canary
+        self.gone_since = 0.0
+        self.following = following
+        self._prefer = prefer
+        self._fail_closed = fail_closed
+        self._on_canary = on_canary
+        self._on_change = on_change
+        self._turn = 0
+
+    @property
+    def key_id(self) -> str:
+        """The key id that was answered last; empty if none is known."""
+        known = next((each.key_id for each in self._in_order() if each.usable and each.key_id), "")
+        return known or (self.canary.key_id if self.canary is not None else "")
+
+    async def status(self) -> ServiceStatus:
+        """Answer as `KmsService.status`, with the words of the key manager that is asked."""
+        until = monotonic() + _STATUS_SECONDS
+        found: list[tuple[v2.StatusResponse, Upstream]] = []
+
+        def enough(body: bytes, upstream: Upstream) -> bool:
+            answer = _read(v2.StatusResponse, body, upstream)
+            upstream.key_id, upstream.healthz = answer.key_id or upstream.key_id, answer.healthz
+            found.append((answer, upstream))
+            return answer.healthz == "ok"
+
+        try:
+            await self._ask(f"{_V2}/Status", v2.StatusRequest().SerializeToString(), until, enough)
+        except KmsdError as error:
+            if self._fail_closed and not found:
+                raise
+            if not found:
+                return ServiceStatus(error.sentence(), self.key_id)
+        # One that is well, or else the first that said why it is not.
+        answer, self.last = found[-1] if found[-1][0].healthz == "ok" else found[0]
+        if answer.key_id:
+            self.following.status(answer.key_id)
+        return ServiceStatus(answer.healthz, answer.key_id or self.key_id)
+
+    async def encrypt(self, plaintext: bytes, until: float) -> Encrypted:
+        """Encrypt as `KmsService.encrypt`."""
+        if len(plaintext) > _SMALL:
+            large = v1beta1.EncryptRequest(version="v1beta1", plain=plaintext)
+            body, upstream = await self._ask(f"{_V1}/Encrypt", large.SerializeToString(), until)
+            return _encrypted(_read(v1beta1.EncryptResponse, body, upstream).cipher, upstream.key_id)
+        request = v2.EncryptRequest(plaintext=plaintext, uid="kmsd-proxy")
+        body, upstream = await self._ask(f"{_V2}/Encrypt", request.SerializeToString(), until)
+        done = _read(v2.EncryptResponse, body, upstream)
+        if not done.ciphertext or not done.key_id:
+            raise Unavailable(f"key manager {upstream.address} answered an Encrypt without a ciphertext or key id")
+        self.following.encrypt(done.key_id)
+        return _encrypted(done.ciphertext, done.key_id)
+
+    async def decrypt(self, ciphertext: bytes, key_id: str | None, until: float) -> Decrypted:
+        """Decrypt as `KmsService.decrypt`."""
+        if key_id is None:
+            old = v1beta1.DecryptRequest(version="v1beta1", cipher=ciphertext)
+            body, upstream = await self._ask(f"{_V1}/Decrypt", old.SerializeToString(), until)
+            return Decrypted(_read(v1beta1.DecryptResponse, body, upstream).plain, "", "")
+        request = v2.DecryptRequest(ciphertext=ciphertext, key_id=key_id, uid="kmsd-proxy")
+        body, upstream = await self._ask(f"{_V2}/Decrypt", request.SerializeToString(), until)
+        return Decrypted(_read(v2.DecryptResponse, body, upstream).plaintext, key_id, _sha256(key_id))
+
+    # The upstreams, one after the other.
+
+    def _in_order(self) -> list[Upstream]:
+        """Return the upstreams as they are to be asked: those that are well first; one with another key never."""
+        known = [each for each in self.upstreams if each.wrong_key is None]
+        if self._prefer == "spread" and known:
+            self._turn = (self._turn + 1) % len(known)
+            known = known[self._turn :] + known[: self._turn]
+        return sorted(known, key=lambda each: not each.usable)
+
+    async def _ask(
+        self, path: str, body: bytes, until: float, enough: Callable[[bytes, Upstream], bool] | None = None
+    ) -> tuple[bytes, Upstream]:
+        """Ask one upstream after the other until one answers, or says that the request itself is wrong. All calls of
+        the KMS APIs are safe to repeat. enough: whether an answer is good enough not to ask another. Raises
+        KmsdError."""
+        candidates = self._in_order()
+        failures: list[tuple[Upstream, UpstreamError]] = []
+        for number, upstream in enumerate(candidates):
+            seconds = left(until)
+            if number + 1 < len(candidates):
+                seconds = max(_LEAST_SECONDS, seconds * _SHARE)
+            try:
+                answer = await upstream.ask(path, body, seconds)
+            except UpstreamError as failed:
+                failures.append((upstream, failed))
+                if failed.its_own:
+                    self._ill(upstream, failed.error)
+                if isinstance(failed.error, InvalidRequest) or left(until) <= _LEAST_SECONDS:
+                    break
+                continue
+            self._well(upstream)
+            if enough is None or enough(answer, upstream):
+                return answer, upstream
+        raise self._why(failures)
+
+    def _why(self, failures: Sequence[tuple[Upstream, UpstreamError]]) -> KmsdError:
+        """Return the error for a caller whom no upstream answered: what one said of the request comes first."""
+        said = [failed.error for _, failed in failures if not failed.its_own]
+        if said:
+            return said[0].again()
+        if len(failures) == 1 and len(self.upstreams) == 1:
+            return failures[0][1].error.again()
+        wrong = [each.wrong_key for each in self.upstreams if each.wrong_key is not None]
+        if not failures and wrong:
+            return wrong[0].again()
+        reasons = "; ".join(failed.error.message for _, failed in failures[:4])
+        return Unavailable(f"no key manager answers: {reasons}", "check them, and the network to them: kmsctl doctor")
+
+    def _well(self, upstream: Upstream) -> None:
+        came = not upstream.up
+        upstream.is_well()
+        self.gone_since = 0.0
+        if came:
+            self._on_change(upstream)
+
+    def _ill(self, upstream: Upstream, error: KmsdError) -> None:
+        went = upstream.up or upstream.error.kind != error.kind
+        upstream.is_ill(error)
+        if not self.gone_since and not any(each.usable for each in self.upstreams):
+            self.gone_since = time()
+        if went:
+            self._on_change(upstream)
+
+    # Health: each upstream is tried by itself, with a value that this proxy had encrypted.
+
+    async def check(self, seconds: float) -> None:
+        """Try each upstream that is well, or whose time has come again. seconds: for each."""
+        await asyncio.gather(*(self.check_one(each, seconds) for each in self.upstreams if each.up or each.due))
+
+    async def check_one(self, upstream: Upstream, seconds: float) -> None:
+        """Try one upstream: its Status, and whether it has the key."""
+        began = monotonic()
+        try:
+            body = await upstream.ask(f"{_V2}/Status", v2.StatusRequest().SerializeToString(), seconds)
+            answer = _read(v2.StatusResponse, body, upstream)
+            upstream.seconds = monotonic() - began
+            upstream.healthz = answer.healthz
+            if answer.key_id:
+                await self._check_key(upstream, answer.key_id, seconds)
+                upstream.key_id = answer.key_id
+        except UpstreamError as failed:
+            self._ill(upstream, failed.error)
+        except KmsdError as error:
+            self._ill(upstream, error)
+        else:
+            self._well(upstream)
+
+    async def _check_key(self, upstream: Upstream, key_id: str, seconds: float) -> None:
+        """Have the upstream decrypt the canary; and make a new one when the key is another.
+
+        Who decrypts what this proxy had encrypted before has its tenant's keys. Who does not know that key would write
+        with a key that the stored data was not written with, and that nobody can go back from. Raises UpstreamError.
+        """
+        canary = self.canary
+        if canary is not None:
+            request = v2.DecryptRequest(ciphertext=canary.ciphertext, key_id=canary.key_id, uid="kmsd-proxy")
+            try:
+                body = await upstream.ask(f"{_V2}/Decrypt", request.SerializeToString(), seconds)
+                opened = _read(v2.DecryptResponse, body, upstream).plaintext
+                fits = hashlib.sha256(opened).hexdigest() == canary.digest
+            except UpstreamError as failed:
+                if failed.its_own or not isinstance(failed.error, NotFound | InvalidRequest):
+                    raise
+                fits = False
+            self._judge(upstream, key_id, fits=fits)
+            if not fits:
+                return
+        if (canary is None or canary.key_id != key_id) and upstream.healthz == "ok":
+            await self._new_canary(upstream, seconds)
+
+    def _judge(self, upstream: Upstream, key_id: str, *, fits: bool) -> None:
+        before = upstream.wrong_key
+        upstream.wrong_key = None
+        if not fits:
+            upstream.wrong_key = Misconfigured(
+                f"key manager {upstream.address} does not know the key that wrote here: it names {short(key_id)}, and "
+                "what this proxy had encrypted before is nobody's there",
+                "it serves another tenant or another token: correct its [[tenants]], or --upstream; if the old key is "
+                "gone for good, remove canary.json from state.dir and restart the proxy",
+            )
+        if (before is None) != (upstream.wrong_key is None):
+            self._on_change(upstream)
+
+    async def _new_canary(self, upstream: Upstream, seconds: float) -> None:
+        plaintext = secrets.token_bytes(_CANARY_BYTES)
+        request = v2.EncryptRequest(plaintext=plaintext, uid="kmsd-proxy")
+        body = await upstream.ask(f"{_V2}/Encrypt", request.SerializeToString(), seconds)
+        done = _read(v2.EncryptResponse, body, upstream)
+        self.canary = Canary(done.key_id, done.ciphertext, hashlib.sha256(plaintext).hexdigest())
+        self._on_canary(self.canary)
+
+
+def _encrypted(ciphertext: bytes, key_id: str) -> Encrypted:
+    return Encrypted(ciphertext, key_id, _sha256(key_id))
+
+
+def _sha256(key_id: str) -> str:
+    return hashlib.sha256(key_id.encode()).hexdigest() if key_id else ""
+
+
+def _read(kind: type[M], body: bytes, upstream: Upstream) -> M:
+    """Return the message. Raises Unavailable for bytes that are none."""
+    try:
+        return kind.FromString(body)
+    except DecodeError as error:
+        raise Unavailable(
+            f"key manager {upstream.address} answered what is no {kind.DESCRIPTOR.full_name}", "it speaks another API"
+        ) from error

@@ -1,0 +1,154 @@
+"""Two key managers on one token: while one is left, no call through a proxy fails."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+
+from kmsd.api.admin.v1 import admin_pb2
+from tests.daemons import Kmsd, wait_for
+from tests.remote.certificates import Authority
+from tests.remote.conftest import SEED, TENANTS, Manager, decrypt, well
+from tests.rpc.refusals import told
+
+CALLERS = 4
+
+
+@pytest.fixture
+def two(make_manager: Callable[..., Manager]) -> tuple[Manager, Manager]:
+    """Key managers that share a token."""
+    first = make_manager(name="d")
+    wait_for(lambda: first.kmsd.log_text().count("tenant is healthy") >= 2)
+    second = make_manager(name="e")
+    wait_for(lambda: second.kmsd.log_text().count("tenant is healthy") >= 2)
+    return first, second
+
+
+@contextmanager
+def load(proxy: Kmsd) -> Iterator[dict[str, int]]:
+    """Round trips without a pause. Counts of what came of them; "wrong" for a plaintext that is not the one."""
+    counts: dict[str, int] = {}
+    stop = threading.Event()
+
+    def caller() -> None:
+        while not stop.is_set():
+            try:
+                code = "OK" if decrypt(proxy, proxy.v2("Encrypt", SEED)) == SEED.plaintext else "wrong"
+            except grpc.RpcError as error:
+                code = f"{told(error).code} {told(error).details}"
+            counts[code] = counts.get(code, 0) + 1
+
+    threads = [threading.Thread(target=caller) for _ in range(CALLERS)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield counts
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.mark.parametrize("prefer", ["order", "spread"])
+def test_a_key_manager_that_is_killed_stopped_or_restarted_costs_no_call(
+    two: tuple[Manager, Manager], make_proxy: Callable[..., Kmsd], ca: Authority, prefer: str
+) -> None:
+    first, second = two
+    proxy = well(
+        make_proxy(ca.issue("a1", "DNS:node-1.cluster-a.test"), ca, first, second, flags=(f"--prefer={prefer}",))
+    )
+    wait_for(lambda: all(each.up for each in proxy.status().upstreams))
+    with load(proxy) as counts:
+        time.sleep(0.5)
+        first.kmsd.stop(signal.SIGKILL)
+        time.sleep(1.0)
+        first.kmsd.start()
+        wait_for(lambda: all(each.up for each in proxy.status().upstreams))
+        assert second.kmsd.process is not None
+        os.kill(second.kmsd.process.pid, signal.SIGSTOP)
+        time.sleep(4.0)
+        os.kill(second.kmsd.process.pid, signal.SIGCONT)
+        wait_for(lambda: all(each.up for each in proxy.status().upstreams))
+        second.kmsd.stop()
+        time.sleep(0.5)
+    assert set(counts) == {"OK"}, counts
+    assert counts["OK"] > 50
+
+
+def test_a_rotation_by_one_key_manager_is_followed_by_the_proxy(
+    two: tuple[Manager, Manager], make_proxy: Callable[..., Kmsd], ca: Authority
+) -> None:
+    first, second = two
+    proxy = well(make_proxy(ca.issue("a1", "DNS:node-1.cluster-a.test"), ca, first, second))
+    sealed = proxy.v2("Encrypt", SEED)
+    with load(proxy) as counts:
+        first.kmsd.admin("RotateKey", admin_pb2.RotateKeyRequest(label="kek-a"))
+        wait_for(lambda: proxy.v2("Status").key_id != sealed.key_id)
+        wait_for(lambda: {each.key_id for each in proxy.status().upstreams} == {proxy.v2("Status").key_id})
+    assert set(counts) == {"OK"}, counts
+    assert decrypt(proxy, sealed) == SEED.plaintext
+    assert not [each for each in proxy.status().upstreams if each.reason]
+
+
+def test_new_certificates_and_a_new_ca_cost_no_call(
+    make_manager: Callable[..., Manager], make_proxy: Callable[..., Kmsd], ca: Authority, tmp_path: Path
+) -> None:
+    """Both CAs are taken at once while one takes the place of the other."""
+    old, new = Authority(tmp_path / "old", "Old CA"), Authority(tmp_path / "new", "New CA")
+    both = tmp_path / "both.crt"
+    both.write_bytes(old.file.read_bytes())
+    shared = Authority(tmp_path / "shared")
+    shared.file = both
+    manager = make_manager(ca=shared, signer=old)
+    wait_for(lambda: manager.kmsd.log_text().count("tenant is healthy") >= 2)
+    mine = old.issue("a1", "DNS:node-1.cluster-a.test")
+    proxy = well(make_proxy(mine, shared, manager))
+    with load(proxy) as counts:
+        both.write_bytes(old.file.read_bytes() + new.file.read_bytes())
+        time.sleep(2.5)
+        renewed = new.issue("a2", "DNS:node-2.cluster-a.test")
+        _replace(renewed.certificate, mine.certificate)
+        _replace(renewed.key, mine.key)
+        fresh = new.issue("m2", "DNS:manager.test", "IP:127.0.0.1", server=True)
+        _replace(fresh.certificate, manager.shown.certificate)
+        _replace(fresh.key, manager.shown.key)
+        wait_for(lambda: manager.kmsd.status().certificate.serial == fresh.serial)
+        time.sleep(1.0)
+        both.write_bytes(new.file.read_bytes())
+        time.sleep(2.5)
+        well(proxy)
+    assert set(counts) == {"OK"}, counts
+
+
+def _replace(source: Path, target: Path) -> None:
+    beside = target.with_suffix(".beside")
+    beside.touch(0o600)
+    beside.write_bytes(source.read_bytes())
+    beside.replace(target)
+
+
+def test_a_proxy_never_goes_over_to_another_tenants_key(
+    two: tuple[Manager, Manager], make_proxy: Callable[..., Kmsd], ca: Authority
+) -> None:
+    first, second = two
+    proxy = well(make_proxy(ca.issue("a1", "DNS:node-1.cluster-a.test"), ca, first, second))
+    sealed = proxy.v2("Encrypt", SEED)
+    swapped = TENANTS.replace("kek-a", "kek-x").replace("kek-b", "kek-a").replace("kek-x", "kek-b")
+    second.reload(swapped)
+    wait_for(lambda: "does not know the key that wrote here" in str(proxy.status().problems))
+    first.kmsd.stop()
+    wait_for(lambda: proxy.v2("Status").healthz != "ok")
+    with pytest.raises(grpc.RpcError):
+        proxy.v2("Encrypt", SEED)
+    assert proxy.v2("Status").key_id == sealed.key_id
+    second.reload(TENANTS)
+    well(proxy)
+    assert decrypt(proxy, sealed) == SEED.plaintext
