@@ -12,38 +12,15 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import Abort, TyperException
 
-from kmsctl import diagnostics, everywhere, options, output
-from kmsctl.commands import (
-    audit,
-    completion,
-    config,
-    crypt,
-    doctor,
-    etcd,
-    health,
-    help,  # noqa: A004 - the command's name
-    inspect,
-    keygen,
-    keys,
-    loglevel,
-    mechanisms,
-    migrate,
-    requests,
-    rotate,
-    slots,
-    stats,
-    status,
-    targets,
-    tui,
-    unlock,
-    version,
-)
+from kmsctl import diagnostics, options, output, tree
+from kmsctl.commands import completion
 from kmsctl.diagnostics import ExitCode, UsageError
 from kmsctl.options import Invocation, Options
 from kmsd.client import ClientError, __version__
 
 app = typer.Typer(
     name="kmsctl",
+    cls=tree.Group,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -104,32 +81,6 @@ def root(
         raise typer.Exit(ExitCode.USAGE)
 
 
-app.command(short_help="Show how kmsd is: state, key, token, problems.")(status.status)
-app.command(short_help="Say ok, or why not; with --wait, wait for it.")(health.health)
-app.command(short_help="Show several kmsd side by side, the odd one first.")(targets.targets)
-app.command(short_help="List the slots and tokens that kmsd sees.")(slots.slots)
-app.command(short_help="List what a token can do.")(mechanisms.mechanisms)
-app.command(short_help="Have kmsd log in to a token once more.")(unlock.unlock)
-app.command(short_help="Try what a token can really do, and say what to mend.")(doctor.doctor)
-app.add_typer(keys.app, name="keys", short_help="List, make, name, test, retire and destroy keys.")
-app.command(short_help="Make a key on the token.", help=keygen.help_of("keygen"))(keygen.keygen)
-app.command(short_help="Make a new write key; --watch: follow it to the end.")(rotate.rotate)
-app.command(short_help="Encrypt a file or stdin, as kube-apiserver would.")(crypt.encrypt)
-app.command(short_help="Decrypt a file or stdin.")(crypt.decrypt)
-app.command(short_help="Explain a ciphertext or a stored value.")(inspect.inspect)
-app.command(short_help="Show requests, latencies, errors and sessions; --watch: live.")(stats.stats)
-app.command(short_help="Show the calls that kmsd answers.")(requests.requests)
-app.add_typer(etcd.app, name="etcd", short_help="Count what etcd holds, per key.")
-app.add_typer(migrate.app, name="migrate", short_help="Move over from k8s-kms-plugin.")
-app.add_typer(audit.app, name="audit", short_help="Show and check the audit trail.")
-app.add_typer(config.app, name="config", short_help="Show the settings in force.")
-app.command("log-level", short_help="Show or change how much kmsd logs.")(loglevel.log_level)
-app.command(short_help="Watch kmsd in the terminal (kmstui).")(tui.tui)
-app.command(short_help="Print the completion script of a shell.")(completion.completion)
-app.command(short_help="Show the versions of kmsctl and kmsd.")(version.version)
-app.command("help", short_help="Explain kmsctl, a command, or a topic such as exit-codes.")(help.help_)
-
-
 def _typed(ctx: typer.Context, name: str) -> bool:
     """Whether an option stands on the command line, rather than in the environment."""
     source = ctx.get_parameter_source(name)
@@ -138,7 +89,7 @@ def _typed(ctx: typer.Context, name: str) -> bool:
 
 def program() -> Any:
     """Return the program as typer's tree of commands, with its options behind every command too."""
-    return everywhere.program(app)
+    return tree.program(app)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

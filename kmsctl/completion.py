@@ -13,10 +13,13 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from kmsd.client import Key, KeyState, clientconfig, connect, default_target, escape, parse_target
-from kmsd.near import near
+from kmsctl.tree import short_helps
+from kmsd.client import escape
+
+if TYPE_CHECKING:
+    from kmsd.client import Key
 
 LIVE_SECONDS: Final = 0.3
 """What asking kmsd may take, the loading of gRPC included."""
@@ -56,8 +59,7 @@ def complete(root: Any, words: Sequence[str]) -> list[Word]:
         found = _begin(_values(option, place), value)
         return [word if word.text == FILES else Word(f"{name}={word.text}", word.help) for word in found]
     if place.commands:
-        visible = {name: each for name, each in place.commands.items() if not each.hidden}
-        return _begin([Word(name, each.short_help or "") for name, each in visible.items()], unfinished)
+        return _begin([Word(*each) for each in short_helps(place.command).items()], unfinished)
     argument = place.argument
     return [] if argument is None else _begin(_values(argument, place), unfinished)
 
@@ -149,11 +151,13 @@ def _topics(place: _Place) -> list[Word]:
     for word in place.words:
         group = getattr(group, "commands", {}).get(word)
     topics = [] if place.words else [Word("exit-codes", "List the exit codes.")]
-    return [Word(name, each.short_help or "") for name, each in getattr(group, "commands", {}).items()] + topics
+    return [Word(*each) for each in short_helps(group).items()] + topics
 
 
 def _targets() -> list[Word]:
     """The names in the configuration file, or files where it has none."""
+    from kmsd.client import clientconfig
+
     return [Word(each.name, each.address) for each in clientconfig.load().targets] or [Word(FILES)]
 
 
@@ -167,6 +171,8 @@ def _begin(words: Sequence[Word], unfinished: str) -> list[Word]:
 
 def _keys(kmsd: Any) -> list[Word]:
     """Labels, then key ids, for whoever goes on with one."""
+    from kmsd.client import KeyState
+
     keys = [each for each in kmsd.list_keys() if each.state is not KeyState.COMPANION]
     return _named(keys) + [Word(each.key_id, f"{each.state} {each.label}", shy=True) for each in keys if each.key_id]
 
@@ -177,6 +183,8 @@ def _labels(kmsd: Any) -> list[Word]:
 
 def _named(keys: Sequence[Key]) -> list[Word]:
     """Labels, each with what tells it from one that looks like it."""
+    from kmsd.near import near
+
     labels = [each.label for each in keys]
     found = []
     for each in keys:
@@ -195,6 +203,8 @@ _LIVE: Final[dict[str, Callable[[Any], list[Word]]]] = {"KEY": _keys, "LABEL": _
 
 def _ask(question: Callable[[Any], list[Word]], target: str | None) -> list[Word]:
     """What kmsd answers within LIVE_SECONDS; nothing otherwise."""
+    from kmsd.client import connect
+
     answer: list[Word] = []
 
     def ask() -> None:
@@ -216,6 +226,8 @@ def _ask(question: Callable[[Any], list[Word]], target: str | None) -> list[Word
 
 def _somebody_listens(target: str | None) -> bool:
     import socket
+
+    from kmsd.client import default_target, parse_target
 
     path: Path = parse_target(target or default_target())
     with socket.socket(socket.AF_UNIX) as sock:

@@ -5,31 +5,34 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from kmsctl.output import Document
 from kmsctl.text import timestamp
-from kmsd.client import (
-    Acknowledgement,
-    AuditChain,
-    AuditRecord,
-    AuditVerdict,
-    Config,
-    Diagnosis,
-    Following,
-    Inspection,
-    Key,
-    KeyTest,
-    Mechanism,
-    Problem,
-    Request,
-    RotationStep,
-    Sessions,
-    Slot,
-    Status,
-    Timing,
-    Token,
-    TokenStatus,
-)
+
+if TYPE_CHECKING:
+    from kmsd.client import (
+        Acknowledgement,
+        AuditChain,
+        AuditRecord,
+        AuditVerdict,
+        Config,
+        Diagnosis,
+        Following,
+        Inspection,
+        Key,
+        KeyTest,
+        Mechanism,
+        Problem,
+        Request,
+        RotationStep,
+        Sessions,
+        Slot,
+        Status,
+        Timing,
+        Token,
+        TokenStatus,
+    )
 
 
 def key(key: Key) -> Document:

@@ -12,7 +12,7 @@ import typer
 from kmsctl import diagnostics
 from kmsctl.diagnostics import ExitCode, UsageError
 from kmsctl.output import OutputFormat
-from kmsd.client import DEFAULT_TIMEOUT, clientconfig
+from kmsd.client import DEFAULT_TIMEOUT
 from kmsd.client.durations import parse_duration
 
 OUTPUT_VARIABLE: Final = "KMSCTL_OUTPUT"
@@ -62,6 +62,8 @@ def preferred() -> OutputFormat | None:
                 f"correct or unset {OUTPUT_VARIABLE}",
             )
         return OutputFormat(liked)
+    from kmsd.client import clientconfig
+
     liked = clientconfig.load().output
     return OutputFormat(liked) if liked else None
 

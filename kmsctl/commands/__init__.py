@@ -1,1 +1,93 @@
-"""The commands of kmsctl, a module for each noun."""
+"""The commands of kmsctl: the one list of them, and a module for each noun.
+
+A command's module is loaded when the command runs, or its own help is asked for: `kmsctl --help` needs this list alone.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """A command, or a group of them.
+
+    place: the module below this package and its function, as "status:status". In that function's docstring, which is
+    the help, {command} stands for the words that the command is called by.
+    short_help: what the list of commands says of it.
+    commands: those of a group; its function runs before them.
+    """
+
+    name: str
+    place: str
+    short_help: str
+    commands: tuple[Command, ...] = ()
+
+
+COMMANDS = (
+    Command("status", "status:status", "Show how kmsd is: state, key, token, problems."),
+    Command("health", "health:health", "Say ok, or why not; with --wait, wait for it."),
+    Command("targets", "targets:targets", "Show several kmsd side by side, the odd one first."),
+    Command("slots", "slots:slots", "List the slots and tokens that kmsd sees."),
+    Command("mechanisms", "mechanisms:mechanisms", "List what a token can do."),
+    Command("unlock", "unlock:unlock", "Have kmsd log in to a token once more."),
+    Command("doctor", "doctor:doctor", "Try what a token can really do, and say what to mend."),
+    Command(
+        "keys",
+        "keys:keys",
+        "List, make, name, test, retire and destroy keys.",
+        (
+            Command("list", "keys:list_", "List the keys on the token."),
+            Command("show", "keys:show", "Show all that is known of one key."),
+            Command("test", "keys:try_key", "Encrypt and decrypt with a key, and time it."),
+            Command("generate", "keygen:keygen", "Make a key on the token; as `kmsctl keygen`."),
+            Command("adopt", "keys_change:adopt", "Give a key id to a key that lacks one."),
+            Command("relabel", "keys_change:relabel", "Give a key another label."),
+            Command("destroy", "keys_change:destroy", "Destroy a key on the token, for good."),
+            Command("retire", "keys_retire:retire", "Mark a key that nothing needs any more."),
+            Command("revert", "keys_retire:revert", "Make a new write key after a bad rotation."),
+        ),
+    ),
+    Command("keygen", "keygen:keygen", "Make a key on the token."),
+    Command("rotate", "rotate:rotate", "Make a new write key; --watch: follow it to the end."),
+    Command("encrypt", "crypt:encrypt", "Encrypt a file or stdin, as kube-apiserver would."),
+    Command("decrypt", "crypt:decrypt", "Decrypt a file or stdin."),
+    Command("inspect", "inspect:inspect", "Explain a ciphertext or a stored value."),
+    Command("stats", "stats:stats", "Show requests, latencies, errors and sessions; --watch: live."),
+    Command("requests", "requests:requests", "Show the calls that kmsd answers."),
+    Command(
+        "etcd",
+        "etcd:etcd",
+        "Count what etcd holds, per key.",
+        (Command("scan", "etcd:scan", "Count stored objects per key."),),
+    ),
+    Command(
+        "migrate",
+        "migrate:migrate",
+        "Move over from k8s-kms-plugin.",
+        (
+            Command("plan", "migrate:plan", "Say what replaces a k8s-kms-plugin, and in which steps."),
+            Command("status", "migrate:status", "Count what is still in a foreign format."),
+        ),
+    ),
+    Command(
+        "audit",
+        "audit:audit",
+        "Show and check the audit trail.",
+        (
+            Command("tail", "audit:tail", "Show the last records, and with -f those to come."),
+            Command("verify", "audit:verify", "Check that no record was changed, dropped or moved."),
+            Command("acknowledge", "audit:acknowledge", "Put away what other programs were seen to do to the trail."),
+        ),
+    ),
+    Command(
+        "config",
+        "config:config",
+        "Show the settings in force.",
+        (Command("view", "config:view", "Show every setting and where it came from."),),
+    ),
+    Command("log-level", "loglevel:log_level", "Show or change how much kmsd logs."),
+    Command("tui", "tui:tui", "Watch kmsd in the terminal (kmstui)."),
+    Command("completion", "completion:completion", "Print the completion script of a shell."),
+    Command("version", "version:version", "Show the versions of kmsctl and kmsd."),
+    Command("help", "help:help_", "Explain kmsctl, a command, or a topic such as exit-codes."),
+)

@@ -19,8 +19,6 @@ BACKLOG_MAX = 10_000
 
 _CHAINS = {"main": "admin actions and events", "kms": "calls of the KMS APIs"}
 
-app = typer.Typer(rich_markup_mode=None, add_completion=False)
-
 _LISTING: FollowedList[AuditRecord] = FollowedList(
     title="records",
     columns=(
@@ -41,7 +39,6 @@ _LISTING: FollowedList[AuditRecord] = FollowedList(
 )
 
 
-@app.callback(invoke_without_command=True)
 def audit(ctx: typer.Context) -> None:
     """\b
     Examples:
@@ -54,7 +51,6 @@ def audit(ctx: typer.Context) -> None:
     options.want_command(ctx)
 
 
-@app.command(short_help="Show the last records, and with -f those to come.")
 def tail(
     ctx: typer.Context,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with the records to come.")] = False,
@@ -112,7 +108,6 @@ def _told(batch: AuditRecords) -> tuple[AuditRecord, ...]:
     return batch.records
 
 
-@app.command(short_help="Check that no record was changed, dropped or moved.")
 def verify(
     ctx: typer.Context,
     files: Annotated[
@@ -192,7 +187,6 @@ def verify(
             )
 
 
-@app.command(short_help="Put away what other programs were seen to do to the trail.")
 def acknowledge(
     ctx: typer.Context,
     yes: Yes = False,

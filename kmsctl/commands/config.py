@@ -8,10 +8,7 @@ from kmsctl import diagnostics, documents, options, output
 from kmsctl.output import OutputFormat
 from kmsd.client import Config, connect
 
-app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
-
-@app.callback(invoke_without_command=True)
 def config(ctx: typer.Context) -> None:
     """\b
     Examples:
@@ -22,7 +19,6 @@ def config(ctx: typer.Context) -> None:
     options.want_command(ctx)
 
 
-@app.command(short_help="Show every setting and where it came from.")
 def view(
     ctx: typer.Context,
     output_format: options.Output = None,

@@ -18,15 +18,12 @@ from kmsd.etcd.endpoints import Tls
 if TYPE_CHECKING:
     from kmsd.etcd.scan import EtcdScan
 
-app = typer.Typer(rich_markup_mode=None, add_completion=False)
-
 NAMES_MOST = 3
 """Names that no key has, of those that are told."""
 NAME_MOST = 64
 """Characters of each."""
 
 
-@app.callback(invoke_without_command=True)
 def etcd(ctx: typer.Context) -> None:
     """\b
     Examples:
@@ -38,7 +35,6 @@ def etcd(ctx: typer.Context) -> None:
     options.want_command(ctx)
 
 
-@app.command(short_help="Count stored objects per key.")
 def scan(
     ctx: typer.Context,
     endpoints: etcdplace.Endpoints = None,

@@ -33,25 +33,6 @@ class Bits(StrEnum):
 _USUAL_BITS: Final = 256
 
 
-def help_of(command: str) -> str:
-    """The help of this command under the name that it is called by."""
-    return f"""\b
-    Examples:
-      kmsctl {command} k8s-kek --if-not-exists --wait
-      kmsctl {command} spare-kek --bits 128 -o json
-      kmsctl {command} cbc-kek --type pair
-
-    Make a key on the token, which it never leaves.
-
-    A label that is taken is a conflict (exit code 6), or with --if-not-exists a success.
-    With --wait, a kmsd that starts, or whose token is away, is waited for: a node's script needs no loop.
-    Without --type it is what serves on the token: an AES key, or where AES-GCM does not work a pair. A key that holds
-    the label and cannot serve there is a conflict, too: `kmsctl rotate` makes a pair in its place.
-    A pair is an AES key and an HMAC key that share a key id: what AES-CBC needs.
-    An RSA key (3072 bits, on a TPM 2048) is for tokens without AES, with --algorithm rsa-oaep; others have 256 bits.
-    """
-
-
 def keygen(
     ctx: typer.Context,
     label: Label,
@@ -70,6 +51,21 @@ def keygen(
     target: options.Target = None,
     timeout: waiting.Timeout = None,
 ) -> None:
+    """\b
+    Examples:
+      kmsctl {command} k8s-kek --if-not-exists --wait
+      kmsctl {command} spare-kek --bits 128 -o json
+      kmsctl {command} cbc-kek --type pair
+
+    Make a key on the token, which it never leaves.
+
+    A label that is taken is a conflict (exit code 6), or with --if-not-exists a success.
+    With --wait, a kmsd that starts, or whose token is away, is waited for: a node's script needs no loop.
+    Without --type it is what serves on the token: an AES key, or where AES-GCM does not work a pair. A key that holds
+    the label and cannot serve there is a conflict, too: `kmsctl rotate` makes a pair in its place.
+    A pair is an AES key and an HMAC key that share a key id: what AES-CBC needs.
+    An RSA key (3072 bits, on a TPM 2048) is for tokens without AES, with --algorithm rsa-oaep; others have 256 bits.
+    """
     opts = options.gather(ctx, target=target, output=output_format)
     form = opts.form(*keyview.FORMATS)
     patience = opts.timeout if timeout is None else timeout

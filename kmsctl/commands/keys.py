@@ -9,20 +9,16 @@ from typing import Annotated
 import typer
 
 from kmsctl import diagnostics, documents, keyview, options, output
-from kmsctl.commands import keygen, keys_change, keys_retire
 from kmsctl.options import KeyName
 from kmsctl.output import OutputFormat
 from kmsctl.text import age, timestamp
 from kmsd.client import ClientError, Key, KeyDetail, KeyState, KeyTest, KeyType, connect, escape
-
-app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 ROUNDS_MAX = 1000
 SECONDS_PER_ROUND = 0.25
 """What a slow token is given for one encryption and one decryption."""
 
 
-@app.callback(invoke_without_command=True)
 def keys(ctx: typer.Context) -> None:
     """\b
     Examples:
@@ -37,7 +33,6 @@ def keys(ctx: typer.Context) -> None:
     options.want_command(ctx)
 
 
-@app.command("list", short_help="List the keys on the token.")
 def list_(
     ctx: typer.Context,
     output_format: options.Output = None,
@@ -85,7 +80,6 @@ def _show_list(keys: tuple[Key, ...], form: OutputFormat) -> None:
             keyview.complain(each)
 
 
-@app.command(short_help="Show all that is known of one key.")
 def show(
     ctx: typer.Context,
     key: KeyName,
@@ -143,7 +137,6 @@ def _sheet(found: KeyDetail, now: datetime) -> list[tuple[str, str]]:
     return [(name, value) for name, value in rows if value]
 
 
-@app.command("test", short_help="Encrypt and decrypt with a key, and time it.")
 def try_key(
     ctx: typer.Context,
     key: KeyName,
@@ -180,13 +173,3 @@ def _timings(test: KeyTest) -> str:
         for name, timing in (("encrypt", test.encrypt), ("decrypt", test.decrypt))
     ]
     return output.table(("OPERATION", "MIN MS", "MEDIAN MS", "MAX MS"), rows)
-
-
-app.command(
-    "generate", short_help="Make a key on the token; as `kmsctl keygen`.", help=keygen.help_of("keys generate")
-)(keygen.keygen)
-app.command(short_help="Give a key id to a key that lacks one.")(keys_change.adopt)
-app.command(short_help="Give a key another label.")(keys_change.relabel)
-app.command(short_help="Destroy a key on the token, for good.")(keys_change.destroy)
-app.command(short_help="Mark a key that nothing needs any more.")(keys_retire.retire)
-app.command(short_help="Make a new write key after a bad rotation.")(keys_retire.revert)

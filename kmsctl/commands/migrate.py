@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 WIDTH = 100
 
-app = typer.Typer(rich_markup_mode=None, add_completion=False)
-
 
 class PlanPart(StrEnum):
     """What of a plan can stand in a file by itself."""
@@ -38,7 +36,6 @@ class PlanPart(StrEnum):
     WRITING = "writing"
 
 
-@app.callback(invoke_without_command=True)
 def migrate(ctx: typer.Context) -> None:
     """\b
     Examples:
@@ -50,7 +47,6 @@ def migrate(ctx: typer.Context) -> None:
     options.want_command(ctx)
 
 
-@app.command(short_help="Say what replaces a k8s-kms-plugin, and in which steps.")
 def plan(
     ctx: typer.Context,
     source: Annotated[
@@ -238,7 +234,6 @@ def _wrapped(text: str, first: str, rest: str) -> str:
     )
 
 
-@app.command(short_help="Count what is still in a foreign format.")
 def status(
     ctx: typer.Context,
     endpoints: etcdplace.Endpoints = None,

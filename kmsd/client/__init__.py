@@ -4,7 +4,8 @@
         print(kmsd.get_status().state)
 
 Importing this package loads neither grpc nor protobuf, so that `--help` stays quick; the two functions that
-connect do. It must not know pkcs11, the daemon's settings, or how anything is shown.
+connect do. What is used of `kmsd.client.model` is loaded then. It must not know pkcs11, the daemon's settings, or how
+anything is shown.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from kmsd import __version__
-from kmsd.client.ciphertext_input import key_id_of
 from kmsd.client.errors import (
     ClientError,
     Conflict,
@@ -24,70 +24,72 @@ from kmsd.client.errors import (
     Unhealthy,
     Unreachable,
 )
-from kmsd.client.model import (
-    Abilities,
-    About,
-    Acknowledgement,
-    AuditChain,
-    AuditRecord,
-    AuditRecords,
-    AuditVerdict,
-    CallCount,
-    Check,
-    Config,
-    DestroyedKey,
-    Diagnosis,
-    Encrypted,
-    Envelope,
-    Filter,
-    Following,
-    GeneratedKey,
-    Inspection,
-    JweReport,
-    Key,
-    KeyDetail,
-    KeyInEtcd,
-    KeyState,
-    KeyTest,
-    KeyType,
-    KeyUse,
-    KmsStatus,
-    Latency,
-    Listener,
-    LogLevel,
-    Mechanism,
-    ModuleProcess,
-    Outcome,
-    Probe,
-    Problem,
-    RelabelledKey,
-    Request,
-    Requests,
-    Reversion,
-    Rotation,
-    RotationStep,
-    ScanReport,
-    Second,
-    ServingState,
-    Sessions,
-    Setting,
-    Slot,
-    Speed,
-    StatsFrame,
-    Status,
-    Tampering,
-    Timing,
-    Token,
-    TokenStatus,
-    UnlockedToken,
-    Verdict,
-)
-from kmsd.client.targets import default_kms_socket, default_target, parse_socket, parse_target
+from kmsd.client.lazy import names_of
 from kmsd.client.text import escape
 
 if TYPE_CHECKING:
     from kmsd.client.admin import AdminClient
+    from kmsd.client.ciphertext_input import key_id_of
     from kmsd.client.kms import KmsClient
+    from kmsd.client.model import (
+        Abilities,
+        About,
+        Acknowledgement,
+        AuditChain,
+        AuditRecord,
+        AuditRecords,
+        AuditVerdict,
+        CallCount,
+        Check,
+        Config,
+        DestroyedKey,
+        Diagnosis,
+        Encrypted,
+        Envelope,
+        Filter,
+        Following,
+        GeneratedKey,
+        Inspection,
+        JweReport,
+        Key,
+        KeyDetail,
+        KeyInEtcd,
+        KeyState,
+        KeyTest,
+        KeyType,
+        KeyUse,
+        KmsStatus,
+        Latency,
+        Listener,
+        LogLevel,
+        Mechanism,
+        ModuleProcess,
+        Outcome,
+        Probe,
+        Problem,
+        RelabelledKey,
+        Request,
+        Requests,
+        Reversion,
+        Rotation,
+        RotationStep,
+        ScanReport,
+        Second,
+        ServingState,
+        Sessions,
+        Setting,
+        Slot,
+        Speed,
+        StatsFrame,
+        Status,
+        Tampering,
+        Timing,
+        Token,
+        TokenStatus,
+        UnlockedToken,
+        Verdict,
+    )
+    from kmsd.client.targets import default_kms_socket, default_target, parse_socket, parse_target
 
 DEFAULT_TIMEOUT = 10.0
 """Seconds for one call. Making a key on a slow token takes some of them."""
@@ -102,6 +104,8 @@ def connect(target: str | None = None, *, timeout: float = DEFAULT_TIMEOUT) -> A
     timeout: seconds for each call that names none of its own.
     Nothing is dialled until the first call. Raises InvalidRequest if the target is no path of a Unix socket.
     """
+    from kmsd.client.targets import default_target, parse_target
+
     path = parse_target(default_target() if target is None else target)
     from kmsd.client.admin import AdminClient
 
@@ -111,6 +115,8 @@ def connect(target: str | None = None, *, timeout: float = DEFAULT_TIMEOUT) -> A
 def kms_connect(socket: str | None = None, api: Api = "v2", *, timeout: float = DEFAULT_TIMEOUT) -> KmsClient:
     """Make a client of the KMS API that kube-apiserver calls; arguments and errors as `connect`, but a KMS socket has
     no name."""
+    from kmsd.client.targets import default_kms_socket, parse_socket
+
     path = parse_socket(default_kms_socket() if socket is None else socket)
     from kmsd.client.kms import KmsClient
 
@@ -195,3 +201,8 @@ __all__ = [
     "parse_socket",
     "parse_target",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = names_of(
+        __name__, ("kmsd.client.targets", "kmsd.client.model", "kmsd.client.ciphertext_input"), __all__
+    )

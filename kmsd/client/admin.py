@@ -10,11 +10,10 @@ from google.protobuf.message import Message
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.client import decode, model
 from kmsd.client.errors import ClientError, Conflict, InvalidRequest, NotFound
-from kmsd.client.model import Key, KeyType
+from kmsd.client.model.keys import Key, KeyType
 from kmsd.client.wire import Client, Stranger, Stream
 
 _SERVICE = "/kmsd.admin.v1.Admin"
-_ALL = model.Filter()
 _KEY_TYPE_NUMBERS = {
     KeyType.AES: pb.KEY_TYPE_AES,
     KeyType.HMAC: pb.KEY_TYPE_HMAC,
@@ -51,11 +50,11 @@ class AdminClient(Client):
 
     def get_status(self, *, timeout: float | None = None) -> model.Status:
         """Get how kmsd and its tokens are."""
-        return decode.status(self._call("GetStatus", pb.GetStatusRequest(), pb.GetStatusResponse, timeout))
+        return decode.status.status(self._call("GetStatus", pb.GetStatusRequest(), pb.GetStatusResponse, timeout))
 
     def get_config(self, *, timeout: float | None = None) -> model.Config:
         """Get the configuration in force."""
-        return decode.config(self._call("GetConfig", pb.GetConfigRequest(), pb.GetConfigResponse, timeout))
+        return decode.config.config(self._call("GetConfig", pb.GetConfigRequest(), pb.GetConfigResponse, timeout))
 
     def set_log_level(self, level: str = "", *, dry_run: bool = False, timeout: float | None = None) -> model.LogLevel:
         """Set the log level. level: debug, info, warning or error; empty: as configured. dry_run: only ask for the
@@ -70,7 +69,7 @@ class AdminClient(Client):
         def page(token: str) -> pb.ListSlotsResponse:
             return self._call("ListSlots", pb.ListSlotsRequest(page_token=token), pb.ListSlotsResponse, timeout)
 
-        return tuple(decode.slot(each) for answer in _pages(page) for each in answer.slots)
+        return tuple(decode.tokens.slot(each) for answer in _pages(page) for each in answer.slots)
 
     def list_mechanisms(self, token: str = "", *, timeout: float | None = None) -> tuple[model.Mechanism, ...]:
         """List what a token says it can do."""
@@ -80,7 +79,7 @@ class AdminClient(Client):
             request = pb.ListMechanismsRequest(token=name, page_token=token)
             return self._call("ListMechanisms", request, pb.ListMechanismsResponse, timeout)
 
-        return tuple(decode.mechanism(each) for answer in _pages(page) for each in answer.mechanisms)
+        return tuple(decode.tokens.mechanism(each) for answer in _pages(page) for each in answer.mechanisms)
 
     def unlock_token(self, token: str = "", *, timeout: float | None = None) -> model.UnlockedToken:
         """Have kmsd log in once with the PIN that is configured now, even if the token refused it before; Denied if it
@@ -93,7 +92,7 @@ class AdminClient(Client):
         """Try what a token can do, beside what it serves; a slow one takes most of a minute. What is not done in time
         is left out, and that is a check that failed. A token that is away is an answer, too."""
         request = pb.DiagnoseRequest(token=_text("token", token))
-        return decode.diagnosis(self._call("Diagnose", request, pb.DiagnoseResponse, timeout))
+        return decode.tokens.diagnosis(self._call("Diagnose", request, pb.DiagnoseResponse, timeout))
 
     def list_keys(self, *, timeout: float | None = None) -> tuple[Key, ...]:
         """List the keys on all tokens."""
@@ -101,12 +100,12 @@ class AdminClient(Client):
         def page(token: str) -> pb.ListKeysResponse:
             return self._call("ListKeys", pb.ListKeysRequest(page_token=token), pb.ListKeysResponse, timeout)
 
-        return tuple(decode.key(each) for answer in _pages(page) for each in answer.keys)
+        return tuple(decode.keys.key(each) for answer in _pages(page) for each in answer.keys)
 
     def get_key(self, key: str, *, timeout: float | None = None) -> model.KeyDetail:
         """Get all that is known of one key."""
         answer = self._call("GetKey", pb.GetKeyRequest(key=_text("key", key)), pb.GetKeyResponse, timeout)
-        return model.KeyDetail(decode.key(answer.key), decode.optional_key(answer, "companion"))
+        return model.KeyDetail(decode.keys.key(answer.key), decode.keys.optional_key(answer, "companion"))
 
     def generate_key(
         self,
@@ -137,13 +136,15 @@ class AdminClient(Client):
             token=_text("token", token),
         )
         answer = self._call("GenerateKey", request, pb.GenerateKeyResponse, timeout)
-        return model.GeneratedKey(decode.key(answer.key), answer.created, decode.optional_key(answer, "companion"))
+        return model.GeneratedKey(
+            decode.keys.key(answer.key), answer.created, decode.keys.optional_key(answer, "companion")
+        )
 
     def adopt_key(self, label: str, *, key_id: str = "", public: bool = False, timeout: float | None = None) -> Key:
         """Give a CKA_ID to the key that has this label and none; with `public`, make a private copy of the public key
         that has it. NotFound, Conflict."""
         request = pb.AdoptKeyRequest(label=_text("label", label), key_id=_text("key id", key_id), public=public)
-        return decode.key(self._call("AdoptKey", request, pb.AdoptKeyResponse, timeout).key)
+        return decode.keys.key(self._call("AdoptKey", request, pb.AdoptKeyResponse, timeout).key)
 
     def relabel_key(
         self, key: str, label: str, *, confirm_label: str = "", dry_run: bool = False, timeout: float | None = None
@@ -157,7 +158,7 @@ class AdminClient(Client):
             dry_run=dry_run,
         )
         answer = self._call("RelabelKey", request, pb.RelabelKeyResponse, timeout)
-        return model.RelabelledKey(decode.key(answer.key), answer.previous_label)
+        return model.RelabelledKey(decode.keys.key(answer.key), answer.previous_label)
 
     def destroy_key(
         self,
@@ -173,14 +174,16 @@ class AdminClient(Client):
             key=_text("key", key), confirm_label=_text("label", confirm_label), dry_run=dry_run
         )
         if scan is not None:
-            request.scan.CopyFrom(decode.scan_report(scan))
+            request.scan.CopyFrom(decode.scan.scan_report(scan))
         answer = self._call("DestroyKey", request, pb.DestroyKeyResponse, timeout)
-        return model.DestroyedKey(decode.key(answer.key), decode.optional_key(answer, "companion"), answer.destroyed)
+        return model.DestroyedKey(
+            decode.keys.key(answer.key), decode.keys.optional_key(answer, "companion"), answer.destroyed
+        )
 
     def test_key(self, key: str, *, rounds: int = 10, timeout: float | None = None) -> model.KeyTest:
         """Encrypt and decrypt random bytes. rounds: 1 to 1000."""
         request = pb.TestKeyRequest(key=_text("key", key), rounds=rounds)
-        return decode.key_test(self._call("TestKey", request, pb.TestKeyResponse, timeout))
+        return decode.keys.key_test(self._call("TestKey", request, pb.TestKeyResponse, timeout))
 
     def rotate_key(
         self,
@@ -198,7 +201,7 @@ class AdminClient(Client):
             token=_text("token", token),
             dry_run=dry_run,
         )
-        return decode.rotation(self._call("RotateKey", request, pb.RotateKeyResponse, timeout))
+        return decode.rotation.rotation(self._call("RotateKey", request, pb.RotateKeyResponse, timeout))
 
     def retire_key(
         self,
@@ -214,9 +217,9 @@ class AdminClient(Client):
             key=_text("key", key), confirm_label=_text("label", confirm_label), dry_run=dry_run
         )
         if scan is not None:
-            request.scan.CopyFrom(decode.scan_report(scan))
+            request.scan.CopyFrom(decode.scan.scan_report(scan))
         answer = self._call("RetireKey", request, pb.RetireKeyResponse, timeout)
-        return model.RelabelledKey(decode.key(answer.key), answer.previous_label)
+        return model.RelabelledKey(decode.keys.key(answer.key), answer.previous_label)
 
     def revert_key(
         self, label: str = "", *, from_key_id: str = "", dry_run: bool = False, timeout: float | None = None
@@ -225,12 +228,14 @@ class AdminClient(Client):
         request = pb.RevertKeyRequest(
             label=_text("label", label), from_key_id=_text("key id", from_key_id), dry_run=dry_run
         )
-        return decode.reversion(self._call("RevertKey", request, pb.RevertKeyResponse, timeout))
+        return decode.rotation.reversion(self._call("RevertKey", request, pb.RevertKeyResponse, timeout))
 
     def inspect_ciphertext(self, data: bytes, *, timeout: float | None = None) -> model.Inspection:
         """Explain a ciphertext or a stored value."""
         request = pb.InspectCiphertextRequest(data=data)
-        return decode.inspection(self._call("InspectCiphertext", request, pb.InspectCiphertextResponse, timeout))
+        return decode.inspection.inspection(
+            self._call("InspectCiphertext", request, pb.InspectCiphertextResponse, timeout)
+        )
 
     def try_ciphertext(self, data: bytes, *, timeout: float | None = None) -> model.Key | ClientError:
         """Have a stored value decrypted; return the key that opened it, or why it does not open. The plaintext stays in
@@ -238,7 +243,7 @@ class AdminClient(Client):
         away, an older kmsd."""
         request = pb.TryCiphertextRequest(data=data)
         try:
-            return decode.key(self._call("TryCiphertext", request, pb.TryCiphertextResponse, timeout).key)
+            return decode.keys.key(self._call("TryCiphertext", request, pb.TryCiphertextResponse, timeout).key)
         except (InvalidRequest, NotFound, Conflict) as error:
             return error
 
@@ -250,7 +255,7 @@ class AdminClient(Client):
         """Follow the statistics. interval: seconds from 0.2 to 60. history: seconds of it in the first frame; 0:
         none."""
         request = pb.WatchStatsRequest(interval_ms=round(interval * 1000), history_seconds=round(history) or -1)
-        return self._stream("WatchStats", request, pb.WatchStatsResponse, timeout).map(decode.stats_frame)
+        return self._stream("WatchStats", request, pb.WatchStatsResponse, timeout).map(decode.stats.stats_frame)
 
     def watch_requests(
         self,
@@ -258,28 +263,32 @@ class AdminClient(Client):
         backlog: int = 0,
         follow: bool = True,
         admin: bool = False,
-        wanted: model.Filter = _ALL,
+        wanted: model.Filter | None = None,
         timeout: float | None = None,
     ) -> Stream[model.Requests]:
         """Follow the calls, after the last `backlog` of them. admin: those of the admin API, too."""
-        request = pb.WatchRequestsRequest(backlog=backlog, follow=follow, admin=admin, filter=decode.wanted(wanted))
-        return self._stream("WatchRequests", request, pb.WatchRequestsResponse, timeout).map(decode.requests)
+        request = pb.WatchRequestsRequest(
+            backlog=backlog, follow=follow, admin=admin, filter=decode.stats.wanted(wanted)
+        )
+        return self._stream("WatchRequests", request, pb.WatchRequestsResponse, timeout).map(decode.stats.requests)
 
     def watch_audit(
         self,
         *,
         backlog: int = 0,
         follow: bool = True,
-        wanted: model.Filter = _ALL,
+        wanted: model.Filter | None = None,
         timeout: float | None = None,
     ) -> Stream[model.AuditRecords]:
         """Follow the audit, after its last `backlog` records."""
-        request = pb.WatchAuditRequest(backlog=backlog, follow=follow, filter=decode.wanted(wanted))
-        return self._stream("WatchAudit", request, pb.WatchAuditResponse, timeout).map(decode.audit_records)
+        request = pb.WatchAuditRequest(backlog=backlog, follow=follow, filter=decode.stats.wanted(wanted))
+        return self._stream("WatchAudit", request, pb.WatchAuditResponse, timeout).map(decode.audit.audit_records)
 
     def verify_audit(self, *, timeout: float | None = None) -> model.AuditVerdict:
         """Have kmsd prove the audit's chains."""
-        return decode.audit_verdict(self._call("VerifyAudit", pb.VerifyAuditRequest(), pb.VerifyAuditResponse, timeout))
+        return decode.audit.audit_verdict(
+            self._call("VerifyAudit", pb.VerifyAuditRequest(), pb.VerifyAuditResponse, timeout)
+        )
 
     def acknowledge_audit(
         self, *, up_to_seq: int = 0, dry_run: bool = False, timeout: float | None = None
@@ -288,7 +297,7 @@ class AdminClient(Client):
         0: all."""
         request = pb.AcknowledgeAuditRequest(up_to_seq=up_to_seq, dry_run=dry_run)
         answer = self._call("AcknowledgeAudit", request, pb.AcknowledgeAuditResponse, timeout)
-        return decode.acknowledgement(answer)
+        return decode.audit.acknowledgement(answer)
 
     def _call(self, method: str, request: Message, response: type[Response], timeout: float | None) -> Response:
         return self._wire.call(f"{_SERVICE}/{method}", request, response, timeout)

@@ -11,7 +11,7 @@ from typing import BinaryIO, Final
 
 from kmsd.audit.chain import MAX_LINE, Head, NotARecord, Source, parse, verify
 from kmsd.client.errors import InvalidRequest
-from kmsd.client.model import AuditChain, AuditVerdict
+from kmsd.client.model.audit import AuditChain, AuditVerdict
 
 MAIN: Final = "main"
 KMS: Final = "kms"

@@ -8,7 +8,7 @@ import json
 import re
 
 from kmsd.client.errors import InvalidRequest
-from kmsd.client.model import Encrypted
+from kmsd.client.model.kms import Encrypted
 from kmsd.formats.ciphertext import read_header
 
 ENVELOPE = b"k8s:enc:"

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Final
 
 from kmsd.client.clientconfig import MOST_TARGETS, Target
 from kmsd.client.errors import ClientError, InvalidRequest
-from kmsd.client.model import Key, Second, Status
+from kmsd.client.model.keys import Key
+from kmsd.client.model.stats import Second
+from kmsd.client.model.status import Status
 
 if TYPE_CHECKING:
     from kmsd.client.admin import AdminClient

@@ -9,7 +9,7 @@ from typing import Literal
 
 from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
 from kmsd.api.kms.v2 import api_pb2 as v2
-from kmsd.client.model import Encrypted, KmsStatus
+from kmsd.client.model.kms import Encrypted, KmsStatus
 from kmsd.client.wire import Client, Stranger
 
 _V2 = "/v2.KeyManagementService"

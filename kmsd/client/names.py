@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from kmsd.client.model import Key, KeyInEtcd, ScanReport
+from kmsd.client.model.keys import Key
+from kmsd.client.model.scan import KeyInEtcd, ScanReport
 from kmsd.formats.keyid import Names
 
 _FORMER = re.compile(r"(.*?)(\.retired)?@[0-9]{8}T[0-9]{6}Z", re.DOTALL)

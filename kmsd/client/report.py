@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from kmsd.client.errors import InvalidRequest
-from kmsd.client.model import KeyInEtcd, ScanReport
+from kmsd.client.model.scan import KeyInEtcd, ScanReport
 
 KIND: Final = "kmsd-etcd-scan"
 VERSION: Final = 1

@@ -15,7 +15,10 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Final
 
-from kmsd.client.model import Key, KeyInEtcd, KeyState, Rotation, ScanReport, Status
+from kmsd.client.model.keys import Key, KeyState
+from kmsd.client.model.rotation import Rotation
+from kmsd.client.model.scan import KeyInEtcd, ScanReport
+from kmsd.client.model.status import Status
 from kmsd.client.names import strangers, under
 
 _ROTATED = re.compile(r"@([0-9]{8}T[0-9]{6})Z$")

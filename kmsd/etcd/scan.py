@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
 
 from kmsd.client.errors import ClientError, InvalidRequest
-from kmsd.client.model import KeyInEtcd, ScanReport
+from kmsd.client.model.scan import KeyInEtcd, ScanReport
 from kmsd.etcd.client import Compacted, PageTooLarge, RangePage
 from kmsd.etcd.envelope import Damaged, KmsValue, Need, Plain, Transformed, Value, need, parse
 from kmsd.etcd.resources import resource, root

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import typer
 
-from kmsctl.app import app, program
+from kmsctl.app import program
 from kmsctl.diagnostics import ExitCode
 from kmsctl.output import OutputFormat
 from kmsd.api.admin.v1 import admin_pb2 as pb
@@ -36,7 +36,7 @@ PLUGINS = {
     "encryption-config.yaml": "encryption-config.yaml",
 }
 """Set-ups to migrate from, by the names that the examples give them."""
-ROOT: Any = typer.main.get_command(app)
+ROOT: Any = program()
 
 
 def _commands(group: Any, name: str = "") -> Iterator[str]:

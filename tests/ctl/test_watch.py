@@ -183,7 +183,7 @@ def test_nothing_is_cleared_between_two_frames(canned: Canned) -> None:
 def test_the_lines_fit_any_screen(size: tuple[int, int], silence: float) -> None:
     memory = FrameHistory()
     for second in range(30):
-        memory.add(decode.stats_frame(later(second, requests=second)))
+        memory.add(decode.stats.stats_frame(later(second, requests=second)))
     lines = live(memory, {"0x00ff10": "鍵" * 40}, "/x\x1b[2J", size, datetime(2026, 1, 1, tzinfo=UTC), silence)
     assert len(lines) <= size[1]
     for line in lines:

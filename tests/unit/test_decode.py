@@ -19,20 +19,20 @@ from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.client import decode, model
 
 PAIRS: list[tuple[Callable[[Any], object], type[Message]]] = [
-    (decode.audit_records, pb.WatchAuditResponse),
-    (decode.audit_verdict, pb.VerifyAuditResponse),
-    (decode.config, pb.GetConfigResponse),
-    (decode.diagnosis, pb.DiagnoseResponse),
-    (decode.inspection, pb.InspectCiphertextResponse),
-    (decode.key, pb.Key),
-    (decode.key_test, pb.TestKeyResponse),
-    (decode.mechanism, pb.ListMechanismsResponse.Mechanism),
-    (decode.requests, pb.WatchRequestsResponse),
-    (decode.reversion, pb.RevertKeyResponse),
-    (decode.rotation, pb.RotateKeyResponse),
-    (decode.slot, pb.ListSlotsResponse.Slot),
-    (decode.stats_frame, pb.WatchStatsResponse),
-    (decode.status, pb.GetStatusResponse),
+    (decode.audit.audit_records, pb.WatchAuditResponse),
+    (decode.audit.audit_verdict, pb.VerifyAuditResponse),
+    (decode.config.config, pb.GetConfigResponse),
+    (decode.tokens.diagnosis, pb.DiagnoseResponse),
+    (decode.inspection.inspection, pb.InspectCiphertextResponse),
+    (decode.keys.key, pb.Key),
+    (decode.keys.key_test, pb.TestKeyResponse),
+    (decode.tokens.mechanism, pb.ListMechanismsResponse.Mechanism),
+    (decode.stats.requests, pb.WatchRequestsResponse),
+    (decode.rotation.reversion, pb.RevertKeyResponse),
+    (decode.rotation.rotation, pb.RotateKeyResponse),
+    (decode.tokens.slot, pb.ListSlotsResponse.Slot),
+    (decode.stats.stats_frame, pb.WatchStatsResponse),
+    (decode.status.status, pb.GetStatusResponse),
 ]
 
 
@@ -98,7 +98,7 @@ def test_a_message_arrives_with_the_types_that_its_dataclass_promises(
 
 
 def test_what_has_the_same_name_arrives_with_the_same_value() -> None:
-    status = decode.status(filled(pb.GetStatusResponse))  # type: ignore[arg-type]
+    status = decode.status.status(filled(pb.GetStatusResponse))  # type: ignore[arg-type]
     assert status.version == "version of GetStatusResponse"
     assert status.tokens[1].sessions.queued == pb.GetStatusResponse.Sessions.DESCRIPTOR.fields_by_name["queued"].number
     assert status.listeners[0].apis == ("apis of Listener", "apis of Listener")
@@ -107,13 +107,15 @@ def test_what_has_the_same_name_arrives_with_the_same_value() -> None:
 
 
 def test_times_are_aware_and_none_where_nothing_is_known() -> None:
-    key = decode.key(pb.Key(created_unix_ms=1_700_000_000_123))
+    key = decode.keys.key(pb.Key(created_unix_ms=1_700_000_000_123))
     assert key.created == datetime(2023, 11, 14, 22, 13, 20, 123000, UTC)
     assert key.last_used is None
 
 
 @pytest.mark.parametrize(
-    "read", [lambda: decode.key(pb.Key(type=NEWER, state=NEWER)), lambda: decode.key(pb.Key())], ids=["newer", "unset"]
+    "read",
+    [lambda: decode.keys.key(pb.Key(type=NEWER, state=NEWER)), lambda: decode.keys.key(pb.Key())],
+    ids=["newer", "unset"],
 )
 def test_what_a_newer_kmsd_says_is_unknown_and_no_error(read: Callable[[], model.Key]) -> None:
     assert (read().type, read().state) == (model.KeyType.UNKNOWN, model.KeyState.UNKNOWN)

@@ -46,9 +46,33 @@ def test_kmsctl_help_loads_neither_grpc_nor_textual(argv: list[str]) -> None:
     assert not loaded & HEAVY
 
 
-def test_importing_the_client_loads_no_grpc() -> None:
-    loaded = _loaded("import kmsd.client")
-    assert "kmsd.client.model" in loaded
+@pytest.mark.parametrize("argv", [["--help"], ["__complete", "zsh", "kmsctl", "ke"]], ids=" ".join)
+def test_listing_the_commands_of_kmsctl_loads_none_of_them(argv: list[str]) -> None:
+    loaded = _loaded(f"from kmsctl.app import main\nmain({argv!r})")
+    assert {each for each in loaded if each.startswith("kmsctl.commands")} == {
+        "kmsctl.commands",
+        "kmsctl.commands.completion",
+    }
+    assert not {each for each in loaded if each.startswith(("kmsd.client.model", "kmsd.client.clientconfig"))}
+
+
+def test_a_command_loads_itself_alone_and_nothing_to_convert_plain_values_with() -> None:
+    line = ["status", "--target", "/nowhere.sock", "-o", "json"]
+    loaded = _loaded(f"from kmsctl.app import main\nmain({line!r})")
+    assert {each for each in loaded if each.startswith("kmsctl.commands.")} == {
+        "kmsctl.commands.completion",
+        "kmsctl.commands.status",
+    }
+    assert "grpc" in loaded
+    assert not loaded & {"pydantic", "rich", "yaml", "textual"}
+
+
+def test_importing_the_client_loads_no_grpc_and_of_its_data_what_is_used() -> None:
+    used = _loaded("from kmsd.client import Key, ServingState, connect")
+    assert {"kmsd.client.model.keys", "kmsd.client.model.status"} <= used
+    assert "kmsd.client.model.tokens" not in used
+    loaded = _loaded("import kmsd.client\nfor name in kmsd.client.__all__:\n    getattr(kmsd.client, name)")
+    assert {"kmsd.client.model.tokens", "kmsd.client.model.scan"} <= loaded
     assert not loaded & (HEAVY | {"typer", "pydantic"})
 
 
@@ -56,16 +80,13 @@ def test_the_client_knows_nothing_of_the_daemon() -> None:
     loaded = _loaded("import kmsd.client.admin, kmsd.client.kms")
     assert "grpc" in loaded
     ours = {name for name in loaded if name.split(".")[0] == "kmsd"}
-    assert {name for name in ours if not name.startswith(("kmsd.client", "kmsd.api"))} == {
-        "kmsd",
-        "kmsd.paths",
-        *FORMATS,
-    }
+    assert {name for name in ours if not name.startswith(("kmsd.client", "kmsd.api"))} == {"kmsd", *FORMATS}
     assert not loaded & (HEAVY - {"grpc", "google.protobuf"})
 
 
 def test_kmsctl_knows_nothing_of_kmsd_but_its_client_and_where_etcd_is() -> None:
-    loaded = _loaded("import kmsctl.app")
+    commands = "def look(group):\n    [look(each) for each in getattr(group, 'commands', {}).values()]"
+    loaded = _loaded(f"from kmsctl.app import program\n{commands}\nlook(program())")
     ours = {name for name in loaded if name.split(".")[0] == "kmsd"}
     assert {name for name in ours if not name.startswith("kmsd.client")} == {
         "kmsd",
@@ -85,7 +106,6 @@ def test_what_reads_etcd_knows_nothing_of_the_daemon() -> None:
     assert {name for name in ours if not name.startswith(("kmsd.client", "kmsd.etcd", "kmsd.api"))} == {
         "kmsd",
         *FORMATS,
-        "kmsd.paths",
     }
     assert not loaded & (HEAVY - {"grpc", "google.protobuf"})
 

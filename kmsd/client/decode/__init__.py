@@ -1,33 +1,19 @@
 """Decode the messages of the admin API into the dataclasses of `kmsd.client.model`, cut by subject as they are.
-Pure."""
+Pure.
 
-from kmsd.client.decode.audit import acknowledgement, audit_records, audit_verdict
-from kmsd.client.decode.config import config
-from kmsd.client.decode.inspection import inspection
-from kmsd.client.decode.keys import key, key_test, optional_key
-from kmsd.client.decode.rotation import reversion, rotation
-from kmsd.client.decode.scan import scan_report
-from kmsd.client.decode.stats import requests, stats_frame, wanted
-from kmsd.client.decode.status import status
-from kmsd.client.decode.tokens import diagnosis, mechanism, slot
+Each of its modules is loaded when it is used.
+"""
 
-__all__ = [
-    "acknowledgement",
-    "audit_records",
-    "audit_verdict",
-    "config",
-    "diagnosis",
-    "inspection",
-    "key",
-    "key_test",
-    "mechanism",
-    "optional_key",
-    "requests",
-    "reversion",
-    "rotation",
-    "scan_report",
-    "slot",
-    "stats_frame",
-    "status",
-    "wanted",
-]
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kmsd.client.lazy import modules_of
+
+if TYPE_CHECKING:
+    from kmsd.client.decode import audit, config, inspection, keys, rotation, scan, stats, status, tokens
+
+__all__ = ["audit", "config", "inspection", "keys", "rotation", "scan", "stats", "status", "tokens"]
+
+if not TYPE_CHECKING:
+    __getattr__ = modules_of(__name__, __all__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.client.decode.plain import alike, time
-from kmsd.client.model import Acknowledgement, AuditChain, AuditRecord, AuditRecords, AuditVerdict, Tampering
+from kmsd.client.model.audit import Acknowledgement, AuditChain, AuditRecord, AuditRecords, AuditVerdict, Tampering
 
 
 def audit_records(answer: pb.WatchAuditResponse) -> AuditRecords:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.client.decode.plain import alike
-from kmsd.client.model import Config, Setting
+from kmsd.client.model.config import Config, Setting
 
 
 def config(config: pb.GetConfigResponse) -> Config:

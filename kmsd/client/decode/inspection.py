@@ -6,7 +6,7 @@ from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.client.decode.keys import key
 from kmsd.client.decode.plain import alike
 from kmsd.client.decode.status import problem
-from kmsd.client.model import Envelope, Inspection, JweReport
+from kmsd.client.model.inspection import Envelope, Inspection, JweReport
 
 
 def inspection(answer: pb.InspectCiphertextResponse) -> Inspection:

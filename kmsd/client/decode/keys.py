@@ -6,7 +6,7 @@ from google.protobuf.message import Message
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.client.decode.plain import alike, optional, time
-from kmsd.client.model import Key, KeyState, KeyTest, KeyType, Timing
+from kmsd.client.model.keys import Key, KeyState, KeyTest, KeyType, Timing
 
 _STATES = {
     pb.KEY_STATE_WRITE: KeyState.WRITE,

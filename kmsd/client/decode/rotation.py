@@ -5,7 +5,7 @@ from __future__ import annotations
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.client.decode.keys import optional_key
 from kmsd.client.decode.plain import alike
-from kmsd.client.model import Reversion, Rotation, RotationStep
+from kmsd.client.model.rotation import Reversion, Rotation, RotationStep
 
 
 def _steps(answer: pb.RotateKeyResponse | pb.RevertKeyResponse) -> tuple[RotationStep, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.client.decode.plain import unix_ms
-from kmsd.client.model import ScanReport
+from kmsd.client.model.scan import ScanReport
 
 
 def scan_report(report: ScanReport) -> pb.ScanReport:

@@ -6,7 +6,8 @@ from datetime import timedelta
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.client.decode.plain import EPOCH, alike, time
-from kmsd.client.model import CallCount, Filter, KeyUse, Latency, Request, Requests, Second, Sessions, StatsFrame
+from kmsd.client.model.stats import CallCount, Filter, KeyUse, Latency, Request, Requests, Second, StatsFrame
+from kmsd.client.model.status import Sessions
 
 
 def stats_frame(frame: pb.WatchStatsResponse) -> StatsFrame:
@@ -36,8 +37,10 @@ def filter_(answer: pb.Filter) -> Filter:
     return alike(Filter, answer, since=time(answer.since_unix_ms))
 
 
-def wanted(shown: Filter) -> pb.Filter:
-    """Encode a filter."""
+def wanted(shown: Filter | None) -> pb.Filter:
+    """Encode a filter. None: everything."""
+    if shown is None:
+        return pb.Filter()
     since = int(shown.since.timestamp() * 1000) if shown.since is not None else 0
     return pb.Filter(
         failed=shown.failed,

@@ -6,7 +6,7 @@ from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.client.decode.keys import optional_key
 from kmsd.client.decode.plain import alike, time
 from kmsd.client.decode.stats import filter_
-from kmsd.client.model import (
+from kmsd.client.model.status import (
     About,
     Following,
     Listener,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.client.decode.plain import alike, optional
-from kmsd.client.model import Abilities, Check, Diagnosis, Mechanism, Outcome, Slot, Speed, Verdict
+from kmsd.client.model.tokens import Abilities, Check, Diagnosis, Mechanism, Outcome, Slot, Speed, Verdict
 
 _OUTCOMES = {each.value: each for each in Outcome}
 

@@ -1,50 +1,59 @@
 """The answers of kmsd as plain frozen data. Knows neither grpc nor protobuf, nor how anything is shown.
 
+Each is loaded when it is used.
+
 Text that kmsd did not give is empty; times are aware, in UTC, and None if unknown.
 """
 
-from kmsd.client.model.audit import Acknowledgement, AuditChain, AuditRecord, AuditRecords, AuditVerdict, Tampering
-from kmsd.client.model.config import Config, LogLevel, Setting
-from kmsd.client.model.inspection import Envelope, Inspection, JweReport
-from kmsd.client.model.keys import (
-    DestroyedKey,
-    GeneratedKey,
-    Key,
-    KeyDetail,
-    KeyState,
-    KeyTest,
-    KeyType,
-    RelabelledKey,
-    Timing,
-)
-from kmsd.client.model.kms import Encrypted, KmsStatus
-from kmsd.client.model.rotation import Reversion, Rotation, RotationStep
-from kmsd.client.model.scan import KeyInEtcd, ScanReport
-from kmsd.client.model.stats import CallCount, Filter, KeyUse, Latency, Request, Requests, Second, StatsFrame
-from kmsd.client.model.status import (
-    About,
-    Following,
-    Listener,
-    ModuleProcess,
-    Probe,
-    Problem,
-    ServingState,
-    Sessions,
-    Status,
-    Token,
-    TokenStatus,
-)
-from kmsd.client.model.tokens import (
-    Abilities,
-    Check,
-    Diagnosis,
-    Mechanism,
-    Outcome,
-    Slot,
-    Speed,
-    UnlockedToken,
-    Verdict,
-)
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kmsd.client.lazy import names_of
+
+if TYPE_CHECKING:
+    from kmsd.client.model.audit import Acknowledgement, AuditChain, AuditRecord, AuditRecords, AuditVerdict, Tampering
+    from kmsd.client.model.config import Config, LogLevel, Setting
+    from kmsd.client.model.inspection import Envelope, Inspection, JweReport
+    from kmsd.client.model.keys import (
+        DestroyedKey,
+        GeneratedKey,
+        Key,
+        KeyDetail,
+        KeyState,
+        KeyTest,
+        KeyType,
+        RelabelledKey,
+        Timing,
+    )
+    from kmsd.client.model.kms import Encrypted, KmsStatus
+    from kmsd.client.model.rotation import Reversion, Rotation, RotationStep
+    from kmsd.client.model.scan import KeyInEtcd, ScanReport
+    from kmsd.client.model.stats import CallCount, Filter, KeyUse, Latency, Request, Requests, Second, StatsFrame
+    from kmsd.client.model.status import (
+        About,
+        Following,
+        Listener,
+        ModuleProcess,
+        Probe,
+        Problem,
+        ServingState,
+        Sessions,
+        Status,
+        Token,
+        TokenStatus,
+    )
+    from kmsd.client.model.tokens import (
+        Abilities,
+        Check,
+        Diagnosis,
+        Mechanism,
+        Outcome,
+        Slot,
+        Speed,
+        UnlockedToken,
+        Verdict,
+    )
 
 __all__ = [
     "Abilities",
@@ -104,3 +113,8 @@ __all__ = [
     "UnlockedToken",
     "Verdict",
 ]
+
+_MODULES = ("keys", "status", "stats", "tokens", "audit", "config", "rotation", "inspection", "kms", "scan")
+
+if not TYPE_CHECKING:
+    __getattr__ = names_of(__name__, [f"{__name__}.{each}" for each in _MODULES], __all__)
