@@ -10,8 +10,8 @@ import os
 import sys
 from typing import Final, Literal, TextIO, cast
 
-# structlog.dev imports rich, and that pygments, to draw tracebacks that are never shown here: 3.3 MB of memory and 40 ms of
-# each start. It does without where there is none. docs/decisions/0009-structlog-without-rich.md
+# structlog.dev imports rich, and that pygments, to draw tracebacks that are never shown here: 3.3 MB of memory, and
+# 40 ms of each start. It does without where there is none: docs/decisions/0009-structlog-without-rich.md.
 _rich = sys.modules.get("rich")
 sys.modules["rich"] = None  # type: ignore[assignment]
 import structlog  # noqa: E402 - only now it finds no rich

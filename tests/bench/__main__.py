@@ -4,7 +4,7 @@ h2load (nghttp2) sends framed gRPC bodies to the Unix sockets. The servers take 
 is taken within each round, and the median of them told, so that a machine that is busy with other things disturbs all
 of them alike.
 
-usage: python -m tests.bench [recording|serving|overload|tui ...]    all of them without an argument
+usage: python -m tests.bench [recording|serving|overload|startup|tui ...]    all of them without an argument
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kmsd.api.kms.v2 import api_pb2 as v2
-from tests.bench import overload, recording, tui
+from tests.bench import overload, recording, startup, tui
 from tests.daemons import Kmsd, wait_for
 from tests.tokens import SoftToken, make_token
 
@@ -31,7 +31,13 @@ IN_FLIGHT = 16
 
 
 def main(names: Sequence[str]) -> None:
-    parts = {"recording": recording.main, "serving": _serving, "overload": overload.main, "tui": tui.main}
+    parts = {
+        "recording": recording.main,
+        "serving": _serving,
+        "overload": overload.main,
+        "startup": startup.main,
+        "tui": tui.main,
+    }
     if unknown := set(names) - set(parts):
         raise SystemExit(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
     for name, part in parts.items():
