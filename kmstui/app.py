@@ -46,6 +46,7 @@ from kmstui.screens.rotation import RotationScreen
 from kmstui.screens.tokens import TokensScreen
 from kmstui.screens.traffic import TrafficScreen
 from kmstui.store import Store
+from kmstui.textual_compat import ParsedOnce
 from kmstui.typeahead import Passed, Typeahead
 from kmstui.view import Moment, View
 from kmstui.widgets.listing import Listing
@@ -117,6 +118,7 @@ class Kmstui(App[None]):
         thresholds: Thresholds = Thresholds(),  # noqa: B008 - it is frozen
     ) -> None:
         super().__init__(driver_class=driver)
+        self.stylesheet = ParsedOnce(self.get_css_variables())
         for theme in themes.THEMES.values():
             self.register_theme(theme)
         self._memory_file = memory
