@@ -176,7 +176,7 @@ def document(frame: StatsFrame) -> Document:
         "time": timestamp(frame.time),
         "started_at": timestamp(frame.started),
         "in_flight": frame.in_flight,
-        "sessions": documents.sessions(frame.sessions),
+        "sessions": documents.of(frame.sessions),
         "seconds": [_second(each) for each in frame.seconds],
         "calls": [
             {"api": each.api, "method": each.method, "code": each.code, "count": each.count} for each in frame.calls

@@ -53,7 +53,7 @@ def document(standing: Standing) -> Document:
         "hint": (error.hint if error is not None else status.hint if status is not None else "") or None,
         "state": None if status is None else status.state.value,
         "healthz": None if status is None else status.healthz,
-        "write_key": documents.optional_key(key),
+        "write_key": documents.or_none(key),
         "writes_since": None if status is None else timestamp(status.following.since),
         "requests_per_second": member.rate,
         "worst_second_p99_ms": member.p99_ms,

@@ -34,7 +34,7 @@ _LISTING: FollowedList[AuditRecord] = FollowedList(
         ListColumn("MS", 7, lambda each: milliseconds(each.latency_ms), wide=True),
         ListColumn("SHA256 OF THE KEY ID", 64, lambda each: each.key_id_sha256, wide=True),
     ),
-    document=documents.audit_record,
+    document=documents.of,
     name=lambda each: f"kms:{each.seq}" if each.kind == "kms" else str(each.seq),
 )
 
@@ -166,7 +166,7 @@ def verify(
                 verdict = kmsd.verify_audit()
     match form:
         case OutputFormat.JSON | OutputFormat.YAML:
-            output.emit_document(documents.audit_verdict(verdict), form)
+            output.emit_document(documents.of(verdict), form)
         case OutputFormat.NAME:
             output.emit("intact" if verdict.intact else "broken")
         case _:

@@ -41,7 +41,7 @@ def view(
         case OutputFormat.NAME:
             output.emit_names(each.name for each in found.settings)
         case OutputFormat.JSON | OutputFormat.YAML:
-            output.emit_document(documents.config(found), form)
+            output.emit_document(documents.of(found), form)
         case _:
             output.emit(_table(found, wide=form is OutputFormat.WIDE))
             for warning in found.warnings:

@@ -65,7 +65,7 @@ def doctor(
             if each.fix:
                 diagnostics.hint(f"{each.title}: {each.fix}")
     else:
-        output.emit_document(documents.diagnosis(found), form)
+        output.emit_document(documents.of(found), form)
     if any(each.outcome is Outcome.FAILED for each in found.checks):
         raise typer.Exit(ExitCode.UNHEALTHY)
 

@@ -55,7 +55,7 @@ def inspect(
         diagnostics.note(value.note)
     match form:
         case OutputFormat.JSON | OutputFormat.YAML:
-            output.emit_document(documents.inspection(found) | _tried(trial), form)
+            output.emit_document(documents.of(found) | _tried(trial), form)
         case OutputFormat.NAME:
             output.emit_names([found.format])
         case _:

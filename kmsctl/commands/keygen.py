@@ -83,8 +83,8 @@ def keygen(
     keyview.emit_one(
         {
             "created": made.created,
-            "key": documents.key(made.key),
-            "companion": documents.optional_key(made.companion),
+            "key": documents.of(made.key),
+            "companion": documents.or_none(made.companion),
         },
         made.key,
         form,

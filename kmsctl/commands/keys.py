@@ -61,7 +61,7 @@ def list_(
             with contextlib.suppress(ClientError):  # the list is what was asked for
                 write_label = kmsd.get_status().write_label
     if form in (OutputFormat.JSON, OutputFormat.YAML):
-        output.emit_document({"keys": [documents.key(each) for each in found]}, form)
+        output.emit_document({"keys": [documents.of(each) for each in found]}, form)
     elif form is OutputFormat.NAME:
         output.emit_names(each.label for each in found)
     else:
@@ -101,7 +101,7 @@ def show(
     match form:
         case OutputFormat.JSON | OutputFormat.YAML:
             output.emit_document(
-                {"key": documents.key(found.key), "companion": documents.optional_key(found.companion)}, form
+                {"key": documents.of(found.key), "companion": documents.or_none(found.companion)}, form
             )
         case OutputFormat.NAME:
             output.emit_names([found.key.label])
@@ -159,7 +159,7 @@ def try_key(
         tested = kmsd.test_key(key, rounds=rounds)
     match form:
         case OutputFormat.JSON | OutputFormat.YAML:
-            output.emit_document(documents.key_test(tested), form)
+            output.emit_document(documents.of(tested), form)
         case OutputFormat.NAME:
             output.emit_names([tested.key.label])
         case _:

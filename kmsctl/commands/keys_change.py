@@ -38,7 +38,7 @@ def adopt(
     form = opts.form(*keyview.FORMATS)
     with connect(opts.target, timeout=opts.timeout) as kmsd:
         key = kmsd.adopt_key(label, key_id=key_id, public=public)
-    keyview.emit_one({"key": documents.key(key)}, key, form)
+    keyview.emit_one({"key": documents.of(key)}, key, form)
     keyview.next_step(key)
 
 
@@ -74,7 +74,7 @@ def relabel(
             ask=not dry_run,
         )
     keyview.emit_one(
-        {"key": documents.key(changed.key), "previous_label": changed.previous_label, "dry_run": dry_run},
+        {"key": documents.of(changed.key), "previous_label": changed.previous_label, "dry_run": dry_run},
         changed.key,
         form,
     )
@@ -125,8 +125,8 @@ def destroy(
         {
             "destroyed": answer.destroyed,
             "dry_run": dry_run,
-            "key": documents.key(answer.key),
-            "companion": documents.optional_key(answer.companion),
+            "key": documents.of(answer.key),
+            "companion": documents.or_none(answer.companion),
         },
         answer.key,
         form,

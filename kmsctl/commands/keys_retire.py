@@ -49,7 +49,7 @@ def retire(
             ask=not dry_run,
         )
     keyview.emit_one(
-        {"key": documents.key(retired.key), "previous_label": retired.previous_label, "dry_run": dry_run},
+        {"key": documents.of(retired.key), "previous_label": retired.previous_label, "dry_run": dry_run},
         retired.key,
         form,
     )
@@ -113,10 +113,10 @@ def _document(done: Reversion, *, dry_run: bool) -> output.Document:
     return {
         "reverted": done.reverted,
         "dry_run": dry_run,
-        "steps": [documents.step(each) for each in done.steps],
-        "old_key": documents.optional_key(done.old),
-        "new_key": documents.optional_key(done.new),
-        "previous_key": documents.optional_key(done.previous),
+        "steps": [documents.of(each) for each in done.steps],
+        "old_key": documents.or_none(done.old),
+        "new_key": documents.or_none(done.new),
+        "previous_key": documents.or_none(done.previous),
         "not_undone": list(done.not_undone),
     }
 

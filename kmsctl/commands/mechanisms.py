@@ -34,7 +34,7 @@ def mechanisms(
         case OutputFormat.NAME:
             output.emit_names(each.name for each in found)
         case OutputFormat.JSON | OutputFormat.YAML:
-            output.emit_document({"mechanisms": [documents.mechanism(each) for each in found]}, form)
+            output.emit_document({"mechanisms": [documents.of(each) for each in found]}, form)
         case _:
             output.emit(_table(found, wide=form is OutputFormat.WIDE))
             if not found:

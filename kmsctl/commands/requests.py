@@ -28,7 +28,7 @@ _LISTING: FollowedList[Request] = FollowedList(
         ListColumn("REASON", 20, lambda each: each.reason),
         ListColumn("SHA256 OF THE KEY ID", 64, lambda each: each.key_id_sha256, wide=True),
     ),
-    document=documents.request,
+    document=documents.of,
     name=lambda each: each.uid,
 )
 

@@ -31,7 +31,7 @@ def slots(
         case OutputFormat.NAME:
             output.emit_names(each.token_label for each in found if each.token_label)
         case OutputFormat.JSON | OutputFormat.YAML:
-            output.emit_document({"slots": [documents.slot(each) for each in found]}, form)
+            output.emit_document({"slots": [documents.of(each) for each in found]}, form)
         case _:
             output.emit(_table(found, wide=form is OutputFormat.WIDE))
             _comment(found)

@@ -57,7 +57,7 @@ def status(
         case OutputFormat.NAME:
             output.emit(found.state)
         case OutputFormat.JSON | OutputFormat.YAML:
-            output.emit_document({**documents.status(found), "keys_by_state": states}, form)
+            output.emit_document({**documents.of(found), "keys_by_state": states}, form)
         case _:
             rows = list(_rows(found, states, datetime.now(UTC), wide=form is OutputFormat.WIDE))
             output.emit(output.sheet(rows))

@@ -40,9 +40,9 @@ def document(done: Rotation, *, dry_run: bool) -> Document:
     return {
         "rotated": done.rotated,
         "dry_run": dry_run,
-        "steps": [documents.step(each) for each in done.steps],
-        "old_key": documents.optional_key(done.old),
-        "new_key": documents.optional_key(done.new),
+        "steps": [documents.of(each) for each in done.steps],
+        "old_key": documents.or_none(done.old),
+        "new_key": documents.or_none(done.new),
     }
 
 
@@ -81,8 +81,8 @@ def turn_document(turn: KeyTurnover, *, rotated: bool) -> Document:
         "rotated": rotated,
         "label": turn.write_label,
         "started_at": timestamp(turn.started),
-        "old_key": documents.optional_key(turn.old),
-        "new_key": documents.key(turn.new),
+        "old_key": documents.or_none(turn.old),
+        "new_key": documents.of(turn.new),
     }
 
 
