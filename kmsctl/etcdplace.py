@@ -166,6 +166,24 @@ class EtcdPlace:
         return [word for option, value in named.items() if value for word in (option, value)]
 
 
+@dataclass(frozen=True)
+class EtcdOptions:
+    """The options of a command that say where etcd is."""
+
+    endpoints: Endpoints = None
+    cacert: Cacert = ""
+    cert: Cert = ""
+    key: CertKey = ""
+    user: User = ""
+    password_file: PasswordFile = ""
+    prefix: Prefix = PREFIX
+
+    @property
+    def place(self) -> EtcdPlace:
+        tls = Tls(self.cacert, self.cert, self.key)
+        return EtcdPlace(tuple(self.endpoints or ()), tls, self.user, self.password_file, self.prefix)
+
+
 def check(place: EtcdPlace) -> None:
     """Find out what can never work, before anything is dialled; warn of a password that would cross a network as it is,
     and of a variable of etcdctl that is not followed. Raises UsageError, ClientError."""

@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from kmsctl.commands import COMMANDS, Command
+from kmsctl.optiongroups import spread
 from kmsctl.options import Invocation, Options
 from kmsctl.output import OutputFormat
 
@@ -106,7 +107,7 @@ class _Commands(Mapping[str, Any]):
 
     def _make(self, command: Command) -> Any:
         module, _, function = command.place.partition(":")
-        callback = getattr(importlib.import_module(f"kmsctl.commands.{module}"), function)
+        callback = spread(getattr(importlib.import_module(f"kmsctl.commands.{module}"), function))
         path = self._path + command.name
         text = (inspect.getdoc(callback) or "").replace("{command}", path)
         alone = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 import typer
 
 from kmsctl import diagnostics, etcdplace, files, options, output, stored
-from kmsctl.etcdplace import EtcdPlace
+from kmsctl.etcdplace import EtcdOptions
 from kmsctl.options import Options
 from kmsctl.output import OutputFormat
 from kmsd.client import ClientError, Key, connect, escape
 from kmsd.client.names import strangers
-from kmsd.etcd.endpoints import Tls
 
 if TYPE_CHECKING:
     from kmsd.etcd.scan import EtcdScan
@@ -37,13 +36,7 @@ def etcd(ctx: typer.Context) -> None:
 
 def scan(
     ctx: typer.Context,
-    endpoints: etcdplace.Endpoints = None,
-    cacert: etcdplace.Cacert = "",
-    cert: etcdplace.Cert = "",
-    key: etcdplace.CertKey = "",
-    user: etcdplace.User = "",
-    password_file: etcdplace.PasswordFile = "",
-    prefix: etcdplace.Prefix = etcdplace.PREFIX,
+    at: EtcdOptions,
     show: etcdplace.Show = 0,
     report: etcdplace.Report = None,
     output_format: options.Output = None,
@@ -66,7 +59,7 @@ def scan(
     """
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
     form = opts.form(*options.ALL)
-    place = EtcdPlace(tuple(endpoints or ()), Tls(cacert, cert, key), user, password_file, prefix)
+    place = at.place
     etcdplace.check(place)
     write_key, keys, why = _keys(opts)
     found = stored.read(place, opts.timeout, show, write_key)

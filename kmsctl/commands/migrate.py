@@ -11,11 +11,10 @@ import typer
 
 from kmsctl import diagnostics, etcdplace, files, options, output, stored
 from kmsctl.diagnostics import ExitCode, UsageError
-from kmsctl.etcdplace import EtcdPlace
+from kmsctl.etcdplace import EtcdOptions
 from kmsctl.output import Document, OutputFormat
 from kmsctl.text import timestamp
 from kmsd.client import escape
-from kmsd.etcd.endpoints import Tls
 
 if TYPE_CHECKING:
     from kmsctl.migrate.encryption_config import Configurations
@@ -152,7 +151,7 @@ def _read(source: str, what: str) -> str:
 
 
 def _document(plan: MigrationPlan) -> Document:
-    found = plan.ancestor
+    found = plan.plugin
     return {
         "source": {"kind": plan.setup.kind, "name": plan.setup.name or None},
         "found": {
@@ -236,13 +235,7 @@ def _wrapped(text: str, first: str, rest: str) -> str:
 
 def status(
     ctx: typer.Context,
-    endpoints: etcdplace.Endpoints = None,
-    cacert: etcdplace.Cacert = "",
-    cert: etcdplace.Cert = "",
-    key: etcdplace.CertKey = "",
-    user: etcdplace.User = "",
-    password_file: etcdplace.PasswordFile = "",
-    prefix: etcdplace.Prefix = etcdplace.PREFIX,
+    at: EtcdOptions,
     check: Annotated[bool, typer.Option("--check", help="Exit with 7 while anything foreign is left.")] = False,
     output_format: options.OutputDocument = None,
     timeout: options.Timeout = None,
@@ -260,7 +253,7 @@ def status(
     """
     opts = options.gather(ctx, timeout=timeout, output=output_format)
     form = opts.form(*options.DOCUMENT)
-    place = EtcdPlace(tuple(endpoints or ()), Tls(cacert, cert, key), user, password_file, prefix)
+    place = at.place
     etcdplace.check(place)
     found = stored.read(place, opts.timeout)
 
@@ -303,7 +296,7 @@ def _note(group: Group) -> str:
     if group.reason:
         return group.reason
     if group.foreign:
-        return "not authenticated: rewrite" if group.kind is StoredKind.ANCESTOR_CBC else "rewrite"
+        return "not authenticated: rewrite" if group.kind is StoredKind.K8S_KMS_PLUGIN_CBC else "rewrite"
     return "its resource is not encrypted" if group.kind is StoredKind.PLAINTEXT else ""
 
 

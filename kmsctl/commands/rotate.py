@@ -3,49 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
-from kmsctl import diagnostics, etcdplace, keyview, options, output
-from kmsctl.confirm import DryRun, Yes
+from kmsctl import diagnostics, etcdplace, keyview, optiongroups, options, output
+from kmsctl.confirm import DryRun
 from kmsctl.diagnostics import UsageError
-from kmsctl.etcdplace import EtcdPlace
-from kmsctl.options import TokenName
+from kmsctl.etcdplace import EtcdOptions, EtcdPlace
+from kmsctl.options import Options
 from kmsctl.output import OutputFormat
 from kmsctl.rotate import rotating, view
 from kmsctl.rotate.rotating import SCAN_EVERY, THIS_NODE, RotationOptions
 from kmsd.client import Rotation, connect
-from kmsd.etcd.endpoints import Tls
 
 NODES_MAX = 64
 
-_WATCH_ONLY = {
-    "nodes": "--node",
-    "again": "--again",
-    "retire": "--retire",
-    "report": "--report",
-    "endpoints": "--endpoints",
-    "cacert": "--cacert",
-    "cert": "--cert",
-    "key": "--key",
-    "user": "--user",
-    "password_file": "--password-file",
-    "prefix": "--prefix",
-    "scan_every": "--scan-every",
-    "show": "--show",
-}
-
-Label = Annotated[
-    str,
-    typer.Argument(metavar="LABEL", help="Write label of this kmsd; another one is refused.", show_default=False),
-]
-From = Annotated[
-    str,
-    typer.Option(
-        "--from", metavar="KEY-ID", help="Rotate only if this key writes now, so that running it again changes nothing."
-    ),
-]
 Nodes = Annotated[
     list[str] | None,
     typer.Option(
@@ -55,54 +29,55 @@ Nodes = Annotated[
         show_default=False,
     ),
 ]
+Again = Annotated[bool, typer.Option("--again", help="With --watch: rotate even if the last rotation is not finished.")]
+Retire = Annotated[
+    bool, typer.Option("--retire", help="With --watch: retire the old key when nothing needs it; do not ask.")
+]
+ScanEvery = Annotated[
+    float | None,
+    typer.Option(
+        "--scan-every",
+        metavar="DURATION",
+        parser=options.duration,
+        help="With --watch: pause between two scans, 1s at least; a long scan lengthens it. Default: 30s.",
+    ),
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout",
+        metavar="DURATION",
+        parser=options.duration,
+        help="With --watch: how long it may take in all; default: no limit. Else for each call, 10s.",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class WatchOptions:
+    """The options that say how a rotation is watched, beside where etcd is."""
+
+    nodes: Nodes = None
+    again: Again = False
+    retire: Retire = False
+    report: etcdplace.Report = None
+    show: etcdplace.Show = 0
+    scan_every: ScanEvery = None
 
 
 def rotate(
     ctx: typer.Context,
-    label: Label = "",
-    yes: Yes = False,
+    *,
+    wanted: RotationOptions,
     dry_run: DryRun = False,
-    only_from: From = "",
-    token: TokenName = "",
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Follow the rotation to its end, or resume one that is not finished.")
     ] = False,
-    nodes: Nodes = None,
-    again: Annotated[
-        bool, typer.Option("--again", help="With --watch: rotate even if the last rotation is not finished.")
-    ] = False,
-    retire: Annotated[
-        bool, typer.Option("--retire", help="With --watch: retire the old key when nothing needs it; do not ask.")
-    ] = False,
-    endpoints: etcdplace.Endpoints = None,
-    cacert: etcdplace.Cacert = "",
-    cert: etcdplace.Cert = "",
-    key: etcdplace.CertKey = "",
-    user: etcdplace.User = "",
-    password_file: etcdplace.PasswordFile = "",
-    prefix: etcdplace.Prefix = etcdplace.PREFIX,
-    report: etcdplace.Report = None,
-    show: etcdplace.Show = 0,
-    scan_every: Annotated[
-        float | None,
-        typer.Option(
-            "--scan-every",
-            metavar="DURATION",
-            parser=options.duration,
-            help="With --watch: pause between two scans, 1s at least; a long scan lengthens it. Default: 30s.",
-        ),
-    ] = None,
+    watching: WatchOptions,
+    at: EtcdOptions,
     output_format: options.Output = None,
     target: options.Target = None,
-    timeout: Annotated[
-        float | None,
-        typer.Option(
-            "--timeout",
-            metavar="DURATION",
-            parser=options.duration,
-            help="With --watch: how long it may take in all; default: no limit. Else for each call, 10s.",
-        ),
-    ] = None,
+    timeout: Timeout = None,
 ) -> None:
     """\b
     Examples:
@@ -119,27 +94,12 @@ def rotate(
     If the new key turns out to be bad, `kmsctl keys revert` makes another one.
     """
     opts = options.gather(ctx, target=target, output=output_format)
-    wanted = RotationOptions(label, only_from, token, yes)
     if watch:
         if dry_run:
             raise UsageError("--dry-run changes nothing, so there is nothing to watch", "leave out one of them")
-        place = EtcdPlace(tuple(endpoints or ()), Tls(cacert, cert, key), user, password_file, prefix)
-        from kmsctl.rotate.follow import RotationRun, follow
-
-        if scan_every is not None and scan_every < 1:
-            raise UsageError(
-                f"--scan-every must be 1s at least, got {scan_every:g}s",
-                "a scan reads all that is stored, and etcd serves the cluster meanwhile",
-            )
-        following = RotationRun(
-            _parse_nodes(nodes), _checked(place, retire), again, retire, report, timeout, scan_every or SCAN_EVERY, show
-        )
-        follow(opts, wanted, following)
+        _follow(opts, wanted, watching, at.place, timeout)
         return
-    for name, option in _WATCH_ONLY.items():
-        source = ctx.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            raise UsageError(f"{option} needs --watch", f"add --watch, or leave out {option}")
+    _refuse_what_needs_watch(ctx)
     if timeout is not None:
         opts = options.gather(ctx, timeout=timeout)
     form = opts.form(*keyview.FORMATS)
@@ -149,6 +109,37 @@ def rotate(
     if done.rotated:
         diagnostics.hint("kube-apiserver takes the new key at its next poll, within a minute")
         diagnostics.hint("`kmsctl rotate --watch` follows that, and says what is left to do")
+
+
+def _follow(
+    opts: Options, wanted: RotationOptions, watching: WatchOptions, place: EtcdPlace, seconds: float | None
+) -> None:
+    from kmsctl.rotate.follow import RotationRun, follow
+
+    if watching.scan_every is not None and watching.scan_every < 1:
+        raise UsageError(
+            f"--scan-every must be 1s at least, got {watching.scan_every:g}s",
+            "a scan reads all that is stored, and etcd serves the cluster meanwhile",
+        )
+    run = RotationRun(
+        nodes=_parse_nodes(watching.nodes),
+        place=_checked(place, watching.retire),
+        again=watching.again,
+        retire=watching.retire,
+        report=watching.report,
+        seconds=seconds,
+        scan_every=watching.scan_every or SCAN_EVERY,
+        show=watching.show,
+    )
+    follow(opts, wanted, run)
+
+
+def _refuse_what_needs_watch(ctx: typer.Context) -> None:
+    needing = {*optiongroups.names(WatchOptions), *optiongroups.names(EtcdOptions)}
+    for each in ctx.command.params:
+        source = ctx.get_parameter_source(each.name) if each.name in needing else None
+        if source is not None and source.name == "COMMANDLINE":
+            raise UsageError(f"{each.opts[0]} needs --watch", f"add --watch, or leave out {each.opts[0]}")
 
 
 def _emit(done: Rotation, form: OutputFormat, *, dry_run: bool) -> None:

@@ -18,7 +18,7 @@ PROGRAM: Final = "k8s-kms-plugin"
 KEY_LABEL: Final = "k8s-dek"
 """Its default, which is not kmsd's."""
 HMAC_LABEL: Final = "k8s-hmac"
-SOCKET: Final = "/tmp/run/hsm-plugin-server.sock"  # noqa: S108 - the ancestor's default, told to people, never opened
+SOCKET: Final = "/tmp/run/hsm-plugin-server.sock"  # noqa: S108 - k8s-kms-plugin's default, told to people, never opened
 PORT: Final = "31400"
 
 GCM: Final = "aes-gcm"
@@ -50,7 +50,7 @@ UNKNOWN: Final = "\0"
 
 
 @dataclass(frozen=True)
-class Ancestor:
+class K8sKmsPlugin:
     """socket: where it listens, empty if nowhere or unknown. slot: None if the token has a label. pin_file: empty if
     the PIN, or its file, stands elsewhere. left_out: the flags given that kmsd has no use for, without dashes."""
 
@@ -84,7 +84,7 @@ def serves(arguments: Sequence[str]) -> bool:
     return not _COMMANDS.intersection(_split(arguments, lambda _: None)[1])
 
 
-def read(arguments: Sequence[str], environment: Environment, elsewhere: str = "") -> Ancestor:
+def read(arguments: Sequence[str], environment: Environment, elsewhere: str = "") -> K8sKmsPlugin:
     """arguments: behind the program's name. elsewhere: in words, from where it gets more than is given here.
 
     Raises UsageError for what it would refuse itself, what is no PKCS#11 token, and a setting that is not to be seen.
@@ -109,7 +109,7 @@ def read(arguments: Sequence[str], environment: Environment, elsewhere: str = ""
     seen = _Seen(given, elsewhere)
     provider = _provider(seen)
     label = seen.text("p11-label")
-    return Ancestor(
+    return K8sKmsPlugin(
         module=_module(seen),
         provider=provider,
         token_label=label,

@@ -1,6 +1,6 @@
 """From a k8s-kms-plugin to kmsd: the configuration, and what is different. Pure.
 
-Where it comes from is `setups` and `ancestor`, what to do with it `migrationsteps`; how it is shown is the command's.
+Where it comes from is `setups` and `k8s_kms_plugin`, what to do with it `steps`; how it is shown is the command's.
 No PIN is in any of it.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kmsctl.migrate.encryption_config import Configurations
-from kmsctl.migrate.k8s_kms_plugin import PROGRAM, UNKNOWN, Ancestor
+from kmsctl.migrate.k8s_kms_plugin import PROGRAM, UNKNOWN, K8sKmsPlugin
 from kmsctl.migrate.setups import Setup
 from kmsctl.migrate.steps import PIN_FILE, SOCKET, MigrationStep, mounts, steps, way_back, write_label
 
@@ -27,7 +27,7 @@ class MigrationPlan:
     """config: of kmsd, TOML. environment: that its module needs. notes: what is different, or wants a look."""
 
     setup: Setup
-    ancestor: Ancestor
+    plugin: K8sKmsPlugin
     config: str
     environment: Mapping[str, str]
     configurations: Configurations
@@ -36,38 +36,38 @@ class MigrationPlan:
     notes: tuple[str, ...]
 
 
-def plan(setup: Setup, ancestor: Ancestor, configurations: Configurations) -> MigrationPlan:
+def plan(setup: Setup, plugin: K8sKmsPlugin, configurations: Configurations) -> MigrationPlan:
     environment = {name: value for name, value in sorted(setup.environment.items()) if name.startswith(_OF_MODULES)}
     return MigrationPlan(
         setup=setup,
-        ancestor=ancestor,
-        config=config_text(ancestor),
+        plugin=plugin,
+        config=config_text(plugin),
         environment={name: value for name, value in environment.items() if UNKNOWN not in value},
         configurations=configurations,
-        steps=steps(setup, ancestor, configurations, environment),
-        way_back=way_back(ancestor, configurations),
-        notes=tuple(_notes(setup, ancestor, configurations)),
+        steps=steps(setup, plugin, configurations, environment),
+        way_back=way_back(plugin, configurations),
+        notes=tuple(_notes(setup, plugin, configurations)),
     )
 
 
-def config_text(ancestor: Ancestor) -> str:
+def config_text(plugin: K8sKmsPlugin) -> str:
     """kmsd's configuration, TOML."""
-    token: dict[str, object] = {"module": ancestor.module}
-    if ancestor.provider != "p11":
-        token = {"provider": ancestor.provider, **token}
-    if ancestor.token_label:
-        token["label"] = ancestor.token_label
-    elif ancestor.slot is not None:
-        token["slot"] = ancestor.slot
-    token["pin_file"] = ancestor.pin_file or PIN_FILE
-    keys: dict[str, object] = {"label": write_label(ancestor)}
-    if ancestor.cbc:
+    token: dict[str, object] = {"module": plugin.module}
+    if plugin.provider != "p11":
+        token = {"provider": plugin.provider, **token}
+    if plugin.token_label:
+        token["label"] = plugin.token_label
+    elif plugin.slot is not None:
+        token["slot"] = plugin.slot
+    token["pin_file"] = plugin.pin_file or PIN_FILE
+    keys: dict[str, object] = {"label": write_label(plugin)}
+    if plugin.cbc:
         # Without AES-GCM an AES key reads only with its HMAC key beside it. The new pair has one of its own.
-        keys["hmac_label"] = ancestor.hmac_label
-    keys["algorithm"] = "auto" if ancestor.cbc else ancestor.algorithm
+        keys["hmac_label"] = plugin.hmac_label
+    keys["algorithm"] = "auto" if plugin.cbc else plugin.algorithm
     sections: dict[str, dict[str, object]] = {"kms": {"socket": SOCKET}, "token": token, "keys": keys}
-    if ancestor.cbc:
-        sections["legacy"] = {"allow_unauthenticated": True, "key": ancestor.key_label}
+    if plugin.cbc:
+        sections["legacy"] = {"allow_unauthenticated": True, "key": plugin.key_label}
     return "\n".join(_section(name, values) for name, values in sections.items())
 
 
@@ -91,17 +91,17 @@ def _toml_character(each: str) -> str:
     return each if each.isprintable() else f"\\U{ord(each):08x}"
 
 
-def _notes(setup: Setup, ancestor: Ancestor, found: Configurations) -> Iterator[str]:
-    if ancestor.cbc:
+def _notes(setup: Setup, plugin: K8sKmsPlugin, found: Configurations) -> Iterator[str]:
+    if plugin.cbc:
         yield (
             f"What {PROGRAM} wrote with aes-cbc has a tag that authenticates nothing: whoever can write to etcd can "
             "alter it, and no check shows it. kmsd reads it only with legacy.allow_unauthenticated, and only with the "
             "one key in legacy.key. Rewrite soon, and drop [legacy] then."
         )
         yield (
-            f"kmsd writes with a new key, {write_label(ancestor)!r}, from the beginning: if {ancestor.key_label!r} "
+            f"kmsd writes with a new key, {write_label(plugin)!r}, from the beginning: if {plugin.key_label!r} "
             "wrote for kmsd too, whoever can write to etcd could pass its values off as the plugin's, and alter them. "
-            f"So do not run kmsd with the command line of {PROGRAM} before: with that, {ancestor.key_label!r} writes."
+            f"So do not run kmsd with the command line of {PROGRAM} before: with that, {plugin.key_label!r} writes."
         )
     else:
         yield f"Do not rotate before the way back is given up: {PROGRAM} takes the key that has the label."
@@ -112,11 +112,11 @@ def _notes(setup: Setup, ancestor: Ancestor, found: Configurations) -> Iterator[
         )
     if found.withheld:
         yield "Keys of other providers are not repeated here: fill them in as in the present file."
-    yield from _notes_of_token(setup, ancestor)
-    yield from _notes_of_serving(ancestor)
+    yield from _notes_of_token(setup, plugin)
+    yield from _notes_of_serving(plugin)
 
 
-def _notes_of_token(setup: Setup, ancestor: Ancestor) -> Iterator[str]:
+def _notes_of_token(setup: Setup, plugin: K8sKmsPlugin) -> Iterator[str]:
     if setup.elsewhere:
         yield (
             f"It also gets variables from {setup.elsewhere}, which is not read here: SOCKET and P11_... there would "
@@ -124,26 +124,26 @@ def _notes_of_token(setup: Setup, ancestor: Ancestor) -> Iterator[str]:
         )
     if setup.kind == "pod manifest":
         yield "Paths are as its container sees them: the module may be elsewhere for kmsd."
-        if "softhsm" in ancestor.module and not mounts(setup, ancestor):
+        if "softhsm" in plugin.module and not mounts(setup, plugin):
             yield (
                 "SoftHSM keeps its keys in files, and nothing mounted there outlasts the pod: get them out of the "
                 "container before it goes."
             )
-    if not ancestor.token_label:
-        yield f"The token is named by its slot, {ancestor.slot}, which may change: give token.label rather."
-    if ancestor.auto_create:
+    if not plugin.token_label:
+        yield f"The token is named by its slot, {plugin.slot}, which may change: give token.label rather."
+    if plugin.auto_create:
         yield "--auto-create is left out: the key is there, and one that is missing means the wrong token."
 
 
-def _notes_of_serving(ancestor: Ancestor) -> Iterator[str]:
-    if ancestor.port:
+def _notes_of_serving(plugin: K8sKmsPlugin) -> Iterator[str]:
+    if plugin.port:
         yield (
-            f"{PROGRAM} listens on TCP port {ancestor.port}, without TLS whatever its flags say: close "
+            f"{PROGRAM} listens on TCP port {plugin.port}, without TLS whatever its flags say: close "
             "that port to others now. kmsd serves other machines with TLS and client certificates only, each cluster "
             "as a tenant with a key of its own (docs/remote.md)."
         )
-    if ancestor.left_out:
-        yield f"kmsd has no use for {', '.join(f'--{each}' for each in ancestor.left_out)}: left out."
+    if plugin.left_out:
+        yield f"kmsd has no use for {', '.join(f'--{each}' for each in plugin.left_out)}: left out."
     yield (
         f"{PROGRAM} lets the group of its socket call it (mode 0775); kmsd's is its owner's alone. For a "
         "kube-apiserver that is not root see docs/kubernetes.md."

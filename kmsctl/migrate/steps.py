@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kmsctl.migrate.encryption_config import Configurations
-from kmsctl.migrate.k8s_kms_plugin import PROGRAM, Ancestor
+from kmsctl.migrate.k8s_kms_plugin import PROGRAM, K8sKmsPlugin
 from kmsctl.migrate.setups import Setup
 from kmsd.client.rotation import rewrite_command
 from kmsd.etcd.resources import nameable
@@ -31,29 +31,29 @@ class MigrationStep:
 
 
 def steps(
-    setup: Setup, ancestor: Ancestor, found: Configurations, environment: Mapping[str, str]
+    setup: Setup, plugin: K8sKmsPlugin, found: Configurations, environment: Mapping[str, str]
 ) -> tuple[MigrationStep, ...]:
     return (
         _look(),
-        _pin(setup, ancestor),
-        _write_config(ancestor),
-        _start(setup, ancestor, environment),
-        *([_make_key(ancestor)] if ancestor.cbc else []),
-        _prove(ancestor),
+        _pin(setup, plugin),
+        _write_config(plugin),
+        _start(setup, plugin, environment),
+        *([_make_key(plugin)] if plugin.cbc else []),
+        _prove(plugin),
         _read(found),
         _switch(found),
         _rewrite(found),
         _scan(),
-        _retire(ancestor, found),
+        _retire(plugin, found),
     )
 
 
-def write_label(ancestor: Ancestor) -> str:
+def write_label(plugin: K8sKmsPlugin) -> str:
     """Label of the key that kmsd writes with: the plugin's own, or, where that one reads what nothing protects, a new
     one."""
-    if not ancestor.cbc:
-        return ancestor.key_label
-    taken = (ancestor.key_label, ancestor.hmac_label)
+    if not plugin.cbc:
+        return plugin.key_label
+    taken = (plugin.key_label, plugin.hmac_label)
     return next(each for each in NEW_LABELS if each not in taken and f"{each}.hmac" not in taken)
 
 
@@ -66,11 +66,11 @@ def _look() -> MigrationStep:
     )
 
 
-def _pin(setup: Setup, ancestor: Ancestor) -> MigrationStep:
-    if ancestor.pin_file:
+def _pin(setup: Setup, plugin: K8sKmsPlugin) -> MigrationStep:
+    if plugin.pin_file:
         calls = "" if setup.kind == "command" else f", as the {setup.kind} calls it"
-        text = f"It is in {ancestor.pin_file}{calls}; on its first line, mode 0600, kmsd's user's."
-        if credential := next((each for each in setup.credentials if each.startswith(f"{ancestor.pin_file}:")), ""):
+        text = f"It is in {plugin.pin_file}{calls}; on its first line, mode 0600, kmsd's user's."
+        if credential := next((each for each in setup.credentials if each.startswith(f"{plugin.pin_file}:")), ""):
             text = (
                 f"It is a credential: kmsd's unit needs LoadCredential={credential} too. The PIN is on the first line."
             )
@@ -78,7 +78,7 @@ def _pin(setup: Setup, ancestor: Ancestor) -> MigrationStep:
     return MigrationStep(
         "Write the PIN into a file, on every control-plane node",
         "With an editor, on the first line: a PIN in a command stays in the shell's history."
-        + (" Take it out of where it is now when k8s-kms-plugin is gone." if ancestor.pin_given else ""),
+        + (" Take it out of where it is now when k8s-kms-plugin is gone." if plugin.pin_given else ""),
         (
             "install -d -m 755 /etc/kmsd",
             f"install -m 600 /dev/null {PIN_FILE}",
@@ -87,10 +87,10 @@ def _pin(setup: Setup, ancestor: Ancestor) -> MigrationStep:
     )
 
 
-def _write_config(ancestor: Ancestor) -> MigrationStep:
+def _write_config(plugin: K8sKmsPlugin) -> MigrationStep:
     unsafe = (
         " [legacy] lets kmsd read what nothing protects; it is for the time of the migration only."
-        if ancestor.cbc
+        if plugin.cbc
         else ""
     )
     return MigrationStep(
@@ -100,26 +100,26 @@ def _write_config(ancestor: Ancestor) -> MigrationStep:
     )
 
 
-def _start(setup: Setup, ancestor: Ancestor, environment: Mapping[str, str]) -> MigrationStep:
-    what = "token" if ancestor.cbc else "key"
+def _start(setup: Setup, plugin: K8sKmsPlugin, environment: Mapping[str, str]) -> MigrationStep:
+    what = "token" if plugin.cbc else "key"
     sentences = [
         f"{PROGRAM} goes on; kmsd has a socket of its own, {SOCKET}, and uses the same {what}. docs/kubernetes.md says "
         "how to run it."
     ]
     if environment:
         sentences.append(f"Its environment needs {', '.join(environment)}.")
-    if held := mounts(setup, ancestor):
+    if held := mounts(setup, plugin):
         sentences.append(f"{PROGRAM} has mounted {held}: what the module needs of it, kmsd needs too.")
-    if ancestor.cbc:
-        old = (ancestor.key_label, ancestor.hmac_label)
+    if plugin.cbc:
+        old = (plugin.key_label, plugin.hmac_label)
         sentences.append(f"`kmsctl keys list` must show a key id for {old[0]!r} and {old[1]!r}: adopt what has none.")
         commands = ["kmsctl keys list", *(f"{_adopt(each)}   # if it has no key id" for each in old)]
     else:
         sentences.append(
-            f"`kmsctl status` must name {ancestor.key_label!r} as the write key. If that has no CKA_ID, it gets one by "
+            f"`kmsctl status` must name {plugin.key_label!r} as the write key. If that has no CKA_ID, it gets one by "
             "itself, or status asks for it."
         )
-        commands = ["kmsctl health --wait", "kmsctl status", f"{_adopt(ancestor.key_label)}   # if it asks"]
+        commands = ["kmsctl health --wait", "kmsctl status", f"{_adopt(plugin.key_label)}   # if it asks"]
     return MigrationStep("Start kmsd beside it, on every control-plane node", " ".join(sentences), tuple(commands))
 
 
@@ -127,32 +127,32 @@ def _adopt(label: str) -> str:
     return f"kmsctl keys adopt {shlex.quote(label)}"
 
 
-def _make_key(ancestor: Ancestor) -> MigrationStep:
-    label = write_label(ancestor)
+def _make_key(plugin: K8sKmsPlugin) -> MigrationStep:
+    label = write_label(plugin)
     make = f"kmsctl keygen {label} --if-not-exists"
-    if "tpm2" in ancestor.module:
+    if "tpm2" in plugin.module:
         make += " --type pair"
     else:
         make += "   # with --type pair where the token has no AES-GCM: kmsctl status says so"
     return MigrationStep(
         f"Make the key that kmsd writes with, {label!r}",
-        f"Before kube-apiserver writes through kmsd, once for each token. {ancestor.key_label!r} must not write: it "
+        f"Before kube-apiserver writes through kmsd, once for each token. {plugin.key_label!r} must not write: it "
         "reads what nothing protects, and what it wrote could be altered as if it were that.",
         ("kmsctl status", make, "kmsctl health --wait"),
     )
 
 
-def mounts(setup: Setup, ancestor: Ancestor) -> str:
-    socket = ancestor.socket.rpartition("/")[0]
+def mounts(setup: Setup, plugin: K8sKmsPlugin) -> str:
+    socket = plugin.socket.rpartition("/")[0]
     return ", ".join(f"{path} ({source})" for path, source in setup.mounts if path.rstrip("/") != socket)
 
 
-def _prove(ancestor: Ancestor) -> MigrationStep:
-    what = "k8s-kms-plugin aes-cbc" if ancestor.cbc else "k8s-kms-plugin aes-gcm"
+def _prove(plugin: K8sKmsPlugin) -> MigrationStep:
+    what = "k8s-kms-plugin aes-cbc" if plugin.cbc else "k8s-kms-plugin aes-gcm"
     other = (
         " If it says keysealer, all is written by the plugin's successor, whose values are authenticated: leave out "
         "[legacy]."
-        if ancestor.cbc
+        if plugin.cbc
         else ""
     )
     return MigrationStep(
@@ -199,12 +199,12 @@ def _scan() -> MigrationStep:
     )
 
 
-def _retire(ancestor: Ancestor, found: Configurations) -> MigrationStep:
+def _retire(plugin: K8sKmsPlugin, found: Configurations) -> MigrationStep:
     gate = ", and with it --feature-gates=KMSv1=true" if found.version == "v1" else ""
     legacy, keys, backup = "", "The key stays: kmsd writes with it until `kmsctl rotate`.", ""
-    if ancestor.cbc:
+    if plugin.cbc:
         legacy = " Drop [legacy] and hmac_label from kmsd's configuration and restart it."
-        keys = f"Nothing in etcd needs {ancestor.key_label!r} and {ancestor.hmac_label!r} any more."
+        keys = f"Nothing in etcd needs {plugin.key_label!r} and {plugin.hmac_label!r} any more."
         backup = ", [legacy], hmac_label"
     return MigrationStep(
         f"Retire {PROGRAM}",
@@ -224,20 +224,20 @@ def _capital(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def way_back(ancestor: Ancestor, found: Configurations) -> tuple[MigrationStep, ...]:
+def way_back(plugin: K8sKmsPlugin, found: Configurations) -> tuple[MigrationStep, ...]:
     return (
-        *(_back_beside(ancestor, found) if ancestor.cbc or found.version == "v2" else _back_by_format(ancestor, found)),
-        _back_rewrite(ancestor, found),
+        *(_back_beside(plugin, found) if plugin.cbc or found.version == "v2" else _back_by_format(plugin, found)),
+        _back_rewrite(plugin, found),
     )
 
 
-def _back_by_format(ancestor: Ancestor, found: Configurations) -> tuple[MigrationStep, ...]:
+def _back_by_format(plugin: K8sKmsPlugin, found: Configurations) -> tuple[MigrationStep, ...]:
     return (
         MigrationStep(
             f"Let kmsd write what {PROGRAM} reads",
             f'Set write_format = "{PROGRAM}" in [keys] and restart kmsd on every node. Only before a `kmsctl rotate`: '
             f"the format names the key by its label, and {PROGRAM} takes the one that has the label "
-            f"{ancestor.key_label!r} now.",
+            f"{plugin.key_label!r} now.",
             (f"kmsd check-config --config {CONFIG_FILE}", "kmsctl status"),
         ),
         MigrationStep(
@@ -247,8 +247,8 @@ def _back_by_format(ancestor: Ancestor, found: Configurations) -> tuple[Migratio
     )
 
 
-def _back_beside(ancestor: Ancestor, found: Configurations) -> tuple[MigrationStep, ...]:
-    what = "what its aes-cbc does, because nothing protects it" if ancestor.cbc else "by KMS v2 as it does"
+def _back_beside(plugin: K8sKmsPlugin, found: Configurations) -> tuple[MigrationStep, ...]:
+    what = "what its aes-cbc does, because nothing protects it" if plugin.cbc else "by KMS v2 as it does"
     return (
         MigrationStep(
             f"Let {PROGRAM} write again",
@@ -259,8 +259,8 @@ def _back_beside(ancestor: Ancestor, found: Configurations) -> tuple[MigrationSt
     )
 
 
-def _back_rewrite(ancestor: Ancestor, found: Configurations) -> MigrationStep:
-    wanted = f"{PROGRAM} {ancestor.algorithm}"
+def _back_rewrite(plugin: K8sKmsPlugin, found: Configurations) -> MigrationStep:
+    wanted = f"{PROGRAM} {plugin.algorithm}"
     named = tuple(each for each in found.resources if nameable(each))
     return MigrationStep(
         "Rewrite, look, and take kmsd away",

@@ -21,8 +21,8 @@ class StoredKind(StrEnum):
     """What a stored object is, as far as a migration cares."""
 
     NATIVE = "native"
-    ANCESTOR_GCM = "k8s-kms-plugin aes-gcm"
-    ANCESTOR_CBC = "k8s-kms-plugin aes-cbc"
+    K8S_KMS_PLUGIN_GCM = "k8s-kms-plugin aes-gcm"
+    K8S_KMS_PLUGIN_CBC = "k8s-kms-plugin aes-cbc"
     KEYSEALER = "keysealer"
     PLAINTEXT = "plaintext"
     OTHER = "other"
@@ -30,7 +30,7 @@ class StoredKind(StrEnum):
 
     @property
     def ancestral(self) -> bool:
-        return self in (StoredKind.ANCESTOR_GCM, StoredKind.ANCESTOR_CBC, StoredKind.KEYSEALER)
+        return self in (StoredKind.K8S_KMS_PLUGIN_GCM, StoredKind.K8S_KMS_PLUGIN_CBC, StoredKind.KEYSEALER)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _kind(row: ScanRow) -> StoredKind:
 
 def advice(found: Leftover) -> Iterator[str]:
     """What to do next, a sentence or a command each; of names only such that can stand in a command."""
-    if cbc := found.sum(StoredKind.ANCESTOR_CBC):
+    if cbc := found.sum(StoredKind.K8S_KMS_PLUGIN_CBC):
         yield (
             f"{'1 object was' if cbc == 1 else f'{cbc:,} objects were'} written by k8s-kms-plugin with aes-cbc, which "
             "protects nothing from being altered: rewrite that first; kmsd reads it only with "

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from kmsctl import confirm, diagnostics
+from kmsctl.confirm import Yes
+from kmsctl.options import TokenName
 from kmsd.client import ClientError, Rotation, Status
 from kmsd.client.rotation import short
 
@@ -19,15 +23,28 @@ SCAN_EVERY = 30.0
 """Seconds between two scans of etcd, unless told otherwise."""
 
 
+Label = Annotated[
+    str,
+    typer.Argument(metavar="LABEL", help="Write label of this kmsd; another one is refused.", show_default=False),
+]
+From = Annotated[
+    str,
+    typer.Option(
+        "--from", metavar="KEY-ID", help="Rotate only if this key writes now, so that running it again changes nothing."
+    ),
+]
+
+
 @dataclass(frozen=True)
 class RotationOptions:
-    """label: the write label, if it is to be checked. only_from: rotate only away from this key id; empty: from the
-    one that writes now. token: for the new key; empty: the write token. yes: do not ask."""
+    """The options that say what is rotated. label: the write label, if it is to be checked. only_from: rotate only
+    away from this key id; empty: from the one that writes now. token: for the new key; empty: the write token. yes: do
+    not ask."""
 
-    label: str = ""
-    only_from: str = ""
-    token: str = ""
-    yes: bool = False
+    label: Label = ""
+    yes: Yes = False
+    only_from: From = ""
+    token: TokenName = ""
 
 
 def rotate(kmsd: AdminClient, status: Status, wanted: RotationOptions, *, dry_run: bool = False) -> Rotation:

@@ -18,7 +18,7 @@ from syrupy.assertion import SnapshotAssertion
 
 from kmsctl.diagnostics import UsageError
 from kmsctl.migrate import encryption_config, k8s_kms_plugin, migration, setups
-from kmsctl.migrate.k8s_kms_plugin import Ancestor
+from kmsctl.migrate.k8s_kms_plugin import K8sKmsPlugin
 from tests.ctl.conftest import Run
 from tests.e2e.encryption_config import ConfigError, Kms, providers_of_secrets
 
@@ -30,15 +30,15 @@ MODULE = "/usr/lib/softhsm/libsofthsm2.so"
 COMMAND = f"k8s-kms-plugin serve --p11-lib {MODULE} --p11-label mylabel --p11-key-label aes0"
 
 
-def read(setup: setups.Setup) -> Ancestor:
+def read(setup: setups.Setup) -> K8sKmsPlugin:
     return k8s_kms_plugin.read(setup.arguments, setup.environment, setup.elsewhere)
 
 
-def command(text: str) -> Ancestor:
+def command(text: str) -> K8sKmsPlugin:
     return read(setups.from_command(text))
 
 
-def file(name: str) -> Ancestor:
+def file(name: str) -> K8sKmsPlugin:
     return read(setups.parse((PLUGINS / name).read_text()))
 
 
@@ -51,7 +51,7 @@ def planned(run: Run, *argv: str, stdin: bytes = b"") -> dict[str, Any]:
 
 
 def test_the_sample_of_the_plugin_is_read_with_its_defaults() -> None:
-    assert file("sample.yaml") == Ancestor(
+    assert file("sample.yaml") == K8sKmsPlugin(
         module=MODULE,
         token_label="default",
         pin_given=True,
@@ -62,7 +62,7 @@ def test_the_sample_of_the_plugin_is_read_with_its_defaults() -> None:
 
 
 def test_a_static_pod_is_read_with_its_variables_in_place() -> None:
-    assert file("static-pod.yaml") == Ancestor(
+    assert file("static-pod.yaml") == K8sKmsPlugin(
         module=MODULE,
         token_label="prod",
         slot=None,  # the label wins, unlike in kmsd
@@ -75,7 +75,7 @@ def test_a_static_pod_is_read_with_its_variables_in_place() -> None:
 
 
 def test_a_script_in_a_template_is_read() -> None:
-    assert file("luna.yaml") == Ancestor(
+    assert file("luna.yaml") == K8sKmsPlugin(
         module="/usr/safenet/lunaclient/libs/64/libCryptoki2.so",
         provider="luna",
         slot=0,
@@ -88,7 +88,7 @@ def test_a_script_in_a_template_is_read() -> None:
 
 
 def test_a_unit_is_read_with_continuations_specifiers_and_quotes() -> None:
-    assert file("tpm.service") == Ancestor(
+    assert file("tpm.service") == K8sKmsPlugin(
         module="/usr/lib/x86_64-linux-gnu/pkcs11/libtpm2_pkcs11.so",
         token_label="node tpm",
         pin_given=True,
@@ -103,25 +103,31 @@ def test_a_unit_is_read_with_continuations_specifiers_and_quotes() -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        (COMMAND, Ancestor(MODULE, token_label="mylabel", key_label="aes0")),
-        (f"k8s-kms-plugin --p11-lib {MODULE} serve", Ancestor(MODULE, slot=0)),
-        (f"./k8s-kms-plugin serve -p .keys --p11-lib={MODULE}", Ancestor(MODULE, slot=0, left_out=("native-path",))),
-        (f"P11_LIB={MODULE} P11_SLOT=7 k8s-kms-plugin serve --p11-slot 3 --p11-lib /x", Ancestor(MODULE, slot=7)),
-        (f"P11_TOKEN= k8s-kms-plugin serve --p11-lib {MODULE} --p11-label a", Ancestor(MODULE, token_label="a")),
-        (f"export P11_LIB={MODULE}; sudo -E k8s-kms-plugin serve > log 2>&1", Ancestor(MODULE, slot=0)),
-        (f"M={MODULE}\nk8s-kms-plugin serve \\\n  --p11-lib $M\nsleep 2s", Ancestor(MODULE, slot=0)),
+        (COMMAND, K8sKmsPlugin(MODULE, token_label="mylabel", key_label="aes0")),
+        (f"k8s-kms-plugin --p11-lib {MODULE} serve", K8sKmsPlugin(MODULE, slot=0)),
+        (
+            f"./k8s-kms-plugin serve -p .keys --p11-lib={MODULE}",
+            K8sKmsPlugin(MODULE, slot=0, left_out=("native-path",)),
+        ),
+        (f"P11_LIB={MODULE} P11_SLOT=7 k8s-kms-plugin serve --p11-slot 3 --p11-lib /x", K8sKmsPlugin(MODULE, slot=7)),
+        (f"P11_TOKEN= k8s-kms-plugin serve --p11-lib {MODULE} --p11-label a", K8sKmsPlugin(MODULE, token_label="a")),
+        (f"export P11_LIB={MODULE}; sudo -E k8s-kms-plugin serve > log 2>&1", K8sKmsPlugin(MODULE, slot=0)),
+        (f"M={MODULE}\nk8s-kms-plugin serve \\\n  --p11-lib $M\nsleep 2s", K8sKmsPlugin(MODULE, slot=0)),
         (
             f"docker run -e P11_LIB={MODULE} --env=P11_TOKEN=t -v /run:/run thales/k8s-kms-plugin:1.2 serve",
-            Ancestor(MODULE, token_label="t"),
+            K8sKmsPlugin(MODULE, token_label="t"),
         ),
-        (f"{COMMAND} --p11-key-label last", Ancestor(MODULE, token_label="mylabel", key_label="last")),
-        (f"{COMMAND} --p11-pin {PIN}", Ancestor(MODULE, token_label="mylabel", key_label="aes0", pin_given=True)),
-        (f"{COMMAND} --disable-socket", Ancestor(MODULE, token_label="mylabel", key_label="aes0", socket="")),
-        (f'{COMMAND} --socket "/run/$(id -u)/a"', Ancestor(MODULE, token_label="mylabel", key_label="aes0", socket="")),
-        (f"{COMMAND} --enable-server=false", Ancestor(MODULE, token_label="mylabel", key_label="aes0")),
+        (f"{COMMAND} --p11-key-label last", K8sKmsPlugin(MODULE, token_label="mylabel", key_label="last")),
+        (f"{COMMAND} --p11-pin {PIN}", K8sKmsPlugin(MODULE, token_label="mylabel", key_label="aes0", pin_given=True)),
+        (f"{COMMAND} --disable-socket", K8sKmsPlugin(MODULE, token_label="mylabel", key_label="aes0", socket="")),
+        (
+            f'{COMMAND} --socket "/run/$(id -u)/a"',
+            K8sKmsPlugin(MODULE, token_label="mylabel", key_label="aes0", socket=""),
+        ),
+        (f"{COMMAND} --enable-server=false", K8sKmsPlugin(MODULE, token_label="mylabel", key_label="aes0")),
     ],
 )
-def test_a_command_is_read_as_the_plugin_and_the_shell_do(text: str, found: Ancestor) -> None:
+def test_a_command_is_read_as_the_plugin_and_the_shell_do(text: str, found: K8sKmsPlugin) -> None:
     assert command(text) == found
 
 
@@ -241,7 +247,7 @@ def test_kmsd_takes_the_configuration_and_finds_in_it_what_the_plugin_has(run: R
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40))
 def test_any_label_survives_in_the_configuration(label: str) -> None:
-    text = migration.config_text(Ancestor(MODULE, key_label=label))
+    text = migration.config_text(K8sKmsPlugin(MODULE, key_label=label))
     assert tomllib.loads(text)["keys"]["label"] == label
     assert all(each.isprintable() or each == "\n" for each in text)
 
