@@ -6,7 +6,7 @@ A call runs in a thread of the store's, with its client; nothing here is called 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ from kmsd.client import (
 from kmsd.client import Outcome as Check
 from kmsd.client.rotation import turn_of
 from kmstui import shell
+from kmstui.action import Action, ActionOutcome
 from kmstui.shell import address
 from kmstui.text import key_type, milliseconds, plural, short_hash
 from kmstui.view import Inspected, Reading, View
@@ -40,52 +41,6 @@ TIMEOUT = 60.0
 
 INSPECT_MOST = 1 << 20
 """Bytes that are looked at."""
-
-
-@dataclass(frozen=True)
-class ActionOutcome:
-    """message: one sentence. lines: (name, text) each, for a dialog that stays. effect: what it changes in what
-    is shown, given the moment on the steady clock. key: label and id of a key to go to. parts: what came of each of
-    several."""
-
-    message: str
-    lines: tuple[tuple[str, str], ...] = ()
-    effect: Callable[[View, float], View] | None = None
-    key: Key | None = None
-    bad: bool = False
-    parts: tuple[Done, ...] = ()
-    requests: Filter | None = None
-    """Which requests are to be looked at."""
-
-
-@dataclass(frozen=True)
-class Action:
-    """words: of the kmsctl command, without its name. changes: whether it changes anything; if so, it is refused
-    while reading only. parts: the actions that it is made of, each with a command of its own; empty: it is one."""
-
-    name: str
-    words: tuple[str, ...]
-    call: Callable[[AdminClient], ActionOutcome]
-    changes: bool = True
-    parts: tuple[Action, ...] = ()
-    here: Callable[[], ActionOutcome] | None = None
-    """The call itself, if kmsd is not asked: it works without a connection, too."""
-    into: str = ""
-    """The file that the command's output goes to."""
-
-    @property
-    def commands(self) -> tuple[tuple[str, ...], ...]:
-        """The words of every kmsctl command that does a part of it."""
-        return tuple(part.words for part in self.parts) or (self.words,)
-
-
-@dataclass(frozen=True)
-class Done:
-    """One of outcome and error is there."""
-
-    action: Action
-    outcome: ActionOutcome | None = None
-    error: ClientError | None = None
 
 
 def generate(label: str, key_type_: KeyType, bits: int, token: str = "") -> Action:

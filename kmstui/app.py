@@ -26,7 +26,7 @@ from textual.timer import Timer
 from kmsd.client import Key, escape
 from kmsd.client.clientconfig import Thresholds
 from kmstui import actions, arguments, gc_scheduling, prerender, remember, terminal, themes
-from kmstui.actions import Done
+from kmstui.action import Done
 from kmstui.arguments import INTERVAL
 from kmstui.dialogs.save import SaveDialog
 from kmstui.dialogs.targets import TargetDialog

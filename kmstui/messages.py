@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from textual.message import Message
 
 from kmsd.client import Filter
-from kmstui.actions import Action, Done
+from kmstui.action import Action, Done
 from kmstui.problem_list import ShownProblem
 
 

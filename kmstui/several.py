@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kmsd.client import ClientError, Unreachable, escape
-from kmstui.actions import Action, ActionOutcome, Done
+from kmstui.action import Action, ActionOutcome, Done
 
 if TYPE_CHECKING:
     from kmsd.client.admin import AdminClient

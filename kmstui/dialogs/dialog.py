@@ -19,7 +19,7 @@ from textual.widget import Widget
 from textual.widgets import Button, Input, Label, OptionList, RadioSet, Select, Static
 
 from kmsd.client import ClientError, escape
-from kmstui.actions import Action, ActionOutcome, Done
+from kmstui.action import Action, ActionOutcome, Done
 from kmstui.dialogs.hints import in_a_dialog
 from kmstui.messages import Act, Finished
 from kmstui.shell import kmsctl

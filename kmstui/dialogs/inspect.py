@@ -10,7 +10,7 @@ from textual.widget import Widget
 from textual.widgets import Input, Static, TextArea
 
 from kmstui import actions
-from kmstui.actions import Action, Done
+from kmstui.action import Action, Done
 from kmstui.dialogs.dialog import Dialog, field
 from kmstui.messages import Finished
 from kmstui.view import Inspected

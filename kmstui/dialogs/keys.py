@@ -13,7 +13,7 @@ from textual.widgets import Input, Select, Static
 from kmsd.client import Key, KeyState, KeyType, escape
 from kmsd.client.names import former_label
 from kmstui import actions
-from kmstui.actions import Action
+from kmstui.action import Action
 from kmstui.dialogs.dialog import Dialog, field
 from kmstui.text import absolute, key_type, short_hash
 

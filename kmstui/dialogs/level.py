@@ -9,7 +9,7 @@ from textual.widget import Widget
 from textual.widgets import Select, Static
 
 from kmstui import actions
-from kmstui.actions import Action
+from kmstui.action import Action
 from kmstui.dialogs.dialog import Dialog, field
 
 LEVELS = ("debug", "info", "warning", "error")

@@ -14,7 +14,7 @@ from textual.widgets import Input, Static
 
 from kmsd.client import ClientError, Key, escape
 from kmstui import actions, styles
-from kmstui.actions import Action, Done
+from kmstui.action import Action, Done
 from kmstui.dialogs.dialog import Dialog, field
 from kmstui.dialogs.keys import warning
 from kmstui.several import asked, several

@@ -11,7 +11,7 @@ from textual.widgets import Input, Select, Static
 
 from kmsd.client import Key, escape
 from kmstui import actions
-from kmstui.actions import Action, Done
+from kmstui.action import Action, Done
 from kmstui.dialogs.dialog import Dialog, field
 from kmstui.dialogs.keys import key_facts, warning
 from kmstui.messages import Finished

@@ -11,7 +11,7 @@ from textual.widgets import Button, Input, Select, Static
 
 from kmsd.client import InvalidRequest, escape
 from kmstui import saving
-from kmstui.actions import Action, ActionOutcome, Done
+from kmstui.action import Action, ActionOutcome, Done
 from kmstui.dialogs.dialog import Dialog, field
 from kmstui.text import plural
 from kmstui.view import Moment

@@ -10,7 +10,7 @@ from textual.widget import Widget
 
 from kmsd.client import Check, Diagnosis, Outcome, escape
 from kmstui import actions, plots, shell
-from kmstui.actions import Done
+from kmstui.action import Done
 from kmstui.commands import ScreenCommand
 from kmstui.dialogs.doctor import DoctorDialog
 from kmstui.messages import Act

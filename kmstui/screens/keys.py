@@ -10,7 +10,7 @@ from textual.widget import Widget
 
 from kmsd.client import Filter, Key, KeyState, escape
 from kmstui import styles, traffic
-from kmstui.actions import ActionOutcome
+from kmstui.action import ActionOutcome
 from kmstui.commands import ScreenCommand
 from kmstui.dialogs.keys import (
     AdoptDialog,

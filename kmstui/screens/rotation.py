@@ -15,7 +15,7 @@ from kmstui.commands import ScreenCommand
 from kmstui.dialogs.keys import RetireDialog
 from kmstui.dialogs.rotation import ReportDialog, RevertDialog, RotateDialog
 from kmstui.screens.page import PLOTTED, Page
-from kmstui.screens.traffic import use_rates, use_spark
+from kmstui.screens.traffic_panels import use_rates, use_spark
 from kmstui.styles import Colour
 from kmstui.text import ago, clock, compact, key_type, rate, short_hash, shorten, width
 from kmstui.traffic import Traffic

@@ -58,7 +58,7 @@ def _called(view: View, method: str) -> bool:
 async def test_calls_and_records_are_kept_for_a_screen_that_was_never_opened(
     kmsd: Kmsd, screen: str, known: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kmstui.store.AHEAD", 0.5)
+    monkeypatch.setattr("kmstui.questions.AHEAD", 0.5)
     app = app_on(kmsd)
     async with app.run_test(size=(120, 35)) as pilot:
         await pilot.press(NUMBERS["Config and logs"])

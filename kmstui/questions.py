@@ -1,0 +1,191 @@
+"""What kmsd is asked at each read, and what becomes of its answers. Knows no widget and no stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from kmsd.client import AuditRecord, ClientError, Request, Unreachable
+from kmstui.board import Board
+from kmstui.view import Reading, Tail, View, Want
+
+if TYPE_CHECKING:
+    from kmsd.client.admin import AdminClient
+
+CALL_TIMEOUT = 5.0
+"""Seconds for one call; short, because a screen that waits shows old data."""
+SHARE = 20
+"""A question that took long is asked again after so many times that long, at the soonest."""
+CONFIG_AFTER = 30.0
+"""Seconds between looks at the configuration, which changes by a reload only."""
+AHEAD = 10.0
+"""Seconds between looks at the last items of a tail that no screen follows, so that it has something when kmsd goes."""
+AHEAD_MOST = 200
+"""How many of them are looked at."""
+TAILS = ("requests", "audit")
+"""Fields of the View that streams fill while a screen shows them."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A call of kmsd. field: of the View, which the answer fills; part: the key in it, where that is a mapping."""
+
+    field: str
+    ask: Callable[[AdminClient], Any]
+    part: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a question. cost: seconds that it took."""
+
+    question: Question
+    reading: Reading[Any]
+    cost: float
+
+
+class Questions:
+    """What is asked, of all that a screen wants, when it is due: what takes long is asked for less often."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._mechanisms_of = ""
+        self._next: dict[str, float] = {}
+        self._looked = False
+
+    def forget(self, *, target: bool = False) -> None:
+        """Let everything be due now. target: of another target from now on, of which nothing has been looked at."""
+        self._next.clear()
+        self._looked = self._looked and not target
+
+    def want_mechanisms(self, token: str) -> bool:
+        """Ask for the mechanisms of a token, by its name in kmsd's configuration; empty: of none. Return whether they
+        are to be read."""
+        new = bool(token) and token != self._mechanisms_of and token not in self._board.view.mechanisms
+        self._mechanisms_of = token
+        return new
+
+    def due(self) -> Iterable[Question]:
+        """What is to be asked now, the status first."""
+        yield Question("status", lambda kmsd: kmsd.get_status())
+        now = monotonic()
+        wanted = {
+            Want.KEYS: Question("keys", lambda kmsd: kmsd.list_keys()),
+            Want.SLOTS: Question("slots", lambda kmsd: kmsd.list_slots()),
+            Want.CONFIG: Question("config", lambda kmsd: kmsd.get_config()),
+        }
+        ahead = self._looks_ahead
+        for want, question in wanted.items():
+            due = want in self._board.wants and now >= self._next.get(question.field, 0.0)
+            if due or (ahead and self.last(question).value is None):
+                yield question
+        yield from self._tails(now)
+        if Want.MECHANISMS in self._board.wants:
+            token = self._mechanisms_of
+        else:
+            token = _write_token(self._board.view) if ahead else ""
+        if token and now >= self._next.get(f"mechanisms {token}", 0.0):
+            yield Question("mechanisms", lambda kmsd: kmsd.list_mechanisms(token), token)
+
+    def _tails(self, now: float) -> Iterable[Question]:
+        """What is looked at of the calls and the audit while no screen follows them."""
+        questions = (
+            Question("requests", _last_requests),
+            Question("audit", _last_records),
+        )
+        for question in questions:
+            followed = Want(question.field) in self._board.wants
+            answers = self._board.view.status.value is not None
+            if answers and not followed and now >= self._next.get(question.field, 0.0):
+                yield question
+
+    @property
+    def _looks_ahead(self) -> bool:
+        """Whether what no screen has shown yet is read, too: once, so that all have something when kmsd goes."""
+        return self._board.view.status.value is not None and not self._looked
+
+    def last(self, question: Question) -> Reading[Any]:
+        """Return what is known already of what a question asks."""
+        if question.part:
+            return self._board.view.mechanisms.get(question.part, Reading())
+        if question.field in TAILS:
+            return Reading()
+        reading: Reading[Any] = getattr(self._board.view, question.field)
+        return reading
+
+    def take(self, answers: Sequence[Answer], read_at: float) -> dict[str, Any]:
+        """Return what the answers change of the View. read_at: when they came, on the steady clock."""
+        view, changes = self._board.view, dict[str, Any]()
+        mechanisms = dict(view.mechanisms)
+        for answer in answers:
+            name = answer.question.field
+            unwanted = name != "status" and Want(name) not in self._board.wants
+            if name in TAILS:
+                self._next[name] = read_at + max(AHEAD, SHARE * answer.cost)
+                # A screen that follows it by now has got more.
+                if answer.reading.value is not None and unwanted:
+                    changes[name] = self._board.longer(Tail(), answer.reading.value, 0, AHEAD_MOST)
+            elif answer.reading.error is not None and unwanted:
+                pass  # looked at ahead, in vain, and nobody has asked
+            elif answer.question.part:
+                mechanisms[answer.question.part] = answer.reading
+                self._next[f"mechanisms {answer.question.part}"] = read_at + CONFIG_AFTER
+            else:
+                changes[name] = answer.reading
+                least = CONFIG_AFTER if name == "config" else 0.0
+                self._next[name] = read_at + max(least, SHARE * answer.cost)
+        self._looked = self._looked or view.status.value is not None
+        return {"mechanisms": MappingProxyType(mechanisms), **changes}
+
+
+def answer(client: AdminClient, question: Question, last: Reading[Any]) -> Answer:
+    """Ask kmsd. last: what was known before, which stays where kmsd refuses."""
+    began = monotonic()
+    try:
+        value = guarded(lambda: question.ask(client))
+    except ClientError as error:
+        return Answer(question, last.failed(error), monotonic() - began)
+    same = _same(last.value, value)
+    ended = monotonic()
+    return Answer(question, Reading(same, ended), ended - began)
+
+
+def _same(old: Any, new: Any) -> Any:
+    """What says the same is the same object, each item of a list too: it is seen at once what is new."""
+    if isinstance(old, tuple) and isinstance(new, tuple):
+        items = tuple(was if was == item else item for was, item in zip(old, new, strict=False))
+        new = (*items, *new[len(items) :])
+        unchanged = len(old) == len(new) and all(was is item for was, item in zip(old, new, strict=True))
+        return old if unchanged else new
+    return old if old == new else new
+
+
+def guarded(call: Callable[[], T]) -> T:
+    """Return what a call of kmsd returns. Raises Unreachable where its channel was closed meanwhile."""
+    try:
+        return call()
+    except ValueError as error:
+        if "closed channel" not in str(error):
+            raise
+        raise Unreachable("the connection was closed meanwhile", "", "UNAVAILABLE", retryable=True) from None
+
+
+def _write_token(view: View) -> str:
+    """Its name in kmsd's configuration; empty if it is not known."""
+    status = view.status.value
+    return next((each.name for each in status.tokens if each.write), "") if status is not None else ""
+
+
+def _last_requests(kmsd: AdminClient) -> tuple[Request, ...]:
+    with kmsd.watch_requests(backlog=AHEAD_MOST, follow=False, timeout=CALL_TIMEOUT) as batches:
+        return tuple(request for batch in batches for request in batch.requests)
+
+
+def _last_records(kmsd: AdminClient) -> tuple[AuditRecord, ...]:
+    with kmsd.watch_audit(backlog=AHEAD_MOST, follow=False, timeout=CALL_TIMEOUT) as batches:
+        return tuple(record for batch in batches for record in batch.records)
