@@ -44,12 +44,13 @@ def can_ask() -> bool:
     return files.stdin_is_terminal() and diagnostics.on_terminal()
 
 
-def agree(question: str, *, yes: bool, option: str = "--yes") -> None:
-    """Returns if `yes`, or if the person at the terminal says so. Raises UsageError where nobody can be asked."""
+def agree(question: str, *, yes: bool, option: str = "--yes", why: str = "this cannot be undone") -> None:
+    """Return if `yes`, or if the person at the terminal says so. why: it is asked. Raises UsageError where nobody can
+    be asked."""
     if yes:
         return
     if not can_ask():
-        raise UsageError("this cannot be undone, and there is no terminal to ask at", f"say {option} to do it")
+        raise UsageError(f"{why}, and there is no terminal to ask at", f"say {option} to do it")
     if not says_yes(question):
         decline("nothing was done")
 

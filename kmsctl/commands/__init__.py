@@ -53,6 +53,7 @@ COMMANDS = (
     Command("decrypt", "crypt:decrypt", "Decrypt a file or stdin."),
     Command("inspect", "inspect:inspect", "Explain a ciphertext or a stored value."),
     Command("stats", "stats:stats", "Show requests, latencies, errors and sessions; --watch: live."),
+    Command("bench", "bench:bench", "Measure what the token can do, and how many sessions are worth it."),
     Command("requests", "requests:requests", "Show the calls that kmsd answers."),
     Command(
         "etcd",
