@@ -82,7 +82,7 @@ def root(
 
 
 def _typed(ctx: typer.Context, name: str) -> bool:
-    """Whether an option stands on the command line, rather than in the environment."""
+    """Return whether an option stands on the command line, rather than in the environment."""
     source = ctx.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 
@@ -93,7 +93,7 @@ def program() -> Any:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs kmsctl with these arguments, the process' own by default; the exit code."""
+    """Run kmsctl with these arguments, the process' own by default. Return the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
     if arguments[:1] == [completion.ASK]:
         return _complete(arguments[1:])
@@ -125,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complete(arguments: Sequence[str]) -> int:
-    """Answers a shell's completion script, which has no use for errors."""
+    """Answer a shell's completion script, which has no use for errors."""
     with contextlib.suppress(Exception):
         completion.answer(program(), arguments)
     if threading.active_count() > 1:
@@ -134,7 +134,8 @@ def _complete(arguments: Sequence[str]) -> int:
 
 
 def _stdout_failed(error: OSError, invocation: Invocation) -> int:
-    """Everything else that meets the operating system has dealt with its errors where it knows the name."""
+    """Say that stdout failed: all else that meets the operating system has dealt with its errors where it knows the
+    name."""
     if not isinstance(error, BrokenPipeError):
         diagnostics.error(f"cannot write the output: {error.strerror or error}")
         _trace(error, invocation)
@@ -148,6 +149,6 @@ def _trace(error: BaseException, invocation: Invocation) -> None:
 
 
 def _sentence(text: str) -> str:
-    """typer's words, with what its parts are called left out."""
+    """Return typer's words, with what its parts are called left out."""
     text = text.replace("Value error, ", "")
     return (text[:1].lower() + text[1:]).rstrip(".")

@@ -1,4 +1,4 @@
-"""What a token can do through a running kmsd: Encrypt and Decrypt of random values, by more and more callers at once.
+"""Measures what a token can do through a running kmsd: Encrypt and Decrypt of random values by more and more callers.
 
 Knows neither options nor how anything is shown. Without `full` it calls in short bursts with pauses between them, so
 that kube-apiserver has the token for most of the time.
@@ -37,9 +37,9 @@ CALLS_MOST: Final = 1_000_000
 
 @dataclass
 class Step:
-    """What so many callers at once have got. encrypts, decrypts: milliseconds of each call that succeeded. busy:
-    seconds in which calls were under way. sessions, queued: the most that kmsd told meanwhile. wait_ms: mean of what a
-    call spent in kmsd beside the token's operations; None if kmsd counted none. ended: why no step follows, if so."""
+    """The outcome of one number of callers. encrypts, decrypts: milliseconds of each call that succeeded. busy: seconds
+    in which calls were under way. sessions, queued: the most that kmsd told meanwhile. wait_ms: mean of what a call
+    spent in kmsd beside the token's operations; None if kmsd counted none. ended: why no step follows, if so."""
 
     callers: int
     encrypts: list[float] = field(default_factory=list)
@@ -60,10 +60,12 @@ class Step:
         return self.calls / self.busy if self.busy else 0.0
 
     def saw(self, sessions: Sessions) -> None:
+        """Take note of how many sessions are busy, and calls queued."""
         self.sessions, self.queued = max(self.sessions, sessions.busy), max(self.queued, sessions.queued)
 
 
 def quantile(times: list[float], share: float) -> float | None:
+    """Return the time that this share of the calls stayed below; None without calls."""
     return sorted(times)[min(len(times) - 1, int(len(times) * share))] if times else None
 
 
@@ -119,7 +121,8 @@ def _burst(kmsd: AdminClient, kms: KmsClient, pool: ThreadPoolExecutor, step: St
 
 
 def _call(kms: KmsClient, step: Step, ends: float, over: threading.Event) -> None:
-    """One caller: a value is encrypted, and decrypted, and the next one is; at least one, however late it begins."""
+    """Encrypt a value, decrypt it, and go on with the next one, as one caller does; at least one, however late it
+    begins."""
     while True:
         value = secrets.token_bytes(VALUE_BYTES)
         try:

@@ -1,4 +1,4 @@
-"""What may come next on a command line: commands, options and choices from the program itself, and what a running
+"""Completes a command line: commands, options and choices from the program itself, and what a running
 kmsd has, where it answers at once.
 
 Kept apart from typer's own completion, which loads much and whose scripts cut labels at `@` and `:`. Silent: whatever
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kmsd.client import Key
 
 LIVE_SECONDS: Final = 0.3
-"""What asking kmsd may take, the loading of gRPC included."""
+"""Seconds that asking kmsd may take, the loading of gRPC included."""
 
 FILES: Final = "\tFILES"
 """Offered alone: the shell should offer files."""
@@ -30,7 +30,7 @@ FILES: Final = "\tFILES"
 
 @dataclass(frozen=True)
 class Word:
-    """shy: offered only to who has typed some of it."""
+    """A word that is offered. shy: offered only to who has typed some of it."""
 
     text: str
     help: str = ""
@@ -38,13 +38,13 @@ class Word:
 
     @property
     def line(self) -> str:
-        """For a shell's script: the word, and its help behind a tab."""
+        """The word for a shell's script, with its help behind a tab."""
         return f"{self.text}\t{self.help}" if self.help else self.text
 
 
 def complete(root: Any, words: Sequence[str]) -> list[Word]:
-    """root: the program as typer's tree of commands. words: of the command line, the program's name first, and the
-    word to be completed last."""
+    """Return what may come next. root: the program as typer's tree of commands. words: of the command line, the
+    program's name first, and the word to be completed last."""
     *before, unfinished = words[1:] or [""]
     place = _walk(root, before)
     if place.waiting is not None:
@@ -66,8 +66,8 @@ def complete(root: Any, words: Sequence[str]) -> list[Word]:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a command line has got to. root: the program. waiting: the option whose value comes next. words: the
-    arguments that have come."""
+    """The place that a command line has got to. root: the program. waiting: the option whose value comes next. words:
+    the arguments that have come."""
 
     root: Any
     command: Any
@@ -127,7 +127,7 @@ def _options(command: Any) -> list[Word]:
 
 
 def _values(parameter: Any, place: _Place) -> list[Word]:
-    """What a parameter takes: its choices, else what its metavar names."""
+    """Return what a parameter takes: its choices, else what its metavar names."""
     metavar = parameter.metavar or ""
     if "|" in metavar:  # the formats that a command writes, of all that there are
         return [Word(each) for each in metavar.strip("[]").split("|")]
@@ -146,7 +146,7 @@ def _values(parameter: Any, place: _Place) -> list[Word]:
 
 
 def _topics(place: _Place) -> list[Word]:
-    """What `kmsctl help` explains, behind the words that it has been given."""
+    """Return what `kmsctl help` explains, behind the words that it has been given."""
     group = place.root
     for word in place.words:
         group = getattr(group, "commands", {}).get(word)
@@ -155,7 +155,7 @@ def _topics(place: _Place) -> list[Word]:
 
 
 def _targets() -> list[Word]:
-    """The names in the configuration file, or files where it has none."""
+    """Return the names in the configuration file, or files where it has none."""
     from kmsd.client import clientconfig
 
     return [Word(each.name, each.address) for each in clientconfig.load().targets] or [Word(FILES)]
@@ -170,7 +170,7 @@ def _begin(words: Sequence[Word], unfinished: str) -> list[Word]:
 
 
 def _keys(kmsd: Any) -> list[Word]:
-    """Labels, then key ids, for whoever goes on with one."""
+    """Return labels, then key ids, for whoever goes on with one."""
     from kmsd.client import KeyState
 
     keys = [each for each in kmsd.list_keys() if each.state is not KeyState.COMPANION]
@@ -182,7 +182,7 @@ def _labels(kmsd: Any) -> list[Word]:
 
 
 def _named(keys: Sequence[Key]) -> list[Word]:
-    """Labels, each with what tells it from one that looks like it."""
+    """Return labels, each with what tells it from one that looks like it."""
     from kmsd.near import near
 
     labels = [each.label for each in keys]
@@ -202,7 +202,7 @@ _LIVE: Final[dict[str, Callable[[Any], list[Word]]]] = {"KEY": _keys, "LABEL": _
 
 
 def _ask(question: Callable[[Any], list[Word]], target: str | None) -> list[Word]:
-    """What kmsd answers within LIVE_SECONDS; nothing otherwise."""
+    """Return what kmsd answers within LIVE_SECONDS; nothing otherwise."""
     from kmsd.client import connect
 
     answer: list[Word] = []

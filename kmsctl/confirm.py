@@ -41,6 +41,7 @@ def evidence(report: str | None) -> ScanReport | None:
 
 
 def can_ask() -> bool:
+    """Return whether somebody at a terminal can answer."""
     return files.stdin_is_terminal() and diagnostics.on_terminal()
 
 
@@ -73,7 +74,7 @@ def answer(question: str, *, left: str = "nothing was changed") -> str:
 
 
 def insist(act: Callable[[str], T], label: str, confirm: str, deed: str, *, ask: bool = True) -> tuple[T, str]:
-    """Calls act(confirm); if kmsd wants the label once more, has it typed, and calls act(label).
+    """Call act(confirm); if kmsd wants the label once more, have it typed, and call act(label).
 
     label: of the key in question. deed: as "destroy it". ask: False where nothing is done anyway. Returns the answer
     and what was confirmed. Raises what act raises.
@@ -92,5 +93,6 @@ def insist(act: Callable[[str], T], label: str, confirm: str, deed: str, *, ask:
 
 
 def decline(why: str) -> None:
+    """Say why nothing is done, and exit as a failure."""
     diagnostics.error(why)
     raise typer.Exit(ExitCode.FAILED)

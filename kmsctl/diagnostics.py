@@ -59,6 +59,7 @@ class UsageError(Exception):
 
 
 def exit_code(error: ClientError) -> ExitCode:
+    """Return what an error of the client is worth as an exit code."""
     match error:
         case InvalidRequest():
             return ExitCode.USAGE
@@ -75,6 +76,7 @@ def exit_code(error: ClientError) -> ExitCode:
 
 
 def error(what: str, hint_text: str = "", *, retryable: bool = False) -> None:
+    """Write what failed, what to do about it, and whether a retry may help."""
     _write(f"kmsctl: {_red('error')}: {escape(what)}")
     if hint_text:
         hint(hint_text)
@@ -83,49 +85,56 @@ def error(what: str, hint_text: str = "", *, retryable: bool = False) -> None:
 
 
 def hint(what: str) -> None:
+    """Write what to do."""
     _write(f"hint: {escape(what)}")
 
 
 def warning(what: str) -> None:
+    """Write what is not as it should be, though the command goes on."""
     _write(f"kmsctl: warning: {escape(what)}")
 
 
 def note(what: str) -> None:
+    """Write what is good to know."""
     _write(f"kmsctl: {escape(what)}")
 
 
 def screed(text: str) -> None:
-    """Text of many lines, as it is: a command's help where a command was missing."""
+    """Write text of many lines, as it is: a command's help where a command was missing."""
     _write(text)
 
 
 def ask(question: str) -> None:
-    """A question, with the cursor left behind it."""
+    """Write a question, with the cursor left behind it."""
     _write(escape(question), end="")
 
 
 def on_terminal() -> bool:
+    """Return whether stderr is a terminal."""
     return sys.stderr is not None and sys.stderr.isatty()
 
 
 def trace(problem: BaseException) -> None:
+    """Write the traceback of an error."""
     _write("".join(traceback.format_exception(problem)).rstrip())
 
 
 class ProgressLine:
-    """One line that is written over again and again; nothing at all unless stderr is a terminal that can."""
+    """A line that is written over again and again; nothing at all unless stderr is a terminal that can."""
 
     def __init__(self) -> None:
         self._shown = on_terminal() and terminal.movable(sys.stderr)
         self._dirty = False
 
     def show(self, what: str) -> None:
+        """Write the line anew."""
         if self._shown:
             # The line is cut to the terminal: one that wraps could not be taken back.
             _write(f"\r\x1b[K{escape(what)[: terminal.columns(sys.stderr) - 1]}", end="")
             self._dirty = True
 
     def clear(self) -> None:
+        """Take the line back."""
         if self._dirty:
             _write("\r\x1b[K", end="")
             self._dirty = False
@@ -133,7 +142,7 @@ class ProgressLine:
 
 @contextlib.contextmanager
 def working(what: str) -> Iterator[None]:
-    """While the block lasts, and once it has lasted a moment: says so, with the seconds it has taken."""
+    """Say, once the block has lasted a moment and while it lasts, what is done, and for how many seconds."""
     progress = ProgressLine()
     done = threading.Event()
     started = time.monotonic()

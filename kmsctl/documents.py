@@ -1,4 +1,4 @@
-"""What `-o json` and `-o yaml` print of what kmsd tells: the one place that knows its names and their order.
+"""Documents that `-o json` and `-o yaml` print of what kmsd tells: the one place that knows their names and order.
 
 The names are a contract with scripts: they are added to, never changed. What kmsd does not know is null; times are RFC
 3339. Knows nothing of how it is written.
@@ -108,10 +108,12 @@ def of(thing: object) -> Document:
 
 
 def or_none(thing: object | None) -> Document | None:
+    """Return the document of an object; None for None."""
     return None if thing is None else of(thing)
 
 
 def acknowledgement(found: Acknowledgement, *, dry_run: bool) -> Document:
+    """Return the document of an acknowledgement, and whether it was a dry run."""
     document = of(found)
     return {"acknowledged": document["acknowledged"], "dry_run": dry_run, "seen": document["seen"]}
 

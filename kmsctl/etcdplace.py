@@ -1,4 +1,4 @@
-"""Where etcd is, as options and etcdctl's own variables name it, and who reads there. Knows no command."""
+"""The place where etcd is, as options and etcdctl's own variables name it, and who reads there. Knows no command."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ Report = Annotated[
 
 @dataclass(frozen=True)
 class EtcdPlace:
-    """Where etcd is, as the options name it. endpoints: none given: the default."""
+    """The place where etcd is, as the options name it. endpoints: none given: the default."""
 
     endpoints: tuple[str, ...] = ()
     tls: Tls = NO_TLS
@@ -103,14 +103,14 @@ class EtcdPlace:
         return bool(self.endpoints or self.tls.any or self.user)
 
     def check(self) -> None:
-        """Finds out what can never work, before anything is dialled. Raises UsageError, ClientError."""
+        """Find out what can never work, before anything is dialled. Raises UsageError, ClientError."""
         from kmsd.etcd.scan import parse_prefix
 
         parse_prefix(self.prefix)
         self.connect(1.0).close()
 
     def connect(self, timeout: float) -> Etcd:
-        """timeout: seconds for each call. Raises UsageError, ClientError."""
+        """Connect to etcd. timeout: seconds for each call. Raises UsageError, ClientError."""
         from kmsd.etcd.client import Etcd
         from kmsd.etcd.client import User as EtcdUser
 
@@ -153,7 +153,7 @@ class EtcdPlace:
         return password
 
     def arguments(self) -> list[str]:
-        """The options that name it once more, for a command to be copied."""
+        """Return the options that name it once more, for a command to be copied."""
         named = {
             "--endpoints": ",".join(self.endpoints),
             "--cacert": self.tls.cacert,

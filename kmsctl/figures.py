@@ -1,4 +1,4 @@
-"""What the statistics of kmsd come to: sums over a window, rates between two frames, columns of a sparkline; and
+"""The figures that kmsd's statistics come to: sums over a window, rates between two frames, columns of a sparkline; and
 their documents, whose names are a contract with scripts as those of `documents` are. Pure."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kmsd.client import Latency, Second, StatsFrame
 HISTORY_MAX = 900
 """Seconds that kmsd remembers."""
 RATE_SECONDS = 5.0
-"""What a rate of now looks back on."""
+"""Seconds that a rate of now looks back on."""
 
 Call = tuple[str, str]
 """API and method."""
@@ -24,8 +24,9 @@ Call = tuple[str, str]
 
 @dataclass(frozen=True)
 class Window:
-    """Some seconds of the KMS APIs in numbers. Quantiles of seconds do not add up to one of all calls: typical_p50_ms
-    is that of the second in the middle, by its calls; worst_p99_ms that of the worst second. None without calls."""
+    """The figures of some seconds of the KMS APIs. Quantiles Some seconds of the KMS APIs in numbers. Quantiles of
+    seconds do not add up to one of all calls: typical_p50_ms is that of the second in the middle, by its calls;
+    worst_p99_ms that of the worst second. None without calls."""
 
     seconds: int
     requests: int
@@ -40,11 +41,12 @@ class Window:
 
     @property
     def rate(self) -> float:
-        """Requests per second."""
+        """Return requests per second."""
         return self.requests / self.seconds if self.seconds else 0.0
 
 
 def window(seconds: Sequence[Second]) -> Window:
+    """Return the figures of these seconds."""
     busy = [each for each in seconds if each.requests]
     return Window(
         seconds=len(seconds),
@@ -71,7 +73,7 @@ def _middle(busy: Sequence[Second]) -> float | None:
 
 @dataclass(frozen=True)
 class CallTotal:
-    """One method of one API since kmsd started, over all codes. latency: None if nothing was timed."""
+    """A method of an API since kmsd started, over all codes. latency: None if nothing was timed."""
 
     api: str
     method: str
@@ -81,7 +83,7 @@ class CallTotal:
 
 
 def totals(frame: StatsFrame) -> list[CallTotal]:
-    """By API and method, in the order that kmsd tells them, the admin API last."""
+    """Return the calls by API and method, in the order that kmsd tells them, the admin API last."""
     latencies = {(each.api, each.method): each for each in frame.latencies}
     names = dict.fromkeys([(each.api, each.method) for each in frame.calls])
     names |= dict.fromkeys(latencies)
@@ -99,7 +101,7 @@ def totals(frame: StatsFrame) -> list[CallTotal]:
 
 @dataclass
 class FrameHistory:
-    """What a live view remembers of the frames it was shown."""
+    """The frames that a live view was shown, as far as it remembers them."""
 
     keep: int = HISTORY_MAX
     """Seconds."""
@@ -111,6 +113,7 @@ class FrameHistory:
         return self._frames[-1] if self._frames else None
 
     def add(self, frame: StatsFrame) -> None:
+        """Remember one more frame."""
         if self._frames and self._frames[-1].started != frame.started:
             self._frames.clear()  # kmsd has counted from nothing again
         self._frames.append(frame)
@@ -121,15 +124,15 @@ class FrameHistory:
             self.seconds.popleft()
 
     def recent(self) -> Window:
-        """The last few whole seconds."""
+        """Return the last few whole seconds."""
         return window(list(self.seconds)[-int(RATE_SECONDS) :])
 
     def call_rates(self) -> Mapping[Call, float]:
-        """Calls per second by API and method."""
+        """Return calls per second by API and method."""
         return self._rates([{(each.api, each.method): each.count for each in totals(frame)} for frame in self._ends()])
 
     def key_rates(self) -> Mapping[Call, float]:
-        """Uses per second by key id and ""."""
+        """Return uses per second by key id and ""."""
         return self._rates(
             [{(each.key_id, ""): each.encrypts + each.decrypts for each in frame.keys} for frame in self._ends()]
         )
@@ -154,7 +157,8 @@ def _apart(first: StatsFrame, last: StatsFrame) -> float:
 def columns(
     values: Sequence[tuple[datetime, float]], number: int, span: int, fold: Callable[[Sequence[float]], float]
 ) -> list[float]:
-    """The last `span` seconds as at most `number` columns, each what `fold` makes of its seconds, the last that of now.
+    """Return the last `span` seconds as at most `number` columns, each what `fold` makes of its seconds, the last that
+    of now.
 
     Columns begin at whole multiples of their width since the epoch, so that they do not change as time passes.
     """
@@ -172,6 +176,7 @@ def columns(
 
 
 def document(frame: StatsFrame) -> Document:
+    """Return what `-o json` prints of a frame."""
     return {
         "time": timestamp(frame.time),
         "started_at": timestamp(frame.started),
@@ -223,6 +228,7 @@ def _latency(latency: Latency) -> Document:
 
 
 def window_document(window: Window) -> Document:
+    """Return what `-o json` prints of a window."""
     return {
         "seconds": window.seconds,
         "requests": window.requests,

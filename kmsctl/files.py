@@ -18,23 +18,24 @@ INPUT_MAX = 1 << 20
 
 
 def stdin_is_terminal() -> bool:
+    """Return whether stdin is a terminal."""
     return sys.stdin is not None and sys.stdin.isatty()
 
 
 def keyboard() -> int | None:
-    """The descriptor that keys are read from; None if stdin is no terminal."""
+    """Return the descriptor that keys are read from; None if stdin is no terminal."""
     return sys.stdin.fileno() if stdin_is_terminal() else None
 
 
 def read_line() -> str:
-    """One line that somebody types; empty at the end of the input."""
+    """Return one line that somebody types; empty at the end of the input."""
     return sys.stdin.readline()
 
 
 def read(
     source: str, what: str, *, most: int = INPUT_MAX, too_long: str = "a KMS encrypts keys; encrypt the data with one"
 ) -> bytes:
-    """All of a file, or of stdin for `-`. Raises UsageError if it cannot be read or has more than `most` bytes;
+    """Return all of a file, or of stdin for `-`. Raises UsageError if it cannot be read or has more than `most` bytes;
     too_long: the hint then."""
     if source == "-":
         if sys.stdin is None:
@@ -57,7 +58,7 @@ def _bounded(file: BinaryIO, name: str, most: int, too_long: str) -> bytes:
 
 
 def write(target: str, data: bytes) -> None:
-    """Makes or replaces a file of mode 0600, whole or not at all. Raises UsageError."""
+    """Make or replace a file of mode 0600, whole or not at all. Raises UsageError."""
     path = Path(target)
     if path.exists() and not path.is_file():
         raise UsageError(f"{target} is not a regular file", "leave out --out to write to stdout")

@@ -124,12 +124,13 @@ Since = Annotated[
 def gather(
     kmsd: AdminClient, failed: bool, method: Method | None, code: Code | None, key: str, since: datetime | None
 ) -> Filter:
-    """What kmsd is to choose. Asks it which key is meant. Raises UsageError and ClientError."""
+    """Return what kmsd is to choose. Asks it which key is meant. Raises UsageError and ClientError."""
     return Filter(failed, method or "", code or "", _hash(kmsd, key) if key else "", since)
 
 
 def _hash(kmsd: AdminClient, key: str) -> str:
-    """The hash of the id of a key, or its first digits. A key that is gone, or a token, has a hash all the same."""
+    """Return the hash of the id of a key, or its first digits. A key that is gone, or a token, has a hash all the
+    same."""
     match = _HASH.fullmatch(key.lower())
     if key.lower().startswith("sha256:"):
         if match is None:

@@ -18,14 +18,15 @@ FORMATS = (OutputFormat.TABLE, OutputFormat.WIDE, OutputFormat.JSON, OutputForma
 
 
 class Messages(Protocol[T_co]):
-    """What the client's streams are, without what they load."""
+    """A stream of the client, without what it loads."""
 
     def __iter__(self) -> Iterator[T_co]: ...
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End the stream; its iteration ends."""
 
 
 def ended() -> Unreachable:
-    """kmsd closed, in good order, a stream that should have no end: it stops, or restarts."""
+    """Raise for kmsd having closed, in good order, a stream that should have no end: it stops, or restarts."""
     return Unreachable(
         "kmsd ended the stream: it stops or restarts",
         "`kmsctl health --wait` returns when it is back",
@@ -35,7 +36,7 @@ def ended() -> Unreachable:
 
 
 def endless(stream: Messages[T]) -> Iterator[T]:
-    """The messages of a stream that should have no end, while somebody reads what comes of them.
+    """Yield the messages of a stream that should have no end, while somebody reads what comes of them.
 
     Raises BrokenPipeError when nobody does, Unreachable when kmsd ends the stream, and what the stream raises.
     """
@@ -52,7 +53,8 @@ def endless(stream: Messages[T]) -> Iterator[T]:
 
 @dataclass(frozen=True)
 class ListColumn(Generic[T]):
-    """width: what its cells mostly need, where they are not known yet. wide: for `-o wide` alone."""
+    """A column of a list. width: what its cells mostly need, where they are not known yet. wide: for `-o wide`
+    alone."""
 
     header: str
     width: int
@@ -62,7 +64,7 @@ class ListColumn(Generic[T]):
 
 @dataclass(frozen=True)
 class FollowedList(Generic[T]):
-    """How a list of T reads. title: its name in a document."""
+    """A list of T, as it reads. title: its name in a document."""
 
     title: str
     columns: Sequence[ListColumn[T]]
@@ -70,7 +72,7 @@ class FollowedList(Generic[T]):
     name: Callable[[T], str]
 
     def emit(self, items: Sequence[T], form: OutputFormat) -> None:
-        """All of them, and no more to come."""
+        """Print all items, of which no more are to come."""
         match form:
             case OutputFormat.JSON | OutputFormat.YAML:
                 output.emit_document({self.title: [self.document(each) for each in items]}, form)
@@ -82,7 +84,8 @@ class FollowedList(Generic[T]):
                 output.emit(output.table([column.header for column in columns], rows))
 
     def emit_stream(self, batches: Iterable[Sequence[T]], form: OutputFormat) -> None:
-        """As they come: rows under one header, JSON objects or names, one a line, or items of one YAML list."""
+        """Print items as they come: rows under one header, JSON objects or names, one a line, or items of one YAML
+        list."""
         columns = self._columns(form)
         widths = [column.width for column in columns]
         for index, batch in enumerate(batches):

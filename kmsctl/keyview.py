@@ -1,4 +1,4 @@
-"""How a key looks to people: the words, tables and hints that every command about keys shares."""
+"""The look of a key to people: the words, tables and hints that every command about keys shares."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ FORMATS = options.ALL
 
 
 def algorithm(key: Key) -> str:
+    """Return the type and length of a key, as aes-256."""
     return f"{key.type}-{key.bits}" if key.bits else key.type.value
 
 
 def short_hash(key_id_sha256: str, *, wide: bool = False) -> str:
-    """The hash that kube-apiserver logs for a key id, shortened for people and escaped; empty if there is
+    """Return the hash that kube-apiserver logs for a key id, shortened for people and escaped; empty if there is
     none."""
     if not key_id_sha256:
         return ""
@@ -27,17 +28,18 @@ def short_hash(key_id_sha256: str, *, wide: bool = False) -> str:
 
 
 def key_hash(key: Key, *, wide: bool) -> str:
+    """Return the hash of a key's id, shortened unless wide."""
     return short_hash(key.key_id_sha256, wide=wide) or "-"
 
 
 def describe(key: Key) -> str:
-    """For a sentence: the label, and what tells this key from another that may get the label."""
+    """Return for a sentence the label, and what tells this key from another that may get the label."""
     identity = f", {key.key_id}, {key_hash(key, wide=False)}" if key.key_id else ""
     return f"{key.label!r} ({algorithm(key)}{identity})"
 
 
 def emit_one(document: Document, key: Key, form: OutputFormat, companion: Key | None = None) -> None:
-    """A command's document, or its key (and the key beside it) as a list of one or two."""
+    """Print a command's document, or its key (and the key beside it) as a list of one or two."""
     if form in (OutputFormat.JSON, OutputFormat.YAML):
         output.emit_document(document, form)
     elif form is OutputFormat.NAME:
@@ -48,9 +50,9 @@ def emit_one(document: Document, key: Key, form: OutputFormat, companion: Key | 
 
 
 LIST_COLUMNS = 80
-"""What a list of keys may take where nobody knows how much there is."""
+"""Columns that a list of keys may take where nobody knows how many there are."""
 LABEL_COLUMNS = 12
-"""What a label gets at the least."""
+"""Columns that a label gets at the least."""
 
 
 def table(keys: Sequence[Key], *, wide: bool, now: datetime) -> str:
@@ -92,7 +94,7 @@ def table(keys: Sequence[Key], *, wide: bool, now: datetime) -> str:
 
 
 def visible(label: str) -> str:
-    """A label in a table: in quotes if a blank stands at its ends, where nobody would see it."""
+    """Return a label in a table: in quotes if a blank stands at its ends, where nobody would see it."""
     return label if label == label.strip() else f"'{label}'"
 
 
@@ -103,6 +105,7 @@ def point_out(keys: Sequence[Key], write_label: str) -> None:
 
 
 def permissions(key: Key) -> str:
+    """Return what a key may be used for."""
     uses = {
         "encrypt": key.can_encrypt,
         "decrypt": key.can_decrypt,
@@ -113,6 +116,7 @@ def permissions(key: Key) -> str:
 
 
 def attributes(key: Key) -> str:
+    """Return what the token says that protects a key, or does not."""
     have = {
         "sensitive": key.sensitive,
         "extractable": key.extractable,
@@ -125,13 +129,14 @@ def attributes(key: Key) -> str:
 
 
 def complain(key: Key) -> None:
-    """About a key that cannot serve."""
+    """Warn about a key that cannot serve."""
     diagnostics.warning(f"the key {key.label!r} cannot serve: {key.unusable_reason or 'kmsd gave no reason'}")
     if key.unusable_hint:
         diagnostics.hint(key.unusable_hint)
 
 
 def next_step(key: Key) -> None:
+    """Give the hint that follows a key that was made or changed."""
     match key.state:
         case KeyState.WRITE:
             diagnostics.hint("kmsd encrypts with this key now; `kmsctl health --wait` returns when it is served")

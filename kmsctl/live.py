@@ -33,11 +33,13 @@ class Screen:
         self._modes = None if self._keyboard is None else termios.tcgetattr(self._keyboard)
 
     def enter(self) -> None:
+        """Take over the screen."""
         if self._keyboard is not None:
             tty.setcbreak(self._keyboard)  # keys at once and unseen; Ctrl-C and Ctrl-Z still mean what they mean
         output.emit_raw(_ENTER)
 
     def leave(self) -> None:
+        """Give the screen back."""
         with contextlib.suppress(OSError):  # a terminal that is gone needs nothing restored
             output.emit_raw(_LEAVE)
         if self._keyboard is not None and self._modes is not None:
@@ -45,16 +47,18 @@ class Screen:
                 termios.tcsetattr(self._keyboard, termios.TCSADRAIN, self._modes)
 
     def size(self) -> os.terminal_size:
+        """Return the columns and lines of the screen."""
         return output.size()
 
     def draw(self, lines: Sequence[Sequence[Span]]) -> None:
-        """The whole screen in one piece, without clearing it first: what stays the same does not flicker."""
+        """Draw the whole screen in one piece, without clearing it first: what stays the same does not flicker."""
         columns, rows = self.size()
         shown = [output.painted(line, columns) + "\x1b[K" for line in lines[:rows]]
         output.emit_raw(_BEGIN + "\r\n".join(shown) + _END)
 
     def wait(self, seconds: float) -> str:
-        """Until a key is pressed, the size changes, `wake` is called or so long; the keys that were pressed."""
+        """Wait until a key is pressed, the size changes, `wake` is called, or so long. Return the keys that were
+        pressed."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake, selectors.EVENT_READ)
             if self._keyboard is not None:
@@ -72,8 +76,8 @@ class Screen:
 
 @contextlib.contextmanager
 def take() -> Iterator[tuple[Screen, Callable[[], None]]]:
-    """The screen, and a function that ends its `wait` from any thread. The terminal is restored at the end, also when
-    a signal ends the program or stops it for a while."""
+    """Yield the screen, and a function that ends its `wait` from any thread. The terminal is restored at the end, also
+    when a signal ends the program or stops it for a while."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     over = threading.Event()

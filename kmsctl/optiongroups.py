@@ -39,6 +39,7 @@ def spread(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def is_group(annotation: Any) -> bool:
+    """Return whether a parameter with this annotation is a group of options."""
     return isinstance(annotation, type) and dataclasses.is_dataclass(annotation)
 
 

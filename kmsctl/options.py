@@ -19,6 +19,7 @@ OUTPUT_VARIABLE: Final = "KMSCTL_OUTPUT"
 
 
 def duration(text: str) -> float:
+    """Parse a duration. Raises typer.BadParameter."""
     try:
         return parse_duration(text)
     except ValueError as error:
@@ -27,6 +28,8 @@ def duration(text: str) -> float:
 
 @dataclass(frozen=True)
 class Options:
+    """The options that all commands share."""
+
     target: str | None = None
     """None: where kmsd listens by default."""
     target_typed: bool = False
@@ -34,7 +37,7 @@ class Options:
     timeout: float = DEFAULT_TIMEOUT
     """Seconds for one call."""
     output: OutputFormat | None = None
-    """What was typed; None: nothing."""
+    """The format that was typed; None: none."""
     debug: bool = False
 
     def form(self, *allowed: OutputFormat) -> OutputFormat:
@@ -70,7 +73,7 @@ def preferred() -> OutputFormat | None:
 
 @dataclass
 class Invocation:
-    """One run of the program: filled in by the options before the command, read by everything after."""
+    """A run of the program: filled in by the options before the command, read by everything after."""
 
     options: Options = field(default_factory=Options)
 
@@ -102,7 +105,7 @@ DOCUMENT: Final = (OutputFormat.TABLE, OutputFormat.JSON, OutputFormat.YAML)
 
 
 def _output(allowed: Sequence[OutputFormat], default: str = "") -> Any:
-    """The option of a command that writes these formats, the first of them by default."""
+    """Return the option of a command that writes these formats, the first of them by default."""
     metavar = f"[{'|'.join(allowed)}]"
     return typer.Option("--output", "-o", metavar=metavar, help=f"Output format. Default: {default or allowed[0]}.")
 
@@ -155,7 +158,7 @@ def gather(
     timeout: float | None = None,
     output: OutputFormat | None = None,
 ) -> Options:
-    """The options of this run; what stands after the command wins over what stands before it."""
+    """Return the options of this run; what stands after the command wins over what stands before it."""
     invocation: Invocation = ctx.find_object(Invocation) or Invocation()
     options = invocation.options
     if target is not None:

@@ -22,6 +22,8 @@ Document = dict[str, object]
 
 
 class OutputFormat(StrEnum):
+    """A format that a command writes."""
+
     TABLE = "table"
     WIDE = "wide"
     JSON = "json"
@@ -30,6 +32,8 @@ class OutputFormat(StrEnum):
 
 
 class Colour(StrEnum):
+    """A colour, or another look, as a terminal's control sequence."""
+
     GREEN = "\x1b[32m"
     YELLOW = "\x1b[33m"
     RED = "\x1b[31m"
@@ -42,13 +46,13 @@ Span = tuple[str, Colour | None]
 
 
 def emit(text: str) -> None:
-    """One piece of text and a line end; nothing for empty text."""
+    """Print a piece of text and a line end; nothing for empty text."""
     if text:
         emit_bytes((text + "\n").encode(_encoding(), errors="backslashreplace"))
 
 
 def emit_bytes(data: bytes) -> None:
-    """Bytes as they are. Raises OSError, also where stdout was closed before this program began."""
+    """Print bytes as they are. Raises OSError, also where stdout was closed before this program began."""
     stdout = _stdout()
     stdout.flush()
     stdout.buffer.write(data)
@@ -63,30 +67,31 @@ def give_up() -> None:
 
 
 def emit_raw(text: str) -> None:
-    """Text with its control sequences, for a terminal."""
+    """Print text with its control sequences, for a terminal."""
     emit_bytes(text.encode(_encoding(), errors="replace"))
 
 
 def emit_line(document: Document) -> None:
-    """A JSON document on a line of its own, as one of a stream."""
+    """Print a JSON document on a line of its own, as one of a stream."""
     import json
 
     emit(json.dumps(document, separators=(",", ":")))
 
 
 def emit_item(document: Document) -> None:
-    """One more item of a YAML list that has no end."""
+    """Print one more item of a YAML list that has no end."""
     import yaml
 
     emit(yaml.safe_dump([document], sort_keys=False).rstrip("\n"))
 
 
 def emit_document(document: Document, form: OutputFormat) -> None:
+    """Print a document as JSON or YAML."""
     emit(document_text(document, form))
 
 
 def document_text(document: Document, form: OutputFormat) -> str:
-    """JSON or YAML, ASCII only: what a label holds reaches no terminal unescaped."""
+    """Return a document as JSON or YAML, ASCII only: what a label holds reaches no terminal unescaped."""
     if form is OutputFormat.YAML:
         import yaml
 
@@ -98,11 +103,12 @@ def document_text(document: Document, form: OutputFormat) -> str:
 
 
 def emit_names(names: Iterable[str]) -> None:
+    """Print names, one a line."""
     emit("\n".join(escape(name) for name in names))
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Plain aligned columns, three spaces apart; the empty cell is a dash."""
+    """Return rows as plain aligned columns, three spaces apart; the empty cell is a dash."""
     room = widths([headers, *rows])
     return "\n".join(row(cells, room) for cells in [headers, *rows])
 
@@ -113,13 +119,13 @@ def widths(rows: Sequence[Sequence[str]]) -> list[int]:
 
 
 def sheet(rows: Sequence[tuple[str, str]]) -> str:
-    """Names and values, one pair a line; no name continues the one above. Values come escaped."""
+    """Return names and values, one pair a line; no name continues the one above. Values come escaped."""
     left = max(width(name) for name, _ in rows)
     return "\n".join(_line([name, value], [left, 0]) for name, value in rows)
 
 
 def row(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """One line of a table whose other rows are not known yet."""
+    """Return one line of a table whose other rows are not known yet."""
     return _line([escape(cell) or "-" for cell in cells], widths)
 
 
@@ -128,8 +134,8 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def when_unread(call: Callable[[], None]) -> None:
-    """Calls, on a thread of its own, once nobody reads stdout any more (a pipe's reader has gone, a terminal hung up):
-    what writes only now and then would find out late. Never where it cannot be known, as with a file."""
+    """Call a function, on a thread of its own, once nobody reads stdout any more (a pipe's reader has gone, a terminal
+    hung up): what writes only now and then would find out late. Never where it cannot be known, as with a file."""
 
     def wait(descriptor: int) -> None:
         poll = select.poll()
@@ -142,25 +148,27 @@ def when_unread(call: Callable[[], None]) -> None:
 
 
 def columns() -> int:
-    """Of the terminal that stdout is."""
+    """Return the columns of the terminal that stdout is."""
     return terminal.columns(sys.stdout)
 
 
 def on_terminal() -> bool:
+    """Return whether stdout is a terminal."""
     return sys.stdout is not None and sys.stdout.isatty()
 
 
 def has_screen() -> bool:
-    """Whether stdout is a terminal whose screen can be taken over."""
+    """Return whether stdout is a terminal whose screen can be taken over."""
     return on_terminal() and terminal.movable(sys.stdout)
 
 
 def size() -> os.terminal_size:
+    """Return the columns and lines of the terminal that stdout is."""
     return terminal.size(sys.stdout)
 
 
 def painted(line: Sequence[Span], columns: int) -> str:
-    """A line of at most so many columns, in colour if stdout takes it."""
+    """Return a line of at most so many columns, in colour if stdout takes it."""
     done = ""
     for text, colour in line:
         text = cut(text, columns)
@@ -170,12 +178,12 @@ def painted(line: Sequence[Span], columns: int) -> str:
 
 
 def paint(text: str, colour: Colour) -> str:
-    """Text in colour, if stdout takes it."""
+    """Return text in colour, if stdout takes it."""
     return f"{colour}{text}\x1b[0m" if terminal.colourful(sys.stdout) else text
 
 
 def glyph(beautiful: str, plain: str) -> str:
-    """`plain` where stdout's encoding lacks the beautiful one."""
+    """Return the beautiful sign, or `plain` where stdout's encoding lacks it."""
     try:
         beautiful.encode(_encoding())
     except UnicodeEncodeError:

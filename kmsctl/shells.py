@@ -61,18 +61,18 @@ complete -c kmsctl -f -a '(__kmsctl_complete)'
 """
 
 _SPECIAL: Final = frozenset(" \t\n|&;()<>$`\"'\\*?[]{}!")
-"""What bash would not take as it is, wherever it stands in a word."""
+"""Characters that bash would not take as they are, wherever they stand in a word."""
 
 
 def _escaped(word: str) -> str:
-    """A word as it is typed in bash: no more backslashes than it needs."""
+    """Return a word as it is typed in bash: no more backslashes than it needs."""
     start = "\\" if word.startswith(("#", "~")) else ""
     return start + "".join(f"\\{each}" if each in _SPECIAL else each for each in word)
 
 
 def split(line: str) -> tuple[list[str], str, bool]:
-    """A command line of bash up to the cursor: its words, the last one unfinished; how that one was typed; and whether
-    a quote is open in it."""
+    """Return a command line of bash up to the cursor: its words, the last one unfinished; how that one was typed; and
+    whether a quote is open in it."""
     words: list[str] = []
     word, start, quote, index = "", 0, "", 0
     while index < len(line):
@@ -101,7 +101,7 @@ def split(line: str) -> tuple[list[str], str, bool]:
 
 
 def bash_replies(found: Sequence[Word], typed: str, *, quoted: bool, breaks: str) -> list[str]:
-    """What bash's COMPREPLY should hold. typed: the word as it stands; breaks: COMP_WORDBREAKS.
+    """Return what bash's COMPREPLY should hold. typed: the word as it stands; breaks: COMP_WORDBREAKS.
 
     readline replaces only what stands behind the last of the breaks, that one too if it is @ or $
     (rl_special_prefixes), and takes the rest as it is.

@@ -20,7 +20,7 @@ _PLAIN_BARS = "_.-:=+*#"
 
 
 def snapshot(frame: StatsFrame, window: Window, labels: Mapping[str, str], now: datetime, *, wide: bool) -> str:
-    """labels: of keys, by key id."""
+    """Return the tables of a frame. labels: of keys, by key id."""
     parts = [output.sheet(_summary(frame, window, now))]
     if frame.calls or frame.latencies:
         parts.append(_calls(totals(frame), None))
@@ -59,6 +59,7 @@ def _summary(frame: StatsFrame, window: Window, now: datetime) -> list[tuple[str
 
 
 def session_text(sessions: Sessions) -> str:
+    """Return the sessions of the token in a line."""
     return (
         f"{sessions.open} of {sessions.configured} open, {sessions.busy} busy, {sessions.stuck} stuck, "
         f"{sessions.queued} queued"
@@ -126,8 +127,8 @@ def live(
     now: datetime,
     silence: float = 0.0,
 ) -> list[Line]:
-    """The lines of a screen of (columns, rows), the most important first. source: where kmsd is. silence: seconds
-    since kmsd was to say something and did not."""
+    """Return the lines of a screen of (columns, rows), the most important first. source: where kmsd is. silence:
+    seconds since kmsd was to say something and did not."""
     width, height = size
     frame = memory.now
     if frame is None:
@@ -211,7 +212,7 @@ def _coloured(table: str, colour: Colour | None) -> Section:
 
 
 def _fit(title: Line, sections: Sequence[Section], foot: Line, height: int) -> list[Line]:
-    """Sections under each other, blank lines between them if there is room, and the foot at the bottom."""
+    """Return sections under each other, blank lines between them if there is room, and the foot at the bottom."""
     room = max(0, height - 2)
     airy = sum(len(each) + 1 for each in sections) <= room
     body: list[Line] = []

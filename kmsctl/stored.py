@@ -1,4 +1,4 @@
-"""What a scan of etcd counted, and how that reads. Knows no command; shows no value."""
+"""The counts of a scan of etcd, and how they read. Knows no command; shows no value."""
 
 from __future__ import annotations
 
@@ -51,17 +51,18 @@ def needing(write_key: Key | None) -> Callable[[ScanRow], bool]:
 
 
 def shown_lines(scan: EtcdScan) -> list[str]:
-    """One line for each object that was wanted by name."""
+    """Return one line for each object that was wanted by name."""
     return [f"{each.key}: {each.row.reason or f'needs {each.row.key}'}" for each in scan.shown]
 
 
 def progress_text(progress: ScanProgress) -> str:
+    """Return how far a scan is."""
     again = f", begun again ({progress.starts})" if progress.starts > 1 else ""
     return f"reading etcd: {progress.objects:,} of {progress.expected:,} objects{again}"
 
 
 def document(scan: EtcdScan, write_key: Key | None) -> Document:
-    """write_key: None if it is not known."""
+    """Return what `-o json` prints of a scan. write_key: None if it is not known."""
     return {
         "prefix": scan.prefix,
         "cluster_id": f"{scan.cluster_id:016x}",
@@ -80,7 +81,7 @@ def document(scan: EtcdScan, write_key: Key | None) -> Document:
 
 
 def shown_document(shown: NamedObject) -> Document:
-    """One object that was wanted by name. key: in etcd."""
+    """Return one object that was wanted by name. key: in etcd."""
     return {"key": shown.key, **_row(shown.row)}
 
 
@@ -103,13 +104,13 @@ def _row(row: ScanRow) -> Document:
 
 
 def names(scan: EtcdScan) -> Iterable[str]:
-    """Key ids and labels that something needs, each once."""
+    """Return key ids and labels that something needs, each once."""
     return sorted({each.row.key for each in scan.counts if each.row.key})
 
 
 def table(scan: EtcdScan, write_key: Key | None, keys: Sequence[Key], *, wide: bool) -> str:
-    """Rows per provider, kind of storage, resource and key. Not wide: what is not encrypted in one row, but for the
-    resources that are encrypted elsewhere, and for secrets. keys: all of kmsd's; none if they are not known."""
+    """Return rows per provider, kind of storage, resource and key. Not wide: what is not encrypted in one row, but for
+    the resources that are encrypted elsewhere, and for secrets. keys: all of kmsd's; none if they are not known."""
     headers = ["RESOURCE", "STORED AS", "PROVIDER", "KEY", "SHA256", "OBJECTS", "NOTE"]
     shown, rest = (list(scan.counts), []) if wide else _collapse(scan.counts)
     known = names_of(*keys) if keys else None
@@ -169,6 +170,7 @@ def _sha256(key_id: str) -> str:
 
 
 def summary(scan: EtcdScan, write_key: Key | None) -> str:
+    """Return what was counted, in a sentence."""
     parts = [_objects(scan.objects)]
     if write_key is not None:
         parts.append(f"{scan.under(write_key.key_id):,} under the present write key")
@@ -183,8 +185,8 @@ def _objects(number: int) -> str:
 
 
 def to_rewrite(scan: EtcdScan, write_key: Key) -> tuple[str, ...]:
-    """The resources with objects under another key, or under none that is known, as kubectl calls them; only such
-    that can stand in a command."""
+    """Return the resources with objects under another key, or under none that is known, as kubectl calls them; only
+    such that can stand in a command."""
     from kmsd.etcd.resources import rewritable
 
     found = scan.resources(lambda row: row.storage.needs_kms and not row.is_under(write_key.key_id))
@@ -212,6 +214,7 @@ def own(resources: Iterable[str]) -> str:
 
 
 def rewrite_hint(resources: Sequence[str]) -> str:
+    """Return the hint that rewrites these resources."""
     commands = "; ".join(f"`{rewrite_command(each)}`" for each in resources[:COMMANDS_MOST])
     more = f"; and so for {len(resources) - COMMANDS_MOST} more" if len(resources) > COMMANDS_MOST else ""
     return f"what other keys wrote is written anew by {commands}{more}"

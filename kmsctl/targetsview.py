@@ -1,4 +1,4 @@
-"""How several kmsd look side by side: a table, a screen, and what `-o json` prints of one. Asks nobody."""
+"""The look of several kmsd side by side: a table, a screen, and what `-o json` prints of one. Asks nobody."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _AWAY = ("✕", "x", Colour.RED)
 
 
 def table(standings: Sequence[Standing], now: datetime, *, wide: bool) -> str:
-    """A row for each, and below it an indented line for each thing to say of it."""
+    """Return a row for each, and below it an indented line for each thing to say of it."""
     return "\n".join(output.painted(line, 1 << 20) for line in _lines(standings, now, wide=wide))
 
 
 def screen(members: Sequence[Member], asked: int, now: datetime, size: os.terminal_size) -> list[list[Span]]:
-    """The live screen, cut to its size."""
+    """Return the live screen, cut to its size."""
     agreeing, writing = agreement(members)
     said = f"{agreeing} of {writing} write with the same key" if writing else "asking"
     if members:
@@ -43,6 +43,7 @@ def screen(members: Sequence[Member], asked: int, now: datetime, size: os.termin
 
 
 def document(standing: Standing) -> Document:
+    """Return what `-o json` prints of one target."""
     member, status = standing.member, standing.member.status
     error, key = member.error, member.write_key
     return {
@@ -66,6 +67,7 @@ def document(standing: Standing) -> Document:
 
 
 def moment(members: Sequence[Member]) -> str | None:
+    """Return when the first of these was asked, as RFC 3339; None if none was."""
     return timestamp(min((each.asked for each in members), default=None))
 
 

@@ -10,7 +10,7 @@ from kmsd.client import escape
 
 
 def width(text: str) -> int:
-    """Columns that escaped text takes in a terminal: wide characters take two, combining marks none."""
+    """Return the columns that escaped text takes in a terminal: wide characters take two, combining marks none."""
     if text.isascii():
         return len(text)
     return sum(_columns(each) for each in text)
@@ -23,7 +23,7 @@ def _columns(character: str) -> int:
 
 
 def cut(text: str, columns: int) -> str:
-    """As much of escaped text as fits."""
+    """Return as much of escaped text as fits."""
     if text.isascii():
         return text[: max(0, columns)]
     done = 0
@@ -46,21 +46,21 @@ def elide(text: str, columns: int) -> str:
 
 
 def milliseconds(number: float) -> str:
-    """Four digits that matter: 0.052, 1.50, 123."""
+    """Return milliseconds with the digits that matter: 0.052, 1.50, 123."""
     if number < 0.1:
         return f"{number:.3f}"
     return f"{number:.2f}" if number < 100 else f"{number:.0f}"
 
 
 def rate(number: float) -> str:
-    """Per second: 0.20, 12.3, 1234."""
+    """Return a number per second: 0.20, 12.3, 1234."""
     if number < 10:
         return f"{number:.2f}" if number else "0"
     return f"{number:.1f}" if number < 100 else count(round(number))
 
 
 def sparkline(values: Sequence[float], bars: str) -> str:
-    """One character of `bars`, from low to high, for each value; the first for nothing."""
+    """Return a line of characters of `bars`, from low to high, one for each value; the first for nothing."""
     top = max(values, default=0.0)
     if top <= 0:
         return bars[0] * len(values)
@@ -68,7 +68,7 @@ def sparkline(values: Sequence[float], bars: str) -> str:
 
 
 def count(number: int) -> str:
-    """1234567 as 1.23M: the digits that matter to people."""
+    """Return a number with the digits that matter to people: 1234567 as 1.23M."""
     if number < 1000:
         return str(number)
     size = number / 1000
@@ -80,7 +80,7 @@ def count(number: int) -> str:
 
 
 def age(then: datetime | None, now: datetime) -> str:
-    """Time since `then` in its one or two largest units, as kubectl shows it; "-" if unknown."""
+    """Return the time since `then` in its one or two largest units, as kubectl shows it; "-" if unknown."""
     if then is None:
         return "-"
     seconds = max(0, int((now - then) / timedelta(seconds=1)))
@@ -96,5 +96,5 @@ def age(then: datetime | None, now: datetime) -> str:
 
 
 def timestamp(then: datetime | None) -> str | None:
-    """RFC 3339 in UTC with milliseconds; None if unknown."""
+    """Return a time as RFC 3339 in UTC with milliseconds; None if unknown."""
     return None if then is None else then.strftime("%Y-%m-%dT%H:%M:%S.") + f"{then.microsecond // 1000:03d}Z"

@@ -52,7 +52,7 @@ class _Plain:
 
 
 class _Quick:
-    """What commands and groups share: plain values are taken as they are."""
+    """A command or group whose plain values are taken as they are."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         found: list[Any] = super().get_params(ctx)  # type: ignore[misc]
@@ -70,6 +70,7 @@ class Group(_Quick, TyperGroup):
     """A group that is listed without its commands being loaded."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of commands into the help."""
         with formatter.section("Commands"):
             formatter.write_dl(list(short_helps(self).items()))
 
@@ -81,10 +82,11 @@ def short_helps(command: Any) -> dict[str, str]:
 
 
 class _Commands(Mapping[str, Any]):
-    """Commands by name, each of which is made when it is looked up."""
+    """The commands of a group by name, each of which is made when it is looked up."""
 
     def __init__(self, commands: Sequence[Command], path: str, shared: list[Any]) -> None:
-        """path: the words before them on the command line, a space behind each. shared: options that all take."""
+        """Take the commands of a group. path: the words before them on the command line, a space behind each. shared:
+        options that all take."""
         self._listed = {each.name: each for each in commands}
         self._path = path
         self._shared = shared

@@ -30,7 +30,7 @@ Timeout = Annotated[
 
 
 def wait_for(look: Callable[[float], T], against: Callable[[T], str], seconds: float, per_look: float) -> T:
-    """The first answer that nothing speaks against, else the last one, else the error that met every look.
+    """Return the first answer that nothing speaks against, else the last one, else the error that met every look.
 
     look: takes the seconds it may take. against: why an answer will not do yet; empty if it will. Errors that may pass
     are waited out: that no kmsd is there yet, and that its token is away.

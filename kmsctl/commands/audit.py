@@ -262,7 +262,7 @@ def _offline(files: list[str], heads: list[str], begins: list[str]) -> AuditVerd
 
 
 def _begin_hint(verdict: AuditVerdict, anchors: list[str]) -> str:
-    """What to do about files that are not whole."""
+    """Return what to do about files that are not whole."""
     late = [
         f"--begins-at {'kms:' if chain.name == 'kms' and len(verdict.chains) > 1 else ''}{chain.first_seq}"
         for chain in verdict.chains

@@ -15,6 +15,8 @@ ASK = "__complete"
 
 
 class Shell(StrEnum):
+    """A shell that kmsctl has a script for."""
+
     BASH = "bash"
     ZSH = "zsh"
     FISH = "fish"
@@ -43,8 +45,8 @@ def completion(
 
 
 def answer(root: Any, arguments: Sequence[str]) -> None:
-    """root: the program as a tree of commands. arguments: a shell; then for bash, the line up to the cursor and
-    COMP_WORDBREAKS; for the others, the words up to the cursor."""
+    """Answer a shell's script. root: the program as a tree of commands. arguments: a shell; then for bash, the line up
+    to the cursor and COMP_WORDBREAKS; for the others, the words up to the cursor."""
     from kmsctl import shells
     from kmsctl.completion import complete
 

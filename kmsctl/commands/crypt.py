@@ -16,6 +16,8 @@ from kmsd.client import Encrypted, ciphertext_input, key_id_of, kms_connect
 
 
 class Api(StrEnum):
+    """A KMS API of kmsd."""
+
     V2 = "v2"
     V1BETA1 = "v1beta1"
 

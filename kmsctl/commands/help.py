@@ -47,7 +47,7 @@ def help_(
 
 
 def _below(place: Any, word: str) -> Any:
-    """The context of a command in a group. Raises UsageError if it has no such command."""
+    """Return the context of a command in a group. Raises UsageError if it has no such command."""
     known = getattr(place.command, "commands", {})
     if word not in known:
         where = place.command_path

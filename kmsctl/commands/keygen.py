@@ -15,6 +15,8 @@ from kmsd.client import GeneratedKey, KeyType, Status, connect
 
 
 class KeyTypeOption(StrEnum):
+    """A type of key that can be made."""
+
     AES = "aes"
     HMAC = "hmac"
     PAIR = "pair"
@@ -22,6 +24,8 @@ class KeyTypeOption(StrEnum):
 
 
 class Bits(StrEnum):
+    """A length that a key can have."""
+
     B128 = "128"
     B192 = "192"
     B256 = "256"
@@ -99,7 +103,7 @@ def keygen(
 
 
 def _wait(opts: Options, token: str, seconds: float) -> float:
-    """Until kmsd answers and the token is up, or so long; the seconds that are left for making a key."""
+    """Wait until kmsd answers and the token is up, or so long. Return the seconds that are left for making a key."""
     started = time.monotonic()
 
     def look(patience: float) -> Status:
@@ -117,14 +121,14 @@ def _wait(opts: Options, token: str, seconds: float) -> float:
 
 
 def _number(kind: KeyTypeOption | None, bits: Bits | None) -> int:
-    """0 where the token decides what is usual."""
+    """Return the bits that are asked for; 0 where the token decides what is usual."""
     if bits is not None:
         return int(bits.value)
     return 0 if kind in (None, KeyTypeOption.RSA) else _USUAL_BITS
 
 
 def _compare(made: GeneratedKey, kind: KeyTypeOption | None, bits: Bits | None, key_id: str, token: str) -> None:
-    """Says where a key differs from the one that was asked for: one that was found, or one that an older kmsd made."""
+    """Say where a key differs from the one that was asked for: one that was found, or one that an older kmsd made."""
     key = made.key
     wanted = key.type if kind is None else KeyType.AES if kind is KeyTypeOption.PAIR else KeyType(kind.value)
     number = _number(kind, bits) or key.bits

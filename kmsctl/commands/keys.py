@@ -16,7 +16,7 @@ from kmsd.client import ClientError, Key, KeyDetail, KeyState, KeyTest, KeyType,
 
 ROUNDS_MAX = 1000
 SECONDS_PER_ROUND = 0.25
-"""What a slow token is given for one encryption and one decryption."""
+"""Seconds that a slow token is given for one encryption and one decryption."""
 
 
 def keys(ctx: typer.Context) -> None:

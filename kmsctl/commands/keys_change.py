@@ -137,7 +137,7 @@ def destroy(
 
 
 def naming(found: Key, typed: str) -> str:
-    """What to call a key that was looked at, so that no other is meant when a label moves in between."""
+    """Return what to call a key that was looked at, so that no other is meant when a label moves in between."""
     # Keys whose ids collide are unusable, and only their labels tell them apart.
     if not found.key_id_sha256 or found.state is KeyState.UNUSABLE:
         return typed

@@ -13,6 +13,8 @@ from kmsd.client import connect
 
 
 class Level(StrEnum):
+    """A log level, or the one that is configured."""
+
     DEBUG = "debug"
     INFO = "info"
     WARNING = "warning"

@@ -28,7 +28,7 @@ WIDTH = 100
 
 
 class PlanPart(StrEnum):
-    """What of a plan can stand in a file by itself."""
+    """A part of a plan that can stand in a file by itself."""
 
     CONFIG = "config"
     READING = "reading"

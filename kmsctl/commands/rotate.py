@@ -174,7 +174,7 @@ def _parse_nodes(texts: Sequence[str] | None) -> tuple[tuple[str, str], ...]:
 
 
 def _checked(place: EtcdPlace, retire: bool) -> EtcdPlace | None:
-    """None: nothing says where etcd is, so nothing is scanned."""
+    """Return the place once it is known to be usable; None: nothing says where etcd is, so nothing is scanned."""
     if not place.named:
         if retire:
             raise UsageError("--retire needs a scan of etcd, and nothing says where etcd is", "name it: --endpoints")

@@ -64,7 +64,8 @@ def _table(slots: tuple[Slot, ...], *, wide: bool) -> str:
 
 
 def _used(now: int | None, most: int | None) -> str:
-    """As "5/1024"; a limit of 0 is CK_EFFECTIVELY_INFINITE (PKCS#11 3.0, 3.2)."""
+    """Return sessions in use and their limit, as "5/1024"; a limit of 0 is CK_EFFECTIVELY_INFINITE (PKCS#11 3.0,
+    3.2)."""
     if now is None:
         return f"?/{most}" if most else ""
     return f"{now}/{most}" if most else str(now)

@@ -126,7 +126,7 @@ def _first(frames: Iterator[StatsFrame]) -> StatsFrame:
 
 
 def _show(kmsd: AdminClient, opts: Options, frames: Iterator[StatsFrame], interval: float, history: int) -> None:
-    """The live screen, until q is pressed. Raises what ends the stream, when the terminal is given back."""
+    """Show the live screen until q is pressed. Raises what ends the stream, when the terminal is given back."""
     from kmsctl import live, statsview
 
     memory = figures.FrameHistory(history)
@@ -156,7 +156,7 @@ def _show(kmsd: AdminClient, opts: Options, frames: Iterator[StatsFrame], interv
 
 
 class _Reader(threading.Thread):
-    """Reads frames, and the labels of keys that they name, beside the screen. A daemon: the stream ends it."""
+    """A reader of frames, and of the labels of keys that they name, beside the screen. A daemon: the stream ends it."""
 
     def __init__(self, kmsd: AdminClient, frames: Iterator[StatsFrame], wake: Callable[[], None]) -> None:
         super().__init__(daemon=True)
@@ -180,7 +180,7 @@ class _Reader(threading.Thread):
         self._wake()
 
     def drain(self) -> Iterator[StatsFrame]:
-        """The frames that have come; raises what ended them."""
+        """Return the frames that have come. Raises what ended them."""
         while not self._got.empty():
             got = self._got.get()
             if isinstance(got, Exception):
@@ -197,7 +197,7 @@ class _Reader(threading.Thread):
 
 
 def _labels(kmsd: AdminClient) -> dict[str, str]:
-    """By key id; none if kmsd does not tell: a hash names a key as well."""
+    """Return the labels by key id; none if kmsd does not tell: a hash names a key as well."""
     try:
         return {each.key_id: each.label for each in kmsd.list_keys() if each.can_encrypt or each.can_decrypt}
     except ClientError:

@@ -69,7 +69,7 @@ def _count(keys: tuple[Key, ...]) -> dict[str, int]:
 
 
 def _rows(status: Status, states: Mapping[str, int] | None, now: datetime, *, wide: bool) -> Iterator[tuple[str, str]]:
-    """The rows of the table, their values escaped."""
+    """Yield the rows of the table, their values escaped."""
     beautiful, plain, colour = LOOKS[status.state]
     word = f"{output.glyph(beautiful, plain)} {status.state.upper()}"
     yield "STATE", output.paint(word, colour)
@@ -133,7 +133,7 @@ def _token(status: Status, *, wide: bool) -> Iterator[tuple[str, str]]:
 
 
 def _process(process: ModuleProcess, now: datetime) -> Iterator[tuple[str, str]]:
-    """The process that has the module loaded, when it is not the first or all is asked for."""
+    """Yield the process that has the module loaded, when it is not the first or all is asked for."""
     if process.pid:
         since = age(process.since, now)
         reason = f"; it took over: {escape(process.reason)}" if process.reason else ""
@@ -154,7 +154,7 @@ def _one_of_tokens(status: TokenStatus, *, wide: bool) -> Iterator[tuple[str, st
 
 
 def _following(following: Following, now: datetime, *, wide: bool) -> Iterator[tuple[str, str]]:
-    """How far kube-apiserver has followed to the present write key."""
+    """Yield how far kube-apiserver has followed to the present write key."""
     if following.since is None:
         return
 

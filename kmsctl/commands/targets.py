@@ -88,7 +88,7 @@ def targets(
 
 
 def _wanted(names: Sequence[str], opts: Options, *, typed: bool) -> tuple[Target, ...]:
-    """The targets that arguments name, else --target, else the configuration file, else the usual one. Raises
+    """Return the targets that arguments name, else --target, else the configuration file, else the usual one. Raises
     ClientError for a name that there is not, UsageError for one given twice."""
     if not names and not typed:
         configured = clientconfig.load().targets
@@ -122,7 +122,7 @@ def _complain(standings: Sequence[Standing]) -> None:
 
 
 def _code(standings: Sequence[Standing]) -> ExitCode:
-    """What is certain goes before what a retry may mend."""
+    """Return the exit code: what is certain goes before what a retry may mend."""
     statuses = [each.member.status for each in standings]
     if any(each.odd for each in standings) or any(each is not None and not each.healthy for each in statuses):
         return ExitCode.UNHEALTHY
@@ -135,7 +135,7 @@ def _code(standings: Sequence[Standing]) -> ExitCode:
 
 
 class _Looking(threading.Thread):
-    """Asks again and again beside the screen. A daemon: it ends with the process."""
+    """A thread that asks one target again and again beside the screen. A daemon: it ends with the process."""
 
     def __init__(self, wanted: Sequence[Target], opts: Options, interval: float) -> None:
         super().__init__(daemon=True)
@@ -151,7 +151,7 @@ class _Looking(threading.Thread):
 
 
 def _watch(wanted: Sequence[Target], opts: Options, interval: float) -> None:
-    """On a terminal a screen, until q; else a JSON object for each look, until nobody reads it."""
+    """Show a screen on a terminal, until q; else print a JSON object for each look, until nobody reads it."""
     if opts.output is OutputFormat.TABLE and not output.has_screen():
         raise UsageError("a live table needs a terminal", "leave out --output to get one JSON object a line")
     form = opts.form(OutputFormat.TABLE, OutputFormat.JSON) if output.has_screen() else opts.form(OutputFormat.JSON)

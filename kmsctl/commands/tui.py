@@ -34,7 +34,7 @@ def tui(ctx: typer.Context, target: options.Target = None) -> None:
 
 
 def _program() -> str:
-    """The kmstui that was installed with this kmsctl, else the one on PATH."""
+    """Return the kmstui that was installed with this kmsctl, else the one on PATH."""
     for program in (sys.argv[0], sys.executable):
         beside = Path(program).with_name(PROGRAM)
         if beside.is_file() and os.access(beside, os.X_OK):

@@ -22,7 +22,7 @@ NAME: Final = "kmsd"
 UNKNOWN_NAME: Final = "FILL IN: the provider's name in the present file"
 """Has a colon, which no name may have: kube-apiserver refuses it until it is filled in."""
 WITHHELD: Final = "FILL IN: as in the present file"
-"""In place of a key, and no base64."""
+"""Text in place of a key, and no base64."""
 RULES_MAX: Final = 1000
 NODES_MAX: Final = 100_000
 """Values in the document, each counted wherever an alias repeats it."""
@@ -32,9 +32,9 @@ _KINDS: Final = {(KIND, API_VERSION), ("EncryptionConfig", "v1")}
 
 @dataclass(frozen=True)
 class Configurations:
-    """providers: the old one's names, none if unknown; version: of its API. reading: the old one writes as before, kmsd
-    is there to read. writing: kmsd writes, and the old one's values are read through kmsd. resources: that the old one
-    is for. withheld: whether a key was left out."""
+    """The EncryptionConfigurations of a migration. providers: the old one's names, none if unknown; version: of its
+    API. reading: the old one writes as before, kmsd is there to read. writing: kmsd writes, and the old one's values
+    are read through kmsd. resources: that the old one is for. withheld: whether a key was left out."""
 
     providers: tuple[str, ...]
     resources: tuple[str, ...]
@@ -45,7 +45,7 @@ class Configurations:
 
 
 def assumed(old_socket: str, socket: str) -> Configurations:
-    """For who gave none: Secrets, and the old provider's name to be filled in."""
+    """Return the configurations for who gave none: Secrets, and the old provider's name to be filled in."""
     old = {"apiVersion": "v1", "name": UNKNOWN_NAME, "endpoint": f"unix://{old_socket}", "timeout": "3s"}
     document = {
         "apiVersion": API_VERSION,
@@ -56,7 +56,8 @@ def assumed(old_socket: str, socket: str) -> Configurations:
 
 
 def between(document: object, old_socket: str, socket: str) -> Configurations:
-    """document: as YAML was read. old_socket: that k8s-kms-plugin listens on, as it calls it; socket: kmsd's.
+    """Make the configurations of a migration from the present one. document: as YAML was read. old_socket: that
+    k8s-kms-plugin listens on, as it calls it; socket: kmsd's.
 
     Raises UsageError if it is no such document, if kube-apiserver would refuse it, or if no provider is the old one.
     """
@@ -77,7 +78,7 @@ def between(document: object, old_socket: str, socket: str) -> Configurations:
 
 
 def _unshared(value: Any, count: list[int]) -> Any:
-    """A copy in which nothing that an alias names is shared: one place is changed without the other."""
+    """Return a copy in which nothing that an alias names is shared: one place is changed without the other."""
     count[0] += 1
     if count[0] > NODES_MAX:
         raise UsageError(
@@ -90,7 +91,7 @@ def _unshared(value: Any, count: list[int]) -> Any:
 
 
 def _check(document: Configuration) -> None:
-    """Raises UsageError for what kube-apiserver would refuse, and for what this could not change."""
+    """Raise UsageError for what kube-apiserver would refuse, and for what this could not change."""
     items = [item for rule in document["resources"] for item in rule["providers"]]
     if any(provider is None for item in items for provider in item.values()):
         raise UsageError(
@@ -110,7 +111,7 @@ def _kms(item: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _is_rule(rule: object) -> bool:
-    """Lists of resources and of providers, each a mapping with one name."""
+    """Return the lists of resources and of providers, each a mapping with one name."""
     match rule:
         case {"resources": list(resources), "providers": list(providers)}:
             named = all(isinstance(each, dict) and len(each) == 1 for each in providers)
@@ -119,7 +120,7 @@ def _is_rule(rule: object) -> bool:
 
 
 def _old_names(document: Configuration, old_socket: str) -> tuple[str, ...]:
-    """The KMS providers on that socket, or the only one there is: a pod may call its socket otherwise."""
+    """Return the KMS providers on that socket, or the only one there is: a pod may call its socket otherwise."""
     found = {name: str(kms.get("endpoint")) for name, kms in _providers(document)}
     there = [name for name, endpoint in found.items() if old_socket and _path(endpoint) == normpath(old_socket)]
     named = tuple(sorted(there or found))
@@ -140,7 +141,7 @@ def _path(endpoint: str) -> str:
 
 
 def _providers(document: Mapping[str, Any]) -> Iterator[tuple[str, Configuration]]:
-    """The KMS providers with their names; one of v1 may occur in several rules."""
+    """Yield the KMS providers with their names; one of v1 may occur in several rules."""
     for rule in document["resources"]:
         for item in rule["providers"]:
             kms = item.get("kms")
@@ -170,7 +171,7 @@ def _configurations(document: Configuration, old: tuple[str, ...], socket: str) 
 
 
 def _without_keys(document: Configuration) -> tuple[Configuration, bool]:
-    """A copy in which each `secret` of a provider's keys is withheld, and whether there was one."""
+    """Return a copy in which each `secret` of a provider's keys is withheld, and whether there was one."""
     shown = copy.deepcopy(document)
     withheld = False
     for rule in shown["resources"]:

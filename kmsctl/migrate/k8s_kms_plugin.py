@@ -1,4 +1,4 @@
-"""How a k8s-kms-plugin is set up, read from its arguments and its environment as it reads them itself. Pure.
+"""The settings of a k8s-kms-plugin, read from its arguments and its environment as it reads them itself. Pure.
 
 Source: ThalesGroup/k8s-kms-plugin 5a6998a, `cmd/k8s-kms-plugin/cmd/{root,serve}.go`. Unlike in kmsd its environment
 wins over its flags, and the label of a token over a slot. Holds no PIN: only whether one was there, and what file has
@@ -43,7 +43,7 @@ _COMMANDS: Final = frozenset({"test", "generate-kek", "import-ca", "verify-cert"
 _VARIABLES: Final = {"SOCKET": "socket", "P11_LIB": "p11-lib", "P11_TOKEN": "p11-label", "P11_SLOT": "p11-slot"}
 """Variable -> the flag that it wins over."""
 _SUCCESSOR: Final = "K8S_KMS_PLUGIN_SERVE_"
-"""What the variables of KeySealer begin with, each with the name of a flag behind."""
+"""Beginnings of the variables of KeySealer, each with the name of a flag behind."""
 _PIN: Final = "p11-pin"
 UNKNOWN: Final = "\0"
 """Stands in arguments and variables for what is not in what was read."""
@@ -51,8 +51,9 @@ UNKNOWN: Final = "\0"
 
 @dataclass(frozen=True)
 class K8sKmsPlugin:
-    """socket: where it listens, empty if nowhere or unknown. slot: None if the token has a label. pin_file: empty if
-    the PIN, or its file, stands elsewhere. left_out: the flags given that kmsd has no use for, without dashes."""
+    """The settings of a k8s-kms-plugin. socket: where it listens, empty if nowhere or unknown. slot: None if the token
+    has a label. pin_file: empty if the PIN, or its file, stands elsewhere. left_out: the flags given that kmsd has no
+    use for, without dashes."""
 
     module: str
     provider: str = "p11"
@@ -65,7 +66,7 @@ class K8sKmsPlugin:
     algorithm: str = GCM
     socket: str = SOCKET
     port: str = ""
-    """Where it listens on TCP, empty if it does not."""
+    """The place where it listens on TCP, empty if it does not."""
     auto_create: bool = False
     left_out: tuple[str, ...] = ()
 
@@ -75,17 +76,18 @@ class K8sKmsPlugin:
 
 
 def is_program(word: str) -> bool:
-    """Whether a word of a command is the plugin: its path, or the name of an image with it."""
+    """Return whether a word of a command is the plugin: its path, or the name of an image with it."""
     return re.fullmatch(rf"{PROGRAM}(?:[:@].*)?", word.rsplit("/", 1)[-1], re.DOTALL) is not None
 
 
 def serves(arguments: Sequence[str]) -> bool:
-    """Whether these arguments make it serve, rather than do something else once."""
+    """Return whether these arguments make it serve, rather than do something else once."""
     return not _COMMANDS.intersection(_split(arguments, lambda _: None)[1])
 
 
 def read(arguments: Sequence[str], environment: Environment, elsewhere: str = "") -> K8sKmsPlugin:
-    """arguments: behind the program's name. elsewhere: in words, from where it gets more than is given here.
+    """Read the settings. arguments: behind the program's name. elsewhere: in words, from where it gets more than is
+    given here.
 
     Raises UsageError for what it would refuse itself, what is no PKCS#11 token, and a setting that is not to be seen.
     """
@@ -144,7 +146,7 @@ _LEFT_OUT: Final = frozenset(
 
 
 def _split(arguments: Sequence[str], unknown: Callable[[str], None]) -> tuple[dict[str, str], list[str]]:
-    """Flags with their values as Go's pflag takes them, the last one winning, and the other words."""
+    """Return flags with their values as Go's pflag takes them, the last one winning, and the other words."""
     given: dict[str, str] = {}
     words: list[str] = []
     rest = list(arguments)
@@ -192,7 +194,7 @@ class _Seen:
     elsewhere: str
 
     def text(self, flag: str, default: str = "") -> str:
-        """Raises UsageError if the value is not to be seen."""
+        """Raise UsageError if the value is not to be seen."""
         value = self.given.get(flag, default)
         if UNKNOWN in value:
             more = f", or comes from {self.elsewhere}" if self.elsewhere else ""

@@ -1,4 +1,4 @@
-"""From a k8s-kms-plugin to kmsd: the configuration, and what is different. Pure.
+"""The plan from a k8s-kms-plugin to kmsd: the configuration, and what is different. Pure.
 
 Where it comes from is `setups` and `k8s_kms_plugin`, what to do with it `steps`; how it is shown is the command's.
 No PIN is in any of it.
@@ -19,12 +19,13 @@ _OF_MODULES: Final = (
     *("SOFTHSM2_CONF", "TPM2_PKCS11_", "TSS2_", "ChrystokiConfigurationPath", "P11_KIT_", "OCK", "PKCSLIB"),
     *("CKNFAST_", "NFAST_", "CS_PKCS11_", "LD_LIBRARY_PATH"),
 )
-"""What the variables begin with that PKCS#11 modules read, so far as they are known."""
+"""Beginnings of the variables that PKCS#11 modules read, so far as they are known."""
 
 
 @dataclass(frozen=True)
 class MigrationPlan:
-    """config: of kmsd, TOML. environment: that its module needs. notes: what is different, or wants a look."""
+    """A plan of a migration. config: of kmsd, TOML. environment: that its module needs. notes: what is different, or
+    wants a look."""
 
     setup: Setup
     plugin: K8sKmsPlugin
@@ -37,6 +38,7 @@ class MigrationPlan:
 
 
 def plan(setup: Setup, plugin: K8sKmsPlugin, configurations: Configurations) -> MigrationPlan:
+    """Make the plan of a migration."""
     environment = {name: value for name, value in sorted(setup.environment.items()) if name.startswith(_OF_MODULES)}
     return MigrationPlan(
         setup=setup,
@@ -51,7 +53,7 @@ def plan(setup: Setup, plugin: K8sKmsPlugin, configurations: Configurations) -> 
 
 
 def config_text(plugin: K8sKmsPlugin) -> str:
-    """kmsd's configuration, TOML."""
+    """Return kmsd's configuration, TOML."""
     token: dict[str, object] = {"module": plugin.module}
     if plugin.provider != "p11":
         token = {"provider": plugin.provider, **token}

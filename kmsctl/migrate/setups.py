@@ -26,7 +26,7 @@ _RUNNERS: Final = frozenset({"docker", "podman", "nerdctl"})
 _NAMING: Final = frozenset({"--name", "--hostname", "-h", "--network-alias", "--net-alias", "--label", "-l"})
 """Options of those with a name for a value."""
 _ENDS = re.compile(r"[;&|]+\Z|[0-9]*[<>]")
-"""What ends a command in a shell's words, or the part of it that is the program's."""
+"""Words that end a command in a shell, or the part of it that is the program's."""
 _SHELL_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$([A-Za-z_][A-Za-z0-9_]*)|\$\{[^}]*\}")
 _SUBSTITUTION = re.compile(r"\$\([^()]*\)|`[^`]*`")
 _POD_REFERENCE = re.compile(r"\$\$|\$\(([^()\s]+)\)")
@@ -40,8 +40,9 @@ NOT_YAML: Final = "it is not YAML"
 
 @dataclass(frozen=True)
 class Setup:
-    """kind: what was read. name: of the pod and container in it. elsewhere: in words, what else sets variables.
-    mounts: of a container, its path and where that comes from. credentials: of a unit, as LoadCredential= has them."""
+    """A set-up of k8s-kms-plugin. kind: what was read. name: of the pod and container in it. elsewhere: in words, what
+    else sets variables. mounts: of a container, its path and where that comes from. credentials: of a unit, as
+    LoadCredential= has them."""
 
     kind: str
     arguments: tuple[str, ...] = field(repr=False)
@@ -53,12 +54,12 @@ class Setup:
 
 
 def parse(text: str) -> Setup:
-    """A manifest or a unit. Raises UsageError."""
+    """Return a manifest or a unit. Raises UsageError."""
     return from_unit(text) if re.search(r"^\[(Service|Unit)\]\s*$", text, re.MULTILINE) else from_manifest(text)
 
 
 def from_command(text: str) -> Setup:
-    """A command as a shell is given it, with variables before the program if they matter. Raises UsageError."""
+    """Return a command as a shell is given it, with variables before the program if they matter. Raises UsageError."""
     found = _in_words(_shell_words(text, {}))
     if found is None:
         raise UsageError(f"the command does not run {PROGRAM}", f"give it whole: --command '{PROGRAM} serve ...'")
@@ -67,7 +68,8 @@ def from_command(text: str) -> Setup:
 
 
 def _shell_words(text: str, environment: Mapping[str, str]) -> list[str]:
-    """With variables in their place, so far as they are known; ends of lines become operators. Raises UsageError."""
+    """Split a command with variables in their place, so far as they are known; ends of lines become operators. Raises
+    UsageError."""
     lines = _SUBSTITUTION.sub(UNKNOWN, text.strip().replace("\\\n", " ")).replace("\n", " ; ")
     lexer = shlex.shlex(lines, posix=True, punctuation_chars=";&|")
     lexer.whitespace_split = True
@@ -85,7 +87,7 @@ def _shell_words(text: str, environment: Mapping[str, str]) -> list[str]:
 
 
 def _in_words(words: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]] | None:
-    """The plugin's arguments, and the variables that are set for it in words before it."""
+    """Return the plugin's arguments, and the variables that are set for it in words before it."""
     at = next((index for index in range(len(words)) if _runs(words, index)), None)
     if at is None:
         return None
@@ -105,7 +107,7 @@ def _in_container(words: Sequence[str]) -> bool:
 
 
 def load_yaml(text: str, what: str) -> list[Any]:
-    """Its documents. Raises UsageError."""
+    """Return its documents. Raises UsageError."""
     import yaml
 
     if text.lstrip().startswith("{"):
@@ -129,7 +131,7 @@ def load_yaml(text: str, what: str) -> list[Any]:
 
 
 def from_manifest(text: str) -> Setup:
-    """A pod, or something with a template of one, in YAML or JSON. Raises UsageError."""
+    """Return a pod, or something with a template of one, in YAML or JSON. Raises UsageError."""
     documents = [each for each in load_yaml(text, "the manifest") if each is not None]
     if not any(isinstance(each, dict) for each in documents):
         raise UsageError(
@@ -190,12 +192,13 @@ def _container(container: Mapping[str, Any], pod: str, sources: Mapping[str, str
 
 
 def _image(image: str) -> str:
-    """With the plugin's name at its end: an image may be called k8s-kms-plugin/server, as the sample's."""
+    """Return an image's name with the plugin's at its end: an image may be called k8s-kms-plugin/server, as the
+    sample's."""
     return PROGRAM if any(is_program(part) for part in image.split("/")) else image
 
 
 def _container_environment(container: Mapping[str, Any]) -> dict[str, str]:
-    """What `env` sets; a value from a Secret or the like is not known."""
+    """Return what `env` sets; a value from a Secret or the like is not known."""
     environment: dict[str, str] = {}
     for each in map(_mapping, _items(container.get("env"))):
         value = each.get("value")
@@ -205,7 +208,7 @@ def _container_environment(container: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _sources(pod: Mapping[str, Any]) -> dict[str, str]:
-    """Where the volumes that outlast a pod come from, by their names."""
+    """Return where the volumes that outlast a pod come from, by their names."""
     found = {}
     for volume in map(_mapping, _items(pod.get("volumes"))):
         path = _text(_mapping(volume.get("hostPath")).get("path"))
@@ -216,7 +219,7 @@ def _sources(pod: Mapping[str, Any]) -> dict[str, str]:
 
 
 def from_unit(text: str) -> Setup:
-    """A service of systemd. Raises UsageError."""
+    """Return a service of systemd. Raises UsageError."""
     lines = list(_unit_lines(text))
     environment: dict[str, str] = {}
     for words in _lists(lines, "Environment"):
@@ -245,7 +248,7 @@ def from_unit(text: str) -> Setup:
 
 
 def _mounted(words: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Path in the container and where it comes from, of `-v FROM:TO`."""
+    """Return the path in the container and where it comes from, of `-v FROM:TO`."""
     given = [words[at + 1] for at, word in enumerate(words[:-1]) if word in ("-v", "--volume")]
     given += [word.partition("=")[2] for word in words if word.startswith("--volume=")]
     parts = [each.split(":") for each in given if each.count(":")]
@@ -260,7 +263,7 @@ def _command_words(line: str, environment: Mapping[str, str]) -> list[str]:
 
 
 def _unit_lines(text: str) -> Iterator[tuple[str, str]]:
-    """The assignments of [Service] (systemd.syntax(7))."""
+    """Yield the assignments of [Service] (systemd.syntax(7))."""
     section = ""
     joined = re.sub(r"\\\n(?:[ \t]*[#;][^\n]*\n)*", " ", text)
     for line in joined.splitlines():
@@ -273,7 +276,7 @@ def _unit_lines(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _lists(lines: Sequence[tuple[str, str]], wanted: str) -> list[str]:
-    """The values of an assignment that adds to a list; an empty one begins it anew."""
+    """Return the values of an assignment that adds to a list; an empty one begins it anew."""
     found: list[str] = []
     for name, value in lines:
         if name == wanted:
@@ -313,7 +316,7 @@ def _items(found: Any) -> list[Any]:
 
 
 def _text(found: Any) -> str:
-    """What the kubelet would take for text; anything else is none."""
+    """Return what the kubelet would take for text; anything else is none."""
     return found if isinstance(found, str) else str(found) if isinstance(found, int | float) else ""
 
 

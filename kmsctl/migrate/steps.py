@@ -23,7 +23,7 @@ ENCRYPTION_CONFIG: Final = "/etc/kubernetes/encryption-config.yaml"
 
 @dataclass(frozen=True)
 class MigrationStep:
-    """One thing to do. commands: to be pasted, each a line."""
+    """A thing to do. commands: to be pasted, each a line."""
 
     title: str
     text: str
@@ -33,6 +33,7 @@ class MigrationStep:
 def steps(
     setup: Setup, plugin: K8sKmsPlugin, found: Configurations, environment: Mapping[str, str]
 ) -> tuple[MigrationStep, ...]:
+    """Return what is to be done to move over, in order."""
     return (
         _look(),
         _pin(setup, plugin),
@@ -49,8 +50,8 @@ def steps(
 
 
 def write_label(plugin: K8sKmsPlugin) -> str:
-    """Label of the key that kmsd writes with: the plugin's own, or, where that one reads what nothing protects, a new
-    one."""
+    """Return the label of the key that kmsd writes with: the plugin's own, or, where that one reads what nothing
+    protects, a new one."""
     if not plugin.cbc:
         return plugin.key_label
     taken = (plugin.key_label, plugin.hmac_label)
@@ -143,6 +144,7 @@ def _make_key(plugin: K8sKmsPlugin) -> MigrationStep:
 
 
 def mounts(setup: Setup, plugin: K8sKmsPlugin) -> str:
+    """Return what the plugin's container mounts, and from where, but for the directory of its socket."""
     socket = plugin.socket.rpartition("/")[0]
     return ", ".join(f"{path} ({source})" for path, source in setup.mounts if path.rstrip("/") != socket)
 
@@ -225,6 +227,7 @@ def _capital(text: str) -> str:
 
 
 def way_back(plugin: K8sKmsPlugin, found: Configurations) -> tuple[MigrationStep, ...]:
+    """Return what is to be done to move back, in order."""
     return (
         *(_back_beside(plugin, found) if plugin.cbc or found.version == "v2" else _back_by_format(plugin, found)),
         _back_rewrite(plugin, found),

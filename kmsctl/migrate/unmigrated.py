@@ -1,4 +1,4 @@
-"""How much of what etcd holds is still in a foreign format, per provider, and what to do about it. Pure."""
+"""Counts how much of what etcd holds is still in a foreign format, per provider, and what to do about it. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMMANDS_MOST: Final = 5
 
 
 class StoredKind(StrEnum):
-    """What a stored object is, as far as a migration cares."""
+    """A kind of stored object, as far as a migration cares."""
 
     NATIVE = "native"
     K8S_KMS_PLUGIN_GCM = "k8s-kms-plugin aes-gcm"
@@ -26,7 +26,7 @@ class StoredKind(StrEnum):
     KEYSEALER = "keysealer"
     PLAINTEXT = "plaintext"
     OTHER = "other"
-    """Of another provider, or not understood."""
+    """Values of another provider, or not understood."""
 
     @property
     def ancestral(self) -> bool:
@@ -35,8 +35,8 @@ class StoredKind(StrEnum):
 
 @dataclass(frozen=True)
 class Group:
-    """Objects alike. storage: several kinds of it are plaintext or other. foreign: whether they are to be rewritten.
-    resources: sorted; reason: why they are not understood, if so."""
+    """A group of objects that are alike. Objects alike. storage: several kinds of it are plaintext or other. foreign:
+    whether they are to be rewritten. resources: sorted; reason: why they are not understood, if so."""
 
     kind: StoredKind
     storage: Storage
@@ -49,9 +49,12 @@ class Group:
 
 @dataclass(frozen=True)
 class Leftover:
+    """A count of what is still to be moved over."""
+
     groups: tuple[Group, ...]
 
     def sum(self, *kinds: StoredKind) -> int:
+        """Sum the objects of these kinds."""
         return sum(each.objects for each in self.groups if each.kind in kinds)
 
     @property
@@ -66,7 +69,8 @@ class Leftover:
 
 
 def leftover(scan: EtcdScan) -> Leftover:
-    """Plain objects are foreign only where others of their resource are encrypted, and Secrets."""
+    """Group what a scan counted. Plain objects are foreign only where others of their resource are encrypted, and
+    Secrets."""
     encrypted = set(scan.resources(lambda row: row.storage not in (Storage.PLAINTEXT, Storage.UNKNOWN))) | {"secrets"}
     objects: defaultdict[tuple[bool, StoredKind, Storage, str, str], int] = defaultdict(int)
     resources: defaultdict[tuple[bool, StoredKind, Storage, str, str], set[str]] = defaultdict(set)
@@ -100,7 +104,7 @@ def _kind(row: ScanRow) -> StoredKind:
 
 
 def advice(found: Leftover) -> Iterator[str]:
-    """What to do next, a sentence or a command each; of names only such that can stand in a command."""
+    """Yield what to do next, a sentence or a command each; of names only such that can stand in a command."""
     if cbc := found.sum(StoredKind.K8S_KMS_PLUGIN_CBC):
         yield (
             f"{'1 object was' if cbc == 1 else f'{cbc:,} objects were'} written by k8s-kms-plugin with aes-cbc, which "
@@ -131,7 +135,7 @@ def advice(found: Leftover) -> Iterator[str]:
 
 
 def _resources(found: Leftover) -> tuple[str, ...]:
-    """To be rewritten, as kubectl calls them."""
+    """Return the resources to be rewritten, as kubectl calls them."""
     wanted: Iterable[Group] = (
         each
         for each in found.groups

@@ -41,7 +41,7 @@ TICK = 1.0
 
 @dataclass(frozen=True)
 class RotationRun:
-    """How to follow. nodes: name and socket of the other nodes. place: where to scan; None: nowhere.
+    """The way to follow a rotation. nodes: name and socket of the other nodes. place: where to scan; None: nowhere.
     again: rotate even if a rotation is not finished. retire: do it without asking. report: file for the last scan.
     seconds: for all of it; None: no limit. scan_every: seconds between two scans. show: objects to be named."""
 
@@ -56,7 +56,7 @@ class RotationRun:
 
 
 def follow(opts: Options, wanted: RotationOptions, plan: RotationRun) -> None:
-    """Returns when nothing is left to be watched. Raises ClientError, UsageError, KeyboardInterrupt."""
+    """Follow a rotation until nothing is left to be watched. Raises ClientError, UsageError, KeyboardInterrupt."""
     form = opts.form(OutputFormat.TABLE, OutputFormat.JSON)
     ends = time.monotonic() + plan.seconds if plan.seconds is not None else None
     with contextlib.ExitStack() as held:
@@ -90,7 +90,7 @@ def follow(opts: Options, wanted: RotationOptions, plan: RotationRun) -> None:
 
 
 def _name(status: Status, plan: RotationRun) -> str:
-    """The target's among the nodes."""
+    """Return the target's name among the nodes."""
     taken = {name for name, _ in plan.nodes}
     return status.host if status.host and status.host not in taken else THIS_NODE
 
@@ -98,7 +98,7 @@ def _name(status: Status, plan: RotationRun) -> str:
 def _begin(
     first: Node, status: Status, others: Sequence[Node], wanted: RotationOptions, *, again: bool
 ) -> tuple[KeyTurnover, bool]:
-    """The rotation to watch, and whether it was made just now."""
+    """Return the rotation to watch, and whether it was made just now."""
     found = None if again or wanted.only_from else unfinished(status, first.client.list_keys())
     if found is not None:
         if wanted.label and wanted.label != found.write_label:
@@ -118,7 +118,7 @@ def _begin(
 
 
 def _check_others(name: str, status: Status, others: Sequence[Node]) -> None:
-    """That every node answers, and writes with the same key: a node with another token would not follow."""
+    """Check that every node answers, and writes with the same key: a node with another token would not follow."""
     for node in others:
         writes = node.client.get_status().write_key
         if writes is None or status.write_key is None or writes.key_id != status.write_key.key_id:
@@ -139,7 +139,7 @@ def _introduce(turn: KeyTurnover, form: OutputFormat, *, rotated: bool) -> None:
 
 
 class _Show:
-    """Shows a watch until it has come as far as it can by itself."""
+    """The view of a watch, until it has come as far as it can by itself."""
 
     def __init__(
         self, watch: RotationWatch, plan: RotationRun, changed: threading.Event, ends: float | None, form: OutputFormat
@@ -151,14 +151,14 @@ class _Show:
         self._form = form
 
     def run(self) -> Timeline:
-        """The last timeline. Raises ClientError when time is up, KeyboardInterrupt."""
+        """Return the last timeline. Raises ClientError when time is up, KeyboardInterrupt."""
         while not self._watch.complete:
             self._changed.wait(TICK)
             self._changed.clear()
         return self._on_screen() if self._form is OutputFormat.TABLE and output.has_screen() else self._in_lines()
 
     def _act(self, found: Timeline) -> None:
-        """Retires the old key if that is wanted and time; what was seen before has been shown."""
+        """Retire the old key if that is wanted and time; what was seen before has been shown."""
         if self._plan.retire and found[StageName.RETIRE].progress is StageProgress.ACTIVE:
             self._watch.try_to_retire()
             self._changed.set()
@@ -202,7 +202,7 @@ class _Show:
             self._changed.clear()
 
     def _on_screen(self) -> Timeline:
-        """As `_in_lines`, on a screen; what was seen last stays on the terminal, however it ends."""
+        """Show the watch on a screen; what was seen last stays on the terminal, however it ends."""
         shown: list[Timeline] = []
         try:
             return self._draw(shown)
@@ -213,7 +213,7 @@ class _Show:
                     output.emit(output.painted(line, columns).rstrip() or " ")
 
     def _draw(self, shown: list[Timeline]) -> Timeline:
-        """shown: gets the last timeline."""
+        """Draw the screen until the watch ends. shown: gets the last timeline."""
         from kmsctl import live
 
         foot = "q leaves, the rotation goes on" + ("; s scans now" if self._plan.place is not None else "")
@@ -245,7 +245,7 @@ def _name_objects(watch: RotationWatch, form: OutputFormat) -> None:
 
 
 def _finish(watch: RotationWatch, end: Timeline, plan: RotationRun) -> None:
-    """What is left to be done by somebody, after all that could be watched."""
+    """Say what is left to be done by somebody, after all that could be watched."""
     turn = watch.turn
     if turn.old is None:
         return
@@ -280,7 +280,7 @@ def _hint_at_scan(turn: KeyTurnover, arguments: Sequence[str]) -> None:
 
 
 def _resume(plan: RotationRun, opts: Options) -> str:
-    """The command that goes on with the same rotation."""
+    """Return the command that goes on with the same rotation."""
     words = ["kmsctl", "rotate", "--watch"]
     if opts.target is not None:
         words += ["--target", opts.target]

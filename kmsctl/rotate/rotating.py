@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kmsd.client.admin import AdminClient
 
 THIS_NODE = "this-node"
-"""What the target is called among the nodes if it does not name its host, or a --node has that name."""
+"""The name of the target among the nodes if it does not name its host, or a --node has that name."""
 SCAN_EVERY = 30.0
 """Seconds between two scans of etcd, unless told otherwise."""
 
@@ -48,7 +48,7 @@ class RotationOptions:
 
 
 def rotate(kmsd: AdminClient, status: Status, wanted: RotationOptions, *, dry_run: bool = False) -> Rotation:
-    """What was done, or in a dry run would be. `rotated` is False if it had been done already.
+    """Rotate, or find out what would be done. Return what was done; `rotated` is False if it had been done already.
 
     Raises ClientError, UsageError where nobody can be asked.
     """

@@ -37,6 +37,7 @@ _INDENT = 6
 
 
 def document(done: Rotation, *, dry_run: bool) -> Document:
+    """Return what `-o json` prints of a rotation."""
     return {
         "rotated": done.rotated,
         "dry_run": dry_run,
@@ -47,7 +48,7 @@ def document(done: Rotation, *, dry_run: bool) -> Document:
 
 
 def tables(done: Rotation, *, wide: bool) -> str:
-    """Both keys, and the steps."""
+    """Return both keys, and the steps."""
     keys = [
         [role, each.label, each.key_id, key_hash(each, wide=wide), algorithm(each), each.token]
         for role, each in (("old", done.old), ("new", done.new))
@@ -75,7 +76,7 @@ def tables(done: Rotation, *, wide: bool) -> str:
 
 
 def turn_document(turn: KeyTurnover, *, rotated: bool) -> Document:
-    """The first line of a watch in JSON. rotated: False if the rotation was found and is resumed."""
+    """Return the first line of a watch in JSON. rotated: False if the rotation was found and is resumed."""
     return {
         "event": "rotation",
         "rotated": rotated,
@@ -87,6 +88,7 @@ def turn_document(turn: KeyTurnover, *, rotated: bool) -> Document:
 
 
 def event_document(event: Event, now: datetime) -> Document:
+    """Return what `-o json` prints of an event."""
     return {
         "event": "step",
         "time": timestamp(event.at or now),
@@ -99,14 +101,14 @@ def event_document(event: Event, now: datetime) -> Document:
 
 
 def event_lines(event: Event, now: datetime) -> str:
-    """One line, and one for each command."""
+    """Return an event as a line, and one for each command."""
     cells = [clock(event.at or now), _WORDS[event.progress], event.title, event.node, event.text]
     commands = [" " * _INDENT + escape(each) for each in event.commands]
     return "\n".join([output.row(cells, _EVENT_WIDTHS), *commands])
 
 
 def screen(timeline: Timeline, now: datetime, columns: int, lines: int, note: str, foot: str) -> list[Line]:
-    """The whole screen. note: what goes on just now; foot: what keys do."""
+    """Return the whole screen. note: what goes on just now; foot: what keys do."""
     told: list[Line] = [[], [(escape(note), None)]] if note else []
     room = max(0, lines - 1)
     body = [*picture(timeline, now, columns), *told]
@@ -116,7 +118,8 @@ def screen(timeline: Timeline, now: datetime, columns: int, lines: int, note: st
 
 
 def picture(timeline: Timeline, now: datetime, columns: int, *, brief: bool = False) -> list[Line]:
-    """The timeline, in lines of at most so many columns where it can be broken. brief: only what goes on in full."""
+    """Return the timeline, in lines of at most so many columns where it can be broken. brief: only what goes on in
+    full."""
     turn = timeline.turn
     title = f"Rotation of {escape(turn.write_label)}"
     started = f"started {clock(turn.started)}" if turn.started is not None else ""
@@ -153,7 +156,7 @@ def _stage(number: int, stage: Stage, now: datetime, columns: int) -> Iterator[L
 
 
 def _filled(details: Sequence[Span], columns: int) -> Iterator[Line]:
-    """As many details a line as fit; one that fits no line is broken."""
+    """Return as many details a line as fit; one that fits no line is broken."""
     room = max(20, columns - _INDENT)
     line: Line = []
     used = 0
@@ -189,7 +192,7 @@ def _node(view: NodeView, now: datetime) -> Span:
 
 
 def _left(due: datetime | None, now: datetime) -> str:
-    """How long it may take until then."""
+    """Return how long it may take until then."""
     seconds = 0 if due is None else max(0, -((now - due) // timedelta(seconds=1)))
     return f"{output.glyph('≤', '<=')} {seconds} s" if seconds else "any moment"
 
@@ -199,5 +202,5 @@ def _glyph(progress: StageProgress) -> str:
 
 
 def clock(moment: datetime | None) -> str:
-    """Time of day in UTC, as labels and logs have it."""
+    """Return the time of day in UTC, as labels and logs have it."""
     return "-" if moment is None else moment.astimezone(UTC).strftime("%H:%M:%SZ")

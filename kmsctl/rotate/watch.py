@@ -33,14 +33,14 @@ PAUSES = 10
 
 @dataclass(frozen=True)
 class Node:
-    """One kmsd. client: of its admin socket."""
+    """A kmsd of the cluster. client: of its admin socket."""
 
     name: str
     client: AdminClient
 
 
 class _Looker(threading.Thread):
-    """Asks one node again and again. sighting: what it said last; None before its first answer."""
+    """A thread that asks one node again and again. sighting: what it said last; None before its first answer."""
 
     def __init__(self, node: Node, old_key_sha256: str, wake: Callable[[], None], over: threading.Event) -> None:
         super().__init__(daemon=True, name=f"look at {node.name}")
@@ -67,7 +67,7 @@ class _Looker(threading.Thread):
         return NodeSighting(self._node.name, status)
 
     def _is_retired(self) -> bool:
-        """Whether the old key is archived, or destroyed."""
+        """Return whether the old key is archived, or destroyed."""
         if not self._old:
             return False
         try:
@@ -81,7 +81,7 @@ class _Stopped(Exception):
 
 
 class _Scanner(threading.Thread):
-    """One scan, and the keys that its counts are held against. scan or failure: its end; text: how far it is until
+    """A scan, and the keys that its counts are held against. scan or failure: its end; text: how far it is until
     then."""
 
     def __init__(
@@ -147,7 +147,7 @@ class RotationWatch:
         self.scan: EtcdScan | None = None
         self._stored: Stored | None = None
         self.trouble = ""
-        """Why the last scan, or the last try to retire the old key, failed."""
+        """The reason why the last scan, or the last try to retire the old key, failed."""
         self._first = nodes[0]
         self._place = place
         self._timeout = timeout
@@ -176,15 +176,15 @@ class RotationWatch:
 
     @property
     def note(self) -> str:
-        """What goes on just now, or went wrong."""
+        """Return what goes on just now, or went wrong."""
         return self._scanner.text if self._scanner is not None else self.trouble
 
     def scan_now(self) -> None:
-        """At the next step, if scanning makes sense by then."""
+        """Have the next step begin a scan, if that makes sense by then."""
         self._next_scan = 0.0
 
     def step(self, now: datetime) -> Timeline:
-        """What is seen by now. Begins a scan if it is time for one. Raises what no other try can heal."""
+        """Return what is seen by now; begin a scan if it is time for one. Raises what no other try can heal."""
         self._collect()
         found = self._timeline(now)
         if self._begin_scan(found):
@@ -192,14 +192,15 @@ class RotationWatch:
         return found
 
     def retire(self) -> RelabelledKey:
-        """Has the old key retired, on the strength of the last scan. Raises ClientError."""
+        """Have the old key retired, on the strength of the last scan. Raises ClientError."""
         report = self.scan.report() if self.scan is not None else None
         done = self._first.client.retire_key(f"sha256:{self._old}", scan=report, timeout=self._timeout)
         self._retired = True
         return done
 
     def try_to_retire(self) -> None:
-        """The same, but what may heal with the next scan is only noted. Raises ClientError for the rest."""
+        """Have the old key retired as `retire` does, but only note what may heal with the next scan. Raises ClientError
+        for the rest."""
         try:
             self.retire()
         except ClientError as error:
@@ -243,7 +244,7 @@ class RotationWatch:
         )
 
     def _collect(self) -> None:
-        """Takes over what a scan has found, and says when the next may be."""
+        """Take over what a scan has found, and say when the next may be."""
         scanner = self._scanner
         if scanner is None or scanner.is_alive():
             return
@@ -265,7 +266,8 @@ class RotationWatch:
         self._next_scan = time.monotonic() + self._scan_every
 
     def _pause(self, took: float) -> float:
-        """Seconds until the next scan: at once when one becomes a proof, else so that etcd has time for others."""
+        """Return seconds until the next scan: at once when one becomes a proof, else so that etcd has time for
+        others."""
         pause = max(self._scan_every, PAUSES * took)
         due = self._timeline(datetime.now(UTC))[StageName.SCAN].due
         if due is not None:

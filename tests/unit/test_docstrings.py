@@ -13,21 +13,21 @@ ROOT = Path(__file__).parents[2]
 
 HELD = sorted(
     each.relative_to(ROOT).as_posix()
-    for each in (ROOT / "kmsd").iterdir()
+    for each in (*(ROOT / "kmsd").iterdir(), *(ROOT / "kmsctl").iterdir())
     if (each.is_dir() or each.suffix == ".py") and each.name not in ("__pycache__", "api", "transport")
 )
-"""What is held to this: all of kmsd but the generated API."""
+"""What is held to this: kmsctl, and all of kmsd but the generated API."""
 
 _VERBS = """
 Accept Add Adopt Allow Answer Append Apply Ask Begin Bind Bound Bring Build Call Cancel Care Change Check Choose Claim
 Clear Close Collect Compare Compute Connect Convert Copy Count Create Cut Decide Decode Decrypt Delete Derive Describe
 Destroy Dial Do Draw Drop Encode Encrypt End Enter Escape Explain Fail Feed Fetch Fill Filter Find Finish Follow
-Forbid Forget Format Free Gather Get Give Go Hand Handle Have Hide Hold Import Install Join Judge Keep Know Lead Leave
-Let List Listen Load Log Look Make Mark Match Measure Merge Mix Move Name Note Obey Observe Offer Open Order Pack Pad
-Parse Pass Pick Poll Prepare Probe Prove Put Quote Raise Read Reconnect Record Refuse Register Release Reload Remember
-Remove Rename Render Replace Report Request Reset Resolve Restore Retire Return Revert Rotate Run Save Say Scan Search
-See Select Send Serve Set Settle Share Show Shut Sign Skip Sleep Sort Split Start Stop Store Strip Submit Sum Take
-Tell Test Throw Try Turn Undo Unlock Update Use Verify Wait Wake Walk Watch Withdraw Write Yield
+Forbid Forget Format Free Gather Get Give Go Group Hand Handle Have Hide Hold Import Install Join Judge Keep Know Lead
+Leave Let List Listen Load Log Look Make Mark Match Measure Merge Mix Move Name Note Obey Observe Offer Open Order
+Pack Pad Parse Pass Pick Poll Prepare Print Probe Prove Put Quote Raise Read Reconnect Record Refuse Register Release
+Reload Remember Remove Rename Render Replace Report Request Reset Resolve Restore Retire Return Revert Rotate Run Save
+Say Scan Search See Select Send Serve Set Settle Share Show Shut Sign Skip Sleep Sort Split Start Stop Store Strip
+Submit Sum Take Tell Test Throw Try Turn Undo Unlock Update Use Verify Wait Wake Walk Warn Watch Withdraw Write Yield
 """
 VERBS = frozenset(_VERBS.split())
 """What a function's docstring may begin with: add a verb that is missing, in the form of an order."""
@@ -69,6 +69,8 @@ def _complaint(node: Definition, public: bool) -> str:
     if decorators & {"setter", "overload"}:
         return ""
     text = ast.get_docstring(node)
+    if text is not None and "Examples:" in text.partition("\n\n")[0]:
+        text = text.partition("\n\n")[2]  # the help of a command opens with them
     if text is None:
         return "has none" if public and not reads_as_field else ""
     first = " ".join(text.partition("\n\n")[0].split())
