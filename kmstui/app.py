@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from rich.console import RenderableType
-from textual import events, on
-from textual.app import App
+from textual import on
 from textual.binding import Binding, BindingType
 from textual.command import CommandPalette
 from textual.driver import Driver
 from textual.screen import Screen
-from textual.theme import Theme
 from textual.timer import Timer
 
-from kmsd.client import Key, escape
+from kmsd.client import Key
 from kmsd.client.clientconfig import Thresholds
-from kmstui import actions, arguments, gc_scheduling, prerender, remember, terminal, themes
-from kmstui.action import Done
+from kmstui import arguments, gc_scheduling, prerender, remember, terminal, themes
 from kmstui.arguments import INTERVAL
 from kmstui.dialogs.save import SaveDialog
 from kmstui.dialogs.targets import TargetDialog
-from kmstui.leads import Lead, lead
-from kmstui.messages import Act, Changed, Choose, Finished, LookInto, MechanismsWanted, Open, ShowRequests
+from kmstui.messages import Changed
 from kmstui.palette import Commands, Places
 from kmstui.screens.audit import AuditScreen
 from kmstui.screens.config import ConfigScreen
@@ -46,10 +39,9 @@ from kmstui.screens.rotation import RotationScreen
 from kmstui.screens.tokens import TokensScreen
 from kmstui.screens.traffic import TrafficScreen
 from kmstui.store import Store
-from kmstui.textual_compat import ParsedOnce
-from kmstui.typeahead import Passed, Typeahead
 from kmstui.view import Moment, View
 from kmstui.widgets.listing import Listing
+from kmstui.wishes import Wishes
 
 PAGES: tuple[type[Page], ...] = (
     OverviewScreen,
@@ -67,17 +59,11 @@ PAGES: tuple[type[Page], ...] = (
 
 DRAW_PAUSE = 0.1
 """Seconds between two times that a new View is drawn, at the least."""
-SWITCH_PAUSE = 0.001
-"""Seconds for which nothing is painted after a switch to another screen, which shows what there is at once: Textual's
-own 50 ms are half of what a key may take to show."""
-
-MADE_WITHIN = 3.0
-"""Seconds that leaving waits for screens that are being made."""
 SWITCH_INTERVAL = 0.001
 """Seconds that one thread computes while another one waits."""
 
 
-class Kmstui(App[None]):
+class Kmstui(Wishes):
     """targets: each as `kmsd.client.connect`; none: the default. interval: seconds between reads. memory: file with
     what is remembered; None: nothing is. clock: tells the moment that ages are counted from. alone: the
     process does nothing else, and what takes long is done while nobody types. beside: more targets, for the fleet.
@@ -117,19 +103,12 @@ class Kmstui(App[None]):
         beside: Sequence[str] = (),
         thresholds: Thresholds = Thresholds(),  # noqa: B008 - it is frozen
     ) -> None:
-        super().__init__(driver_class=driver)
-        self.stylesheet = ParsedOnce(self.get_css_variables())
-        for theme in themes.THEMES.values():
-            self.register_theme(theme)
+        super().__init__(driver)
         self._memory_file = memory
         self.memory = remember.load(memory) if memory is not None else remember.Remembered()
         self.clock = clock
         self._restored: set[str] = set()
-        self._typeahead = Typeahead(self, super().on_event)
-        self._typed = 0.0
         self._alone = alone
-        self._making = asyncio.Lock()
-        self._leaving: asyncio.Task[None] | None = None
         self._drawing: Timer | None = None
         self._drawn = 0.0
         self.theme = self.memory.theme if self.memory.theme in themes.THEMES else themes.DARK.name
@@ -145,27 +124,8 @@ class Kmstui(App[None]):
         self.set_interval(1.0, self._draw)
         self.run_worker(self.store.run(), name="store")
         if self._alone:
-            self.run_worker(prerender.make(self, self.MODES, self._quiet, self._making), name="ahead")
-            self.run_worker(gc_scheduling.collect(self._quiet), name="garbage")
-
-    def _quiet(self) -> float:
-        """Seconds since the last key."""
-        return monotonic() - self._typed
-
-    def exit(self, result: None = None, return_code: int = 0, message: RenderableType | None = None) -> None:
-        """Leave once each screen is whole. From Textual's exit on no widget comes to be: a screen that is half made
-        ends with the traceback of what misses its parts, or is waited for until Textual gives up on it."""
-        if self._leaving is None:
-            leave = partial(super().exit, result, return_code, message)
-            self._leaving = asyncio.get_running_loop().create_task(self._leave(leave))
-
-    async def _leave(self, leave: Callable[[], None]) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(MADE_WITHIN):
-                await self._making.acquire()  # and keep it: no other screen is begun
-                while not all(screen.is_mounted for screen in self.screen_stack):  # noqa: ASYNC110 - once, at the end
-                    await asyncio.sleep(0.01)
-        leave()
+            self.run_worker(prerender.make(self, self.MODES, self.quiet, self.making), name="ahead")
+            self.run_worker(gc_scheduling.collect(self.quiet), name="garbage")
 
     def on_unmount(self) -> None:
         if self._memory_file is not None:
@@ -192,88 +152,6 @@ class Kmstui(App[None]):
         for screen in self.screen_stack:
             if isinstance(screen, Page) and screen.is_mounted:
                 screen.show(self.store.view, self.clock())
-
-    # What Textual does slowly.
-
-    def delay_update(self, delay: float = SWITCH_PAUSE) -> None:
-        super().delay_update(min(delay, SWITCH_PAUSE))
-
-    def get_theme(self, theme_name: str) -> Theme | None:
-        # Asked for with every piece of the screen that is painted.
-        return themes.THEMES.get(theme_name) or super().get_theme(theme_name)
-
-    # Keys in their turn.
-
-    async def on_event(self, event: events.Event) -> None:
-        if isinstance(event, (events.Key, events.Paste)) and not event.is_forwarded:
-            self._typed = monotonic()
-            await self._typeahead.take(event)
-        else:
-            await super().on_event(event)
-
-    def on_passed(self, message: Passed) -> None:
-        self._typeahead.passed(message)
-
-    # What widgets ask for.
-
-    def on_act(self, message: Act) -> None:
-        self.store.act(message.action, message.reply or self._said)
-
-    def on_finished(self, message: Finished) -> None:
-        self._said(message.done)
-
-    def _said(self, done: Done) -> None:
-        if done.outcome is not None:
-            severity: Literal["error", "information"] = "error" if done.outcome.bad else "information"
-            self.notify(done.outcome.message, severity=severity, markup=False, timeout=8)
-        elif done.error is not None:
-            hint = f"\n→ {escape(done.error.hint)}" if done.error.hint else ""
-            again = "\ntrying again may help" if done.error.retryable else ""
-            self.notify(
-                f"{escape(done.error.message)}{hint}{again}",
-                title=f"{done.action.name} failed",
-                severity="error",
-                markup=False,
-                timeout=12,
-            )
-
-    async def on_open(self, message: Open) -> None:
-        self.store.switch(message.target)
-        await self.action_page(self.DEFAULT_MODE)
-
-    async def on_look_into(self, message: LookInto) -> None:
-        found = lead(message.trouble, self.store.view)
-        if found.requests is None:
-            await self._follow(found)
-        else:
-            self.store.act(actions.failures(found.requests), partial(self._looked, found))
-
-    def _looked(self, found: Lead, done: Done) -> None:
-        """Requests come first, where any failed of it."""
-        if done.outcome is not None and done.outcome.requests is not None:
-            self.post_message(ShowRequests(done.outcome.requests))
-        else:
-            self.call_later(self._follow, found)
-
-    async def _follow(self, found: Lead) -> None:
-        if found.key is not None:
-            await self.jump_to_key(found.key)
-        elif found.setting:
-            await self.jump_to(found.page, found.setting)
-        else:
-            await self.action_page(found.page)
-
-    async def on_show_requests(self, message: ShowRequests) -> None:
-        await self.action_page(TrafficScreen.NAME)
-        page = self.page
-        if isinstance(page, TrafficScreen):
-            page.choose(message.wanted)
-
-    def on_choose(self, message: Choose) -> None:
-        self.store.choose(message.wanted)
-
-    def on_mechanisms_wanted(self, message: MechanismsWanted) -> None:
-        self.store.want_mechanisms(message.token)
 
     @on(Listing.Changed)
     def _remember_table(self, event: Listing.Changed) -> None:
@@ -305,15 +183,10 @@ class Kmstui(App[None]):
 
     # What the keys do.
 
-    @property
-    def page(self) -> Page | None:
-        """The screen with data that is on top, or under a dialog."""
-        return next((screen for screen in reversed(self.screen_stack) if isinstance(screen, Page)), None)
-
     async def action_page(self, name: str) -> None:
-        if name not in self.MODES or self._leaving is not None:
+        if name not in self.MODES or self.leaving:
             return
-        async with self._making:
+        async with self.making:
             await self.switch_mode(name)
         self.memory = replace(self.memory, screen=name)
         page = self.page

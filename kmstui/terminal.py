@@ -14,9 +14,8 @@ from types import FrameType
 from typing import Any
 
 from textual.app import App
-from textual.drivers.linux_driver import LinuxDriver
 
-from kmstui.threads import call_in
+from kmstui.textual_compat import OutputDriver
 
 HUNG_UP = 128 + signal.SIGHUP
 """Exit code once the terminal is gone, by a signal or without one."""
@@ -66,16 +65,16 @@ class Output(io.TextIOWrapper):
         self._say_gone()
 
 
-class Terminal(LinuxDriver):
-    """Textual's driver, on stdout whatever stderr is; its terminal's end, SIGHUP and SIGTERM end the program.
+class Terminal(OutputDriver):
+    """The driver whose terminal's end, SIGHUP and SIGTERM end the program.
 
     A terminal that is gone tells nobody who does not ask: reads give the end of the file for ever, SIGHUP may be
     ignored (nohup) or never sent (no controlling terminal). A thread that waits for a hangup costs nothing.
     """
 
     def __init__(self, app: App[Any], **given: Any) -> None:
-        super().__init__(app, **given)
-        self._output = self._file = Output(self._gone)
+        self._output = Output(self._gone)
+        super().__init__(app, self._output, **given)
         self._watched = False
 
     def start_application_mode(self) -> None:
@@ -97,7 +96,7 @@ class Terminal(LinuxDriver):
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         """The terminal is left as it was found. The second signal ends the program as it stands."""
         signal.signal(number, signal.SIG_DFL)
-        self._end(128 + number)
+        self.leave(128 + number)
 
     def _watch(self) -> None:
         waiting = select.poll()
@@ -109,7 +108,4 @@ class Terminal(LinuxDriver):
         os._exit(HUNG_UP)
 
     def _gone(self) -> None:
-        self._end(HUNG_UP)
-
-    def _end(self, code: int) -> None:
-        call_in(self._loop, self._app.exit, None, code)
+        self.leave(HUNG_UP)

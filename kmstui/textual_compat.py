@@ -5,12 +5,21 @@ pyproject.toml bounds Textual's version for their sake: with a new one, this mod
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from io import TextIOWrapper
 from typing import Any
 
 from textual import events
 from textual.app import App
+from textual.binding import Binding
 from textual.cache import LRUCache
 from textual.css.stylesheet import Stylesheet
+from textual.dom import DOMNode
+from textual.drivers.linux_driver import LinuxDriver
+from textual.geometry import Size
+from textual.screen import Screen
+
+from kmstui.threads import call_in
 
 SOURCES = 1024
 """Pieces of CSS whose rules are kept: one for each class of widgets."""
@@ -44,3 +53,32 @@ async def make_screen(app: App[Any], mode: str) -> None:
         screen.post_message(events.ScreenSuspend())
         # Made with the present colours, it need not be styled again when it is first shown.
         screen._css_update_count = app._css_update_count
+
+
+class SteadyScreen(Screen[None]):
+    """A screen that a switch to it neither lays out nor styles anew: both are as they were when it was left."""
+
+    def _screen_resized(self, size: Size) -> None:
+        if size != self._size:
+            super()._screen_resized(size)
+
+    def _on_screen_resume(self, event: events.ScreenResume) -> None:
+        # What is focused, and the theme, are applied where they change.
+        event.refresh_styles = False
+
+
+class OutputDriver(LinuxDriver):
+    """Textual's driver with an output of one's own, which is stdout whatever stderr is."""
+
+    def __init__(self, app: App[Any], output: TextIOWrapper[Any], **given: Any) -> None:
+        super().__init__(app, **given)
+        self._file = output
+
+    def leave(self, code: int) -> None:
+        """Have the app exit with this code. May be called on any thread."""
+        call_in(self._loop, self._app.exit, None, code)
+
+
+def bindings_of(node: DOMNode) -> Iterator[Binding]:
+    """Return the bindings of a widget or screen itself, without those of what is around it."""
+    return (binding for _, binding in node._bindings)

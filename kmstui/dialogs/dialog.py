@@ -175,9 +175,9 @@ class Dialog(ModalScreen[ActionOutcome | None]):
         if not self.is_mounted:
             return
         if done.outcome is not None:
-            self._say("#preview", self._outcome_lines(done.outcome, plain=True))
+            self._say("#preview", _outcome_lines(done.outcome, self._columns, plain=True))
         elif done.error is not None:
-            self._say("#preview", self._error_lines(done.error, WARN, Colour.WARN))
+            self._say("#preview", _error_lines(done.error, self._columns, WARN, Colour.WARN))
             self._hear(done.error)
 
     def _hear(self, error: ClientError) -> None:
@@ -191,7 +191,7 @@ class Dialog(ModalScreen[ActionOutcome | None]):
             self.app.post_message(Finished(done))
             return
         if done.error is not None:
-            self._say("#result", self._error_lines(done.error, "✕", Colour.BAD))
+            self._say("#result", _error_lines(done.error, self._columns, "✕", Colour.BAD))
             self.query_one("#ok", Button).label = Content("Try again" if done.error.retryable else self._verb)
             self._hear(done.error)
         elif done.outcome is not None:
@@ -205,7 +205,7 @@ class Dialog(ModalScreen[ActionOutcome | None]):
             self.app.post_message(Finished(done))
             self.dismiss(done.outcome)
             return
-        self._say("#result", self._outcome_lines(done.outcome))
+        self._say("#result", _outcome_lines(done.outcome, self._columns))
         self.query_one("#preview").display = False
         self.query_one("#ok", Button).display = self.AT_ONCE
         self.refresh_form()
@@ -218,22 +218,6 @@ class Dialog(ModalScreen[ActionOutcome | None]):
         widget.display = True
         widget.update(Content("\n").join(lines))
 
-    def _outcome_lines(self, outcome: ActionOutcome, *, plain: bool = False) -> Iterable[Content]:
-        glyph, colour = (FAILED, Colour.BAD) if outcome.bad else (GOOD, Colour.GOOD)
-        head = ("", "") if plain else (f"{glyph} ", f"${colour}")
-        yield Content.assemble(head, (hang(outcome.message, self._columns, 2), "dim" if plain else "bold"))
-        wide = max((len(name) for name, _ in outcome.lines), default=0) + 4
-        for name, text in outcome.lines:
-            yield Content.assemble((f"  {name:<{wide - 2}}", "dim"), hang(text, self._columns, wide))
-
-    def _error_lines(self, error: ClientError, glyph: str, colour: Colour) -> Iterable[Content]:
-        message = hang(escape(error.message), self._columns, 2)
-        yield Content.assemble((f"{glyph} ", f"${colour}"), (message, "bold"))
-        if error.hint:
-            yield Content(f"  → {hang(escape(in_a_dialog(error.hint)), self._columns, 4)}")
-        again = "trying again may help" if error.retryable else "trying again unchanged will not help"
-        yield Content.styled(f"  {again}", "dim")
-
     @property
     def _columns(self) -> int:
         return max(20, self.query_one("#dialog").scrollable_content_region.width)
@@ -243,3 +227,21 @@ def field(name: str, widget: Widget, advice: str = "") -> Horizontal:
     """A line of the form. advice: what is to be known, under it."""
     label = Label(Content(name), classes="name")
     return Horizontal(label, widget, Label(Content(advice), classes="advice"), classes="field")
+
+
+def _outcome_lines(outcome: ActionOutcome, columns: int, *, plain: bool = False) -> Iterable[Content]:
+    glyph, colour = (FAILED, Colour.BAD) if outcome.bad else (GOOD, Colour.GOOD)
+    head = ("", "") if plain else (f"{glyph} ", f"${colour}")
+    yield Content.assemble(head, (hang(outcome.message, columns, 2), "dim" if plain else "bold"))
+    wide = max((len(name) for name, _ in outcome.lines), default=0) + 4
+    for name, text in outcome.lines:
+        yield Content.assemble((f"  {name:<{wide - 2}}", "dim"), hang(text, columns, wide))
+
+
+def _error_lines(error: ClientError, columns: int, glyph: str, colour: Colour) -> Iterable[Content]:
+    message = hang(escape(error.message), columns, 2)
+    yield Content.assemble((f"{glyph} ", f"${colour}"), (message, "bold"))
+    if error.hint:
+        yield Content(f"  → {hang(escape(in_a_dialog(error.hint)), columns, 4)}")
+    again = "trying again may help" if error.retryable else "trying again unchanged will not help"
+    yield Content.styled(f"  {again}", "dim")

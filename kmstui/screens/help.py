@@ -16,6 +16,7 @@ from kmstui import limits
 from kmstui.commands import name_of
 from kmstui.screens.page import Page
 from kmstui.text import hang
+from kmstui.textual_compat import bindings_of
 from kmstui.widgets.rows import Text
 
 _SIGNS = """\
@@ -77,7 +78,7 @@ class HelpScreen(ModalScreen[None]):
 def _keys(node: DOMNode) -> Iterator[tuple[str, str]]:
     """(keys, what they do) of a widget's own bindings."""
     seen: dict[str, list[Binding]] = {}
-    for _, binding in node._bindings:
+    for binding in bindings_of(node):
         if binding.description and not name_of(binding.action):
             seen.setdefault(f"{binding.action}\0{binding.description}", []).append(binding)
     for bindings in seen.values():

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
 from textual.content import Content
 from textual.message import Message
 from textual.timer import Timer
 from textual.widgets import Input
 
 from kmsd.client import escape
-from kmstui.text import MOST_PATTERN, TextFilter, as_json, parse_filter, plural, shorten
+from kmstui.text import MOST_PATTERN, TextFilter, parse_filter, shorten
 from kmstui.view import Moment
 from kmstui.widgets.columns import ItemKind
-from kmstui.widgets.marks import MOST
+from kmstui.widgets.deeds import RowDeeds
 from kmstui.widgets.search import Search, Texts
 from kmstui.widgets.steady import Said, set_subtitle, set_title
 from kmstui.widgets.table import Table
@@ -30,7 +29,7 @@ MOMENT, PAUSE = 0.005, 0.001
 """Seconds that a filter looks at rows, and then lets everything else be done."""
 
 
-class Listing(Vertical, Generic[T]):
+class Listing(RowDeeds[T]):
     """Keys: / filters, c copies what names the row, y copies the row as JSON, both by OSC 52."""
 
     HELP: ClassVar[str] = (
@@ -40,11 +39,7 @@ class Listing(Vertical, Generic[T]):
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("slash", "filter", "Filter", key_display="/"),
-        Binding("c", "copy", "Copy id"),
-        Binding("y", "copy_row", "Copy as JSON", show=False),
-        Binding("W", "save", "Save to a file", show=False),
-        Binding("space", "mark", "Mark", show=False),
-        Binding("asterisk", "mark_all", "Mark all that are shown, or none", key_display="*", show=False),
+        *RowDeeds.DEEDS,
         Binding("escape", "clear", "Clear"),
     ]
 
@@ -60,18 +55,8 @@ class Listing(Vertical, Generic[T]):
 
         listing: Listing[Any]
 
-    @dataclass
-    class Save(Message):
-        """Rows are to be saved to a file. choices: (what they are, in words; the rows) each."""
-
-        kind: ItemKind[Any]
-        choices: tuple[tuple[str, tuple[Any, ...]], ...]
-        moment: Moment
-
     def __init__(self, kind: ItemKind[T], *, id: str) -> None:  # noqa: A002 - Textual's name
-        super().__init__(id=id)
-        self.kind = kind
-        self._all: tuple[T, ...] = ()
+        super().__init__(kind, id)
         self._found: tuple[T, ...] = ()
         self._texts = Texts(kind.sought)
         self._search: Search[T] | None = None
@@ -81,7 +66,6 @@ class Listing(Vertical, Generic[T]):
         self._empty = ""
         self._note = ""
         self._narrowed = ""
-        self._moment = Moment.now()
         self.order = kind.order
 
     def compose(self) -> ComposeResult:
@@ -97,17 +81,7 @@ class Listing(Vertical, Generic[T]):
         self.query_one(Input).display = False
         if self.order is not None:
             self.table.sort_by(*self.order)
-        self._frame()
-
-    @property
-    def table(self) -> Table[T]:
-        found: Table[T] = self.query_one(Table)
-        return found
-
-    @property
-    def current(self) -> T | None:
-        """The item under the cursor."""
-        return self.table.current if self.is_mounted else None
+        self.frame()
 
     @property
     def filter_text(self) -> str:
@@ -132,11 +106,11 @@ class Listing(Vertical, Generic[T]):
         """empty: what it says when there are none. note: what the title says beside their number. narrowed: which items
         these are, if not all; Esc then asks for all."""
         self._narrowed = narrowed
-        self._moment = moment
-        if items is not self._all:
-            self._all = items if isinstance(items, tuple) else tuple(items)
-            self.table.marks.keep(self._all)
-            self._texts.forget(self._all)
+        self.moment = moment
+        if items is not self.all:
+            self.all = items if isinstance(items, tuple) else tuple(items)
+            self.table.marks.keep(self.all)
+            self._texts.forget(self.all)
             self._seek()
         self._empty, self._note = empty, note
         self._draw()
@@ -145,14 +119,9 @@ class Listing(Vertical, Generic[T]):
         """The cursor to an item, through the filter if need be."""
         if self.table.go_to(ident):
             return True
-        if self._filter.text and any(self.kind.ident(item) == ident for item in self._all):
+        if self._filter.text and any(self.kind.ident(item) == ident for item in self.all):
             self.action_clear_filter()
         return self.table.go_to(ident)
-
-    @property
-    def marked(self) -> tuple[T, ...]:
-        """The rows that are marked, in their order in the table; those that the filter hides too."""
-        return tuple(self.table.marks.of(self._all)) if self.is_mounted else ()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         typing = self.is_mounted and self.query_one(Input).has_focus
@@ -169,35 +138,6 @@ class Listing(Vertical, Generic[T]):
         else:
             self.clear_marks()
 
-    def action_mark(self) -> None:
-        item = self.current
-        if item is not None:
-            self._mark(item)
-            self.table.action_move(1)
-
-    def action_mark_all(self) -> None:
-        self._remark(self.table.marks.toggle_all(self.table.items))
-
-    def clear_marks(self) -> None:
-        self.table.marks.clear()
-        self._remark(True)
-
-    @on(Table.Margin)
-    def _margin(self, event: Table.Margin) -> None:
-        event.stop()
-        self._mark(event.item)
-
-    def _mark(self, item: T) -> None:
-        self._remark(self.table.marks.toggle(item))
-
-    def _remark(self, took: bool) -> None:
-        if not took:
-            self.notify(f"at most {MOST} rows can be marked at once", severity="warning", markup=False)
-        self.table.redraw_marks()
-        self._frame()
-        self.refresh_bindings()
-        self.post_message(Table.Moved(self.current))
-
     def action_filter(self) -> None:
         entry = self.query_one(Input)
         entry.value = self._filter.text
@@ -211,35 +151,6 @@ class Listing(Vertical, Generic[T]):
         self._set_filter(parse_filter(""))
         self.table.focus()
 
-    def action_copy(self) -> None:
-        item = self.current
-        text = self.kind.copied(item) if item is not None else ""
-        if text:
-            self.app.copy_to_clipboard(text)
-            self.notify(f"copied {escape(text)}", markup=False)
-        else:
-            self.notify(f"there is no {self.kind.copied_name} to copy", severity="warning", markup=False)
-
-    def action_copy_row(self) -> None:
-        item = self.current
-        if item is None:
-            self.notify("there is no row to copy", severity="warning", markup=False)
-            return
-        data = self.kind.data(item) if self.kind.data is not None else item
-        self.app.copy_to_clipboard(as_json(data))
-        self.notify("copied the row as JSON", markup=False)
-
-    def action_save(self) -> None:
-        item, shown, marked = self.current, tuple(self.table.items), self.marked
-        if item is None:
-            self.notify("there is no row to save", severity="warning", markup=False)
-            return
-        which = f"that the filter keeps, of {len(self._all):,}" if self._filter.text else "of the table"
-        choices = [(f"{plural(len(shown), 'row')} {which}", shown), ("the chosen row", (item,))]
-        if marked:
-            choices.insert(0, (f"{plural(len(marked), 'marked row')}", marked))
-        self.post_message(self.Save(self.kind, tuple(choices), self._moment))
-
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:
         event.stop()
@@ -248,7 +159,7 @@ class Listing(Vertical, Generic[T]):
         except ValueError as error:
             # The last good filter goes on working while a new one is being typed.
             self._complaint = str(error)
-            self._frame()
+            self.frame()
 
     @on(Input.Submitted)
     def _keep(self, event: Input.Submitted) -> None:
@@ -259,7 +170,7 @@ class Listing(Vertical, Generic[T]):
             return
         self.query_one(Input).display = False
         self.table.focus()
-        self._frame()
+        self.frame()
 
     @on(Table.Sorted)
     def _sorted(self, event: Table.Sorted) -> None:
@@ -277,9 +188,9 @@ class Listing(Vertical, Generic[T]):
 
     def _seek(self) -> None:
         """What the filter keeps. What was kept before stays on the screen until all rows have been looked at."""
-        self._search = Search(self._all, self._texts, self._filter) if self._filter.text else None
+        self._search = Search(self.all, self._texts, self._filter) if self._filter.text else None
         if self._search is None:
-            self._found = self._all
+            self._found = self.all
         else:
             self._look()
 
@@ -300,11 +211,11 @@ class Listing(Vertical, Generic[T]):
 
     def _draw(self) -> None:
         if self.is_mounted:
-            self.table.show(self._found, self._all, self._moment)
-            self._frame()
+            self.table.show(self._found, self.all, self.moment)
+            self.frame()
 
-    def _frame(self) -> None:
-        total, count, text = len(self._all), len(self._found), self._filter.text
+    def frame(self) -> None:
+        total, count, text = len(self.all), len(self._found), self._filter.text
         kept = f"{count:,}" if self._search is None else "…"
         tally = f"{kept} of {total:,}" if text else f"{total:,}"
         sought = f"  /{shorten(escape(text), 30)}" if text else ""

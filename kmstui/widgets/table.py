@@ -15,15 +15,14 @@ from textual import events
 from textual.binding import Binding, BindingType
 from textual.geometry import Region, Size
 from textual.message import Message
-from textual.reactive import reactive
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from kmsd.client import escape
 from kmstui.styles import Colour
 from kmstui.text import pad
 from kmstui.view import Moment
-from kmstui.widgets.columns import Column, ItemKind, fit, natural_widths
+from kmstui.widgets.columns import ItemKind, fit, natural_widths
+from kmstui.widgets.cursor import HEAD, CursorRows
 from kmstui.widgets.marks import Marks
 
 T = TypeVar("T")
@@ -31,28 +30,19 @@ T = TypeVar("T")
 _GAP = 2
 _MARGIN = 1
 _MARK = "*"
-_HEAD = 1
-"""Lines of the header, which does not scroll."""
 
 
-class Table(ScrollView, Generic[T], can_focus=True, inherit_bindings=False):
+class Table(CursorRows, Generic[T], can_focus=True, inherit_bindings=False):
     """One line for each item; the header's titles sort when clicked."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"table--head", "table--cursor", "table--cursor-blurred", "table--faint"}
     BINDINGS: ClassVar[list[BindingType]] = [
         # Described in the help of the listing, in one line.
-        Binding("up,k", "move(-1)", show=False),
-        Binding("down,j", "move(1)", show=False),
-        Binding("pageup,ctrl+b", "page(-1)", show=False),
-        Binding("pagedown,ctrl+f", "page(1)", show=False),
-        Binding("home,g", "first", show=False),
-        Binding("end,G", "last", show=False),
+        *CursorRows.MOVES,
         Binding("enter", "choose", "Open the row", show=False),
         Binding("s", "sort", "Sort by the next column", show=False),
         Binding("S", "reverse", "Sort the other way round", show=False),
     ]
-
-    cursor: reactive[int] = reactive(0)
 
     @dataclass
     class Moved(Message):
@@ -93,7 +83,7 @@ class Table(ScrollView, Generic[T], can_focus=True, inherit_bindings=False):
         self._strips: dict[tuple[int, int], Strip] = {}
         self._told: str | None = None
         self.marks = Marks(kind.ident)
-        """Changed by whoever then calls `redraw_marks`."""
+        """Changed by whoever then calls `redraw`."""
 
     # What it is given.
 
@@ -109,7 +99,7 @@ class Table(ScrollView, Generic[T], can_focus=True, inherit_bindings=False):
                 self._natural = natural_widths(self._kind.columns, sample, moment)
             self._arrange()
             self._fit()
-            self._redraw()
+            self.redraw()
         elif aged:
             self._age()
 
@@ -135,7 +125,7 @@ class Table(ScrollView, Generic[T], can_focus=True, inherit_bindings=False):
         if at is None:
             return False
         self.cursor = at
-        self._keep_in_sight()
+        self.keep_in_sight()
         return True
 
     def _arrange(self) -> None:
@@ -149,7 +139,7 @@ class Table(ScrollView, Generic[T], can_focus=True, inherit_bindings=False):
             items = sorted(items, key=order, reverse=self._falling)
         shift = self.scroll_offset.y
         self._items = items
-        self.virtual_size = Size(0, len(items) + _HEAD)
+        self.virtual_size = Size(0, len(items) + HEAD)
         found = self._index_of(before) if before is not None and not at_end else None
         last = max(0, len(items) - 1)
         self.set_reactive(Table.cursor, last if at_end else found if found is not None else min(index, last))
@@ -158,13 +148,13 @@ class Table(ScrollView, Generic[T], can_focus=True, inherit_bindings=False):
         elif found is not None and found != index:
             # What is looked at stays where it is on the screen.
             self.scroll_to(y=max(0, shift + found - index), animate=False, force=True)
-        self._tell()
+        self.tell()
 
     def _index_of(self, ident: str) -> int | None:
         get = self._kind.ident
         return next((at for at, item in enumerate(self._items) if get(item) == ident), None)
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
         item = self.current
         ident = self._kind.ident(item) if item is not None else None
         if ident != self._told:
@@ -175,8 +165,8 @@ class Table(ScrollView, Generic[T], can_focus=True, inherit_bindings=False):
 
     def on_resize(self) -> None:
         self._fit()
-        self._redraw()
-        self._keep_in_sight()
+        self.redraw()
+        self.keep_in_sight()
 
     def notify_style_update(self) -> None:
         self._strips.clear()
@@ -186,19 +176,17 @@ class Table(ScrollView, Generic[T], can_focus=True, inherit_bindings=False):
         room = self.scrollable_content_region.width - 2 * _MARGIN
         self._widths = fit(self._kind.columns, self._natural, room, _GAP) if self._natural and room > 0 else ()
 
-    def _redraw(self) -> None:
+    def redraw(self) -> None:
+        """Draw all rows anew, as after marks have changed."""
         self._strips.clear()
         self.refresh()
-
-    def redraw_marks(self) -> None:
-        self._redraw()
 
     def _age(self) -> None:
         """Paint the rows in sight that say something else by now."""
         across = self.scrollable_content_region.width
         for (at, state), strip in list(self._strips.items()):
-            y = at - self.scroll_offset.y + _HEAD
-            if not _HEAD <= y < self.size.height or at >= len(self._items):
+            y = at - self.scroll_offset.y + HEAD
+            if not HEAD <= y < self.size.height or at >= len(self._items):
                 del self._strips[at, state]
                 continue
             fresh = self._row(self._items[at], state, across)
@@ -207,9 +195,9 @@ class Table(ScrollView, Generic[T], can_focus=True, inherit_bindings=False):
                 self.refresh(Region(0, y, across, 1))
 
     def render_line(self, y: int) -> Strip:
-        if y < _HEAD:
+        if y < HEAD:
             return self._head()
-        at = y - _HEAD + self.scroll_offset.y
+        at = y - HEAD + self.scroll_offset.y
         across = self.scrollable_content_region.width
         if at >= len(self._items):
             return Strip.blank(across, self.rich_style)
@@ -242,39 +230,18 @@ class Table(ScrollView, Generic[T], can_focus=True, inherit_bindings=False):
             column = self._kind.columns[index]
             gap = " " * (_GAP if place else 0)
             text = pad(escape(column.text(item, self._moment)), columns, right=column.right)
-            segments.append(Segment(gap + text, self._styled(base, column, item)))
+            colour = column.colour(item) if column.colour is not None else Colour.PLAIN
+            style = base if colour is Colour.PLAIN else base + Style.parse(self.app.theme_variables[colour])
+            segments.append(Segment(gap + text, style))
             used += len(gap) + columns
         segments.append(Segment(" " * max(0, across - used), base))
         return Strip(segments, max(used, across)).crop(0, across)
 
-    def _styled(self, base: Style, column: Column[T], item: T) -> Style:
-        colour = column.colour(item) if column.colour is not None else Colour.PLAIN
-        return base if colour is Colour.PLAIN else base + Style.parse(self.app.theme_variables[colour])
+    @property
+    def count(self) -> int:
+        return len(self._items)
 
-    # Moving.
-
-    def watch_cursor(self, before: int, now: int) -> None:
-        across, top = self.scrollable_content_region.width, self.scroll_offset.y
-        self.refresh(*(Region(0, at - top + _HEAD, across, 1) for at in (before, now) if at >= top))
-        self._tell()
-
-    def validate_cursor(self, cursor: int) -> int:
-        return max(0, min(cursor, len(self._items) - 1))
-
-    def action_move(self, by: int) -> None:
-        self.cursor += by
-        self._keep_in_sight()
-
-    def action_page(self, by: int) -> None:
-        self.action_move(by * max(1, self.size.height - _HEAD - 1))
-
-    def action_first(self) -> None:
-        self.cursor = 0
-        self._keep_in_sight()
-
-    def action_last(self) -> None:
-        self.cursor = len(self._items) - 1
-        self._keep_in_sight()
+    # What the keys and the mouse do.
 
     def action_choose(self) -> None:
         if self.current is not None:
@@ -286,35 +253,26 @@ class Table(ScrollView, Generic[T], can_focus=True, inherit_bindings=False):
         if not shown:
             return
         after = shown[(shown.index(self._order) + 1) % len(shown)] if self._order in shown else shown[0]
-        self._set_order(after, self._kind.columns[after].falling)
-        self._say_sorted()
+        self._sort(after, self._kind.columns[after].falling)
 
     def action_reverse(self) -> None:
         if self._order is not None:
-            self._set_order(self._order, not self._falling)
-            self._say_sorted()
+            self._sort(self._order, not self._falling)
 
     def _set_order(self, order: int, falling: bool) -> None:
         self._order, self._falling = order, falling
         self._arrange()
-        self._redraw()
+        self.redraw()
 
-    def _say_sorted(self) -> None:
-        if self._order is not None:
-            self.post_message(self.Sorted(self._kind.columns[self._order].title, self._falling))
-
-    def _keep_in_sight(self) -> None:
-        top, height = self.scroll_offset.y, max(1, self.size.height - _HEAD)
-        if self.cursor < top:
-            self.scroll_to(y=self.cursor, animate=False)
-        elif self.cursor >= top + height:
-            self.scroll_to(y=self.cursor - height + 1, animate=False)
+    def _sort(self, order: int, falling: bool) -> None:
+        self._set_order(order, falling)
+        self.post_message(self.Sorted(self._kind.columns[order].title, falling))
 
     async def on_click(self, event: events.Click) -> None:
-        if event.y < _HEAD:
+        if event.y < HEAD:
             self._click_head(event.x)
             return
-        at = event.y - _HEAD + self.scroll_offset.y
+        at = event.y - HEAD + self.scroll_offset.y
         if at >= len(self._items):
             return
         self.cursor = at
@@ -328,7 +286,6 @@ class Table(ScrollView, Generic[T], can_focus=True, inherit_bindings=False):
         for index, columns in self._widths:
             if left <= x < left + columns + _GAP and self._kind.columns[index].order is not None:
                 same = index == self._order
-                self._set_order(index, not self._falling if same else self._kind.columns[index].falling)
-                self._say_sorted()
+                self._sort(index, not self._falling if same else self._kind.columns[index].falling)
                 return
             left += columns + _GAP

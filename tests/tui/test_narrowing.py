@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from kmsd.client.clientconfig import Thresholds
-from kmstui import limits, store
+from kmstui import limits, streams
 from kmstui.view import Want
 from tests.daemons import Kmsd
 from tests.tui.conftest import app_on, under_load
@@ -38,8 +38,8 @@ async def test_errors_lead_to_the_requests_that_failed(kmsd: Kmsd, size: tuple[i
 
 
 async def test_errors_are_not_pushed_out_by_what_works(kmsd: Kmsd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(store.MOST, Want.REQUESTS, 30)
-    monkeypatch.setitem(store.BACKLOG, Want.REQUESTS, 30)
+    monkeypatch.setitem(streams.MOST, Want.REQUESTS, 30)
+    monkeypatch.setitem(streams.BACKLOG, Want.REQUESTS, 30)
     app = app_on(kmsd)
     async with app.run_test(size=(120, 35)) as pilot:
         await pilot.press("4", "e")

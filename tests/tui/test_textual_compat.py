@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from textual.css import parse as css
 from textual.css import stylesheet
 
 from tests.tui.pictures import settled
@@ -13,9 +14,9 @@ from tests.tui.scenes import SCENES, Still
 
 async def test_css_is_parsed_once_and_once_more_for_another_theme(monkeypatch: pytest.MonkeyPatch) -> None:
     parsed: list[tuple[object, ...]] = []
-    parse = stylesheet.parse
+    parse = css.parse
 
-    def count(scope: str, css: str, read_from: object, *rest: Any, **named: Any) -> Any:
+    def count(scope: str, css: str, read_from: tuple[str, str], *rest: Any, **named: Any) -> Any:
         parsed.append((scope, read_from, named["tie_breaker"]))
         return parse(scope, css, read_from, *rest, **named)
 
