@@ -11,8 +11,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.geometry import Size
-from textual.screen import Screen
 from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Static
@@ -20,6 +18,7 @@ from textual.widgets import Static
 from kmstui.commands import ScreenCommand
 from kmstui.problem_list import again, troubles
 from kmstui.text import duration
+from kmstui.textual_compat import SteadyScreen
 from kmstui.view import Moment, Reading, Tail, View, Want
 from kmstui.widgets.header import StateLine, TabLine, Title
 from kmstui.widgets.keyline import KeyLine
@@ -48,7 +47,7 @@ HELD = 0.05
 """Seconds between two presses below which a key is held down: terminals repeat it 25 to 30 times a second."""
 
 
-class Page(Screen[None]):
+class Page(SteadyScreen):
     """NAME: one of NAMES. WANTS: what the store asks for while this is looked at. SCREEN_COMMANDS: what can be done."""
 
     AUTO_FOCUS = "Table"
@@ -111,20 +110,10 @@ class Page(Screen[None]):
             text = f"kmstui needs {LEAST_WIDTH}x{LEAST_HEIGHT}.\nThis terminal is {columns}x{rows}.\nq quits"
             self.query_one("#too-small", Static).update(Content(text))
 
-    def _screen_resized(self, size: Size) -> None:
-        """Also at each switch to it, when it is as large as before and where everything is has long been reckoned."""
-        if size != self._size:
-            super()._screen_resized(size)
-
-    def _on_screen_resume(self, event: events.ScreenResume) -> None:
-        """Its styles are as they were: what is focused, and the theme, are applied where they change."""
-        event.refresh_styles = False
-
     # One panel on the whole screen.
 
-    @property
-    def zoomed(self) -> Widget | None:
-        return next(iter(self.query("#data .-zoomed").results(Widget)), None)
+    zoomed: Widget | None = None
+    """The panel that has all the room below the header. Asked for with every key that is drawn in the last line."""
 
     def _zoomable(self) -> list[Widget]:
         """Plots first: they gain most."""
@@ -154,6 +143,7 @@ class Page(Screen[None]):
     def zoom(self, panel: Widget | None) -> None:
         """Give all the room below the header to one panel; None: to all again."""
         data, zoomed = self.query_one("#data"), self.zoomed is not None
+        self.zoomed = panel
         data.query(".-zoomed, .-around").remove_class("-zoomed", "-around")
         data.set_class(panel is not None, "-zooming")
         if panel is not None:

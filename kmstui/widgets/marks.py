@@ -26,7 +26,7 @@ class Marks(Generic[T]):
 
     def of(self, items: Iterable[T]) -> Iterator[T]:
         """Yield those of the items that are marked, in their order."""
-        return (item for item in items if item in self)
+        return (item for item in items if item in self) if self._idents else iter(())
 
     def toggle(self, item: T) -> bool:
         """Mark a row, or take its mark away; return False if MOST rows are marked already."""
