@@ -1,4 +1,4 @@
-"""What an action is: a name, the kmsctl command that does the same, and the call; and what came of it.
+"""An action: a name, the kmsctl command that does the same, and the call; and what came of it.
 
 Knows no widget.
 """
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ActionOutcome:
-    """message: one sentence. lines: (name, text) each, for a dialog that stays. effect: what it changes in what
-    is shown, given the moment on the steady clock. key: label and id of a key to go to. parts: what came of each of
-    several."""
+    """The outcome of an action. message: one sentence. lines: (name, text) each, for a dialog that stays. effect: what
+    it changes in what is shown, given the moment on the steady clock. key: label and id of a key to go to. parts: what
+    came of each of several."""
 
     message: str
     lines: tuple[tuple[str, str], ...] = ()
@@ -34,8 +34,9 @@ class ActionOutcome:
 
 @dataclass(frozen=True)
 class Action:
-    """words: of the kmsctl command, without its name. changes: whether it changes anything; if so, it is refused
-    while reading only. parts: the actions that it is made of, each with a command of its own; empty: it is one."""
+    """An action on kmsd. words: of the kmsctl command, without its name. changes: whether it changes anything; if so,
+    it is refused while reading only. parts: the actions that it is made of, each with a command of its own; empty: it
+    is one."""
 
     name: str
     words: tuple[str, ...]
@@ -55,7 +56,7 @@ class Action:
 
 @dataclass(frozen=True)
 class Done:
-    """One of outcome and error is there."""
+    """An action that has been done, or has failed. One of outcome and error is there."""
 
     action: Action
     outcome: ActionOutcome | None = None

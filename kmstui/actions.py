@@ -1,4 +1,4 @@
-"""What can be done, as data: a name, the kmsctl command that does the same, and the call. Knows no widget.
+"""Actions as data: a name, the kmsctl command that does the same, and the call. Knows no widget.
 
 A call runs in a thread of the store's, with its client; nothing here is called by a widget.
 """
@@ -44,6 +44,8 @@ INSPECT_MOST = 1 << 20
 
 
 def generate(label: str, key_type_: KeyType, bits: int, token: str = "") -> Action:
+    """Make a key."""
+
     def call(kmsd: AdminClient) -> ActionOutcome:
         made = kmsd.generate_key(label, type=key_type_, bits=bits, token=token, timeout=TIMEOUT)
         beside = f", and {escape(made.companion.label)} beside it" if made.companion is not None else ""
@@ -53,6 +55,8 @@ def generate(label: str, key_type_: KeyType, bits: int, token: str = "") -> Acti
 
 
 def relabel(key: Key, label: str, confirm: str = "") -> Action:
+    """Give a key another label."""
+
     def call(kmsd: AdminClient) -> ActionOutcome:
         answer = kmsd.relabel_key(address(key), label, confirm_label=confirm, timeout=TIMEOUT)
         return ActionOutcome(f"{escape(answer.previous_label)} is now {_named(answer.key)}", key=answer.key)
@@ -61,6 +65,8 @@ def relabel(key: Key, label: str, confirm: str = "") -> Action:
 
 
 def adopt(key: Key) -> Action:
+    """Give a key id to a key without one."""
+
     def call(kmsd: AdminClient) -> ActionOutcome:
         adopted = kmsd.adopt_key(key.label, timeout=TIMEOUT)
         return ActionOutcome(f"{escape(key.label)} has the key id {escape(adopted.key_id)} now", key=adopted)
@@ -69,6 +75,8 @@ def adopt(key: Key) -> Action:
 
 
 def test(key: Key) -> Action:
+    """Encrypt and decrypt with a key, and time it."""
+
     def call(kmsd: AdminClient) -> ActionOutcome:
         return _tested(kmsd.test_key(address(key), timeout=TIMEOUT))
 
@@ -76,7 +84,7 @@ def test(key: Key) -> Action:
 
 
 def retire(key: Key, report: str = "", confirm: str = "", *, dry_run: bool = False) -> Action:
-    """report: path of what a scan of etcd counted; empty: none."""
+    """Retire a key. report: path of what a scan of etcd counted; empty: none."""
 
     def call(kmsd: AdminClient) -> ActionOutcome:
         counted = _report(report) if report else None
@@ -92,7 +100,7 @@ def retire(key: Key, report: str = "", confirm: str = "", *, dry_run: bool = Fal
 
 
 def destroy(key: Key, report: str = "", confirm: str = "", *, dry_run: bool = False) -> Action:
-    """report: path of what a scan of etcd counted; empty: none."""
+    """Destroy a key. report: path of what a scan of etcd counted; empty: none."""
 
     def call(kmsd: AdminClient) -> ActionOutcome:
         counted = _report(report) if report else None
@@ -106,6 +114,8 @@ def destroy(key: Key, report: str = "", confirm: str = "", *, dry_run: bool = Fa
 
 
 def rotate(label: str, from_key_id: str, token: str = "", *, dry_run: bool = False) -> Action:
+    """Make a new write key, or find out what that would do."""
+
     def call(kmsd: AdminClient) -> ActionOutcome:
         answer = kmsd.rotate_key(label, from_key_id=from_key_id, token=token, dry_run=dry_run, timeout=TIMEOUT)
         outcome = replace(_rotated(answer, dry_run=dry_run), lines=_steps(answer))
@@ -122,6 +132,8 @@ def rotate(label: str, from_key_id: str, token: str = "", *, dry_run: bool = Fal
 
 
 def revert(label: str, from_key_id: str, *, dry_run: bool = False) -> Action:
+    """Make another write key after a bad rotation."""
+
     def call(kmsd: AdminClient) -> ActionOutcome:
         answer = kmsd.revert_key(label, from_key_id=from_key_id, dry_run=dry_run, timeout=TIMEOUT)
         undone = tuple(("✕" if not at else "", escape(text)) for at, text in enumerate(answer.not_undone))
@@ -137,7 +149,7 @@ def revert(label: str, from_key_id: str, *, dry_run: bool = False) -> Action:
 
 
 def read_report(path: str) -> Action:
-    """Of a scan of etcd; kmsd is not asked."""
+    """Read the report of a scan of etcd; kmsd is not asked."""
 
     def here() -> ActionOutcome:
         found = _report(path)
@@ -154,8 +166,8 @@ def read_report(path: str) -> Action:
 
 
 def diagnose(token: str) -> Action:
-    """token: its name in kmsd's configuration; empty: the write token. Keys are made for it and destroyed again, so it
-    counts as a change."""
+    """Try what a token can do. token: its name in kmsd's configuration; empty: the write token. Keys are made for it
+    and destroyed again, so it counts as a change."""
 
     def call(kmsd: AdminClient) -> ActionOutcome:
         found = kmsd.diagnose(token, timeout=TIMEOUT)
@@ -228,6 +240,8 @@ def failures(wanted: Filter) -> Action:
 
 
 def set_level(level: str) -> Action:
+    """Set the log level."""
+
     def call(kmsd: AdminClient) -> ActionOutcome:
         answer = kmsd.set_log_level(level, timeout=TIMEOUT)
 
@@ -242,6 +256,8 @@ def set_level(level: str) -> Action:
 
 
 def verify() -> Action:
+    """Have kmsd prove the audit's chains."""
+
     def call(kmsd: AdminClient) -> ActionOutcome:
         verdict = kmsd.verify_audit(timeout=TIMEOUT)
 
@@ -254,6 +270,7 @@ def verify() -> Action:
 
 
 def said(verdict: AuditVerdict) -> str:
+    """Say in a sentence what the proof of the audit came to."""
     if not verdict.intact:
         return f"the chain is broken: {escape(verdict.problem)}"
     spans = [

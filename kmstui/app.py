@@ -64,8 +64,8 @@ SWITCH_INTERVAL = 0.001
 
 
 class Kmstui(Wishes):
-    """targets: each as `kmsd.client.connect`; none: the default. interval: seconds between reads. memory: file with
-    what is remembered; None: nothing is. clock: tells the moment that ages are counted from. alone: the
+    """The program. targets: each as `kmsd.client.connect`; none: the default. interval: seconds between reads. memory:
+    file with what is remembered; None: nothing is. clock: tells the moment that ages are counted from. alone: the
     process does nothing else, and what takes long is done while nobody types. beside: more targets, for the fleet.
     thresholds: what the header warns of. driver: None: Textual's own."""
 
@@ -138,7 +138,7 @@ class Kmstui(Wishes):
             self.post_message(Changed())
 
     def on_changed(self) -> None:
-        """At most ten times a second: more nobody sees."""
+        """Draw at most ten times a second: more nobody sees."""
         if self._drawing is None:
             self._drawing = self.set_timer(max(0.001, self._drawn + DRAW_PAUSE - monotonic()), self._draw)
 
@@ -172,7 +172,7 @@ class Kmstui(Wishes):
         return PAGES
 
     async def jump_to(self, page: str, ident: str) -> None:
-        """To a thing on a screen; its table may have to be read first."""
+        """Go to a thing on a screen; its table may have to be read first."""
         await self.action_page(page)
         found = self.page
         if found is not None:
@@ -197,7 +197,7 @@ class Kmstui(Wishes):
         self._draw()
 
     def _restore(self, listing: Listing[Any]) -> None:
-        """A table that is seen for the first time gets the order and the filter it had when last seen."""
+        """Give a table that is seen for the first time the order and the filter that it had when last seen."""
         table = self.memory.tables.get(listing.id or "")
         if listing.id in self._restored or table is None:
             return
@@ -223,6 +223,7 @@ class Kmstui(Wishes):
         self.set_theme(themes.following(self.theme))
 
     def set_theme(self, name: str) -> None:
+        """Set the theme, and remember it."""
         self.theme = name
         self.memory = replace(self.memory, theme=name)
 
@@ -246,8 +247,8 @@ class Kmstui(Wishes):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs kmstui with these arguments, the process' own by default. Returns the exit code: 0, 1 failed, 2 usage,
-    129 its terminal is gone, 143 SIGTERM."""
+    """Run kmstui with these arguments, the process' own by default. Return the exit code: 0, 1 failed, 2 usage, 129
+    its terminal is gone, 143 SIGTERM."""
     try:
         wanted = arguments.parse(argv)
         # Textual's web server talks to it through pipes.

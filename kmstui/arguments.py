@@ -19,7 +19,7 @@ MOST_TARGETS = 32
 
 @dataclass(frozen=True)
 class Arguments:
-    """targets: empty for the default. beside: the others that the configuration file names."""
+    """The arguments of kmstui. targets: empty for the default. beside: the others that the configuration file names."""
 
     targets: tuple[str, ...]
     interval: float
@@ -29,7 +29,7 @@ class Arguments:
 
 
 def parse(argv: Sequence[str] | None) -> Arguments:
-    """Raises SystemExit(2), after saying on stderr what is wrong and what to do."""
+    """Raise SystemExit(2), after saying on stderr what is wrong and what to do."""
     found = _parser().parse_args(argv)
     environment = os.environ.get("KMSCTL_TARGET")
     targets = tuple(dict.fromkeys(found.target or ([environment] if environment else [])))
@@ -48,6 +48,7 @@ def parse(argv: Sequence[str] | None) -> Arguments:
 
 
 def refuse(message: str, hint: str) -> NoReturn:
+    """Say what is wrong and what to do about it, and exit."""
     sys.stderr.write(f"kmstui: error: {escape(message)}\nhint: {escape(hint)}\n")
     raise SystemExit(2)
 

@@ -1,4 +1,4 @@
-"""What a screen lets one do: one place from which keys, footer, help and palette are made. Knows no widget."""
+"""The commands of a screen: one place from which keys, footer, help and palette are made. Knows no widget."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from textual.binding import Binding
 
 @dataclass(frozen=True)
 class ScreenCommand:
-    """name: within its screen. key: as Textual names keys. title: in the footer. help: a sentence.
-    changes: whether it can change anything on kmsd or its token."""
+    """A command of a screen. name: within its screen. key: as Textual names keys. title: in the footer. help: a
+    sentence. changes: whether it can change anything on kmsd or its token."""
 
     name: str
     key: str
@@ -25,5 +25,5 @@ class ScreenCommand:
 
 
 def name_of(action: str) -> str:
-    """The command that an action of a binding stands for; empty if none."""
+    """Return the command that an action of a binding stands for; empty if none."""
     return action.removeprefix("do('").removesuffix("')") if action.startswith("do('") else ""

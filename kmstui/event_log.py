@@ -16,7 +16,7 @@ from kmstui.view import ObservedChange, View
 
 @dataclass(frozen=True)
 class Happening:
-    """who: on whose behalf; empty if nobody's. All texts are escaped."""
+    """An event in the list of what happened last. who: on whose behalf; empty if nobody's. All texts are escaped."""
 
     time: datetime
     look: Look
@@ -27,13 +27,13 @@ class Happening:
 
 
 def happenings(view: View, most: int) -> tuple[Happening, ...]:
-    """Calls of the KMS APIs are left out: they have a screen of their own."""
+    """Return the admin actions of the audit: calls of the KMS APIs have a screen of their own."""
     found = [*islice(_from_audit(view), most), *(_from_sighting(each) for each in view.sightings)]
     return tuple(sorted(found, key=lambda each: each.time, reverse=True)[:most])
 
 
 def _from_audit(view: View) -> Iterator[Happening]:
-    """Newest first."""
+    """Yield what happened, the newest first."""
     for numbered in reversed(view.audit.items):
         record = numbered.item
         if record.kind != "kms" and record.time is not None:
@@ -53,6 +53,6 @@ def _from_sighting(seen: ObservedChange) -> Happening:
 
 
 def person(record: AuditRecord) -> str:
-    """The user of "kmsctl uid=0 user=root", which kmsd has from the kernel."""
+    """Return the user of "kmsctl uid=0 user=root", which kmsd has from the kernel."""
     words = dict(word.split("=", 1) for word in record.caller.split() if "=" in word)
     return escape(words.get("user") or record.caller)

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class StreamFollower(Generic[T]):
-    """One stream, opened anew when it ends, until it is stopped.
+    """A stream, opened anew when it ends, until it is stopped.
 
     take: called on the loop with the messages that came, and whether they begin a new stream. tell: called on the
     loop with why the stream is not open and when it is tried again (steady clock), or (None, None) once it is.
@@ -60,10 +60,12 @@ class StreamFollower(Generic[T]):
         return self._task is not None
 
     def start(self, client: AdminClient) -> None:
+        """Follow the stream with this client, unless it is followed already."""
         if self._task is None:
             self._task = asyncio.create_task(self._follow(client), name=self._name)
 
     def stop(self) -> None:
+        """End the stream, and what waits for it."""
         if self._task is None:
             return
         self._task.cancel()
@@ -130,7 +132,7 @@ class _Reader(Generic[T]):
         self._closed = False
 
     def read(self) -> ClientError:
-        """Until the stream ends; why it did."""
+        """Read until the stream ends. Return why it did."""
         try:
             with self._opened() as stream:
                 for number, message in enumerate(stream):

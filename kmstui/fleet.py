@@ -23,8 +23,8 @@ _NAME_MOST = 32
 
 @dataclass(frozen=True)
 class FleetRow:
-    """One target. name: a short one. standing: among those that answer now. reading: its last answer, which may be an
-    old one."""
+    """A target in the table of all. One target. name: a short one. standing: among those that answer now. reading: its
+    last answer, which may be an old one."""
 
     target: str
     name: str
@@ -33,7 +33,7 @@ class FleetRow:
 
     @property
     def last(self) -> Member | None:
-        """What it said when it last answered."""
+        """Return what it said when it last answered."""
         return self.reading.value
 
     @property
@@ -53,6 +53,7 @@ class FleetRow:
 
 
 def rows(view: View) -> tuple[FleetRow, ...]:
+    """Return a row for each target, the odd one first."""
     return _rows(view.targets, view.fleet)
 
 
@@ -69,14 +70,14 @@ def _rows(targets: Sequence[str], fleet: Mapping[str, Reading[Member]]) -> tuple
 
 
 def _member(target: str, reading: Reading[Member]) -> Member:
-    """What counts in the comparison: what is true now."""
+    """Return what counts in the comparison: what is true now."""
     if reading.error is None and reading.value is not None:
         return reading.value
     return Member(Target(target, target), _NEVER, error=reading.error)
 
 
 def headline(found: Sequence[FleetRow]) -> str:
-    """How many agree on the write key; empty while nobody has one."""
+    """Return how many agree on the write key; empty while nobody has one."""
     members = [row.standing.member for row in found]
     agreeing, have = agreement(members)
     if not have:
@@ -90,7 +91,7 @@ def headline(found: Sequence[FleetRow]) -> str:
 
 
 def remarks(found: Sequence[FleetRow]) -> Iterator[tuple[Look, str, str]]:
-    """(look, name, sentence) of each target that stands out, the oddest first."""
+    """Yield (look, name, sentence) of each target that stands out, the oddest first."""
     for row in found:
         if row.standing.remarks:
             yield row.look, row.name, escape(row.standing.remarks[0])

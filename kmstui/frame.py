@@ -1,4 +1,4 @@
-"""What kmstui is of a Textual program before it knows of kmsd: themes, keys in their turn, and a whole way out."""
+"""The Textual program that kmstui is before it knows of kmsd: themes, keys in their turn, and a whole way out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MADE_WITHIN = 3.0
 
 
 class Frame(App[None]):
-    """driver: None: Textual's own."""
+    """The program as Textual knows it. driver: None: Textual's own."""
 
     def __init__(self, driver: type[Driver] | None) -> None:
         super().__init__(driver_class=driver)
@@ -45,7 +45,7 @@ class Frame(App[None]):
         return self._leaving is not None
 
     def quiet(self) -> float:
-        """Seconds since the last key."""
+        """Return seconds since the last key."""
         return monotonic() - self._typed
 
     def exit(self, result: None = None, return_code: int = 0, message: RenderableType | None = None) -> None:
@@ -64,10 +64,12 @@ class Frame(App[None]):
         leave()
 
     def delay_update(self, delay: float = SWITCH_PAUSE) -> None:
+        """Paint nothing for a moment, which is shorter than Textual's own."""
         super().delay_update(min(delay, SWITCH_PAUSE))
 
     def get_theme(self, theme_name: str) -> Theme | None:
         # Asked for with every piece of the screen that is painted.
+        """Return a theme by its name."""
         return themes.THEMES.get(theme_name) or super().get_theme(theme_name)
 
     async def on_event(self, event: events.Event) -> None:

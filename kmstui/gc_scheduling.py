@@ -16,7 +16,7 @@ LONG_QUIET, LONG = 60.0, 600.0
 
 
 async def collect(quiet: Callable[[], float]) -> None:
-    """For ever. quiet: seconds since the last key.
+    """Collect garbage for ever. quiet: seconds since the last key.
 
     What is still there after a collection is looked at again only when everything is: most of it stays as long as its
     screen does, or goes by itself when it is replaced.

@@ -1,4 +1,5 @@
-"""Where a trouble leads: to the requests that failed of it, its key, its setting, the audit, or the doctor. Pure."""
+"""The place that a trouble leads to: the requests that failed of it, its key, its setting, the audit, or the doctor.
+Pure."""
 
 from __future__ import annotations
 
@@ -13,8 +14,9 @@ KEYS, AUDIT, CONFIG, DOCTOR = "Keys", "Audit", "Config and logs", "Doctor"
 
 @dataclass(frozen=True)
 class Lead:
-    """requests: that may have failed of it, looked for first; None: none can have. page: name of the screen that is
-    gone to else. key: the one that it is about, if it is one. setting: name of the one to look at; empty if none."""
+    """The place that a trouble leads to. requests: that may have failed of it, looked for first; None: none can have.
+    page: name of the screen that is gone to else. key: the one that it is about, if it is one. setting: name of the one
+    to look at; empty if none."""
 
     page: str
     requests: Filter | None = None
@@ -23,6 +25,7 @@ class Lead:
 
 
 def lead(trouble: ShownProblem, view: View) -> Lead:
+    """Return the place that a trouble leads to."""
     about = trouble.about
     if trouble.page:
         return Lead(trouble.page)

@@ -1,4 +1,5 @@
-"""What is over a limit that the configuration file sets: p99, errors, and encryptions with one AES-GCM key. Pure."""
+"""Finds what is over a limit that the configuration file sets: p99, errors, and encryptions with one AES-GCM key.
+Pure."""
 
 from __future__ import annotations
 
@@ -20,13 +21,14 @@ ERROR_SECONDS = 60
 
 @dataclass(frozen=True)
 class Excess:
-    """name: of the limit. text: what there is, and the limit."""
+    """A limit that is exceeded. name: of the limit. text: what there is, and the limit."""
 
     name: str
     text: str
 
 
 def excesses(view: View) -> tuple[Excess, ...]:
+    """Return the limits that are exceeded."""
     return tuple(_found(view))
 
 
@@ -48,7 +50,7 @@ def _found(view: View) -> Iterator[Excess]:
 
 
 def told(limits: Thresholds) -> str:
-    """What is watched, in a sentence for the help."""
+    """Return what is watched, in a sentence for the help."""
     parts = []
     if limits.p99 is not None:
         parts.append(f"p99 over {milliseconds(1000 * limits.p99)} (the worst of {P99_SECONDS} s)")

@@ -1,4 +1,4 @@
-"""What is worked out once for the same objects: many pieces of a screen ask the same of one View. Pure."""
+"""Works things out once for the same objects: many pieces of a screen ask the same of one View. Pure."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ R = TypeVar("R")
 
 
 def identical(one: Sequence[object], other: Sequence[object]) -> bool:
-    """The very same objects; numbers and texts that are equal count as the same."""
+    """Return whether both hold the very same objects; numbers and texts that are equal count as the same."""
     return len(one) == len(other) and all(
         each is its or (isinstance(each, (int, str)) and each == its) for each, its in zip(one, other, strict=True)
     )
 
 
 def once(work: Callable[P, R]) -> Callable[P, R]:
-    """As `work`, which is pure; the last result is kept for as long as the arguments are identical."""
+    """Return a function as `work`, which is pure; the last result is kept for as long as the arguments are
+    identical."""
     last: list[tuple[tuple[object, ...], R]] = []
 
     def remembered(*arguments: P.args, **named: P.kwargs) -> R:

@@ -1,4 +1,4 @@
-"""What widgets ask of the app. They never ask kmsd."""
+"""The messages by which widgets ask something of the app. They never ask kmsd."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kmstui.problem_list import ShownProblem
 
 @dataclass
 class Act(Message):
-    """Do it. reply: called with what came of it; None: a notification says it."""
+    """A request to do an action. reply: called with what came of it; None: a notification says it."""
 
     action: Action
     reply: Callable[[Done], None] | None = None
@@ -36,35 +36,36 @@ class Finished(Message):
 
 @dataclass
 class Open(Message):
-    """Look at another target."""
+    """A request to look at another target."""
 
     target: str
 
 
 @dataclass
 class LookInto(Message):
-    """Go to where there is more to see of a trouble: the requests that failed of it, its key, its token."""
+    """A request to go to where there is more to see of a trouble: the requests that failed of it, its key, its
+    token."""
 
     trouble: ShownProblem
 
 
 @dataclass
 class ShowRequests(Message):
-    """Show the requests of one sort."""
+    """A request to show the calls of one sort."""
 
     wanted: Filter
 
 
 @dataclass
 class Choose(Message):
-    """Have kmsd tell of the requests of one sort; of all again, if the filter wants all."""
+    """A request to have kmsd tell of the calls of one sort; of all again, if the filter wants all."""
 
     wanted: Filter
 
 
 @dataclass
 class MechanismsWanted(Message):
-    """token: its name in kmsd's configuration."""
+    """A request to read what a token can do. token: its name in kmsd's configuration."""
 
     token: str
 

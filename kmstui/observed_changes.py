@@ -1,4 +1,4 @@
-"""What kmstui can say that it saw happen, from two answers of kmsd. Pure."""
+"""The changes that kmstui can say that it saw happen, from two answers of kmsd. Pure."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ __all__ = ["MOST", "ObservedChange", "changed_token", "compared", "lost"]
 
 
 def lost(before: View, error: ClientError, moment: Moment) -> tuple[ObservedChange, ...]:
-    """before: the view until kmsd failed to answer."""
+    """Return what is seen when kmsd stops answering. before: the view until kmsd failed to answer."""
     if before.lost or before.status.value is None:
         return ()
     return (ObservedChange(moment.wall, "lost kmsd", escape(error.message), bad=True),)
 
 
 def compared(before: View, status: Status, moment: Moment) -> tuple[ObservedChange, ...]:
-    """What is different in an answer, from the one before."""
+    """Return what is different in an answer, from the one before."""
     return tuple(_differences(before, status, moment))
 
 
 def changed_token(before: Status | None, status: Status) -> str:
-    """What the token was before; empty if it is the same, or if either is not known."""
+    """Return what the token was before; empty if it is the same, or if either is not known."""
     if before is None or not before.token.serial or not status.token.serial:
         return ""
     old, new = before.token, status.token

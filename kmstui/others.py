@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Others:
-    """Looks at the other targets while a screen shows them."""
+    """The other targets, looked at while a screen shows them."""
 
     def __init__(self, board: Board) -> None:
         self._board = board
@@ -31,17 +31,19 @@ class Others:
         self._fleet_now = asyncio.Event()
 
     def want(self, *, fleet: bool) -> None:
-        """fleet: whether all targets are looked at."""
+        """Look at all targets from now on, or not. fleet: whether all targets are looked at."""
         if fleet:
             self._fleet_wanted.set()
         else:
             self._fleet_wanted.clear()
 
     def refresh(self) -> None:
+        """Look at all targets at once."""
         self._fleet_now.set()
         self._fleet_now.clear()
 
     def close(self) -> None:
+        """Close the connections."""
         for client in self._clients.values():
             client.close()
 
@@ -71,7 +73,7 @@ class Others:
         return guarded(client.get_status)
 
     async def watch_member(self, target: str) -> None:
-        """Each target for itself, so that one that hangs keeps no other one waiting."""
+        """Watch one target for itself, so that one that hangs keeps no other one waiting."""
         while True:
             await self._fleet_wanted.wait()
             if not self._board.view.paused or target not in self._board.view.fleet:

@@ -1,4 +1,4 @@
-"""What the command palette offers: everything that the keys do, and everything that has a name."""
+"""The entries of the command palette: everything that the keys do, and everything that has a name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MOST = 50
 
 @dataclass(frozen=True)
 class PaletteEntry:
-    """text: one line. help: what it does, or why not."""
+    """An entry of the palette. text: one line. help: what it does, or why not."""
 
     text: str
     help: str
@@ -33,7 +33,7 @@ class PaletteEntry:
 
 
 class _Entries(Provider):
-    """Entries as Textual's palette wants them."""
+    """A provider of entries as Textual's palette wants them."""
 
     def entries(self) -> Iterator[PaletteEntry]:
         raise NotImplementedError
@@ -61,9 +61,10 @@ class _Entries(Provider):
 
 
 class Commands(_Entries):
-    """Every action of every screen, of the program, and of what has the focus."""
+    """A list of every action of every screen, of the program, and of what has the focus."""
 
     def entries(self) -> Iterator[PaletteEntry]:
+        """Yield what can be chosen."""
         yield from self._commands()
         yield from self._bindings()
         for name in themes.THEMES:
@@ -104,9 +105,10 @@ class Commands(_Entries):
 
 
 class Places(_Entries):
-    """What can be jumped to by name: screens, targets, and whatever the tables hold."""
+    """A list of what can be jumped to by name: screens, targets, and whatever the tables hold."""
 
     def entries(self) -> Iterator[PaletteEntry]:
+        """Yield what can be chosen."""
         for name, number in NUMBERS.items():
             yield PaletteEntry(name, f"Screen {number}", partial(self.kmstui.action_page, name))
         view = self.kmstui.store.view

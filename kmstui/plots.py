@@ -26,7 +26,8 @@ Layer = tuple[Sequence[float | None], bool]
 def buckets(
     seconds: Sequence[Second], columns: int, span: int, combine: Callable[[Sequence[Second]], float | None]
 ) -> Values:
-    """One value for each column, oldest first; None where nothing is known. span: seconds that all columns cover."""
+    """Return one value for each column, oldest first; None where nothing is known. span: seconds that all columns
+    cover."""
     if columns <= 0 or not seconds:
         return [None] * max(0, columns)
     if columns > span:
@@ -42,31 +43,33 @@ def buckets(
 
 
 def stretched(values: Values, columns: int) -> Values:
-    """As many columns, which are more than there are values."""
+    """Return values as so many columns, which are more than there are values."""
     return [values[at * len(values) // columns] for at in range(columns)]
 
 
 def mean_rate(seconds: Sequence[Second]) -> float:
+    """Return the mean of requests per second."""
     return sum(each.requests for each in seconds) / len(seconds)
 
 
 def error_rate(seconds: Sequence[Second]) -> float:
+    """Return the mean of errors per second."""
     return sum(each.errors for each in seconds) / len(seconds)
 
 
 def median(seconds: Sequence[Second]) -> float | None:
-    """Of the seconds' p50, weighed by their requests."""
+    """Return the median of the seconds' p50, weighed by their requests."""
     total = sum(each.requests for each in seconds)
     return sum(each.p50_ms * each.requests for each in seconds) / total if total else None
 
 
 def worst(seconds: Sequence[Second]) -> float | None:
-    """The highest p99."""
+    """Return the highest p99."""
     return max((each.p99_ms for each in seconds if each.requests), default=None)
 
 
 def ceiling(values: Sequence[float | None], least: float) -> float:
-    """A round number that is not below any value. least: for when they are all small."""
+    """Return a round number that is not below any value. least: for when they are all small."""
     highest = max((value for value in values if value is not None), default=0.0)
     highest = max(highest, least)
     power = 10.0 ** floor(log10(highest))
@@ -74,7 +77,8 @@ def ceiling(values: Sequence[float | None], least: float) -> float:
 
 
 class CellFill(IntEnum):
-    """What a cell of an area shows. SOME: a part of the whole at its foot, and the rest of the whole above that."""
+    """The fill of one cell of an area. SOME: What a cell of an area shows. SOME: a part of the whole at its foot, and
+    the rest of the whole above that."""
 
     NOTHING = 0
     ZERO = 1
@@ -84,7 +88,8 @@ class CellFill(IntEnum):
 
 
 def area(values: Sequence[float | None], rows: int, top: float) -> list[str]:
-    """Filled, in eighths of a row, top row first. Zero is a line at the bottom, nothing known is blank."""
+    """Return a filled plot, in eighths of a row, top row first. Zero is a line at the bottom; where nothing is known it
+    is blank."""
     heights = [None if value is None else max(1, _eighths(value, rows, top)) for value in values]
     return [
         "".join(" " if height is None else _EIGHTHS[max(0, min(8, height - 8 * row))] for height in heights)
@@ -95,7 +100,8 @@ def area(values: Sequence[float | None], rows: int, top: float) -> list[str]:
 def parted(
     values: Sequence[float | None], parts: Sequence[float | None], rows: int, top: float
 ) -> list[list[tuple[str, CellFill]]]:
-    """As `area`, each column with a part of it from the bottom as high as it is of the whole, and an eighth at least.
+    """Return an area as `area` does, each column with a part of it from the bottom as high as it is of the whole, and
+    an eighth at least.
 
     A cell has two colours and its ground: where it would need three, at the end of a column, it is all of what most
     of it is.
@@ -105,7 +111,7 @@ def parted(
 
 
 def _column(value: float | None, part: float | None, rows: int, top: float) -> list[tuple[str, CellFill]]:
-    """From the bottom up."""
+    """Return the cells of a column from the bottom up."""
     if not value:
         foot = (" ", CellFill.NOTHING) if value is None else (_ZERO, CellFill.ZERO)
         return [foot, *[(" ", CellFill.NOTHING)] * (rows - 1)]
@@ -127,12 +133,12 @@ def _eighths(value: float, rows: int, top: float) -> int:
 
 
 def linear(values: Sequence[float | None], top: float) -> Values:
-    """As shares of the height."""
+    """Return values as shares of the height."""
     return [None if value is None else max(0.0, min(1.0, value / top)) for value in values]
 
 
 def logarithmic(values: Sequence[float | None], low: int, high: int) -> Values:
-    """As shares of the height between two powers of ten; what is less is at the bottom."""
+    """Return values as shares of the height between two powers of ten; what is less is at the bottom."""
     return [
         None if value is None else max(0.0, min(1.0, (log10(max(value, 1e-9)) - low) / (high - low)))
         for value in values
@@ -140,7 +146,7 @@ def logarithmic(values: Sequence[float | None], low: int, high: int) -> Values:
 
 
 def decades(values: Sequence[float | None], least: tuple[int, int]) -> tuple[int, int]:
-    """The powers of ten, as exponents, that these lie between; at least so far apart."""
+    """Return the powers of ten, as exponents, that these lie between; at least so far apart."""
     known = [value for value in values if value]
     low, high = least
     if known:
@@ -150,12 +156,12 @@ def decades(values: Sequence[float | None], least: tuple[int, int]) -> tuple[int
 
 
 def row_of(share: float, rows: int) -> int:
-    """The row, from the top, that holds a dot at this share of the height."""
+    """Return the row, from the top, that holds a dot at this share of the height."""
     return rows - 1 - round(share * (rows * 4 - 1)) // 4
 
 
 def braille(layers: Sequence[Layer], rows: int) -> list[list[tuple[str, int]]]:
-    """Several series in one plot, two values to a column: cells of (character, layer), top row first.
+    """Return several series in one plot, two values to a column: cells of (character, layer), top row first.
 
     layers: (shares of the height, whether the area under them is filled), the first in front; a cell belongs to the
     first layer that is in it. layer: -1 for an empty cell.
@@ -184,14 +190,14 @@ def braille(layers: Sequence[Layer], rows: int) -> list[list[tuple[str, int]]]:
 
 
 def _towards(before: int, height: int) -> int:
-    """Where a line to `height` begins, so that it is joined to the dot before it."""
+    """Return where a line to `height` begins, so that it is joined to the dot before it."""
     if before < height:
         return before + 1
     return before - 1 if before > height else height
 
 
 def ruler(columns: int, span: int) -> str:
-    """Under a plot: how long ago its columns were."""
+    """Return the line under a plot: how long ago its columns were."""
     line = [" "] * columns
     step = 300 if span >= 600 else 60 if span >= 120 else 15
     for back in (0, span, *range(step, span, step)):
@@ -205,12 +211,12 @@ def ruler(columns: int, span: int) -> str:
 
 
 def spark(values: Sequence[float | None]) -> str:
-    """One line."""
+    """Return one line."""
     return area(values, 1, ceiling(values, 1e-9))[0] if values else ""
 
 
 def meter(part: float, whole: float, columns: int) -> str:
-    """How much of something is used."""
+    """Return how much of something is used."""
     share = 0.0 if whole <= 0 else min(1.0, max(0.0, part / whole))
     full = max(round(share * columns), 1 if part > 0 else 0)
     return "█" * full + "░" * (columns - full)

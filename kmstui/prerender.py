@@ -15,8 +15,8 @@ REST = 0.15
 
 
 async def make(app: App[Any], names: Iterable[str], quiet: Callable[[], float], making: asyncio.Lock) -> None:
-    """names: of modes of the app. quiet: seconds since the last key. making: held meanwhile; who holds it finds each
-    screen made, or not begun."""
+    """Make the screens that nobody has looked at yet. names: of modes of the app. quiet: seconds since the last key.
+    making: held meanwhile; who holds it finds each screen made, or not begun."""
     for name in names:
         left = REST
         while left > 0:

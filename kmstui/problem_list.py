@@ -1,4 +1,4 @@
-"""What is wrong and what to do about it, from a View, worst first, each once. Pure; shows nothing."""
+"""The list of what is wrong and what to do about it, from a View, worst first, each once. Pure; shows nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kmstui.view import Moment, View
 
 @dataclass(frozen=True)
 class ShownProblem:
-    """page: the screen that has more to say of it; empty if `about` tells which."""
+    """A problem as it is shown. page: the screen that has more to say of it; empty if `about` tells which."""
 
     glyph: str
     colour: Colour
@@ -27,6 +27,7 @@ class ShownProblem:
 
 
 def troubles(view: View, moment: Moment) -> tuple[ShownProblem, ...]:
+    """Return what is wrong, the worst first."""
     if view.status.error is not None:
         error = view.status.error
         return (ShownProblem("✕", Colour.BAD, error.message, error.hint, _aside(view, moment)),)
@@ -37,7 +38,7 @@ def troubles(view: View, moment: Moment) -> tuple[ShownProblem, ...]:
 
 
 def again(due: float | None, moment: Moment, *, paused: bool = False) -> str:
-    """When something is tried again. due: on the steady clock; None: now."""
+    """Return when something is tried again. due: on the steady clock; None: now."""
     if paused:
         return "paused: r tries again"
     if due is None:
@@ -46,7 +47,7 @@ def again(due: float | None, moment: Moment, *, paused: bool = False) -> str:
 
 
 def _aside(view: View, moment: Moment) -> str:
-    """When it will be tried again, and how old the data is that still shows."""
+    """Return when it will be tried again, and how old the data is that still shows."""
     text = again(view.due, moment, paused=view.paused)
     if view.status.value is None:
         return text
@@ -87,7 +88,7 @@ def _answered(view: View, moment: Moment) -> Iterator[ShownProblem]:
 
 
 def _failures(view: View) -> Iterator[tuple[str, str, ClientError, float | None]]:
-    """(screen that it is for, what fails, why, when it is tried again)."""
+    """Yield (screen that it is for, what fails, why, when it is tried again)."""
     readings = (
         ("Keys", "the keys cannot be listed", view.keys.error),
         ("Tokens", "the slots cannot be listed", view.slots.error),

@@ -1,4 +1,4 @@
-"""What kmsd is asked at each read, and what becomes of its answers. Knows no widget and no stream."""
+"""The questions that kmsd is asked at each read, and what becomes of its answers. Knows no widget and no stream."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONFIG_AFTER = 30.0
 AHEAD = 10.0
 """Seconds between looks at the last items of a tail that no screen follows, so that it has something when kmsd goes."""
 AHEAD_MOST = 200
-"""How many of them are looked at."""
+"""The number of them that are looked at."""
 TAILS = ("requests", "audit")
 """Fields of the View that streams fill while a screen shows them."""
 
@@ -42,7 +42,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a question. cost: seconds that it took."""
+    """An answer to a question. cost: seconds that it took."""
 
     question: Question
     reading: Reading[Any]
@@ -50,7 +50,8 @@ class Answer:
 
 
 class Questions:
-    """What is asked, of all that a screen wants, when it is due: what takes long is asked for less often."""
+    """The questions that are asked, of all that a screen wants, when they are due: what takes long is asked for less
+    often."""
 
     def __init__(self, board: Board) -> None:
         self._board = board
@@ -71,7 +72,7 @@ class Questions:
         return new
 
     def due(self) -> Iterable[Question]:
-        """What is to be asked now, the status first."""
+        """Return what is to be asked now, the status first."""
         yield Question("status", lambda kmsd: kmsd.get_status())
         now = monotonic()
         wanted = {
@@ -93,7 +94,7 @@ class Questions:
             yield Question("mechanisms", lambda kmsd: kmsd.list_mechanisms(token), token)
 
     def _tails(self, now: float) -> Iterable[Question]:
-        """What is looked at of the calls and the audit while no screen follows them."""
+        """Return what is looked at of the calls and the audit while no screen follows them."""
         questions = (
             Question("requests", _last_requests),
             Question("audit", _last_records),
@@ -156,7 +157,7 @@ def answer(client: AdminClient, question: Question, last: Reading[Any]) -> Answe
 
 
 def _same(old: Any, new: Any) -> Any:
-    """What says the same is the same object, each item of a list too: it is seen at once what is new."""
+    """Return what says the same is the same object, each item of a list too: it is seen at once what is new."""
     if isinstance(old, tuple) and isinstance(new, tuple):
         items = tuple(was if was == item else item for was, item in zip(old, new, strict=False))
         new = (*items, *new[len(items) :])
@@ -176,7 +177,7 @@ def guarded(call: Callable[[], T]) -> T:
 
 
 def _write_token(view: View) -> str:
-    """Its name in kmsd's configuration; empty if it is not known."""
+    """Return its name in kmsd's configuration; empty if it is not known."""
     status = view.status.value
     return next((each.name for each in status.tokens if each.write), "") if status is not None else ""
 

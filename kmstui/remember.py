@@ -1,4 +1,4 @@
-"""What is remembered from one run to the next: screen, theme, and order and filter of each table.
+"""The memory from one run to the next: screen, theme, and order and filter of each table.
 
 Nothing depends on it: a file that is missing, broken or not ours is as none, and one that cannot be written is left.
 """
@@ -24,7 +24,7 @@ MOST_TEXT = 256
 
 @dataclass(frozen=True)
 class RememberedTable:
-    """sort: a column's title; empty: as they come."""
+    """An order and a filter of a table. sort: a column's title; empty: as they come."""
 
     filter: str = ""
     sort: str = ""
@@ -33,16 +33,20 @@ class RememberedTable:
 
 @dataclass(frozen=True)
 class Remembered:
+    """The screen, the theme and the tables of the last run."""
+
     screen: str = ""
     theme: str = ""
     tables: Mapping[str, RememberedTable] = field(default_factory=dict)
 
 
 def place() -> Path:
+    """Return the file in which they are kept."""
     return platformdirs.user_state_path("kmstui", appauthor=False) / "state.json"
 
 
 def load(path: Path) -> Remembered:
+    """Read what is remembered; nothing if the file is not there or makes no sense."""
     try:
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
@@ -54,7 +58,7 @@ def load(path: Path) -> Remembered:
 
 
 def save(memory: Remembered, path: Path) -> None:
-    """Whole or not at all, for this user alone."""
+    """Save whole or not at all, for this user alone."""
     document = {
         "screen": memory.screen,
         "theme": memory.theme,

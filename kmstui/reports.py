@@ -11,7 +11,7 @@ from kmsd.client.report import REPORT_MAX, read_report
 
 
 def read(path: str) -> ScanReport:
-    """path: ~ is understood. Raises InvalidRequest."""
+    """Read the report of a scan. path: ~ is understood. Raises InvalidRequest."""
     try:
         with Path(path).expanduser().open("rb") as file:
             data = file.read(REPORT_MAX + 1)

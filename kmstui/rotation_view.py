@@ -12,7 +12,7 @@ from kmstui.view import Moment, Reading, View
 
 
 def present(view: View) -> KeyTurnover | None:
-    """The rotation to be shown: that begun from here while its key writes, else one that is not finished."""
+    """Return the rotation to be shown: that begun from here while its key writes, else one that is not finished."""
     status = view.status.value
     if status is None or status.write_key is None:
         return None
@@ -39,8 +39,8 @@ def _stored(report: ScanReport, keys: tuple[Key, ...]) -> Stored:
 
 
 def sightings(view: View) -> tuple[NodeSighting, ...]:
-    """What each target says, in the order they were named. A node is its host; one that has not said its host, or
-    shares it with another, is what differs in the sockets."""
+    """Return what each target says, in the order they were named. A node is its host; one that has not said its host,
+    or shares it with another, is what differs in the sockets."""
     names = node_names(view.nodes or view.targets or (view.target,))
     known = {peer.target: peer.status for peer in view.peers} | {view.target: view.status}
     readings = {target: known.get(target, Reading()) for target in names}
@@ -84,18 +84,18 @@ def _retired(turn: KeyTurnover, view: View) -> bool:
 
 
 def key_now(key: Key, view: View) -> Key | None:
-    """The same key as it is listed now; None if it is gone."""
+    """Return the same key as it is listed now; None if it is gone."""
     return _by_id(view.keys.value or ()).get(key.key_id)
 
 
 @once
 def _by_id(keys: Sequence[Key]) -> Mapping[str, Key]:
-    """The first of each identity."""
+    """Return the first of each identity."""
     return {key.key_id: key for key in reversed(keys) if key.state != KeyState.COMPANION}
 
 
 def earlier(view: View) -> tuple[Key, ...]:
-    """Keys that have held the write label, the last one first."""
+    """Return keys that have held the write label, the last one first."""
     status = view.status.value
     return _earlier(status.write_label if status is not None else "", view.keys.value or ())
 

@@ -24,7 +24,7 @@ _FORMULA = ("=", "+", "-", "@")
 
 
 class Exists(Conflict):
-    """There is a file of this name already."""
+    """Raised where there is a file of this name already."""
 
 
 def path_of(text: str) -> Path:
@@ -88,7 +88,8 @@ def _bounded(lines: Iterator[str]) -> Iterator[bytes]:
 
 
 def _csv(kind: ItemKind[Any], items: Sequence[Any], moment: Moment) -> Iterator[str]:
-    """The fields of the rows, so that nothing is cut or rounded; what a spreadsheet would run begins with a quote."""
+    """Yield the fields of the rows, so that nothing is cut or rounded; what a spreadsheet would run begins with a
+    quote."""
     rows = [_fields(kind, item) for item in items]
     names = list(dict.fromkeys(name for row in rows for name in row)) or [column.title for column in kind.columns]
     line = io.StringIO()
@@ -121,7 +122,7 @@ def _json(kind: ItemKind[Any], items: Sequence[Any], moment: Moment) -> Iterator
 
 
 def _text(kind: ItemKind[Any], items: Sequence[Any], moment: Moment) -> Iterator[str]:
-    """Every column of the table, as wide as it needs to be."""
+    """Return every column of the table, as wide as it needs to be."""
     rows = [[escape(column.text(item, moment)) for column in kind.columns] for item in items]
     rows.insert(0, [column.title for column in kind.columns])
     widths = [max(map(width, cells)) for cells in zip(*rows, strict=True)]

@@ -8,65 +8,75 @@ from kmsd.client import Key, KeyState, KeyType, clientconfig, default_target, pa
 
 
 def kmsctl(target: str, *words: str, into: str = "") -> str:
-    """One line for a shell. The target is named only if kmsctl would look elsewhere without. into: a file for what it
-    prints."""
+    """Return a command line for a shell. The target is named only if kmsctl would look elsewhere without. into: a file
+    for what it prints."""
     named = [] if _same(target) else ["--target", target]
     return shlex.join(["kmsctl", *named, *words]) + (f" > {shlex.quote(into)}" if into else "")
 
 
 def address(key: Key) -> str:
-    """What names one key in a call: its identity; its label where that is shared, collides or is missing."""
+    """Return what names one key in a call: its identity; its label where that is shared, collides or is missing."""
     shared = key.state in (KeyState.COMPANION, KeyState.UNUSABLE) or not key.key_id
     return key.label if shared else key.key_id
 
 
 def keygen(label: str, key_type: KeyType, bits: int, token: str = "") -> tuple[str, ...]:
+    """Name the command that makes a key."""
     return _words(("keygen",), (label,), ("--type", key_type.value, "--bits", str(bits)), _option("--token", token))
 
 
 def relabel(key: Key, label: str, confirm: str) -> tuple[str, ...]:
+    """Name the command that gives a key another label."""
     return _words(("keys", "relabel"), (address(key), label), _option("--confirm", confirm))
 
 
 def adopt(key: Key) -> tuple[str, ...]:
+    """Name the command that gives a key a key id."""
     return _words(("keys", "adopt"), (key.label,))
 
 
 def test(key: Key) -> tuple[str, ...]:
+    """Name the command that tries a key."""
     return _words(("keys", "test"), (address(key),))
 
 
 def retire(key: Key, report: str, confirm: str) -> tuple[str, ...]:
-    """report: path of what a scan of etcd counted."""
+    """Name the command that retires a key. report: path of what a scan of etcd counted."""
     return _words(("keys", "retire"), (address(key),), _option("--report", report), _option("--confirm", confirm))
 
 
 def destroy(key: Key, report: str, confirm: str) -> tuple[str, ...]:
-    """report: path of what a scan of etcd counted."""
+    """Name the command that destroys a key. report: path of what a scan of etcd counted."""
     return _words(("keys", "destroy"), (address(key),), _option("--report", report), _option("--confirm", confirm))
 
 
 def rotate(label: str, from_key_id: str, token: str = "") -> tuple[str, ...]:
+    """Name the command that rotates."""
     return _words(("rotate",), (label,), _option("--from", from_key_id), _option("--token", token))
 
 
 def revert(from_key_id: str) -> tuple[str, ...]:
+    """Name the command that reverts a rotation."""
     return _words(("keys", "revert"), (), _option("--from", from_key_id))
 
 
 def scan(report: str) -> tuple[str, ...]:
+    """Name the command that writes a report."""
     return _words(("etcd", "scan"), (), _option("--report", report))
 
 
 def inspect(path: str) -> tuple[str, ...]:
+    """Name the command that explains a value."""
     return _words(("inspect",), (path,))
 
 
 def log_level(level: str) -> tuple[str, ...]:
+    """Name the command that sets the log level."""
     return ("log-level", level)
 
 
 def verify() -> tuple[str, ...]:
+    """Name the command that proves the audit."""
     return ("audit", "verify")
 
 

@@ -36,8 +36,8 @@ SPANS = (60, 300, traffic.HISTORY)
 
 
 class Store:
-    """targets: each as `kmsd.client.connect`; None: the default, looked for again at each attempt.
-    interval: seconds between reads. tell: called with each new View. read_only: refuse what changes anything.
+    """The source of each View. targets: each as `kmsd.client.connect`; None: the default, looked for again at each
+    attempt. interval: seconds between reads. tell: called with each new View. read_only: refuse what changes anything.
     beside: more targets, which can be switched to and are no nodes of the same cluster. limits: what is warned of."""
 
     def __init__(
@@ -105,15 +105,18 @@ class Store:
         self._board.ask_now()
 
     def toggle_pause(self) -> None:
+        """Pause, or go on."""
         self._board.publish(paused=not self.view.paused)
         self._streams.tend(self._client)
         self._board.wake.set()
 
     def slower(self) -> None:
+        """Read less often."""
         longer = [each for each in INTERVALS if each > self.view.interval]
         self._set_interval(longer[0] if longer else self.view.interval)
 
     def faster(self) -> None:
+        """Read more often."""
         shorter = [each for each in INTERVALS if each < self.view.interval]
         self._set_interval(shorter[-1] if shorter else self.view.interval)
 
@@ -123,7 +126,7 @@ class Store:
         self._board.publish(span=longer[0] if longer else SPANS[0])
 
     def want(self, wants: Iterable[Want]) -> None:
-        """What is asked for besides the status, from now on; what was not wanted before, at once."""
+        """Ask for these besides the status from now on; for what was not wanted before, at once."""
         wants = frozenset(wants)
         if wants - self._board.wants:
             self._board.ask_now()
@@ -139,7 +142,7 @@ class Store:
         self._streams.tend(self._client)
 
     def want_mechanisms(self, token: str) -> None:
-        """Of which token, by its name in kmsd's configuration; empty: of none."""
+        """Ask for what a token can do, by its name in kmsd's configuration; empty: of none."""
         if self._questions.want_mechanisms(token):
             self._board.ask_now()
 
@@ -182,7 +185,8 @@ class Store:
             self._take(target, answers)
 
     def _ask(self, target: str, questions: Sequence[Question]) -> tuple[list[Answer], ClientError | None]:
-        """In a thread. An error: that of the first question, the status; without it the others are not asked."""
+        """Ask in a thread. Return the answers, or the error of the first question, the status; without it the others
+        are not asked."""
         answers = []
         try:
             client = self._connected(target)
@@ -225,7 +229,7 @@ class Store:
             client.close()
 
     async def _rest(self) -> None:
-        """Until the next read is due or asked for."""
+        """Wait until the next read is due or asked for."""
         while not self._board.asked:
             self._board.wake.clear()
             pause = min(self.view.interval, RETRY_MOST) if self.view.lost else self.view.interval

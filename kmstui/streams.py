@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from kmsd.client.admin import AdminClient
 
 BACKLOG = {Want.REQUESTS: 500, Want.AUDIT: 1000}
-"""How many items a tail begins with."""
+"""The number of items that a tail begins with."""
 MOST = {Want.REQUESTS: 1000, Want.AUDIT: 5000}
-"""How many a tail keeps."""
+"""The number that a tail keeps."""
 
 
 class Streams:
-    """One follower for each stream, which runs while something wants it and kmsd answers."""
+    """The followers of all streams, each of which runs while something wants it and kmsd answers."""
 
     def __init__(self, board: Board) -> None:
         self._board = board
@@ -39,6 +39,7 @@ class Streams:
         )
 
     def stop(self) -> None:
+        """Stop all streams."""
         for feed in (self._stats, self._requests, self._chosen, self._audit):
             feed.stop()
 
@@ -122,7 +123,7 @@ class Streams:
         self._board.publish(audit=replace(self._board.view.audit, error=error, due=due, following=error is None))
 
     def _broke(self, error: ClientError | None) -> None:
-        """A stream that breaks is the first to know that kmsd is gone."""
+        """Ask at once: a stream that breaks is the first to know that kmsd is gone."""
         if isinstance(error, Unreachable) and not self._board.view.paused:
             self._board.ask_now()
 

@@ -1,4 +1,4 @@
-"""How states look: a glyph, a word and a colour for each, so that none of the three is needed alone. Pure."""
+"""The looks of states: a glyph, a word and a colour for each, so that none of the three is needed alone. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kmstui.view import View
 
 
 class Colour(StrEnum):
-    """Names of colours in Textual's themes."""
+    """The names of colours in Textual's themes."""
 
     GOOD = "text-success"
     WARN = "text-warning"
@@ -21,6 +21,8 @@ class Colour(StrEnum):
 
 @dataclass(frozen=True)
 class Look:
+    """A look of a state: a glyph, a word and a colour."""
+
     glyph: str
     word: str
     colour: Colour
@@ -52,15 +54,17 @@ _KEYS = {
 
 
 def serving(state: ServingState) -> Look:
+    """Return the look of a state of kmsd."""
     return _SERVING.get(state, Look("?", "UNKNOWN", Colour.WARN))
 
 
 def key(state: str) -> Look:
+    """Return the look of a key's state."""
     return _KEYS.get(state, Look("?", "unknown", Colour.WARN))
 
 
 def now(view: View) -> Look:
-    """The one state to show: whether kmsd answers, else what it says of itself."""
+    """Return the one state to show: whether kmsd answers, else what it says of itself."""
     if view.status.error is not None:
         return NO_ANSWER
     if view.status.value is None:
@@ -69,6 +73,7 @@ def now(view: View) -> Look:
 
 
 def problem(found: Problem) -> Look:
+    """Return the look of a problem."""
     if found.about.tampered:
         # A failure, though kmsd serves.
         return Look(FAILED, "", Colour.BAD)
@@ -76,6 +81,6 @@ def problem(found: Problem) -> Look:
 
 
 def outcome(code: str) -> Look:
-    """Of a call: its canonical status name; of an audit record: its outcome."""
+    """Return the look of an outcome. Of a call: its canonical status name; of an audit record: its outcome."""
     good = code.lower() in ("ok", "success", "")
     return Look(GOOD, code or "-", Colour.GOOD) if good else Look("✕", code, Colour.BAD)

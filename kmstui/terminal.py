@@ -24,14 +24,14 @@ PATIENCE = 3.0
 
 
 def there() -> bool:
-    """Whether there is a terminal to draw on and to read keys from."""
+    """Return whether there is a terminal to draw on and to read keys from."""
     # Either is None where it was closed before kmstui began.
     both = all(stream is not None and stream.isatty() for stream in (sys.__stdin__, sys.__stdout__))
     return both and os.environ.get("TERM") != "dumb"
 
 
 class Output(io.TextIOWrapper):
-    """Writes to stdout, whole, and says once that nothing arrives there any more.
+    """An output to stdout that arrives whole, and says once that nothing arrives there any more.
 
     It buffers of its own where Python was told not to (PYTHONUNBUFFERED, as in many container images): unbuffered, what
     is left of a write that a signal has cut short is lost, and with it half a screen when the terminal is slow and its
@@ -47,6 +47,7 @@ class Output(io.TextIOWrapper):
         self._lost = False
 
     def write(self, text: str) -> int:
+        """Write, unless the terminal is gone."""
         try:
             return len(text) if self._lost else super().write(text)
         except OSError:
@@ -54,6 +55,7 @@ class Output(io.TextIOWrapper):
             return len(text)
 
     def flush(self) -> None:
+        """Flush, unless the terminal is gone."""
         try:
             if not self._lost:
                 super().flush()
@@ -78,6 +80,7 @@ class Terminal(OutputDriver):
         self._watched = False
 
     def start_application_mode(self) -> None:
+        """Take over the terminal, and watch it from then on."""
         super().start_application_mode()  # type: ignore[no-untyped-call]  # Textual's
         if self._watched:
             return  # back from Ctrl+Z
@@ -88,13 +91,14 @@ class Terminal(OutputDriver):
                 signal.signal(number, self._signalled)
 
     def run_input_thread(self) -> None:
+        """Read keys until the terminal is gone."""
         try:
             super().run_input_thread()
         except OSError:
             self._gone()
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
-        """The terminal is left as it was found. The second signal ends the program as it stands."""
+        """End with the terminal left as it was found. The second signal ends the program as it stands."""
         signal.signal(number, signal.SIG_DFL)
         self.leave(128 + number)
 

@@ -19,12 +19,12 @@ _TYPES = {KeyType.AES: "AES", KeyType.HMAC: "HMAC", KeyType.RSA: "RSA"}
 
 
 def width(text: str) -> int:
-    """Columns of the terminal."""
+    """Return the columns of the terminal that a text takes."""
     return len(text) if text.isascii() else cell_len(text)
 
 
 def shorten(text: str, most: int) -> str:
-    """At most `most` columns; what is left out at the end is an ellipsis."""
+    """Return at most `most` columns of a text; what is left out at the end is an ellipsis."""
     if width(text) <= most:
         return text
     if text.isascii():
@@ -35,7 +35,7 @@ def shorten(text: str, most: int) -> str:
 
 
 def shorten_left(text: str, most: int) -> str:
-    """As `shorten`, but keeps the end: of paths that is the part that tells."""
+    """Return a text as `shorten`, but keep the end: of paths that is the part that tells."""
     if width(text) <= most:
         return text
     while text and cell_len(text) > most - 1:
@@ -44,20 +44,20 @@ def shorten_left(text: str, most: int) -> str:
 
 
 def pad(text: str, columns: int, *, right: bool = False) -> str:
-    """Exactly so many columns."""
+    """Return the text in exactly so many columns."""
     text = shorten(text, columns)
     fill = " " * (columns - width(text))
     return fill + text if right else text + fill
 
 
 def hang(text: str, columns: int, indent: int) -> str:
-    """Wrapped, each line after the first set in by `indent`, as the first already is."""
+    """Return the text wrapped, each line after the first set in by `indent`, as the first already is."""
     lines = Content(text).wrap(max(1, columns - indent))
     return f"\n{' ' * indent}".join(line.plain.rstrip() for line in lines)
 
 
 def count(number: float) -> str:
-    """Whole, with thousands set apart."""
+    """Return a whole number, with thousands set apart."""
     return f"{round(number):,}"
 
 
@@ -65,7 +65,7 @@ _UNITS = ((10**9, "G"), (10**6, "M"), (10**3, "k"))
 
 
 def compact(number: int) -> str:
-    """In at most six columns: 812, 9,999, 12 k, 1.3 M."""
+    """Return a number in at most six columns: 812, 9,999, 12 k, 1.3 M."""
     if number < 10_000:
         return f"{number:,}"
     # Half a unit less, so that 999,600 is 1.0 M and not 1,000 k.
@@ -75,16 +75,17 @@ def compact(number: int) -> str:
 
 
 def plural(number: int, what: str) -> str:
+    """Return a number with its noun."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def rate(number: float) -> str:
-    """Per second; small ones keep a digit after the point."""
+    """Return a rate per second; small ones keep a digit after the point."""
     return f"{number:.1f}" if 0 < number < 10 else count(number)
 
 
 def milliseconds(number: float) -> str:
-    """With its unit, to two digits that tell."""
+    """Return milliseconds with the unit, to two digits that tell."""
     if number <= 0:
         return "-"
     if number < 0.995:
@@ -93,6 +94,7 @@ def milliseconds(number: float) -> str:
 
 
 def percent(part: float, whole: float) -> str:
+    """Return a share in per cent."""
     if not whole or not part:
         return "0 %"
     share = 100 * part / whole
@@ -100,7 +102,7 @@ def percent(part: float, whole: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """In its largest unit: 4 s, 12 min, 3 h, 41 days."""
+    """Return seconds in their largest unit: 4 s, 12 min, 3 h, 41 days."""
     whole = max(0, int(seconds))
     if whole < 120:
         return f"{whole} s"
@@ -112,21 +114,22 @@ def duration(seconds: float) -> str:
 
 
 def ago(then: datetime | None, now: datetime) -> str:
+    """Return how long ago a time is."""
     return f"{duration((now - then).total_seconds())} ago" if then is not None else "at an unknown time"
 
 
 def age(then: datetime | None, now: datetime) -> str:
-    """As `ago`, for a column that says so in its title; a dash if unknown."""
+    """Return how long ago a time is, for a column that says so in its title; a dash if unknown."""
     return duration((now - then).total_seconds()).replace(" days", " d") if then is not None else "-"
 
 
 def absolute(then: datetime | None) -> str:
-    """To the second, in UTC; empty if unknown."""
+    """Return a time to the second, in UTC; empty if unknown."""
     return then.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if then is not None else ""
 
 
 def clock(then: datetime | None, now: datetime | None = None) -> str:
-    """The time of day in UTC, with the date before it if that is another day than `now`."""
+    """Return the time of day in UTC, with the date before it if that is another day than `now`."""
     if then is None:
         return "-"
     then = then.astimezone(UTC)
@@ -136,16 +139,17 @@ def clock(then: datetime | None, now: datetime | None = None) -> str:
 
 
 def key_type(key: Key) -> str:
+    """Return the type and length of a key."""
     return f"{_TYPES.get(key.type, 'other')}-{key.bits}"
 
 
 def short_hash(digest: str) -> str:
-    """The first 8 digits of a hash, as kube-apiserver logs it whole; a dash if there is none."""
+    """Return the first 8 digits of a hash, as kube-apiserver logs it whole; a dash if there is none."""
     return escape(digest[:8]) or "-"
 
 
 def as_json(item: Any) -> str:
-    """A dataclass as a JSON object with its fields' names."""
+    """Return a dataclass as a JSON object with its fields' names."""
     return json.dumps(dataclasses.asdict(item), default=_plain, ensure_ascii=False)
 
 
@@ -164,19 +168,19 @@ MOST_PATTERN = 200
 
 @dataclass(frozen=True)
 class TextFilter:
-    """text: as it was typed: a regular expression, with ! before it for all that does not match."""
+    """A filter. text: as it was typed: a regular expression, with ! before it for all that does not match."""
 
     text: str
     pattern: re.Pattern[str]
     inverted: bool
 
     def keeps(self, fields: str) -> bool:
-        """fields: a line for each, so that ^ and $ mean the ends of each field."""
+        """Return whether a row is kept. fields: a line for each, so that ^ and $ mean the ends of each field."""
         return (self.pattern.search(fields) is not None) is not self.inverted
 
 
 def parse_filter(text: str) -> TextFilter:
-    """Raises ValueError, with what is wrong, where, and what is allowed."""
+    """Raise ValueError, with what is wrong, where, and what is allowed."""
     text = text[:MOST_PATTERN]
     inverted = text.startswith("!")
     expression = text[1:] if inverted else text

@@ -36,10 +36,12 @@ class ParsedOnce(Stylesheet):
         self._parse_cache = LRUCache(SOURCES)
 
     def set_variables(self, variables: dict[str, str]) -> None:
+        """Set the theme's variables; where they are the same, nothing is parsed anew."""
         if variables != self._variables:
             super().set_variables(variables)
 
     def reparse(self) -> None:
+        """Parse what has not been parsed with the present variables."""
         self.parse()
 
 
@@ -68,7 +70,7 @@ class SteadyScreen(Screen[None]):
 
 
 class OutputDriver(LinuxDriver):
-    """Textual's driver with an output of one's own, which is stdout whatever stderr is."""
+    """A driver as Textual's with an output of one's own, which is stdout whatever stderr is."""
 
     def __init__(self, app: App[Any], output: TextIOWrapper[Any], **given: Any) -> None:
         super().__init__(app, **given)

@@ -71,6 +71,6 @@ THEMES = {theme.name: theme for theme in (DARK, LIGHT, SAFE)}
 
 
 def following(name: str) -> str:
-    """The theme after this one, in a ring."""
+    """Return the theme after this one, in a ring."""
     names = list(THEMES)
     return names[(names.index(name) + 1) % len(names)] if name in names else names[0]

@@ -19,7 +19,7 @@ busy machine."""
 
 
 async def in_thread(work: Callable[[], T]) -> T:
-    """What `work` returns or raises. If this is cancelled, the thread goes on, and its result is dropped."""
+    """Return what `work` returns or raises. If this is cancelled, the thread goes on, and its result is dropped."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
@@ -40,7 +40,7 @@ async def in_thread(work: Callable[[], T]) -> T:
 
 
 def _thread() -> SimpleQueue[Work]:
-    """What a thread takes its work from that has none now."""
+    """Return what a thread takes its work from that has none now."""
     with contextlib.suppress(IndexError):
         return _idle.pop()
     given: SimpleQueue[Work] = SimpleQueue()
@@ -55,6 +55,6 @@ def _thread() -> SimpleQueue[Work]:
 
 
 def call_in(loop: asyncio.AbstractEventLoop, work: Callable[..., object], *arguments: object) -> None:
-    """From a thread: call it on the loop, unless that has ended."""
+    """Call a function on the loop from a thread, unless the loop has ended."""
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(work, *arguments)

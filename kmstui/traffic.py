@@ -19,8 +19,9 @@ SPAN = 5.0
 
 @dataclass(frozen=True)
 class KeyUseSpan:
-    """What one key did between two frames. time: of the second one, as seconds since the epoch. span: whole seconds
-    from the first one."""
+    """The use of one key between two frames. time: of the second one, as seconds since the epoch. span: What one key
+    did between two frames. time: of the second one, as seconds since the epoch. span: whole seconds from the first
+    one."""
 
     time: int
     span: int
@@ -30,9 +31,9 @@ class KeyUseSpan:
 
 @dataclass(frozen=True)
 class Traffic:
-    """seconds: at most HISTORY, oldest first. recent: the frames of the last SPAN seconds, the newest last.
-    uses: by key id, since they have been watched. taken: when the newest frame came, on the steady clock.
-    error: why none come now; due: when that is tried again, on the steady clock."""
+    """The traffic as far as it is known. seconds: at most HISTORY, oldest first. recent: the frames of the last SPAN
+    seconds, the newest last. uses: by key id, since they have been watched. taken: when the newest frame came, on the
+    steady clock. error: why none come now; due: when that is tried again, on the steady clock."""
 
     seconds: tuple[Second, ...] = ()
     recent: tuple[StatsFrame, ...] = ()
@@ -54,11 +55,12 @@ class Traffic:
 
 
 def stamp(time: datetime) -> int:
+    """Return a time as whole seconds since the epoch."""
     return int(time.timestamp())
 
 
 def fold(traffic: Traffic, frame: StatsFrame, taken: float) -> Traffic:
-    """With one more frame."""
+    """Add one more frame."""
     before = traffic.frame
     same = before is not None and before.started == frame.started and _later(before, frame)
     recent = (*traffic.recent, frame) if same else (frame,)
@@ -68,6 +70,7 @@ def fold(traffic: Traffic, frame: StatsFrame, taken: float) -> Traffic:
 
 
 def failed(traffic: Traffic, error: ClientError | None, due: float | None) -> Traffic:
+    """Note why the stream is not open."""
     return replace(traffic, error=error, due=due)
 
 
@@ -85,7 +88,8 @@ def _seconds(old: Sequence[Second], new: Sequence[Second]) -> tuple[Second, ...]
 
 
 def _recent(frames: tuple[StatsFrame, ...]) -> tuple[StatsFrame, ...]:
-    """Without those that the rates no longer need: the first one is at least SPAN seconds older than the last."""
+    """Return the frames without those that the rates no longer need: the first one is at least SPAN seconds older than
+    the last."""
     last = frames[-1].time
     keep = 0
     for at, frame in enumerate(frames):
@@ -112,7 +116,7 @@ def _uses(
 
 
 def elapsed(traffic: Traffic) -> float:
-    """Seconds that the rates are taken over; 0 until there are two frames."""
+    """Return seconds that the rates are taken over; 0 until there are two frames."""
     if len(traffic.recent) < 2:
         return 0.0
     first, last = traffic.recent[0].time, traffic.recent[-1].time
@@ -120,17 +124,17 @@ def elapsed(traffic: Traffic) -> float:
 
 
 def call_rates(traffic: Traffic) -> dict[tuple[str, str, str], float]:
-    """Calls per second by API, method and code; empty until there are two frames."""
+    """Return the calls per second by API, method and code; empty until there are two frames."""
     return _rates(traffic, lambda frame: {(each.api, each.method, each.code): each.count for each in frame.calls})
 
 
 def operation_rates(traffic: Traffic) -> dict[str, float]:
-    """Operations of the token per second."""
+    """Return the operations of the token per second."""
     return _rates(traffic, lambda frame: {each.method: each.count for each in frame.operations})
 
 
 def key_rates(traffic: Traffic) -> dict[str, float]:
-    """Encrypts and Decrypts per second by key id."""
+    """Return the Encrypts and Decrypts per second by key id."""
     return _rates(traffic, lambda frame: {each.key_id: each.encrypts + each.decrypts for each in frame.keys})
 
 
@@ -143,7 +147,7 @@ def _rates(traffic: Traffic, counts: Callable[[StatsFrame], dict[K, int]]) -> di
 
 
 def now(traffic: Traffic) -> float | None:
-    """Requests per second over the last whole seconds; None if nothing is known."""
+    """Return the requests per second over the last whole seconds; None if nothing is known."""
     if not traffic.seconds:
         return None
     last = traffic.end
@@ -152,11 +156,12 @@ def now(traffic: Traffic) -> float | None:
 
 
 def peak(seconds: Iterable[Second]) -> int:
+    """Return the most requests of a second."""
     return max((each.requests for each in seconds), default=0)
 
 
 def errors(seconds: Iterable[Second]) -> tuple[int, int]:
-    """(errors, requests)."""
+    """Return (errors, requests)."""
     failed = total = 0
     for each in seconds:
         failed, total = failed + each.errors, total + each.requests
@@ -164,11 +169,12 @@ def errors(seconds: Iterable[Second]) -> tuple[int, int]:
 
 
 def lately(traffic: Traffic, seconds: int) -> tuple[Second, ...]:
+    """Return the last seconds."""
     return tuple(each for each in traffic.seconds if stamp(each.time) > traffic.end - seconds)
 
 
 def quantiles(seconds: Iterable[Second]) -> tuple[float, float, float]:
-    """(p50, p99, maximum) in ms, as far as seconds tell; the histograms themselves stay in kmsd.
+    """Return (p50, p99, maximum) in ms, as far as seconds tell; the histograms themselves stay in kmsd.
 
     p50: the median of the seconds' medians, each weighed by its requests. p99: that of the worst second.
     """
@@ -184,4 +190,5 @@ def quantiles(seconds: Iterable[Second]) -> tuple[float, float, float]:
 
 
 def use_of(frame: StatsFrame | None, key_id: str) -> KeyUse | None:
+    """Return the use of one key."""
     return next((each for each in frame.keys if each.key_id == key_id), None) if frame is not None else None

@@ -28,14 +28,14 @@ _ROUNDS = 2
 
 @dataclass
 class Passed(Message):
-    """Follows a key on its way up. turn: which key's."""
+    """A message that follows a key on its way up. turn: which key's."""
 
     turn: int
     rounds: int
 
 
 class Typeahead:
-    """deliver: gives an event to Textual."""
+    """A queue of keys. deliver: gives an event to Textual."""
 
     def __init__(self, app: App[Any], deliver: Callable[[Event], Awaitable[None]]) -> None:
         self._app = app
@@ -46,13 +46,14 @@ class Typeahead:
         self._late: asyncio.TimerHandle | None = None
 
     async def take(self, event: Event) -> None:
-        """A key, or a paste: now, or when it is its turn."""
+        """Take a key, or a paste: now, or when it is its turn."""
         if self._target is None:
             await self._begin(event)
         else:
             self._waiting.append(event)
 
     def passed(self, message: Passed) -> None:
+        """Note that a key has come up to the app."""
         if message.turn != self._turn:
             return
         if message.rounds > 1:

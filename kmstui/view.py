@@ -1,4 +1,4 @@
-"""What is known of kmsd at one moment: plain frozen data, made by the store and shown by the screens. Pure."""
+"""The knowledge of kmsd at one moment: plain frozen data, made by the store and shown by the screens. Pure."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ T = TypeVar("T")
 
 
 class Want(StrEnum):
-    """What a screen needs to be asked for while it is looked at; the status is always read, and so are statistics."""
+    """A thing that a screen needs to be asked for while it is looked at; the status is always read, and so are
+    statistics."""
 
     KEYS = "keys"
     SLOTS = "slots"
@@ -50,13 +51,14 @@ class Want(StrEnum):
 
 @dataclass(frozen=True)
 class Moment:
-    """One moment on two clocks: the wall's, for what kmsd dates; the steady one (seconds), for our own reads."""
+    """A moment on two clocks: the wall's, for what kmsd dates; the steady one (seconds), for our own reads."""
 
     wall: datetime
     steady: float
 
     @classmethod
     def now(cls) -> Moment:
+        """Return the present moment."""
         return cls(datetime.now(UTC), monotonic())
 
 
@@ -73,12 +75,13 @@ class Reading(Generic[T]):
     error: ClientError | None = None
 
     def failed(self, error: ClientError) -> Reading[T]:
+        """Return the reading with the error that kept it from being read anew."""
         return replace(self, error=error)
 
 
 @dataclass(frozen=True)
 class Numbered(Generic[T]):
-    """number: in the order of arrival; tells two equal items apart."""
+    """An item with a number. number: in the order of arrival; tells two equal items apart."""
 
     number: int
     item: T
@@ -98,7 +101,7 @@ class Tail(Generic[T]):
 
 @dataclass(frozen=True)
 class Peer:
-    """Another kmsd that was named as a target."""
+    """A kmsd that was named as another target."""
 
     target: str
     status: Reading[Status] = field(default_factory=Reading)
@@ -106,7 +109,7 @@ class Peer:
 
 @dataclass(frozen=True)
 class ObservedChange:
-    """Something that kmstui saw happen itself."""
+    """A change that kmstui saw happen itself."""
 
     time: datetime
     action: str
@@ -130,7 +133,7 @@ class Inspected:
 
 @dataclass(frozen=True)
 class View:
-    """Everything a screen shows.
+    """A view of everything that a screen shows.
 
     targets: all that were named. interval: seconds between reads. due: when the next one begins, on the steady
     clock; None while one is under way, or paused. working: actions under way, in words. level: the log level that
@@ -147,7 +150,7 @@ class View:
     keys: Reading[tuple[Key, ...]] = field(default_factory=Reading)
     slots: Reading[tuple[Slot, ...]] = field(default_factory=Reading)
     mechanisms: Mapping[str, Reading[tuple[Mechanism, ...]]] = field(default_factory=dict)
-    """By name of the token in kmsd's configuration."""
+    """The mechanisms by name of the token in kmsd's configuration."""
     config: Reading[Config] = field(default_factory=Reading)
     traffic: Traffic = field(default_factory=Traffic)
     requests: Tail[Request] = field(default_factory=Tail)
@@ -161,17 +164,17 @@ class View:
     nodes: tuple[str, ...] = ()
     """Targets that share a write key, as far as is known: those that were named together."""
     fleet: Mapping[str, Reading[Member]] = field(default_factory=dict)
-    """What each target says of itself, by its name in `targets`."""
+    """The answers of each target about itself, by its name in `targets`."""
     sightings: tuple[ObservedChange, ...] = ()
     working: tuple[str, ...] = ()
     turn: KeyTurnover | None = None
     """The rotation that was begun from here."""
     report: tuple[str, ScanReport] | None = None
-    """What a scan of etcd counted, and the file that it was read from."""
+    """The counts of a scan of etcd, and the file that they were read from."""
     span: int = HISTORY
     """Seconds that plots cover."""
     diagnosis: Reading[Diagnosis] = field(default_factory=Reading)
-    """What a token was found to do, when that was last tried."""
+    """The diagnosis of a token, when it was last tried."""
     inspected: Inspected | None = None
     limits: Thresholds = field(default_factory=Thresholds)
     level: str = ""

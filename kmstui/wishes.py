@@ -1,4 +1,5 @@
-"""What widgets ask of the program by messages: actions, other targets, and ways to what lies behind a trouble."""
+"""The wishes that widgets send to the program as messages: actions, other targets, and ways to what lies behind a
+trouble."""
 
 from __future__ import annotations
 
@@ -71,7 +72,7 @@ class Wishes(Frame):
             self.store.act(actions.failures(found.requests), partial(self._looked, found))
 
     def _looked(self, found: Lead, done: Done) -> None:
-        """Requests come first, where any failed of it."""
+        """Show the requests first, where any failed of it."""
         if done.outcome is not None and done.outcome.requests is not None:
             self.post_message(ShowRequests(done.outcome.requests))
         else:

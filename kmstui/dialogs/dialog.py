@@ -31,7 +31,8 @@ COMMANDS_SHOWN = 2
 
 
 class Dialog(ModalScreen[ActionOutcome | None]):
-    """target: for the command. title: what it does. verb: on the button. danger: the focus begins on Cancel.
+    """A form for one action. target: for the command. title: what it does. verb: on the button. danger: the focus
+    begins on Cancel.
 
     Dismissed with the outcome, or None if nothing was done.
     """
@@ -63,19 +64,19 @@ class Dialog(ModalScreen[ActionOutcome | None]):
     # What a dialog defines.
 
     def fields(self) -> Iterable[Widget]:
-        """The form."""
+        """Return the form."""
         return ()
 
     def draft(self) -> Action:
-        """What the form asks for as it stands, complete or not: it names the command."""
+        """Return what the form asks for as it stands, complete or not: it names the command."""
         raise NotImplementedError
 
     def missing(self) -> str:
-        """What keeps the form from being complete; empty if nothing does."""
+        """Return what keeps the form from being complete; empty if nothing does."""
         return ""
 
     def preview(self) -> Action | None:
-        """A dry run to be shown before anything is done."""
+        """Return a dry run to be shown before anything is done."""
         return None
 
     # The frame.
@@ -150,7 +151,7 @@ class Dialog(ModalScreen[ActionOutcome | None]):
         return isinstance(self.focused, OptionList) if action == "row" else super().check_action(action, parameters)
 
     def action_row(self, by: int) -> None:
-        """In the list of a choice that is open."""
+        """Move in the list of a choice that is open."""
         rows = self.focused
         if isinstance(rows, OptionList):
             rows.action_cursor_down() if by > 0 else rows.action_cursor_up()
@@ -185,7 +186,7 @@ class Dialog(ModalScreen[ActionOutcome | None]):
         self.refresh_form()
 
     def _done(self, done: Done) -> None:
-        """Called on the event loop, maybe after the dialog was left."""
+        """Show what came of the action. Called on the event loop, maybe after the dialog was left."""
         self._busy = False
         if not self.is_mounted or self.app.screen is not self:
             self.app.post_message(Finished(done))
@@ -199,7 +200,7 @@ class Dialog(ModalScreen[ActionOutcome | None]):
             self.worked(done)
 
     def worked(self, done: Done) -> None:
-        """What follows on success: a notification, unless there is more to show."""
+        """Follow success with a notification, unless there is more to show."""
         assert done.outcome is not None  # noqa: S101 - only called with one
         if not done.outcome.lines and not self.AT_ONCE:
             self.app.post_message(Finished(done))
@@ -224,7 +225,7 @@ class Dialog(ModalScreen[ActionOutcome | None]):
 
 
 def field(name: str, widget: Widget, advice: str = "") -> Horizontal:
-    """A line of the form. advice: what is to be known, under it."""
+    """Return a line of the form. advice: what is to be known, under it."""
     label = Label(Content(name), classes="name")
     return Horizontal(label, widget, Label(Content(advice), classes="advice"), classes="field")
 

@@ -18,7 +18,7 @@ from kmsd.client import escape
 
 
 class DoctorDialog(ModalScreen[str | None]):
-    """tokens: names in kmsd's configuration. Dismissed with one of them, or None."""
+    """A choice of the token to be tried. tokens: names in kmsd's configuration. Dismissed with one of them, or None."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q", "dismiss", "Cancel", show=False),

@@ -1,4 +1,4 @@
-"""What kmsd says to whoever has a command line, in the words of a dialog. Pure."""
+"""Puts what kmsd says to whoever has a command line in the words of a dialog. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WORDS = (
 
 
 def in_a_dialog(hint: str) -> str:
-    """The hint without flags that a dialog does not have. Whole kmsctl commands stay: they are run elsewhere."""
+    """Return the hint without flags that a dialog does not have. Whole kmsctl commands stay: they are run elsewhere."""
     for pattern, words in _WORDS:
         hint = pattern.sub(words, hint)
     return hint

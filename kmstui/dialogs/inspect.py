@@ -26,7 +26,7 @@ class _InspectDialog(Dialog):
 
 
 class PasteDialog(_InspectDialog):
-    """text: to begin with."""
+    """A form for a value that is pasted. text: to begin with."""
 
     HELP = "Takes a value as it is, in base64 or hexadecimal digits, or as etcdctl or kmsctl printed it."
 
@@ -58,6 +58,8 @@ class PasteDialog(_InspectDialog):
 
 
 class FileDialog(_InspectDialog):
+    """A form for a file whose value is to be explained."""
+
     HELP = "Reads a file on this machine, and explains the value in it."
 
     def __init__(self, target: str) -> None:
@@ -74,6 +76,8 @@ class FileDialog(_InspectDialog):
 
 
 class TryDialog(_InspectDialog):
+    """A form that has kmsd try whether a value opens."""
+
     HELP = "Has kmsd decrypt the value, and says whether it opens. What is in it stays in kmsd and is never shown."
 
     def __init__(self, target: str, inspected: Inspected) -> None:

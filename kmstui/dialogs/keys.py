@@ -34,8 +34,8 @@ _BITS = {
 
 
 class GenerateDialog(Dialog):
-    """label: to begin with. taken: labels that keys have. tokens: names of those that keys can be made on, the write
-    token first."""
+    """A form for a new key. label: to begin with. taken: labels that keys have. tokens: names of those that keys can be
+    made on, the write token first."""
 
     HELP = "Makes a key on the token. It writes only if it has the write label and no key had it before."
 
@@ -96,6 +96,8 @@ class GenerateDialog(Dialog):
 
 
 class RelabelDialog(Dialog):
+    """A form for another label of a key."""
+
     HELP = (
         "Changes CKA_LABEL, the role of a key. Its identity, CKA_ID, stays, and what names that is read as before. "
         "What k8s-kms-plugin wrote with AES-GCM names a label."
@@ -130,7 +132,7 @@ class RelabelDialog(Dialog):
 
     @property
     def _risk(self) -> str:
-        """Why kmsd wants the label once more; empty if it does not."""
+        """Return why kmsd wants the label once more; empty if it does not."""
         if self._key.state == KeyState.WRITE or self._label == self._write_label:
             return "this changes which key writes"
         if self.refused:
@@ -142,6 +144,8 @@ class RelabelDialog(Dialog):
 
 
 class AdoptDialog(Dialog):
+    """A form that gives a key id to a key."""
+
     HELP = "Gives a key without CKA_ID an identity, so that it can serve."
 
     def __init__(self, target: str, key: Key) -> None:
@@ -158,6 +162,8 @@ class AdoptDialog(Dialog):
 
 
 class TestDialog(Dialog):
+    """A form that tries a key."""
+
     __test__ = False
     AT_ONCE = True
     HELP = "Encrypts and decrypts random bytes with a key, and shows how long it takes."
@@ -178,7 +184,7 @@ class LettingGo(Dialog):
     empty: none. The label is typed to do it in spite of what speaks against it."""
 
     WHY_TYPED: ClassVar[str] = ""
-    """What the label is for, before it is typed."""
+    """The reason for which the label is typed."""
 
     def __init__(self, target: str, key: Key, verb: str, report: str = "") -> None:
         super().__init__(target, f"{verb} {escape(key.label)}", verb, danger=True)
@@ -193,6 +199,7 @@ class LettingGo(Dialog):
         yield confirmation(self._key, self.WHY_TYPED)
 
     def warnings(self) -> Iterable[Widget]:
+        """Return what is to be known before it is done."""
         return ()
 
     @property
@@ -205,6 +212,8 @@ class LettingGo(Dialog):
 
 
 class RetireDialog(LettingGo):
+    """A form that retires a key."""
+
     HELP = (
         "Marks a key that nothing needs any more. It still decrypts until it is destroyed. kmsd refuses unless the "
         "report of a scan of etcd shows that nothing needs it, or the label is typed."
@@ -225,7 +234,8 @@ class RetireDialog(LettingGo):
 
 
 class DestroyDialog(LettingGo):
-    """Wants the label typed, whatever kmsd says. It overrides only a refusal that was shown, and no report's."""
+    """A form that destroys a key. It wants Wants the label typed, whatever kmsd says. It overrides only a refusal that
+    was shown, and no report's."""
 
     HELP = (
         "Removes a key from the token. What it encrypted can never be read again. kmsd refuses unless the key is "
@@ -237,6 +247,7 @@ class DestroyDialog(LettingGo):
         super().__init__(target, key, "Destroy")
 
     def warnings(self) -> Iterable[Widget]:
+        """Return what is to be known before it is done."""
         yield warning("what it encrypted can never be read again; this cannot be undone")
 
     def preview(self) -> Action:
@@ -251,7 +262,7 @@ class DestroyDialog(LettingGo):
 
 
 def what_is_wrong(label: str) -> str:
-    """With a label that was typed; empty if nothing."""
+    """Return what is wrong with a label that was typed; empty if nothing is."""
     if not label:
         return "a label is needed"
     if len(label.encode(errors="replace")) > LABEL_MOST:
@@ -260,26 +271,31 @@ def what_is_wrong(label: str) -> str:
 
 
 def confirmation(key: Key, why: str = "") -> Widget:
+    """Make the field in which a label is typed once more."""
     line = field("confirm", Input(placeholder=f"{why}type {escape(key.label)}", id="confirm", compact=True))
     line.id = "confirmation"
     return line
 
 
 def unconfirmed(dialog: Dialog, key: Key) -> str:
-    """What is missing while #confirm does not hold the label. One that no keyboard has is typed as it is shown."""
+    """Return what is missing while #confirm does not hold the label. One that no keyboard has is typed as it is
+    shown."""
     text = dialog.query_one("#confirm", Input).value
     return "" if text in (key.label, escape(key.label)) else "type the label to confirm"
 
 
 def warning(text: str, id: str | None = None) -> Static:  # noqa: A002 - Textual's name
+    """Make a line that warns."""
     return Static(warned(text), classes="warning", id=id)
 
 
 def warned(text: str) -> Content:
+    """Make the lines that warn."""
     return Content.assemble(("◐ ", "$text-warning"), text)
 
 
 def key_facts(key: Key) -> Static:
+    """Make the lines that say which key it is."""
     made = f", made {absolute(key.created)}" if key.created is not None else ""
     used = f"{key.encrypts:,} encrypts and {key.decrypts:,} decrypts since kmsd started"
     lines = [

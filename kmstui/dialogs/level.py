@@ -16,7 +16,7 @@ LEVELS = ("debug", "info", "warning", "error")
 
 
 class LevelDialog(Dialog):
-    """level: the present one; empty if it is not known."""
+    """A choice of the log level. level: the present one; empty if it is not known."""
 
     HELP = "Sets the level to log from, until kmsd restarts or reloads; the configuration stays as it is."
 

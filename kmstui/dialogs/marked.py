@@ -26,14 +26,14 @@ _LABEL_MOST = 40
 
 @dataclass(frozen=True)
 class Marked:
-    """One key of several. why_not: why it is left out; empty if it is not."""
+    """A key of several. One key of several. why_not: why it is left out; empty if it is not."""
 
     key: Key
     why_not: str
 
 
 class SeveralDialog(Dialog):
-    """rows: all that are marked."""
+    """A form for one action on several keys. rows: all that are marked."""
 
     VERB: ClassVar[str]
     DANGER: ClassVar[bool] = False
@@ -50,7 +50,7 @@ class SeveralDialog(Dialog):
         yield from self.questions()
 
     def questions(self) -> Iterable[Widget]:
-        """What is asked beside the list."""
+        """Return what is asked beside the list."""
         return ()
 
     def one(self, key: Key) -> Action:
@@ -58,7 +58,7 @@ class SeveralDialog(Dialog):
         raise NotImplementedError
 
     def chosen(self) -> tuple[Key, ...]:
-        """The keys that it is going to be done to."""
+        """Return the keys that it is going to be done to."""
         return self._keys
 
     def draft(self) -> Action:
@@ -70,6 +70,8 @@ class SeveralDialog(Dialog):
 
 
 class TestSeveralDialog(SeveralDialog):
+    """A form that tries several keys."""
+
     __test__ = False
     VERB = "Test"
     AT_ONCE = True
@@ -80,6 +82,8 @@ class TestSeveralDialog(SeveralDialog):
 
 
 class AdoptSeveralDialog(SeveralDialog):
+    """A form that gives key ids to several keys."""
+
     VERB = "Adopt"
     HELP = "Gives each of the marked keys that has no CKA_ID an identity, for good, so that it can serve."
 
@@ -88,7 +92,8 @@ class AdoptSeveralDialog(SeveralDialog):
 
 
 class _LettingGoSeveral(SeveralDialog):
-    """kmsd is asked about each first. What it refuses is left out, unless the number of all is typed."""
+    """A form that retires or destroys several keys. kmsd kmsd is asked about each first. What it refuses is left out,
+    unless the number of all is typed."""
 
     DANGER = True
     TYPED: ClassVar[bool] = False
@@ -98,7 +103,7 @@ class _LettingGoSeveral(SeveralDialog):
         super().__init__(target, rows)
         self._given = report
         self._refused: dict[int, ClientError] = {}
-        """By place among the keys."""
+        """The fields, by place among the keys."""
 
     def questions(self) -> Iterable[Widget]:
         hint = "a file that `kmsctl etcd scan --report FILE` wrote"
@@ -125,7 +130,8 @@ class _LettingGoSeveral(SeveralDialog):
         return self._part(key, self._report, key.label if overrides else "")
 
     def chosen(self) -> tuple[Key, ...]:
-        """All of them if a report is to show kmsd that they may go, or if all was typed; else those not refused."""
+        """Return all of them if a report is to show kmsd that they may go, or if all was typed; else those not
+        refused."""
         if self._report or self._typed == self._phrase(len(self._keys)):
             return self._keys
         return tuple(key for at, key in enumerate(self._keys) if at not in self._refused) or self._keys
@@ -159,6 +165,8 @@ class _LettingGoSeveral(SeveralDialog):
 
 
 class RetireSeveralDialog(_LettingGoSeveral):
+    """A form that retires several keys."""
+
     VERB = "Retire"
     HELP = (
         "Marks each of these keys as needed no more. kmsd is asked about each first; those that it refuses are left "
@@ -170,6 +178,8 @@ class RetireSeveralDialog(_LettingGoSeveral):
 
 
 class DestroySeveralDialog(_LettingGoSeveral):
+    """A form that destroys several keys."""
+
     VERB = "Destroy"
     TYPED = True
     HELP = (

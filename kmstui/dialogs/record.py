@@ -17,7 +17,7 @@ from kmstui.widgets.rows import Text
 
 
 class RecordDialog(ModalScreen[None]):
-    """item: the dataclass that `y` copies."""
+    """A record in full. item: the dataclass that `y` copies."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,enter,q", "dismiss", "Close", show=False),

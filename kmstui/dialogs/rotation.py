@@ -18,8 +18,8 @@ from kmstui.messages import Finished
 
 
 class RotateDialog(Dialog):
-    """tokens: names of those that keys can be made on, the write token first. old: the key that is replaced.
-    serves: whether that one writes now."""
+    """A form for a rotation. tokens: names of those that keys can be made on, the write token first. old: the key that
+    is replaced. serves: whether that one writes now."""
 
     HELP = (
         "Makes a new key and moves the write label to it. The old key goes on reading. Nothing restarts; what follows "
@@ -72,6 +72,8 @@ class RotateDialog(Dialog):
 
 
 class ReportDialog(Dialog):
+    """A form for the report of a scan of etcd."""
+
     HELP = (
         "Reads what a scan of etcd counted, so that the timeline can say what still needs the old key. The scan itself "
         "is kmsctl's: it needs to reach etcd, which kmstui does not."
@@ -93,6 +95,8 @@ class ReportDialog(Dialog):
 
 
 class RevertDialog(Dialog):
+    """A form that reverts a rotation."""
+
     HELP = (
         "Makes a new write key after a bad rotation, on the token of the key before it, and says what it cannot undo."
     )

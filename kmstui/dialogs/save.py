@@ -21,7 +21,7 @@ MOST_PATH = 4096
 
 
 class SaveDialog(Dialog):
-    """choices: (what they are, in words; the rows) each, the first one first."""
+    """A form that saves rows to a file. choices: (what they are, in words; the rows) each, the first one first."""
 
     HELP = (
         "Saves rows to a file that only you can read: all fields as .csv or .json, or the table's columns as .txt. A "

@@ -20,7 +20,7 @@ from kmstui.widgets.rows import Rows
 
 
 class TargetDialog(ModalScreen[str | None]):
-    """Dismissed with the target, or None if it stays."""
+    """A choice of the target to look at. Dismissed with the target, or None if it stays."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,t,q", "dismiss", "Cancel", show=False)]
 

@@ -14,6 +14,8 @@ from kmstui.dialogs.dialog import Dialog
 
 
 class VerifyDialog(Dialog):
+    """A dialog that has the audit proved at once."""
+
     AT_ONCE = True
     HELP = "Reads every audit file that is kept and checks the chain of hashes, record by record."
 

@@ -1,4 +1,5 @@
-"""What was done and what happened, as it is recorded; each record in full; and whether the chain is whole."""
+"""The audit: what was done and what happened, as it is recorded; each record in full; and whether the chain is
+whole."""
 
 from __future__ import annotations
 
@@ -99,6 +100,8 @@ def _ms(record: AuditRecord) -> str:
 
 
 class AuditScreen(Page):
+    """The screen of the audit."""
+
     NAME = "Audit"
     WANTS = frozenset({Want.AUDIT})
     HELP = (
@@ -155,6 +158,7 @@ def _verdict(view: View, moment: Moment) -> str:
 
 
 def record_facts(record: AuditRecord) -> Iterator[Fact]:
+    """Return a record as lines of names and values."""
     look = styles.outcome(record.outcome)
     yield Fact("time", record.time.isoformat(timespec="milliseconds").replace("+00:00", "Z") if record.time else "-")
     yield Fact("kind", escape(record.kind))
@@ -171,7 +175,7 @@ def record_facts(record: AuditRecord) -> Iterator[Fact]:
 
 
 def _line_facts(record: AuditRecord) -> Iterator[Fact]:
-    """What the line in the file says beyond the rest; the line itself if it is no JSON."""
+    """Yield what the line in the file says beyond the rest; the line itself if it is no JSON."""
     try:
         document: Any = json.loads(record.line)
     except (ValueError, RecursionError):

@@ -57,6 +57,8 @@ SETTINGS = ItemKind[Setting](
 
 
 class ConfigScreen(Page):
+    """The screen of the configuration and the log."""
+
     NAME = "Config and logs"
     WANTS = frozenset({Want.CONFIG})
     HELP = (
@@ -97,7 +99,7 @@ class ConfigScreen(Page):
 
 
 def level(view: View) -> str:
-    """The log level as far as it is known here: what was set from here, else what is configured."""
+    """Return the log level as far as it is known here: what was set from here, else what is configured."""
     settings = view.config.value.settings if view.config.value is not None else ()
     configured = next((setting.value for setting in settings if setting.name == _LEVEL), "")
     return view.level or configured.strip('"')
@@ -118,6 +120,7 @@ def _head(config: Config | None, view: View, width: int) -> Iterator[Content]:
 
 
 def setting_facts(setting: Setting) -> Iterator[Fact]:
+    """Return a setting as lines of names and values."""
     yield Fact("value", escape(_value(setting)))
     yield Fact("from", escape(setting.origin))
     section, _, name = setting.name.partition(".")

@@ -1,4 +1,4 @@
-"""What a token can really do, tried out: each check, what was seen, and how to mend what failed."""
+"""The doctor: what a token can really do, tried out: each check, what was seen, and how to mend what failed."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ _ORDER = (Outcome.FAILED, Outcome.WARNING, Outcome.UNKNOWN, Outcome.OK, Outcome.
 
 
 def look(outcome: Outcome) -> Look:
+    """Return the sign of a check's outcome."""
     return _LOOKS.get(outcome, _LOOKS[Outcome.UNKNOWN])
 
 
@@ -63,6 +64,8 @@ CHECKS = ItemKind[Check](
 
 
 class DoctorScreen(Page):
+    """The screen of what a token really does."""
+
     NAME = "Doctor"
     HELP = (
         "Tries what a token can really do, whatever it lists, and says what kmsd writes with and what to mend. Calls "
@@ -72,7 +75,7 @@ class DoctorScreen(Page):
     BINDINGS = [command.binding for command in SCREEN_COMMANDS]  # noqa: RUF012 - as Textual has it
 
     _began: float | None = None
-    """When the run that is under way began, on the steady clock."""
+    """The time when the run that is under way began, on the steady clock."""
     _failed: Done | None = None
 
     def data(self) -> Iterable[Widget]:

@@ -61,6 +61,8 @@ FLEET = ItemKind[FleetRow](
 
 
 class FleetScreen(Page):
+    """The screen of all targets side by side."""
+
     NAME = "Fleet"
     WANTS = frozenset({Want.FLEET})
     HELP = (
@@ -98,7 +100,7 @@ class FleetScreen(Page):
         return found
 
     def why_not(self, name: str) -> str:
-        """It does not matter here whether the present target answers."""
+        """Return why a command cannot be done; it does not matter here whether the present target answers."""
         return "" if self._listing.current is not None else "no target is known"
 
     def begin(self, name: str) -> None:
@@ -123,6 +125,7 @@ def _head(found: tuple[FleetRow, ...], most: int, columns: int) -> Iterator[Cont
 
 
 def row_facts(row: FleetRow, moment: Moment) -> Iterator[Fact]:
+    """Return a target as lines of names and values."""
     error = row.reading.error
     if error is not None:
         yield Fact("✕", escape(error.message), Colour.BAD)

@@ -1,4 +1,4 @@
-"""What can be done where the focus is, what the signs mean, and the commands that tell the same."""
+"""The help: what can be done where the focus is, what the signs mean, and the commands that tell the same."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _COLUMNS = 72
 
 
 class HelpScreen(ModalScreen[None]):
-    """subject: the screen that is explained, and what has the focus on it."""
+    """The help. subject: the screen that is explained, and what has the focus on it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,question_mark,q", "dismiss", "Close", show=False),
@@ -76,7 +76,7 @@ class HelpScreen(ModalScreen[None]):
 
 
 def _keys(node: DOMNode) -> Iterator[tuple[str, str]]:
-    """(keys, what they do) of a widget's own bindings."""
+    """Yield (keys, what they do) of a widget's own bindings."""
     seen: dict[str, list[Binding]] = {}
     for binding in bindings_of(node):
         if binding.description and not name_of(binding.action):

@@ -1,4 +1,5 @@
-"""What a stored value is, which key it needs, and whether that opens it, as `kmsctl inspect` says it."""
+"""The inspection: what a stored value is, which key it needs, and whether that opens it, as `kmsctl inspect` says
+it."""
 
 from __future__ import annotations
 
@@ -46,6 +47,8 @@ OPENERS = ItemKind[Key](
 
 
 class InspectScreen(Page):
+    """The screen that explains a value."""
+
     NAME = "Inspect"
     HELP = (
         "Explains a ciphertext, or a value as etcd holds it: its format, the key it needs, whether kmsd has that key. "
@@ -93,7 +96,7 @@ class InspectScreen(Page):
                 self.app.push_screen(TryDialog(target, self.view.inspected))
 
     def on_paste(self, event: events.Paste) -> None:
-        """A value pasted anywhere on this screen is shown in the dialog before it is sent."""
+        """Show a value that is pasted anywhere on this screen in the dialog, before it is sent."""
         event.stop()
         why = self.why_not("paste")
         if why:
@@ -117,6 +120,7 @@ def _head(inspected: Inspected | None, view: View, moment: Moment) -> Iterator[C
 
 
 def inspection_facts(inspected: Inspected) -> Iterator[Fact]:
+    """Return an explanation as lines of names and values."""
     found = inspected.found
     yield Fact("format", escape(found.format))
     yield Fact("", escape(found.summary))

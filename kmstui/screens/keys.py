@@ -43,7 +43,7 @@ _STATES = ("write", "pending", "readable", "companion", "archived", "planted", "
 
 
 def ident(key: Key) -> str:
-    """Identities may be missing, and collide: the label tells such keys apart."""
+    """Return what tells a key from all others: identities may be missing, and collide, and then the label does."""
     return f"{key.token}\0{key.key_id}\0{key.label}"
 
 
@@ -114,6 +114,8 @@ KEYS = ItemKind[Key](
 
 
 class KeysScreen(Page):
+    """The screen of the keys."""
+
     NAME = "Keys"
     WANTS = frozenset({Want.KEYS})
     HELP = (
@@ -170,7 +172,7 @@ class KeysScreen(Page):
             self.app.push_screen(RecordDialog(escape(event.item.label), facts, event.item))
 
     def _go_to(self, outcome: ActionOutcome | None) -> None:
-        """To the key that an action made or moved, as soon as it is listed."""
+        """Go to the key that an action made or moved, as soon as it is listed."""
         if outcome is not None and outcome.key is not None:
             self._sought = ident(outcome.key)
 
@@ -246,7 +248,7 @@ class KeysScreen(Page):
 
 
 _MANY = ("test", "adopt", "retire", "destroy")
-"""What can be done to several keys at once."""
+"""The commands for several keys at once."""
 
 
 def _why_not_among(name: str, key: Key) -> str:
@@ -258,7 +260,7 @@ def _why_not_among(name: str, key: Key) -> str:
 
 
 def why_not(name: str, key: Key) -> str:
-    """Why a command makes no sense for a key; empty if it does. kmsd has the last word. Pure."""
+    """Return why a command makes no sense for a key; empty if it does. kmsd has the last word. Pure."""
     match name:
         case "adopt":
             return "it has a key id already" if key.key_id else ""
@@ -293,6 +295,7 @@ def _why_not_retire(key: Key) -> str:
 def key_facts(
     key: Key, view: View, moment: Moment, commands: Sequence[tuple[ScreenCommand, str]] = ()
 ) -> Iterator[Fact]:
+    """Return a key as lines of names and values."""
     if key.unusable_reason:
         yield Fact("✕", escape(key.unusable_reason), Colour.BAD)
         yield Fact("", f"→ {escape(key.unusable_hint)}")

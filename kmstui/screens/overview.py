@@ -26,6 +26,8 @@ from kmstui.widgets.problem import TroubleList
 
 
 class OverviewScreen(Page):
+    """The screen that says whether kmsd serves."""
+
     NAME = "Overview"
     AUTO_FOCUS = ""
     WANTS = frozenset({Want.AUDIT})
@@ -93,6 +95,8 @@ class OverviewScreen(Page):
 
 
 class WriteKeyPanel(Panel):
+    """A panel of the key that encrypts."""
+
     def lines(self, view: View, moment: Moment) -> Iterator[Content]:
         status = view.status.value
         if status is None:
@@ -127,6 +131,8 @@ def _key_facts(key: Key, status: Status, moment: Moment) -> Iterator[tuple[str, 
 
 
 class HealthPanel(Panel):
+    """A panel of what is well and what is not."""
+
     def lines(self, view: View, moment: Moment) -> Iterator[Content]:
         status = view.status.value
         if status is None:
@@ -163,7 +169,7 @@ def _health(status: Status, moment: Moment) -> Iterator[tuple[str, str, str]]:
 
 
 class TokensPanel(Panel):
-    """Every configured token; shown where there is room."""
+    """A panel of every configured token; shown where there is room."""
 
     def lines(self, view: View, moment: Moment) -> Iterator[Content]:
         status = view.status.value
@@ -190,6 +196,8 @@ class TokensPanel(Panel):
 
 
 class EventsPanel(Panel):
+    """A panel of what happened last."""
+
     def lines(self, view: View, moment: Moment) -> Iterator[Content]:
         found = happenings(view, self.content_size.height)
         if not found:

@@ -1,4 +1,4 @@
-"""What every screen with data has in common: header, troubles, data, keys; a word when it is too small."""
+"""The common part of every screen with data: header, troubles, data, keys; a word when it is too small."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from kmstui.widgets.problem import TroubleList
 from kmstui.widgets.table import Table
 
 NAMES = ("Overview", "Tokens", "Keys", "Traffic", "Rotation", "Audit", "Config and logs", "Fleet", "Doctor", "Inspect")
-"""Of the screens, in the order of their keys."""
+"""The names of the screens, in the order of their keys."""
 NUMBERS = dict(zip(NAMES, "1234567890", strict=True))
 """The key of each screen."""
 LEAST_WIDTH, LEAST_HEIGHT = 60, 18
@@ -42,13 +42,14 @@ PLOTTED: tuple[BindingType, ...] = (
     Binding("z", "zoom_end", "Back"),
     Binding("w", "app.span", "Range"),
 )
-"""What is worth a place in the last line on screens with plots."""
+"""Keys that are worth a place in the last line on screens with plots."""
 HELD = 0.05
 """Seconds between two presses below which a key is held down: terminals repeat it 25 to 30 times a second."""
 
 
 class Page(SteadyScreen):
-    """NAME: one of NAMES. WANTS: what the store asks for while this is looked at. SCREEN_COMMANDS: what can be done."""
+    """A screen with data. NAME: one of NAMES. WANTS: what the store asks for while this is looked at. SCREEN_COMMANDS:
+    what can be done."""
 
     AUTO_FOCUS = "Table"
     NAME: ClassVar[str]
@@ -81,10 +82,11 @@ class Page(SteadyScreen):
         yield Static(id="too-small")
 
     def data(self) -> Iterable[Widget]:
-        """The widgets that show what kmsd told."""
+        """Return the widgets that show what kmsd told."""
         raise NotImplementedError
 
     def show(self, view: View, moment: Moment) -> None:
+        """Show a View."""
         self.view, self.moment = view, moment
         self.query_one(Title).show(view, moment)
         self.query_one(StateLine).show(view, moment)
@@ -95,6 +97,7 @@ class Page(SteadyScreen):
         self.query_one(KeyLine).redraw()
 
     def show_data(self, view: View, moment: Moment) -> None:
+        """Show what is this screen's own of a View."""
         raise NotImplementedError
 
     def on_resize(self, event: events.Resize) -> None:
@@ -116,7 +119,7 @@ class Page(SteadyScreen):
     """The panel that has all the room below the header. Asked for with every key that is drawn in the last line."""
 
     def _zoomable(self) -> list[Widget]:
-        """Plots first: they gain most."""
+        """Return the panels that can have all the room, plots first: they gain most."""
         found = [*self.query("#data Plot"), *self.query("#data Panel, #data #stages, #data Listing")]
         return list(dict.fromkeys(found))
 
@@ -169,7 +172,7 @@ class Page(SteadyScreen):
     # What can be done here.
 
     def why_not(self, name: str) -> str:
-        """Why a command cannot be done now; empty if it can."""
+        """Return why a command cannot be done now; empty if it can."""
         command = next(command for command in self.SCREEN_COMMANDS if command.name == name)
         if self.view is None or self.view.status.value is None:
             return "kmsd has not answered yet"
@@ -180,7 +183,7 @@ class Page(SteadyScreen):
         return self.refusal(name)
 
     def refusal(self, name: str) -> str:
-        """As `why_not`, for what this screen knows."""
+        """Return why a command cannot be done, for what this screen knows; empty if it can."""
         return ""
 
     def action_do(self, name: str) -> None:
@@ -196,7 +199,7 @@ class Page(SteadyScreen):
         raise NotImplementedError
 
     def go_to(self, ident: str) -> bool:
-        """The cursor to the thing with this identity; whether it is here."""
+        """Move the cursor to the thing with this identity. Return whether it is here."""
         return any(listing.go_to(ident) for listing in self.query(Listing))
 
     @on(Panel.Clicked)
@@ -205,7 +208,7 @@ class Page(SteadyScreen):
 
     @on(Table.Moved)
     def _moved(self, event: Table.Moved) -> None:
-        """What is beside the table follows at once, but waits for the last row while the key is held down."""
+        """Let what is beside the table follow at once, but wait for the last row while the key is held down."""
         event.stop()
         before, self._moved_at = self._moved_at, monotonic()
         if self._following is not None:
@@ -225,18 +228,18 @@ class Page(SteadyScreen):
             self.query_one(KeyLine).redraw()
 
     def moved(self, view: View) -> None:
-        """Another row of a table is the current one."""
+        """Follow the cursor to another row of a table."""
 
 
 def note(view: View, reading: Reading[Any], moment: Moment) -> str:
-    """How old data is that could not be read anew; empty while it is fresh."""
+    """Return how old data is that could not be read anew; empty while it is fresh."""
     if reading.value is None or not (view.lost or reading.error):
         return ""
     return f"as of {duration(moment.steady - reading.taken)} ago"
 
 
 def tail_note(view: View, tail: Tail[Any], moment: Moment) -> str:
-    """What there is to say about a stream beside its items."""
+    """Return what there is to say about a stream beside its items."""
     if view.paused:
         return "paused"
     if view.lost and tail.items:
@@ -247,7 +250,7 @@ def tail_note(view: View, tail: Tail[Any], moment: Moment) -> str:
 
 
 def waiting(view: View, reading: Reading[Any], none: str) -> str:
-    """What an empty table says. none: if it is empty because there is nothing."""
+    """Return what an empty table says. none: if it is empty because there is nothing."""
     if reading.value is not None:
         return none
     if reading.error is not None and not view.lost:
@@ -256,7 +259,7 @@ def waiting(view: View, reading: Reading[Any], none: str) -> str:
 
 
 def tail_waiting(view: View, tail: Tail[Any], none: str) -> str:
-    """As `waiting`, of a stream."""
+    """Return what an empty table says, as `waiting` does, of a stream."""
     if tail.error is not None and not view.lost:
         return f"cannot be followed: {tail.error.message}"
     return none if tail.following else _not_yet(view)

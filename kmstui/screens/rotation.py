@@ -27,6 +27,8 @@ from kmstui.widgets.timeline import TimelineView
 
 
 class RotationScreen(Page):
+    """The screen of a rotation."""
+
     NAME = "Rotation"
     AUTO_FOCUS = "TimelineView"
     WANTS = frozenset({Want.KEYS, Want.PEERS})
@@ -107,7 +109,7 @@ class RotationScreen(Page):
                 self.notify(f"copied {escape(command)}", markup=False)
 
     def _old(self, view: View) -> Key | None:
-        """The old key of the rotation, if it is there and not retired."""
+        """Return the old key of the rotation, if it is there and not retired."""
         turn = rotation_view.present(view)
         found = rotation_view.key_now(turn.old, view) if turn is not None and turn.old is not None else None
         return found if found is not None and found.state != "archived" else None
@@ -120,6 +122,7 @@ class RotationScreen(Page):
 
 
 def rotate_dialog(target: str, status: Status) -> RotateDialog:
+    """Make the form for a rotation."""
     tokens = sorted(status.tokens, key=lambda token: not token.write)
     return RotateDialog(
         target,
@@ -176,7 +179,7 @@ _STAGES = (
 
 
 class KeyPanel(Panel):
-    """One of the two keys of the rotation; without one, the write key."""
+    """A panel of one of the two keys of the rotation; without one, of the write key."""
 
     def __init__(self, title: str, *, new: bool) -> None:
         super().__init__(title)
@@ -209,7 +212,7 @@ class KeyPanel(Panel):
 
 
 class UsesPlot(Plot):
-    """How calls move from the old key to the new one; shown where there is room."""
+    """A plot of how calls move from the old key to the new one; shown where there is room."""
 
     def drawing(self, known: Traffic, span: int, rows: int, columns: int) -> Iterator[Content]:
         turn = rotation_view.present(self.view) if self.view is not None else None
@@ -231,7 +234,7 @@ class UsesPlot(Plot):
 
 
 class EarlierPanel(Panel):
-    """Shown where there is room."""
+    """A panel of earlier write keys; shown where there is room."""
 
     def lines(self, view: View, moment: Moment) -> Iterator[Content]:
         found = rotation_view.earlier(view)

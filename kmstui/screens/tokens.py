@@ -100,6 +100,8 @@ def _key_sizes(each: Mechanism) -> str:
 
 
 class TokensScreen(Page):
+    """The screen of slots, tokens and what they can do."""
+
     NAME = "Tokens"
     WANTS = frozenset({Want.SLOTS, Want.MECHANISMS})
     HELP = (
@@ -140,6 +142,7 @@ def _not_ours(slot: Slot | None) -> str:
 
 
 def slot_facts(slot: Slot, status: Status | None) -> Iterator[Fact]:
+    """Return a slot as lines of names and values."""
     ours = next((each for each in status.tokens if each.name == slot.name), None) if status and slot.name else None
     for warning in slot.pin_warnings:
         yield Fact("PIN", f"{WARN} {escape(warning)}", Colour.WARN)
@@ -177,7 +180,7 @@ def _ours(each: TokenStatus) -> Iterator[Fact]:
 
 
 def _use(number: int, most: int | None) -> str:
-    """Of all programs on the token."""
+    """Return how much of it all programs on the token use."""
     if not most:
         return f"{count(number)} open, by all programs"
     return f"{plots.meter(number, most, _METER)} {count(number)} of {count(most)} open, by all programs"

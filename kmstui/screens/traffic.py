@@ -1,4 +1,5 @@
-"""What is asked of kmsd: rates and latency by API and method, errors by code, use by key, and every call as it ends."""
+"""The traffic that is asked of kmsd: rates and latency by API and method, errors by code, use by key, and every call as
+it ends."""
 
 from __future__ import annotations
 
@@ -80,6 +81,8 @@ REQUESTS = ItemKind[Numbered[Request]](
 
 
 class TrafficScreen(Page):
+    """The screen of what is asked of kmsd."""
+
     NAME = "Traffic"
     WANTS = frozenset({Want.REQUESTS, Want.KEYS})
     HELP = (
@@ -113,7 +116,8 @@ class TrafficScreen(Page):
         self._turn_to(0)
 
     def _turn_to(self, first: int) -> None:
-        """first: of the ledgers to be shown; where two have room side by side, the one after it is the other."""
+        """Turn to a ledger. first: of the ledgers to be shown; where two have room side by side, the one after it is
+        the other."""
         panels = list(self.query(Ledger))
         for at, panel in enumerate(panels):
             panel.set_class(at == first, "-turned")
@@ -178,7 +182,7 @@ class TrafficScreen(Page):
 
 
 def _narrowed(view: View) -> str:
-    """Which requests are listed, in words; empty if all are."""
+    """Return which requests are listed, in words; empty if all are."""
     parts = [f"only {view.wanted.code}"] if view.wanted.code else ["only errors"] if view.wanted.failed else []
     parts += [f"only {view.wanted.method}"] if view.wanted.method else []
     parts += [f"only key {short_hash(view.wanted.key_id_sha256)}"] if view.wanted.key_id_sha256 else []

@@ -23,6 +23,8 @@ _SPARK = 24
 
 
 class MethodsPanel(Ledger):
+    """A ledger of calls by method."""
+
     heads = (
         LedgerHead("method", least=10),
         LedgerHead("/s", right=True),
@@ -75,6 +77,8 @@ def _methods(frame: StatsFrame, known: Traffic) -> Iterator[tuple[Cell, ...]]:
 
 
 class KeysPanel(Ledger):
+    """A ledger of use by key."""
+
     heads = (
         LedgerHead("hash"),
         LedgerHead("label", least=10),
@@ -111,18 +115,18 @@ class KeysPanel(Ledger):
 
 @once
 def _labels(keys: Sequence[Key]) -> Mapping[str, str]:
-    """By key id."""
+    """Return the labels by key id."""
     return {key.key_id: key.label for key in keys if key.state != "companion"}
 
 
 def use_spark(known: Traffic, key_id: str, columns: int) -> str:
-    """A key's use as far as it was watched from here; empty if it was not used."""
+    """Return a key's use as far as it was watched from here; empty if it was not used."""
     values = use_rates(known, key_id, columns)
     return plots.spark(values) if any(values) else ""
 
 
 def use_rates(known: Traffic, key_id: str, columns: int, span: int = HISTORY) -> plots.Values:
-    """A key's uses per second over the last `span` seconds, as far as they were watched from here."""
+    """Return a key's uses per second over the last `span` seconds, as far as they were watched from here."""
     if columns > span:
         return plots.stretched(use_rates(known, key_id, span, span), columns)
     frame = known.frame
@@ -142,6 +146,8 @@ def use_rates(known: Traffic, key_id: str, columns: int, span: int = HISTORY) ->
 
 
 class CodesPanel(Ledger):
+    """A ledger of errors by code."""
+
     heads = (LedgerHead("code"), LedgerHead("method"), LedgerHead("/s", right=True), LedgerHead("calls", right=True))
 
     def rows(self, view: View, moment: Moment) -> Sequence[tuple[Cell, ...]]:
@@ -165,6 +171,8 @@ class CodesPanel(Ledger):
 
 
 class OperationsPanel(Ledger):
+    """A ledger of operations of the token."""
+
     heads = (
         LedgerHead("operation"),
         LedgerHead("/s", right=True),

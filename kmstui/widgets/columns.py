@@ -1,4 +1,4 @@
-"""What a table is made of, and how wide its columns are. Pure; knows nothing of what the rows mean."""
+"""The columns that a table is made of, and how wide its columns are. Pure; knows nothing of what the rows mean."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SAMPLE = 200
 
 @dataclass(frozen=True)
 class Column(Generic[T]):
-    """text: of the cell. least: columns of the terminal below which it is not cut; None: it is never cut.
-    fixed: its width where that must not depend on what is in it, as for ages. optional: left out where room is
-    short. order: what the rows are sorted by; None: not by this column. falling: sorted largest
-    first to begin with."""
+    """A column of a table. text: of the cell. least: columns of the terminal below which it is not cut; None: it is
+    never cut. fixed: its width where that must not depend on what is in it, as for ages. optional: left out where room
+    is short. order: what the rows are sorted by; None: not by this column. falling: sorted largest first to begin
+    with."""
 
     title: str
     text: Callable[[T, Moment], str]
@@ -37,9 +37,9 @@ class Column(Generic[T]):
 
 @dataclass(frozen=True)
 class ItemKind(Generic[T]):
-    """How things of one sort are listed. name: plural, for the title. ident: tells one from the others, and stays.
-    sought: what the filter looks in. copied: what `c` copies, and what it is called. data: what `y` copies as JSON;
-    None: the item itself. faint: whether the row is shown dimmed."""
+    """A kind of things, and how they are listed. name: How things of one sort are listed. name: plural, for the title.
+    ident: tells one from the others, and stays. sought: what the filter looks in. copied: what `c` copies, and what it
+    is called. data: what `y` copies as JSON; None: the item itself. faint: whether the row is shown dimmed."""
 
     name: str
     columns: tuple[Column[T], ...]
@@ -50,7 +50,7 @@ class ItemKind(Generic[T]):
     data: Callable[[T], Any] | None = None
     faint: Callable[[T], bool] | None = None
     order: tuple[str, bool] | None = None
-    """How it is sorted to begin with: a column's title, and whether the largest come first; None: as they come."""
+    """The order to begin with: a column's title, and whether the largest come first; None: as they come."""
     command: tuple[str, ...] = ()
     """Words of the kmsctl command that lists the same."""
     markable: bool = False
@@ -60,7 +60,7 @@ class ItemKind(Generic[T]):
 
 
 def fit(columns: Sequence[Column[Any]], natural: Sequence[int], room: int, gap: int) -> tuple[tuple[int, int], ...]:
-    """Which columns are shown and how wide: (index, width) each.
+    """Return which columns are shown and how wide: (index, width) each.
 
     natural: width of the widest content of each, title included; 0: nothing in it, not shown. gap: what lies
     between columns. Earlier columns grow to their natural width first.
@@ -83,7 +83,7 @@ def fit(columns: Sequence[Column[Any]], natural: Sequence[int], room: int, gap: 
 
 
 def natural_widths(columns: Sequence[Column[T]], items: Sequence[T], moment: Moment) -> tuple[int, ...]:
-    """Of many items only a sample is looked at; what is wider is cut."""
+    """Return the widths that columns want. Of many items only a sample is looked at; what is wider is cut."""
     step = max(1, len(items) // SAMPLE)
     sample = items[::step]
     return tuple(_natural(column, sample, moment) for column in columns)

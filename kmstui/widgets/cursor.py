@@ -61,6 +61,7 @@ class CursorRows(ScrollView):
         self.keep_in_sight()
 
     def keep_in_sight(self) -> None:
+        """Scroll so that the cursor is in sight."""
         top, height = self.scroll_offset.y, max(1, self.size.height - HEAD)
         if self.cursor < top:
             self.scroll_to(y=self.cursor, animate=False)

@@ -1,4 +1,4 @@
-"""What is done with the rows of a table: they are marked, copied and saved. Knows nothing of what the rows mean."""
+"""The deeds done with the rows of a table: they are marked, copied and saved. Knows nothing of what the rows mean."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class RowDeeds(Vertical, Generic[T]):
 
     @dataclass
     class Save(Message):
-        """Rows are to be saved to a file. choices: (what they are, in words; the rows) each."""
+        """A request to save rows to a file. Rows are to be saved to a file. choices: (what they are, in words; the
+        rows) each."""
 
         kind: ItemKind[Any]
         choices: tuple[tuple[str, tuple[Any, ...]], ...]
@@ -48,7 +49,7 @@ class RowDeeds(Vertical, Generic[T]):
 
     @property
     def filter_text(self) -> str:
-        """What the rows are filtered by; empty: by nothing."""
+        """Return what the rows are filtered by; empty: by nothing."""
         return ""
 
     def frame(self) -> None:
@@ -80,6 +81,7 @@ class RowDeeds(Vertical, Generic[T]):
         self._remark(self.table.marks.toggle_all(self.table.items))
 
     def clear_marks(self) -> None:
+        """Take all marks away."""
         self.table.marks.clear()
         self._remark(True)
 

@@ -24,7 +24,7 @@ class Fact:
 
 
 class Detail(VerticalScroll, can_focus=False):
-    """Beside its table on a wide screen, below it on a narrow one."""
+    """A pane beside its table on a wide screen, below it on a narrow one."""
 
     def compose(self) -> ComposeResult:
         yield Said()

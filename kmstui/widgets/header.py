@@ -22,7 +22,7 @@ _LABEL_MOST = 40
 
 
 class Title(Drawn):
-    """kmstui, its target, the token, what is under way. The target gives way when the line is short."""
+    """The first line: kmstui, its target, the token, what is under way. The target gives way when the line is short."""
 
     def draw(self) -> Content:
         view = self.view
@@ -50,7 +50,7 @@ class Title(Drawn):
 
 
 class StateLine(Drawn):
-    """● SERVING, the write key by label, hash and id, and the requests per second."""
+    """The line with ● SERVING, the write key by label, hash and id, and the requests per second."""
 
     def draw(self) -> Content:
         view = self.view
@@ -73,7 +73,7 @@ class StateLine(Drawn):
         )
 
     def _over(self, view: View) -> str:
-        """Which limits are exceeded, with a glyph and a word, and not by a colour alone."""
+        """Return which limits are exceeded, with a glyph and a word, and not by a colour alone."""
         found = limits.excesses(view) if not view.lost else ()
         if not found:
             return ""
@@ -101,7 +101,7 @@ _LONG, _MIDDLE, _LEAST = 118, 94, 80
 
 
 class Tab(Static):
-    """Leads to a screen: its key pressed or the mouse on it."""
+    """A name that leads to a screen: its key pressed or the mouse on it."""
 
     def __init__(self, key: str, name: str, here: bool) -> None:
         super().__init__(classes="here" if here else "")
@@ -121,7 +121,8 @@ class Tab(Static):
 
 
 class TabLine(Horizontal):
-    """keys: of the screens, by their names, in their order. here: the one that this line is on."""
+    """The line of the screens' names. keys: of the screens, by their names, in their order. here: the one that this
+    line is on."""
 
     def __init__(self, keys: Mapping[str, str], here: str) -> None:
         super().__init__()
@@ -156,7 +157,7 @@ def _key(key: Key, room: int, faint: str) -> Content:
 
 
 def _paused(view: View, moment: Moment) -> str:
-    """How old everything is that shows, if it grows old."""
+    """Return how old everything is that shows, if it grows old."""
     if view.status.value is None or view.lost:
         return "  paused" if view.paused else ""
     age = moment.steady - view.status.taken

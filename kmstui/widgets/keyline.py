@@ -17,7 +17,7 @@ from kmstui.widgets.steady import Drawn
 _HELP = "question_mark"
 _ALWAYS = (_HELP, "ctrl+p", "q")
 _LAST = ("z", "w", "r", "p", "t", "colon", *_ALWAYS)
-"""What every screen has comes after what only this one has."""
+"""Keys that every screen has: they come after those that only this one has."""
 _FIRST = ("zoom_end", "zoom_next(1)")
 
 
@@ -35,8 +35,8 @@ class _Entry:
 
 
 class KeyLine(Drawn):
-    """What does not fit is left out, but never help, palette and quit; help is then said to have more keys. A key
-    that would be refused is dimmed."""
+    """The last line, with the keys. What What does not fit is left out, but never help, palette and quit; help is then
+    said to have more keys. A key that would be refused is dimmed."""
 
     _spans: tuple[tuple[int, int, str], ...] = ()
 
@@ -94,5 +94,5 @@ class KeyLine(Drawn):
 
 
 def _rank(binding: Binding) -> int:
-    """Its place in the line: the way out of where one is comes first."""
+    """Return its place in the line: the way out of where one is comes first."""
     return 0 if binding.action in _FIRST else 2 if binding.key in _LAST else 1

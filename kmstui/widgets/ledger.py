@@ -18,7 +18,7 @@ _GAP = 2
 
 @dataclass(frozen=True)
 class Cell:
-    """text: escaped."""
+    """A cell. text: escaped."""
 
     text: str
     colour: Colour = Colour.PLAIN
@@ -26,7 +26,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class LedgerHead:
-    """As `Column`, for a table that is made whole each time."""
+    """A column as `Column`, for a table that is made whole each time."""
 
     title: str
     right: bool = False
@@ -35,9 +35,12 @@ class LedgerHead:
 
 
 class Ledger(Panel):
+    """A small table in a panel."""
+
     heads: tuple[LedgerHead, ...] = ()
 
     def rows(self, view: View, moment: Moment) -> Sequence[tuple[Cell, ...]]:
+        """Return the cells of each row."""
         raise NotImplementedError
 
     def grounds(self, view: View, moment: Moment) -> tuple[object, ...] | None:
@@ -45,7 +48,7 @@ class Ledger(Panel):
         return view.traffic, view.keys.value, view.lost, int(moment.wall.timestamp())
 
     def empty(self, view: View) -> str:
-        """What it says when there are no rows."""
+        """Return what it says when there are no rows."""
         return "nothing yet"
 
     def lines(self, view: View, moment: Moment) -> Iterator[Content]:

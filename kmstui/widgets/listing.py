@@ -30,7 +30,7 @@ MOMENT, PAUSE = 0.005, 0.001
 
 
 class Listing(RowDeeds[T]):
-    """Keys: / filters, c copies what names the row, y copies the row as JSON, both by OSC 52."""
+    """A table in a frame. Keys: / filters, c copies what names the row, y copies the row as JSON, both by OSC 52."""
 
     HELP: ClassVar[str] = (
         "↑ ↓ j k, PgUp PgDn, Home End g G move in a table. A filter is a regular expression; with ! before it, all "
@@ -45,13 +45,13 @@ class Listing(RowDeeds[T]):
 
     @dataclass
     class Changed(Message):
-        """Its filter or its order."""
+        """A note that its filter or its order has changed."""
 
         listing: Listing[Any]
 
     @dataclass
     class Widened(Message):
-        """Esc: what narrows the rows, beside the filter, is to go."""
+        """A note that Esc was pressed: what narrows the rows, beside the filter, is to go."""
 
         listing: Listing[Any]
 
@@ -103,8 +103,8 @@ class Listing(RowDeeds[T]):
         self._set_filter(parse_filter(pattern))
 
     def show(self, items: Sequence[T], moment: Moment, *, empty: str, note: str = "", narrowed: str = "") -> None:
-        """empty: what it says when there are none. note: what the title says beside their number. narrowed: which items
-        these are, if not all; Esc then asks for all."""
+        """Show items. empty: what it says when there are none. note: what the title says beside their number. narrowed:
+        which items these are, if not all; Esc then asks for all."""
         self._narrowed = narrowed
         self.moment = moment
         if items is not self.all:
@@ -116,7 +116,7 @@ class Listing(RowDeeds[T]):
         self._draw()
 
     def go_to(self, ident: str) -> bool:
-        """The cursor to an item, through the filter if need be."""
+        """Move the cursor to an item, through the filter if need be. Return whether there is one."""
         if self.table.go_to(ident):
             return True
         if self._filter.text and any(self.kind.ident(item) == ident for item in self.all):
@@ -187,7 +187,8 @@ class Listing(RowDeeds[T]):
         self._draw()
 
     def _seek(self) -> None:
-        """What the filter keeps. What was kept before stays on the screen until all rows have been looked at."""
+        """Look for what the filter keeps. What was kept before stays on the screen until all rows have been looked
+        at."""
         self._search = Search(self.all, self._texts, self._filter) if self._filter.text else None
         if self._search is None:
             self._found = self.all
@@ -195,7 +196,7 @@ class Listing(RowDeeds[T]):
             self._look()
 
     def _look(self) -> None:
-        """For a moment; then what was typed is painted, and keys are heard."""
+        """Look at rows for a moment; then what was typed is painted, and keys are heard."""
         if self._looking is not None:
             self._looking.stop()
             self._looking = None

@@ -12,7 +12,7 @@ MOST = 100
 
 
 class Marks(Generic[T]):
-    """Remembers marked rows by their identity. ident: tells one row from the others."""
+    """A memory of marked rows by their identity. ident: tells one row from the others."""
 
     def __init__(self, ident: Callable[[T], str]) -> None:
         self._ident = ident
@@ -57,4 +57,5 @@ class Marks(Generic[T]):
             self._idents.intersection_update({self._ident(item) for item in items})
 
     def clear(self) -> None:
+        """Take all marks away."""
         self._idents.clear()

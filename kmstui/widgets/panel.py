@@ -16,11 +16,11 @@ from kmstui.widgets.steady import Drawn
 
 
 class Panel(Drawn):
-    """title: of its frame."""
+    """A frame with lines in it. title: of its frame."""
 
     @dataclass
     class Clicked(Message):
-        """Twice in a row."""
+        """A note that it was clicked twice in a row."""
 
         panel: Panel
 
@@ -39,6 +39,7 @@ class Panel(Drawn):
         return Content("\n").join(lines[: max(1, self.content_size.height)])
 
     def lines(self, view: View, moment: Moment) -> Iterator[Content]:
+        """Return the lines."""
         raise NotImplementedError
 
     @property
@@ -46,18 +47,18 @@ class Panel(Drawn):
         return self.content_size.width
 
     def field(self, name: str, text: str, wide: int, colour: Colour = Colour.PLAIN) -> Content:
-        """A name of `wide` columns, and what is to be said of it. text: escaped."""
+        """Return a name of `wide` columns, and what is to be said of it. text: escaped."""
         return Content.assemble((pad(name, wide), "dim"), (shorten(text, self.columns - wide), f"${colour}"))
 
     def state(self, glyph: str, name: str, text: str, wide: int) -> Content:
-        """As `field`, after a glyph in its colour."""
+        """Return a line as `field`, after a glyph in its colour."""
         value = shorten(text, self.columns - wide - 4)
         return Content.assemble(
             (f"{glyph} ", f"${COLOURS.get(glyph, Colour.PLAIN)}"), (f"{pad(name, wide)}  ", "dim"), value
         )
 
     def sides(self, left: Content, right: Content) -> Content:
-        """One line with something at both ends; the left one gives way."""
+        """Return one line with something at both ends; the left one gives way."""
         room = self.columns - right.cell_length - 1
         left = left if left.cell_length <= room else left.truncate(max(0, room), ellipsis=True)
         return Content.assemble(left, " " * max(1, self.columns - left.cell_length - right.cell_length), right)
@@ -67,4 +68,5 @@ WAITING = Content.styled("waiting for the first answer", "dim")
 
 
 def widest(names: list[str]) -> int:
+    """Return the columns of the widest name."""
     return max((width(name) for name in names), default=0)

@@ -60,21 +60,23 @@ class Plot(Panel):
         return view.traffic, view.lost, view.span
 
     def drawing(self, known: Traffic, span: int, rows: int, columns: int) -> Iterator[Content]:
-        """span: seconds that it covers."""
+        """Draw the plot. span: seconds that it covers."""
         raise NotImplementedError
 
     def summary(self, known: Traffic, span: int) -> Content:
+        """Return the line under the plot."""
         raise NotImplementedError
 
     def layered(self, layers: Sequence[plots.Layer], rows: int, ticks: Mapping[int, str]) -> Iterator[Content]:
-        """One series in the accent colour, and one over it. ticks: what stands at the left, by row from the top."""
+        """Yield one series in the accent colour, and one over it. ticks: what stands at the left, by row from the
+        top."""
         colours = (Colour.ACCENT, Colour.WARN)
         for row, cells in enumerate(plots.braille(layers, rows)):
             styled = ((text, f"${colours[layer]}" if layer >= 0 else "") for text, layer in cells)
             yield _line(row, ticks, styled)
 
     def parted(self, values: plots.Values, parts: plots.Values, rows: int, top: float) -> Iterator[Content]:
-        """An area, and what failed of it in red."""
+        """Yield an area, and what failed of it in red."""
         ticks = whole_ticks(rows, top)
         for row, cells in enumerate(plots.parted(values, parts, rows, top)):
             yield _line(row, ticks, ((text, _PARTS[part]) for text, part in cells))
@@ -86,12 +88,15 @@ class Plot(Panel):
 
 
 class RequestsPlot(Plot):
+    """A plot of requests per second."""
+
     def drawing(self, known: Traffic, span: int, rows: int, columns: int) -> Iterator[Content]:
         values = plots.buckets(known.seconds, columns, span, plots.mean_rate)
         wrong = plots.buckets(known.seconds, columns, span, plots.error_rate)
         yield from self.parted(values, wrong, rows, plots.ceiling(values, 10.0))
 
     def summary(self, known: Traffic, span: int) -> Content:
+        """Return the line under the plot."""
         now = traffic.now(known) or 0.0
         seconds = traffic.lately(known, span)
         p50, p99, _ = traffic.quantiles(traffic.lately(known, LATELY))
@@ -109,7 +114,7 @@ class RequestsPlot(Plot):
 
 
 class LatencyPlot(Plot):
-    """On a logarithmic axis: what is slow is a hundred times slower, and not twice."""
+    """A plot of latency on a logarithmic axis: what is slow is a hundred times slower, and not twice."""
 
     def drawing(self, known: Traffic, span: int, rows: int, columns: int) -> Iterator[Content]:
         middle = plots.buckets(known.seconds, columns * 2, span, plots.median)
@@ -119,6 +124,7 @@ class LatencyPlot(Plot):
         yield from self.layered(layers, rows, decade_ticks(rows, bottom, top))
 
     def summary(self, known: Traffic, span: int) -> Content:
+        """Return the line under the plot."""
         p50, p99, highest = traffic.quantiles(traffic.lately(known, span))
         return Content("   ").join(
             [
@@ -130,11 +136,14 @@ class LatencyPlot(Plot):
 
 
 class ErrorsPlot(Plot):
+    """A plot of errors per second."""
+
     def drawing(self, known: Traffic, span: int, rows: int, columns: int) -> Iterator[Content]:
         values = plots.buckets(known.seconds, columns, span, plots.error_rate)
         yield from self.parted(values, values, rows, plots.ceiling(values, 1.0))
 
     def summary(self, known: Traffic, span: int) -> Content:
+        """Return the line under the plot."""
         wrong, total = traffic.errors(traffic.lately(known, span))
         recent, _ = traffic.errors(traffic.lately(known, LATELY))
         return Content("   ").join(
@@ -147,16 +156,18 @@ class ErrorsPlot(Plot):
 
 
 def minutes(span: int) -> str:
+    """Return seconds in minutes, in words."""
     return "minute" if span == 60 else f"{span // 60} minutes"
 
 
 def whole_ticks(rows: int, top: float) -> dict[int, str]:
-    """The highest value at the top, zero at the bottom."""
+    """Return the highest value at the top, zero at the bottom."""
     return {rows - 1: "0", 0: compact(round(top))}
 
 
 def decade_ticks(rows: int, low: int, high: int) -> dict[int, str]:
-    """The powers of ten, in ms, each at the row that it is in; where two share one, the ends of the axis stand."""
+    """Return the powers of ten, in ms, each at the row that it is in; where two share one, the ends of the axis
+    stand."""
     ticks = dict[int, str]()
     for exponent in (high, low, *range(high - 1, low, -1)):
         ticks.setdefault(plots.row_of((exponent - low) / (high - low), rows), _power(exponent))
@@ -168,7 +179,7 @@ def _power(exponent: int) -> str:
 
 
 def _line(row: int, ticks: Mapping[int, str], cells: Iterable[tuple[str, str]]) -> Content:
-    """A row of a drawing, its tick before it."""
+    """Return a row of a drawing, its tick before it."""
     tick = ticks.get(row, "")
     axis = f"{pad(tick, _AXIS - 1, right=True)}{'┤' if tick else '│'}"
     drawn = Content("").join(Content.styled(text, style) for text, style in _runs(cells))
@@ -180,7 +191,7 @@ def _said(name: str, value: str, colour: Colour = Colour.PLAIN) -> Content:
 
 
 def _runs(cells: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """Neighbours of one style together."""
+    """Yield neighbours of one style together."""
     text, style = "", ""
     for character, its in cells:
         if its != style and text:

@@ -1,4 +1,4 @@
-"""What is wrong and what to do about it, right under the header; takes no room when all is well."""
+"""The list of what is wrong and what to do about it, right under the header; takes no room when all is well."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ _ROOMY = 32
 
 
 class TroubleList(VerticalScroll, can_focus=False):
-    """brief: only the worst, cut to a line or two, with how many more there are. Else one can be chosen."""
+    """The list of troubles. brief: only the worst, cut to a line or two, with how many more there are. Else one can be
+    chosen."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "choose", "Look into it"),
@@ -50,7 +51,7 @@ class TroubleList(VerticalScroll, can_focus=False):
         yield Said()
 
     def show(self, found: Sequence[ShownProblem], *, lost: bool) -> None:
-        """lost: kmsd does not answer, so that nothing leads on."""
+        """Show troubles. lost: kmsd does not answer, so that nothing leads on."""
         self._found = tuple(found)
         self.can_focus = bool(found) and not self._brief and not lost
         self.display = bool(found)
@@ -73,7 +74,7 @@ class TroubleList(VerticalScroll, can_focus=False):
 
     @property
     def _at(self) -> int:
-        """Which is chosen; the worst if that one is gone."""
+        """Return which is chosen; the worst if that one is gone."""
         return next((at for at, each in enumerate(self._found) if each.message == self._current), 0)
 
     def action_move(self, by: int) -> None:

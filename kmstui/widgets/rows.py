@@ -10,6 +10,8 @@ from textual.widgets import OptionList
 
 
 class Rows(OptionList):
+    """A list of choices."""
+
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("j", "cursor_down", show=False),
         Binding("k", "cursor_up", show=False),
@@ -19,6 +21,8 @@ class Rows(OptionList):
 
 
 class Text(VerticalScroll):
+    """A text that scrolls."""
+
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("j", "scroll_down", show=False),
         Binding("k", "scroll_up", show=False),

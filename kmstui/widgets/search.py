@@ -15,7 +15,7 @@ _STEP = 100
 
 
 class Texts(Generic[T]):
-    """What a filter looks in, made once for each row: that costs more than to look. sought: its fields."""
+    """The texts that a filter looks in, made once for each row: that costs more than to look. sought: its fields."""
 
     def __init__(self, sought: Callable[[T], tuple[str, ...]]) -> None:
         self._sought = sought
@@ -28,13 +28,13 @@ class Texts(Generic[T]):
         return found[1]
 
     def forget(self, items: Sequence[T]) -> None:
-        """All but these, if there are many others."""
+        """Forget all texts but these, if there are many others."""
         if len(self._known) > 2 * len(items) + _STEP:
             self._known = {id(item): known for item in items if (known := self._known.get(id(item))) is not None}
 
 
 class Search(Generic[T]):
-    """items: the rows. kept: those that the filter keeps, as far as it has come."""
+    """A search through rows. items: the rows. kept: those that the filter keeps, as far as it has come."""
 
     def __init__(self, items: Sequence[T], texts: Texts[T], wanted: TextFilter) -> None:
         self._items = items
@@ -48,7 +48,7 @@ class Search(Generic[T]):
         return self._at >= len(self._items)
 
     def go_on(self, seconds: float) -> None:
-        """For about so long; always some rows further."""
+        """Go on for about so long; always some rows further."""
         end = perf_counter() + seconds
         keeps, text = self._filter.keeps, self._texts.of
         while not self.done:

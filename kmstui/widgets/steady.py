@@ -11,14 +11,14 @@ from kmstui.view import Moment, View
 
 
 def same(one: Content | None, other: Content | None) -> bool:
-    """Text and styles alike; Content's own comparison looks at the text alone."""
+    """Return text and styles alike; Content's own comparison looks at the text alone."""
     if one is None or other is None:
         return one is other
     return one.plain == other.plain and one.spans == other.spans
 
 
 class Drawn(Widget):
-    """Made from each View, and painted when that makes a difference."""
+    """A widget made from each View, and painted when that makes a difference."""
 
     view: View | None = None
     moment: Moment
@@ -33,7 +33,7 @@ class Drawn(Widget):
             self.redraw()
 
     def grounds(self, view: View, moment: Moment) -> tuple[object, ...] | None:
-        """All that it is made from; while these are the same objects it is not even made again. None: always."""
+        """Return all that it is made from; while these are the same objects it is not even made again. None: always."""
         return None
 
     def redraw(self) -> None:
@@ -44,7 +44,7 @@ class Drawn(Widget):
             self.refresh()
 
     def draw(self) -> Content:
-        """What it says, for its present size. Called with a View only if there is one: look at `view`."""
+        """Return what it says, for its present size. Called with a View only if there is one: look at `view`."""
         raise NotImplementedError
 
     def render(self) -> Content:
@@ -58,13 +58,13 @@ class Drawn(Widget):
 
 
 class Said(Static):
-    """Text that may change its height."""
+    """A text that may change its height."""
 
     _said: Content | None = None
 
     def say(self, content: Content, *, fits: bool = False) -> None:
-        """fits: no line is wider than this, so that it is as high as it has lines. Only another height makes the
-        screen be laid out anew, which takes long."""
+        """Show a text. fits: no line is wider than this, so that it is as high as it has lines. Only another height
+        makes the screen be laid out anew, which takes long."""
         before = self._said
         if not same(content, before):
             self._said = content
@@ -76,11 +76,12 @@ def _height(content: Content) -> int:
 
 
 def set_title(widget: Widget, title: Content) -> None:
-    """Of its frame."""
+    """Set the title of a frame."""
     if widget.border_title != title.markup:
         widget.border_title = title
 
 
 def set_subtitle(widget: Widget, subtitle: Content | None) -> None:
+    """Set the subtitle of a frame."""
     if widget.border_subtitle != (subtitle.markup if subtitle is not None else None):
         widget.border_subtitle = subtitle

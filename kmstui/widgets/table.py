@@ -33,7 +33,7 @@ _MARK = "*"
 
 
 class Table(CursorRows, Generic[T], can_focus=True, inherit_bindings=False):
-    """One line for each item; the header's titles sort when clicked."""
+    """A table with one line for each item; the header's titles sort when clicked."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"table--head", "table--cursor", "table--cursor-blurred", "table--faint"}
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -46,13 +46,13 @@ class Table(CursorRows, Generic[T], can_focus=True, inherit_bindings=False):
 
     @dataclass
     class Moved(Message):
-        """Another item is the current one, or none is."""
+        """A note that another item is the current one, or none is."""
 
         item: Any
 
     @dataclass
     class Chosen(Message):
-        """Enter on an item, or a second click."""
+        """A note of Enter on an item, or of a second click."""
 
         item: Any
 
@@ -64,7 +64,7 @@ class Table(CursorRows, Generic[T], can_focus=True, inherit_bindings=False):
 
     @dataclass
     class Sorted(Message):
-        """By another column, or the other way round."""
+        """A note that it is sorted by another column, or the other way round."""
 
         column: str
         falling: bool
@@ -88,7 +88,8 @@ class Table(CursorRows, Generic[T], can_focus=True, inherit_bindings=False):
     # What it is given.
 
     def show(self, items: Sequence[T], sample: Sequence[T], moment: Moment) -> None:
-        """sample: all there is, of which `items` may be a part: the columns do not move while a filter is typed."""
+        """Show items. sample: all there is, of which `items` may be a part: the columns do not move while a filter is
+        typed."""
         again = items is self._given
         aged = moment.wall.replace(microsecond=0) != self._moment.wall.replace(microsecond=0)
         self._moment = moment
@@ -110,17 +111,17 @@ class Table(CursorRows, Generic[T], can_focus=True, inherit_bindings=False):
 
     @property
     def items(self) -> Sequence[T]:
-        """As they are shown."""
+        """The items as they are shown."""
         return self._items
 
     def sort_by(self, title: str, falling: bool) -> None:
-        """A title that is none of its own changes nothing."""
+        """Sort by a column. A title that is none of its own changes nothing."""
         titles = [column.title for column in self._kind.columns if column.order is not None]
         if title in titles:
             self._set_order(next(at for at, each in enumerate(self._kind.columns) if each.title == title), falling)
 
     def go_to(self, ident: str) -> bool:
-        """The cursor to the item with this identity; whether there is one."""
+        """Move the cursor to the item with this identity. Return whether there is one."""
         at = self._index_of(ident)
         if at is None:
             return False
@@ -129,7 +130,7 @@ class Table(CursorRows, Generic[T], can_focus=True, inherit_bindings=False):
         return True
 
     def _arrange(self) -> None:
-        """Sorts, and puts the cursor back to the item it was on."""
+        """Sort, and put the cursor back to the item it was on."""
         before, index = self._told, self.cursor
         at_end = self._kind.tail and self._order is None and index >= len(self._items) - 1
         items = self._given

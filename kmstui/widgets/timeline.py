@@ -26,6 +26,8 @@ _NODE_LOOKS = {**_LOOKS, StageProgress.ACTIVE: ("…", Colour.ACCENT)}
 
 
 class TimelineView(Text, can_focus=True):
+    """A view of a rotation's stages."""
+
     HELP = "Shows the stages of the rotation. ↑ ↓ j k scroll. ✔ done, ▶ under way, ◐ somebody should look, ○ not yet."
 
     def compose(self) -> ComposeResult:
@@ -41,6 +43,7 @@ class TimelineView(Text, can_focus=True):
 
 
 def stage_lines(found: Timeline, moment: Moment, columns: int) -> Iterator[Content]:
+    """Return the lines of one stage."""
     wide = max(width(stage.title) for stage in found.stages)
     roomy = columns >= 100
     for number, stage in enumerate(found.stages, 1):
@@ -70,7 +73,7 @@ def _stage(number: int, stage: Stage, moment: Moment, columns: int, wide: int) -
 
 
 def _said(stage: Stage, moment: Moment, room: int) -> Iterator[Content]:
-    """The lines beside a stage's title."""
+    """Yield the lines beside a stage's title."""
     if stage.text:
         due = _due(stage.due, moment)
         for line in Content(f"{escape(stage.text)}{due}").wrap(max(10, room)):
