@@ -1,4 +1,4 @@
-"""kmsd and kmsctl in processes that have everything imported when they begin.
+"""kmsd, kmsctl and what changes objects on tokens, in processes that have everything imported when they begin.
 
 To import either costs several times what it does in most tests, and one run of the tests starts them more than a
 thousand times. So a server imports the program, once for each process of pytest, and forks for each start. A fork is a
@@ -29,6 +29,7 @@ _COMMANDS: Final = {
     (str(_BIN / "kmsd"), "serve"): "kmsd",
     (str(_BIN / "kmsctl"),): "kmsctl",
     (sys.executable, "-m", "kmsctl"): "kmsctl",
+    (sys.executable, "-m", "tests.objects"): "objects",
 }
 """Beginnings of the command lines that a fork can run -> program."""
 _IMPORTED: Final = {
@@ -37,6 +38,7 @@ _IMPORTED: Final = {
         *("kmsctl.app", "kmsctl.completion", "kmsd.client.admin", "kmsd.client.kms", "kmsd.etcd.client"),
         "pydantic.main",
     ),
+    "objects": ("tests.objects", "pkcs11._pkcs11"),
 }
 """Program -> modules that its server has imported; the first has its `main`."""
 _READ_AT_START: Final = ("PYTHON", "LD_", "LC_", "LANG", "TZ", "GRPC_", "MALLOC_")
@@ -50,8 +52,9 @@ _MOST_BYTES: Final = 1 << 17
 class _ForkedPopen(subprocess.Popen[AnyStr]):
     """subprocess.Popen, which has a server fork where it can.
 
-    Executed are other programs than kmsd and kmsctl, and these as words of another's command line; what is to have a
-    terminal, a variable that Python or a library reads as it is loaded, or descriptors, a user or a session of its own.
+    Executed are other programs than those of `_COMMANDS`, and these as words of another's command line; what is to
+    have a terminal, a variable that Python or a library reads as it is loaded, or descriptors, a user or a session of
+    its own.
     """
 
     _report = -1

@@ -16,42 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from tests import forkserver
+
 PIN = "1234-user"
 SO_PIN = "1234-so"
 MODULES = ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so")
 MODULE = next((path for path in MODULES if Path(path).exists()), MODULES[0])
-
-_OBJECTS = """
-import json, sys
-import pkcs11
-from pkcs11 import Attribute, KeyType, ObjectClass
-job = json.load(sys.stdin)
-tokens = list(pkcs11.lib(job["module"]).get_tokens(token_label=job["token"]))
-session = tokens[0].open(rw=True, user_pin=job["pin"]) if job["pin"] else tokens[0].open(rw=True)
-for step in job["steps"]:
-    if step["do"] == "import":
-        aes = step["type"] == "aes"
-        template = {
-            Attribute.CLASS: ObjectClass.SECRET_KEY,
-            Attribute.KEY_TYPE: {"aes": KeyType.AES, "des3": KeyType.DES3}.get(step["type"], KeyType.GENERIC_SECRET),
-            Attribute.TOKEN: True, Attribute.PRIVATE: "public" not in step, Attribute.SENSITIVE: "readable" not in step,
-            Attribute.EXTRACTABLE: "readable" in step, Attribute.LABEL: step["label"],
-            Attribute.VALUE: bytes.fromhex(step["value"]),
-            Attribute.ENCRYPT: aes and "encrypt" not in step, Attribute.DECRYPT: aes,
-            Attribute.SIGN: not aes and "sign" not in step, Attribute.VERIFY: not aes,
-        }
-        if step["id"]:
-            template[Attribute.ID] = bytes.fromhex(step["id"])
-        session.create_object(template)
-    else:
-        found = list(session.get_objects({Attribute.LABEL: step["label"]}))
-        assert found, step
-        for key in found:
-            if step["do"] == "relabel":
-                key[Attribute.LABEL] = step["to"]
-            elif step["do"] == "destroy":
-                key.destroy()
-"""
 
 
 class Token(Protocol):
@@ -206,8 +176,9 @@ def change_objects(
 ) -> None:
     """Import, relabel and destroy objects on a token through any PKCS#11 module, in a process made for it."""
     job = {"module": module, "token": token, "pin": pin, "steps": steps}
-    done = subprocess.run(
-        [*python, "-c", _OBJECTS],
+    done = forkserver.run(
+        [*python, "-m", "tests.objects"],
+        cwd=Path(__file__).parents[1],
         input=json.dumps(job),
         env=environment,
         capture_output=True,

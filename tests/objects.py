@@ -1,0 +1,58 @@
+"""Make, rename and destroy objects on a token, as a program beside kmsd would: `python -m tests.objects < JOB`.
+
+JOB is JSON: the path of the PKCS#11 module, the label of the token, its PIN or nothing, and the steps.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import pkcs11
+from pkcs11 import Attribute, KeyType, ObjectClass
+
+_TYPES = {"aes": KeyType.AES, "des3": KeyType.DES3}
+
+
+def main() -> None:
+    """Take every step, or fail at the first that cannot be taken."""
+    job = json.load(sys.stdin)
+    token = next(iter(pkcs11.lib(job["module"]).get_tokens(token_label=job["token"])))
+    session = token.open(rw=True, user_pin=job["pin"]) if job["pin"] else token.open(rw=True)
+    for step in job["steps"]:
+        if step["do"] == "import":
+            session.create_object(_template(step))
+            continue
+        found = list(session.get_objects({Attribute.LABEL: step["label"]}))
+        assert found, step
+        for key in found:
+            if step["do"] == "relabel":
+                key[Attribute.LABEL] = step["to"]
+            elif step["do"] == "destroy":
+                key.destroy()
+
+
+def _template(step: dict[str, str]) -> dict[Attribute, Any]:
+    aes = step["type"] == "aes"
+    template = {
+        Attribute.CLASS: ObjectClass.SECRET_KEY,
+        Attribute.KEY_TYPE: _TYPES.get(step["type"], KeyType.GENERIC_SECRET),
+        Attribute.TOKEN: True,
+        Attribute.PRIVATE: "public" not in step,
+        Attribute.SENSITIVE: "readable" not in step,
+        Attribute.EXTRACTABLE: "readable" in step,
+        Attribute.LABEL: step["label"],
+        Attribute.VALUE: bytes.fromhex(step["value"]),
+        Attribute.ENCRYPT: aes and "encrypt" not in step,
+        Attribute.DECRYPT: aes,
+        Attribute.SIGN: not aes and "sign" not in step,
+        Attribute.VERIFY: not aes,
+    }
+    if step["id"]:
+        template[Attribute.ID] = bytes.fromhex(step["id"])
+    return template
+
+
+if __name__ == "__main__":
+    main()
