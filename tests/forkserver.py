@@ -99,6 +99,12 @@ class _ForkedPopen(subprocess.Popen[AnyStr]):
         assert told, "the server of the process has ended, and nobody knows how the process did"
         return self.pid, _STATUS.unpack(told)[0]
 
+    def wait(self, timeout: float | None = None) -> int:
+        # subprocess.Popen looks again and again, with pauses.
+        if self._report >= 0 and self.returncode is None and not select.select([self._report], [], [], timeout)[0]:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        return super().wait(timeout)
+
     def _internal_poll(self, *args: Any, **more: Any) -> int | None:
         if self._report < 0:
             code: int | None = super()._internal_poll(*args, **more)  # type: ignore[misc]

@@ -192,13 +192,14 @@ def test_a_watchdog_of_another_process_is_not_fed(
 
 
 def test_a_socket_that_does_not_answer_ends_kmsd(start_kmsd: Callable[..., Kmsd]) -> None:
-    kmsd = start_kmsd("--auto-create", environment={**HASTY, "WATCHDOG_USEC": "400000"}).wait_ok()
+    environment = {**HASTY, "KMSD_HEALTH__GIVE_UP_AFTER": "3", "WATCHDOG_USEC": "400000"}
+    kmsd = start_kmsd("--auto-create", environment=environment).wait_ok()
     before = _leave_no_descriptor(kmsd)
     assert kmsd.process is not None
     with pytest.raises(subprocess.TimeoutExpired):
         kmsd.process.wait(1)
     resource.prlimit(kmsd.process.pid, resource.RLIMIT_NOFILE, before)
-    time.sleep(1)
+    time.sleep(2.5)
     assert kmsd.process.poll() is None, "it answers again"
     _leave_no_descriptor(kmsd)
     assert " has not answered for " in _ended(kmsd)
