@@ -107,4 +107,4 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def kmsd(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kmsd]:
     """One kmsd on it, for all tests of a module: to start one takes as long as most of them."""
     with served.start(tmp_path_factory.mktemp("d"), "--auto-create") as running:
-        yield running.wait_ok()
+        yield running.wait_ok(60.0)  # how long an RSA key takes is a matter of luck
