@@ -17,17 +17,12 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from kmsd.formats.jwe import DIRECT, Jwe, JweError, decode, encode, header_members, split
+from kmsd.formats.jwe import JweError, decode, encode, header_members, split
 
 IV_BYTES: Final = 16
 _BLOCK: Final = 16
 _TAG: Final = 32
 _CBC_MEMBERS: Final = {"alg": "A256CBC", "typ": "JWT", "cty": "JWT", "enc": "A256CBC"}
-
-
-def is_legacy(jwe: Jwe) -> bool:
-    """Return whether a JWE is in the AES-GCM format of k8s-kms-plugin."""
-    return jwe.alg == DIRECT and jwe.enc == "A256GCM" and len(jwe.iv) == IV_BYTES
 
 
 def header(label: str) -> bytes:

@@ -19,7 +19,7 @@ from kmsd.errors import KmsdError
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.doctor.checks import probe_key
 from kmsd.hsm.doctor.findings import PROBE_LABEL, Deed
-from kmsd.hsm.host import calls, cryptoki, trials
+from kmsd.hsm.host import calls, cryptoki
 from kmsd.hsm.host import module as modules
 from kmsd.hsm.pin_guard import PIN_ERRORS
 
@@ -94,7 +94,7 @@ def _work(module: modules.Module, token: str, pin: str | None, do: str, label: s
         sys.stdout.write("found\n" if there else "absent\n")
         return
     if do == "make":
-        calls.generate_key(table, session, trials.CKM_AES_KEY_GEN, probe_key(label))
+        calls.generate_key(table, session, cryptoki.CKM_AES_KEY_GEN, probe_key(label))
         return
     for handle in module.cryptoki.find(session, {cryptoki.CKA_LABEL: label.encode()}):
         calls.destroy_object(table, session, handle)

@@ -12,6 +12,7 @@ from kmsd.crypto import gcm, legacy_cbc
 from kmsd.crypto.gcm import TagMismatch
 from kmsd.errors import Misconfigured, Unavailable
 from kmsd.formats import jwe, k8s_kms_plugin
+from kmsd.formats.ciphertext import CiphertextFormat, identify
 from tests import keysealer, tokens
 from tests.hsm.inside import Inside
 from tests.rpc.vectors import ANCESTOR_KEYS, CBC, GCM, Vector
@@ -35,7 +36,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
 @pytest.mark.parametrize("vector", GCM, ids=lambda vector: f"{vector.key_label}-{len(vector.plaintext)}")
 def test_the_ancestors_aes_gcm_is_read(served: Inside, vector: Vector) -> None:
     parsed = jwe.parse(vector.ciphertext)
-    assert k8s_kms_plugin.is_legacy(parsed)
+    assert identify(vector.ciphertext).format is CiphertextFormat.ANCESTOR_GCM
     assert served.served(gcm.attempt, BY_LABEL[vector.key_label], parsed, TIMEOUT) == vector.plaintext
 
 

@@ -171,5 +171,3 @@ def test_native_jwes_are_not_taken_for_foreign_ones() -> None:
     for header in (jwe.header("k", "A256GCM"), jwe.header("k", "A256CBC-HS256")):
         with pytest.raises(jwe.JweError):
             k8s_kms_plugin.parse_cbc(jwe.assemble(header, bytes(16), bytes(48), 32))
-    wrapped = jwe.Jwe(b"", "k", "A256GCM", bytes(16), b"", bytes(16), jwe.WRAPPED, b"k")
-    assert not k8s_kms_plugin.is_legacy(wrapped)

@@ -22,9 +22,6 @@ from kmsd.hsm.host.trials import TrialPlace
 from kmsd.hsm.vendors.quirks import Quirks
 from kmsd.hsm.vendors.tpm_key_slots import Room
 
-_CKK_GENERIC_SECRET: Final = 0x10
-_CKK_AES: Final = 0x1F
-_CKA_PUBLIC_EXPONENT: Final = 0x122
 _KEY_TYPES_OF_SHA: Final = {256: 0x2B, 512: 0x2D}
 """CKK_SHA256_HMAC, CKK_SHA512_HMAC: such a key serves one hash."""
 
@@ -43,7 +40,7 @@ class ProbeKeys:
 
     aes: int | None
     hmac: int | None
-    hmac_type: int = _CKK_GENERIC_SECRET
+    hmac_type: int = cryptoki.CKK_GENERIC_SECRET
     """CKA_KEY_TYPE of the HMAC key."""
 
 
@@ -167,9 +164,9 @@ def keys(found: Findings, token: Cryptoki, place: TrialPlace, holder: int, plan:
     """Make session keys to try with, gone with the session `holder`; else take the operator's own."""
     aes = _generate(found, place, holder, plan.quirks, "aes")
     if aes is None:
-        aes = _own(found, token, holder, plan.aes_id, {cryptoki.CKA_KEY_TYPE: _CKK_AES}, "AES")
+        aes = _own(found, token, holder, plan.aes_id, {cryptoki.CKA_KEY_TYPE: cryptoki.CKK_AES}, "AES")
     hmac = _generate(found, place, holder, plan.quirks, "hmac")
-    hmac_type = _CKK_GENERIC_SECRET
+    hmac_type = cryptoki.CKK_GENERIC_SECRET
     if hmac is None:
         hmac = _own(found, token, holder, plan.hmac_id, {cryptoki.CKA_SIGN: True}, "HMAC")
         if hmac is not None:
@@ -183,7 +180,7 @@ def _generate(found: Findings, place: TrialPlace, holder: int, quirks: Quirks, k
     if quirks.generates_through:
         found.note(name, title, "ok", f"by {quirks.generates_through}; PKCS#11 makes none on this kind of token")
         return None
-    mechanism = trials.CKM_AES_KEY_GEN if kind == "aes" else trials.CKM_GENERIC_SECRET_KEY_GEN
+    mechanism = cryptoki.CKM_AES_KEY_GEN if kind == "aes" else cryptoki.CKM_GENERIC_SECRET_KEY_GEN
     try:
         handle = calls.generate_key(place.table, holder, mechanism, session_key(kind))
     except CkrError as error:
@@ -221,7 +218,7 @@ def session_key(kind: str) -> dict[int, Value]:
     usage = (cryptoki.CKA_ENCRYPT, cryptoki.CKA_DECRYPT) if aes else (cryptoki.CKA_SIGN, cryptoki.CKA_VERIFY)
     return {
         cryptoki.CKA_CLASS: cryptoki.CKO_SECRET_KEY,
-        cryptoki.CKA_KEY_TYPE: _CKK_AES if aes else _CKK_GENERIC_SECRET,
+        cryptoki.CKA_KEY_TYPE: cryptoki.CKK_AES if aes else cryptoki.CKK_GENERIC_SECRET,
         cryptoki.CKA_TOKEN: False,
         cryptoki.CKA_PRIVATE: True,
         cryptoki.CKA_SENSITIVE: True,
@@ -287,7 +284,7 @@ def hmac(found: Findings, place: TrialPlace, made: ProbeKeys, listed: frozenset[
         if mechanism not in listed:
             found.note(name, title, "not applicable", f"the token does not list CKM_SHA{bits}_HMAC")
             continue
-        if made.hmac_type not in {_CKK_GENERIC_SECRET, _KEY_TYPES_OF_SHA[bits]}:
+        if made.hmac_type not in {cryptoki.CKK_GENERIC_SECRET, _KEY_TYPES_OF_SHA[bits]}:
             found.note(name, title, "not applicable", "the key to try with is made for another hash")
             continue
         trial = trials.hmac(place, made.hmac, mechanism, bits // 8, quirks.hmac_longest or _LONGEST)
@@ -312,7 +309,7 @@ def oaep(found: Findings, place: TrialPlace, listed: frozenset[int], quirks: Qui
         **label,
         cryptoki.CKA_ENCRYPT: True,
         cryptoki.CKA_MODULUS_BITS: 2048,
-        _CKA_PUBLIC_EXPONENT: b"\x01\x00\x01",
+        cryptoki.CKA_PUBLIC_EXPONENT: b"\x01\x00\x01",
     }
     private: dict[int, Value] = {
         **label,
@@ -346,7 +343,7 @@ def relabel(found: Findings, token: Cryptoki, place: TrialPlace, quirks: Quirks)
         return
     first, second = new_label(), new_label()
     with place.session(rw=True) as session, _removed(token, session, first):
-        handle = calls.generate_key(place.table, session, trials.CKM_AES_KEY_GEN, probe_key(first))
+        handle = calls.generate_key(place.table, session, cryptoki.CKM_AES_KEY_GEN, probe_key(first))
         calls.set_attributes(place.table, session, handle, {cryptoki.CKA_LABEL: second.encode()})
         with place.session() as other:
             there = token.find(other, {cryptoki.CKA_LABEL: second.encode()})

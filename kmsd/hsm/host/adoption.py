@@ -49,7 +49,7 @@ def give_id(session: TokenSession, until: float, key: TokenKey, cka_id: bytes = 
     Raises InvalidRequest, Conflict or CkrError.
     """
     begin(until)
-    named: dict[int, bytes | int | bool] = {c.CKA_LABEL: key.label.encode(), c.CKA_PRIVATE: key.private}
+    named: c.Template = {c.CKA_LABEL: key.label.encode(), c.CKA_PRIVATE: key.private}
     same = objects(session, named, key.kind)
     found = [handle for handle, each in same if each.kind == key.kind and not each.cka_id]
     if len(found) != 1:
@@ -87,7 +87,7 @@ def make_private(session: TokenSession, until: float, key: TokenKey, cka_id: byt
     cka_id: for a key that has none; empty for one that is derived from the key. Raises Conflict or CkrError.
     """
     begin(until)
-    named: dict[int, bytes | int | bool] = {c.CKA_LABEL: key.label.encode(), c.CKA_PRIVATE: False}
+    named: c.Template = {c.CKA_LABEL: key.label.encode(), c.CKA_PRIVATE: False}
     same = objects(session, named, key.kind)
     found = [handle for handle, each in same if each.kind == key.kind and each.cka_id == key.cka_id]
     if len(found) != 1:

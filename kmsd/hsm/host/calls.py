@@ -58,11 +58,6 @@ def log_in(cryptoki: Cryptoki, session: int, pin: str) -> None:
             raise
 
 
-def logout(table: FunctionTable, session: int) -> None:
-    """Call C_Logout (5.6.9)."""
-    check(table.C_Logout(session), "C_Logout")
-
-
 def init_pin(table: FunctionTable, session: int, pin: str) -> None:
     """Call C_InitPIN (5.5.8), with which the SO sets the user's PIN."""
     data = pin.encode()

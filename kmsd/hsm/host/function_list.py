@@ -93,7 +93,6 @@ _SIGNATURES: Final[dict[str, list[object]]] = {
     "C_CloseSession": [c_ulong],
     "C_GetSessionInfo": [c_ulong, c_void_p],
     "C_Login": [c_ulong, c_ulong, c_char_p, c_ulong],
-    "C_Logout": [c_ulong],
     "C_CreateObject": [c_ulong, c_void_p, c_ulong, POINTER(c_ulong)],
     "C_CopyObject": [c_ulong, c_ulong, c_void_p, c_ulong, POINTER(c_ulong)],
     "C_DestroyObject": [c_ulong, c_ulong],

@@ -17,8 +17,7 @@ from kmsd.hsm.doctor.findings import PROBE_LABEL
 from kmsd.hsm.host import calls
 from kmsd.hsm.host import cryptoki as c
 from kmsd.hsm.host.cryptoki import Template
-from kmsd.hsm.host.session import CKK_AES, TokenSession, rsa_numbers_of
-from kmsd.hsm.host.trials import CKM_AES_KEY_GEN, CKM_GENERIC_SECRET_KEY_GEN
+from kmsd.hsm.host.session import TokenSession, rsa_numbers_of
 from kmsd.hsm.operation import Operation, operation
 
 T = TypeVar("T")
@@ -26,12 +25,6 @@ T = TypeVar("T")
 Kind = Literal["aes", "hmac", "rsa", "other"]
 """rsa: a private key, with its public key object if it has one."""
 
-CKA_WRAP: Final = 0x106
-CKA_UNWRAP: Final = 0x107
-CKA_DERIVE: Final = 0x10C
-
-_HMAC_TYPES: Final = frozenset({0x10, 0x28, 0x2B, 0x2C, 0x2D, 0x2E})
-"""CKK_GENERIC_SECRET and CKK_SHA_1/256/384/512/224_HMAC."""
 _ATTRIBUTES: Final = (
     c.CKA_LABEL,
     c.CKA_ID,
@@ -49,14 +42,11 @@ _ATTRIBUTES: Final = (
     c.CKA_NEVER_EXTRACTABLE,
 )
 _RSA_ATTRIBUTES: Final = (*(each for each in _ATTRIBUTES if each != c.CKA_VALUE_LEN), c.CKA_MODULUS)
-_CKK_GENERIC_SECRET: Final = 0x10
 _USAGES: Final = (
     *(c.CKA_ENCRYPT, c.CKA_DECRYPT, c.CKA_SIGN, c.CKA_VERIFY),
-    *(CKA_WRAP, CKA_UNWRAP, CKA_DERIVE),
+    *(c.CKA_WRAP, c.CKA_UNWRAP, c.CKA_DERIVE),
 )
-_CLASSES: Final[dict[Kind, dict[int, bytes | int | bool]]] = {
-    "rsa": {c.CKA_CLASS: c.CKO_PRIVATE_KEY, c.CKA_KEY_TYPE: c.CKK_RSA}
-}
+_CLASSES: Final[dict[Kind, Template]] = {"rsa": {c.CKA_CLASS: c.CKO_PRIVATE_KEY, c.CKA_KEY_TYPE: c.CKK_RSA}}
 """Attributes by which the objects of a kind are found; all others are secret keys."""
 PUBLIC_MOST: Final = 256
 """Public objects that are described; more are only counted. Anybody who reaches the token can make them."""
@@ -148,12 +138,12 @@ def _public(session: TokenSession, kind: Kind, most: int) -> tuple[list[TokenKey
     return _repeated(described)
 
 
-def _find(session: TokenSession, template: dict[int, bytes | int | bool], kind: Kind = "aes") -> list[TokenKey]:
+def _find(session: TokenSession, template: Template, kind: Kind = "aes") -> list[TokenKey]:
     """Find the secret keys of ours on the token that match, described; for "rsa" the private ones."""
     return [key for _, key in objects(session, template, kind)]
 
 
-def objects(session: TokenSession, template: dict[int, bytes | int | bool], kind: Kind) -> list[tuple[int, TokenKey]]:
+def objects(session: TokenSession, template: Template, kind: Kind) -> list[tuple[int, TokenKey]]:
     """Find what `_find` finds, with the handles. Public objects, which anybody may have made, only if the template asks
     for them."""
     whole = {**_class_of(kind), **session.trusted(template.get(c.CKA_ID)), **template}
@@ -173,7 +163,7 @@ def _trusts(session: TokenSession, key: TokenKey) -> bool:
     return key.cka_id in session.trusted_public
 
 
-def _class_of(kind: Kind) -> dict[int, bytes | int | bool]:
+def _class_of(kind: Kind) -> Template:
     return {**_CLASSES.get(kind, {c.CKA_CLASS: c.CKO_SECRET_KEY}), c.CKA_TOKEN: True}
 
 
@@ -201,7 +191,7 @@ class _Sizes:
         """Return the size in bits, or 0. Raises CkrError."""
         for size in (32, 24, 16):
             if size not in self._handles:
-                sized = {**self._template, c.CKA_KEY_TYPE: CKK_AES, c.CKA_VALUE_LEN: size}
+                sized = {**self._template, c.CKA_KEY_TYPE: c.CKK_AES, c.CKA_VALUE_LEN: size}
                 try:
                     self._handles[size] = frozenset(self._session.cryptoki.find(self._session.handle, sized))
                 except CkrError as error:
@@ -283,7 +273,7 @@ def _generate(session: TokenSession, label: str, cka_id: bytes, kind: Kind, bits
         public, private = _new_rsa(label, cka_id, bits)
         calls.generate_key_pair(table, session.handle, c.CKM_RSA_PKCS_KEY_PAIR_GEN, public, private)
     else:
-        mechanism = CKM_AES_KEY_GEN if kind == "aes" else CKM_GENERIC_SECRET_KEY_GEN
+        mechanism = c.CKM_AES_KEY_GEN if kind == "aes" else c.CKM_GENERIC_SECRET_KEY_GEN
         calls.generate_key(table, session.handle, mechanism, _new(label, cka_id, kind, bits))
 
 
@@ -304,7 +294,7 @@ def _new(label: str, cka_id: bytes, kind: Kind, bits: int) -> Template:
     usage = (c.CKA_ENCRYPT, c.CKA_DECRYPT) if aes else (c.CKA_SIGN, c.CKA_VERIFY)
     return {
         c.CKA_CLASS: c.CKO_SECRET_KEY,
-        c.CKA_KEY_TYPE: CKK_AES if aes else _CKK_GENERIC_SECRET,
+        c.CKA_KEY_TYPE: c.CKK_AES if aes else c.CKK_GENERIC_SECRET,
         c.CKA_TOKEN: True,
         c.CKA_PRIVATE: True,
         c.CKA_SENSITIVE: True,
@@ -327,7 +317,7 @@ def _new_rsa(label: str, cka_id: bytes, bits: int) -> tuple[Template, Template]:
         c.CKA_PUBLIC_EXPONENT: b"\x01\x00\x01",
         c.CKA_ENCRYPT: True,
         c.CKA_VERIFY: False,
-        CKA_WRAP: False,
+        c.CKA_WRAP: False,
     }
     private: Template = {
         **both,
@@ -336,7 +326,7 @@ def _new_rsa(label: str, cka_id: bytes, bits: int) -> tuple[Template, Template]:
         c.CKA_EXTRACTABLE: False,
         c.CKA_DECRYPT: True,
         c.CKA_SIGN: False,
-        CKA_UNWRAP: False,
+        c.CKA_UNWRAP: False,
     }
     return public, private
 
@@ -419,7 +409,7 @@ def _one(session: TokenSession, kind: Kind, cka_id: bytes, labels: set[str]) -> 
 
 
 def _kind(key_type: int) -> Kind:
-    return "aes" if key_type == CKK_AES else "hmac" if key_type in _HMAC_TYPES else "other"
+    return "aes" if key_type == c.CKK_AES else "hmac" if key_type in c.CKK_HMAC else "other"
 
 
 def _with_id(session: TokenSession, cka_id: bytes, kind: Kind) -> list[TokenKey]:
@@ -436,7 +426,7 @@ def public_halves(session: TokenSession, handle: int, kind: Kind) -> list[int]:
     return [each for each in session.cryptoki.find(session.handle, template) if rsa_numbers_of(session, each) == mine]
 
 
-def _by_id(cka_id: bytes) -> dict[int, bytes | int | bool]:
+def _by_id(cka_id: bytes) -> Template:
     # A key may lack the attribute where another holds an empty one: no template finds both.
     return {c.CKA_ID: cka_id} if cka_id else {}
 

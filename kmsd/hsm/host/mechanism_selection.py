@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 from kmsd.errors import Unavailable
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.doctor.checks import session_key
-from kmsd.hsm.host import calls, trials
+from kmsd.hsm.host import calls, cryptoki, trials
 from kmsd.hsm.host.trials import NoSession, Trial, TrialPlace
 from kmsd.hsm.vendors.quirks import GcmIv, Quirks
 
@@ -80,6 +80,6 @@ def _try(place: TrialPlace, trial: Callable[[int], T]) -> T | None:
     sessions."""
     try:
         with place.session() as holder:
-            return trial(calls.generate_key(place.table, holder, trials.CKM_AES_KEY_GEN, session_key("aes")))
+            return trial(calls.generate_key(place.table, holder, cryptoki.CKM_AES_KEY_GEN, session_key("aes")))
     except (CkrError, NoSession):
         return None

@@ -12,26 +12,20 @@ from typing import Final
 
 from kmsd.errors import Misconfigured, Unavailable
 from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.host import cryptoki as c
 from kmsd.hsm.host import info
-from kmsd.hsm.host.cryptoki import (
-    CKM_AES_CBC,
-    CKM_AES_ECB,
-    CKM_AES_GCM,
-    CKM_SHA256_HMAC,
-    CKM_SHA512_HMAC,
-    Cryptoki,
-)
+from kmsd.hsm.host.cryptoki import Cryptoki
 from kmsd.hsm.host.generator import Generator
 from kmsd.hsm.host.info import LibraryInfo, MechanismView, SlotView
 from kmsd.hsm.vendors import quirks
 from kmsd.hsm.vendors.quirks import GcmIv
 
 _SERVING: Final = {
-    CKM_AES_GCM: "CKM_AES_GCM",
-    CKM_AES_CBC: "CKM_AES_CBC",
-    CKM_AES_ECB: "CKM_AES_ECB",
-    CKM_SHA256_HMAC: "CKM_SHA256_HMAC",
-    CKM_SHA512_HMAC: "CKM_SHA512_HMAC",
+    c.CKM_AES_GCM: "CKM_AES_GCM",
+    c.CKM_AES_CBC: "CKM_AES_CBC",
+    c.CKM_AES_ECB: "CKM_AES_ECB",
+    c.CKM_SHA256_HMAC: "CKM_SHA256_HMAC",
+    c.CKM_SHA512_HMAC: "CKM_SHA512_HMAC",
 }
 
 
@@ -56,10 +50,6 @@ class Module:
         self.used: dict[int, dict[tuple[bytes, str], None]] = {}
         """The keys, by slot, that sessions have looked up to use them since the login, by CKA_ID and kind, in order."""
         self._initialized = True
-
-    @property
-    def initialized(self) -> bool:
-        return self._initialized
 
     def initialize(self) -> None:
         """Call C_Initialize after `finalize`. Does nothing to an initialised module."""

@@ -17,32 +17,8 @@ from typing import Final, Literal, NamedTuple
 
 from kmsd.hsm.ckr import CkrError, check
 from kmsd.hsm.host import calls
+from kmsd.hsm.host import cryptoki as c
 from kmsd.hsm.host.blocks import decrypt_cbc, encrypt_cbc
-from kmsd.hsm.host.cryptoki import (
-    CKA_CLASS,
-    CKA_ID,
-    CKA_KEY_TYPE,
-    CKA_MODULUS,
-    CKA_PRIVATE,
-    CKA_PUBLIC_EXPONENT,
-    CKA_TOKEN,
-    CKG_MGF1_SHA256,
-    CKK_HMAC,
-    CKK_RSA,
-    CKM_AES_CBC,
-    CKM_AES_ECB,
-    CKM_AES_GCM,
-    CKM_RSA_PKCS_OAEP,
-    CKM_SHA256,
-    CKM_SHA256_HMAC,
-    CKM_SHA512_HMAC,
-    CKO_PRIVATE_KEY,
-    CKO_SECRET_KEY,
-    CKZ_DATA_SPECIFIED,
-    CkMechanism,
-    GcmParams,
-    RsaOaepParams,
-)
 from kmsd.hsm.host.generator import Generator
 from kmsd.hsm.host.module import Module
 from kmsd.hsm.host.trials import APPENDED_IV, WRITTEN_IV
@@ -51,19 +27,18 @@ from kmsd.hsm.operation import Operation, operation
 KeyKind = Literal["aes", "hmac", "rsa"]
 Hash = Literal["SHA256", "SHA512"]
 
-CKK_AES: Final = 0x1F
 CKR_MECHANISM_PARAM_INVALID: Final = 0x71
 TAG_BYTES: Final = 16
 BLOCK_BYTES: Final = 16
 _RANDOM_BATCH: Final = 1536
 """Bytes fetched at once: 128 IVs. An IV is public, so it may wait in memory; each byte is handed out once."""
-_TEMPLATES: Final[dict[KeyKind, dict[int, bytes | int | bool]]] = {
-    "aes": {CKA_CLASS: CKO_SECRET_KEY, CKA_TOKEN: True, CKA_KEY_TYPE: CKK_AES},
+_TEMPLATES: Final[dict[KeyKind, c.Template]] = {
+    "aes": {c.CKA_CLASS: c.CKO_SECRET_KEY, c.CKA_TOKEN: True, c.CKA_KEY_TYPE: c.CKK_AES},
     # CKA_KEY_TYPE is left out: HMAC keys have several, and a template names one.
-    "hmac": {CKA_CLASS: CKO_SECRET_KEY, CKA_TOKEN: True},
-    "rsa": {CKA_CLASS: CKO_PRIVATE_KEY, CKA_TOKEN: True, CKA_KEY_TYPE: CKK_RSA},
+    "hmac": {c.CKA_CLASS: c.CKO_SECRET_KEY, c.CKA_TOKEN: True},
+    "rsa": {c.CKA_CLASS: c.CKO_PRIVATE_KEY, c.CKA_TOKEN: True, c.CKA_KEY_TYPE: c.CKK_RSA},
 }
-_HMACS: Final[dict[Hash, tuple[int, int]]] = {"SHA256": (CKM_SHA256_HMAC, 32), "SHA512": (CKM_SHA512_HMAC, 64)}
+_HMACS: Final[dict[Hash, tuple[int, int]]] = {"SHA256": (c.CKM_SHA256_HMAC, 32), "SHA512": (c.CKM_SHA512_HMAC, 64)}
 _F4: Final = 65537
 _ABSENT_PAUSES: Final = (0.002, 0.005, 0.02, 0.05)
 """Seconds: SoftHSM shows a key to nobody while another process relabels it. A key is asked for only if it was there."""
@@ -105,20 +80,20 @@ class TokenSession:
         self._used = module.used.setdefault(slot_id, {})
         self._generator = module.generators.setdefault(slot_id, Generator())
         self._random = b""
-        self._params = GcmParams(ulTagBits=TAG_BYTES * 8)
-        self._mechanism = CkMechanism(CKM_AES_GCM, addressof(self._params), sizeof(self._params))
+        self._params = c.GcmParams(ulTagBits=TAG_BYTES * 8)
+        self._mechanism = c.CkMechanism(c.CKM_AES_GCM, addressof(self._params), sizeof(self._params))
         self._mechanism_address = addressof(self._mechanism)
         self._length = c_ulong(0)
         self._length_address = addressof(self._length)
         self._iv = ctypes.create_string_buffer(BLOCK_BYTES)
-        self._cbc = CkMechanism(CKM_AES_CBC, addressof(self._iv), BLOCK_BYTES)
-        self._ecb = CkMechanism(CKM_AES_ECB, None, 0)
+        self._cbc = c.CkMechanism(c.CKM_AES_CBC, addressof(self._iv), BLOCK_BYTES)
+        self._ecb = c.CkMechanism(c.CKM_AES_ECB, None, 0)
         self._cbc_from_ecb = module.cbc_from_ecb
         self._gcm_iv = module.gcm_iv.get(slot_id, "caller's")
         self._iv_refused = False
         self._params_iv = ctypes.create_string_buffer(BLOCK_BYTES)
-        self._oaep_params = RsaOaepParams(CKM_SHA256, CKG_MGF1_SHA256, CKZ_DATA_SPECIFIED, None, 0)
-        self._oaep = CkMechanism(CKM_RSA_PKCS_OAEP, addressof(self._oaep_params), sizeof(self._oaep_params))
+        self._oaep_params = c.RsaOaepParams(c.CKM_SHA256, c.CKG_MGF1_SHA256, c.CKZ_DATA_SPECIFIED, None, 0)
+        self._oaep = c.CkMechanism(c.CKM_RSA_PKCS_OAEP, addressof(self._oaep_params), sizeof(self._oaep_params))
         self._resize(4096)
 
     def _resize(self, size: int) -> None:
@@ -180,23 +155,23 @@ class TokenSession:
         if alone:
             raise CkrError("CKR_USER_NOT_LOGGED_IN", "C_GetSessionInfo")
 
-    def trusted(self, cka_id: object) -> dict[int, bytes | int | bool]:
+    def trusted(self, cka_id: object) -> c.Template:
         """Return what a template has beside the rest, so that it finds only what is trusted: private objects, which
         nobody can make without the PIN (PKCS#11 3.0, 4.4), and public ones only if the configuration names their
         CKA_ID."""
-        return {} if cka_id in self.trusted_public else {CKA_PRIVATE: True}
+        return {} if cka_id in self.trusted_public else {c.CKA_PRIVATE: True}
 
     def _find(self, cka_id: bytes, kind: KeyKind) -> list[int]:
-        template = {**_TEMPLATES[kind], **self.trusted(cka_id), CKA_ID: cka_id}
+        template = {**_TEMPLATES[kind], **self.trusted(cka_id), c.CKA_ID: cka_id}
         match kind:
             case "aes" | "rsa":
                 return self.cryptoki.find(self.handle, template, most=2)
             case "hmac":
                 handles = self.cryptoki.find(self.handle, template)
-                return [handle for handle in handles if self._key_type(handle) in CKK_HMAC]
+                return [handle for handle in handles if self._key_type(handle) in c.CKK_HMAC]
 
     def _key_type(self, handle: int) -> int:
-        raw = self.cryptoki.attributes(self.handle, handle, (CKA_KEY_TYPE,)).get(CKA_KEY_TYPE, b"")
+        raw = self.cryptoki.attributes(self.handle, handle, (c.CKA_KEY_TYPE,)).get(c.CKA_KEY_TYPE, b"")
         return int.from_bytes(raw, sys.byteorder) if raw else -1
 
     def rsa_numbers(self, cka_id: bytes) -> RsaNumbers:
@@ -261,11 +236,10 @@ class TokenSession:
     def encrypt_cbc(self, cka_id: bytes, iv: bytes, blocks: bytes) -> bytes:
         """Encrypt whole blocks by AES-CBC (NIST SP 800-38A, 6.2). Never CBC_PAD: a token is known that gets it
         wrong."""
-        c = self.cryptoki
-        key = self.key(cka_id)
+        module, key = self.cryptoki, self.key(cka_id)
 
-        def encrypt(mechanism: CkMechanism, data: bytes) -> bytes:
-            return self._one_part(c.encrypt_init, c.encrypt, "C_Encrypt", mechanism, key, data, len(data))
+        def encrypt(mechanism: c.CkMechanism, data: bytes) -> bytes:
+            return self._one_part(module.encrypt_init, module.encrypt, "C_Encrypt", mechanism, key, data, len(data))
 
         if self._cbc_from_ecb:
             return encrypt_cbc(lambda block: encrypt(self._ecb, block), iv, blocks)
@@ -274,11 +248,10 @@ class TokenSession:
 
     def decrypt_cbc(self, cka_id: bytes, iv: bytes, blocks: bytes) -> bytes:
         """Decrypt what `encrypt_cbc` made. Authenticates nothing."""
-        c = self.cryptoki
-        key = self.key(cka_id)
+        module, key = self.cryptoki, self.key(cka_id)
 
-        def decrypt(mechanism: CkMechanism) -> bytes:
-            return self._one_part(c.decrypt_init, c.decrypt, "C_Decrypt", mechanism, key, blocks, len(blocks))
+        def decrypt(mechanism: c.CkMechanism) -> bytes:
+            return self._one_part(module.decrypt_init, module.decrypt, "C_Decrypt", mechanism, key, blocks, len(blocks))
 
         if self._cbc_from_ecb:
             return decrypt_cbc(lambda _: decrypt(self._ecb), iv, blocks)
@@ -287,25 +260,27 @@ class TokenSession:
 
     def hmac(self, cka_id: bytes, hash_: Hash, data: bytes) -> bytes:
         """Compute an HMAC (RFC 2104), all of it: 32 or 64 bytes."""
-        c = self.cryptoki
+        module, key = self.cryptoki, self.key(cka_id, "hmac")
         mechanism, size = _HMACS[hash_]
-        key = self.key(cka_id, "hmac")
-        return self._one_part(c.sign_init, c.sign, "C_Sign", CkMechanism(mechanism, None, 0), key, data, size)
+        return self._one_part(
+            module.sign_init, module.sign, "C_Sign", c.CkMechanism(mechanism, None, 0), key, data, size
+        )
 
     def decrypt_oaep(self, cka_id: bytes, ciphertext: bytes) -> bytes:
         """Decrypt by RSAES-OAEP with SHA-256 (RFC 8017, 7.1.2). Anybody with the public key may have chosen the
         plaintext."""
-        c = self.cryptoki
-        key = self.key(cka_id, "rsa")
+        module, key = self.cryptoki, self.key(cka_id, "rsa")
         most = len(ciphertext)
-        return self._one_part(c.decrypt_init, c.decrypt, "C_Decrypt", self._oaep, key, ciphertext, most, exactly=False)
+        return self._one_part(
+            module.decrypt_init, module.decrypt, "C_Decrypt", self._oaep, key, ciphertext, most, exactly=False
+        )
 
     def _one_part(
         self,
         init: Callable[..., int],
         operation: Callable[..., int],
         name: str,
-        mechanism: CkMechanism,
+        mechanism: c.CkMechanism,
         key: int,
         data: bytes,
         size: int,
@@ -348,7 +323,7 @@ class TokenSession:
 
 def rsa_numbers_of(session: TokenSession, handle: int) -> RsaNumbers:
     """Return the public key that an object, private or public, tells. Raises CkrError."""
-    raw = session.cryptoki.attributes(session.handle, handle, (CKA_MODULUS, CKA_PUBLIC_EXPONENT))
-    modulus = int.from_bytes(raw.get(CKA_MODULUS, b""), "big")
+    raw = session.cryptoki.attributes(session.handle, handle, (c.CKA_MODULUS, c.CKA_PUBLIC_EXPONENT))
+    modulus = int.from_bytes(raw.get(c.CKA_MODULUS, b""), "big")
     # Tokens need not keep the exponent with the private key; nearly all keys have this one.
-    return RsaNumbers(modulus, int.from_bytes(raw.get(CKA_PUBLIC_EXPONENT, b""), "big") or _F4)
+    return RsaNumbers(modulus, int.from_bytes(raw.get(c.CKA_PUBLIC_EXPONENT, b""), "big") or _F4)

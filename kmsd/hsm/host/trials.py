@@ -18,23 +18,9 @@ from typing import Final
 
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.host import calls
-from kmsd.hsm.host.cryptoki import (
-    CKG_MGF1_SHA256,
-    CKM_AES_CBC,
-    CKM_AES_CBC_PAD,
-    CKM_AES_ECB,
-    CKM_AES_GCM,
-    CKM_RSA_PKCS_OAEP,
-    CKM_SHA256,
-    CKZ_DATA_SPECIFIED,
-    GcmParams,
-    RsaOaepParams,
-)
+from kmsd.hsm.host import cryptoki as c
 from kmsd.hsm.host.function_list import FunctionTable
 from kmsd.hsm.vendors.quirks import GcmIv
-
-CKM_GENERIC_SECRET_KEY_GEN: Final = 0x0350
-CKM_AES_KEY_GEN: Final = 0x1080
 
 TAG: Final = 16
 APPENDED_IV: Final = 16
@@ -100,10 +86,10 @@ class HmacTrial(Trial):
     """Bytes of the longest message that was taken, of those tried."""
 
 
-def gcm_params(iv: bytes, aad: bytes) -> GcmParams:
+def gcm_params(iv: bytes, aad: bytes) -> c.GcmParams:
     """Return the parameters of AES-GCM. iv empty: the token is to choose it."""
     held = ctypes.create_string_buffer(iv, len(iv))
-    made = GcmParams(ctypes.addressof(held) if iv else None, len(iv), len(iv) * 8, aad, len(aad), TAG * 8)
+    made = c.GcmParams(ctypes.addressof(held) if iv else None, len(iv), len(iv) * 8, aad, len(aad), TAG * 8)
     made.held = held
     return made
 
@@ -148,7 +134,7 @@ def _seal(place: TrialPlace, key: int, iv: bytes, message: bytes) -> tuple[bytes
         params = gcm_params(given, _AAD)
         try:
             with place.session() as session:
-                sealed = calls.encrypt(place.table, session, key, CKM_AES_GCM, params, message)
+                sealed = calls.encrypt(place.table, session, key, c.CKM_AES_GCM, params, message)
         except CkrError as error:
             if refused is None and error.name != "CKR_MECHANISM_PARAM_INVALID":
                 raise
@@ -162,23 +148,23 @@ def _seal(place: TrialPlace, key: int, iv: bytes, message: bytes) -> tuple[bytes
 
 def _open(place: TrialPlace, key: int, iv: bytes, aad: bytes, sealed: bytes) -> bytes:
     with place.session() as session:
-        return calls.decrypt(place.table, session, key, CKM_AES_GCM, gcm_params(iv, aad), sealed)
+        return calls.decrypt(place.table, session, key, c.CKM_AES_GCM, gcm_params(iv, aad), sealed)
 
 
 def cbc(place: TrialPlace, key: int) -> Trial:
     """Try CKM_AES_CBC over whole blocks: back and forth, and that the IV matters."""
-    return _block_mode(place, key, CKM_AES_CBC, os.urandom(16), os.urandom(48))
+    return _block_mode(place, key, c.CKM_AES_CBC, os.urandom(16), os.urandom(48))
 
 
 def ecb(place: TrialPlace, key: int) -> Trial:
     """Try CKM_AES_ECB over whole blocks: the bare cipher, of which CBC can be built (NIST SP 800-38A, 6.2)."""
-    return _block_mode(place, key, CKM_AES_ECB, None, os.urandom(48))
+    return _block_mode(place, key, c.CKM_AES_ECB, None, os.urandom(48))
 
 
 def cbc_pad(place: TrialPlace, key: int) -> Trial:
     """Try CKM_AES_CBC_PAD over part of a block, and over whole ones."""
     for size in (5, 32):
-        trial = _block_mode(place, key, CKM_AES_CBC_PAD, os.urandom(16), os.urandom(size), size // 16 * 16 + 16)
+        trial = _block_mode(place, key, c.CKM_AES_CBC_PAD, os.urandom(16), os.urandom(size), size // 16 * 16 + 16)
         if not trial.works:
             return Trial(False, f"{size} bytes: {trial.seen}")
     return trial
@@ -234,13 +220,13 @@ def hmac(place: TrialPlace, key: int, mechanism: int, size: int, most: int) -> H
 
 def oaep(place: TrialPlace, public: int, private: int) -> Trial:
     """Try CKM_RSA_PKCS_OAEP with SHA-256 and MGF1 with SHA-256 (RFC 7518, 4.3): back and forth."""
-    params = RsaOaepParams(CKM_SHA256, CKG_MGF1_SHA256, CKZ_DATA_SPECIFIED, None, 0)
+    params = c.RsaOaepParams(c.CKM_SHA256, c.CKG_MGF1_SHA256, c.CKZ_DATA_SPECIFIED, None, 0)
     message = os.urandom(32)
     try:
         with place.session() as session:
-            sealed = calls.encrypt(place.table, session, public, CKM_RSA_PKCS_OAEP, params, message)
+            sealed = calls.encrypt(place.table, session, public, c.CKM_RSA_PKCS_OAEP, params, message)
         with place.session() as session:
-            opened = calls.decrypt(place.table, session, private, CKM_RSA_PKCS_OAEP, params, sealed)
+            opened = calls.decrypt(place.table, session, private, c.CKM_RSA_PKCS_OAEP, params, sealed)
     except CkrError as error:
         return Trial(False, str(error))
     return Trial(True, "back and forth") if opened == message else Trial(False, "wrong bytes were decrypted")
