@@ -197,13 +197,15 @@ class Etcd:
         raise _all_failed(failures)
 
     def _call(self, member: _Member, method: str, request: Message, response: type[Response]) -> Response:
-        if self._user is not None and not member.token:
-            self._log_in(member, self._user)
+        user = self._user
+        if user is None:
+            return self._once(member, method, request, response)
+        if not member.token:
+            self._log_in(member, user)
         try:
             return self._once(member, method, request, response)
         except _TokenExpired:
-            assert self._user is not None  # noqa: S101 - only a call with a token meets this
-            self._log_in(member, self._user)
+            self._log_in(member, user)
             return self._once(member, method, request, response)
 
     def _log_in(self, member: _Member, user: User) -> None:
