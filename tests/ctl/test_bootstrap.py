@@ -64,7 +64,7 @@ class Node:
             [KMSCTL, *argv], env=self.environment, input=stdin, capture_output=True, check=False, timeout=60
         )
         assert done.returncode == 0, done.stderr
-        return done.stdout
+        return bytes(done.stdout)
 
     def end_state(self) -> object:
         """Keys, write key and settings: what a run leaves behind, without how often a key was used meanwhile."""

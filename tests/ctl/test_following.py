@@ -36,7 +36,7 @@ COMMANDS: dict[str, tuple[str, Callable[[], Message]]] = {
 @contextmanager
 def following(canned: Canned, line: str) -> Iterator[subprocess.Popen[bytes]]:
     method, _ = COMMANDS[line.partition(" -o")[0]]
-    running = forkserver.Popen(
+    running = forkserver.Popen[bytes](
         [sys.executable, "-m", "kmsctl", *line.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     try:
@@ -77,7 +77,7 @@ def test_ctrl_c_leaves_without_a_word(canned: Canned, command: str) -> None:
 def test_a_kmsd_that_is_lost_is_3_and_one_line(directory: Path, command: str) -> None:
     canned = Canned(directory)
     with serve(canned):
-        running = forkserver.Popen(
+        running = forkserver.Popen[bytes](
             [sys.executable, "-m", "kmsctl", *command.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         wait_for(lambda: canned.followers.get(COMMANDS[command][0]))

@@ -66,7 +66,7 @@ def test_wait_outlives_answers_that_may_pass_and_not_those_that_never_do(run: Ru
 
 
 def test_wait_returns_when_kmsd_appears_and_becomes_ok(directory: Path) -> None:
-    waiting = forkserver.Popen(
+    waiting = forkserver.Popen[bytes](
         [sys.executable, "-m", "kmsctl", "health", "--wait", "--timeout", "60s"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -82,7 +82,7 @@ def test_wait_returns_when_kmsd_appears_and_becomes_ok(directory: Path) -> None:
 
 def test_an_interrupted_wait_is_130_without_a_traceback(canned: Canned) -> None:
     canned.status = down()
-    waiting = forkserver.Popen(
+    waiting = forkserver.Popen[bytes](
         [sys.executable, "-m", "kmsctl", "health", "--wait"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert _eventually(lambda: len(canned.requests) >= 1)
@@ -138,7 +138,7 @@ def _eventually(condition: object, seconds: float = 30.0) -> bool:
 
 
 def test_keygen_waits_for_a_kmsd_that_starts_and_for_its_token(directory: Path) -> None:
-    waiting = forkserver.Popen(
+    waiting = forkserver.Popen[bytes](
         [sys.executable, "-m", "kmsctl", "keygen", "fresh", "--wait", "--timeout", "60s", "-o", "name"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

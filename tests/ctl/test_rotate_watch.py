@@ -161,7 +161,7 @@ def watch(cluster: Cluster, directory: Path) -> Iterator[Callable[..., Watching]
         command = [KMSCTL, "rotate", "--watch", "-o", "json", *cluster.options, *arguments]
         out, err = directory / f"out{len(started)}", directory / f"err{len(started)}"
         with out.open("wb") as stdout, err.open("wb") as stderr:
-            process = forkserver.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
+            process = forkserver.Popen[bytes](command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
         started.append(Watching(process, out, err))
         return started[-1]
 

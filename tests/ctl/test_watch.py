@@ -157,7 +157,7 @@ def test_an_encoding_without_the_bars_gets_plain_ones(canned: Canned, open_termi
 
 def test_nothing_is_cleared_between_two_frames(canned: Canned) -> None:
     primary, secondary = os.openpty()
-    watching = forkserver.Popen(
+    watching = forkserver.Popen[bytes](
         [sys.executable, "-m", "kmsctl", "stats", "--watch"], stdin=secondary, stdout=secondary, stderr=secondary
     )
     try:
@@ -193,7 +193,7 @@ def test_the_lines_fit_any_screen(size: tuple[int, int], silence: float) -> None
 
 
 def test_piped_it_is_one_json_object_a_line(canned: Canned) -> None:
-    watching = forkserver.Popen(
+    watching = forkserver.Popen[bytes](
         [sys.executable, "-m", "kmsctl", "stats", "--watch", "--interval", "500ms", "--since", "2m"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -216,7 +216,7 @@ def test_piped_it_is_one_json_object_a_line(canned: Canned) -> None:
 def test_a_kmsd_that_stops_ends_a_pipe_with_3_and_one_line(directory: object) -> None:
     canned = Canned(directory)  # type: ignore[arg-type]
     with serve(canned):
-        watching = forkserver.Popen(
+        watching = forkserver.Popen[bytes](
             [sys.executable, "-m", "kmsctl", "stats", "--watch"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         assert watching.stdout is not None
@@ -228,7 +228,7 @@ def test_a_kmsd_that_stops_ends_a_pipe_with_3_and_one_line(directory: object) ->
 
 
 def test_a_stream_that_kmsd_ends_in_good_order_is_3_too(canned: Canned) -> None:
-    watching = forkserver.Popen(
+    watching = forkserver.Popen[bytes](
         [sys.executable, "-m", "kmsctl", "stats", "--watch"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     wait_for(lambda: following(canned))

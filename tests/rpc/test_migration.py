@@ -37,7 +37,8 @@ def _config(token: SoftToken, algorithm: str) -> str:
         f"--p11-label plugins --p11-key-label k8s-dek --algorithm {algorithm} --enable-server"
     )
     argv = [KMSCTL, "migrate", "plan", "--command", command, "--only", "config"]
-    return forkserver.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout
+    done = forkserver.run(argv, capture_output=True, text=True, check=True, timeout=60)
+    return str(done.stdout)
 
 
 @contextmanager
