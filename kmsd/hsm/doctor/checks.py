@@ -9,14 +9,15 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.doctor import pace
 from kmsd.hsm.doctor.findings import NOTHING_FITS, PROBE_LABEL, Findings, Outcome, ProbePlan
 from kmsd.hsm.host import calls, cryptoki, info, trials
-from kmsd.hsm.host.cryptoki import Cryptoki, Template, Value
+from kmsd.hsm.host.cryptoki import Cryptoki, Template
 from kmsd.hsm.host.info import SlotView, TokenView
+from kmsd.hsm.host.keys import new_rsa, new_secret
 from kmsd.hsm.host.module import Module
 from kmsd.hsm.host.trials import TrialPlace
 from kmsd.hsm.vendors.quirks import Quirks
@@ -175,7 +176,9 @@ def keys(found: Findings, token: Cryptoki, place: TrialPlace, holder: int, plan:
     return ProbeKeys(aes, hmac, hmac_type)
 
 
-def _generate(found: Findings, place: TrialPlace, holder: int, quirks: Quirks, kind: str) -> int | None:
+def _generate(
+    found: Findings, place: TrialPlace, holder: int, quirks: Quirks, kind: Literal["aes", "hmac"]
+) -> int | None:
     name, title = f"generate_{kind}", f"{kind.upper()} key generation"
     if quirks.generates_through:
         found.note(name, title, "ok", f"by {quirks.generates_through}; PKCS#11 makes none on this kind of token")
@@ -208,25 +211,12 @@ def _own(found: Findings, token: Cryptoki, holder: int, cka_id: bytes | None, wh
 
 def probe_key(label: str) -> Template:
     """Return the template of an AES key on the token itself, to be destroyed again."""
-    name = label.encode()
-    return {**session_key("aes"), cryptoki.CKA_TOKEN: True, cryptoki.CKA_ID: name, cryptoki.CKA_LABEL: name}
+    return new_secret("aes", 256, label, label.encode())
 
 
-def session_key(kind: str) -> dict[int, Value]:
-    """Return the template of a key, "aes" or "hmac", that is gone with the session that makes it."""
-    aes = kind == "aes"
-    usage = (cryptoki.CKA_ENCRYPT, cryptoki.CKA_DECRYPT) if aes else (cryptoki.CKA_SIGN, cryptoki.CKA_VERIFY)
-    return {
-        cryptoki.CKA_CLASS: cryptoki.CKO_SECRET_KEY,
-        cryptoki.CKA_KEY_TYPE: cryptoki.CKK_AES if aes else cryptoki.CKK_GENERIC_SECRET,
-        cryptoki.CKA_TOKEN: False,
-        cryptoki.CKA_PRIVATE: True,
-        cryptoki.CKA_SENSITIVE: True,
-        cryptoki.CKA_EXTRACTABLE: False,
-        **dict.fromkeys(usage, True),
-        cryptoki.CKA_VALUE_LEN: 32 if aes else 64,
-        cryptoki.CKA_LABEL: new_label().encode(),
-    }
+def session_key(kind: Literal["aes", "hmac"]) -> Template:
+    """Return the template of a key that is gone with the session that makes it."""
+    return new_secret(kind, 256 if kind == "aes" else 512, new_label(), on_token=False)
 
 
 # Mechanisms.
@@ -304,20 +294,7 @@ def oaep(found: Findings, place: TrialPlace, listed: frozenset[int], quirks: Qui
     if quirks.generates_through:
         found.note(name, title, "not applicable", "PKCS#11 makes no key pair to try with on this kind of token")
         return
-    label: dict[int, Value] = {cryptoki.CKA_TOKEN: False, cryptoki.CKA_LABEL: new_label().encode()}
-    public: dict[int, Value] = {
-        **label,
-        cryptoki.CKA_ENCRYPT: True,
-        cryptoki.CKA_MODULUS_BITS: 2048,
-        cryptoki.CKA_PUBLIC_EXPONENT: b"\x01\x00\x01",
-    }
-    private: dict[int, Value] = {
-        **label,
-        cryptoki.CKA_PRIVATE: True,
-        cryptoki.CKA_SENSITIVE: True,
-        cryptoki.CKA_EXTRACTABLE: False,
-        cryptoki.CKA_DECRYPT: True,
-    }
+    public, private = new_rsa(2048, new_label(), on_token=False)
     with place.session(rw=True) as session:
         try:
             pair = calls.generate_key_pair(place.table, session, cryptoki.CKM_RSA_PKCS_KEY_PAIR_GEN, public, private)

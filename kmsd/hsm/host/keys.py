@@ -46,6 +46,7 @@ _USAGES: Final = (
     *(c.CKA_ENCRYPT, c.CKA_DECRYPT, c.CKA_SIGN, c.CKA_VERIFY),
     *(c.CKA_WRAP, c.CKA_UNWRAP, c.CKA_DERIVE),
 )
+_SECRET: Final[Template] = {c.CKA_PRIVATE: True, c.CKA_SENSITIVE: True, c.CKA_EXTRACTABLE: False}
 _CLASSES: Final[dict[Kind, Template]] = {"rsa": {c.CKA_CLASS: c.CKO_PRIVATE_KEY, c.CKA_KEY_TYPE: c.CKK_RSA}}
 """Attributes by which the objects of a kind are found; all others are secret keys."""
 PUBLIC_MOST: Final = 256
@@ -270,11 +271,11 @@ def generate(session: TokenSession, until: float, label: str, cka_id: bytes, kin
 def _generate(session: TokenSession, label: str, cka_id: bytes, kind: Kind, bits: int) -> None:
     table = session.cryptoki.table
     if kind == "rsa":
-        public, private = _new_rsa(label, cka_id, bits)
+        public, private = new_rsa(bits, label, cka_id)
         calls.generate_key_pair(table, session.handle, c.CKM_RSA_PKCS_KEY_PAIR_GEN, public, private)
     else:
         mechanism = c.CKM_AES_KEY_GEN if kind == "aes" else c.CKM_GENERIC_SECRET_KEY_GEN
-        calls.generate_key(table, session.handle, mechanism, _new(label, cka_id, kind, bits))
+        calls.generate_key(table, session.handle, mechanism, new_secret(kind, bits, label, cka_id))
 
 
 def _read_back(session: TokenSession, cka_id: bytes, kind: Kind) -> list[TokenKey]:
@@ -289,46 +290,31 @@ def _read_back(session: TokenSession, cka_id: bytes, kind: Kind) -> list[TokenKe
     return found
 
 
-def _new(label: str, cka_id: bytes, kind: Kind, bits: int) -> Template:
-    aes = kind == "aes"
-    usage = (c.CKA_ENCRYPT, c.CKA_DECRYPT) if aes else (c.CKA_SIGN, c.CKA_VERIFY)
+def new_secret(kind: Kind, bits: int, label: str, cka_id: bytes = b"", *, on_token: bool = True) -> Template:
+    """Return the template of a new AES or HMAC key. on_token: False for a key that is gone with its session."""
+    usage = (c.CKA_ENCRYPT, c.CKA_DECRYPT) if kind == "aes" else (c.CKA_SIGN, c.CKA_VERIFY)
     return {
+        **_new(label, cka_id, on_token),
+        **_SECRET,
         c.CKA_CLASS: c.CKO_SECRET_KEY,
-        c.CKA_KEY_TYPE: c.CKK_AES if aes else c.CKK_GENERIC_SECRET,
-        c.CKA_TOKEN: True,
-        c.CKA_PRIVATE: True,
-        c.CKA_SENSITIVE: True,
-        c.CKA_EXTRACTABLE: False,
-        c.CKA_LABEL: label.encode(),
-        c.CKA_ID: cka_id,
+        c.CKA_KEY_TYPE: c.CKK_AES if kind == "aes" else c.CKK_GENERIC_SECRET,
         c.CKA_VALUE_LEN: bits // 8,
         # Said of each, because what is not said is for the token to choose.
         **{attribute: attribute in usage for attribute in _USAGES},
     }
 
 
-def _new_rsa(label: str, cka_id: bytes, bits: int) -> tuple[Template, Template]:
-    """Return the templates of the public and the private key. Their usages are few, so that no token has to know all of
+def new_rsa(bits: int, label: str, cka_id: bytes = b"", *, on_token: bool = True) -> tuple[Template, Template]:
+    """Return the templates of a new public and private key. Their usages are few, so that no token has to know all of
     them."""
-    both: Template = {c.CKA_TOKEN: True, c.CKA_LABEL: label.encode(), c.CKA_ID: cka_id}
-    public: Template = {
-        **both,
-        c.CKA_MODULUS_BITS: bits,
-        c.CKA_PUBLIC_EXPONENT: b"\x01\x00\x01",
-        c.CKA_ENCRYPT: True,
-        c.CKA_VERIFY: False,
-        c.CKA_WRAP: False,
-    }
-    private: Template = {
-        **both,
-        c.CKA_PRIVATE: True,
-        c.CKA_SENSITIVE: True,
-        c.CKA_EXTRACTABLE: False,
-        c.CKA_DECRYPT: True,
-        c.CKA_SIGN: False,
-        c.CKA_UNWRAP: False,
-    }
-    return public, private
+    both = _new(label, cka_id, on_token)
+    numbers: Template = {c.CKA_MODULUS_BITS: bits, c.CKA_PUBLIC_EXPONENT: b"\x01\x00\x01"}
+    public: Template = {**both, **numbers, c.CKA_ENCRYPT: True, c.CKA_VERIFY: False, c.CKA_WRAP: False}
+    return public, {**both, **_SECRET, c.CKA_DECRYPT: True, c.CKA_SIGN: False, c.CKA_UNWRAP: False}
+
+
+def _new(label: str, cka_id: bytes, on_token: bool) -> Template:
+    return {c.CKA_TOKEN: on_token, c.CKA_LABEL: label.encode(), **_by_id(cka_id)}
 
 
 @operation(Operation.RELABEL_KEY, changes=True)
