@@ -12,14 +12,12 @@ from kmsd.hsm import wire
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.explain import explain
-from kmsd.hsm.host.info import TokenView
 from kmsd.hsm.host.opening import FoundToken, LoggedIn, OpenToken
 from kmsd.hsm.operation import Definition, definition_of
 from kmsd.hsm.pin_guard import PIN_ERRORS, PinGuard, locked, refused
 from kmsd.hsm.process import HostProcess, ask
 from kmsd.hsm.queue import Job
 from kmsd.hsm.vendors import tpm2
-from kmsd.hsm.vendors.quirks import Quirks
 from kmsd.observe.printed import Printed
 
 T = TypeVar("T")
@@ -30,25 +28,15 @@ _END_SECONDS: Final = 1.0
 """Time limit of a host that is of no use for finalising the module."""
 
 
-@dataclass(frozen=True)
-class Connected:
-    """A token that is in use. module: path. pin: that the login was made with, empty without one. since: by the
-    monotonic clock; since_unix: the same moment, in seconds of Unix time."""
+@dataclass(frozen=True, kw_only=True)
+class Connected(FoundToken, LoggedIn):
+    """A token that is in use: what was found, and what the login gave. pin: that the login was made with, empty without
+    one. since: by the monotonic clock; since_unix: the same moment, in seconds of Unix time."""
 
     host: HostProcess
-    module: str
-    multithreaded: bool
-    slot_id: int
-    token: TokenView
     pin: str = field(repr=False)
-    sessions: int
-    mechanisms: frozenset[str]
-    quirks: Quirks
     since: float
     since_unix: float
-    gcm_refused: str = ""
-    gcm_unauthenticated: bool = False
-    """Whether the reason is that it takes ciphertexts that were changed."""
     keys_most: int | None = None
     """Distinct keys that this login may use; None: no bound."""
 
@@ -121,19 +109,12 @@ async def _steps(
     if pin is not None:
         await asyncio.to_thread(guard.was_accepted, pin)
     return Connected(
+        **vars(found),
+        **vars(login),
         host=host,
-        module=found.module,
-        multithreaded=found.multithreaded,
-        slot_id=found.slot_id,
-        token=found.token,
         pin=pin or "",
-        sessions=login.sessions,
-        mechanisms=login.mechanisms,
-        quirks=found.quirks,
         since=monotonic(),
         since_unix=time(),
-        gcm_refused=login.gcm_refused,
-        gcm_unauthenticated=login.gcm_unauthenticated,
         keys_most=None if tpm2.managed() else found.quirks.keys_per_login,
     )
 
