@@ -61,7 +61,7 @@ def _summary(frame: StatsFrame, window: Window, now: datetime) -> list[tuple[str
 def session_text(sessions: Sessions) -> str:
     """Return the sessions of the token in a line."""
     return (
-        f"{sessions.open} of {sessions.configured} open, {sessions.busy} busy, {sessions.stuck} stuck, "
+        f"{sessions.open} of {sessions.configured} open{sessions.range}, {sessions.busy} busy, {sessions.stuck} stuck, "
         f"{sessions.queued} queued"
     )
 

@@ -11,6 +11,7 @@ import typer
 from kmsctl import documents, options, output
 from kmsctl.keyview import algorithm, key_hash, short_hash
 from kmsctl.output import OutputFormat
+from kmsctl.statsview import session_text
 from kmsctl.targetsview import LOOKS
 from kmsctl.text import age
 from kmsd.client import (
@@ -87,12 +88,7 @@ def _rows(status: Status, states: Mapping[str, int] | None, now: datetime, *, wi
     for each in status.tokens:
         if wide or each.process.served > 1:
             yield from _process(each.process, now)
-    sessions = status.sessions
-    yield (
-        "SESSIONS",
-        f"{sessions.open} of {sessions.configured} open, {sessions.busy} busy, {sessions.stuck} stuck, "
-        f"{sessions.queued} queued",
-    )
+    yield "SESSIONS", session_text(status.sessions)
     if status.probe.last_success is None:
         yield "PROBE", "none has succeeded yet"
     else:
@@ -147,7 +143,7 @@ def _one_of_tokens(status: TokenStatus, *, wide: bool) -> Iterator[tuple[str, st
     if status.reason:
         yield "", f"{escape(status.reason)}; hint: {escape(status.hint) or '-'}"
     keys = "1 key" if status.keys == 1 else f"{status.keys} keys"
-    yield "", f"slot {token.slot_id}, {keys}, {sessions.open} of {sessions.configured} sessions open"
+    yield "", f"slot {token.slot_id}, {keys}, {sessions.open} of {sessions.configured} sessions open{sessions.range}"
     if wide:
         yield "", escape(f"{token.manufacturer} {token.model}, serial {token.serial}".strip())
         yield "", escape(token.module)

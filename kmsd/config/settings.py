@@ -27,6 +27,7 @@ MAX_TENANTS = 1024
 MAX_ADMINS = 256
 _SAN = r"DNS:(\*|[a-z0-9_-]+)(\.[a-z0-9_-]+)+|DNS:[a-z0-9_-]+|URI:[a-z][a-z0-9+.-]*://[^\s*/]+(/(\*|[^\s*/]+))*/?"
 """What `kmsd.transport.peers.NamePattern` takes."""
+SESSIONS = '"auto" or a whole number from 1 to 64'
 
 
 def _socket_path(path: Path) -> Path:
@@ -56,10 +57,17 @@ def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _sessions(value: object) -> object:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 64):
+        return value
+    raise ValueError(f"expected {SESSIONS}")
+
+
 SocketPath = Annotated[Path, AfterValidator(_socket_path)]
 Label = Annotated[str, AfterValidator(_label)]
 KeyId = Annotated[str, Field(min_length=1, max_length=512)]
 Host = Annotated[str, AfterValidator(_host)]
+Sessions = Annotated[int | Literal["auto"], BeforeValidator(_sessions)]
 
 
 class Section(BaseModel):
@@ -207,8 +215,9 @@ class Token(Section):
     """Prefer pin_file: a PIN in a command line or in the environment can be read by others."""
     pin_file: Path | None = None
     """A file with the PIN on its first line. A relative path is looked up in $CREDENTIALS_DIRECTORY first."""
-    sessions: int = Field(default=4, ge=1, le=64)
-    """Worker threads, each with a session of its own."""
+    sessions: Sessions = "auto"
+    """Worker threads, each with a session of its own. auto: 4, and up to 32 while calls wait for a slow token that more
+    sessions make faster."""
     queue: int = Field(default=1024, ge=1, le=65536)
     """Calls that may wait for a session."""
 

@@ -19,7 +19,7 @@ from typing import Final, Literal, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from kmsd.config.settings import AdminEntry, Section, Settings, Tenant, TokenEntry
+from kmsd.config.settings import SESSIONS, AdminEntry, Section, Settings, Tenant, TokenEntry
 
 PIN = "token.pin"
 TOKEN = "token"  # noqa: S105 - a section of the file
@@ -197,6 +197,8 @@ def _leaf(key: str, field: FieldInfo) -> Leaf:
     optional = NoneType in get_args(annotation)
     if optional:
         (annotation,) = arms
+    elif int in arms:
+        return Leaf(key, int, optional, SESSIONS)  # or a word in place of the number
     if get_origin(annotation) is tuple:
         annotation = tuple
     kind = annotation if isinstance(annotation, type) else str  # a Literal of strings is no type

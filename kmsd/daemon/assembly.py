@@ -33,7 +33,7 @@ from kmsd.daemon.uses import KeyUses
 from kmsd.daemon.writer import Shared, Writer
 from kmsd.errors import KmsdError, Misconfigured
 from kmsd.formats import keyid
-from kmsd.hsm.address import TokenAddress
+from kmsd.hsm.address import AUTO_SESSIONS, AUTO_SESSIONS_GROWN, TokenAddress
 from kmsd.hsm.claims import Claims
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.pin_guard import PinGuard
@@ -121,7 +121,8 @@ class TokenParts:
                 provider=place.provider,
                 label=place.label,
                 slot=place.slot,
-                sessions=place.sessions,
+                sessions=AUTO_SESSIONS if place.sessions == "auto" else place.sessions,
+                sessions_grown=AUTO_SESSIONS_GROWN if place.sessions == "auto" else 0,
                 queue=place.queue,
                 timeout=self._settings.kms.request_timeout,
                 stuck_after=self._settings.health.stuck_after,

@@ -153,4 +153,5 @@ def pool_of(tokens: Mapping[str, Hsm]) -> PoolView:
         busy=sum(view.busy for view in views),
         stuck=sum(view.stuck for view in views),
         queued=sum(view.queued for view in views),
+        most=sum(view.most for view in views),
     )

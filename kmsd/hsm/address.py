@@ -4,9 +4,15 @@ nothing."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from kmsd.errors import Misconfigured, Unavailable
 from kmsd.hsm.host.info import SlotView
+
+AUTO_SESSIONS: Final = 4
+"""That a login opens to serve with, where no number is configured."""
+AUTO_SESSIONS_GROWN: Final = 32
+"""How many they may become: a thread of the host for each."""
 
 
 @dataclass(frozen=True)
@@ -14,9 +20,10 @@ class TokenAddress:
     """The address of a token, and how to use it.
 
     module: path; empty: found by the provider, whose ways are in `kmsd.hsm.vendors.quirks`.
-    slot: slot id, wins over label. sessions: worker threads. queue: calls that may wait.
+    slot: slot id, wins over label. sessions: that a login opens to serve with. queue: calls that may wait.
     timeout: seconds for a call that has no deadline of its own. stuck_after: seconds.
     trusted_public: CKA_IDs of keys that are used although their objects are public.
+    sessions_grown: how many sessions there may become while calls wait for a slow token; 0: no more than there are.
     """
 
     module: str
@@ -28,6 +35,12 @@ class TokenAddress:
     timeout: float
     stuck_after: float
     trusted_public: frozenset[bytes] = frozenset()
+    sessions_grown: int = 0
+
+    @property
+    def most_sessions(self) -> int:
+        """How many sessions may serve."""
+        return max(self.sessions, self.sessions_grown)
 
     def __str__(self) -> str:
         return f"token {self.label!r}" if self.slot is None else f"the token in slot {self.slot}"

@@ -42,13 +42,17 @@ _LOADING = frozenset({f"C_{what}{part}" for what in ("Encrypt", "Decrypt", "Sign
 
 @dataclass(frozen=True)
 class PoolView:
-    """The sessions of a token and what they are doing now."""
+    """The sessions of a token and what they are doing now.
+
+    configured: how many there should be now. most: how many there may be.
+    """
 
     configured: int
     open: int
     busy: int
     stuck: int
     queued: int
+    most: int
 
 
 def ignore(name: Operation, seconds: float) -> None:
@@ -138,7 +142,8 @@ class Hsm:
         sessions, inflight, stuck = self._changeover.dispatch.load
         busy = min(inflight, sessions)
         queued = len(self._changeover.dispatch.queue) + inflight - busy
-        return PoolView(self.address.sessions, sessions, busy, stuck, queued)
+        wanted = max(self.address.sessions, sessions)
+        return PoolView(wanted, sessions, busy, stuck, queued, self.address.most_sessions)
 
     async def start(self) -> None:
         """Connect once; if that fails, say why in `error` and go on trying in the background."""

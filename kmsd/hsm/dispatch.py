@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
+from functools import partial
 from time import monotonic
 from typing import Final
 
@@ -10,19 +13,25 @@ from kmsd.errors import KmsdError
 from kmsd.hsm import wire
 from kmsd.hsm.address import TokenAddress
 from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.host.seats import Resized, Seats
 from kmsd.hsm.login import Connected
-from kmsd.hsm.operation import Operation
+from kmsd.hsm.operation import Operation, definition_of
 from kmsd.hsm.process import HostProcess, crashed
 from kmsd.hsm.queue import Job, Queue
+from kmsd.hsm.sizing import Sizing
 
 _LOOKAHEAD_SECONDS: Final = 0.002
 """The work that may lie with a host beyond what its sessions are doing, by the time that it lasts."""
 _LOOKAHEAD_MOST: Final = 256
+_RESIZE_SECONDS: Final = 10.0
 
 
 class Dispatch:
     """The way of calls to the host that serves. connected: the token as it is used now, or None. observe: told of every
-    operation that was done. lost: told of one that failed in a way that may mean that the token is away."""
+    operation that was done. lost: told of one that failed in a way that may mean that the token is away.
+
+    sizing: how many sessions serve.
+    """
 
     def __init__(
         self,
@@ -32,6 +41,7 @@ class Dispatch:
     ) -> None:
         self.connected: Connected | None = None
         self.queue = Queue(address.queue, lambda: (self.load[2], self.load[0]), self.pump)
+        self.sizing = Sizing(address.sessions, address.most_sessions, self._ask_for_sessions)
         self._stuck_after = address.stuck_after
         self._observe = observe
         self._lost = lost
@@ -45,7 +55,7 @@ class Dispatch:
             return 0, 0, 0
         inside, oldest = connected.host.serving()
         stuck = self.stuck(connected.host) if oldest and oldest < monotonic() - self._stuck_after else 0
-        return connected.sessions, inside, min(stuck, connected.sessions)
+        return self.sizing.sessions, inside, min(stuck, self.sizing.sessions)
 
     @property
     def silent(self) -> float:
@@ -62,6 +72,7 @@ class Dispatch:
         old, self.connected = self.connected, fresh
         fresh.host.answered = self._answered
         self._answered_at = monotonic()
+        self.sizing.begin(fresh.sessions, alone=not fresh.multithreaded or fresh.quirks.serial)
         self.pump()
         return old
 
@@ -82,6 +93,26 @@ class Dispatch:
             jobs.append(job)
         if jobs:
             connected.host.send(jobs)
+
+    def _ask_for_sessions(self, wanted: int) -> None:
+        connected = self.connected
+        if connected is None:
+            return
+        future: asyncio.Future[Resized] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(partial(self._resized, connected))
+        job = Job(definition_of(Seats.resize), (wanted,), future, monotonic() + _RESIZE_SECONDS)
+        job.retry, job.sent = False, monotonic()
+        connected.host.send([job])
+
+    def _resized(self, connected: Connected, future: asyncio.Future[Resized]) -> None:
+        error = future.exception()
+        if self.connected is not connected:
+            return
+        if error is None:
+            self.sizing.resized(*astuple(future.result()))
+        else:
+            self.sizing.resized(self.sizing.sessions, error.name if isinstance(error, CkrError) else str(error))
+        self.pump()
 
     def hand_back(self, host: HostProcess, *, again: bool) -> KmsdError:
         """Have what a host that is gone has not answered done by the next one, where that is safe; else end it with the
@@ -104,6 +135,8 @@ class Dispatch:
             return
         self._answered_at = monotonic()
         self.queue.answered([(job, reply.seconds) for job, reply in answers])
+        served = sum(not job.done.beside for job, _ in answers)
+        self.sizing.answered(served, served + self.load[1], self.queue.seconds, waiting=len(self.queue) > 0)
         for job, reply in answers:
             error = wire.deliver(reply, job.done.result, job.future)
             if error is None:

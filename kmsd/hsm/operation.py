@@ -47,6 +47,7 @@ class Operation(StrEnum):
     MAKE_KEY_PRIVATE = "make_key_private"
     FIND_TOKEN = "find_token"  # noqa: S105 - no password
     LOG_IN = "log_in"
+    SET_SESSIONS = "set_sessions"
     LIST_SLOTS = "list_slots"
     LIST_MECHANISMS = "list_mechanisms"
     SURVEY = "survey"

@@ -97,12 +97,13 @@ class Queue:
         if len(waiting) >= self._most:
             raise Overloaded(
                 f"the queue of the token is full: {len(waiting)} calls wait for it already (token.queue)",
-                "the token is slower than its callers: raise token.sessions, or look at its health",
+                "the token is slower than its callers: look at its health, or raise token.sessions if it is a number",
             )
         if waiting and wait + self.seconds + _MARGIN_SECONDS > timeout:
             raise Overloaded(
                 f"the call would wait {wait:.1f} s for the token, and its caller waits {timeout:.1f} s",
-                "the token is slower than its callers: try again later, raise token.sessions, or look at its health",
+                "the token is slower than its callers: try again later, look at its health, or raise token.sessions if "
+                "it is a number",
             )
 
     def _expected(self, whose: Share, ahead: int) -> float:

@@ -74,11 +74,12 @@ class Suspicion:
         """The connection of which it was told that there is no place for another key."""
 
     async def watch(self) -> None:
-        """Have hosts replaced in which a call does not come back; for ever."""
+        """Have hosts replaced in which a call does not come back, and sessions closed that are not needed; for ever."""
         pause, last = 0.0, -1e9
         while True:
             await asyncio.sleep(min(_WATCH_SECONDS, self._address.stuck_after / 4))
             connected = self._changeover.connected
+            self._changeover.dispatch.sizing.rest()
             if connected is None or not self._changeover.dispatch.stuck(connected.host):
                 continue
             if monotonic() - last > _CALM_SECONDS:

@@ -175,7 +175,9 @@ def _ours(each: TokenStatus) -> Iterator[Fact]:
     queued = f", {use.queued} calls wait" if use.queued else ""
     bar = plots.meter(use.busy, use.configured, _METER)
     yield Fact(
-        "", f"{bar} {use.busy} of {use.open} sessions busy{stuck}{queued}", Colour.WARN if stuck else Colour.PLAIN
+        "",
+        f"{bar} {use.busy} of {use.open} sessions busy{use.range}{stuck}{queued}",
+        Colour.WARN if stuck else Colour.PLAIN,
     )
 
 

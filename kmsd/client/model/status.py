@@ -73,6 +73,18 @@ class Sessions:
     stuck: int
     """Busy for longer than the stuck limit."""
     queued: int
+    most: int = 0
+    """How many there may be, 0 from a kmsd that does not tell; above `configured` only if the number is automatic."""
+
+    @property
+    def allowed(self) -> int:
+        """How many there may be."""
+        return self.most or self.configured
+
+    @property
+    def range(self) -> str:
+        """How many there may be, in words: " (auto, up to 32)"; empty if no more than there should be now."""
+        return f" (auto, up to {self.most})" if self.most > self.configured else ""
 
 
 @dataclass(frozen=True)

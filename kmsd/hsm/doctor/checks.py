@@ -120,9 +120,9 @@ def random(found: Findings, place: TrialPlace) -> None:
             found.timings.append(pace.alone("random", lambda: calls.random(place.table, session, 32)))
 
 
-def sessions(found: Findings, place: TrialPlace, wanted: int, already: int = 0) -> None:
-    """Note how many sessions the token opens. wanted: how many are to be open at once, besides the `already` that this
-    process has open."""
+def sessions(found: Findings, place: TrialPlace, wanted: int, plan: ProbePlan) -> None:
+    """Note how many sessions the token opens. wanted: how many are to be open at once, besides those that this process
+    has open."""
     opened: list[int] = []
     problem = ""
     try:
@@ -137,7 +137,8 @@ def sessions(found: Findings, place: TrialPlace, wanted: int, already: int = 0) 
     found.able["sessions"] = len(opened)
     most = info.token_view(place.table, place.slot)[1].most
     bound = f"; the token names a bound of {most}" if most else ""
-    beside = f"; kmsd has {already} open" if already else ""
+    grown = f", and opens up to {plan.sessions_grown} to serve with" if plan.sessions_grown > plan.sessions else ""
+    beside = f"; kmsd has {plan.opened} open{grown}" if plan.opened else ""
     found.note(
         *("sessions", "Sessions", _outcome(not problem, "warning")),
         f"{len(opened)} more of {wanted} could be opened{problem}{beside}{bound}",

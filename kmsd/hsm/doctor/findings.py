@@ -107,7 +107,8 @@ class ProbePlan:
     """The questions of a probe, and what to ask them with.
 
     aes_id, hmac_id: CKA_ID of the operator's keys, used where the token makes none to try with.
-    sessions: how many kmsd uses. opened: how many this process has open already.
+    sessions: how many kmsd begins with. sessions_grown: how many they may become. opened: how many this process
+    has open already.
     elsewhere: None: changes by other programs are not tried.
     slow: also what may take seconds, an RSA key pair, although AES works.
     """
@@ -116,6 +117,7 @@ class ProbePlan:
     aes_id: bytes | None = None
     hmac_id: bytes | None = None
     sessions: int = 4
+    sessions_grown: int = 4
     opened: int = 0
     elsewhere: Elsewhere | None = None
     slow: bool = False

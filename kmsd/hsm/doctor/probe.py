@@ -67,7 +67,7 @@ def stages(found: Findings, module: Module, slot: SlotView, plan: ProbePlan) -> 
     yield
     # One more holds the login, and one is opened for each change.
     wanted = max(1, plan.sessions + 2 - plan.opened)
-    _guarded(found, "sessions", "Sessions", lambda: checks.sessions(found, place, wanted, plan.opened))
+    _guarded(found, "sessions", "Sessions", lambda: checks.sessions(found, place, wanted, plan))
     yield
     _guarded(
         *(found, "foreign_changes", "Keys made by other programs"),
@@ -178,6 +178,7 @@ def check_token(
         aes_id=aes_id,
         hmac_id=hmac_id,
         sessions=token.address.sessions if many and token.address is not None else 1,
+        sessions_grown=token.address.most_sessions if many and token.address is not None else 1,
         opened=opened,
         elsewhere=other,
         slow=True,

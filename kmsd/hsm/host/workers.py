@@ -5,7 +5,7 @@ because handing over to another thread costs more than the operation. On a slow 
 begins, so that all sessions are at work. Which of the two a token is is measured with each operation. A leader that has
 not come back for a moment loses the lead: one call that hangs keeps no other waiting.
 
-A session does one operation at a time (PKCS#11 3.0, 2.6), so each thread has its own.
+Each thread has a session of its own: `kmsd.hsm.host.seats`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import contextlib
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from time import monotonic, sleep
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from kmsd.hsm import wire
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.host.opening import OpenToken
 from kmsd.hsm.host.outbox import Outbox
-from kmsd.hsm.host.session import TokenSession
+from kmsd.hsm.host.seats import Seat, Seats
 from kmsd.hsm.operation import Definition, Operation, definition
 
 _SLOW_SECONDS: Final = 0.0005
@@ -38,22 +38,10 @@ _PATIENCE_SECONDS: Final = 0.004
 _LOOK_SECONDS: Final = 0.005
 """Between two looks at the leader while there is work."""
 _READ_BYTES: Final = 262_144
-_NO_SESSION: Final = "CKR_SESSION_COUNT"
-
-
-class _Worker:
-    """A thread that serves. inside: held while it is at work with its session, or somebody else has taken that."""
-
-    __slots__ = ("inside", "session", "thread")
-
-    def __init__(self, session: TokenSession | None) -> None:
-        self.session = session
-        self.inside = threading.Lock()
-        self.thread: threading.Thread | None = None
 
 
 class Workers:
-    """The threads that serve: one at first, which serves what needs no session; `serve` adds the sessions' threads.
+    """The threads that serve: one at first, which serves what needs no session; the login adds the sessions' threads.
 
     channel: to kmsd. ended: called once, when kmsd is gone or says so.
     """
@@ -75,25 +63,18 @@ class Workers:
         self._seconds = 0.0
         self._stirred = threading.Event()
         self._read_at = 0.0
-        self._workers: list[_Worker] = []
+        self._seats = Seats(token)
+        self._staffing = threading.Lock()
         self._alone: list[threading.Thread] = []
         self.stopping = False
 
     def start(self) -> None:
-        """Start the first thread."""
-        self._add(None)
-
-    def serve(self, sessions: list[TokenSession]) -> None:
-        """Give the first thread its session, and start the others."""
-        self._workers[0].session = sessions[0]
-        for session in sessions[1:]:
-            self._add(session)
-
-    def _add(self, session: TokenSession | None) -> None:
-        worker = _Worker(session)
-        worker.thread = threading.Thread(target=self._work, args=(worker,), name="hsm-worker", daemon=True)
-        self._workers.append(worker)
-        worker.thread.start()
+        """Start a thread for each seat that has none."""
+        with self._staffing:
+            for seat in self._seats.all:
+                if seat.thread is None:
+                    seat.thread = threading.Thread(target=self._work, args=(seat,), name="hsm-worker", daemon=True)
+                    seat.thread.start()
 
     def watch(self) -> None:
         """Take the lead away from whoever stays inside an operation, until the end. Runs on the main thread."""
@@ -126,32 +107,33 @@ class Workers:
     def wait(self, seconds: float) -> bool:
         """Wait, after `stop`, for the threads to come back. Returns whether none is inside the module any more."""
         until = monotonic() + seconds
-        threads = [*(worker.thread for worker in self._workers if worker.thread is not None), *self._alone]
+        threads = [*(seat.thread for seat in self._seats.all if seat.thread is not None), *self._alone]
         for thread in threads:
             thread.join(max(0.0, until - monotonic()))
         return not any(thread.is_alive() for thread in threads)
 
     # On the workers' threads.
 
-    def _work(self, worker: _Worker) -> None:
+    def _work(self, seat: Seat) -> None:
         more = True
         while more:
             self._lead.acquire()
+            if seat.closed:
+                self._lead.release()
+                break
             with self._guard:
                 self._turn += 1
                 turn = self._turn
             try:
-                more = self._led(worker, turn)
+                more = self._led(seat, turn)
             except (ValueError, msgspec.MsgspecError):
                 # kmsd sends nothing like this: end, so that it starts another host.
                 more = False
                 self._ended()
-        if worker.session is not None and worker.session is not self._token.only:
-            with contextlib.suppress(CkrError):
-                worker.session.close()
-            worker.session = None
+        with seat.inside:
+            self._seats.close(seat)
 
-    def _led(self, worker: _Worker, turn: int) -> bool:
+    def _led(self, seat: Seat, turn: int) -> bool:
         """Lead until the lead is passed on or lost. Returns whether there may be more to do."""
         oldest = 0.0
         while True:
@@ -172,7 +154,7 @@ class Workers:
                 self._beside(request, done)
                 continue
             if done.name is Operation.FORGET_KEYS:
-                self._forget(done.arguments(request.arguments)[0])
+                self._seats.forget(*done.arguments(request.arguments))
                 continue
             began = monotonic()
             if request.until < began:
@@ -185,7 +167,7 @@ class Workers:
                 self._lead.release()
             else:
                 self._busy_since = began
-            reply, took = self._do(worker, request, done)
+            reply, took = self._do(seat, request, done)
             if passed:
                 self._seconds = took
                 self._outbox.send([reply])
@@ -235,60 +217,39 @@ class Workers:
             answers = self._outbox.take()
         self._outbox.send(answers)
 
-    def _forget(self, gone: frozenset[bytes]) -> None:
-        for each in self._workers:
-            # A single operation on a dict, atomic under the interpreter lock; a look-up in flight just repeats itself.
-            if each.session is not None:
-                each.session.forget(gone)
-
-    def _do(self, worker: _Worker, request: wire.Request, done: Definition) -> tuple[wire.Reply, float]:
+    def _do(self, seat: Seat, request: wire.Request, done: Definition) -> tuple[wire.Reply, float]:
         """Do one operation; return the answer, and the seconds that it took."""
         began = monotonic()
+        seats = self._seats
         lost = False
         value: Any = None
         failure: wire.Failure | None = None
         try:
             arguments = done.arguments(request.arguments)
-            with worker.inside, self._token.alone():
+            with seat.inside, self._token.alone():
                 try:
-                    value = done.function(self._session_of(worker), *arguments)
+                    value = done.function(seats.session_of(seat), *arguments)
                 except CkrError as error:
                     if not (error.stale_session or error.lost):
                         raise
                     if not request.repeat:
                         with contextlib.suppress(CkrError):
-                            self._replace(worker)
+                            seats.replace(seat)
                         raise
                     lost = True
-                    self._replace(worker)
+                    seats.replace(seat)
                     try:
-                        value = done.function(self._session_of(worker), *arguments)
+                        value = done.function(seats.session_of(seat), *arguments)
                     except CkrError as again:
                         lost = again.lost or again.name == "CKR_SESSION_CLOSED"
                         if lost:
                             with contextlib.suppress(CkrError):
-                                self._replace(worker)
+                                seats.replace(seat)
                         raise
         except Exception as error:  # noqa: BLE001  whatever it is, it belongs to the caller
             failure = wire.failure(error, lost=lost)
         took = monotonic() - began
         return wire.Reply(request.id, wire.NIL if failure else wire.pack(value), took, failure), took
-
-    def _session_of(self, worker: _Worker) -> TokenSession:
-        if worker.session is None:
-            worker.session = self._token.session()
-        return worker.session
-
-    def _replace(self, worker: _Worker) -> None:
-        """Open a new session for a worker: after a failed operation the old one may be left in the middle of it."""
-        session = worker.session
-        if session is None or session is self._token.only:
-            # The only session holds the login: kmsd has to start another host.
-            return
-        worker.session = None
-        with contextlib.suppress(CkrError):
-            session.close()
-        worker.session = self._token.session()
 
     # On threads of their own.
 
@@ -300,9 +261,11 @@ class Workers:
 
     def _apart(self, request: wire.Request, done: Definition) -> None:
         def work() -> Any:
-            value = done.function(self._token, *done.arguments(request.arguments))
+            of = self._seats if done.name is Operation.SET_SESSIONS else self._token
+            value = done.function(of, *done.arguments(request.arguments))
             if done.name is Operation.LOG_IN:
-                self.serve(self._token.sessions)
+                self._seats.begin()
+            self.start()
             return value
 
         self._answer_with(request, work)
@@ -310,33 +273,10 @@ class Workers:
     def _change(self, request: wire.Request, done: Definition) -> None:
         def work() -> Any:
             arguments = done.arguments(request.arguments)
-            with self._writable() as session, self._token.alone():
+            with self._seats.writable() as session, self._token.alone():
                 return done.function(session, *arguments)
 
         self._answer_with(request, work)
-
-    @contextlib.contextmanager
-    def _writable(self) -> Iterator[TokenSession]:
-        """Open a read-write session. On a token with few sessions a worker gives up its own for as long. Raises
-        CkrError."""
-        if self._token.only is not None:
-            with self._workers[0].inside:
-                yield self._token.only
-            return
-        with contextlib.ExitStack() as stack:
-            try:
-                session = self._token.session(rw=True)
-            except CkrError as error:
-                if error.name != _NO_SESSION:
-                    raise
-                worker = self._workers[-1]
-                stack.enter_context(worker.inside)
-                if worker.session is not None:
-                    worker.session.close()
-                    worker.session = None
-                session = self._token.session(rw=True)
-            stack.callback(_close, session)
-            yield session
 
     def _answer_with(self, request: wire.Request, work: Callable[[], Any]) -> None:
         began = monotonic()
@@ -348,8 +288,3 @@ class Workers:
         else:
             reply = wire.Reply(request.id, value, monotonic() - began)
         self._outbox.send([reply])
-
-
-def _close(session: TokenSession) -> None:
-    with contextlib.suppress(CkrError):
-        session.close()

@@ -29,11 +29,15 @@ from tests.unit.config.written import error_of, write
         ),
         ("token.slot = -1", "F:1: token.slot: expected a whole number from 0 up, found -1"),
         ('token.slot = "1"', 'F:1: token.slot: expected a whole number from 0 up, found "1"'),
-        ("token.sessions = 65", "F:1: token.sessions: expected a whole number from 1 to 64, found 65"),
-        ("token.sessions = true", "F:1: token.sessions: expected a whole number from 1 to 64, found true"),
+        ("token.sessions = 65", 'F:1: token.sessions: expected "auto" or a whole number from 1 to 64, found 65'),
+        (
+            'token.sessions = "many"',
+            'F:1: token.sessions: expected "auto" or a whole number from 1 to 64, found "many"',
+        ),
+        ("token.sessions = true", 'F:1: token.sessions: expected "auto" or a whole number from 1 to 64, found true'),
         (
             "token.sessions = 0x" + "f" * 5000,
-            "F:1: token.sessions: expected a whole number from 1 to 64, found a number with too many digits",
+            'F:1: token.sessions: expected "auto" or a whole number from 1 to 64, found a number with too many digits',
         ),
         ("keys.auto_create = 1", "F:1: keys.auto_create: expected true or false, found 1"),
         ('keys.auto_create = "yes"', 'F:1: keys.auto_create: expected true or false, found "yes"'),

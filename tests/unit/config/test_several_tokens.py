@@ -33,7 +33,7 @@ def test_several_tokens_take_the_place_of_one(tmp_path: Path) -> None:
     assert [place.called for place in loaded.settings.places] == ["old", "hsm-2"]
     assert loaded.settings.write_place.called == "hsm-2"
     assert loaded.settings.places[0].pin_file == Path("/old.pin")
-    assert loaded.settings.places[1].sessions == 4
+    assert loaded.settings.places[1].sessions == "auto"
     assert loaded.origins["tokens.1.write"] == Origin("file", f"{file}:12")
     assert sources.value(loaded.settings, "tokens.0.label") == "hsm-1"
     assert PIN not in repr(loaded.settings)
@@ -52,7 +52,7 @@ def test_without_tokens_the_one_token_is_the_only_place() -> None:
         ('name = "old"', 'name = "old"\nwrite = true', "write = true must stand in one token at most"),
         ('name = "old"', 'name = "o l d"', "F:3: tokens.0.name: expected 1 to 64 letters, digits, dots"),
         ('label = "hsm-1"', 'lable = "hsm-1"', "F:5: tokens.0.lable: unknown key; [[tokens]] has name, write"),
-        ("write = true", "sessions = 99", "F:12: tokens.1.sessions: expected a whole number from 1 to 64"),
+        ("write = true", "sessions = 99", 'F:12: tokens.1.sessions: expected "auto" or a whole number from 1 to 64'),
         (
             'pin = "{pin}"',
             "pin = 12345678",

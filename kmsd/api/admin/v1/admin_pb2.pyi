@@ -271,18 +271,20 @@ class GetStatusResponse(_message.Message):
         up: bool
         def __init__(self, module: _Optional[str] = ..., label: _Optional[str] = ..., serial: _Optional[str] = ..., model: _Optional[str] = ..., manufacturer: _Optional[str] = ..., slot_id: _Optional[int] = ..., up: _Optional[bool] = ...) -> None: ...
     class Sessions(_message.Message):
-        __slots__ = ("open", "configured", "busy", "stuck", "queued")
+        __slots__ = ("open", "configured", "busy", "stuck", "queued", "most")
         OPEN_FIELD_NUMBER: _ClassVar[int]
         CONFIGURED_FIELD_NUMBER: _ClassVar[int]
         BUSY_FIELD_NUMBER: _ClassVar[int]
         STUCK_FIELD_NUMBER: _ClassVar[int]
         QUEUED_FIELD_NUMBER: _ClassVar[int]
+        MOST_FIELD_NUMBER: _ClassVar[int]
         open: int
         configured: int
         busy: int
         stuck: int
         queued: int
-        def __init__(self, open: _Optional[int] = ..., configured: _Optional[int] = ..., busy: _Optional[int] = ..., stuck: _Optional[int] = ..., queued: _Optional[int] = ...) -> None: ...
+        most: int
+        def __init__(self, open: _Optional[int] = ..., configured: _Optional[int] = ..., busy: _Optional[int] = ..., stuck: _Optional[int] = ..., queued: _Optional[int] = ..., most: _Optional[int] = ...) -> None: ...
     class HealthProbe(_message.Message):
         __slots__ = ("last_success_unix_ms", "round_trip_ms")
         LAST_SUCCESS_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
