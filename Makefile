@@ -5,7 +5,7 @@
 # make tests    the tests alone, ARGS="-k sockets" for some of them
 # make unit     the tests of the kernel that start no process, in half a minute
 # make coverage which branches of the kernel those reach, and that they are not fewer than before
-# make bench    what kmsd costs, as ratios within one run
+# make bench    what kmsd answers and costs beside others, in ten minutes; writes docs/PERFORMANCE.md
 # make chaos    every fault that docs/RELIABILITY.md lists, brought about and measured; writes that page
 # make kills    a hundred kills of the process that has the token, under 16 callers
 # make soak     half an hour of load, rotations and faults, SOAK_SECONDS=... for another time

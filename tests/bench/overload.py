@@ -7,20 +7,22 @@ for 2, 8 and 25 times what it can do. What it can do is sessions / latency.
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import grpc.aio
 
 from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
 from kmsd.api.kms.v2 import api_pb2 as v2
+from tests.bench.results import Results
 from tests.chaos import make_chaos
 from tests.daemons import Kmsd
 
-SECONDS = 8.0
 SESSIONS = 4
+FACTORS = (2, 8, 25)
+"""How many times what the token can do is asked for."""
 TIMEOUT = 3.0
 """Of a caller, as kube-apiserver has it."""
 Call = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
@@ -28,47 +30,44 @@ _ENCRYPT = v2.EncryptRequest(plaintext=bytes(32)).SerializeToString()
 _ENCRYPT_V1 = v1beta1.EncryptRequest(version="v1beta1", plain=bytes(32)).SerializeToString()
 
 
-def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="kb") as name:
-        folder = Path(name)
-        chaos = make_chaos(folder / "chaos")
-        chaos.import_aes("k8s-kek", bytes(32), b"an-id")
-        (folder / "k").mkdir()
-        with Kmsd(
-            folder / "k",
-            chaos,  # of the same shape
-            (*chaos.flags, "--log-level=warning"),
-            {**chaos.environment, "KMSD_TOKEN__SESSIONS": str(SESSIONS)},
-            default_flags=False,
-        ).start() as kmsd:
-            kmsd.wait_ok()
-            for latency in (0.02, 0.05, 0.2):
-                for factor in (2, 8, 25):
-                    chaos.tell(f"C_EncryptInit delay={latency}")
-                    possible = SESSIONS / latency
-                    # Callers that wait for their answers ask for as much as they are many, a second each at the most.
-                    callers = max(8, int(possible * factor * min(1.0, latency * 10)))
-                    told = asyncio.run(_crowd(kmsd, callers))
-                    chaos.tell()
-                    kmsd.wait_ok()
-                    print(
-                        f"token {latency * 1000:3.0f} ms, {callers:4d} callers   "
-                        f"{told['OK'] / SECONDS / possible:6.2f} of what it can do   (goal: >= 0.85)   "
-                        f"slowest Status {told['status_ms']:4d} ms   (goal: < 100)   "
-                        f"{', '.join(f'{code} {count}' for code, count in sorted(told.items()) if code.isupper())}"
-                    )
-            chaos.tell("C_EncryptInit delay=0.05")
-            told = asyncio.run(_two_apis(kmsd))
-            chaos.tell()
-            print(f"480 v1beta1 callers beside 40 v2 Encrypts: {told['v2 OK']} of 40 v2 answered in time")
+def measure(results: Results, folder: Path, *, latencies: Sequence[float], seconds: float) -> None:
+    """latencies: seconds that the token takes for an operation. seconds: of each crowd."""
+    chaos = make_chaos(folder / "chaos")
+    chaos.import_aes("k8s-kek", bytes(32), b"an-id")
+    (folder / "k").mkdir()
+    with Kmsd(
+        folder / "k",
+        chaos,  # of the same shape
+        (*chaos.flags, "--log-level=warning"),
+        {**chaos.environment, "KMSD_TOKEN__SESSIONS": str(SESSIONS)},
+        default_flags=False,
+    ).start() as kmsd:
+        kmsd.wait_ok()
+        for latency in latencies:
+            for factor in FACTORS:
+                possible = SESSIONS / latency
+                # Callers that wait for their answers ask for as much as they are many, a second each at the most.
+                callers = max(8, int(possible * factor * min(1.0, latency * 10)))
+                with chaos.told(f"C_EncryptInit delay={latency}"):
+                    told = asyncio.run(_crowd(kmsd, callers, seconds))
+                kmsd.wait_ok()
+                goodput = told["OK"] / seconds / possible
+                name = f"overload {latency * 1000:.0f} ms x{factor}"
+                results.figures |= {f"{name} goodput": goodput, f"{name} status": float(told["status_ms"])}
+                codes = ", ".join(f"{code} {count}" for code, count in sorted(told.items()) if code.isupper())
+                print(f"{name}: {goodput:.2f} of what it can do, slowest Status {told['status_ms']} ms; {codes}")
+        with chaos.told("C_EncryptInit delay=0.05"):
+            told = asyncio.run(_two_apis(kmsd, seconds))
+        results.figures["overload v2 beside v1beta1"] = float(told["v2 OK"])
+        print(f"480 v1beta1 callers beside 40 v2 Encrypts: {told['v2 OK']} of 40 v2 answered in time", flush=True)
 
 
-async def _crowd(kmsd: Kmsd, callers: int) -> Counter[str]:
+async def _crowd(kmsd: Kmsd, callers: int, seconds: float) -> Counter[str]:
     told: Counter[str] = Counter()
     async with grpc.aio.insecure_channel(f"unix:{kmsd.socket}") as channel:
         encrypt: Call = channel.unary_unary("/v2.KeyManagementService/Encrypt")
         status: Call = channel.unary_unary("/v2.KeyManagementService/Status")
-        until = time.monotonic() + SECONDS
+        until = time.monotonic() + seconds
 
         async def ask() -> None:
             while time.monotonic() < until:
@@ -90,12 +89,12 @@ async def _crowd(kmsd: Kmsd, callers: int) -> Counter[str]:
     return told
 
 
-async def _two_apis(kmsd: Kmsd) -> Counter[str]:
+async def _two_apis(kmsd: Kmsd, seconds: float) -> Counter[str]:
     told: Counter[str] = Counter()
     async with grpc.aio.insecure_channel(f"unix:{kmsd.socket}") as channel:
         v2_encrypt: Call = channel.unary_unary("/v2.KeyManagementService/Encrypt")
         v1_encrypt: Call = channel.unary_unary("/v1beta1.KeyManagementService/Encrypt")
-        until = time.monotonic() + SECONDS
+        until = time.monotonic() + seconds
 
         async def crowd() -> None:
             while time.monotonic() < until:
@@ -115,7 +114,3 @@ async def _two_apis(kmsd: Kmsd) -> Counter[str]:
 
         await asyncio.gather(few(), *(crowd() for _ in range(480)))
     return told
-
-
-if __name__ == "__main__":
-    main()

@@ -86,7 +86,7 @@ def page(measured: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         test=_TEST,
         version=__version__,
         day=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        machine=_machine(),
+        machine=machine(),
         settings=settings,
         interval=INTERVAL,
         default=Settings().health.interval,
@@ -109,7 +109,7 @@ def _line(row: Mapping[str, Any]) -> str:
     return f"| {' | '.join(map(str, cells))} |\n"
 
 
-def _machine() -> str:
+def machine() -> str:
     """Cores, processor, kernel and load, as far as the system tells them."""
     model = next(
         (line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),

@@ -1,0 +1,55 @@
+"""The page of `make bench` says what was measured, and of each goal whether it was reached."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.bench import page
+from tests.bench.goals import KMSD, goals
+from tests.bench.results import Burst, Case, Results, Row, ratio
+from tests.bench.servers import BARE
+
+
+def _row(server: str, *rates: float, group: str = "side by side", keys: int = 2) -> Row:
+    case = Case(server, "v2", "Encrypt", 16, keys=keys)
+    return Row(group, case, [Burst(rate, 1.0, 2.0, 3.0, 4.0, 50.0) for rate in rates])
+
+
+@pytest.fixture
+def results() -> Results:
+    rows = [_row(KMSD, 900, 1000, 800), _row(BARE[2], 1000, 1000, 1000)]
+    rows += [_row(KMSD, 1000, 1000, 1000, group="keys"), _row(KMSD, 700, 990, 500, group="keys", keys=5000)]
+    return Results("two cores", rows, {"h2corn idle": 0.4, "h2corn rss": 95.0}, ["a peer was not there"])
+
+
+def test_a_ratio_is_taken_within_each_round(results: Results) -> None:
+    told = ratio(results.rows[0], results.rows[1])
+    assert told is not None
+    assert (told.middle, told.low, told.high) == (0.9, 0.8, 1.0)
+    assert ratio(results.rows[0], None) is None
+
+
+def test_each_goal_says_whether_it_was_reached(results: Results) -> None:
+    reached = {goal.what: goal.reached for goal in goals(results)}
+    assert reached[f"Encrypt, 16 in flight, beside {BARE[2]} and nothing else"] is True
+    assert reached["Encrypt with 5,000 keys, beside 2"] is False
+    assert reached["CPU while nothing is asked, % of a core (h2corn)"] is True
+    assert reached["RSS of all processes after that, MiB (h2corn)"] is False
+    assert reached["Encrypt, 16 in flight, beside mock-kms"] is None
+
+
+def test_the_page_is_the_same_after_its_results_were_kept(
+    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page, "_DOCS", tmp_path)
+    page.write(results)
+    written = (tmp_path / "PERFORMANCE.md").read_text()
+    assert "| v2 | Encrypt | 16 | h2corn and SoftHSM's calls | 2 | gcm | 1,000 | 0.90 (0.80 to 1.00) |" in written
+    assert "a peer was not there." in written
+    assert "## What was tried" in written
+    assert ">900<" in (tmp_path / "performance.svg").read_text()
+    results.save(tmp_path / "kept")
+    page.write(Results.load(tmp_path / "kept"))
+    assert (tmp_path / "PERFORMANCE.md").read_text() == written
