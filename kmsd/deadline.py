@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import monotonic
@@ -29,6 +28,9 @@ def left(until: float) -> float:
 @asynccontextmanager
 async def within(until: float) -> AsyncIterator[None]:
     """End what goes on inside when the time is up. Raises DeadlineExceeded then."""
+    # Not for the processes of tokens, which have no loop: it would take a third of their memory.
+    import asyncio
+
     try:
         async with asyncio.timeout(left(until)) as limit:
             yield

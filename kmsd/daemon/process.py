@@ -45,6 +45,7 @@ def run(build: Build, loaded: Loaded, reload: Callable[[], Loaded], on_ready: Ca
     logs.configure(loaded.settings.log.format, loaded.settings.log.level)
     _no_core_dumps()
     memory.one_heap()
+    memory.small_pages()
     _many_descriptors()
     uvloop.run(_run_to_the_end(Daemon(build, loaded, reload, on_ready)))
     raise AssertionError("the process has ended")
@@ -161,6 +162,7 @@ class Daemon:
         self._tell_up(parts)
         for work in parts.work():
             self._spawn(work)
+        memory.settle()
         notify(READY="1", STATUS="starting")
         if self._on_ready is not None:
             self._on_ready()

@@ -90,6 +90,17 @@ LOST: Final = frozenset(
 )
 """The token may be away. CKR_GENERAL_ERROR is also how SoftHSM reports a wrong GCM tag: probe before judging."""
 
+PIN_ERRORS: Final = frozenset(
+    {
+        "CKR_PIN_INCORRECT",
+        "CKR_PIN_EXPIRED",
+        "CKR_PIN_INVALID",
+        "CKR_PIN_LEN_RANGE",
+        "CKR_USER_PIN_NOT_INITIALIZED",
+    }
+)
+"""What says that this PIN will never do. CKR_PIN_LOCKED says nothing about the PIN."""
+
 
 class CkrError(Exception):
     """A PKCS#11 function did not return CKR_OK.

@@ -10,11 +10,11 @@ from typing import Any, Final, TypeVar
 
 from kmsd.hsm import wire
 from kmsd.hsm.address import TokenAddress
-from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.ckr import PIN_ERRORS, CkrError
 from kmsd.hsm.explain import explain
 from kmsd.hsm.host.opening import FoundToken, LoggedIn, OpenToken
 from kmsd.hsm.operation import Definition, definition_of
-from kmsd.hsm.pin_guard import PIN_ERRORS, PinGuard, locked, refused
+from kmsd.hsm.pin_guard import PinGuard, locked, refused
 from kmsd.hsm.process import HostProcess, ask
 from kmsd.hsm.queue import Job
 from kmsd.hsm.vendors import tpm2

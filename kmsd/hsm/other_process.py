@@ -16,12 +16,11 @@ import sys
 from typing import Final
 
 from kmsd.errors import KmsdError
-from kmsd.hsm.ckr import CkrError
+from kmsd.hsm.ckr import PIN_ERRORS, CkrError
 from kmsd.hsm.doctor.checks import probe_key
 from kmsd.hsm.doctor.findings import PROBE_LABEL, Deed
 from kmsd.hsm.host import calls, cryptoki
 from kmsd.hsm.host import module as modules
-from kmsd.hsm.pin_guard import PIN_ERRORS
 
 _SECONDS: Final = 30.0
 

@@ -18,17 +18,6 @@ from kmsd import state
 from kmsd.errors import Misconfigured
 from kmsd.hsm.host.info import TokenView
 
-PIN_ERRORS: Final = frozenset(
-    {
-        "CKR_PIN_INCORRECT",
-        "CKR_PIN_EXPIRED",
-        "CKR_PIN_INVALID",
-        "CKR_PIN_LEN_RANGE",
-        "CKR_USER_PIN_NOT_INITIALIZED",
-    }
-)
-"""The answers by which a token says that this PIN will never do. CKR_PIN_LOCKED says nothing about the PIN."""
-
 _SALT_BYTES: Final = 16
 _writing: Final = threading.Lock()
 """Held while the file is read and written again: several tokens share it."""

@@ -70,7 +70,11 @@ class HostProcess(asyncio.Protocol):
                 stdin=subprocess.DEVNULL,
                 stdout=writing,
                 stderr=writing,
-                env={name: value for name, value in os.environ.items() if not name.startswith(_NOT_PASSED_ON)},
+                env={
+                    **{name: value for name, value in os.environ.items() if not name.startswith(_NOT_PASSED_ON)},
+                    # One heap for all threads: see `kmsd.daemon.memory`.
+                    "MALLOC_ARENA_MAX": "1",
+                },
             )
         except OSError as error:
             ours.close()

@@ -10,6 +10,7 @@ all of it works. PEERS names a folder with `k8s-kms-plugin` and `mock-kms`.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -49,6 +50,8 @@ def main(arguments: Sequence[str]) -> None:
     given = parser.parse_args(arguments)
     if unknown := set(given.parts) - {*_GROUPS, *_PRINTED, "page"}:
         parser.error(f"there is no part {', '.join(sorted(unknown))}")
+    # As where it is installed: what is imported is compiled once.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     began = time.monotonic()
     results = Results(machine())
     for name in given.parts or _GROUPS:

@@ -169,6 +169,9 @@ def test_a_kmsd_that_serves_loads_nothing_for_what_few_ask(tmp_path: Path) -> No
     command = (sys.executable, "-c", program, "serve")
     with Kmsd(tmp_path, make_token(tmp_path / "token"), ("--auto-create",), command=command) as kmsd:
         kmsd.wait_ok()
+        assert kmsd.process is not None
+        for pid in (kmsd.process.pid, *kmsd.hosts()):
+            assert "\nTHP_enabled:\t1" not in Path(f"/proc/{pid}/status").read_text()
     modules = set(loaded.read_text().split())
     assert {"kmsd.daemon.process", "kmsd.hsm.host.session", "uvloop"} <= modules
     assert not modules & {
@@ -183,6 +186,7 @@ def test_a_kmsd_that_serves_loads_nothing_for_what_few_ask(tmp_path: Path) -> No
 def test_a_host_process_loads_nothing_of_serving_and_kmsd_no_host() -> None:
     host = _loaded("import kmsd.hsm.host.life")
     assert "kmsd.crypto.gcm" in host
+    assert not host & {"asyncio", "ssl", "logging", "tempfile", "pydantic", "kmsd.state"}
     assert not host & (HEAVY | {"cryptography", "kmsd.hsm.connection", "kmsd.hsm.hosting", "kmsd.service", "kmsd.keys"})
     daemon = _loaded("import kmsd.daemon.assembly")
     assert "kmsd.hsm.hosting" in daemon

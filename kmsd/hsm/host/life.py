@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import socket
@@ -40,6 +41,9 @@ class Life:
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, self._terminated)
         _die_with_parent()
+        # What was imported stays: no collection has to look at it while calls wait.
+        gc.collect()
+        gc.freeze()
         self._workers.start()
         if os.getppid() != self._parent:
             self._end()
