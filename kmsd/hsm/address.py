@@ -12,7 +12,7 @@ from kmsd.hsm.host.info import SlotView
 AUTO_SESSIONS: Final = 4
 """That a login opens to serve with, where no number is configured."""
 AUTO_SESSIONS_GROWN: Final = 32
-"""How many they may become: a thread of the host for each."""
+"""The most that they may become: a thread of the host for each."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class TokenAddress:
 
     @property
     def most_sessions(self) -> int:
-        """How many sessions may serve."""
+        """The most sessions that may serve."""
         return max(self.sessions, self.sessions_grown)
 
     def __str__(self) -> str:

@@ -99,7 +99,7 @@ PIN_ERRORS: Final = frozenset(
         "CKR_USER_PIN_NOT_INITIALIZED",
     }
 )
-"""What says that this PIN will never do. CKR_PIN_LOCKED says nothing about the PIN."""
+"""The answers by which a token says that this PIN will never do. CKR_PIN_LOCKED says nothing about the PIN."""
 
 
 class CkrError(Exception):

@@ -1,4 +1,4 @@
-"""How many sessions are worth having on a token: more while calls wait and more make it faster, fewer after rest.
+"""The number of sessions worth having on a token: more while calls wait and more make it faster, fewer after rest.
 
 Their number is doubled, and kept if that made the token faster: one that does one thing at a time is as fast with four
 sessions as with thirty, and calls that wait inside it are in nobody's order. What brought nothing, or was refused by
@@ -15,21 +15,22 @@ _SLOW_SECONDS: Final = 0.0005
 """A token that takes less for an operation is served by one thread (`kmsd.hsm.host.workers`)."""
 _WINDOW_SECONDS: Final = 0.1
 _WINDOW_ANSWERS: Final = 4
-"""What a rate is measured over, at least: so long, and so many answers for each session."""
+"""A rate is measured over so long, and so many answers for each session, at least."""
 _WAITED: Final = 0.75
 """Part of the answers in it that must have come while others waited; callers take a moment to ask for more."""
 _GAIN: Final = 0.15
 """Part of what more sessions bring where nothing else is in the way, that they must have brought: with twice as many
 the token must have become 1.15 times as fast."""
 _REMEMBERED_SECONDS: Final = 60.0
-"""For how long what brought nothing, or was refused, is not tried again."""
+"""The time in which what brought nothing, or was refused, is not tried again."""
 _REST_SECONDS: Final = 10.0
 """After so long in which half of the sessions would have done, half of them are closed."""
 
 
 class Sizing:
-    """least: sessions that a login opens. most: bound. ask: asks the host for so many; `resized` tells what came of it.
+    """The number of sessions of one token.
 
+    least: sessions that a login opens. most: bound. ask: asks the host for so many; `resized` tells what came of it.
     sessions: how many serve now. refused: what the token said when it had no more, "CKR_SESSION_COUNT"; empty if it has
     not said so lately.
     """
@@ -46,7 +47,7 @@ class Sizing:
         self._bound, self._bound_until = most, 0.0
         self._asked = False
         self._before = 0
-        """How many there were before they became more, until that was judged; then 0."""
+        """The number before they became more, until that was judged; then 0."""
         self._rate = 0.0
         self._answers, self._waited, self._since, self._last = 0, 0, 0.0, 0.0
         self._peak, self._peak_since = 0, 0.0
@@ -56,7 +57,7 @@ class Sizing:
         return self._said if self._clock() < self._bound_until else ""
 
     def begin(self, sessions: int, *, alone: bool) -> None:
-        """Another host serves, with so many sessions. alone: it takes one call at a time, so that it stays at one."""
+        """Begin anew with another host, and so many sessions. alone: it takes one call at a time, and stays at one."""
         now = self._clock()
         self.sessions = sessions
         self._asked, self._before = alone, 0
@@ -95,7 +96,7 @@ class Sizing:
             self._resize(wanted)
 
     def resized(self, sessions: int, refused: str) -> None:
-        """The host has so many sessions now. refused: why not as many as were asked for."""
+        """Note that the host has so many sessions now. refused: why not as many as were asked for."""
         self._asked = False
         self.sessions = sessions
         self._since = 0.0

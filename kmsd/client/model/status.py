@@ -74,7 +74,7 @@ class Sessions:
     """Busy for longer than the stuck limit."""
     queued: int
     most: int = 0
-    """How many there may be, 0 from a kmsd that does not tell; above `configured` only if the number is automatic."""
+    """The most that there may be, 0 from a kmsd that does not tell; above `configured` if the number is automatic."""
 
     @property
     def allowed(self) -> int:
@@ -83,7 +83,7 @@ class Sessions:
 
     @property
     def range(self) -> str:
-        """How many there may be, in words: " (auto, up to 32)"; empty if no more than there should be now."""
+        """The most that there may be, in words: " (auto, up to 32)"; empty if no more than there should be now."""
         return f" (auto, up to {self.most})" if self.most > self.configured else ""
 
 

@@ -25,7 +25,8 @@ _SPARE: Final = 1
 
 @dataclass(frozen=True)
 class Resized:
-    """sessions: how many serve. refused: why there are not as many as were asked for, as "CKR_SESSION_COUNT"."""
+    """The sessions after a change of their number. sessions: how many serve. refused: why there are not as many as were
+    asked for, as "CKR_SESSION_COUNT"."""
 
     sessions: int
     refused: str
@@ -48,7 +49,7 @@ class Seat:
 
 
 class Seats:
-    """Begins with one seat without a session, for the thread that serves what needs none."""
+    """The sessions that serve: one seat without any at first, for the thread that serves what needs none."""
 
     def __init__(self, token: OpenToken) -> None:
         self.all = [Seat()]
@@ -126,7 +127,7 @@ class Seats:
 
     @contextlib.contextmanager
     def writable(self) -> Iterator[TokenSession]:
-        """A read-write session. On a token with few sessions a seat gives up its own for as long. Raises CkrError."""
+        """Open a read-write session. If there are few sessions a seat gives up its own for as long. Raises CkrError."""
         if self._token.only is not None:
             with self.all[0].inside:
                 yield self._token.only
