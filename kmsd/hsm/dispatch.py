@@ -117,8 +117,7 @@ class Dispatch:
     def hand_back(self, host: HostProcess, *, again: bool) -> KmsdError:
         """Have what a host that is gone has not answered done by the next one, where that is safe; else end it with the
         error that is returned. again: there will be a next one."""
-        jobs = list(host.inflight.values())
-        host.inflight.clear()
+        jobs = host.take_back()
         error = crashed(host, jobs)
         for job in reversed(jobs):
             if job.future.done():

@@ -46,6 +46,8 @@ class HostProcess(asyncio.Protocol):
         self._gone = gone
         self._frames = wire.Frames()
         self._number = 0
+        self._beside = 0
+        """The number of those in flight that leave the sessions to the calls."""
         self._transport: asyncio.Transport | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._prints: asyncio.ReadTransport | None = None
@@ -102,6 +104,7 @@ class HostProcess(asyncio.Protocol):
         for job in jobs:
             self._number += 1
             self.inflight[self._number] = job
+            self._beside += job.done.beside
             requests.append(wire.Request(self._number, job.done.name, wire.pack(job.args), job.retry, job.until))
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(wire.frame(requests))
@@ -114,8 +117,17 @@ class HostProcess(asyncio.Protocol):
     def serving(self) -> tuple[int, float]:
         """Return how many calls are with the sessions, and since when, by the monotonic clock, the oldest is; 0 if none
         is."""
+        if not self._beside:
+            return len(self.inflight), next((job.sent for job in self.inflight.values()), 0.0)
         sent = [job.sent for job in self.inflight.values() if not job.done.beside]
         return len(sent), min(sent, default=0.0)
+
+    def take_back(self) -> list[Job]:
+        """Return what was asked and not answered, the oldest first, and expect no answer to it any more."""
+        jobs = list(self.inflight.values())
+        self.inflight.clear()
+        self._beside = 0
+        return jobs
 
     def stuck(self, since: float) -> int:
         """Return how many calls have not come back that are there since before `since`; of what runs beside the
@@ -185,6 +197,7 @@ class HostProcess(asyncio.Protocol):
                 self.used = reply.used
             job = self.inflight.pop(reply.id, None)
             if job is not None:
+                self._beside -= job.done.beside
                 answers.append((job, reply))
         self.answered(answers)
 

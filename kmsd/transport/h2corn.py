@@ -12,8 +12,7 @@ import re
 import socket
 import struct
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -172,7 +171,7 @@ class _App:
             async with asyncio.timeout(None if left is None else left + _LATE_SECONDS):
                 request = await exchange.message(method)
                 if isinstance(method, Method):
-                    await exchange.answer(await self._dispatch.unary(method, request, left, "", ""))
+                    await exchange.answer(await self._dispatch.unary(method, request, left, "", ""), last=True)
                 else:
                     async for response in self._dispatch.stream(method, request, "", ""):
                         await exchange.answer(response)
@@ -198,17 +197,8 @@ class _NoMessage(Exception):
 
 
 class _Gone(Exception):
-    """Nobody takes the answer any more."""
-
-
-@contextmanager
-def _told_apart() -> Iterator[None]:
-    """Raise _Gone for whatever h2corn raises: it has no type of its own, and what leaves an application is written to
-    stderr."""
-    try:
-        yield
-    except Exception as error:
-        raise _Gone from error
+    """Raised for whatever h2corn raises: nobody takes the answer any more. It has no type of its own for that, and what
+    leaves an application is written to stderr."""
 
 
 class _Exchange:
@@ -219,6 +209,7 @@ class _Exchange:
         self._receive = receive
         self._send = send
         self._started = False
+        self._whole = False
 
     async def message(self, method: Method | StreamMethod) -> bytes:
         """Return the message of the request. Raises _NoMessage, and TooLarge as soon as it is known to be too
@@ -226,8 +217,10 @@ class _Exchange:
         body = b""
         more = True
         while more:
-            with _told_apart():
+            try:
                 event = await self._receive()
+            except Exception as error:
+                raise _Gone from error
             if event["type"] == "http.disconnect":
                 raise _Gone
             body += event.get("body", b"")
@@ -253,11 +246,12 @@ class _Exchange:
                 (("grpc-accept-encoding", "identity"),),
             )
 
-    async def answer(self, message: bytes) -> None:
-        """Send one message."""
+    async def answer(self, message: bytes, *, last: bool = False) -> None:
+        """Send one message. last: none follows."""
         await self._start(_HEADERS)
         body = _PREFIX.pack(0, len(message)) + message
-        await self._put({"type": "http.response.body", "body": body, "more_body": True})
+        self._whole = last
+        await self._put({"type": "http.response.body", "body": body, "more_body": not last})
 
     async def end(self, code: str, message: str = "", trailers: Trailers = ()) -> None:
         """Send the status, the last that is sent; without any message before it, it is the whole answer."""
@@ -271,7 +265,8 @@ class _Exchange:
             await self._start([*_HEADERS, *status], trailers=False)
             await self._put({"type": "http.response.body"})
             return
-        await self._put({"type": "http.response.body"})
+        if not self._whole:
+            await self._put({"type": "http.response.body"})
         await self._put({"type": "http.response.trailers", "headers": status})
 
     async def end_http(self, status: int) -> None:
@@ -280,8 +275,10 @@ class _Exchange:
         await self._put({"type": "http.response.body"})
 
     async def _put(self, event: dict[str, Any]) -> None:
-        with _told_apart():
+        try:
             await self._send(event)
+        except Exception as error:
+            raise _Gone from error
 
     async def _start(self, headers: list[tuple[bytes, bytes]], *, trailers: bool = True) -> None:
         if not self._started:
