@@ -51,7 +51,7 @@ class Queue:
     """The calls that wait. most: calls of one share that may wait. stuck: tells how many sessions are stuck, and of how
     many, for the error.
 
-    ready: called at the end of a turn of the event loop in which calls came.
+    ready: called when a call came: at once if it is alone, else at the end of the turn of the event loop.
     """
 
     def __init__(self, most: int, stuck: Callable[[], tuple[int, int]], ready: Callable[[], None]) -> None:
@@ -112,7 +112,10 @@ class Queue:
         return min(ahead * active / _WEIGHTS[whose], len(self)) * self.interval
 
     def _wake(self) -> None:
-        if not self._due:
+        if len(self._pending) == 1:
+            # Nobody else asks for anything: there is nothing to wait for.
+            self._ready()
+        elif not self._due:
             # At the end of this turn of the loop, so that calls which came together are handed over together.
             self._due = True
             self._loop.call_soon(self._woken)

@@ -81,7 +81,7 @@ class Frames:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes | memoryview) -> list[bytes]:
         """Return the bodies of the frames that are whole now. Raises ValueError for one that is too long."""
         buffer = self._buffer
         buffer += data

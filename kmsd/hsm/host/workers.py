@@ -63,6 +63,8 @@ class Workers:
         self._seconds = 0.0
         self._stirred = threading.Event()
         self._read_at = 0.0
+        # Of its own: what is asked of the system for each read costs more than the read.
+        self._read_buffer = memoryview(bytearray(_READ_BYTES))
         self._seats = Seats(token)
         self._staffing = threading.Lock()
         self._alone: list[threading.Thread] = []
@@ -195,16 +197,16 @@ class Workers:
             if self.stopping:
                 return False
             try:
-                data = self._channel.recv(_READ_BYTES)
+                size = self._channel.recv_into(self._read_buffer)
             except OSError:
-                data = b""
-            if not data:
+                size = 0
+            if not size:
                 self._ended()
                 return False
             self._read_at = monotonic()
             if not self._stirred.is_set():
                 self._stirred.set()
-            for body in self._frames.feed(data):
+            for body in self._frames.feed(self._read_buffer[:size]):
                 self._waiting.extend(wire.requests(body))
             if self._waiting and self._waiting[-1].operation == Operation.END:
                 self._waiting.pop()
