@@ -18,7 +18,7 @@ from kmsd.hsm.login import Connected
 from kmsd.hsm.operation import Operation, definition_of
 from kmsd.hsm.process import HostProcess, crashed
 from kmsd.hsm.queue import Job, Queue
-from kmsd.hsm.sizing import Sizing
+from kmsd.hsm.sizing import SLOW_SECONDS, Sizing
 
 _LOOKAHEAD_SECONDS: Final = 0.002
 """The work that may lie with a host beyond what its sessions are doing, by the time that it lasts."""
@@ -82,8 +82,9 @@ class Dispatch:
         if connected is None:
             return
         seconds = self.queue.seconds
-        ahead = min(_LOOKAHEAD_MOST, int(_LOOKAHEAD_SECONDS / seconds)) if seconds else 0
         sessions, inside, stuck = self.load
+        at_once = sessions if seconds > SLOW_SECONDS else 1
+        ahead = min(_LOOKAHEAD_MOST, int(at_once * _LOOKAHEAD_SECONDS / seconds)) if seconds else 0
         free = sessions + ahead - inside + stuck
         jobs: list[Job] = []
         while len(jobs) < free:
@@ -134,8 +135,10 @@ class Dispatch:
             return
         self._answered_at = monotonic()
         self.queue.answered([(job, reply.seconds) for job, reply in answers])
-        served = sum(not job.done.beside for job, _ in answers)
-        self.sizing.answered(served, served + self.load[1], self.queue.seconds, waiting=len(self.queue) > 0)
+        took = [reply.seconds for job, reply in answers if not job.done.beside]
+        inside = len(took) + self.load[1]
+        waiting = inside > self.sizing.sessions or len(self.queue) > 0
+        self.sizing.answered(took, inside, self.queue.seconds, waiting=waiting)
         for job, reply in answers:
             error = wire.deliver(reply, job.done.result, job.future)
             if error is None:

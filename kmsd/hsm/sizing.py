@@ -7,17 +7,19 @@ the token, is taken back, remembered, and tried again after a while. Knows nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Final
 
-_SLOW_SECONDS: Final = 0.0005
+SLOW_SECONDS: Final = 0.0005
 """A token that takes less for an operation is served by one thread (`kmsd.hsm.host.workers`)."""
 _WINDOW_SECONDS: Final = 0.1
 _WINDOW_ANSWERS: Final = 4
-"""A rate is measured over so long, and so many answers for each session, at least."""
-_WAITED: Final = 0.75
-"""Part of the answers in it that must have come while others waited; callers take a moment to ask for more."""
+"""A rate is measured over so long, and so many answers for each session, at least. It is not that of the answers, which
+callers have a part in, and whatever else runs on the machine."""
+_MOSTLY: Final = 0.75
+"""Part of the answers in it that must have come while all sessions were at work, or while others waited: callers take a
+moment to ask for more."""
 _GAIN: Final = 0.15
 """Part of what more sessions bring where nothing else is in the way, that they must have brought: with twice as many
 the token must have become 1.15 times as fast."""
@@ -49,7 +51,9 @@ class Sizing:
         self._before = 0
         """The number before they became more, until that was judged; then 0."""
         self._rate = 0.0
-        self._answers, self._waited, self._since, self._last = 0, 0, 0.0, 0.0
+        """The operations that the sessions can do in a second, by the time that each took."""
+        self._answers, self._busy, self._waited, self._took = 0, 0, 0, 0.0
+        self._since, self._last = 0.0, 0.0
         self._peak, self._peak_since = 0, 0.0
 
     @property
@@ -64,26 +68,28 @@ class Sizing:
         self._since = 0.0
         self._peak, self._peak_since = 0, now
 
-    def answered(self, count: int, inside: int, seconds: float, *, waiting: bool) -> None:
-        """Note answers that came together. inside: calls that were with the host. seconds: that an operation takes.
-        waiting: whether calls wait that are not with it."""
+    def answered(self, took: Sequence[float], inside: int, seconds: float, *, waiting: bool) -> None:
+        """Note answers that came together. took: seconds of each on the token. inside: calls that were with the host.
+        seconds: that an operation is believed to take. waiting: whether there are more calls than sessions."""
         self._peak = max(self._peak, inside)
         if self._asked or self.least == self.most:
             return
         now = self._clock()
         silent, self._last = now - self._last, now
-        if seconds < _SLOW_SECONDS or silent > _WINDOW_SECONDS + _WINDOW_ANSWERS * seconds or not self._since:
-            self._answers, self._waited, self._since = 0, 0, now
+        if seconds < SLOW_SECONDS or silent > _WINDOW_SECONDS + _WINDOW_ANSWERS * seconds or not self._since:
+            self._answers, self._busy, self._waited, self._took, self._since = 0, 0, 0, 0.0, now
             return
-        self._answers += count
-        self._waited += count if waiting else 0
-        passed, answers = now - self._since, self._answers
-        if passed < _WINDOW_SECONDS or answers < _WINDOW_ANSWERS * self.sessions:
+        self._answers += len(took)
+        self._took += sum(took)
+        self._busy += len(took) if inside >= self.sessions else 0
+        self._waited += len(took) if waiting else 0
+        answers = self._answers
+        if now - self._since < _WINDOW_SECONDS or answers < _WINDOW_ANSWERS * self.sessions:
             return
         self._since = 0.0
-        if self._waited < _WAITED * answers:
+        if self._busy < _MOSTLY * answers:
             return
-        rate = answers / passed
+        rate = self.sessions * answers / self._took
         before, self._before = self._before, 0
         if before and rate < self._rate * (1.0 + _GAIN * (self.sessions / before - 1.0)):
             self._remember(before, "")
@@ -91,7 +97,7 @@ class Sizing:
             return
         self._rate = rate
         wanted = min(self.sessions * 2, self._bound if now < self._bound_until else self.most)
-        if wanted > self.sessions:
+        if wanted > self.sessions and self._waited >= _MOSTLY * answers:
             self._before = self.sessions
             self._resize(wanted)
 

@@ -23,7 +23,7 @@ class _Token:
             inside = min(callers, self.sizing.sessions)
             took = self.seconds * max(1.0, inside / self.parallel)
             self.now += took / inside
-            self.sizing.answered(1, inside, took, waiting=callers > inside)
+            self.sizing.answered([took], inside, took, waiting=callers > inside)
             self.answer()
 
     def rest(self, seconds: float) -> None:
