@@ -2,9 +2,9 @@
 
 usage: python -m tests.bench [--full|--quick] [PART ...]
 
-Without a part: all but recording, startup and tui, in some ten minutes, and docs/PERFORMANCE.md is written from them. --full
-measures every combination, in an hour or two. --quick measures nothing that counts, and writes no page: it shows that
-all of it works. PEERS names a folder with `k8s-kms-plugin` and `mock-kms`.
+Without a part: all but recording, startup and tui, in some ten minutes, and docs/PERFORMANCE.md is written from them.
+--full measures every combination, in an hour or two. --quick measures nothing that counts, and writes no page: it shows
+that all of it works. PEERS names a folder with `k8s-kms-plugin` and `mock-kms`.
 """
 
 from __future__ import annotations
