@@ -49,7 +49,7 @@ LAYOUTS: Final = {
         "manufacturer=token.manufacturer slot_id=token.slot_id module=token.module reason? hint? sessions process"
     ),
     "ModuleProcess": "pid? since served reason?",
-    "Sessions": "open configured busy stuck queued most=allowed",
+    "Sessions": "open configured busy stuck queued most",
     "Probe": "last_success_at=last_success round_trip_ms",
     "Listener": "socket apis",
     "Following": (

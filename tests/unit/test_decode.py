@@ -79,7 +79,7 @@ def wrong(value: object, hint: Any, at: str) -> list[str]:
     if type(value) is not hint and not (hint is float and type(value) is int):
         return [f"{at}: {value!r} is no {hint}"]
     if is_dataclass(value):
-        hints = get_type_hints(type(value), localns=vars(model))
+        hints = get_type_hints(type(value), localns={name: getattr(model, name) for name in model.__all__})
         return [
             each
             for field in fields(value)

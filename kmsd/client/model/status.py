@@ -77,11 +77,6 @@ class Sessions:
     """The most that there may be, 0 from a kmsd that does not tell; above `configured` if the number is automatic."""
 
     @property
-    def allowed(self) -> int:
-        """How many there may be."""
-        return self.most or self.configured
-
-    @property
     def range(self) -> str:
         """The most that there may be, in words: " (auto, up to 32)"; empty if no more than there should be now."""
         return f" (auto, up to {self.most})" if self.most > self.configured else ""
