@@ -41,7 +41,8 @@ LAYOUTS: Final = {
     "Speed": "operation ms per_second threads",
     "Status": (
         "version state healthz hint? started_at=started write_label write_format write_key keys token sessions probe "
-        "listeners problems tokens following not_alive? now host? outgoing_key=replaceable"
+        "listeners problems tokens following not_alive? now host? outgoing_key=replaceable tenants upstreams "
+        "certificate"
     ),
     "Token": "up label serial model manufacturer slot_id module",
     "TokenStatus": (
@@ -52,6 +53,12 @@ LAYOUTS: Final = {
     "Sessions": "open configured busy stuck queued most",
     "Probe": "last_success_at=last_success round_trip_ms",
     "Listener": "socket apis",
+    "TenantStatus": "name write_label state healthz hint? write_key following in_flight",
+    "Upstream": (
+        "address up reason? hint? since answered_at=answered key_id? key_id_sha256? healthz? round_trip_ms asked "
+        "failed in_flight last"
+    ),
+    "Certificate": "subject names serial not_before not_after",
     "Following": (
         "since first_status_at=first_status last_status_at=last_status first_encrypt_at=first_encrypt "
         "last_encrypt_at=last_encrypt previous_key_id? previous_key_id_sha256?"

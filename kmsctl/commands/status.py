@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from typing import Annotated
 
 import typer
 
@@ -15,20 +16,30 @@ from kmsctl.statsview import session_text
 from kmsctl.targetsview import LOOKS
 from kmsctl.text import age
 from kmsd.client import (
+    Certificate,
     ClientError,
     Following,
     Key,
     KeyState,
     ModuleProcess,
+    ServingState,
     Status,
+    TenantStatus,
     TokenStatus,
+    Upstream,
     connect,
     escape,
 )
 
+_TENANTS_SHOWN = 8
+"""Tenants that are not served, of which a table tells."""
+
 
 def status(
     ctx: typer.Context,
+    tenant: Annotated[
+        str, typer.Option("--tenant", metavar="NAME", help="Show this tenant's write key and health, of a key manager.")
+    ] = "",
     output_format: options.Output = None,
     target: options.Target = None,
     timeout: options.Timeout = None,
@@ -38,6 +49,7 @@ def status(
       kmsctl status
       kmsctl status -o wide
       kmsctl status -o json
+      kmsctl status --tenant cluster-a
 
     Show whether kmsd serves, with which key and token, and what is wrong.
 
@@ -47,8 +59,8 @@ def status(
     form = opts.form(*options.ALL)
     keys: tuple[Key, ...] | None = None
     with connect(opts.target, timeout=opts.timeout) as kmsd:
-        found = kmsd.get_status()
-        if form is not OutputFormat.NAME:
+        found = kmsd.get_status(tenant=tenant)
+        if form is not OutputFormat.NAME and not found.upstreams:
             try:
                 keys = kmsd.list_keys()
             except ClientError:
@@ -79,16 +91,13 @@ def _rows(status: Status, states: Mapping[str, int] | None, now: datetime, *, wi
         yield "", f"hint: {escape(status.hint)}"
     yield from _write_key(status, wide=wide)
     yield from _following(status.following, now, wide=wide)
-    yield "KEYS", ", ".join(f"{number} {state}" for state, number in states.items()) if states else str(status.keys)
-    if len(status.tokens) > 1:
-        for each in status.tokens:
-            yield from _one_of_tokens(each, wide=wide)
+    if status.upstreams:
+        yield from _upstreams(status.upstreams, now, wide=wide)
     else:
-        yield from _token(status, wide=wide)
-    for each in status.tokens:
-        if wide or each.process.served > 1:
-            yield from _process(each.process, now)
-    yield "SESSIONS", session_text(status.sessions)
+        yield from _keys_and_tokens(status, states, now, wide=wide)
+        yield from _tenants(status.tenants)
+    if status.certificate is not None:
+        yield from _certificate(status.certificate, now, wide=wide)
     if status.probe.last_success is None:
         yield "PROBE", "none has succeeded yet"
     else:
@@ -106,17 +115,70 @@ def _rows(status: Status, states: Mapping[str, int] | None, now: datetime, *, wi
             yield "", f"  hint: {escape(problem.hint)}"
 
 
+def _keys_and_tokens(
+    status: Status, states: Mapping[str, int] | None, now: datetime, *, wide: bool
+) -> Iterator[tuple[str, str]]:
+    """Yield what a kmsd with tokens has."""
+    yield "KEYS", ", ".join(f"{number} {state}" for state, number in states.items()) if states else str(status.keys)
+    if len(status.tokens) > 1:
+        for each in status.tokens:
+            yield from _one_of_tokens(each, wide=wide)
+    else:
+        yield from _token(status, wide=wide)
+    for each in status.tokens:
+        if wide or each.process.served > 1:
+            yield from _process(each.process, now)
+    yield "SESSIONS", session_text(status.sessions)
+
+
+def _upstreams(upstreams: tuple[Upstream, ...], now: datetime, *, wide: bool) -> Iterator[tuple[str, str]]:
+    """Yield the key managers of a proxy."""
+    for index, each in enumerate(upstreams):
+        how = "up" if each.up else "AWAY"
+        mark = ", answered last" if each.last and len(upstreams) > 1 else ""
+        words = f"{escape(each.address)}: {how} for {age(each.since, now)}, {each.round_trip_ms:.1f} ms{mark}"
+        yield "KEY MANAGERS" if index == 0 else "", words
+        if each.reason:
+            yield "", f"  {escape(each.reason)}; hint: {escape(each.hint) or '-'}"
+        if wide:
+            yield "", f"  {each.asked} calls, {each.failed} not answered, {each.in_flight} under way"
+            yield "", f"  key {escape(each.key_id) or '-'} {short_hash(each.key_id_sha256, wide=wide)}".rstrip()
+
+
+def _tenants(tenants: tuple[TenantStatus, ...]) -> Iterator[tuple[str, str]]:
+    """Yield how many tenants are served, and those that are not."""
+    down = [each for each in tenants if each.state is not ServingState.SERVING]
+    if tenants:
+        yield "TENANTS", f"{len(tenants) - len(down)} of {len(tenants)} are served"
+    for each in down[:_TENANTS_SHOWN]:
+        yield "", f"  {escape(each.name)}: {escape(each.healthz)}; hint: {escape(each.hint) or '-'}"
+    if len(down) > _TENANTS_SHOWN:
+        yield "", f"  and {len(down) - _TENANTS_SHOWN} more"
+
+
+def _certificate(certificate: Certificate, now: datetime, *, wide: bool) -> Iterator[tuple[str, str]]:
+    """Yield the certificate that callers from other machines are shown."""
+    ends = certificate.not_after
+    left = "" if ends is None else f", {(ends - now).days} days left"
+    yield "CERTIFICATE", f"{escape(certificate.subject)}{left}"
+    if wide:
+        yield "", escape(f"{', '.join(certificate.names)}, serial {certificate.serial}")
+
+
 def _write_key(status: Status, *, wide: bool) -> Iterator[tuple[str, str]]:
     key = status.write_key
     if key is None:
-        yield "WRITE KEY", f"none: no key can write under the label {escape(status.write_label)}"
+        label = f" under the label {escape(status.write_label)}" if status.write_label else ""
+        yield "WRITE KEY", f"none: no key can write{label}"
+    elif status.upstreams:
+        yield "WRITE KEY", f"{escape(key.key_id)} {key_hash(key, wide=wide)}"
     else:
         yield (
             "WRITE KEY",
             f"{escape(key.label)} ({algorithm(key)}){f' on {escape(key.token)}' if len(status.tokens) > 1 else ''}",
         )
         yield "", f"{escape(key.key_id)} {key_hash(key, wide=wide)}"
-    if wide:
+    if wide and not status.upstreams:
         yield "FORMAT", escape(status.write_format) or "-"
 
 

@@ -48,9 +48,10 @@ class AdminClient(Client):
         "name kmsd's admin socket instead: with --target or KMSCTL_TARGET",
     )
 
-    def get_status(self, *, timeout: float | None = None) -> model.Status:
-        """Get how kmsd and its tokens are."""
-        return decode.status.status(self._call("GetStatus", pb.GetStatusRequest(), pb.GetStatusResponse, timeout))
+    def get_status(self, *, tenant: str = "", timeout: float | None = None) -> model.Status:
+        """Get how kmsd and its tokens are. tenant: whose write key and health; empty: of kmsd's own sockets."""
+        request = pb.GetStatusRequest(tenant=_text("tenant", tenant))
+        return decode.status.status(self._call("GetStatus", request, pb.GetStatusResponse, timeout))
 
     def get_config(self, *, timeout: float | None = None) -> model.Config:
         """Get the configuration in force."""

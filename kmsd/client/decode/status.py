@@ -8,6 +8,7 @@ from kmsd.client.decode.plain import alike, time
 from kmsd.client.decode.stats import filter_
 from kmsd.client.model.status import (
     About,
+    Certificate,
     Following,
     Listener,
     ModuleProcess,
@@ -16,8 +17,10 @@ from kmsd.client.model.status import (
     ServingState,
     Sessions,
     Status,
+    TenantStatus,
     Token,
     TokenStatus,
+    Upstream,
 )
 
 _STATES = {
@@ -44,6 +47,32 @@ def status(status: pb.GetStatusResponse) -> Status:
         problems=tuple(map(problem, status.problems)),
         tokens=tuple(map(_token_status, status.tokens)),
         following=_following(status.following),
+        tenants=tuple(map(_tenant, status.tenants)),
+        upstreams=tuple(map(_upstream, status.upstreams)),
+        certificate=_certificate(status.certificate) if status.HasField("certificate") else None,
+    )
+
+
+def _tenant(tenant: pb.GetStatusResponse.TenantStatus) -> TenantStatus:
+    return alike(
+        TenantStatus,
+        tenant,
+        state=_STATES.get(tenant.state, ServingState.UNKNOWN),
+        write_key=optional_key(tenant, "write_key"),
+        following=_following(tenant.following),
+    )
+
+
+def _upstream(upstream: pb.GetStatusResponse.Upstream) -> Upstream:
+    return alike(Upstream, upstream, since=time(upstream.since_unix_ms), answered=time(upstream.answered_unix_ms))
+
+
+def _certificate(certificate: pb.GetStatusResponse.Certificate) -> Certificate:
+    return alike(
+        Certificate,
+        certificate,
+        not_before=time(certificate.not_before_unix_ms),
+        not_after=time(certificate.not_after_unix_ms),
     )
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from kmsd.client.model.stats import CallCount, Filter, KeyUse, Latency, Request, Requests, Second, StatsFrame
     from kmsd.client.model.status import (
         About,
+        Certificate,
         Following,
         Listener,
         ModuleProcess,
@@ -40,8 +41,10 @@ if TYPE_CHECKING:
         ServingState,
         Sessions,
         Status,
+        TenantStatus,
         Token,
         TokenStatus,
+        Upstream,
     )
     from kmsd.client.model.tokens import (
         Abilities,
@@ -64,6 +67,7 @@ __all__ = [
     "AuditRecords",
     "AuditVerdict",
     "CallCount",
+    "Certificate",
     "Check",
     "Config",
     "DestroyedKey",
@@ -107,10 +111,12 @@ __all__ = [
     "StatsFrame",
     "Status",
     "Tampering",
+    "TenantStatus",
     "Timing",
     "Token",
     "TokenStatus",
     "UnlockedToken",
+    "Upstream",
     "Verdict",
 ]
 

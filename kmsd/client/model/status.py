@@ -140,6 +140,55 @@ class Listener:
 
 
 @dataclass(frozen=True)
+class TenantStatus:
+    """A tenant of a key manager and how it is. hint: what to do if its healthz is not "ok". in_flight: calls that are
+    under way."""
+
+    name: str
+    write_label: str
+    state: ServingState
+    healthz: str
+    hint: str
+    write_key: Key | None
+    following: Following
+    in_flight: int
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """A key manager that a proxy asks. reason, hint: why calls do not go to it. since: since when they do, or do not.
+    answered: when it answered last. healthz: its own. asked, failed: calls, and those that it did not answer. last:
+    whether it answered the last Status."""
+
+    address: str
+    up: bool
+    reason: str
+    hint: str
+    since: datetime | None
+    answered: datetime | None
+    key_id: str
+    key_id_sha256: str
+    healthz: str
+    round_trip_ms: float
+    asked: int
+    failed: int
+    in_flight: int
+    last: bool
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The certificate that callers from other machines are shown. names: as "DNS:name" and so on. serial: in
+    hexadecimal."""
+
+    subject: str
+    names: tuple[str, ...]
+    serial: str
+    not_before: datetime | None
+    not_after: datetime | None
+
+
+@dataclass(frozen=True)
 class Status:
     """The state of a kmsd and its tokens."""
 
@@ -169,6 +218,12 @@ class Status:
     outgoing_key: Key | None = None
     """The key that a rotation replaces: the write key, or where nothing writes a key that holds the write label and
     cannot serve; None if there is none, or kmsd is too old to say."""
+    tenants: tuple[TenantStatus, ...] = ()
+    """The tenants of a key manager."""
+    upstreams: tuple[Upstream, ...] = ()
+    """The key managers that a proxy asks; none where kmsd has tokens of its own."""
+    certificate: Certificate | None = None
+    """The certificate that callers from other machines are shown; None where none are served."""
 
     @property
     def replaceable(self) -> Key | None:
