@@ -7,6 +7,7 @@ makes of a call, only the real ones show.
 from __future__ import annotations
 
 import asyncio
+import hmac
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -15,15 +16,19 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CBC
 
+from kmsd.crypto import legacy_cbc
 from kmsd.errors import KmsdError, Unavailable
 from kmsd.formats import jwe
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.explain import explain
 from kmsd.hsm.host.keys import KeyListing, Kind, TokenKey
-from kmsd.hsm.host.session import KeyAmbiguousError, KeyMissingError
+from kmsd.hsm.host.session import KeyAmbiguousError, KeyMissingError, TokenSession
 from kmsd.hsm.operation import Operation, definition_of
 from kmsd.hsm.vendors import quirks
 
@@ -65,9 +70,13 @@ class MemoryToken:
 
     def make(self, label: str, cka_id: bytes, *, kind: Kind = "aes", **changed: Any) -> None:
         """Put a key of 256 bits on the token."""
+        self.put(label, cka_id, os.urandom(32), kind=kind, **changed)
+
+    def put(self, label: str, cka_id: bytes, value: bytes, *, kind: Kind = "aes", **changed: Any) -> None:
+        """Put a key of this value on the token."""
         aes = kind == "aes"
-        key = TokenKey(label, cka_id, kind, 256, aes, aes, not aes, not aes, True, False, True)
-        self.stored.append(Stored(replace(key, **changed), os.urandom(32)))
+        key = TokenKey(label, cka_id, kind, 8 * len(value), aes, aes, not aes, not aes, True, False, True)
+        self.stored.append(Stored(replace(key, **changed), value))
 
     def relabel(self, label: str, to: str) -> None:
         self.stored = [
@@ -150,6 +159,8 @@ class MemoryToken:
                     return self._aes(cka_id).decrypt(iv, ciphertext, aad)
                 except InvalidTag as error:
                     raise CkrError("CKR_ENCRYPTED_DATA_INVALID", "C_Decrypt") from error
+            case Operation.DECRYPT_CBC_LEGACY:
+                return legacy_cbc.decrypt_here(cast("TokenSession", self), *args)
             case Operation.PROBE_GCM:
                 self._aes(args[0])
                 return 0.001, 0.001
@@ -175,10 +186,21 @@ class MemoryToken:
     def _is(key: TokenKey, kind: Kind, cka_id: bytes, *labels: str) -> bool:
         return (key.kind, key.cka_id) == (kind, cka_id) and key.label in labels
 
+    # As TokenSession.
+
+    def hmac(self, cka_id: bytes, hash_: str, data: bytes) -> bytes:
+        return hmac.digest(self._value(cka_id, "hmac"), data, hash_.lower())
+
+    def decrypt_cbc(self, cka_id: bytes, iv: bytes, blocks: bytes) -> bytes:
+        return Cipher(AES(self._value(cka_id, "aes")), CBC(iv)).decryptor().update(blocks)
+
     def _aes(self, cka_id: bytes) -> AESGCM:
-        found = [each.value for each in self.stored if (each.key.cka_id, each.key.kind) == (cka_id, "aes")]
+        return AESGCM(self._value(cka_id, "aes"))
+
+    def _value(self, cka_id: bytes, kind: Kind) -> bytes:
+        found = [each.value for each in self.stored if (each.key.cka_id, each.key.kind) == (cka_id, kind)]
         if not found:
             raise KeyMissingError
         if len(found) > 1:
             raise KeyAmbiguousError
-        return AESGCM(found[0])
+        return found[0]
