@@ -49,7 +49,6 @@ def status(
       kmsctl status
       kmsctl status -o wide
       kmsctl status -o json
-      kmsctl status --tenant cluster-a
 
     Show whether kmsd serves, with which key and token, and what is wrong.
 
