@@ -143,3 +143,17 @@ def test_the_sessions_that_are_worth_it_are_those_with_which_throughput_stops_gr
     assert worth([step(1, 100), step(2, 200), step(4, 400)]) is None  # it grew to the end
     assert worth([step(1, 100)]) == 1
     assert worth([]) is None
+
+
+def test_it_ends_when_kmsd_refuses_a_call(run: Run, tmp_path: Path) -> None:
+    little = {"KMSD_TOKEN__QUEUE": "1", "KMSD_TOKEN__SESSIONS": "1"}
+    with Kmsd(tmp_path, make_token(tmp_path / "token"), ("--auto-create",), environment=little) as narrow:
+        narrow.wait_ok()
+        sockets = ("--target", f"unix://{narrow.admin_socket}", "--socket", str(narrow.socket))
+        result = run("bench", *sockets, "--max-callers", "64", "--seconds", "1s", "--full", "--yes", "-o", "json")
+    assert result.code == 0, result.err
+    *rising, last = json.loads(result.text)["steps"]
+    assert rising
+    assert [each["refused"] for each in rising] == [0] * len(rising)
+    assert 0 < last["refused"] <= last["callers"] < 64
+    assert f"ended early: kmsd refused a call: {last['callers']} callers at once are more than it takes" in result.err
