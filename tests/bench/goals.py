@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -61,9 +62,7 @@ def goals(results: Results) -> Iterator[Goal]:
         yield Goal(what, "<= 3", "" if times is None else f"{times:.1f}", None if times is None else times <= 3)
         yield _figure(results, f"{transport} idle", "CPU while nothing is asked, % of a core", 0.5, transport)
         yield _figure(results, f"{transport} rss", "RSS of all processes after that, MiB", 90, transport)
-    for name in sorted(
-        {name.rpartition(" ")[0] for name in results.figures if name.startswith("overload ") and " x" in name}
-    ):
+    for name in dict.fromkeys(each.rpartition(" ")[0] for each in results.figures if re.match("overload .* x", each)):
         goodput, status = results.figures[f"{name} goodput"], results.figures[f"{name} status"]
         yield Goal(f"{name}: answered in time, of what the token can do", ">= 0.85", f"{goodput:.2f}", goodput >= 0.85)
         yield Goal(f"{name}: slowest Status, ms", "< 100", f"{status:.0f}", status < 100)

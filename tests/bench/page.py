@@ -36,7 +36,7 @@ def write(results: Results) -> None:
     """Write the page and its picture."""
     shown = [
         row
-        for name in (KMSD, "kmsd, grpcio", *PEERS, *BARE)
+        for name in (KMSD, "kmsd, grpcio", *PEERS, *BARE[2:])
         if (row := results.find(group="side by side", server=name, api="v2", method="Encrypt", in_flight=16))
     ]
     (_DOCS / "PERFORMANCE.md").write_text("".join(_parts(results, picture=bool(shown))).rstrip() + "\n")

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from tests.tokens import MODULE, PIN, SoftToken
 Token = SoftToken | ChaosToken
 BARE: Final = ("bare h2corn", "bare grpcio", "h2corn and SoftHSM's calls", "grpcio and SoftHSM's calls")
 PEERS: Final = ("k8s-kms-plugin", "mock-kms")
+_READY_SECONDS: Final = 10.0
 _PLAINTEXT: Final = b"p" * 32
 _MOCK_LABEL: Final = "kms-test"
 """What mock-kms calls its key."""
@@ -138,12 +140,22 @@ def _messages(folder: Path, socket: Path, *, same: bool = False) -> dict[tuple[s
     """Ask once for everything, and keep what is to be asked for again; what is not there is left out. same: its answers
     are no ciphertexts, and it takes any bytes."""
     made: dict[tuple[str, str], tuple[Path, int]] = {}
+    until = time.monotonic() + _READY_SECONDS
     with grpc.insecure_channel(f"unix:{socket}") as channel:
 
         def ask(api: str, method: str, request: Any, answer: Any) -> Any:
             call: Any = channel.unary_unary(f"/{api}.KeyManagementService/{method}")
             body = request.SerializeToString()
-            raw = call(body, timeout=20.0, wait_for_ready=True)
+            while True:
+                try:
+                    raw = call(body, timeout=20.0, wait_for_ready=True)
+                    break
+                except grpc.RpcError as error:
+                    # A server that answers may have no key yet.
+                    code: Any = getattr(error, "code", lambda: None)()
+                    if code is grpc.StatusCode.UNIMPLEMENTED or time.monotonic() > until:
+                        raise
+                    time.sleep(0.1)
             told = answer.FromString(raw)
             path = folder / f"{api}-{method}"
             path.write_bytes(framed(body))
