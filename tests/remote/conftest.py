@@ -125,9 +125,12 @@ def make_manager(
         port: int = 0,
         ca: Authority = default,
         signer: Authority | None = None,
+        wait: bool = True,
+        key_mode: int = 0o600,
         **fields: Any,
     ) -> Manager:
         shown = (signer or ca).issue(f"manager-{name}", "DNS:manager.test", "IP:127.0.0.1", server=True)
+        shown.key.chmod(key_mode)
         config = short_tmp / f"{name}.toml"
         config.write_text(tenants)
         port = port or free_port()
@@ -138,7 +141,8 @@ def make_manager(
         )  # fmt: skip
         manager = Manager(kmsd, ca, config, shown, port)
         made.append(manager)
-        wait_for(lambda: "serving on TCP" in kmsd.log_text())
+        if wait:
+            wait_for(lambda: "serving on TCP" in kmsd.log_text())
         return manager
 
     yield make
