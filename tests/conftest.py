@@ -15,20 +15,26 @@ from tests.daemons import Kmsd, check_logs
 from tests.tokens import SoftToken, make_token
 
 LONGEST = (
-    "rotation/test_together.py",
     "chaos/test_reliability.py",
     "hsm/test_hosts.py",
-    "hsm/test_strange_tokens.py",
-    "chaos/test_soak.py",
-    "tui/test_pictures.py",
-    "hsm/test_token_loss.py",
-    "rpc/test_liveness.py",
-    "hsm/test_same_token.py",
-    "ctl/test_help.py",
+    "rotation/test_together.py",
     "tui/test_shell.py",
-    "tui/test_keys.py",
-    "hsm/test_tpm_serving.py",
+    "hsm/test_strange_tokens.py",
+    "rpc/test_liveness.py",
+    "admin/test_doctor.py",
+    "hsm/test_token_loss.py",
+    "chaos/test_soak.py",
+    "ctl/test_bootstrap.py",
+    "serving/test_serving.py",
+    "ctl/test_bad_input.py",
     "hsm/test_pin_guard.py",
+    "tui/test_keys.py",
+    "tui/test_pictures.py",
+    "tui/test_zoom.py",
+    "hsm/test_tpm_serving.py",
+    "rotation/test_kill.py",
+    "hsm/test_tpm_room.py",
+    "ctl/test_help.py",
 )
 """Modules that take longest, at most first. They begin first, so that none of them is still at it when all others are
 done."""
