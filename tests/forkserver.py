@@ -35,8 +35,8 @@ _COMMANDS: Final = {
 _IMPORTED: Final = {
     "kmsd": ("kmsd.cli", "kmsd.daemon.assembly", "kmsd.daemon.process"),
     "kmsctl": (
-        *("kmsctl.app", "kmsctl.completion", "kmsd.client.admin", "kmsd.client.kms", "kmsd.etcd.client"),
-        "pydantic.main",
+        *("kmsctl.app", "kmsctl.completion", "kmsctl.commands.status", "kmsctl.commands.audit", "kmsctl.commands.etcd"),
+        *("kmsd.client.admin", "kmsd.client.kms", "kmsd.etcd.client", "grpc.experimental"),
     ),
     "objects": ("tests.objects", "pkcs11._pkcs11"),
 }
