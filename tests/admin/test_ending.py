@@ -55,8 +55,10 @@ def test_a_rotation_is_carried_through_when_its_caller_goes_away(kmsd: Kmsd, slo
     began, records = logged(kmsd, "rotation began"), len(audit(kmsd))
     channel = kmsd.channel(kmsd.admin_socket)
     rotate = unary(channel, "/kmsd.admin.v1.Admin/RotateKey")
-    with slow.told("C_SetAttributeValue delay=1"):
-        call = rotate.future(b"", timeout=0.8 if how == "deadline" else 30.0)
+    # The deadline is that of a rotation that has begun, and over before its first label has changed.
+    deadline, delay = (2.0, 2.5) if how == "deadline" else (30.0, 1.0)
+    with slow.told(f"C_SetAttributeValue delay={delay}"):
+        call = rotate.future(b"", timeout=deadline)
         wait_for(lambda: logged(kmsd, "rotation began") > began)
         match how:
             case "cancel":

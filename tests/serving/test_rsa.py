@@ -41,7 +41,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 @pytest.fixture(scope="module")
 def kmsd(served: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kmsd]:
     with served.start(tmp_path_factory.mktemp("d"), "--auto-create") as running:
-        yield running.wait_ok()
+        yield running.wait_ok(60.0)  # how long an RSA key takes is a matter of luck
 
 
 def make(kmsd: Kmsd, label: str, kind: admin.KeyType, bits: int = 0) -> admin.Key:
