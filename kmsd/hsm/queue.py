@@ -115,10 +115,18 @@ class Queue:
         if len(self._pending) == 1:
             # Nobody else asks for anything: there is nothing to wait for.
             self._ready()
-        elif not self._due:
+            self._sweep_later()
+        else:
+            self._wake_later()
+
+    def _wake_later(self) -> None:
+        if not self._due:
             # At the end of this turn of the loop, so that calls which came together are handed over together.
             self._due = True
             self._loop.call_soon(self._woken)
+        self._sweep_later()
+
+    def _sweep_later(self) -> None:
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
 
@@ -152,7 +160,8 @@ class Queue:
         """Put a call in front that a host which died did not answer."""
         job.sent, job.repeated = 0.0, True
         self._waiting[job.share].appendleft(job)
-        self._wake()
+        # Never at once: whoever hands it back may not have let go of that host yet.
+        self._wake_later()
 
     def answered(self, jobs: Sequence[tuple[Job, float]]) -> None:
         """Note what the token has done since the last time, and how many seconds each took on it. The futures are for

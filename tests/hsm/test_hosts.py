@@ -85,6 +85,25 @@ def test_a_single_crash_is_not_even_noticed_by_callers(kmsd: Kmsd) -> None:
     assert kmsd.hosts() != [host]
 
 
+def test_a_call_that_is_alone_inside_a_host_that_dies_is_done_by_the_next(
+    start_kmsd: Callable[..., Kmsd], chaos: ChaosToken
+) -> None:
+    environment = {**chaos.environment, **QUICK, "KMSD_KMS__REQUEST_TIMEOUT": "15", "KMSD_KEYS__REFRESH": "60"}
+    environment |= {"KMSD_HEALTH__INTERVAL": "60", "KMSD_HEALTH__STUCK_AFTER": "30"}
+    kmsd = start_kmsd(*chaos.flags, default_flags=False, environment=environment).wait_ok()
+    sealed = kmsd.v2("Encrypt", SEED)
+    time.sleep(2.1)  # a host that has served this long is replaced at once
+    (host,) = kmsd.hosts()
+    calls = chaos.calls()["C_Decrypt"]
+    with chaos.told("C_Decrypt delay=0.5"), ThreadPoolExecutor(1) as client:
+        request = v2.DecryptRequest(ciphertext=sealed.ciphertext, key_id=sealed.key_id)
+        inside = client.submit(kmsd.v2, "Decrypt", request, 20.0)
+        wait_for(lambda: chaos.calls()["C_Decrypt"] > calls, pause=0.001)
+        os.kill(host, signal.SIGKILL)
+        assert inside.result(20).plaintext == SEED.plaintext
+    assert kmsd.hosts() != [host]
+
+
 def _decrypt_within(kmsd: Kmsd, sealed: v2.EncryptResponse) -> bytes:
     request = v2.DecryptRequest(ciphertext=sealed.ciphertext, key_id=sealed.key_id)
     answers: list[bytes] = []

@@ -169,6 +169,18 @@ async def test_what_a_host_that_died_held_is_next(clock: Clock) -> None:
     assert _taken(queue).future is second
 
 
+async def test_what_is_handed_back_alone_is_not_sent_before_the_host_that_died_is_let_go(clock: Clock) -> None:
+    sent: list[Job | None] = []
+    queue = Queue(10, lambda: (0, 4), lambda: sent.append(queue.take(idle=True)))
+    first = _submit(queue, Share.V2)
+    (job,) = sent
+    assert job is not None
+    queue.give_back(job)
+    assert len(sent) == 1
+    await asyncio.sleep(0)
+    assert [each and each.future for each in sent] == [first, first]
+
+
 async def test_all_end_when_the_token_is_away(clock: Clock) -> None:
     queue = _queue()
     futures = [_submit(queue, whose) for whose in Share]
