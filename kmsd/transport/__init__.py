@@ -1,4 +1,6 @@
-"""How calls arrive: the table of methods and a call, the listeners that serve a table, their sockets, and who calls.
+"""Bring calls to their handlers: the table of methods and a call, the listeners that serve a table, and their sockets.
+
+Who calls is proven here, too.
 
 Nothing here knows an API or a token; nothing in a handler knows which listener carries it.
 """

@@ -1,4 +1,4 @@
-"""Who may call what from another machine, and how often: tenants and admins, told apart by their certificates."""
+"""Decide who may call what from another machine, and how often: tenants and admins, known by their certificates."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ from kmsd.transport.peers import NamePattern, Peer, fitting
 from kmsd.transport.tls import Revocations
 
 _REMEMBERED: Final = 4096
-"""Certificates of which it is remembered whose they are."""
+"""Lists of names, as certificates have them, of which it is remembered whose they are."""
 _ALWAYS: Final = frozenset({"Status", "Check", "Watch"})
 """Methods with a rate of their own, so that a tenant that is busy is not taken for one whose key manager is ill."""
 
 
 @dataclass(frozen=True)
 class TenantRule:
-    """max_rate: calls in a second, 0 for any number. max_in_flight: calls at once, 0 for any number."""
+    """A tenant: the names that its certificates have, and its bounds.
+
+    sans: patterns, of which one must fit a name of the certificate. max_rate: calls in a second, 0 for any number.
+    max_in_flight: calls at once, 0 for any number.
+    """
 
     name: str
     sans: tuple[NamePattern, ...]
@@ -32,7 +36,7 @@ class TenantRule:
 
 @dataclass(frozen=True)
 class AdminRule:
-    """role: VIEWER or OPERATOR."""
+    """An admin: the names that the certificate has. sans: as of `TenantRule`. role: VIEWER or OPERATOR."""
 
     sans: tuple[NamePattern, ...]
     role: Role
@@ -40,13 +44,16 @@ class AdminRule:
 
 @dataclass(slots=True)
 class _Bucket:
-    """Calls that may be made at once, filled again with time."""
+    """A bucket of calls that may be made at once. It is filled again with time."""
 
     left: float
     at: float = field(default_factory=monotonic)
 
     def wait(self, rate: float) -> float:
-        """Take one. Returns the seconds until there is one, 0 if there was."""
+        """Take one call out of the bucket. Returns 0 if there was one, else the seconds until there is.
+
+        rate: calls in a second that are added.
+        """
         now = monotonic()
         self.left = min(max(rate, 1.0), self.left + (now - self.at) * rate)
         self.at = now
@@ -58,15 +65,17 @@ class _Bucket:
 
 @dataclass(slots=True)
 class _Standing:
-    """How a tenant stands with its bounds."""
+    """The use that a tenant has made of its bounds. buckets: by whether their methods have a rate of their own."""
 
     in_flight: int = 0
     buckets: dict[bool, _Bucket] = field(default_factory=dict)
 
 
 def overlaps(tenants: Sequence[TenantRule]) -> list[tuple[str, str, str]]:
-    """Return pairs of tenants that one certificate would fit, with a pattern of the first that shows it: such a
-    certificate is neither's."""
+    """Return pairs of tenants that one certificate would fit, each with a pattern of the first that shows it.
+
+    A certificate that fits both stands for neither.
+    """
     found = []
     for number, one in enumerate(tenants):
         for other in tenants[number + 1 :]:
@@ -77,7 +86,7 @@ def overlaps(tenants: Sequence[TenantRule]) -> list[tuple[str, str, str]]:
 
 
 class PeerAdmission:
-    """See `kmsd.transport.dispatch.Admission`. Belongs to one event loop."""
+    """The admission (`kmsd.transport.dispatch.Admission`) of callers with certificates. Belongs to one event loop."""
 
     def __init__(self) -> None:
         self.revocations = Revocations()
@@ -88,7 +97,7 @@ class PeerAdmission:
         self._inside: set[Call] = set()
 
     def rule(self, tenants: Sequence[TenantRule], admins: Sequence[AdminRule]) -> None:
-        """Go by these from now on. What tenants have used of their bounds is kept."""
+        """Follow these rules from now on. What tenants have used of their bounds is kept."""
         self._tenants, self._admins = tuple(tenants), tuple(admins)
         self._standing = {each.name: self._standing.get(each.name) or _Standing() for each in tenants}
         self._known.clear()
@@ -99,6 +108,7 @@ class PeerAdmission:
         return standing.in_flight if standing is not None else 0
 
     def admit(self, call: Call, role: Role, identity: Identity) -> None:
+        """Let a call in if its certificate may make it, and write down its tenant. Raises Denied, Overloaded."""
         if not isinstance(identity, Peer):
             raise Denied("nobody vouches for who calls", "call with a client certificate")
         if (identity.issuer, identity.serial) in self.revocations:
@@ -137,6 +147,7 @@ class PeerAdmission:
             )
 
     def leave(self, call: Call) -> None:
+        """Count a call that was let in, and has ended, as under way no longer."""
         if call in self._inside:
             self._inside.discard(call)
             standing = self._standing.get(call.tenant)

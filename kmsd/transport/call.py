@@ -29,15 +29,17 @@ MAX_UID = 64
 
 
 class Call:
-    """What travels beside a request.
+    """The data that travels beside a request.
 
+    api, method: `api` and `name` of its `Method`.
     until: when the answer has to be given at the latest; deadline: when its caller stops waiting, which may be later.
-    Both by the monotonic clock.
-    caller, caller_pid: who calls, on the admin API: uid, user and process are the kernel's word (`relay`), the
-    name of the program is its own.
+    Both by the monotonic clock; inf if there is no such time.
+    caller, caller_pid: who calls, in words, and its process, where handlers are told so: on the admin API, and on a TCP
+    port. The kernel vouches for uid, user and process (`relay`), and a certificate for what is told of a caller from
+    another machine, whose process is 0. The name of the program is the program's own word.
     tenant: name of the tenant that calls; empty on the sockets of this machine.
     uid, key_id_sha256, detail: set by the handler, for the log and the audit.
-    stopping: set by the listener before it cancels the call because kmsd ends, and when it is past that.
+    stopping: set before the call is cancelled because kmsd ends, and when it has failed by itself and must not be.
     """
 
     __slots__ = (
@@ -66,13 +68,16 @@ StreamHandler = Callable[[Call, bytes], AsyncIterator[bytes]]
 
 
 MAX_MESSAGE: Final = 1280 * 1024
-"""Bytes. More than any method takes."""
+"""Bytes of the largest message. No method takes as many."""
 _SLACK: Final = 64 * 1024
-"""Bytes by which a message may be larger than what its method takes, so that the method says what is too large."""
+"""Bytes by which a message may exceed what its method takes, so that the method can say what is too large."""
 
 
 class Role(IntEnum):
-    """What a caller from another machine must be to call a method; each may do what those before it may."""
+    """The part that a caller from another machine must have to call a method.
+
+    A VIEWER may call what asks for KNOWN, an OPERATOR also what asks for VIEWER; a TENANT is no admin.
+    """
 
     KNOWN = 0
     """A tenant, or an admin of any role."""
@@ -83,9 +88,12 @@ class Role(IntEnum):
 
 @dataclass(frozen=True)
 class Method:
-    """api: short name for logs, for example "v2". name: for example "Encrypt". share: its part of the token. largest:
+    """A method that gives one answer.
+
+    api: short name for logs, for example "v2". name: for example "Encrypt". share: its part of the token. largest:
     bytes of a request that it takes. counted: whether its calls are part of what is observed. role: who may call it
-    from another machine."""
+    from another machine.
+    """
 
     api: str
     name: str
@@ -98,7 +106,7 @@ class Method:
 
 @dataclass(frozen=True)
 class StreamMethod:
-    """A method that answers many messages, until its caller has enough. largest, role: as of `Method`."""
+    """A method that answers with many messages, until its caller has enough. Its fields are as those of `Method`."""
 
     api: str
     name: str
@@ -108,7 +116,7 @@ class StreamMethod:
 
 
 def check_size(method: Method | StreamMethod, size: int) -> None:
-    """Raise TooLarge for a message of so many bytes, if it is far larger than any that the method takes."""
+    """Raise TooLarge if `size`, the bytes of a message, is far larger than what the method takes."""
     most = method.largest + _SLACK
     if size > most:
         raise TooLarge(
@@ -117,16 +125,21 @@ def check_size(method: Method | StreamMethod, size: int) -> None:
 
 
 Table = Mapping[str, Method | StreamMethod]
-"""Full path, for example "/v2.KeyManagementService/Encrypt", to its method."""
+"""Methods by their full paths, for example "/v2.KeyManagementService/Encrypt"."""
 
 
 class Observer(Protocol):
-    """Is told of every call, but for streams. code: canonical status name, "OK" included. seconds: spent in it.
-    reason: the sentence that the caller got, as `KmsdError.reason`; empty for a call that succeeded."""
+    """An observer, which is told of every call, but for streams and for methods that are not counted."""
 
-    def began(self) -> None: ...
+    def began(self) -> None:
+        """Note that a call begins."""
 
-    def ended(self, call: Call, code: str, seconds: float, reason: str = "") -> None: ...
+    def ended(self, call: Call, code: str, seconds: float, reason: str = "") -> None:
+        """Note that a call has ended.
+
+        code: canonical status name, "OK" included. seconds: spent in the call. reason: the sentence that the caller
+        got, as `KmsdError.reason`; empty for a call that succeeded.
+        """
 
 
 async def run(
@@ -134,7 +147,7 @@ async def run(
 ) -> bytes:
     """Run a handler; whatever it raises leaves as a KmsdError, and the observer hears of it.
 
-    admit: raises a KmsdError for a call that is refused before that.
+    admit: called before the handler; raises a KmsdError for a call that is refused.
     """
     observe.began()
     share.set(method.share)
@@ -162,7 +175,7 @@ async def run(
 
 
 def stopping() -> Unavailable:
-    """What a call gets that kmsd ends before its answer is there."""
+    """Return the error of a call whose answer is not there before kmsd ends."""
     return Unavailable("kmsd is stopping", "try again when it is back")
 
 
@@ -178,7 +191,10 @@ async def run_stream(method: StreamMethod, call: Call, request: bytes) -> AsyncG
 
 
 def _bug(call: Call, error: Exception) -> Internal:
-    """Its text may hold what must not leave the process; the log gets its type and place."""
+    """Log the type and the place of an unexpected error, and return the error that the caller gets in its stead.
+
+    The text of the unexpected error goes into neither: it may hold what must not leave the process.
+    """
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next
@@ -188,7 +204,7 @@ def _bug(call: Call, error: Exception) -> Internal:
 
 
 def parse(message: type[M], request: bytes) -> M:
-    """A request message. Raises InvalidRequest for bytes that are none, non-UTF-8 strings included."""
+    """Parse a request message. Raises InvalidRequest for bytes that are none, strings that are not UTF-8 included."""
     try:
         return message.FromString(request)
     except DecodeError as error:

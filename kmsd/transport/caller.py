@@ -1,4 +1,4 @@
-"""Who calls, in words: the kernel's for the user, and the program's own for its name."""
+"""The caller in words: the kernel vouches for the user, and the name of the program is the program's own word."""
 
 from __future__ import annotations
 
@@ -11,23 +11,26 @@ from time import monotonic
 from typing import Final, Protocol
 
 _NAME_SECONDS: Final = 1.0
-"""For the name of a user, which may come from another machine."""
+"""Seconds to wait for the name of a user, which may come from another machine."""
 _NAME_KEPT: Final = 60.0
+"""Seconds for which the name of a user is kept."""
 _NAMES: Final = 256
+"""Names of users that are kept at the most."""
 _MOST_WORD: Final = 64
+"""Characters of a word at the most."""
 _STRANGE: Final = re.compile(r"[^A-Za-z0-9._+@/\\:()-]")
-"""Whatever could end a word of a caller, or make another of its kind: blanks and the equals sign above all."""
+"""Characters that could end a word about a caller, or make another of its kind: blanks and equals signs above all."""
 
 
 class Identity(Protocol):
-    """Who calls, proven."""
+    """The proven identity of a caller."""
 
     @property
     def pid(self) -> int:
-        """Of the process that calls; 0 if it is on another machine."""
+        """The process that calls; 0 if it is on another machine."""
 
     def told(self, claim: str) -> str:
-        """Return who calls, in words. claim: what the program says to be called; all else is proven."""
+        """Return who calls, in words. claim: the name that the program gives itself; all else is proven."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,15 @@ class Caller:
     pid: int
 
     def told(self, claim: str) -> str:
-        """In words. claim: what the program says to be called; all else is the kernel's word."""
+        """Return the caller in words. claim: the name that the program gives itself; all else is the kernel's word."""
         return f"{word(claim) or '-'} uid={self.uid} user={self.user}"
 
 
 def word(text: str) -> str:
-    """The first word of a text, cut to a bounded length, without what could be taken for more than one word."""
+    """Return the first word of a text, cut to a bounded length.
+
+    Every character that could make more than one word of it becomes a question mark.
+    """
     return _STRANGE.sub("?", text.split(" ", 1)[0][:_MOST_WORD])
 
 

@@ -1,4 +1,4 @@
-"""One connection of a caller, and the one to the server behind it: every frame passes when it is its turn.
+"""One connection of a caller, and the one to the server behind it: each frame passes when its turn has come.
 
 A caller that does not read what it is sent is not listened to; one that sends no whole requests, or headers without
 end, is let go. Knows frames (`kmsd.transport.frames`) and what requests weigh (`kmsd.transport.burden`), and no API.
@@ -18,25 +18,25 @@ from kmsd.transport.first_request import FirstRequest
 from kmsd.transport.frames import Boundaries, Reason
 
 WHOLE_SECONDS: Final = 5.0
-"""For a request to be whole once it has begun."""
+"""Seconds in which a request must be whole once it has begun, and a caller that has connected must say something."""
 STALL_SECONDS: Final = 60.0
-"""For a caller to read some of what waits for it."""
+"""Seconds in which a caller must read some of what waits for it."""
 IDLE_SECONDS: Final = 1800.0
-"""For a caller to make its first request; servers give those that have made one as much time for the next."""
+"""Seconds in which a caller must make its first request. Servers give one that has as much time for the next."""
 LAST_SECONDS: Final = 1.0
-"""For the last bytes of a connection whose other side has ended."""
+"""Seconds for the last bytes of a connection whose other side has ended."""
 _MOST_HEADERS: Final = 64 * 1024
-"""Bytes of one block of headers as it travels; both servers decode fewer."""
+"""Bytes of one block of headers, as it travels, at the most. Both servers decode fewer."""
 _TURN: Final = 64
 """Frames of one connection that pass before others have their turn."""
 _SIGNALS: Final = 200
 """Frames besides those of requests that a connection may send between two calls of `calm`."""
 _SIGNALS_EACH: Final = 8
-"""And for each of its requests."""
+"""Frames besides those of requests that a connection may send in addition for each of its requests."""
 
 
 class _Hold(IntFlag):
-    """Why nothing more is read from a caller now."""
+    """The reasons for which nothing more is read from a caller now."""
 
     DIALLING = 1
     SERVER_FULL = 2
@@ -47,7 +47,10 @@ class _Hold(IntFlag):
 
 
 class Door(Protocol):
-    """What the connections of one socket have in common. buffer: what is read last; nobody reads while another does."""
+    """The part of one socket that its connections have in common.
+
+    buffer: holds what was read last; one serves all, for nobody reads while another does.
+    """
 
     @property
     def burden(self) -> Burden: ...
@@ -60,24 +63,25 @@ class Door(Protocol):
         """Whether the authority of a connection's first request has to be known before it is dialled."""
 
     def dial(self, connection: Connection) -> None:
-        """Connect a `Far` of this connection to the server: its caller has said something."""
+        """Connect a `Far` of this connection to the server, as its caller has said something."""
 
     def waits(self, connection: Connection) -> None:
-        """This connection has its share; `Connection.look_again` has it go on."""
+        """Note that this connection waits, having its share, until `Connection.look_again` has it go on."""
 
     def eased(self) -> None:
-        """There may be room for somebody who waits."""
+        """Note that there may be room now for a connection that waits."""
 
     def gone(self, connection: Connection) -> None:
-        """This connection has ended."""
+        """Note that this connection has ended."""
 
 
 class Connection(asyncio.BufferedProtocol):
-    """The caller's side.
+    """The caller's side of a connection.
 
-    user: whom it counts for. pid: of its caller's process, 0 if it is on another machine. peer: name of the end that
-    the server sees; empty until there is one. authority: that its first request names, if the door asks for it. spoke:
-    whether its caller has said anything. active: when it last did. waits: for its share.
+    user: whom the connection counts for. pid: the process of the caller, 0 if it is on another machine. peer: name of
+    the end that the server sees, empty until there is one. authority: the one that the first request names, if the door
+    asks for it. carried: the requests that are under way. spoke: whether the caller has said anything. active:
+    monotonic time at which the caller last did, or connected. waits: whether it has its share, and waits for room.
     """
 
     def __init__(self, user: Hashable, pid: int, door: Door) -> None:
@@ -109,24 +113,27 @@ class Connection(asyncio.BufferedProtocol):
         self._settings_unacknowledged = False
 
     def counts_for(self, user: Hashable) -> None:
-        """Have it count for another from now on; nothing has passed yet."""
+        """Have the connection count for another user from now on. Nothing must have passed yet."""
         self.user = user
         self.carried = Carried(user)
 
     def told_of(self, name: str) -> Any:
-        """Return what the transport tells of the caller's side, as asyncio's `get_extra_info`."""
+        """Return what the transport tells of the caller's side, as asyncio's `get_extra_info` does."""
         return self._near.get_extra_info(name) if self._near is not None else None
 
     # The caller's side.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's are of no such class, and do the same.
+        """Keep the transport of the caller, which has connected."""
+        # uvloop's transports are of no such class, and do the same.
         self._near = cast("asyncio.Transport", transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:
+        """Return the door's buffer, into which asyncio reads."""
         return self._door.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
+        """Pass on what was read, once the server is there; before that, look how the caller begins, and dial."""
         self.active = monotonic()
         self._rest += self._door.buffer[:nbytes]
         if self._far is not None:
@@ -149,7 +156,7 @@ class Connection(asyncio.BufferedProtocol):
         self._door.dial(self)
 
     def _begin(self) -> None:
-        """Send the server's first frame in its place: most clients ask for nothing before they have it."""
+        """Send the first frame that a server sends, in its place: most clients ask for nothing before they have it."""
         if self._near is not None and self._first is not None:
             self._near.write(frames.settings(STREAMS))
             self._told = self._settings_unacknowledged = True
@@ -162,6 +169,7 @@ class Connection(asyncio.BufferedProtocol):
             self._dial()
 
     def eof_received(self) -> bool:
+        """Pass on that the caller sends nothing more. Returns whether the last answers are awaited."""
         if self._far is None or self._far.is_closing():
             return False
         if not self._rest:
@@ -170,17 +178,20 @@ class Connection(asyncio.BufferedProtocol):
         return True
 
     def pause_writing(self) -> None:
+        """Pause the reading of both sides: the caller does not read what it is sent."""
         self._unread_since = monotonic()
         self._wait(_Hold.UNREAD)
         if self._far is not None:
             self._far.pause_reading()
 
     def resume_writing(self) -> None:
+        """Go on with both sides: the caller reads again."""
         if self._far is not None and not self._far.is_closing():
             self._far.resume_reading()
         self._go_on(_Hold.UNREAD)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """End the server's side, and what the requests weigh: the caller's side has ended."""
         self._burden.leave(self.carried)
         if self._far is not None:
             self._far.abort()
@@ -190,7 +201,10 @@ class Connection(asyncio.BufferedProtocol):
     # What passes.
 
     def _pass(self) -> None:
-        """Send on what is whole and may pass; keep the rest."""
+        """Send the server what may pass, and keep the rest.
+
+        A frame whose header is there may pass before the rest of it has come.
+        """
         data, place = self._rest, self._skip
         size = len(data)
         far, turn = self._far, 0
@@ -199,7 +213,7 @@ class Connection(asyncio.BufferedProtocol):
         while size - place >= frames.HEADER:
             frame = frames.frame_at(data, place)
             if self._settings_unacknowledged and frame.kind == frames.SETTINGS and frame.flags & frames.ACK:
-                # It answers the frame that was sent in the server's place, which knows nothing of it.
+                # It answers the frame that was sent in place of the server, and the server knows nothing of that.
                 self._settings_unacknowledged = False
                 data = data[:place] + data[place + frames.HEADER :]
                 size -= frames.HEADER
@@ -218,7 +232,7 @@ class Connection(asyncio.BufferedProtocol):
             far.write(data[:passes])
 
     def _may_pass(self, frame: frames.Frame) -> bool:
-        """Whether it is the turn of this frame; it is taken note of if so."""
+        """Return whether this frame may pass now. One that may is counted as passed."""
         length, kind, flags, stream = frame
         if self._is_signal(frame):
             if self._signals <= 0:
@@ -251,7 +265,7 @@ class Connection(asyncio.BufferedProtocol):
         return True
 
     def _is_signal(self, frame: frames.Frame) -> bool:
-        """Whether this frame is no part of a request."""
+        """Return whether this frame is no part of a request."""
         match frame.kind:
             case frames.DATA:
                 return not frame.length and not frame.flags & frames.END_STREAM
@@ -268,13 +282,13 @@ class Connection(asyncio.BufferedProtocol):
         return False
 
     def calm(self) -> None:
-        """Let it send as many frames again that are no requests; called from time to time."""
+        """Let the caller send _SIGNALS frames again that are no part of a request. Called from time to time."""
         self._signals = max(self._signals, _SIGNALS)
         if self._hold & _Hold.CALM:
             self._go_on(_Hold.CALM)
 
     def look_again(self) -> bool:
-        """Go on if there is room again. Returns whether it still waits."""
+        """Go on if there is room again. Returns whether the connection still waits."""
         if not self._burden.must_wait(self.carried):
             self.waits = False
             self._go_on(_Hold.SHARE)
@@ -298,7 +312,7 @@ class Connection(asyncio.BufferedProtocol):
     # The server's side.
 
     def reached(self, far: asyncio.Transport) -> None:
-        """The server is there."""
+        """Keep the transport of the server, which has been reached, and pass what has waited for it."""
         if self._near is None or self._near.is_closing():
             far.abort()
             return
@@ -306,14 +320,14 @@ class Connection(asyncio.BufferedProtocol):
         self._go_on(_Hold.DIALLING)
 
     def server_full(self, full: bool) -> None:
-        """The server takes nothing more now; or again."""
+        """Wait while the server is full, and go on when it is not. full: whether it takes nothing more now."""
         if full:
             self._wait(_Hold.SERVER_FULL)
         else:
             self._go_on(_Hold.SERVER_FULL)
 
     def answer(self, data: bytes) -> None:
-        """The server has said something."""
+        """Send the caller what the server has said, and count the requests that are answered by it."""
         near = self._near
         if near is None or near.is_closing():
             return
@@ -331,15 +345,15 @@ class Connection(asyncio.BufferedProtocol):
         self._told = True
 
     def server_gone(self) -> None:
-        """The server has ended the connection: so does this side, after what is on its way."""
+        """End the caller's side, after what is on its way: the server has ended its own."""
         if self._near is not None and not self._near.is_closing():
             self._near.close()
             self._loop.call_later(LAST_SECONDS, self.abort)
 
-    # Its end.
+    # The end of the connection.
 
     def say_goodbye(self, frame: bytes) -> None:
-        """Send a frame of ours, as soon as there is a place for it between the server's."""
+        """Send the caller a frame of kmsd's own, as soon as there is a place for it between the server's frames."""
         if self._near is None or self._near.is_closing() or not self._told:
             return
         if self._back.whole:
@@ -348,27 +362,30 @@ class Connection(asyncio.BufferedProtocol):
             self._goodbye = frame
 
     def end(self, reason: Reason, words: str) -> None:
-        """Tell the caller why, if it listens, and end the connection."""
+        """Tell the caller why the connection ends, if it listens, and end it."""
         self.say_goodbye(frames.goaway(reason, words))
         if self._far is not None:
             self._far.abort()
         self.server_gone()
 
     def abort(self) -> None:
-        """End it now."""
+        """End the connection now."""
         if self._near is not None:
             self._near.abort()
 
     @property
     def unwatched(self) -> int:
-        """Descriptor of a connection that is not read from now, whose end is not noticed; -1 if it is."""
+        """The descriptor of the caller's side while nothing is read from it, and its end goes unnoticed; else -1."""
         near = self._near
         return (
             near.get_extra_info("socket").fileno() if near is not None and self._hold and not near.is_closing() else -1
         )
 
     def overdue(self, now: float) -> bool:
-        """Whether its caller has said nothing, or left a request unfinished, or an answer unread, for too long."""
+        """Return whether the caller has said nothing, or left a request unfinished, or an answer unread, for too long.
+
+        now: monotonic time.
+        """
         if not self.spoke:
             return now - self.active > WHOLE_SECONDS
         if self._first is not None:
@@ -376,27 +393,32 @@ class Connection(asyncio.BufferedProtocol):
         if self._hold & _Hold.UNREAD and now - self._unread_since > STALL_SECONDS:
             return True
         began = next(iter(self.carried.unfinished.values()), now)
-        # One that is kept waiting has twice the time.
+        # A connection that is kept waiting has twice the time.
         return now - began > WHOLE_SECONDS * (2 if self.waits else 1)
 
 
 class Far(asyncio.Protocol):
-    """The server's side of a connection."""
+    """The server's side of a connection, which tells its `Connection` of all that happens."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Tell that the server is there."""
         self._connection.reached(cast("asyncio.Transport", transport))
 
     def data_received(self, data: bytes) -> None:
+        """Hand over what the server has said."""
         self._connection.answer(data)
 
     def pause_writing(self) -> None:
+        """Tell that the server takes nothing more now."""
         self._connection.server_full(True)
 
     def resume_writing(self) -> None:
+        """Tell that the server takes more again."""
         self._connection.server_full(False)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Tell that the server has ended the connection."""
         self._connection.server_gone()

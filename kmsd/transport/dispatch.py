@@ -1,4 +1,4 @@
-"""What a server does with a call: from a path and bytes to an answer or one refusal. Knows no server.
+"""Handle a call for a server: from a path and bytes to an answer or one refusal. Knows no server.
 
 Both servers ask here, so that a caller cannot tell them apart: who calls, how long an answer may take, how large a
 message may be, what is refused when kmsd ends, and how an error is told.
@@ -20,16 +20,16 @@ from kmsd.transport.caller import Identity
 from kmsd.transport.relay import Relay
 
 CLAIM: Final = "kmsd-caller-bin"
-"""Metadata with the name that a program calls itself."""
+"""Metadata with the name that a program gives itself."""
 _LAST_WORDS: Final = 0.1
-"""Seconds for what a stream has to tell when kmsd stops."""
+"""Seconds that a stream has to tell its last when kmsd stops."""
 _CUT_SECONDS: Final = 1.0
-"""Seconds for calls that are told that kmsd stops to say so to their callers."""
+"""Seconds in which calls that are cut because kmsd stops can say so to their callers."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """How an error is told. code: name of the canonical status code. trailers: metadata besides."""
+    """The words in which an error is told. code: name of the canonical status code. trailers: metadata besides."""
 
     code: str
     message: str
@@ -37,7 +37,7 @@ class Refusal:
 
 
 def refusal(api: str, error: KmsdError) -> Refusal:
-    """What the caller of this API gets for this error."""
+    """Return what the caller of this API gets for this error."""
     return Refusal(
         error.code,
         # kube-apiserver logs nothing but this text; our own tools read the hint from its own place.
@@ -47,7 +47,7 @@ def refusal(api: str, error: KmsdError) -> Refusal:
 
 
 class _Nobody:
-    """Observes nothing."""
+    """An observer of the calls that are not counted: it does nothing."""
 
     def began(self) -> None: ...
 
@@ -55,20 +55,20 @@ class _Nobody:
 
 
 class Admission(Protocol):
-    """Decides who may call what, and how often."""
+    """The judge of who may call what, and how often."""
 
     def admit(self, call: Call, role: Role, identity: Identity) -> None:
-        """Let a call in, and write down whose it is. role: that its method asks for. Raises Denied, Overloaded."""
+        """Let a call in, and write down whose it is. role: what its method asks for. Raises Denied, Overloaded."""
 
     def leave(self, call: Call) -> None:
-        """A call that was asked for has ended, whether it was let in or not."""
+        """Note that a call has ended, whether it was let in or not."""
 
 
 class Dispatch:
     """The methods of one socket, and the calls that are under way.
 
-    timeout: seconds for a call whose caller names no shorter time. relay: proves who calls; None: nobody is told.
-    admission: asked for every call; None: everybody who gets here may call everything.
+    timeout: seconds for a call whose caller names no shorter time. relay: proves who calls; None: handlers are not told
+    who calls. admission: asked about every call; None: everybody who gets here may call everything.
     """
 
     def __init__(
@@ -86,11 +86,14 @@ class Dispatch:
         self._admission = admission
         self._ending = asyncio.Event()
         self._calls: dict[asyncio.Task[Any] | None, Call | None] = {}
-        """By the task that answers it; None for what ends by itself when kmsd does."""
+        """The calls by the tasks that answer them; None in place of a stream, which ends by itself when kmsd does."""
 
     async def unary(self, method: Method, request: bytes, left: float | None, peer: str, claim: str) -> bytes:
-        """Answer one call. left: seconds that its caller waits; None: it does not say. peer: name of the connection's
-        other end. Raises KmsdError."""
+        """Answer one call. Raises KmsdError.
+
+        left: seconds that its caller waits, None if it does not say. peer: name of the connection's other end. claim:
+        the name that the program gives itself.
+        """
         now = monotonic()
         deadline = now + (self._timeout if left is None else left)
         call = Call(method.api, method.name, min(deadline, now + self._timeout), deadline)
@@ -103,7 +106,7 @@ class Dispatch:
         try:
             return await run(method, call, request, self._observe if method.counted else _Nobody(), admit)
         except KmsdError:
-            call.stopping = True  # and so not cut
+            call.stopping = True  # so that `stop` does not cut it
             raise
         finally:
             self._calls.pop(task, None)
@@ -111,7 +114,10 @@ class Dispatch:
                 self._admission.leave(call)
 
     async def stream(self, method: StreamMethod, request: bytes, peer: str, claim: str) -> AsyncIterator[bytes]:
-        """Answer one call with many messages, until kmsd ends at the latest. Raises KmsdError."""
+        """Answer one call with many messages, until kmsd ends at the latest. Raises KmsdError.
+
+        peer, claim: as of `unary`.
+        """
         call = Call(method.api, method.name)
         check_size(method, len(request))
         task = asyncio.current_task()
@@ -127,8 +133,10 @@ class Dispatch:
                 self._admission.leave(call)
 
     async def stop(self, grace: float) -> None:
-        """End the streams, refuse new calls, and give those that have begun `grace` seconds and then an error that says
-        why."""
+        """End the streams, refuse new calls, and give those that have begun `grace` seconds to end by themselves.
+
+        After that they end with an error that says why.
+        """
         self._ending.set()
         await self._idle(grace)
         for task, call in tuple(self._calls.items()):
@@ -138,13 +146,16 @@ class Dispatch:
         await self._idle(_CUT_SECONDS)
 
     async def _idle(self, seconds: float) -> None:
-        """Wait until what is under way has ended, so many seconds at the most."""
+        """Wait until the calls that are under way have ended, for `seconds` at the most."""
         tasks = [task for task in self._calls if task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
 
     def _admit(self, call: Call, method: Method | StreamMethod, peer: str, claim: str) -> None:
-        """Write down who calls, as far as that is proven. Raises Denied if it should be and is not, or may not call."""
+        """Write down who calls, and ask the admission. Does nothing if handlers are not told who calls.
+
+        Raises Denied if nobody vouches for the caller, or it may not call, and Overloaded if it calls too often.
+        """
         if self._relay is None:
             return
         identity = self._relay.caller(peer)
@@ -155,7 +166,7 @@ class Dispatch:
 
 
 async def _until(ending: asyncio.Event, responses: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """Yield the responses up to the end of kmsd: nobody who watches keeps it from ending. Raises Unavailable then."""
+    """Yield the responses, and raise Unavailable when kmsd ends: nobody who watches keeps it from ending."""
     end = asyncio.ensure_future(ending.wait())
     try:
         while True:

@@ -1,4 +1,4 @@
-"""What the first request of an HTTP/2 connection is addressed to, read before anybody answers it.
+"""Read what the first request of an HTTP/2 connection is addressed to, before anybody answers it.
 
 By its `:authority` the door chooses the server that takes such requests. Knows frames and the compression of headers
 (RFC 7541, by the library hpack), and no socket.
@@ -15,15 +15,15 @@ from hpack import Decoder, HPACKError
 from kmsd.transport import frames
 
 _MOST: Final = 64 * 1024
-"""Bytes of a connection in which its first request must have come."""
+"""Bytes of a connection within which the headers of its first request must have come."""
 _MOST_HEADERS: Final = 16 * 1024
-"""Bytes of its headers once they are decoded."""
+"""Bytes of the headers of the first request, once they are decoded, at the most."""
 
 
 class FirstRequest:
-    """Follows a client's bytes from the beginning of a connection up to the headers of its first request.
+    """A reader of a client's bytes from the beginning of a connection up to the headers of its first request.
 
-    began: when the first of them came, by the monotonic clock; inf while none has.
+    began: monotonic time at which the first of these headers came; inf while none has.
     """
 
     def __init__(self) -> None:

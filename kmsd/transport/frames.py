@@ -1,4 +1,4 @@
-"""Where the frames of an HTTP/2 connection begin, and the frames that kmsd itself sends (RFC 9113 4.1).
+"""Find where the frames of an HTTP/2 connection begin, and make those that kmsd itself sends (RFC 9113 4.1).
 
 Reads headers of frames only: what they carry is for the server. Knows no socket.
 """
@@ -10,10 +10,11 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-"""What every client sends first (RFC 9113 3.4)."""
+"""Bytes that every client sends first (RFC 9113 3.4)."""
 HEADER: Final = 9
 """Bytes of a frame's header."""
 EVERY_STREAM: Final = 0x7FFFFFFF
+"""The largest number of a stream, and the bits of a frame's header that hold it."""
 
 DATA: Final = 0
 HEADERS: Final = 1
@@ -35,7 +36,7 @@ _MAX_CONCURRENT_STREAMS: Final = 3
 
 
 class Reason(IntEnum):
-    """Error codes of RFC 9113 7 that kmsd gives itself."""
+    """The error codes of RFC 9113 7 that kmsd itself gives."""
 
     NO_ERROR = 0x0
     ENHANCE_YOUR_CALM = 0xB
@@ -51,7 +52,7 @@ class Frame(NamedTuple):
 
 
 def frame_at(data: bytes, place: int) -> Frame:
-    """Return the header of the frame that begins at this place; HEADER bytes are there."""
+    """Return the header of the frame that begins at this place. HEADER bytes must be there."""
     high, low, kind, flags, stream = _FIELDS.unpack_from(data, place)
     return Frame(high << 8 | low, kind, flags, stream & EVERY_STREAM)
 
@@ -69,7 +70,7 @@ def fragment(frame: Frame, payload: bytes) -> bytes:
 
 
 def settings(streams: int) -> bytes:
-    """Return the first frame of a server (RFC 9113 3.4), which allows so many requests at once."""
+    """Return the first frame of a server (RFC 9113 3.4), which allows `streams` requests at once."""
     return _FIELDS.pack(0, _SETTING.size, SETTINGS, 0, 0) + _SETTING.pack(_MAX_CONCURRENT_STREAMS, streams)
 
 
@@ -80,10 +81,10 @@ def goaway(reason: Reason, words: str) -> bytes:
 
 
 class Boundaries:
-    """Follows the bytes of one direction of a connection.
+    """The boundaries between the frames in one direction of a connection, whose bytes are followed.
 
-    whole: whether the bytes so far end with a whole frame, and between two blocks of headers: only there can a frame be
-    put in.
+    whole: whether the bytes so far end with a whole frame, and not within a block of headers: only there can a frame
+    be put in.
     """
 
     def __init__(self) -> None:
@@ -96,7 +97,7 @@ class Boundaries:
         return not self._skip and not self._head and not self._in_block
 
     def follow(self, data: bytes, ended: set[int]) -> int:
-        """Follow some more bytes. ended: gets the streams that this direction ends.
+        """Follow some more bytes. ended: a set to which the streams that this direction ends are added.
 
         Returns the last place in the data where a frame can be put in; -1 if there is none.
         """

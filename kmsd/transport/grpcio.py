@@ -33,30 +33,35 @@ _OPTIONS: Final = (
 )
 
 _MAX_CALLS: Final = 4096
-"""Calls of all connections together; one more is RESOURCE_EXHAUSTED. The door before the server lets in fewer."""
+"""Calls of all connections together; one more gets RESOURCE_EXHAUSTED. The door before the server lets in fewer."""
 
 _CODES: Final = {code.name: code for code in grpc.StatusCode}
 
 
 class GrpcioServer:
-    """See `kmsd.transport.listener.Server`."""
+    """A server (`kmsd.transport.listener.Server`) on grpcio."""
 
     def __init__(self, dispatch: Dispatch) -> None:
         self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=_MAX_CALLS)
         self._server.add_generic_rpc_handlers((_Handlers(dispatch),))
 
     def takes(self, authority: str) -> bool:
+        """Return True: grpcio answers requests to any `:authority`."""
         return True
 
     def bind(self, path: str) -> None:
+        """Make the socket at this path. Raises RuntimeError."""
         self._server.add_insecure_port(f"unix:{quote(path)}")
 
     async def start(self) -> None:
+        """Serve on the socket."""
         await self._server.start()
 
     async def stop(self) -> None:
-        """Nothing: a server of grpcio's that is stopped answers CANCELLED to what arrives at that moment, and a process
-        that ends leaves UNAVAILABLE."""
+        """Do nothing: whoever calls at the end of the process gets UNAVAILABLE.
+
+        A server of grpcio's that is stopped answers CANCELLED to what arrives at that moment.
+        """
 
 
 class _Handlers(grpc.GenericRpcHandler):

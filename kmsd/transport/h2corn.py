@@ -1,8 +1,8 @@
 """A server on h2corn: serves methods on one Unix socket. Alone in knowing h2corn, and what gRPC is on HTTP/2.
 
-https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md. h2corn speaks HTTP/2 and hands requests over by ASGI.
-Its own class of server writes a banner to stderr and tells systemd that it is ready, so what that class is made of is
-used.
+gRPC on HTTP/2 is described in https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md. h2corn speaks HTTP/2 and
+hands requests over by ASGI. Its own class of server writes a banner to stderr and tells systemd that it is ready, so
+the parts of which that class is made are used instead.
 """
 
 from __future__ import annotations
@@ -28,26 +28,27 @@ from kmsd.transport.dispatch import Dispatch, refusal
 
 _BACKLOG: Final = 1024
 _PREFIX: Final = struct.Struct(">BI")
-"""Before each message: whether it is compressed, and its bytes."""
+"""The head of each message: whether it is compressed, and how many bytes it has."""
 _STALL_SECONDS: Final = 10.0
-"""For a caller to make room for an answer, and for the next bytes of a request."""
+"""Seconds in which a caller must make room for an answer, or send the next bytes of a request."""
 _LATE_SECONDS: Final = 0.2
-"""By which a handler may be late: it says more about what took so long."""
+"""Seconds by which a handler may be late: its error says more about what took so long."""
 _UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _MOST_DIGITS: Final = 8
 _GRPC: Final = re.compile(rb"application/grpc([+;].*)?")
 _HOST: Final = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?")
-"""Authorities that h2corn takes for certain. It resets requests to a path, as grpc-go of some versions sends them."""
+"""Authorities that h2corn takes for certain. It resets requests whose authority is a path, as some versions of grpc-go
+send them."""
 _HEADERS: Final = [(b"content-type", b"application/grpc")]
 _CODES: Final = {code.name: str(code.value[0]).encode() for code in grpc.StatusCode}
 _PLAIN: Final = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
-"""What stands for itself in grpc-message."""
+"""Characters that stand for themselves in grpc-message."""
 
 Trailers = Sequence[tuple[str, str | bytes]]
 
 
 def _config(handle: int) -> Config:
-    """What h2corn is told; its own values are those of a web server."""
+    """Return the settings for h2corn, whose own values are those of a web server. handle: descriptor of the socket."""
     return Config(
         bind=(f"fd://{handle}",),
         grpc=True,
@@ -80,7 +81,10 @@ def _config(handle: int) -> Config:
 
 
 class H2cornServer:
-    """See `kmsd.transport.listener.Server`. Cannot tell who calls, which only the admin API asks for."""
+    """A server (`kmsd.transport.listener.Server`) on h2corn.
+
+    It cannot tell who calls, so it serves no socket whose handlers are told: neither the admin API's nor a TCP port.
+    """
 
     def __init__(self, dispatch: Dispatch) -> None:
         self._app = _App(dispatch)
@@ -89,14 +93,17 @@ class H2cornServer:
         self._serving: asyncio.Task[None] | None = None
 
     def takes(self, authority: str) -> bool:
+        """Return whether h2corn takes requests to this `:authority` for certain."""
         return _HOST.fullmatch(authority) is not None
 
     def bind(self, path: str) -> None:
+        """Make the socket at this path. Raises OSError."""
         self._socket.bind(path)
         self._socket.setblocking(False)
         self._socket.listen(_BACKLOG)
 
     async def start(self) -> None:
+        """Serve on the socket."""
         loop = asyncio.get_running_loop()
         config = _config(self._socket.fileno())
         application = PreparedApplication(self._app, factory=False, mode="off")
@@ -124,6 +131,7 @@ class H2cornServer:
         await started
 
     async def stop(self) -> None:
+        """Serve no more; wait a second at the most for h2corn to end."""
         if self._stopped is not None and self._serving is not None:
             _settle(self._stopped, None, "stop")
             await asyncio.wait((self._serving,), timeout=1.0)
@@ -187,7 +195,7 @@ class _App:
 
 
 class _NoMessage(Exception):
-    """What was sent is not the one message that a method takes, or cannot be read."""
+    """Raised if what was sent is not the one message that a method takes, or cannot be read."""
 
     def __init__(self, code: str, message: str, trailers: Trailers = ()) -> None:
         super().__init__(message)
@@ -197,12 +205,14 @@ class _NoMessage(Exception):
 
 
 class _Gone(Exception):
-    """Raised for whatever h2corn raises: nobody takes the answer any more. It has no type of its own for that, and what
-    leaves an application is written to stderr."""
+    """Raised in place of whatever h2corn raises: nobody takes the answer any more.
+
+    h2corn has no type of its own for that, and it writes to stderr whatever an application raises.
+    """
 
 
 class _Exchange:
-    """One request and its answer. headers: of the request; of two with one name, the last."""
+    """A request and its answer. headers: those of the request; of two with one name, the last."""
 
     def __init__(self, headers: dict[bytes, bytes], receive: Any, send: Any) -> None:
         self.headers = headers
@@ -212,8 +222,10 @@ class _Exchange:
         self._whole = False
 
     async def message(self, method: Method | StreamMethod) -> bytes:
-        """Return the message of the request. Raises _NoMessage, and TooLarge as soon as it is known to be too
-        large."""
+        """Return the message of the request.
+
+        Raises _NoMessage, _Gone, and TooLarge as soon as the message is known to be too large.
+        """
         body = b""
         more = True
         while more:
@@ -247,14 +259,14 @@ class _Exchange:
             )
 
     async def answer(self, message: bytes, *, last: bool = False) -> None:
-        """Send one message. last: none follows."""
+        """Send one message. last: whether no other follows."""
         await self._start(_HEADERS)
         body = _PREFIX.pack(0, len(message)) + message
         self._whole = last
         await self._put({"type": "http.response.body", "body": body, "more_body": not last})
 
     async def end(self, code: str, message: str = "", trailers: Trailers = ()) -> None:
-        """Send the status, the last that is sent; without any message before it, it is the whole answer."""
+        """Send the status, with which an answer ends; without any message before it, it is the whole answer."""
         status = [(b"grpc-status", _CODES[code])]
         if message:
             status.append((b"grpc-message", quote(message, safe=_PLAIN).encode()))
@@ -270,7 +282,7 @@ class _Exchange:
         await self._put({"type": "http.response.trailers", "headers": status})
 
     async def end_http(self, status: int) -> None:
-        """Answer what is no gRPC."""
+        """Answer a request that is no gRPC with a status of HTTP."""
         await self._put({"type": "http.response.start", "status": status, "headers": []})
         await self._put({"type": "http.response.body"})
 
@@ -287,7 +299,7 @@ class _Exchange:
 
 
 def _seconds(timeout: bytes) -> float | None:
-    """The value of grpc-timeout; None for none, and for what is none."""
+    """Return the seconds that grpc-timeout gives; None if it is missing, or is no timeout."""
     number, unit = timeout[:-1], _UNITS.get(timeout[-1:])
     if unit is None or not number.isdigit() or len(number) > _MOST_DIGITS:
         return None

@@ -1,4 +1,4 @@
-"""grpc.health.v1 (https://github.com/grpc/grpc/blob/master/doc/health-checking.md) as a table of methods."""
+"""The methods of grpc.health.v1 (https://github.com/grpc/grpc/blob/master/doc/health-checking.md) as a table."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from kmsd.transport.call import Call, Method, Role, StreamMethod, Table, parse
 API: Final = "health"
 _SERVICE: Final = "grpc.health.v1.Health"
 _LARGEST: Final = 1024
-"""Bytes of a request: the name of a service."""
+"""Bytes of a request, which holds the name of a service, at the most."""
 
 
 class Health:
-    """What grpc.health.v1 answers for these services, and for the socket as a whole. Belongs to one event loop."""
+    """The answers of grpc.health.v1 for these services, and for the socket as a whole. Belongs to one event loop."""
 
     def __init__(self, services: Iterable[str]) -> None:
         self._services = frozenset(("", *services))
@@ -26,12 +26,13 @@ class Health:
         self._changed = asyncio.Event()
 
     def set_serving(self, serving: bool) -> None:
-        """What is answered from now on, for every service."""
+        """Set what is answered from now on, for every service."""
         self._status = pb.HealthCheckResponse.SERVING if serving else pb.HealthCheckResponse.NOT_SERVING
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
     def table(self) -> Table:
+        """Return the methods of grpc.health.v1."""
         return {
             f"/{_SERVICE}/Check": Method(API, "Check", self._check, largest=_LARGEST, counted=False, role=Role.KNOWN),
             f"/{_SERVICE}/Watch": StreamMethod(API, "Watch", self._watch, largest=_LARGEST, role=Role.KNOWN),

@@ -20,28 +20,28 @@ from kmsd.transport.sockets import SocketPlace, SocketWatch
 
 
 class Server(Protocol):
-    """Speaks gRPC on one Unix socket."""
+    """A server that speaks gRPC on one Unix socket."""
 
     def takes(self, authority: str) -> bool:
-        """Return whether it answers requests to this `:authority`."""
+        """Return whether the server answers requests to this `:authority`."""
 
     def bind(self, path: str) -> None:
         """Make the socket at this path. Raises OSError and RuntimeError."""
 
     async def start(self) -> None:
-        """Serve on it."""
+        """Serve on the socket."""
 
     async def stop(self) -> None:
-        """Serve no more. Whoever is connected has been let go."""
+        """Serve no more. Whoever was connected has been let go before."""
 
 
 class Serving:
-    """The door, and the servers behind it: what every listener has.
+    """The part that every listener has: the door, and the servers behind it.
 
-    entrance: how callers come in. servers: make the servers, the preferred one first; the last takes whatever no other
-    does. services: full names for grpc.health.v1. timeout: seconds for a call whose caller names no shorter time.
-    proven: whether handlers are told who calls. admission: who may call what; None: whoever gets in, everything.
-    connections: at once.
+    entrance: the way by which callers come in. servers: functions that make the servers, the preferred one first; the
+    last takes whatever no other does. services: full names for grpc.health.v1. timeout: seconds for a call whose caller
+    names no shorter time. observe: the observer of the calls. proven: whether handlers are told who calls. admission:
+    decides who may call what; None: whoever gets in may call everything. connections: how many there may be at once.
     """
 
     def __init__(
@@ -64,14 +64,17 @@ class Serving:
         self._servers = [make(self._dispatch) for make in servers]
 
     async def start(self, directory: Path) -> None:
-        """Start the servers; nobody reaches them yet. directory: where a folder can be made for a moment."""
+        """Start the servers; nobody reaches them yet. directory: a place where a folder can be made for a moment."""
         for server in self._servers:
             self.relay.hide(directory, server.bind, server.takes)
             await server.start()
 
     async def stop(self, grace: float) -> None:
-        """End the streams, refuse new calls, give those that have begun `grace` seconds and then an error that says
-        why. Whoever stays connected is asked for no further calls, and told that kmsd stops if it makes them."""
+        """End the streams, refuse new calls, and give those that have begun `grace` seconds to end by themselves.
+
+        After that they end with an error that says why. Whoever stays connected is asked to make no further calls, and
+        told that kmsd stops if it makes them.
+        """
         self.relay.deafen()
         self.relay.say_goodbye("kmsd is stopping")
         self.health.set_serving(False)
@@ -82,10 +85,10 @@ class Serving:
 
 
 class Listener:
-    """One Unix socket.
+    """A listener on one Unix socket.
 
-    apis: short names for people. remade: told, in words, what had become of the socket when it was made again. The
-    rest: as of `Serving`.
+    place: where the socket is. apis: short names for people. remade: called when the socket was made again, with its
+    path and what had become of it, in words. The rest is as of `Serving`.
     """
 
     def __init__(
@@ -116,7 +119,7 @@ class Listener:
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Bind and serve. The place has been claimed."""
+        """Bind the socket, serve on it, and watch it. Its place must have been claimed."""
         await self._serving.start(self.place.path.parent)
         await self._listen()
         self._watching = asyncio.create_task(self.watch.run(), name="socket-watch")
@@ -125,11 +128,11 @@ class Listener:
         self.place.bind(self._serving.relay.listen)
 
     def set_serving(self, serving: bool) -> None:
-        """What grpc.health.v1 answers from now on, for every service of this socket."""
+        """Set what grpc.health.v1 answers from now on, for every service of this socket."""
         self._serving.health.set_serving(serving)
 
     async def stop(self, grace: float) -> None:
-        """As `Serving.stop`; and remove the socket."""
+        """Stop as `Serving.stop` does, and remove the socket."""
         if self._watching is not None:
             self._watching.cancel()
         await self._serving.stop(grace)

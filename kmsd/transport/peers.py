@@ -1,4 +1,4 @@
-"""Who is at the other end of a TLS connection: the names in its certificate, and patterns that they fit."""
+"""The other end of a TLS connection: the names in its certificate, and patterns that they fit."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from kmsd.errors import short
 from kmsd.transport.caller import word
 
 _NAMES_MOST: Final = 32
-"""Names of one certificate that are looked at; one with more is refused."""
+"""Names that one certificate may have; one with more is refused."""
 _NAME_MOST: Final = 512
-"""Characters."""
+"""Characters that one name of a certificate may have."""
 _DNS: Final = re.compile(r"(\*|[a-z0-9_]([a-z0-9_-]*[a-z0-9])?)(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9])?)*")
 _URI: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^\s*]+(/\*|(/[^\s*]+))*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Peer:
-    """What a TLS connection proves of its other end.
+    """The other end of a TLS connection, as far as that connection proves it.
 
     address: IP address and port. names: as "DNS:name" and "URI:uri", from the certificate's subjectAltName (RFC 5280
-    4.2.1.6). serial: in lower hexadecimal. issuer: DER of the issuer's name. not_after: Unix seconds. version, cipher:
-    of TLS, as OpenSSL names them.
+    4.2.1.6). serial: number of the certificate in lower hexadecimal. issuer: DER of the issuer's name. not_after: Unix
+    seconds. version, cipher: those of TLS, as OpenSSL names them.
     """
 
     address: str
@@ -48,12 +48,16 @@ class Peer:
         return self.names[0] if self.names else ""
 
     def told(self, claim: str) -> str:
-        """Return the peer in words. claim: what the program says to be called; all else is proven."""
+        """Return the peer in words. claim: the name that the program gives itself; all else is proven."""
         return f"{word(claim) or '-'} san={word(self.name) or '-'} serial={self.serial} address={self.address}"
 
 
 def peer_of(certificate: bytes, address: str, version: str, cipher: str) -> Peer:
-    """Return what a certificate (DER) that was verified says of its owner. Raises ValueError if it cannot be read."""
+    """Return what a certificate (DER) that was verified says of its owner.
+
+    address, version, cipher: as `Peer` has them. Raises ValueError if the certificate cannot be read, or has too many
+    names, or one that is too long or cannot be printed.
+    """
     read = x509.load_der_x509_certificate(certificate)
     names: list[str] = []
     try:
@@ -78,14 +82,19 @@ def peer_of(certificate: bytes, address: str, version: str, cipher: str) -> Peer
 
 @dataclass(frozen=True)
 class NamePattern:
-    """A name, or a family of names that differ in one place. text: "DNS:*.cluster-a.test", "URI:spiffe://a/kms/*"."""
+    """A name, or a family of names that differ where it has a `*`.
+
+    text: for example "DNS:*.cluster-a.test" or "URI:spiffe://a/kms/*".
+    """
 
     text: str
 
     @classmethod
     def parse(cls, text: str) -> NamePattern:
-        """Raises ValueError unless this is the pattern of a DNS name or of a URI: `*` may stand for the first label of
-        the one, and for whole segments of the path of the other."""
+        """Parse the pattern of a DNS name or of a URI. Raises ValueError if the text is neither.
+
+        A `*` may stand for the first label of a DNS name, and for whole segments of the path of a URI.
+        """
         kind, _, value = text.partition(":")
         if kind == "DNS" and _DNS.fullmatch(value.lower()) and value != "*":
             return cls(f"DNS:{value.lower()}")
@@ -97,11 +106,11 @@ class NamePattern:
         )
 
     def fits(self, name: str) -> bool:
-        """Return whether this certificate's name is one of those meant."""
+        """Return whether this name, which a certificate has, fits the pattern."""
         return self._agrees(self._parts(self.text), self._parts(name), either=False)
 
     def overlaps(self, other: NamePattern) -> bool:
-        """Return whether some name fits both."""
+        """Return whether some name fits both patterns."""
         return self._agrees(self._parts(self.text), self._parts(other.text), either=True)
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The door before a server: who calls, by proof, and how much each may ask of the server behind it.
+"""The door before a server: it learns by proof who calls, and bounds how much each may ask of the server behind it.
 
 A gRPC server tells a handler nothing of its caller but the name that the caller's end of the connection is bound to,
 and bounds what it takes by connection, if at all. So kmsd listens itself, has it proven who connects (`entrance`), and
@@ -39,41 +39,44 @@ from kmsd.transport.frames import Reason, goaway
 log = logs.get_logger("kmsd.transport")
 
 CONNECTIONS: Final = 256
-"""Connections at once."""
+"""Connections that one socket may have at once."""
 _BACKLOG: Final = 4096
 """Connections that the kernel keeps until they are taken, if net.core.somaxconn allows."""
 _BLOCK: Final = 16 * 1024
-"""Bytes that are read at once; about as many of a connection are kept while it waits."""
+"""Bytes that are read at once. About as many of a connection are kept while it waits."""
 _FOR_OTHERS: Final = 128
-"""Descriptors for all that is no connection."""
+"""Descriptors that are kept for all that is no connection."""
 _EACH: Final = 6
-"""Descriptors of a connection, both sides and the server's, for two sockets."""
+"""Descriptors for one connection: those of both its sides and of the server, for each of two sockets."""
 _ON_ITS_WAY_SECONDS: Final = 0.2
-"""For the last answers of a server that answers no more, to those who stay connected."""
+"""Seconds for the last answers of a server that answers no more to reach those who stay connected."""
 _AGAIN_SECONDS: Final = 0.1
-"""Between two looks at who waits, and who is overdue."""
+"""Seconds between two looks at who waits, and who is overdue."""
 _DIALS: Final = 64
-"""Connections to the server that are made between two looks: one costs it more than a call does."""
+"""Connections to the server that are made between two looks at the most: one costs the server more than a call does."""
 _GRACE: Final = 0.03
-"""Seconds in which who has connected may say something before he is let go for another."""
+"""Seconds in which a caller that has connected may say something before it is let go for another."""
 _FULL_SECONDS: Final = 0.005
-"""Until it is looked again whether there is one to let go."""
+"""Seconds until kmsd looks again, when all connections are in use, whether there is one to let go."""
 _RETRY_SECONDS: Final = 1.0
-"""Until a connection is taken again when there are no descriptors."""
+"""Seconds until kmsd tries again to take a connection, when there are no descriptors."""
 _QUIET_SECONDS: Final = 60.0
-"""Between two warnings of one kind."""
+"""Seconds between two warnings of one kind."""
 
 
 class _Behind:
-    """The socket of a server, which has no path any more. takes: whether requests to this authority are for it.
-    Raises OSError and RuntimeError."""
+    """The socket of a server, which has no path any more.
+
+    directory, serve, takes: as of `Relay.hide`. path: the one by which this process still
+    reaches the socket. Raises OSError and RuntimeError.
+    """
 
     def __init__(self, directory: Path, serve: Callable[[str], object], takes: Callable[[str], bool]) -> None:
         self.takes = takes
         self._handles: list[int] = []
         private = Path(tempfile.mkdtemp(prefix=".k", dir=directory))
         try:
-            # Kept, so that the path leads nowhere when the server removes it at its end.
+            # This descriptor is kept, so that the path leads nowhere when the server removes it at its end.
             room = os.open(private, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             self._handles.append(room)
             serve(f"/proc/self/fd/{room}/s")
@@ -95,10 +98,10 @@ class _Behind:
 
 
 class Relay:
-    """Between the callers of one socket and a server, or several.
+    """The door between the callers of one socket and one server, or several. Belongs to one event loop.
 
-    entrance: how callers come in; by default through a Unix socket. connections: as CONNECTIONS; fewer where there are
-    few descriptors. room: as ROOM. Belongs to one event loop.
+    entrance: the way by which callers come in; by default a Unix socket. connections: how many there may be at once;
+    where there are few descriptors, fewer are allowed. room: bytes that all of them may weigh together.
     """
 
     def __init__(self, entrance: Entrance | None = None, *, connections: int = CONNECTIONS, room: int = ROOM) -> None:
@@ -110,7 +113,7 @@ class Relay:
         self._entrance = entrance if entrance is not None else UnixEntrance()
         self._callers: dict[str, Identity] = {}
         self._connections: dict[Connection, asyncio.Task[None] | None] = {}
-        """Each with what is to bring it about, until it stands."""
+        """Each connection, with the task that brings it about; None once it stands."""
         self._waiting: set[Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweep: asyncio.TimerHandle | None = None
@@ -128,8 +131,8 @@ class Relay:
     ) -> None:
         """Have `serve` bind a server's socket, and take its path away. The last server gets whatever no other takes.
 
-        directory: where a folder can be made for a moment. takes: whether requests to this authority are for this
-        server. Raises Misconfigured.
+        directory: a place where a folder can be made for a moment. serve: binds the path that it is given. takes: tells
+        whether requests to an authority are for this server. Raises Misconfigured.
         """
         try:
             self._behind.append(_Behind(directory, serve, takes))
@@ -144,11 +147,14 @@ class Relay:
         return len(self._behind) > 1
 
     def listen(self, path: str) -> None:
-        """Take callers on a Unix socket at this path, and no more on an earlier one. Raises OSError."""
+        """Take callers on a Unix socket at this path, and on an earlier one no more. Raises OSError."""
         self._listen(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), path)
 
     def listen_on(self, family: socket.AddressFamily, address: tuple[str, int]) -> tuple[str, int]:
-        """Take callers on TCP. Returns the address, with the port that was chosen for port 0. Raises OSError."""
+        """Take callers on TCP, and on an earlier socket no more.
+
+        Returns the address, with the port that was chosen for port 0. Raises OSError.
+        """
         fresh = socket.socket(family, socket.SOCK_STREAM)
         fresh.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listen(fresh, address)
@@ -175,13 +181,13 @@ class Relay:
             listening.close()
 
     def say_goodbye(self, words: str) -> None:
-        """Ask every caller for no further requests; what is under way goes on."""
+        """Ask every caller to make no further requests; what is under way goes on. words: the reason that is given."""
         frame = goaway(Reason.NO_ERROR, words)
         for connection in tuple(self._connections):
             connection.say_goodbye(frame)
 
     async def close(self) -> None:
-        """End every connection, after a moment for what is on its way. The server answers no more."""
+        """End every connection, after a moment for what is on its way. Called when the servers answer no more."""
         self.deafen()
         if self._connections:
             self._emptied.clear()
@@ -201,7 +207,10 @@ class Relay:
         self._behind.clear()
 
     def caller(self, peer: str) -> Identity:
-        """Who calls. peer: name of the connection's other end, as gRPC tells it. Raises Denied if nobody knows."""
+        """Return who calls. Raises Denied if nobody knows.
+
+        peer: name of the connection's other end, as gRPC tells it.
+        """
         found = self._callers.get(peer)
         if found is None:
             raise Denied(
@@ -241,9 +250,12 @@ class Relay:
             asyncio.get_running_loop().add_reader(listening, self._accept, listening)
 
     def _make_room(self) -> bool:
-        """Let go of those whose caller has gone, or else of a connection of whoever has the most of them: of those that
-        have said nothing, or else of all, the one that has been silent for longest. Returns False while that one has
-        only just come."""
+        """Let go of connections whose caller has gone or, if that makes no room, of one of the user who has the most.
+
+        That is the one that has been silent for longest, of the user's connections that have said nothing, or of all
+        of them if each has said something. Returns whether there is room: False while the one to let go has only just
+        been active.
+        """
         self._look_for_ends()
         if len(self._connections) < self._most:
             return True
@@ -283,6 +295,7 @@ class Relay:
     # What its connections tell it (`kmsd.transport.connection.Door`).
 
     def dial(self, connection: Connection) -> None:
+        """Connect a connection to the server; later, if too many were made since the last look."""
         if self._dials > 0:
             self._dials -= 1
             self._run(self._reach(connection))
@@ -290,14 +303,17 @@ class Relay:
             self._to_dial.append(connection)
 
     def waits(self, connection: Connection) -> None:
+        """Remember a connection that waits, to look at it again."""
         self._waiting.add(connection)
 
     def eased(self) -> None:
+        """Look soon, once, whether connections that wait can go on."""
         if self._waiting and not self._look_due:
             self._look_due = True
             asyncio.get_running_loop().call_soon(self._look_at_waiting)
 
     def gone(self, connection: Connection) -> None:
+        """Forget a connection that has ended."""
         self._connections.pop(connection, None)
         self._waiting.discard(connection)
         self._callers.pop(connection.peer, None)
@@ -305,7 +321,7 @@ class Relay:
             self._emptied.set()
 
     async def _reach(self, connection: Connection) -> None:
-        """Connect it to the server, under a name by which its handlers find who calls."""
+        """Connect a connection to its server, under a name by which the server's handlers find who calls."""
         name = f"kmsd-{secrets.token_hex(16)}"
         identity = await self._entrance.identify(connection)
         try:
@@ -323,7 +339,7 @@ class Relay:
             self._callers[connection.peer] = identity
             await asyncio.get_running_loop().create_unix_connection(lambda: Far(connection), sock=inner)
         except (OSError, IndexError):
-            inner.close()  # it has gone, or the server takes no more
+            inner.close()  # the caller has gone, or the server takes no more
             connection.abort()
 
     def _server_for(self, authority: str) -> _Behind:
@@ -346,7 +362,7 @@ class Relay:
             self._sweep = asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._look)
 
     def _look(self) -> None:
-        """Let go of whoever is overdue; go on with whoever has waited and need not any more."""
+        """Let go of callers that are overdue, and go on with those that have waited and need not any more."""
         self._sweep = None
         self.burden.settle()
         self._look_at_waiting()
@@ -364,7 +380,7 @@ class Relay:
             self._sweep_soon()
 
     def _look_for_ends(self) -> None:
-        """Let go of whoever has gone while nothing was read from him."""
+        """Let go of the callers that have gone while nothing was read from them."""
         poll, polled = select.poll(), {}
         for connection in self._connections:
             if (handle := connection.unwatched) != -1:
@@ -374,7 +390,7 @@ class Relay:
             self._drop(polled[handle])
 
     def _drop(self, connection: Connection) -> None:
-        """End a connection, and have its place free at once."""
+        """End a connection, and free its place at once."""
         taking = self._connections.pop(connection, None)
         if taking is not None:
             taking.cancel()

@@ -26,17 +26,19 @@ from kmsd.errors import Internal, KmsdError, Misconfigured, Unavailable
 from kmsd.paths import SOCKET_PATH_MAX
 
 _WATCH_SECONDS: Final = 1.0
+"""Seconds between two looks at whether the socket is in its place."""
 _WHAT: Final = "the socket"
 
 
 class Occupied(Misconfigured):
-    """Another server is alive in this place."""
+    """Raised if another server is alive in this place."""
 
 
 class SocketPlace:
     """A path that this process, and no other kmsd, will serve on.
 
-    mode: permission bits of the socket. group: name of the group that is to own it; empty: as it comes.
+    mode: permission bits of the socket. group: name of the group that is to own the socket; empty: the group that the
+    kernel gives it. Raises Misconfigured if there is no such group.
     """
 
     def __init__(self, path: Path, mode: int, group: str = "") -> None:
@@ -45,18 +47,20 @@ class SocketPlace:
         self._gid = _gid(group)
         self._lock = -1
         self._made = -1
-        """Descriptor of the socket's inode: as long as it is held no other one gets its number."""
+        """Descriptor of the socket's inode: as long as it is held, no other inode gets its number."""
 
     def claim(self) -> None:
-        """Check the way to the place, make its directory if it is missing, and lock it. May be called again, when the
-        socket has gone. Raises Misconfigured; Occupied if another server has the place."""
+        """Check the way to the place, make its directory if it is missing, and lock the place.
+
+        May be called again, when the socket has gone. Raises Misconfigured; Occupied if another server has the place.
+        """
         parent = self.path.parent
         safepath.prepare(parent, _WHAT, mode=0o700 if self._gid == -1 else 0o710, gid=self._gid, shared=True)
         self._lock_place(parent / f".{self.path.name}.lock")
         self._check_occupant()
 
     def _lock_place(self, path: Path) -> None:
-        """Hold the lock that lies in the directory now: it may have been made anew, and the lock with it."""
+        """Hold the lock that lies in the directory now: the directory may have been made anew, and the lock with it."""
         try:
             lock = plainfile.open_regular(path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
@@ -111,7 +115,10 @@ class SocketPlace:
         raise Occupied(f"another server answers on {self.path}", "stop it first, or give this one another socket")
 
     def bind(self, listen: Callable[[str], None]) -> None:
-        """Have `listen` bind a path, under a umask that leaves exactly `mode`; then move it to its place."""
+        """Have `listen` bind a path, under a umask that leaves exactly `mode`; then move the socket to its place.
+
+        Raises Misconfigured.
+        """
         try:
             private = Path(tempfile.mkdtemp(prefix=".k", dir=self.path.parent))
         except OSError as error:
@@ -147,7 +154,7 @@ class SocketPlace:
             shutil.rmtree(private, ignore_errors=True)
 
     def missing(self) -> str:
-        """What has become of the socket that was bound last, in words; empty while it is in its place."""
+        """Return, in words, what has become of the socket that was bound last; empty while it is in its place."""
         try:
             found = os.lstat(self.path)
         except (FileNotFoundError, NotADirectoryError):
@@ -157,7 +164,7 @@ class SocketPlace:
         return "" if os.path.samestat(found, os.fstat(self._made)) else "something else took its place"
 
     def release(self) -> None:
-        """Remove the socket if it is still ours, and unlock the place."""
+        """Remove the socket if it is still the one that was bound here, and unlock the place."""
         if self._made != -1 and not self.missing():
             with contextlib.suppress(FileNotFoundError):
                 self.path.unlink()
@@ -173,11 +180,11 @@ class SocketPlace:
 
 
 class SocketWatch:
-    """Looks every second whether a socket is still in its place, and has it made again if not.
+    """A watch that looks every second whether a socket is still in its place, and has it made again if not.
 
-    place: has been bound. renew: binds the place and serves on it once more, while whoever is connected already goes
-    on. told: called with what had become of the socket when it has been made again.
-    problem: why it is missing, and cannot be made; None while it is there.
+    place: must have been bound. renew: binds the place and serves on it once more, while whoever is connected already
+    goes on. told: called when the socket has been made again, with what had become of it.
+    problem: why the socket is missing, and cannot be made; None while it is there.
     """
 
     def __init__(self, place: SocketPlace, renew: Callable[[], Awaitable[None]], told: Callable[[str], None]) -> None:
@@ -188,11 +195,14 @@ class SocketWatch:
         self._since: float | None = None
 
     def lost(self) -> float:
-        """Seconds since which it could not be made again; 0 while it is there, or another server has its place."""
+        """Return for how many seconds making the socket again has failed.
+
+        It is 0 while the socket is there, or another server has its place.
+        """
         return 0.0 if self._since is None else monotonic() - self._since
 
     async def run(self) -> None:
-        """Watch for ever."""
+        """Watch the socket for ever."""
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
             if what := self.place.missing():
@@ -202,7 +212,7 @@ class SocketWatch:
 
     async def _make_again(self, what: str) -> None:
         try:
-            # It may wait for whoever has the place now.
+            # Claiming may wait for whoever has the place now.
             await asyncio.to_thread(self.place.claim)
             await self._renew()
         except Exception as error:  # noqa: BLE001  whatever it is, it is tried again
@@ -220,7 +230,7 @@ class SocketWatch:
 
 @contextlib.contextmanager
 def _short(path: Path) -> Iterator[str]:
-    """The path itself if it fits into sun_path, else one to the same place by way of proc(5)."""
+    """Yield the path itself if it fits into sun_path, else one to the same place by way of proc(5)."""
     if len(os.fsencode(path)) <= SOCKET_PATH_MAX:
         yield str(path)
         return

@@ -1,4 +1,4 @@
-"""The files of one side of TLS, read anew when they change: certificate, key, the CA of the others, what is revoked.
+"""The files of one side of TLS: certificate, key, CA of the other side, and what is revoked. Read anew on change.
 
 TLS 1.3 alone (RFC 8446), and always with certificates on both sides. Knows no socket and no API.
 """
@@ -24,7 +24,7 @@ from kmsd.observe import logs
 log = logs.get_logger("kmsd.transport")
 
 _MOST: Final = 4 * 1024 * 1024
-"""Bytes of one of the files."""
+"""Bytes of one of the files at the most."""
 _LOOK: Final = 1.0
 """Seconds between two looks at whether the files have changed."""
 _SERIAL: Final = re.compile(r"[0-9a-f]{1,40}")
@@ -32,9 +32,12 @@ _SERIAL: Final = re.compile(r"[0-9a-f]{1,40}")
 
 @dataclass(frozen=True)
 class TlsFiles:
-    """ca: PEM with the CA certificates that the other side's is checked against. certificate: PEM with this side's, and
-    its chain. key: PEM. revoked: serial numbers or CRLs; None for none. flags: their names on the command line, for
-    sentences."""
+    """The paths of the files of one side of TLS.
+
+    ca: PEM with the CA certificates that the other side's certificate is checked against. certificate: PEM with this
+    side's certificate and its chain. key: PEM with its key. revoked: serial numbers or CRLs; None for no file. named:
+    each path with its flag on the command line, for sentences.
+    """
 
     ca: Path
     certificate: Path
@@ -49,7 +52,10 @@ class TlsFiles:
 
 @dataclass(frozen=True)
 class OwnCertificate:
-    """This side's certificate. names: as of `peers.Peer`. not_before, not_after: Unix seconds."""
+    """The certificate of this side.
+
+    names: as of `peers.Peer`, and "IP:address". serial: in lower hexadecimal. not_before, not_after: Unix seconds.
+    """
 
     subject: str
     names: tuple[str, ...]
@@ -59,14 +65,17 @@ class OwnCertificate:
 
 
 class Revocations:
-    """Certificates that are not taken, although they are valid: by serial number, of one issuer or of any."""
+    """The certificates that are not taken although they are valid.
+
+    serials: serial numbers, of any issuer. by_issuer: pairs of issuer and serial number. Both as `in` takes them.
+    """
 
     def __init__(self, serials: frozenset[str] = frozenset(), by_issuer: frozenset[tuple[bytes, str]] = frozenset()):
         self._serials = serials
         self._by_issuer = by_issuer
 
     def __contains__(self, certificate: tuple[bytes, str]) -> bool:
-        """Whether the certificate of (the issuer's name as DER, serial in lower hexadecimal) is revoked."""
+        """Return whether the certificate of (the issuer's name as DER, serial in lower hexadecimal) is revoked."""
         return certificate[1] in self._serials or certificate in self._by_issuer
 
     def __len__(self) -> int:
@@ -75,7 +84,10 @@ class Revocations:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What the files held. pem: ca, certificate with its chain, and key, for libraries that take these."""
+    """The content of the files. pem: ca, certificate with its chain, and key, for libraries that take these.
+
+    own: this side's certificate. authorities: the certificates in ca.
+    """
 
     context: ssl.SSLContext
     own: OwnCertificate
@@ -85,7 +97,10 @@ class Loaded:
 
 
 def load(files: TlsFiles, *, server: bool) -> Loaded:
-    """Read the files. Raises Misconfigured with the flag of the file that is wrong, and why."""
+    """Read the files. Raises Misconfigured with the flag of the file that is wrong, and why.
+
+    server: as of `TlsMaterial`.
+    """
     read = {flag: _read(flag, path, secret=flag == "--tls-key") for flag, path in files.named}
     try:
         authorities = tuple(x509.load_pem_x509_certificates(read["--tls-ca"]))
@@ -113,7 +128,7 @@ def _context(files: TlsFiles, pem: tuple[bytes, bytes, bytes], *, server: bool) 
     context.options |= ssl.OP_NO_TICKET
     try:
         context.load_verify_locations(cadata=pem[0].decode("ascii"))
-        # The module reads files alone: these are the ones that were looked at just now.
+        # The ssl module takes these two from files alone: they are the ones that were read just now.
         context.load_cert_chain(files.certificate, files.key, password=_no_password)
     except (ssl.SSLError, ValueError, OSError) as error:
         why = getattr(error, "reason", None) or str(error)
@@ -202,10 +217,11 @@ def _wrong(flag: str, path: Path, why: str) -> Misconfigured:
 
 
 class TlsMaterial:
-    """The files, and what they held when they were right last.
+    """The files of one side of TLS, and what they held when they were right last. Belongs to one event loop.
 
-    server: for the side that is connected to. changed: told when other files than before are in force. problem: why
-    those that lie there now are not; None if they are. Belongs to one event loop.
+    server: whether they are for the side that is connected to. changed: called with this side's certificate when other
+    files than before are in force. loaded: what is in force; None while the files have never been right. problem: why
+    the files that lie there now are not in force; None if they are.
     """
 
     def __init__(self, files: TlsFiles, *, server: bool, changed: Callable[[OwnCertificate], None]) -> None:
@@ -217,7 +233,7 @@ class TlsMaterial:
         self._seen: object = None
 
     async def look(self) -> None:
-        """Read the files if they have changed. Raises nothing: see `problem`."""
+        """Read the files if they have changed. Raises nothing if they are wrong: `problem` says so."""
         marks = await asyncio.to_thread(self._marks)
         if marks == self._seen:
             return
@@ -232,7 +248,7 @@ class TlsMaterial:
         self._changed(self.loaded.own)
 
     async def keep(self) -> None:
-        """Look at the files for ever."""
+        """Look every second, for ever, whether the files have changed."""
         while True:
             await asyncio.sleep(_LOOK)
             await self.look()

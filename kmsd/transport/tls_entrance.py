@@ -1,4 +1,4 @@
-"""How callers come in from other machines: by TCP, and a certificate says who they are."""
+"""The entrance of callers from other machines: they come by TCP, and a certificate says who they are."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from kmsd.transport.peers import peer_of
 from kmsd.transport.tls import TlsMaterial
 
 HANDSHAKE_SECONDS: Final = 5.0
-"""For a caller to prove who it is."""
+"""Seconds in which a caller must prove who it is."""
 
 
 class TlsEntrance:
-    """On TCP a certificate says who connects, TLS 1.3 alone.
+    """An entrance by TCP: a certificate says who connects, by TLS 1.3 alone.
 
-    refused: told of the address of a caller that was not let in, and why. Whoever has proven nothing yet counts for its
-    address.
+    refused: called with the address of a caller that was not let in, and why. A caller that has proven nothing yet
+    counts for its IP address.
     """
 
     def __init__(self, material: TlsMaterial, refused: Callable[[str, str], None]) -> None:
@@ -29,11 +29,16 @@ class TlsEntrance:
         self._refused = refused
 
     def arrived(self, accepted: socket.socket) -> tuple[Hashable, int]:
+        """Return the IP address of the caller, and 0 for its process. Raises OSError."""
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return accepted.getpeername()[0], 0
 
     async def take(self, connection: Connection, accepted: socket.socket) -> None:
+        """Connect the socket to the connection after the handshake. Raises OSError.
+
+        `refused` is told why a handshake failed, unless the caller only went away.
+        """
         loaded = self._material.loaded
         host, port, *_ = accepted.getpeername()
         if loaded is None:
@@ -48,6 +53,7 @@ class TlsEntrance:
             raise ConnectionAbortedError(str(error)) from error
 
     async def identify(self, connection: Connection) -> Identity:
+        """Return who calls, by its certificate, and have the connection count for that name. Raises OSError."""
         handshake = connection.told_of("ssl_object")
         host, port, *_ = connection.told_of("peername") or ("?", 0)
         certificate = handshake.getpeercert(binary_form=True) if handshake is not None else None

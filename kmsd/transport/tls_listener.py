@@ -17,14 +17,16 @@ from kmsd.transport.tls import OwnCertificate, TlsFiles, TlsMaterial
 from kmsd.transport.tls_entrance import TlsEntrance
 
 _AGAIN: Final = 1.0
-"""Seconds between two looks at the files, and between two times that a port that is taken is tried."""
+"""Seconds between two looks at the files, and between two tries to open a port that is taken."""
 
 
 class TlsListener:
-    """host, port: where it listens; port 0 has one chosen. files: read anew when they change. apis: short names for
-    people. connections: at once. admission: who may call what. refused: told of the address of a caller that TLS did
-    not let in, and why. changed: told when it is open, with None, and why it is not. taken: told of the certificate
-    that is shown from now on. The rest: as of `Serving`.
+    """A listener on one TCP port.
+
+    host, port: where it listens; for port 0 one is chosen. files: read anew when they change. apis: short names for
+    people. admission: decides who may call what. refused: called with the address of a caller that TLS did not let in,
+    and why. changed: called with None when the port has been opened, and with the problem when one of another kind
+    arises. taken: called with the certificate that is shown from now on. The rest is as of `Serving`.
 
     problem: why nobody is served here, or not by the files that lie there now; None if all is well.
     """
@@ -74,12 +76,12 @@ class TlsListener:
 
     @property
     def where(self) -> str:
-        """The address in words."""
+        """The address of the port in words."""
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"tls://{host}:{self._port}"
 
     async def start(self, directory: Path) -> None:
-        """Begin to listen as soon as that can be done. directory: where a folder can be made for a moment."""
+        """Begin to listen as soon as that can be done. directory: a place where a folder can be made for a moment."""
         await self._serving.start(directory)
         await self._look()
         self._keeping = asyncio.create_task(self._keep(), name="tls-listener")
@@ -122,11 +124,11 @@ class TlsListener:
         self._taken(own)
 
     def set_serving(self, serving: bool) -> None:
-        """What grpc.health.v1 answers from now on, for every service."""
+        """Set what grpc.health.v1 answers from now on, for every service."""
         self._serving.health.set_serving(serving)
 
     async def stop(self, grace: float) -> None:
-        """As `Serving.stop`."""
+        """Stop as `Serving.stop` does."""
         if self._keeping is not None:
             self._keeping.cancel()
         await self._serving.stop(grace)

@@ -16,7 +16,7 @@ HELD = sorted(
     each.relative_to(ROOT).as_posix()
     for program in ("kmsd", "kmsctl", "kmstui")
     for each in (ROOT / program).iterdir()
-    if (each.is_dir() or each.suffix == ".py") and each.name not in ("__pycache__", "api", "transport")
+    if (each.is_dir() or each.suffix == ".py") and each.name not in ("__pycache__", "api")
 )
 """What is held to this: all but the generated API."""
 
