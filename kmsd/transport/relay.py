@@ -323,10 +323,10 @@ class Relay:
     async def _reach(self, connection: Connection) -> None:
         """Connect a connection to its server, under a name by which the server's handlers find who calls."""
         name = f"kmsd-{secrets.token_hex(16)}"
-        identity = await self._entrance.identify(connection)
         try:
+            identity = await self._entrance.identify(connection)
             inner = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        except OSError:
+        except OSError:  # what it shows cannot be read, or there are no descriptors
             connection.abort()
             return
         try:

@@ -124,6 +124,17 @@ def test_a_certificate_without_a_tenant_is_told_what_is_missing(manager: Manager
     assert stolen.code == "PERMISSION_DENIED"
 
 
+def test_a_certificate_with_names_without_end_is_let_go_at_once(manager: Manager, ca: Authority) -> None:
+    many = ca.issue("many", *(f"DNS:n{number}.cluster-a.test" for number in range(33)))
+    began = time.monotonic()
+    with pytest.raises(grpc.RpcError) as caught:
+        Client(manager.channel(many)).status(timeout=10)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert time.monotonic() - began < 8
+    wait_for(lambda: "its subjectAltName has too many names" in manager.kmsd.log_text())
+    assert friend(manager).status().healthz == "ok"
+
+
 def test_a_certificate_that_fits_two_tenants_is_neithers_and_rates_are_kept(
     make_manager: Callable[..., Manager], ca: Authority
 ) -> None:
