@@ -62,7 +62,7 @@ class ProxyAdmin:
         known = ", ".join(each.address for each in self.service.upstreams) or "none"
         raise Conflict(
             f"this kmsd is a proxy without tokens, and does no {call.method}",
-            f"ask the key manager (kmsctl --target tls://HOST:PORT); its key managers are {known}",
+            f"run kmsctl on the machine of a key manager; those of this proxy are {known}",
         )
 
     async def get_status(self, call: Call, body: bytes) -> bytes:

@@ -52,7 +52,7 @@ _DAY: Final = 86400
 class NoSessions:
     """The sessions of a proxy, which has none."""
 
-    configured = open = busy = stuck = queued = 0
+    configured = open = busy = stuck = queued = most = 0
 
 
 class ProxyParts:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
-from tests.daemons import Kmsd, wait_for
+from tests import forkserver
+from tests.daemons import KMSCTL, Kmsd, wait_for
 from tests.remote.certificates import Authority
 from tests.remote.conftest import SEED, Manager, decrypt, well
 from tests.rpc.refusals import refusal
+
+
+def kmsctl(proxy: Kmsd, *words: str) -> str:
+    """What kmsctl prints of this proxy."""
+    argv = [KMSCTL, *words, f"--target={proxy.admin_socket}"]
+    done: str = forkserver.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout
+    return done
 
 
 def test_both_apis_are_answered_through_a_proxy(
@@ -26,6 +35,12 @@ def test_both_apis_are_answered_through_a_proxy(
     (upstream,) = status.upstreams
     assert (upstream.up, upstream.healthz, upstream.key_id) == (True, "ok", sealed.key_id)
     assert status.write_key.key_id == sealed.key_id
+    counted = kmsctl(proxy, "stats", "-o", "json")
+    assert json.loads(counted)["sessions"]["open"] == 0
+    assert f"127.0.0.1:{manager.port}: up" in kmsctl(proxy, "status")
+    assert "round trip" in kmsctl(proxy, "doctor")
+    refused = refusal(proxy.admin, "ListKeys")
+    assert "this kmsd is a proxy without tokens" in refused.details
 
 
 def test_it_heals_by_itself_when_its_key_manager_comes_back(
