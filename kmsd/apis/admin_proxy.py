@@ -54,7 +54,10 @@ class ProxyAdmin:
 
     def table(self) -> Table:
         """Return the methods of this part, by path; those that want a token say where one is."""
-        elsewhere = {f"/{SERVICE}/{name}": Method(API, name, self.elsewhere, role=Role.OPERATOR) for name in _ELSEWHERE}
+        elsewhere = {
+            f"/{SERVICE}/{name}": Method(API, name, self.elsewhere, role=Role.OPERATOR, hinted=True)
+            for name in _ELSEWHERE
+        }
         return {**elsewhere, **table({"GetStatus": self.get_status, "Diagnose": self.diagnose})}
 
     async def elsewhere(self, call: Call, body: bytes) -> bytes:

@@ -33,11 +33,13 @@ def table(methods: Mapping[str, Handler] | None = None, streams: Mapping[str, St
     """Return the table of one part of the admin API, from the names of its methods."""
     return {
         **{
-            f"/{SERVICE}/{name}": Method(API, name, handler, role=Role.VIEWER if name in READS else Role.OPERATOR)
+            f"/{SERVICE}/{name}": Method(
+                API, name, handler, role=Role.VIEWER if name in READS else Role.OPERATOR, hinted=True
+            )
             for name, handler in (methods or {}).items()
         },
         **{
-            f"/{SERVICE}/{name}": StreamMethod(API, name, handler, role=Role.VIEWER)
+            f"/{SERVICE}/{name}": StreamMethod(API, name, handler, role=Role.VIEWER, hinted=True)
             for name, handler in (streams or {}).items()
         },
     }

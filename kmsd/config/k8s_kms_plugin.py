@@ -1,4 +1,4 @@
-"""The differences of a kmsd that is run under its ancestor's name, k8s-kms-plugin: defaults, and which source wins.
+"""The differences of a kmsd that is run under the name k8s-kms-plugin: defaults, and which source wins.
 
 Source: ThalesGroup/k8s-kms-plugin 5a6998a, `cmd/k8s-kms-plugin/cmd/{root,serve}.go`. Reads neither files nor flags.
 """
@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from kmsd.config.settings import Settings
-from kmsd.config.sources import ANCESTOR_ENVIRON
+from kmsd.config.sources import K8S_KMS_PLUGIN_ENVIRON
 
 PROGRAM: Final = "k8s-kms-plugin"
 CONFIG_HINT: Final = f"{PROGRAM} took no setting from the file of its --config: drop the flag, or name a file of kmsd's"
@@ -20,7 +20,7 @@ CONFIG_HINT: Final = f"{PROGRAM} took no setting from the file of its --config: 
 Flags = Mapping[str, tuple[str, object]]
 """Setting -> (the flag's name, its value)."""
 
-_READS: Final = MappingProxyType({name: key for name, key in ANCESTOR_ENVIRON.items() if name != "P11_PIN"})
+_READS: Final = MappingProxyType({name: key for name, key in K8S_KMS_PLUGIN_ENVIRON.items() if name != "P11_PIN"})
 """Its variables: it takes a PIN from --p11-pin or P11_PIN_FILE."""
 _LABEL, _SLOT, _PIN_FILE = "token.label", "token.slot", "token.pin_file"
 
@@ -51,7 +51,7 @@ def as_it_reads(flags: Flags, environ: Mapping[str, str]) -> tuple[Flags, Mappin
 
 
 def warnings(settings: Settings) -> tuple[str, ...]:
-    """Return what may surprise who takes it for the ancestor."""
+    """Return what may surprise who takes it for k8s-kms-plugin."""
     if settings.keys.algorithm != "aes-cbc" or settings.legacy.allow_unauthenticated:
         return ()
     return (

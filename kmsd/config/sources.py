@@ -22,7 +22,7 @@ from kmsd.config.settings import Settings
 from kmsd.config.values import GONE, LEAVES, PIN, TABLES, TOKEN, TOKENS, from_text, from_toml, leaf
 from kmsd.errors import Misconfigured
 
-__all__ = ["ANCESTOR_ENVIRON", "ENVIRON", "ConfigError", "Loaded", "Origin", "load", "value"]
+__all__ = ["ENVIRON", "K8S_KMS_PLUGIN_ENVIRON", "ConfigError", "Loaded", "Origin", "load", "value"]
 
 PREFIX = "KMSD_"
 CONFIG_VARIABLE = "KMSD_CONFIG"
@@ -30,7 +30,7 @@ CONFIG_VARIABLE = "KMSD_CONFIG"
 ENVIRON: Mapping[str, str] = MappingProxyType({PREFIX + key.replace(".", "__").upper(): key for key in LEAVES})
 """Variable -> setting."""
 
-ANCESTOR_ENVIRON: Mapping[str, str] = MappingProxyType(
+K8S_KMS_PLUGIN_ENVIRON: Mapping[str, str] = MappingProxyType(
     {
         "SOCKET": "kms.socket",
         "P11_LIB": "token.module",
@@ -90,7 +90,7 @@ def load(
     warnings: list[str] = []
     levels = [
         _from_file(document, problems),
-        _from_variables(ANCESTOR_ENVIRON, {name: text for name, text in environ.items() if text}),
+        _from_variables(K8S_KMS_PLUGIN_ENVIRON, {name: text for name, text in environ.items() if text}),
         _from_variables(ENVIRON, environ),
         _from_flags(flags),
     ]
@@ -102,7 +102,7 @@ def load(
     merged = _merge(levels, defaults, warnings)
     problems += _both_ways(levels)
     # Each level by itself too, so that a mistake shows before the day when what hides it is removed. The
-    # ancestor's names are spared: something else may use a name like SOCKET.
+    # names of k8s-kms-plugin are spared: something else may use a name like SOCKET.
     for level in (levels[2], levels[3], merged):
         checked = validate(_nested(level.values), partial(_origin, level))
         if isinstance(checked, list):

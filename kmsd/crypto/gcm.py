@@ -1,4 +1,4 @@
-"""AES-GCM JWEs made and opened by a key on the token, in the native and in the ancestor's form.
+"""AES-GCM JWEs made and opened by a key on the token, in the native and in k8s-kms-plugin's form.
 
 Knows keys by CKA_ID and forms by their header; which key it is to be, the keyring says.
 """
@@ -65,7 +65,7 @@ def encrypt_native(session: TokenSession, cka_id: bytes, header: bytes, plaintex
 
 @operation(Operation.ENCRYPT_GCM_LEGACY)
 def encrypt_legacy(session: TokenSession, cka_id: bytes, header: bytes, plaintext: bytes) -> bytes:
-    """Make a compact JWE in the ancestor's form, with an IV of 16 bytes. Runs on a thread of the token."""
+    """Make a compact JWE in k8s-kms-plugin's form, with an IV of 16 bytes. Runs on a thread of the token."""
     iv, sealed = session.encrypt_gcm(cka_id, k8s_kms_plugin.IV_BYTES, header, plaintext)
     return jwe.assemble(header, iv, sealed)
 

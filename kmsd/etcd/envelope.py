@@ -206,13 +206,13 @@ def need(value: KmsValue) -> Need:
         return Need(sealed.format, named)
     if not keyid.is_answered(value.key_id) and sealed.format in (
         CiphertextFormat.NATIVE,
-        CiphertextFormat.ANCESTOR_GCM,
+        CiphertextFormat.K8S_KMS_PLUGIN_GCM,
     ):
         # KeySealer calls its key by CKA_ID in the envelope and by label in the ciphertext, behind an IV of 16 or 12
         # bytes: with 12 it looks like kmsd's own format.
-        return Need(CiphertextFormat.ANCESTOR_GCM, named, label=sealed.key.text)
+        return Need(CiphertextFormat.K8S_KMS_PLUGIN_GCM, named, label=sealed.key.text)
     if sealed.key.by_label or sealed.format is not CiphertextFormat.NATIVE:
-        # A label beside a key id is what kmsd itself writes in the ancestor's format.
+        # A label beside a key id is what kmsd itself writes in k8s-kms-plugin's format.
         return Need(sealed.format, named)
     return Need(sealed.format, None, "the envelope and its data key name different keys")
 

@@ -30,8 +30,8 @@ class CiphertextFormat(StrEnum):
     """The formats of a KMS plugin's ciphertext, as people are told them."""
 
     NATIVE = "native"
-    ANCESTOR_GCM = "k8s-kms-plugin aes-gcm"
-    ANCESTOR_CBC = "k8s-kms-plugin aes-cbc"
+    K8S_KMS_PLUGIN_GCM = "k8s-kms-plugin aes-gcm"
+    K8S_KMS_PLUGIN_CBC = "k8s-kms-plugin aes-cbc"
     KEYSEALER = "keysealer"
     UNKNOWN = "unknown"
     """No JWE, or one that none of the known programs writes."""
@@ -57,7 +57,7 @@ class Header:
     hkid: str
     """The MAC key of a pair whose two keys have ids of their own."""
     has_plaintext_length: bool
-    """It has `_thales_aad`, the plaintext's length, as the ancestor's aes-cbc and its successor write it."""
+    """It has `_thales_aad`, the plaintext's length, as k8s-kms-plugin's aes-cbc and its successor write it."""
     members: frozenset[str]
     repeats: bool
     """A member occurs twice."""
@@ -86,20 +86,20 @@ def identify(ciphertext: bytes) -> Sealed:
 
 
 def classify(header: Header, iv_bytes: int) -> Sealed:
-    """Return the format and the key, by the header and the length of the IV, as the native GCM and the ancestor's
+    """Return the format and the key, by the header and the length of the IV, as the native GCM and k8s-kms-plugin's
     differ in nothing else."""
     kid = header.kid
     if header.has_plaintext_length:
         return (
             Sealed(CiphertextFormat.KEYSEALER, KeyName(_hex_key_id(kid)))
             if kid
-            else Sealed(CiphertextFormat.ANCESTOR_CBC, None)
+            else Sealed(CiphertextFormat.K8S_KMS_PLUGIN_CBC, None)
         )
     if not header.alg or not header.enc:
         return NOT_SEALED
-    # The ancestor writes A256GCM whatever its key's size; its successor the one of the size.
+    # k8s-kms-plugin writes A256GCM whatever its key's size; its successor the one of the size.
     if header.alg == "dir" and header.enc in GCM and iv_bytes == IV_BYTES:
-        return Sealed(CiphertextFormat.ANCESTOR_GCM, KeyName(kid, by_label=True) if kid else None)
+        return Sealed(CiphertextFormat.K8S_KMS_PLUGIN_GCM, KeyName(kid, by_label=True) if kid else None)
     return Sealed(CiphertextFormat.NATIVE, KeyName(kid)) if kid else NOT_SEALED
 
 

@@ -90,9 +90,9 @@ def of_format(known: CiphertextFormat, header: Header, jwe: JweReport) -> Iterat
     match known:
         case CiphertextFormat.NATIVE:
             yield from _native(header, jwe)
-        case CiphertextFormat.ANCESTOR_GCM:
-            yield from _ancestor_gcm(jwe)
-        case CiphertextFormat.ANCESTOR_CBC:
+        case CiphertextFormat.K8S_KMS_PLUGIN_GCM:
+            yield from _k8s_kms_plugin_gcm(jwe)
+        case CiphertextFormat.K8S_KMS_PLUGIN_CBC:
             yield Finding(
                 "the tag authenticates nothing: it is an HMAC over no data, and shows no alteration",
                 "kmsd reads it only with legacy.allow_unauthenticated; rewrite the object to be rid of it",
@@ -130,7 +130,7 @@ def _native(header: Header, jwe: JweReport) -> Iterator[Finding]:
         )
 
 
-def _ancestor_gcm(jwe: JweReport) -> Iterator[Finding]:
+def _k8s_kms_plugin_gcm(jwe: JweReport) -> Iterator[Finding]:
     yield Finding("the IV has 16 bytes: this tells it from kmsd's own format, which has 12")
     yield Finding(
         "kid is a label, not a key id: the key is the one that held it when this was written",

@@ -76,7 +76,7 @@ def parse_cbc(compact: bytes) -> LegacyCbc:
     head, encrypted_key, iv, ciphertext, tag = split(compact)
     members = header_members(head)
     size, cka_id = _check_members(members)
-    if not cka_id and head != _ancestor_header(members["_thales_aad"]):
+    if not cka_id and head != _k8s_kms_plugin_header(members["_thales_aad"]):
         raise JweError("the header is not spelled as k8s-kms-plugin spells it")
     if encrypted_key:
         raise JweError("there is an encrypted key where direct encryption has none")
@@ -97,7 +97,7 @@ def parse_cbc(compact: bytes) -> LegacyCbc:
     return parsed
 
 
-def _ancestor_header(size: str) -> bytes:
+def _k8s_kms_plugin_header(size: str) -> bytes:
     members = {"alg": "A256CBC", "typ": "JWT", "cty": "JWT", "_thales_aad": size, "enc": "A256CBC"}
     return encode(json.dumps(members, separators=(",", ":")).encode())
 

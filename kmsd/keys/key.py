@@ -36,7 +36,7 @@ class Key:
     place: name of its token in the configuration. key_id: text of CKA_ID, empty if there is none.
     key_id_sha256: lower hex, as kube-apiserver logs it.
     scheme: how it writes; None if it cannot. header: first JWE segment when it writes, native form; legacy_header: in
-    the ancestor's form.
+    k8s-kms-plugin's form.
     """
 
     token: TokenKey

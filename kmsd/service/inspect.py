@@ -202,15 +202,15 @@ def _ciphertext(text: bytes) -> Inspection:
         key_ids=_key_ids(sealed.key),
         labels=(sealed.key.text,) if sealed.key and sealed.key.by_label else (),
         any_key=sealed.key is None,
-        unauthenticated=sealed.format is CiphertextFormat.ANCESTOR_CBC,
+        unauthenticated=sealed.format is CiphertextFormat.K8S_KMS_PLUGIN_CBC,
         ciphertext=text,
     )
 
 
 _SUMMARIES: Final = {
     CiphertextFormat.NATIVE: "A ciphertext of kmsd's own format.",
-    CiphertextFormat.ANCESTOR_GCM: "A ciphertext that k8s-kms-plugin wrote with aes-gcm, or kmsd for it.",
-    CiphertextFormat.ANCESTOR_CBC: "A ciphertext that k8s-kms-plugin wrote with aes-cbc.",
+    CiphertextFormat.K8S_KMS_PLUGIN_GCM: "A ciphertext that k8s-kms-plugin wrote with aes-gcm, or kmsd for it.",
+    CiphertextFormat.K8S_KMS_PLUGIN_CBC: "A ciphertext that k8s-kms-plugin wrote with aes-cbc.",
     CiphertextFormat.KEYSEALER: "A ciphertext that KeySealer wrote with aes-cbc.",
     CiphertextFormat.UNKNOWN: "A JWE that kmsd does not write.",
 }

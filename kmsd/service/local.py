@@ -55,7 +55,7 @@ class ForeignReader(Protocol):
 class LocalService:
     """The KMS service on the tokens of this kmsd.
 
-    following: told of each Status and Encrypt. write_legacy: write the ancestor's format. fail_closed: Status is an
+    following: told of each Status and Encrypt. write_legacy: write k8s-kms-plugin's format. fail_closed: Status is an
     error while the token is away.
     remembered: key_id that Status names until the tokens have been seen.
     used: told of the key_id and "encrypt" or "decrypt" after each of them. foreign: reads what other programs wrote

@@ -92,7 +92,8 @@ class Method:
 
     api: short name for logs, for example "v2". name: for example "Encrypt". share: its part of the token. largest:
     bytes of a request that it takes. counted: whether its calls are part of what is observed. role: who may call it
-    from another machine.
+    from another machine. hinted: whether its callers read what to do from its own place beside an error's message;
+    else it is part of the message.
     """
 
     api: str
@@ -102,6 +103,7 @@ class Method:
     largest: int = MAX_MESSAGE - _SLACK
     counted: bool = True
     role: Role = Role.TENANT
+    hinted: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ class StreamMethod:
     handler: StreamHandler
     largest: int = MAX_MESSAGE - _SLACK
     role: Role = Role.TENANT
+    hinted: bool = False
 
 
 def check_size(method: Method | StreamMethod, size: int) -> None:

@@ -36,12 +36,12 @@ class Refusal:
     trailers: tuple[tuple[str, str | bytes], ...]
 
 
-def refusal(api: str, error: KmsdError) -> Refusal:
-    """Return what the caller of this API gets for this error."""
+def refusal(method: Method | StreamMethod, error: KmsdError) -> Refusal:
+    """Return what the caller of this method gets for this error."""
     return Refusal(
         error.code,
-        # kube-apiserver logs nothing but this text; our own tools read the hint from its own place.
-        error.message if api == "admin" else error.sentence(),
+        # kube-apiserver logs nothing but this text.
+        error.message if method.hinted else error.sentence(),
         (("kmsd-hint-bin", error.hint.encode()), ("kmsd-retryable", str(error.retryable).lower())),
     )
 

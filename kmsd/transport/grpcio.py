@@ -82,7 +82,7 @@ def _bridge(method: Method, dispatch: Dispatch):  # type: ignore[no-untyped-def]
         try:
             return await dispatch.unary(method, request, context.time_remaining(), context.peer(), _claim(context))
         except KmsdError as error:
-            await _abort(context, method.api, error)
+            await _abort(context, method, error)
             raise AssertionError("abort raises") from error
 
     return behaviour
@@ -94,13 +94,13 @@ def _stream_bridge(method: StreamMethod, dispatch: Dispatch):  # type: ignore[no
             async for response in dispatch.stream(method, request, context.peer(), _claim(context)):
                 yield response
         except KmsdError as error:
-            await _abort(context, method.api, error)
+            await _abort(context, method, error)
 
     return behaviour
 
 
-async def _abort(context: grpc.aio.ServicerContext[Any, Any], api: str, error: KmsdError) -> None:
-    told = refusal(api, error)
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], method: Method | StreamMethod, error: KmsdError) -> None:
+    told = refusal(method, error)
     await context.abort(_CODES[told.code], told.message, told.trailers)
 
 

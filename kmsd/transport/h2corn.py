@@ -186,7 +186,7 @@ class _App:
         except _NoMessage as error:
             await exchange.end(error.code, error.message, error.trailers)
         except KmsdError as error:
-            told = refusal(method.api, error)
+            told = refusal(method, error)
             await exchange.end(told.code, told.message, told.trailers)
         except TimeoutError:
             await exchange.end(DeadlineExceeded.code, "the time that the caller gave is over")

@@ -18,7 +18,7 @@ from tests.daemons import Kmsd, wait_for
 from tests.rpc.refusals import assert_silent
 from tests.tokens import PIN, SoftToken, make_token
 
-WAYS = ("flag", "variable", "ancestor's variable", "file", "tokens")
+WAYS = ("flag", "variable", "k8s_kms_plugin's variable", "file", "tokens")
 ELSEWHERE = "secret-of-another"
 """A PIN that was set aside by one from a later place."""
 
@@ -89,7 +89,7 @@ def _given(way: str, folder: Path, token: SoftToken) -> tuple[list[str], dict[st
             return [*flags, f"--p11-pin={PIN}"], {"KMSD_TOKEN__PIN": ELSEWHERE}
         case "variable":
             return flags, {"KMSD_TOKEN__PIN": PIN}
-        case "ancestor's variable":
+        case "k8s_kms_plugin's variable":
             return flags, {"P11_PIN": PIN}
         case "file":
             text = f'[token]\npin = "{PIN}"\n'
@@ -110,7 +110,7 @@ def _given(way: str, folder: Path, token: SoftToken) -> tuple[list[str], dict[st
     [
         ("flag", "token.pin", "--p11-pin"),
         ("variable", "token.pin", "KMSD_TOKEN__PIN"),
-        ("ancestor's variable", "token.pin", "P11_PIN"),
+        ("k8s_kms_plugin's variable", "token.pin", "P11_PIN"),
         ("file", "token.pin", "kmsd.toml:2"),
         ("tokens", "tokens.0.pin", "kmsd.toml:5"),
         ("tokens", "tokens.1.pin", "kmsd.toml:10"),

@@ -97,10 +97,10 @@ def test_a_value_from_etcd_is_explained_with_what_is_around_it(
         assert_silent(str(answer), values.SEALED)
 
 
-@pytest.mark.parametrize("ciphertext", values.ANCESTOR_GCM)
-def test_what_the_ancestor_wrote_belongs_to_keys_that_had_its_label(served: Kmsd, ciphertext: bytes) -> None:
+@pytest.mark.parametrize("ciphertext", values.K8S_KMS_PLUGIN_GCM)
+def test_what_the_k8s_kms_plugin_wrote_belongs_to_keys_that_had_its_label(served: Kmsd, ciphertext: bytes) -> None:
     answer = inspect(served, ciphertext)
-    assert answer.format == CiphertextFormat.ANCESTOR_GCM
+    assert answer.format == CiphertextFormat.K8S_KMS_PLUGIN_GCM
     if answer.jwe.kid not in (each.label for each in ask(served, "ListKeys").keys):
         assert not answer.readable
         assert f"no key labelled {answer.jwe.kid!r}" in messages(answer)
@@ -112,15 +112,15 @@ def test_every_key_that_has_had_the_label_may_have_written_it_newest_first(serve
     served.soft.relabel(label, f"{label}@20260102T030405Z")
     served.soft.relabel(new.label, label)
     key(served, label)  # a look
-    answer = inspect(served, values.ancestor_gcm(label))
+    answer = inspect(served, values.k8s_kms_plugin_gcm(label))
     assert [each.key_id for each in answer.keys] == [new.key_id, old.key_id]
     assert answer.readable
 
 
-@pytest.mark.parametrize("ciphertext", values.ANCESTOR_CBC)
+@pytest.mark.parametrize("ciphertext", values.K8S_KMS_PLUGIN_CBC)
 def test_what_authenticates_nothing_is_not_called_readable(served: Kmsd, ciphertext: bytes) -> None:
     answer = inspect(served, ciphertext)
-    assert (answer.format, answer.readable) == (CiphertextFormat.ANCESTOR_CBC, False)
+    assert (answer.format, answer.readable) == (CiphertextFormat.K8S_KMS_PLUGIN_CBC, False)
     assert "the tag authenticates nothing" in messages(answer)
     assert "it is not read" in messages(answer)
     assert any("legacy.allow_unauthenticated" in each.hint for each in answer.findings if each.fatal)
@@ -138,7 +138,7 @@ def test_what_a_keysealer_wrote_is_readable_only_beside_its_hmac_key(served: Kms
 
 @pytest.mark.parametrize("spelling", ["00ff10", "00FF10", "0x00ff10", "0X00FF10"])
 def test_a_key_is_found_by_every_spelling_of_its_id_and_shown_once(served: Kmsd, spelling: str) -> None:
-    answer = inspect(served, values.v2(spelling, values.ancestor_gcm("binary"), b"kms-server"))
+    answer = inspect(served, values.v2(spelling, values.k8s_kms_plugin_gcm("binary"), b"kms-server"))
     assert [each.label for each in answer.keys] == ["binary"]
 
 
@@ -172,7 +172,7 @@ def test_a_key_that_only_decrypts_reads(served: Kmsd) -> None:
         (values.native(BARE), f"no key with key id '{BARE}'"),
         (b"x" * 1_200_000, "neither a JWE nor a value"),
         (values.jwe({"alg": "dir", "kid": "k" * 3000, "enc": "A256GCM"}), "must name alg, enc and the key (kid)"),
-        (values.v2("k" * 1024, values.ancestor_gcm()), f"no key with key id '{'k' * 20}"),
+        (values.v2("k" * 1024, values.k8s_kms_plugin_gcm()), f"no key with key id '{'k' * 20}"),
     ],
 )
 def test_what_cannot_be_read_is_said_in_words(served: Kmsd, data: bytes, words: str) -> None:

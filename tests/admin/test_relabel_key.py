@@ -133,7 +133,7 @@ def test_which_key_writes_changes_when_that_is_confirmed(start: Callable[..., Km
 
 @pytest.mark.parametrize("behind", ["@20260102T030405Z", ".retired@20260102T030405Z"])
 def test_a_key_that_wrote_before_is_relabelled_only_if_its_label_is_given_once_more(served: Kmsd, behind: str) -> None:
-    """What the ancestor wrote names the label, and finds the key by what is left of it."""
+    """What k8s-kms-plugin wrote names the label, and finds the key by what is left of it."""
     label, to = fresh("old"), fresh()
     made = make(served, label)
     served.soft.relabel(label, f"{label}{behind}")

@@ -16,7 +16,17 @@ from tests.ctl.conftest import Result, Run
 from tests.ctl.test_etcd import steady
 from tests.etcd.server import Server
 from tests.etcd.test_scan import EVERY_KIND
-from tests.etcd.values import ANCESTOR_CBC, ANCESTOR_GCM, NEW_ID, SEALED, ancestor_gcm, keysealer, native, v1, v2
+from tests.etcd.values import (
+    K8S_KMS_PLUGIN_CBC,
+    K8S_KMS_PLUGIN_GCM,
+    NEW_ID,
+    SEALED,
+    k8s_kms_plugin_gcm,
+    keysealer,
+    native,
+    v1,
+    v2,
+)
 
 PLAIN = {f"/registry/events/default/{number}": b"k8s\0" for number in range(7)}
 DONE = {"/registry/secrets/a/b": v2(NEW_ID), "/registry/configmaps/a/b": v2(NEW_ID), **PLAIN}
@@ -87,11 +97,11 @@ def test_when_all_is_native_the_check_passes_and_says_what_may_go(run: Run, serv
 @pytest.mark.parametrize(
     "value",
     [
-        v1(ancestor_gcm(), b"thales"),
-        v1(ANCESTOR_GCM[0], b"thales"),
-        v1(ANCESTOR_CBC[0], b"thales"),
+        v1(k8s_kms_plugin_gcm(), b"thales"),
+        v1(K8S_KMS_PLUGIN_GCM[0], b"thales"),
+        v1(K8S_KMS_PLUGIN_CBC[0], b"thales"),
         v1(keysealer(b"\x00\xff\x10"), b"keysealer"),
-        v2(NEW_ID, ancestor_gcm()),
+        v2(NEW_ID, k8s_kms_plugin_gcm()),
         v2("arn:aws:kms:1", b"opaque", b"aws"),
         b"k8s:enc:aescbc:v1:key1:" + SEALED,
         b"k8s\0 a plain Secret",
@@ -115,7 +125,7 @@ def test_plain_objects_of_a_resource_that_others_of_are_encrypted_are_foreign(ru
 
 
 def test_what_aes_cbc_wrote_is_told_first(run: Run, server: Server) -> None:
-    holds = {"/registry/secrets/a/1": v1(ANCESTOR_CBC[0]), "/registry/secrets/a/2": v1(ancestor_gcm())}
+    holds = {"/registry/secrets/a/1": v1(K8S_KMS_PLUGIN_CBC[0]), "/registry/secrets/a/2": v1(k8s_kms_plugin_gcm())}
     result = status(run, server, holds)
     hints = [line for line in result.err.splitlines() if line.startswith("hint: ")]
     assert "1 object was written by k8s-kms-plugin with aes-cbc, which protects nothing" in hints[0]
@@ -139,8 +149,8 @@ def test_nothing_at_all_is_no_proof(run: Run, server: Server) -> None:
 def test_what_etcd_holds_reaches_neither_a_terminal_nor_a_shell(run: Run, server: Server) -> None:
     escapes = "\x1b]0;owned\x07"
     holds = {
-        f"/registry/{escapes}$(reboot)/a/b": v1(ancestor_gcm("x" + escapes), b"p" + escapes.encode()),
-        "/registry/a;b.x/$(reboot)/c": v1(ancestor_gcm(), b"`reboot`"),
+        f"/registry/{escapes}$(reboot)/a/b": v1(k8s_kms_plugin_gcm("x" + escapes), b"p" + escapes.encode()),
+        "/registry/a;b.x/$(reboot)/c": v1(k8s_kms_plugin_gcm(), b"`reboot`"),
         "/registry/secrets/a/b": v1(native(), escapes.encode()),
     }
     holding(server, {})

@@ -24,13 +24,13 @@ from kmsd.etcd.envelope import (
 from kmsd.formats.ciphertext import CiphertextFormat, KeyName, identify
 from tests.e2e.encrypted_object import AES_GCM_KEY, EncryptedObject
 from tests.etcd.values import (
-    ANCESTOR_CBC,
-    ANCESTOR_GCM,
+    K8S_KMS_PLUGIN_CBC,
+    K8S_KMS_PLUGIN_GCM,
     NEW_ID,
     OLD_ID,
     SEALED,
-    ancestor_gcm,
     jwe,
+    k8s_kms_plugin_gcm,
     keysealer,
     native,
     v1,
@@ -71,17 +71,17 @@ def test_a_v1_value_names_its_key_in_the_ciphertext() -> None:
 
 
 @pytest.mark.parametrize("vector", GCM, ids=lambda each: each.key_label)
-def test_what_the_ancestor_wrote_names_a_label(vector: object) -> None:
+def test_what_the_k8s_kms_plugin_wrote_names_a_label(vector: object) -> None:
     (found,) = [each for each in GCM if each is vector]
     assert need(kms(v1(found.ciphertext))) == Need(
-        CiphertextFormat.ANCESTOR_GCM, KeyName(found.key_label, by_label=True)
+        CiphertextFormat.K8S_KMS_PLUGIN_GCM, KeyName(found.key_label, by_label=True)
     )
 
 
-@pytest.mark.parametrize("ciphertext", ANCESTOR_CBC)
-def test_what_the_ancestor_wrote_with_aes_cbc_may_need_any_key(ciphertext: bytes) -> None:
+@pytest.mark.parametrize("ciphertext", K8S_KMS_PLUGIN_CBC)
+def test_what_the_k8s_kms_plugin_wrote_with_aes_cbc_may_need_any_key(ciphertext: bytes) -> None:
     found = need(kms(v1(ciphertext)))
-    assert (found.format, found.key) == (CiphertextFormat.ANCESTOR_CBC, None)
+    assert (found.format, found.key) == (CiphertextFormat.K8S_KMS_PLUGIN_CBC, None)
     assert found.reason == "the encrypted data key names no key"
 
 
@@ -104,11 +104,13 @@ def test_a_pair_and_rsa_are_native_too() -> None:
         assert need(kms(v1(jwe(header, iv=iv)))) == Need(CiphertextFormat.NATIVE, KeyName(OLD_ID))
 
 
-def test_a_v2_value_in_the_ancestors_format_is_counted_by_its_key_id_if_it_has_one() -> None:
-    assert need(kms(v2(OLD_ID, ancestor_gcm("k8s-kek")))) == Need(CiphertextFormat.ANCESTOR_GCM, KeyName(OLD_ID))
-    by_label = need(kms(v2("k8s-kek", ancestor_gcm("k8s-kek"))))
-    assert by_label == Need(CiphertextFormat.ANCESTOR_GCM, KeyName("k8s-kek", by_label=True))
-    assert need(kms(v2(OLD_ID, ANCESTOR_CBC[0]))) == Need(CiphertextFormat.ANCESTOR_CBC, KeyName(OLD_ID))
+def test_a_v2_value_in_the_k8s_kms_plugins_format_is_counted_by_its_key_id_if_it_has_one() -> None:
+    assert need(kms(v2(OLD_ID, k8s_kms_plugin_gcm("k8s-kek")))) == Need(
+        CiphertextFormat.K8S_KMS_PLUGIN_GCM, KeyName(OLD_ID)
+    )
+    by_label = need(kms(v2("k8s-kek", k8s_kms_plugin_gcm("k8s-kek"))))
+    assert by_label == Need(CiphertextFormat.K8S_KMS_PLUGIN_GCM, KeyName("k8s-kek", by_label=True))
+    assert need(kms(v2(OLD_ID, K8S_KMS_PLUGIN_CBC[0]))) == Need(CiphertextFormat.K8S_KMS_PLUGIN_CBC, KeyName(OLD_ID))
 
 
 @pytest.mark.parametrize("iv", [12, 16])
@@ -117,7 +119,7 @@ def test_a_v2_value_in_the_ancestors_format_is_counted_by_its_key_id_if_it_has_o
 def test_what_keysealer_wrote_with_aes_gcm_names_its_key_by_id_and_by_label(cka_id: bytes, enc: str, iv: int) -> None:
     """In v2 alone, with the hexadecimal digits of CKA_ID in the envelope, and enc by the key's size."""
     value = v2(cka_id.hex(), jwe({"alg": "dir", "kid": "kek-256", "enc": enc}, iv=iv))
-    assert need(kms(value)) == Need(CiphertextFormat.ANCESTOR_GCM, KeyName(cka_id.hex()), label="kek-256")
+    assert need(kms(value)) == Need(CiphertextFormat.K8S_KMS_PLUGIN_GCM, KeyName(cka_id.hex()), label="kek-256")
 
 
 @pytest.mark.parametrize("cka_id", [b"\x00\xff\x10", b"kek1"])
@@ -252,7 +254,7 @@ def test_any_bytes_behind_a_prefix_are_something_and_never_plain(prefix: bytes, 
 
 @given(st.data())
 def test_a_real_value_that_is_cut_or_bent_is_something(data: st.DataObject) -> None:
-    value = bytearray(data.draw(st.sampled_from([v1(native()), v2(NEW_ID), v1(ANCESTOR_GCM[0])])))
+    value = bytearray(data.draw(st.sampled_from([v1(native()), v2(NEW_ID), v1(K8S_KMS_PLUGIN_GCM[0])])))
     at = data.draw(st.integers(0, len(value) - 1))
     value[at] ^= data.draw(st.integers(0, 255))
     told(bytes(value[: data.draw(st.integers(0, len(value)))]))

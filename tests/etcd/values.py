@@ -29,12 +29,12 @@ def native(key_id: str = NEW_ID) -> bytes:
     return jwe({"alg": "dir", "kid": key_id, "enc": "A256GCM"})
 
 
-def ancestor_gcm(label: str = "k8s-dek") -> bytes:
+def k8s_kms_plugin_gcm(label: str = "k8s-dek") -> bytes:
     return jwe({"alg": "dir", "kid": label, "enc": "A256GCM"}, iv=16)
 
 
-ANCESTOR_GCM = tuple(vector.ciphertext for vector in GCM)
-ANCESTOR_CBC = tuple(vector.ciphertext for vector in CBC)
+K8S_KMS_PLUGIN_GCM = tuple(vector.ciphertext for vector in GCM)
+K8S_KMS_PLUGIN_CBC = tuple(vector.ciphertext for vector in CBC)
 
 
 def keysealer(cka_id: bytes) -> bytes:

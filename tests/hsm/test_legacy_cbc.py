@@ -15,9 +15,9 @@ from kmsd.formats import jwe, k8s_kms_plugin
 from kmsd.formats.ciphertext import CiphertextFormat, identify
 from tests import keysealer, tokens
 from tests.hsm.inside import Inside
-from tests.rpc.vectors import ANCESTOR_KEYS, CBC, GCM, Vector
+from tests.rpc.vectors import CBC, GCM, K8S_KMS_PLUGIN_KEYS, Vector
 
-BY_LABEL = {key.label: key.key_id.encode() for key in ANCESTOR_KEYS}
+BY_LABEL = {key.label: key.key_id.encode() for key in K8S_KMS_PLUGIN_KEYS}
 HMAC = BY_LABEL["k8s-hmac"]
 TIMEOUT = 10.0
 
@@ -25,7 +25,7 @@ TIMEOUT = 10.0
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
     token = tokens.make_token(tmp_path_factory.mktemp("k") / "hsm")
-    token.objects(*(key.step for key in ANCESTOR_KEYS))
+    token.objects(*(key.step for key in K8S_KMS_PLUGIN_KEYS))
     for key in keysealer.KEYS.values():
         imported = token.import_aes if key.type == "aes" else token.import_hmac
         imported(key.label, key.value, key.cka_id)
@@ -34,15 +34,15 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
 
 
 @pytest.mark.parametrize("vector", GCM, ids=lambda vector: f"{vector.key_label}-{len(vector.plaintext)}")
-def test_the_ancestors_aes_gcm_is_read(served: Inside, vector: Vector) -> None:
+def test_the_k8s_kms_plugins_aes_gcm_is_read(served: Inside, vector: Vector) -> None:
     parsed = jwe.parse(vector.ciphertext)
-    assert identify(vector.ciphertext).format is CiphertextFormat.ANCESTOR_GCM
+    assert identify(vector.ciphertext).format is CiphertextFormat.K8S_KMS_PLUGIN_GCM
     assert served.served(gcm.attempt, BY_LABEL[vector.key_label], parsed, TIMEOUT) == vector.plaintext
 
 
 @pytest.mark.parametrize("mac", [HMAC, None], ids=["with-hmac", "without"])
 @pytest.mark.parametrize("vector", CBC, ids=lambda vector: len(vector.plaintext))
-def test_the_ancestors_aes_cbc_is_read(served: Inside, vector: Vector, mac: bytes | None) -> None:
+def test_the_k8s_kms_plugins_aes_cbc_is_read(served: Inside, vector: Vector, mac: bytes | None) -> None:
     parsed = k8s_kms_plugin.parse_cbc(vector.ciphertext)
     served.counted()
     opened = served.served(legacy_cbc.decrypt, BY_LABEL[vector.key_label], mac, parsed, TIMEOUT)
@@ -67,7 +67,7 @@ def test_another_key_shows_in_the_padding(served: Inside) -> None:
         served.served(legacy_cbc.decrypt, BY_LABEL["aes128"], HMAC, parsed, TIMEOUT)
 
 
-def test_what_the_ancestor_wrote_can_be_altered_by_anybody(served: Inside) -> None:
+def test_what_the_k8s_kms_plugin_wrote_can_be_altered_by_anybody(served: Inside) -> None:
     """Why it is not read unless asked for: the first bit of the plaintext flipped through the IV, tag and all fit."""
     parsed = k8s_kms_plugin.parse_cbc(CBC[3].ciphertext)
     forged = replace(parsed, iv=bytes([parsed.iv[0] ^ 0x80]) + parsed.iv[1:])
@@ -101,7 +101,7 @@ def test_the_successors_tag_is_really_checked_and_before_decrypting(
     assert (counted["C_Sign"], counted["C_DecryptInit"]) == (tried, 0)
 
 
-def test_the_ancestors_constant_is_no_tag_of_the_successor(served: Inside) -> None:
+def test_the_k8s_kms_plugins_constant_is_no_tag_of_the_successor(served: Inside) -> None:
     parsed = k8s_kms_plugin.parse_cbc(keysealer.VECTORS[0].ciphertext)
     forged = replace(parsed, tag=k8s_kms_plugin.parse_cbc(CBC[0].ciphertext).tag)
     with pytest.raises(TagMismatch):

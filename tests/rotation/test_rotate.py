@@ -194,15 +194,15 @@ def test_from_one_token_to_another(short_tmp: Path, start_kmsd: Callable[..., Km
     assert PIN not in kmsd.log_text()
 
 
-def test_what_the_ancestor_wrote_stays_readable(start_kmsd: Callable[..., Kmsd], token: SoftToken) -> None:
-    """A key as the ancestor makes it (UUID text that tells no time), data with `kid` = label."""
+def test_what_the_k8s_kms_plugin_wrote_stays_readable(start_kmsd: Callable[..., Kmsd], token: SoftToken) -> None:
+    """A key as k8s-kms-plugin makes it (UUID text that tells no time), data with `kid` = label."""
     token.import_aes("k8s-kek", bytes(range(32)), b"5d8b2a3e-8a2f-4c1e-9d7e-0123456789ab")
     old = start_kmsd(environment={"KMSD_KEYS__WRITE_FORMAT": "k8s-kms-plugin"}, name="old").wait_ok()
-    before = encrypt(old, b"as the ancestor writes")
+    before = encrypt(old, b"as k8s-kms-plugin writes")
     old.stop()
     kmsd = start_kmsd(name="new").wait_ok()
-    assert decrypt(kmsd, before) == b"as the ancestor writes"
+    assert decrypt(kmsd, before) == b"as k8s-kms-plugin writes"
     for _ in range(2):
         rotate(kmsd)
-        assert decrypt(kmsd, before) == b"as the ancestor writes"
+        assert decrypt(kmsd, before) == b"as k8s-kms-plugin writes"
     assert len(keys(kmsd)) == 3

@@ -12,7 +12,7 @@ from tests.daemons import Kmsd
 from tests.rpc.forged import SECRET
 from tests.rpc.known import KEYS
 from tests.rpc.refusals import DECRYPT_V2, ENCRYPT_V2, assert_silent
-from tests.rpc.vectors import ANCESTOR_KEYS
+from tests.rpc.vectors import K8S_KMS_PLUGIN_KEYS
 from tests.rpc.wire import field, fields
 from tests.tokens import make_token
 
@@ -24,10 +24,10 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], AbstractEventLo
 
 @pytest.fixture(scope="package")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kmsd]:
-    """Serves with the keys of `known` and those that wrote the ancestor's vectors."""
+    """Serves with the keys of `known` and those that wrote k8s-kms-plugin's vectors."""
     folder = tmp_path_factory.mktemp("k")
     token = make_token(folder / "hsm")
-    token.objects(*(key.step for key in (*KEYS, *ANCESTOR_KEYS)))
+    token.objects(*(key.step for key in (*KEYS, *K8S_KMS_PLUGIN_KEYS)))
     (folder / "d").mkdir()
     with Kmsd(folder / "d", token).start() as kmsd:
         yield kmsd.wait_ok()

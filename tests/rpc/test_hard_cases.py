@@ -16,13 +16,13 @@ from kmsd.api.kms.v2 import api_pb2 as v2
 from kmsd.keys.labels import new_key_id
 from tests.daemons import Kmsd, wait_for
 from tests.rpc.refusals import refusal
-from tests.rpc.vectors import ANCESTOR_KEYS, GCM
+from tests.rpc.vectors import GCM, K8S_KMS_PLUGIN_KEYS
 from tests.tokens import SoftToken
 
 
 def test_a_key_that_may_only_decrypt_hides_no_older_one(start_kmsd: Callable[..., Kmsd], token: SoftToken) -> None:
     vector = next(each for each in GCM if each.key_label == "k8s-dek")
-    key = next(each for each in ANCESTOR_KEYS if each.label == "k8s-dek")
+    key = next(each for each in K8S_KMS_PLUGIN_KEYS if each.label == "k8s-dek")
     token.import_aes("k8s-dek@20200101T0000Z", key.value, key.key_id.encode())
     token.objects(
         {

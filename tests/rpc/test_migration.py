@@ -17,7 +17,7 @@ from kmsd.formats.ciphertext import CiphertextFormat, KeyName, identify
 from tests import forkserver
 from tests.daemons import KMSCTL, Kmsd
 from tests.etcd import values
-from tests.rpc.vectors import ANCESTOR_KEYS, CBC, GCM, Vector
+from tests.rpc.vectors import CBC, GCM, K8S_KMS_PLUGIN_KEYS, Vector
 from tests.tokens import MODULE, SoftToken, make_token
 
 SEED = bytes(range(32))
@@ -27,7 +27,7 @@ SEED = bytes(range(32))
 def plugins(tmp_path_factory: pytest.TempPathFactory) -> SoftToken:
     """The token that k8s-kms-plugin used."""
     token = make_token(tmp_path_factory.mktemp("p") / "hsm", "plugins")
-    token.objects(*(key.step for key in ANCESTOR_KEYS))
+    token.objects(*(key.step for key in K8S_KMS_PLUGIN_KEYS))
     return token
 
 
@@ -70,7 +70,7 @@ def test_of_aes_gcm_all_is_read_and_both_formats_can_be_written(tmp_path: Path, 
     back = config.replace("[keys]\n", '[keys]\nwrite_format = "k8s-kms-plugin"\n')
     with _serving(tmp_path / "b", plugins, back) as kmsd:
         written = identify(_written(kmsd))
-    assert (written.format, written.key) == (CiphertextFormat.ANCESTOR_GCM, KeyName("k8s-dek", by_label=True))
+    assert (written.format, written.key) == (CiphertextFormat.K8S_KMS_PLUGIN_GCM, KeyName("k8s-dek", by_label=True))
 
 
 @pytest.mark.parametrize("algorithm", ["auto", "aes-cbc"])
@@ -103,7 +103,7 @@ def test_what_authenticates_nothing_is_called_readable_where_kmsd_reads_it_and_n
 ) -> None:
     config = _config(plugins, "aes-cbc").partition("[legacy]")[0] + f"[legacy]\n{legacy}\n"
     with _serving(tmp_path / "a", plugins, config) as kmsd:
-        old = next(key.key_id for key in ANCESTOR_KEYS if key.label == "k8s-dek")
+        old = next(key.key_id for key in K8S_KMS_PLUGIN_KEYS if key.label == "k8s-dek")
         for vector in CBC:
             for value in (vector.ciphertext, values.v1(vector.ciphertext), values.v2(old, vector.ciphertext)):
                 found = kmsd.admin("InspectCiphertext", admin.InspectCiphertextRequest(data=value))

@@ -112,7 +112,7 @@ def test_another_keys_ciphertext_under_a_swapped_kid_does_not_authenticate(serve
 
 
 def test_an_enc_that_is_not_its_keys_is_refused(served: Kmsd) -> None:
-    """A256GCM is what the ancestor says of AES-128 keys too; with 12 bytes of IV it is not the ancestor's."""
+    """A256GCM is what k8s-kms-plugin says of AES-128 keys too; with 12 bytes of IV it is not k8s-kms-plugin's."""
     head = base64.urlsafe_b64encode(b'{"alg":"dir","kid":"%b","enc":"A256GCM"}' % AES128.key_id.encode()).rstrip(b"=")
     forged = b".".join([head, *_written_elsewhere(AES128, SEED).split(b".")[1:]])
     refused = refusal(_read, served, forged, AES128.key_id)

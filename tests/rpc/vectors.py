@@ -18,7 +18,7 @@ class Vector:
     ciphertext: bytes
 
 
-ANCESTOR_KEYS = tuple(
+K8S_KMS_PLUGIN_KEYS = tuple(
     KnownKey(key["label"], key["cka_id"], bytes.fromhex(key["value"]), "aes" if key["type"] == "AES" else "hmac")
     for key in _FILE["keys"]
 )

@@ -20,7 +20,7 @@ from tests.daemons import Kmsd
 from tests.rpc.forged import b64, unb64
 from tests.rpc.known import AES128, AES192, WRITE
 from tests.rpc.refusals import DECRYPT_V1, DECRYPT_V2, Refusal, answers
-from tests.rpc.vectors import ANCESTOR_KEYS, CBC, GCM
+from tests.rpc.vectors import CBC, GCM, K8S_KMS_PLUGIN_KEYS
 from tests.security.forging import compact, header, sealed
 from tests.tokens import SoftToken, make_token
 
@@ -36,7 +36,7 @@ Forgery = tuple[str, bytes, str]
 def token(tmp_path_factory: pytest.TempPathFactory) -> SoftToken:
     """With keys of every kind that is read, and objects that somebody without a PIN has put there."""
     made = make_token(tmp_path_factory.mktemp("t") / "hsm")
-    steps = [key.step for key in (WRITE, AES192, AES128, *ANCESTOR_KEYS)]
+    steps = [key.step for key in (WRITE, AES192, AES128, *K8S_KMS_PLUGIN_KEYS)]
     for key in keysealer.KEYS.values():
         what = {"type": key.type, "label": key.label, "value": key.value.hex(), "id": key.cka_id.hex()}
         steps.append({"do": "import", **what})
@@ -56,7 +56,7 @@ def genuine(kmsd: Kmsd) -> list[tuple[bytes, str]]:
     """What honest programs wrote, with the key_id that they answered."""
     native = [kmsd.v2("Encrypt", v2.EncryptRequest(plaintext=SEED, uid="1")) for _ in range(6)]
     values = [(each.ciphertext, each.key_id) for each in native]
-    ids = {key.label: key.key_id for key in ANCESTOR_KEYS}
+    ids = {key.label: key.key_id for key in K8S_KMS_PLUGIN_KEYS}
     values += [(vector.ciphertext, ids[vector.key_label]) for vector in GCM]
     values += [(vector.ciphertext, vector.key.cka_id.hex()) for vector in keysealer.VECTORS]
     return values
@@ -128,7 +128,7 @@ def _dressed(values: list[tuple[bytes, str]], dice: random.Random) -> Iterator[F
         size = b64(dice.randrange(1, 64).to_bytes(8, "big")).decode()
         bare = {"alg": "A256CBC", "typ": "JWT", "cty": "JWT", "_thales_aad": size, "enc": "A256CBC"}
         for members in (bare, {**bare, "kid": "06"}, {**bare, "kid": WRITE.key_id.encode().hex()}):
-            yield "the ancestor's header", compact(members, dice.randbytes(16), data, dice.randbytes(32)), key_id
+            yield "k8s-kms-plugin's header", compact(members, dice.randbytes(16), data, dice.randbytes(32)), key_id
     for vector in CBC:
         yield "nothing protects it", vector.ciphertext, WRITE.key_id
 

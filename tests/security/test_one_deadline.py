@@ -12,7 +12,7 @@ from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
 from tests.chaos import ChaosToken, make_chaos
 from tests.daemons import Kmsd
 from tests.raw import unary
-from tests.rpc.vectors import ANCESTOR_KEYS, CBC, GCM
+from tests.rpc.vectors import CBC, GCM, K8S_KMS_PLUGIN_KEYS
 from tests.security.forging import header
 
 TIMEOUT = 1.0
@@ -23,7 +23,7 @@ KEYS = 12
 def chaos(tmp_path_factory: pytest.TempPathFactory) -> ChaosToken:
     """With many keys that held the label which old values name, and none of them wrote what is asked for."""
     made = make_chaos(tmp_path_factory.mktemp("c") / "hsm")
-    steps = [key.step for key in ANCESTOR_KEYS]
+    steps = [key.step for key in K8S_KMS_PLUGIN_KEYS]
     for number in range(KEYS):
         at = f"gone@202601{number + 1:02d}T000000Z"
         steps.append({"do": "import", "type": "aes", "label": at, "value": f"{number:064x}", "id": f"{number:04x}"})
@@ -47,7 +47,7 @@ def kmsd(tmp_path_factory: pytest.TempPathFactory, chaos: ChaosToken) -> Iterato
 
 
 def naming(label: str) -> bytes:
-    """A value of the ancestor's that names a label."""
+    """A value of k8s-kms-plugin's that names a label."""
     return b".".join([header({"alg": "dir", "kid": label, "enc": "A256GCM"}), *GCM[0].ciphertext.split(b".")[1:]])
 
 

@@ -14,7 +14,7 @@ from kmsd.api.kms.v2 import api_pb2 as v2
 from tests.daemons import Kmsd, wait_for
 from tests.rpc.forged import b64, unb64
 from tests.rpc.refusals import Refusal, refusal, told
-from tests.rpc.vectors import ANCESTOR_KEYS, CBC
+from tests.rpc.vectors import CBC, K8S_KMS_PLUGIN_KEYS
 from tests.security.forging import compact
 from tests.tokens import SoftToken
 
@@ -25,18 +25,18 @@ PAIR = ("--p11-key-label=k8s-dek", "--p11-hmac-label=k8s-hmac", "--algorithm=aes
 @pytest.fixture
 def plugins(token: SoftToken) -> SoftToken:
     """The token that k8s-kms-plugin used."""
-    token.objects(*(key.step for key in ANCESTOR_KEYS))
+    token.objects(*(key.step for key in K8S_KMS_PLUGIN_KEYS))
     return token
 
 
 def rewrapped(native: bytes, flip: int = 0) -> bytes:
-    """A value that a pair of kmsd's wrote, dressed as the ancestor's aes-cbc, which nothing authenticates."""
+    """A value that a pair of kmsd's wrote, dressed as k8s-kms-plugin's aes-cbc, which nothing authenticates."""
     _, _, iv, ciphertext, _ = native.split(b".")
     blocks, first = unb64(ciphertext), bytearray(unb64(iv))
     first[0] ^= flip
     size = b64((len(blocks) - 1).to_bytes(8, "big")).decode()
     members = {"alg": "A256CBC", "typ": "JWT", "cty": "JWT", "_thales_aad": size, "enc": "A256CBC"}
-    # The ancestor's tag is the same for every value.
+    # k8s-kms-plugin's tag is the same for every value.
     return compact(members, bytes(first), blocks, unb64(CBC[0].ciphertext.split(b".")[4]))
 
 
@@ -78,7 +78,7 @@ def test_nor_what_a_key_wrote_that_was_the_write_key_once(
     if not environment:
         before.admin("RotateKey", timeout=30.0)
     before.stop()
-    old = next(key for key in ANCESTOR_KEYS if key.label == "k8s-dek").key_id
+    old = next(key for key in K8S_KMS_PLUGIN_KEYS if key.label == "k8s-dek").key_id
     flags = ("--p11-hmac-label=k8s-hmac", "--auto-create") if environment else PAIR
     after = start_kmsd(*flags, environment={**ALLOWED, **environment, "KMSD_LEGACY__KEY": old}).wait_ok()
     said = refused(after, rewrapped(native))
@@ -87,7 +87,7 @@ def test_nor_what_a_key_wrote_that_was_the_write_key_once(
     assert decrypt(after, native) == b"0123456789abcde"
 
 
-def test_a_key_that_never_wrote_here_reads_what_the_ancestor_wrote(
+def test_a_key_that_never_wrote_here_reads_what_the_k8s_kms_plugin_wrote(
     start_kmsd: Callable[..., Kmsd], plugins: SoftToken
 ) -> None:
     kmsd = start_kmsd("--auto-create", environment=ALLOWED).wait_ok()

@@ -20,7 +20,7 @@ from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
 from kmsd.formats import jwe
 from tests.daemons import KMSCTL, KMSD, Kmsd, wait_for
 from tests.rotation.conftest import decrypt, encrypt
-from tests.rpc.vectors import ANCESTOR_KEYS, GCM
+from tests.rpc.vectors import GCM, K8S_KMS_PLUGIN_KEYS
 from tests.tokens import MODULE, PIN, SoftToken, change_objects
 from tests.tpm import TpmToken, make_tpm
 
@@ -154,7 +154,7 @@ def is_public(token: SoftToken, label: str) -> bool:
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_the_readme_on_softhsm_and_what_the_plugin_wrote(softhsm: SoftToken, short_tmp: Path, program: str) -> None:
     run(softhsm, MAKE_KEY.replace("aes0", "mykey") + " --private")
-    import_ancestor_keys(softhsm)
+    import_k8s_kms_plugin_keys(softhsm)
     with walk(short_tmp / "d", softhsm, README_SOFTHSM, program) as kmsd:
         serves_both(kmsd, "A128GCM")
         names_what_tcp_lacks(kmsd)
@@ -163,7 +163,7 @@ def test_the_readme_on_softhsm_and_what_the_plugin_wrote(softhsm: SoftToken, sho
 
 def test_under_the_plugins_name_its_defaults_hold(softhsm: SoftToken, short_tmp: Path) -> None:
     """The key that it wrote its values with, and its socket, which no flag names."""
-    import_ancestor_keys(softhsm)
+    import_k8s_kms_plugin_keys(softhsm)
     line = "k8s-kms-plugin serve --p11-lib $MODULE --p11-label mylabel --p11-pin mypin"
     with walk(short_tmp / "d", softhsm, line, "k8s-kms-plugin") as kmsd:
         serves_both(kmsd, "A256GCM")
@@ -171,8 +171,8 @@ def test_under_the_plugins_name_its_defaults_hold(softhsm: SoftToken, short_tmp:
         assert all(read(kmsd, vector.ciphertext) == vector.plaintext for vector in GCM)
 
 
-def import_ancestor_keys(token: SoftToken) -> None:
-    change_objects(MODULE, token.label, token.environment, [key.step for key in ANCESTOR_KEYS], pin="mypin")
+def import_k8s_kms_plugin_keys(token: SoftToken) -> None:
+    change_objects(MODULE, token.label, token.environment, [key.step for key in K8S_KMS_PLUGIN_KEYS], pin="mypin")
 
 
 def read(kmsd: Kmsd, cipher: bytes) -> bytes:

@@ -17,11 +17,11 @@ from tests import keysealer
 from tests.daemons import Kmsd, wait_for
 from tests.keysealer import ForeignVector
 from tests.rpc.refusals import refusal
-from tests.rpc.vectors import ANCESTOR_KEYS, CBC, GCM, Vector
+from tests.rpc.vectors import CBC, GCM, K8S_KMS_PLUGIN_KEYS, Vector
 from tests.serving.conftest import ENVIRONMENT
 from tests.tokens import SoftToken, make_token
 
-KEY = next(key for key in ANCESTOR_KEYS if key.label == "k8s-dek")
+KEY = next(key for key in K8S_KMS_PLUGIN_KEYS if key.label == "k8s-dek")
 ALLOWED = {"KMSD_LEGACY__ALLOW_UNAUTHENTICATED": "true", "KMSD_LEGACY__KEY": "k8s-dek"}
 REFUSED = "whose tag authenticates nothing: it is not read"
 
@@ -30,7 +30,7 @@ REFUSED = "whose tag authenticates nothing: it is not read"
 def token(tmp_path_factory: pytest.TempPathFactory) -> SoftToken:
     """With the keys of both programs."""
     made = make_token(tmp_path_factory.mktemp("t") / "hsm")
-    steps = [key.step for key in ANCESTOR_KEYS]
+    steps = [key.step for key in K8S_KMS_PLUGIN_KEYS]
     for key in keysealer.KEYS.values():
         what = {"type": key.type, "label": key.label, "value": key.value.hex(), "id": key.cka_id.hex()}
         steps.append({"do": "import", **what})
@@ -82,7 +82,7 @@ def counted(kmsd: Kmsd) -> int:
 
 
 @pytest.mark.parametrize("vector", CBC, ids=lambda vector: str(len(vector.plaintext)))
-def test_what_the_ancestor_wrote_is_read_when_told_to_and_counted(reader: Kmsd, vector: Vector) -> None:
+def test_what_the_k8s_kms_plugin_wrote_is_read_when_told_to_and_counted(reader: Kmsd, vector: Vector) -> None:
     before = counted(reader)
     assert read(reader, vector.ciphertext) == vector.plaintext
     request = v2.DecryptRequest(ciphertext=vector.ciphertext, key_id=KEY.key_id, uid="u")
@@ -113,7 +113,7 @@ def test_what_is_damaged_is_refused_and_not_counted(reader: Kmsd) -> None:
 
 
 def test_v2_refuses_it_under_the_id_of_another_key(reader: Kmsd) -> None:
-    other = next(key for key in ANCESTOR_KEYS if key.label == "aes128")
+    other = next(key for key in K8S_KMS_PLUGIN_KEYS if key.label == "aes128")
     request = v2.DecryptRequest(ciphertext=CBC[0].ciphertext, key_id=other.key_id, uid="u")
     refused = refusal(reader.v2, "Decrypt", request)
     assert refused.code == "INVALID_ARGUMENT"
@@ -177,7 +177,7 @@ def test_what_keysealer_wrote_is_not_read_without_its_hmac_key(start: Callable[.
     assert "--p11-hmac-label" in refused.hint
 
 
-def test_the_format_of_the_ancestor_is_not_written_by_a_pair(start: Callable[..., Kmsd]) -> None:
+def test_the_format_of_the_k8s_kms_plugin_is_not_written_by_a_pair(start: Callable[..., Kmsd]) -> None:
     pair = ("--p11-key-label=k8s-dek", "--algorithm=aes-cbc", "--p11-hmac-label=k8s-hmac")
     kmsd = start({"KMSD_KEYS__WRITE_FORMAT": "k8s-kms-plugin"}, *pair)
     said = "keys.write_format k8s-kms-plugin needs an AES-GCM write key"

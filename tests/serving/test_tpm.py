@@ -1,4 +1,4 @@
-"""kmsd on a TPM 2.0: the ancestor's command line, keys made beside it, and what befalls a TPM."""
+"""kmsd on a TPM 2.0: k8s-kms-plugin's command line, keys made beside it, and what befalls a TPM."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _tpm(folder: Path) -> Iterator[TpmToken]:
 
 @pytest.fixture(scope="module")
 def token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TpmToken]:
-    """As the ancestor's README makes it: two keys with ids of their own, and one more that is none of the pair's."""
+    """As k8s-kms-plugin's README makes it: two keys with ids of their own, and one more that is none of the pair's."""
     for made in _tpm(tmp_path_factory.mktemp("t") / "tpm"):
         made.add_pair("cbc0", "hmac0", "enc-id", "mac-id")
         made.add_key("other", "hmac:sha256", "other-id")
@@ -78,7 +78,7 @@ def run(folder: Path, token: TpmToken, environment: dict[str, str], *flags: str)
     )
 
 
-def test_the_ancestors_command_line_serves_both_apis(kmsd: Kmsd) -> None:
+def test_the_k8s_kms_plugins_command_line_serves_both_apis(kmsd: Kmsd) -> None:
     sealed = encrypt(kmsd, b"seed")
     parsed = jwe.parse(sealed.ciphertext)
     assert (parsed.kid, parsed.hkid, parsed.enc) == ("enc-id", "mac-id", "A256CBC-HS256")

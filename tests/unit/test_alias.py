@@ -1,4 +1,4 @@
-"""kmsd under its ancestor's name, as the installed k8s-kms-plugin: the ancestor's defaults, and which source wins."""
+"""kmsd under the name k8s-kms-plugin, as it is installed: that program's defaults, and which source wins."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def shown(done: subprocess.CompletedProcess[str]) -> dict[str, tuple[str, str]]:
     return {key: (value, where) for key, value, where in rows if where != "default"}
 
 
-def test_its_defaults_are_the_ancestors_and_those_of_kmsd_stay_its_own() -> None:
+def test_its_defaults_are_the_k8s_kms_plugins_and_those_of_kmsd_stay_its_own() -> None:
     theirs = "default of k8s-kms-plugin"
     done = run("check-config", MODULE, TMPDIR="/tmp")
     assert done.stderr == ""
@@ -82,7 +82,7 @@ def test_a_slot_counts_where_no_label_is_given() -> None:
     assert shown(run("check-config", MODULE, P11_SLOT="4"))["token.slot"] == ("4", "P11_SLOT")
 
 
-def test_a_configuration_of_the_ancestors_is_refused_with_what_it_was_worth(tmp_path: Path) -> None:
+def test_a_configuration_of_the_k8s_kms_plugins_is_refused_with_what_it_was_worth(tmp_path: Path) -> None:
     theirs = tmp_path / "k8s-kms-plugin.yaml"
     theirs.write_text("p11-label: x\n")
     done = run("check-config", MODULE, f"--config={theirs}")

@@ -1,4 +1,4 @@
-"""The command line of kmsd: what check-config shows and refuses, and that the ancestor's command lines carry over."""
+"""The command line of kmsd: what check-config shows and refuses, and that k8s-kms-plugin's command lines carry over."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_named_file_that_is_not_there_is_exit_2(run: Run, command: str, tmp_pa
     assert err == (f"kmsd: error: {tmp_path}/absent.toml: no such file\nhint: --config must name a file that exists\n")
 
 
-# --- the ancestor's command lines
+# --- k8s-kms-plugin's command lines
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_named_file_that_is_not_there_is_exit_2(run: Run, command: str, tmp_pa
     ],
     ids=["readme", "readme-tpm", "hmac", "quickstart"],
 )
-def test_the_ancestors_command_lines_carry_over(
+def test_the_k8s_kms_plugins_command_lines_carry_over(
     line: str, expected: dict[str, object], monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
     code, out, err = run("check-config", *line.split())
@@ -152,7 +152,7 @@ def test_the_ancestors_command_lines_carry_over(
 
 
 @pytest.mark.processes
-def test_the_ancestors_pod_environment_carries_over() -> None:
+def test_the_k8s_kms_plugins_pod_environment_carries_over() -> None:
     environ = {"P11_LIB": "/lib/p11.so", "P11_TOKEN": "default", "P11_PIN": "changeme", "P11_PIN_FILE": ""}
     done = kmsd("check-config", "--config=/dev/null", **environ)
     shown = table(done.stdout)

@@ -113,7 +113,7 @@ def test_a_switch_that_is_off_changes_nothing(run: Run, argv: list[str]) -> None
     [["--allow-any"], ["--kek-id", "a"], ["--ca-id=a"], ["--native-path=.keys"], ["-p", ".keys"]],
     ids=lambda argv: argv[0],
 )
-def test_a_flag_that_does_nothing_in_the_ancestor_is_taken_with_a_warning(
+def test_a_flag_that_does_nothing_in_the_k8s_kms_plugin_is_taken_with_a_warning(
     run: Run, monkeypatch: pytest.MonkeyPatch, argv: list[str]
 ) -> None:
     name = "--native-path" if argv[0] == "-p" else argv[0].partition("=")[0]

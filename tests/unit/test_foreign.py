@@ -16,10 +16,10 @@ from kmsd.service import foreign
 from kmsd.service.foreign import Foreign
 from tests import keysealer
 from tests.memory_token import MemoryToken
-from tests.rpc.vectors import ANCESTOR_KEYS, CBC, Vector
+from tests.rpc.vectors import CBC, K8S_KMS_PLUGIN_KEYS, Vector
 
 PINNED = CBC[0].key_label
-HMAC = next(key.label for key in ANCESTOR_KEYS if key.type == "hmac")
+HMAC = next(key.label for key in K8S_KMS_PLUGIN_KEYS if key.type == "hmac")
 
 
 class _Setup:
@@ -30,7 +30,7 @@ class _Setup:
     ) -> None:
         self.token = MemoryToken()
         self.token.make("k8s-kek", new_key_id().encode())
-        for key in ANCESTOR_KEYS:
+        for key in K8S_KMS_PLUGIN_KEYS:
             self.token.put(key.label, key.key_id.encode(), key.value, kind="aes" if key.type == "aes" else "hmac")
         for sealer in keysealer.KEYS.values():
             self.token.put(sealer.label, sealer.cka_id, sealer.value, kind=sealer.type)
@@ -85,7 +85,12 @@ async def test_what_is_not_allowed_is_not_read_and_asks_no_token() -> None:
         ("nobody", (), Misconfigured, "must name exactly one key, got 'nobody'"),
         (HMAC, (), Misconfigured, "it is no AES key"),
         ("k8s-kek", (), Conflict, "that is, or was, a write key of kmsd"),
-        (PINNED, (next(key.key_id for key in ANCESTOR_KEYS if key.label == PINNED),), Conflict, "it was the write key"),
+        (
+            PINNED,
+            (next(key.key_id for key in K8S_KMS_PLUGIN_KEYS if key.label == PINNED),),
+            Conflict,
+            "it was the write key",
+        ),
     ],
 )
 async def test_a_key_that_must_not_read_them_is_refused_and_is_a_problem(

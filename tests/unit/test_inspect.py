@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from kmsd.service.inspect import INPUT_MAX, Inspection, inspect
 from tests.etcd.values import (
-    ANCESTOR_CBC,
+    K8S_KMS_PLUGIN_CBC,
     NEW_ID,
     OLD_ID,
     SEALED,
-    ancestor_gcm,
     b64url,
     jwe,
+    k8s_kms_plugin_gcm,
     keysealer,
     native,
     v1,
@@ -61,7 +61,7 @@ def test_a_pair_with_two_ids_names_both() -> None:
 
 
 @pytest.mark.parametrize("vector", GCM)
-def test_what_the_ancestor_wrote_with_gcm_is_explained(vector: object) -> None:
+def test_what_the_k8s_kms_plugin_wrote_with_gcm_is_explained(vector: object) -> None:
     (each,) = [one for one in GCM if one is vector]
     found = inspect(each.ciphertext)
     assert (found.format, found.key_ids, found.labels) == ("k8s-kms-plugin aes-gcm", (), (each.key_label,))
@@ -74,7 +74,7 @@ def test_what_the_ancestor_wrote_with_gcm_is_explained(vector: object) -> None:
 
 
 @pytest.mark.parametrize("vector", CBC)
-def test_what_the_ancestor_wrote_with_cbc_is_explained_and_warned_about(vector: object) -> None:
+def test_what_the_k8s_kms_plugin_wrote_with_cbc_is_explained_and_warned_about(vector: object) -> None:
     (each,) = [one for one in CBC if one is vector]
     found = inspect(each.ciphertext)
     assert found.format == "k8s-kms-plugin aes-cbc"
@@ -101,8 +101,8 @@ def test_a_v2_value_is_explained_with_what_is_around_it() -> None:
     assert found.summary == "A ciphertext of kmsd's own format, in a KMS v2 value of the provider 'kmsd'."
 
 
-def test_a_v2_value_in_the_ancestors_format_names_a_key_id_and_a_label() -> None:
-    found = inspect(v2(NEW_ID, ancestor_gcm("k8s-kek")))
+def test_a_v2_value_in_the_k8s_kms_plugins_format_names_a_key_id_and_a_label() -> None:
+    found = inspect(v2(NEW_ID, k8s_kms_plugin_gcm("k8s-kek")))
     assert (found.key_ids, found.labels) == ((NEW_ID,), ("k8s-kek",))
     assert found.intact
 
@@ -132,13 +132,13 @@ def test_a_v2_value_of_another_plugin_names_its_key_and_is_no_jwe() -> None:
 
 
 def test_a_v1_value_is_explained_by_its_ciphertext() -> None:
-    found = inspect(v1(ANCESTOR_CBC[0], b"old"))
+    found = inspect(v1(K8S_KMS_PLUGIN_CBC[0], b"old"))
     assert (found.format, found.unauthenticated) == ("k8s-kms-plugin aes-cbc", True)
     assert found.envelope is not None
     assert found.envelope.key_id == ""
 
 
-VALUES = [native(), ancestor_gcm(), ANCESTOR_CBC[0], keysealer(b"\1\2"), v1(native()), v2(NEW_ID)]
+VALUES = [native(), k8s_kms_plugin_gcm(), K8S_KMS_PLUGIN_CBC[0], keysealer(b"\1\2"), v1(native()), v2(NEW_ID)]
 
 
 @pytest.mark.parametrize("value", VALUES, ids=range(len(VALUES)))

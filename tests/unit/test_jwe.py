@@ -238,7 +238,7 @@ def test_size_is_bounded_before_anything_is_read() -> None:
         ("line\u2028para\u2029", '"line\\u2028para\\u2029"'),
     ],
 )
-def test_the_ancestors_header_is_spelled_as_go_spells_it(label: str, text: str) -> None:
+def test_the_k8s_kms_plugins_header_is_spelled_as_go_spells_it(label: str, text: str) -> None:
     """encoding/json escapes <, >, & and the two separators, and leaves other letters as they are."""
     expected = f'{{"alg":"dir","kid":{text},"enc":"A256GCM"}}'
     assert jwe.decode(k8s_kms_plugin.header(label), "test").decode() == expected
@@ -249,6 +249,6 @@ def test_the_ancestors_header_is_spelled_as_go_spells_it(label: str, text: str) 
     ("enc", "iv", "expected"),
     [("A256GCM", 16, True), ("A256GCM", 12, False), ("A128GCM", 16, True), ("A128GCM", 12, False)],
 )
-def test_the_ancestors_form_is_told_by_its_iv(enc: str, iv: int, expected: bool) -> None:
+def test_the_k8s_kms_plugins_form_is_told_by_its_iv(enc: str, iv: int, expected: bool) -> None:
     found = identify(jwe.assemble(jwe.header("k", enc), bytes(iv), bytes(20)))
-    assert (found.format is CiphertextFormat.ANCESTOR_GCM) is expected
+    assert (found.format is CiphertextFormat.K8S_KMS_PLUGIN_GCM) is expected

@@ -13,7 +13,7 @@ import yaml
 
 from kmsd import __version__, cli
 from kmsd.config.settings import MAX_TOKENS, Settings
-from kmsd.config.sources import ANCESTOR_ENVIRON
+from kmsd.config.sources import K8S_KMS_PLUGIN_ENVIRON
 from kmsd.config.values import LEAVES, to_toml
 from tests.daemons import KMSD
 from tests.e2e.encryption_config import Identity, Kms, providers_of_secrets
@@ -216,7 +216,7 @@ def test_the_configuration_page_lists_every_setting_flag_and_variable() -> None:
             assert default == expected, key
     for flag in flags_of:
         assert f"`{flag.name}" in text, flag.name
-    for variable in ANCESTOR_ENVIRON:
+    for variable in K8S_KMS_PLUGIN_ENVIRON:
         assert f"`{variable}`" in text, variable
 
 

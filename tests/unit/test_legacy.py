@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from kmsd.formats import jwe, k8s_kms_plugin
 from tests.keysealer import VECTORS, ForeignVector
-from tests.rpc.vectors import ANCESTOR_KEYS, CBC, Vector
+from tests.rpc.vectors import CBC, K8S_KMS_PLUGIN_KEYS, Vector
 
 ANCESTOR = CBC[0].ciphertext
 SUCCESSOR = VECTORS[0].ciphertext
-AES = next(key.value for key in ANCESTOR_KEYS if key.label == CBC[0].key_label)
-HMAC = next(key.value for key in ANCESTOR_KEYS if key.type == "hmac")
+AES = next(key.value for key in K8S_KMS_PLUGIN_KEYS if key.label == CBC[0].key_label)
+HMAC = next(key.value for key in K8S_KMS_PLUGIN_KEYS if key.type == "hmac")
 GOOD = {"alg": "A256CBC", "typ": "JWT", "cty": "JWT", "_thales_aad": "AAAAAAAAAAQ", "enc": "A256CBC"}
 
 
@@ -28,7 +28,7 @@ def _decrypt(key: bytes, iv: bytes, blocks: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("vector", CBC, ids=lambda vector: len(vector.plaintext))
-def test_what_the_ancestor_wrote_comes_apart(vector: Vector) -> None:
+def test_what_the_k8s_kms_plugin_wrote_comes_apart(vector: Vector) -> None:
     parsed = k8s_kms_plugin.parse_cbc(vector.ciphertext)
     assert not parsed.authenticated
     assert parsed.size == len(vector.plaintext)
@@ -104,7 +104,7 @@ def test_a_missing_member_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("text", [json.dumps(GOOD), json.dumps(dict(reversed(GOOD.items())), separators=(",", ":"))])
-def test_the_ancestors_header_has_one_spelling(text: str) -> None:
+def test_the_k8s_kms_plugins_header_has_one_spelling(text: str) -> None:
     """Nothing authenticates it, so nothing else of it may vary."""
     with pytest.raises(jwe.JweError, match="not spelled as"):
         k8s_kms_plugin.parse_cbc(b".".join([jwe.encode(text.encode()), *ANCESTOR.split(b".")[1:]]))

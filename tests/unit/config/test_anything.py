@@ -66,7 +66,7 @@ def test_whatever_the_file_holds_it_loads_or_is_refused_in_words(
     assert all(line.isprintable() for line in (message or "").splitlines())
 
 
-@given(st.sampled_from([*sources.ENVIRON, *sources.ANCESTOR_ENVIRON]), st.binary(max_size=20))
+@given(st.sampled_from([*sources.ENVIRON, *sources.K8S_KMS_PLUGIN_ENVIRON]), st.binary(max_size=20))
 def test_whatever_a_variable_holds_it_loads_or_is_refused_in_words(variable: str, content: bytes) -> None:
     text = os.fsdecode(content.replace(b"\0", b""))
     message = refusal(lambda: load({}, environ={variable: text}))

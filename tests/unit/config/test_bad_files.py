@@ -149,7 +149,7 @@ def test_a_mistake_in_the_file_shows_though_a_variable_hides_it(tmp_path: Path) 
     assert message == 'F:1: keys.refresh: expected a number from 0.1 to 3600, found "soon"'
 
 
-def test_an_ancestors_variable_that_is_overridden_may_hold_anything() -> None:
+def test_an_k8s_kms_plugins_variable_that_is_overridden_may_hold_anything() -> None:
     loaded = load({"kms.socket": ("--socket", "/s/kms.sock")}, environ={"SOCKET": "tcp:80"})
     assert loaded.settings.kms.socket == Path("/s/kms.sock")
 

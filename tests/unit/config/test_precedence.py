@@ -108,7 +108,7 @@ def test_every_setting_has_a_variable_of_its_own(variable: str) -> None:
         ("P11_PIN_FILE", "/run/pin", "token.pin_file", Path("/run/pin")),
     ],
 )
-def test_the_ancestors_variables_work_below_ours_and_empty_ones_count_as_unset(
+def test_the_k8s_kms_plugins_variables_work_below_ours_and_empty_ones_count_as_unset(
     variable: str, text: str, key: str, expected: object
 ) -> None:
     loaded = load({}, environ={variable: text})
@@ -120,7 +120,7 @@ def test_the_ancestors_variables_work_below_ours_and_empty_ones_count_as_unset(
     assert both.origins[key] == Origin("environment", ours)
 
 
-def test_the_ancestors_variables_beat_the_file(tmp_path: Path) -> None:
+def test_the_k8s_kms_plugins_variables_beat_the_file(tmp_path: Path) -> None:
     file = write(tmp_path / "kmsd.toml", 'token.module = "/file.so"\n')
     assert load({}, config_file=file, environ={"P11_LIB": "/env.so"}).settings.token.module == "/env.so"
 

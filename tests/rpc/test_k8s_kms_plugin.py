@@ -11,11 +11,11 @@ from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
 from kmsd.api.kms.v2 import api_pb2 as v2
 from tests.daemons import Kmsd
 from tests.rpc.refusals import refusal
-from tests.rpc.vectors import ANCESTOR_KEYS, CBC, GCM, Vector
+from tests.rpc.vectors import CBC, GCM, K8S_KMS_PLUGIN_KEYS, Vector
 from tests.tokens import SoftToken
 
 WEIRD = 'we<ird>&"label'
-BY_LABEL = {key.label: key for key in ANCESTOR_KEYS}
+BY_LABEL = {key.label: key for key in K8S_KMS_PLUGIN_KEYS}
 
 
 def _read_v1(kmsd: Kmsd, cipher: bytes) -> bytes:
@@ -35,7 +35,7 @@ def test_the_vectors_cover_what_is_odd_about_them() -> None:
 
 
 @pytest.mark.parametrize("vector", GCM, ids=_name)
-def test_what_the_ancestor_wrote_with_aes_gcm_is_read(served: Kmsd, vector: Vector) -> None:
+def test_what_the_k8s_kms_plugin_wrote_with_aes_gcm_is_read(served: Kmsd, vector: Vector) -> None:
     assert _read_v1(served, vector.ciphertext) == vector.plaintext
 
 
@@ -61,17 +61,17 @@ def test_what_it_wrote_with_aes_cbc_is_refused_in_plain_words(served: Kmsd, vect
 
 
 @pytest.fixture
-def with_ancestor_keys(token: SoftToken) -> SoftToken:
-    token.objects(*(key.step for key in ANCESTOR_KEYS))
+def with_k8s_kms_plugin_keys(token: SoftToken) -> SoftToken:
+    token.objects(*(key.step for key in K8S_KMS_PLUGIN_KEYS))
     return token
 
 
 @pytest.mark.parametrize("restarted", [False, True], ids=["at-once", "after-a-restart"])
 def test_old_data_is_read_after_its_label_has_moved_to_a_new_key(
-    start_kmsd: Callable[..., Kmsd], with_ancestor_keys: SoftToken, restarted: bool
+    start_kmsd: Callable[..., Kmsd], with_k8s_kms_plugin_keys: SoftToken, restarted: bool
 ) -> None:
     kmsd = start_kmsd("--p11-key-label=k8s-dek", name="a").wait_ok()
-    with_ancestor_keys.relabel("k8s-dek", "k8s-dek@2026-01-31T235959Z")
+    with_k8s_kms_plugin_keys.relabel("k8s-dek", "k8s-dek@2026-01-31T235959Z")
     new = kmsd.keygen("k8s-dek")
     if restarted:
         kmsd.stop()
@@ -90,7 +90,7 @@ def test_a_label_that_no_key_ever_held_is_not_found(served: Kmsd) -> None:
 
 @pytest.fixture(params=[WEIRD, "aes128"])
 def writer(
-    request: pytest.FixtureRequest, start_kmsd: Callable[..., Kmsd], with_ancestor_keys: SoftToken
+    request: pytest.FixtureRequest, start_kmsd: Callable[..., Kmsd], with_k8s_kms_plugin_keys: SoftToken
 ) -> tuple[Kmsd, str]:
     environment = {"KMSD_KEYS__WRITE_FORMAT": "k8s-kms-plugin"}
     return start_kmsd(f"--p11-key-label={request.param}", environment=environment).wait_ok(), request.param
@@ -116,7 +116,7 @@ def test_its_format_can_be_written_so_that_a_migration_can_be_rolled_back(writer
 
 
 def test_what_the_native_format_wrote_is_read_while_the_other_is_written(
-    start_kmsd: Callable[..., Kmsd], with_ancestor_keys: SoftToken
+    start_kmsd: Callable[..., Kmsd], with_k8s_kms_plugin_keys: SoftToken
 ) -> None:
     native = start_kmsd("--p11-key-label=k8s-dek", name="a").wait_ok()
     before = native.v2("Encrypt", v2.EncryptRequest(plaintext=b"seed"))
