@@ -9,8 +9,8 @@ from datetime import datetime
 @dataclass(frozen=True)
 class KeyInEtcd:
     """A key as stored values name it. by_label: the envelope names a label instead of a key id, as that of
-    k8s-kms-plugin does. label: what the encrypted data key calls its key beside a key id, as KeySealer's does; empty if it does
-    not."""
+    k8s-kms-plugin does. label: what the encrypted data key calls its key beside a key id, as KeySealer's does; empty if
+    it does not."""
 
     key_id: str
     objects: int
