@@ -61,8 +61,7 @@ class Upkeep:
                 try:
                     await self._scanner.look()
                     self._unread, failed = None, 0
-                    for label in tuple(self.labels):
-                        await label.keep_up()
+                    await self._keep_up()
                 except KmsdError as error:
                     log.debug("look failed", reason=error.message)
                     failed += 1
@@ -72,6 +71,14 @@ class Upkeep:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.keys.refresh):
                     await self._nudge.wait()
+
+    async def _keep_up(self) -> None:
+        """Do what is due for each label: what one of them cannot have done keeps no other waiting."""
+        for label in tuple(self.labels):
+            try:
+                await label.keep_up()
+            except KmsdError as error:
+                log.debug("upkeep failed", label=label.label, reason=error.message)
 
 
 class LabelUpkeep:
@@ -101,6 +108,10 @@ class LabelUpkeep:
         self._keyring = keyring
         self._lifecycle = lifecycle
         self._created = not settings.keys.auto_create
+
+    @property
+    def label(self) -> str:
+        return self._keyring.write_label
 
     @property
     def problems(self) -> list[Problem]:
