@@ -10,9 +10,9 @@ from kmsd.errors import Misconfigured, Unavailable
 from kmsd.hsm.host.info import SlotView
 
 AUTO_SESSIONS: Final = 4
-"""That a login opens to serve with, where no number is configured."""
+"""The number of sessions that a login opens to serve with, where no number is configured."""
 AUTO_SESSIONS_GROWN: Final = 32
-"""The most that they may become: a thread of the host for each."""
+"""The most sessions that there may be once more are opened for a slow token; each has a thread of the host."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class TokenAddress:
     """The address of a token, and how to use it.
 
     module: path; empty: found by the provider, whose ways are in `kmsd.hsm.vendors.quirks`.
-    slot: slot id, wins over label. sessions: that a login opens to serve with. queue: calls that may wait.
+    slot: slot id, wins over label. sessions: how many a login opens to serve with. queue: how many calls may wait.
     timeout: seconds for a call that has no deadline of its own. stuck_after: seconds.
     trusted_public: CKA_IDs of keys that are used although their objects are public.
     sessions_grown: how many sessions there may become while calls wait for a slow token; 0: no more than there are.

@@ -24,7 +24,7 @@ class Beside:
         self._read_pin = read_pin
         self._guard = guard
         self._wrong_pin = ""
-        """That a process beside was told is wrong, although the login was made with it."""
+        """The PIN that a process beside was told is wrong, although the login was made with it; empty if none."""
 
     @property
     def misses_objects(self) -> bool:
@@ -76,6 +76,6 @@ class Beside:
             await asyncio.to_thread(self._refused, connected.pin)
 
     def _refused(self, pin: str) -> None:
-        # It was changed on the token meanwhile: neither a process beside nor the next login tries it again.
+        # The PIN was changed on the token meanwhile: neither a process beside nor the next login tries it again.
         self._wrong_pin = pin
         self._guard.was_refused(pin)

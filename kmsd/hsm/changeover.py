@@ -146,8 +146,8 @@ class Changeover:
         await self._wiring.claims.claim(self._wiring.name, found.module, found.slot_id, found.token)
 
     async def _have_all_sessions(self, small: Connected, end: Awaitable[None]) -> None:
-        """Replace a host that had to be content with the sessions that the old one left, once that has ended: by one
-        that begins after it."""
+        """Replace a host that got only the sessions that the old one left: once the old one has ended, another host is
+        begun."""
         await end
         async with self.opening:
             if self.connected is small:

@@ -34,7 +34,7 @@ P = TypeVar("P", TokenSession, OpenToken)
 Ts = TypeVarTuple("Ts")
 
 Observe = Callable[[Operation, float], None]
-"""Told of an operation that a token has done, and how many seconds it took there."""
+"""A function that is told of each operation that a token has done, and how many seconds it took there."""
 
 _LOADING = frozenset({f"C_{what}{part}" for what in ("Encrypt", "Decrypt", "Sign") for part in ("Init", "")})
 """The calls in which tpm2-pkcs11 finds no place for a key: when an operation begins, or not before it is done."""
@@ -72,7 +72,7 @@ class Hsm:
 
     hosting: how its processes come and go. beside: what another process sees of it. guard: of its PIN.
 
-    name: in the configuration. claims: of all its entries.
+    name: its name in the configuration. claims: those of all entries of the configuration.
     read_pin: gives the PIN for each login; raises KmsdError if it cannot.
     on_change: called on the event loop whenever the connection came or went.
     guard: keeps a PIN from being tried again that was refused. observe: told of every operation.
@@ -154,8 +154,8 @@ class Hsm:
         await self.hosting.close()
 
     async def settled(self, until: float) -> None:
-        """Wait, while a host is being replaced that has gone, for the end of it, at most `until` then (of the monotonic
-        clock)."""
+        """Wait until a host that has gone is replaced, if one is being replaced, but no longer than `until` (of the
+        monotonic clock)."""
         if not self._changeover.settled.is_set():
             with contextlib.suppress(DeadlineExceeded):
                 async with within(until):

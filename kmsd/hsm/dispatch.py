@@ -21,7 +21,7 @@ from kmsd.hsm.queue import Job, Queue
 from kmsd.hsm.sizing import SLOW_SECONDS, Sizing
 
 _LOOKAHEAD_SECONDS: Final = 0.002
-"""The work that may lie with a host beyond what its sessions are doing, by the time that it lasts."""
+"""Seconds of work that may lie with a host beyond what its sessions are doing."""
 _LOOKAHEAD_MOST: Final = 256
 _RESIZE_SECONDS: Final = 10.0
 
@@ -68,7 +68,7 @@ class Dispatch:
         return host.stuck(monotonic() - self._stuck_after)
 
     def use(self, fresh: Connected) -> Connected | None:
-        """Send to this host from now on. Returns the one of before."""
+        """Send to this host from now on. Returns the host of before."""
         old, self.connected = self.connected, fresh
         fresh.host.answered = self._answered
         self._answered_at = monotonic()

@@ -85,7 +85,8 @@ class Hosting:
             self._retry()
 
     async def unlock(self) -> KmsdError | None:
-        """Log in at an operator's word; why the token is not up after it. Those who ask at the same time share it."""
+        """Log in at an operator's word; return why the token is not up after it, None if it is. Those who ask at the
+        same time share one attempt."""
         if self._unlocking is None or self._unlocking.done():
             self._unlocking = self._spawn(self._unlock())
         return await asyncio.shield(self._unlocking)
@@ -149,7 +150,7 @@ class Hosting:
         """Try again and again in the background, while the token is down."""
         if self.changeover.connected is not None:
             return
-        # What was given up on purpose has not come back.
+        # A token that was given up on purpose has not come back.
         self._wiring.on_change()
         if self.changeover.refused or self.changeover.closed or (self._trying is not None and not self._trying.done()):
             return
@@ -157,7 +158,7 @@ class Hosting:
 
     async def _keep_trying(self) -> None:
         pause = _RETRY_FIRST
-        # A word that came while an attempt was under way counts, whatever that attempt came to.
+        # A word of an operator that came while an attempt was under way counts, whatever that attempt came to.
         while self.changeover.connected is None and (self._hurry.is_set() or not self.changeover.refused):
             try:
                 async with asyncio.timeout(pause * jitter()):

@@ -30,7 +30,7 @@ _END_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class Connected(FoundToken, LoggedIn):
-    """A token that is in use: what was found, and what the login gave. pin: that the login was made with, empty without
+    """A token that is in use: what was found, and what the login gave. pin: the PIN of the login, empty without
     one. since: by the monotonic clock; since_unix: the same moment, in seconds of Unix time."""
 
     host: HostProcess

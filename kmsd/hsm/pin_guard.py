@@ -106,7 +106,7 @@ class PinGuard:
         # A PIN is short, and whoever may read the file should not find it by trying all.
         return hashlib.scrypt(pin.encode(), salt=self._salt, n=2**14, r=8, p=1)
 
-    # What is kept: each token's name, with a salt and a digest.
+    # The file holds each token's name, with a salt and a digest.
 
     def _recall(self) -> None:
         if self._directory is None:

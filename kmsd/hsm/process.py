@@ -130,8 +130,8 @@ class HostProcess(asyncio.Protocol):
         return jobs
 
     def stuck(self, since: float) -> int:
-        """Return how many calls have not come back that are there since before `since`; of what runs beside the
-        sessions, and may take long, those whose time is over."""
+        """Return how many calls that were sent before `since` have not come back; of what runs beside the sessions, and
+        may take long, those count whose deadline was before `since`."""
         return sum(job.until < since if job.done.beside else job.sent < since for job in self.inflight.values())
 
     async def end(self, grace: float, *, patient: bool = False) -> None:

@@ -61,7 +61,7 @@ class Queue:
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[Share, deque[Job]] = {each: deque() for each in Share}
         self._passed = dict.fromkeys(Share, 0.0)
-        """The work that each share has had, by its weight: the least is next."""
+        """The number of calls that each share has had, divided by its weight: the share with the least is next."""
         self._now = 0.0
         self._pending: set[Job] = set()
         self._due = False
@@ -69,7 +69,7 @@ class Queue:
         self.interval = 0.0
         """Seconds between two answers of the token while calls waited; 0 while none did."""
         self.seconds = 0.0
-        """That an operation takes on the token."""
+        """The seconds that an operation takes on the token."""
         self._answered_at = 0.0
 
     def __len__(self) -> int:
@@ -113,7 +113,7 @@ class Queue:
 
     def _wake(self) -> None:
         if len(self._pending) == 1:
-            # Nobody else asks for anything: there is nothing to wait for.
+            # No other call is pending: there is none to hand over together with this one.
             self._ready()
             self._sweep_later()
         else:

@@ -15,18 +15,18 @@ SLOW_SECONDS: Final = 0.0005
 """A token that takes less for an operation is served by one thread (`kmsd.hsm.host.workers`)."""
 _WINDOW_SECONDS: Final = 0.1
 _WINDOW_ANSWERS: Final = 4
-"""A rate is measured over so long, and so many answers for each session, at least. It is not that of the answers, which
-callers have a part in, and whatever else runs on the machine."""
+"""The least time, and the least number of answers for each session, over which the rate of a token is measured. That is
+not the rate of the answers, which also depends on the callers and on whatever else runs on the machine."""
 _MOSTLY: Final = 0.75
-"""Part of the answers in it that must have come while all sessions were at work, or while others waited: callers take a
-moment to ask for more."""
+"""The part of the answers in a measurement that must have come while all sessions were at work, or while calls waited.
+It is not all of them, because callers take a moment to ask for more."""
 _GAIN: Final = 0.15
-"""Part of what more sessions bring where nothing else is in the way, that they must have brought: with twice as many
-the token must have become 1.15 times as fast."""
+"""The part of the ideal gain that more sessions must have brought to be kept: with twice as many the token must have
+become 1.15 times as fast, where twice as fast is ideal."""
 _REMEMBERED_SECONDS: Final = 60.0
 """The time in which what brought nothing, or was refused, is not tried again."""
 _REST_SECONDS: Final = 10.0
-"""After so long in which half of the sessions would have done, half of them are closed."""
+"""The time in which half of the sessions would have done, and after which half of them are closed."""
 
 
 class Sizing:

@@ -22,11 +22,11 @@ _PAUSE_MOST: Final = 30.0
 """Seconds between two times that a host is replaced because a call hangs, or its login seems to be lost, from the first
 up to the last."""
 _CALM_SECONDS: Final = 60.0
-"""After so long without either the pauses begin anew."""
+"""Seconds without such a replacement after which the pauses begin anew."""
 _BELIEVED_AFTER: Final = 10.0
 """Seconds from a login until an operation that fails is believed although random numbers work."""
 _PROVEN_AFTER: Final = 2.0
-"""The same where the token has said that nobody is logged in any more."""
+"""Seconds from a login until an operation that fails is believed where the token says that nobody is logged in."""
 _LOGIN_GONE: Final = frozenset(
     {
         "CKR_USER_NOT_LOGGED_IN",

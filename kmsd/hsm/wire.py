@@ -111,7 +111,7 @@ def replies(body: bytes) -> list[Reply]:
 
 
 def failure(error: BaseException, *, lost: bool = False) -> Failure:
-    """Put an exception into words that travel. Of an unexpected one only the type does: its text may hold a secret."""
+    """Put an exception into words that travel. Of an unexpected one only the type does so: its text may be secret."""
     match error:
         case CkrError():
             return Failure("ckr", error.name, error.function, lost=lost)

@@ -147,8 +147,8 @@ def sessions(found: Findings, place: TrialPlace, wanted: int, plan: ProbePlan) -
 
 
 def room(found: Findings, row: Quirks, places: Room | None) -> None:
-    """Note how many places there are on a kind of token that has few for keys unless somebody shares them out; None:
-    somebody does."""
+    """Note how many places for keys there are, on a kind of token that has few. places: None if a resource manager
+    shares them out."""
     if row.keys_per_login is None:
         return
     name, title = "room", "Room for keys"
@@ -196,7 +196,7 @@ def _generate(
 
 
 def _own(found: Findings, token: Cryptoki, holder: int, cka_id: bytes | None, which: Template, kind: str) -> int | None:
-    """Return the operator's own key. To be tried with zeros and random bytes, which no reader of etcd ever sees."""
+    """Return the operator's own key. It is tried only with zeros and random bytes, which no reader of etcd sees."""
     handles = []
     if cka_id:
         handles = token.find(
@@ -304,7 +304,7 @@ def oaep(found: Findings, place: TrialPlace, listed: frozenset[int], quirks: Qui
             return
         trial = trials.oaep(place, *pair)
     found.able[name] = trial.works
-    # Where AES works, nobody needs it.
+    # Where AES works, nobody needs RSA-OAEP.
     otherwise: Outcome = "failed" if needed else "not applicable"
     found.note(name, title, _outcome(trial.works, otherwise), trial.seen, NOTHING_FITS)
 

@@ -16,8 +16,8 @@ Outcome = Literal["ok", "warning", "failed", "not applicable"]
 Algorithm = Literal["aes-gcm", "aes-cbc", "rsa-oaep", "none"]
 Deed = Literal["make", "destroy", "find"]
 Elsewhere = Callable[[Deed, str], bool]
-"""Makes, from another process, a probe's key with this label on the token, or destroys it; or tells whether there is a
-private object with this CKA_ID, in hexadecimal. Raises OSError or ValueError."""
+"""A function that makes a probe's key with this label on the token, from another process, or destroys it; or tells
+whether there is a private object with this CKA_ID, in hexadecimal. Raises OSError or ValueError."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +48,17 @@ class Abilities:
     """The operations that were found to work, whatever the token lists."""
 
     gcm_iv_sizes: tuple[int, ...] = ()
-    """Bytes of IVs that the caller may choose."""
+    """The lengths, in bytes, of the IVs that the caller may choose."""
     gcm_iv_by_token: bool = False
-    """AES-GCM works with an IV that the token chooses."""
+    """Whether AES-GCM works with an IV that the token chooses."""
     cbc: bool = False
     cbc_pad: bool = False
     ecb: bool = False
-    """Tried only where CBC is to be built of it."""
+    """Whether AES-ECB works; it is tried only where CBC is to be built of it."""
     hmac_sha256: bool = False
     hmac_sha512: bool = False
     hmac_empty: bool = False
-    """The empty message has a MAC."""
+    """Whether the empty message has a MAC."""
     hmac_longest: int = 0
     """Bytes of the longest message that was taken, of those tried."""
     oaep_sha256: bool = False
@@ -78,7 +78,7 @@ class Verdict:
     enc: str
     why: str
     cbc_from_ecb: bool = False
-    """AES-CBC is built of single blocks, because the token offers no more."""
+    """Whether AES-CBC is built of single blocks, because the token offers no more."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from kmsd.hsm.operation import Operation, operation
 T = TypeVar("T")
 
 Kind = Literal["aes", "hmac", "rsa", "other"]
-"""rsa: a private key, with its public key object if it has one."""
+"""The kind of a key. rsa: a private key, with its public key object if it has one."""
 
 _ATTRIBUTES: Final = (
     c.CKA_LABEL,
@@ -70,7 +70,7 @@ class TokenKey:
     cka_id: bytes
     kind: Kind
     bits: int
-    """0 if the token does not tell."""
+    """The size of the key in bits; 0 if the token does not tell."""
     encrypt: bool
     decrypt: bool
     sign: bool
@@ -299,7 +299,7 @@ def new_secret(kind: Kind, bits: int, label: str, cka_id: bytes = b"", *, on_tok
         c.CKA_CLASS: c.CKO_SECRET_KEY,
         c.CKA_KEY_TYPE: c.CKK_AES if kind == "aes" else c.CKK_GENERIC_SECRET,
         c.CKA_VALUE_LEN: bits // 8,
-        # Said of each, because what is not said is for the token to choose.
+        # Each attribute is given a value, because the token chooses what is left out.
         **{attribute: attribute in usage for attribute in _USAGES},
     }
 
@@ -322,7 +322,7 @@ def relabel(session: TokenSession, until: float, kind: Kind, cka_id: bytes, labe
     """Give the one key of this kind, CKA_ID and label another label, and read it back. `session` is read-write. until:
     see `begin`.
 
-    Done already (by another process): as if done now. Raises Conflict if there is no such key, or CkrError.
+    What another process has done already counts as done now. Raises Conflict if there is no such key, or CkrError.
     """
     begin(until)
     for last in range(_TRIES, 0, -1):

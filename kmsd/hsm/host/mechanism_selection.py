@@ -28,7 +28,7 @@ _REFUSALS: Final = frozenset(
 )
 """The answers by which a token refuses a mechanism for good. Any other failure may pass."""
 _IV_BYTES: Final = 12
-"""RFC 7518, 5.3."""
+"""The bytes of an IV of AES-GCM (RFC 7518, 5.3)."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Choice:
     """The mechanisms that may be chosen from.
 
     mechanisms: as listed, "CKM_AES_CBC", without AES-GCM if that does not work. gcm_iv: whose the IVs of AES-GCM are.
-    gcm_refused: why AES-GCM is not used although it is listed; empty otherwise. gcm_unauthenticated: because it takes
-    what was changed.
+    gcm_refused: why AES-GCM is not used although it is listed; empty otherwise. gcm_unauthenticated: whether that
+    is because the token decrypts what was changed.
     """
 
     mechanisms: frozenset[str]
@@ -47,8 +47,8 @@ class Choice:
 
 
 def choose(place: TrialPlace, listed: frozenset[str], row: Quirks) -> Choice:
-    """Choose what may be used. place: logged in to. Raises CkrError if the token fails altogether, and Unavailable if
-    it encrypts nothing."""
+    """Choose what may be used. place: its token is logged in to. Raises CkrError if the token fails altogether, and
+    Unavailable if it encrypts nothing."""
     as_listed = Choice(listed, row.gcm_iv)
     if _GCM not in listed:
         return as_listed

@@ -50,7 +50,7 @@ class LoggedIn:
     gcm_refused: str
     """The reason why AES-GCM is not used although the token lists it; empty otherwise."""
     gcm_unauthenticated: bool
-    """It takes what was changed."""
+    """Whether AES-GCM is not used because the token decrypts what was changed."""
 
 
 class OpenToken:

@@ -49,7 +49,7 @@ class Seat:
 
 
 class Seats:
-    """The sessions that serve: one seat without any at first, for the thread that serves what needs none."""
+    """The sessions that serve. At first there is one seat without a session, for what needs none."""
 
     def __init__(self, token: OpenToken) -> None:
         self.all = [Seat()]

@@ -128,7 +128,8 @@ class TokenSession:
         return iv
 
     def key(self, cka_id: bytes, kind: KeyKind = "aes") -> int:
-        """Handle of the key with this CKA_ID, looked up once per session. Raises KeyMissing-, KeyAmbiguousError."""
+        """Return the handle of the key with this CKA_ID, looked up once per session. Raises KeyMissingError and
+        KeyAmbiguousError."""
         handle = self._keys.get((cka_id, kind))
         if handle is None:
             found = self._find(cka_id, kind)

@@ -71,7 +71,7 @@ class GcmTrial(Trial):
 
     iv: GcmIv = "caller's"
     takes_changed: bool = False
-    """A ciphertext that was changed is decrypted: the tag says nothing."""
+    """Whether a ciphertext that was changed is decrypted: then the tag says nothing."""
     error: str = ""
     """The answer of the token, "CKR_DEVICE_ERROR", if that is why it does not work."""
 

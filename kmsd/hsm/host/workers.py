@@ -32,11 +32,11 @@ _SLOW_SECONDS: Final = 0.0005
 _FORGET: Final = 1.01
 """The factor by which, per operation, the token is believed to have become slower while no short one is seen."""
 _BATCH_SECONDS: Final = 0.0005
-"""Answers travel together, but none waits longer for the others."""
+"""The longest time that an answer waits for others to travel with it."""
 _PATIENCE_SECONDS: Final = 0.004
-"""After so long inside one operation a leader loses the lead."""
+"""The time inside one operation after which a leader loses the lead."""
 _LOOK_SECONDS: Final = 0.005
-"""Between two looks at the leader while there is work."""
+"""The time between two looks at the leader while there is work."""
 _READ_BYTES: Final = 262_144
 
 
@@ -59,11 +59,11 @@ class Workers:
         self._turn = 0
         """Counts how often the lead has changed hands."""
         self._busy_since = 0.0
-        """Since when the leader has been inside an operation; 0 if it is not."""
+        """The time since which the leader has been inside an operation; 0 if it is in none."""
         self._seconds = 0.0
         self._stirred = threading.Event()
         self._read_at = 0.0
-        # Of its own: what is asked of the system for each read costs more than the read.
+        # One buffer for all reads: to ask the system for a new one each time costs more than the read.
         self._read_buffer = memoryview(bytearray(_READ_BYTES))
         self._seats = Seats(token)
         self._staffing = threading.Lock()

@@ -17,7 +17,7 @@ Provider = Literal["auto", "softhsm", "tpm2", "p11-kit", "luna", "cloudhsm", "op
 Foreign = Literal["at once", "after initialising anew", "unknown"]
 Generator = Literal["", "tpm2_ptool"]
 GcmIv = Literal["caller's", "appended", "written"]
-"""Whose IV an encryption with CKM_AES_GCM has. "appended": the token's own, 16 bytes, which it puts behind the tag; it
+"""The side whose IV CKM_AES_GCM encrypts with. "appended": the token's own, 16 bytes, which it puts behind the tag; it
 may want to be given none. "written": the token's own, which it writes in the place of the 12 zero bytes it is given."""
 
 
@@ -37,23 +37,23 @@ class Quirks:
     install: str = ""
     """The way to get the module, as a command for Debian and Ubuntu, or where to look."""
     relay: bool = False
-    """The module speaks for a token elsewhere, whose own row counts as well."""
+    """Whether the module speaks for a token elsewhere, whose own row counts as well."""
     serial: bool = False
-    """The device does one thing at a time, so that one worker is as fast as many: the module's locks are not put to the
-    test."""
+    """Whether the device does one thing at a time, so that one worker is as fast as many: the module's locks are not
+    put to the test."""
     foreign_changes: Foreign = "at once"
     """The time at which keys are seen that other programs made, relabelled or destroyed meanwhile."""
     misses_objects: bool = False
     """Whether, of two processes that make a key at the same moment, each may never see the other's until the module is
     initialised anew."""
     can_generate: bool = True
-    """C_GenerateKey makes AES and HMAC keys."""
+    """Whether C_GenerateKey makes AES and HMAC keys."""
     generates_through: Generator = ""
     """The program that makes keys where PKCS#11 does not. The module must be finalised around it."""
     gcm_iv: GcmIv = "caller's"
     """The side that is expected to choose the IV; what is found out by trying counts more."""
     cbc_pad_trusted: bool = True
-    """CKM_AES_CBC_PAD gives back what was encrypted. kmsd pads by itself in any case."""
+    """Whether CKM_AES_CBC_PAD gives back what was encrypted. kmsd pads by itself in any case."""
     cbc_from_ecb: bool = False
     """Whether, where CKM_AES_CBC is missing, CBC may be built of CKM_AES_ECB, block by block."""
     hmac_longest: int | None = None
@@ -63,9 +63,9 @@ class Quirks:
     pin_tries: int | None = None
     """Wrong PINs until the token locks; None: no bound is known."""
     same_id_replaces: bool = False
-    """A key made with the CKA_ID of another takes its place, and that one is lost."""
+    """Whether a key made with the CKA_ID of another takes the place of that one, which is lost."""
     random_is_proof: bool = True
-    """C_GenerateRandom fails while the token is of no use. Else only an operation with a key tells."""
+    """Whether C_GenerateRandom fails while the token is of no use. Else only an operation with a key tells."""
     evidence: tuple[str, ...] = ()
     """The programs that were run, with versions; or what was read, where no device was at hand."""
 

@@ -49,8 +49,8 @@ class TpmCare:
         self._asked = monotonic()
 
     async def sweep(self, error: KmsdError) -> tuple[bool, KmsdError]:
-        """Throw out what a killed program has left in a TPM that refused the login with this error; (whether there was
-        something, the error as it is now).
+        """Throw out what a killed program has left in a TPM that refused the login with this error. Returns whether
+        there was something, and the error as it is now.
 
         Once for each login, and while no host is there: whatever is loaded then is nobody's. Never through a resource
         manager, for there it may be somebody's.

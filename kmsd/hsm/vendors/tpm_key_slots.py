@@ -20,7 +20,7 @@ MANAGE: Final = (
 @dataclass(frozen=True)
 class Room:
     """The places for keys. most: distinct keys that one login may use. used: those that were asked for since the login,
-    the first first, by CKA_ID and kind."""
+    in order, by CKA_ID and kind."""
 
     most: int
     used: tuple[tuple[bytes, str], ...]
