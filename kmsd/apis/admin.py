@@ -28,7 +28,7 @@ from kmsd.transport.call import Call, Table, parse
 __all__ = ["API", "SERVICE", "Admin"]
 
 _REASON_MOST: Final = 200
-"""Characters of why a host took over."""
+"""Characters at most of the reason why another module process took over."""
 _USED_FOR = {
     "CKM_AES_GCM": "encrypts and decrypts",
     "CKM_AES_KEY_GEN": "makes AES keys",
@@ -41,7 +41,7 @@ class Admin:
     """The part of the admin API that tells of the daemon itself.
 
     keyring: of kmsd's own sockets. writer_of: the writer of a tenant by its name, or of kmsd's own sockets; raises
-    InvalidRequest. tenants: how each does. certificate: that callers from other machines are shown.
+    InvalidRequest. tenants: how each does. certificate: the one shown to callers from other machines.
     started: Unix time in seconds. problems: those of the whole daemon, as far as they concern the tenant called so, or
     kmsd's own sockets. write_token: name of the token for new keys.
     unreachable: why nobody can connect to a socket of kmsd's. verdict: why only a restart can help, if so.

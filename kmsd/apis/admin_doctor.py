@@ -17,7 +17,7 @@ from kmsd.keys.keyring import Keyring
 from kmsd.transport.call import Call, Table, parse
 
 _ANSWER_SECONDS: Final = 2.0
-"""Left of the caller's time for the answer, so that it learns what was found when not all was."""
+"""Seconds left of the caller's time for the answer, so that it learns what was found when not all was."""
 
 
 @dataclass(frozen=True)

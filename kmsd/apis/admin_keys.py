@@ -231,7 +231,7 @@ class KeyAdmin:
         return pb.RetireKeyResponse(key=self.shown.key(key), previous_label=previous).SerializeToString()
 
     async def _check_health(self, key: Key) -> None:
-        """Have it seen at once what a change of this key did."""
+        """Check at once the health of the writer that a change of this key may have touched."""
         await self.writer_of_label(role(key.label)).health.check()
 
     @staticmethod

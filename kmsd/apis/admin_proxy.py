@@ -23,7 +23,7 @@ _ELSEWHERE: Final = (
 )
 """Methods that want a token."""
 _PROBE_SECONDS: Final = 10.0
-"""Time for one key manager."""
+"""Seconds for the probe of one key manager."""
 
 
 class Check(NamedTuple):

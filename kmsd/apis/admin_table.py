@@ -26,7 +26,7 @@ M = TypeVar("M", bound=Message)
 READS: Final = frozenset(
     {"GetStatus", "GetConfig", "ListSlots", "ListMechanisms", "ListKeys", "GetKey", "InspectCiphertext", "VerifyAudit"}
 )
-"""Change nothing, and are asked every second by whoever watches."""
+"""The methods that change nothing: a viewer may call them, and the audit does not record them."""
 
 
 def table(methods: Mapping[str, Handler] | None = None, streams: Mapping[str, StreamHandler] | None = None) -> Table:

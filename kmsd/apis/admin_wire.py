@@ -1,4 +1,4 @@
-"""Share what the handlers of the admin API need: domain to protobuf, pages, and the table of one part of the API."""
+"""Make the messages for keys that the handlers of the admin API share."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Origin:
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used.
+    """Raised when the configuration cannot be used.
 
     message: one problem a line, each naming its place; never a PIN.
     hint: what to do, one hint a line; may be empty.

@@ -21,12 +21,12 @@ Flags = Mapping[str, tuple[str, object]]
 """Setting -> (the flag's name, its value)."""
 
 _READS: Final = MappingProxyType({name: key for name, key in K8S_KMS_PLUGIN_ENVIRON.items() if name != "P11_PIN"})
-"""Its variables: it takes a PIN from --p11-pin or P11_PIN_FILE."""
+"""The variables that k8s-kms-plugin reads; it takes a PIN only from --p11-pin or P11_PIN_FILE."""
 _LABEL, _SLOT, _PIN_FILE = "token.label", "token.slot", "token.pin_file"
 
 
 def defaults(environ: Mapping[str, str] = os.environ) -> dict[str, tuple[str, object]]:
-    """Return the defaults that are not kmsd's, by setting, each with whose it is."""
+    """Return the defaults that are not kmsd's, by setting, each with words that say whose default it is."""
     folder = Path(environ.get("TMPDIR") or "/tmp") / "run"  # noqa: S108 - Go's os.TempDir
     own = {"kms.socket": folder / "hsm-plugin-server.sock", "keys.label": "k8s-dek", "keys.hmac_label": "k8s-hmac"}
     return {key: (f"default of {PROGRAM}", value) for key, value in own.items()}
@@ -51,7 +51,7 @@ def as_it_reads(flags: Flags, environ: Mapping[str, str]) -> tuple[Flags, Mappin
 
 
 def warnings(settings: Settings) -> tuple[str, ...]:
-    """Return what may surprise who takes it for k8s-kms-plugin."""
+    """Return what may surprise somebody who takes kmsd for k8s-kms-plugin."""
     if settings.keys.algorithm != "aes-cbc" or settings.legacy.allow_unauthenticated:
         return ()
     return (

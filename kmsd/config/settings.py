@@ -87,12 +87,12 @@ class Kms(Section):
     """What Status answers while the token is away. coast: a reason in healthz (kube-apiserver goes on
     with its cached data key); fail-closed: a gRPC error (kube-apiserver stops writing)."""
     transport: Literal["h2corn", "grpcio"] = "h2corn"
-    """What speaks gRPC on the socket. h2corn: and grpcio with clients that address their requests to a path, which
+    """What speaks gRPC on the socket. h2corn: grpcio serves clients that address their requests to a path, which
     h2corn does not take. The admin socket always has grpcio."""
     request_timeout: float = Field(default=3.0, gt=0, le=60)
     """Seconds until a call without a deadline of its own is given up."""
     max_plaintext: int = Field(default=65536, ge=64, le=524288)
-    """Bytes, for v1beta1; v2 is bounded by kube-apiserver's 1 KiB for a ciphertext."""
+    """The most bytes that Encrypt of v1beta1 takes; v2 is bounded by kube-apiserver's 1 KiB for a ciphertext."""
 
 
 class Admin(Section):
@@ -100,12 +100,12 @@ class Admin(Section):
 
     socket: SocketPath = Field(default_factory=paths.admin_socket)
     group: str = ""
-    """Group name; empty: mode 0600, else mode 0660 and this group."""
+    """Group name that owns the socket, which then has mode 0660; empty: mode 0600."""
 
 
 class Server(Section):
-    """The KMS APIs for other machines, by TCP and TLS 1.3 only, for callers with certificates. The files are read anew
-    when they change."""
+    """The KMS and admin APIs for other machines, by TCP with TLS 1.3, for callers with certificates. The files are
+    read anew when they change."""
 
     enabled: bool = False
     host: Host = "0.0.0.0"  # noqa: S104 - k8s-kms-plugin's default; nothing is served there without TLS
@@ -144,13 +144,13 @@ class Proxy(Section):
     when they change."""
 
     upstreams: Upstreams = ()
-    """Host and port of each."""
+    """Host and port of each key manager."""
     prefer: Literal["order", "spread"] = "order"
-    """Which of those that are well is asked. order: the first; spread: one after the other."""
+    """Which of the key managers that are well is asked. order: the first; spread: one after the other."""
     server_name: str = Field(default="", max_length=253)
-    """Name that their certificates must have; empty: the host of each."""
+    """Name that the certificates of key managers must have; empty: the host of each."""
     tls_ca: Path | None = None
-    """PEM file with the CA certificates that theirs are checked against."""
+    """PEM file with the CA certificates that those of key managers are checked against."""
     tls_certificate: Path | None = None
     """PEM file with the proxy's certificate and its chain."""
     tls_key: Path | None = None
@@ -194,7 +194,7 @@ class AdminEntry(Section):
     """A caller that may use the admin API from other machines, `[[admins]]` in the file."""
 
     san: Sans
-    """Names in their certificates, as of a tenant's."""
+    """Names in the caller's certificates, in the form of a tenant's."""
     role: Literal["viewer", "operator"] = "viewer"
     """viewer: looks at everything. operator: changes keys, too."""
 
@@ -282,9 +282,8 @@ class Health(Section):
     stuck_after: float = Field(default=10.0, ge=0.1, le=600)
     """Seconds in one HSM call after which its session counts as stuck."""
     give_up_after: float = Field(default=120.0, ge=0, le=86400)
-    """Seconds after which kmsd ends by itself when only a restart can help: a call into the module that does not come
-    back and keeps everything from going on, a socket that cannot be made again or does not answer, an event loop that
-    does not turn. 0: never."""
+    """Seconds after which kmsd ends by itself when only a restart can help: a socket that cannot be made again or
+    does not answer, an event loop that does not turn. 0: never."""
 
 
 class Log(Section):
@@ -315,7 +314,7 @@ class Audit(Section):
 
 class State(Section):
     """The settings of what is kept across restarts: the id of the key that wrote last, when kube-apiserver followed to
-    it, when each key was used, and which keys were made here and never were."""
+    it, when each key was used, and which keys were made here and never used."""
 
     dir: Path = Field(default_factory=paths.state_dir)
 
@@ -382,5 +381,5 @@ class Settings(Section):
 
     @property
     def write_place(self) -> TokenEntry:
-        """The one that gets the new keys."""
+        """The token that gets the new keys."""
         return next((token for token in self.places if token.write), self.places[0])

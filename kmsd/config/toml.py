@@ -1,4 +1,4 @@
-"""Reads one TOML file and tells on which line each of its keys stands.
+"""Read one TOML file and tell on which line each of its keys stands.
 
 Knows TOML, not which settings there are.
 """

@@ -36,7 +36,7 @@ GONE: Mapping[str, str] = MappingProxyType(
         "destroying wants a retired key, a scan of etcd (--report), or the key's label (--confirm)",
     }
 )
-"""Settings that there were, with what is to be known of that."""
+"""Settings that kmsd no longer has, each with what to tell somebody who still gives it."""
 
 _TRUE = frozenset({"1", "t", "true", "y", "yes", "on"})
 _FALSE = frozenset({"0", "f", "false", "n", "no", "off"})

@@ -214,7 +214,7 @@ class TokenParts:
         )
 
     def _writer_of_label(self, label: str) -> Writer:
-        """Return whose write key has this label. Raises InvalidRequest."""
+        """Return the writer whose write key has this label; kmsd's own for any other label."""
         writers = (self.own, *self.tenancy.writers)
         return next((each for each in writers if each.label == label), self.own)
 

@@ -26,7 +26,7 @@ from kmsd.problem import About, Problem
 log = logs.get_logger("kmsd")
 
 _UNREAD_AFTER: Final = 3
-"""Looks at the keys that fail one after another, until that is told."""
+"""The number of looks at the keys that must fail one after another before that is told as a problem."""
 _ADOPT_PAUSE: Final = 60.0
 """Seconds until a key that could not be given a CKA_ID is tried again."""
 

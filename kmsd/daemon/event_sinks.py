@@ -127,7 +127,7 @@ def module_printed(name: str, line: str, left_out: int) -> None:
 
 
 def library_printed(line: str, left_out: int) -> None:
-    """Tell what a library in kmsd's own process wrote to stderr. left_out: as above."""
+    """Tell what a library in kmsd's own process wrote to stderr. left_out: lines before it that were too many."""
     log.info("a library printed a line", line=line, **({"left_out": left_out} if left_out else {}))
 
 

@@ -39,7 +39,7 @@ class Followed:
             setattr(self.following, name, value)
 
     async def keep(self) -> None:
-        """Write it down when it changes, for ever."""
+        """Write down, for ever, how far kube-apiserver has followed whenever that changes."""
         kept, written = replace(self.following), monotonic()
         while True:
             await asyncio.sleep(_LOOK)
@@ -53,7 +53,7 @@ class Followed:
                     log.debug("how far kube-apiserver has followed cannot be kept", reason=state.reason(error))
 
     def keep_last(self) -> None:
-        """Write it down for the last time: nothing is answered any more."""
+        """Write down for the last time how far kube-apiserver has followed: nothing is answered any more."""
         if self._begun and self.following.key_id:
             with contextlib.suppress(OSError, Misconfigured):
                 state.remember_following(self._directory, asdict(self.following))

@@ -32,8 +32,8 @@ _LAST_WORDS: Final = 1.0
 
 
 class LivenessWatch(Protocol):
-    """The watch over one socket. problem: why the socket is not in its place. lost: seconds since which it could not be
-    put there."""
+    """The watch over one socket. problem: why the socket is not in its place. lost: for how many seconds it could not
+    be put there."""
 
     @property
     def problem(self) -> Exception | None: ...
@@ -87,7 +87,7 @@ class Liveness:
             await asyncio.sleep(max(0.0, pause - (monotonic() - began)))
 
     async def _ask(self, path: Path, watch: LivenessWatch, timeout: float) -> None:
-        # One that is not in its place has a clock of its own, and what stands there may be another server.
+        # A socket that is not in its place has a clock of its own, and what stands there may be another server.
         if watch.problem is not None or await self._answers(path, timeout):
             self._silent.pop(path, None)
         else:

@@ -23,7 +23,7 @@ def one_heap() -> None:
 
 
 def small_pages() -> None:
-    """Have no huge pages (prctl(2)), nor let the processes that are started: h2corn's allocator reserves a gigabyte and
+    """Forbid huge pages to this process and to those it starts (prctl(2)): h2corn's allocator reserves a gigabyte and
     uses a few hundred kilobytes of it here and there, each of which would become two megabytes."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)

@@ -12,7 +12,8 @@ from kmsd.observe.printed import Printed, listen
 
 _STDERR: Final = 2
 _PIPE_BYTES: Final = 1024 * 1024
-"""More than libraries print between two turns of the event loop: whoever writes to a full pipe waits for its reader."""
+"""The size of the pipe. It holds more than libraries print between two turns of the event loop: whoever writes to a
+full pipe waits for its reader."""
 
 
 async def take(told: Printed) -> None:

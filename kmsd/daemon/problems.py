@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _MANY_ENCRYPTS: Final = 2**30
 """A quarter of the invocations that one AES-GCM key with random IVs may see (NIST SP 800-38D, 8.3: 2^32)."""
 _CERTIFICATE_SECONDS: Final = 14 * 86400
-"""Before its end a certificate is a problem."""
+"""A certificate that ends within so many seconds is a problem."""
 _TENANTS_TOLD: Final = 16
 _REMEMBER_FIX: Final = "let kmsd write in state.dir, and correct the PIN before kmsd is restarted"
 
@@ -116,7 +116,7 @@ class Problems:
             )
 
     def _of_tenants(self) -> Iterator[Problem]:
-        """Return what is wrong with tenants."""
+        """Yield what is wrong with tenants."""
         for one, other, name in self.tenancy.overlapping[:_TENANTS_TOLD]:
             yield Problem(
                 f"a certificate for {name} fits the tenants {one} and {other}, so it stands for neither",

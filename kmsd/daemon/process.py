@@ -30,7 +30,7 @@ from kmsd.transport.listener import Listener
 log = logs.get_logger("kmsd")
 
 Spawn = Callable[[Coroutine[object, object, None]], None]
-"""Lets something run in the background until kmsd ends."""
+"""A function that lets something run in the background until kmsd ends."""
 _DRAIN_SECONDS: Final = 5.0
 _DESCRIPTORS: Final = 65536
 _PR_SET_DUMPABLE: Final = 4
@@ -52,7 +52,7 @@ def run(build: Build, loaded: Loaded, reload: Callable[[], Loaded], on_ready: Ca
 
 
 async def _run_to_the_end(daemon: Daemon) -> NoReturn:
-    """Run it, and end the process with everything as it is.
+    """Run the daemon, and end the process with everything as it is.
 
     A thread that hangs inside the module would be waited for; and grpcio, when it is taken apart, answers CANCELLED to
     whoever calls at that moment, instead of the UNAVAILABLE that a connection which breaks stands for.
@@ -114,7 +114,7 @@ class Parts(Protocol):
 
 
 Build = Callable[[Configured, Spawn, Callable[[str], None]], Parts]
-"""Makes the parts. The last argument is told why only a restart can help."""
+"""A function that makes the parts. Its last argument is told why only a restart can help."""
 
 
 class Daemon:
@@ -202,7 +202,7 @@ class Daemon:
     async def _read_everything_again(self, parts: Parts) -> None:
         """Take what a reload may change."""
         try:
-            # It may be a pipe, or on a disk that hangs.
+            # The file may be a pipe, or on a disk that hangs.
             fresh = await asyncio.to_thread(self._read_again)
         except ConfigError as error:
             log.error("reload refused, the old configuration stays", reason=error.message, hint=error.hint)

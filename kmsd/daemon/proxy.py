@@ -45,7 +45,7 @@ _LOOK: Final = 0.5
 """Seconds between two looks at whether an upstream that is away is due."""
 _CHECK_SECONDS: Final = 3.0
 _CERTIFICATE_SECONDS: Final = 14 * 86400
-"""Before its end a certificate is a problem."""
+"""A certificate that ends within so many seconds is a problem."""
 _DAY: Final = 86400
 
 

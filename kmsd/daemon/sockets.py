@@ -23,10 +23,10 @@ _SERVERS: Final[dict[str, tuple[Callable[[Dispatch], Server], ...]]] = {
     "h2corn": (H2cornServer, GrpcioServer),
 }
 _ADMIN_SECONDS: Final = 60.0
-"""Time for the answer to a call of the admin API whose caller names none."""
+"""Seconds for the answer to a call of the admin API whose caller sets no deadline."""
 
 Remade = Callable[[Path, str], None]
-"""Told, in words, what had become of a socket when it was made again."""
+"""A function that is told, in words, what had become of a socket when it was made again."""
 
 
 def kms_listener(kms: Kms, tables: Iterable[Table], observe: Observer, remade: Remade) -> Listener:

@@ -28,8 +28,8 @@ class KeyUses:
     """The uses of keys, beginning with what the last run of kmsd wrote down, if that can be believed, as
     `lifecycle.Uses` wants it.
 
-    What was made here is forgotten with the first gap in what is noted, so that a key of it has been watched all its
-    life; with its first use; when it is seen with the write label, or not seen any more.
+    A key made here counts as unused only while it has been watched all its life. It is forgotten with its first use,
+    with a gap in what is noted, when it is seen with the write label, and when it is not seen any more.
     """
 
     def __init__(self, directory: Path, stats: Stats, write_label: str) -> None:
@@ -64,18 +64,18 @@ class KeyUses:
             self._made.add(key_id)
 
     def used(self, key_id: str, op: Literal["encrypt", "decrypt"]) -> None:
-        """Count a use."""
+        """Count a use of a key."""
         self._made.discard(key_id)
         self._stats.used(key_id, op)
 
     def seen(self, inventory: Inventory) -> None:
-        """Look at the keys as they are now."""
+        """Forget the keys made here that are gone, or have the write label, in the keys as they are now."""
         self._made.intersection_update(
             key.key_id for key in inventory.keys if key.token.seals and role(key.label) != self._write_label
         )
 
     async def keep(self) -> None:
-        """Write them down, now and then, for ever."""
+        """Write the uses of keys down, now and then, for ever."""
         told = False
         while True:
             try:
@@ -87,7 +87,7 @@ class KeyUses:
             await asyncio.sleep(_PAUSE)
 
     def keep_all(self) -> None:
-        """Write them down for the last time: nothing is used any more."""
+        """Write the uses of keys down for the last time: nothing is used any more."""
         if self._begun:
             with contextlib.suppress(OSError, Misconfigured):
                 state.remember_uses(self._directory, replace(self._now(), complete=True))

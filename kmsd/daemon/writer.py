@@ -47,7 +47,7 @@ class Shared:
 class Writer:
     """The keys of one write label and all that is done with them.
 
-    tenant: its name; empty for this kmsd's own sockets. label: that its write key has. directory: where it keeps what
+    tenant: its name; empty for this kmsd's own sockets. label: the one of its write key. directory: where it keeps what
     outlives a restart. told: called with the view when health came or went, or its reason changed.
     """
 

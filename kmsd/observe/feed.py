@@ -38,7 +38,7 @@ class Feed(Generic[T]):
         self._closed = False
 
     def publish(self, item: T) -> None:
-        """Keep it, and hand it to every subscriber. Cheap, above all while there is none."""
+        """Keep an item, and hand it to every subscriber. Cheap, above all while there is none."""
         self._kept.append(item)
         for subscriber in self._subscribers:
             subscriber._put(item)
@@ -48,8 +48,8 @@ class Feed(Generic[T]):
         return list(islice(self._kept, max(0, len(self._kept) - max(0, n)), None))
 
     def subscribe(self, backlog: int = 0, wanted: Callable[[T], bool] | None = None) -> Subscription[T]:
-        """Yield what comes, after the last `backlog` items that are kept. wanted: of which items; what is not wanted
-        takes no place in the queue.
+        """Return a subscription: the last `backlog` kept items, then what comes. wanted: picks items; what is not
+        wanted takes no place in the queue.
 
         async with feed.subscribe(100) as batches:
             async for items, dropped in batches: ...

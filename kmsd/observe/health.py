@@ -64,8 +64,8 @@ class Health:
         self._wrong: WrongResult | None = None
 
     def check_results(self) -> None:
-        """Raise WrongResult if a round trip has shown that the token gives wrong results, and none since that it gives
-        right ones."""
+        """Raise WrongResult if a round trip has shown that the token gives wrong results, and none since has shown
+        that it gives right ones."""
         if self._wrong is not None:
             raise self._wrong.again()
 

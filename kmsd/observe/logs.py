@@ -79,7 +79,7 @@ def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
 
 
 def configure(log_format: Literal["auto", "json", "console"], name: str) -> None:
-    """Set up logging for the process. auto: console if stderr is a terminal, else JSON. name: of the level. May be
+    """Set up logging for the process. auto: console if stderr is a terminal, else JSON. name: the level's. May be
     called again."""
     global _level
     _level = LEVELS[name]

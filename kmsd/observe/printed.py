@@ -1,5 +1,5 @@
-"""Read what a module writes to stdout or stderr: some write there why they failed. Line by line, and not without
-end."""
+"""Read what a module writes to stdout or stderr: some write there why they failed. Lines that are too many or too
+long are left out or cut."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from time import monotonic
 from typing import Final
 
 Printed = Callable[[str, int], None]
-"""Told of a line that a module printed, and how many before it were left out."""
+"""A function that is told of a line that was printed, and how many before it were left out."""
 
 _LINE_BYTES: Final = 500
 """Longer lines are cut."""
 _LINES: Final = 20
 _SECONDS: Final = 10.0
-"""The number of seconds in which so many lines are told of; more are counted."""
+"""The seconds in which at most _LINES lines are told of; more are only counted."""
 
 
 class Lines(asyncio.Protocol):

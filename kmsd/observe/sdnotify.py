@@ -1,4 +1,4 @@
-"""Telling systemd how the service is: the datagram protocol of sd_notify(3)."""
+"""Tell systemd how the service is: the datagram protocol of sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 
 def notify(**fields: str) -> None:
-    """Send fields such as READY="1" or STATUS="..." to $NOTIFY_SOCKET; nothing if systemd does not listen."""
+    """Send fields such as READY="1" or STATUS="..." to $NOTIFY_SOCKET; do nothing if systemd does not listen."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return

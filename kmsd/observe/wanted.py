@@ -75,7 +75,7 @@ class Wanted:
         )
 
     def of_line(self) -> Callable[[bytes], bool]:
-        """Return a quick test of a line of the audit. False: it is not wanted. True: its record must be asked.
+        """Return a quick test of a line of the audit. False: the line is not wanted. True: only its record can tell.
 
         A quotation mark within a text is escaped in a line, so what is looked for with two of them is no text of
         somebody's.
