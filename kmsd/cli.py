@@ -221,7 +221,7 @@ def root(
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
     **values: str | bool | None,
 ) -> None:
-    """Show the version, or serve if no command was given."""
+    """Show the version, or show the help and exit with 2 if no command was given."""
     if version:
         _show_version()
         raise typer.Exit

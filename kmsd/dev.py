@@ -64,7 +64,7 @@ def _prepare(folder: Path, log_level: str, log_format: str) -> Loaded:
     so_pin = _secret(folder / "so-pin")
     for version, name in (("v2", "encryption-config.yaml"), ("v1", "encryption-config-v1beta1.yaml")):
         _write(folder / name, _ENCRYPTION.format(version=version, socket=paths.dev_kms_socket()))
-    # Read by SoftHSM when it is initialised, by nobody else.
+    # SoftHSM reads this when it is initialised, and nobody else does.
     os.environ["SOFTHSM2_CONF"] = str(conf)
     module = modules.load(modules.module_path("softhsm", ""))
     try:
@@ -89,7 +89,7 @@ def _prepare(folder: Path, log_level: str, log_format: str) -> Loaded:
 
 
 def _secret(path: Path) -> str:
-    """Return the secret in this file, made at the first time."""
+    """Return the secret in this file, which is made the first time."""
     with contextlib.suppress(FileExistsError):
         _write(path, secrets.token_urlsafe(24) + "\n", new=True)
     return path.read_text().strip()

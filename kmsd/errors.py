@@ -25,7 +25,7 @@ import re
 from typing import ClassVar, Final, Self
 
 _SHOWN: Final = 80
-"""Characters."""
+"""Characters that `short` quotes, at most."""
 MAX_REASON: Final = 256
 """Characters of a sentence that records of calls keep."""
 _SECONDS: Final = re.compile(r"\b\d+(\.\d+)? s\b")
@@ -98,7 +98,8 @@ class InvalidRequest(KmsdError):
 
 
 class TooLarge(InvalidRequest):
-    """A message has more bytes than its method takes. RESOURCE_EXHAUSTED is what gRPC's libraries answer to that."""
+    """Raised if a message has more bytes than its method takes. RESOURCE_EXHAUSTED is what gRPC's libraries answer
+    to that."""
 
     code = "RESOURCE_EXHAUSTED"
 
@@ -129,11 +130,11 @@ class Unavailable(KmsdError):
 
 
 class WrongResult(Unavailable):
-    """The token does not do what it says it does, and raises no error."""
+    """Raised if the token does not do what it says it does, and raises no error."""
 
 
 class WrongPlaintext(WrongResult):
-    """The token decrypts to other bytes than were encrypted, as if all were well."""
+    """Raised if the token decrypts to other bytes than were encrypted, as if all were well."""
 
 
 class Denied(KmsdError):

@@ -1,4 +1,4 @@
-"""Opening files that may turn out to be something else: a pipe nobody writes to, a device, a directory, a huge file.
+"""Open files that may turn out to be something else: a pipe nobody writes to, a device, a directory, a huge file.
 
 None of them can make kmsd wait for longer than a bound, or fill its memory. Everything raises OSError and nothing else.
 """

@@ -1,4 +1,4 @@
-"""On whose behalf something is asked of a token, so that none of them starves another. Travels with the call."""
+"""The share on whose behalf a token is asked for something, so that none starves another. It travels with the call."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Keep in the state directory, across restarts: which key wrote last, how far kube-apiserver has followed to it, when
 each key was used, which keys kmsd made that were not, and which PINs were refused.
 
-So that Status names the same key_id after a restart while the token is away, and so that of the keys of a token those
-are known that cannot have written. Nothing here is needed to serve: a directory that cannot be written is a warning,
+With it, Status names the same key_id after a restart while the token is away, and kmsd knows which keys of a token
+cannot have written. Nothing here is needed to serve: a directory that cannot be written is a warning,
 and what somebody else may have put there is not believed: then nothing is known. Knows nothing of keys but their ids.
 """
 
@@ -34,7 +34,7 @@ _LATEST: Final = 253_402_300_800
 """Unix seconds of the year 10000, before which all times are."""
 _USES: Final = "uses.json"
 _USES_MOST: Final = 16 * 1024 * 1024
-"""Bytes: more than the keys make of which uses are counted."""
+"""Bytes of the file of uses, at most: more than the uses of all keys that are counted take."""
 
 
 _WHAT: Final = "what kmsd keeps across restarts"
@@ -64,7 +64,8 @@ def recall(directory: Path, write_label: str) -> str:
 
 
 def remember(directory: Path, write_label: str, key_id: str) -> None:
-    """Keep it, replacing the file whole. Raises OSError, and Misconfigured if others could replace the directory."""
+    """Keep the key_id of the key that writes, replacing the file whole. Raises OSError, and Misconfigured if
+    others could replace the directory."""
     wrote = [each for each in wrote_here(directory) if each != key_id]
     _write(directory / _FILE, {"label": write_label, "key_id": key_id, "wrote": [*wrote, key_id][-_WROTE_MOST:]})
 
@@ -89,7 +90,7 @@ def recall_following(directory: Path) -> dict[str, Any]:
 
 
 def remember_following(directory: Path, following: Mapping[str, object]) -> None:
-    """Keep it, replacing the file whole. Raises as `remember`."""
+    """Keep how far kube-apiserver has followed, replacing the file whole. Raises as `remember`."""
     _write(directory / _FOLLOWING, following)
 
 
@@ -99,7 +100,7 @@ def recall_canary(directory: Path) -> dict[str, Any]:
 
 
 def remember_canary(directory: Path, canary: Mapping[str, object]) -> None:
-    """Keep it, replacing the file whole. Raises as `remember`."""
+    """Keep what a proxy recognises its key by, replacing the file whole. Raises as `remember`."""
     _write(directory / _CANARY, canary)
 
 
@@ -130,7 +131,7 @@ def recall_uses(directory: Path) -> RememberedUses:
 
 
 def remember_uses(directory: Path, uses: RememberedUses) -> None:
-    """Keep them, replacing the file whole. Raises as `remember`."""
+    """Keep the uses, replacing the file whole. Raises as `remember`."""
     kept = {
         "since": uses.since,
         "last_used": dict(uses.last),
@@ -173,7 +174,7 @@ def refused_pins(directory: Path) -> dict[str, Any]:
 
 
 def remember_refused_pins(directory: Path, refused: Mapping[str, object]) -> None:
-    """Keep them, replacing the file whole. Raises as `remember`."""
+    """Keep what is known of refused PINs, replacing the file whole. Raises as `remember`."""
     _write(directory / _PINS, refused)
 
 

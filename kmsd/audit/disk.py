@@ -22,12 +22,14 @@ _MOST_TORN: Final = 1 << 30
 
 
 def prepare(directory: Path) -> None:
-    """Make it, mode 0700, if it is not there. Raises Misconfigured if others could replace it, or write to it."""
+    """Make the directory, mode 0700, if it is not there. Raises Misconfigured if others could replace it, or
+    write to it."""
     safepath.prepare(directory, "the audit")
 
 
 def open_file(path: Path) -> int:
-    """Open to append and to read; made with mode 0600. Raises Misconfigured if others may write to it."""
+    """Open a file to append to it and to read it; a new one gets mode 0600. Raises Misconfigured if others may write
+    to it."""
     file = plainfile.open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
     info = os.fstat(file)
     # Whoever may write there can make any record.

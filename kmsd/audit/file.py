@@ -35,11 +35,12 @@ from kmsd.audit.lock import claim
 from kmsd.audit.torn import MENDED, Note
 
 _EXAMINE_SECONDS: Final = 60.0
-"""Between two examinations of a file whose time was changed, which a file system may do for reasons of its own."""
+"""Seconds between two examinations of a file whose time was changed, which a file system may do for reasons of its
+own."""
 _EXAMINED: Final = 16 * 1024 * 1024
-"""Bytes at the end of a file that are examined then."""
+"""Bytes at the end of such a file that are examined."""
 BREATH: Final = 0.0005
-"""Seconds for which reading a chain lets go of the interpreter now and then, for which the event loop waits."""
+"""Seconds for which a thread that reads a chain sleeps now and then, so that the event loop can run."""
 
 DISTURBED: Final = "audit disturbed"
 """The event that says that another program has changed the audit."""
@@ -47,7 +48,7 @@ PUT_ASIDE: Final = "audit file put aside"
 
 
 class AuditFile:
-    """The files of one chain, as the only process that writes them has them.
+    """The files of one chain, in the only process that writes them.
 
     path: of the present file; what is put aside and the lock lie beside it. max_bytes: size from which a file is put
     aside. keep: how many of those stay.
@@ -245,7 +246,7 @@ class AuditFile:
             else:
                 notes.append(torn.move_aside(self.path, last.seq + 1 if last else 1, file, end, size))
         elif (left := torn.name(self.path, last.seq + 1 if last else 1)).exists():
-            # Moved aside just before another crash, which came before the record that should say so.
+            # The piece was moved aside just before another crash, and the record that should say so was not written.
             notes.append(torn.note(left, left.stat().st_size))
         found = last.head if last else START
         if self._sure and found != self.head:
@@ -259,7 +260,7 @@ class AuditFile:
         else:
             self.head = found
         self._size = end
-        # Its name when it is put aside. A first line that is no record stands in the place of one.
+        # The file is named by this seq when it is put aside. A first line that is no record stands in the place of one.
         self._first = self.head.seq + 1 if end == 0 else _first_seq(file, end) or (before.seq + 1 if before else 1)
         disk.sync_directory(self.path.parent)
         return notes
@@ -278,7 +279,7 @@ class AuditFile:
         return last, notes
 
     def _complete(self, file: int, end: int, last: Record | None) -> Record | None:
-        """Give the record behind `end` that lacks nothing but its newline that newline; return it, or None if there is
+        """Add the newline to the record behind `end` if it lacks nothing else; return the record, or None if there is
         none."""
         try:
             record = parse(os.pread(file, MAX_LINE, end))

@@ -90,7 +90,7 @@ class Chain:
         self._flush()
 
     async def close(self, patience: float) -> bool:
-        """Write what is left. False if that took more than `patience` seconds."""
+        """Write what is left. Returns False if that took more than `patience` seconds."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -120,7 +120,7 @@ class Chain:
         return trouble
 
     def put(self, entry: Entry) -> None:
-        """Record it soon, unless there is no room for it."""
+        """Record the entry soon, unless there is no room for it."""
         if self._closed:
             return
         if self._waiting >= QUEUE:
@@ -133,7 +133,8 @@ class Chain:
             self._timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._flush)
 
     async def surely(self, entry: Entry) -> bool:
-        """Record it, and return when it is on the disk; False if it is not within 5 s."""
+        """Record the entry, and return True when it is on the disk, False if it is not within 5 s. Without a file,
+        return True at once."""
         self._gather(entry)
         if self._file is None:
             return True

@@ -18,7 +18,7 @@ from kmsd.audit.file import DISTURBED
 from kmsd.audit.writer import LOST, WriteFailure
 
 ACKNOWLEDGE: Final = "AcknowledgeAudit"
-"""The admin action, and its method."""
+"""The admin action that acknowledges what was seen; its method has the same name."""
 WORDS: Final = (f'"action":"{DISTURBED}"'.encode(), f'"action":"{ACKNOWLEDGE}"'.encode())
 """Words of which one is in the line of every record that `saw` wants to see."""
 _KEPT: Final = 20

@@ -1,8 +1,8 @@
 """The audit as the rest of kmsd sees it: what was done, by whom, with which key, and how it ended.
 
-Two chains in two files, so that whoever may do no more than call the KMS APIs pushes nothing out of what is kept but
-the calls of others: one for admin actions and events, one for the calls of the KMS APIs. And of events, which somebody
-may be able to cause at will, only so many of a kind are recorded one by one.
+There are two chains in two files: one for admin actions and events, one for the calls of the KMS APIs. So whoever may
+only call the KMS APIs can push nothing but calls out of what is kept. Of events, which somebody may be able to cause at
+will, only so many of a kind are recorded one by one.
 
 Admin actions are on the disk before their answer leaves. Nothing here fails a call because of the disk: what is wrong
 is in `troubles`. No plaintext, ciphertext, PIN or key ever comes here.
@@ -39,7 +39,7 @@ MAX_BACKLOG: Final = 10_000
 _CLOSE_SECONDS: Final = 5.0
 _PAGE: Final = 250
 _WITHHELD_SECONDS: Final = 60.0
-"""After which events that were not recorded one by one are recorded as a number."""
+"""Seconds after which events that were not recorded one by one are recorded as a number."""
 
 
 class _Told(NamedTuple):
@@ -209,7 +209,8 @@ class Audit:
         `follow` all wanted ones that come, none twice and none left out: (records, how many were lost before them
         because they were fetched too slowly).
 
-        From the files if there are any, so over restarts. Raises Unavailable. To be closed (`contextlib.aclosing`).
+        The records are read from the files if there are any, so also those from before a restart. Raises Unavailable.
+        The caller has to close it (`contextlib.aclosing`).
         """
         last = [0 for _ in self._chains]
         fresh_wanted = (lambda told: _wants(wanted, told.record)) if wanted else None

@@ -34,9 +34,9 @@ CHUNK: Final = 256
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 30.0
 _HANGS_AFTER: Final = 10.0
-"""Seconds."""
+"""Seconds for which the thread may be busy at a time before the disk is said to hang."""
 _LOOK_SECONDS: Final = 5.0
-"""Between looks at a file that nothing is written to, for what other programs do to it."""
+"""Seconds between looks at a file that nothing is written to, for what other programs do to it."""
 LOST: Final = "DATA_LOSS"
 """Outcome of the events that say that records are missing or were changed."""
 
@@ -143,7 +143,7 @@ class Writer:
         return await waiter
 
     async def close(self, patience: float) -> bool:
-        """Write what is left and end. False if that took more than `patience` seconds."""
+        """Write what is left and end. Returns False if that took more than `patience` seconds."""
         self._jobs.put(None)
         try:
             async with asyncio.timeout(patience):
@@ -153,14 +153,14 @@ class Writer:
         return True
 
     def note(self, notes: list[Note]) -> None:
-        """Put events of the file itself before what waits. For whoever has the file."""
+        """Put events of the file itself before what waits. Only whoever has the file may call this."""
         for action, detail in notes:
             outcome = LOST if action == DISTURBED else "OK"
             unix_ms = int(self._now() * 1000)
             self._notes.append(Entry(unix_ms=unix_ms, kind=self._kind, action=action, outcome=outcome, detail=detail))
 
     def opened(self, notes: list[Note]) -> None:
-        """Note that the file has been opened. For whoever has it."""
+        """Note that the file has been opened. Only whoever has it may call this."""
         for action, detail in notes:
             log.warning(action, detail=detail)
         self.note(notes)
@@ -171,7 +171,7 @@ class Writer:
         log.info("audit opened", **self._place())
 
     def failed(self, error: Exception) -> None:
-        """Remember why it cannot be written, and when to try again. By whoever has the file."""
+        """Remember why the file cannot be written, and when to try again. Only whoever has it may call this."""
         trouble = explain(error, self._file)
         if self._trouble is None or self._trouble.message != trouble.message:
             log.error(trouble.message, hint=trouble.hint)
@@ -193,7 +193,7 @@ class Writer:
             self._tell(_answer, self._ended, None)
 
     def _collect(self) -> bool:
-        """Take what there is to do, once there is something. True if nothing came for a while."""
+        """Take what there is to do, once there is something. Returns True if nothing came for a while."""
         wait = _LOOK_SECONDS if self._retry_at is None else max(0.0, self._retry_at - time.monotonic())
         try:
             self._take(self._jobs.get(timeout=wait))
@@ -285,7 +285,7 @@ class Writer:
         stack = ExitStack()
         try:
             sight = Sight(stack, self._file.sources(stack), self._file.head, self._file.oldest)
-        except Exception as error:  # noqa: BLE001  as above
+        except Exception as error:  # noqa: BLE001  a bug here must not end the thread
             stack.close()
             trouble = explain(error, self._file, "read")
             self._tell(_refuse, waiter, Unavailable(trouble.message, trouble.hint))

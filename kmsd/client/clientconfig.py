@@ -18,7 +18,7 @@ from kmsd.client.durations import parse_duration
 from kmsd.client.errors import InvalidRequest
 
 VARIABLE: Final = "KMSCTL_CONFIG"
-"""Names the file, in the environment; empty is as unset."""
+"""The environment variable that names the file; empty is as unset."""
 MAX_BYTES: Final = 256 * 1024
 MOST_TARGETS: Final = 256
 NAME_MAX: Final = 63

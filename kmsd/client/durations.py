@@ -9,7 +9,7 @@ _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 _DURATION = re.compile(rf"(?:{_PART.pattern})+|[0-9]+(?:\.[0-9]+)?")
 
 DURATION_MAX = 24 * 3600.0
-"""Seconds."""
+"""The longest duration, in seconds."""
 
 
 def parse_duration(text: str) -> float:

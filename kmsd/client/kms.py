@@ -17,8 +17,8 @@ _V1BETA1 = "/v1beta1.KeyManagementService"
 
 
 class KmsClient(Client):
-    """A client that encrypts and decrypts as kube-apiserver would. `timeout`: seconds per call; all raise
-    ClientError."""
+    """A client that encrypts and decrypts as kube-apiserver would. `timeout`: seconds per call. All methods
+    raise ClientError."""
 
     STRANGER = Stranger(
         "/kmsd.admin.v1.Admin/GetStatus",
@@ -58,7 +58,7 @@ class KmsClient(Client):
         annotations: Mapping[str, bytes] | None = None,
         timeout: float | None = None,
     ) -> bytes:
-        """Decrypt. key_id and annotations: as Encrypt answered them; v1beta1 has neither."""
+        """Decrypt a ciphertext. key_id and annotations: as Encrypt answered them; v1beta1 has neither."""
         if self.api == "v2":
             request = v2.DecryptRequest(
                 ciphertext=ciphertext, uid=str(uuid.uuid4()), key_id=key_id, annotations=annotations or {}

@@ -19,7 +19,7 @@ from kmsd.client.model.scan import KeyInEtcd, ScanReport
 KIND: Final = "kmsd-etcd-scan"
 VERSION: Final = 1
 REPORT_MAX: Final = 16 << 20
-"""Octets."""
+"""The most octets that a report may have."""
 USES_MAX: Final = 10_000
 COUNT_MAX: Final = 1 << 62
 
@@ -37,7 +37,7 @@ _FIELDS = {
     "uses",
 }
 _USE_FIELDS = {"key", "by_label", "objects", "label"}
-"""The last one may be left out."""
+"""The names of the fields of one use; "label" may be left out."""
 
 
 def write_report(report: ScanReport) -> bytes:

@@ -30,14 +30,14 @@ from kmsd.client.rotation import (
 )
 
 POLL: Final = timedelta(seconds=60)
-"""Between two Status calls of a healthy kube-apiserver."""
+"""The time between two Status calls of a healthy kube-apiserver."""
 SEED: Final = timedelta(minutes=3)
 """The longest time between the Status that showed the new key id and the new seed."""
 GRACE: Final = timedelta(seconds=15)
 """The delay after which a poll is said to be missing."""
 FOLLOW: Final = timedelta(minutes=5)
-"""After the labels moved, in which kmsd takes no scan for a proof: a kube-apiserver that missed a poll may still write
-under the old key."""
+"""The time after the labels moved in which kmsd takes no scan for a proof: a kube-apiserver that missed a poll may
+still write under the old key."""
 _NAME_MOST: Final = 64
 """Characters of a stored name that are told; it may be any text."""
 _NO_STATUS: Final = "no Status since: does a kube-apiserver use this kmsd, and which API?"

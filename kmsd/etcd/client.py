@@ -43,7 +43,7 @@ Response = TypeVar("Response", bound=Message)
 
 
 class PageTooLarge(Exception):
-    """The page has more than PAGE_BYTES_MAX octets: ask for fewer keys."""
+    """Raised if a page has more than PAGE_BYTES_MAX octets: ask for fewer keys."""
 
 
 class _NotSerializable(Exception):

@@ -24,7 +24,7 @@ from kmsd.formats.keyid import Names
 PAGE_KEYS_FIRST: Final = 256
 PAGE_KEYS_MAX: Final = 2000
 PAGE_BYTES_WANTED: Final = 2 << 20
-"""Octets. Pages grow or shrink towards this."""
+"""Octets that a page should have: pages grow or shrink towards this."""
 ROWS_MAX: Final = 10_000
 """Different rows that are counted apart; what comes after is counted as not understood."""
 STARTS_MAX: Final = 5

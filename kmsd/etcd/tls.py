@@ -14,7 +14,7 @@ from kmsd.client.errors import Denied, InvalidRequest
 from kmsd.etcd.endpoints import Tls
 
 FILE_MAX: Final = 1 << 20
-"""Octets."""
+"""The most octets that one of the files may have."""
 
 
 @dataclass(frozen=True)

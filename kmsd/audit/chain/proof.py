@@ -100,7 +100,7 @@ class _Broken:
 
 @dataclass
 class _Walk:
-    """The state between two lines. next_seq, after: of the record that should come, and its prev; None: any."""
+    """The state between two lines. next_seq: of the record that should come. after: its prev. None: any."""
 
     known: dict[int, str]
     begins_at: int | None = None

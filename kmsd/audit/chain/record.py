@@ -22,7 +22,7 @@ from hashlib import sha256
 from typing import Final, Literal, NoReturn
 
 MAX_LINE: Final = 4096
-"""Bytes, the newline included. What kmsd writes stays below 3000."""
+"""The most bytes of a line, the newline included. What kmsd writes stays below 3000."""
 MAX_ACTION: Final = 128
 MAX_CALLER: Final = 256
 MAX_DETAIL: Final = 1024
@@ -96,7 +96,7 @@ class Record(Entry):
 
 
 class NotARecord(ValueError):
-    """The bytes are no line that kmsd writes; the text says why."""
+    """Raised for bytes that are no line that kmsd writes; the text says why."""
 
 
 def make(entry: Entry, after: Head) -> Record:

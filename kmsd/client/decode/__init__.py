@@ -1,5 +1,4 @@
-"""Decode the messages of the admin API into the dataclasses of `kmsd.client.model`, cut by subject as they are.
-Pure.
+"""Decode the messages of the admin API into the dataclasses of `kmsd.client.model`, module by module. Pure.
 
 Each of its modules is loaded when it is used.
 """

@@ -1,6 +1,6 @@
 """The answers of kmsd as plain frozen data. Knows neither grpc nor protobuf, nor how anything is shown.
 
-Each is loaded when it is used.
+Each of its modules is loaded when it is used.
 
 Text that kmsd did not give is empty; times are aware, in UTC, and None if unknown.
 """

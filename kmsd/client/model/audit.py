@@ -50,7 +50,7 @@ class AuditChain:
 
 @dataclass(frozen=True)
 class AuditVerdict:
-    """The proof of the audit. intact, problem: of all chains. What is between: of the first one. chains: at least
+    """The proof of the audit. intact, problem: of all chains. The fields between: of the first. chains: at least
     one."""
 
     intact: bool

@@ -69,7 +69,7 @@ class Key:
     """Name of the token in kmsd's configuration; what calls take as `token`."""
     encrypts: int = 0
     decrypts: int = 0
-    """Since kmsd started."""
+    """The number of decryptions since kmsd started."""
     last_used: datetime | None = None
     enc: str = ""
     """JWE enc of what it writes; empty if it writes nothing."""
