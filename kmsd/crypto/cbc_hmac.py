@@ -1,7 +1,7 @@
 """JWEs by encrypt-then-MAC with two keys on the token, AES-CBC and HMAC (RFC 7518, 5.2).
 
-For tokens without AES-GCM. The keys are two objects instead of the halves of one, and the padding is made and taken
-away here, because a token is known whose own padding returns wrong bytes. The tag is compared before anything is
+They serve tokens without AES-GCM. The keys are two objects instead of the halves of one, and the padding is made and
+taken away here, because a token is known whose own padding returns wrong bytes. The tag is compared before anything is
 decrypted. Knows keys by CKA_ID; which two belong together, the keyring says.
 """
 
@@ -67,7 +67,7 @@ SUITES: Final = {
         Suite("A128CBC-HS256", 128, 128, "SHA256"),
     )
 }
-"""Strongest first. A256CBC-HS256 is a private name: AES-256 and the whole of HMAC-SHA-256."""
+"""The suites, the strongest first. A256CBC-HS256 is a private name: AES-256 and the whole of HMAC-SHA-256."""
 
 
 def suitable(mechanisms: Collection[str], aes_bits: int, mac_bits: int) -> tuple[str, ...]:
@@ -124,8 +124,8 @@ def pick(session: TokenSession, enc_cka_id: bytes, mac_cka_id: bytes, encs: tupl
 
 
 async def round_trip(hsm: Hsm, enc_cka_id: bytes, mac_cka_id: bytes, enc: str, timeout: float) -> tuple[float, float]:
-    """Encrypt and decrypt random bytes with this pair; the seconds that each took. Raises KmsdError if it fails, among
-    them WrongResult if the token does not open what it has just encrypted."""
+    """Encrypt and decrypt random bytes with this pair; return the seconds that each took. Raises KmsdError if it fails,
+    among them WrongResult if the token does not open what it has just encrypted."""
     return await hsm.run(round_trip_here, enc_cka_id, mac_cka_id, enc, timeout=timeout)
 
 

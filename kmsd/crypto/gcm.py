@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kmsd.hsm.connection import Hsm
 
 NATIVE_IV_BYTES: Final = 12
-"""RFC 7518, 5.3."""
+"""The length of the IV that RFC 7518, 5.3 demands."""
 
 
 MAY_BE_TAG: Final = frozenset(
@@ -112,8 +112,8 @@ async def show_working(hsm: Hsm, cka_id: bytes, timeout: float, *, encrypts: boo
 
 
 async def round_trip(hsm: Hsm, cka_id: bytes, timeout: float) -> tuple[float, float]:
-    """Encrypt and decrypt random bytes with this key; the seconds that each took. Raises KmsdError if it fails, among
-    them WrongResult if the token does not open what it has just encrypted."""
+    """Encrypt and decrypt random bytes with this key; return the seconds that each took. Raises KmsdError if it fails,
+    among them WrongResult if the token does not open what it has just encrypted."""
     try:
         return await hsm.run(round_trip_here, cka_id, timeout=timeout)
     except KmsdError as error:

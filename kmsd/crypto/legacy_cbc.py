@@ -1,7 +1,7 @@
-"""Reading what k8s-kms-plugin and its successor wrote with AES-CBC, with keys on the token.
+"""Read what k8s-kms-plugin and its successor wrote with AES-CBC, with keys on the token.
 
 The plugin's own format authenticates nothing: whoever can write to etcd may have altered it, and what can be checked
-here shows damage, not intent. Whether it may be read at all, and with which key, the caller has decided. Never written.
+here shows damage, not intent. Whether it may be read at all, and with which key, the caller has decided.
 """
 
 from __future__ import annotations

@@ -67,8 +67,8 @@ async def decrypt(hsm: Hsm, cka_id: bytes, sealed: Jwe, timeout: float) -> bytes
     until = after(timeout)
     try:
         try:
-            # Not again by itself, and no reason to suspect the token: a TPM calls every failure the same, and whoever
-            # writes to etcd could have it initialised anew all the time.
+            # A failure is not repeated by itself, and the token is not suspected: a TPM calls every failure the same,
+            # and whoever writes to etcd could have it initialised anew all the time.
             return await hsm.submit(decrypt_here, cka_id, sealed, timeout=left(until), retry=False)
         except CkrError as error:
             if _may_be_data(error) or not (error.stale_session or error.lost):
@@ -122,7 +122,7 @@ def decrypt_here(session: TokenSession, cka_id: bytes, sealed: Jwe) -> bytes:
 
 
 async def round_trip(hsm: Hsm, cka_id: bytes, timeout: float) -> tuple[float, float]:
-    """Encrypt and decrypt random bytes with this key; the seconds that each took. Raises KmsdError if it fails."""
+    """Encrypt and decrypt random bytes with this key; return the seconds that each took. Raises KmsdError."""
     return await hsm.run(round_trip_here, cka_id, timeout=timeout)
 
 

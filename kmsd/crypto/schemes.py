@@ -17,7 +17,7 @@ from kmsd.formats.jwe import Jwe
 from kmsd.hsm.connection import Hsm
 
 Algorithm = Literal["auto", "aes-gcm", "aes-cbc", "rsa-oaep"]
-"""rsa-oaep: as auto for AES keys, and RSA keys serve, too."""
+"""The setting of how keys encrypt. With rsa-oaep AES keys serve as with auto, and RSA keys serve, too."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Scheme(Protocol):
     """A way in which one key writes.
 
     enc: of the JWE. text: what a person calls it. mac: CKA_ID of the HMAC key; None if there is none. candidates: the
-    encs that the token may do with this key or pair, the strongest first, while it has not been tried which works;
+    encs that the token may do with this key or pair, the strongest first; a trial shows which works;
     empty where trying is not needed.
     """
 
@@ -81,7 +81,7 @@ class Scheme(Protocol):
         ...
 
     async def probe(self, hsm: Hsm, cka_id: bytes, timeout: float) -> tuple[float, float]:
-        """Encrypt and decrypt random bytes; the seconds that each took. Raises KmsdError if it fails, among them
+        """Encrypt and decrypt random bytes; return the seconds taken. Raises KmsdError if it fails, among them
         WrongResult if the token does not open what it has just encrypted."""
         ...
 

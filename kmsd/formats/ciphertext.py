@@ -18,7 +18,7 @@ from kmsd.formats.jwe import GCM, MAX_HEADER, read_json
 from kmsd.formats.k8s_kms_plugin import IV_BYTES
 
 KEY_NAME_MAX: Final = 1024
-"""Characters; kube-apiserver takes no longer key ids."""
+"""The most characters of a key's name; kube-apiserver takes no longer key ids."""
 HEADER_BEGINS: Final = re.compile(rb'\{\s*"(?:alg|enc|kid|hkid|typ|cty|zip|crit|_thales_aad)"')
 """The beginning of the header of a JWE; an object of Kubernetes begins with kind, apiVersion or metadata."""
 
@@ -34,7 +34,7 @@ class CiphertextFormat(StrEnum):
     K8S_KMS_PLUGIN_CBC = "k8s-kms-plugin aes-cbc"
     KEYSEALER = "keysealer"
     UNKNOWN = "unknown"
-    """No JWE, or one that none of the known programs writes."""
+    """A value that is no JWE, or a JWE that none of the known programs writes."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,10 @@ class Header:
     hkid: str
     """The MAC key of a pair whose two keys have ids of their own."""
     has_plaintext_length: bool
-    """It has `_thales_aad`, the plaintext's length, as k8s-kms-plugin's aes-cbc and its successor write it."""
+    """Whether it has `_thales_aad`, the plaintext's length, as k8s-kms-plugin's aes-cbc and its successor write it."""
     members: frozenset[str]
     repeats: bool
-    """A member occurs twice."""
+    """Whether a member occurs twice."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ NOT_SEALED: Final = Sealed(CiphertextFormat.UNKNOWN, None)
 
 
 def identify(ciphertext: bytes) -> Sealed:
-    """Format and key of one ciphertext. Never raises."""
+    """Return the format and the key of one ciphertext. Never raises."""
     segments = ciphertext.split(b".", 5)
     if len(segments) != 5:
         return NOT_SEALED

@@ -55,7 +55,7 @@ def header_trouble(segments: list[bytes]) -> Finding:
 
 
 def of_form(text: bytes, segments: list[bytes], header: Header) -> Iterator[Finding]:
-    """Yield what is wrong with it as a JWE, whatever its format."""
+    """Yield what is wrong with a value as a JWE, whatever its format."""
     if len(text) > MAX_COMPACT:
         yield Finding(f"kmsd reads {MAX_COMPACT} bytes at most, this has {len(text)}", NOT_OURS, True)
     if len(segments) < 5:
@@ -86,7 +86,7 @@ def _canonical(segment: bytes) -> bool:
 
 
 def of_format(known: CiphertextFormat, header: Header, jwe: JweReport) -> Iterator[Finding]:
-    """Yield what is to be said of its format, `known` from its header, and what does not fit it."""
+    """Yield what is to be said of a value's format, which `known` names, and what does not fit that format."""
     match known:
         case CiphertextFormat.NATIVE:
             yield from _native(header, jwe)
@@ -150,8 +150,8 @@ def _lengths(jwe: JweReport, *, iv: int, tag: int) -> Iterator[Finding]:
 
 
 def _zero_padded(header: Header, jwe: JweReport) -> Iterator[Finding]:
-    """Yield what is wrong with AES-CBC with zeros up to the next block, and one block of zeros where none would be
-    needed."""
+    """Yield what is wrong with a ciphertext of AES-CBC whose plaintext was padded with zeros to the next block, by a
+    whole block where none would be needed."""
     yield from _lengths(jwe, iv=16, tag=32)
     length = _plaintext_length(header)
     if length is None:

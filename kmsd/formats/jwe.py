@@ -18,19 +18,19 @@ DIRECT: Final = "dir"
 WRAPPED: Final = "RSA-OAEP-256"
 GCM: Final = frozenset({"A128GCM", "A192GCM", "A256GCM"})
 CBC_TAGS: Final = {"A128CBC-HS256": 16, "A256CBC-HS512": 32, "A256CBC-HS256": 32}
-"""Encrypt-then-MAC (RFC 7518, 5.2) by its octets of the tag. A256CBC-HS256 is a name of our own, for tokens without
-SHA-512."""
+"""The encs of encrypt-then-MAC (RFC 7518, 5.2), each with the octets of its tag. A256CBC-HS256 is a name of our own,
+for tokens without SHA-512."""
 CBC: Final = frozenset(CBC_TAGS)
 MAX_HEADER: Final = 4096
-"""Octets of the encoded header."""
+"""The most octets of the encoded header."""
 MAX_COMPACT: Final = 1024 * 1024
-"""Octets of the whole."""
+"""The most octets of a whole JWE."""
 NOT_OURS: Final = (
     "kmsd did not write it, or it was damaged since: find out who did, or restore it from a backup of etcd"
 )
 """The hint for a value that kmsd cannot have written."""
 _SHOWN: Final = 40
-"""Characters of a member of the header that a sentence holds."""
+"""The most characters of a member of the header that a sentence shows."""
 
 
 class JweError(ValueError):
@@ -142,7 +142,7 @@ def split(compact: bytes) -> list[bytes]:
 
 @lru_cache(maxsize=64)
 def _read_header(head: bytes) -> Members:
-    """Read a header. Every JWE of one key has the same one, so that reading it again is most of the work saved."""
+    """Read a header, and remember it: all JWEs of one key have the same header, which saves most of the work."""
     return _check_members(header_members(head))
 
 

@@ -5,7 +5,7 @@ A256GCM, whatever the key's size, and the IV has 16 bytes.
 
 aes-cbc: `alg` and `enc` are A256CBC, the length of the plaintext is in the header, zeros pad it. The plugin's own tag
 is an HMAC over nothing. Its successor, Eclipse KeySealer, names the key and makes the tag over header, IV, ciphertext
-and the length of the header (in octets, where RFC 7518 has bits). Read only.
+and the length of the header (in octets, where RFC 7518 has bits). kmsd only reads both.
 
 Pure.
 """

@@ -46,8 +46,8 @@ def alike(one: str, other: str) -> bool:
 
 
 def is_answered(spelling: str) -> bool:
-    """Return whether kmsd writes every identity that a text may name just so. Hexadecimal digits without "0x" it does
-    not: where one of them stands, another program may have written it."""
+    """Return whether a text is the spelling of kmsd for every identity that it may name. kmsd never spells an identity
+    as hexadecimal digits without "0x": where a text is of such digits, another program may have written it."""
     return all(text(cka_id) == spelling for cka_id in named(spelling))
 
 

@@ -1,6 +1,6 @@
 """Judge the keys of all tokens at one moment: which key writes and which keys read.
 
-Pure functions over a list of keys, so that every order of events can be tried on them; looks at no token itself.
+The functions are pure: they take a list of keys and look at no token, so every order of events can be tried on them.
 """
 
 from __future__ import annotations

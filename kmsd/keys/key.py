@@ -1,4 +1,4 @@
-"""One key as it is judged, and all keys of all tokens at one moment. Data; who judges is `inventory`."""
+"""One key as it is judged, and all keys of all tokens at one moment. Data alone: `inventory` judges it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class KeyState(Enum):
     UNUSABLE = "unusable"
     COMPANION = "companion"
     ARCHIVED = "archived"
-    """Retired: reads still, and may be destroyed."""
+    """A retired key: it still reads, and may be destroyed."""
     PLANTED = "planted"
     """A public object, which anybody who reaches the token may have made, with a label or an id of a key of ours."""
 

@@ -21,7 +21,7 @@ from kmsd.near import near
 from kmsd.problem import About, Calls, Problem
 
 _HASH_DIGITS: Final = 8
-"""Fewest digits of a key id's hash that name a key."""
+"""The fewest digits of a key id's hash that name a key."""
 
 
 class Keyring:
@@ -221,8 +221,7 @@ class Keyring:
         return found[0]
 
     async def scheme(self, key: Key) -> Scheme | None:
-        """Return how a key writes, for trying it: once it has been tried what its token does with it. None: it
-        cannot."""
+        """Return how a key writes, after trying what its token does with it, if need be; None if it cannot write."""
         inventory = self.judge() if await self._scanner.pick(key) else self.inventory
         for other in inventory.keys:
             if (other.place, other.cka_id, other.token.kind) == (key.place, key.cka_id, key.token.kind):

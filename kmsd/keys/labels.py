@@ -10,7 +10,7 @@ from typing import Final
 from kmsd.errors import Conflict, InvalidRequest, short
 
 MAX_KEY_ID: Final = 512
-"""Characters. kube-apiserver takes under 1024; the rest is room for the ciphertext beside it."""
+"""The most characters of a key id. kube-apiserver takes more; the rest is room for the ciphertext beside it."""
 _RETIRED: Final = ".retired@"
 _BEHIND: Final = re.compile(r"(\.retired)?@[0-9]{8}T[0-9]{6}Z$|\.pending$")
 _UUID7: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -29,8 +29,8 @@ def key_id_bytes(text: str) -> bytes:
 def new_key_id(newer_than_ms: int = 0) -> str:
     """Make a version 7 UUID (RFC 9562, 5.7): tokens keep no time of creation, so the identity carries it.
 
-    newer_than_ms: of the newest key that this one is to follow, whose clock may have been ahead of ours. Raises
-    Conflict if nothing can be newer.
+    newer_than_ms: when the newest key was made that this one is to follow, whose clock may have been ahead of ours.
+    Raises Conflict if nothing can be newer.
     """
     made = max(time.time_ns() // 1_000_000, newer_than_ms + 1)
     if made >> 48:
@@ -66,7 +66,7 @@ def old_label(label: str, unix: float) -> str:
 
 
 def archived_label(label: str, unix: float) -> str:
-    """Return the label of a key that was retired then. label: the one that it had; what stood behind its @ goes."""
+    """Return the label of a key that was retired then. label: its present one."""
     return f"{role(label)}{_RETIRED}{_stamp(unix)}"
 
 

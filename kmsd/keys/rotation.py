@@ -38,7 +38,7 @@ class Move:
 
 
 def moves(inventory: Inventory, label: str, unix: float) -> tuple[Move, ...]:
-    """Return what brings the keys nearer to rest; nothing if they are. Each is safe alone, in any order and however
+    """Return what brings the keys nearer to rest; nothing if they rest. Each is safe alone, in any order and however
     late: look again after it.
 
     A key that lacks a way to write on its token gives way to a newer one, too.

@@ -1,4 +1,4 @@
-"""Looks at the keys of all tokens together, for every keyring that judges them.
+"""Look at the keys of all tokens together, for every keyring that judges them.
 
 The tokens are looked at every `refresh` seconds and whenever what was seen may be out of date, so that no request waits
 for a look. A look that shows less than the one before is doubted: a token that has gone, a module that misses objects
@@ -29,7 +29,7 @@ _LOOK_PAUSE: Final = 0.25
 """Seconds between looks that requests ask for (an unknown kid), so that garbage cannot keep the token busy."""
 _VERIFY_PAUSE: Final = 30.0
 _VERIFY_PAUSE_MOST: Final = 600.0
-"""Seconds between re-initialisations that ask for a write key which is missed: from the first up to the second."""
+"""Seconds between re-initialisations in search of a missing write key: they grow from the first to the second."""
 _EMPTY_PAUSE: Final = 5.0
 """Minimum interval, in seconds, between logins that free a place for the write key on a token with few."""
 _READ_PAUSES: Final = (0.005, 0.01, 0.02, 0.05, 0.1)
@@ -41,7 +41,7 @@ _SEEK_PAUSE_MOST: Final = 60.0
 """Seconds between two times that another process is asked: from the first up to the second while it finds nothing."""
 _SEEK_SECONDS: Final = 10.0
 _SOUGHT_MOST: Final = 4096
-"""Ids of which it is remembered that they were asked for."""
+"""The most ids that are remembered as asked for."""
 _PICKS_MOST: Final = 8
 """Pairs that are tried at one look: those with the write label one after the other, and as many others."""
 
@@ -240,8 +240,7 @@ class KeyScanner:
             judge.take(await self._judge_and_pick(judge))
 
     async def _judge_and_pick(self, judge: Judge) -> Inventory:
-        """Return the inventory, once it has been tried how the pairs write that write now or are about to, and some
-        others."""
+        """Return the inventory, after trying how pairs write: those that write now or are about to, and some others."""
         for _ in range(_PICKS_MOST):
             inventory = judge.judge()
             fresh = [await self.pick(key) for key in inventory.keys if key.state in (KeyState.WRITE, KeyState.PENDING)]
@@ -262,7 +261,7 @@ class KeyScanner:
         return how is not None and bool(how.candidates) and _tried_with(key, how) not in self._picked
 
     async def pick(self, key: Key) -> bool:
-        """Find out which of the encs that its token lists works with a key that is to write; whether that is news."""
+        """Find out which of the encs that its token lists works with a key; return whether that is news."""
         how = key.scheme
         if how is None or not self._untried(key):
             return False
@@ -368,7 +367,7 @@ class KeyScanner:
         try:
             for place in missing:
                 known = any(key.cka_id == key_id.encode() for key in place.found)
-                # One that is known here is not missed: whoever asked may only not have it.
+                # A key that is known here is not missed: only the keyring that asked does not have it.
                 if await place.hsm.beside.has_key(key_id.encode(), timeout=_SEEK_SECONDS) and not known:
                     found = True
                     await place.hsm.hosting.replace("a key that another process made is missed")

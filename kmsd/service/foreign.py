@@ -1,5 +1,5 @@
-"""Reading what k8s-kms-plugin and its successor wrote with AES-CBC, so that a cluster can move over: which key it is
-to be, and whether it may be read at all.
+"""Read what k8s-kms-plugin and its successor wrote with AES-CBC, so that a cluster can move over: decide which key
+reads it, and whether it may be read at all.
 
 The plugin's own aes-cbc format authenticates nothing: whoever can write to etcd can alter what it holds. It is read
 only if the configuration allows it, with the one key that it names; each reading is counted, and warned about.
@@ -28,11 +28,11 @@ log = logs.get_logger("kmsd.legacy")
 
 _WARN_PAUSE: Final = 60.0
 _TURNS: Final = 16
-"""Values that nothing authenticates which are read at once."""
+"""The most values without authentication that are read at once."""
 _FAILED_SECONDS: Final = 60.0
-"""The time for which a value that did not read keeps its turn: 16 answers of an oracle in a minute."""
+"""Seconds for which a value that could not be read keeps its turn: a padding oracle gives 16 answers a minute."""
 _FAILED_ANSWER: Final = 0.1
-"""Seconds from the beginning to every answer that it did not read: more than the token takes."""
+"""Seconds from the beginning of a reading to the answer that it failed: more than the token takes."""
 _REWRITE: Final = "rewrite what is stored (kubectl get secrets -A -o json | kubectl replace -f -), then unset it"
 
 

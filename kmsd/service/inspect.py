@@ -1,4 +1,4 @@
-"""Explains a ciphertext, or a value as etcd holds it, without decrypting: what it is, what it needs, what is wrong.
+"""Explain a ciphertext, or a value as etcd holds it, without decrypting: what it is, what it needs, what is wrong.
 
 Pure: bytes in, an `Inspection` out, whatever the bytes. Knows no keys; whoever has them looks up `key_ids` and
 `labels`. Formats: docs/formats.md.
@@ -19,7 +19,7 @@ from kmsd.formats.diagnostics import RESTORE, Finding, JweReport, header_trouble
 from kmsd.formats.jwe import NOT_OURS
 
 INPUT_MAX: Final = 4 << 20
-"""Octets."""
+"""The most octets that are looked at."""
 
 _COMPACT = re.compile(rb"[!-\-/-~]*(?:\.[!-\-/-~]*){4}")
 _ENCODED = re.compile(rb"[A-Za-z0-9+/_=\s-]+")

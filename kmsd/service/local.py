@@ -34,7 +34,7 @@ from kmsd.service.following import Following
 _STATUS_RECHECK: Final = 0.2
 _STATUS_WAIT: Final = 1.0
 _CANDIDATES_MOST: Final = 64
-"""Keys tried for one ciphertext that names only a label."""
+"""The most keys that are tried for one ciphertext that names only a label."""
 
 
 class Opened(NamedTuple):

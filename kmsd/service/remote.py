@@ -27,7 +27,7 @@ log = logs.get_logger("kmsd")
 _V2: Final = "/v2.KeyManagementService"
 _V1: Final = "/v1beta1.KeyManagementService"
 _SMALL: Final = 256
-"""Bytes of a plaintext that every key manager encrypts by v2, whose ciphertexts are bounded."""
+"""The most bytes of a plaintext that is sent by v2, whose ciphertexts are bounded; v1beta1 takes longer ones."""
 _STATUS_SECONDS: Final = 2.0
 """Time for the answer to Status."""
 _SHARE: Final = 0.5
@@ -49,7 +49,7 @@ class Canary:
     digest: str
 
     def as_json(self) -> dict[str, str]:
-        """Return what a file keeps of it."""
+        """Return what a file keeps of the canary."""
         text = base64.b64encode(self.ciphertext).decode("ascii")
         return {"key_id": self.key_id, "ciphertext": text, "digest": self.digest, "whole": self.whole}
 
@@ -60,7 +60,7 @@ class Canary:
 
     @classmethod
     def from_json(cls, kept: object) -> Canary | None:
-        """Return what a file kept; None if it is none."""
+        """Return the canary that a file kept; None if it holds none."""
         if not isinstance(kept, dict) or not all(isinstance(kept.get(each), str) for each in ("key_id", "digest")):
             return None
         try:
@@ -104,7 +104,7 @@ class RemoteService:
 
     @property
     def key_id(self) -> str:
-        """The key id that was answered last; empty if none is known."""
+        """The key id that a usable upstream named last, else the canary's; empty if none is known."""
         known = next((each.key_id for each in self._in_order() if each.usable and each.key_id), "")
         return known or (self.canary.key_id if self.canary is not None else "")
 
@@ -159,7 +159,7 @@ class RemoteService:
     # The upstreams, one after the other.
 
     def _in_order(self) -> list[Upstream]:
-        """Return the upstreams as they are to be asked: those that are well first; one with another key never."""
+        """Return the upstreams as they are to be asked: those that are well first, none that has a wrong key."""
         known = [each for each in self.upstreams if each.wrong_key is None]
         if self._prefer == "spread" and known:
             self._turn = (self._turn + 1) % len(known)

@@ -32,9 +32,9 @@ _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 15.0
 """Seconds until an upstream that failed is asked again: from the first up to the second while it goes on failing."""
 _MOST_WORDS: Final = 512
-"""Characters of what an upstream says that are passed on."""
+"""The most characters that are passed on of what an upstream says."""
 _CLOSE_SECONDS: Final = 10.0
-"""Time for the calls of a connection that another takes the place of."""
+"""Seconds that the calls on a replaced connection have to end."""
 _KINDS: Final[dict[str, type[KmsdError]]] = {
     each.code: each
     for each in (
@@ -47,7 +47,7 @@ _ITS_OWN: Final = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UN
 
 Channel = grpc.aio.Channel
 Dial = Callable[[str], grpc.aio.Channel]
-"""Makes a connection to an address."""
+"""A function that makes a connection to an address."""
 
 
 def dial(address: str, pem: tuple[bytes, bytes, bytes] | None, name: str) -> Channel:
@@ -91,7 +91,7 @@ class Upstream:
 
     address: host and port. dial: makes a connection. up: whether it answered last. error: why not. since: Unix seconds
     since which that is so. key_id: that its Status named last. wrong_key: why its key is not the one that is meant,
-    None if it is. asked, failed: calls, and how many of them it did not answer. seconds: that its last Status took.
+    None if it is. asked, failed: calls, and how many of them failed. seconds: that its last Status took.
     """
 
     def __init__(self, address: str, dial: Dial) -> None:
@@ -169,7 +169,7 @@ class Upstream:
         self._pause = _FIRST_PAUSE
 
     def is_ill(self, error: KmsdError) -> None:
-        """Note that it did not: others are asked before it for a while."""
+        """Note that it failed with this error: others are asked before it for a while."""
         if self.up or self.error.kind != error.kind:
             self.since = time.time()
         self.up, self.error = False, error.again()

@@ -104,8 +104,8 @@ class Lifecycle:
             return made
 
     async def adopt(self, label: str, key_id: str, *, public: bool = False, until: float = inf) -> Key:
-        """Give a CKA_ID to the AES or HMAC key with this label that lacks one; with `public`, make a private copy of
-        the public object with this label. Raises NotFound, Conflict."""
+        """Give a CKA_ID to the AES, RSA or HMAC key with this label that lacks one; with `public`, make a private
+        copy of the public object with this label. Raises NotFound, Conflict."""
         check_label(label)
         async with self._permit(until) as permit:
             if public:
@@ -132,7 +132,7 @@ class Lifecycle:
     async def relabel(
         self, which: str, to: str, confirm_label: str, *, dry_run: bool, until: float = inf
     ) -> tuple[Key, str]:
-        """Give a key another label; (the key, its previous label). Its HMAC key follows, if it is a pair.
+        """Give a key another label; return (the key, its previous label). Its HMAC key follows, if it is a pair.
 
         Raises Conflict for what would change which key writes, or cut off what names a label that the key had, unless
         the present label is given once more.
@@ -150,7 +150,7 @@ class Lifecycle:
     async def destroy(
         self, which: str, scan: ScanEvidence | None, confirm_label: str, *, dry_run: bool, until: float = inf
     ) -> tuple[Key, Key | None]:
-        """Destroy a key, and the HMAC key of a pair with it; both as they were.
+        """Destroy a key, and the HMAC key of a pair with it; return both as they were.
 
         Raises Conflict if it writes, or nothing shows that it is not needed any more (`kmsd.keys.lifecycle.evidence`).
         """
@@ -160,7 +160,7 @@ class Lifecycle:
     async def retire(
         self, which: str, scan: ScanEvidence | None, confirm_label: str, *, dry_run: bool, until: float = inf
     ) -> tuple[Key, str]:
-        """Mark a key that nothing needs any more; (the key, its previous label). It reads until it is destroyed.
+        """Mark a key as needed by nothing; return (the key, its previous label). It reads until it is destroyed.
 
         Raises Conflict if it writes, or nothing shows that it is not needed any more (`kmsd.keys.lifecycle.evidence`).
         """

@@ -1,7 +1,7 @@
-"""Giving an identity to keys that other programs made without one: because an operator says so, or unasked where it is
+"""Give an identity to keys that other programs made without one: because an operator says so, or unasked where it is
 plain which key is meant.
 
-Each of these is called with a fresh inventory, while no other change goes on.
+The functions that change keys are called with a fresh inventory, while no other change goes on.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ async def adopt_public(keyring: Keyring, permit: Permit, label: str, key_id: str
 
 
 async def give_id(keyring: Keyring, permit: Permit, found: Nameless, key_id: str = "") -> Key:
-    """Give this key a CKA_ID; the key as it is then. key_id: empty for one that claims no time. Raises Conflict,
+    """Give this key a CKA_ID; return it as it is then. key_id: empty for one that claims no time. Raises Conflict,
     AlreadyExists, and what the token says."""
     wanted = b""
     if key_id:
@@ -124,7 +124,7 @@ def _sought(keyring: Keyring) -> tuple[str, tuple[Kind, ...], str] | None:
     inventory, label = keyring.inventory, keyring.write_label
     if inventory.write is not None or not keyring.complete:
         return None
-    # A key with a CKA_ID holds or held the label, so the one without is not known to be its successor.
+    # If a key with a CKA_ID holds or held the label, one without is not known to be its successor.
     named = [key for key in inventory.keys if key.token.private and key.cka_id]
     writers = [key for key in named if key.token.seals and role(key.label) == label]
     if not writers:

@@ -1,6 +1,6 @@
-"""Letting keys go: retiring those that nothing needs any more, and destroying them.
+"""Let keys go: retire those that nothing needs any more, and destroy them.
 
-Each of these is called with a fresh inventory, while no other change goes on.
+The functions that change keys are called with a fresh inventory, while no other change goes on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ async def destroy(
     *,
     dry_run: bool,
 ) -> tuple[Key, Key | None]:
-    """Destroy a key, and the HMAC key of a pair with it; both as they were. Raises Conflict if it may be needed."""
+    """Destroy a key, and the HMAC key of a pair with it; return both as they were.
+
+    Raises Conflict if it may be needed.
+    """
     key = keyring.select(which)
     companion = keyring.inventory.companion(key)
     confirm(key, confirm_label, *_needed(keyring, key, scan, uses))

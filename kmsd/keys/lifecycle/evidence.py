@@ -178,7 +178,7 @@ def _elsewhere(scan: ScanEvidence) -> tuple[str, str]:
 
 
 def _since_scan(key: Key, scan: ScanEvidence, uses: UseRecords) -> tuple[str, str]:
-    """Return what may have been written under the key where the scan had been already."""
+    """Return why the key may have written something that the scan did not see any more."""
     now, known, used = time.time(), uses.since, uses.last(key.key_id)
     if used > scan.started:
         return f"{key.label!r} was used {_ago(now - used)} ago, after the scan began", _AGAIN

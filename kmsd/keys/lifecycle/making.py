@@ -1,6 +1,6 @@
-"""Making keys on a token.
+"""Make keys on a token.
 
-Each of these is called with a fresh inventory, while no other change goes on.
+The functions that change keys are called with a fresh inventory, while no other change goes on.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Wanted = Literal["aes", "hmac", "pair", "rsa"]
 _AES_BITS: Final = (128, 192, 256)
 _HMAC_BITS: Final = (128, 192, 256, 384, 512)
 PAIR_BITS: Final = (128, 256)
-"""RFC 7518, 5.2: A128CBC-HS256 and A256CBC-HS512; the MAC key is as long as the AES key."""
+"""The sizes of a pair's AES key (RFC 7518, 5.2): A128CBC-HS256 and A256CBC-HS512; the MAC key is as long."""
 _RSA_BITS: Final = (2048, 3072, 4096)
 _USUAL_BITS: Final = 256
 _USUAL_RSA_BITS: Final = 3072
 """The size that is as strong as 128 bits of AES (NIST SP 800-57 part 1, table 2)."""
 _TPM_RSA_BITS: Final = 2048
-"""All that a TPM must have (TCG PC Client Platform TPM Profile, 4.4)."""
+"""The only size that every TPM must have (TCG PC Client Platform TPM Profile, 4.4)."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def recipe(wanted: Wanted, bits: int, hsm: Hsm) -> Recipe:
 
 
 def usual(keyring: Keyring, label: str, place: str) -> Wanted:
-    """Return the sort of key that serves under this label on this token: of one that is not told which it is to be."""
+    """Return the sort of key that serves under this label on this token, where the order leaves it to kmsd."""
     if keyring.takes_rsa and label == keyring.write_label:
         return "rsa"
     if not keyring.needs_pair(place):
@@ -200,7 +200,7 @@ def _serving(keyring: Keyring, key: Key, order: Order) -> Made:
 
 
 def _half_made(keyring: Keyring, order: Order, place: str) -> Key | None:
-    """Return the HMAC key of a pair whose AES key was not made any more, because whoever made it died in between."""
+    """Return the HMAC key of a pair that has no AES key yet, because whoever made it died in between."""
     inventory, newest = keyring.inventory, newest_of(keyring, order.label)
     for key in inventory.keys:
         its = key.token
@@ -239,7 +239,7 @@ async def make(permit: Permit, hsm: Hsm, label: str, cka_id: bytes, wanted: Reci
         await _make_on_tpm(permit, hsm, connected.token.label, label, cka_id, wanted)
         return
     if wanted.pair:
-        # First, so that an AES key of a pair is never seen without it.
+        # The HMAC key is made first, so that an AES key of a pair is never seen without it.
         await permit.change(hsm, token_keys.generate, companion_label(label), cka_id, "hmac", wanted.bits)
     await permit.change(hsm, token_keys.generate, label, cka_id, wanted.kind, wanted.bits)
     if connected is not None and connected.quirks.misses_objects:

@@ -1,6 +1,6 @@
-"""Giving keys other labels, and asking for a label once more before what may cut something off.
+"""Give keys other labels, and ask for a label once more before what may cut something off.
 
-Each of these is called with a fresh inventory, while no other change goes on.
+The functions that change keys are called with a fresh inventory, while no other change goes on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kmsd.keys.lifecycle.making import refuse_taken
 from kmsd.keys.lifecycle.permit import Permit
 
 LABEL_MOST: Final = 255
-"""Bytes."""
+"""The most bytes that a label may have."""
 
 
 def check(to: str) -> None:
@@ -29,7 +29,7 @@ def check(to: str) -> None:
 async def relabel(
     keyring: Keyring, permit: Permit, which: str, to: str, confirm_label: str, *, dry_run: bool
 ) -> tuple[Key, str]:
-    """Give a key another label; (the key, its previous label). Raises Conflict, AlreadyExists."""
+    """Give a key another label; return (the key, its previous label). Raises Conflict, AlreadyExists."""
     key = keyring.select(which)
     if key.label == to:
         return key, to
@@ -63,8 +63,8 @@ def _against(keyring: Keyring, key: Key, to: str) -> tuple[str, str]:
 
 
 async def move(keyring: Keyring, permit: Permit, key: Key, to: str) -> Key:
-    """Give a key this label, and its HMAC key the one that goes with it; the key as it is then. Raises Conflict if it
-    is gone, and what the token says."""
+    """Give a key this label, and its HMAC key the one that goes with it; return the key as it is then. Raises
+    Conflict if it is gone, and what the token says."""
     companion = follower(keyring, key)
     await _relabel(keyring, permit, key, to)
     if companion is not None:
@@ -100,8 +100,8 @@ def named(keyring: Keyring, key: Key) -> str:
 
 
 def confirm(key: Key, given: str, why: str, hint: str) -> None:
-    """Raise Conflict if something speaks against it and the label was not given once more; InvalidRequest if a wrong
-    one was, for then another key may be meant. A key without a label is called by its key id."""
+    """Raise Conflict if something speaks against a change (`why`) and the label was not given once more, InvalidRequest
+    if a wrong label was given, for then another key may be meant. A key without a label is called by its key id."""
     called, what = (key.label, "label") if key.label else (key.key_id, "key id")
     if given and given != called:
         raise InvalidRequest(

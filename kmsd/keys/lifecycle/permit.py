@@ -21,7 +21,7 @@ Ts = TypeVarTuple("Ts")
 
 
 class Permit:
-    """A call's leave to change keys. until: of the monotonic clock. A change that has not begun by then does not begin:
+    """A call's leave to change keys. until: by the monotonic clock. A change that has not begun by then does not begin:
     a token that hangs would make it when it comes back, whatever has been decided since. One that has begun is carried
     through, however long it takes."""
 
@@ -31,7 +31,7 @@ class Permit:
 
     @asynccontextmanager
     async def in_time(self) -> AsyncIterator[None]:
-        """Wait inside for nothing that lasts longer than the caller does. Raises DeadlineExceeded."""
+        """Bound what is done inside by the time for which the caller waits. Raises DeadlineExceeded."""
         left = self._until - monotonic()
         try:
             async with asyncio.timeout(None if left == inf else left) as limit:

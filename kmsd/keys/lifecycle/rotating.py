@@ -1,6 +1,6 @@
-"""Rotation's execution: the moves that `kmsd.keys.rotation` finds, taken one after the other and each told as a step.
+"""Carry a rotation out: take the moves that `kmsd.keys.rotation` finds one after the other, and tell each as a step.
 
-Each of these is called while no other change goes on.
+The functions that change keys are called while no other change goes on.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = logs.get_logger("kmsd.keys")
 
 _ROTATED_LABEL_MOST: Final = LABEL_MOST - len(".retired@20261123T120400Z") - len(".hmac")
 _STEPS_MOST: Final = 16
-"""Moves of one roll-forward: more means that somebody else moves labels all the time."""
+"""The most moves of one roll-forward: more would mean that somebody else moves labels all the time."""
 _STUCK_PAUSE: Final = 60.0
 """Seconds until a move that failed is tried again by itself."""
 _TEST_ROUNDS: Final = 3
@@ -211,7 +211,7 @@ class Rotation:
 
     async def roll_forward(self) -> list[RotationStep]:
         """Finish what a rotation left, whoever began it: the moves one after the other, each from a fresh look. What
-        cannot be finished now is told in `problems`. The steps that were taken."""
+        cannot be finished now is told in `problems`. Return the steps taken."""
         steps: list[RotationStep] = []
         for _ in range(_STEPS_MOST):
             wanted = self._moves()

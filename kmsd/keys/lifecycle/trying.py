@@ -1,4 +1,4 @@
-"""Showing that a key encrypts and decrypts. Changes nothing."""
+"""Show that a key encrypts and decrypts, without changing any key."""
 
 from __future__ import annotations
 
