@@ -23,7 +23,6 @@ from kmsd.config.tcp import not_served
 from kmsd.daemon import event_sinks
 from kmsd.daemon.background_tasks import Upkeep
 from kmsd.daemon.configured import Configured
-from kmsd.daemon.followed import Followed
 from kmsd.daemon.liveness import Liveness
 from kmsd.daemon.problems import Problems, pool_of
 from kmsd.daemon.process import Spawn
@@ -71,7 +70,6 @@ class TokenParts:
         self._requests: Feed[Ended] = Feed(KEPT_REQUESTS)
         self.audit = Audit(settings.audit, settings.state.dir)
         self.uses = KeyUses(settings.state.dir, self._stats, settings.keys.label)
-        self.followed = Followed(settings.state.dir)
         self._failed: deque[Ended] = deque(maxlen=KEPT_REQUESTS)
         self._traffic = event_sinks.TrafficSink(self._stats, self._requests, self._failed, self.audit)
         self._told = event_sinks.TokenSink(self.audit)

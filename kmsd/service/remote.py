@@ -105,7 +105,7 @@ class RemoteService:
     @property
     def key_id(self) -> str:
         """The key id that a usable upstream named last, else the canary's; empty if none is known."""
-        known = next((each.key_id for each in self._in_order() if each.usable and each.key_id), "")
+        known = next((each.key_id for each in self.upstreams if each.usable and each.key_id), "")
         return known or (self.canary.key_id if self.canary is not None else "")
 
     async def status(self) -> ServiceStatus:

@@ -91,7 +91,7 @@ class Upstream:
 
     address: host and port. dial: makes a connection. up: whether it answered last. error: why not. since: Unix seconds
     since which that is so. key_id: that its Status named last. wrong_key: why its key is not the one that is meant,
-    None if it is. asked, failed: calls, and how many of them failed. seconds: that its last Status took.
+    None if it is. asked, failed: calls, and those of them that it did not answer. seconds: that its last Status took.
     """
 
     def __init__(self, address: str, dial: Dial) -> None:
@@ -147,8 +147,9 @@ class Upstream:
             method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(path)
             answer = await method(body, timeout=max(timeout, 0.001))
         except grpc.aio.AioRpcError as error:
-            self.failed += 1
-            raise self._failure(error) from None
+            failure = self._failure(error)
+            self.failed += failure.its_own
+            raise failure from None
         except asyncio.CancelledError:
             raise
         except Exception as error:
