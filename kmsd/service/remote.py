@@ -128,6 +128,14 @@ class RemoteService:
                 return ServiceStatus(error.sentence(), self.key_id)
         # One that is well, or else the first that said why it is not.
         answer, self.last = found[-1] if found[-1][0].healthz == "ok" else found[0]
+        try:
+            ours = await self._is_ours(self.last, answer.key_id, until)
+        except KmsdError as error:
+            if self._fail_closed:
+                raise
+            return ServiceStatus(error.sentence(), self.key_id)
+        if not ours:
+            return await self.status()
         if answer.key_id:
             self.following.status(answer.key_id)
         return ServiceStatus(answer.healthz, answer.key_id or self.key_id)
@@ -143,6 +151,8 @@ class RemoteService:
         done = _read(v2.EncryptResponse, body, upstream)
         if not done.ciphertext or not done.key_id:
             raise Unavailable(f"key manager {upstream.address} answered an Encrypt without a ciphertext or key id")
+        if not await self._is_ours(upstream, done.key_id, until):
+            return await self.encrypt(plaintext, until)
         self.following.encrypt(done.key_id)
         return _encrypted(done.ciphertext, done.key_id)
 
@@ -266,6 +276,18 @@ class RemoteService:
                 return
         if (canary is None or canary.key_id != key_id) and upstream.healthz == "ok":
             await self._new_canary(upstream, seconds)
+
+    async def _is_ours(self, upstream: Upstream, key_id: str, until: float) -> bool:
+        """Return whether a key that an upstream has just named is of this proxy's tenant: nothing is passed on of one
+        that was not seen before until the upstream has decrypted the canary. Raises KmsdError."""
+        if self.canary is None or key_id in ("", self.canary.key_id):
+            return True
+        try:
+            await self._check_key(upstream, key_id, left(until))
+        except UpstreamError as failed:
+            self._ill(upstream, failed.error)
+            raise failed.error.again() from failed
+        return upstream.wrong_key is None
 
     def _judge(self, upstream: Upstream, key_id: str, *, fits: bool) -> None:
         before = upstream.wrong_key

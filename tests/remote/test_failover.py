@@ -152,3 +152,21 @@ def test_a_proxy_never_goes_over_to_another_tenants_key(
     second.reload(TENANTS)
     well(proxy)
     assert decrypt(proxy, sealed) == SEED.plaintext
+
+
+def test_not_even_the_first_answer_is_another_tenants_key(
+    make_manager: Callable[..., Manager], make_proxy: Callable[..., Kmsd], ca: Authority
+) -> None:
+    """The key managers are tried once a minute here: what they answer meanwhile is looked at, too."""
+    manager = make_manager()
+    wait_for(lambda: manager.kmsd.log_text().count("tenant is healthy") >= 2)
+    caller = ca.issue("a1", "DNS:node-1.cluster-a.test")
+    proxy = well(make_proxy(caller, ca, manager, environment={"KMSD_HEALTH__INTERVAL": "60"}))
+    sealed = proxy.v2("Encrypt", SEED)
+    wait_for(lambda: (proxy.folder / "state" / "canary.json").exists())
+    manager.reload(TENANTS.replace("kek-a", "kek-x").replace("kek-b", "kek-a").replace("kek-x", "kek-b"))
+    wait_for(lambda: [each.healthz for each in manager.kmsd.status().tenants] == ["ok", "ok"])
+    with pytest.raises(grpc.RpcError) as caught:
+        proxy.v2("Encrypt", SEED)
+    assert "does not know the key that wrote here" in told(caught.value).details
+    assert proxy.v2("Status").key_id == sealed.key_id
