@@ -25,7 +25,11 @@ SCAN_EVERY = 30.0
 
 Label = Annotated[
     str,
-    typer.Argument(metavar="LABEL", help="Write label of this kmsd; another one is refused.", show_default=False),
+    typer.Argument(
+        metavar="LABEL",
+        help="Write label of this kmsd, or of one of its tenants; another one is refused.",
+        show_default=False,
+    ),
 ]
 From = Annotated[
     str,
@@ -45,6 +49,12 @@ class RotationOptions:
     yes: Yes = False
     only_from: From = ""
     token: TokenName = ""
+
+
+def tenant_of(status: Status, label: str) -> str:
+    """Return the name of the tenant that writes with this label; empty for kmsd's own label and for an unknown one."""
+    own = label in ("", status.write_label)
+    return "" if own else next((each.name for each in status.tenants if each.write_label == label), "")
 
 
 def rotate(kmsd: AdminClient, status: Status, wanted: RotationOptions, *, dry_run: bool = False) -> Rotation:

@@ -8,7 +8,7 @@ import hashlib
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from time import monotonic, time
+from time import monotonic
 from typing import Final, Literal, TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -17,12 +17,9 @@ from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
 from kmsd.api.kms.v2 import api_pb2 as v2
 from kmsd.deadline import left
 from kmsd.errors import InvalidRequest, KmsdError, Misconfigured, NotFound, Unavailable, short
-from kmsd.observe import logs
 from kmsd.service.api import Decrypted, Encrypted, ServiceStatus
 from kmsd.service.following import Following
 from kmsd.service.upstream import Upstream, UpstreamError
-
-log = logs.get_logger("kmsd")
 
 _V2: Final = "/v2.KeyManagementService"
 _V1: Final = "/v1beta1.KeyManagementService"
@@ -94,7 +91,6 @@ class RemoteService:
         self.upstreams = tuple(upstreams)
         self.last: Upstream | None = None
         self.canary = canary
-        self.gone_since = 0.0
         self.following = following
         self._prefer = prefer
         self._fail_closed = fail_closed
@@ -218,15 +214,12 @@ class RemoteService:
     def _well(self, upstream: Upstream) -> None:
         came = not upstream.up
         upstream.is_well()
-        self.gone_since = 0.0
         if came:
             self._on_change(upstream)
 
     def _ill(self, upstream: Upstream, error: KmsdError) -> None:
         went = upstream.up or upstream.error.kind != error.kind
         upstream.is_ill(error)
-        if not self.gone_since and not any(each.usable for each in self.upstreams):
-            self.gone_since = time()
         if went:
             self._on_change(upstream)
 

@@ -43,6 +43,24 @@ def test_both_apis_are_answered_through_a_proxy(
     assert "this kmsd is a proxy without tokens" in refused.details
 
 
+def test_kmsctl_rotates_the_key_of_a_tenant_and_no_other(manager: Manager) -> None:
+    def keys() -> dict[str, str]:
+        status = manager.kmsd.status()
+        return {"own": status.write_key.key_id, **{each.name: each.write_key.key_id for each in status.tenants}}
+
+    before = keys()
+    kmsctl(manager.kmsd, "rotate", "kek-a", "--yes")
+    after = keys()
+    assert {name for name in before if before[name] != after[name]} == {"cluster-a"}
+    assert "new   kek-b" not in kmsctl(manager.kmsd, "rotate", "kek-b", "--dry-run")
+    assert keys() == after
+    argv = [KMSCTL, "rotate", "kek-a", "--watch", f"--target={manager.kmsd.admin_socket}"]
+    watched = forkserver.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert watched.returncode == 2
+    assert "is the key of tenant cluster-a" in watched.stderr
+    assert keys() == after
+
+
 def test_it_heals_by_itself_when_its_key_manager_comes_back(
     manager: Manager, make_proxy: Callable[..., Kmsd], ca: Authority
 ) -> None:
