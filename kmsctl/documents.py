@@ -108,7 +108,7 @@ def of(thing: object) -> Document:
     match type(thing).__name__:
         case "Slot":
             module = document.pop("module")
-            document |= {"token": _token_in(thing), "module": module}  # type: ignore[arg-type]
+            document |= {"token": _token_in(thing), "module": module}  # type: ignore[arg-type]  # named Slot
         case "Setting":
             document["value"] = _value(str(document["value"]))
     return document

@@ -46,6 +46,7 @@ class _Plain:
             return () if param.multiple or param.nargs == -1 else None
         if self._kind is str and isinstance(value, str):
             return value
+        # mypy infers no type for the members of an EnumType that is only known at run time.
         if isinstance(self._kind, EnumType) and value in [each.value for each in self._kind]:  # type: ignore[var-annotated]
             return self._kind(value)
         return self._typers(param).coerce(value, param=param, ctx=ctx)
@@ -55,6 +56,7 @@ class _Quick:
     """A command or group whose plain values are taken as they are."""
 
     def get_params(self, ctx: Any) -> list[Any]:
+        # Mixed into Typer's commands and groups, which have this method.
         found: list[Any] = super().get_params(ctx)  # type: ignore[misc]
         for each in found:
             plain = _Plain(each)

@@ -14,7 +14,6 @@ import grpc.aio
 
 from kmsd.errors import (
     AlreadyExists,
-    Conflict,
     DeadlineExceeded,
     Denied,
     Internal,
@@ -188,7 +187,7 @@ class Upstream:
         hint = told.decode(errors="replace") if isinstance(told, bytes) else told
         hint = printable(hint[:_MOST_WORDS])
         message = details.removesuffix(f"; {hint}") if hint else details
-        kind = _KINDS.get(code, Conflict if code == "FAILED_PRECONDITION" else Internal)
+        kind = _KINDS.get(code, Internal)
         return UpstreamError(kind(f"{message} (key manager {self.address})", hint), its_own=code in _ITS_OWN)
 
     def _transport_error(self, code: str, details: str) -> KmsdError:
