@@ -23,7 +23,7 @@ LAYOUTS: Final = {
     "Key": (
         "label key_id? key_id_sha256? type bits state unusable_reason? unusable_hint? can_encrypt can_decrypt can_sign "
         "can_verify sensitive extractable local always_sensitive never_extractable private created_at=created "
-        "token_label token? encrypts decrypts last_used_at=last_used enc?"
+        "token_label token? encrypts decrypts last_used_at=last_used enc? tenant?"
     ),
     "KeyTest": "key rounds encrypt_ms=encrypt decrypt_ms=decrypt",
     "Timing": "min=minimum median max=maximum",
@@ -53,7 +53,14 @@ LAYOUTS: Final = {
     "Sessions": "open configured busy stuck queued most",
     "Probe": "last_success_at=last_success round_trip_ms",
     "Listener": "socket apis",
-    "TenantStatus": "name write_label state healthz hint? write_key following in_flight",
+    "TenantStatus": (
+        "name write_label state healthz hint? write_key following in_flight requests_per_second p99_ms requests errors "
+        "peers first_end_at=first_end problems"
+    ),
+    "Peer": (
+        "name? tenant? role address serial not_before not_after tls_version cipher group? last_seen_at=last_seen "
+        "connections calls"
+    ),
     "Upstream": (
         "address up reason? hint? since answered_at=answered key_id? key_id_sha256? healthz? round_trip_ms asked "
         "failed in_flight last"
@@ -66,8 +73,8 @@ LAYOUTS: Final = {
     "Problem": "message hint? fatal",
     "Config": "file? settings warnings",
     "Setting": "name value origin secret reloadable",
-    "Request": "time api method uid? key_id_sha256? code latency_ms reason?",
-    "AuditRecord": "seq time kind action caller? key_id_sha256? outcome? latency_ms detail? reason? line",
+    "Request": "time api method uid? key_id_sha256? code latency_ms reason? tenant?",
+    "AuditRecord": "seq time kind action caller? key_id_sha256? outcome? latency_ms detail? reason? line tenant?",
     "AuditVerdict": "intact records first_seq last_seq head? files problem? chains",
     "AuditChain": "name intact records first_seq last_seq head? files problem?",
     "Acknowledgement": "acknowledged seen",

@@ -11,7 +11,19 @@ from typing import Final, Protocol
 
 from kmsd import __version__
 from kmsd.api.admin.v1 import admin_pb2 as pb
-from kmsd.apis.admin_table import API, SERVICE, alike, following_times, page, problem, sessions, sha256, table
+from kmsd.apis.admin_table import (
+    API,
+    SERVICE,
+    CertificateView,
+    alike,
+    certificate,
+    following_times,
+    page,
+    problem,
+    sessions,
+    sha256,
+    table,
+)
 from kmsd.apis.admin_wire import KeyPresenter
 from kmsd.deadline import left
 from kmsd.errors import KmsdError, NotFound
@@ -110,7 +122,7 @@ class Admin:
             not_alive=self.verdict(),
             host=socket.gethostname(),
             tenants=self.tenants(),
-            certificate=_certificate(own) if (own := self.certificate()) is not None else None,
+            certificate=certificate(own) if (own := self.certificate()) is not None else None,
         ).SerializeToString()
 
     def _token_status(self, name: str, hsm: Hsm) -> pb.GetStatusResponse.TokenStatus:
@@ -229,48 +241,6 @@ def why_down(writer: KeyWriter) -> KmsdError | None:
     write = keyring.inventory.write
     serving = write is not None and keyring.hsm(write).available
     return writer.health.view().error or (None if serving else keyring.why_none())
-
-
-def tenant_status(writer: KeyWriter, shown: KeyPresenter, in_flight: int) -> pb.GetStatusResponse.TenantStatus:
-    """Return how a tenant does. in_flight: its calls that are under way."""
-    error = why_down(writer)
-    return pb.GetStatusResponse.TenantStatus(
-        name=writer.tenant,
-        write_label=writer.keyring.write_label,
-        state=pb.SERVING_STATE_DOWN if error is not None else pb.SERVING_STATE_SERVING,
-        healthz=error.message if error is not None else "ok",
-        hint=error.hint if error is not None else "",
-        write_key=shown.optional(writer.keyring.inventory.write),
-        following=following_of(writer),
-        in_flight=in_flight,
-    )
-
-
-class CertificateView(Protocol):
-    """A certificate of kmsd's. names: as "DNS:name" and so on. serial: in hexadecimal. not_before, not_after: Unix
-    seconds."""
-
-    @property
-    def subject(self) -> str: ...
-    @property
-    def names(self) -> Sequence[str]: ...
-    @property
-    def serial(self) -> str: ...
-    @property
-    def not_before(self) -> float: ...
-    @property
-    def not_after(self) -> float: ...
-
-
-def _certificate(own: CertificateView) -> pb.GetStatusResponse.Certificate:
-    """Return a certificate as clients see it."""
-    return pb.GetStatusResponse.Certificate(
-        subject=own.subject,
-        names=own.names,
-        serial=own.serial,
-        not_before_unix_ms=int(own.not_before * 1000),
-        not_after_unix_ms=int(own.not_after * 1000),
-    )
 
 
 def following_of(writer: KeyWriter) -> pb.GetStatusResponse.Following:

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from kmsd import __version__
 from kmsd.api.admin.v1 import admin_pb2 as pb
-from kmsd.apis.admin_table import API, SERVICE, following_times, problem, sha256, table
+from kmsd.apis.admin_table import API, SERVICE, CertificateView, certificate, following_times, problem, sha256, table
 from kmsd.errors import Conflict, KmsdError, NotFound, Unavailable, short
 from kmsd.problem import Problem
 from kmsd.service.remote import RemoteService
@@ -42,6 +42,7 @@ class ProxyAdmin:
 
     started: Unix time in seconds. listeners: each with its APIs. problems: the fatal first. unreachable: why nobody can
     connect to a socket. verdict: why only a restart can help, if so. probe: tries one key manager, in so many seconds.
+    certificate: the one that key managers are shown.
     """
 
     service: RemoteService
@@ -51,6 +52,7 @@ class ProxyAdmin:
     unreachable: Callable[[], KmsdError | None]
     verdict: Callable[[], str]
     probe: Callable[[Upstream, float], Awaitable[list[Check]]]
+    certificate: Callable[[], CertificateView | None]
 
     def table(self) -> Table:
         """Return the methods of this part, by path; those that want a token say where one is."""
@@ -97,6 +99,7 @@ class ProxyAdmin:
             following=following_times(service.following) if service.following.key_id == key_id else None,
             not_alive=self.verdict(),
             host=socket.gethostname(),
+            certificate=certificate(own) if (own := self.certificate()) is not None else None,
             upstreams=[_upstream(each, last=each is service.last) for each in service.upstreams],
         ).SerializeToString()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
@@ -24,7 +24,17 @@ T = TypeVar("T")
 M = TypeVar("M", bound=Message)
 
 READS: Final = frozenset(
-    {"GetStatus", "GetConfig", "ListSlots", "ListMechanisms", "ListKeys", "GetKey", "InspectCiphertext", "VerifyAudit"}
+    {
+        "GetStatus",
+        "GetConfig",
+        "ListSlots",
+        "ListMechanisms",
+        "ListKeys",
+        "GetKey",
+        "InspectCiphertext",
+        "VerifyAudit",
+        "ListPeers",
+    }
 )
 """The methods that change nothing: a viewer may call them, and the audit does not record them."""
 
@@ -96,4 +106,31 @@ def following_times(following: Following) -> pb.GetStatusResponse.Following:
         last_encrypt_unix_ms=int(following.last_encrypt * 1000),
         previous_key_id=following.previous,
         previous_key_id_sha256=sha256(following.previous),
+    )
+
+
+class CertificateView(Protocol):
+    """A certificate of kmsd's. names: as "DNS:name" and so on. serial: in hexadecimal. not_before, not_after: Unix
+    seconds."""
+
+    @property
+    def subject(self) -> str: ...
+    @property
+    def names(self) -> Sequence[str]: ...
+    @property
+    def serial(self) -> str: ...
+    @property
+    def not_before(self) -> float: ...
+    @property
+    def not_after(self) -> float: ...
+
+
+def certificate(own: CertificateView) -> pb.GetStatusResponse.Certificate:
+    """Return a certificate as clients see it."""
+    return pb.GetStatusResponse.Certificate(
+        subject=own.subject,
+        names=own.names,
+        serial=own.serial,
+        not_before_unix_ms=int(own.not_before * 1000),
+        not_after_unix_ms=int(own.not_after * 1000),
     )

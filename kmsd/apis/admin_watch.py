@@ -27,7 +27,8 @@ _FEWER: Final = "ask for fewer, and choose among them: kmsctl --failed, --since"
 
 
 class Ended(NamedTuple):
-    """A call that ended. seconds: spent in it. unix: when it ended. reason: why it failed, as `KmsdError.reason`."""
+    """A call that ended. seconds: spent in it. unix: when it ended. reason: why it failed, as `KmsdError.reason`.
+    tenant: name of the one that called; empty for none."""
 
     unix: float
     api: str
@@ -37,6 +38,7 @@ class Ended(NamedTuple):
     code: str
     seconds: float
     reason: str = ""
+    tenant: str = ""
 
 
 class SessionFigures(Protocol):
@@ -61,7 +63,7 @@ class WatchAdmin:
     """The part of the admin API that streams what goes on.
 
     failed: the last calls that failed, which those that succeed push out of `requests`. pool: all sessions together,
-    now.
+    now. of_tenant: the calls that a tenant made; raises InvalidRequest if there is none that is called so.
     """
 
     stats: Stats
@@ -69,6 +71,7 @@ class WatchAdmin:
     failed: Collection[Ended]
     pool: Callable[[], SessionFigures]
     audit: Audit
+    of_tenant: Callable[[str], Stats]
 
     def table(self) -> Table:
         """Return the methods of this part, by path."""
@@ -133,8 +136,9 @@ class WatchAdmin:
             )
         history = min(request.history_seconds or _HISTORY, _HISTORY)
         known = int(time()) - 1 - max(history, 0)
+        stats = self.of_tenant(request.tenant) if request.tenant else self.stats
         while True:
-            frame = self.stats.frame(known)
+            frame = stats.frame(known)
             if frame.seconds:
                 known = frame.seconds[-1].unix_s
             yield self._frame(frame).SerializeToString()
@@ -166,7 +170,7 @@ class WatchAdmin:
 
         def wanted(ended: Ended) -> bool:
             return (request.admin or ended.api != API) and filter_.wants(
-                ended.method, ended.code, ended.key_id_sha256, ended.unix * 1000
+                ended.method, ended.code, ended.key_id_sha256, ended.unix * 1000, ended.tenant
             )
 
         async with self.requests.subscribe(wanted=wanted) as batches:
@@ -183,7 +187,12 @@ class WatchAdmin:
 def _wanted(filter_: pb.Filter) -> Wanted:
     """Return what the filter of a request asks for. Raises InvalidRequest for values that cannot be."""
     return Wanted(
-        filter_.failed, filter_.method, filter_.code, key=filter_.key_id_sha256, since_ms=filter_.since_unix_ms
+        filter_.failed,
+        filter_.method,
+        filter_.code,
+        key=filter_.key_id_sha256,
+        since_ms=filter_.since_unix_ms,
+        tenant=filter_.tenant,
     )
 
 

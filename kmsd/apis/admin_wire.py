@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.keys.key import Key, KeyState, known_made_ms
 from kmsd.keys.keyring import Keyring
+from kmsd.keys.labels import companion_label, role
 from kmsd.observe.stats import Stats
 
 _STATES: Final = {
@@ -24,10 +26,11 @@ _TYPES: Final = {"aes": pb.KEY_TYPE_AES, "hmac": pb.KEY_TYPE_HMAC, "rsa": pb.KEY
 
 @dataclass(frozen=True)
 class KeyPresenter:
-    """The keys as clients see them."""
+    """The keys as clients see them. tenant_of: name of the tenant that writes under a label; empty for other labels."""
 
     keyring: Keyring
     stats: Stats
+    tenant_of: Callable[[str], str]
 
     def key(self, key: Key) -> pb.Key:
         """Return the message for a key."""
@@ -59,6 +62,7 @@ class KeyPresenter:
             decrypts=use.decrypts if token.seals else 0,
             last_used_unix_ms=use.last_used_unix_ms if token.seals else 0,
             enc=key.enc if key.may_write else "",
+            tenant=self.tenant_of(role(key.label.removesuffix(companion_label("")))),
         )
 
     def optional(self, key: Key | None) -> pb.Key | None:

@@ -83,4 +83,5 @@ class _Recorded:
             key_id_sha256=call.key_id_sha256,
             detail=": ".join(filter(None, (dry, call.detail))),
             reason=reason,
+            tenant=call.tenant,
         )

@@ -130,6 +130,7 @@ class Audit:
         key_id_sha256: str = "",
         detail: str = "",
         reason: str = "",
+        tenant: str = "",
     ) -> None:
         """Record that a call of a KMS API has ended, if the settings say so: one of `sample`, or all; failed ones
         always, unless none are. outcome: canonical status name. reason: why it failed. Costs well under a microsecond
@@ -146,13 +147,16 @@ class Audit:
                 key_id_sha256=key_id_sha256,
                 detail=detail,
                 reason=reason,
+                tenant=tenant,
             )
         )
 
-    def event(self, action: str, *, outcome: str = "OK", key_id_sha256: str = "", detail: str = "") -> None:
+    def event(
+        self, action: str, *, outcome: str = "OK", key_id_sha256: str = "", detail: str = "", tenant: str = ""
+    ) -> None:
         """Record something that has happened to kmsd or its token, as "token up". Of many alike within a short time the
         first are recorded, and of the others how many there were."""
-        entry = self._entry("event", action, outcome, key_id_sha256=key_id_sha256, detail=detail)
+        entry = self._entry("event", action, outcome, key_id_sha256=key_id_sha256, detail=detail, tenant=tenant)
         if self._pace.admits(action):
             self._main.put(entry)
             return
@@ -171,6 +175,7 @@ class Audit:
         key_id_sha256: str = "",
         detail: str = "",
         reason: str = "",
+        tenant: str = "",
     ) -> bool:
         """Record that an action of the admin API has ended. Return when it is on the disk; False if it could not be
         written: `troubles` tells why, and it will be written as soon as that is mended."""
@@ -184,6 +189,7 @@ class Audit:
                 key_id_sha256=key_id_sha256,
                 detail=detail,
                 reason=reason,
+                tenant=tenant,
             )
         )
 
@@ -275,6 +281,7 @@ class Audit:
         key_id_sha256: str = "",
         detail: str = "",
         reason: str = "",
+        tenant: str = "",
     ) -> Entry:
         return Entry(
             unix_ms=int(self._now() * 1000),
@@ -286,6 +293,7 @@ class Audit:
             latency_ms=seconds * 1000,
             detail=detail,
             reason=reason,
+            tenant=tenant,
         )
 
     def _passed_over(self, outcome: str) -> bool:
@@ -346,7 +354,7 @@ def _matching(sources: Sequence[Sequence[Source]], count: int, wanted: Wanted) -
 def _wants(wanted: Wanted, record: Record) -> bool:
     # A call of a KMS API is recorded as "v2 Decrypt".
     method = "" if record.kind == "event" else record.action.rpartition(" ")[2]
-    return wanted.wants(method, record.outcome, record.key_id_sha256, record.unix_ms)
+    return wanted.wants(method, record.outcome, record.key_id_sha256, record.unix_ms, record.tenant)
 
 
 def _unreadable(error: OSError) -> Unavailable:

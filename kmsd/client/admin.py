@@ -64,6 +64,16 @@ class AdminClient(Client):
         answer = self._call("SetLogLevel", request, pb.SetLogLevelResponse, timeout)
         return model.LogLevel(answer.level, answer.previous)
 
+    def list_peers(self, tenant: str = "", *, timeout: float | None = None) -> tuple[model.Peer, ...]:
+        """List who called from other machines in the last day, the latest first. tenant: for which one; empty: all."""
+        name = _text("tenant", tenant)
+
+        def page(token: str) -> pb.ListPeersResponse:
+            request = pb.ListPeersRequest(tenant=name, page_token=token)
+            return self._call("ListPeers", request, pb.ListPeersResponse, timeout)
+
+        return tuple(decode.status.peer(each) for answer in _pages(page) for each in answer.peers)
+
     def list_slots(self, *, timeout: float | None = None) -> tuple[model.Slot, ...]:
         """List the slots of kmsd's modules and the tokens in them."""
 
@@ -251,11 +261,13 @@ class AdminClient(Client):
     # A stream has no end in time unless `timeout` gives it one, in seconds for all of it.
 
     def watch_stats(
-        self, *, interval: float = 1.0, history: float = 900.0, timeout: float | None = None
+        self, *, interval: float = 1.0, history: float = 900.0, tenant: str = "", timeout: float | None = None
     ) -> Stream[model.StatsFrame]:
-        """Follow the statistics. interval: seconds from 0.2 to 60. history: seconds of it in the first frame; 0:
-        none."""
-        request = pb.WatchStatsRequest(interval_ms=round(interval * 1000), history_seconds=round(history) or -1)
+        """Follow the statistics. interval: seconds from 0.2 to 60. history: seconds of it in the first frame; 0: none.
+        tenant: whose calls are counted; empty: all."""
+        request = pb.WatchStatsRequest(
+            interval_ms=round(interval * 1000), history_seconds=round(history) or -1, tenant=_text("tenant", tenant)
+        )
         return self._stream("WatchStats", request, pb.WatchStatsResponse, timeout).map(decode.stats.stats_frame)
 
     def watch_requests(

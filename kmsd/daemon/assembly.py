@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from kmsd.apis.admin_config import ConfigAdmin
 from kmsd.apis.admin_doctor import DoctorAdmin
 from kmsd.apis.admin_inspect import InspectAdmin
 from kmsd.apis.admin_keys import KeyAdmin
+from kmsd.apis.admin_tenants import TenantAdmin
 from kmsd.apis.admin_watch import Ended, WatchAdmin
 from kmsd.apis.admin_wire import KeyPresenter
 from kmsd.apis.audited import audited
@@ -71,8 +72,9 @@ class TokenParts:
         self.audit = Audit(settings.audit, settings.state.dir)
         self.uses = KeyUses(settings.state.dir, self._stats, settings.keys.label)
         self._failed: deque[Ended] = deque(maxlen=KEPT_REQUESTS)
-        self._traffic = event_sinks.TrafficSink(self._stats, self._requests, self._failed, self.audit)
         self._told = event_sinks.TokenSink(self.audit)
+        self._of_tenants: dict[str, Stats] = {}
+        self._traffic = event_sinks.TrafficSink(self._stats, self._requests, self._failed, self.audit, self._of_tenants)
         self.tokens = self._hsms(configured)
         self._scanner = KeyScanner(self.tokens, Rules(settings.keys.algorithm, settings.keys.hmac_label))
         self.upkeep = Upkeep(settings, self.tokens, self._scanner)
@@ -81,7 +83,7 @@ class TokenParts:
             shared, tenant="", label=settings.keys.label, directory=settings.state.dir, told=self._health_changed
         )
         self.upkeep.labels.append(self.own.upkeep)
-        self.tenancy = Tenancy(shared, self.upkeep.labels)
+        self.tenancy = Tenancy(shared, self.upkeep.labels, self._of_tenants, self._tenants_changed)
         service = self.own.service
         kms = settings.kms
         self._kms = kms_listener(
@@ -162,6 +164,7 @@ class TokenParts:
             timeout=kms.request_timeout,
             observe=self._traffic,
             admission=self.tenancy.admission,
+            of_tenant=self.tenancy.serves,
             connections=server.max_connections,
             refused=event_sinks.RefusedPeers(self.audit),
             changed=lambda error: event_sinks.tcp_changed(self.audit, listener.where, error),
@@ -171,42 +174,50 @@ class TokenParts:
 
     def _admin_tables(self, configured: Configured) -> tuple[Table, ...]:
         settings, own = self._settings, self.own
-        shown = KeyPresenter(own.keyring, self._stats)
+        shown = KeyPresenter(own.keyring, self._stats, self.tenancy.tenant_of)
         write_token = settings.write_place.called
+        problems = Problems(
+            self.tokens,
+            own,
+            self.tenancy,
+            self.upkeep,
+            self.audit,
+            self._stats,
+            settings.state.dir,
+            self._tls_problem,
+            self._own_certificate,
+            self._unreachable,
+            lambda: self.liveness.verdict,
+        )
+        tenants = TenantAdmin(self.tenancy, shown, problems.of_tenant, self._connected)
         front = admin.Admin(
             keyring=own.keyring,
             writer_of=lambda tenant: self.tenancy.find(tenant) if tenant else own,
-            tenants=lambda: [
-                admin.tenant_status(each, shown, self.tenancy.in_flight(each.tenant)) for each in self.tenancy.writers
-            ],
+            tenants=tenants.statuses,
             certificate=self._own_certificate,
             shown=shown,
             started=time.time(),
             write_format=settings.keys.write_format,
             write_token=write_token,
             listeners=self._listening,
-            problems=Problems(
-                self.tokens,
-                own,
-                self.tenancy,
-                self.upkeep,
-                self.audit,
-                self._stats,
-                settings.state.dir,
-                self._tls_problem,
-                self._own_certificate,
-                self._unreachable,
-                lambda: self.liveness.verdict,
-            ).now,
+            problems=problems.now,
             unreachable=self._unreachable,
             verdict=lambda: self.liveness.verdict,
             read_pin_again=configured.read_pin_again,
         )
         return (
             front.table(),
+            tenants.table(),
             ConfigAdmin(configured.view, configured.set_log_level).table(),
             KeyAdmin(own.keyring, own.lifecycle, shown, self._writer_of_label).table(),
-            WatchAdmin(self._stats, self._requests, self._failed, lambda: pool_of(self.tokens), self.audit).table(),
+            WatchAdmin(
+                self._stats,
+                self._requests,
+                self._failed,
+                lambda: pool_of(self.tokens),
+                self.audit,
+                self.tenancy.counted,
+            ).table(),
             InspectAdmin(own.keyring, own.foreign, own.service, shown).table(),
             DoctorAdmin(own.keyring, write_token, self._tls_problem).table(),
         )
@@ -220,6 +231,14 @@ class TokenParts:
     def tls_listeners(self) -> tuple[TlsListener, ...]:
         """The listener for other machines, if there is one."""
         return (self.tls,) if self.tls is not None and not isinstance(self.tls, Misconfigured) else ()
+
+    def _connected(self) -> Mapping[tuple[bytes, str], int]:
+        """Return how many connections each certificate has, by its issuer and its serial number."""
+        return self.tls_listeners[0].connected if self.tls_listeners else {}
+
+    def _tenants_changed(self) -> None:
+        for listener in self.tls_listeners:
+            listener.tenants_changed()
 
     def _own_certificate(self) -> OwnCertificate | None:
         """Return the certificate that callers from other machines are shown."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -38,12 +39,13 @@ _AUDITED: Final = frozenset({"Encrypt", "Decrypt"})
 @dataclass(frozen=True)
 class TrafficSink:
     """A listener to every call and to every operation of a token. failed: gets the calls that failed, which those that
-    succeed push out of `requests`."""
+    succeed push out of `requests`. tenants: counters of the calls of each."""
 
     stats: Stats
     requests: Feed[Ended]
     failed: deque[Ended]
     audit: Audit
+    tenants: Mapping[str, Stats] = field(default_factory=dict)
 
     def began(self) -> None:
         """Count a call that came in."""
@@ -53,7 +55,10 @@ class TrafficSink:
         """Count a call that ended, and tell those who watch."""
         self.stats.ended()
         self.stats.record(call.api, call.method, code, seconds)
-        ended = Ended(time.time(), call.api, call.method, call.uid, call.key_id_sha256, code, seconds, reason)
+        tenant = call.tenant
+        if tenant and (of_tenant := self.tenants.get(tenant)) is not None:
+            of_tenant.record(call.api, call.method, code, seconds)
+        ended = Ended(time.time(), call.api, call.method, call.uid, call.key_id_sha256, code, seconds, reason, tenant)
         self.requests.publish(ended)
         if code != "OK":
             self.failed.append(ended)
@@ -66,6 +71,7 @@ class TrafficSink:
                 detail=call.uid,
                 reason=reason,
                 caller=call.caller,
+                tenant=tenant,
             )
         if logs.debugging():
             log.debug(
@@ -226,8 +232,8 @@ def write_key_changed(audit: Audit, before: Inventory, after: Inventory, tenant:
         "write key",
         outcome="OK" if new else "NOT_FOUND",
         key_id_sha256=new.key_id_sha256 if new else "",
-        detail=(f"tenant {tenant}: " if tenant else "")
-        + f"{old.key_id if old else 'none'} -> {new.key_id if new else 'none'}",
+        detail=f"{old.key_id if old else 'none'} -> {new.key_id if new else 'none'}",
+        tenant=tenant,
     )
 
 
@@ -247,10 +253,10 @@ def tenant_health_changed(audit: Audit, tenant: str, view: HealthView) -> None:
     """Tell that a tenant's write key works, or why it does not."""
     if view.ok:
         log.info("tenant is healthy", tenant=tenant, round_trip_ms=round(view.round_trip * 1000, 3))
-        audit.event("healthy", detail=f"tenant {tenant}")
+        audit.event("healthy", tenant=tenant)
     elif view.error is not None:
         log.warning("tenant is not healthy", tenant=tenant, reason=view.error.message, hint=view.error.hint)
-        audit.event("not healthy", outcome=view.error.code, detail=f"tenant {tenant}: {view.error.message}")
+        audit.event("not healthy", outcome=view.error.code, detail=view.error.message, tenant=tenant)
 
 
 def tcp_changed(audit: Audit, where: str, error: KmsdError | None) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +11,7 @@ from kmsd import state
 from kmsd.apis.admin import why_down
 from kmsd.audit.trail import Audit
 from kmsd.daemon.background_tasks import Upkeep
+from kmsd.daemon.certificates import how_long, soon
 from kmsd.daemon.tenancy import Tenancy
 from kmsd.daemon.writer import Writer
 from kmsd.errors import DeadlineExceeded, KmsdError
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 _MANY_ENCRYPTS: Final = 2**30
 """A quarter of the invocations that one AES-GCM key with random IVs may see (NIST SP 800-38D, 8.3: 2^32)."""
-_CERTIFICATE_SECONDS: Final = 14 * 86400
-"""A certificate that ends within so many seconds is a problem."""
 _TENANTS_TOLD: Final = 16
 _REMEMBER_FIX: Final = "let kmsd write in state.dir, and correct the PIN before kmsd is restarted"
 
@@ -73,9 +71,32 @@ class Problems:
         if verdict := self.verdict():
             found.insert(0, Problem(f"only a restart can help: {verdict}", "kmsd is ending by itself", fatal=True))
         found.extend(self._warnings(write))
-        if not writer.tenant:
+        if writer.tenant:
+            found.extend(self._of_peers(writer))
+        else:
             found.extend(self._of_tenants())
         return found
+
+    def of_tenant(self, tenant: str) -> list[Problem]:
+        """Return what is wrong with a tenant and with nothing else. Raises InvalidRequest."""
+        writer = self.tenancy.find(tenant)
+        found = [*writer.keyring.inventory.problems, *writer.lifecycle.problems, *writer.foreign.problems]
+        found.extend(writer.upkeep.problems)
+        if (error := why_down(writer)) is not None and not any(each.fatal for each in found):
+            about = About(key_label=writer.label, calls=Calls(code=error.code))
+            found.insert(0, Problem(error.message, error.hint, fatal=True, about=about))
+        return [*found, *self._of_peers(writer)]
+
+    def _of_peers(self, writer: Writer) -> Iterator[Problem]:
+        """Yield the certificate of a tenant's callers that ends first, if that is soon."""
+        _, first = self.tenancy.first_end(writer.tenant)
+        if first is not None and soon(first.not_before, first.not_after):
+            yield Problem(
+                f"the certificate of {first.name or 'a caller'} (serial {first.serial}) {how_long(first.not_after)}",
+                "give that machine a new one: its kmsd proxy reads the files anew when they change",
+                fatal=False,
+                about=About(setting="tenants.san"),
+            )
 
     def _warnings(self, write: Key | None) -> Iterator[Problem]:
         stuck = pool_of(self.tokens).stuck
@@ -94,10 +115,10 @@ class Problems:
             yield Problem(trouble.message, trouble.hint, fatal=False, about=about)
         if (tcp := self.tls_problem()) is not None:
             yield Problem(tcp.message, tcp.hint, fatal=False, about=About(setting="server.enabled"))
-        if (own := self.certificate()) is not None and (left := own.not_after - time.time()) < _CERTIFICATE_SECONDS:
-            ends = f"ends in {left / 86400:.1f} days" if left > 0 else "has ended"
+        if (own := self.certificate()) is not None and soon(own.not_before, own.not_after):
+            words = how_long(own.not_after)
             yield Problem(
-                f"the certificate that callers from other machines are shown ({own.subject}) {ends}",
+                f"the certificate that callers from other machines are shown ({own.subject}) {words}",
                 "put a new one in its place: kmsd reads the files of [server] anew when they change",
                 fatal=False,
                 about=About(setting="server.tls_certificate"),
@@ -134,7 +155,10 @@ class Problems:
             )
         if len(down) > _TENANTS_TOLD:
             more = len(down) - _TENANTS_TOLD
-            yield Problem(f"{more} more tenants are not served", "kmsctl status --tenant NAME says why", fatal=False)
+            yield Problem(f"{more} more tenants are not served", "kmsctl tenants shows all", fatal=False)
+        ending = [(each, told) for each in self.tenancy.writers for told in self._of_peers(each)]
+        for tenant, told in ending[:_TENANTS_TOLD]:
+            yield replace(told, message=f"tenant {tenant.tenant}: {told.message}")
 
 
 def _pin_warnings(name: str, hsm: Hsm) -> Iterator[Problem]:

@@ -22,12 +22,13 @@ from kmsd.apis.admin_watch import Ended, WatchAdmin
 from kmsd.apis.audited import audited
 from kmsd.audit.trail import Audit
 from kmsd.daemon import event_sinks
+from kmsd.daemon.certificates import how_long, soon
 from kmsd.daemon.configured import Configured
 from kmsd.daemon.followed import Followed
 from kmsd.daemon.liveness import Liveness
 from kmsd.daemon.process import Spawn
 from kmsd.daemon.sockets import KEPT_REQUESTS, admin_listener, kms_listener
-from kmsd.errors import KmsdError, Misconfigured
+from kmsd.errors import InvalidRequest, KmsdError, Misconfigured, short
 from kmsd.observe import logs
 from kmsd.observe.feed import Feed
 from kmsd.observe.sdnotify import notify
@@ -44,9 +45,13 @@ log = logs.get_logger("kmsd")
 _LOOK: Final = 0.5
 """Seconds between two looks at whether an upstream that is away is due."""
 _CHECK_SECONDS: Final = 3.0
-_CERTIFICATE_SECONDS: Final = 14 * 86400
-"""A certificate that ends within so many seconds is a problem."""
+_CERTIFICATE_DAYS: Final = 14
+"""A key manager's certificate that ends within so many days is worth a warning."""
 _DAY: Final = 86400
+
+
+def _no_tenant(name: str) -> Stats:
+    raise InvalidRequest(f"there is no tenant {short(name)}", "a proxy has none: ask its key managers")
 
 
 class NoSessions:
@@ -110,9 +115,10 @@ class ProxyParts:
                 self._unreachable,
                 lambda: self.liveness.verdict,
                 self._probe,
+                lambda: loaded.own if (loaded := self._material.loaded) is not None else None,
             ).table(),
             ConfigAdmin(configured.view, configured.set_log_level).table(),
-            WatchAdmin(self._stats, self._requests, self._failed, NoSessions, self.audit).table(),
+            WatchAdmin(self._stats, self._requests, self._failed, NoSessions, self.audit, _no_tenant).table(),
         )
         self._front = admin_listener(
             settings.admin, (audited(each, self.audit) for each in tables), self._traffic, self._socket_remade
@@ -236,10 +242,9 @@ class ProxyParts:
 
     def _own_problems(self) -> Iterable[Problem]:
         loaded = self._material.loaded
-        if loaded is not None and (left := loaded.own.not_after - time.time()) < _CERTIFICATE_SECONDS:
-            ends = f"ends in {left / _DAY:.1f} days" if left > 0 else "has ended"
+        if loaded is not None and soon(loaded.own.not_before, loaded.own.not_after):
             yield Problem(
-                f"the certificate of this proxy ({loaded.own.subject}) {ends}",
+                f"the certificate of this proxy ({loaded.own.subject}) {how_long(loaded.own.not_after)}",
                 "put a new one in its place: kmsd reads the files anew when they change",
                 fatal=False,
                 about=About(setting="proxy.tls_certificate"),
@@ -293,7 +298,7 @@ class ProxyParts:
             ends = ssl.cert_time_to_seconds(handshake.getpeercert()["notAfter"])
             days = (ends - time.time()) / _DAY
             words = f"{handshake.version()}, {handshake.cipher()[0]}; its certificate lasts {days:.0f} days"
-            return Check("tls", title, "ok" if days > _CERTIFICATE_SECONDS / _DAY else "warning", words)
+            return Check("tls", title, "ok" if days > _CERTIFICATE_DAYS else "warning", words)
         finally:
             writer.close()
             with contextlib.suppress(OSError):

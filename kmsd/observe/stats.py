@@ -88,18 +88,30 @@ class Frame:
     quantile_error: float = QUANTILE_ERROR
 
 
+@dataclass(frozen=True, slots=True)
+class Lately:
+    """The calls of the KMS APIs in a few seconds: how many in one, and the p99 of the worst. requests, errors: since
+    kmsd started."""
+
+    requests_per_second: float
+    p99_ms: float
+    requests: int
+    errors: int
+
+
 class Stats:
-    """The counters of one kmsd. now: Unix seconds; may be set back and forward.
+    """The counters of one kmsd, or of one tenant. now: Unix seconds; may be set back and forward. history: seconds that
+    are kept one by one.
 
     Which APIs, methods, codes and operations there are is kmsd's own to say, never a caller's: their number is bounded
     by the tables of methods.
     """
 
-    def __init__(self, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, now: Callable[[], float] = time.time, *, history: int = HISTORY) -> None:
         self._now = now
         self._started = now()
         self._methods: dict[tuple[str, str], _Method] = {}
-        self._seconds = _Seconds(int(self._started))
+        self._seconds = _Seconds(int(self._started), history)
         self._operations: dict[str, Histogram] = {}
         self._keys: OrderedDict[str, _Use] = OrderedDict()
         self._forgotten_encrypts = 0
@@ -178,7 +190,7 @@ class Stats:
         """Return all statistics at once.
 
         since: `unix_s` of the last second that is known already, so that only later ones are told; None: all there are,
-        at most HISTORY, from the start of kmsd on. A `since` that lies ahead means that the clock was set back: all.
+        at most `history`, from the start of kmsd on. A `since` that lies ahead means that the clock was set back: all.
         now: Unix seconds; the clock's if None.
         """
         now = self._now() if now is None else now
@@ -195,6 +207,19 @@ class Stats:
             keys=tuple(use.view() for use, _ in zip(reversed(self._keys.values()), range(FRAME_KEYS), strict=False)),
             in_flight=self.in_flight,
             started_unix_ms=int(self._started * 1000),
+        )
+
+    def lately(self, seconds: int) -> Lately:
+        """Return the calls of the KMS APIs in the last whole seconds, so many of them, and since kmsd started."""
+        now = int(self._now())
+        last = self._seconds.whole(now, now - seconds - 1)
+        kms = [counted for counted in self._methods.values() if counted.kms]
+        requests = sum(sum(counted.codes.values()) for counted in kms)
+        return Lately(
+            requests_per_second=sum(each.requests for each in last) / seconds,
+            p99_ms=max((each.p99_ms for each in last), default=0.0),
+            requests=requests,
+            errors=requests - sum(counted.codes.get("OK", 0) for counted in kms),
         )
 
     def _forget(self) -> None:
@@ -249,12 +274,13 @@ class _OpenSecond:
 
 
 class _Seconds:
-    """The last HISTORY seconds. Only those with calls are kept (about 200 bytes each); the others are filled in when
-    somebody asks, so that the first call after an idle night pays nothing for it."""
+    """The last seconds, so many as `history`. Only those with calls are kept (about 200 bytes each); the others are
+    filled in when somebody asks, so that the first call after an idle night pays nothing for it."""
 
-    def __init__(self, first: int) -> None:
+    def __init__(self, first: int, history: int) -> None:
         self._first = first
-        self._past: deque[Second] = deque(maxlen=HISTORY)
+        self._history = history
+        self._past: deque[Second] = deque(maxlen=history)
         self._open = _OpenSecond(first)
 
     def add(self, second: int, method: str, code: str, seconds: float, bucket: int) -> None:
@@ -275,7 +301,7 @@ class _Seconds:
     def whole(self, now: int, since: int | None) -> tuple[Second, ...]:
         """Return the seconds after `since` that are over, oldest first, none missing."""
         end = self._turn(now).unix_s
-        begin = max(self._first, end - HISTORY)
+        begin = max(self._first, end - self._history)
         if since is not None and since < end:
             begin = max(begin, since + 1)
         known: dict[int, Second] = {}

@@ -12,6 +12,7 @@ from kmsd.errors import Denied, Overloaded, short
 from kmsd.transport.call import Call, Role
 from kmsd.transport.caller import Identity
 from kmsd.transport.peers import NamePattern, Peer, fitting
+from kmsd.transport.seen_peers import SeenPeers
 from kmsd.transport.tls import Revocations
 
 _REMEMBERED: Final = 4096
@@ -89,6 +90,7 @@ class PeerAdmission:
     """The admission (`kmsd.transport.dispatch.Admission`) of callers with certificates. Belongs to one event loop."""
 
     def __init__(self) -> None:
+        self.seen = SeenPeers()
         self.revocations = Revocations()
         self._tenants: tuple[TenantRule, ...] = ()
         self._admins: tuple[AdminRule, ...] = ()
@@ -122,6 +124,7 @@ class PeerAdmission:
                 "give this caller a new certificate, and let it connect anew",
             )
         tenants, admin = self._who(identity)
+        self.seen.called(identity, *_part(tenants, admin))
         if len(tenants) > 1:
             raise Denied(
                 f"the certificate fits {len(tenants)} tenants ({', '.join(each.name for each in tenants[:4])}), so it "
@@ -180,6 +183,13 @@ class PeerAdmission:
                 )
         standing.in_flight += 1
         self._inside.add(call)
+
+
+def _part(tenants: Sequence[TenantRule], admin: Role) -> tuple[str, str]:
+    """Return the tenant that a certificate stands for, empty for none, and its role in a word."""
+    if len(tenants) == 1:
+        return tenants[0].name, "tenant"
+    return "", "none" if tenants or admin is Role.KNOWN else admin.name.lower()
 
 
 def _stranger(peer: Peer, table: str) -> Denied:

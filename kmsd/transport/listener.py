@@ -41,7 +41,8 @@ class Serving:
     entrance: the way by which callers come in. servers: functions that make the servers, the preferred one first; the
     last takes whatever no other does. services: full names for grpc.health.v1. timeout: seconds for a call whose caller
     names no shorter time. observe: the observer of the calls. proven: whether handlers are told who calls. admission:
-    decides who may call what; None: whoever gets in may call everything. connections: how many there may be at once.
+    decides who may call what; None: whoever gets in may call everything. of_tenant: as of `Health`. connections: how
+    many there may be at once.
     """
 
     def __init__(
@@ -55,10 +56,11 @@ class Serving:
         observe: Observer,
         proven: bool,
         admission: Admission | None = None,
+        of_tenant: Callable[[str], bool] | None = None,
         connections: int = CONNECTIONS,
     ) -> None:
         self.relay = Relay(entrance, connections=connections)
-        self.health = Health(services)
+        self.health = Health(services, of_tenant)
         told = self.relay if proven else None
         self._dispatch = Dispatch((*tables, self.health.table()), timeout, observe, told, admission)
         self._servers = [make(self._dispatch) for make in servers]
@@ -77,7 +79,7 @@ class Serving:
         """
         self.relay.deafen()
         self.relay.say_goodbye("kmsd is stopping")
-        self.health.set_serving(False)
+        self.health.stop()
         await self._dispatch.stop(grace)
         await self.relay.close()
         for server in self._servers:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC
 from typing import Final
 
 from cryptography import x509
@@ -26,17 +25,20 @@ class Peer:
     """The other end of a TLS connection, as far as that connection proves it.
 
     address: IP address and port. names: as "DNS:name" and "URI:uri", from the certificate's subjectAltName (RFC 5280
-    4.2.1.6). serial: number of the certificate in lower hexadecimal. issuer: DER of the issuer's name. not_after: Unix
-    seconds. version, cipher: those of TLS, as OpenSSL names them.
+    4.2.1.6). serial: number of the certificate in lower hexadecimal. issuer: DER of the issuer's name. not_before,
+    not_after: Unix seconds. version, cipher: those of TLS, as OpenSSL names them. group: name of the group of the key
+    exchange, as the TLS registry has it; empty if it is not known.
     """
 
     address: str
     names: tuple[str, ...]
     serial: str
     issuer: bytes
+    not_before: float
     not_after: float
     version: str
     cipher: str
+    group: str
 
     @property
     def pid(self) -> int:
@@ -52,11 +54,11 @@ class Peer:
         return f"{word(claim) or '-'} san={word(self.name) or '-'} serial={self.serial} address={self.address}"
 
 
-def peer_of(certificate: bytes, address: str, version: str, cipher: str) -> Peer:
+def peer_of(certificate: bytes, address: str, version: str, cipher: str, group: str) -> Peer:
     """Return what a certificate (DER) that was verified says of its owner.
 
-    address, version, cipher: as `Peer` has them. Raises ValueError if the certificate cannot be read, or has too many
-    names, or one that is too long or cannot be printed.
+    address, version, cipher, group: as `Peer` has them. Raises ValueError if the certificate cannot be read, or has too
+    many names, or one that is too long or cannot be printed.
     """
     read = x509.load_der_x509_certificate(certificate)
     names: list[str] = []
@@ -74,9 +76,11 @@ def peer_of(certificate: bytes, address: str, version: str, cipher: str) -> Peer
         names=tuple(names),
         serial=f"{read.serial_number:x}",
         issuer=read.issuer.public_bytes(),
-        not_after=read.not_valid_after_utc.astimezone(UTC).timestamp(),
+        not_before=read.not_valid_before_utc.timestamp(),
+        not_after=read.not_valid_after_utc.timestamp(),
         version=version,
         cipher=cipher,
+        group=group,
     )
 
 

@@ -22,7 +22,7 @@ import shutil
 import socket
 import tempfile
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -218,6 +218,11 @@ class Relay:
                 "connect to the admin socket (kmsctl --target)",
             )
         return found
+
+    @property
+    def callers(self) -> Collection[Identity]:
+        """The identity behind each connection that has called."""
+        return self._callers.values()
 
     def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()

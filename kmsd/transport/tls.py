@@ -20,6 +20,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from kmsd import plainfile
 from kmsd.errors import KmsdError, Misconfigured
 from kmsd.observe import logs
+from kmsd.transport.key_exchange import TellingContext
 
 log = logs.get_logger("kmsd.transport")
 
@@ -118,7 +119,7 @@ def load(files: TlsFiles, *, server: bool) -> Loaded:
 
 
 def _context(files: TlsFiles, pem: tuple[bytes, bytes, bytes], *, server: bool) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+    context = TellingContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_REQUIRED
     context.set_alpn_protocols(["h2"])

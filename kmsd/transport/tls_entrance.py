@@ -61,7 +61,8 @@ class TlsEntrance:
             raise ConnectionAbortedError("there is no certificate")
         try:
             version, cipher = handshake.version() or "?", (handshake.cipher() or ("?",))[0]
-            peer = peer_of(certificate, f"{host}:{port}", version, cipher)
+            group = getattr(handshake, "group", "")
+            peer = peer_of(certificate, f"{host}:{port}", version, cipher, group)
         except ValueError as error:
             self._refused(f"{host}:{port}", f"its certificate cannot be read: {error}")
             raise ConnectionAbortedError from error

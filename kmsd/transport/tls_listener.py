@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,7 @@ from kmsd.transport.admission import PeerAdmission
 from kmsd.transport.call import Observer, Table
 from kmsd.transport.dispatch import Dispatch
 from kmsd.transport.listener import Server, Serving
+from kmsd.transport.peers import Peer
 from kmsd.transport.tls import OwnCertificate, TlsFiles, TlsMaterial
 from kmsd.transport.tls_entrance import TlsEntrance
 
@@ -44,6 +46,7 @@ class TlsListener:
         timeout: float,
         observe: Observer,
         admission: PeerAdmission,
+        of_tenant: Callable[[str], bool],
         connections: int,
         refused: Callable[[str, str], None],
         changed: Callable[[KmsdError | None], None],
@@ -66,6 +69,7 @@ class TlsListener:
             observe=observe,
             proven=True,
             admission=admission,
+            of_tenant=of_tenant,
             connections=connections,
         )
         self._keeping: asyncio.Task[None] | None = None
@@ -124,8 +128,17 @@ class TlsListener:
         self._taken(own)
 
     def set_serving(self, serving: bool) -> None:
-        """Set what grpc.health.v1 answers from now on, for every service."""
+        """Set what grpc.health.v1 answers from now on to admins, for every service."""
         self._serving.health.set_serving(serving)
+
+    def tenants_changed(self) -> None:
+        """Tell tenants that watch grpc.health.v1 what `of_tenant` says now."""
+        self._serving.health.changed()
+
+    @property
+    def connected(self) -> Counter[tuple[bytes, str]]:
+        """The number of open connections of each certificate, by its issuer (DER) and its serial number."""
+        return Counter((each.issuer, each.serial) for each in self._serving.relay.callers if isinstance(each, Peer))
 
     async def stop(self, grace: float) -> None:
         """Stop as `Serving.stop` does."""

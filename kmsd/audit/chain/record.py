@@ -6,7 +6,8 @@ A line is ASCII, at most MAX_LINE bytes, without spaces, its members in this ord
     {"seq":57,"time":"2026-01-02T03:04:05.678Z","kind":"kms","action":"Decrypt","caller":"","key_id_sha256":"e408...",
      "outcome":"OK","latency_ms":1.204,"detail":"","prev":"<64 hex>","hash":"<64 hex>"}
 
-A call that failed has `"reason":"<the sentence that its caller got>",` before `prev`; other lines have no such member.
+A call that failed has `"reason":"<the sentence that its caller got>",` before `prev`, and what concerns a tenant of a
+key manager has `"tenant":"<its name>",` after that; other lines have no such members.
 
 `seq` counts from 1 and goes on over restarts and over files. `hash` is SHA-256 over the line without its hash member:
 up to `,"hash"`, and a closing brace. `prev` is within: the hash of the record before, 64 zeros before the first.
@@ -57,8 +58,9 @@ START: Final = Head(0, "0" * 64)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """An event to be recorded. kind: "admin" (an action of the admin API), "kms" (a call of a KMS API), "event" (of
-    kmsd itself). outcome: canonical status name. reason: why a call failed, as its caller was told; else empty. Texts
-    may hold anything: they are cut and escaped on their way into a line."""
+    kmsd itself). outcome: canonical status name. reason: why a call failed, as its caller was told; else empty.
+    tenant: name of the one that it concerns; else empty. Texts may hold anything: they are cut and escaped on their way
+    into a line."""
 
     unix_ms: int
     kind: Kind
@@ -69,6 +71,7 @@ class Entry:
     latency_ms: float = 0.0
     detail: str = ""
     reason: str = ""
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +111,7 @@ def make(entry: Entry, after: Head) -> Record:
     key_id_sha256, outcome = bounded(entry.key_id_sha256, MAX_WORD), bounded(entry.outcome, MAX_WORD)
     latency_ms = round(min(max(0.0, float(entry.latency_ms)), _LONGEST_MS), 3)
     detail, reason = bounded(entry.detail, MAX_DETAIL), bounded(entry.reason, MAX_REASON)
+    tenant = bounded(entry.tenant, MAX_WORD)
     seq = after.seq + 1
     body = _ENCODE(
         {
@@ -121,6 +125,7 @@ def make(entry: Entry, after: Head) -> Record:
             "latency_ms": latency_ms,
             "detail": detail,
             **({"reason": reason} if reason else {}),
+            **({"tenant": tenant} if tenant else {}),
             "prev": after.hash,
         }
     )
@@ -135,6 +140,7 @@ def make(entry: Entry, after: Head) -> Record:
         latency_ms=latency_ms,
         detail=detail,
         reason=reason,
+        tenant=tenant,
         seq=seq,
         prev=after.hash,
         hash=digest,
@@ -191,6 +197,7 @@ def parse(raw: bytes) -> Record:
         latency_ms=float(latency),
         detail=_text(members, "detail"),
         reason=_text(members, "reason") if "reason" in members else "",
+        tenant=_text(members, "tenant") if "tenant" in members else "",
         seq=seq,
         prev=prev,
         hash=digest,

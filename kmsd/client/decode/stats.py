@@ -48,4 +48,5 @@ def wanted(shown: Filter | None) -> pb.Filter:
         code=shown.code,
         key_id_sha256=shown.key_id_sha256,
         since_unix_ms=since,
+        tenant=shown.tenant,
     )

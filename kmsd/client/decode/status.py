@@ -12,6 +12,7 @@ from kmsd.client.model.status import (
     Following,
     Listener,
     ModuleProcess,
+    Peer,
     Probe,
     Problem,
     ServingState,
@@ -60,6 +61,19 @@ def _tenant(tenant: pb.GetStatusResponse.TenantStatus) -> TenantStatus:
         state=_STATES.get(tenant.state, ServingState.UNKNOWN),
         write_key=optional_key(tenant, "write_key"),
         following=_following(tenant.following),
+        first_end=time(tenant.first_end_unix_ms),
+        problems=tuple(map(problem, tenant.problems)),
+    )
+
+
+def peer(shown: pb.ListPeersResponse.Peer) -> Peer:
+    """Decode a caller from another machine."""
+    return alike(
+        Peer,
+        shown,
+        not_before=time(shown.not_before_unix_ms),
+        not_after=time(shown.not_after_unix_ms),
+        last_seen=time(shown.last_seen_unix_ms),
     )
 
 

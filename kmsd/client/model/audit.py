@@ -10,7 +10,7 @@ from datetime import datetime
 class AuditRecord:
     """A record of the audit. seq: in its chain. kind: "admin", "event"; or "kms": in the chain of the calls of the KMS
     APIs. line: as it is in the file. reason: the sentence that the caller got; empty if nothing failed, and for
-    events."""
+    events. tenant: name of the one that it concerns; empty for none."""
 
     seq: int
     time: datetime | None
@@ -23,6 +23,7 @@ class AuditRecord:
     detail: str
     line: str
     reason: str = ""
+    tenant: str = ""
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,8 @@ class Key:
     last_used: datetime | None = None
     enc: str = ""
     """JWE enc of what it writes; empty if it writes nothing."""
+    tenant: str = ""
+    """The name of the tenant that writes, or wrote, with it; empty for others."""
     local: bool | None = None
     """CKA_LOCAL: whether the key was generated on its token rather than imported; None if the token does not tell."""
     always_sensitive: bool | None = None

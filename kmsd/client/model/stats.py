@@ -77,19 +77,21 @@ class StatsFrame:
 @dataclass(frozen=True)
 class Filter:
     """A choice of calls or audit records; each field that is set leaves less of them. failed: what ended with anything
-    but OK. method: as "Decrypt". key_id_sha256: all digits or the first ones, at least 4. since: with a time zone."""
+    but OK. method: as "Decrypt". key_id_sha256: all digits or the first ones, at least 4. since: with a time zone.
+    tenant: name of one."""
 
     failed: bool = False
     method: str = ""
     code: str = ""
     key_id_sha256: str = ""
     since: datetime | None = None
+    tenant: str = ""
 
 
 @dataclass(frozen=True)
 class Request:
     """A call that ended. code: canonical status name, "OK" included. reason: the sentence that the caller got; empty if
-    it succeeded."""
+    it succeeded. tenant: name of the one that called; empty for none."""
 
     time: datetime | None
     api: str
@@ -99,6 +101,7 @@ class Request:
     code: str
     latency_ms: float
     reason: str = ""
+    tenant: str = ""
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,9 @@ class Listener:
 @dataclass(frozen=True)
 class TenantStatus:
     """A tenant of a key manager and how it is. hint: what to do if its healthz is not "ok". in_flight: calls that are
-    under way."""
+    under way. requests_per_second, p99_ms: of the last 10 seconds, the latter of the worst of them. requests, errors:
+    calls since kmsd began with the tenant. peers: names that called for it in the last day. first_end: when the first
+    of their certificates ends. problems: those of this tenant alone."""
 
     name: str
     write_label: str
@@ -152,6 +154,34 @@ class TenantStatus:
     write_key: Key | None
     following: Following
     in_flight: int
+    requests_per_second: float = 0.0
+    p99_ms: float = 0.0
+    requests: int = 0
+    errors: int = 0
+    peers: int = 0
+    first_end: datetime | None = None
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A caller from another machine, by the certificate that it showed. name: the first in it, as "DNS:name". tenant:
+    empty for an admin. role: "tenant", "viewer", "operator" or "none". serial: in hexadecimal. group: of the key
+    exchange, empty if it is not known. calls: since kmsd started."""
+
+    name: str
+    tenant: str
+    role: str
+    address: str
+    serial: str
+    not_before: datetime | None
+    not_after: datetime | None
+    tls_version: str
+    cipher: str
+    group: str
+    last_seen: datetime | None
+    connections: int
+    calls: int
 
 
 @dataclass(frozen=True)

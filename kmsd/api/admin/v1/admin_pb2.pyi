@@ -82,7 +82,7 @@ class Problem(_message.Message):
     def __init__(self, message: _Optional[str] = ..., hint: _Optional[str] = ..., fatal: _Optional[bool] = ..., about: _Optional[_Union[Problem.About, _Mapping]] = ...) -> None: ...
 
 class Key(_message.Message):
-    __slots__ = ("label", "key_id", "key_id_sha256", "type", "bits", "state", "unusable_reason", "unusable_hint", "can_encrypt", "can_decrypt", "can_sign", "can_verify", "sensitive", "extractable", "private", "created_unix_ms", "token_label", "token", "encrypts", "decrypts", "last_used_unix_ms", "enc", "local", "always_sensitive", "never_extractable")
+    __slots__ = ("label", "key_id", "key_id_sha256", "type", "bits", "state", "unusable_reason", "unusable_hint", "can_encrypt", "can_decrypt", "can_sign", "can_verify", "sensitive", "extractable", "private", "created_unix_ms", "token_label", "token", "encrypts", "decrypts", "last_used_unix_ms", "enc", "local", "always_sensitive", "never_extractable", "tenant")
     LABEL_FIELD_NUMBER: _ClassVar[int]
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
     KEY_ID_SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -108,6 +108,7 @@ class Key(_message.Message):
     LOCAL_FIELD_NUMBER: _ClassVar[int]
     ALWAYS_SENSITIVE_FIELD_NUMBER: _ClassVar[int]
     NEVER_EXTRACTABLE_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
     label: str
     key_id: str
     key_id_sha256: str
@@ -133,7 +134,8 @@ class Key(_message.Message):
     local: bool
     always_sensitive: bool
     never_extractable: bool
-    def __init__(self, label: _Optional[str] = ..., key_id: _Optional[str] = ..., key_id_sha256: _Optional[str] = ..., type: _Optional[_Union[KeyType, str]] = ..., bits: _Optional[int] = ..., state: _Optional[_Union[KeyState, str]] = ..., unusable_reason: _Optional[str] = ..., unusable_hint: _Optional[str] = ..., can_encrypt: _Optional[bool] = ..., can_decrypt: _Optional[bool] = ..., can_sign: _Optional[bool] = ..., can_verify: _Optional[bool] = ..., sensitive: _Optional[bool] = ..., extractable: _Optional[bool] = ..., private: _Optional[bool] = ..., created_unix_ms: _Optional[int] = ..., token_label: _Optional[str] = ..., token: _Optional[str] = ..., encrypts: _Optional[int] = ..., decrypts: _Optional[int] = ..., last_used_unix_ms: _Optional[int] = ..., enc: _Optional[str] = ..., local: _Optional[bool] = ..., always_sensitive: _Optional[bool] = ..., never_extractable: _Optional[bool] = ...) -> None: ...
+    tenant: str
+    def __init__(self, label: _Optional[str] = ..., key_id: _Optional[str] = ..., key_id_sha256: _Optional[str] = ..., type: _Optional[_Union[KeyType, str]] = ..., bits: _Optional[int] = ..., state: _Optional[_Union[KeyState, str]] = ..., unusable_reason: _Optional[str] = ..., unusable_hint: _Optional[str] = ..., can_encrypt: _Optional[bool] = ..., can_decrypt: _Optional[bool] = ..., can_sign: _Optional[bool] = ..., can_verify: _Optional[bool] = ..., sensitive: _Optional[bool] = ..., extractable: _Optional[bool] = ..., private: _Optional[bool] = ..., created_unix_ms: _Optional[int] = ..., token_label: _Optional[str] = ..., token: _Optional[str] = ..., encrypts: _Optional[int] = ..., decrypts: _Optional[int] = ..., last_used_unix_ms: _Optional[int] = ..., enc: _Optional[str] = ..., local: _Optional[bool] = ..., always_sensitive: _Optional[bool] = ..., never_extractable: _Optional[bool] = ..., tenant: _Optional[str] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ("tenant",)
@@ -175,7 +177,7 @@ class GetStatusResponse(_message.Message):
         last: bool
         def __init__(self, address: _Optional[str] = ..., up: _Optional[bool] = ..., reason: _Optional[str] = ..., hint: _Optional[str] = ..., since_unix_ms: _Optional[int] = ..., answered_unix_ms: _Optional[int] = ..., key_id: _Optional[str] = ..., key_id_sha256: _Optional[str] = ..., healthz: _Optional[str] = ..., round_trip_ms: _Optional[float] = ..., asked: _Optional[int] = ..., failed: _Optional[int] = ..., in_flight: _Optional[int] = ..., last: _Optional[bool] = ...) -> None: ...
     class TenantStatus(_message.Message):
-        __slots__ = ("name", "write_label", "state", "healthz", "hint", "write_key", "following", "in_flight")
+        __slots__ = ("name", "write_label", "state", "healthz", "hint", "write_key", "following", "in_flight", "requests_per_second", "p99_ms", "requests", "errors", "peers", "first_end_unix_ms", "problems")
         NAME_FIELD_NUMBER: _ClassVar[int]
         WRITE_LABEL_FIELD_NUMBER: _ClassVar[int]
         STATE_FIELD_NUMBER: _ClassVar[int]
@@ -184,6 +186,13 @@ class GetStatusResponse(_message.Message):
         WRITE_KEY_FIELD_NUMBER: _ClassVar[int]
         FOLLOWING_FIELD_NUMBER: _ClassVar[int]
         IN_FLIGHT_FIELD_NUMBER: _ClassVar[int]
+        REQUESTS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+        P99_MS_FIELD_NUMBER: _ClassVar[int]
+        REQUESTS_FIELD_NUMBER: _ClassVar[int]
+        ERRORS_FIELD_NUMBER: _ClassVar[int]
+        PEERS_FIELD_NUMBER: _ClassVar[int]
+        FIRST_END_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+        PROBLEMS_FIELD_NUMBER: _ClassVar[int]
         name: str
         write_label: str
         state: ServingState
@@ -192,7 +201,14 @@ class GetStatusResponse(_message.Message):
         write_key: Key
         following: GetStatusResponse.Following
         in_flight: int
-        def __init__(self, name: _Optional[str] = ..., write_label: _Optional[str] = ..., state: _Optional[_Union[ServingState, str]] = ..., healthz: _Optional[str] = ..., hint: _Optional[str] = ..., write_key: _Optional[_Union[Key, _Mapping]] = ..., following: _Optional[_Union[GetStatusResponse.Following, _Mapping]] = ..., in_flight: _Optional[int] = ...) -> None: ...
+        requests_per_second: float
+        p99_ms: float
+        requests: int
+        errors: int
+        peers: int
+        first_end_unix_ms: int
+        problems: _containers.RepeatedCompositeFieldContainer[Problem]
+        def __init__(self, name: _Optional[str] = ..., write_label: _Optional[str] = ..., state: _Optional[_Union[ServingState, str]] = ..., healthz: _Optional[str] = ..., hint: _Optional[str] = ..., write_key: _Optional[_Union[Key, _Mapping]] = ..., following: _Optional[_Union[GetStatusResponse.Following, _Mapping]] = ..., in_flight: _Optional[int] = ..., requests_per_second: _Optional[float] = ..., p99_ms: _Optional[float] = ..., requests: _Optional[int] = ..., errors: _Optional[int] = ..., peers: _Optional[int] = ..., first_end_unix_ms: _Optional[int] = ..., problems: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ...) -> None: ...
     class Certificate(_message.Message):
         __slots__ = ("subject", "names", "serial", "not_before_unix_ms", "not_after_unix_ms")
         SUBJECT_FIELD_NUMBER: _ClassVar[int]
@@ -937,13 +953,62 @@ class TryCiphertextResponse(_message.Message):
     key: Key
     def __init__(self, key: _Optional[_Union[Key, _Mapping]] = ...) -> None: ...
 
+class ListPeersRequest(_message.Message):
+    __slots__ = ("tenant", "page_size", "page_token")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    page_size: int
+    page_token: str
+    def __init__(self, tenant: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListPeersResponse(_message.Message):
+    __slots__ = ("peers", "next_page_token")
+    class Peer(_message.Message):
+        __slots__ = ("name", "tenant", "role", "address", "serial", "not_after_unix_ms", "tls_version", "cipher", "group", "last_seen_unix_ms", "connections", "not_before_unix_ms", "calls")
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        TENANT_FIELD_NUMBER: _ClassVar[int]
+        ROLE_FIELD_NUMBER: _ClassVar[int]
+        ADDRESS_FIELD_NUMBER: _ClassVar[int]
+        SERIAL_FIELD_NUMBER: _ClassVar[int]
+        NOT_AFTER_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+        TLS_VERSION_FIELD_NUMBER: _ClassVar[int]
+        CIPHER_FIELD_NUMBER: _ClassVar[int]
+        GROUP_FIELD_NUMBER: _ClassVar[int]
+        LAST_SEEN_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+        CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+        NOT_BEFORE_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+        CALLS_FIELD_NUMBER: _ClassVar[int]
+        name: str
+        tenant: str
+        role: str
+        address: str
+        serial: str
+        not_after_unix_ms: int
+        tls_version: str
+        cipher: str
+        group: str
+        last_seen_unix_ms: int
+        connections: int
+        not_before_unix_ms: int
+        calls: int
+        def __init__(self, name: _Optional[str] = ..., tenant: _Optional[str] = ..., role: _Optional[str] = ..., address: _Optional[str] = ..., serial: _Optional[str] = ..., not_after_unix_ms: _Optional[int] = ..., tls_version: _Optional[str] = ..., cipher: _Optional[str] = ..., group: _Optional[str] = ..., last_seen_unix_ms: _Optional[int] = ..., connections: _Optional[int] = ..., not_before_unix_ms: _Optional[int] = ..., calls: _Optional[int] = ...) -> None: ...
+    PEERS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    peers: _containers.RepeatedCompositeFieldContainer[ListPeersResponse.Peer]
+    next_page_token: str
+    def __init__(self, peers: _Optional[_Iterable[_Union[ListPeersResponse.Peer, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
 class WatchStatsRequest(_message.Message):
-    __slots__ = ("interval_ms", "history_seconds")
+    __slots__ = ("interval_ms", "history_seconds", "tenant")
     INTERVAL_MS_FIELD_NUMBER: _ClassVar[int]
     HISTORY_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
     interval_ms: int
     history_seconds: int
-    def __init__(self, interval_ms: _Optional[int] = ..., history_seconds: _Optional[int] = ...) -> None: ...
+    tenant: str
+    def __init__(self, interval_ms: _Optional[int] = ..., history_seconds: _Optional[int] = ..., tenant: _Optional[str] = ...) -> None: ...
 
 class WatchStatsResponse(_message.Message):
     __slots__ = ("unix_ms", "seconds", "calls", "latencies", "operations", "keys", "sessions", "in_flight", "started_unix_ms", "quantile_error")
@@ -1044,23 +1109,25 @@ class WatchRequestsRequest(_message.Message):
     def __init__(self, backlog: _Optional[int] = ..., follow: _Optional[bool] = ..., admin: _Optional[bool] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ...) -> None: ...
 
 class Filter(_message.Message):
-    __slots__ = ("failed", "method", "code", "key_id_sha256", "since_unix_ms")
+    __slots__ = ("failed", "method", "code", "key_id_sha256", "since_unix_ms", "tenant")
     FAILED_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     KEY_ID_SHA256_FIELD_NUMBER: _ClassVar[int]
     SINCE_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
     failed: bool
     method: str
     code: str
     key_id_sha256: str
     since_unix_ms: int
-    def __init__(self, failed: _Optional[bool] = ..., method: _Optional[str] = ..., code: _Optional[str] = ..., key_id_sha256: _Optional[str] = ..., since_unix_ms: _Optional[int] = ...) -> None: ...
+    tenant: str
+    def __init__(self, failed: _Optional[bool] = ..., method: _Optional[str] = ..., code: _Optional[str] = ..., key_id_sha256: _Optional[str] = ..., since_unix_ms: _Optional[int] = ..., tenant: _Optional[str] = ...) -> None: ...
 
 class WatchRequestsResponse(_message.Message):
     __slots__ = ("requests", "dropped")
     class Request(_message.Message):
-        __slots__ = ("unix_ms", "api", "method", "uid", "key_id_sha256", "code", "latency_ms", "reason")
+        __slots__ = ("unix_ms", "api", "method", "uid", "key_id_sha256", "code", "latency_ms", "reason", "tenant")
         UNIX_MS_FIELD_NUMBER: _ClassVar[int]
         API_FIELD_NUMBER: _ClassVar[int]
         METHOD_FIELD_NUMBER: _ClassVar[int]
@@ -1069,6 +1136,7 @@ class WatchRequestsResponse(_message.Message):
         CODE_FIELD_NUMBER: _ClassVar[int]
         LATENCY_MS_FIELD_NUMBER: _ClassVar[int]
         REASON_FIELD_NUMBER: _ClassVar[int]
+        TENANT_FIELD_NUMBER: _ClassVar[int]
         unix_ms: int
         api: str
         method: str
@@ -1077,7 +1145,8 @@ class WatchRequestsResponse(_message.Message):
         code: str
         latency_ms: float
         reason: str
-        def __init__(self, unix_ms: _Optional[int] = ..., api: _Optional[str] = ..., method: _Optional[str] = ..., uid: _Optional[str] = ..., key_id_sha256: _Optional[str] = ..., code: _Optional[str] = ..., latency_ms: _Optional[float] = ..., reason: _Optional[str] = ...) -> None: ...
+        tenant: str
+        def __init__(self, unix_ms: _Optional[int] = ..., api: _Optional[str] = ..., method: _Optional[str] = ..., uid: _Optional[str] = ..., key_id_sha256: _Optional[str] = ..., code: _Optional[str] = ..., latency_ms: _Optional[float] = ..., reason: _Optional[str] = ..., tenant: _Optional[str] = ...) -> None: ...
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
     requests: _containers.RepeatedCompositeFieldContainer[WatchRequestsResponse.Request]
@@ -1097,7 +1166,7 @@ class WatchAuditRequest(_message.Message):
 class WatchAuditResponse(_message.Message):
     __slots__ = ("records", "dropped")
     class Record(_message.Message):
-        __slots__ = ("seq", "unix_ms", "kind", "action", "caller", "key_id_sha256", "outcome", "latency_ms", "detail", "line", "reason")
+        __slots__ = ("seq", "unix_ms", "kind", "action", "caller", "key_id_sha256", "outcome", "latency_ms", "detail", "line", "reason", "tenant")
         SEQ_FIELD_NUMBER: _ClassVar[int]
         UNIX_MS_FIELD_NUMBER: _ClassVar[int]
         KIND_FIELD_NUMBER: _ClassVar[int]
@@ -1109,6 +1178,7 @@ class WatchAuditResponse(_message.Message):
         DETAIL_FIELD_NUMBER: _ClassVar[int]
         LINE_FIELD_NUMBER: _ClassVar[int]
         REASON_FIELD_NUMBER: _ClassVar[int]
+        TENANT_FIELD_NUMBER: _ClassVar[int]
         seq: int
         unix_ms: int
         kind: str
@@ -1120,7 +1190,8 @@ class WatchAuditResponse(_message.Message):
         detail: str
         line: str
         reason: str
-        def __init__(self, seq: _Optional[int] = ..., unix_ms: _Optional[int] = ..., kind: _Optional[str] = ..., action: _Optional[str] = ..., caller: _Optional[str] = ..., key_id_sha256: _Optional[str] = ..., outcome: _Optional[str] = ..., latency_ms: _Optional[float] = ..., detail: _Optional[str] = ..., line: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+        tenant: str
+        def __init__(self, seq: _Optional[int] = ..., unix_ms: _Optional[int] = ..., kind: _Optional[str] = ..., action: _Optional[str] = ..., caller: _Optional[str] = ..., key_id_sha256: _Optional[str] = ..., outcome: _Optional[str] = ..., latency_ms: _Optional[float] = ..., detail: _Optional[str] = ..., line: _Optional[str] = ..., reason: _Optional[str] = ..., tenant: _Optional[str] = ...) -> None: ...
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
     records: _containers.RepeatedCompositeFieldContainer[WatchAuditResponse.Record]

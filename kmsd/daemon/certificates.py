@@ -1,0 +1,26 @@
+"""Tell that a certificate ends soon, or has ended."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+_SECONDS: Final = 14 * 86400.0
+"""A certificate that ends within so many seconds ends soon; one that lasts no longer than eight weeks in all, within
+the last quarter of its time: whoever renews such certificates does so after two thirds."""
+
+
+def soon(not_before: float, not_after: float) -> bool:
+    """Return whether a certificate that is valid between these times (Unix seconds) ends soon, or has ended."""
+    return not_after - time.time() < min(_SECONDS, (not_after - not_before) / 4)
+
+
+def how_long(not_after: float) -> str:
+    """Return in words when a certificate ends. not_after: Unix seconds."""
+    left = not_after - time.time()
+    if left <= 0:
+        return "has ended"
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if left >= 2 * size:
+            return f"ends in {left / size:.0f} {unit}"
+    return f"ends in {left:.0f} seconds"
