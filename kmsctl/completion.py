@@ -198,7 +198,16 @@ def _tokens(kmsd: Any) -> list[Word]:
     return [Word(each.name, each.token.label) for each in kmsd.get_status().tokens if each.name]
 
 
-_LIVE: Final[dict[str, Callable[[Any], list[Word]]]] = {"KEY": _keys, "LABEL": _labels, "TOKEN": _tokens}
+def _tenants(kmsd: Any) -> list[Word]:
+    return [Word(each.name, f"{each.state} {each.write_label}") for each in kmsd.get_status().tenants]
+
+
+_LIVE: Final[dict[str, Callable[[Any], list[Word]]]] = {
+    "KEY": _keys,
+    "LABEL": _labels,
+    "TOKEN": _tokens,
+    "TENANT": _tenants,
+}
 
 
 def _ask(question: Callable[[Any], list[Word]], target: str | None) -> list[Word]:

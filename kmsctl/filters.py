@@ -69,6 +69,7 @@ class Method(StrEnum):
     ROTATE_KEY = "RotateKey"
     RETIRE_KEY = "RetireKey"
     REVERT_KEY = "RevertKey"
+    LIST_PEERS = "ListPeers"
     INSPECT_CIPHERTEXT = "InspectCiphertext"
     TRY_CIPHERTEXT = "TryCiphertext"
     VERIFY_AUDIT = "VerifyAudit"
@@ -122,10 +123,16 @@ Since = Annotated[
 
 
 def gather(
-    kmsd: AdminClient, failed: bool, method: Method | None, code: Code | None, key: str, since: datetime | None
+    kmsd: AdminClient,
+    failed: bool,
+    method: Method | None,
+    code: Code | None,
+    key: str,
+    since: datetime | None,
+    tenant: str,
 ) -> Filter:
     """Return what kmsd is to choose. Asks it which key is meant. Raises UsageError and ClientError."""
-    return Filter(failed, method or "", code or "", _hash(kmsd, key) if key else "", since)
+    return Filter(failed, method or "", code or "", _hash(kmsd, key) if key else "", since, tenant)
 
 
 def _hash(kmsd: AdminClient, key: str) -> str:

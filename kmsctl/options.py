@@ -150,6 +150,16 @@ TokenName = Annotated[
     ),
 ]
 
+TenantName = Annotated[
+    str,
+    typer.Option(
+        "--tenant",
+        metavar="TENANT",
+        help="Name of a tenant of a key manager: show only what concerns it.",
+        show_default=False,
+    ),
+]
+
 
 def gather(
     ctx: typer.Context,

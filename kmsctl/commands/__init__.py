@@ -27,6 +27,8 @@ COMMANDS = (
     Command("status", "status:status", "Show how kmsd is: state, key, token, problems."),
     Command("health", "health:health", "Say ok, or why not; with --wait, wait for it."),
     Command("targets", "targets:targets", "Show several kmsd side by side, the odd one first."),
+    Command("tenants", "tenants:tenants", "Show the tenants of a key manager."),
+    Command("peers", "peers:peers", "Show who calls a key manager, by their certificates."),
     Command("slots", "slots:slots", "List the slots and tokens that kmsd sees."),
     Command("mechanisms", "mechanisms:mechanisms", "List what a token can do."),
     Command("unlock", "unlock:unlock", "Have kmsd log in to a token once more."),

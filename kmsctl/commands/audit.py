@@ -32,6 +32,7 @@ _LISTING: FollowedList[AuditRecord] = FollowedList(
         ListColumn("DETAIL", 20, lambda each: each.detail),
         ListColumn("REASON", 20, lambda each: each.reason),
         ListColumn("MS", 7, lambda each: milliseconds(each.latency_ms), wide=True),
+        ListColumn("TENANT", 12, lambda each: each.tenant, wide=True),
         ListColumn("SHA256 OF THE KEY ID", 64, lambda each: each.key_id_sha256, wide=True),
     ),
     document=documents.of,
@@ -62,6 +63,7 @@ def tail(
     code: filters.CodeName = None,
     key: filters.WithKey = "",
     since: filters.Since = None,
+    tenant: options.TenantName = "",
     output_format: options.Output = None,
     target: options.Target = None,
     timeout: options.Timeout = None,
@@ -85,7 +87,7 @@ def tail(
         kmsd.watch_audit(
             backlog=number,
             follow=follow,
-            wanted=(wanted := filters.gather(kmsd, failed, method, code, key, since)),
+            wanted=(wanted := filters.gather(kmsd, failed, method, code, key, since, tenant)),
             timeout=None if follow else opts.timeout,
         ) as stream,
     ):

@@ -11,6 +11,7 @@ from kmsctl.commands.keys_change import naming
 from kmsctl.confirm import Confirm, DryRun, Report, Yes
 from kmsctl.options import KeyName
 from kmsctl.output import OutputFormat
+from kmsctl.rotate.rotating import Label
 from kmsd.client import Reversion, connect, escape
 from kmsd.client.rotation import short
 
@@ -62,6 +63,7 @@ def retire(
 
 def revert(
     ctx: typer.Context,
+    label: Label = "",
     from_key_id: Annotated[
         str,
         typer.Option(
@@ -80,6 +82,7 @@ def revert(
     Examples:
       kmsctl keys revert --dry-run
       kmsctl keys revert --yes
+      kmsctl keys revert kek-a --yes
 
     Make a new write key after a bad rotation, on the token of the key that wrote before it.
 
@@ -88,12 +91,12 @@ def revert(
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
     form = opts.form(*keyview.FORMATS)
     with connect(opts.target, timeout=opts.timeout) as kmsd:
-        done = kmsd.revert_key(from_key_id=from_key_id, dry_run=True)
+        done = kmsd.revert_key(label, from_key_id=from_key_id, dry_run=True)
         if not dry_run and done.new is None:  # else another run has reverted it already
             away_from = from_key_id or (done.old.key_id if done.old is not None else "")
             confirm.agree(f"revert away from {short(done.old)}, with another new write key?", yes=yes)
             with diagnostics.working("the token makes a key"):
-                done = kmsd.revert_key(from_key_id=away_from)
+                done = kmsd.revert_key(label, from_key_id=away_from)
     match form:
         case OutputFormat.JSON | OutputFormat.YAML:
             output.emit_document(_document(done, dry_run=dry_run), form)

@@ -97,7 +97,6 @@ def rotate(
     if watch:
         if dry_run:
             raise UsageError("--dry-run changes nothing, so there is nothing to watch", "leave out one of them")
-        _refuse_tenants(opts, wanted.label)
         _follow(opts, wanted, watching, at.place, timeout)
         return
     _refuse_what_needs_watch(ctx)
@@ -105,30 +104,14 @@ def rotate(
         opts = options.gather(ctx, timeout=timeout)
     form = opts.form(*keyview.FORMATS)
     with connect(opts.target, timeout=opts.timeout) as kmsd:
-        status = kmsd.get_status()
-        tenant = rotating.tenant_of(status, wanted.label)
-        if tenant:
-            status = kmsd.get_status(tenant=tenant)
+        status, tenant = rotating.status_of(kmsd, wanted.label)
         done = rotating.rotate(kmsd, status, wanted, dry_run=dry_run)
     _emit(done, form, dry_run=dry_run)
     if done.rotated:
         diagnostics.hint("kube-apiserver takes the new key at its next poll, within a minute")
-    if done.rotated and tenant:
-        diagnostics.hint(f"`kmsctl status --tenant {tenant}` shows how far its kube-apiservers have followed")
-    elif done.rotated:
-        diagnostics.hint("`kmsctl rotate --watch` follows that, and says what is left to do")
-
-
-def _refuse_tenants(opts: Options, label: str) -> None:
-    """Raise UsageError for the label of a tenant, whose rotation cannot be followed from here."""
-    if label:
-        with connect(opts.target, timeout=opts.timeout) as kmsd:
-            tenant = rotating.tenant_of(kmsd.get_status(), label)
-        if tenant:
-            raise UsageError(
-                f"--watch follows the key of kmsd's own sockets, and {label!r} is the key of tenant {tenant}",
-                f"rotate it without --watch; `kmsctl status --tenant {tenant}` shows how far it was followed",
-            )
+    if done.rotated:
+        command = f"kmsctl rotate {wanted.label} --watch" if tenant else "kmsctl rotate --watch"
+        diagnostics.hint(f"`{command}` follows that, and says what is left to do")
 
 
 def _follow(

@@ -55,6 +55,7 @@ def stats(
             help="With --watch: time between two looks, 200ms to 60s. Default: 1s.",
         ),
     ] = None,
+    tenant: options.TenantName = "",
     output_format: options.OutputSheets = None,
     target: options.Target = None,
     timeout: options.Timeout = None,
@@ -67,7 +68,8 @@ def stats(
       kmsctl stats --watch
       kmsctl stats --watch --interval 500ms | head -n 2
 
-    Show requests, latencies, errors, sessions and the use of keys; with --watch, live.
+    Show requests, latencies, errors, sessions and the use of keys; with --watch, live. With --tenant, the calls of that
+    tenant alone, of which kmsd remembers a minute.
 
     On a terminal, --watch shows a screen that q leaves. Quantiles of the tables count since kmsd started.
     """
@@ -84,15 +86,15 @@ def stats(
     if interval is not None and not INTERVAL_MIN <= interval <= INTERVAL_MAX:
         raise UsageError(f"--interval must be 200ms to 60s, got {interval:g}s", "leave it out for 1s")
     if watch:
-        _watch(opts, 1.0 if interval is None else interval, history)
+        _watch(opts, 1.0 if interval is None else interval, history, tenant)
     else:
-        _once(opts, history)
+        _once(opts, history, tenant)
 
 
-def _once(opts: Options, history: float) -> None:
+def _once(opts: Options, history: float, tenant: str) -> None:
     form = opts.form(*options.SHEETS)
     with connect(opts.target, timeout=opts.timeout) as kmsd:
-        with kmsd.watch_stats(history=history, timeout=opts.timeout) as stream:
+        with kmsd.watch_stats(history=history, tenant=tenant, timeout=opts.timeout) as stream:
             frame = _first(iter(stream))
         labels = _labels(kmsd) if form in (OutputFormat.TABLE, OutputFormat.WIDE) else {}
     window = figures.window(frame.seconds)
@@ -104,13 +106,13 @@ def _once(opts: Options, history: float) -> None:
         output.emit(statsview.snapshot(frame, window, labels, datetime.now(UTC), wide=form is OutputFormat.WIDE))
 
 
-def _watch(opts: Options, interval: float, history: float) -> None:
+def _watch(opts: Options, interval: float, history: float, tenant: str) -> None:
     if opts.output is OutputFormat.TABLE and not output.has_screen():
         raise UsageError("a live table needs a terminal", "leave out --output to get one JSON object a line")
     form = opts.form(OutputFormat.TABLE, OutputFormat.JSON) if output.has_screen() else opts.form(OutputFormat.JSON)
     with (
         connect(opts.target, timeout=opts.timeout) as kmsd,
-        kmsd.watch_stats(interval=interval, history=history) as stream,
+        kmsd.watch_stats(interval=interval, history=history, tenant=tenant) as stream,
     ):
         if form is OutputFormat.TABLE:
             _show(kmsd, opts, iter(stream), interval, int(history))

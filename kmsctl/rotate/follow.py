@@ -61,9 +61,11 @@ def follow(opts: Options, wanted: RotationOptions, plan: RotationRun) -> None:
     ends = time.monotonic() + plan.seconds if plan.seconds is not None else None
     with contextlib.ExitStack() as held:
         client = held.enter_context(connect(opts.target, timeout=opts.timeout))
-        status = client.get_status()
-        first = Node(_name(status, plan), client)
-        others = [Node(name, held.enter_context(connect(socket, timeout=opts.timeout))) for name, socket in plan.nodes]
+        status, tenant = rotating.status_of(client, wanted.label)
+        first = Node(_name(status, plan), client, tenant)
+        others = [
+            Node(name, held.enter_context(connect(socket, timeout=opts.timeout)), tenant) for name, socket in plan.nodes
+        ]
         turn, rotated = _begin(first, status, others, wanted, again=plan.again)
         _introduce(turn, form, rotated=rotated)
         changed = threading.Event()
@@ -85,7 +87,7 @@ def follow(opts: Options, wanted: RotationOptions, plan: RotationRun) -> None:
                 _finish(watch, end, plan)
         except KeyboardInterrupt:
             diagnostics.note("left; the rotation goes on by itself")
-            diagnostics.hint(f"`{_resume(plan, opts)}` resumes")
+            diagnostics.hint(f"`{_resume(plan, opts, wanted.label if tenant else '')}` resumes")
             raise
 
 
@@ -120,7 +122,7 @@ def _begin(
 def _check_others(name: str, status: Status, others: Sequence[Node]) -> None:
     """Check that every node answers, and writes with the same key: a node with another token would not follow."""
     for node in others:
-        writes = node.client.get_status().write_key
+        writes = node.client.get_status(tenant=node.tenant).write_key
         if writes is None or status.write_key is None or writes.key_id != status.write_key.key_id:
             raise Conflict(
                 f"{node.name} writes with {short(writes)} and {name} with {short(status.write_key)}",
@@ -279,9 +281,9 @@ def _hint_at_scan(turn: KeyTurnover, arguments: Sequence[str]) -> None:
     diagnostics.hint(f"`{scan}`{when}, and `{retire}` when it counts nothing under the old key")
 
 
-def _resume(plan: RotationRun, opts: Options) -> str:
-    """Return the command that goes on with the same rotation."""
-    words = ["kmsctl", "rotate", "--watch"]
+def _resume(plan: RotationRun, opts: Options, label: str) -> str:
+    """Return the command that goes on with the same rotation. label: of a tenant's key; empty for kmsd's own."""
+    words = ["kmsctl", "rotate", *([label] if label else []), "--watch"]
     if opts.target is not None:
         words += ["--target", opts.target]
     for name, socket in plan.nodes:

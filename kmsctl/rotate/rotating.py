@@ -51,6 +51,14 @@ class RotationOptions:
     token: TokenName = ""
 
 
+def status_of(kmsd: AdminClient, label: str) -> tuple[Status, str]:
+    """Return the status of whom a label writes for, and the name of the tenant if it is one's; else of kmsd's own
+    sockets. Raises ClientError."""
+    status = kmsd.get_status()
+    tenant = tenant_of(status, label)
+    return (kmsd.get_status(tenant=tenant) if tenant else status), tenant
+
+
 def tenant_of(status: Status, label: str) -> str:
     """Return the name of the tenant that writes with this label; empty for kmsd's own label and for an unknown one."""
     own = label in ("", status.write_label)

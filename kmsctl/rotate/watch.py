@@ -33,10 +33,12 @@ PAUSES = 10
 
 @dataclass(frozen=True)
 class Node:
-    """A kmsd of the cluster. client: of its admin socket."""
+    """A kmsd of the cluster. client: of its admin socket. tenant: whose key is watched; empty: that of its own
+    sockets."""
 
     name: str
     client: AdminClient
+    tenant: str = ""
 
 
 class _Looker(threading.Thread):
@@ -60,7 +62,7 @@ class _Looker(threading.Thread):
 
     def _look(self) -> NodeSighting:
         try:
-            status = self._node.client.get_status(timeout=LOOK_TIMEOUT)
+            status = self._node.client.get_status(tenant=self._node.tenant, timeout=LOOK_TIMEOUT)
             self.retired = self.retired or self._is_retired()
         except ClientError as error:
             return NodeSighting(self._node.name, None, error.message)

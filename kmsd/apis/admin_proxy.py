@@ -19,7 +19,16 @@ from kmsd.transport.call import Call, Method, Role, Table, parse
 
 _ELSEWHERE: Final = (
     *("ListSlots", "ListMechanisms", "UnlockToken", "ListKeys", "GetKey", "GenerateKey", "AdoptKey", "RelabelKey"),
-    *("DestroyKey", "TestKey", "RotateKey", "RetireKey", "RevertKey", "InspectCiphertext", "TryCiphertext"),
+    *(
+        "ListPeers",
+        "DestroyKey",
+        "TestKey",
+        "RotateKey",
+        "RetireKey",
+        "RevertKey",
+        "InspectCiphertext",
+        "TryCiphertext",
+    ),
 )
 """Methods that want a token."""
 _PROBE_SECONDS: Final = 10.0
