@@ -11,7 +11,7 @@ import sys
 import grpc
 
 from kmsd.api.admin.v1 import admin_pb2 as admin
-from kmsd.client.wire import CALLER_METADATA
+from kmsd.metadata import CALLER
 from tests.raw import unary
 
 
@@ -20,7 +20,7 @@ def call(path: str, claim: str) -> str:
         test = unary(channel, "/kmsd.admin.v1.Admin/TestKey")
         request = admin.TestKeyRequest(key="k8s-kek", rounds=1).SerializeToString()
         try:
-            test(request, timeout=20, metadata=((CALLER_METADATA, claim.encode()),))
+            test(request, timeout=20, metadata=((CALLER, claim.encode()),))
         except grpc.RpcError as error:
             return f"{error.code().name} {error.details()}"
     return "OK"

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from kmsd import __version__
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.apis.admin_table import API, SERVICE, CertificateView, certificate, following_times, problem, sha256, table
-from kmsd.errors import Conflict, KmsdError, NotFound, Unavailable, short
+from kmsd.errors import Conflict, KmsdError, NotFound, short
 from kmsd.problem import Problem
 from kmsd.service.remote import RemoteService
 from kmsd.service.upstream import Upstream
@@ -83,7 +83,7 @@ class ProxyAdmin:
         """Tell how the proxy and its key managers are."""
         parse(pb.GetStatusRequest, body)
         service, problems = self.service, self.problems()
-        error = self.unreachable() or why_down(service)
+        error = self.unreachable() or service.why_down()
         state = pb.SERVING_STATE_SERVING
         if error is not None:
             state = pb.SERVING_STATE_DOWN
@@ -140,22 +140,6 @@ class ProxyAdmin:
             ),
             seconds=time.monotonic() - began,
         ).SerializeToString()
-
-
-def why_down(service: RemoteService) -> KmsdError | None:
-    """Return why no key manager serves, as far as is known now; None if one does."""
-    if any(each.usable for each in service.upstreams):
-        return None
-    for each in service.upstreams:
-        if each.wrong_key is not None:
-            return each.wrong_key
-    for each in service.upstreams:
-        if each.up:
-            return Unavailable(f"key manager {each.address} is not well: {each.healthz}")
-    if len(service.upstreams) == 1:
-        return service.upstreams[0].error
-    reasons = "; ".join(each.error.message for each in service.upstreams[:4])
-    return Unavailable(f"no key manager answers: {reasons}", "check them, and the network to them: kmsctl doctor")
 
 
 def _upstream(upstream: Upstream, *, last: bool) -> pb.GetStatusResponse.Upstream:

@@ -30,15 +30,11 @@ from kmsd.client.errors import (
     Unhealthy,
     Unreachable,
 )
+from kmsd.metadata import CALLER, HINT, RETRYABLE
 
 Response = TypeVar("Response", bound=Message)
 T = TypeVar("T")
 U = TypeVar("U")
-
-HINT_METADATA = "kmsd-hint-bin"
-RETRYABLE_METADATA = "kmsd-retryable"
-CALLER_METADATA = "kmsd-caller-bin"
-"""The name that the calling program gives itself, for the audit: UTF-8 text. Whose it is, kmsd asks the kernel."""
 
 _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
@@ -188,9 +184,9 @@ class Wire:
             )
         if code is grpc.StatusCode.UNIMPLEMENTED and self._serves_another():
             return InvalidRequest(self._stranger.message.format(self.path), self._stranger.hint, code.name)
-        hint = metadata.get(HINT_METADATA, b"")
+        hint = metadata.get(HINT, b"")
         text = hint.decode(errors="replace") if isinstance(hint, bytes) else hint
-        retryable = metadata.get(RETRYABLE_METADATA) in ("true", b"true")
+        retryable = metadata.get(RETRYABLE) in ("true", b"true")
         return _answered(code, details, text, retryable=retryable)
 
     def _serves_another(self) -> bool:
@@ -212,7 +208,7 @@ def _caller() -> tuple[tuple[str, bytes], ...]:
     # sudo says on whose behalf root acts; as true as anything a program says of itself.
     behalf = os.environ.get("SUDO_USER", "")
     text = Path(sys.argv[0]).name + (f"({behalf})" if behalf else "")
-    return ((CALLER_METADATA, text.encode(errors="replace")[:200]),)
+    return ((CALLER, text.encode(errors="replace")[:200]),)
 
 
 def _answered(code: grpc.StatusCode, details: str, hint: str, *, retryable: bool) -> ClientError:

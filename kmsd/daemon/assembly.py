@@ -140,6 +140,7 @@ class TokenParts:
 
     def _tls_listener(self) -> TlsListener | Misconfigured:
         """Make the listener for other machines, or return what keeps it from being."""
+        from kmsd.apis import peer
         from kmsd.transport.tls import TlsFiles  # these load what only TLS needs
         from kmsd.transport.tls_listener import TlsListener
 
@@ -157,6 +158,7 @@ class TokenParts:
                 kms_v2.table(self.tenancy.service),
                 kms_v1beta1.table(self.tenancy.service, kms.max_plaintext),
                 *(audited(each, self.audit) for each in self._tables),
+                peer.table(),
             ),
             servers=(GrpcioServer,),
             apis=(kms_v2.API, kms_v1beta1.API, admin.API),

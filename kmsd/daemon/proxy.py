@@ -17,7 +17,7 @@ from typing import Final
 from kmsd import state
 from kmsd.apis import kms_v1beta1, kms_v2
 from kmsd.apis.admin_config import ConfigAdmin
-from kmsd.apis.admin_proxy import Check, ProxyAdmin, why_down
+from kmsd.apis.admin_proxy import Check, ProxyAdmin
 from kmsd.apis.admin_watch import Ended, WatchAdmin
 from kmsd.apis.audited import audited
 from kmsd.audit.trail import Audit
@@ -35,7 +35,7 @@ from kmsd.observe.sdnotify import notify
 from kmsd.observe.stats import Stats
 from kmsd.problem import About, Calls, Problem
 from kmsd.service.remote import Canary, RemoteService
-from kmsd.service.upstream import Channel, Upstream, dial
+from kmsd.service.upstream import Channel, Upstream, UpstreamError, dial
 from kmsd.transport.asking import answers
 from kmsd.transport.listener import Listener
 from kmsd.transport.tls import OwnCertificate, TlsFiles, TlsMaterial
@@ -48,6 +48,8 @@ _CHECK_SECONDS: Final = 3.0
 _CERTIFICATE_DAYS: Final = 14
 """A key manager's certificate that ends within so many days is worth a warning."""
 _DAY: Final = 86400
+_CLOCKS_APART: Final = 5.0
+"""Seconds by which the clocks of a proxy and a key manager may differ without a warning."""
 
 
 def _no_tenant(name: str) -> Stats:
@@ -182,7 +184,7 @@ class ProxyParts:
             await asyncio.sleep(min(_LOOK, self._settings.health.interval))
 
     def _tell_health(self) -> None:
-        error = why_down(self.service)
+        error = self.service.why_down()
         self._kms.set_serving(error is None)
         if (error is None) != self._told_well:
             self._told_well = error is None
@@ -258,10 +260,11 @@ class ProxyParts:
     async def _probe(self, upstream: Upstream, seconds: float) -> list[Check]:
         """Try one key manager: whether it is reached, who it is, and a round trip."""
         name = upstream.address
-        checks = [await self._handshake(upstream, seconds / 2)]
+        checks = [await self._handshake(upstream, seconds / 3)]
         if checks[0].outcome != "failed":
+            checks += await self._introduction(upstream, seconds / 3)
             began = time.monotonic()
-            await self.service.check_one(upstream, seconds / 2)
+            await self.service.check_one(upstream, seconds / 3)
             error = upstream.wrong_key or (None if upstream.up else upstream.error)
             if error is not None:
                 checks.append(Check("round_trip", f"{name}: round trip", "failed", error.message, error.hint))
@@ -271,6 +274,25 @@ class ProxyParts:
                 well = "ok" if upstream.healthz == "ok" else "failed"
                 checks.append(Check("round_trip", f"{name}: round trip", well, words))
         return checks
+
+    async def _introduction(self, upstream: Upstream, seconds: float) -> list[Check]:
+        """Try whom a key manager takes this proxy for, and whether the clocks of both agree."""
+        name = upstream.address
+        title = f"{name}: who this proxy is there"
+        try:
+            found = await self.service.introduce(upstream, seconds)
+        except UpstreamError as failed:
+            return [Check("tenant", title, "failed", failed.error.message, failed.error.hint)]
+        except KmsdError as error:
+            return [Check("tenant", title, "failed", error.message, error.hint)]
+        words = f"tenant {found.tenant}, says kmsd {found.version} on {found.host} by {found.tls}"
+        skew = f"its clock is {found.ahead:+.1f} s from this machine's, give or take {found.give_or_take:.2f} s"
+        wrong = abs(found.ahead) - found.give_or_take > _CLOCKS_APART
+        fix = "set both clocks (NTP): certificates that begin, end or are renewed are taken by them" if wrong else ""
+        return [
+            Check("tenant", title, "ok", words),
+            Check("clock", f"{name}: clock", "warning" if wrong else "ok", skew, fix),
+        ]
 
     async def _handshake(self, upstream: Upstream, seconds: float) -> Check:
         title, loaded = f"{upstream.address}: TLS", self._material.loaded

@@ -72,7 +72,7 @@ class Tenancy:
         writer = self._writers.get(call.tenant)
         if writer is None:
             raise Denied("this caller is no tenant any more", "enter it in [[tenants]], and reload kmsd (SIGHUP)")
-        return writer.service
+        return writer.unfollowed if call.check else writer.service
 
     def counted(self, tenant: str) -> Stats:
         """Return the counters of the calls of a tenant. Raises InvalidRequest."""

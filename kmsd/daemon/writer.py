@@ -101,6 +101,7 @@ class Writer:
             foreign=self.foreign,
             unproven=unproven,
         )
+        self.unfollowed = self.service.unfollowed()
         self._tasks: list[asyncio.Task[None]] = []
 
     @property

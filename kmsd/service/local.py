@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, NamedTuple, Protocol
 
@@ -84,6 +85,12 @@ class LocalService:
         self._fail_closed = fail_closed
         self._remembered = remembered
         self._used = used
+
+    def unfollowed(self) -> LocalService:
+        """Return a service that does the same, and takes nobody who asks for a kube-apiserver."""
+        other = copy.copy(self)
+        other.following = Following()
+        return other
 
     async def status(self) -> ServiceStatus:
         """Tell whether kmsd serves, and with which key."""

@@ -6,23 +6,27 @@ import asyncio
 import base64
 import hashlib
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal, NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
 from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
 from kmsd.api.kms.v2 import api_pb2 as v2
+from kmsd.api.peer.v1 import peer_pb2 as peer
 from kmsd.deadline import left
 from kmsd.errors import InvalidRequest, KmsdError, Misconfigured, NotFound, Unavailable, short
+from kmsd.metadata import PROXY
 from kmsd.service.api import Decrypted, Encrypted, ServiceStatus
 from kmsd.service.following import Following
 from kmsd.service.upstream import Upstream, UpstreamError
 
 _V2: Final = "/v2.KeyManagementService"
 _V1: Final = "/v1beta1.KeyManagementService"
+_WHO_AM_I: Final = "/kmsd.peer.v1.Peer/WhoAmI"
 _SMALL: Final = 256
 """The most bytes of a plaintext that is sent by v2, whose ciphertexts are bounded; v1beta1 takes longer ones."""
 _STATUS_SECONDS: Final = 2.0
@@ -65,6 +69,21 @@ class Canary:
         except (ValueError, TypeError):
             return None
         return made if kept.get("whole") == made.whole else None
+
+
+class Introduction(NamedTuple):
+    """The answer of a key manager to who this proxy is.
+
+    version, host: of the key manager. tenant: that the proxy stands for. tls: version, cipher and group of the
+    connection. ahead: seconds that its clock is before this machine's; give_or_take: by how many that may be wrong.
+    """
+
+    version: str
+    host: str
+    tenant: str
+    tls: str
+    ahead: float
+    give_or_take: float
 
 
 class RemoteService:
@@ -142,7 +161,7 @@ class RemoteService:
             large = v1beta1.EncryptRequest(version="v1beta1", plain=plaintext)
             body, upstream = await self._ask(f"{_V1}/Encrypt", large.SerializeToString(), until)
             return _encrypted(_read(v1beta1.EncryptResponse, body, upstream).cipher, upstream.key_id)
-        request = v2.EncryptRequest(plaintext=plaintext, uid="kmsd-proxy")
+        request = v2.EncryptRequest(plaintext=plaintext, uid=PROXY)
         body, upstream = await self._ask(f"{_V2}/Encrypt", request.SerializeToString(), until)
         done = _read(v2.EncryptResponse, body, upstream)
         if not done.ciphertext or not done.key_id:
@@ -158,7 +177,7 @@ class RemoteService:
             old = v1beta1.DecryptRequest(version="v1beta1", cipher=ciphertext)
             body, upstream = await self._ask(f"{_V1}/Decrypt", old.SerializeToString(), until)
             return Decrypted(_read(v1beta1.DecryptResponse, body, upstream).plain, "", "")
-        request = v2.DecryptRequest(ciphertext=ciphertext, key_id=key_id, uid="kmsd-proxy")
+        request = v2.DecryptRequest(ciphertext=ciphertext, key_id=key_id, uid=PROXY)
         body, upstream = await self._ask(f"{_V2}/Decrypt", request.SerializeToString(), until)
         return Decrypted(_read(v2.DecryptResponse, body, upstream).plaintext, key_id, _sha256(key_id))
 
@@ -203,13 +222,28 @@ class RemoteService:
         said = [failed.error for _, failed in failures if not failed.its_own]
         if said:
             return said[0].again()
-        if len(failures) == 1 and len(self.upstreams) == 1:
-            return failures[0][1].error.again()
-        wrong = [each.wrong_key for each in self.upstreams if each.wrong_key is not None]
-        if not failures and wrong:
-            return wrong[0].again()
-        reasons = "; ".join(failed.error.message for _, failed in failures[:4])
-        return Unavailable(f"no key manager answers: {reasons}", "check them, and the network to them: kmsctl doctor")
+        why = self.why_down() or next((failed.error.again() for _, failed in failures), None)
+        return why or Unavailable("no key manager has answered", "try again")
+
+    def why_down(self) -> KmsdError | None:
+        """Return why no upstream serves, and since when, as far as is known now; None if one does."""
+        if any(each.usable for each in self.upstreams):
+            return None
+        for each in self.upstreams:
+            if each.wrong_key is not None:
+                return each.wrong_key.again()
+        for each in self.upstreams:
+            if each.up:
+                return Unavailable(f"key manager {each.address} is not well: {each.healthz}")
+        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(max(each.since for each in self.upstreams)))
+        if len(self.upstreams) == 1:
+            error = self.upstreams[0].error
+            return type(error)(f"{error.message} (since {since})", error.hint)
+        reasons = "; ".join(each.error.message for each in self.upstreams[:4])
+        return Unavailable(
+            f"no key manager has answered since {since}: {reasons}",
+            "check them, and the network to them: kmsctl doctor",
+        )
 
     def _well(self, upstream: Upstream) -> None:
         came = not upstream.up
@@ -233,7 +267,7 @@ class RemoteService:
         """Try one upstream: its Status, and whether it has the key."""
         began = monotonic()
         try:
-            body = await upstream.ask(f"{_V2}/Status", v2.StatusRequest().SerializeToString(), seconds)
+            body = await upstream.ask(f"{_V2}/Status", v2.StatusRequest().SerializeToString(), seconds, check=True)
             answer = _read(v2.StatusResponse, body, upstream)
             upstream.seconds = monotonic() - began
             upstream.healthz = answer.healthz
@@ -247,6 +281,16 @@ class RemoteService:
         else:
             self._well(upstream)
 
+    async def introduce(self, upstream: Upstream, seconds: float) -> Introduction:
+        """Ask an upstream who this proxy is there, and what time it is. Raises UpstreamError, KmsdError."""
+        began, now = monotonic(), time.time()
+        body = await upstream.ask(_WHO_AM_I, peer.WhoAmIRequest().SerializeToString(), seconds, check=True)
+        took = monotonic() - began
+        answer = _read(peer.WhoAmIResponse, body, upstream)
+        ahead = answer.now_unix_ms / 1000 - (now + took / 2)
+        tls = " ".join(each for each in (answer.tls_version, answer.cipher, answer.group) if each)
+        return Introduction(answer.version, answer.host, answer.tenant, tls, ahead, took / 2)
+
     async def _check_key(self, upstream: Upstream, key_id: str, seconds: float) -> None:
         """Have the upstream decrypt the canary; and make a new one when the key is another.
 
@@ -255,9 +299,9 @@ class RemoteService:
         """
         canary = self.canary
         if canary is not None:
-            request = v2.DecryptRequest(ciphertext=canary.ciphertext, key_id=canary.key_id, uid="kmsd-proxy")
+            request = v2.DecryptRequest(ciphertext=canary.ciphertext, key_id=canary.key_id, uid=PROXY)
             try:
-                body = await upstream.ask(f"{_V2}/Decrypt", request.SerializeToString(), seconds)
+                body = await upstream.ask(f"{_V2}/Decrypt", request.SerializeToString(), seconds, check=True)
                 opened = _read(v2.DecryptResponse, body, upstream).plaintext
                 fits = hashlib.sha256(opened).hexdigest() == canary.digest
             except UpstreamError as failed:
@@ -297,8 +341,8 @@ class RemoteService:
 
     async def _new_canary(self, upstream: Upstream, seconds: float) -> None:
         plaintext = secrets.token_bytes(_CANARY_BYTES)
-        request = v2.EncryptRequest(plaintext=plaintext, uid="kmsd-proxy")
-        body = await upstream.ask(f"{_V2}/Encrypt", request.SerializeToString(), seconds)
+        request = v2.EncryptRequest(plaintext=plaintext, uid=PROXY)
+        body = await upstream.ask(f"{_V2}/Encrypt", request.SerializeToString(), seconds, check=True)
         done = _read(v2.EncryptResponse, body, upstream)
         self.canary = Canary(done.key_id, done.ciphertext, hashlib.sha256(plaintext).hexdigest())
         self._on_canary(self.canary)

@@ -25,8 +25,8 @@ from kmsd.errors import (
     Unavailable,
     printable,
 )
+from kmsd.metadata import CALLER, HINT, MAX_MESSAGE, PROXY, PROXY_CHECK
 
-MAX_MESSAGE: Final = 1280 * 1024
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 15.0
 """Seconds until an upstream that failed is asked again: from the first up to the second while it goes on failing."""
@@ -136,15 +136,16 @@ class Upstream:
             await channel.close(None)
         await asyncio.gather(*self._closing, return_exceptions=True)
 
-    async def ask(self, path: str, body: bytes, timeout: float) -> bytes:
-        """Ask a method. timeout: seconds. Raises UpstreamError."""
+    async def ask(self, path: str, body: bytes, timeout: float, *, check: bool = False) -> bytes:
+        """Ask a method. timeout: seconds. check: whether nobody is behind it but this proxy. Raises UpstreamError."""
         if self._channel is None:
             self._channel = self._dial(self.address)
         self.asked += 1
         self.in_flight += 1
         try:
             method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(path)
-            answer = await method(body, timeout=max(timeout, 0.001))
+            metadata = ((CALLER, PROXY_CHECK.encode() if check else PROXY.encode()),)
+            answer = await method(body, timeout=max(timeout, 0.001), metadata=metadata)
         except grpc.aio.AioRpcError as error:
             failure = self._failure(error)
             self.failed += failure.its_own
@@ -179,7 +180,7 @@ class Upstream:
     def _failure(self, error: grpc.aio.AioRpcError) -> UpstreamError:
         code = error.code().name
         trailing = dict(error.trailing_metadata() or ())
-        told = trailing.get("kmsd-hint-bin")
+        told = trailing.get(HINT)
         details = printable((error.details() or "")[:_MOST_WORDS])
         if told is None:
             # The words are gRPC's own, or a stranger's.

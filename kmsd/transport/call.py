@@ -16,8 +16,10 @@ from typing import Final, Protocol, TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from kmsd.errors import Internal, InvalidRequest, KmsdError, TooLarge, Unavailable
+from kmsd.metadata import MAX_MESSAGE
 from kmsd.observe import logs
 from kmsd.share import Share, share
+from kmsd.transport.caller import Identity
 
 log = logs.get_logger("kmsd.transport")
 
@@ -37,13 +39,15 @@ class Call:
     caller, caller_pid: who calls, in words, and its process, where handlers are told so: on the admin API, and on a TCP
     port. The kernel vouches for uid, user and process (`relay`), and a certificate for what is told of a caller from
     another machine, whose process is 0. The name of the program is the program's own word.
+    identity: who calls, where handlers are told so; else None.
+    check: whether a proxy calls on its own account, by its own word: no kube-apiserver is behind it.
     tenant: name of the tenant that calls; empty on the sockets of this machine.
     uid, key_id_sha256, detail: set by the handler, for the log and the audit.
     stopping: set before the call is cancelled because kmsd ends, and when it has failed by itself and must not be.
     """
 
     __slots__ = (
-        *("api", "caller", "caller_pid", "deadline", "detail", "key_id_sha256"),
+        *("api", "caller", "caller_pid", "check", "deadline", "detail", "identity", "key_id_sha256"),
         *("method", "stopping", "tenant", "uid", "until"),
     )
 
@@ -56,6 +60,8 @@ class Call:
         self.key_id_sha256 = ""
         self.caller = ""
         self.caller_pid = 0
+        self.identity: Identity | None = None
+        self.check = False
         self.tenant = ""
         self.detail = ""
         self.stopping = False
@@ -67,8 +73,6 @@ Handler = Callable[[Call, bytes], Awaitable[bytes]]
 StreamHandler = Callable[[Call, bytes], AsyncIterator[bytes]]
 
 
-MAX_MESSAGE: Final = 1280 * 1024
-"""Bytes of the largest message. No method takes as many."""
 _SLACK: Final = 64 * 1024
 """Bytes by which a message may exceed what its method takes, so that the method can say what is too large."""
 

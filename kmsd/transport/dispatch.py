@@ -15,12 +15,11 @@ from time import monotonic
 from typing import Any, Final, Protocol
 
 from kmsd.errors import KmsdError
+from kmsd.metadata import HINT, PROXY_CHECK, RETRYABLE
 from kmsd.transport.call import Call, Method, Observer, Role, StreamMethod, Table, check_size, run, run_stream, stopping
 from kmsd.transport.caller import Identity
 from kmsd.transport.relay import Relay
 
-CLAIM: Final = "kmsd-caller-bin"
-"""Metadata with the name that a program gives itself."""
 _LAST_WORDS: Final = 0.1
 """Seconds that a stream has to tell its last when kmsd stops."""
 _CUT_SECONDS: Final = 1.0
@@ -42,7 +41,7 @@ def refusal(method: Method | StreamMethod, error: KmsdError) -> Refusal:
         error.code,
         # kube-apiserver logs nothing but this text.
         error.message if method.hinted else error.sentence(),
-        (("kmsd-hint-bin", error.hint.encode()), ("kmsd-retryable", str(error.retryable).lower())),
+        ((HINT, error.hint.encode()), (RETRYABLE, str(error.retryable).lower())),
     )
 
 
@@ -161,6 +160,8 @@ class Dispatch:
         identity = self._relay.caller(peer)
         call.caller = identity.told(claim)
         call.caller_pid = identity.pid
+        call.identity = identity
+        call.check = claim == PROXY_CHECK
         if self._admission is not None:
             self._admission.admit(call, method.role, identity)
 

@@ -10,9 +10,10 @@ import grpc
 import grpc.aio
 
 from kmsd.errors import KmsdError
+from kmsd.metadata import CALLER, MAX_MESSAGE
 from kmsd.transport.burden import STREAMS
-from kmsd.transport.call import MAX_MESSAGE, Method, StreamMethod
-from kmsd.transport.dispatch import CLAIM, Dispatch, refusal
+from kmsd.transport.call import Method, StreamMethod
+from kmsd.transport.dispatch import Dispatch, refusal
 
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
@@ -105,5 +106,5 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], method: Method | S
 
 
 def _claim(context: grpc.aio.ServicerContext[bytes, bytes]) -> str:
-    claim: str | bytes = dict(context.invocation_metadata() or ()).get(CLAIM, b"")
+    claim: str | bytes = dict(context.invocation_metadata() or ()).get(CALLER, b"")
     return claim.decode("utf-8", "replace") if isinstance(claim, bytes) else claim

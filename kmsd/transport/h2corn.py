@@ -22,8 +22,9 @@ from h2corn._lib import prepare_tls, serve_fds
 from h2corn._lifespan import PreparedApplication
 
 from kmsd.errors import DeadlineExceeded, KmsdError, short
+from kmsd.metadata import MAX_MESSAGE
 from kmsd.transport.burden import STREAMS
-from kmsd.transport.call import MAX_MESSAGE, Method, StreamMethod, check_size
+from kmsd.transport.call import Method, StreamMethod, check_size
 from kmsd.transport.dispatch import Dispatch, refusal
 
 _BACKLOG: Final = 1024
