@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 CALLER: Final = "kmsd-caller-bin"
-"""With a call: the name that a program gives itself."""
+"""The name that a program gives itself; goes with a call."""
 HINT: Final = "kmsd-hint-bin"
-"""With an error: what to do."""
+"""The words on what to do; go with an error."""
 RETRYABLE: Final = "kmsd-retryable"
-"""With an error: "true" if the same call may succeed later."""
+"""The word "true" if the same call may succeed later; goes with an error."""
 MAX_MESSAGE: Final = 1280 * 1024
 """Bytes of the largest message. No method takes as many."""
 PROXY: Final = "kmsd-proxy"

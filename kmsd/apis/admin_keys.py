@@ -140,7 +140,8 @@ class KeyAdmin:
         """Destroy a key for good, if nothing shows that it is needed."""
         request = parse(pb.DestroyKeyRequest, body)
         scan = _scan(request.scan) if request.HasField("scan") else None
-        key, companion = await self.lifecycle.destroy(
+        writer = await self._writer_of_key(request.key)
+        key, companion = await writer.lifecycle.destroy(
             request.key, scan, request.confirm_label, dry_run=request.dry_run, until=call.deadline
         )
         done = "would destroy" if request.dry_run else "destroyed"
@@ -222,13 +223,20 @@ class KeyAdmin:
         """Mark a key that nothing needs any more."""
         request = parse(pb.RetireKeyRequest, body)
         scan = _scan(request.scan) if request.HasField("scan") else None
-        key, previous = await self.lifecycle.retire(
+        writer = await self._writer_of_key(request.key)
+        key, previous = await writer.lifecycle.retire(
             request.key, scan, request.confirm_label, dry_run=request.dry_run, until=call.deadline
         )
         self._note(call, key, f"{'would retire' if request.dry_run else 'retired'} {previous}")
         if not request.dry_run:
             log.info("key retired", was=previous, label=key.label, key_id_sha256=key.key_id_sha256)
         return pb.RetireKeyResponse(key=self.shown.key(key), previous_label=previous).SerializeToString()
+
+    async def _writer_of_key(self, which: str) -> KeyWriter:
+        """Return the writer that has, or had, a key, after a fresh look: only it can tell what needs the key. Raises
+        InvalidRequest, NotFound, Conflict."""
+        await self.keyring.look()
+        return self.writer_of_label(role(self.keyring.select(which).label))
 
     async def _check_health(self, key: Key) -> None:
         """Check at once the health of the writer that a change of this key may have touched."""

@@ -70,7 +70,7 @@ class TokenParts:
         self._stats = Stats()
         self._requests: Feed[Ended] = Feed(KEPT_REQUESTS)
         self.audit = Audit(settings.audit, settings.state.dir)
-        self.uses = KeyUses(settings.state.dir, self._stats, settings.keys.label)
+        self.uses = KeyUses(settings.state.dir, self._stats, settings.keys.label, lambda: bool(self.tenancy.labels))
         self._failed: deque[Ended] = deque(maxlen=KEPT_REQUESTS)
         self._told = event_sinks.TokenSink(self.audit)
         self._of_tenants: dict[str, Stats] = {}

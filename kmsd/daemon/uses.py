@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal
@@ -30,12 +31,15 @@ class KeyUses:
 
     A key made here counts as unused only while it has been watched all its life. It is forgotten with its first use,
     with a gap in what is noted, when it is seen with the write label, and when it is not seen any more.
+
+    shared: tells whether tenants are served.
     """
 
-    def __init__(self, directory: Path, stats: Stats, write_label: str) -> None:
+    def __init__(self, directory: Path, stats: Stats, write_label: str, shared: Callable[[], bool]) -> None:
         self._directory = directory
         self._stats = stats
         self._write_label = write_label
+        self._shared = shared
         self._recalled = state.recall_uses(directory)
         self._begun = False
         self.since = time.time()
@@ -54,9 +58,15 @@ class KeyUses:
         """Return the Unix seconds of a key's last use, 0 if none is known."""
         return self._stats.key_use(key_id).last_used
 
+    @property
+    def shared(self) -> bool:
+        """Whether other clusters' keys are used here, too."""
+        return self._shared()
+
     def unused(self, key_id: str) -> bool:
-        """Return whether a key was made here, and has neither been used nor had the write label since."""
-        return key_id in self._made
+        """Return whether a key was made here, and has neither been used nor had the write label since. Where tenants
+        are served no key counts as unused: another key manager may have used it for one of them."""
+        return key_id in self._made and not self.shared
 
     def made(self, key_id: str) -> None:
         """Note that a key was made here just now, not as the write key."""

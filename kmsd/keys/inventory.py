@@ -6,7 +6,7 @@ The functions are pure: they take a list of keys and look at no token, so every 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -28,11 +28,11 @@ def judge(
     where: str,
     rules: Rules = _NO_RULES,
     public: Mapping[str, Sequence[TokenKey]] = _NOTHING,
-    others_write: Sequence[str] = (),
+    others_write: Collection[str] = (),
 ) -> Inventory:
     """Judge whatever the tokens show. found: keys by name of the token; where: the tokens in words. public:
     objects that anybody may have made, which make no difference to any key. others_write: labels whose newest key
-    writes, too, for others.
+    writes, too, for others, and whose pending one is about to.
 
     The write key is the newest key labelled `write_label`, else the newest labelled `<write_label>.pending`, on
     whichever token; every other usable key reads. Two keys with one key_id are both refused: nobody could tell
@@ -54,6 +54,7 @@ def judge(
     for label in others_write:
         held = newest_first(key for key in keys if key.may_write and key.label == label)
         writing |= {id(held[0])} if held else set()
+    pending = {pending_label(label) for label in (write_label, *others_write)}
     others = _judge_public(public, keys, write_label, rules)
     found_wrong = [
         *problems.of_writing(keys, writers, write, others, write_label, where, rules),
@@ -65,7 +66,7 @@ def judge(
         replace(key, state=KeyState.WRITE)
         if id(key) in writing
         else replace(key, state=KeyState.PENDING)
-        if key.reads and key.label == pending_label(write_label)
+        if key.reads and key.label in pending
         else replace(key, state=KeyState.ARCHIVED)
         if key.reads and is_archived(key.label)
         else key

@@ -5,7 +5,7 @@ The keys come from `scanner`, the rules are in `inventory`; what changes keys is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -15,7 +15,7 @@ from kmsd.hsm.connection import Hsm
 from kmsd.hsm.host.keys import TokenKey
 from kmsd.keys.inventory import judge
 from kmsd.keys.key import EMPTY, Inventory, Key, newest_first
-from kmsd.keys.labels import created_ms
+from kmsd.keys.labels import created_ms, role
 from kmsd.keys.scanner import KeyScanner, Place
 from kmsd.near import near
 from kmsd.problem import About, Calls, Problem
@@ -234,7 +234,7 @@ class Keyring:
         shown = {place.name: self._own(found if place is changed else place.found) for place in places}
         public = {place.name: self._own(place.public) for place in places}
         inventory = judge(
-            shown, self.write_label, self.where, self._scanner.rules, public, () if self._alone else self._others
+            shown, self.write_label, self.where, self._scanner.rules, public, () if self._alone else self.others
         )
         if changed is not None:
             return inventory
@@ -262,9 +262,15 @@ class Keyring:
         return [*held, *(mac for key in held if key.cka_id for mac in grouped.macs.get(key.cka_id, ()))]
 
     @property
-    def _others(self) -> Sequence[str]:
-        """The labels of other keyrings over the same tokens."""
-        return [other.write_label for other in self._scanner.judges if other is not self]
+    def others(self) -> Collection[str]:
+        """The write labels of other keyrings over the same tokens."""
+        return {other.write_label for other in self._scanner.judges if other is not self}
+
+    @property
+    def mine(self) -> Sequence[Key]:
+        """The keys that no other keyring writes, or wrote, with."""
+        others = self.others
+        return [key for key in self.inventory.keys if role(key.label) not in others]
 
     def take(self, inventory: Inventory) -> None:
         """Go by this inventory from now on, and tell of it if it is another."""

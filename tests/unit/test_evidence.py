@@ -24,6 +24,7 @@ class Noted:
     """What a kmsd knows of uses."""
 
     since: float = 0.0
+    shared: bool = False
     used: dict[str, float] = field(default_factory=dict)
     made_here: set[str] = field(default_factory=set)
 
@@ -35,6 +36,10 @@ class Noted:
 
     def made(self, key_id: str) -> None:
         self.made_here.add(key_id)
+
+
+USED = Noted(used={ID.decode(): 1577934000.0})
+"""The key was used here, long before any scan."""
 
 
 def keys(label: str, cka_id: bytes = ID) -> tuple[Key, tuple[Key, ...]]:
@@ -108,10 +113,28 @@ def test_the_commands_that_show_it_are_named() -> None:
     assert f"kmsctl keys destroy {RETIRED_LABEL} --report FILE" in hint
 
 
-@pytest.mark.parametrize("label", ["spare", OLD_LABEL, RETIRED_LABEL])
-def test_a_scan_that_names_others_is_a_proof(label: str) -> None:
+@pytest.mark.parametrize("label", [OLD_LABEL, RETIRED_LABEL])
+def test_a_scan_that_names_another_key_of_its_label_is_a_proof(label: str) -> None:
     others = scan(("write-1",), ("0x0a0b0c",), ("other",))
     assert not why(label, others)
+    assert not why(label, others, Noted(shared=True))
+
+
+@pytest.mark.parametrize("label", ["spare", "spare@20200102T030405Z"])
+def test_a_scan_without_its_label_may_be_of_a_cluster_that_never_used_the_key(label: str) -> None:
+    """Two clusters may have keys on one token: what is in the etcd of one says nothing of the other's."""
+    others = scan(("write-1",), ("0x0a0b0c",), ("other",))
+    told = why(label, others)
+    assert "was written under the label 'spare'" in told
+    assert "another cluster than the one that was scanned may need it" in told
+    before = Noted(used={ID.decode(): time.time() - 200})
+    assert not why(label, others, before), "the cluster of this kmsd has used it, and is the one that was scanned"
+    assert why(label, others, replace(before, shared=True)), "some tenant has used it"
+
+
+@pytest.mark.parametrize("label", [OLD_LABEL, "spare"])
+def test_a_scan_that_names_no_key_of_the_label_proves_nothing_of_its_keys(label: str) -> None:
+    assert why(label, scan(("other",)))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +156,7 @@ def test_what_names_a_label_that_it_has_or_had_needs_the_key(label: str) -> None
     assert why(label, scan(("k8s-dek",))) == f"3 stored objects need {label!r}"
     assert why(label, scan(("write-1", "k8s-dek"))), "an id and a label both count"
     assert "was written by a key of these tokens" in why(label, scan(("k8s-dek",), objects=0))
-    assert not why(label, scan(("write-1",)))
+    assert not why(label, scan(("write-1",)), USED)
 
 
 def test_what_names_a_key_that_there_is_not_may_need_any() -> None:
@@ -141,7 +164,7 @@ def test_what_names_a_key_that_there_is_not_may_need_any() -> None:
         told = why(found=scan(("write-1",), (name,)))
         assert told == f"3 stored objects name {name!r}, which no key is called, and may need any key"
     assert "name 'gone' and 'label', which" in why(found=scan(("gone", "label")))
-    assert not why(found=scan(("write-1", "a label that nobody has any more"))), "its id says which"
+    assert not why(found=scan(("write-1", "a label that nobody has any more")), noted=USED), "its id says which"
 
 
 def test_values_that_no_one_could_read_may_need_any() -> None:

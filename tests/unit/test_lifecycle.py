@@ -27,6 +27,7 @@ class _Uses:
     """Nothing was used since long ago, and nobody made a key here but who is told."""
 
     since = 0.0
+    shared = False
 
     def __init__(self) -> None:
         self.fresh: set[str] = set()

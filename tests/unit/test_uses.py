@@ -14,8 +14,8 @@ MADE = "made-elsewhere"
 """An id; the key is `aes("spare", b"made-elsewhere")`."""
 
 
-def begun(directory: Path, write_label: str = "k8s-kek") -> KeyUses:
-    uses = KeyUses(directory, Stats(), write_label)
+def begun(directory: Path, write_label: str = "k8s-kek", *, shared: bool = False) -> KeyUses:
+    uses = KeyUses(directory, Stats(), write_label, lambda: shared)
     uses.begin()
     return uses
 
@@ -36,6 +36,12 @@ def test_a_key_that_was_made_here_is_known_over_a_restart_in_order(tmp_path: Pat
     assert second.since == first.since
 
 
+def test_where_tenants_are_served_no_key_counts_as_unused(tmp_path: Path) -> None:
+    """Another key manager may have used it for one of them."""
+    with_a_key(tmp_path).keep_all()
+    assert not begun(tmp_path, shared=True).unused(MADE)
+
+
 def test_after_a_gap_nothing_is_known(tmp_path: Path) -> None:
     """kmsd was killed: what it noted last is not in the file."""
     with_a_key(tmp_path).keep_all()
@@ -50,7 +56,7 @@ def test_after_a_gap_nothing_is_known(tmp_path: Path) -> None:
 def test_a_kmsd_that_never_began_leaves_the_record_alone(tmp_path: Path) -> None:
     """As one whose socket another one serves."""
     with_a_key(tmp_path).keep_all()
-    other = KeyUses(tmp_path, Stats(), "k8s-kek")
+    other = KeyUses(tmp_path, Stats(), "k8s-kek", lambda: False)
     assert not other.unused(MADE)
     other.keep_all()
     assert begun(tmp_path).unused(MADE)

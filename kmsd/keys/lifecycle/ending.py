@@ -61,7 +61,7 @@ def _needed(keyring: Keyring, key: Key, scan: ScanEvidence | None, uses: UseReco
             pass
     if why := in_use(key):
         return why, _LOST
-    return may_be_needed(key, "destroy", scan, uses, keyring.inventory.keys)
+    return may_be_needed(key, "destroy", scan, uses, keyring.mine)
 
 
 def _is_pair(aes: Key, mac: Key) -> bool:
@@ -108,5 +108,5 @@ async def retire(
             f"the label {key.label!r} is too long: nothing could be put behind it",
             "give the key a shorter one first: kmsctl keys relabel",
         )
-    confirm(key, confirm_label, *may_be_needed(key, "retire", scan, uses, keyring.inventory.keys))
+    confirm(key, confirm_label, *may_be_needed(key, "retire", scan, uses, keyring.mine))
     return (key if dry_run else await move(keyring, permit, key, to)), key.label

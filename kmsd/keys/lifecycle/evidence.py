@@ -41,6 +41,10 @@ class UseRecords(Protocol):
     def since(self) -> float:
         """The time (Unix seconds) since which uses have been noted without a gap."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether other clusters' keys are used here, too, so that a use here does not tell by whom."""
+
     def last(self, key_id: str) -> float:
         """Return the Unix seconds of a key's last use, 0 if none is known."""
 
@@ -94,7 +98,7 @@ def may_be_needed(
             _no_proof(scan),
             _counted(key, scan, keys),
             _since_scan(key, scan, uses),
-            _elsewhere(scan),
+            _elsewhere(key, scan, uses, keys),
         ):
             if why:
                 return why, hint
@@ -166,14 +170,26 @@ def _names(*keys: Key) -> Names:
     return Names.of((key.key_id, (key.label, role(key.label))) for key in keys if key.token.seals)
 
 
-def _elsewhere(scan: ScanEvidence) -> tuple[str, str]:
-    """Return why a scan may be of another cluster's etcd, or of an empty one: nothing in it names a key of these
-    tokens. What names other keys has spoken against it already."""
-    if any(use.objects for use in scan.uses):
+def _elsewhere(key: Key, scan: ScanEvidence, uses: UseRecords, keys: Sequence[Key]) -> tuple[str, str]:
+    """Return why a scan may be of another cluster's etcd, or of an empty one: nothing in it names a key that has, or
+    had, the label of this one, this one was not retired, and this kmsd has not used it for its own cluster. What names
+    other keys has spoken against it already."""
+    if not any(use.objects for use in scan.uses):
+        return (
+            f"none of the scan's {scan.objects} objects was written by a key of these tokens, so it shows nothing",
+            f"{_SCAN_AGAIN}: of the etcd whose kube-apiserver uses this kmsd",
+        )
+    label = role(key.label)
+    alike = _names(*(each for each in keys if role(each.label) == label))
+    if any(use.objects and alike.include(*use.names) for use in scan.uses) or uses.unused(key.key_id):
+        return "", ""
+    used = uses.last(key.key_id)
+    if (used and not uses.shared) or (key.state is KeyState.ARCHIVED and used <= _stamped(key.label)):
         return "", ""
     return (
-        f"none of the scan's {scan.objects} objects was written by a key of these tokens, so it shows nothing",
-        f"{_SCAN_AGAIN}: of the etcd whose kube-apiserver uses this kmsd",
+        f"none of the scan's {scan.objects} objects was written under the label {label!r}, and this kmsd has not used "
+        f"{key.label!r} for a cluster of its own: another cluster than the one that was scanned may need it",
+        f"{_SCAN_AGAIN}: of the etcd whose kube-apiserver used this key",
     )
 
 

@@ -47,6 +47,10 @@ def _against(keyring: Keyring, key: Key, to: str) -> tuple[str, str]:
     rotate, held = "`kmsctl rotate` makes a new write key and keeps this one readable", role(key.label)
     if key.state is KeyState.WRITE:
         return f"{key.label!r} is the write key: without the label {role(key.label)!r} nothing is encrypted", rotate
+    if to != held and to in keyring.others:
+        return f"{to!r} is a tenant's label: the tenant could read what {key.label!r} wrote, and write with it", rotate
+    if held != to and held in keyring.others:
+        return f"{key.label!r} is a tenant's key: what it wrote could not be read for that tenant any more", rotate
     if to == keyring.write_label and key.token.seals:
         return f"{key.label!r} would become the write key", rotate
     if key.token.kind == "aes" and key.reads and key.state is not KeyState.PENDING and held not in (key.label, to):
