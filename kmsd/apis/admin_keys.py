@@ -141,6 +141,7 @@ class KeyAdmin:
         request = parse(pb.DestroyKeyRequest, body)
         scan = _scan(request.scan) if request.HasField("scan") else None
         writer = await self._writer_of_key(request.key)
+        call.tenant = writer.tenant
         key, companion = await writer.lifecycle.destroy(
             request.key, scan, request.confirm_label, dry_run=request.dry_run, until=call.deadline
         )
@@ -174,6 +175,7 @@ class KeyAdmin:
         """Make a new key write."""
         request = parse(pb.RotateKeyRequest, body)
         writer = self.writer_of_label(request.label)
+        call.tenant = writer.tenant
         done = await writer.lifecycle.rotate(
             request.label, request.from_key_id, request.token, dry_run=request.dry_run, until=call.deadline
         )
@@ -189,6 +191,7 @@ class KeyAdmin:
         """Make a new key write on the token of the one that wrote before."""
         request = parse(pb.RevertKeyRequest, body)
         writer = self.writer_of_label(request.label)
+        call.tenant = writer.tenant
         done, previous = await writer.lifecycle.revert(
             request.label, request.from_key_id, dry_run=request.dry_run, until=call.deadline
         )
@@ -224,6 +227,7 @@ class KeyAdmin:
         request = parse(pb.RetireKeyRequest, body)
         scan = _scan(request.scan) if request.HasField("scan") else None
         writer = await self._writer_of_key(request.key)
+        call.tenant = writer.tenant
         key, previous = await writer.lifecycle.retire(
             request.key, scan, request.confirm_label, dry_run=request.dry_run, until=call.deadline
         )
@@ -242,8 +246,8 @@ class KeyAdmin:
         """Check at once the health of the writer that a change of this key may have touched."""
         await self.writer_of_label(role(key.label)).health.check()
 
-    @staticmethod
-    def _note(call: Call, key: Key, detail: str) -> None:
+    def _note(self, call: Call, key: Key, detail: str) -> None:
+        call.tenant = self.writer_of_label(role(key.label)).tenant
         call.key_id_sha256 = key.key_id_sha256
         call.detail = detail
 
