@@ -101,6 +101,11 @@ class Kmsd:
         return self.folder / "kms" / "kms.sock"
 
     @property
+    def own_socket(self) -> Path:
+        """The KMS socket of this process, even if calls go to another's."""
+        return self.socket
+
+    @property
     def admin_socket(self) -> Path:
         return self.folder / "admin" / "admin.sock"
 
@@ -111,7 +116,7 @@ class Kmsd:
     @property
     def arguments(self) -> list[str]:
         flags = [
-            f"--socket={self.socket}",
+            f"--socket={self.own_socket}",
             f"--admin-socket={self.admin_socket}",
             f"--state-dir={self.folder / 'state'}",
         ]

@@ -82,7 +82,6 @@ def revert(
     Examples:
       kmsctl keys revert --dry-run
       kmsctl keys revert --yes
-      kmsctl keys revert kek-a --yes
 
     Make a new write key after a bad rotation, on the token of the key that wrote before it.
 

@@ -22,7 +22,6 @@ def peers(
     """\b
     Examples:
       kmsctl peers
-      kmsctl peers --tenant cluster-a
       kmsctl peers -o wide
       kmsctl peers -o json
 
@@ -62,6 +61,6 @@ def _table(peers: tuple[Peer, ...], now: datetime, *, wide: bool) -> str:
             "" if ends is None else age(now, ends) if ends > now else "has ended",
         ]
         if wide:
-            row += [str(each.calls), each.serial, each.tls_version, each.cipher, each.group or "?"]
+            row += [str(each.calls), *map(escape, (each.serial, each.tls_version, each.cipher, each.group or "?"))]
         rows.append(row)
     return output.table(headers, rows)

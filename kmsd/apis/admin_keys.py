@@ -11,7 +11,7 @@ from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.apis.admin import KeyWriter
 from kmsd.apis.admin_table import alike, page, sha256, table
 from kmsd.apis.admin_wire import KeyPresenter
-from kmsd.errors import InvalidRequest
+from kmsd.errors import Conflict, InvalidRequest
 from kmsd.keys.key import Key
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.labels import role
@@ -37,13 +37,15 @@ class KeyAdmin:
     """The part of the admin API that lists keys and changes them.
 
     keyring, lifecycle: of kmsd's own sockets, which see every key. writer_of_label: the writer whose write key has this
-    label; kmsd's own for any other.
+    label, a tenant's if there is one; kmsd's own for any other. asked: whether a kube-apiserver has called on kmsd's
+    own sockets since the present key writes.
     """
 
     keyring: Keyring
     lifecycle: Lifecycle
     shown: KeyPresenter
     writer_of_label: Callable[[str], KeyWriter]
+    asked: Callable[[], bool]
 
     def table(self) -> Table:
         """Return the methods of this part, by path."""
@@ -140,7 +142,7 @@ class KeyAdmin:
         """Destroy a key for good, if nothing shows that it is needed."""
         request = parse(pb.DestroyKeyRequest, body)
         scan = _scan(request.scan) if request.HasField("scan") else None
-        writer = await self._writer_of_key(request.key)
+        writer = await self._writer_of_key(request.key, confirmed=bool(request.confirm_label))
         call.tenant = writer.tenant
         key, companion = await writer.lifecycle.destroy(
             request.key, scan, request.confirm_label, dry_run=request.dry_run, until=call.deadline
@@ -226,7 +228,7 @@ class KeyAdmin:
         """Mark a key that nothing needs any more."""
         request = parse(pb.RetireKeyRequest, body)
         scan = _scan(request.scan) if request.HasField("scan") else None
-        writer = await self._writer_of_key(request.key)
+        writer = await self._writer_of_key(request.key, confirmed=bool(request.confirm_label))
         call.tenant = writer.tenant
         key, previous = await writer.lifecycle.retire(
             request.key, scan, request.confirm_label, dry_run=request.dry_run, until=call.deadline
@@ -236,11 +238,19 @@ class KeyAdmin:
             log.info("key retired", was=previous, label=key.label, key_id_sha256=key.key_id_sha256)
         return pb.RetireKeyResponse(key=self.shown.key(key), previous_label=previous).SerializeToString()
 
-    async def _writer_of_key(self, which: str) -> KeyWriter:
+    async def _writer_of_key(self, which: str, *, confirmed: bool) -> KeyWriter:
         """Return the writer that has, or had, a key, after a fresh look: only it can tell what needs the key. Raises
-        InvalidRequest, NotFound, Conflict."""
+        InvalidRequest, NotFound, and Conflict unless it is confirmed that the key is to go."""
         await self.keyring.look()
-        return self.writer_of_label(role(self.keyring.select(which).label))
+        label = role(self.keyring.select(which).label)
+        writer = self.writer_of_label(label)
+        if writer.tenant and label == self.keyring.write_label and self.asked() and not confirmed:
+            raise Conflict(
+                f"{label!r} is the label of tenant {writer.tenant} and of this kmsd's own sockets, which are asked, "
+                "too: no scan of one cluster shows that the other needs no key of it",
+                "give the tenant a label of its own; to do it in spite of that, give the label once more: --confirm",
+            )
+        return writer
 
     async def _check_health(self, key: Key) -> None:
         """Check at once the health of the writer that a change of this key may have touched."""

@@ -8,6 +8,7 @@ from typing import Final
 
 from kmsd.api.kms.v2 import api_pb2 as pb
 from kmsd.errors import InvalidRequest, KmsdError
+from kmsd.request import uid
 from kmsd.service.api import KmsService
 from kmsd.share import Share
 from kmsd.transport.call import MAX_UID, Call, Method, Table, parse
@@ -31,6 +32,7 @@ def table(service_of: Callable[[Call], KmsService]) -> Table:
     async def encrypt(call: Call, body: bytes) -> bytes:
         request = parse(pb.EncryptRequest, body)
         call.uid = request.uid[:MAX_UID]
+        uid.set(call.uid)
         plaintext = request.plaintext
         if not 0 < len(plaintext) < LIMIT:
             raise _size("plaintext", len(plaintext))
@@ -50,6 +52,7 @@ def table(service_of: Callable[[Call], KmsService]) -> Table:
     async def decrypt(call: Call, body: bytes) -> bytes:
         request = parse(pb.DecryptRequest, body)
         call.uid = request.uid[:MAX_UID]
+        uid.set(call.uid)
         if not 0 < len(request.ciphertext) < LIMIT:
             raise _size("ciphertext", len(request.ciphertext))
         if not request.key_id:

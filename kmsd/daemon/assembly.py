@@ -211,7 +211,9 @@ class TokenParts:
             front.table(),
             tenants.table(),
             ConfigAdmin(configured.view, configured.set_log_level).table(),
-            KeyAdmin(own.keyring, own.lifecycle, shown, self._writer_of_label).table(),
+            KeyAdmin(
+                own.keyring, own.lifecycle, shown, self._writer_of_label, lambda: bool(own.followed.following.key_id)
+            ).table(),
             WatchAdmin(
                 self._stats,
                 self._requests,
@@ -225,9 +227,8 @@ class TokenParts:
         )
 
     def _writer_of_label(self, label: str) -> Writer:
-        """Return the writer whose write key has this label; kmsd's own for any other label."""
-        writers = (self.own, *self.tenancy.writers)
-        return next((each for each in writers if each.label == label), self.own)
+        """Return the writer whose write key has this label, a tenant's if there is one; kmsd's own for any other."""
+        return next((each for each in self.tenancy.writers if each.label == label), self.own)
 
     @property
     def tls_listeners(self) -> tuple[TlsListener, ...]:

@@ -263,8 +263,8 @@ class Keyring:
 
     @property
     def others(self) -> Collection[str]:
-        """The write labels of other keyrings over the same tokens."""
-        return {other.write_label for other in self._scanner.judges if other is not self}
+        """The write labels of other keyrings over the same tokens, but for one that is this keyring's, too."""
+        return {other.write_label for other in self._scanner.judges} - {self.write_label}
 
     @property
     def mine(self) -> Sequence[Key]:

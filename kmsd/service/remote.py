@@ -20,6 +20,7 @@ from kmsd.api.peer.v1 import peer_pb2 as peer
 from kmsd.deadline import left
 from kmsd.errors import InvalidRequest, KmsdError, Misconfigured, NotFound, Unavailable, short
 from kmsd.metadata import PROXY
+from kmsd.request import uid
 from kmsd.service.api import Decrypted, Encrypted, ServiceStatus
 from kmsd.service.following import Following
 from kmsd.service.upstream import Upstream, UpstreamError
@@ -161,7 +162,7 @@ class RemoteService:
             large = v1beta1.EncryptRequest(version="v1beta1", plain=plaintext)
             body, upstream = await self._ask(f"{_V1}/Encrypt", large.SerializeToString(), until)
             return _encrypted(_read(v1beta1.EncryptResponse, body, upstream).cipher, upstream.key_id)
-        request = v2.EncryptRequest(plaintext=plaintext, uid=PROXY)
+        request = v2.EncryptRequest(plaintext=plaintext, uid=uid.get() or PROXY)
         body, upstream = await self._ask(f"{_V2}/Encrypt", request.SerializeToString(), until)
         done = _read(v2.EncryptResponse, body, upstream)
         if not done.ciphertext or not done.key_id:
@@ -177,7 +178,7 @@ class RemoteService:
             old = v1beta1.DecryptRequest(version="v1beta1", cipher=ciphertext)
             body, upstream = await self._ask(f"{_V1}/Decrypt", old.SerializeToString(), until)
             return Decrypted(_read(v1beta1.DecryptResponse, body, upstream).plain, "", "")
-        request = v2.DecryptRequest(ciphertext=ciphertext, key_id=key_id, uid=PROXY)
+        request = v2.DecryptRequest(ciphertext=ciphertext, key_id=key_id, uid=uid.get() or PROXY)
         body, upstream = await self._ask(f"{_V2}/Decrypt", request.SerializeToString(), until)
         return Decrypted(_read(v2.DecryptResponse, body, upstream).plaintext, key_id, _sha256(key_id))
 

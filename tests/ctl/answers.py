@@ -169,6 +169,58 @@ def down() -> pb.GetStatusResponse:
     return status
 
 
+def tenants() -> list[pb.GetStatusResponse.TenantStatus]:
+    tenant = pb.GetStatusResponse.TenantStatus
+    gone = "there is no key labelled 'kek-b' on token 'prod'"
+    return [
+        tenant(
+            name="cluster-a",
+            write_label="kek-a",
+            state=pb.SERVING_STATE_SERVING,
+            healthz="ok",
+            write_key=keys()[0],
+            in_flight=2,
+            requests_per_second=12.5,
+            p99_ms=3.25,
+            requests=90210,
+            errors=3,
+            peers=3,
+            first_end_unix_ms=4102444800000,
+        ),
+        tenant(
+            name="cluster-b",
+            write_label="kek-b",
+            state=pb.SERVING_STATE_DOWN,
+            healthz=gone,
+            hint="kmsctl keygen kek-b",
+            first_end_unix_ms=1767225600000,
+            problems=[pb.Problem(message=gone, hint="kmsctl keygen kek-b", fatal=True)],
+        ),
+    ]
+
+
+def peers() -> list[pb.ListPeersResponse.Peer]:
+    peer = pb.ListPeersResponse.Peer
+    return [
+        peer(
+            name="DNS:node-1.cluster-a.test",
+            tenant="cluster-a",
+            role="tenant",
+            address="192.0.2.7:40112",
+            serial="6f21",
+            not_before_unix_ms=1735689600000,
+            not_after_unix_ms=4102444800000,
+            tls_version="TLSv1.3",
+            cipher="TLS_AES_256_GCM_SHA384",
+            group="X25519MLKEM768",
+            last_seen_unix_ms=1767225600000,
+            connections=1,
+            calls=4711,
+        ),
+        peer(name="URI:spiffe://ops/\x1b[2J", role="viewer", address="192.0.2.9:5000", serial="a", last_seen_unix_ms=1),
+    ]
+
+
 def slots() -> list[pb.ListSlotsResponse.Slot]:
     slot = pb.ListSlotsResponse.Slot
     return [

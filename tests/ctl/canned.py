@@ -41,6 +41,7 @@ class Canned:
     status: pb.GetStatusResponse = field(default_factory=answers.serving)
     keys: list[pb.Key] = field(default_factory=answers.keys)
     slots: list[pb.ListSlotsResponse.Slot] = field(default_factory=answers.slots)
+    peers: list[pb.ListPeersResponse.Peer] = field(default_factory=answers.peers)
     mechanisms: list[pb.ListMechanismsResponse.Mechanism] = field(default_factory=answers.mechanisms)
     diagnosis: pb.DiagnoseResponse = field(default_factory=answers.diagnosis)
     config: pb.GetConfigResponse = field(default_factory=answers.config)
@@ -90,6 +91,11 @@ class Canned:
         if not request.dry_run:
             self.log_level = request.level or "info"
         return pb.SetLogLevelResponse(level=self.log_level, previous=previous)
+
+    def list_peers(self, request: pb.ListPeersRequest) -> pb.ListPeersResponse:
+        found = [each for each in self.peers if request.tenant in ("", each.tenant)]
+        peers, following = self._page(found, request.page_token)
+        return pb.ListPeersResponse(peers=peers, next_page_token=following)
 
     def list_slots(self, request: pb.ListSlotsRequest) -> pb.ListSlotsResponse:
         slots, following = self._page(self.slots, request.page_token)

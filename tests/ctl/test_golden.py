@@ -10,6 +10,7 @@ import yaml
 from syrupy.assertion import SnapshotAssertion
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
+from tests.ctl import answers
 from tests.ctl.answers import CREATED, degraded, diagnosis, down, serving, sick, two_tokens
 from tests.ctl.canned import Canned
 from tests.ctl.conftest import Run
@@ -32,12 +33,21 @@ def test_status_reads_the_same_forever(
 
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize(
-    "command", ["keys list", "slots", "mechanisms", "mechanisms main", "config view", "requests", "audit tail -n 1"]
+    "command",
+    ["keys list", "slots", "mechanisms", "mechanisms main", "config view", "requests", "audit tail -n 1", "peers"],
 )
 def test_lists_read_the_same_forever(
     run: Run, canned: Canned, snapshot: SnapshotAssertion, command: str, form: str
 ) -> None:
     result = run(*command.split(), "-o", form)
+    assert result.code == 0
+    assert (result.text, result.err) == snapshot
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_tenants_read_the_same_forever(run: Run, canned: Canned, snapshot: SnapshotAssertion, form: str) -> None:
+    canned.status.tenants.extend(answers.tenants())
+    result = run("tenants", "-o", form)
     assert result.code == 0
     assert (result.text, result.err) == snapshot
 
@@ -179,6 +189,8 @@ def test_the_log_level_is_asked_for_set_and_given_back(run: Run, canned: Canned)
         "keys test k8s-kek",
         "keys revert --yes",
         "slots",
+        "tenants",
+        "peers",
         "mechanisms",
         "doctor",
         "config view",
@@ -205,6 +217,7 @@ def test_what_a_token_holds_reaches_no_terminal_unescaped(run: Run, canned: Cann
     canned.status.healthz = "bad\x1b]0;owned\x07\x9b"
     canned.status.token.label = "\x1b[31mred"
     evil = "\x1b[2J\u202e\n"
+    canned.status.tenants.extend(answers.tenants())
     for each in (
         *canned.calls,
         *canned.audit,
@@ -216,6 +229,9 @@ def test_what_a_token_holds_reaches_no_terminal_unescaped(run: Run, canned: Cann
         *canned.config.settings,
         *canned.slots,
         *canned.keys,
+        *canned.peers,
+        *canned.status.tenants,
+        canned.status.tenants[1].problems[0],
     ):
         for field in each.DESCRIPTOR.fields:
             if field.type == field.TYPE_STRING and not field.is_repeated:
@@ -234,6 +250,8 @@ def test_what_a_token_holds_reaches_no_terminal_unescaped(run: Run, canned: Cann
         ["keys", "test", canned.keys[0].label],
         ["status"],
         ["slots"],
+        ["tenants"],
+        ["peers"],
         ["health"],
         ["mechanisms"],
         ["doctor"],

@@ -19,6 +19,7 @@ FIRST = {"GetStatus", "ListSlots", "ListKeys", "GenerateKey", "AdoptKey"}
 LATER = {method.name for method in pb.DESCRIPTOR.services_by_name["Admin"].methods} - FIRST
 
 COMMANDS = {
+    "ListPeers": "peers",
     "GetConfig": "config view",
     "SetLogLevel": "log-level debug",
     "ListMechanisms": "mechanisms",

@@ -1,0 +1,1 @@
+"""The tests of the KMS APIs once more, through a proxy."""
