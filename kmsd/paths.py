@@ -6,6 +6,7 @@ Knows nothing of the rest of kmsd, so that the daemon and its clients agree with
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import platformdirs
@@ -19,18 +20,31 @@ def _is_root() -> bool:
     return os.geteuid() == 0
 
 
+def _runtime_dir() -> Path:
+    """Return the user's directory for sockets, or another place for it if there is none, as in a container.
+
+    Nothing is said or refused here: whoever binds a socket there looks at the directory (`kmsd.safepath`).
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return platformdirs.user_runtime_path(APP)
+        except OSError:
+            return Path(f"/run/user/{os.geteuid()}") / APP
+
+
 def kms_socket() -> Path:
     """Return the socket that kube-apiserver calls. Its directory holds nothing else, so it can be mounted alone."""
     if _is_root():
         return Path("/run/kmsd/kms.sock")
-    return platformdirs.user_runtime_path(APP) / "kms" / "kms.sock"
+    return _runtime_dir() / "kms" / "kms.sock"
 
 
 def admin_socket() -> Path:
     """Return the socket that kmsctl and kmstui call, in a directory of its own."""
     if _is_root():
         return Path("/run/kmsd-admin/admin.sock")
-    return platformdirs.user_runtime_path(APP) / "admin" / "admin.sock"
+    return _runtime_dir() / "admin" / "admin.sock"
 
 
 def state_dir() -> Path:

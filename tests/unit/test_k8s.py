@@ -25,6 +25,14 @@ ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"
 POD = K8S / "static-pod" / "kmsd.yaml"
 UNIT = K8S / "systemd" / "kmsd.service"
+UNITS = (UNIT, *(K8S / "systemd" / f"kmsd-{name}.service" for name in ("key-manager", "proxy")))
+NOTHING = {
+    "allowPrivilegeEscalation": False,
+    "privileged": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+"""The privileges of every container."""
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -66,6 +74,95 @@ def test_kustomize_renders_the_pod_with_the_image_of_this_version() -> None:
     assert rendered["spec"]["volumes"] == load(POD)["spec"]["volumes"]
 
 
+def rendered(overlay: str) -> dict[str, dict[str, Any]]:
+    """The objects of an overlay, by kind."""
+    done = run("kubectl", "kustomize", K8S / overlay)
+    assert done.returncode == 0, done.stderr
+    documents = list(yaml.safe_load_all(done.stdout))
+    found = {each["kind"]: each for each in documents}
+    assert len(found) == len(documents)
+    return found
+
+
+def test_the_proxys_pod_is_kmsds_but_for_its_arguments_and_the_token() -> None:
+    ours, proxys = load(POD)["spec"], rendered("proxy")["Pod"]["spec"]
+    (mine,), (its,) = ours.pop("containers"), proxys.pop("containers")
+    assert ours == proxys
+    assert {name for name in mine if mine[name] != its[name]} == {"args", "env"}
+    command, *flags = its["args"]
+    assert command == "proxy"
+    assert {flag.partition("=")[0] for flag in flags} <= {flag.name for flag in cli.PROXY_FLAGS}
+    named = {flag.partition("=")[2] for flag in flags}
+    assert {"/run/kmsd/kms.sock", "/run/kmsd-admin/admin.sock", "/var/lib/kmsd", "/etc/kmsd/tls/tls.key"} <= named
+
+
+@pytest.mark.parametrize("overlay", ["key-manager", "key-manager-softhsm"])
+def test_a_key_manager_in_a_cluster_may_do_nothing_and_outlives_a_drain(overlay: str) -> None:
+    objects = rendered(overlay)
+    assert {each["metadata"].get("namespace", "kmsd") for each in objects.values()} == {"kmsd"}
+    deployment = objects["Deployment"]
+    labels = deployment["spec"]["selector"]["matchLabels"]
+    pod = deployment["spec"]["template"]
+    assert pod["metadata"]["labels"] == labels == objects["Service"]["spec"]["selector"]
+    assert objects["PodDisruptionBudget"]["spec"] == {"maxUnavailable": 1, "selector": {"matchLabels": labels}}
+    assert objects["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"] == labels
+    assert deployment["spec"]["replicas"] == (2 if overlay == "key-manager" else 1)
+    spec = pod["spec"]
+    assert spec["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": 10001,
+        "runAsGroup": 10001,
+        "fsGroup": 10001,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    assert (spec["automountServiceAccountToken"], spec["enableServiceLinks"]) == (False, False)
+    volumes = {each["name"] for each in spec["volumes"]}
+    for each in (*spec["initContainers"], *spec["containers"]):
+        assert each["securityContext"] == NOTHING
+        assert each["image"] == f"localhost/kmsd:{__version__}"
+        assert each["resources"]["limits"].keys() == {"memory"}
+        assert {mount["name"] for mount in each["volumeMounts"]} <= volumes
+
+
+@pytest.mark.parametrize("overlay", ["key-manager", "key-manager-softhsm"])
+def test_a_key_manager_in_a_cluster_finds_what_its_configuration_names(overlay: str) -> None:
+    objects = rendered(overlay)
+    spec = objects["Deployment"]["spec"]["template"]["spec"]
+    only = spec["containers"][0]
+    (volume,) = [each for each in spec["volumes"] if "projected" in each]
+    sources = [kind for source in volume["projected"]["sources"] for kind in source.values()]
+    assert objects["ConfigMap"]["metadata"]["name"] in [each["name"] for each in sources], "with its hash"
+    files = {f"/etc/kmsd/{item['path']}" for each in sources for item in each["items"]}
+    assert only["args"] == ["serve", "--config", "/etc/kmsd/kmsd.toml"]
+    shown = check_config("--config", str(K8S / overlay / "kmsd.toml"))
+    named = [shown[f"server.tls_{name}"] for name in ("ca", "certificate", "key")]
+    assert {*named, shown["token.pin_file"], "/etc/kmsd/kmsd.toml"} <= files
+    assert shown["server.enabled"] == "true"
+    assert int(shown["server.port"]) == only["ports"][0]["containerPort"]
+    assert objects["Service"]["spec"]["ports"][0] == {"name": "kms", "port": 31400, "targetPort": "kms"}
+    mounted = {mount["mountPath"] for mount in only["volumeMounts"]}
+    assert {"/run/kmsd", "/run/kmsd-admin", "/var/lib/kmsd", "/etc/kmsd"} <= mounted
+    for key in ("kms.socket", "admin.socket"):
+        assert str(Path(shown[key]).parent) in mounted
+    text = (K8S / "key-manager" / "deployment.yaml").read_text() + (K8S / overlay / "kustomization.yaml").read_text()
+    assert re.search(r"never in|never for|NEVER", text), "a cluster must not wait for itself"
+
+
+def test_the_configurations_of_both_ends_are_ones_that_kmsd_takes() -> None:
+    manager = check_config("--config", str(K8S / "systemd" / "key-manager.toml"))
+    in_cluster = check_config("--config", str(K8S / "key-manager-softhsm" / "kmsd.toml"))
+    differs = {key for key in manager.keys() | in_cluster.keys() if manager.get(key) != in_cluster.get(key)}
+    assert differs == {"token.pin_file"}
+    proxy = check_config("--config", str(K8S / "systemd" / "proxy.toml"))
+    flags = dict(
+        flag.removeprefix("--").split("=") for flag in rendered("proxy")["Pod"]["spec"]["containers"][0]["args"][3:]
+    )
+    assert {proxy[f"proxy.tls_{name.removeprefix('tls-')}"] for name in flags if name.startswith("tls-")} == {
+        path for name, path in flags.items() if name.startswith("tls-")
+    }
+    assert (proxy["kms.socket"], proxy["state.dir"]) == (flags["socket"], flags["state-dir"])
+
+
 @pytest.mark.parametrize("path", sorted(K8S.rglob("*.yaml")), ids=lambda path: path.name)
 def test_every_yaml_file_is_one_document(path: Path) -> None:
     (document,) = yaml.safe_load_all(path.read_text())
@@ -74,12 +171,7 @@ def test_every_yaml_file_is_one_document(path: Path) -> None:
 
 def test_the_pod_has_no_privileges_but_its_user() -> None:
     spec, only = load(POD)["spec"], container()
-    assert only["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "privileged": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
+    assert only["securityContext"] == NOTHING
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert spec["automountServiceAccountToken"] is False
     assert spec["priorityClassName"] == "system-node-critical"
@@ -170,23 +262,39 @@ def test_the_unit_and_the_pod_bound_what_kmsd_may_take_and_restart_what_is_not_a
     assert "--live" not in container()["readinessProbe"]["exec"]["command"]
 
 
-def test_systemd_finds_no_fault_in_the_unit(tmp_path: Path) -> None:
-    """By systemd's own check where there is one, else by the rules that a unit file must keep."""
-    here = tmp_path / "kmsd.service"
-    here.write_text(UNIT.read_text().replace("/usr/bin/kmsd", KMSD))
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.stem)
+def test_systemd_finds_no_fault_in_a_unit_and_no_more_exposure_than_it_needs(tmp_path: Path, unit: Path) -> None:
+    """By systemd's own checks where there are some, else by the rules that a unit file must keep."""
+    here = tmp_path / unit.name
+    here.write_text(unit.read_text().replace("/usr/bin/kmsd", KMSD))
     if shutil.which("systemd-analyze"):
         done = run("systemd-analyze", "verify", "--man=no", here)
         complaints = [line for line in done.stderr.splitlines() if "kmsd" in line]
         assert (done.returncode, complaints) == (0, [])
+        done = run("systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=20", here)
+        assert done.returncode == 0, done.stdout[-300:]
     sections = re.findall(r"^\[(\w+)\]$", here.read_text(), re.MULTILINE)
     assert sections == ["Unit", "Service", "Install"]
-    assert all(values != [] for values in unit_lines().values())
+    assert all(values != [] for values in unit_lines(unit).values())
 
 
-def unit_lines() -> dict[str, list[str]]:
+def test_the_units_of_remote_mode_differ_from_kmsds_where_they_must() -> None:
+    """What hardens kmsd's unit, bounds it and keeps it running is in the others, too."""
+    usual, manager, proxy = (unit_lines(unit) for unit in (UNIT, *UNITS[1:]))
+    own = {"Description", "ExecStart", "Wants", "After", "Before", "MemoryMax", "TasksMax", "User", "Conflicts"}
+    left_out = {"LoadCredential", "Environment"}, {"Before", "RuntimeDirectoryPreserve"}
+    assert proxy.keys() ^ usual.keys() == left_out[0] | {"Conflicts"}
+    assert manager.keys() ^ usual.keys() == left_out[1] | {"User"}
+    for unit in (manager, proxy):
+        assert {name for name in unit.keys() & usual.keys() if unit[name] != usual[name]} <= own
+    assert manager["User"] == ["kmsd"]
+    assert proxy["Before"] == ["kubelet.service"]
+
+
+def unit_lines(unit: Path = UNIT) -> dict[str, list[str]]:
     """Directive -> its values. Raises on a line that is none."""
     lines: dict[str, list[str]] = {}
-    for line in UNIT.read_text().splitlines():
+    for line in unit.read_text().splitlines():
         if not line or line.startswith(("#", "[")):
             continue
         name, equals, value = line.partition("=")
