@@ -116,7 +116,7 @@ class Problems:
         if (tcp := self.tls_problem()) is not None:
             yield Problem(tcp.message, tcp.hint, fatal=False, about=About(setting="server.enabled"))
         if (own := self.certificate()) is not None and soon(own.not_before, own.not_after):
-            words = how_long(own.not_after)
+            words = how_long(own.not_after, own.not_before)
             yield Problem(
                 f"the certificate that callers from other machines are shown ({own.subject}) {words}",
                 "put a new one in its place: kmsd reads the files of [server] anew when they change",

@@ -245,8 +245,9 @@ class ProxyParts:
     def _own_problems(self) -> Iterable[Problem]:
         loaded = self._material.loaded
         if loaded is not None and soon(loaded.own.not_before, loaded.own.not_after):
+            words = how_long(loaded.own.not_after, loaded.own.not_before)
             yield Problem(
-                f"the certificate of this proxy ({loaded.own.subject}) {how_long(loaded.own.not_after)}",
+                f"the certificate of this proxy ({loaded.own.subject}) {words}",
                 "put a new one in its place: kmsd reads the files anew when they change",
                 fatal=False,
                 about=About(setting="proxy.tls_certificate"),

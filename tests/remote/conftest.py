@@ -15,6 +15,7 @@ import pytest
 from kmsd.api.kms.v2 import api_pb2 as v2
 from tests.daemons import KMSD, Kmsd, wait_for
 from tests.remote.certificates import Authority, Issued
+from tests.remote.machine import Machine, machines
 from tests.tokens import SoftToken
 
 TENANTS = """
@@ -166,6 +167,12 @@ def free_port() -> int:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
         return port
+
+
+@pytest.fixture
+def make_machine() -> Iterator[Callable[..., Machine]]:
+    with machines() as make:
+        yield make
 
 
 @pytest.fixture

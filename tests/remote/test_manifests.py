@@ -7,8 +7,7 @@ import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,52 +15,14 @@ import grpc
 import pytest
 import yaml
 
-from tests.daemons import KMSCTL, KMSD, foreign_lines, wait_for
+from tests.daemons import wait_for
 from tests.e2e.program import Program
 from tests.remote.certificates import Authority, Issued
 from tests.remote.conftest import Client, free_port
-from tests.strangers import open_folder
-from tests.tokens import PIN, SO_PIN, clean_environment
+from tests.remote.machine import Machine
+from tests.tokens import PIN, SO_PIN
 
 K8S = Path(__file__).parents[2] / "k8s"
-PROGRAMS = {"kmsd": KMSD, "kmsctl": KMSCTL, "python": str(Path(KMSD).with_name("python"))}
-
-# The interpreter may lie in root's own folder: the other user may pass through, and do nothing else that it may not.
-BECOME = ("setpriv", "--clear-groups", "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
-
-
-@dataclass
-class Machine:
-    """A machine of its own below `root`. moved: what stands for what in arguments and files. user: who runs there."""
-
-    root: Path
-    moved: dict[str, str]
-    user: int | None = None
-    environment: dict[str, str] = field(default_factory=dict)
-    running: list[Program] = field(default_factory=list)
-
-    def here(self, text: str) -> str:
-        """The text with every path, address and port of the manifest's replaced by the one on this machine."""
-        names = sorted(self.moved, key=len, reverse=True)
-        return re.sub(rf"(?<![\w.-])({'|'.join(map(re.escape, names))})(?![\w-])", lambda it: self.moved[it[1]], text)
-
-    def command(self, words: Sequence[str]) -> list[str]:
-        program, *arguments = words
-        become = [*BECOME, f"--reuid={self.user}", f"--regid={self.user}"] if self.user else []
-        return [*become, PROGRAMS.get(program, program), *map(self.here, arguments)]
-
-    def run(self, words: Sequence[str]) -> int:
-        """Exit code of a command, as one that runs and ends there."""
-        environment = clean_environment() | self.environment
-        return subprocess.run(self.command(words), env=environment, timeout=60, check=False).returncode
-
-    def start(self, words: Sequence[str]) -> Program:
-        program = Program(self.command(words), self.root / "log", clean_environment() | self.environment)
-        self.running.append(program)
-        return program
-
-    def kmsctl(self, *words: str) -> int:
-        return self.run(["kmsctl", "--target", "unix:///run/kmsd-admin/admin.sock", *words])
 
 
 def rendered(overlay: str) -> list[dict[str, Any]]:
@@ -78,28 +39,6 @@ def pod_of(documents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     ]
     spec: dict[str, Any] = found
     return spec
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with open_folder() as found:
-        yield found
-
-
-@pytest.fixture
-def machine(folder: Path) -> Iterator[Callable[..., Machine]]:
-    made: list[Machine] = []
-
-    def make(name: str, moved: dict[str, str], user: int | None = None) -> Machine:
-        (folder / name).mkdir(mode=0o755)
-        made.append(Machine(folder / name, moved, user, {"HOME": "/"} if user else {}))
-        return made[-1]
-
-    yield make
-    for each in made:
-        for program in each.running:
-            assert program.stop() == 0
-        assert not foreign_lines((each.root / "log").read_bytes())
 
 
 @pytest.fixture
@@ -146,14 +85,14 @@ def place_volumes(machine: Machine, spec: Mapping[str, Any], given: Mapping[str,
 
 
 def test_the_deployment_with_softhsm_serves_the_proxys_static_pod(
-    machine: Callable[..., Machine], shown: tuple[Authority, Issued, Issued]
+    make_machine: Callable[..., Machine], shown: tuple[Authority, Issued, Issued]
 ) -> None:
     ca, server, node = shown
     documents = rendered("key-manager-softhsm")
     spec = pod_of(documents)
     user = spec["securityContext"]["runAsUser"]
     port = free_port()
-    manager = machine("manager", {"31400": str(port)}, user if os.geteuid() == 0 else None)
+    manager = make_machine("manager", {"31400": str(port)}, user if os.geteuid() == 0 else None)
     settings = next(each for each in documents if each["kind"] == "ConfigMap")
     tls = {"ca.crt": ca.file, "tls.crt": server.certificate, "tls.key": server.key}
     place_volumes(
@@ -185,7 +124,7 @@ def test_the_deployment_with_softhsm_serves_the_proxys_static_pod(
     assert manager.kmsctl("status", "--tenant", "cluster-a") == 0
 
     pod = pod_of(rendered("proxy"))
-    proxy = machine(
+    proxy = make_machine(
         "node", {"keys-1.ops.test:31400": f"127.0.0.1:{port}", "keys-2.ops.test:31400": f"localhost:{port}"}
     )
     for volume in pod["volumes"]:
@@ -220,20 +159,21 @@ def _round_trip(proxy: Machine) -> None:
 
 @pytest.mark.parametrize("user", [None, 10001], ids=["root", "a user of its own"])
 def test_the_units_serve_with_the_files_that_ship(
-    machine: Callable[..., Machine], shown: tuple[Authority, Issued, Issued], user: int | None
+    make_machine: Callable[..., Machine], shown: tuple[Authority, Issued, Issued], user: int | None
 ) -> None:
     ca, server, node = shown
     if user and os.geteuid() != 0:
         pytest.skip("only root can act as another user")
     port = free_port()
     made = {"31400": str(port), "/etc/kmsd/softhsm2.conf": "/nonexistent"}
-    manager = machine("manager", made, user)
+    manager = make_machine("manager", made, user)
     for path in ("/etc/kmsd", "/run/kmsd", "/run/kmsd-admin", "/var/lib/kmsd"):
         place = manager.root / path.lstrip("/")
         place.mkdir(parents=True, mode=0o711 if "run" in path else 0o755)
         os.chown(place, user if user and path != "/etc/kmsd" else -1, -1)
         manager.moved[path] = str(place)
     put_tls(manager.root / "etc/kmsd/tls", ca, server, user=user or 0, mode=0o640 if user else 0o600)
+    (manager.root / "etc/kmsd/tls/revoked").touch()
     tokens = manager.root / "var/lib/kmsd/tokens"
     tokens.mkdir(mode=0o700)
     conf = manager.root / "etc/kmsd/softhsm2.conf"
@@ -255,7 +195,7 @@ def test_the_units_serve_with_the_files_that_ship(
     assert manager.kmsctl("health", "--wait", "--timeout", "20s") == 0
     wait_for(lambda: _answers(port))
 
-    proxy = machine(
+    proxy = make_machine(
         "node", {"keys-1.ops.test:31400": f"127.0.0.1:{port}", "keys-2.ops.test:31400": f"localhost:{port}"}
     )
     for path in ("/etc/kmsd", "/run/kmsd", "/run/kmsd-admin", "/var/lib/kmsd"):

@@ -152,7 +152,7 @@ def test_the_configurations_of_both_ends_are_ones_that_kmsd_takes() -> None:
     manager = check_config("--config", str(K8S / "systemd" / "key-manager.toml"))
     in_cluster = check_config("--config", str(K8S / "key-manager-softhsm" / "kmsd.toml"))
     differs = {key for key in manager.keys() | in_cluster.keys() if manager.get(key) != in_cluster.get(key)}
-    assert differs == {"token.pin_file"}
+    assert differs == {"token.pin_file", "server.tls_revoked"}
     proxy = check_config("--config", str(K8S / "systemd" / "proxy.toml"))
     flags = dict(
         flag.removeprefix("--").split("=") for flag in rendered("proxy")["Pod"]["spec"]["containers"][0]["args"][3:]
