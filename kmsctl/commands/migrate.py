@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kmsctl.migrate.encryption_config import Configurations
     from kmsctl.migrate.migration import MigrationPlan
     from kmsctl.migrate.setups import Setup
-    from kmsctl.migrate.steps import MigrationStep
+    from kmsctl.migrate.step import MigrationStep
     from kmsctl.migrate.unmigrated import Group, Leftover
     from kmsd.etcd.scan import EtcdScan
 
@@ -163,6 +163,8 @@ def _document(plan: MigrationPlan) -> Document:
             "hmac_label": found.hmac_label if found.cbc else None,
             "algorithm": found.algorithm,
             "socket": found.socket or None,
+            "tcp_port": found.port or None,
+            "tcp_host": found.host or None,
             "kms_provider": ", ".join(plan.configurations.providers) or None,
         },
         "config": plan.config,

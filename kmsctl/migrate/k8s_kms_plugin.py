@@ -67,6 +67,12 @@ class K8sKmsPlugin:
     socket: str = SOCKET
     port: str = ""
     """The place where it listens on TCP, empty if it does not."""
+    host: str = ""
+    """The address where it listens on TCP, empty for all."""
+    tls_ca: str = ""
+    """The file of --tls-ca. It is given, and k8s-kms-plugin does not use it; tls_certificate and tls_key alike."""
+    tls_certificate: str = ""
+    tls_key: str = ""
     auto_create: bool = False
     left_out: tuple[str, ...] = ()
 
@@ -109,6 +115,7 @@ def read(arguments: Sequence[str], environment: Environment, elsewhere: str = ""
         )
     pin_file = environment.get("P11_PIN_FILE") or given.get("p11-pin-file", "")
     seen = _Seen(given, elsewhere)
+    listens = _on(given, "enable-server")
     provider = _provider(seen)
     label = seen.text("p11-label")
     return K8sKmsPlugin(
@@ -122,10 +129,21 @@ def read(arguments: Sequence[str], environment: Environment, elsewhere: str = ""
         hmac_label=seen.text("p11-hmac-label", HMAC_LABEL),
         algorithm=_algorithm(seen),
         socket="" if _on(given, "disable-socket") else _socket(given),
-        port=given.get("port", PORT) if _on(given, "enable-server") else "",
         auto_create=_on(given, "auto-create"),
-        left_out=tuple(sorted(given.keys() & _LEFT_OUT)),
+        left_out=tuple(sorted(given.keys() & (_LEFT_OUT if listens else _LEFT_OUT | _OF_TCP))),
+        **(_tcp(given) if listens else {}),
     )
+
+
+def _tcp(given: Mapping[str, str]) -> dict[str, str]:
+    """Return what is said of TCP; left out of it is what is not to be seen here."""
+    seen = {name: value for name, value in given.items() if name in _OF_TCP and UNKNOWN not in value}
+    host = seen.get("host", "")
+    return {
+        "port": seen.get("port", PORT),
+        "host": "" if host in _EVERYWHERE else host,
+        **{name.replace("-", "_"): seen.get(name, "") for name in ("tls-ca", "tls-certificate", "tls-key")},
+    }
 
 
 _LEFT_OUT: Final = frozenset(
@@ -141,8 +159,9 @@ _LEFT_OUT: Final = frozenset(
         "native-path",
         "allow-any",
     }
-    | {"host", "tls-ca", "tls-key", "tls-certificate"}
 )
+_OF_TCP: Final = frozenset({"host", "port", "tls-ca", "tls-key", "tls-certificate"})
+_EVERYWHERE: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - told to people, and never bound
 
 
 def _split(arguments: Sequence[str], unknown: Callable[[str], None]) -> tuple[dict[str, str], list[str]]:

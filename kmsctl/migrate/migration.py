@@ -10,10 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from kmsctl.migrate import remote
 from kmsctl.migrate.encryption_config import Configurations
 from kmsctl.migrate.k8s_kms_plugin import PROGRAM, UNKNOWN, K8sKmsPlugin
 from kmsctl.migrate.setups import Setup
-from kmsctl.migrate.steps import PIN_FILE, SOCKET, MigrationStep, mounts, steps, way_back, write_label
+from kmsctl.migrate.step import MigrationStep
+from kmsctl.migrate.steps import PIN_FILE, SOCKET, mounts, steps, way_back, write_label
 
 _OF_MODULES: Final = (
     *("SOFTHSM2_CONF", "TPM2_PKCS11_", "TSS2_", "ChrystokiConfigurationPath", "P11_KIT_", "OCK", "PKCSLIB"),
@@ -70,10 +72,14 @@ def config_text(plugin: K8sKmsPlugin) -> str:
     sections: dict[str, dict[str, object]] = {"kms": {"socket": SOCKET}, "token": token, "keys": keys}
     if plugin.cbc:
         sections["legacy"] = {"allow_unauthenticated": True, "key": plugin.key_label}
+    if plugin.port:
+        sections["server"] = remote.server_section(plugin)
+        sections["[tenants]"] = remote.tenant_entry(write_label(plugin))
     return "\n".join(_section(name, values) for name, values in sections.items())
 
 
 def _section(name: str, values: Mapping[str, object]) -> str:
+    """Return a section. name: in brackets of its own for an entry of an array of tables."""
     return "\n".join([f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in values.items()), ""])
 
 
@@ -83,6 +89,8 @@ def _toml(value: object) -> str:
             return "true" if value else "false"
         case int():
             return str(value)
+        case list():
+            return f"[{', '.join(map(_toml, value))}]"
         case _:
             return f'"{"".join(map(_toml_character, str(value)))}"'
 
@@ -139,11 +147,7 @@ def _notes_of_token(setup: Setup, plugin: K8sKmsPlugin) -> Iterator[str]:
 
 def _notes_of_serving(plugin: K8sKmsPlugin) -> Iterator[str]:
     if plugin.port:
-        yield (
-            f"{PROGRAM} listens on TCP port {plugin.port}, without TLS whatever its flags say: close "
-            "that port to others now. kmsd serves other machines with TLS and client certificates only, each cluster "
-            "as a tenant with a key of its own (docs/remote.md)."
-        )
+        yield from remote.notes(plugin)
     if plugin.left_out:
         yield f"kmsd has no use for {', '.join(f'--{each}' for each in plugin.left_out)}: left out."
     yield (

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
+from kmsctl.migrate import remote
 from kmsctl.migrate.encryption_config import Configurations
 from kmsctl.migrate.k8s_kms_plugin import PROGRAM, K8sKmsPlugin
 from kmsctl.migrate.setups import Setup
+from kmsctl.migrate.step import MigrationStep
 from kmsd.client.rotation import rewrite_command
 from kmsd.etcd.resources import nameable
 
@@ -21,15 +22,6 @@ NEW_LABELS: Final = ("k8s-kek", "kmsd-kek", "kmsd-kek-2")
 ENCRYPTION_CONFIG: Final = "/etc/kubernetes/encryption-config.yaml"
 
 
-@dataclass(frozen=True)
-class MigrationStep:
-    """A thing to do. commands: to be pasted, each a line."""
-
-    title: str
-    text: str
-    commands: tuple[str, ...] = ()
-
-
 def steps(
     setup: Setup, plugin: K8sKmsPlugin, found: Configurations, environment: Mapping[str, str]
 ) -> tuple[MigrationStep, ...]:
@@ -37,14 +29,17 @@ def steps(
     return (
         _look(),
         _pin(setup, plugin),
+        *([remote.certificates(plugin)] if plugin.port else []),
         _write_config(plugin),
         _start(setup, plugin, environment),
         *([_make_key(plugin)] if plugin.cbc else []),
         _prove(plugin),
+        *([remote.proxies(plugin)] if plugin.port else []),
         _read(found),
         _switch(found),
         _rewrite(found),
         _scan(),
+        *([remote.close_port(plugin)] if plugin.port else []),
         _retire(plugin, found),
     )
 
@@ -230,6 +225,7 @@ def way_back(plugin: K8sKmsPlugin, found: Configurations) -> tuple[MigrationStep
     """Return what is to be done to move back, in order."""
     return (
         *(_back_beside(plugin, found) if plugin.cbc or found.version == "v2" else _back_by_format(plugin, found)),
+        *([remote.back(plugin)] if plugin.port else []),
         _back_rewrite(plugin, found),
     )
 

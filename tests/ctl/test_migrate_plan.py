@@ -83,7 +83,7 @@ def test_a_script_in_a_template_is_read() -> None:
         key_label="k8s kek",
         socket="/run/kms/kms.sock",
         port="31401",
-        left_out=("tls-ca",),
+        tls_ca="/certs/ca.crt",
     )
 
 
@@ -302,6 +302,44 @@ def test_aes_gcm_goes_back_by_the_plugins_own_format(run: Run) -> None:
     made = planned(run, str(PLUGINS / "static-pod.yaml"))
     assert 'write_format = "k8s-kms-plugin"' in made["way_back"][0]["text"]
     assert "legacy" not in made["config"]
+
+
+SERVER = f"{COMMAND} --enable-server --host 10.0.0.5 --port 31400 --tls-certificate /certs/tls.crt"
+
+
+def test_callers_by_tcp_become_a_tenant_with_certificates_in_an_order_that_leaves_none_without(run: Run) -> None:
+    made = planned(run, "--command", SERVER)
+    config = tomllib.loads(made["config"])
+    assert config["server"] == {
+        "enabled": True,
+        "host": "10.0.0.5",
+        "port": 31401,  # k8s-kms-plugin has the other one until it goes
+        "tls_ca": "/etc/kmsd/tls/ca.crt",
+        "tls_certificate": "/certs/tls.crt",
+        "tls_key": "/etc/kmsd/tls/tls.key",
+    }
+    (tenant,) = config["tenants"]
+    assert tenant["key_label"] == config["keys"]["label"] == "aes0"
+    titles = [step["title"].partition(" ")[0] + " " + step["title"].rpartition(" ")[2] for step in made["steps"]]
+    order = ("Issue TCP", "Start node", "Start TCP", "Let write", "See left", "Close 31400", "Retire k8s-kms-plugin")
+    places = [titles.index(each) for each in order]
+    assert places == sorted(places)
+    assert "Give the nodes their old way again" in [step["title"] for step in made["way_back"]]
+    assert made["found"]["tcp_port"] == "31400"
+    assert not any("left out" in note for note in made["notes"])
+    assert any("without TLS" in note for note in made["notes"])
+
+
+def test_what_is_said_of_tcp_is_left_out_where_nobody_listens(run: Run) -> None:
+    made = planned(run, "--command", SERVER.replace("--enable-server", "--enable-server=false"))
+    assert not {"server", "tenants"} & tomllib.loads(made["config"]).keys()
+    assert any("--host, --port, --tls-certificate: left out" in note for note in made["notes"])
+    assert made["found"]["tcp_port"] is None
+
+
+def test_nothing_that_nobody_protects_is_promised_to_callers_by_tcp(run: Run) -> None:
+    made = planned(run, "--command", f"{SERVER} --algorithm aes-cbc")
+    assert any("never for a tenant" in note for note in made["notes"])
 
 
 def test_a_pin_on_the_command_line_is_warned_about(run: Run) -> None:
