@@ -6,6 +6,7 @@
 # make unit     the tests of the kernel that start no process, in half a minute
 # make coverage which branches of the kernel those reach, and that they are not fewer than before
 # make bench    what kmsd answers and costs beside others, in ten minutes; writes docs/PERFORMANCE.md
+#               ARGS=remote: what a key manager and a proxy take, in three minutes; docs/sizing.md, too
 # make chaos    every fault that docs/RELIABILITY.md lists, brought about and measured; writes that page
 # make kills    a hundred kills of the process that has the token, under 16 callers
 # make soak     half an hour of load, rotations and faults, SOAK_SECONDS=... for another time

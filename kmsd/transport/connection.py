@@ -175,7 +175,8 @@ class Connection(asyncio.BufferedProtocol):
         if not self._rest:
             self._far.write_eof()
         self._loop.call_later(LAST_SECONDS, self.abort)
-        return True
+        # By TLS neither side can send when the other has ended; who asks for that all the same is warned in the log.
+        return self.told_of("ssl_object") is None
 
     def pause_writing(self) -> None:
         """Pause the reading of both sides: the caller does not read what it is sent."""

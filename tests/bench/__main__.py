@@ -2,7 +2,8 @@
 
 usage: python -m tests.bench [--full|--quick] [PART ...]
 
-Without a part: all but recording, startup and tui, in some ten minutes, and docs/PERFORMANCE.md is written from them.
+Without a part: all but remote, recording, startup and tui, in some ten minutes, and docs/PERFORMANCE.md is written from
+them. remote: what a key manager and a proxy take, in some three minutes, for that page, too, and for docs/sizing.md.
 --full measures every combination, in an hour or two. --quick measures nothing that counts, and writes no page: it shows
 that all of it works. PEERS names a folder with `k8s-kms-plugin` and `mock-kms`.
 """
@@ -15,9 +16,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from tests.bench import moments, overload, page, recording, serving, startup, tui
+from tests.bench import moments, overload, page, recording, remote, serving, startup, tui
 from tests.bench.cases import DEFAULT, FULL, QUICK, Plan
 from tests.bench.results import FILE, Results
 from tests.chaos.run import machine
@@ -39,6 +41,12 @@ _GROUPS: dict[str, Measure] = {
         seconds={id(FULL): 8.0, id(DEFAULT): 5.0}.get(id(plan), 0.5),
     ),
 }
+_APART: dict[str, Measure] = {
+    "remote": lambda results, folder, plan: remote.measure(
+        results, folder, replace(plan, side_by_side=remote.LOADS), remote.QUICK if plan is QUICK else remote.FULL
+    ),
+}
+"""Measured by themselves, and kept beside what a run without parts has measured."""
 _PRINTED = {"recording": recording.main, "startup": startup.main, "tui": tui.main}
 
 
@@ -46,9 +54,10 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench")
     parser.add_argument("--full", action="store_const", dest="plan", const=FULL, default=DEFAULT)
     parser.add_argument("--quick", action="store_const", dest="plan", const=QUICK)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join((*_GROUPS, *_PRINTED, "page")))
+    parts = (*_GROUPS, *_APART, *_PRINTED, "page")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(parts))
     given = parser.parse_args(arguments)
-    if unknown := set(given.parts) - {*_GROUPS, *_PRINTED, "page"}:
+    if unknown := set(given.parts) - set(parts):
         parser.error(f"there is no part {', '.join(sorted(unknown))}")
     # As where it is installed: what is imported is compiled once.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -57,14 +66,21 @@ def main(arguments: Sequence[str]) -> None:
     for name in given.parts or _GROUPS:
         if name in _PRINTED:
             _PRINTED[name]()
-        elif name in _GROUPS:
+        elif measure := (_GROUPS | _APART).get(name):
             with tempfile.TemporaryDirectory(prefix="kb") as folder:
-                _GROUPS[name](results, Path(folder), given.plan)
+                measure(results, Path(folder), given.plan)
     print(f"{(time.monotonic() - began) / 60:.1f} minutes")
-    if given.plan is not QUICK and not given.parts:
-        results.save(FILE)
-    if given.plan is not QUICK and (not given.parts or "page" in given.parts):
-        page.write(Results.load(FILE))
+    if given.plan is QUICK:
+        return
+    if given.parts and not set(given.parts) <= {*_APART, "page"}:
+        return
+    kept = Results.load(FILE)
+    if not given.parts:
+        results, kept = kept, results
+    for name in [each for each in _APART if each in given.parts or not given.parts]:
+        kept.take(name, results)
+    kept.save(FILE)
+    page.write(kept)
 
 
 if __name__ == "__main__":

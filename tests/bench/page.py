@@ -1,10 +1,11 @@
-"""Writes docs/PERFORMANCE.md and docs/performance.svg from the results, and from tests/bench/tried.md as it stands."""
+"""Writes docs/PERFORMANCE.md, docs/performance.svg and docs/sizing.md from the results, with tests/bench/tried.md."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tests.bench import sizing
 from tests.bench.goals import KMSD, goals
 from tests.bench.plot import bars
 from tests.bench.results import Results, Row, ratio
@@ -33,7 +34,8 @@ _PICTURE = "\n![Requests answered in a second](performance.svg)\n"
 
 
 def write(results: Results) -> None:
-    """Write the page and its picture."""
+    """Write the page with its picture, and the page that counts on from it."""
+    sizing.write(results, _DOCS)
     shown = [
         row
         for name in (KMSD, "kmsd, grpcio", *PEERS, *BARE[2:])
@@ -65,6 +67,7 @@ def _parts(results: Results, *, picture: bool) -> Iterator[str]:
         if rows:
             yield f"\n## {title}\n\n"
             yield _rows(rows, results)
+    yield sizing.part(results)
     yield "\n" + _TRIED.read_text()
 
 

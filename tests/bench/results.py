@@ -74,6 +74,15 @@ class Results:
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
+    def take(self, group: str, other: Results) -> None:
+        """Take the rows of a group, and the figures whose names begin with it, from another run, in their place."""
+        others = [each for each in other.rows if each.group == group]
+        self.rows = [*(each for each in self.rows if each.group != group), *others]
+        self.figures = {
+            **{name: value for name, value in self.figures.items() if not name.startswith(f"{group} ")},
+            **{name: value for name, value in other.figures.items() if name.startswith(f"{group} ")},
+        }
+
     @classmethod
     def load(cls, path: Path) -> Results:
         told = json.loads(path.read_text())

@@ -71,7 +71,7 @@ def kmsd(folder: Path, token: Token, transport: str, *flags: str, name: str = ""
         running.wait_ok(60.0)
         assert running.process is not None
         name = name or f"kmsd, {transport}"
-        yield Server(name, running.socket, running.process.pid, _messages(folder, running.socket), running)
+        yield Server(name, running.socket, running.process.pid, ask_for_messages(folder, running.socket), running)
 
 
 @contextlib.contextmanager
@@ -83,7 +83,7 @@ def bare(folder: Path, token: SoftToken, name: str) -> Iterator[Server]:
     transport = "h2corn" if "h2corn" in name else "grpcio"
     command = [sys.executable, "-m", "tests.bench.bare", str(socket), transport, how]
     with _started(command, {**os.environ, **token.environment, "PIN_FILE": str(token.pin_file)}, socket) as pid:
-        yield Server(name, socket, pid, _messages(folder, socket, same=True))
+        yield Server(name, socket, pid, ask_for_messages(folder, socket, same=True))
 
 
 def peers() -> list[str]:
@@ -111,7 +111,7 @@ def peer(folder: Path, token: Token, name: str) -> Iterator[Server]:
             f"--socket={socket}",
         ]
     with _started(command, token.environment, socket, folder) as pid:
-        yield Server(name, socket, pid, _messages(folder, socket))
+        yield Server(name, socket, pid, ask_for_messages(folder, socket))
 
 
 @contextlib.contextmanager
@@ -136,7 +136,7 @@ def _started(
             process.wait()
 
 
-def _messages(folder: Path, socket: Path, *, same: bool = False) -> dict[tuple[str, str], tuple[Path, int]]:
+def ask_for_messages(folder: Path, socket: Path, *, same: bool = False) -> dict[tuple[str, str], tuple[Path, int]]:
     """Ask once for everything, and keep what is to be asked for again; what is not there is left out. same: its answers
     are no ciphertexts, and it takes any bytes."""
     made: dict[tuple[str, str], tuple[Path, int]] = {}

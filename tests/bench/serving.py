@@ -42,7 +42,7 @@ def side_by_side(results: Results, folder: Path, plan: Plan) -> None:
             *(servers.peer(folder / name, token, name) for name in servers.peers()),
         )
         turns = [(each, Case(each.name, "", "", 0)) for each in map(running.enter_context, starting)]
-        _turns(results, "side by side", turns, plan, plan.side_by_side)
+        take_turns(results, "side by side", turns, plan, plan.side_by_side)
     results.rows.extend(_alone(token, plan))
     for name in set(servers.PEERS) - set(servers.peers()):
         results.notes.append(f"{name} was not measured: PEERS names no folder that holds it")
@@ -59,7 +59,7 @@ def keys(results: Results, folder: Path, plan: Plan) -> None:
                 assert server.kmsd is not None
                 assert wait_for(lambda running=server.kmsd: running.status().keys, timeout=60) == count
                 turns.append((server, Case(server.name, "", "", 0, keys=count)))
-        _turns(results, "keys", turns, plan, plan.keys)
+        take_turns(results, "keys", turns, plan, plan.keys)
 
 
 def schemes(results: Results, folder: Path, plan: Plan) -> None:
@@ -74,7 +74,7 @@ def schemes(results: Results, folder: Path, plan: Plan) -> None:
                 flags = (f"--algorithm={algorithm}", "--auto-create")
                 server = running.enter_context(servers.kmsd(place / "k", token, transport, *flags))
                 turns.append((server, Case(server.name, "", "", 0, scheme=scheme)))
-        _turns(results, "schemes", turns, plan, plan.schemes)
+        take_turns(results, "schemes", turns, plan, plan.schemes)
 
 
 def latency(results: Results, folder: Path, plan: Plan) -> None:
@@ -87,10 +87,10 @@ def latency(results: Results, folder: Path, plan: Plan) -> None:
         for seconds in LATENCIES:
             with chaos.told(f"C_Encrypt delay={seconds}", f"C_Decrypt delay={seconds}"):
                 turns = [(each, Case(each.name, "", "", 0, latency=seconds)) for each in started]
-                _turns(results, "latency", turns, plan, plan.latency)
+                take_turns(results, "latency", turns, plan, plan.latency)
 
 
-def _turns(
+def take_turns(
     results: Results, group: str, turns: Sequence[tuple[Server, Case]], plan: Plan, loads: Sequence[Load]
 ) -> None:
     for api, method, in_flight in loads:
