@@ -9,17 +9,19 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from kmsd.client.clientconfig import MOST_TARGETS, Target
 from kmsd.client.errors import ClientError, InvalidRequest
 from kmsd.client.model.keys import Key
 from kmsd.client.model.stats import Second
-from kmsd.client.model.status import Status
+from kmsd.client.model.status import Status, TenantStatus
 
 if TYPE_CHECKING:
     from kmsd.client.admin import AdminClient
@@ -29,6 +31,24 @@ RATE_SECONDS: Final = 10
 SKEW_MOST: Final = 5.0
 """Seconds by which a clock may be off before it is worth a sentence: the age of a key is in its id, and the newest key
 writes."""
+
+
+class Kind(StrEnum):
+    """The kinds of kmsd, each of which writes with keys of its own."""
+
+    LOCAL = "local"
+    """It has a token, and serves its own machine alone."""
+    MANAGER = "manager"
+    """A key manager: it has a token, and serves tenants on other machines, too."""
+    PROXY = "proxy"
+    """It has no token, and asks key managers."""
+
+
+def kind(status: Status) -> Kind:
+    """Return which kind of kmsd told this status."""
+    if status.upstreams:
+        return Kind.PROXY
+    return Kind.MANAGER if status.tenants else Kind.LOCAL
 
 
 @dataclass(frozen=True)
@@ -52,6 +72,11 @@ class Member:
     @property
     def write_key(self) -> Key | None:
         return None if self.status is None else self.status.write_key
+
+    @property
+    def kind(self) -> Kind | None:
+        """The kind of kmsd that it is; None if it did not answer."""
+        return None if self.status is None else kind(self.status)
 
 
 @dataclass(frozen=True)
@@ -102,21 +127,19 @@ def ask_all(targets: Sequence[Target], timeout: float) -> tuple[Member, ...]:
 
 def compare(members: Sequence[Member]) -> tuple[Standing, ...]:
     """Return what stands out, the oddest first: another write key, then no answer, then not healthy, then another
-    version or a wrong clock, then the rest; in the order of `members` among equals."""
-    keys = Counter(each.write_key.key_id for each in members if each.write_key is not None)
+    version or a wrong clock, then the rest; in the order of `members` among equals. Write keys are compared with those
+    of the same kind: a key manager's own key is no tenant's, and a proxy's is that of its tenant."""
+    keys, tenants = _keys(members), _tenants(members)
     versions = Counter(each.status.version for each in members if each.status is not None)
-    usual_key, usual_version = _most(keys), _most(versions)
+    usual_version = _most(versions)
 
     def stand(member: Member) -> tuple[int, Standing]:
         status = member.status
         if status is None:
             said = () if member.error is None else (member.error.message,)
             return 1, Standing(member, remarks=said)
-        odd = status.write_key is not None and len(keys) > 1 and status.write_key.key_id != usual_key
-        remarks = []
-        if odd:
-            whose = "than the rest" if usual_key is not None else "than others, and no key is that of most"
-            remarks.append(f"another write key {whose}: kube-apiserver there may not follow")
+        remarks = list(_other_keys(member, keys, tenants))
+        odd = bool(remarks)
         if not status.healthy:
             remarks.append(status.healthz or "it does not say how it is")
         version = len(versions) > 1 and status.version != usual_version
@@ -135,9 +158,59 @@ def compare(members: Sequence[Member]) -> tuple[Standing, ...]:
 
 
 def agreement(members: Sequence[Member]) -> tuple[int, int]:
-    """Return how many of those that have a write key agree on it, and how many those are."""
-    keys = Counter(each.write_key.key_id for each in members if each.write_key is not None)
-    return max(keys.values(), default=0), keys.total()
+    """Return how many of those that have a write key agree on it with the others of their kind, and how many those
+    are. A proxy agrees if a key manager among the members has a tenant that writes with its key."""
+    keys, known = _keys(members), set(chain.from_iterable(_tenants(members).values()))
+    agreeing = 0
+    for of_kind, counts in keys.items():
+        explained = {key_id: number for key_id, number in counts.items() if of_kind is Kind.PROXY and key_id in known}
+        others = [number for key_id, number in counts.items() if key_id not in explained]
+        agreeing += sum(explained.values()) + max(others, default=0)
+    return agreeing, sum(each.total() for each in keys.values())
+
+
+def _keys(members: Sequence[Member]) -> Mapping[Kind, Counter[str]]:
+    """Return how many of each kind write with which key."""
+    found: dict[Kind, Counter[str]] = {}
+    for each in members:
+        if each.kind is not None and each.write_key is not None:
+            found.setdefault(each.kind, Counter())[each.write_key.key_id] += 1
+    return found
+
+
+def _tenants(members: Sequence[Member]) -> Mapping[str, Counter[str]]:
+    """Return how many key managers write with which key for each tenant."""
+    found: dict[str, Counter[str]] = {}
+    for each in chain.from_iterable(member.status.tenants for member in members if member.status is not None):
+        if each.write_key is not None:
+            found.setdefault(each.name, Counter())[each.write_key.key_id] += 1
+    return found
+
+
+def _other_keys(
+    member: Member, keys: Mapping[Kind, Counter[str]], tenants: Mapping[str, Counter[str]]
+) -> Iterator[str]:
+    """Yield what there is to say of a member whose keys are not those of the rest."""
+    key, of_kind, status = member.write_key, member.kind, member.status
+    if status is None or of_kind is None:
+        return
+    if key is not None and len(keys[of_kind]) > 1:
+        usual = _most(keys[of_kind])
+        explained = of_kind is Kind.PROXY and any(key.key_id in counts for counts in tenants.values())
+        if key.key_id != usual and not explained:
+            whose = "than the rest" if usual is not None else "than others, and no key is that of most"
+            yield f"another write key {whose}: kube-apiserver there may not follow"
+    elsewhere = [each.name for each in status.tenants if _differs(each, tenants)]
+    if elsewhere:
+        more = f" and {len(elsewhere) - 1} more" if len(elsewhere) > 1 else ""
+        yield f"another write key than on other key managers for tenant {elsewhere[0]}{more}"
+
+
+def _differs(tenant: TenantStatus, tenants: Mapping[str, Counter[str]]) -> bool:
+    if tenant.write_key is None:
+        return False
+    counts = tenants[tenant.name]
+    return len(counts) > 1 and tenant.write_key.key_id != _most(counts)
 
 
 def _most(counts: Counter[str]) -> str | None:
