@@ -131,8 +131,8 @@ def rotate(label: str, from_key_id: str, token: str = "", *, dry_run: bool = Fal
     )
 
 
-def revert(label: str, from_key_id: str, *, dry_run: bool = False) -> Action:
-    """Make another write key after a bad rotation."""
+def revert(label: str, from_key_id: str, *, own: bool = True, dry_run: bool = False) -> Action:
+    """Make another write key after a bad rotation. own: whether the label is kmsd's own, which needs no name."""
 
     def call(kmsd: AdminClient) -> ActionOutcome:
         answer = kmsd.revert_key(label, from_key_id=from_key_id, dry_run=dry_run, timeout=TIMEOUT)
@@ -145,7 +145,7 @@ def revert(label: str, from_key_id: str, *, dry_run: bool = False) -> Action:
         )
         return ActionOutcome(message, (*_steps(answer), *undone), key=new)
 
-    return Action("revert", _dry(shell.revert(from_key_id), dry_run), call, changes=not dry_run)
+    return Action("revert", _dry(shell.revert(from_key_id, "" if own else label), dry_run), call, changes=not dry_run)
 
 
 def read_report(path: str) -> Action:

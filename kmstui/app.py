@@ -24,6 +24,7 @@ from kmstui import arguments, gc_scheduling, prerender, remember, terminal, them
 from kmstui.arguments import INTERVAL
 from kmstui.dialogs.save import SaveDialog
 from kmstui.dialogs.targets import TargetDialog
+from kmstui.dialogs.tenant import TenantDialog
 from kmstui.messages import Changed
 from kmstui.palette import Commands, Places
 from kmstui.screens.audit import AuditScreen
@@ -33,9 +34,11 @@ from kmstui.screens.fleet import FleetScreen
 from kmstui.screens.help import HelpScreen
 from kmstui.screens.inspect import InspectScreen
 from kmstui.screens.keys import KeysScreen, ident
+from kmstui.screens.names import NUMBERS, absent
 from kmstui.screens.overview import OverviewScreen
-from kmstui.screens.page import NUMBERS, Page
+from kmstui.screens.page import Page
 from kmstui.screens.rotation import RotationScreen
+from kmstui.screens.tenants import TenantsScreen
 from kmstui.screens.tokens import TokensScreen
 from kmstui.screens.traffic import TrafficScreen
 from kmstui.store import Store
@@ -54,6 +57,7 @@ PAGES: tuple[type[Page], ...] = (
     FleetScreen,
     DoctorScreen,
     InspectScreen,
+    TenantsScreen,
 )
 
 
@@ -150,7 +154,7 @@ class Kmstui(Wishes):
         if not self.is_running:
             return  # the screens are being taken apart
         for screen in self.screen_stack:
-            if isinstance(screen, Page) and screen.is_mounted:
+            if isinstance(screen, (Page, TenantDialog)) and screen.is_mounted:
                 screen.show(self.store.view, self.clock())
 
     @on(Listing.Changed)
@@ -185,6 +189,10 @@ class Kmstui(Wishes):
 
     async def action_page(self, name: str) -> None:
         if name not in self.MODES or self.leaving:
+            return
+        why = absent(name, self.store.view)
+        if why:
+            self.notify(f"{name}: {why}", severity="warning", markup=False)
             return
         async with self.making:
             await self.switch_mode(name)

@@ -10,7 +10,8 @@ from textual.binding import Binding
 @dataclass(frozen=True)
 class ScreenCommand:
     """A command of a screen. name: within its screen. key: as Textual names keys. title: in the footer. help: a
-    sentence. changes: whether it can change anything on kmsd or its token."""
+    sentence. changes: whether it can change anything on kmsd or its token. token: whether it wants a token, which a
+    proxy has none of."""
 
     name: str
     key: str
@@ -18,6 +19,7 @@ class ScreenCommand:
     help: str
     changes: bool = True
     shown: bool = True
+    token: bool = False
 
     @property
     def binding(self) -> Binding:

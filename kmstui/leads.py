@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from kmsd.client import About, Filter, Key, KeyState
 from kmstui.problem_list import ShownProblem
+from kmstui.screens.names import TENANTS, TOKENS
 from kmstui.view import View
 
 KEYS, AUDIT, CONFIG, DOCTOR = "Keys", "Audit", "Config and logs", "Doctor"
@@ -15,13 +16,13 @@ KEYS, AUDIT, CONFIG, DOCTOR = "Keys", "Audit", "Config and logs", "Doctor"
 @dataclass(frozen=True)
 class Lead:
     """The place that a trouble leads to. requests: that may have failed of it, looked for first; None: none can have.
-    page: name of the screen that is gone to else. key: the one that it is about, if it is one. setting: name of the one
-    to look at; empty if none."""
+    page: name of the screen that is gone to else. key: the one that it is about, if it is one. ident: of the row to
+    look at there, as the name of a setting; empty if none."""
 
     page: str
     requests: Filter | None = None
     key: Key | None = None
-    setting: str = ""
+    ident: str = ""
 
 
 def lead(trouble: ShownProblem, view: View) -> Lead:
@@ -31,11 +32,27 @@ def lead(trouble: ShownProblem, view: View) -> Lead:
         return Lead(trouble.page)
     if about.audit:
         return Lead(AUDIT)
+    if about.setting == "proxy.upstreams":
+        address = next((each.address for each in view.upstreams if each.reason == trouble.message), "")
+        return Lead(TOKENS, about.requests, ident=address)
+    tenant = _tenant(trouble, view)
+    if tenant:
+        return Lead(TENANTS, about.requests, ident=tenant)
     if about.setting:
-        return Lead(CONFIG, about.requests, setting=about.setting)
+        return Lead(CONFIG, about.requests, ident=about.setting)
     if about.key_id or about.key_label:
         return Lead(KEYS, about.requests, _key(about, view))
     return Lead(DOCTOR, about.requests)
+
+
+def _tenant(trouble: ShownProblem, view: View) -> str:
+    """Return the name of the tenant that has this problem: kmsd tells it of the tenant, too. Empty if none has."""
+    status = view.status.value
+    for each in status.tenants if status is not None else ():
+        told = (each.healthz, *(problem.message for problem in each.problems))
+        if trouble.message in {f"tenant {each.name}: {message}" for message in told}:
+            return each.name
+    return ""
 
 
 def _key(about: About, view: View) -> Key | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from textual.message import Message
 
-from kmsd.client import Filter
+from kmsd.client import Filter, Key
 from kmstui.action import Action, Done
 from kmstui.problem_list import ShownProblem
 
@@ -54,6 +54,27 @@ class ShowRequests(Message):
     """A request to show the calls of one sort."""
 
     wanted: Filter
+
+
+@dataclass
+class ShowKey(Message):
+    """A request to go to a key in the table of keys."""
+
+    key: Key
+
+
+@dataclass
+class ShowRotation(Message):
+    """A request to show the rotation of a tenant's key. tenant: its name."""
+
+    tenant: str
+
+
+@dataclass
+class CallersWanted(Message):
+    """A request to read who calls for a tenant, from now on. tenant: its name."""
+
+    tenant: str
 
 
 @dataclass

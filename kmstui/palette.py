@@ -13,8 +13,10 @@ from textual.content import Content
 
 from kmsd.client import escape
 from kmstui import styles, themes
-from kmstui.screens.page import NUMBERS
+from kmstui.screens.names import NUMBERS, TENANTS, TOKENS, absent, titled
+from kmstui.screens.tokens import SLOTS
 from kmstui.text import short_hash
+from kmstui.upstreams import look as look_of_upstream
 
 if TYPE_CHECKING:
     from kmstui.app import Kmstui
@@ -72,16 +74,23 @@ class Commands(_Entries):
 
     def _commands(self) -> Iterator[PaletteEntry]:
         here = self.kmstui.page
+        view = self.kmstui.store.view
         pages = [page for page in self.kmstui.pages if here is None or page.NAME != here.NAME]
         if here is not None:
             for command in here.SCREEN_COMMANDS:
+                if not here.offers(command, view):
+                    continue
                 why = here.why_not(command.name)
                 said = f"not now: {escape(why)}" if why else command.help
                 yield PaletteEntry(
                     f"{here.NAME}: {command.title}  ({command.key})", said, partial(here.action_do, command.name)
                 )
         for page in pages:
+            if absent(page.NAME, view):
+                continue
             for command in page.SCREEN_COMMANDS:
+                if not page.offers(command, view):
+                    continue
                 yield PaletteEntry(
                     f"{page.NAME}: {command.title}", command.help, partial(self._elsewhere, page.NAME, command.name)
                 )
@@ -93,8 +102,11 @@ class Commands(_Entries):
             found.call_after_refresh(found.action_do, command)
 
     def _bindings(self) -> Iterator[PaletteEntry]:
+        view = self.kmstui.store.view
         for name, number in NUMBERS.items():
-            yield PaletteEntry(f"Screen {number}: {name}", "Go there", partial(self.kmstui.action_page, name))
+            if not absent(name, view):
+                said = f"Screen {number}: {titled(name, view)}"
+                yield PaletteEntry(said, "Go there", partial(self.kmstui.action_page, name))
         for binding in self.kmstui.BINDINGS:
             if isinstance(binding, Binding) and not binding.action.startswith("page("):
                 shown = binding.key_display or binding.key
@@ -109,9 +121,10 @@ class Places(_Entries):
 
     def entries(self) -> Iterator[PaletteEntry]:
         """Yield what can be chosen."""
-        for name, number in NUMBERS.items():
-            yield PaletteEntry(name, f"Screen {number}", partial(self.kmstui.action_page, name))
         view = self.kmstui.store.view
+        for name, number in NUMBERS.items():
+            if not absent(name, view):
+                yield PaletteEntry(titled(name, view), f"Screen {number}", partial(self.kmstui.action_page, name))
         for target in view.targets:
             if target != view.target:
                 yield PaletteEntry(escape(target), "Target", partial(self.kmstui.store.switch, target))
@@ -123,9 +136,14 @@ class Places(_Entries):
         for slot in view.slots.value or ():
             if slot.token_present:
                 said = f"Token in slot {slot.slot_id}"
-                yield PaletteEntry(
-                    escape(slot.token_label), said, partial(self.kmstui.jump_to, "Tokens", str(slot.slot_id))
-                )
+                jump = partial(self.kmstui.jump_to, TOKENS, SLOTS.ident(slot))
+                yield PaletteEntry(escape(slot.token_label), said, jump)
+        for tenant in view.status.value.tenants if view.status.value is not None else ():
+            jump = partial(self.kmstui.jump_to, TENANTS, tenant.name)
+            yield PaletteEntry(escape(tenant.name), f"Tenant, {styles.serving(tenant.state)}", jump)
+        for each in view.upstreams:
+            jump = partial(self.kmstui.jump_to, TOKENS, each.address)
+            yield PaletteEntry(escape(each.address), f"Key manager, {look_of_upstream(each)}", jump)
         if view.config.value is not None:
             for setting in view.config.value.settings:
                 said = f"Setting, {escape(setting.value)}"

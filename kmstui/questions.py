@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from time import monotonic
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kmsd.client import AuditRecord, ClientError, Request, Unreachable
+from kmsd.client import AuditRecord, ClientError, Request, Status, Unreachable
 from kmstui.board import Board
 from kmstui.view import Reading, Tail, View, Want
 
@@ -56,6 +56,7 @@ class Questions:
     def __init__(self, board: Board) -> None:
         self._board = board
         self._mechanisms_of = ""
+        self._callers_of = ""
         self._next: dict[str, float] = {}
         self._looked = False
 
@@ -63,6 +64,8 @@ class Questions:
         """Let everything be due now. target: of another target from now on, of which nothing has been looked at."""
         self._next.clear()
         self._looked = self._looked and not target
+        if target:
+            self._callers_of = ""
 
     def want_mechanisms(self, token: str) -> bool:
         """Ask for the mechanisms of a token, by its name in kmsd's configuration; empty: of none. Return whether they
@@ -71,15 +74,22 @@ class Questions:
         self._mechanisms_of = token
         return new
 
+    def want_callers(self, tenant: str) -> None:
+        """Ask for who calls for a tenant, by its name, now and from now on."""
+        self._callers_of = tenant
+        self._next.pop("callers", None)
+
     def due(self) -> Iterable[Question]:
         """Return what is to be asked now, the status first."""
         yield Question("status", lambda kmsd: kmsd.get_status())
+        if self._board.view.status.value is None:
+            return  # which questions there are depends on what it is
         now = monotonic()
-        wanted = {
-            Want.KEYS: Question("keys", lambda kmsd: kmsd.list_keys()),
-            Want.SLOTS: Question("slots", lambda kmsd: kmsd.list_slots()),
-            Want.CONFIG: Question("config", lambda kmsd: kmsd.get_config()),
-        }
+        wanted = {Want.CONFIG: Question("config", lambda kmsd: kmsd.get_config())}
+        if not self._board.view.upstreams:
+            # A proxy has neither.
+            wanted[Want.KEYS] = Question("keys", lambda kmsd: kmsd.list_keys())
+            wanted[Want.SLOTS] = Question("slots", lambda kmsd: kmsd.list_slots())
         ahead = self._looks_ahead
         for want, question in wanted.items():
             due = want in self._board.wants and now >= self._next.get(question.field, 0.0)
@@ -92,6 +102,9 @@ class Questions:
             token = _write_token(self._board.view) if ahead else ""
         if token and now >= self._next.get(f"mechanisms {token}", 0.0):
             yield Question("mechanisms", lambda kmsd: kmsd.list_mechanisms(token), token)
+        tenant = self._callers_of
+        if tenant and Want.CALLERS in self._board.wants and now >= self._next.get("callers", 0.0):
+            yield Question("callers", lambda kmsd: kmsd.list_peers(tenant), tenant)
 
     def _tails(self, now: float) -> Iterable[Question]:
         """Return what is looked at of the calls and the audit while no screen follows them."""
@@ -113,7 +126,8 @@ class Questions:
     def last(self, question: Question) -> Reading[Any]:
         """Return what is known already of what a question asks."""
         if question.part:
-            return self._board.view.mechanisms.get(question.part, Reading())
+            parts: Mapping[str, Reading[Any]] = getattr(self._board.view, question.field)
+            return parts.get(question.part, Reading())
         if question.field in TAILS:
             return Reading()
         reading: Reading[Any] = getattr(self._board.view, question.field)
@@ -133,6 +147,9 @@ class Questions:
                     changes[name] = self._board.longer(Tail(), answer.reading.value, 0, AHEAD_MOST)
             elif answer.reading.error is not None and unwanted:
                 pass  # looked at ahead, in vain, and nobody has asked
+            elif name == "callers":
+                changes[name] = MappingProxyType({answer.question.part: answer.reading})
+                self._next[name] = read_at + SHARE * answer.cost
             elif answer.question.part:
                 mechanisms[answer.question.part] = answer.reading
                 self._next[f"mechanisms {answer.question.part}"] = read_at + CONFIG_AFTER
@@ -151,7 +168,7 @@ def answer(client: AdminClient, question: Question, last: Reading[Any]) -> Answe
         value = guarded(lambda: question.ask(client))
     except ClientError as error:
         return Answer(question, last.failed(error), monotonic() - began)
-    same = _same(last.value, value)
+    same = _same_tenants(last.value, value) if isinstance(value, Status) else _same(last.value, value)
     ended = monotonic()
     return Answer(question, Reading(same, ended), ended - began)
 
@@ -164,6 +181,11 @@ def _same(old: Any, new: Any) -> Any:
         unchanged = len(old) == len(new) and all(was is item for was, item in zip(old, new, strict=True))
         return old if unchanged else new
     return old if old == new else new
+
+
+def _same_tenants(old: Status | None, new: Status) -> Status:
+    """Return a status in which a tenant that says the same is the same object: there may be a thousand of them."""
+    return replace(new, tenants=_same(old.tenants, new.tenants)) if old is not None and new.tenants else new
 
 
 def guarded(call: Callable[[], T]) -> T:

@@ -55,9 +55,9 @@ def rotate(label: str, from_key_id: str, token: str = "") -> tuple[str, ...]:
     return _words(("rotate",), (label,), _option("--from", from_key_id), _option("--token", token))
 
 
-def revert(from_key_id: str) -> tuple[str, ...]:
-    """Name the command that reverts a rotation."""
-    return _words(("keys", "revert"), (), _option("--from", from_key_id))
+def revert(from_key_id: str, label: str = "") -> tuple[str, ...]:
+    """Name the command that reverts a rotation. label: of a tenant's key; empty: kmsd's own."""
+    return _words(("keys", "revert"), (label,) if label else (), _option("--from", from_key_id))
 
 
 def scan(report: str) -> tuple[str, ...]:

@@ -146,6 +146,11 @@ class Store:
         if self._questions.want_mechanisms(token):
             self._board.ask_now()
 
+    def want_callers(self, tenant: str) -> None:
+        """Ask for who calls for a tenant, by its name."""
+        self._questions.want_callers(tenant)
+        self._board.ask_now()
+
     def switch(self, target: str) -> None:
         """Look at another of the targets."""
         view = self.view

@@ -133,6 +133,7 @@ def _wanted(wanted: Filter, request: Request) -> bool:
         (request.code != "OK" or not wanted.failed)
         and wanted.method in ("", request.method)
         and wanted.code in ("", request.code)
+        and wanted.tenant in ("", request.tenant)
         and request.key_id_sha256.startswith(wanted.key_id_sha256)
     )
 

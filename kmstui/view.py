@@ -23,7 +23,9 @@ from kmsd.client import (
     ScanReport,
     Slot,
     Status,
+    Upstream,
 )
+from kmsd.client import Peer as Caller
 from kmsd.client.clientconfig import Thresholds
 from kmsd.client.fleet import Member
 from kmsd.client.rotation import KeyTurnover
@@ -45,6 +47,7 @@ class Want(StrEnum):
     CONFIG = "config"
     REQUESTS = "requests"
     AUDIT = "audit"
+    CALLERS = "callers"
     PEERS = "peers"
     FLEET = "fleet"
 
@@ -151,6 +154,8 @@ class View:
     slots: Reading[tuple[Slot, ...]] = field(default_factory=Reading)
     mechanisms: Mapping[str, Reading[tuple[Mechanism, ...]]] = field(default_factory=dict)
     """The mechanisms by name of the token in kmsd's configuration."""
+    callers: Mapping[str, Reading[tuple[Caller, ...]]] = field(default_factory=dict)
+    """The callers from other machines, by name of the tenant that they call for."""
     config: Reading[Config] = field(default_factory=Reading)
     traffic: Traffic = field(default_factory=Traffic)
     requests: Tail[Request] = field(default_factory=Tail)
@@ -179,6 +184,11 @@ class View:
     limits: Thresholds = field(default_factory=Thresholds)
     level: str = ""
     changed_token: str = ""
+
+    @property
+    def upstreams(self) -> tuple[Upstream, ...]:
+        """The key managers of a proxy, which has no token; none of any other kmsd."""
+        return self.status.value.upstreams if self.status.value is not None else ()
 
     @property
     def lost(self) -> bool:

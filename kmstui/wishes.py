@@ -11,8 +11,21 @@ from kmstui import actions
 from kmstui.action import Done
 from kmstui.frame import Frame
 from kmstui.leads import Lead, lead
-from kmstui.messages import Act, Choose, Finished, LookInto, MechanismsWanted, Open, ShowRequests
-from kmstui.screens.page import NAMES, Page
+from kmstui.messages import (
+    Act,
+    CallersWanted,
+    Choose,
+    Finished,
+    LookInto,
+    MechanismsWanted,
+    Open,
+    ShowKey,
+    ShowRequests,
+    ShowRotation,
+)
+from kmstui.screens.names import NAMES
+from kmstui.screens.page import Page
+from kmstui.screens.rotation import RotationScreen
 from kmstui.screens.traffic import TrafficScreen
 from kmstui.store import Store
 
@@ -81,8 +94,8 @@ class Wishes(Frame):
     async def _follow(self, found: Lead) -> None:
         if found.key is not None:
             await self.jump_to_key(found.key)
-        elif found.setting:
-            await self.jump_to(found.page, found.setting)
+        elif found.ident:
+            await self.jump_to(found.page, found.ident)
         else:
             await self.action_page(found.page)
 
@@ -91,6 +104,18 @@ class Wishes(Frame):
         page = self.page
         if isinstance(page, TrafficScreen):
             page.choose(message.wanted)
+
+    async def on_show_key(self, message: ShowKey) -> None:
+        await self.jump_to_key(message.key)
+
+    async def on_show_rotation(self, message: ShowRotation) -> None:
+        await self.action_page(RotationScreen.NAME)
+        page = self.page
+        if isinstance(page, RotationScreen):
+            page.choose(message.tenant)
+
+    def on_callers_wanted(self, message: CallersWanted) -> None:
+        self.store.want_callers(message.tenant)
 
     def on_choose(self, message: Choose) -> None:
         self.store.choose(message.wanted)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from kmsd.client.model.status import Following
 from kmsd.client.rotation import (
     SCAN_COMMAND,
     Event,
@@ -105,14 +106,19 @@ def _follows(turn: KeyTurnover, sighting: NodeSighting, now: datetime) -> NodeVi
     node = sighting.node
     if sighting.status is None or _writes(turn, sighting).progress is not StageProgress.DONE:
         return NodeView(node, StageProgress.WAITING, "")
-    following = sighting.status.following
+    return follows(node, sighting.status.following, _latest(turn.started, sighting.status.started), now)
+
+
+def follows(node: str, following: Following, began: datetime | None, now: datetime) -> NodeView:
+    """Return how far the kube-apiservers behind a node have followed to the key that it names. began: when it can have
+    begun to name it, if `following` does not tell."""
     first, last = following.first_status, following.last_status
     if following.first_encrypt is not None:
         # A kmsd that has answered only this key may have started after the first call under it.
         at = following.first_encrypt if following.previous_key_id else None
         return NodeView(node, StageProgress.DONE, "", at, seen=following.first_encrypt)
     if first is None:
-        since = following.since or _latest(turn.started, sighting.status.started) or now
+        since = following.since or began or now
         return _awaited(node, "next poll", since + POLL, now, _NO_STATUS)
     if not following.previous_key_id and last is not None and last - first >= POLL / 2:
         # This kmsd has never answered another key id, and a kube-apiserver that met a new one would have asked for an

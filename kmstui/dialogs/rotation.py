@@ -95,15 +95,16 @@ class ReportDialog(Dialog):
 
 
 class RevertDialog(Dialog):
-    """A form that reverts a rotation."""
+    """A form that reverts a rotation. own: whether the label is kmsd's own, and not a tenant's."""
 
     HELP = (
         "Makes a new write key after a bad rotation, on the token of the key before it, and says what it cannot undo."
     )
 
-    def __init__(self, target: str, label: str, write: Key) -> None:
+    def __init__(self, target: str, label: str, write: Key, *, own: bool = True) -> None:
         super().__init__(target, "Revert the last rotation", "Revert", danger=True)
         self._label = label
+        self._own = own
         self._write = write
 
     def fields(self) -> Iterable[Widget]:
@@ -112,7 +113,7 @@ class RevertDialog(Dialog):
         yield warning("what was written with it still needs it: it stays, and reads")
 
     def preview(self) -> Action:
-        return actions.revert(self._label, self._write.key_id, dry_run=True)
+        return actions.revert(self._label, self._write.key_id, own=self._own, dry_run=True)
 
     def draft(self) -> Action:
-        return actions.revert(self._label, self._write.key_id)
+        return actions.revert(self._label, self._write.key_id, own=self._own)

@@ -69,9 +69,12 @@ class DoctorScreen(Page):
     NAME = "Doctor"
     HELP = (
         "Tries what a token can really do, whatever it lists, and says what kmsd writes with and what to mend. Calls "
-        "are answered meanwhile. The keys that are tried are made for it and destroyed again. No PIN is tried."
+        "are answered meanwhile. The keys that are tried are made for it and destroyed again. No PIN is tried. A proxy "
+        "tries the TLS handshake and a round trip with each of its key managers."
     )
-    SCREEN_COMMANDS = (ScreenCommand("run", "d", "Run", "Try out a token; takes most of a minute on a slow one."),)
+    SCREEN_COMMANDS = (
+        ScreenCommand("run", "d", "Run", "Try out a token, a minute on a slow one; a proxy tries its key managers."),
+    )
     BINDINGS = [command.binding for command in SCREEN_COMMANDS]  # noqa: RUF012 - as Textual has it
 
     _began: float | None = None
@@ -90,7 +93,7 @@ class DoctorScreen(Page):
         self.query_one("#doctor-head", Said).say(lines)
         checks = found.checks if found is not None else ()
         taken = f"{duration(moment.steady - view.diagnosis.taken)} ago" if found is not None else ""
-        empty = "the checks come all at once when they are done" if self._began is not None else "d tries out a token"
+        empty = "the checks come all at once when they are done" if self._began is not None else _offer(view)
         self._listing.show(checks, moment, empty=empty, note=taken)
         self.moved(view)
 
@@ -135,7 +138,8 @@ class DoctorScreen(Page):
         if self._began is not None:
             took = max(0.0, moment.steady - self._began)
             bar = plots.meter(took, actions.TIMEOUT, _METER)
-            text = f"… looking at the token  {bar}  {duration(took)}, at most {duration(actions.TIMEOUT)}"
+            what = "trying the key managers" if view.upstreams else "looking at the token"
+            text = f"… {what}  {bar}  {duration(took)}, at most {duration(actions.TIMEOUT)}"
             yield Content.styled(text, "bold")
         elif self._failed is not None and self._failed.error is not None:
             error = self._failed.error
@@ -144,19 +148,29 @@ class DoctorScreen(Page):
                 yield Content(f"  → {hang(escape(error.hint), columns, 4)}")
         if found is not None:
             yield from _verdict(found, columns)
-        command = shell.kmsctl(view.target, "doctor", *([found.token] if found is not None else []))
+        command = shell.kmsctl(view.target, "doctor", *([found.token] if found is not None and found.token else []))
         yield Content.styled(escape(command), f"${Colour.ACCENT}")
 
 
 def _verdict(found: Diagnosis, columns: int) -> Iterator[Content]:
     seen = look(found.outcome)
+    failed, doubtful = (sum(each.outcome is outcome for each in found.checks) for outcome in _ORDER[:2])
+    said = f"{failed} failed, {doubtful} to look at, of {len(found.checks)} checks"
+    text = f"{_subject(found)}: {said}"
+    yield Content.assemble((f"{seen.glyph} ", f"${seen.colour}"), (hang(text, columns, 2), "bold"))
+
+
+def _offer(view: View) -> str:
+    return "d tries each key manager" if view.upstreams else "d tries out a token"
+
+
+def _subject(found: Diagnosis) -> str:
+    """Return what was tried."""
+    if found.provider == "proxy":
+        return f"key managers {escape(found.token_label)}"
     name = found.token if found.token_label in ("", found.token) else f"{found.token} ({found.token_label})"
     kind = found.provider_title or found.provider or "unknown"
-    failed, doubtful = (sum(each.outcome is outcome for each in found.checks) for outcome in _ORDER[:2])
-    text = (
-        f"token {escape(name)} as {escape(kind)}: {failed} failed, {doubtful} to look at, of {len(found.checks)} checks"
-    )
-    yield Content.assemble((f"{seen.glyph} ", f"${seen.colour}"), (hang(text, columns, 2), "bold"))
+    return f"token {escape(name)} as {escape(kind)}"
 
 
 def _facts(check: Check) -> Iterator[Fact]:

@@ -9,14 +9,15 @@ from textual.containers import Container
 from textual.content import Content
 from textual.widget import Widget
 
-from kmsd.client import escape
-from kmstui import fleet, shell
+from kmsd.client import ServingState, Status, escape
+from kmsd.client.fleet import Kind, kind
+from kmstui import fleet, shell, upstreams
 from kmstui.commands import ScreenCommand
 from kmstui.fleet import FleetRow
 from kmstui.messages import Open
 from kmstui.screens.page import Page
 from kmstui.styles import Colour
-from kmstui.text import absolute, age, duration, milliseconds, rate, short_hash, shorten
+from kmstui.text import absolute, age, duration, milliseconds, plural, rate, short_hash, shorten
 from kmstui.view import Moment, View, Want
 from kmstui.widgets.columns import Column, ItemKind
 from kmstui.widgets.detail import Detail, Fact
@@ -33,7 +34,8 @@ FLEET = ItemKind[FleetRow](
     "Fleet",
     (
         Column("", lambda row, _: row.look.glyph, fixed=1, colour=lambda row: row.look.colour),
-        Column("target", lambda row, _: row.name, least=12, order=lambda row: row.name),
+        Column("target", lambda row, _: row.name, least=10, order=lambda row: row.name),
+        Column("kind", lambda row, _: _kind(row), fixed=7, order=lambda row: _kind(row)),
         Column(
             "state",
             lambda row, _: row.look.word,
@@ -51,7 +53,15 @@ FLEET = ItemKind[FleetRow](
         Column("", lambda row, _: "; ".join(row.standing.remarks), least=20, optional=True),
     ),
     lambda row: row.target,
-    lambda row: (row.name, escape(row.target), row.look.word, _key_hash(row), _version(row), *row.standing.remarks),
+    lambda row: (
+        row.name,
+        escape(row.target),
+        row.look.word,
+        _kind(row),
+        _key_hash(row),
+        _version(row),
+        *row.standing.remarks,
+    ),
     lambda row: row.target,
     "target",
     data=lambda row: row.standing.member if row.last is None else row.last,
@@ -67,7 +77,8 @@ class FleetScreen(Page):
     WANTS = frozenset({Want.FLEET})
     HELP = (
         "Shows every kmsd that was named with --target or in the configuration file of kmsctl, the odd one first: "
-        "another write key than the rest, no answer, not healthy, another version, a wrong clock. One that does not "
+        "another write key than the rest, no answer, not healthy, another version, a wrong clock. A proxy asks key "
+        "managers, and those have a token, as a local kmsd has; keys are compared within a kind. One that does not "
         "answer keeps what it last said, dimmed, with its age. p99 and requests per second are of its last ten "
         "seconds."
     )
@@ -139,14 +150,34 @@ def row_facts(row: FleetRow, moment: Moment) -> Iterator[Fact]:
     if last is not None and last.status is not None:
         status, key = last.status, last.write_key
         yield Fact("kmsd", f"{escape(status.version)}, {escape(status.healthz)}")
+        yield Fact("kind", _kind_words(status))
         if key is not None:
-            yield Fact("write key", f"{escape(key.label)}, hash {short_hash(key.key_id_sha256)}, {escape(key.key_id)}")
+            label = f"{escape(key.label)}, " if key.label else ""
+            yield Fact("write key", f"{label}hash {short_hash(key.key_id_sha256)}, {escape(key.key_id)}")
         else:
-            yield Fact("write key", f"none: {escape(status.write_label)} is missing")
+            named = "no key manager has named one" if status.upstreams else f"{escape(status.write_label)} is missing"
+            yield Fact("write key", f"none: {named}")
         if status.following.since is not None:
             yield Fact("since", absolute(status.following.since))
         took = f" in {milliseconds(1000 * last.answered_in)}" if last.answered_in is not None else ""
         yield Fact("answered", f"{duration(moment.steady - row.reading.taken)} ago{took}, {absolute(last.asked)}")
+
+
+def _kind(row: FleetRow) -> str:
+    of_kind = row.last.kind if row.last is not None else None
+    return of_kind.value if of_kind is not None else "-"
+
+
+def _kind_words(status: Status) -> str:
+    """Return what kind of kmsd it is, in words."""
+    match kind(status):
+        case Kind.PROXY:
+            named = f"a proxy of {plural(len(status.upstreams), 'key manager')}"
+            return f"{named}, {upstreams.tally(status.upstreams)}; no token"
+        case Kind.MANAGER:
+            down = sum(each.state is not ServingState.SERVING for each in status.tenants)
+            return f"a key manager of {plural(len(status.tenants), 'tenant')}, {down} of them not served"
+    return "a kmsd with a token, for its own machine"
 
 
 def _key_hash(row: FleetRow) -> str:

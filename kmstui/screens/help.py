@@ -53,6 +53,7 @@ class HelpScreen(ModalScreen[None]):
                 (
                     (subject.app.get_key_display(command.binding), self._told(subject, command.name, command.help))
                     for command in subject.SCREEN_COMMANDS
+                    if subject.offers(command, subject.view)
                 ),
             )
         focused = subject.focused

@@ -50,6 +50,7 @@ class InspectScreen(Page):
     """The screen that explains a value."""
 
     NAME = "Inspect"
+    WANTS_TOKEN = True
     HELP = (
         "Explains a ciphertext, or a value as etcd holds it: its format, the key it needs, whether kmsd has that key. "
         "Paste it here, or name a file. It is taken as it is, in base64 or hexadecimal digits, or as etcdctl and "

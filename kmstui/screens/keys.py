@@ -118,6 +118,7 @@ class KeysScreen(Page):
 
     NAME = "Keys"
     WANTS = frozenset({Want.KEYS})
+    WANTS_TOKEN = True
     HELP = (
         "Shows every key on the tokens of this kmsd. The pane beside or below the table says all of the chosen one. "
         "Space marks a key, * all that are shown: T, a, R and D then ask once for all of them, and say what came of "

@@ -9,16 +9,30 @@ from textual.containers import Container
 from textual.content import Content
 from textual.widget import Widget
 
-from kmsd.client import Filter, Key, Status, TokenStatus, escape
-from kmstui import styles
+from kmsd.client import Filter, Key, Sessions, Status, Token, TokenStatus, escape
+from kmstui import styles, tenants, upstreams
 from kmstui.commands import ScreenCommand
 from kmstui.event_log import happenings
 from kmstui.limits import GCM_MOST
 from kmstui.messages import LookInto, ShowRequests
+from kmstui.screens.key_managers import KeyManagersPanel
 from kmstui.screens.page import PLOTTED, Page, tail_waiting
 from kmstui.screens.rotation import rotate_dialog
 from kmstui.styles import BAD, GOOD, WARN, Colour
-from kmstui.text import ago, clock, compact, duration, key_type, pad, plural, short_hash, shorten, shorten_left, width
+from kmstui.text import (
+    absolute,
+    ago,
+    clock,
+    compact,
+    duration,
+    key_type,
+    pad,
+    plural,
+    short_hash,
+    shorten,
+    shorten_left,
+    width,
+)
 from kmstui.view import Moment, View, Want
 from kmstui.widgets.panel import WAITING, Panel
 from kmstui.widgets.plot import ErrorsPlot, LatencyPlot, RequestsPlot
@@ -38,7 +52,7 @@ class OverviewScreen(Page):
     )
     SCREEN_COMMANDS = (
         ScreenCommand("copy", "c", "Copy key id", "Copy the key id of the write key.", changes=False),
-        ScreenCommand("rotate", "R", "Rotate", "Make a new write key."),
+        ScreenCommand("rotate", "R", "Rotate", "Make a new write key.", token=True),
         ScreenCommand(
             "errors", "e", "Errors", "Show the requests that failed; a click on the errors does it, too.", changes=False
         ),
@@ -47,8 +61,13 @@ class OverviewScreen(Page):
 
     def data(self) -> Iterable[Widget]:
         yield Container(
-            WriteKeyPanel("Write key"), HealthPanel("Health"), TokensPanel("Tokens", id="tokens"), id="panels"
+            WriteKeyPanel("Write key"),
+            HealthPanel("Health"),
+            TokensPanel("Tokens", id="tokens", classes="-of-token"),
+            CertificatePanel("Certificate", id="certificate", classes="-of-proxy"),
+            id="panels",
         )
+        yield KeyManagersPanel("Key managers", id="key-managers", classes="-of-proxy")
         yield RequestsPlot("Requests/s", id="requests")
         yield Container(LatencyPlot("Latency"), ErrorsPlot("Errors/s"), id="plots")
         yield EventsPanel("Last events", id="events")
@@ -77,7 +96,8 @@ class OverviewScreen(Page):
         status = self.view.status.value if self.view is not None else None
         key = None if status is None else status.replaceable if name == "rotate" else status.write_key
         if key is None:
-            return "there is no write key: make one (3, n)"
+            proxy = self.view is not None and self.view.upstreams
+            return "no key manager has named a key" if proxy else "there is no write key: make one (3, n)"
         return ""
 
     def begin(self, name: str) -> None:
@@ -101,6 +121,8 @@ class WriteKeyPanel(Panel):
         status = view.status.value
         if status is None:
             yield WAITING
+        elif status.upstreams:
+            yield from self._of_proxy(status, moment)
         elif status.write_key is None:
             yield Content.assemble((f"{BAD} ", f"${Colour.BAD}"), ("none", "bold"))
             held = status.replaceable is not None
@@ -111,6 +133,21 @@ class WriteKeyPanel(Panel):
             yield Content.styled(shorten(escape(status.write_key.label), self.columns), "bold")
             for name, text in _key_facts(status.write_key, status, moment):
                 yield self.field(name, text, 6)
+
+    def _of_proxy(self, status: Status, moment: Moment) -> Iterator[Content]:
+        key, following = status.write_key, status.following
+        if key is None:
+            yield Content.assemble((f"{BAD} ", f"${Colour.BAD}"), ("not known", "bold"))
+            yield self.field("", "no key manager has named one yet", 6)
+            return
+        yield self.field("hash", short_hash(key.key_id_sha256), 6)
+        yield self.field("id", escape(key.key_id), 6)
+        yield self.field("where", "at the key managers; no token", 6)
+        if following.since is not None:
+            before = short_hash(following.previous_key_id_sha256) if following.previous_key_id else ""
+            yield self.field("since", f"{ago(following.since, moment.wall)}{f', after {before}' if before else ''}", 6)
+        last = following.last_encrypt
+        yield self.field("used", f"last Encrypt {ago(last, moment.wall)}" if last is not None else "no Encrypt yet", 6)
 
 
 def _key_facts(key: Key, status: Status, moment: Moment) -> Iterator[tuple[str, str]]:
@@ -138,7 +175,7 @@ class HealthPanel(Panel):
         if status is None:
             yield WAITING
             return
-        rows = list(_health(status, moment))
+        rows = list(_health(status, moment))[: self.content_size.height]
         wide = max(width(name) for _, name, _ in rows)
         for glyph, name, text in rows:
             room = self.columns - wide - 4
@@ -152,6 +189,25 @@ def _health(status: Status, moment: Moment) -> Iterator[tuple[str, str, str]]:
     else:
         age = ago(probe.last_success, moment.wall)
         yield GOOD if status.healthy else BAD, "round trip", f"{probe.round_trip_ms:.1f} ms, {age}"
+    if status.upstreams:
+        away = sum(not each.up for each in status.upstreams)
+        glyph = GOOD if not away else BAD if away == len(status.upstreams) else WARN
+        yield glyph, "managers", upstreams.tally(status.upstreams)
+    else:
+        yield from _token_health(sessions, token)
+    if status.tenants:
+        glyph, served = tenants.tally(status.tenants, brief=True)
+        yield glyph, "tenants", served
+    if status.certificate is not None:
+        glyph, left = upstreams.remaining(status.certificate, moment.wall)
+        yield glyph, "certificate", left
+    for listener in status.listeners:
+        yield GOOD, escape(" ".join(listener.apis)), escape(listener.socket)
+    up = (moment.wall - status.started).total_seconds() if status.started else None
+    yield GOOD, f"kmsd {escape(status.version)}", f"up {duration(up)}" if up is not None else ""
+
+
+def _token_health(sessions: Sessions, token: Token) -> Iterator[tuple[str, str, str]]:
     glyph = WARN if sessions.stuck or sessions.open < sessions.configured else GOOD
     queued = f", {sessions.queued} queued" if sessions.queued else ""
     stuck = f", {sessions.stuck} stuck" if sessions.stuck else ""
@@ -162,10 +218,6 @@ def _health(status: Status, moment: Moment) -> Iterator[tuple[str, str, str]]:
     )
     where = f"{escape(token.label)}, slot {token.slot_id}"
     yield GOOD if token.up else BAD, "token", f"{where}, {'up' if token.up else 'away'}"
-    for listener in status.listeners:
-        yield GOOD, escape(" ".join(listener.apis)), escape(listener.socket)
-    up = (moment.wall - status.started).total_seconds() if status.started else None
-    yield GOOD, f"kmsd {escape(status.version)}", f"up {duration(up)}" if up is not None else ""
 
 
 class TokensPanel(Panel):
@@ -193,6 +245,23 @@ class TokensPanel(Panel):
         else:
             yield Content(f"  {shorten(escape(each.reason), self.columns - 2)}")
             yield Content(f"  → {shorten(escape(each.hint), self.columns - 4)}")
+
+
+class CertificatePanel(Panel):
+    """A panel of the certificate that a proxy shows to key managers; shown where there is room."""
+
+    def lines(self, view: View, moment: Moment) -> Iterator[Content]:
+        status = view.status.value
+        own = status.certificate if status is not None else None
+        if own is None:
+            yield WAITING if status is None else Content.styled("no certificate could be read", "dim")
+            return
+        glyph, left = upstreams.remaining(own, moment.wall)
+        yield Content.styled(shorten(escape(own.subject), self.columns), "bold")
+        yield self.state(glyph, "ends", f"{left} ({absolute(own.not_after)[:10]})", 4)
+        for name in own.names:
+            yield Content(shorten(escape(name), self.columns))
+        yield self.field("serial", escape(own.serial), 7)
 
 
 class EventsPanel(Panel):

@@ -15,8 +15,10 @@ from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Static
 
+from kmstui import upstreams
 from kmstui.commands import ScreenCommand
 from kmstui.problem_list import again, troubles
+from kmstui.screens.names import NAMES, NUMBERS, tabs
 from kmstui.text import duration
 from kmstui.textual_compat import SteadyScreen
 from kmstui.view import Moment, Reading, Tail, View, Want
@@ -25,12 +27,9 @@ from kmstui.widgets.keyline import KeyLine
 from kmstui.widgets.listing import Listing
 from kmstui.widgets.panel import Panel
 from kmstui.widgets.problem import TroubleList
+from kmstui.widgets.steady import Said
 from kmstui.widgets.table import Table
 
-NAMES = ("Overview", "Tokens", "Keys", "Traffic", "Rotation", "Audit", "Config and logs", "Fleet", "Doctor", "Inspect")
-"""The names of the screens, in the order of their keys."""
-NUMBERS = dict(zip(NAMES, "1234567890", strict=True))
-"""The key of each screen."""
 LEAST_WIDTH, LEAST_HEIGHT = 60, 18
 """Columns and rows below which nothing useful fits."""
 WIDE, BROAD = 120, 140
@@ -48,12 +47,13 @@ HELD = 0.05
 
 
 class Page(SteadyScreen):
-    """A screen with data. NAME: one of NAMES. WANTS: what the store asks for while this is looked at. SCREEN_COMMANDS:
-    what can be done."""
+    """A screen with data. NAME: one of NAMES. WANTS: what the store asks for while this is looked at. WANTS_TOKEN:
+    whether it shows what a proxy has none of. SCREEN_COMMANDS: what can be done."""
 
     AUTO_FOCUS = "Table"
     NAME: ClassVar[str]
     WANTS: ClassVar[frozenset[Want]] = frozenset()
+    WANTS_TOKEN: ClassVar[bool] = False
     SCREEN_COMMANDS: ClassVar[tuple[ScreenCommand, ...]] = ()
     HELP: ClassVar[str] = ""
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -78,6 +78,9 @@ class Page(SteadyScreen):
             yield TroubleList(brief=NAMES[0] != self.NAME)
             with Vertical(id="data"):
                 yield from self.data()
+            if self.WANTS_TOKEN:
+                with Vertical(id="elsewhere"):
+                    yield from self.elsewhere()
             yield KeyLine()
         yield Static(id="too-small")
 
@@ -85,20 +88,51 @@ class Page(SteadyScreen):
         """Return the widgets that show what kmsd told."""
         raise NotImplementedError
 
+    def elsewhere(self) -> Iterable[Widget]:
+        """Return the widgets that stand here at a proxy, in place of the data."""
+        yield Said(id="elsewhere-said")
+
     def show(self, view: View, moment: Moment) -> None:
         """Show a View."""
         self.view, self.moment = view, moment
         self.query_one(Title).show(view, moment)
         self.query_one(StateLine).show(view, moment)
-        self.query_one(TabLine).show(view, moment)
+        self.query_one(TabLine).show(view, moment, tabs(self.NAME, view))
         self.query_one(TroubleList).show(troubles(view, moment), lost=view.lost)
-        self.query_one("#data").set_class(view.lost, "-stale")
-        self.show_data(view, moment)
+        self._turn_into(proxy=bool(view.upstreams))
+        for part in self.query("#data, #elsewhere"):
+            part.set_class(view.lost, "-stale")
+        if self.WANTS_TOKEN and view.upstreams:
+            self.show_elsewhere(view, moment)
+        else:
+            self.show_data(view, moment)
         self.query_one(KeyLine).redraw()
+
+    def _turn_into(self, *, proxy: bool) -> None:
+        """Have the widgets of a proxy, or of a kmsd with tokens."""
+        if proxy == self.has_class("-proxy"):
+            return
+        self.zoom(None)
+        self.set_class(proxy, "-proxy")
+        self.set_class(proxy and self.WANTS_TOKEN, "-elsewhere")
+        if self.AUTO_FOCUS:
+            # What is hidden keeps no focus.
+            part = "#elsewhere" if proxy and self.WANTS_TOKEN else "#data"
+            found = self.query(f"{part} Table, {part} TimelineView").results(Widget)
+            self.set_focus(next(iter(found), None))
 
     def show_data(self, view: View, moment: Moment) -> None:
         """Show what is this screen's own of a View."""
         raise NotImplementedError
+
+    def show_elsewhere(self, view: View, moment: Moment) -> None:
+        """Show what there is of it at a proxy."""
+        self.query_one("#elsewhere-said", Said).say(Content("\n").join(self.said_elsewhere(view, moment)))
+
+    def said_elsewhere(self, view: View, moment: Moment) -> Iterable[Content]:
+        """Return the lines that say where to look."""
+        yield Content.styled(upstreams.elsewhere(view.upstreams), "bold")
+        yield Content("Run kmstui on their machines for this; 2 shows how they are.")
 
     def on_resize(self, event: events.Resize) -> None:
         columns, rows = event.size
@@ -120,12 +154,15 @@ class Page(SteadyScreen):
 
     def _zoomable(self) -> list[Widget]:
         """Return the panels that can have all the room, plots first: they gain most."""
+        if self.has_class("-elsewhere"):
+            return []
         found = [*self.query("#data Plot"), *self.query("#data Panel, #data #stages, #data Listing")]
-        return list(dict.fromkeys(found))
+        unfit = "-of-token" if self.has_class("-proxy") else "-of-proxy"
+        return [each for each in dict.fromkeys(found) if not each.has_class(unfit)]
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "zoom":
-            return self.zoomed is None
+            return self.zoomed is None and not self.has_class("-elsewhere")
         if action == "zoom_end":
             return self.zoomed is not None
         if action == "zoom_next":
@@ -171,9 +208,14 @@ class Page(SteadyScreen):
 
     # What can be done here.
 
+    def _command(self, name: str) -> ScreenCommand:
+        return next(command for command in self.SCREEN_COMMANDS if command.name == name)
+
     def why_not(self, name: str) -> str:
         """Return why a command cannot be done now; empty if it can."""
-        command = next(command for command in self.SCREEN_COMMANDS if command.name == name)
+        command = self._command(name)
+        if not self.offers(command, self.view):
+            return "this kmsd is a proxy: its keys are with its key managers"
         if self.view is None or self.view.status.value is None:
             return "kmsd has not answered yet"
         if self.view.lost:
@@ -182,12 +224,21 @@ class Page(SteadyScreen):
             return "kmstui was started with --read-only"
         return self.refusal(name)
 
+    def is_offered(self, name: str) -> bool:
+        """Return whether a command is listed."""
+        return self.offers(self._command(name), self.view)
+
+    @classmethod
+    def offers(cls, command: ScreenCommand, view: View | None) -> bool:
+        """Return whether a command is for the kmsd that is looked at, at all; else it is not listed anywhere."""
+        return not (view is not None and view.upstreams and (cls.WANTS_TOKEN or command.token))
+
     def refusal(self, name: str) -> str:
         """Return why a command cannot be done, for what this screen knows; empty if it can."""
         return ""
 
     def action_do(self, name: str) -> None:
-        command = next(command for command in self.SCREEN_COMMANDS if command.name == name)
+        command = self._command(name)
         why = self.why_not(name)
         if why:
             self.notify(f"{command.title}: {why}", severity="warning", markup=False)

@@ -8,9 +8,9 @@ from textual.containers import Container, Vertical
 from textual.content import Content
 from textual.widget import Widget
 
-from kmsd.client import Key, Status, escape
+from kmsd.client import Following, Key, Status, escape
 from kmsd.client.rotation import StageProgress
-from kmstui import plots, rotation_view, styles, traffic
+from kmstui import plots, rotation_view, styles, tenants, traffic
 from kmstui.commands import ScreenCommand
 from kmstui.dialogs.keys import RetireDialog
 from kmstui.dialogs.rotation import ReportDialog, RevertDialog, RotateDialog
@@ -32,6 +32,7 @@ class RotationScreen(Page):
     NAME = "Rotation"
     AUTO_FOCUS = "TimelineView"
     WANTS = frozenset({Want.KEYS, Want.PEERS})
+    WANTS_TOKEN = True
     HELP = (
         "Shows a rotation, whoever began it: a new write key is made, every kube-apiserver takes it up, what is stored "
         "is written anew, and then the old key is retired. Name every node with --target to see all."
@@ -44,8 +45,25 @@ class RotationScreen(Page):
         ScreenCommand("retire", "X", "Retire old", "Mark the old key as needed no more."),
         ScreenCommand("report", "s", "Scan report", "Read what a scan of etcd counted.", changes=False),
         ScreenCommand("copy", "c", "Copy command", "Copy the next command that is left to run.", changes=False),
+        ScreenCommand("own", "o", "Own key", "Show the rotation of this kmsd's own key again.", changes=False),
     )
     BINDINGS = [*(command.binding for command in SCREEN_COMMANDS), *PLOTTED]  # noqa: RUF012 - as Textual has it
+
+    tenant = ""
+    """The tenant whose key's rotation is shown; empty: that of kmsd's own key."""
+
+    def choose(self, tenant: str) -> None:
+        """Show the rotation of a tenant's key, by its name; empty: of kmsd's own."""
+        self.tenant = tenant
+        self._show_again()
+
+    def is_offered(self, name: str) -> bool:
+        return super().is_offered(name) and (name != "own" or bool(self.tenant))
+
+    @property
+    def _chosen(self) -> View | None:
+        """Return the View with the key whose rotation is shown in the place of kmsd's own."""
+        return tenants.as_own(self.view, self.tenant) if self.view is not None else None
 
     def data(self) -> Iterable[Widget]:
         with Container(id="rotation"):
@@ -59,9 +77,12 @@ class RotationScreen(Page):
                 yield EarlierPanel("Wrote before, last used", id="earlier")
 
     def show_data(self, view: View, moment: Moment) -> None:
+        if view.status.value is not None and tenants.find(view, self.tenant) is None:
+            self.tenant = ""
+        view = tenants.as_own(view, self.tenant)
         found = rotation_view.current(view, moment)
         box = self.query_one("#stages")
-        set_title(box, Content(_title(view)))
+        set_title(box, Content(_title(view, self.tenant)))
         set_subtitle(box, Content(_began(view, moment)))
         timeline = self.query_one(TimelineView)
         if found is None:
@@ -72,8 +93,15 @@ class RotationScreen(Page):
             if panel.display:
                 panel.show(view, moment)
 
+    def said_elsewhere(self, view: View, moment: Moment) -> Iterable[Content]:
+        yield from super().said_elsewhere(view, moment)
+        status = view.status.value
+        if status is not None and status.write_key is not None:
+            yield Content("")
+            yield from _followed(status.write_key, status.following, moment)
+
     def refusal(self, name: str) -> str:
-        view = self.view
+        view = self._chosen
         status = view.status.value if view is not None else None
         if view is None or status is None:
             return "kmsd has not answered yet"
@@ -81,6 +109,8 @@ class RotationScreen(Page):
             return "there is no write key: make one (3, n)"
         if name == "revert" and not status.following.previous_key_id and not rotation_view.earlier(view):
             return "no key wrote before this one"
+        if name == "own":
+            return "" if self.tenant else "it is shown already"
         if name == "retire":
             return "" if self._old(view) is not None else "there is no old key that is not retired"
         if name == "copy" and not self._commands(view):
@@ -88,7 +118,7 @@ class RotationScreen(Page):
         return ""
 
     def begin(self, name: str) -> None:
-        view = self.view
+        view = self._chosen
         status = view.status.value if view is not None else None
         if view is None or status is None:
             return
@@ -96,11 +126,15 @@ class RotationScreen(Page):
             case "rotate":
                 self.app.push_screen(rotate_dialog(view.target, status))
             case "revert" if status.write_key is not None:
-                self.app.push_screen(RevertDialog(view.target, status.write_label, status.write_key))
+                self.app.push_screen(
+                    RevertDialog(view.target, status.write_label, status.write_key, own=not self.tenant)
+                )
             case "retire":
                 old = self._old(view)
                 if old is not None:
                     self.app.push_screen(RetireDialog(view.target, old, view.report[0] if view.report else ""))
+            case "own":
+                self.choose("")
             case "report":
                 self.app.push_screen(ReportDialog(view.target, view.report[0] if view.report else ""))
             case "copy":
@@ -133,9 +167,10 @@ def rotate_dialog(target: str, status: Status) -> RotateDialog:
     )
 
 
-def _title(view: View) -> str:
+def _title(view: View, tenant: str) -> str:
     status = view.status.value
-    return f"Rotation of {escape(status.write_label)}" if status is not None else "Rotation"
+    whose = f" of tenant {escape(tenant)}" if tenant else ""
+    return f"Rotation of {escape(status.write_label)}{whose}" if status is not None else "Rotation"
 
 
 def _began(view: View, moment: Moment) -> str:
@@ -166,6 +201,24 @@ def _nothing(view: View) -> Iterator[Content]:
     yield Content("")
     for number, text in enumerate(_STAGES, 1):
         yield Content.assemble(("○ ", "dim"), (f"{number} ", "dim"), text)
+
+
+def _followed(key: Key, following: Following, moment: Moment) -> Iterator[Content]:
+    """Yield how far kube-apiserver has followed to the key that a proxy names."""
+    before = f", after {short_hash(following.previous_key_id_sha256)}" if following.previous_key_id else ""
+    since = f" {ago(following.since, moment.wall)}{before}" if following.since is not None else ""
+    yield Content.assemble("It names this key since", (since or " an unknown time", "bold"), ":")
+    yield Content.styled(f"  {escape(key.key_id)}  hash {short_hash(key.key_id_sha256)}", f"${Colour.ACCENT}")
+    calls = (
+        ("Status", following.first_status, following.last_status),
+        ("Encrypt", following.first_encrypt, following.last_encrypt),
+    )
+    for name, first, last in calls:
+        if first is None:
+            yield Content(f"○ kube-apiserver's {name} with it: none yet")
+        else:
+            times = f"first {clock(first, moment.wall)} UTC, last {ago(last, moment.wall)}"
+            yield Content.assemble(("● ", f"${Colour.GOOD}"), f"kube-apiserver's {name} with it: {times}")
 
 
 _STAGES = (

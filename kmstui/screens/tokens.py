@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from textual.containers import Container
+from textual.content import Content
 from textual.widget import Widget
 
-from kmsd.client import Mechanism, Slot, Status, TokenStatus, escape
-from kmstui import plots
+from kmsd.client import Mechanism, Slot, Status, TokenStatus, Upstream, escape
+from kmstui import plots, upstreams
 from kmstui.messages import MechanismsWanted
+from kmstui.screens.key_managers import UPSTREAMS, upstream_facts
 from kmstui.screens.page import Page, note, waiting
 from kmstui.styles import BAD, GOOD, WARN, Colour
 from kmstui.text import count
@@ -104,10 +106,11 @@ class TokensScreen(Page):
 
     NAME = "Tokens"
     WANTS = frozenset({Want.SLOTS, Want.MECHANISMS})
+    WANTS_TOKEN = True
     HELP = (
         "Shows the slots that kmsd's PKCS#11 modules show, and the mechanisms of the chosen token, with what kmsd "
         "does with each. Key sizes are in the mechanism's own unit, bits or bytes (PKCS#11). Tab goes from table to "
-        "table."
+        "table. A proxy has no token: its key managers are here, with the calls that each was asked and did not answer."
     )
 
     def data(self) -> Iterable[Widget]:
@@ -115,6 +118,25 @@ class TokensScreen(Page):
             yield Listing(SLOTS, id="slots")
             yield Detail()
         yield Listing(MECHANISMS, id="mechanisms")
+
+    def elsewhere(self) -> Iterable[Widget]:
+        yield from super().elsewhere()
+        with Container(id="beside"):
+            yield Listing(UPSTREAMS, id="upstreams")
+            yield Detail()
+
+    def said_elsewhere(self, view: View, moment: Moment) -> Iterable[Content]:
+        yield Content.styled("There is no token here: this kmsd is a proxy, and asks these.", "dim")
+
+    def show_elsewhere(self, view: View, moment: Moment) -> None:
+        super().show_elsewhere(view, moment)
+        self._upstreams.show(view.upstreams, moment, empty="", note=upstreams.tally(view.upstreams))
+        self.moved(view)
+
+    @property
+    def _upstreams(self) -> Listing[Upstream]:
+        found: Listing[Upstream] = self.query_one("#upstreams", Listing)
+        return found
 
     def show_data(self, view: View, moment: Moment) -> None:
         slots = self.query_one("#slots", Listing)
@@ -124,10 +146,15 @@ class TokensScreen(Page):
         self.moved(view)
 
     def moved(self, view: View) -> None:
+        if view.upstreams:
+            each = self._upstreams.current
+            said = tuple(upstream_facts(each, self.moment)) if each is not None else ()
+            self.query_one("#elsewhere Detail", Detail).show(escape(each.address) if each is not None else "", said)
+            return
         slot: Slot | None = self.query_one("#slots", Listing).current
         title = escape(slot.token_label or f"slot {slot.slot_id}") if slot is not None else ""
         facts = tuple(slot_facts(slot, view.status.value)) if slot is not None else ()
-        self.query_one(Detail).show(title, facts)
+        self.query_one("#data Detail", Detail).show(title, facts)
         name = slot.name if slot is not None else ""
         if name:
             self.post_message(MechanismsWanted(name))

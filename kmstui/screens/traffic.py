@@ -60,6 +60,7 @@ REQUESTS = ItemKind[Numbered[Request]](
             colour=lambda row: Colour.PLAIN if row.item.code == "OK" else Colour.BAD,
             order=lambda row: row.item.code,
         ),
+        Column("tenant", lambda row, _: row.item.tenant, least=8, optional=True, order=lambda row: row.item.tenant),
         Column("reason", lambda row, _: row.item.reason, least=9, optional=True),
         Column("uid", lambda row, _: row.item.uid or "-", least=9, optional=True),
     ),
@@ -70,6 +71,7 @@ REQUESTS = ItemKind[Numbered[Request]](
         row.item.code,
         row.item.key_id_sha256,
         escape(row.item.uid),
+        escape(row.item.tenant),
         escape(row.item.reason),
     ),
     lambda row: row.item.uid,
@@ -186,6 +188,7 @@ def _narrowed(view: View) -> str:
     parts = [f"only {view.wanted.code}"] if view.wanted.code else ["only errors"] if view.wanted.failed else []
     parts += [f"only {view.wanted.method}"] if view.wanted.method else []
     parts += [f"only key {short_hash(view.wanted.key_id_sha256)}"] if view.wanted.key_id_sha256 else []
+    parts += [f"only tenant {escape(view.wanted.tenant)}"] if view.wanted.tenant else []
     return ", ".join(parts)
 
 
@@ -203,5 +206,7 @@ def _facts(request: Request) -> Iterator[Fact]:
     if request.reason:
         yield Fact("reason", escape(request.reason))
     yield Fact("took", f"{request.latency_ms:.3f} ms")
+    if request.tenant:
+        yield Fact("tenant", escape(request.tenant))
     yield Fact("uid", escape(request.uid) or "-")
     yield Fact("key sha256", escape(request.key_id_sha256) or "-")

@@ -201,7 +201,7 @@ class OperationsPanel(Ledger):
 
     def show(self, view: View, moment: Moment) -> None:
         frame = view.traffic.frame
-        if frame is not None:
+        if frame is not None and not view.upstreams:
             use = frame.sessions
             queued = f", {use.queued} queued" if use.queued else ""
             text = f"{plots.meter(use.busy, use.open, 8)} {use.busy} of {use.open} sessions busy{queued}"
@@ -209,6 +209,8 @@ class OperationsPanel(Ledger):
         super().show(view, moment)
 
     def empty(self, view: View) -> str:
+        if view.upstreams:
+            return "a proxy has no token: 2 shows its key managers"
         return _nothing(view, "nothing was asked of the token yet")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from textual.app import ComposeResult
 from textual.containers import Horizontal
@@ -12,7 +12,7 @@ from textual.widgets import Static
 from kmsd.client import Key, escape
 from kmstui import limits, styles, traffic
 from kmstui.styles import Colour
-from kmstui.text import duration, rate, short_hash, shorten, shorten_left, width
+from kmstui.text import duration, plural, rate, short_hash, shorten, shorten_left, width
 from kmstui.view import Moment, View
 from kmstui.widgets.steady import Drawn, Said
 
@@ -28,8 +28,7 @@ class Title(Drawn):
         view = self.view
         if view is None:
             return Content(" kmstui")
-        label = view.status.value.token.label if view.status.value is not None else ""
-        token = f"token {shorten(escape(label), _TOKEN_MOST)} " if label else ""
+        token = _kind(view)
         which = f" ({view.targets.index(view.target) + 1} of {len(view.targets)})" if _several(view) else ""
         mode = ("  read-only" if view.read_only else "") + _paused(view, self.moment)
         work = f"  … {view.working[-1]}" if view.working else ""
@@ -85,6 +84,8 @@ class StateLine(Drawn):
         if status is None:
             return Content("")
         faint = "dim" if view.lost else ""
+        if status.write_key is None and status.upstreams:
+            return Content.styled(shorten("no key manager has named a write key yet", room), faint)
         if status.write_key is None:
             why = "is missing" if status.replaceable is None else "cannot serve"
             return Content.styled(shorten(f"no write key: {escape(status.write_label)} {why}", room), faint)
@@ -96,8 +97,19 @@ class StateLine(Drawn):
 
 
 _SHORT = {"Config and logs": "Conf"}
-_LONG, _MIDDLE, _LEAST = 118, 94, 80
-"""Columns from which on tabs have whole names; stand apart; have names at all, other than that of the screen."""
+_SHORTER = {**_SHORT, "Managers": "Mgrs"}
+_SHORTEST = {**_SHORTER, "Overview": "Over", "Rotation": "Rota", "Inspect": "Insp"}
+_LEVELS: tuple[tuple[Mapping[str, str], str, str, int], ...] = (
+    ({}, " ", " ", 7),
+    (_SHORT, "", " ", 4),
+    (_SHORT, "", "", 0),
+    (_SHORTER, "", "", 0),
+    (_SHORTEST, "", "", 0),
+)
+"""The ways to show the tabs, the widest first: short names, what stands before and after a key, and the columns that
+are left for what stands at the end of the line."""
+_BARE = len(_LEVELS)
+"""The way in which only the screen that one is on has its name."""
 
 
 class Tab(Static):
@@ -105,16 +117,24 @@ class Tab(Static):
 
     def __init__(self, key: str, name: str, here: bool) -> None:
         super().__init__(classes="here" if here else "")
-        self._key = key
+        self.key = key
+        self.title = name
         self._screen_name = name
+        self._level = 0
+
+    def show(self, title: str, level: int) -> None:
+        """Show this title, in this way."""
+        if (title, level) != (self.title, self._level):
+            self.title, self._level = title, level
+            self.refresh(layout=True)
 
     def render(self) -> Content:
-        columns, here = self.app.size.width, self.has_class("here")
-        name = self._screen_name if columns >= _LONG else _SHORT.get(self._screen_name, self._screen_name)
-        if columns < _LEAST and not here:
-            return Content.assemble((self._key, "dim"), " ")
-        before, after = (" ", " ") if columns >= _LONG else ("", " ") if columns >= _MIDDLE else ("", "")
-        return Content.assemble(before, (self._key, "dim"), after, (name, "underline" if here else ""), " ")
+        here = self.has_class("here")
+        if self._level == _BARE and not here:
+            return Content.assemble((self.key, "dim"), " ")
+        short, before, after, _ = _LEVELS[min(self._level, _BARE - 1)]
+        name = short.get(self.title, self.title)
+        return Content.assemble(before, (self.key, "dim"), after, (name, "underline" if here else ""), " ")
 
     async def on_click(self) -> None:
         await self.run_action(f"app.page('{self._screen_name}')")
@@ -128,18 +148,49 @@ class TabLine(Horizontal):
         super().__init__()
         self._keys = keys
         self._here = here
+        self._titles: dict[str, str] = {}
 
     def compose(self) -> ComposeResult:
         for name, key in self._keys.items():
             yield Tab(key, name, name == self._here)
         yield Said(id="pace")
 
-    def show(self, view: View, moment: Moment) -> None:
+    def show(self, view: View, moment: Moment, titles: Mapping[str, str]) -> None:
+        """Show the screens that there are. titles: what each is called, by its name."""
+        self._titles = dict(titles)
+        self._arrange()
         self.query_one("#pace", Said).say(Content(f"{'paused' if view.paused else f'{view.interval:g} s'} "))
 
     def on_resize(self) -> None:
-        for tab in self.query(Tab):
-            tab.refresh(layout=True)
+        self._arrange()
+
+    def _arrange(self) -> None:
+        if not self._titles:
+            return
+        level = _level(tuple(self._titles.values()), self.app.size.width)
+        for name, tab in zip(self._keys, self.query(Tab), strict=True):
+            tab.display = name in self._titles
+            tab.show(self._titles.get(name, name), level)
+
+
+def _level(titles: Sequence[str], columns: int) -> int:
+    """Return the widest way to show these titles that fits."""
+    for at, (short, before, after, beside) in enumerate(_LEVELS):
+        used = sum(len(short.get(each, each)) + len(before) + len(after) + 2 for each in titles)
+        if used + beside <= columns:
+            return at
+    return _BARE
+
+
+def _kind(view: View) -> str:
+    """Return which token it has, or that it is a proxy."""
+    status = view.status.value
+    if status is None:
+        return ""
+    if status.upstreams:
+        return f"proxy of {plural(len(status.upstreams), 'key manager')} "
+    label = status.token.label
+    return f"token {shorten(escape(label), _TOKEN_MOST)} " if label else ""
 
 
 def _several(view: View) -> bool:
@@ -147,7 +198,7 @@ def _several(view: View) -> bool:
 
 
 def _key(key: Key, room: int, faint: str) -> Content:
-    label = shorten(escape(key.label), _LABEL_MOST)
+    label = shorten(escape(key.label), _LABEL_MOST) or "write key"
     digest = short_hash(key.key_id_sha256)
     left = room - width(label) - width(digest) - 4
     key_id = shorten(escape(key.key_id), left) if left >= 8 else ""

@@ -79,13 +79,17 @@ class KeyLine(Drawn):
         seen = set()
         for active in self.screen.active_bindings.values():
             binding = active.binding
-            if not binding.show or binding.action in seen:
+            if not binding.show or binding.action in seen or not self._offered(binding):
                 continue
             seen.add(binding.action)
             yield _Entry(binding.key, self._shown(binding), binding.description, self._refused(binding), _rank(binding))
 
     def _shown(self, binding: Binding) -> str:
         return binding.key_display or self.app.get_key_display(binding)
+
+    def _offered(self, binding: Binding) -> bool:
+        is_offered, name = getattr(self.screen, "is_offered", None), name_of(binding.action)
+        return not name or is_offered is None or bool(is_offered(name))
 
     def _refused(self, binding: Binding) -> bool:
         why_not = getattr(self.screen, "why_not", None)

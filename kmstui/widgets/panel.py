@@ -24,8 +24,8 @@ class Panel(Drawn):
 
         panel: Panel
 
-    def __init__(self, title: str, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name
-        super().__init__(id=id)
+    def __init__(self, title: str, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 - Textual's name
+        super().__init__(id=id, classes=classes)
         self.border_title = Content(title)
 
     def on_click(self, event: events.Click) -> None:

@@ -35,9 +35,13 @@ def test_both_apis_are_answered_through_a_proxy(
     (upstream,) = status.upstreams
     assert (upstream.up, upstream.healthz, upstream.key_id) == (True, "ok", sealed.key_id)
     assert status.write_key.key_id == sealed.key_id
+    assert list(status.certificate.names) == ["DNS:node-1.cluster-a.test"]
+    assert status.certificate.not_after_unix_ms > status.now_unix_ms
     counted = kmsctl(proxy, "stats", "-o", "json")
     assert json.loads(counted)["sessions"]["open"] == 0
-    assert f"127.0.0.1:{manager.port}: up" in kmsctl(proxy, "status")
+    shown = kmsctl(proxy, "status")
+    assert f"127.0.0.1:{manager.port}: up" in shown
+    assert "days left" in shown
     assert "round trip" in kmsctl(proxy, "doctor")
     refused = refusal(proxy.admin, "ListKeys")
     assert "this kmsd is a proxy without tokens" in refused.details

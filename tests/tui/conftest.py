@@ -15,6 +15,7 @@ import pytest
 from kmsd.api.kms.v2 import api_pb2 as v2
 from kmstui.app import Kmstui
 from tests.daemons import Kmsd
+from tests.remote.conftest import ca, make_manager, make_proxy, manager  # noqa: F401 - fixtures
 from tests.tokens import make_token
 
 INTERVAL = 0.2

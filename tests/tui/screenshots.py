@@ -9,7 +9,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from kmstui.screens.page import NAMES
+from kmstui.screens.names import ALWAYS
 from tests.tui.pictures import picture, settled
 from tests.tui.scenes import SCENES, Still
 
@@ -18,6 +18,8 @@ SIZE = (120, 40)
 OTHERS = {
     "small": ("busy", "Overview", "dark", (80, 24), ()),
     "degraded": ("degraded", "Overview", "dark", SIZE, ()),
+    "tenants": ("manager", "Tenants", "dark", SIZE, ()),
+    "proxy": ("proxy", "Overview", "dark", SIZE, ()),
     "light": ("busy", "Traffic", "light", SIZE, ()),
     "colour-blind": ("degraded", "Overview", "colour-blind", SIZE, ()),
     "generate": ("busy", "Keys", "dark", (100, 28), ("n", *"payments-2027")),
@@ -48,8 +50,8 @@ async def draw(name: str, scene: str, screen: str, theme: str, size: tuple[int, 
 
 async def main() -> int:
     FOLDER.mkdir(parents=True, exist_ok=True)
-    wanted = {screen.split(" ")[0].lower(): ("busy", screen, "dark", SIZE, ()) for screen in NAMES}
-    wanted["fleet"] = ("degraded", "Fleet", "dark", SIZE, ())
+    wanted = {screen.split(" ")[0].lower(): ("busy", screen, "dark", SIZE, ()) for screen in ALWAYS}
+    wanted["fleet"] = ("mixed", "Fleet", "dark", SIZE, ())
     same = [await draw(name, *how) for name, how in (wanted | OTHERS).items()]
     return 0 if all(same) or "--check" not in sys.argv else 1
 

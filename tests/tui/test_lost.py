@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from kmstui.screens.page import NAMES, NUMBERS
+from kmstui.screens.names import ALWAYS, NUMBERS
 from kmstui.view import View
 from tests.daemons import Kmsd
 from tests.tui.conftest import app_on, under_load
@@ -25,7 +25,7 @@ KNOWN = {
     "Inspect": ("paste a value here",),
 }
 """What nobody can know without having asked kmsd, where the screen asks by itself."""
-assert tuple(KNOWN) == NAMES
+assert tuple(KNOWN) == ALWAYS
 AGED = ("Tokens", "Keys", "Traffic", "Audit", "Config and logs")
 """Screens whose tables say how old they are; all do in the line about what is wrong."""
 
@@ -41,7 +41,7 @@ async def test_every_screen_keeps_what_was_known_when_kmsd_goes(kmsd: Kmsd, size
             await holds(lambda: _called(app.store.view, "Decrypt"))
         kmsd.stop(signal.SIGKILL)
         await until(pilot, "✕ NO ANSWER")
-        for name in NAMES:
+        for name in ALWAYS:
             await pilot.press(NUMBERS[name])
             screen = await until(pilot, *KNOWN[name])
             assert "below is what was true" in flat(screen), screen

@@ -10,7 +10,7 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 
-from kmstui.screens.page import NAMES
+from kmstui.screens.names import ALWAYS
 from kmstui.themes import THEMES
 from tests.tui.pictures import picture, settled
 from tests.tui.scenes import SCENES, Still
@@ -28,15 +28,42 @@ def svg(snapshot: SnapshotAssertion) -> SnapshotAssertion:
     return snapshot.use_extension(Svg)
 
 
+SEVERAL = {
+    **dict.fromkeys(("empty", "busy", "degraded", "disconnected"), ALWAYS),
+    "manager": ("Overview", "Tenants"),
+    "proxy": ("Overview", "Tokens", "Keys", "Traffic", "Rotation", "Doctor", "Inspect"),
+}
+"""The screens that are worth a picture, of each scene."""
+
+
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("scene", SCENES)
+@pytest.mark.parametrize("scene", SEVERAL)
 async def test_every_screen_looks_as_it_did(svg: SnapshotAssertion, scene: str, size: str) -> None:
     app = Still(SCENES[scene]())
     async with app.run_test(size=SIZES[size]) as pilot:
-        for name in NAMES:
+        for name in SEVERAL[scene]:
             await app.action_page(name)
             await settled(pilot)
             assert picture(app) == svg(name=name.split(" ")[0].lower())
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_fleet_of_all_kinds_looks_as_it_did(svg: SnapshotAssertion, size: str) -> None:
+    app = Still(SCENES["mixed"](), "Fleet")
+    async with app.run_test(size=SIZES[size]) as pilot:
+        await settled(pilot)
+        assert picture(app) == svg
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_one_tenant_looks_as_it_did(svg: SnapshotAssertion, size: str) -> None:
+    app = Still(SCENES["manager"](), "Tenants")
+    app.animation_level = "none"
+    async with app.run_test(size=SIZES[size]) as pilot:
+        await settled(pilot)
+        await pilot.press("slash", *"cluster-a", "enter", "enter")
+        await settled(pilot)
+        assert picture(app) == svg
 
 
 DIALOGS = {

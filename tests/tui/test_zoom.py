@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kmstui.screens.page import NAMES
+from kmstui.screens.names import ALWAYS
 from tests.tui.pictures import settled
 from tests.tui.scenes import SCENES, Still
 from tests.tui.screen import line_with, shown
@@ -13,7 +13,7 @@ SIZES = {"80x24": (80, 24), "120x35": (120, 35), "160x50": (160, 50)}
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("screen", NAMES)
+@pytest.mark.parametrize("screen", ALWAYS)
 async def test_one_panel_fills_the_screen_and_all_come_back(screen: str, size: str) -> None:
     columns, rows = SIZES[size]
     app = Still(SCENES["busy"](), screen)

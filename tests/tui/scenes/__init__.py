@@ -10,10 +10,12 @@ from kmsd.client.clientconfig import Thresholds
 from kmstui.app import Kmstui
 from kmstui.remember import Remembered
 from kmstui.view import ObservedChange, Peer, Reading, Tail, View
+from tests.tui.scenes import remote
 from tests.tui.scenes.beside import AWAY, DIAGNOSIS, EAST, INSPECTED, fleet
 from tests.tui.scenes.calls import flow, quiet, requests
 from tests.tui.scenes.daemon import BUSY, CONFIG, DEGRADED, EMPTY, KEYS, MECHANISMS, SLOTS
 from tests.tui.scenes.records import audit
+from tests.tui.scenes.remote import A_BEFORE, CALLERS, MANAGER, PROXY, A, B
 from tests.tui.scenes.when import MOMENT, STEADY, TARGET, TARGETS, before
 
 
@@ -110,7 +112,31 @@ def disconnected() -> View:
     return replace(shown, status=shown.status.failed(gone), due=STEADY + 3, sightings=seen)
 
 
-SCENES = {"empty": empty, "busy": busy, "degraded": degraded, "disconnected": disconnected}
+def manager() -> View:
+    """A key manager whose tenants are not all well."""
+    return _view(MANAGER, keys=_read((A, A_BEFORE, B, *KEYS)), callers=CALLERS, fleet=fleet())
+
+
+def proxy() -> View:
+    """A proxy of two key managers, of which one is away."""
+    nothing = {"keys": Reading(), "slots": Reading(), "mechanisms": MappingProxyType({})}
+    return _view(PROXY, **nothing)
+
+
+def mixed() -> View:
+    """Local kmsd, a key manager and a proxy side by side."""
+    return replace(degraded(), targets=(*TARGETS, EAST, AWAY, "node-1"), fleet=remote.mixed())
+
+
+SCENES = {
+    "empty": empty,
+    "busy": busy,
+    "degraded": degraded,
+    "disconnected": disconnected,
+    "manager": manager,
+    "proxy": proxy,
+    "mixed": mixed,
+}
 
 
 class Still(Kmstui):
