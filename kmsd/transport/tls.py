@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +16,16 @@ from typing import Final
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
-from kmsd import plainfile
+from kmsd import tlsfiles
 from kmsd.errors import KmsdError, Misconfigured
 from kmsd.observe import logs
 from kmsd.transport.key_exchange import TellingContext
 
 log = logs.get_logger("kmsd.transport")
 
-_MOST: Final = 4 * 1024 * 1024
-"""Bytes of one of the files at the most."""
 _LOOK: Final = 1.0
 """Seconds between two looks at whether the files have changed."""
+_RIGHT: Final = "give the right file; it is read again as soon as it changes"
 _SERIAL: Final = re.compile(r"[0-9a-f]{1,40}")
 
 
@@ -102,7 +100,14 @@ def load(files: TlsFiles, *, server: bool) -> Loaded:
 
     server: as of `TlsMaterial`.
     """
-    read = {flag: _read(flag, path, secret=flag == "--tls-key") for flag, path in files.named}
+    try:
+        return _load(files, server=server)
+    except tlsfiles.TlsFileError as error:
+        raise Misconfigured(error.message, error.hint or _RIGHT) from error
+
+
+def _load(files: TlsFiles, *, server: bool) -> Loaded:
+    read = {flag: tlsfiles.read(flag, path, secret=flag == "--tls-key") for flag, path in files.named}
     try:
         authorities = tuple(x509.load_pem_x509_certificates(read["--tls-ca"]))
     except ValueError as error:
@@ -115,32 +120,10 @@ def load(files: TlsFiles, *, server: bool) -> Loaded:
     if files.revoked is not None:
         revocations = _revocations(files.revoked, read["--tls-revoked"], authorities)
     pem = read["--tls-ca"], read["--tls-certificate"], read["--tls-key"]
-    return Loaded(_context(files, pem, server=server), _own(chain[0]), revocations, pem, authorities)
-
-
-def _context(files: TlsFiles, pem: tuple[bytes, bytes, bytes], *, server: bool) -> ssl.SSLContext:
-    context = TellingContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.set_alpn_protocols(["h2"])
-    # A session that is resumed shows no certificate again: whoever is revoked meanwhile would stay.
-    if server:
-        context.num_tickets = 0
-    context.options |= ssl.OP_NO_TICKET
-    try:
-        context.load_verify_locations(cadata=pem[0].decode("ascii"))
-        # The ssl module takes these two from files alone: they are the ones that were read just now.
-        context.load_cert_chain(files.certificate, files.key, password=_no_password)
-    except (ssl.SSLError, ValueError, OSError) as error:
-        why = getattr(error, "reason", None) or str(error)
-        if why == "KEY_VALUES_MISMATCH":
-            raise _wrong("--tls-key", files.key, f"is not the key of the certificate in {files.certificate}") from error
-        raise _wrong("--tls-key", files.key, f"cannot be used with {files.certificate} ({why})") from error
-    return context
-
-
-def _no_password() -> str:
-    raise ValueError("it is encrypted with a password")
+    context = tlsfiles.make_context(
+        (files.ca, pem[0]), (files.certificate, pem[1]), files.key, server=server, kind=TellingContext
+    )
+    return Loaded(context, _own(chain[0]), revocations, pem, authorities)
 
 
 def _own(certificate: x509.Certificate) -> OwnCertificate:
@@ -161,18 +144,6 @@ def _own(certificate: x509.Certificate) -> OwnCertificate:
         certificate.not_valid_before_utc.timestamp(),
         certificate.not_valid_after_utc.timestamp(),
     )
-
-
-def _read(flag: str, path: Path, *, secret: bool) -> bytes:
-    try:
-        data, found = plainfile.read_input(path, _MOST + 1)
-    except OSError as error:
-        raise _wrong(flag, path, f"cannot be read: {(error.strerror or str(error)).lower()}") from error
-    if len(data) > _MOST:
-        raise _wrong(flag, path, f"has more than {_MOST} bytes")
-    if secret and stat.S_ISREG(found.st_mode) and found.st_mode & 0o007:
-        raise Misconfigured(f"{flag} {path} may be read by every user of this machine", f"chmod 600 {path}")
-    return data
 
 
 def _revocations(path: Path, data: bytes, authorities: tuple[x509.Certificate, ...]) -> Revocations:
@@ -214,7 +185,7 @@ def _signed(crl: x509.CertificateRevocationList, authority: x509.Certificate) ->
 
 
 def _wrong(flag: str, path: Path, why: str) -> Misconfigured:
-    return Misconfigured(f"{flag} {path} {why}", "give the right file; it is read again as soon as it changes")
+    return Misconfigured(f"{flag} {path} {why}", _RIGHT)
 
 
 class TlsMaterial:
