@@ -46,6 +46,10 @@ def root(
             help=options.TARGET_HELP,
         ),
     ] = None,
+    tls_ca: options.TlsCa = None,
+    tls_certificate: options.TlsCertificate = None,
+    tls_key: options.TlsKey = None,
+    tls_server_name: options.TlsServerName = None,
     timeout: options.Timeout = None,
     output_format: options.Output = None,
     no_color: Annotated[bool, typer.Option("--no-color", help="Print without colour, as NO_COLOR=1 does.")] = False,
@@ -63,18 +67,22 @@ def root(
       kmsctl keys list -o json
       kmsctl help exit-codes
 
-    Ask and operate a running kmsd over its admin socket.
+    Ask and operate a running kmsd over its admin socket, or a key manager on another machine by TLS.
     """
     if no_color:
         os.environ["NO_COLOR"] = "1"  # the one switch that stdout and stderr both look at
     invocation = ctx.find_object(Invocation)
     if invocation is not None:
         invocation.options = Options(
-            target=target,
+            named=target,
             target_typed=_typed(ctx, "target"),
             output=output_format,
             debug=debug,
         )
+        tls = {"ca": tls_ca, "certificate": tls_certificate, "key": tls_key, "server_name": tls_server_name}
+        for name, value in tls.items():
+            if value is not None and _typed(ctx, f"tls_{name}"):
+                invocation.options = options.type_tls(invocation.options, name, value)
     options.gather(ctx, timeout=timeout)
     if ctx.invoked_subcommand is None:
         diagnostics.screed(ctx.get_help())

@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from kmsctl.tree import short_helps
 from kmsd.client import escape
+from kmsd.client.places import NAMES, flag, variable
 
 if TYPE_CHECKING:
     from kmsd.client import Key
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 LIVE_SECONDS: Final = 0.3
 """Seconds that asking kmsd may take, the loading of gRPC included."""
 
+_NAMING: Final = frozenset({"--target", *map(flag, NAMES)})
+"""Options that say which kmsd is asked."""
 FILES: Final = "\tFILES"
 """Offered alone: the shell should offer files."""
 
@@ -67,14 +69,14 @@ def complete(root: Any, words: Sequence[str]) -> list[Word]:
 @dataclass(frozen=True)
 class _Place:
     """The place that a command line has got to. root: the program. waiting: the option whose value comes next. words:
-    the arguments that have come."""
+    the arguments that have come. named: values of --target and the options of TLS, by option."""
 
     root: Any
     command: Any
     waiting: Any = None
     words: tuple[str, ...] = ()
     only_arguments: bool = False
-    target: str | None = None
+    named: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def arguments(self) -> int:
@@ -94,11 +96,12 @@ class _Place:
 
 
 def _walk(root: Any, words: Sequence[str]) -> _Place:
-    command, waiting, only_arguments, target = root, None, False, None
+    command, waiting, only_arguments = root, None, False
+    named: dict[str, str] = {}
     arguments: tuple[str, ...] = ()
     for word in words:
         if waiting is not None:
-            target = word if "--target" in waiting.opts else target
+            named |= dict.fromkeys(_NAMING.intersection(waiting.opts), word)
             waiting = None
         elif word == "--":
             only_arguments = True
@@ -106,14 +109,14 @@ def _walk(root: Any, words: Sequence[str]) -> _Place:
             name, equals, value = word.partition("=")
             option = _option(command, name)
             if option is not None and equals:
-                target = value if "--target" in option.opts else target
+                named |= dict.fromkeys(_NAMING.intersection(option.opts), value)
             elif option is not None and not option.is_flag:
                 waiting = option
         elif not arguments and word in getattr(command, "commands", {}):
             command = command.commands[word]
         else:
             arguments = (*arguments, word)
-    return _Place(root, command, waiting, arguments, only_arguments, target)
+    return _Place(root, command, waiting, arguments, only_arguments, named)
 
 
 def _option(command: Any, name: str) -> Any:
@@ -142,7 +145,7 @@ def _values(parameter: Any, place: _Place) -> list[Word]:
     if what == "TARGET":
         return _targets()
     live = _LIVE.get(what)
-    return [] if live is None else _ask(live, place.target or os.environ.get("KMSCTL_TARGET"))
+    return [] if live is None else _ask(live, place.named)
 
 
 def _topics(place: _Place) -> list[Word]:
@@ -210,10 +213,12 @@ _LIVE: Final[dict[str, Callable[[Any], list[Word]]]] = {
 }
 
 
-def _ask(question: Callable[[Any], list[Word]], target: str | None) -> list[Word]:
+def _ask(question: Callable[[Any], list[Word]], named: Mapping[str, str]) -> list[Word]:
     """Return what kmsd answers within LIVE_SECONDS; nothing otherwise."""
     from kmsd.client import connect
 
+    os.environ.update({variable(name): named[flag(name)] for name in NAMES if flag(name) in named})
+    target = named.get("--target") or os.environ.get("KMSCTL_TARGET")
     answer: list[Word] = []
 
     def ask() -> None:
@@ -237,9 +242,13 @@ def _somebody_listens(target: str | None) -> bool:
     import socket
 
     from kmsd.client import default_target, parse_target
+    from kmsd.client.places import TlsPlace
 
-    path: Path = parse_target(target or default_target())
+    place = parse_target(target or default_target())
+    if isinstance(place, TlsPlace):
+        socket.create_connection((place.host, place.port), LIVE_SECONDS).close()
+        return True
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(LIVE_SECONDS)
-        sock.connect(os.fspath(path))
+        sock.connect(os.fspath(place.path))
     return True

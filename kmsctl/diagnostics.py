@@ -39,8 +39,8 @@ _MEANINGS = {
     ExitCode.OK: "done",
     ExitCode.FAILED: "failed; stderr says why, and whether a retry may help",
     ExitCode.USAGE: "wrong usage, arguments or input: the same command never succeeds",
-    ExitCode.UNREACHABLE: "no kmsd answers on the socket; a retry may help",
-    ExitCode.DENIED: "no permission on the socket, or kmsd or the token refused",
+    ExitCode.UNREACHABLE: "no kmsd answers there; a retry may help",
+    ExitCode.DENIED: "no permission on the socket, TLS refused a certificate, or kmsd or the token refused",
     ExitCode.NOT_FOUND: "there is no such key",
     ExitCode.CONFLICT: "the label or key id is taken, or the state of the key or token forbids it",
     ExitCode.UNHEALTHY: "kmsd answers, but health is not ok; or the write keys of targets differ, or a check of doctor "

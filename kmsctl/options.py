@@ -14,6 +14,7 @@ from kmsctl.diagnostics import ExitCode, UsageError
 from kmsctl.output import OutputFormat
 from kmsd.client import DEFAULT_TIMEOUT
 from kmsd.client.durations import parse_duration
+from kmsd.client.places import flag, variable
 
 OUTPUT_VARIABLE: Final = "KMSCTL_OUTPUT"
 
@@ -30,8 +31,8 @@ def duration(text: str) -> float:
 class Options:
     """The options that all commands share."""
 
-    target: str | None = None
-    """None: where kmsd listens by default."""
+    named: str | None = None
+    """The target that was named; None: none."""
     target_typed: bool = False
     """Whether --target was typed, rather than found in the environment."""
     timeout: float = DEFAULT_TIMEOUT
@@ -39,6 +40,29 @@ class Options:
     output: OutputFormat | None = None
     """The format that was typed; None: none."""
     debug: bool = False
+    tls_typed: tuple[str, ...] = ()
+    """The options of TLS that were typed."""
+
+    @property
+    def target(self) -> str | None:
+        """The target to connect to; None: where kmsd listens by default. Raises UsageError, ClientError if options of
+        TLS were typed for one that is a Unix socket."""
+        if self.tls_typed:
+            from kmsd.client import default_target, parse_target
+            from kmsd.client.places import TlsPlace
+
+            place = parse_target(self.named or default_target())
+            if not isinstance(place, TlsPlace):
+                raise self.useless_tls(place.address)
+        return self.named
+
+    def useless_tls(self, target: str) -> UsageError:
+        """Return what to say of options of TLS that were typed and are of no use with a target."""
+        typed = " and ".join(self.tls_typed) + (" is" if len(self.tls_typed) == 1 else " are")
+        return UsageError(
+            f"{typed} for a target that is reached by TLS, and {target} is a Unix socket",
+            "leave it out, or name the target as tls://host:port",
+        )
 
     def form(self, *allowed: OutputFormat) -> OutputFormat:
         """Return the output format: the one that was typed, else the one that environment or configuration file prefer
@@ -78,11 +102,47 @@ class Invocation:
     options: Options = field(default_factory=Options)
 
 
-TARGET_HELP: Final = "Admin socket of kmsd, as unix:///path or /path, or a target's name in the configuration file."
+TARGET_HELP: Final = (
+    "Admin socket of kmsd, as unix:///path or /path; or tls://host:port of a key manager; or a target's name in the "
+    "configuration file."
+)
 
 Target = Annotated[
     str | None,
     typer.Option("--target", metavar="TARGET", help=TARGET_HELP),
+]
+TlsCa = Annotated[
+    str | None,
+    typer.Option(
+        "--tls-ca",
+        metavar="FILE",
+        envvar=variable("ca"),
+        help="With a tls:// target: PEM file with the CA of its certificate.",
+    ),
+]
+TlsCertificate = Annotated[
+    str | None,
+    typer.Option(
+        "--tls-certificate",
+        metavar="FILE",
+        envvar=variable("certificate"),
+        help="PEM file with the certificate to show there, with its chain.",
+    ),
+]
+TlsKey = Annotated[
+    str | None,
+    typer.Option(
+        "--tls-key", metavar="FILE", envvar=variable("key"), help="PEM file with the private key of that certificate."
+    ),
+]
+TlsServerName = Annotated[
+    str | None,
+    typer.Option(
+        "--tls-server-name",
+        metavar="NAME",
+        envvar=variable("server_name"),
+        help="Name that the target's certificate must have. Default: its host.",
+    ),
 ]
 Timeout = Annotated[
     float | None,
@@ -172,13 +232,20 @@ def gather(
     invocation: Invocation = ctx.find_object(Invocation) or Invocation()
     options = invocation.options
     if target is not None:
-        options = replace(options, target=target)
+        options = replace(options, named=target)
     if timeout is not None:
         options = replace(options, timeout=timeout)
     if output is not None:
         options = replace(options, output=output)
     invocation.options = options
     return options
+
+
+def type_tls(options: Options, name: str, value: str) -> Options:
+    """Return the options with one of TLS that was typed. name: of `kmsd.client.places.NAMES`."""
+    # The one place that the client looks at, and a program that takes over this process.
+    os.environ[variable(name)] = value
+    return replace(options, tls_typed=(*options.tls_typed, flag(name)))
 
 
 def want_command(ctx: typer.Context) -> None:

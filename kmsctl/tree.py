@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from enum import EnumType
+from functools import partial
 from typing import Any
 
 import typer
@@ -19,8 +20,9 @@ from typer.core import TyperCommand, TyperGroup
 
 from kmsctl.commands import COMMANDS, Command
 from kmsctl.optiongroups import spread
-from kmsctl.options import Invocation, Options
+from kmsctl.options import Invocation, Options, type_tls
 from kmsctl.output import OutputFormat
+from kmsd.client.places import NAMES
 
 
 def program(app: typer.Typer) -> Any:
@@ -154,8 +156,13 @@ def _without_colour(options: Options, _: object) -> Options:
     return options
 
 
+def _type_tls(name: str, options: Options, value: str) -> Options:
+    return type_tls(options, name, value)
+
+
 _NOTES: dict[str, Callable[[Options, Any], Options]] = {
-    "target": lambda options, value: replace(options, target=value, target_typed=True),
+    "target": lambda options, value: replace(options, named=value, target_typed=True),
+    **{f"tls_{name}": partial(_type_tls, name) for name in NAMES},
     "timeout": lambda options, value: replace(options, timeout=value),
     "output_format": lambda options, value: replace(options, output=OutputFormat(value)),
     "no_color": _without_colour,

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from kmsd.client import InvalidRequest, __version__, clientconfig, default_target, escape, parse_target
 from kmsd.client.clientconfig import Thresholds
+from kmsd.client.places import NAMES, TlsPlace, flag, variable
 
 INTERVAL = 2.0
 """Seconds between reads unless told otherwise."""
@@ -35,11 +36,23 @@ def parse(argv: Sequence[str] | None) -> Arguments:
     targets = tuple(dict.fromkeys(found.target or ([environment] if environment else [])))
     if len(targets) > MOST_TARGETS:
         refuse(f"there must be {MOST_TARGETS} targets at most, got {len(targets)}", "name fewer")
+    typed = {name: value for name in NAMES if (value := getattr(found, f"tls_{name}")) is not None}
+    # The one place that the client looks at.
+    os.environ.update({variable(name): value for name, value in typed.items()})
     try:
         config = clientconfig.load()
         places = {parse_target(target) for target in targets}
+        for place in places:
+            if isinstance(place, TlsPlace):
+                place.check()
     except InvalidRequest as error:
         refuse(error.message, error.hint)
+    everything = [*places, *(parse_target(each) for each in config.targets)]
+    if typed and not any(isinstance(place, TlsPlace) for place in everything):
+        refuse(
+            f"{flag(next(iter(typed)))} is for a target that is reached by TLS, and there is none",
+            "leave it out, or name a target as tls://host:port",
+        )
     named = tuple(each.name for each in config.targets)
     if not targets:
         targets, named = named[:MOST_TARGETS], named[MOST_TARGETS:]
@@ -79,10 +92,17 @@ def _parser() -> argparse.ArgumentParser:
         "--target",
         metavar="TARGET",
         action="append",
-        help="admin socket of kmsd, as unix:///path or /path, or a target's name in the configuration file; may be "
-        "repeated, t then switches (also KMSCTL_TARGET; "
+        help="admin socket of kmsd, as unix:///path or /path; or tls://host:port of a key manager; or a target's "
+        "name in the configuration file; may be repeated, t then switches (also KMSCTL_TARGET; "
         f"default: {default_target().replace('%', '%%')})",
     )
+    for name, metavar, words in (
+        ("ca", "FILE", "with tls:// targets: PEM file with the CA of their certificates"),
+        ("certificate", "FILE", "PEM file with the certificate to show there, with its chain"),
+        ("key", "FILE", "PEM file with the private key of that certificate"),
+        ("server_name", "NAME", "name that the certificates of tls:// targets must have (default: each its host)"),
+    ):
+        parser.add_argument(flag(name), metavar=metavar, help=f"{words} (also {variable(name)})")
     parser.add_argument(
         "--interval",
         metavar="SECONDS",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from kmsd.client import Key, KeyState, ScanReport, Status, clientconfig, parse_target
+from kmsd.client.places import TlsPlace, UnixPlace
 from kmsd.client.rotation import KeyTurnover, NodeSighting, Stored, Timeline, unfinished
 from kmsd.client.timeline import timeline
 from kmstui.memoize import once
@@ -60,14 +62,17 @@ def _sighting(name: str, reading: Reading[Status]) -> NodeSighting:
 
 
 def node_names(targets: Sequence[str]) -> dict[str, str]:
-    """Return a short name for each target: its own, or the last part of their paths in which they differ."""
+    """Return a short name for each target: its own, or its host and port, or the last part of the paths of sockets in
+    which they differ."""
     named = {target: target for target in targets if clientconfig.is_name(target)}
-    targets = [target for target in targets if target not in named]
-    return named | (_short(targets) if targets else {})
+    places = {target: parse_target(target) for target in targets if target not in named}
+    ports = {target: place.host_and_port for target, place in places.items() if isinstance(place, TlsPlace)}
+    paths = {target: place.path for target, place in places.items() if isinstance(place, UnixPlace)}
+    return named | ports | (_short(paths) if paths else {})
 
 
-def _short(targets: Sequence[str]) -> dict[str, str]:
-    paths = [parse_target(target).with_suffix("").parts for target in targets]
+def _short(sockets: Mapping[str, Path]) -> dict[str, str]:
+    targets, paths = list(sockets), [path.with_suffix("").parts for path in sockets.values()]
     depth = max(len(parts) for parts in paths)
     for back in range(1, depth + 1):
         found = [parts[-back] if back <= len(parts) else "" for parts in paths]

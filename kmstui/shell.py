@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shlex
 
-from kmsd.client import Key, KeyState, KeyType, clientconfig, default_target, parse_target
+from kmsd.client import Key, KeyState, KeyType, clientconfig, default_target, options_of, parse_target
 
 
 def kmsctl(target: str, *words: str, into: str = "") -> str:
     """Return a command line for a shell. The target is named only if kmsctl would look elsewhere without. into: a file
     for what it prints."""
-    named = [] if _same(target) else ["--target", target]
+    named = [] if _same(target) else options_of(target)
     return shlex.join(["kmsctl", *named, *words]) + (f" > {shlex.quote(into)}" if into else "")
 
 

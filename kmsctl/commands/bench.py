@@ -12,9 +12,12 @@ from kmsctl.bench import Step, quantile
 from kmsctl.diagnostics import ExitCode, UsageError
 from kmsctl.output import Document, OutputFormat
 from kmsd.client import Status, connect, kms_connect
+from kmsd.client.places import TlsPlace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from kmsd.client.places import Place
 
 CALLERS_MOST = 64
 SECONDS_MOST = 600.0
@@ -70,7 +73,7 @@ def bench(
         if not status.healthy:
             diagnostics.error(f"kmsd is not healthy: {status.healthz}", status.hint)
             raise typer.Exit(ExitCode.UNHEALTHY)
-        place = socket or _kms_socket(status)
+        place = socket or _kms_socket(status, kmsd.place)
         load = (
             "all that the token has: kube-apiserver waits meanwhile" if full else f"{measuring.SHARE:.0%} of the time"
         )
@@ -110,8 +113,13 @@ def _rising(most: int) -> list[int]:
     return found
 
 
-def _kms_socket(status: Status) -> str:
-    """Return the local socket of kmsd that serves KMS v2. Raises UsageError."""
+def _kms_socket(status: Status, asked: Place) -> str:
+    """Return the local socket of kmsd that serves KMS v2. asked: where it is asked. Raises UsageError."""
+    if isinstance(asked, TlsPlace):
+        raise UsageError(
+            f"the KMS sockets of {asked} are on its own machine, and bench calls one",
+            "run this there; or on a node of a tenant, without --target, to measure through its proxy",
+        )
     for each in status.listeners:
         if "v2" in each.apis and each.socket.startswith(("/", "unix:")):
             return each.socket

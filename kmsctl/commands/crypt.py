@@ -12,7 +12,8 @@ from kmsctl import files, options, output
 from kmsctl.diagnostics import UsageError
 from kmsctl.options import Options
 from kmsctl.output import Document, OutputFormat
-from kmsd.client import Encrypted, ciphertext_input, key_id_of, kms_connect
+from kmsd.client import Encrypted, ciphertext_input, key_id_of, kms_connect, parse_target
+from kmsd.client.places import TlsPlace
 
 
 class Api(StrEnum):
@@ -51,7 +52,7 @@ def encrypt(
 
     kmsd itself takes less: KMS v2 is made for keys, not for data.
     """
-    opts = _options(ctx, timeout, output_format)
+    opts = _options(ctx, socket, timeout, output_format)
     if opts.output is not None:
         opts.form(OutputFormat.JSON, OutputFormat.YAML)
     plaintext = files.read(source, "the plaintext")
@@ -90,7 +91,7 @@ def decrypt(
 
     Takes a bare ciphertext, or what `kmsctl encrypt -o json` wrote.
     """
-    opts = _options(ctx, timeout, None)
+    opts = _options(ctx, socket, timeout, None)
     if opts.output is not None:
         raise UsageError("--output is for encrypt: decrypt writes the plaintext as it is", "leave out --output")
     parsed = ciphertext_input.parse(files.read(source, "the ciphertext"))
@@ -102,10 +103,17 @@ def decrypt(
     _deliver(plaintext, out)
 
 
-def _options(ctx: typer.Context, timeout: float | None, form: OutputFormat | None) -> Options:
+def _options(ctx: typer.Context, socket: str | None, timeout: float | None, form: OutputFormat | None) -> Options:
     opts = options.gather(ctx, timeout=timeout, output=form)
     if opts.target_typed:
         raise UsageError("--target is the admin socket, and this calls the KMS socket", "name it with --socket")
+    if opts.tls_typed:
+        raise opts.useless_tls("the KMS socket, which this calls,")
+    if socket is None and opts.named is not None and isinstance(place := parse_target(opts.named), TlsPlace):
+        raise UsageError(
+            f"the target is {place}, which encrypts and decrypts for its tenants, and not for admins",
+            "on a node of a tenant, name the KMS socket of its kmsd with --socket",
+        )
     return opts
 
 

@@ -17,6 +17,7 @@ from kmsctl.output import OutputFormat
 from kmsd.client import clientconfig, default_target, parse_target
 from kmsd.client.clientconfig import Target
 from kmsd.client.fleet import Member, Standing, agreement, ask_all, compare
+from kmsd.client.places import SCHEME, TlsOptions, TlsPlace
 
 INTERVAL = 2.0
 """Seconds between two looks of --watch."""
@@ -28,7 +29,7 @@ def targets(
         list[str] | None,
         typer.Argument(
             metavar="[TARGET]...",
-            help="Names of targets, or admin sockets. Default: all in the configuration file.",
+            help="Names of targets, admin sockets, or tls://host:port. Default: all in the configuration file.",
             show_default=False,
         ),
     ] = None,
@@ -65,6 +66,8 @@ def targets(
     if output_format is not None:
         opts = options.gather(ctx, output=output_format)
     wanted = _wanted(names or (), opts, typed=target is not None or opts.target_typed)
+    if opts.tls_typed and not any(each.address.startswith(SCHEME) for each in wanted):
+        raise opts.useless_tls("each of these")
     if interval is not None and not watch:
         raise UsageError("--interval needs --watch", "add --watch, or leave out --interval")
     if watch:
@@ -95,10 +98,13 @@ def _wanted(names: Sequence[str], opts: Options, *, typed: bool) -> tuple[Target
         if configured:
             return configured
     found: dict[str, Target] = {}
-    for name in names or (opts.target or default_target(),):
+    for name in names or (opts.named or default_target(),):
         if name in found:
             raise UsageError(f"the target {name!r} is named twice", "name each once")
-        found[name] = Target(name.removeprefix("unix://"), f"unix://{parse_target(name)}")
+        place = parse_target(name)
+        found[name] = Target(
+            name.removeprefix("unix://"), place.address, place.tls if isinstance(place, TlsPlace) else TlsOptions()
+        )
     if len(found) > clientconfig.MOST_TARGETS:
         raise UsageError(f"there must be {clientconfig.MOST_TARGETS} targets at most, got {len(found)}", "name fewer")
     return tuple(found.values())

@@ -21,7 +21,7 @@ from kmsctl.output import OutputFormat
 from kmsctl.rotate import rotating, view
 from kmsctl.rotate.rotating import SCAN_EVERY, THIS_NODE, RotationOptions
 from kmsctl.rotate.watch import Node, RotationWatch
-from kmsd.client import ClientError, Conflict, Status, connect
+from kmsd.client import ClientError, Conflict, Status, connect, options_of
 from kmsd.client.rotation import (
     KeyTurnover,
     StageName,
@@ -285,7 +285,7 @@ def _resume(plan: RotationRun, opts: Options, label: str) -> str:
     """Return the command that goes on with the same rotation. label: of a tenant's key; empty for kmsd's own."""
     words = ["kmsctl", "rotate", *([label] if label else []), "--watch"]
     if opts.target is not None:
-        words += ["--target", opts.target]
+        words += options_of(opts.target)
     for name, socket in plan.nodes:
         words += ["--node", f"{name}={socket}"]
     if plan.place is not None:

@@ -30,6 +30,7 @@ from kmsd.client.text import escape
 if TYPE_CHECKING:
     from kmsd.client.admin import AdminClient
     from kmsd.client.ciphertext_input import key_id_of
+    from kmsd.client.clientconfig import Target
     from kmsd.client.kms import KmsClient
     from kmsd.client.model import (
         Abilities,
@@ -93,7 +94,7 @@ if TYPE_CHECKING:
         Upstream,
         Verdict,
     )
-    from kmsd.client.targets import default_kms_socket, default_target, parse_socket, parse_target
+    from kmsd.client.targets import default_kms_socket, default_target, options_of, parse_socket, parse_target
 
 DEFAULT_TIMEOUT = 10.0
 """Seconds for one call. Making a key on a slow token takes some of them."""
@@ -101,24 +102,25 @@ DEFAULT_TIMEOUT = 10.0
 Api = Literal["v2", "v1beta1"]
 
 
-def connect(target: str | None = None, *, timeout: float = DEFAULT_TIMEOUT) -> AdminClient:
+def connect(target: str | Target | None = None, *, timeout: float = DEFAULT_TIMEOUT) -> AdminClient:
     """Make a client of the admin API.
 
-    target: `unix:///path`, `/path`, or the name of a target in `clientconfig`; None: `default_target()`.
-    timeout: seconds for each call that names none of its own.
-    Nothing is dialled until the first call. Raises InvalidRequest if the target is no path of a Unix socket.
+    target: `unix:///path`, `/path`, `tls://host:port`, or the name of a target in `clientconfig`, or such a target;
+    None: `default_target()`. timeout: seconds for each call that names none of its own.
+    Nothing is dialled until the first call. Raises InvalidRequest if the target is none of these, or files that TLS
+    needs are missing or wrong; Denied if this process may not read them.
     """
     from kmsd.client.targets import default_target, parse_target
 
-    path = parse_target(default_target() if target is None else target)
+    place = parse_target(default_target() if target is None else target)
     from kmsd.client.admin import AdminClient
 
-    return AdminClient(path, timeout)
+    return AdminClient(place, timeout)
 
 
 def kms_connect(socket: str | None = None, api: Api = "v2", *, timeout: float = DEFAULT_TIMEOUT) -> KmsClient:
-    """Make a client of the KMS API that kube-apiserver calls; arguments and errors as `connect`, but a KMS socket has
-    no name."""
+    """Make a client of the KMS API that kube-apiserver calls; arguments and errors as `connect`, but a KMS socket is a
+    Unix socket, and has no name."""
     from kmsd.client.targets import default_kms_socket, parse_socket
 
     path = parse_socket(default_kms_socket() if socket is None else socket)
@@ -206,6 +208,7 @@ __all__ = [
     "escape",
     "key_id_of",
     "kms_connect",
+    "options_of",
     "parse_socket",
     "parse_target",
 ]

@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from kmsd.client.durations import parse_duration
 from kmsd.client.errors import InvalidRequest
+from kmsd.client.places import FILES, NAMES, SCHEME, TlsOptions, is_server_name, parse_tls
 
 VARIABLE: Final = "KMSCTL_CONFIG"
 """The environment variable that names the file; empty is as unset."""
@@ -31,10 +32,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Target:
-    """A kmsd by name. address: as `parse_target` takes it."""
+    """A kmsd by name. address: as `parse_target` takes it. tls: its own, if it is reached by TLS."""
 
     name: str
     address: str
+    tls: TlsOptions = field(default_factory=TlsOptions)
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,14 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class ClientConfig:
-    """The content of the file. path: the file that was read; None: there is none. output: one of OUTPUTS, or empty."""
+    """The content of the file. path: the file that was read; None: there is none. output: one of OUTPUTS, or empty.
+    tls: of every target that is reached by TLS, as far as it has none of its own."""
 
     path: Path | None = None
     output: str = ""
     targets: tuple[Target, ...] = ()
     thresholds: Thresholds = field(default_factory=Thresholds)
+    tls: TlsOptions = field(default_factory=TlsOptions)
 
 
 def config_path() -> Path:
@@ -76,17 +80,19 @@ def load() -> ClientConfig:
     return _load(config_path(), bool(os.environ.get(VARIABLE)))
 
 
-def address_of(name: str) -> str:
-    """Return the address of the target with this name. Raises InvalidRequest."""
+def find(name: str) -> Target:
+    """Return the target with this name. Raises InvalidRequest."""
     config = load()
     for each in config.targets:
         if each.name == name:
-            return each.address
+            return each
     names = [each.name for each in config.targets]
     what = f"no target is named {name!r} in {config_path()}"
     if not names:
         why = "which names no targets" if config.path is not None else "which is not there"
-        raise _invalid(f"{what}, {why}", "name a socket as unix:///path/of/the.sock, or give it a name in that file")
+        raise _invalid(
+            f"{what}, {why}", "name it as unix:///path/of/the.sock or tls://host:port, or give it a name in that file"
+        )
     near = difflib.get_close_matches(name, names, n=1)
     known = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
     raise _invalid(what, f"did you mean {near[0]!r}? Its targets: {known}" if near else f"its targets: {known}")
@@ -128,12 +134,13 @@ class _Reader:
     path: Path
 
     def read(self, data: Mapping[str, Any]) -> ClientConfig:
-        self._known("", data, ("output", "targets", "thresholds"))
+        self._known("", data, ("output", "targets", "thresholds", "tls"))
         return ClientConfig(
             self.path,
             self._value("", data, "output", _output, "", "one of " + ", ".join(f'"{each}"' for each in OUTPUTS)),
             self._targets(data.get("targets", [])),
             self._thresholds(data.get("thresholds", {})),
+            self._default_tls(data.get("tls", {})),
         )
 
     def _targets(self, entries: object) -> tuple[Target, ...]:
@@ -144,14 +151,18 @@ class _Reader:
         found: dict[str, Target] = {}
         for number, entry in enumerate(entries, 1):
             where = f"targets[{number}]."
-            self._known(where, entry, ("name", "address"))
+            self._known(where, entry, ("name", "address", *(f"tls_{each}" for each in NAMES)))
             for needed in ("name", "address"):
                 if needed not in entry:
                     self._refuse(where + needed, "a string; every target has a name and an address", None)
             name = self._value(where, entry, "name", _name, "", _NAMES)
             if name in found:
                 self._refuse(f"{where}name", "a name that no other target has", name)
-            found[name] = Target(name, self._value(where, entry, "address", _address, "", _ADDRESSES))
+            address = self._value(where, entry, "address", _address, "", _ADDRESSES)
+            tls = self._tls(f"{where}tls_", {key[4:]: value for key, value in entry.items() if key[:4] == "tls_"})
+            if tls != TlsOptions() and not address.startswith(SCHEME):
+                self._refuse(f"{where}address", "tls://host:port where the target has a file for TLS", address)
+            found[name] = Target(name, address, tls)
         return tuple(found.values())
 
     def _thresholds(self, table: object) -> Thresholds:
@@ -164,6 +175,27 @@ class _Reader:
             self._value(where, table, "errors", _share, None, _SHARES),
             self._value(where, table, "gcm_budget", _share, None, _SHARES),
         )
+
+    def _default_tls(self, table: object) -> TlsOptions:
+        if not isinstance(table, dict):
+            self._refuse("tls", "a table, headed [tls]", table)
+        self._known("tls.", table, NAMES)
+        return self._tls("tls.", table)
+
+    def _tls(self, where: str, table: Mapping[str, Any]) -> TlsOptions:
+        files = {each: self._value(where, table, each, self._file, "", _FILES) for each in FILES}
+        return TlsOptions(
+            **files, server_name=self._value(where, table, "server_name", _server_name, "", _SERVER_NAMES)
+        )
+
+    def _file(self, text: str) -> str:
+        """Return the path of a file, which may be relative to the configuration file's folder."""
+        if not text or "\0" in text:
+            raise ValueError(text)
+        try:
+            return str(self.path.parent.absolute() / Path(text).expanduser())
+        except RuntimeError:  # there is no such user
+            raise ValueError(text) from None
 
     def _value(
         self, where: str, table: Mapping[str, Any], key: str, read: Callable[[str], T], absent: T, allowed: str
@@ -192,7 +224,9 @@ class _Reader:
 
 
 _NAMES = f"1 to {NAME_MAX} printable characters without '/', ':' and blanks, the first none of '-@'"
-_ADDRESSES = "the path of kmsd's admin socket, as unix:///run/kmsd-admin/admin.sock"
+_ADDRESSES = "the path of kmsd's admin socket, as unix:///run/kmsd-admin/admin.sock, or tls://host:port"
+_FILES = "the path of a PEM file"
+_SERVER_NAMES = "the name that the other side's certificate has, as keys-1.example.com"
 _SHARES = 'a share in quotes, as "1%", from 0% to 100%'
 
 
@@ -220,9 +254,18 @@ def _address(text: str) -> str:
     if is_name(text):
         raise ValueError(text)
     try:
-        parse_socket(text)
+        if text.startswith(SCHEME):
+            parse_tls(text)
+        else:
+            parse_socket(text)
     except InvalidRequest:
         raise ValueError(text) from None
+    return text
+
+
+def _server_name(text: str) -> str:
+    if not is_server_name(text):
+        raise ValueError(text)
     return text
 
 

@@ -37,10 +37,10 @@ def explain(path: Path) -> ClientError | None:
     return None
 
 
-def broken(path: Path) -> ClientError:
+def broken(place: object) -> ClientError:
     """Return what to say when somebody listens, and still no answer came."""
     return _unreachable(
-        f"the connection to {path} broke before an answer came", f"is it kmsd that listens there? {LOG}"
+        f"the connection to {place} broke before an answer came", f"is it kmsd that listens there? {LOG}"
     )
 
 

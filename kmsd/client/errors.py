@@ -1,9 +1,9 @@
 """The errors of a call to kmsd, as its clients see them.
 
     ClientError
-    |-- InvalidRequest   can never succeed: a bad argument, or a target that is no Unix socket
-    |-- Unreachable      no kmsd answers on the socket
-    |-- Denied           no permission on the socket, or kmsd or the token refused
+    |-- InvalidRequest   can never succeed: a bad argument, or a target that is none
+    |-- Unreachable      no kmsd answers there
+    |-- Denied           no permission on the socket, a certificate was refused, or kmsd or the token refused
     |-- NotFound         no such key
     |-- Conflict         the label or key id is taken, or the state of the key or token forbids it
     |-- Unhealthy        kmsd answered that it, or its token, cannot serve now

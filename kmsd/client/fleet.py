@@ -98,7 +98,7 @@ def ask(target: Target, timeout: float, client: AdminClient | None = None) -> Me
     asked, started = datetime.now(UTC), time.monotonic()
     kmsd = client
     try:
-        kmsd = client or connect(target.address, timeout=timeout)
+        kmsd = client or connect(target, timeout=timeout)
         before = time.time()
         status = kmsd.get_status(timeout=timeout)
         after = time.time()

@@ -10,6 +10,7 @@ from typing import Literal
 from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
 from kmsd.api.kms.v2 import api_pb2 as v2
 from kmsd.client.model.kms import Encrypted, KmsStatus
+from kmsd.client.places import UnixPlace
 from kmsd.client.wire import Client, Stranger
 
 _V2 = "/v2.KeyManagementService"
@@ -28,7 +29,7 @@ class KmsClient(Client):
     )
 
     def __init__(self, path: Path, api: Literal["v2", "v1beta1"], timeout: float) -> None:
-        super().__init__(path, timeout)
+        super().__init__(UnixPlace(path), timeout)
         self.api = api
 
     def status(self, *, timeout: float | None = None) -> KmsStatus:

@@ -1,4 +1,4 @@
-"""One gRPC channel to a Unix socket, and the one place where a failed call becomes a `ClientError`."""
+"""The calls over one gRPC channel, and the one place where a failed one becomes a `ClientError`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast
-from urllib.parse import quote
 
 # gRPC core writes to stderr of its own accord (a line for each kmsd that stops); read once, when it loads.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -19,6 +19,7 @@ import grpc
 from google.protobuf.message import Message
 
 from kmsd.client import dial
+from kmsd.client.channel import Connection
 from kmsd.client.errors import (
     ClientError,
     Conflict,
@@ -30,26 +31,22 @@ from kmsd.client.errors import (
     Unhealthy,
     Unreachable,
 )
+from kmsd.client.places import Place, UnixPlace
 from kmsd.metadata import CALLER, HINT, RETRYABLE
 
 Response = TypeVar("Response", bound=Message)
 T = TypeVar("T")
 U = TypeVar("U")
 
-_OPTIONS = (
-    ("grpc.enable_http_proxy", 0),
-    # A client that watches kmsd comes back soon after kmsd does; the defaults wait up to two minutes.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2000),
-    # Octets of a stream that are fetched before they are read. A reader that takes its time then gets a few large
-    # messages from kmsd, and not thousands of small ones late: each costs both sides the same, however small.
-    ("grpc.http2.lookahead_bytes", 2048),
-    ("grpc.http2.bdp_probe", 0),
-)
-
 _LOOK_SECONDS = 1.0
-"""Seconds to wait for an answer that tells which API a socket serves."""
+"""Seconds to wait for an answer that tells which API a socket serves, or why there is none."""
+_HANDSHAKE_SECONDS = 5.0
+"""Seconds to find out why there is no connection by TLS, of those that the call has left."""
 _DEADLINE = grpc.StatusCode.DEADLINE_EXCEEDED
+_DOUBTFUL = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED, _DEADLINE)
+"""Codes of calls that may have failed for the certificate that this side showed."""
+_CLOSED = "Channel closed!"
+"""gRPC's words for a call on a channel that this side has closed."""
 
 # kmsd marks its own failures with metadata; another server's UNAVAILABLE is told from gRPC core's by these.
 _OWN_WORDS = (
@@ -113,8 +110,8 @@ class _Mapped(Stream[U]):
 @dataclass(frozen=True)
 class Stranger:
     """The API that a socket may serve instead of the one that is wanted. method: one of its methods. own: methods of
-    the one that is wanted, of which even an old kmsd has one. message, hint: what to say then; message has a place for
-    the path."""
+    the one that is wanted, of which even an old kmsd has one. message, hint: what to say then; message has room for
+    the place."""
 
     method: str
     own: tuple[str, str]
@@ -123,24 +120,24 @@ class Stranger:
 
 
 class Wire:
-    """A channel for methods on `path`, each bounded by `timeout` seconds unless the call names its own."""
+    """A channel for methods at `place`, each bounded by `timeout` seconds unless the call names its own. Raises
+    InvalidRequest, Denied if the files that it needs cannot be used."""
 
-    def __init__(self, path: Path, timeout: float, stranger: Stranger) -> None:
-        self.path = path
+    def __init__(self, place: Place, timeout: float, stranger: Stranger) -> None:
+        self.place = place
         self.timeout = timeout
         self._stranger = stranger
-        # gRPC reads a unix: target as a URI and undoes percent-encoding.
-        self._channel = grpc.insecure_channel(f"unix:{quote(str(path))}", options=_OPTIONS)
+        self._connection = Connection(place, timeout)
 
     def close(self) -> None:
         """Close the channel."""
-        self._channel.close()
+        self._connection.close()
 
     def call(self, method: str, request: Message, response: type[Response], timeout: float | None = None) -> Response:
         """Call a method that answers one message. `method`: full path, as "/package.Service/Method". Raises
         ClientError."""
-        seconds = self.timeout if timeout is None else timeout
-        stub = self._channel.unary_unary(
+        seconds, began = self.timeout if timeout is None else timeout, monotonic()
+        stub = self._connection.channel.unary_unary(
             method,
             request_serializer=type(request).SerializeToString,
             response_deserializer=response.FromString,
@@ -148,7 +145,7 @@ class Wire:
         try:
             answer: Response = stub(request, timeout=seconds, wait_for_ready=False, metadata=_caller())
         except grpc.RpcError as error:
-            raise self._translate(error, seconds) from error
+            raise self._translate(error, seconds, began) from error
         return answer
 
     def stream(
@@ -156,45 +153,59 @@ class Wire:
     ) -> Stream[Response]:
         """Call a method that answers many messages, for as long as it is iterated, or for `timeout` seconds. Failures
         as `call`, from the iterator."""
-        stub = self._channel.unary_stream(
+        stub = self._connection.channel.unary_stream(
             method,
             request_serializer=type(request).SerializeToString,
             response_deserializer=response.FromString,
         )
+        seconds, began = self.timeout if timeout is None else timeout, monotonic()
         messages = stub(request, timeout=timeout, wait_for_ready=False, metadata=_caller())
-        return Stream(messages, lambda error: self._translate(error, self.timeout if timeout is None else timeout))
+        return Stream(messages, lambda error: self._translate(error, seconds, began))
 
-    def _translate(self, error: grpc.RpcError, seconds: float) -> ClientError:
+    def _translate(self, error: grpc.RpcError, seconds: float, began: float) -> ClientError:
         # What a stub raises is also a grpc.Call; the stubs of grpc's own types do not say so.
         call = cast("grpc.Call", error)
         metadata = dict(call.trailing_metadata() or ())
         code, details = call.code(), call.details() or ""
-        if not metadata and code is grpc.StatusCode.UNAVAILABLE:
-            unreachable = dial.explain(self.path)
-            if unreachable is not None:
-                return unreachable
-            if any(words in details for words in _OWN_WORDS):
-                return dial.broken(self.path)
-        if not metadata and code is grpc.StatusCode.DEADLINE_EXCEEDED and details == "Deadline Exceeded":
-            return Unreachable(
-                f"kmsd on {self.path} gave no answer within {seconds:g} s",
-                f"allow it more time, or {dial.LOG}",
-                code.name,
-                retryable=True,
-            )
+        if code in _DOUBTFUL:
+            self._connection.doubt()
+        if not metadata and code in (grpc.StatusCode.UNAVAILABLE, _DEADLINE):
+            lost = self._lost(code, details, seconds, began)
+            if lost is not None:
+                return lost
+        if not metadata and code is grpc.StatusCode.CANCELLED and details == _CLOSED:
+            return Unreachable(f"the connection to {self.place} was made anew", "", code.name, retryable=True)
         if code is grpc.StatusCode.UNIMPLEMENTED and self._serves_another():
-            return InvalidRequest(self._stranger.message.format(self.path), self._stranger.hint, code.name)
+            return InvalidRequest(self._stranger.message.format(self.place), self._stranger.hint, code.name)
         hint = metadata.get(HINT, b"")
         text = hint.decode(errors="replace") if isinstance(hint, bytes) else hint
         retryable = metadata.get(RETRYABLE) in ("true", b"true")
         return _answered(code, details, text, retryable=retryable)
+
+    def _lost(self, code: grpc.StatusCode, details: str, seconds: float, began: float) -> ClientError | None:
+        """Return why gRPC itself says that there is no answer; None if it was a server that said so."""
+        late = code is _DEADLINE and details == "Deadline Exceeded"
+        if isinstance(self.place, UnixPlace):
+            why = None if late else dial.explain(self.place.path)
+        else:
+            from kmsd.client import handshake
+
+            left = max(min(_LOOK_SECONDS, seconds), seconds + began - monotonic())
+            why = handshake.explain(self.place, min(left, _HANDSHAKE_SECONDS))
+        if why is not None:
+            return why
+        if late:
+            hint = f"allow it more time, or {dial.LOG}"
+            words = f"kmsd on {self.place} gave no answer within {seconds:g} s"
+            return Unreachable(words, hint, code.name, retryable=True)
+        return dial.broken(self.place) if any(words in details for words in _OWN_WORDS) else None
 
     def _serves_another(self) -> bool:
         return self._answers(self._stranger.method) and not any(map(self._answers, self._stranger.own))
 
     def _answers(self, method: str) -> bool:
         """Return whether the server has a method, whatever it answers to an empty request."""
-        call = cast("Callable[..., bytes]", self._channel.unary_unary(method))
+        call = cast("Callable[..., bytes]", self._connection.channel.unary_unary(method))
         try:
             call(b"", timeout=_LOOK_SECONDS, metadata=_caller())
         except grpc.RpcError as error:
@@ -245,9 +256,9 @@ class Client:
 
     STRANGER: ClassVar[Stranger]
 
-    def __init__(self, path: Path, timeout: float) -> None:
-        self.path = path
-        self._wire = Wire(path, timeout, self.STRANGER)
+    def __init__(self, place: Place, timeout: float) -> None:
+        self.place = place
+        self._wire = Wire(place, timeout, self.STRANGER)
 
     def __enter__(self) -> Self:
         return self

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import pytest
 
 from kmsctl.app import main, program
+from kmsd.client import places
 from tests import forkserver
 from tests.ctl.canned import Canned, serve
 from tests.ctl.terminal import Terminal
@@ -67,6 +68,8 @@ def environment(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
     monkeypatch.setenv("KMSCTL_CONFIG", "/dev/null")
     for name in ("KMSCTL_OUTPUT", "NO_COLOR", "PYTHONUNBUFFERED", "PYTHONIOENCODING"):
         monkeypatch.delenv(name, raising=False)
+    for name in places.NAMES:  # what is typed is put there
+        monkeypatch.setenv(places.variable(name), "")
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "100")
 

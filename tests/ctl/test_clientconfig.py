@@ -10,6 +10,8 @@ import pytest
 
 from kmsd.client import clientconfig
 from kmsd.client.clientconfig import MAX_BYTES, MOST_TARGETS, ClientConfig, Target, Thresholds
+from kmsd.client.places import TlsOptions, TlsPlace
+from kmsd.client.targets import parse_target
 from kmstui import arguments
 from tests.ctl.canned import Canned
 from tests.ctl.conftest import Run
@@ -40,14 +42,30 @@ address = "unix:///run/kmsd-admin/admin.sock"
 [[targets]]
 name = "cp-2"
 address = "/run/cp-2.sock"
+[[targets]]
+name = "keys-1"
+address = "tls://[::1]:31400"
+tls_certificate = "tls/o.crt"
+tls_key = "/keys/o.key"
+tls_server_name = "keys-1.test"
 [thresholds]
 p99 = "5ms"
 errors = "1%"
 gcm_budget = "50%"
+[tls]
+ca = "~/ca.crt"
 """
     )
-    targets = (Target("cp-1", "unix:///run/kmsd-admin/admin.sock"), Target("cp-2", "/run/cp-2.sock"))
-    assert clientconfig.load() == ClientConfig(path, "wide", targets, Thresholds(0.005, 0.01, 0.5))
+    own = TlsOptions("", str(path.parent / "tls/o.crt"), "/keys/o.key", "keys-1.test")
+    targets = (
+        Target("cp-1", "unix:///run/kmsd-admin/admin.sock"),
+        Target("cp-2", "/run/cp-2.sock"),
+        Target("keys-1", "tls://[::1]:31400", own),
+    )
+    every = TlsOptions(str(Path("~/ca.crt").expanduser()))
+    assert clientconfig.load() == ClientConfig(path, "wide", targets, Thresholds(0.005, 0.01, 0.5), every)
+    assert parse_target("keys-1") == TlsPlace("::1", 31400, own.over(every))
+    assert parse_target("tls://h:1") == TlsPlace("h", 1, every)
 
 
 def test_without_a_file_there_are_the_defaults(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
@@ -83,6 +101,22 @@ def test_without_a_file_there_are_the_defaults(monkeypatch: pytest.MonkeyPatch, 
             "address must be the path of kmsd's admin socket|got 'cp-1'",
         ),
         ("[[targets]]\nname = 'a'\naddress = 'tcp://h:1'", "got 'tcp://h:1'"),
+        ("[[targets]]\nname = 'a'\naddress = 'tls://h'", "or tls://host:port, got 'tls://h'"),
+        (
+            "[[targets]]\nname = 'a'\naddress = '/x'\ntls_ca = '/ca.crt'",
+            "targets[1].address must be tls://host:port where the target has a file for TLS, got '/x'",
+        ),
+        (
+            "[[targets]]\nname = 'a'\naddress = 'tls://h:1'\ntls_certficate = '/c'",
+            "no key 'targets[1].tls_certficate'|did you mean targets[1].tls_certificate?",
+        ),
+        (
+            "[[targets]]\nname = 'a'\naddress = 'tls://h:1'\ntls_key = ''",
+            "targets[1].tls_key must be the path of a PEM file, got ''",
+        ),
+        ("tls = 'x'", "tls must be a table, headed [tls], got 'x'"),
+        ("[tls]\ncert = 'x'", "there is no key 'tls.cert'"),
+        ("[tls]\nserver_name = 'a b'", "tls.server_name must be the name that the other side's certificate has"),
         (
             "[[targets]]\nname='a'\naddress='/x'\n" * 2,
             "targets[2].name must be a name that no other target has, got 'a'",

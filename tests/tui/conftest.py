@@ -13,6 +13,7 @@ import grpc
 import pytest
 
 from kmsd.api.kms.v2 import api_pb2 as v2
+from kmsd.client import places
 from kmstui.app import Kmstui
 from tests.daemons import Kmsd
 from tests.remote.conftest import ca, make_manager, make_proxy, manager  # noqa: F401 - fixtures
@@ -29,6 +30,8 @@ def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     for name in ("KMSCTL_TARGET", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
+    for name in places.NAMES:  # what is typed is put there
+        monkeypatch.setenv(places.variable(name), "")
 
 
 def app_on(*daemons: Kmsd, interval: float = INTERVAL, **fields: Any) -> Kmstui:

@@ -65,6 +65,8 @@ def test_a_command_loads_itself_alone_and_nothing_to_convert_plain_values_with()
     }
     assert "grpc" in loaded
     assert not loaded & {"pydantic", "rich", "yaml", "textual"}
+    # What a target by TLS needs is for these alone.
+    assert not loaded & {"cryptography", "kmsd.tlsfiles", "kmsd.client.handshake"}
 
 
 def test_importing_the_client_loads_no_grpc_and_of_its_data_what_is_used() -> None:
