@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final, Literal, NamedTuple, TypeVar
 
-from google.protobuf.message import DecodeError, Message
-
 from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
 from kmsd.api.kms.v2 import api_pb2 as v2
 from kmsd.api.peer.v1 import peer_pb2 as peer
-from kmsd.deadline import left
-from kmsd.errors import InvalidRequest, KmsdError, Misconfigured, NotFound, Unavailable, short
+from kmsd.errors import DeadlineExceeded, InvalidRequest, KmsdError, Misconfigured, NotFound, Unavailable, short
 from kmsd.metadata import PROXY
 from kmsd.request import uid
+from kmsd.service import answers
 from kmsd.service.api import Decrypted, Encrypted, ServiceStatus
 from kmsd.service.following import Following
 from kmsd.service.upstream import Upstream, UpstreamError
@@ -36,7 +34,7 @@ _SHARE: Final = 0.5
 """Part of the time left that an upstream has to answer while there is another to ask."""
 _LEAST_SECONDS: Final = 0.05
 _CANARY_BYTES: Final = 32
-M = TypeVar("M", bound=Message)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -129,14 +127,13 @@ class RemoteService:
         until = monotonic() + _STATUS_SECONDS
         found: list[tuple[v2.StatusResponse, Upstream]] = []
 
-        def enough(body: bytes, upstream: Upstream) -> bool:
-            answer = _read(v2.StatusResponse, body, upstream)
+        def enough(answer: v2.StatusResponse, upstream: Upstream) -> bool:
             upstream.key_id, upstream.healthz = answer.key_id or upstream.key_id, answer.healthz
             found.append((answer, upstream))
             return answer.healthz == "ok"
 
         try:
-            await self._ask(f"{_V2}/Status", v2.StatusRequest().SerializeToString(), until, enough)
+            await self._ask(f"{_V2}/Status", v2.StatusRequest().SerializeToString(), until, answers.status, enough)
         except KmsdError as error:
             if self._fail_closed and not found:
                 raise
@@ -160,27 +157,40 @@ class RemoteService:
         """Encrypt as `KmsService.encrypt`."""
         if len(plaintext) > _SMALL:
             large = v1beta1.EncryptRequest(version="v1beta1", plain=plaintext)
-            body, upstream = await self._ask(f"{_V1}/Encrypt", large.SerializeToString(), until)
-            return _encrypted(_read(v1beta1.EncryptResponse, body, upstream).cipher, upstream.key_id)
-        request = v2.EncryptRequest(plaintext=plaintext, uid=uid.get() or PROXY)
-        body, upstream = await self._ask(f"{_V2}/Encrypt", request.SerializeToString(), until)
-        done = _read(v2.EncryptResponse, body, upstream)
-        if not done.ciphertext or not done.key_id:
-            raise Unavailable(f"key manager {upstream.address} answered an Encrypt without a ciphertext or key id")
-        if not await self._is_ours(upstream, done.key_id, until):
+            ciphertext, upstream = await self._ask(
+                f"{_V1}/Encrypt", large.SerializeToString(), until, answers.encrypted_v1beta1
+            )
+            key_id = await self._names_now(upstream, until)
+            if key_id is None:
+                return await self.encrypt(plaintext, until)
+        else:
+            request = v2.EncryptRequest(plaintext=plaintext, uid=uid.get() or PROXY)
+            done, upstream = await self._ask(f"{_V2}/Encrypt", request.SerializeToString(), until, answers.encrypted)
+            ciphertext, key_id = done.ciphertext, done.key_id
+        if not await self._is_ours(upstream, key_id, until):
             return await self.encrypt(plaintext, until)
-        self.following.encrypt(done.key_id)
-        return _encrypted(done.ciphertext, done.key_id)
+        self.following.encrypt(key_id)
+        return Encrypted(ciphertext, key_id, _sha256(key_id))
+
+    async def _names_now(self, upstream: Upstream, until: float) -> str | None:
+        """Return the id of the key that an upstream writes with, which v1beta1 does not tell; None if another upstream
+        should be asked. Raises KmsdError."""
+        try:
+            body = await upstream.ask(f"{_V2}/Status", v2.StatusRequest().SerializeToString(), _left(until), check=True)
+            return answers.status(body, upstream).key_id
+        except UpstreamError as failed:
+            self._leave(upstream, failed)
+            return None
 
     async def decrypt(self, ciphertext: bytes, key_id: str | None, until: float) -> Decrypted:
         """Decrypt as `KmsService.decrypt`."""
         if key_id is None:
             old = v1beta1.DecryptRequest(version="v1beta1", cipher=ciphertext)
-            body, upstream = await self._ask(f"{_V1}/Decrypt", old.SerializeToString(), until)
-            return Decrypted(_read(v1beta1.DecryptResponse, body, upstream).plain, "", "")
+            plain, _ = await self._ask(f"{_V1}/Decrypt", old.SerializeToString(), until, answers.decrypted_v1beta1)
+            return Decrypted(plain, "", "")
         request = v2.DecryptRequest(ciphertext=ciphertext, key_id=key_id, uid=uid.get() or PROXY)
-        body, upstream = await self._ask(f"{_V2}/Decrypt", request.SerializeToString(), until)
-        return Decrypted(_read(v2.DecryptResponse, body, upstream).plaintext, key_id, _sha256(key_id))
+        plaintext, _ = await self._ask(f"{_V2}/Decrypt", request.SerializeToString(), until, answers.decrypted)
+        return Decrypted(plaintext, key_id, _sha256(key_id))
 
     # The upstreams, one after the other.
 
@@ -193,28 +203,36 @@ class RemoteService:
         return sorted(known, key=lambda each: not each.usable)
 
     async def _ask(
-        self, path: str, body: bytes, until: float, enough: Callable[[bytes, Upstream], bool] | None = None
-    ) -> tuple[bytes, Upstream]:
+        self,
+        path: str,
+        body: bytes,
+        until: float,
+        read: Callable[[bytes, Upstream], T],
+        enough: Callable[[T, Upstream], bool] = lambda _, __: True,
+    ) -> tuple[T, Upstream]:
         """Ask one upstream after the other until one answers, or says that the request itself is wrong. All calls of
-        the KMS APIs are safe to repeat. enough: whether an answer is good enough not to ask another. Raises
-        KmsdError."""
+        the KMS APIs are safe to repeat.
+
+        read: makes sense of an answer; raises UpstreamError if there is none. enough: whether an answer is good enough
+        not to ask another. Raises KmsdError.
+        """
         candidates = self._in_order()
         failures: list[tuple[Upstream, UpstreamError]] = []
         for number, upstream in enumerate(candidates):
-            seconds = left(until)
+            seconds = max(_LEAST_SECONDS, until - monotonic())
             if number + 1 < len(candidates):
                 seconds = max(_LEAST_SECONDS, seconds * _SHARE)
             try:
-                answer = await upstream.ask(path, body, seconds)
+                answer = read(await upstream.ask(path, body, seconds), upstream)
             except UpstreamError as failed:
                 failures.append((upstream, failed))
                 if failed.its_own:
                     self._ill(upstream, failed.error)
-                if isinstance(failed.error, InvalidRequest) or left(until) <= _LEAST_SECONDS:
+                if isinstance(failed.error, InvalidRequest) or until - monotonic() <= _LEAST_SECONDS:
                     break
                 continue
             self._well(upstream)
-            if enough is None or enough(answer, upstream):
+            if enough(answer, upstream):
                 return answer, upstream
         raise self._why(failures)
 
@@ -269,7 +287,7 @@ class RemoteService:
         began = monotonic()
         try:
             body = await upstream.ask(f"{_V2}/Status", v2.StatusRequest().SerializeToString(), seconds, check=True)
-            answer = _read(v2.StatusResponse, body, upstream)
+            answer = answers.status(body, upstream)
             upstream.seconds = monotonic() - began
             upstream.healthz = answer.healthz
             if answer.key_id:
@@ -287,7 +305,7 @@ class RemoteService:
         began, now = monotonic(), time.time()
         body = await upstream.ask(_WHO_AM_I, peer.WhoAmIRequest().SerializeToString(), seconds, check=True)
         took = monotonic() - began
-        answer = _read(peer.WhoAmIResponse, body, upstream)
+        answer = answers.message(peer.WhoAmIResponse, body, upstream)
         ahead = answer.now_unix_ms / 1000 - (now + took / 2)
         tls = " ".join(each for each in (answer.tls_version, answer.cipher, answer.group) if each)
         return Introduction(answer.version, answer.host, answer.tenant, tls, ahead, took / 2)
@@ -303,7 +321,7 @@ class RemoteService:
             request = v2.DecryptRequest(ciphertext=canary.ciphertext, key_id=canary.key_id, uid=PROXY)
             try:
                 body = await upstream.ask(f"{_V2}/Decrypt", request.SerializeToString(), seconds, check=True)
-                opened = _read(v2.DecryptResponse, body, upstream).plaintext
+                opened = answers.decrypted(body, upstream)
                 fits = hashlib.sha256(opened).hexdigest() == canary.digest
             except UpstreamError as failed:
                 if failed.its_own or not isinstance(failed.error, NotFound | InvalidRequest):
@@ -317,15 +335,22 @@ class RemoteService:
 
     async def _is_ours(self, upstream: Upstream, key_id: str, until: float) -> bool:
         """Return whether a key that an upstream has just named is of this proxy's tenant: nothing is passed on of one
-        that was not seen before until the upstream has decrypted the canary. Raises KmsdError."""
+        that was not seen before until the upstream has decrypted the canary. False: another should be asked. Raises
+        KmsdError if there is none."""
         if self.canary is None or key_id in ("", self.canary.key_id):
             return True
         try:
-            await self._check_key(upstream, key_id, left(until))
+            await self._check_key(upstream, key_id, _left(until))
         except UpstreamError as failed:
-            self._ill(upstream, failed.error)
-            raise failed.error.again() from failed
+            self._leave(upstream, failed)
+            return False
         return upstream.wrong_key is None
+
+    def _leave(self, upstream: Upstream, failed: UpstreamError) -> None:
+        """Have others asked before this upstream. Raises its error if there is no other that is well."""
+        self._ill(upstream, failed.error)
+        if not any(each.usable for each in self.upstreams):
+            raise failed.error.again() from failed
 
     def _judge(self, upstream: Upstream, key_id: str, *, fits: bool) -> None:
         before = upstream.wrong_key
@@ -344,24 +369,26 @@ class RemoteService:
         plaintext = secrets.token_bytes(_CANARY_BYTES)
         request = v2.EncryptRequest(plaintext=plaintext, uid=PROXY)
         body = await upstream.ask(f"{_V2}/Encrypt", request.SerializeToString(), seconds, check=True)
-        done = _read(v2.EncryptResponse, body, upstream)
+        done = answers.encrypted(body, upstream)
+        # Who cannot open what it has written just now has no key at all.
+        again = v2.DecryptRequest(ciphertext=done.ciphertext, key_id=done.key_id, uid=PROXY)
+        body = await upstream.ask(f"{_V2}/Decrypt", again.SerializeToString(), seconds, check=True)
+        if answers.decrypted(body, upstream) != plaintext:
+            raise answers.nonsense(v2.DecryptResponse, upstream)
         self.canary = Canary(done.key_id, done.ciphertext, hashlib.sha256(plaintext).hexdigest())
         self._on_canary(self.canary)
 
 
-def _encrypted(ciphertext: bytes, key_id: str) -> Encrypted:
-    return Encrypted(ciphertext, key_id, _sha256(key_id))
+def _left(until: float) -> float:
+    """Return the seconds that are left. Raises DeadlineExceeded if none are."""
+    seconds = until - monotonic()
+    if seconds <= 0:
+        raise DeadlineExceeded(
+            "no key manager has answered in the time that the caller gave",
+            "check them, and the network to them: kmsctl doctor; the call may be repeated",
+        )
+    return seconds
 
 
 def _sha256(key_id: str) -> str:
     return hashlib.sha256(key_id.encode()).hexdigest() if key_id else ""
-
-
-def _read(kind: type[M], body: bytes, upstream: Upstream) -> M:
-    """Return the message. Raises Unavailable for bytes that are none."""
-    try:
-        return kind.FromString(body)
-    except DecodeError as error:
-        raise Unavailable(
-            f"key manager {upstream.address} answered what is no {kind.DESCRIPTOR.full_name}", "it speaks another API"
-        ) from error
