@@ -11,6 +11,7 @@ from kmsd.client import AuditRecord, AuditRecords, ClientError, Filter, Request,
 from kmstui import traffic
 from kmstui.board import Board
 from kmstui.feeds import StreamFollower
+from kmstui.traffic import Traffic
 from kmstui.view import Tail, Want
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Streams:
     def __init__(self, board: Board) -> None:
         self._board = board
         self._stats: StreamFollower[StatsFrame] = self._stats_feed(board.view.interval)
+        self._tenant_stats: StreamFollower[StatsFrame] = self._tenant_feed(board.view.interval)
         self._requests: StreamFollower[Requests] = StreamFollower(
             "requests", _open_requests, self._take_requests, self._tell_requests
         )
@@ -40,18 +42,22 @@ class Streams:
 
     def stop(self) -> None:
         """Stop all streams."""
-        for feed in (self._stats, self._requests, self._chosen, self._audit):
+        for feed in (self._stats, self._tenant_stats, self._requests, self._chosen, self._audit):
             feed.stop()
 
     def choose(self, wanted: Filter) -> None:
         """Follow the requests of one sort; the filter that wants all ends that."""
         self._chosen.stop()
+        if wanted.tenant != self._board.view.wanted.tenant:
+            self._tenant_stats.stop()
+            self._board.publish(tenant_traffic=Traffic(tenant=wanted.tenant))
         self._board.publish(wanted=wanted, chosen=Tail())
 
     def pace(self, seconds: float) -> None:
         """Have the traffic told so often."""
         self._stats.stop()
-        self._stats = self._stats_feed(seconds)
+        self._tenant_stats.stop()
+        self._stats, self._tenant_stats = self._stats_feed(seconds), self._tenant_feed(seconds)
 
     def tend(self, client: AdminClient | None) -> None:
         """Let the feeds run that are wanted, as long as kmsd answers."""
@@ -60,6 +66,7 @@ class Streams:
             client = None
         wanted: dict[StreamFollower[Any], bool] = {
             self._stats: True,
+            self._tenant_stats: Want.REQUESTS in self._board.wants and bool(view.wanted.tenant),
             self._requests: Want.REQUESTS in self._board.wants,
             self._chosen: Want.REQUESTS in self._board.wants and self._board.view.wanted != Filter(),
             self._audit: Want.AUDIT in self._board.wants,
@@ -75,6 +82,26 @@ class Streams:
         return StreamFollower(
             "stats", lambda kmsd: kmsd.watch_stats(interval=pause), self._take_frames, self._tell_stats
         )
+
+    def _tenant_feed(self, interval: float) -> StreamFollower[StatsFrame]:
+        return StreamFollower(
+            "stats of a tenant",
+            lambda kmsd: kmsd.watch_stats(interval=max(1.0, interval), tenant=self._board.view.wanted.tenant),
+            self._take_tenant_frames,
+            self._tell_tenant_stats,
+        )
+
+    def _take_tenant_frames(self, frames: Sequence[StatsFrame], begins: bool) -> None:
+        known = self._board.view.tenant_traffic
+        for frame in frames:
+            known = traffic.fold(known, frame, monotonic())
+        self._board.publish(tenant_traffic=known)
+
+    def _tell_tenant_stats(self, error: ClientError | None, due: float | None) -> None:
+        self._broke(error)
+        known = self._board.view.tenant_traffic
+        if (known.error, known.due) != (error, due):
+            self._board.publish(tenant_traffic=traffic.failed(known, error, due))
 
     def _take_frames(self, frames: Sequence[StatsFrame], begins: bool) -> None:
         known = self._board.view.traffic

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from kmsd.client import ClientError, KeyUse, Second, StatsFrame
+from kmsd.client import ClientError, KeyUse, Second, StatsFrame, escape
 
 K = TypeVar("K")
 
@@ -43,6 +43,13 @@ class Traffic:
     taken: float = 0.0
     error: ClientError | None = None
     due: float | None = None
+    tenant: str = ""
+    """The tenant whose calls these are; empty: all calls."""
+
+    @property
+    def of(self) -> str:
+        """Whose calls these are, for a title."""
+        return f" of {escape(self.tenant)}" if self.tenant else ""
 
     @property
     def frame(self) -> StatsFrame | None:
@@ -66,7 +73,8 @@ def fold(traffic: Traffic, frame: StatsFrame, taken: float) -> Traffic:
     recent = (*traffic.recent, frame) if same else (frame,)
     uses = _uses(traffic.uses, before, frame) if same and before is not None else traffic.uses
     watched = traffic.watched or stamp(frame.time or datetime.now(UTC))
-    return Traffic(_seconds(traffic.seconds, frame.seconds), _recent(recent), uses, watched, taken)
+    seconds = _seconds(traffic.seconds, frame.seconds)
+    return Traffic(seconds, _recent(recent), uses, watched, taken, tenant=traffic.tenant)
 
 
 def failed(traffic: Traffic, error: ClientError | None, due: float | None) -> Traffic:

@@ -158,6 +158,8 @@ class View:
     """The callers from other machines, by name of the tenant that they call for."""
     config: Reading[Config] = field(default_factory=Reading)
     traffic: Traffic = field(default_factory=Traffic)
+    tenant_traffic: Traffic = field(default_factory=Traffic)
+    """The traffic of the tenant that `wanted` names."""
     requests: Tail[Request] = field(default_factory=Tail)
     wanted: Filter = field(default_factory=Filter)
     """Which requests `chosen` holds."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from textual.content import Content
-
 from kmsd.client import Upstream, escape
 from kmstui import upstreams
 from kmstui.styles import Colour
@@ -14,7 +12,6 @@ from kmstui.view import Moment, View
 from kmstui.widgets.columns import Column, ItemKind
 from kmstui.widgets.detail import Fact
 from kmstui.widgets.ledger import Cell, Ledger, LedgerHead
-from kmstui.widgets.steady import set_title
 
 UPSTREAMS = ItemKind[Upstream](
     "Key managers",
@@ -105,10 +102,10 @@ class KeyManagersPanel(Ledger):
         return view.status.value, view.lost, int(moment.wall.timestamp())
 
     def show(self, view: View, moment: Moment) -> None:
-        set_title(self, Content(f"Key managers ({upstreams.tally(view.upstreams)})"))
         height = min(len(view.upstreams), self.MOST) + 3
         if self.styles.height is None or self.styles.height.value != height:
             self.styles.height = height
+        self._title = f"Key managers ({upstreams.tally(view.upstreams)})"
         super().show(view, moment)
 
 

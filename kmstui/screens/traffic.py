@@ -127,9 +127,11 @@ class TrafficScreen(Page):
 
     def show_data(self, view: View, moment: Moment) -> None:
         panels: Iterable[Panel] = (*self.query(Plot), *self.query(Ledger))
+        # What is asked of the token is asked for all.
+        counted = replace(view, traffic=view.tenant_traffic) if view.wanted.tenant else view
         for panel in panels:
             if panel.display:
-                panel.show(view, moment)
+                panel.show(view if isinstance(panel, OperationsPanel) else counted, moment)
         narrowed = _narrowed(view)
         tail = view.chosen if narrowed else view.requests
         self._listing.show(

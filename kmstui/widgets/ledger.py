@@ -12,6 +12,7 @@ from kmstui.text import pad, width
 from kmstui.view import Moment, View
 from kmstui.widgets.columns import Column, fit
 from kmstui.widgets.panel import Panel
+from kmstui.widgets.steady import set_title
 
 _GAP = 2
 
@@ -38,6 +39,14 @@ class Ledger(Panel):
     """A small table in a panel."""
 
     heads: tuple[LedgerHead, ...] = ()
+
+    def __init__(self, title: str, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 - Textual's name
+        super().__init__(title, id=id, classes=classes)
+        self._title = title
+
+    def show(self, view: View, moment: Moment) -> None:
+        set_title(self, Content(f"{self._title}{view.traffic.of}"))
+        super().show(view, moment)
 
     def rows(self, view: View, moment: Moment) -> Sequence[tuple[Cell, ...]]:
         """Return the cells of each row."""

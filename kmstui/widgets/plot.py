@@ -41,7 +41,7 @@ class Plot(Panel):
         self._title = title
 
     def show(self, view: View, moment: Moment) -> None:
-        set_title(self, Content(f"{self._title}, last {minutes(view.span)}"))
+        set_title(self, Content(f"{self._title}{view.traffic.of}, last {minutes(view.span)}"))
         super().show(view, moment)
 
     def lines(self, view: View, moment: Moment) -> Iterator[Content]:

@@ -103,6 +103,8 @@ async def test_from_a_tenant_to_its_requests(manager: Manager, callers: dict[str
         rows = [line for line in screen.splitlines() if "cluster-" in line and "●" in line]
         assert rows
         assert all("cluster-b" in line for line in rows)
+        await until(pilot, "Requests/s of cluster-b", "Methods of cluster-b")
+        assert "v2 Status" not in shown(pilot.app)
         callers["cluster-a"].status()
         callers["cluster-b"].encrypt(b"once more")
         screen = await until(pilot, "Requests (3)")
