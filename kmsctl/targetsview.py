@@ -11,7 +11,7 @@ from kmsctl.keyview import short_hash
 from kmsctl.output import Colour, Document, Span
 from kmsctl.text import age, elide, milliseconds, rate, timestamp
 from kmsd.client import ServingState, escape
-from kmsd.client.fleet import Member, Standing, agreement, compare
+from kmsd.client.fleet import Kind, Member, Standing, agreement, compare
 
 NAME_COLUMNS = 24
 LOOKS = {
@@ -50,6 +50,7 @@ def document(standing: Standing) -> Document:
         "name": member.target.name,
         "address": member.target.address,
         "answered": status is not None,
+        "kind": None if member.kind is None else member.kind.value,
         "error": None if error is None else error.message,
         "hint": (error.hint if error is not None else status.hint if status is not None else "") or None,
         "state": None if status is None else status.state.value,
@@ -74,6 +75,11 @@ def moment(members: Sequence[Member]) -> str | None:
 def _lines(standings: Sequence[Standing], now: datetime, *, wide: bool) -> list[list[Span]]:
     headers = ["TARGET", "STATE", "WRITE KEY", "SINCE", "REQ/S", "P99 MS", "SKEW", "VERSION", "ANSWERED"]
     rows = [_row(each.member, now, wide=wide) for each in standings]
+    if any(each.member.kind not in (None, Kind.LOCAL) for each in standings):
+        # Of local ones alone there is nothing to tell.
+        headers.insert(1, "KIND")
+        for row, each in zip(rows, standings, strict=True):
+            row.insert(1, "" if each.member.kind is None else each.member.kind.value)
     if wide:
         headers += ["LABEL", "KEY ID", "ADDRESS"]
     widths = output.widths([headers, *rows]) if rows else [len(each) for each in headers]

@@ -164,8 +164,11 @@ def agreement(members: Sequence[Member]) -> tuple[int, int]:
     agreeing = 0
     for of_kind, counts in keys.items():
         explained = {key_id: number for key_id, number in counts.items() if of_kind is Kind.PROXY and key_id in known}
-        others = [number for key_id, number in counts.items() if key_id not in explained]
-        agreeing += sum(explained.values()) + max(others, default=0)
+        if explained:
+            usual = _most(counts)
+            agreeing += sum(explained.values()) + (counts[usual] if usual is not None and usual not in explained else 0)
+        else:
+            agreeing += max(counts.values())
     return agreeing, sum(each.total() for each in keys.values())
 
 

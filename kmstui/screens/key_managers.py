@@ -87,7 +87,7 @@ class KeyManagersPanel(Ledger):
         LedgerHead("since", right=True),
         LedgerHead("trip", right=True),
         LedgerHead("answered", right=True),
-        LedgerHead("not answered", right=True),
+        LedgerHead("failed", right=True),
         LedgerHead("key"),
         LedgerHead("why", least=24, optional=True),
     )

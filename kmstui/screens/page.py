@@ -34,8 +34,8 @@ LEAST_WIDTH, LEAST_HEIGHT = 60, 18
 """Columns and rows below which nothing useful fits."""
 WIDE, BROAD = 120, 140
 """Columns from which on small things, and then large ones, stand side by side."""
-HIGH = 40
-"""Rows from which on there is room for more than the most important."""
+LOW, HIGH = 22, 40
+"""Rows below which only the most important has room, and from which on there is room for more."""
 PLOTTED: tuple[BindingType, ...] = (
     Binding("z", "zoom", "Zoom"),
     Binding("z", "zoom_end", "Back"),
@@ -138,6 +138,7 @@ class Page(SteadyScreen):
         columns, rows = event.size
         small = columns < LEAST_WIDTH or rows < LEAST_HEIGHT
         classes = {"-too-small": small, "-wide": columns >= WIDE, "-broad": columns >= BROAD, "-high": rows >= HIGH}
+        classes["-low"] = rows < LOW
         if {name for name, has in classes.items() if has} != self.classes & classes.keys():
             # Each change by itself would style everything on the screen.
             for name, has in classes.items():

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,8 +17,18 @@ import pytest
 
 from kmsd.client import clientconfig
 from kmsd.client.clientconfig import MOST_TARGETS, Target
-from kmsd.client.fleet import Member, compare
-from kmsd.client.model import Following, KeyState, Probe, ServingState, Sessions, Status, Token
+from kmsd.client.fleet import Member, agreement, compare
+from kmsd.client.model import (
+    Following,
+    KeyState,
+    Probe,
+    ServingState,
+    Sessions,
+    Status,
+    TenantStatus,
+    Token,
+    Upstream,
+)
 from kmsd.client.model.keys import Key, KeyType
 from tests import forkserver
 from tests.ctl.canned import Canned
@@ -218,3 +229,52 @@ def test_what_is_odd_comes_first_and_is_said() -> None:
 def test_where_two_keys_have_as_many_both_are_odd() -> None:
     found = compare([member("a", "1"), member("b", "2"), member("none", "", healthz="no key")])
     assert [(each.member.target.name, each.odd) for each in found] == [("a", True), ("b", True), ("none", False)]
+
+
+def tenant(name: str, key_id: str) -> TenantStatus:
+    key = member("x", key_id).write_key
+    return TenantStatus(name, "kek", ServingState.SERVING, "ok", "", key, Following(), 0)
+
+
+def manager(name: str, own: str, **keys: str) -> Member:
+    """A key manager that writes with `own` for itself, and with these for its tenants."""
+    made = member(name, own)
+    assert made.status is not None
+    return replace(made, status=replace(made.status, tenants=tuple(tenant(*each) for each in keys.items())))
+
+
+def proxy(name: str, key_id: str) -> Member:
+    made = member(name, key_id)
+    assert made.status is not None
+    upstream = Upstream("keys.test:1", True, "", "", None, None, key_id, key_id, "ok", 1.0, 1, 0, 0, True)
+    return replace(made, status=replace(made.status, upstreams=(upstream,)))
+
+
+def test_write_keys_are_compared_within_a_kind() -> None:
+    members = [
+        member("local", "l"),
+        manager("km-1", "own", a="ka", b="kb"),
+        manager("km-2", "own", a="ka", b="kb"),
+        proxy("a-1", "ka"),
+        proxy("a-2", "ka"),
+        proxy("b-1", "kb"),
+    ]
+    assert [each.kind for each in members] == ["local", "manager", "manager", "proxy", "proxy", "proxy"]
+    assert not any(each.odd for each in compare(members))
+    assert agreement(members) == (6, 6)
+
+
+def test_a_proxy_whose_key_no_tenant_writes_with_is_odd() -> None:
+    members = [manager("km", "own", a="ka"), proxy("a-1", "ka"), proxy("a-2", "ka"), proxy("late", "old")]
+    (first, *rest) = compare(members)
+    assert (first.member.target.name, first.odd) == ("late", True)
+    assert not any(each.odd for each in rest)
+    assert agreement(members) == (3, 4)
+
+
+def test_key_managers_that_write_with_different_keys_for_a_tenant_are_odd() -> None:
+    members = [manager("km-1", "own", a="ka"), manager("km-2", "own", a="ka"), manager("km-3", "own", a="other")]
+    (first, *rest) = compare(members)
+    assert first.member.target.name == "km-3"
+    assert first.remarks == ("another write key than on other key managers for tenant a",)
+    assert not any(each.odd for each in rest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 
@@ -160,3 +161,15 @@ async def test_the_fleet_tells_proxies_from_key_managers_and_local_ones(
         assert "another write key" not in screen
         await pilot.press("/", *"proxy", "enter")
         await until(pilot, "Fleet (1 of 3)", "a proxy of 2 key managers, 1 of 2 well")
+
+
+async def test_a_certificate_that_ends_soon_is_told(
+    manager: Manager, make_proxy: Callable[..., Kmsd], ca: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    short = ca.issue("short", "DNS:n9.cluster-a.test", begins=timedelta(days=-85), ends=timedelta(days=5, hours=1))
+    proxy = well(make_proxy(short, ca, manager))
+    async with app_on(proxy).run_test(size=(80, 24)) as pilot:
+        await until(pilot, "the certificate of this proxy (CN=short) ends in 5 days", "◐ certificate  5 days left")
+        await pilot.press("enter")
+        await until(pilot, "proxy.tls_certificate", "Settings (")

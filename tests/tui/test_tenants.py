@@ -12,8 +12,10 @@ from time import perf_counter
 import pytest
 
 from kmsd.client import connect
+from kmstui import tenants
 from kmstui.screens.tenants import TENANT_ROWS
 from kmstui.text import parse_filter
+from kmstui.view import Peer, Reading
 from kmstui.widgets.search import Search, Texts
 from kmstui.widgets.table import Table
 from tests.daemons import Kmsd, wait_for
@@ -22,7 +24,7 @@ from tests.remote.conftest import TENANTS, Client, Manager
 from tests.tui.conftest import app_on
 from tests.tui.pictures import settled
 from tests.tui.scenes import SCENES, Still
-from tests.tui.scenes.remote import CLUSTER_A
+from tests.tui.scenes.remote import CLUSTER_A, A
 from tests.tui.screen import flat, line_with, shown, until
 
 SIZES = pytest.mark.parametrize("size", [(80, 24), (120, 35), (160, 50)], ids=["80x24", "120x35", "160x50"])
@@ -218,6 +220,23 @@ async def test_a_thousand_real_tenants_are_listed_filtered_and_scrolled(
         await pilot.press("/", *"cluster-0500", "enter")
         screen = await until(pilot, "Tenants (1 of 1,000)")
         assert "cluster-0500" in screen
+
+
+def test_the_rotation_of_a_tenant_looks_at_those_targets_that_have_it() -> None:
+    view = SCENES["manager"]()
+    status = view.status.value
+    assert status is not None
+    other = replace(status, tenants=(replace(CLUSTER_A, write_key=replace(A, key_id="elsewhere")),))
+    without = replace(status, tenants=())
+    peers = tuple(Peer(name, Reading(of)) for name, of in (("other", other), ("without", without)))
+    seen = tenants.as_own(replace(view, peers=peers, nodes=(view.target, "other", "without")), "cluster-a")
+    assert seen.nodes == (view.target, "other")
+    own = {name: each.value for name, each in ((view.target, seen.status), *((p.target, p.status) for p in seen.peers))}
+    assert {name: each.write_key.key_id for name, each in own.items() if each is not None and each.write_key} == {
+        view.target: A.key_id,
+        "other": "elsewhere",
+    }
+    assert tenants.as_own(view, "nobody") is view
 
 
 def test_a_thousand_tenants_are_filtered_in_less_than_a_key_may_take() -> None:
