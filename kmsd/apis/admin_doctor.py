@@ -8,12 +8,13 @@ from time import monotonic, perf_counter
 from typing import Final
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
-from kmsd.apis.admin_table import alike, table
+from kmsd.apis.admin_table import CertificateView, alike, table
 from kmsd.errors import KmsdError, NotFound, Overloaded, short
 from kmsd.hsm.doctor.diagnosis import diagnose
 from kmsd.hsm.doctor.findings import Check, Report
 from kmsd.keys.key import KeyState, newest_first
 from kmsd.keys.keyring import Keyring
+from kmsd.observe.expiry import how_long, soon
 from kmsd.transport.call import Call, Table, parse
 
 _ANSWER_SECONDS: Final = 2.0
@@ -23,11 +24,12 @@ _ANSWER_SECONDS: Final = 2.0
 @dataclass(frozen=True)
 class DoctorAdmin:
     """The part of the admin API that probes tokens. write_token: name of the token for new keys. tls_problem: why TCP
-    is not served, although it is to be."""
+    is not served, although it is to be. certificate: the one that callers from other machines are shown."""
 
     keyring: Keyring
     write_token: str
     tls_problem: Callable[[], KmsdError | None]
+    certificate: Callable[[], CertificateView | None]
     _running: set[str] = field(default_factory=set)
 
     def table(self) -> Table:
@@ -112,8 +114,15 @@ class DoctorAdmin:
 
     def _tcp(self) -> list[Check]:
         """Return the checks of a kmsd that is to listen on TCP."""
-        problem = self.tls_problem()
-        return [Check("tcp", "TCP listener", "warning", problem.message, problem.hint)] if problem is not None else []
+        checks, problem, own = [], self.tls_problem(), self.certificate()
+        if problem is not None:
+            checks.append(Check("tcp", "TCP listener", "warning", problem.message, problem.hint))
+        if own is not None:
+            name, title, seen = "certificate", "Own certificate", f"{own.subject} {how_long(own.not_after)}"
+            fix = "put a new one in its place: kmsd reads the files of [server] anew when they change"
+            ending = soon(own.not_before, own.not_after)
+            checks.append(Check(name, title, "warning", seen, fix) if ending else Check(name, title, "ok", seen))
+        return checks
 
 
 def _response(report: Report, checks: list[Check]) -> pb.DiagnoseResponse:

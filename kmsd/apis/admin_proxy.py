@@ -50,8 +50,8 @@ class ProxyAdmin:
     """The part of the admin API that tells of a proxy and its key managers.
 
     started: Unix time in seconds. listeners: each with its APIs. problems: the fatal first. unreachable: why nobody can
-    connect to a socket. verdict: why only a restart can help, if so. probe: tries one key manager, in so many seconds.
-    certificate: the one that key managers are shown.
+    connect to a socket. verdict: why only a restart can help, if so. own_certificate: whether it lasts. probe: tries
+    one key manager, in so many seconds. certificate: the one that key managers are shown.
     """
 
     service: RemoteService
@@ -60,6 +60,7 @@ class ProxyAdmin:
     problems: Callable[[], list[Problem]]
     unreachable: Callable[[], KmsdError | None]
     verdict: Callable[[], str]
+    own_certificate: Callable[[], Check]
     probe: Callable[[Upstream, float], Awaitable[list[Check]]]
     certificate: Callable[[], CertificateView | None]
 
@@ -120,7 +121,8 @@ class ProxyAdmin:
             known = ", ".join(each.address for each in self.service.upstreams)
             raise NotFound(f"no key manager {short(request.token)} is configured", f"the key managers are {known}")
         began = time.monotonic()
-        checks = [check for each in named for check in await self.probe(each, _PROBE_SECONDS)]
+        checks = [self.own_certificate()]
+        checks += [check for each in named for check in await self.probe(each, _PROBE_SECONDS)]
         outcomes = {check.outcome for check in checks}
         outcome = next((each for each in ("failed", "warning") if each in outcomes), "ok")
         failed = [check for check in checks if check.outcome == "failed"]

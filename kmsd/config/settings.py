@@ -147,6 +147,9 @@ class Proxy(Section):
     """Host and port of each key manager."""
     prefer: Literal["order", "spread"] = "order"
     """Which of the key managers that are well is asked. order: the first; spread: one after the other."""
+    hedge: float = Field(default=0.0, ge=0, le=5)
+    """Seconds after which the next key manager is asked beside one that has not answered yet; 0: only when it has
+    failed, or half of the time is up."""
     server_name: str = Field(default="", max_length=253)
     """Name that the certificates of key managers must have; empty: the host of each."""
     tls_ca: Path | None = None

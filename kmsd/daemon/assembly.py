@@ -223,7 +223,7 @@ class TokenParts:
                 self.tenancy.counted,
             ).table(),
             InspectAdmin(own.keyring, own.foreign, own.service, shown).table(),
-            DoctorAdmin(own.keyring, write_token, self._tls_problem).table(),
+            DoctorAdmin(own.keyring, write_token, self._tls_problem, self._own_certificate).table(),
         )
 
     def _writer_of_label(self, label: str) -> Writer:

@@ -11,12 +11,12 @@ from kmsd import state
 from kmsd.apis.admin import why_down
 from kmsd.audit.trail import Audit
 from kmsd.daemon.background_tasks import Upkeep
-from kmsd.daemon.certificates import how_long, soon
 from kmsd.daemon.tenancy import Tenancy
 from kmsd.daemon.writer import Writer
 from kmsd.errors import DeadlineExceeded, KmsdError
 from kmsd.hsm.connection import Hsm, PoolView
 from kmsd.keys.key import Key
+from kmsd.observe.expiry import how_long, soon
 from kmsd.observe.stats import Stats
 from kmsd.problem import About, Calls, Problem
 

@@ -22,7 +22,6 @@ from kmsd.apis.admin_watch import Ended, WatchAdmin
 from kmsd.apis.audited import audited
 from kmsd.audit.trail import Audit
 from kmsd.daemon import event_sinks
-from kmsd.daemon.certificates import how_long, soon
 from kmsd.daemon.configured import Configured
 from kmsd.daemon.followed import Followed
 from kmsd.daemon.liveness import Liveness
@@ -30,6 +29,7 @@ from kmsd.daemon.process import Spawn
 from kmsd.daemon.sockets import KEPT_REQUESTS, admin_listener, kms_listener
 from kmsd.errors import InvalidRequest, KmsdError, Misconfigured, short
 from kmsd.observe import logs
+from kmsd.observe.expiry import how_long, soon
 from kmsd.observe.feed import Feed
 from kmsd.observe.sdnotify import notify
 from kmsd.observe.stats import Stats
@@ -92,6 +92,7 @@ class ProxyParts:
         self.service = RemoteService(
             [Upstream(address, self._dial) for address in proxy.upstreams],
             prefer=proxy.prefer,
+            hedge=proxy.hedge,
             fail_closed=settings.kms.on_hsm_loss == "fail-closed",
             canary=Canary.from_json(state.recall_canary(settings.state.dir)),
             on_canary=self._keep_canary,
@@ -116,6 +117,7 @@ class ProxyParts:
                 self._problems,
                 self._unreachable,
                 lambda: self.liveness.verdict,
+                self._own_certificate,
                 self._probe,
                 lambda: loaded.own if (loaded := self._material.loaded) is not None else None,
             ).table(),
@@ -265,7 +267,7 @@ class ProxyParts:
         if checks[0].outcome != "failed":
             checks += await self._introduction(upstream, seconds / 3)
             began = time.monotonic()
-            await self.service.check_one(upstream, seconds / 3)
+            await self.service.check_one(upstream, seconds / 3, thorough=True)
             error = upstream.wrong_key or (None if upstream.up else upstream.error)
             if error is not None:
                 checks.append(Check("round_trip", f"{name}: round trip", "failed", error.message, error.hint))
@@ -294,6 +296,17 @@ class ProxyParts:
             Check("tenant", title, "ok", words),
             Check("clock", f"{name}: clock", "warning" if wrong else "ok", skew, fix),
         ]
+
+    def _own_certificate(self) -> Check:
+        """Return whether this proxy's certificate lasts."""
+        title, loaded = "Own certificate", self._material.loaded
+        if loaded is None:
+            return Check("certificate", title, "failed", "there are no TLS files that can be used")
+        own = loaded.own
+        ending = soon(own.not_before, own.not_after)
+        fix = "put a new one in its place: kmsd reads the files anew when they change" if ending else ""
+        seen = f"{own.subject} {how_long(own.not_after)}"
+        return Check("certificate", title, "warning" if ending else "ok", seen, fix)
 
     async def _handshake(self, upstream: Upstream, seconds: float) -> Check:
         title, loaded = f"{upstream.address}: TLS", self._material.loaded

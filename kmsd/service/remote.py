@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import Final, Literal, NamedTuple, TypeVar
+from typing import Final, Literal, NamedTuple, NoReturn, TypeVar
 
 from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
 from kmsd.api.kms.v2 import api_pb2 as v2
@@ -20,6 +20,7 @@ from kmsd.metadata import PROXY
 from kmsd.request import uid
 from kmsd.service import answers
 from kmsd.service.api import Decrypted, Encrypted, ServiceStatus
+from kmsd.service.asking import Asking, Question
 from kmsd.service.following import Following
 from kmsd.service.upstream import Upstream, UpstreamError
 
@@ -30,10 +31,10 @@ _SMALL: Final = 256
 """The most bytes of a plaintext that is sent by v2, whose ciphertexts are bounded; v1beta1 takes longer ones."""
 _STATUS_SECONDS: Final = 2.0
 """Time for the answer to Status."""
-_SHARE: Final = 0.5
-"""Part of the time left that an upstream has to answer while there is another to ask."""
-_LEAST_SECONDS: Final = 0.05
+_STATUS: Final = v2.StatusRequest().SerializeToString()
 _CANARY_BYTES: Final = 32
+PROVEN_SECONDS: Final = 60.0
+"""Seconds for which an upstream that has shown that it has the key is believed, while it names the same one."""
 T = TypeVar("T")
 
 
@@ -88,7 +89,8 @@ class Introduction(NamedTuple):
 class RemoteService:
     """The KMS service of one tenant of key managers.
 
-    prefer: "order" asks the first that is well, "spread" one after the other. fail_closed: whether Status is an error
+    prefer: "order" asks the first that is well, "spread" one after the other. hedge: seconds after which the next is
+    asked beside one that has not answered; 0 for never. fail_closed: whether Status is an error
     while no key manager answers. canary: kept from before, None if there is none. on_canary: told of each new one.
     on_change: told when an upstream came or went. following: told of each Status and Encrypt.
 
@@ -100,6 +102,7 @@ class RemoteService:
         upstreams: Sequence[Upstream],
         *,
         prefer: Literal["order", "spread"],
+        hedge: float,
         fail_closed: bool,
         canary: Canary | None,
         on_canary: Callable[[Canary], None],
@@ -111,16 +114,19 @@ class RemoteService:
         self.canary = canary
         self.following = following
         self._prefer = prefer
+        self._hedge = hedge
         self._fail_closed = fail_closed
         self._on_canary = on_canary
         self._on_change = on_change
+        self._founding = asyncio.Lock()
         self._turn = 0
 
     @property
     def key_id(self) -> str:
-        """The key id that a usable upstream named last, else the canary's; empty if none is known."""
+        """The key id that a usable upstream named last, else the canary's, else the one that Status answered last;
+        empty if none is known."""
         known = next((each.key_id for each in self.upstreams if each.usable and each.key_id), "")
-        return known or (self.canary.key_id if self.canary is not None else "")
+        return known or (self.canary.key_id if self.canary is not None else self.following.key_id)
 
     async def status(self) -> ServiceStatus:
         """Answer as `KmsService.status`, with the words of the key manager that is asked."""
@@ -133,7 +139,7 @@ class RemoteService:
             return answer.healthz == "ok"
 
         try:
-            await self._ask(f"{_V2}/Status", v2.StatusRequest().SerializeToString(), until, answers.status, enough)
+            await self._ask(Question(f"{_V2}/Status", _STATUS, until, answers.status, enough))
         except KmsdError as error:
             if self._fail_closed and not found:
                 raise
@@ -158,14 +164,16 @@ class RemoteService:
         if len(plaintext) > _SMALL:
             large = v1beta1.EncryptRequest(version="v1beta1", plain=plaintext)
             ciphertext, upstream = await self._ask(
-                f"{_V1}/Encrypt", large.SerializeToString(), until, answers.encrypted_v1beta1
+                Question(f"{_V1}/Encrypt", large.SerializeToString(), until, answers.encrypted_v1beta1)
             )
             key_id = await self._names_now(upstream, until)
             if key_id is None:
                 return await self.encrypt(plaintext, until)
         else:
             request = v2.EncryptRequest(plaintext=plaintext, uid=uid.get() or PROXY)
-            done, upstream = await self._ask(f"{_V2}/Encrypt", request.SerializeToString(), until, answers.encrypted)
+            done, upstream = await self._ask(
+                Question(f"{_V2}/Encrypt", request.SerializeToString(), until, answers.encrypted)
+            )
             ciphertext, key_id = done.ciphertext, done.key_id
         if not await self._is_ours(upstream, key_id, until):
             return await self.encrypt(plaintext, until)
@@ -176,7 +184,7 @@ class RemoteService:
         """Return the id of the key that an upstream writes with, which v1beta1 does not tell; None if another upstream
         should be asked. Raises KmsdError."""
         try:
-            body = await upstream.ask(f"{_V2}/Status", v2.StatusRequest().SerializeToString(), _left(until), check=True)
+            body = await upstream.ask(f"{_V2}/Status", _STATUS, _left(until), check=True)
             return answers.status(body, upstream).key_id
         except UpstreamError as failed:
             self._leave(upstream, failed)
@@ -186,10 +194,14 @@ class RemoteService:
         """Decrypt as `KmsService.decrypt`."""
         if key_id is None:
             old = v1beta1.DecryptRequest(version="v1beta1", cipher=ciphertext)
-            plain, _ = await self._ask(f"{_V1}/Decrypt", old.SerializeToString(), until, answers.decrypted_v1beta1)
+            plain, _ = await self._ask(
+                Question(f"{_V1}/Decrypt", old.SerializeToString(), until, answers.decrypted_v1beta1)
+            )
             return Decrypted(plain, "", "")
         request = v2.DecryptRequest(ciphertext=ciphertext, key_id=key_id, uid=uid.get() or PROXY)
-        plaintext, _ = await self._ask(f"{_V2}/Decrypt", request.SerializeToString(), until, answers.decrypted)
+        plaintext, _ = await self._ask(
+            Question(f"{_V2}/Decrypt", request.SerializeToString(), until, answers.decrypted)
+        )
         return Decrypted(plaintext, key_id, _sha256(key_id))
 
     # The upstreams, one after the other.
@@ -202,47 +214,19 @@ class RemoteService:
             known = known[self._turn :] + known[: self._turn]
         return sorted(known, key=lambda each: not each.usable)
 
-    async def _ask(
-        self,
-        path: str,
-        body: bytes,
-        until: float,
-        read: Callable[[bytes, Upstream], T],
-        enough: Callable[[T, Upstream], bool] = lambda _, __: True,
-    ) -> tuple[T, Upstream]:
-        """Ask one upstream after the other until one answers, or says that the request itself is wrong. All calls of
-        the KMS APIs are safe to repeat.
+    async def _ask(self, question: Question[T]) -> tuple[T, Upstream]:
+        """Return the answer to a question, and whose it is. Raises KmsdError."""
+        asking = Asking(
+            question, self._in_order(), well=self._well, ill=lambda upstream, failed: self._ill(upstream, failed.error)
+        )
+        return await asking.run(self._hedge) or self._fail(asking.failures)
 
-        read: makes sense of an answer; raises UpstreamError if there is none. enough: whether an answer is good enough
-        not to ask another. Raises KmsdError.
-        """
-        candidates = self._in_order()
-        failures: list[tuple[Upstream, UpstreamError]] = []
-        for number, upstream in enumerate(candidates):
-            seconds = max(_LEAST_SECONDS, until - monotonic())
-            if number + 1 < len(candidates):
-                seconds = max(_LEAST_SECONDS, seconds * _SHARE)
-            try:
-                answer = read(await upstream.ask(path, body, seconds), upstream)
-            except UpstreamError as failed:
-                failures.append((upstream, failed))
-                if failed.its_own:
-                    self._ill(upstream, failed.error)
-                if isinstance(failed.error, InvalidRequest) or until - monotonic() <= _LEAST_SECONDS:
-                    break
-                continue
-            self._well(upstream)
-            if enough(answer, upstream):
-                return answer, upstream
-        raise self._why(failures)
-
-    def _why(self, failures: Sequence[tuple[Upstream, UpstreamError]]) -> KmsdError:
-        """Return the error for a caller whom no upstream answered: what one said of the request comes first."""
-        said = [failed.error for _, failed in failures if not failed.its_own]
-        if said:
-            return said[0].again()
-        why = self.why_down() or next((failed.error.again() for _, failed in failures), None)
-        return why or Unavailable("no key manager has answered", "try again")
+    def _fail(self, failures: Sequence[UpstreamError]) -> NoReturn:
+        """Raise the error for a caller whom no upstream answered: what one said of the request comes first."""
+        said = [failed.error for failed in failures if not failed.its_own]
+        why = said[0].again() if said else self.why_down()
+        why = why or next((failed.error.again() for failed in failures), None)
+        raise why or Unavailable("no key manager has answered", "try again")
 
     def why_down(self) -> KmsdError | None:
         """Return why no upstream serves, and since when, as far as is known now; None if one does."""
@@ -282,16 +266,18 @@ class RemoteService:
         """Try each upstream that is well, or whose time has come again. seconds: for each."""
         await asyncio.gather(*(self.check_one(each, seconds) for each in self.upstreams if each.up or each.due))
 
-    async def check_one(self, upstream: Upstream, seconds: float) -> None:
-        """Try one upstream: its Status, and whether it has the key."""
+    async def check_one(self, upstream: Upstream, seconds: float, *, thorough: bool = False) -> None:
+        """Try one upstream: its Status, and whether it has the key: when it names another than before, and once a
+        minute, for that costs a call of its token; or now, if it is to be thorough."""
         began = monotonic()
         try:
-            body = await upstream.ask(f"{_V2}/Status", v2.StatusRequest().SerializeToString(), seconds, check=True)
+            body = await upstream.ask(f"{_V2}/Status", _STATUS, seconds, check=True)
             answer = answers.status(body, upstream)
             upstream.seconds = monotonic() - began
             upstream.healthz = answer.healthz
             if answer.key_id:
-                await self._check_key(upstream, answer.key_id, seconds)
+                if thorough or not upstream.has_proven(answer.key_id, PROVEN_SECONDS):
+                    await self._check_key(upstream, answer.key_id, seconds)
                 upstream.key_id = answer.key_id
         except UpstreamError as failed:
             self._ill(upstream, failed.error)
@@ -316,21 +302,25 @@ class RemoteService:
         Who decrypts what this proxy had encrypted before has its tenant's keys. Who does not know that key would write
         with a key that the stored data was not written with, and that nobody can go back from. Raises UpstreamError.
         """
+        if self.canary is None:
+            # Only one of them makes the first: all others have to open that one.
+            async with self._founding:
+                if self.canary is None:
+                    if upstream.healthz == "ok":
+                        await self._new_canary(upstream, seconds)
+                    return
         canary = self.canary
-        if canary is not None:
-            request = v2.DecryptRequest(ciphertext=canary.ciphertext, key_id=canary.key_id, uid=PROXY)
-            try:
-                body = await upstream.ask(f"{_V2}/Decrypt", request.SerializeToString(), seconds, check=True)
-                opened = answers.decrypted(body, upstream)
-                fits = hashlib.sha256(opened).hexdigest() == canary.digest
-            except UpstreamError as failed:
-                if failed.its_own or not isinstance(failed.error, NotFound | InvalidRequest):
-                    raise
-                fits = False
-            self._judge(upstream, key_id, fits=fits)
-            if not fits:
-                return
-        if (canary is None or canary.key_id != key_id) and upstream.healthz == "ok":
+        request = v2.DecryptRequest(ciphertext=canary.ciphertext, key_id=canary.key_id, uid=PROXY)
+        try:
+            body = await upstream.ask(f"{_V2}/Decrypt", request.SerializeToString(), seconds, check=True)
+            opened = answers.decrypted(body, upstream)
+            fits = hashlib.sha256(opened).hexdigest() == canary.digest
+        except UpstreamError as failed:
+            if failed.its_own or not isinstance(failed.error, NotFound | InvalidRequest):
+                raise
+            fits = False
+        self._judge(upstream, key_id, fits=fits)
+        if fits and canary.key_id != key_id and upstream.healthz == "ok":
             await self._new_canary(upstream, seconds)
 
     async def _is_ours(self, upstream: Upstream, key_id: str, until: float) -> bool:
@@ -355,6 +345,8 @@ class RemoteService:
     def _judge(self, upstream: Upstream, key_id: str, *, fits: bool) -> None:
         before = upstream.wrong_key
         upstream.wrong_key = None
+        if fits:
+            upstream.proves(key_id)
         if not fits:
             upstream.wrong_key = Misconfigured(
                 f"key manager {upstream.address} does not know the key that wrote here: it names {short(key_id)}, and "
@@ -376,6 +368,7 @@ class RemoteService:
         if answers.decrypted(body, upstream) != plaintext:
             raise answers.nonsense(v2.DecryptResponse, upstream)
         self.canary = Canary(done.key_id, done.ciphertext, hashlib.sha256(plaintext).hexdigest())
+        upstream.proves(done.key_id)
         self._on_canary(self.canary)
 
 

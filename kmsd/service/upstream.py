@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable
@@ -104,6 +105,7 @@ class Upstream:
         self.asked = self.failed = self.in_flight = 0
         self.seconds = 0.0
         self.answered_at = 0.0
+        self._proven = ("", -math.inf)
         self._dial = dial
         self._channel: grpc.aio.Channel | None = None
         self._pause = _FIRST_PAUSE
@@ -114,6 +116,15 @@ class Upstream:
     def usable(self) -> bool:
         """Whether calls are to go to it before any that is not usable."""
         return self.up and self.wrong_key is None and self.healthz in ("", "ok")
+
+    def proves(self, key_id: str) -> None:
+        """Note that it has just shown that it has the key that it is to have, while it names this one."""
+        self._proven = (key_id, monotonic())
+
+    def has_proven(self, key_id: str, seconds: float) -> bool:
+        """Return whether it has shown that within so many seconds, has answered since, and names the same key id."""
+        proven, at = self._proven
+        return self.up and self.wrong_key is None and proven == key_id and monotonic() - at < seconds
 
     @property
     def due(self) -> bool:

@@ -65,18 +65,18 @@ class Fleet:
         }
 
     async def idle(self) -> dict[str, float]:
-        """Each connection does what an idle proxy does: Status and Decrypt each `interval`, and a Status a minute."""
+        """Each connection does what an idle proxy does: a Status each `interval`, a Decrypt each `proven`, and a Status
+        a minute for its kube-apiserver."""
         proxies = await self.connected(self.job["connections"])
         await _go()
         began = monotonic()
-        until, interval = began + self.job["seconds"], self.job["interval"]
+        until, interval, proven = began + self.job["seconds"], self.job["interval"], self.job["proven"]
 
-        async def proxy(number: int, each: Lean) -> None:
-            await asyncio.sleep(interval * number / len(proxies))
+        async def proxy(number: int, each: Lean, name: str, pause: float) -> None:
+            await asyncio.sleep(pause * number / len(proxies))
             while monotonic() < until:
-                each.ask(self.requests["Status"])
-                each.ask(self.requests["Decrypt"])
-                await asyncio.sleep(interval)
+                each.ask(self.requests[name])
+                await asyncio.sleep(pause)
 
         async def api_servers() -> None:
             number = 0
@@ -85,7 +85,10 @@ class Fleet:
                 number += 1
                 await asyncio.sleep(60 / len(proxies))
 
-        await asyncio.gather(api_servers(), *(proxy(number, each) for number, each in enumerate(proxies)))
+        checks = (("Status", interval), ("Decrypt", proven))
+        await asyncio.gather(
+            api_servers(), *(proxy(number, each, *check) for number, each in enumerate(proxies) for check in checks)
+        )
         return self.counted(began)
 
     async def storm(self) -> dict[str, float]:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
 from kmsd.api.kms.v2 import api_pb2 as v2
+from kmsd.service.remote import PROVEN_SECONDS
 from tests.bench import servers, serving
 from tests.bench.burst import cpu, framed
 from tests.bench.cases import Load, Plan
@@ -153,6 +154,7 @@ def _many(site: Site, size: Size) -> dict[str, float]:
             "connections": size.proxies // _CLIENTS,
             "seconds": size.seconds + 4,
             "interval": min(INTERVAL, size.seconds),
+            "proven": PROVEN_SECONDS,
         }
     ] * _CLIENTS
     with _fleet(site, "node", jobs, "v2") as fleet:

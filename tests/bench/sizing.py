@@ -9,6 +9,7 @@ from typing import Final
 
 from kmsd.config.settings import MAX_TENANTS, Health, Server
 from kmsd.hsm.address import AUTO_SESSIONS_GROWN
+from kmsd.service.remote import PROVEN_SECONDS
 from tests.bench.remote import INTERVAL, LOADS
 from tests.bench.results import Results, Row, ratio
 
@@ -113,8 +114,8 @@ def sizing(results: Results) -> str:
     told = figures.words
     nodes = _CLUSTERS * _NODES
     kib_each = (figures["idle rss"] - figures["idle rss before"]) / figures["idle proxies"] * 1024
-    calls = nodes * 2 / INTERVAL + nodes / 60
-    some = figures["idle proxies"] * (2 / INTERVAL + 1 / 60)
+    each_asks = 1 / INTERVAL + 1 / PROVEN_SECONDS + 1 / 60
+    calls, some = nodes * each_asks, figures["idle proxies"] * each_asks
     cpu_of_calls = (figures["idle cpu"] - figures["idle cpu before"]) / some
     rate = figures["storm v1beta1 answered"] / figures["storm v1beta1 seconds"]
     rates = {each: min(rate, AUTO_SESSIONS_GROWN * 1000 / each) for each in _LATENCIES}
@@ -148,7 +149,8 @@ def sizing(results: Results) -> str:
         checks=f"{nodes / INTERVAL:,.0f}",
         statuses=f"{nodes / 60:,.0f}",
         own_health=f"{_CLUSTERS * 2 / Health().interval:,.0f}",
-        at_rest=f"{nodes / INTERVAL + _CLUSTERS * 2 / Health().interval:,.0f}",
+        proofs=f"{nodes / PROVEN_SECONDS:,.0f}",
+        at_rest=f"{nodes / PROVEN_SECONDS + _CLUSTERS * 2 / Health().interval:,.0f}",
         cpu_of_calls=told(cpu_of_calls * calls),
         proxy_rss=told("proxy rss"),
         proxy_idle=told("proxy idle", ".2f"),

@@ -170,3 +170,49 @@ def test_not_even_the_first_answer_is_another_tenants_key(
         proxy.v2("Encrypt", SEED)
     assert "does not know the key that wrote here" in told(caught.value).details
     assert proxy.v2("Status").key_id == sealed.key_id
+
+
+def test_a_second_key_manager_is_asked_beside_one_that_is_slow_if_that_is_wanted(
+    two: tuple[Manager, Manager], make_proxy: Callable[..., Kmsd], ca: Authority
+) -> None:
+    first, second = two
+    caller = ca.issue("a1", "DNS:node-1.cluster-a.test")
+    quick = {"KMSD_PROXY__HEDGE": "0.1", "KMSD_HEALTH__INTERVAL": "30"}
+    proxy = well(make_proxy(caller, ca, first, second, environment=quick))
+    wait_for(lambda: all(each.up for each in proxy.status().upstreams))
+    assert first.kmsd.process is not None
+    os.kill(first.kmsd.process.pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        sealed = proxy.v2("Encrypt", SEED)
+        assert time.monotonic() - began < 0.8, "half of the time is not waited for"
+        assert decrypt(proxy, sealed) == SEED.plaintext
+    finally:
+        os.kill(first.kmsd.process.pid, signal.SIGCONT)
+
+
+def test_four_proxies_of_two_tenants_follow_their_own_tenants_rotations(
+    two: tuple[Manager, Manager], make_proxy: Callable[..., Kmsd], ca: Authority
+) -> None:
+    proxies = {
+        f"{tenant}{number}": make_proxy(
+            ca.issue(f"{tenant}{number}", f"DNS:node-{number}.cluster-{tenant}.test"),
+            ca,
+            *two,
+            name=f"p{tenant}{number}",
+        )
+        for tenant in "ab"
+        for number in (1, 2)
+    }
+    for proxy in proxies.values():
+        well(proxy)
+    before = {name: proxy.v2("Encrypt", SEED) for name, proxy in proxies.items()}
+    assert before["a1"].key_id == before["a2"].key_id != before["b1"].key_id == before["b2"].key_id
+    two[1].kmsd.admin("RotateKey", admin_pb2.RotateKeyRequest(label="kek-a"))
+    wait_for(lambda: all(proxies[name].v2("Status").key_id != before[name].key_id for name in ("a1", "a2")))
+    for name, proxy in proxies.items():
+        assert (proxy.v2("Encrypt", SEED).key_id == before[name].key_id) == name.startswith("b")
+        assert decrypt(proxy, before[f"{name[0]}{3 - int(name[1])}"]) == SEED.plaintext
+        with pytest.raises(grpc.RpcError) as caught:
+            decrypt(proxy, before["b1" if name.startswith("a") else "a1"])
+        assert told(caught.value).code == "NOT_FOUND"
