@@ -18,6 +18,8 @@ from kmsd.transport.call import Handler, Method, Role, StreamHandler, StreamMeth
 
 API: Final = "admin"
 SERVICE: Final = "kmsd.admin.v1.Admin"
+SECONDS: Final = 60.0
+"""Seconds for the answer to a call, wherever it comes from: a slow token makes keys for longer than it encrypts."""
 _PAGE: Final = 500
 _PAGE_MOST: Final = 1000
 T = TypeVar("T")
@@ -44,7 +46,12 @@ def table(methods: Mapping[str, Handler] | None = None, streams: Mapping[str, St
     return {
         **{
             f"/{SERVICE}/{name}": Method(
-                API, name, handler, role=Role.VIEWER if name in READS else Role.OPERATOR, hinted=True
+                API,
+                name,
+                handler,
+                role=Role.VIEWER if name in READS else Role.OPERATOR,
+                hinted=True,
+                seconds=SECONDS,
             )
             for name, handler in (methods or {}).items()
         },

@@ -230,7 +230,7 @@ class ProxyParts:
                 found.append(Problem(error.message, error.hint, fatal=not some, about=about))
             elif each.healthz not in ("", "ok"):
                 words = f"key manager {each.address} is not well: {each.healthz}"
-                found.append(Problem(words, "ask it: kmsctl status --target", fatal=not some))
+                found.append(Problem(words, f"ask it: kmsctl status --target tls://{each.address}", fatal=not some))
         keys = {each.key_id for each in self.service.upstreams if each.usable and each.key_id}
         if len(keys) > 1:
             found.append(

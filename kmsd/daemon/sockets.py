@@ -22,8 +22,6 @@ _SERVERS: Final[dict[str, tuple[Callable[[Dispatch], Server], ...]]] = {
     # grpcio for clients that address their requests to the path of the socket, which h2corn resets.
     "h2corn": (H2cornServer, GrpcioServer),
 }
-_ADMIN_SECONDS: Final = 60.0
-"""Seconds for the answer to a call of the admin API whose caller sets no deadline."""
 
 Remade = Callable[[Path, str], None]
 """A function that is told, in words, what had become of a socket when it was made again."""
@@ -51,7 +49,7 @@ def admin_listener(place: Admin, tables: Iterable[Table], observe: Observer, rem
         servers=(GrpcioServer,),
         apis=(admin_table.API,),
         services=(admin_table.SERVICE,),
-        timeout=_ADMIN_SECONDS,
+        timeout=admin_table.SECONDS,
         observe=observe,
         remade=remade,
         proven=True,

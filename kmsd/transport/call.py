@@ -97,7 +97,7 @@ class Method:
     api: short name for logs, for example "v2". name: for example "Encrypt". share: its part of the token. largest:
     bytes of a request that it takes. counted: whether its calls are part of what is observed. role: who may call it
     from another machine. hinted: whether its callers read what to do from its own place beside an error's message;
-    else it is part of the message.
+    else it is part of the message. seconds: that a call may take at the most; None: as its listener says.
     """
 
     api: str
@@ -108,6 +108,7 @@ class Method:
     counted: bool = True
     role: Role = Role.TENANT
     hinted: bool = False
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ class Admission(Protocol):
 class Dispatch:
     """The methods of one socket, and the calls that are under way.
 
-    timeout: seconds for a call whose caller names no shorter time. relay: proves who calls; None: handlers are not told
+    timeout: seconds for a call whose method and caller name none. relay: proves who calls; None: handlers are not told
     who calls. admission: asked about every call; None: everybody who gets here may call everything.
     """
 
@@ -94,8 +94,9 @@ class Dispatch:
         the name that the program gives itself.
         """
         now = monotonic()
-        deadline = now + (self._timeout if left is None else left)
-        call = Call(method.api, method.name, min(deadline, now + self._timeout), deadline)
+        most = self._timeout if method.seconds is None else method.seconds
+        deadline = now + (most if left is None else left)
+        call = Call(method.api, method.name, min(deadline, now + most), deadline)
         if self._ending.is_set():
             raise stopping()
         check_size(method, len(request))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -99,6 +101,16 @@ def test_an_operator_does_by_tls_what_is_done_at_the_admin_socket(manager: Manag
     assert does("unlock") == "kmsd-test\n"
     assert '"server": "0' in does("version -o json")
     assert f"san={OPERATOR}" in str(manager.kmsd.audit_records())
+
+
+def test_an_admin_by_tls_may_wait_longer_than_a_caller_of_the_kms_apis(
+    make_manager: Callable[..., Manager], ca: Authority
+) -> None:
+    manager = make_manager(environment={"KMSD_KMS__REQUEST_TIMEOUT": "0.3"})
+    caller = Caller(f"tls://localhost:{manager.port}", ca.file, ca.issue("operator", OPERATOR))
+    assert caller("health", "--wait").returncode == 0
+    # What it tries takes a second on SoftHSM.
+    assert caller("doctor").returncode == 0
 
 
 def test_options_stand_anywhere_and_variables_name_the_same(operator: Caller) -> None:
@@ -216,9 +228,6 @@ def test_it_is_reached_by_ipv6(make_manager: Callable[..., Manager], ca: Authori
     assert f"the certificate of {target} is not for '::1'" in refused.stderr
 
 
-REVOKED = "\n# revoked"
-
-
 def test_a_client_goes_on_with_new_files_when_the_old_certificate_ends_to_be_taken(
     make_manager: Callable[..., Manager], ca: Authority, tmp_path: Path
 ) -> None:
@@ -248,31 +257,109 @@ def test_a_client_goes_on_with_new_files_when_the_old_certificate_ends_to_be_tak
         assert kmsd.get_status().host
 
 
+@pytest.fixture
+def kmstui(short_tmp: Path, tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
+    """Starts kmstui in a real terminal, with this configuration file."""
+    folder = short_tmp / "tmux"
+    folder.mkdir()
+    opened: list[Terminal] = []
+
+    def start(*options: str, config: str = "") -> Terminal:
+        terminal = Terminal(folder, _config(tmp_path / "config.toml", config))
+        opened.append(terminal)
+        terminal.run(str(PROGRAMS / "kmstui"), "--interval=0.5", *options, columns=120, lines=35)
+        return terminal
+
+    yield start
+    for terminal in opened:
+        terminal.close()
+
+
 def test_kmstui_watches_and_acts_by_tls_and_goes_on_when_its_certificate_is_replaced(
-    make_manager: Callable[..., Manager], ca: Authority, short_tmp: Path, tmp_path: Path
+    make_manager: Callable[..., Manager], ca: Authority, kmstui: Callable[..., Terminal], tmp_path: Path
 ) -> None:
     revoked = tmp_path / "revoked"
     revoked.write_text("")
     manager = make_manager(f"--tls-revoked={revoked}")
     manager.kmsd.wait_ok()
     caller = Caller(f"tls://localhost:{manager.port}", ca.file, ca.issue("tui", OPERATOR))
-    folder = short_tmp / "tmux"
-    folder.mkdir()
-    terminal = Terminal(folder, _config(tmp_path / "config.toml", ""))
-    terminal.run(str(PROGRAMS / "kmstui"), "--interval=0.5", *caller.options, columns=120, lines=35)
-    try:
-        terminal.shows(caller.target, "● SERVING")
-        terminal.press("3", "n")
-        # The command can be pasted anywhere: it has the files.
-        terminal.shows("New key", f"--target {caller.target}", "--tls-ca", "--tls-server-name")
-        terminal.press("Escape")
-        revoked.write_text(f"{caller.shown.serial}\n")
-        terminal.shows("is revoked")
-        ca.issue("tui", OPERATOR)
-        terminal.shows("● SERVING", without="is revoked")
-        terminal.press("4")
-        terminal.shows("Requests/s", "GetStatus")
-        terminal.press("q")
-        assert terminal.exit_code() == 0
-    finally:
-        terminal.close()
+    terminal = kmstui(*caller.options)
+    terminal.shows(caller.target, "● SERVING")
+    terminal.press("3", "n")
+    # The command can be pasted anywhere: it has the files.
+    terminal.shows("New key", f"--target {caller.target}", "--tls-ca", "--tls-server-name")
+    terminal.press("Escape")
+    revoked.write_text(f"{caller.shown.serial}\n")
+    terminal.shows("is revoked")
+    ca.issue("tui", OPERATOR)
+    terminal.shows("● SERVING", without="is revoked")
+    terminal.press("4")
+    terminal.shows("Requests/s", "GetStatus")
+    terminal.press("q")
+    assert terminal.exit_code() == 0
+
+
+def test_kmstui_shows_targets_of_both_sorts_side_by_side_and_tells_a_viewer_what_it_may_not(
+    manager: Manager, ca: Authority, kmstui: Callable[..., Terminal]
+) -> None:
+    viewer = ca.issue("viewer", VIEWER)
+    terminal = kmstui(
+        config=f"""
+[tls]
+ca = "{ca.file}"
+certificate = "{viewer.certificate}"
+key = "{viewer.key}"
+
+[[targets]]
+name = "remote"
+address = "tls://127.0.0.1:{manager.port}"
+
+[[targets]]
+name = "local"
+address = "{manager.kmsd.admin_socket}"
+
+[[targets]]
+name = "gone"
+address = "tls://127.0.0.1:{free_port()}"
+"""
+    )
+    terminal.shows("remote", "● SERVING")
+    terminal.press("3", "n")
+    terminal.shows("New key", "kmsctl --target remote keygen")
+    terminal.type("spare")
+    terminal.press("Enter")
+    terminal.shows(f"'{VIEWER}' is a viewer, and this needs an operator")
+    terminal.press("Escape")
+    terminal.shows("Keys (3)", without="New key")
+    terminal.press("8")
+    terminal.shows("Fleet", "remote", "local", "gone", "nothing listens there")
+    terminal.press("t")
+    terminal.shows("remote", "local", "gone")
+    terminal.press("Down", "Enter")
+    terminal.shows("local", "● SERVING")
+    terminal.press("q")
+    assert terminal.exit_code() == 0
+
+
+@pytest.mark.parametrize(
+    ("how", "words"), [(signal.SIGTERM, "kmsd is stopping"), (signal.SIGKILL, "cannot reach tls:")]
+)
+def test_what_follows_a_key_manager_ends_when_it_goes_and_health_waits_until_it_is_back(
+    manager: Manager, operator: Caller, how: signal.Signals, words: str
+) -> None:
+    with (
+        subprocess.Popen(
+            [KMSCTL, "stats", "--watch", *operator.options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as following,
+        ThreadPoolExecutor() as pool,
+    ):
+        assert following.stdout is not None
+        assert json.loads(following.stdout.readline())["seconds"] is not None
+        manager.kmsd.stop(how)
+        _, said = following.communicate(timeout=30)
+        assert following.returncode
+        assert words in said
+        assert "retry: the same command may succeed later" in said
+        waiting = pool.submit(operator, "health", "--wait", "--timeout=40s")
+        manager.kmsd.start()
+        assert waiting.result(50).stdout == "ok\n"
