@@ -42,7 +42,7 @@ def _from_audit(view: View) -> Iterator[Happening]:
                 styles.outcome(record.outcome),
                 escape(record.action),
                 short_hash(record.key_id_sha256) if record.key_id_sha256 else "",
-                escape(record.detail),
+                escape(": ".join(filter(None, (record.tenant, record.detail)))),
                 person(record),
             )
 

@@ -48,7 +48,7 @@ class Traffic:
 
     @property
     def of(self) -> str:
-        """Whose calls these are, for a title."""
+        """The tenant whose calls these are, as the end of a title; empty for all calls."""
         return f" of {escape(self.tenant)}" if self.tenant else ""
 
     @property

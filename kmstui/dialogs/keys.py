@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from textual import on
@@ -34,15 +34,18 @@ _BITS = {
 
 
 class GenerateDialog(Dialog):
-    """A form for a new key. label: to begin with. taken: labels that keys have. tokens: names of those that keys can be
-    made on, the write token first."""
+    """A form for a new key. label: to begin with. write_labels: kmsd's own, which comes first, and its tenants', each
+    with the name of its tenant. taken: labels that keys have. tokens: names of those that keys can be made on, the
+    write token first."""
 
     HELP = "Makes a key on the token. It writes only if it has the write label and no key had it before."
 
-    def __init__(self, target: str, label: str, write_label: str, taken: frozenset[str], tokens: Sequence[str]) -> None:
+    def __init__(
+        self, target: str, label: str, write_labels: Mapping[str, str], taken: frozenset[str], tokens: Sequence[str]
+    ) -> None:
         super().__init__(target, "New key", "Make it")
         self._label = label
-        self._write_label = write_label
+        self._write_labels = write_labels
         self._taken = taken
         self._tokens = tuple(tokens)
 
@@ -90,9 +93,13 @@ class GenerateDialog(Dialog):
     def _says(self, label: str) -> str:
         if not label:
             return ""
-        if label == self._write_label:
-            return "this is the write label: the new key writes at once"
-        return f"it will not write: the write label is {escape(self._write_label)}"
+        if label in self._write_labels:
+            tenant = self._write_labels[label]
+            whose = f" of tenant {escape(tenant)}" if tenant else ""
+            return f"this is the write label{whose}: the new key writes at once"
+        own = next(iter(self._write_labels), "")
+        tenants = len(self._write_labels) - 1
+        return f"it will not write: the write label is {escape(own)}" + (", and tenants have others" if tenants else "")
 
 
 class RelabelDialog(Dialog):
@@ -103,10 +110,10 @@ class RelabelDialog(Dialog):
         "What k8s-kms-plugin wrote with AES-GCM names a label."
     )
 
-    def __init__(self, target: str, key: Key, write_label: str) -> None:
+    def __init__(self, target: str, key: Key, write_labels: Mapping[str, str]) -> None:
         super().__init__(target, f"Relabel {escape(key.label)}", "Relabel")
         self._key = key
-        self._write_label = write_label
+        self._write_labels = write_labels
 
     def fields(self) -> Iterable[Widget]:
         yield field("from", Static(Content(escape(self._key.label))))
@@ -133,8 +140,9 @@ class RelabelDialog(Dialog):
     @property
     def _risk(self) -> str:
         """Return why kmsd wants the label once more; empty if it does not."""
-        if self._key.state == KeyState.WRITE or self._label == self._write_label:
-            return "this changes which key writes"
+        if self._key.state == KeyState.WRITE or self._label in self._write_labels:
+            tenant = self._write_labels.get(self._label) or self._write_labels.get(self._key.label)
+            return f"this changes which key writes{f' for tenant {escape(tenant)}' if tenant else ''}"
         if self.refused:
             return "kmsd wants the label once more"
         former = former_label(self._key.label)

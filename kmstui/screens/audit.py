@@ -64,6 +64,7 @@ AUDIT = ItemKind[Numbered[AuditRecord]](
             order=lambda row: row.item.latency_ms,
             falling=True,
         ),
+        Column("tenant", lambda row, _: row.item.tenant, least=8, optional=True, order=lambda row: row.item.tenant),
         Column("caller", lambda row, _: row.item.caller, least=20, optional=True, order=lambda row: row.item.caller),
     ),
     lambda row: row.item.line,  # each chain has seqs of its own
@@ -76,6 +77,7 @@ AUDIT = ItemKind[Numbered[AuditRecord]](
         escape(row.item.outcome),
         escape(row.item.detail),
         escape(row.item.reason),
+        escape(row.item.tenant),
     ),
     lambda row: str(row.item.seq),
     "sequence number",
@@ -168,6 +170,8 @@ def record_facts(record: AuditRecord) -> Iterator[Fact]:
         yield Fact("detail", escape(record.detail))
     if record.reason:
         yield Fact("reason", escape(record.reason))
+    if record.tenant:
+        yield Fact("tenant", escape(record.tenant))
     yield Fact("caller", escape(record.caller) or "-")
     yield Fact("sha256", escape(record.key_id_sha256) or "-")
     if record.latency_ms:

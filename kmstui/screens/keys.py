@@ -8,7 +8,7 @@ from textual import on
 from textual.containers import Container
 from textual.widget import Widget
 
-from kmsd.client import Filter, Key, KeyState, escape
+from kmsd.client import Filter, Key, KeyState, Status, escape
 from kmstui import styles, traffic
 from kmstui.action import ActionOutcome
 from kmstui.commands import ScreenCommand
@@ -205,7 +205,7 @@ class KeysScreen(Page):
             taken = frozenset(each.label for each in keys)
             label = status.write_label if status.write_key is None else ""
             tokens = sorted(status.tokens, key=lambda token: not token.write)
-            dialog = GenerateDialog(view.target, label, status.write_label, taken, [token.name for token in tokens])
+            dialog = GenerateDialog(view.target, label, _write_labels(status), taken, [token.name for token in tokens])
             self.app.push_screen(dialog, self._go_to)
             return
         if name == "requests":
@@ -221,7 +221,7 @@ class KeysScreen(Page):
                 self.app.push_screen(TestDialog(view.target, key))
             case "relabel":
                 self.app.push_screen(
-                    RelabelDialog(view.target, key, status.write_label),
+                    RelabelDialog(view.target, key, _write_labels(status)),
                     self._go_to,
                 )
             case "adopt":
@@ -258,6 +258,11 @@ def _why_not_among(name: str, key: Key) -> str:
     if name == "destroy" and key.state == KeyState.COMPANION:
         return "it goes with its AES key: destroy that"
     return why_not(name, key)
+
+
+def _write_labels(status: Status) -> dict[str, str]:
+    """Return kmsd's own write label and those of its tenants, each with the name of its tenant."""
+    return {status.write_label: "", **{each.write_label: each.name for each in status.tenants}}
 
 
 def why_not(name: str, key: Key) -> str:

@@ -125,6 +125,22 @@ async def test_from_a_tenant_to_its_key(manager: Manager) -> None:
         assert "╭─ kek-b ─" in screen
 
 
+async def test_a_key_with_the_label_of_a_tenant_is_known_to_write(manager: Manager) -> None:
+    with connect(f"unix://{manager.kmsd.admin_socket}") as kmsd:
+        kmsd.destroy_key("kek-b", confirm_label="kek-b")
+        kmsd.generate_key("spare")
+    async with app_on(manager.kmsd).run_test(size=(120, 35)) as pilot:
+        await until(pilot, "Tenants", "1 of 2 served")
+        await pilot.press("3")
+        await until(pilot, "Keys (3)")
+        await pilot.press("n", *"other")
+        await until(pilot, "it will not write: the write label is k8s-kek, and tenants have others")
+        await pilot.press("escape", "n", *"kek-b")
+        await until(pilot, "this is the write label of tenant cluster-b: the new key writes at once")
+        await pilot.press("escape", "/", *"spare", "enter", "l", "ctrl+u", *"kek-b")
+        await until(pilot, "this changes which key writes for tenant cluster-b")
+
+
 async def test_rotating_a_tenant_moves_its_label_alone(manager: Manager, callers: dict[str, Client]) -> None:
     def keys() -> dict[str, str]:
         status = manager.kmsd.status()
@@ -150,6 +166,8 @@ async def test_rotating_a_tenant_moves_its_label_alone(manager: Manager, callers
         await until(pilot, "kube-apiservers follow", "rewrite stored objects", without="next poll")
         await pilot.press("o")
         await until(pilot, "Rotation of k8s-kek", "No rotation is under way")
+        await pilot.press("6", "/", *"cluster-a", "enter")
+        await until(pilot, "RotateKey", "cluster-a")
         await pilot.press("m")
         await until(pilot, "Tenants (1 of 2)", "after")
     assert callers["cluster-a"].decrypt(sealed) == b"under the old key"
