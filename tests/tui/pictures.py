@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from time import monotonic
 from typing import Any
 
 from textual.app import App
@@ -28,7 +30,19 @@ def picture(app: App[Any]) -> str:
 
 
 async def settled(pilot: Pilot[Any]) -> None:
-    """Until what was shown has been laid out and drawn."""
+    """Until what was shown has been laid out and drawn, which on a busy machine takes longer than any number of
+    pauses."""
+    deadline = monotonic() + 10
     for _ in range(3):
         await pilot.pause()
         await pilot.app.workers.wait_for_complete()
+    while _pending(pilot.app):
+        assert monotonic() < deadline, "it is not drawn"
+        await asyncio.sleep(0.01)
+        await pilot.pause()
+
+
+def _pending(app: App[Any]) -> bool:
+    """Whether the screen on top has not been laid out and painted as it is now."""
+    screen = app.screen
+    return bool(app._batch_count or screen._layout_required or screen._repaint_required or screen._dirty_widgets)
