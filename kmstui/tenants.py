@@ -87,22 +87,25 @@ def find(view: View, name: str) -> TenantStatus | None:
 
 def as_own(view: View, name: str) -> View:
     """Return the View in which a tenant's key stands in the place of kmsd's own, on the other targets, too; those that
-    do not have the tenant are left out. The same View if there is no such tenant."""
+    say that they do not have the tenant are left out. The same View if there is no such tenant."""
     tenant = find(view, name)
     status = view.status.value
     if tenant is None or status is None:
         return view
-    there = tuple(
-        Peer(each.target, replace(each.status, value=own))
-        for each in view.peers
-        if each.status.value is not None
-        for own in [_own(each.status.value, name)]
-        if own is not None
-    )
+    there = tuple(peer for each in view.peers if (peer := _peer(each, name)) is not None)
     kept = {each.target for each in there} | {view.target}
     nodes = tuple(each for each in view.nodes or (view.target,) if each in kept)
     own = _own(status, name)
     return replace(view, status=replace(view.status, value=own), peers=there, nodes=nodes)
+
+
+def _peer(peer: Peer, name: str) -> Peer | None:
+    """Return another target with a tenant's key in the place of its own; None if it has no such tenant."""
+    status = peer.status.value
+    if status is None:
+        return peer  # it has never answered, and may have it
+    own = _own(status, name)
+    return Peer(peer.target, replace(peer.status, value=own)) if own is not None else None
 
 
 def _own(status: Status, name: str) -> Status | None:

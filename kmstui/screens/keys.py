@@ -177,6 +177,12 @@ class KeysScreen(Page):
         if outcome is not None and outcome.key is not None:
             self._sought = ident(outcome.key)
 
+    def go_to(self, ident: str) -> bool:
+        """Move the cursor to a key; to one that is not listed yet, as soon as it is."""
+        found = super().go_to(ident)
+        self._sought = "" if found else ident
+        return found
+
     def _refusals(self) -> tuple[tuple[ScreenCommand, str], ...]:
         return tuple((command, self.why_not(command.name)) for command in self.SCREEN_COMMANDS)
 

@@ -100,7 +100,7 @@ class TenantsScreen(Page):
     """The screen of the tenants."""
 
     NAME = TENANTS
-    WANTS = frozenset({Want.CALLERS, Want.KEYS})
+    WANTS = frozenset({Want.CALLERS})
     HELP = (
         "Shows the tenants of this key manager, those that are not served first, then those with a problem. Requests "
         "per second and p99 are of the last ten seconds, p99 of the worst of them; now: calls under way. Followed: "

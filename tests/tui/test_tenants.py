@@ -246,9 +246,10 @@ def test_the_rotation_of_a_tenant_looks_at_those_targets_that_have_it() -> None:
     assert status is not None
     other = replace(status, tenants=(replace(CLUSTER_A, write_key=replace(A, key_id="elsewhere")),))
     without = replace(status, tenants=())
-    peers = tuple(Peer(name, Reading(of)) for name, of in (("other", other), ("without", without)))
-    seen = tenants.as_own(replace(view, peers=peers, nodes=(view.target, "other", "without")), "cluster-a")
-    assert seen.nodes == (view.target, "other")
+    answers = {"other": other, "without": without, "silent": None}
+    peers = tuple(Peer(name, Reading(status)) for name, status in answers.items())
+    seen = tenants.as_own(replace(view, peers=peers, nodes=(view.target, *answers)), "cluster-a")
+    assert seen.nodes == (view.target, "other", "silent")
     own = {name: each.value for name, each in ((view.target, seen.status), *((p.target, p.status) for p in seen.peers))}
     assert {name: each.write_key.key_id for name, each in own.items() if each is not None and each.write_key} == {
         view.target: A.key_id,
