@@ -21,8 +21,8 @@ import select
 import shutil
 import socket
 import tempfile
-from collections import Counter, deque
-from collections.abc import Callable, Collection, Coroutine
+from collections import deque
+from collections.abc import Callable, Collection, Coroutine, Hashable
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -54,6 +54,10 @@ _AGAIN_SECONDS: Final = 0.1
 """Seconds between two looks at who waits, and who is overdue."""
 _DIALS: Final = 64
 """Connections to the server that are made between two looks at the most: one costs the server more than a call does."""
+_ACCEPTS: Final = 4
+"""Callers that are taken before others have their turn."""
+_DROPS: Final = 256
+"""Callers that have gone who are let go at one look: thousands at once would keep the others waiting."""
 _GRACE: Final = 0.03
 """Seconds in which a caller that has connected may say something before it is let go for another."""
 _FULL_SECONDS: Final = 0.005
@@ -114,6 +118,11 @@ class Relay:
         self._callers: dict[str, Identity] = {}
         self._connections: dict[Connection, asyncio.Task[None] | None] = {}
         """Each connection, with the task that brings it about; None once it stands."""
+        self._users: dict[Hashable, dict[Connection, None]] = {}
+        """The connections of each user, oldest first."""
+        self._arriving: dict[Connection, socket.socket] = {}
+        """The sockets of those that the entrance has not let in yet."""
+        self._looked_for_ends = 0.0
         self._waiting: set[Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweep: asyncio.TimerHandle | None = None
@@ -225,30 +234,48 @@ class Relay:
         return self._callers.values()
 
     def _accept(self, listening: socket.socket) -> None:
+        for _ in range(_ACCEPTS):
+            if not self._accept_one(listening):
+                return
+
+    def _accept_one(self, listening: socket.socket) -> bool:
+        """Take one caller. Returns whether there may be another to take now."""
         loop = asyncio.get_running_loop()
         if len(self._connections) >= self._most and not self._make_room():
             loop.remove_reader(listening)
             loop.call_later(_FULL_SECONDS, self._accept_again, listening)
-            return
+            return False
         try:
             accepted, _ = listening.accept()
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            return
+            return False
         except OSError as error:
             # No file descriptors are left: whoever waits goes on waiting, and the loop does not spin.
             log.warning("no connection can be taken now", reason=error.strerror)
             loop.remove_reader(listening)
             loop.call_later(_RETRY_SECONDS, self._accept_again, listening)
-            return
+            return False
         try:
             accepted.setblocking(False)
             user, pid = self._entrance.arrived(accepted)
         except OSError:
             accepted.close()
-            return
+            return True
         connection = Connection(user, pid, self)
         self._connections[connection] = self._run(self._take(connection, accepted))
+        self._users.setdefault(user, {})[connection] = None
+        self._arriving[connection] = accepted
         self._sweep_soon()
+        return True
+
+    def _forget(self, connection: Connection, user: Hashable) -> asyncio.Task[None] | None:
+        """Count a connection no more, for the user whom it counted for. Returns the task that brings it about."""
+        if (of_user := self._users.get(user)) is not None:
+            of_user.pop(connection, None)
+            if not of_user:
+                del self._users[user]
+        self._arriving.pop(connection, None)
+        return self._connections.pop(connection, None)
 
     def _accept_again(self, listening: socket.socket) -> None:
         if listening is self._listening:
@@ -261,14 +288,13 @@ class Relay:
         of them if each has said something. Returns whether there is room: False while the one to let go has only just
         been active.
         """
-        self._look_for_ends()
+        if monotonic() - self._looked_for_ends >= _AGAIN_SECONDS:
+            self._look_for_ends()
         if len(self._connections) < self._most:
             return True
-        [(most, _)] = Counter(each.user for each in self._connections).most_common(1)
-        goes = min(
-            (each for each in self._connections if each.user == most),
-            key=lambda each: (each.spoke, each.active),
-        )
+        most = max(self._users.values(), key=len)
+        # Whoever has said nothing was active last when it came.
+        goes = next((each for each in most if not each.spoke), None) or min(most, key=lambda each: each.active)
         if monotonic() - goes.active < _GRACE:
             return False
         self._drop(goes)
@@ -288,10 +314,12 @@ class Relay:
             await self._entrance.take(connection, accepted)
         except BaseException as error:
             accepted.close()
-            self._connections.pop(connection, None)
+            self._forget(connection, connection.user)
             if isinstance(error, OSError):
                 return
             raise
+        finally:
+            self._arriving.pop(connection, None)
         if connection not in self._connections:
             connection.abort()
         else:
@@ -319,7 +347,7 @@ class Relay:
 
     def gone(self, connection: Connection) -> None:
         """Forget a connection that has ended."""
-        self._connections.pop(connection, None)
+        self._forget(connection, connection.user)
         self._waiting.discard(connection)
         self._callers.pop(connection.peer, None)
         if not self._connections:
@@ -328,8 +356,12 @@ class Relay:
     async def _reach(self, connection: Connection) -> None:
         """Connect a connection to its server, under a name by which the server's handlers find who calls."""
         name = f"kmsd-{secrets.token_hex(16)}"
+        before = connection.user
         try:
             identity = await self._entrance.identify(connection)
+            if connection.user != before and connection in self._connections:
+                self._connections[connection] = self._forget(connection, before)
+                self._users.setdefault(connection.user, {})[connection] = None
             inner = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         except OSError:  # what it shows cannot be read, or there are no descriptors
             connection.abort()
@@ -386,17 +418,22 @@ class Relay:
 
     def _look_for_ends(self) -> None:
         """Let go of the callers that have gone while nothing was read from them."""
+        self._looked_for_ends = monotonic()
         poll, polled = select.poll(), {}
         for connection in self._connections:
             if (handle := connection.unwatched) != -1:
                 polled[handle] = connection
                 poll.register(handle, 0)
-        for handle, _ in poll.poll(0):
+        for connection, accepted in self._arriving.items():
+            if (handle := accepted.fileno()) != -1:
+                polled[handle] = connection
+                poll.register(handle, select.POLLRDHUP)
+        for handle, _ in poll.poll(0)[:_DROPS]:
             self._drop(polled[handle])
 
     def _drop(self, connection: Connection) -> None:
         """End a connection, and free its place at once."""
-        taking = self._connections.pop(connection, None)
+        taking = self._forget(connection, connection.user)
         if taking is not None:
             taking.cancel()
         connection.abort()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Hashable
@@ -12,9 +13,15 @@ from kmsd.transport.caller import Identity
 from kmsd.transport.connection import Connection
 from kmsd.transport.peers import peer_of
 from kmsd.transport.tls import TlsMaterial
+from kmsd.transport.turns import Turns
 
 HANDSHAKE_SECONDS: Final = 5.0
-"""Seconds in which a caller must prove who it is."""
+"""Seconds in which a caller must prove who it is, from its turn on."""
+_HANDSHAKES: Final = 250
+"""Handshakes that are begun in a second at the most: each costs more than a call, and who is served already must not
+wait for those who are not. Addresses take turns."""
+_AT_ONCE: Final = 50
+"""Handshakes that are begun at once after a quiet while."""
 
 
 class TlsEntrance:
@@ -27,6 +34,7 @@ class TlsEntrance:
     def __init__(self, material: TlsMaterial, refused: Callable[[str, str], None]) -> None:
         self._material = material
         self._refused = refused
+        self._turns = Turns(_HANDSHAKES, _AT_ONCE)
 
     def arrived(self, accepted: socket.socket) -> tuple[Hashable, int]:
         """Return the IP address of the caller, and 0 for its process. Raises OSError."""
@@ -35,7 +43,7 @@ class TlsEntrance:
         return accepted.getpeername()[0], 0
 
     async def take(self, connection: Connection, accepted: socket.socket) -> None:
-        """Connect the socket to the connection after the handshake. Raises OSError.
+        """Connect the socket to the connection after the handshake, for which it waits for its turn. Raises OSError.
 
         `refused` is told why a handshake failed, unless the caller only went away.
         """
@@ -43,14 +51,24 @@ class TlsEntrance:
         host, port, *_ = accepted.getpeername()
         if loaded is None:
             raise ConnectionRefusedError("there are no TLS files that can be used")
-        try:
-            await asyncio.get_running_loop().connect_accepted_socket(
+        await self._turns.turn(host)
+        handshake = asyncio.ensure_future(
+            asyncio.get_running_loop().connect_accepted_socket(
                 lambda: connection, accepted, ssl=loaded.context, ssl_handshake_timeout=HANDSHAKE_SECONDS
             )
+        )
+        try:
+            await asyncio.shield(handshake)
         except (OSError, TimeoutError) as error:
             if why := _why(error):
                 self._refused(f"{host}:{port}", why)
             raise ConnectionAbortedError(str(error)) from error
+        except asyncio.CancelledError:
+            # uvloop, cancelled in the middle, would keep the socket for ever. So the handshake has to fail by itself.
+            handshake.add_done_callback(lambda done: done.cancelled() or done.exception())
+            with contextlib.suppress(OSError):
+                accepted.shutdown(socket.SHUT_RDWR)
+            raise
 
     async def identify(self, connection: Connection) -> Identity:
         """Return who calls, by its certificate, and have the connection count for that name. Raises OSError."""
