@@ -16,6 +16,8 @@ from tests.tokens import SoftToken, make_token
 
 LONGEST = (
     "chaos/test_reliability.py",
+    "remote/test_partition.py",
+    "remote/test_many.py",
     "hsm/test_hosts.py",
     "rotation/test_together.py",
     "tui/test_shell.py",
