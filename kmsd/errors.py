@@ -156,6 +156,10 @@ class Overloaded(KmsdError):
     retryable = True
 
 
+class TooOften(Overloaded):
+    """Raised for a caller that has more than its share, whatever the others ask."""
+
+
 class DeadlineExceeded(KmsdError):
     """Raised if a call was not done in its time."""
 

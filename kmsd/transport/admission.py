@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
 
-from kmsd.errors import Denied, Overloaded, short
+from kmsd.errors import Denied, TooOften, short
 from kmsd.transport.call import Call, Role
 from kmsd.transport.caller import Identity
 from kmsd.transport.peers import NamePattern, Peer, fitting
@@ -170,14 +170,14 @@ class PeerAdmission:
     def _limit(self, call: Call, tenant: TenantRule) -> None:
         standing = self._standing[tenant.name]
         if tenant.max_in_flight and standing.in_flight >= tenant.max_in_flight:
-            raise Overloaded(
+            raise TooOften(
                 f"tenant {tenant.name} has {tenant.max_in_flight} calls under way, which is all that it may",
                 "try again when some have been answered; max_in_flight in [[tenants]] is the bound",
             )
         if tenant.max_rate:
             bucket = standing.buckets.setdefault(call.method in _ALWAYS, _Bucket(max(tenant.max_rate, 1.0)))
             if wait := bucket.wait(tenant.max_rate):
-                raise Overloaded(
+                raise TooOften(
                     f"tenant {tenant.name} has made its {tenant.max_rate:g} calls of a second",
                     f"try again in {wait:.2f} s; max_rate in [[tenants]] is the bound",
                 )

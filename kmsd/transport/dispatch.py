@@ -14,7 +14,7 @@ from functools import partial
 from time import monotonic
 from typing import Any, Final, Protocol
 
-from kmsd.errors import KmsdError
+from kmsd.errors import KmsdError, TooOften
 from kmsd.metadata import HINT, PROXY_CHECK, RETRYABLE
 from kmsd.transport.call import Call, Method, Observer, Role, StreamMethod, Table, check_size, run, run_stream, stopping
 from kmsd.transport.caller import Identity
@@ -22,6 +22,10 @@ from kmsd.transport.relay import Relay
 
 _LAST_WORDS: Final = 0.1
 """Seconds that a stream has to tell its last when kmsd stops."""
+_PUT_OFF_SECONDS: Final = 0.1
+"""Seconds that a caller waits for the refusal of a call that is one too many."""
+_MOST_PUT_OFF: Final = 1024
+"""Such refusals that wait at once; further ones are given at once."""
 _CUT_SECONDS: Final = 1.0
 """Seconds in which calls that are cut because kmsd stops can say so to their callers."""
 
@@ -84,6 +88,7 @@ class Dispatch:
         self._relay = relay
         self._admission = admission
         self._ending = asyncio.Event()
+        self._put_off_now = 0
         self._calls: dict[asyncio.Task[Any] | None, Call | None] = {}
         """The calls by the tasks that answer them; None in place of a stream, which ends by itself when kmsd does."""
 
@@ -105,13 +110,25 @@ class Dispatch:
         admit = None if self._relay is None else partial(self._admit, call, method, peer, claim)
         try:
             return await run(method, call, request, self._observe if method.counted else _Nobody(), admit)
-        except KmsdError:
+        except KmsdError as error:
             call.stopping = True  # so that `stop` does not cut it
+            if isinstance(error, TooOften):
+                await self._put_off(call.deadline)
             raise
         finally:
             self._calls.pop(task, None)
             if self._admission is not None:
                 self._admission.leave(call)
+
+    async def _put_off(self, deadline: float) -> None:
+        """Let a caller who calls too often wait for its refusal: at once, it would call again at once, and to refuse
+        costs about as much as to answer. deadline: monotonic time."""
+        if self._put_off_now < _MOST_PUT_OFF:
+            self._put_off_now += 1
+            try:
+                await asyncio.sleep(min(_PUT_OFF_SECONDS, max(0.0, (deadline - monotonic()) / 2)))
+            finally:
+                self._put_off_now -= 1
 
     async def stream(self, method: StreamMethod, request: bytes, peer: str, claim: str) -> AsyncIterator[bytes]:
         """Answer one call with many messages, until kmsd ends at the latest. Raises KmsdError.

@@ -8,16 +8,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import pytest
 
 from tests.bench.lean import client_context, connect
 from tests.daemons import Kmsd, wait_for
 from tests.remote.certificates import Authority
-from tests.remote.conftest import SEED, Client, Manager, decrypt, well
+from tests.remote.conftest import SEED, TENANTS, Client, Manager, decrypt, well
 from tests.remote.flood import KINDS
+from tests.rpc.refusals import told
 
 CONNECTIONS = 10_000
 SECONDS = 6.0
@@ -99,3 +102,37 @@ def test_callers_that_end_their_connections_in_order_leave_nothing(manager: Mana
 
     asyncio.run(come_and_go())
     wait_for(lambda: _descriptors(manager.kmsd) <= before, HEALED_SECONDS)
+
+
+def test_a_tenant_beyond_its_rate_waits_for_its_refusals_and_no_other_does(
+    make_manager: Callable[..., Manager], ca: Authority
+) -> None:
+    """To refuse costs about as much as to answer: whoever is refused at once calls again at once."""
+    manager = make_manager(tenants=TENANTS.replace('key_label = "kek-b"', 'key_label = "kek-b"\nmax_rate = 5'))
+    wait_for(lambda: manager.kmsd.log_text().count("tenant is healthy") >= 2)
+    greedy = ca.issue("greedy", "DNS:g.cluster-b.test")
+    honest = Client(manager.channel(ca.issue("honest", "DNS:h.cluster-a.test")))
+    until, refused = time.monotonic() + 2.0, []
+
+    def ask(client: Client) -> None:
+        while time.monotonic() < until:
+            began = time.monotonic()
+            try:
+                client.encrypt(bytes(32))
+            except grpc.RpcError as error:
+                if told(error).code != "RESOURCE_EXHAUSTED":
+                    raise
+                refused.append(time.monotonic() - began)
+
+    with ThreadPoolExecutor(8) as callers:
+        asking = [callers.submit(ask, Client(manager.channel(greedy))) for _ in range(8)]
+        took = []
+        while time.monotonic() < until:
+            began = time.monotonic()
+            honest.encrypt(bytes(32))
+            took.append(time.monotonic() - began)
+    for each in asking:
+        each.result()
+    assert min(refused) > 0.09
+    assert 8 < len(refused) < 8 * 2.0 / 0.1 * 1.2
+    assert sorted(took)[len(took) // 2] < 0.1
