@@ -181,7 +181,7 @@ def _power_cut(site: Site, size: Size) -> dict[str, float]:
     connections, calls = size.storm
     figures: dict[str, float] = {"storm connections": float(connections), "storm calls": float(connections * calls)}
     for api, each in (("v1beta1", calls), ("v2", 1)):
-        job = {"what": "storm", "connections": connections // _CLIENTS, "calls": each, "in_flight": 10}
+        job = {"what": "storm", "connections": connections // _CLIENTS, "calls": each, "in_flight": 4}
         before = cpu(site.pids)
         with _fleet(site, "node", [job] * _CLIENTS, api) as fleet:
             fleet.go()
