@@ -27,7 +27,7 @@ from kmsd.daemon.configured import Configured
 from kmsd.daemon.liveness import Liveness
 from kmsd.daemon.problems import Problems, pool_of
 from kmsd.daemon.process import Spawn
-from kmsd.daemon.sockets import KEPT_REQUESTS, admin_listener, kms_listener
+from kmsd.daemon.sockets import KEPT_REQUESTS, TOLD_SERVERS, admin_listener, kms_listener
 from kmsd.daemon.tenancy import Tenancy
 from kmsd.daemon.uses import KeyUses
 from kmsd.daemon.writer import Shared, Writer
@@ -45,7 +45,6 @@ from kmsd.observe.health import HealthView
 from kmsd.observe.stats import Stats
 from kmsd.transport.asking import answers
 from kmsd.transport.call import Table
-from kmsd.transport.grpcio import GrpcioServer
 from kmsd.transport.listener import Listener
 
 if TYPE_CHECKING:
@@ -160,7 +159,7 @@ class TokenParts:
                 *(audited(each, self.audit) for each in self._tables),
                 peer.table(),
             ),
-            servers=(GrpcioServer,),
+            servers=TOLD_SERVERS[kms.transport],
             apis=(kms_v2.API, kms_v1beta1.API, admin.API),
             services=(kms_v2.SERVICE, kms_v1beta1.SERVICE),
             timeout=kms.request_timeout,

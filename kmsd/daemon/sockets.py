@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,12 @@ _SERVERS: Final[dict[str, tuple[Callable[[Dispatch], Server], ...]]] = {
     # grpcio for clients that address their requests to the path of the socket, which h2corn resets.
     "h2corn": (H2cornServer, GrpcioServer),
 }
+
+TOLD_SERVERS: Final[dict[str, tuple[Callable[[Dispatch], Server], ...]]] = {
+    "grpcio": (GrpcioServer,),
+    "h2corn": (partial(H2cornServer, told=True), GrpcioServer),
+}
+"""The same for a place where handlers are told who calls."""
 
 Remade = Callable[[Path, str], None]
 """A function that is told, in words, what had become of a socket when it was made again."""

@@ -40,7 +40,10 @@ _CODES: Final = {code.name: code for code in grpc.StatusCode}
 
 
 class GrpcioServer:
-    """A server (`kmsd.transport.listener.Server`) on grpcio."""
+    """A server (`kmsd.transport.listener.Server`) on grpcio. told: False, for it tells handlers by itself to which name
+    the other end of a connection is bound."""
+
+    told = False
 
     def __init__(self, dispatch: Dispatch) -> None:
         self._server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=_MAX_CALLS)

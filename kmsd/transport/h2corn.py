@@ -11,7 +11,7 @@ import asyncio
 import re
 import socket
 import struct
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import quote
@@ -22,7 +22,7 @@ from h2corn._lib import prepare_tls, serve_fds
 from h2corn._lifespan import PreparedApplication
 
 from kmsd.errors import DeadlineExceeded, KmsdError, short
-from kmsd.metadata import MAX_MESSAGE
+from kmsd.metadata import CALLER, MAX_MESSAGE
 from kmsd.transport.burden import STREAMS
 from kmsd.transport.call import Method, StreamMethod, check_size
 from kmsd.transport.dispatch import Dispatch, refusal
@@ -40,6 +40,7 @@ _GRPC: Final = re.compile(rb"application/grpc([+;].*)?")
 _HOST: Final = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 """Authorities that h2corn takes for certain. It resets requests whose authority is a path, as some versions of grpc-go
 send them."""
+_CLAIM: Final = CALLER.encode()
 _HEADERS: Final = [(b"content-type", b"application/grpc")]
 _CODES: Final = {code.name: str(code.value[0]).encode() for code in grpc.StatusCode}
 _PLAIN: Final = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
@@ -48,8 +49,11 @@ _PLAIN: Final = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 Trailers = Sequence[tuple[str, str | bytes]]
 
 
-def _config(handle: int) -> Config:
-    """Return the settings for h2corn, whose own values are those of a web server. handle: descriptor of the socket."""
+def _config(handle: int, *, told: bool) -> Config:
+    """Return the settings for h2corn, whose own values are those of a web server.
+
+    handle: descriptor of the socket. told: whether a PROXY header names each connection.
+    """
     return Config(
         bind=(f"fd://{handle}",),
         grpc=True,
@@ -57,6 +61,7 @@ def _config(handle: int) -> Config:
         lifespan="off",
         access_log=False,
         date_header=False,
+        proxy_protocol="v2" if told else "off",
         max_concurrent_streams=STREAMS,
         limit_request_fields=100,
         h2_max_header_list_size=16 * 1024,
@@ -84,10 +89,11 @@ def _config(handle: int) -> Config:
 class H2cornServer:
     """A server (`kmsd.transport.listener.Server`) on h2corn.
 
-    It cannot tell who calls, so it serves no socket whose handlers are told: neither the admin API's nor a TCP port.
+    told: whether handlers are told who calls: a PROXY header names each connection then (`kmsd.transport.proxied`).
     """
 
-    def __init__(self, dispatch: Dispatch) -> None:
+    def __init__(self, dispatch: Dispatch, *, told: bool = False) -> None:
+        self.told = told
         self._app = _App(dispatch)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._stopped: asyncio.Future[str] | None = None
@@ -106,7 +112,7 @@ class H2cornServer:
     async def start(self) -> None:
         """Serve on the socket."""
         loop = asyncio.get_running_loop()
-        config = _config(self._socket.fileno())
+        config = _config(self._socket.fileno(), told=self.told)
         application = PreparedApplication(self._app, factory=False, mode="off")
         await application.startup(required=False)
         self._stopped = loop.create_future()
@@ -136,6 +142,14 @@ class H2cornServer:
         if self._stopped is not None and self._serving is not None:
             _settle(self._stopped, None, "stop")
             await asyncio.wait((self._serving,), timeout=1.0)
+
+
+def _claim(value: bytes) -> str:
+    """Return what a program calls itself; metadata whose name ends in -bin is base64, often without its padding."""
+    try:
+        return b64decode(value + b"==").decode("utf-8", "replace")
+    except ValueError:
+        return ""
 
 
 def _settle(future: asyncio.Future[Any], error: BaseException | None, value: object = None) -> None:
@@ -172,17 +186,20 @@ class _App:
         elif (method := self._dispatch.methods.get(scope["path"])) is None:
             await exchange.end("UNIMPLEMENTED", "there is no such method here")
         else:
-            await self._answer(method, exchange)
+            name, _ = scope.get("client") or ("", 0)
+            await self._answer(method, exchange, name)
 
-    async def _answer(self, method: Method | StreamMethod, exchange: _Exchange) -> None:
+    async def _answer(self, method: Method | StreamMethod, exchange: _Exchange, name: str) -> None:
+        claim = _claim(exchange.headers.get(_CLAIM, b""))
         left = _seconds(exchange.headers.get(b"grpc-timeout", b""))
         try:
             async with asyncio.timeout(None if left is None else left + _LATE_SECONDS):
                 request = await exchange.message(method)
                 if isinstance(method, Method):
-                    await exchange.answer(await self._dispatch.unary(method, request, left, "", ""), last=True)
+                    answer = await self._dispatch.unary(method, request, left, name, claim)
+                    await exchange.answer(answer, last=True)
                 else:
-                    async for response in self._dispatch.stream(method, request, "", ""):
+                    async for response in self._dispatch.stream(method, request, name, claim):
                         await exchange.answer(response)
         except _NoMessage as error:
             await exchange.end(error.code, error.message, error.trailers)

@@ -20,7 +20,9 @@ from kmsd.transport.sockets import SocketPlace, SocketWatch
 
 
 class Server(Protocol):
-    """A server that speaks gRPC on one Unix socket."""
+    """A server that speaks gRPC on one Unix socket. told: whether a PROXY header names each connection to it."""
+
+    told: bool
 
     def takes(self, authority: str) -> bool:
         """Return whether the server answers requests to this `:authority`."""
@@ -68,7 +70,7 @@ class Serving:
     async def start(self, directory: Path) -> None:
         """Start the servers; nobody reaches them yet. directory: a place where a folder can be made for a moment."""
         for server in self._servers:
-            self.relay.hide(directory, server.bind, server.takes)
+            self.relay.hide(directory, server.bind, server.takes, told=server.told)
             await server.start()
 
     async def stop(self, grace: float) -> None:

@@ -30,6 +30,7 @@ from typing import Final
 
 from kmsd.errors import Denied, Misconfigured
 from kmsd.observe import logs
+from kmsd.transport import proxied
 from kmsd.transport.burden import ROOM, Burden
 from kmsd.transport.caller import Identity
 from kmsd.transport.connection import WHOLE_SECONDS, Connection, Far
@@ -71,12 +72,15 @@ _QUIET_SECONDS: Final = 60.0
 class _Behind:
     """The socket of a server, which has no path any more.
 
-    directory, serve, takes: as of `Relay.hide`. path: the one by which this process still
+    directory, serve, takes, told: as of `Relay.hide`. path: the one by which this process still
     reaches the socket. Raises OSError and RuntimeError.
     """
 
-    def __init__(self, directory: Path, serve: Callable[[str], object], takes: Callable[[str], bool]) -> None:
+    def __init__(
+        self, directory: Path, serve: Callable[[str], object], takes: Callable[[str], bool], *, told: bool
+    ) -> None:
         self.takes = takes
+        self.told = told
         self._handles: list[int] = []
         private = Path(tempfile.mkdtemp(prefix=".k", dir=directory))
         try:
@@ -136,15 +140,21 @@ class Relay:
         self._told_at = -_QUIET_SECONDS
 
     def hide(
-        self, directory: Path, serve: Callable[[str], object], takes: Callable[[str], bool] = lambda authority: True
+        self,
+        directory: Path,
+        serve: Callable[[str], object],
+        takes: Callable[[str], bool] = lambda authority: True,
+        *,
+        told: bool = False,
     ) -> None:
         """Have `serve` bind a server's socket, and take its path away. The last server gets whatever no other takes.
 
         directory: a place where a folder can be made for a moment. serve: binds the path that it is given. takes: tells
-        whether requests to an authority are for this server. Raises Misconfigured.
+        whether requests to an authority are for this server. told: whether it learns the name of a connection from a
+        PROXY header in front of it, rather than from the address that its other end is bound to. Raises Misconfigured.
         """
         try:
-            self._behind.append(_Behind(directory, serve, takes))
+            self._behind.append(_Behind(directory, serve, takes, told=told))
         except (OSError, RuntimeError) as error:
             raise Misconfigured(
                 f"kmsd cannot make a socket of its own in {directory}: {error}",
@@ -355,7 +365,6 @@ class Relay:
 
     async def _reach(self, connection: Connection) -> None:
         """Connect a connection to its server, under a name by which the server's handlers find who calls."""
-        name = f"kmsd-{secrets.token_hex(16)}"
         before = connection.user
         try:
             identity = await self._entrance.identify(connection)
@@ -370,9 +379,15 @@ class Relay:
             if connection not in self._connections:
                 raise ConnectionAbortedError
             inner.setblocking(False)
-            inner.bind(f"\0{name}")
-            inner.connect(self._server_for(connection.authority).path)
-            connection.peer = f"unix-abstract:{name}"
+            server = self._server_for(connection.authority)
+            if server.told:
+                inner.connect(server.path)
+                connection.peer = proxied.introduce(inner)
+            else:
+                name = f"kmsd-{secrets.token_hex(16)}"
+                inner.bind(f"\0{name}")
+                inner.connect(server.path)
+                connection.peer = f"unix-abstract:{name}"
             self._callers[connection.peer] = identity
             await asyncio.get_running_loop().create_unix_connection(lambda: Far(connection), sock=inner)
         except (OSError, IndexError):
