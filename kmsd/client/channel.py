@@ -54,6 +54,7 @@ class Connection:
         self._doubted = False
         self._files = _read(place) if isinstance(place, TlsPlace) else None
         self._channel = self._open()
+        self._former: grpc.Channel | None = None
 
     @property
     def channel(self) -> grpc.Channel:
@@ -70,6 +71,8 @@ class Connection:
     def close(self) -> None:
         """Close the channel."""
         self._channel.close()
+        if self._former is not None:
+            self._former.close()
 
     def _renew(self) -> None:
         # While the new files are wrong, as when one of two has been replaced, the old ones stay in force.
@@ -77,9 +80,11 @@ class Connection:
             files = _read(self.place) if isinstance(self.place, TlsPlace) else None
             self._doubted = False
             if files != self._files:
-                before, self._files = self._channel, files
-                self._channel = self._open()
-                before.close()
+                self._files = files
+                # What goes on over the old channel may end there, until there is a third one.
+                ended, self._former, self._channel = self._former, self._channel, self._open()
+                if ended is not None:
+                    ended.close()
 
     def _connect_seconds(self) -> float:
         """Return the seconds for one attempt to connect: some are left to find out why it failed."""
