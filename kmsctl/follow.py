@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 from kmsctl import output
 from kmsctl.output import Document, OutputFormat
-from kmsd.client import Unreachable
+from kmsd.client import Unhealthy, Unreachable
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -35,6 +35,17 @@ def ended() -> Unreachable:
     )
 
 
+def following(stream: Messages[T]) -> Iterator[T]:
+    """Yield the messages of a stream. Raises Unreachable where kmsd says that it stops, and what else the stream
+    raises."""
+    try:
+        yield from stream
+    except Unhealthy as error:
+        if error.code != "UNAVAILABLE":
+            raise
+        raise Unreachable(error.message, error.hint, error.code, retryable=True) from error
+
+
 def endless(stream: Messages[T]) -> Iterator[T]:
     """Yield the messages of a stream that should have no end, while somebody reads what comes of them.
 
@@ -47,7 +58,7 @@ def endless(stream: Messages[T]) -> Iterator[T]:
         stream.close()
 
     output.when_unread(leave)
-    yield from stream
+    yield from following(stream)
     raise BrokenPipeError if unread.is_set() else ended()
 
 

@@ -14,7 +14,7 @@ import typer
 from kmsctl import figures, options, output
 from kmsctl.diagnostics import UsageError
 from kmsctl.figures import HISTORY_MAX
-from kmsctl.follow import ended, endless
+from kmsctl.follow import ended, endless, following
 from kmsctl.options import Options
 from kmsctl.output import OutputFormat
 from kmsd.client import ClientError, StatsFrame, connect, default_target
@@ -115,7 +115,7 @@ def _watch(opts: Options, interval: float, history: float, tenant: str) -> None:
         kmsd.watch_stats(interval=interval, history=history, tenant=tenant) as stream,
     ):
         if form is OutputFormat.TABLE:
-            _show(kmsd, opts, iter(stream), interval, int(history))
+            _show(kmsd, opts, following(stream), interval, int(history))
         else:
             for frame in endless(stream):
                 output.emit_line(figures.document(frame))
