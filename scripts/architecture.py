@@ -46,6 +46,7 @@ ROOMS: Final = (
     Room("daemon", ("kmsd.daemon",), 2, 1, "builds, wires and runs the others"),
     Room("client", ("kmsd.client",), 0, 2, "both APIs, in plain types"),
     Room("apis", ("kmsd.apis",), 2, 2, "protobuf to plain types and back"),
+    Room("ca", ("kmsd.ca",), 3, 2, "issues and revokes certificates"),
     Room("transport", ("kmsd.transport",), 1, 3, "sockets, door, grpcio and h2corn"),
     Room("service", ("kmsd.service",), 2, 3, "encrypt, decrypt, status"),
     Room("audit", ("kmsd.audit",), 3, 3, "records, chained and on the disk"),

@@ -24,12 +24,12 @@ _VERBS = """
 Accept Add Adopt Allow Answer Append Apply Ask Begin Bind Bound Bring Build Call Cancel Care Change Check Choose Claim
 Clear Close Collect Compare Compute Connect Convert Copy Count Create Cut Decide Decode Decrypt Delete Derive Describe
 Destroy Dial Do Draw Drop Encode Encrypt End Enter Escape Explain Fail Feed Fetch Fill Filter Find Finish Flush Follow
-Forbid Forget Format Free Gather Get Give Go Group Hand Handle Have Hide Hold Import Install Join Judge Keep Know Lead
-Leave Let List Listen Load Log Look Make Mark Match Measure Merge Mix Move Name Note Obey Observe Offer Open Order
+Forbid Forget Format Free Gather Get Give Go Group Hand Handle Have Hide Hold Import Install Issue Join Judge Keep Know
+Lead Leave Let List Listen Load Log Look Make Mark Match Measure Merge Mix Move Name Note Obey Observe Offer Open Order
 Pack Pad Paint Parse Pass Pause Pick Poll Prepare Print Probe Prove Put Quote Raise Read Reconnect Record Refuse
 Register Release Reload Remember Remove Rename Render Replace Report Request Reset Resolve Restore Retire Return
-Revert Rotate Run Save Say Scan Scroll Search See Select Send Serve Set Settle Share Show Shut Sign Skip Sleep Sort
-Split Start Stop Store Strip Submit Sum Take Tell Test Throw Try Turn Undo Unlock Update Use Verify Wait Wake Walk
+Revert Revoke Rotate Run Save Say Scan Scroll Search See Select Send Serve Set Settle Share Show Shut Sign Skip Sleep
+Sort Split Start Stop Store Strip Submit Sum Take Tell Test Throw Try Turn Undo Unlock Update Use Verify Wait Wake Walk
 Warn Watch Withdraw Write Yield
 """
 VERBS = frozenset(_VERBS.split())
