@@ -46,9 +46,10 @@ ROOMS: Final = (
     Room("daemon", ("kmsd.daemon",), 2, 1, "builds, wires and runs the others"),
     Room("client", ("kmsd.client",), 0, 2, "both APIs, in plain types"),
     Room("apis", ("kmsd.apis",), 2, 2, "protobuf to plain types and back"),
-    Room("ca", ("kmsd.ca",), 3, 2, "issues and revokes certificates"),
-    Room("transport", ("kmsd.transport",), 1, 3, "sockets, door, grpcio and h2corn"),
+    Room("ca", ("kmsd.ca",), 1, 3, "issues and revokes certificates"),
+    Room("transport", ("kmsd.transport",), 1, 4, "sockets, door, grpcio and h2corn"),
     Room("service", ("kmsd.service",), 2, 3, "encrypt, decrypt, status"),
+    Room("store", ("kmsd.store",), 0, 4, "shared by several kmsd, in SQL"),
     Room("audit", ("kmsd.audit",), 3, 3, "records, chained and on the disk"),
     Room("keys", ("kmsd.keys",), 2, 4, "which key does what; rotation"),
     Room("crypto", ("kmsd.crypto",), 2, 5, "GCM, CBC with HMAC, OAEP"),
@@ -62,7 +63,8 @@ ROOMS: Final = (
     Room("config", ("kmsd.config",), 3, BOTTOM, "settings, and where from"),
     Room("api", ("kmsd.api",), 0, BOTTOM + 1, "generated from protos/"),
     Room("etcd.envelope", ("kmsd.etcd.envelope",), 1, BOTTOM + 1, "what kube-apiserver stores"),
-    Room("", ("kmsd",), 2.5, BOTTOM + 1, ""),
+    Room("ca.ledger", ("kmsd.ca.ledger",), 2, BOTTOM + 1, "what a CA must remember: pure"),
+    Room("", ("kmsd",), 2.5, BOTTOM + 2, ""),
 )
 TOKEN: Final = ("hsm", "hsm.vendors", "hsm.doctor", "hsm.host")
 """One room with four corners: what they import of each other is not drawn."""

@@ -1,5 +1,6 @@
 #!/bin/sh
-# What the tests use besides Python packages: tokens of several kinds and their tools, etcd, kubectl, tmux, a C compiler.
+# What the tests use besides Python packages: tokens of several kinds and their tools, etcd,
+# PostgreSQL, kubectl, tmux, curl, a C compiler.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/apt.sh
@@ -13,6 +14,9 @@ command -v zsh >/dev/null || need="$need zsh"
 command -v fish >/dev/null || need="$need fish"
 command -v kubectl >/dev/null || need="$need kubernetes-client"
 command -v h2load >/dev/null || need="$need nghttp2-client"
+command -v psql >/dev/null && [ -n "$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null)" ] || need="$need postgresql"
+command -v curl >/dev/null || need="$need curl"
+command -v openssl >/dev/null || need="$need openssl"
 command -v pkcs11-tool >/dev/null || need="$need opensc"
 # A TPM in software, and its PKCS#11 module; the resource manager on a D-Bus of its own.
 command -v swtpm >/dev/null || need="$need swtpm"

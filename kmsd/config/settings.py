@@ -315,6 +315,49 @@ class Audit(Section):
     """Refuse admin actions that change something while the audit cannot be written."""
 
 
+def _store_url(text: str) -> str:
+    if text and not text.startswith("postgresql+psycopg://"):
+        raise ValueError("a store must be postgresql+psycopg://user@host/name, or empty for SQLite in state.dir")
+    # Of whatever form: what stands before an @ in the authority may have a colon only in front of a password.
+    if re.match(r"[^/]*//[^/?#]*:[^/?#]*@", text) or re.search(r"[?&](password|passfile)=", text):
+        raise ValueError("the URL of the store must have no password: put it in a file that store.password_file names")
+    return text
+
+
+class Store(Section):
+    """The database of what key managers share: enrolment tokens, certificates, revocations. Opened with [est] or [ca]
+    alone; keys and their rotation never depend on it."""
+
+    url: Annotated[str, Field(max_length=1024), AfterValidator(_store_url)] = ""
+    """PostgreSQL, for several key managers; empty: SQLite in the state directory."""
+    password_file: Path | None = None
+    """A file with the password on its first line. A relative path is looked up in $CREDENTIALS_DIRECTORY first."""
+
+
+def _listen(text: str) -> str:
+    if text and not (re.fullmatch(r"([A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:.%]+\]):[0-9]{1,5}", text)):
+        raise ValueError("an address to listen on must be host:port, and an IPv6 address in brackets")
+    if text and not 1 <= int(text.rpartition(":")[2]) <= 65535:
+        raise ValueError("a port must be from 1 to 65535")
+    return text
+
+
+class Est(Section):
+    """The server with which nodes enrol (EST, RFC 7030), by TLS 1.3. The files are read anew when they change."""
+
+    listen: Annotated[str, Field(max_length=300), AfterValidator(_listen)] = ""
+    """Host and port; empty: no such server."""
+    tls_certificate: Path | None = None
+    """PEM file with the server's certificate and its chain; None: server.tls_certificate."""
+    tls_key: Path | None = None
+    """PEM file with the private key of that certificate; None: server.tls_key."""
+    approval: Literal["token", "manual"] = "token"
+    """How a node gets its first certificate. token: with an enrolment token alone. manual: one without a token waits
+    for an operator."""
+    max_connections: int = Field(default=256, ge=8, le=65536)
+    """Connections at once, of all nodes together."""
+
+
 class State(Section):
     """The settings of what is kept across restarts: the id of the key that wrote last, when kube-apiserver followed to
     it, when each key was used, and which keys were made here and never used."""
@@ -375,6 +418,8 @@ class Settings(Section):
     health: Health = Field(default_factory=Health)
     log: Log = Field(default_factory=Log)
     audit: Audit = Field(default_factory=Audit)
+    store: Store = Field(default_factory=Store)
+    est: Est = Field(default_factory=Est)
     state: State = Field(default_factory=State)
 
     @property

@@ -104,7 +104,8 @@ def to_toml(key: str, value: object) -> str:
 
 
 def found(key: str, value: object) -> str:
-    """Describe what was found instead of what was expected; of the PIN, and of whole tables, only the kind."""
+    """Describe what was found instead of what was expected; of the PIN, of a URL that may have a password in it, and of
+    whole tables, only the kind."""
     match value:
         case None:
             return "nothing"
@@ -114,7 +115,7 @@ def found(key: str, value: object) -> str:
             return "a table"
         case list():
             return "an array"
-        case _ if key == PIN or (key not in LEAVES and key not in ENTRIES):
+        case _ if key in (PIN, "store.url") or (key not in LEAVES and key not in ENTRIES):
             return _kind(value)
         case bool():
             return "true" if value else "false"

@@ -99,7 +99,8 @@ from tests.unit.config.written import error_of, write
         (
             "qqq = 1",
             "F:1: qqq: unknown key; the sections are [kms], [admin], [server], [proxy], [token], [tokens], [tenants], "
-            "[admins], [keys], [legacy], [health], [log], [audit], [state]",
+            "[admins], [keys], [legacy], [health], [log], [audit], [store], [est], "
+            "[state]",
         ),
         ('keys = "x"', "F:1: keys: expected a section, [keys], found a string"),
         ("[[keys]]\nlabel = 'x'", "F:1: keys: expected a section, [keys], found an array"),
