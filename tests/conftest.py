@@ -29,6 +29,7 @@ LONGEST = (
     "ctl/test_bootstrap.py",
     "serving/test_serving.py",
     "ctl/test_bad_input.py",
+    "enrol/test_est_server.py",
     "hsm/test_pin_guard.py",
     "tui/test_keys.py",
     "tui/test_pictures.py",

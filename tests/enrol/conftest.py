@@ -9,6 +9,7 @@ import pytest
 
 from kmsd.store.store import Store
 from tests import postgresql
+from tests.enrol.site import Site
 
 MakeStore = Callable[[], Store]
 
@@ -42,3 +43,12 @@ def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeS
 @pytest.fixture
 def store(make_store: MakeStore) -> Store:
     return make_store()
+
+
+@pytest.fixture
+def site(tmp_path: Path, make_store: MakeStore) -> Iterator[Site]:
+    """A CA and its EST servers, on each database."""
+    (tmp_path / "site").mkdir()
+    made = Site(tmp_path / "site", make_store)
+    yield made
+    made.close()
