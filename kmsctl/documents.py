@@ -84,6 +84,14 @@ LAYOUTS: Final = {
         "prefix provider key_id? key_id_sha256? source_type? encrypted_dek_bytes encrypted_data_bytes annotations"
     ),
     "JweReport": "alg enc kid? kid_sha256? iv_bytes ciphertext_bytes tag_bytes header",
+    "EnrolmentToken": (
+        "id node tenant created_at=created expires_at=expires revoked_at=revoked uses uses_left made_by? usable"
+    ),
+    "EnrolmentRequest": (
+        "id state subject? asks_for_tenant=label? address public_key_sha256 asked_at=asked expires_at=expires node? "
+        "tenant? decided_by? decided_at=decided reason?"
+    ),
+    "EnrolledNode": "what subject serial not_before not_after renew_at files",
     "Slot": "slot_id description manufacturer in_use module?",
     "SlotToken": (
         "label=token_label serial=token_serial model=token_model manufacturer=token_manufacturer flags pin_warnings "

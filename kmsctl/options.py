@@ -196,6 +196,10 @@ KeyName = Annotated[
 ]
 Label = Annotated[str, typer.Argument(metavar="LABEL", help="Label of the key (CKA_LABEL).", show_default=False)]
 NewLabel = Annotated[str, typer.Argument(metavar="NEW-LABEL", help="New label of the key.", show_default=False)]
+TokenId = Annotated[str, typer.Argument(metavar="ID", help="Id of the token: kmsctl enrol tokens.", show_default=False)]
+RequestId = Annotated[
+    str, typer.Argument(metavar="ID", help="Id of the request: kmsctl enrol pending.", show_default=False)
+]
 KeyId = Annotated[
     str,
     typer.Option("--id", metavar="TEXT", help="Key id (CKA_ID) of the key. Default: a new UUID.", show_default=False),

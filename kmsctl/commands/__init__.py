@@ -88,6 +88,28 @@ COMMANDS = (
         "Show the settings in force.",
         (Command("view", "config:view", "Show every setting and where it came from."),),
     ),
+    Command(
+        "enrol",
+        "enrol:enrol",
+        "Get this machine a certificate; let nodes enrol.",
+        (
+            Command("token", "enrol_tokens:token", "Make a token for a node's first certificate."),
+            Command("tokens", "enrol_tokens:tokens", "List the tokens."),
+            Command("revoke-token", "enrol_tokens:revoke_token", "Have a token count no more."),
+            Command("pending", "enrol_requests:pending", "List the requests that wait for you."),
+            Command("approve", "enrol_requests:approve", "Approve a request."),
+            Command("deny", "enrol_requests:deny", "Deny a request."),
+        ),
+    ),
+    Command(
+        "store",
+        "store:store",
+        "Check and copy what key managers share.",
+        (
+            Command("check", "store:check", "Look whether the store is well."),
+            Command("backup", "store:backup", "Copy the store into a file."),
+        ),
+    ),
     Command("log-level", "loglevel:log_level", "Show or change how much kmsd logs."),
     Command("tui", "tui:tui", "Watch kmsd in the terminal (kmstui)."),
     Command("completion", "completion:completion", "Print the completion script of a shell."),

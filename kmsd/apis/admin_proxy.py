@@ -10,7 +10,17 @@ from typing import Final, NamedTuple
 
 from kmsd import __version__
 from kmsd.api.admin.v1 import admin_pb2 as pb
-from kmsd.apis.admin_table import API, SERVICE, CertificateView, certificate, following_times, problem, sha256, table
+from kmsd.apis.admin_table import (
+    API,
+    ENROLMENT,
+    SERVICE,
+    CertificateView,
+    certificate,
+    following_times,
+    problem,
+    sha256,
+    table,
+)
 from kmsd.errors import Conflict, KmsdError, NotFound, short
 from kmsd.problem import Problem
 from kmsd.service.remote import RemoteService
@@ -68,7 +78,7 @@ class ProxyAdmin:
         """Return the methods of this part, by path; those that want a token say where one is."""
         elsewhere = {
             f"/{SERVICE}/{name}": Method(API, name, self.elsewhere, role=Role.OPERATOR, hinted=True)
-            for name in _ELSEWHERE
+            for name in (*_ELSEWHERE, *ENROLMENT)
         }
         return {**elsewhere, **table({"GetStatus": self.get_status, "Diagnose": self.diagnose})}
 

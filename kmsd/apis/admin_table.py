@@ -11,10 +11,10 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
-from kmsd.errors import InvalidRequest, short
+from kmsd.errors import Conflict, InvalidRequest, short
 from kmsd.problem import Problem
 from kmsd.service.following import Following
-from kmsd.transport.call import Handler, Method, Role, StreamHandler, StreamMethod, Table
+from kmsd.transport.call import Call, Handler, Method, Role, StreamHandler, StreamMethod, Table
 
 API: Final = "admin"
 SERVICE: Final = "kmsd.admin.v1.Admin"
@@ -36,9 +36,29 @@ READS: Final = frozenset(
         "InspectCiphertext",
         "VerifyAudit",
         "ListPeers",
+        "ListEnrolmentTokens",
+        "ListEnrolmentRequests",
+        "CheckStore",
     }
 )
 """The methods that change nothing: a viewer may call them, and the audit does not record them."""
+
+
+ENROLMENT: Final = (
+    *("CreateEnrolmentToken", "ListEnrolmentTokens", "RevokeEnrolmentToken", "ListEnrolmentRequests"),
+    *("DecideEnrolmentRequest", "CheckStore", "BackUpStore"),
+)
+"""The methods that want a store."""
+
+
+def refusing(names: Sequence[str], message: str, hint: str) -> Table:
+    """Return the table of methods that this kmsd does not do, with the reason. message: has a place for the method's
+    name."""
+
+    async def refuse(call: Call, body: bytes) -> bytes:
+        raise Conflict(message.format(call.method), hint)
+
+    return table(dict.fromkeys(names, refuse))
 
 
 def table(methods: Mapping[str, Handler] | None = None, streams: Mapping[str, StreamHandler] | None = None) -> Table:
@@ -56,7 +76,9 @@ def table(methods: Mapping[str, Handler] | None = None, streams: Mapping[str, St
             for name, handler in (methods or {}).items()
         },
         **{
-            f"/{SERVICE}/{name}": StreamMethod(API, name, handler, role=Role.VIEWER, hinted=True)
+            f"/{SERVICE}/{name}": StreamMethod(
+                API, name, handler, role=Role.VIEWER if name.startswith("Watch") else Role.OPERATOR, hinted=True
+            )
             for name, handler in (streams or {}).items()
         },
     }

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from google.protobuf.message import Message
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.client import decode, model
+from kmsd.client.enrolment import EnrolmentCalls, pages, text
 from kmsd.client.errors import ClientError, Conflict, InvalidRequest, NotFound
 from kmsd.client.model.keys import Key, KeyType
 from kmsd.client.wire import Client, Stranger, Stream
@@ -22,16 +22,10 @@ _KEY_TYPE_NUMBERS = {
 }
 
 
-class _Page(Protocol):
-    @property
-    def next_page_token(self) -> str: ...
-
-
-P = TypeVar("P", bound=_Page)
 Response = TypeVar("Response", bound=Message)
 
 
-class AdminClient(Client):
+class AdminClient(EnrolmentCalls, Client):
     """A client of the admin API. Every method takes `timeout`: seconds for each of its calls, instead of the client's
     own; all raise ClientError. Threads may share one.
 
@@ -50,7 +44,7 @@ class AdminClient(Client):
 
     def get_status(self, *, tenant: str = "", timeout: float | None = None) -> model.Status:
         """Get how kmsd and its tokens are. tenant: whose write key and health; empty: of kmsd's own sockets."""
-        request = pb.GetStatusRequest(tenant=_text("tenant", tenant))
+        request = pb.GetStatusRequest(tenant=text("tenant", tenant))
         return decode.status.status(self._call("GetStatus", request, pb.GetStatusResponse, timeout))
 
     def get_config(self, *, timeout: float | None = None) -> model.Config:
@@ -60,19 +54,19 @@ class AdminClient(Client):
     def set_log_level(self, level: str = "", *, dry_run: bool = False, timeout: float | None = None) -> model.LogLevel:
         """Set the log level. level: debug, info, warning or error; empty: as configured. dry_run: only ask for the
         present one."""
-        request = pb.SetLogLevelRequest(level=_text("level", level), dry_run=dry_run)
+        request = pb.SetLogLevelRequest(level=text("level", level), dry_run=dry_run)
         answer = self._call("SetLogLevel", request, pb.SetLogLevelResponse, timeout)
         return model.LogLevel(answer.level, answer.previous)
 
     def list_peers(self, tenant: str = "", *, timeout: float | None = None) -> tuple[model.Peer, ...]:
         """List who called from other machines in the last day, the latest first. tenant: for which one; empty: all."""
-        name = _text("tenant", tenant)
+        name = text("tenant", tenant)
 
         def page(token: str) -> pb.ListPeersResponse:
             request = pb.ListPeersRequest(tenant=name, page_token=token)
             return self._call("ListPeers", request, pb.ListPeersResponse, timeout)
 
-        return tuple(decode.status.peer(each) for answer in _pages(page) for each in answer.peers)
+        return tuple(decode.status.peer(each) for answer in pages(page) for each in answer.peers)
 
     def list_slots(self, *, timeout: float | None = None) -> tuple[model.Slot, ...]:
         """List the slots of kmsd's modules and the tokens in them."""
@@ -80,29 +74,29 @@ class AdminClient(Client):
         def page(token: str) -> pb.ListSlotsResponse:
             return self._call("ListSlots", pb.ListSlotsRequest(page_token=token), pb.ListSlotsResponse, timeout)
 
-        return tuple(decode.tokens.slot(each) for answer in _pages(page) for each in answer.slots)
+        return tuple(decode.tokens.slot(each) for answer in pages(page) for each in answer.slots)
 
     def list_mechanisms(self, token: str = "", *, timeout: float | None = None) -> tuple[model.Mechanism, ...]:
         """List what a token says it can do."""
-        name = _text("token", token)
+        name = text("token", token)
 
         def page(token: str) -> pb.ListMechanismsResponse:
             request = pb.ListMechanismsRequest(token=name, page_token=token)
             return self._call("ListMechanisms", request, pb.ListMechanismsResponse, timeout)
 
-        return tuple(decode.tokens.mechanism(each) for answer in _pages(page) for each in answer.mechanisms)
+        return tuple(decode.tokens.mechanism(each) for answer in pages(page) for each in answer.mechanisms)
 
     def unlock_token(self, token: str = "", *, timeout: float | None = None) -> model.UnlockedToken:
         """Have kmsd log in once with the PIN that is configured now, even if the token refused it before; Denied if it
         does again."""
-        request = pb.UnlockTokenRequest(token=_text("token", token))
+        request = pb.UnlockTokenRequest(token=text("token", token))
         answer = self._call("UnlockToken", request, pb.UnlockTokenResponse, timeout)
         return model.UnlockedToken(answer.token, answer.token_label, answer.logged_in)
 
     def diagnose(self, token: str = "", *, timeout: float | None = None) -> model.Diagnosis:
         """Try what a token can do, beside what it serves; a slow one takes most of a minute. What is not done in time
         is left out, and that is a check that failed. A token that is away is an answer, too."""
-        request = pb.DiagnoseRequest(token=_text("token", token))
+        request = pb.DiagnoseRequest(token=text("token", token))
         return decode.tokens.diagnosis(self._call("Diagnose", request, pb.DiagnoseResponse, timeout))
 
     def list_keys(self, *, timeout: float | None = None) -> tuple[Key, ...]:
@@ -111,11 +105,11 @@ class AdminClient(Client):
         def page(token: str) -> pb.ListKeysResponse:
             return self._call("ListKeys", pb.ListKeysRequest(page_token=token), pb.ListKeysResponse, timeout)
 
-        return tuple(decode.keys.key(each) for answer in _pages(page) for each in answer.keys)
+        return tuple(decode.keys.key(each) for answer in pages(page) for each in answer.keys)
 
     def get_key(self, key: str, *, timeout: float | None = None) -> model.KeyDetail:
         """Get all that is known of one key."""
-        answer = self._call("GetKey", pb.GetKeyRequest(key=_text("key", key)), pb.GetKeyResponse, timeout)
+        answer = self._call("GetKey", pb.GetKeyRequest(key=text("key", key)), pb.GetKeyResponse, timeout)
         return model.KeyDetail(decode.keys.key(answer.key), decode.keys.optional_key(answer, "companion"))
 
     def generate_key(
@@ -139,12 +133,12 @@ class AdminClient(Client):
                 f"keys of type {type} cannot be made", "make an aes or hmac key, or a pair", "INVALID_ARGUMENT"
             )
         request = pb.GenerateKeyRequest(
-            label=_text("label", label),
+            label=text("label", label),
             type=number,
             bits=bits,
-            key_id=_text("key id", key_id),
+            key_id=text("key id", key_id),
             if_not_exists=if_not_exists,
-            token=_text("token", token),
+            token=text("token", token),
         )
         answer = self._call("GenerateKey", request, pb.GenerateKeyResponse, timeout)
         return model.GeneratedKey(
@@ -154,7 +148,7 @@ class AdminClient(Client):
     def adopt_key(self, label: str, *, key_id: str = "", public: bool = False, timeout: float | None = None) -> Key:
         """Give a CKA_ID to the key that has this label and none; with `public`, make a private copy of the public key
         that has it. NotFound, Conflict."""
-        request = pb.AdoptKeyRequest(label=_text("label", label), key_id=_text("key id", key_id), public=public)
+        request = pb.AdoptKeyRequest(label=text("label", label), key_id=text("key id", key_id), public=public)
         return decode.keys.key(self._call("AdoptKey", request, pb.AdoptKeyResponse, timeout).key)
 
     def relabel_key(
@@ -163,9 +157,9 @@ class AdminClient(Client):
         """Give a key another label. Conflict if the label is taken, or if it would change which key writes and
         confirm_label is missing."""
         request = pb.RelabelKeyRequest(
-            key=_text("key", key),
-            label=_text("label", label),
-            confirm_label=_text("label", confirm_label),
+            key=text("key", key),
+            label=text("label", label),
+            confirm_label=text("label", confirm_label),
             dry_run=dry_run,
         )
         answer = self._call("RelabelKey", request, pb.RelabelKeyResponse, timeout)
@@ -182,7 +176,7 @@ class AdminClient(Client):
     ) -> model.DestroyedKey:
         """Destroy a key for good. scan: what is stored, counted. Conflict if nothing shows that it is not needed."""
         request = pb.DestroyKeyRequest(
-            key=_text("key", key), confirm_label=_text("label", confirm_label), dry_run=dry_run
+            key=text("key", key), confirm_label=text("label", confirm_label), dry_run=dry_run
         )
         if scan is not None:
             request.scan.CopyFrom(decode.scan.scan_report(scan))
@@ -193,7 +187,7 @@ class AdminClient(Client):
 
     def test_key(self, key: str, *, rounds: int = 10, timeout: float | None = None) -> model.KeyTest:
         """Encrypt and decrypt random bytes. rounds: 1 to 1000."""
-        request = pb.TestKeyRequest(key=_text("key", key), rounds=rounds)
+        request = pb.TestKeyRequest(key=text("key", key), rounds=rounds)
         return decode.keys.key_test(self._call("TestKey", request, pb.TestKeyResponse, timeout))
 
     def rotate_key(
@@ -207,9 +201,9 @@ class AdminClient(Client):
     ) -> model.Rotation:
         """Make a new key write. from_key_id: rotate only away from this key, so that a repeated call rotates once."""
         request = pb.RotateKeyRequest(
-            label=_text("label", label),
-            from_key_id=_text("key id", from_key_id),
-            token=_text("token", token),
+            label=text("label", label),
+            from_key_id=text("key id", from_key_id),
+            token=text("token", token),
             dry_run=dry_run,
         )
         return decode.rotation.rotation(self._call("RotateKey", request, pb.RotateKeyResponse, timeout))
@@ -224,9 +218,7 @@ class AdminClient(Client):
         timeout: float | None = None,
     ) -> model.RelabelledKey:
         """Mark a key that nothing needs. scan: what is stored, counted. Conflict if nothing shows that."""
-        request = pb.RetireKeyRequest(
-            key=_text("key", key), confirm_label=_text("label", confirm_label), dry_run=dry_run
-        )
+        request = pb.RetireKeyRequest(key=text("key", key), confirm_label=text("label", confirm_label), dry_run=dry_run)
         if scan is not None:
             request.scan.CopyFrom(decode.scan.scan_report(scan))
         answer = self._call("RetireKey", request, pb.RetireKeyResponse, timeout)
@@ -237,7 +229,7 @@ class AdminClient(Client):
     ) -> model.Reversion:
         """Make a new key write, after a bad rotation, on the token of the one before."""
         request = pb.RevertKeyRequest(
-            label=_text("label", label), from_key_id=_text("key id", from_key_id), dry_run=dry_run
+            label=text("label", label), from_key_id=text("key id", from_key_id), dry_run=dry_run
         )
         return decode.rotation.reversion(self._call("RevertKey", request, pb.RevertKeyResponse, timeout))
 
@@ -266,7 +258,7 @@ class AdminClient(Client):
         """Follow the statistics. interval: seconds from 0.2 to 60. history: seconds of it in the first frame; 0: none.
         tenant: whose calls are counted; empty: all."""
         request = pb.WatchStatsRequest(
-            interval_ms=round(interval * 1000), history_seconds=round(history) or -1, tenant=_text("tenant", tenant)
+            interval_ms=round(interval * 1000), history_seconds=round(history) or -1, tenant=text("tenant", tenant)
         )
         return self._stream("WatchStats", request, pb.WatchStatsResponse, timeout).map(decode.stats.stats_frame)
 
@@ -319,24 +311,3 @@ class AdminClient(Client):
         self, method: str, request: Message, response: type[Response], timeout: float | None
     ) -> Stream[Response]:
         return self._wire.stream(f"{_SERVICE}/{method}", request, response, timeout)
-
-
-def _pages(ask: Callable[[str], P]) -> Iterator[P]:
-    """Yield every page; ask: gives the one at a page token, "" first."""
-    token = ""
-    while True:
-        page = ask(token)
-        yield page
-        if page.next_page_token and page.next_page_token == token:
-            raise ClientError("kmsd answered the same page twice", "this is a bug in kmsd", "INTERNAL")
-        token = page.next_page_token
-        if not token:
-            return
-
-
-def _text(what: str, text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise InvalidRequest(f"the {what} {text!r} is not UTF-8", "name it in UTF-8", "INVALID_ARGUMENT") from None
-    return text

@@ -14,6 +14,7 @@ from pathlib import Path
 from kmsd import plainfile
 from kmsd.config.errors import ConfigError
 from kmsd.config.settings import Token
+from kmsd.errors import Misconfigured
 
 PIN_MAX = 1024
 """Bytes of a PIN in a file."""
@@ -22,14 +23,36 @@ PIN_MAX = 1024
 def pin_path(token: Token, environ: Mapping[str, str] = os.environ) -> Path | None:
     """Return the file that holds the PIN, if one is set: a relative one in $CREDENTIALS_DIRECTORY if it is there, else
     in the working directory."""
-    if token.pin_file is None:
-        return None
+    return _found(token.pin_file, environ) if token.pin_file is not None else None
+
+
+def _found(file: Path, environ: Mapping[str, str]) -> Path:
     credentials = environ.get("CREDENTIALS_DIRECTORY")
     if credentials:
-        credential = Path(credentials) / token.pin_file  # an absolute pin_file is itself
+        credential = Path(credentials) / file  # an absolute path is itself
         if os.path.lexists(credential):
             return credential
-    return token.pin_file
+    return file
+
+
+def read_password(file: Path | None, environ: Mapping[str, str] = os.environ) -> str | None:
+    """Return the password of the store: the first line of the file, which is found as a PIN's is. Raises
+    Misconfigured."""
+    if file is None:
+        return None
+    path = _found(file, environ)
+    hint = f"store.password_file must name a file with the password on its first line that uid {os.geteuid()} may read"
+    try:
+        line, status = plainfile.read_input(path, PIN_MAX + 2, line=True)
+    except OSError as error:
+        reason = (error.strerror or "cannot be read").lower()
+        raise Misconfigured(f"the password file {path}: {reason}", hint) from None
+    if stat.S_ISREG(status.st_mode) and status.st_mode & 0o007:
+        raise Misconfigured(f"the password file {path} may be read by every user of this machine", f"chmod o= {path}")
+    text = line.removesuffix(b"\n").removesuffix(b"\r").decode(errors="replace")
+    if not text or len(line) > PIN_MAX or "\ufffd" in text or "\0" in text:
+        raise Misconfigured(f"the first line of the password file {path} is no password", hint)
+    return text
 
 
 def read_pin(token: Token, environ: Mapping[str, str] = os.environ) -> str | None:

@@ -7,13 +7,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from kmsd.apis import admin, kms_v1beta1, kms_v2
 from kmsd.apis.admin_config import ConfigAdmin
 from kmsd.apis.admin_doctor import DoctorAdmin
 from kmsd.apis.admin_inspect import InspectAdmin
 from kmsd.apis.admin_keys import KeyAdmin
+from kmsd.apis.admin_table import ENROLMENT, refusing
 from kmsd.apis.admin_tenants import TenantAdmin
 from kmsd.apis.admin_watch import Ended, WatchAdmin
 from kmsd.apis.admin_wire import KeyPresenter
@@ -48,10 +49,13 @@ from kmsd.transport.call import Table
 from kmsd.transport.listener import Listener
 
 if TYPE_CHECKING:
+    from kmsd.daemon.enrolment import EnrolmentParts
     from kmsd.transport.tls import OwnCertificate
     from kmsd.transport.tls_listener import TlsListener
 
 log = logs.get_logger("kmsd")
+
+_NO_ENROLMENT: Final = "this kmsd enrols nobody, and does no {}", "set est.listen: docs/enrolment.md says how"
 
 
 class TokenParts:
@@ -91,6 +95,7 @@ class TokenParts:
             self._traffic,
             self._socket_remade,
         )
+        self.enrolment = self._enrolment_parts() if settings.est.listen else None
         self._tables = self._admin_tables(configured)
         self._front = admin_listener(
             settings.admin, (audited(each, self.audit) for each in self._tables), self._traffic, self._socket_remade
@@ -174,7 +179,7 @@ class TokenParts:
         return listener
 
     def _admin_tables(self, configured: Configured) -> tuple[Table, ...]:
-        settings, own = self._settings, self.own
+        settings, own, enrolment = self._settings, self.own, self.enrolment
         shown = KeyPresenter(own.keyring, self._stats, self.tenancy.tenant_of)
         write_token = settings.write_place.called
         problems = Problems(
@@ -189,6 +194,7 @@ class TokenParts:
             self._own_certificate,
             self._unreachable,
             lambda: self.liveness.verdict,
+            lambda: enrolment.problems() if enrolment is not None else (),
         )
         tenants = TenantAdmin(self.tenancy, shown, problems.of_tenant, self._connected)
         front = admin.Admin(
@@ -223,6 +229,30 @@ class TokenParts:
             ).table(),
             InspectAdmin(own.keyring, own.foreign, own.service, shown).table(),
             DoctorAdmin(own.keyring, write_token, self._tls_problem, self._own_certificate).table(),
+            enrolment.table() if enrolment is not None else refusing(ENROLMENT, *_NO_ENROLMENT),
+        )
+
+    def _enrolment_parts(self) -> EnrolmentParts:
+        """Make what gives certificates to nodes. It loads what only that needs."""
+        from kmsd.ca.profile import Profile
+        from kmsd.daemon.enrolment import EnrolmentParts, no_authority, no_crl
+        from kmsd.daemon.stored import StoreKeeper
+        from kmsd.transport.peers import NamePattern
+
+        settings = self._settings
+        profile = Profile(
+            tenants={each.name: tuple(map(NamePattern.parse, each.san)) for each in settings.tenants},
+            admins=[NamePattern.parse(san) for each in settings.admins for san in each.san],
+        )
+        keeper = StoreKeeper(settings)
+        return EnrolmentParts(
+            settings,
+            self.audit,
+            keeper,
+            authority=no_authority,
+            names=lambda: profile,
+            crl=no_crl,
+            key_type="ec-p256",
         )
 
     def _writer_of_label(self, label: str) -> Writer:
@@ -251,6 +281,7 @@ class TokenParts:
         """Return where callers are served, each place with its APIs."""
         places: list[tuple[str, Sequence[str]]] = [(str(each.place.path), each.apis) for each in self.listeners]
         places += [(each.where, each.apis) for each in self.tls_listeners if each.is_open]
+        places += self.enrolment.listening if self.enrolment is not None else ()
         return places
 
     def _tls_problem(self) -> KmsdError | None:
@@ -264,6 +295,8 @@ class TokenParts:
         self._rule(self._settings)
         for listener in self.tls_listeners:
             await listener.start(self._settings.admin.socket.parent)
+        if self.enrolment is not None:
+            await self.enrolment.start()
         if self._settings.keys.algorithm == "rsa-oaep":
             log.warning(
                 "RSA keys serve: whoever knows the public key can write what opens as if kube-apiserver had written it",
@@ -273,7 +306,8 @@ class TokenParts:
 
     def work(self) -> Sequence[Coroutine[object, object, None]]:
         """Return what goes on beside the calls, for ever."""
-        return self.upkeep.run(), self.uses.keep(), self.liveness.run(), self.liveness.feed()
+        enrolment = self.enrolment.work() if self.enrolment is not None else ()
+        return self.upkeep.run(), self.uses.keep(), self.liveness.run(), self.liveness.feed(), *enrolment
 
     async def reload(self, configured: Configured) -> None:
         """Go by these tenants, admins and PINs, and try a token that is away at once."""
@@ -284,12 +318,16 @@ class TokenParts:
 
     async def drain(self, grace: float) -> None:
         """Serve nobody on TCP any more; what has begun has so many seconds."""
+        if self.enrolment is not None:
+            await self.enrolment.stop()
         await asyncio.gather(*(each.stop(grace) for each in self.tls_listeners))
         await self.tenancy.stop()
 
     async def end(self) -> None:
         """Let go of the tokens; what hangs was waited for long enough."""
         self.uses.keep_all()
+        if self.enrolment is not None:
+            self.enrolment.end()
         await self.own.end()
         await asyncio.gather(*(hsm.close() for hsm in self.tokens.values()))
 

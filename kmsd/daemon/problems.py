@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -44,6 +44,7 @@ class Problems:
     certificate: Callable[[], OwnCertificate | None]
     unreachable: Callable[[], KmsdError | None]
     verdict: Callable[[], str]
+    enrolment: Callable[[], Iterable[Problem]]
 
     def now(self, tenant: str) -> list[Problem]:
         """Return what is wrong, as far as it concerns the tenant called so, or kmsd's own sockets. Raises
@@ -74,7 +75,7 @@ class Problems:
         if writer.tenant:
             found.extend(self._of_peers(writer))
         else:
-            found.extend(self._of_tenants())
+            found.extend((*self.enrolment(), *self._of_tenants()))
         return found
 
     def of_tenant(self, tenant: str) -> list[Problem]:

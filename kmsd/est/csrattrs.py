@@ -49,7 +49,7 @@ def key_type(der: bytes) -> str | None:
     try:
         return _key_type(der)
     except ValueError as error:
-        raise InvalidRequest("the server's csrattrs cannot be read", "the server may not speak EST") from error
+        raise InvalidRequest("these are no csrattrs") from error
 
 
 def _key_type(der: bytes) -> str | None:

@@ -44,8 +44,6 @@ class Authority(Protocol):
     """The CA, as `kmsd.ca.authority.Authority` is."""
 
     @property
-    def profile(self) -> Names: ...
-    @property
     def chain(self) -> tuple[x509.Certificate, ...]: ...
 
     def issue(self, csr: x509.CertificateSigningRequest, node: str, tenant: str) -> x509.Certificate:
@@ -85,18 +83,20 @@ class Waiting:
 class Enrolment:
     """The judge of requests.
 
-    store, authority: asked each time; they raise KmsdError while there is none. approval: what becomes of a first
-    request without a token.
+    store, authority, names: asked each time; they raise KmsdError while there is none. approval: what becomes of a
+    first request without a token.
     """
 
     def __init__(
         self,
         store: Callable[[], Store],
         authority: Callable[[], Authority],
+        names: Callable[[], Names],
         approval: Literal["token", "manual"] = "token",
     ) -> None:
         self.store = store
         self.authority = authority
+        self._names = names
         self._approval = approval
 
     def first(
@@ -180,7 +180,7 @@ class Enrolment:
             )
         if not 1 <= uses <= MOST_USES:
             raise InvalidRequest(f"a token must have 1 to {MOST_USES} uses, got {uses}", "one is for one certificate")
-        self.authority().profile.names_of(node, tenant)
+        self._names().names_of(node, tenant)
         text, token_id, salt, digest = tokens.make()
         now = int(time.time())
         token = EnrolmentToken(token_id, salt, digest, node, tenant, now + ttl, uses, uses, made_by[:255], now)
@@ -214,7 +214,7 @@ class Enrolment:
             if not node or not tenant:
                 what = "node" if not node else "tenant"
                 raise InvalidRequest(f"the request names no {what}", f"name it: --{what}")
-            self.authority().profile.names_of(node, tenant)
+            self._names().names_of(node, tenant)
         decided = EnrolmentRequest(
             **{
                 **vars(request),

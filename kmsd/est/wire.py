@@ -71,7 +71,7 @@ def certificates_in(body: bytes) -> list[x509.Certificate]:
     try:
         found = pkcs7.load_der_pkcs7_certificates(der)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise InvalidRequest("the body is no PKCS#7 with certificates", "the server may not speak EST") from error
+        raise InvalidRequest("the body is no PKCS#7 with certificates") from error
     if not 1 <= len(found) <= _MOST_CERTIFICATES:
         raise InvalidRequest(f"the body has {len(found)} certificates, and 1 to {_MOST_CERTIFICATES} are taken")
     return found

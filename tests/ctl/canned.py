@@ -23,6 +23,7 @@ from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
 from kmsd.api.kms.v2 import api_pb2 as v2
 from tests.ctl import answers
 from tests.ctl.answers import CREATED, OLD_ID, RETIRED_ID, WRITE_ID
+from tests.ctl.canned_enrol import CannedEnrolment
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Failure:
 
 
 @dataclass
-class Canned:
+class Canned(CannedEnrolment):
     """What the server will answer, and the requests it got. Tests write to the first and read the second."""
 
     directory: Path
@@ -396,7 +397,7 @@ def _service(
             if not context.add_callback(lambda: more.put(None)):
                 return
             yield first(request, context)
-            if getattr(request, "follow", True):
+            if method.startswith("Watch") and getattr(request, "follow", True):
                 while (message := more.get()) is not None:
                     yield message
             canned.followers[method].remove(more)
@@ -404,7 +405,7 @@ def _service(
         return handle
 
     def handler(method: str, answer: Callable[[Any], Message], request: type[Message]) -> Any:
-        streams = method.startswith("Watch")
+        streams = method.startswith("Watch") or method == "BackUpStore"
         make = grpc.unary_stream_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
         return make(
             many(method, answer) if streams else one(method, answer),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import yaml
@@ -34,7 +36,18 @@ def test_status_reads_the_same_forever(
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize(
     "command",
-    ["keys list", "slots", "mechanisms", "mechanisms main", "config view", "requests", "audit tail -n 1", "peers"],
+    [
+        "keys list",
+        "slots",
+        "mechanisms",
+        "mechanisms main",
+        "config view",
+        "requests",
+        "audit tail -n 1",
+        "peers",
+        "enrol tokens",
+        "enrol pending",
+    ],
 )
 def test_lists_read_the_same_forever(
     run: Run, canned: Canned, snapshot: SnapshotAssertion, command: str, form: str
@@ -91,6 +104,7 @@ def test_key_commands_read_the_same_forever(
         "log-level",
         "health --live",
         "unlock",
+        "store check",
     ],
 )
 def test_small_commands_read_the_same_forever(
@@ -100,6 +114,31 @@ def test_small_commands_read_the_same_forever(
     assert result.code == 0
     assert result.err == ""
     assert result.text == snapshot
+
+
+@pytest.mark.parametrize("form", ["table", "json", "yaml"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "enrol token node-7 --tenant cluster-b --uses 2",
+        "enrol revoke-token 0123456789abcdef",
+        "enrol approve 89abcdef01234567 --node node-9",
+        "enrol deny 89abcdef01234567 --reason why",
+    ],
+)
+def test_what_is_said_of_enrolment_reads_the_same_forever(
+    run: Run, canned: Canned, snapshot: SnapshotAssertion, command: str, form: str
+) -> None:
+    result = run(*command.split(), "-o", form)
+    assert result.code == 0
+    assert (result.text, result.err) == snapshot
+
+
+def test_a_backup_of_the_store_is_a_file_for_its_owner_alone(run: Run, canned: Canned, tmp_path: Path) -> None:
+    result = run("store", "backup", str(tmp_path / "copy"))
+    assert (result.code, result.text) == (0, "")
+    assert (tmp_path / "copy").read_bytes() == b"SQLite format 3\0"
+    assert stat.S_IMODE((tmp_path / "copy").stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize("form", ["table", "wide", "json", "yaml"])

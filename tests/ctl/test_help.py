@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 import shutil
@@ -16,18 +17,27 @@ from typing import Any
 
 import pytest
 import typer
+from cryptography.hazmat.primitives.serialization import Encoding
+from sqlalchemy import delete
 
 from kmsctl.app import program
 from kmsctl.diagnostics import ExitCode
 from kmsctl.output import OutputFormat
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.cli import app as kmsd_app
+from kmsd.errors import AlreadyExists
+from kmsd.store.records import EnrolmentRequest, EnrolmentToken
+from kmsd.store.schema import RequestRow
+from kmsd.store.store import Store
+from tests.ca import software
 from tests.ctl.canned import Canned
 from tests.ctl.conftest import Run
 from tests.ctl.terminal import PROGRAMS, Terminal
 from tests.daemons import Kmsd, wait_for
 from tests.etcd import values
 from tests.etcd.server import Server
+from tests.remote.certificates import Authority
+from tests.remote.conftest import free_port
 from tests.tokens import SoftToken, make_token
 
 PLUGINS = {
@@ -151,7 +161,16 @@ def test_a_command_takes_the_formats_that_its_help_lists_and_no_other(run: Run, 
         assert ", ".join(found[1].split("|")) in refused.err
 
 
-_ARGUMENTS = {"migrate plan": ("--command", "k8s-kms-plugin serve"), "help": ("exit-codes",), "encrypt": ("/dev/null",)}
+_ARGUMENTS = {
+    "migrate plan": ("--command", "k8s-kms-plugin serve"),
+    "help": ("exit-codes",),
+    "encrypt": ("/dev/null",),
+    "enrol": ("--server", "https://127.0.0.1:1", "--out", "/nowhere"),
+    "enrol token": ("node-1", "--tenant", "cluster-a"),
+    "enrol revoke-token": ("0123456789abcdef",),
+    "enrol approve": ("0123456789abcdef",),
+    "enrol deny": ("0123456789abcdef",),
+}
 
 
 def _stages(line: str) -> list[list[str]]:
@@ -204,7 +223,13 @@ def _start(tmp_path_factory: pytest.TempPathFactory) -> Kmsd:
     folder = tmp_path_factory.mktemp("k")
     (folder / "d").mkdir()
     token = make_token(folder / "hsm")
-    kmsd = Kmsd(folder / "d", token, ("--auto-create",))
+    config = folder / "kmsd.toml"
+    shown = Authority(folder / "ca").issue("est", "DNS:localhost", server=True)
+    config.write_text(
+        f'[est]\nlisten = "127.0.0.1:{free_port()}"\ntls_certificate = "{shown.certificate}"\n'
+        f'tls_key = "{shown.key}"\n[[tenants]]\nname = "cluster-a"\nsan = ["DNS:*.a.test"]\nkey_label = "kek-a"\n'
+    )
+    kmsd = Kmsd(folder / "d", token, ("--auto-create", f"--config={config}"))
     try:
         return kmsd.start().wait_ok()
     except BaseException:
@@ -240,6 +265,8 @@ def site(
         for name, value in made.environment.items():
             monkeypatch.setenv(name, value)
         _furnish(made, run)
+        if command.split(" ")[0] in ("enrol", "store"):
+            _fill_store(kmsd)
         yield made
 
 
@@ -255,6 +282,19 @@ def _add_keys(kmsd: Kmsd, token: SoftToken, command: str) -> None:
                 kmsd.keygen("old-kek")
         case "keys revert":
             kmsd.admin("RotateKey", pb.RotateKeyRequest())
+
+
+def _fill_store(kmsd: Kmsd) -> None:
+    """Have the store hold what the examples of enrolment name."""
+    store = Store("", kmsd.folder / "state")
+    token_id, now = "0123456789abcdef", int(time.time())
+    with contextlib.suppress(AlreadyExists):
+        store.tokens.add(EnrolmentToken(token_id, b"", b"", "node-1", "cluster-a", now + 600, 1, 1, "a test", now))
+    with store._database.writing() as session:
+        session.execute(delete(RequestRow))
+    csr = software.csr(cn="node-1").public_bytes(Encoding.DER)
+    store.requests.ask(EnrolmentRequest(token_id, token_id * 4, csr, "CN=node-1", "", "::1", now, now + 600))
+    store.close()
 
 
 def _furnish(site: Site, run: Run) -> None:
@@ -289,8 +329,8 @@ def _endless(example: str) -> bool:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_example_works_when_it_is_pasted(run: Run, site: Site, command: str) -> None:
     for example in examples(run, command):
-        if example == "kmsctl tui":
-            continue  # the next test's
+        if example == "kmsctl tui" or "enrol --server" in example:
+            continue  # the next test's, and tests/enrol's
         if _endless(example):
             _watch(site, example)
             continue

@@ -38,6 +38,13 @@ COMMANDS = {
     "WatchAudit": "audit tail",
     "VerifyAudit": "audit verify",
     "AcknowledgeAudit": "audit acknowledge --yes",
+    "CreateEnrolmentToken": "enrol token node-1 --tenant cluster-a",
+    "ListEnrolmentTokens": "enrol tokens",
+    "RevokeEnrolmentToken": "enrol revoke-token 0123456789abcdef",
+    "ListEnrolmentRequests": "enrol pending",
+    "DecideEnrolmentRequest": "enrol approve 0123456789abcdef",
+    "CheckStore": "store check",
+    "BackUpStore": "store backup /dev/null/none",
 }
 
 

@@ -6,7 +6,7 @@ import asyncio
 import ssl
 import threading
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -119,7 +119,7 @@ class Site:
                 raise self.away.again()
             return ca
 
-        enrolment = Enrolment(lambda: store, authority, approval)
+        enrolment = Enrolment(lambda: store, authority, lambda: software.PROFILE, approval)
 
         async def begin() -> tuple[EstListener, EstServer]:
             server = EstServer(enrolment, self.records, lambda: authority().crl(), "ec-p256")
@@ -138,6 +138,26 @@ class Site:
 
     def token(self, served: Served, node: str = "node-1", tenant: str = "cluster-a", **fields: int) -> str:
         return served.enrolment.make_token(node, tenant, fields.get("ttl", 3600), fields.get("uses", 1), "uid 0")[0]
+
+    def shorten(self, served: Served, lifetime: timedelta, backdate: timedelta) -> None:
+        """Have the CA of a server issue certificates that last for so long, and began so long ago."""
+        served.ca.profile = replace(software.PROFILE, lifetime=lifetime, backdate=backdate)
+
+    def expired(self, served: Served, key: Path) -> x509.Certificate:
+        """Issue a certificate for this key that has ended."""
+        private = serialization.load_pem_private_key(key.read_bytes(), None)
+        assert isinstance(private, ec.EllipticCurvePrivateKey)
+        past = datetime.now(UTC) - timedelta(days=2)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "node-1")]))
+            .issuer_name(self.root.subject)
+            .public_key(private.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(past)
+            .not_valid_after(past + timedelta(days=1))
+            .sign(self.key, hashes.SHA256())
+        )
 
     def close(self) -> None:
         async def end() -> None:

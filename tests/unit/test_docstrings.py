@@ -21,8 +21,10 @@ HELD = sorted(
 """What is held to this: all but the generated API."""
 
 _VERBS = """
-Accept Add Adopt Allow Answer Append Apply Ask Begin Bind Bound Bring Build Call Cancel Care Change Check Choose Claim
-Clear Close Collect Compare Compute Connect Convert Copy Count Create Cut Decide Decode Decrypt Delete Derive Describe
+Accept Add Adopt Allow Answer Append Apply Approve Ask Begin Bind Bound Bring Build Call Cancel Care Change Check Choose
+Claim
+Clear Close Collect Compare Compute Connect Convert Copy Count Create Cut Decide Decode Decrypt Delete Deny Derive
+Describe
 Destroy Dial Do Draw Drop Encode Encrypt End Enter Escape Explain Fail Feed Fetch Fill Filter Find Finish Flush Follow
 Forbid Forget Format Free Gather Get Give Go Group Hand Handle Have Hide Hold Import Install Issue Join Judge Keep Know
 Lead Leave Let List Listen Load Log Look Make Mark Match Measure Merge Mix Move Name Note Obey Observe Offer Open Order

@@ -14,6 +14,13 @@ from kmsd.client.lazy import names_of
 if TYPE_CHECKING:
     from kmsd.client.model.audit import Acknowledgement, AuditChain, AuditRecord, AuditRecords, AuditVerdict, Tampering
     from kmsd.client.model.config import Config, LogLevel, Setting
+    from kmsd.client.model.enrol import (
+        EnrolledNode,
+        EnrolmentRequest,
+        EnrolmentToken,
+        MadeEnrolmentToken,
+        StoreCheck,
+    )
     from kmsd.client.model.inspection import Envelope, Inspection, JweReport
     from kmsd.client.model.keys import (
         DestroyedKey,
@@ -74,6 +81,9 @@ __all__ = [
     "DestroyedKey",
     "Diagnosis",
     "Encrypted",
+    "EnrolledNode",
+    "EnrolmentRequest",
+    "EnrolmentToken",
     "Envelope",
     "Filter",
     "Following",
@@ -91,6 +101,7 @@ __all__ = [
     "Latency",
     "Listener",
     "LogLevel",
+    "MadeEnrolmentToken",
     "Mechanism",
     "ModuleProcess",
     "Outcome",
@@ -112,6 +123,7 @@ __all__ = [
     "Speed",
     "StatsFrame",
     "Status",
+    "StoreCheck",
     "Tampering",
     "TenantStatus",
     "Timing",
@@ -122,7 +134,7 @@ __all__ = [
     "Verdict",
 ]
 
-_MODULES = ("keys", "status", "stats", "tokens", "audit", "config", "rotation", "inspection", "kms", "scan")
+_MODULES = ("keys", "status", "stats", "tokens", "audit", "config", "rotation", "inspection", "kms", "scan", "enrol")
 
 if not TYPE_CHECKING:
     __getattr__ = names_of(__name__, [f"{__name__}.{each}" for each in _MODULES], __all__)

@@ -1,9 +1,26 @@
+from kmsd.api.admin.v1 import enrol_pb2 as _enrol_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from kmsd.api.admin.v1.enrol_pb2 import EnrolmentToken as EnrolmentToken
+from kmsd.api.admin.v1.enrol_pb2 import CreateEnrolmentTokenRequest as CreateEnrolmentTokenRequest
+from kmsd.api.admin.v1.enrol_pb2 import CreateEnrolmentTokenResponse as CreateEnrolmentTokenResponse
+from kmsd.api.admin.v1.enrol_pb2 import ListEnrolmentTokensRequest as ListEnrolmentTokensRequest
+from kmsd.api.admin.v1.enrol_pb2 import ListEnrolmentTokensResponse as ListEnrolmentTokensResponse
+from kmsd.api.admin.v1.enrol_pb2 import RevokeEnrolmentTokenRequest as RevokeEnrolmentTokenRequest
+from kmsd.api.admin.v1.enrol_pb2 import RevokeEnrolmentTokenResponse as RevokeEnrolmentTokenResponse
+from kmsd.api.admin.v1.enrol_pb2 import EnrolmentRequest as EnrolmentRequest
+from kmsd.api.admin.v1.enrol_pb2 import ListEnrolmentRequestsRequest as ListEnrolmentRequestsRequest
+from kmsd.api.admin.v1.enrol_pb2 import ListEnrolmentRequestsResponse as ListEnrolmentRequestsResponse
+from kmsd.api.admin.v1.enrol_pb2 import DecideEnrolmentRequestRequest as DecideEnrolmentRequestRequest
+from kmsd.api.admin.v1.enrol_pb2 import DecideEnrolmentRequestResponse as DecideEnrolmentRequestResponse
+from kmsd.api.admin.v1.enrol_pb2 import CheckStoreRequest as CheckStoreRequest
+from kmsd.api.admin.v1.enrol_pb2 import CheckStoreResponse as CheckStoreResponse
+from kmsd.api.admin.v1.enrol_pb2 import BackUpStoreRequest as BackUpStoreRequest
+from kmsd.api.admin.v1.enrol_pb2 import BackUpStoreResponse as BackUpStoreResponse
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
