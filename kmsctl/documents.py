@@ -23,7 +23,7 @@ LAYOUTS: Final = {
     "Key": (
         "label key_id? key_id_sha256? type bits state unusable_reason? unusable_hint? can_encrypt can_decrypt can_sign "
         "can_verify sensitive extractable local always_sensitive never_extractable private created_at=created "
-        "token_label token? encrypts decrypts last_used_at=last_used enc? tenant?"
+        "token_label token? encrypts decrypts last_used_at=last_used enc? tenant? purpose?"
     ),
     "KeyTest": "key rounds encrypt_ms=encrypt decrypt_ms=decrypt",
     "Timing": "min=minimum median max=maximum",

@@ -8,14 +8,16 @@ from datetime import UTC, datetime
 from kmsctl import diagnostics, options, output
 from kmsctl.output import Document, OutputFormat
 from kmsctl.text import age, count, elide, timestamp
-from kmsd.client import Key, KeyState, escape
+from kmsd.client import Key, KeyState, KeyType, escape
 from kmsd.near import near
 
 FORMATS = options.ALL
 
 
 def algorithm(key: Key) -> str:
-    """Return the type and length of a key, as aes-256."""
+    """Return the type and length of a key, as aes-256 or ec-p256."""
+    if key.type is KeyType.EC:
+        return f"ec-p{key.bits}" if key.bits else "ec"
     return f"{key.type}-{key.bits}" if key.bits else key.type.value
 
 
@@ -30,6 +32,11 @@ def short_hash(key_id_sha256: str, *, wide: bool = False) -> str:
 def key_hash(key: Key, *, wide: bool) -> str:
     """Return the hash of a key's id, shortened unless wide."""
     return short_hash(key.key_id_sha256, wide=wide) or "-"
+
+
+def state(key: Key) -> str:
+    """Return the state of a key; of one that signs, with what it signs."""
+    return f"{key.state.value} ({escape(key.purpose)})" if key.state is KeyState.SIGNING else key.state.value
 
 
 def describe(key: Key) -> str:
@@ -62,7 +69,7 @@ def table(keys: Sequence[Key], *, wide: bool, now: datetime) -> str:
     rows = [
         [
             visible(each.label),
-            each.state.value,
+            state(each),
             algorithm(each),
             key_hash(each, wide=wide),
             (timestamp(each.created) or "") if wide else age(each.created, now),
@@ -150,6 +157,8 @@ def next_step(key: Key) -> None:
             diagnostics.hint("an HMAC key encrypts nothing by itself; it is the second key of an AES-CBC pair")
         case KeyState.ARCHIVED:
             diagnostics.hint("this key is retired: it decrypts still, and `kmsctl keys destroy` ends it")
+        case KeyState.SIGNING:
+            diagnostics.hint("this key signs, and encrypts nothing; `kmsctl ca show` says what it has signed")
         case KeyState.UNUSABLE | KeyState.PLANTED:
             complain(key)
         case _:

@@ -93,10 +93,14 @@ def key_now(key: Key, view: View) -> Key | None:
     return _by_id(view.keys.value or ()).get(key.key_id)
 
 
+_BESIDE = (KeyState.COMPANION, KeyState.SIGNING)
+"""The states of keys that encrypt nothing."""
+
+
 @once
 def _by_id(keys: Sequence[Key]) -> Mapping[str, Key]:
     """Return the first of each identity."""
-    return {key.key_id: key for key in reversed(keys) if key.state != KeyState.COMPANION}
+    return {key.key_id: key for key in reversed(keys) if key.state not in _BESIDE}
 
 
 def earlier(view: View) -> tuple[Key, ...]:
@@ -108,5 +112,5 @@ def earlier(view: View) -> tuple[Key, ...]:
 @once
 def _earlier(label: str, keys: Sequence[Key]) -> tuple[Key, ...]:
     stamped = (f"{label}@", f"{label}.retired@")
-    found = [key for key in keys if key.label.startswith(stamped) and key.state != KeyState.COMPANION]
+    found = [key for key in keys if key.label.startswith(stamped) and key.state not in _BESIDE]
     return tuple(sorted(found, key=lambda key: key.label.partition("@")[2], reverse=True))

@@ -46,6 +46,7 @@ _KEYS = {
     "write": Look("●", "write", Colour.GOOD),
     "readable": Look("◦", "reads", Colour.PLAIN),
     "companion": Look("◦", "companion", Colour.PLAIN),
+    "signing": Look("◦", "signs", Colour.PLAIN),
     "pending": Look("▲", "pending", Colour.WARN),
     "archived": Look("▽", "retired", Colour.PLAIN),
     "unusable": Look("✕", "unusable", Colour.BAD),

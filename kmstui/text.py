@@ -140,6 +140,8 @@ def clock(then: datetime | None, now: datetime | None = None) -> str:
 
 def key_type(key: Key) -> str:
     """Return the type and length of a key."""
+    if key.type is KeyType.EC:
+        return f"EC-P{key.bits}"
     return f"{_TYPES.get(key.type, 'other')}-{key.bits}"
 
 

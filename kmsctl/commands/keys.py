@@ -119,7 +119,7 @@ def _sheet(found: KeyDetail, now: datetime) -> list[tuple[str, str]]:
     key = found.key
     rows = [
         ("LABEL", escape(key.label)),
-        ("STATE", key.state.value),
+        ("STATE", keyview.state(key)),
         ("", f"{escape(key.unusable_reason)}; hint: {escape(key.unusable_hint)}" if key.unusable_reason else ""),
         ("KEY ID", escape(key.key_id) or "-"),
         ("SHA256", keyview.key_hash(key, wide=True)),

@@ -19,9 +19,16 @@ _STATES: Final = {
     KeyState.UNUSABLE: pb.KEY_STATE_UNUSABLE,
     KeyState.COMPANION: pb.KEY_STATE_COMPANION,
     KeyState.ARCHIVED: pb.KEY_STATE_ARCHIVED,
+    KeyState.SIGNING: pb.KEY_STATE_SIGNING,
     KeyState.PLANTED: pb.KEY_STATE_PLANTED,
 }
-_TYPES: Final = {"aes": pb.KEY_TYPE_AES, "hmac": pb.KEY_TYPE_HMAC, "rsa": pb.KEY_TYPE_RSA, "other": pb.KEY_TYPE_OTHER}
+_TYPES: Final = {
+    "aes": pb.KEY_TYPE_AES,
+    "hmac": pb.KEY_TYPE_HMAC,
+    "rsa": pb.KEY_TYPE_RSA,
+    "ec": pb.KEY_TYPE_EC,
+    "other": pb.KEY_TYPE_OTHER,
+}
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,7 @@ class KeyPresenter:
             last_used_unix_ms=use.last_used_unix_ms if token.seals else 0,
             enc=key.enc if key.may_write else "",
             tenant=self.tenant_of(role(key.label.removesuffix(companion_label("")))),
+            purpose=token.purpose,
         )
 
     def optional(self, key: Key | None) -> pb.Key | None:

@@ -40,7 +40,7 @@ def parse(data: bytes) -> x509.CertificateSigningRequest:
         if data.lstrip().startswith(b"-----BEGIN"):
             return x509.load_pem_x509_csr(data)
         return x509.load_der_x509_csr(data)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
         raise InvalidRequest(
             "this is no certification request (PKCS#10) as DER or PEM", "make one: openssl req -new -key KEY"
         ) from error

@@ -188,7 +188,7 @@ def unfinished(status: Status, keys: Iterable[Key]) -> KeyTurnover | None:
         for key in keys
         if key.label.startswith(f"{label}@")
         and key.state in (KeyState.READABLE, KeyState.UNUSABLE)
-        and key.type.seals
+        and key.seals
         and key.key_id != write.key_id
         and (key.key_id == previous or _lost_to(key, write))
     ]

@@ -107,4 +107,4 @@ def _judge_public(
 
 
 def _is_rsa_in_use(key: Key) -> bool:
-    return key.token.kind == "rsa" and key.state is not KeyState.UNUSABLE
+    return key.token.kind == "rsa" and key.token.seals and key.state is not KeyState.UNUSABLE

@@ -84,13 +84,15 @@ def of_planted(public: Sequence[Key], where: str) -> Iterable[Problem]:
 
 def of_exposed(keys: Sequence[Key], where: str) -> Iterable[Problem]:
     """Yield what the attributes of keys that serve allow, and should not."""
-    exposed = [key for key in keys if key.token.exposed and (key.reads or key.token.kind == "hmac")]
+    used = [key for key in keys if key.reads or key.state in (KeyState.COMPANION, KeyState.SIGNING)]
+    exposed = [key for key in used if key.token.exposed]
     if exposed:
         shown = ", ".join(f"{key.label!r} is {' and '.join(key.token.exposed)}" for key in exposed[:4])
         more = f", and {len(exposed) - 4} more" if len(exposed) > 4 else ""
         yield Problem(
             f"keys on {where} can be read by whoever has the PIN: {shown}{more}",
-            "they serve all the same; to be rid of this, rotate to a key that kmsd makes: kmsctl rotate",
+            "they serve all the same; to be rid of this, rotate to a key that kmsd makes: kmsctl rotate, or for a key "
+            "that signs kmsctl ca roll",
             fatal=False,
             about=_about(exposed[0]),
         )

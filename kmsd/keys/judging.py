@@ -16,6 +16,8 @@ from kmsd.hsm.host.keys import TokenKey
 from kmsd.keys.key import AES_BITS, Key, KeyState
 from kmsd.keys.labels import MAX_KEY_ID, created_ms, role
 
+_STATES: Final = {"kek": KeyState.READABLE, "hmac": KeyState.COMPANION}
+"""The state of a key of which nothing is known but its purpose; all others sign."""
 _NEW_KEY: Final = "make a new key under a free label: kmsctl keygen LABEL"
 _NEW_RSA: Final = "make one: kmsctl keygen LABEL --type rsa"
 _NEW_PAIR: Final = "make a pair under a free label: kmsctl keygen LABEL --type pair"
@@ -26,12 +28,13 @@ class Rules:
     """The facts that the judgement rests on beside the keys.
 
     abilities: of the tokens, by name; ANY for one that is not in it. hmac_label: of the HMAC key that belongs to keys
-    that have none with their CKA_ID. picked: the enc that was found to work, by token and CKA_IDs of a pair (that of
-    the HMAC key is empty for an RSA key); empty if none does.
+    that have none with their CKA_ID. signing: whether keys that sign are looked for. picked: the enc that was found to
+    work, by token and CKA_IDs of a pair (that of the HMAC key is empty for an RSA key); empty if none does.
     """
 
     algorithm: Algorithm = "auto"
     hmac_label: str = ""
+    signing: bool = False
     abilities: Mapping[str, Ability] = field(default_factory=dict)
     picked: Mapping[tuple[str, bytes, bytes], str] = field(default_factory=dict)
 
@@ -56,8 +59,10 @@ def judge_one(key: TokenKey, place: str, beside: Sequence[TokenKey], rules: Rule
     """Judge one key. beside: all keys on its token."""
     judged = bare(key, place)
     key_id = judged.key_id
+    if judged.state is KeyState.SIGNING:
+        return judged
     match key.kind:
-        case "other":
+        case "other" | "ec":
             return unusable(judged, "it is neither an AES nor an HMAC key", "kmsd leaves it alone")
         case "hmac":
             return judged
@@ -96,7 +101,7 @@ def bare(key: TokenKey, place: str) -> Key:
         place=place,
         key_id=key_id,
         key_id_sha256=hashlib.sha256(key_id.encode()).hexdigest() if key_id else "",
-        state=KeyState.READABLE if key.seals else KeyState.COMPANION,
+        state=_STATES.get(key.purpose, KeyState.SIGNING),
         reason="",
         hint="",
         created_ms=created_ms(key_id),

@@ -25,6 +25,8 @@ class KeyState(Enum):
     COMPANION = "companion"
     ARCHIVED = "archived"
     """A retired key: it still reads, and may be destroyed."""
+    SIGNING = "signing"
+    """A key pair that signs, and encrypts nothing."""
     PLANTED = "planted"
     """A public object, which anybody who reaches the token may have made, with a label or an id of a key of ours."""
 

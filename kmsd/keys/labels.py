@@ -8,12 +8,15 @@ import time
 from typing import Final
 
 from kmsd.errors import Conflict, InvalidRequest, short
+from kmsd.hsm.purpose import SIGNING, signing_purpose
 
 MAX_KEY_ID: Final = 512
 """The most characters of a key id. kube-apiserver takes more; the rest is room for the ciphertext beside it."""
 _RETIRED: Final = ".retired@"
 _BEHIND: Final = re.compile(r"(\.retired)?@[0-9]{8}T[0-9]{6}Z$|\.pending$")
-_UUID7: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_UUID7: Final = re.compile(
+    rf"(?:(?:{'|'.join(SIGNING)})\.)?([0-9a-f]{{8}})-([0-9a-f]{{4}})-7[0-9a-f]{{3}}-[89ab][0-9a-f]{{3}}-[0-9a-f]{{12}}"
+)
 
 
 def key_id_bytes(text: str) -> bytes:
@@ -21,6 +24,11 @@ def key_id_bytes(text: str) -> bytes:
     if not 0 < len(text) <= MAX_KEY_ID or not all(0x20 < ord(character) < 0x7F for character in text):
         raise InvalidRequest(
             f"a key id must have 1 to {MAX_KEY_ID} printable ASCII characters and no spaces, got {short(text)}",
+            "leave it out: kmsd makes one",
+        )
+    if signing_purpose(text.encode("ascii")) is not None:
+        raise InvalidRequest(
+            f"a key id such as {text!r} says that the key signs, and this one is to encrypt",
             "leave it out: kmsd makes one",
         )
     return text.encode("ascii")
@@ -46,8 +54,10 @@ def new_key_id(newer_than_ms: int = 0) -> str:
 
 
 def created_ms(key_id: str) -> int:
-    """Return the milliseconds since the epoch that a version 7 UUID carries, else 0."""
-    return int(key_id[:8] + key_id[9:13], 16) if _UUID7.fullmatch(key_id) else 0
+    """Return the milliseconds since the epoch that a version 7 UUID carries, be it alone or behind what a key signs;
+    else 0."""
+    found = _UUID7.fullmatch(key_id)
+    return int(found[1] + found[2], 16) if found is not None else 0
 
 
 def pending_label(label: str) -> str:

@@ -122,7 +122,7 @@ class KeyScanner:
         for key in found:
             if key.kind == "hmac":
                 macs.setdefault(key.cka_id, []).append(key)
-            else:
+            elif key.purpose == "kek":
                 by_role.setdefault(role(key.label), []).append(key)
         groups = Grouped(by_role, macs)
         self._groups.append((found, groups))
@@ -304,7 +304,7 @@ class KeyScanner:
         found: tuple[TokenKey, ...] = ()
         for pause in (*_READ_PAUSES, 0.0):
             found, place.public, place.public_more = await place.hsm.run(
-                token_keys.list_keys, self.configured.rsa, timeout=30.0
+                token_keys.list_keys, self.configured.rsa, self.configured.signing, timeout=30.0
             )
             if Counter(found) == before and self._plausible(place, known, found):
                 return found

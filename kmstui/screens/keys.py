@@ -39,7 +39,7 @@ from kmstui.widgets.detail import Detail, Fact
 from kmstui.widgets.listing import Listing
 from kmstui.widgets.table import Table
 
-_STATES = ("write", "pending", "readable", "companion", "archived", "planted", "unusable")
+_STATES = ("write", "pending", "readable", "companion", "signing", "archived", "planted", "unusable")
 
 
 def ident(key: Key) -> str:
@@ -280,10 +280,12 @@ def why_not(name: str, key: Key) -> str:
             return "it is a public object, which kmsd does not touch"
         case "test" if key.state == KeyState.UNUSABLE:
             return f"it is unusable: {key.unusable_reason}"
-        case "test" if not key.type.seals:
+        case "test" if not key.seals:
             return "only AES and RSA keys encrypt"
         case "retire":
             return _why_not_retire(key)
+        case "relabel" if key.state == KeyState.SIGNING:
+            return "it signs, and by its label it is known which one does"
         case "relabel" if not key.key_id and not key.label:
             return "it has neither a key id nor a label to call it by"
     return ""
@@ -299,6 +301,8 @@ def _why_not_retire(key: Key) -> str:
             return "a rotation is going to need it"
         case KeyState.COMPANION:
             return "it goes with its AES key: retire that"
+        case KeyState.SIGNING:
+            return "it signs: kmsctl ca roll makes the next one"
         case KeyState.UNUSABLE:
             return f"it is unusable: {key.unusable_reason}"
     return ""
@@ -315,7 +319,8 @@ def key_facts(
     if key.key_id_sha256:
         yield Fact("sha256", escape(key.key_id_sha256))
     writes = f", writes {escape(key.enc)}" if key.enc else ""
-    yield Fact("is", f"{key_type(key)}{writes}, on {escape(key.token_label)}")
+    signs = f", signs for the purpose {escape(key.purpose)}" if key.state == KeyState.SIGNING else ""
+    yield Fact("is", f"{key_type(key)}{writes}{signs}, on {escape(key.token_label)}")
     yield Fact("may", _permissions(key))
     if key.created is not None:
         yield Fact("made", f"{absolute(key.created)}, {age(key.created, moment.wall)} ago")

@@ -15,12 +15,14 @@ _STATES = {
     pb.KEY_STATE_UNUSABLE: KeyState.UNUSABLE,
     pb.KEY_STATE_COMPANION: KeyState.COMPANION,
     pb.KEY_STATE_ARCHIVED: KeyState.ARCHIVED,
+    pb.KEY_STATE_SIGNING: KeyState.SIGNING,
     pb.KEY_STATE_PLANTED: KeyState.PLANTED,
 }
 _TYPES = {
     pb.KEY_TYPE_AES: KeyType.AES,
     pb.KEY_TYPE_HMAC: KeyType.HMAC,
     pb.KEY_TYPE_RSA: KeyType.RSA,
+    pb.KEY_TYPE_EC: KeyType.EC,
     pb.KEY_TYPE_OTHER: KeyType.OTHER,
 }
 

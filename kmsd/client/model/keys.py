@@ -21,6 +21,8 @@ class KeyState(StrEnum):
     """Serves beside an AES key: an HMAC key."""
     ARCHIVED = "archived"
     """Retired: decrypts still, and may be destroyed."""
+    SIGNING = "signing"
+    """Signs, and encrypts nothing."""
     PLANTED = "planted"
     """A public object, which anybody may have made, with a label or an id of a key of kmsd's: never used."""
     UNKNOWN = "unknown"
@@ -34,13 +36,10 @@ class KeyType(StrEnum):
     PAIR = "pair"
     """An AES key and an HMAC key with one CKA_ID: to be asked for, never in a list."""
     RSA = "rsa"
+    EC = "ec"
+    """An EC key pair, which signs."""
     OTHER = "other"
     UNKNOWN = "unknown"
-
-    @property
-    def seals(self) -> bool:
-        """Whether data is encrypted under keys of this type, as it is not under HMAC keys."""
-        return self in (KeyType.AES, KeyType.RSA)
 
 
 @dataclass(frozen=True)
@@ -81,6 +80,14 @@ class Key:
     """CKA_ALWAYS_SENSITIVE; None if the token does not tell."""
     never_extractable: bool | None = None
     """CKA_NEVER_EXTRACTABLE; None if the token does not tell."""
+    purpose: str = ""
+    """"kek": encrypts; "hmac": authenticates beside a key that does; "ca": signs certificates. Empty if an older kmsd
+    does not tell."""
+
+    @property
+    def seals(self) -> bool:
+        """Whether data is encrypted under it, as it is not under an HMAC key or one that signs."""
+        return self.type in (KeyType.AES, KeyType.RSA) and self.purpose in ("", "kek")
 
 
 @dataclass(frozen=True)

@@ -26,16 +26,20 @@ CKO_PUBLIC_KEY: Final = 2
 CKO_PRIVATE_KEY: Final = 3
 CKO_SECRET_KEY: Final = 4
 CKK_RSA: Final = 0x00
+CKK_EC: Final = 0x03
 CKK_GENERIC_SECRET: Final = 0x10
 CKK_AES: Final = 0x1F
 CKK_HMAC: Final = frozenset({0x10, 0x28, 0x2B, 0x2C, 0x2D, 0x2E})
 """CKK_GENERIC_SECRET and CKK_SHA_1/256/384/512/224_HMAC."""
 CKM_RSA_PKCS_KEY_PAIR_GEN: Final = 0x0000
+CKM_RSA_PKCS: Final = 0x0001
 CKM_RSA_PKCS_OAEP: Final = 0x0009
 CKM_SHA256: Final = 0x0250
 CKM_SHA256_HMAC: Final = 0x0251
 CKM_SHA512_HMAC: Final = 0x0271
 CKM_GENERIC_SECRET_KEY_GEN: Final = 0x0350
+CKM_EC_KEY_PAIR_GEN: Final = 0x1040
+CKM_ECDSA: Final = 0x1041
 CKM_AES_KEY_GEN: Final = 0x1080
 CKM_AES_ECB: Final = 0x1081
 CKM_AES_CBC: Final = 0x1082
@@ -66,6 +70,8 @@ CKA_EXTRACTABLE: Final = 0x162
 CKA_LOCAL: Final = 0x163
 CKA_NEVER_EXTRACTABLE: Final = 0x164
 CKA_ALWAYS_SENSITIVE: Final = 0x165
+CKA_EC_PARAMS: Final = 0x180
+CKA_EC_POINT: Final = 0x181
 
 Value = bytes | int | bool
 """An attribute: bytes as they are, int as CK_ULONG, bool as CK_BBOOL."""

@@ -19,11 +19,12 @@ from kmsd.hsm.host import cryptoki as c
 from kmsd.hsm.host.cryptoki import Template
 from kmsd.hsm.host.session import TokenSession, rsa_numbers_of
 from kmsd.hsm.operation import Operation, operation
+from kmsd.hsm.purpose import Purpose, signing_purpose
 
 T = TypeVar("T")
 
-Kind = Literal["aes", "hmac", "rsa", "other"]
-"""The kind of a key. rsa: a private key, with its public key object if it has one."""
+Kind = Literal["aes", "hmac", "rsa", "ec", "other"]
+"""The kind of a key. rsa, ec: a private key, with its public key object if it has one."""
 
 _ATTRIBUTES: Final = (
     c.CKA_LABEL,
@@ -41,14 +42,23 @@ _ATTRIBUTES: Final = (
     c.CKA_ALWAYS_SENSITIVE,
     c.CKA_NEVER_EXTRACTABLE,
 )
-_RSA_ATTRIBUTES: Final = (*(each for each in _ATTRIBUTES if each != c.CKA_VALUE_LEN), c.CKA_MODULUS)
+_PRIVATE_ATTRIBUTES: Final = tuple(each for each in _ATTRIBUTES if each != c.CKA_VALUE_LEN)
 _USAGES: Final = (
     *(c.CKA_ENCRYPT, c.CKA_DECRYPT, c.CKA_SIGN, c.CKA_VERIFY),
     *(c.CKA_WRAP, c.CKA_UNWRAP, c.CKA_DERIVE),
 )
-_SECRET: Final[Template] = {c.CKA_PRIVATE: True, c.CKA_SENSITIVE: True, c.CKA_EXTRACTABLE: False}
-_CLASSES: Final[dict[Kind, Template]] = {"rsa": {c.CKA_CLASS: c.CKO_PRIVATE_KEY, c.CKA_KEY_TYPE: c.CKK_RSA}}
+SECRET: Final[Template] = {c.CKA_PRIVATE: True, c.CKA_SENSITIVE: True, c.CKA_EXTRACTABLE: False}
+_CLASSES: Final[dict[Kind, Template]] = {
+    "rsa": {c.CKA_CLASS: c.CKO_PRIVATE_KEY, c.CKA_KEY_TYPE: c.CKK_RSA},
+    "ec": {c.CKA_CLASS: c.CKO_PRIVATE_KEY, c.CKA_KEY_TYPE: c.CKK_EC},
+}
 """Attributes by which the objects of a kind are found; all others are secret keys."""
+CURVES: Final = {
+    256: bytes.fromhex("06082a8648ce3d030107"),
+    384: bytes.fromhex("06052b81040022"),
+    521: bytes.fromhex("06052b81040023"),
+}
+"""CKA_EC_PARAMS of the curves that are used: their object identifiers as DER (RFC 5480, 2.1.1.1), by size in bits."""
 PUBLIC_MOST: Final = 256
 """Public objects that are described; more are only counted. Anybody who reaches the token can make them."""
 _TRIES: Final = 4
@@ -84,9 +94,16 @@ class TokenKey:
     never_extractable: bool | None = None
 
     @property
+    def purpose(self) -> Purpose:
+        """The purpose of the key: what it encrypts, or signs."""
+        if self.kind in ("rsa", "ec"):
+            return signing_purpose(self.cka_id) or "kek"
+        return "hmac" if self.kind == "hmac" else "kek"
+
+    @property
     def seals(self) -> bool:
-        """Whether data is encrypted under it, as it is not under an HMAC key."""
-        return self.kind in ("aes", "rsa")
+        """Whether data is encrypted under it, as it is not under an HMAC key, nor under one that signs."""
+        return self.kind == "aes" or (self.kind == "rsa" and self.purpose == "kek")
 
     @property
     def exposed(self) -> tuple[str, ...]:
@@ -106,8 +123,9 @@ class KeyListing(NamedTuple):
 
 
 @operation(Operation.LIST_KEYS)
-def list_keys(session: TokenSession, rsa: bool = False) -> KeyListing:
-    """List the secret keys on the token, without those of a probe at work; with `rsa` the RSA private keys, too.
+def list_keys(session: TokenSession, rsa: bool = False, signing: bool = False) -> KeyListing:
+    """List the secret keys on the token, without those of a probe at work; with `rsa` the RSA private keys, too, and
+    with `signing` the private keys that sign.
 
     Raises CkrError.
     """
@@ -115,9 +133,11 @@ def list_keys(session: TokenSession, rsa: bool = False) -> KeyListing:
     keys = [key for kind in kinds for key in _find(session, {}, kind)]
     for cka_id in sorted(session.trusted_public):
         keys.extend(key for kind in kinds for key in _find(session, _by_id(cka_id), kind) if not key.private)
+    if signing:
+        keys.extend(key for kind in ("ec", "rsa") if kind not in kinds for key in _find(session, {}, kind, signs))
     public: list[TokenKey] = []
     more = 0
-    for kind in kinds:
+    for kind in (*kinds, "ec") if signing else kinds:
         found, beyond = _public(session, kind, PUBLIC_MOST - len(public))
         public.extend(key for key in found if key.cka_id not in session.trusted_public)
         more += beyond
@@ -132,19 +152,29 @@ def _public(session: TokenSession, kind: Kind, most: int) -> tuple[list[TokenKey
     def described() -> tuple[list[TokenKey], int]:
         handles = session.cryptoki.find(session.handle, template)
         sizes = _Sizes(session, template)
-        found = [_describe(session, handle, sizes, rsa=kind == "rsa") for handle in handles[:most]]
+        found = [_describe(session, handle, sizes, kind) for handle in handles[:most]]
         # A token that does not search by this attribute shows private objects, too.
         return [key for key in found if not key.private], max(0, len(handles) - most)
 
     return _repeated(described)
 
 
-def _find(session: TokenSession, template: Template, kind: Kind = "aes") -> list[TokenKey]:
-    """Find the secret keys of ours on the token that match, described; for "rsa" the private ones."""
-    return [key for _, key in objects(session, template, kind)]
+def _find(
+    session: TokenSession, template: Template, kind: Kind = "aes", wanted: Callable[[bytes], bool] | None = None
+) -> list[TokenKey]:
+    """Find the secret keys of ours on the token that match, described; for "rsa" and "ec" the private ones. wanted: by
+    CKA_ID."""
+    return [key for _, key in objects(session, template, kind, wanted)]
 
 
-def objects(session: TokenSession, template: Template, kind: Kind) -> list[tuple[int, TokenKey]]:
+def signs(cka_id: bytes) -> bool:
+    """Return whether a private key with this CKA_ID is one that signs."""
+    return signing_purpose(cka_id) is not None
+
+
+def objects(
+    session: TokenSession, template: Template, kind: Kind, wanted: Callable[[bytes], bool] | None = None
+) -> list[tuple[int, TokenKey]]:
     """Find what `_find` finds, with the handles. Public objects, which anybody may have made, only if the template asks
     for them."""
     whole = {**_class_of(kind), **session.trusted(template.get(c.CKA_ID)), **template}
@@ -152,16 +182,22 @@ def objects(session: TokenSession, template: Template, kind: Kind) -> list[tuple
 
     def described() -> list[tuple[int, TokenKey]]:
         handles = session.cryptoki.find(session.handle, whole)
+        if wanted is not None:
+            handles = [each for each in handles if wanted(_id_of(session, each))]
         sizes = _Sizes(session, whole)
-        found = [(handle, _describe(session, handle, sizes, rsa=kind == "rsa")) for handle in handles]
+        found = [(handle, _describe(session, handle, sizes, kind)) for handle in handles]
         # A token that does not search by this attribute shows others, too.
         return [(handle, key) for handle, key in found if key.private is not public or _trusts(session, key)]
 
     return _repeated(described)
 
 
+def _id_of(session: TokenSession, handle: int) -> bytes:
+    return session.cryptoki.attributes(session.handle, handle, (c.CKA_ID,)).get(c.CKA_ID, b"")
+
+
 def _trusts(session: TokenSession, key: TokenKey) -> bool:
-    return key.cka_id in session.trusted_public
+    return key.cka_id in session.trusted_public and not signs(key.cka_id)
 
 
 def _class_of(kind: Kind) -> Template:
@@ -204,8 +240,11 @@ class _Sizes:
         return 0
 
 
-def _describe(session: TokenSession, handle: int, sizes: _Sizes, *, rsa: bool) -> TokenKey:
-    raw = session.cryptoki.attributes(session.handle, handle, _RSA_ATTRIBUTES if rsa else _ATTRIBUTES)
+def _describe(session: TokenSession, handle: int, sizes: _Sizes, found_as: Kind) -> TokenKey:
+    rsa, ec = found_as == "rsa", found_as == "ec"
+    size = c.CKA_MODULUS if rsa else c.CKA_EC_PARAMS
+    told_by = (*_PRIVATE_ATTRIBUTES, size) if rsa or ec else _ATTRIBUTES
+    raw = session.cryptoki.attributes(session.handle, handle, told_by)
 
     def flag(attribute: int) -> bool:
         return raw.get(attribute, b"\0") != b"\0"
@@ -217,9 +256,12 @@ def _describe(session: TokenSession, handle: int, sizes: _Sizes, *, rsa: bool) -
         value = raw.get(attribute, b"")
         return ctypes.c_ulong.from_buffer_copy(value).value if len(value) == ctypes.sizeof(ctypes.c_ulong) else 0
 
-    kind: Kind = "rsa" if rsa else _kind(number(c.CKA_KEY_TYPE))
-    modulus = int.from_bytes(raw.get(c.CKA_MODULUS, b""), "big")
-    bits = modulus.bit_length() if rsa else number(c.CKA_VALUE_LEN) * 8
+    kind = found_as if rsa or ec else _kind(number(c.CKA_KEY_TYPE))
+    bits = number(c.CKA_VALUE_LEN) * 8
+    if rsa:
+        bits = int.from_bytes(raw.get(c.CKA_MODULUS, b""), "big").bit_length()
+    elif ec:
+        bits = next((bits for bits, oid in CURVES.items() if oid == raw.get(c.CKA_EC_PARAMS)), 0)
     return TokenKey(
         label=raw.get(c.CKA_LABEL, b"").decode("utf-8", "replace"),
         cka_id=raw.get(c.CKA_ID, b""),
@@ -246,10 +288,15 @@ def generate(session: TokenSession, until: float, label: str, cka_id: bytes, kin
     PRIVATE, SENSITIVE and not EXTRACTABLE (PKCS#11 3.0, 4.9 and 4.10). Raises CkrError.
     """
     begin(until)
+    return make_object(session, cka_id, kind, lambda: _generate(session, label, cka_id, kind, bits))
+
+
+def make_object(session: TokenSession, cka_id: bytes, kind: Kind, make: Callable[[], object]) -> TokenKey:
+    """Make a key and read it back. make: makes the one with this CKA_ID. Raises CkrError."""
     for last in range(_TRIES, 0, -1):
         failed: CkrError | None = None
         try:
-            _generate(session, label, cka_id, kind, bits)
+            make()
         except CkrError as error:
             # The call may have failed after the object was made: what the token shows is what counts.
             if error.name not in _PASSING:
@@ -294,8 +341,8 @@ def new_secret(kind: Kind, bits: int, label: str, cka_id: bytes = b"", *, on_tok
     """Return the template of a new AES or HMAC key. on_token: False for a key that is gone with its session."""
     usage = (c.CKA_ENCRYPT, c.CKA_DECRYPT) if kind == "aes" else (c.CKA_SIGN, c.CKA_VERIFY)
     return {
-        **_new(label, cka_id, on_token),
-        **_SECRET,
+        **new_object(label, cka_id, on_token),
+        **SECRET,
         c.CKA_CLASS: c.CKO_SECRET_KEY,
         c.CKA_KEY_TYPE: c.CKK_AES if kind == "aes" else c.CKK_GENERIC_SECRET,
         c.CKA_VALUE_LEN: bits // 8,
@@ -307,13 +354,14 @@ def new_secret(kind: Kind, bits: int, label: str, cka_id: bytes = b"", *, on_tok
 def new_rsa(bits: int, label: str, cka_id: bytes = b"", *, on_token: bool = True) -> tuple[Template, Template]:
     """Return the templates of a new public and private key. Their usages are few, so that no token has to know all of
     them."""
-    both = _new(label, cka_id, on_token)
+    both = new_object(label, cka_id, on_token)
     numbers: Template = {c.CKA_MODULUS_BITS: bits, c.CKA_PUBLIC_EXPONENT: b"\x01\x00\x01"}
     public: Template = {**both, **numbers, c.CKA_ENCRYPT: True, c.CKA_VERIFY: False, c.CKA_WRAP: False}
-    return public, {**both, **_SECRET, c.CKA_DECRYPT: True, c.CKA_SIGN: False, c.CKA_UNWRAP: False}
+    return public, {**both, **SECRET, c.CKA_DECRYPT: True, c.CKA_SIGN: False, c.CKA_UNWRAP: False}
 
 
-def _new(label: str, cka_id: bytes, on_token: bool) -> Template:
+def new_object(label: str, cka_id: bytes, on_token: bool = True) -> Template:
+    """Return what the template of every new key has."""
     return {c.CKA_TOKEN: on_token, c.CKA_LABEL: label.encode(), **_by_id(cka_id)}
 
 
@@ -403,11 +451,15 @@ def _with_id(session: TokenSession, cka_id: bytes, kind: Kind) -> list[TokenKey]
 
 
 def public_halves(session: TokenSession, handle: int, kind: Kind) -> list[int]:
-    """Find the public key objects that belong to a private key: with its CKA_ID and its numbers."""
-    if kind != "rsa":
+    """Find the public key objects that belong to a private key: with its CKA_ID and, of an RSA key, its numbers: that
+    of an EC key does not tell its public key."""
+    if kind not in ("rsa", "ec"):
         return []
-    cka_id = session.cryptoki.attributes(session.handle, handle, (c.CKA_ID,)).get(c.CKA_ID, b"")
-    template = {c.CKA_CLASS: c.CKO_PUBLIC_KEY, c.CKA_KEY_TYPE: c.CKK_RSA, c.CKA_TOKEN: True, **_by_id(cka_id)}
+    cka_id = _id_of(session, handle)
+    of_type = {**_CLASSES[kind], c.CKA_CLASS: c.CKO_PUBLIC_KEY, c.CKA_TOKEN: True}
+    template = {**of_type, **_by_id(cka_id)}
+    if kind == "ec":
+        return session.cryptoki.find(session.handle, template) if cka_id else []
     mine = rsa_numbers_of(session, handle)
     return [each for each in session.cryptoki.find(session.handle, template) if rsa_numbers_of(session, each) == mine]
 

@@ -23,8 +23,9 @@ from kmsd.hsm.host.generator import Generator
 from kmsd.hsm.host.module import Module
 from kmsd.hsm.host.trials import APPENDED_IV, WRITTEN_IV
 from kmsd.hsm.operation import Operation, operation
+from kmsd.hsm.purpose import signing_purpose
 
-KeyKind = Literal["aes", "hmac", "rsa"]
+KeyKind = Literal["aes", "hmac", "rsa", "ec"]
 Hash = Literal["SHA256", "SHA512"]
 
 CKR_MECHANISM_PARAM_INVALID: Final = 0x71
@@ -37,6 +38,7 @@ _TEMPLATES: Final[dict[KeyKind, c.Template]] = {
     # CKA_KEY_TYPE is left out: HMAC keys have several, and a template names one.
     "hmac": {c.CKA_CLASS: c.CKO_SECRET_KEY, c.CKA_TOKEN: True},
     "rsa": {c.CKA_CLASS: c.CKO_PRIVATE_KEY, c.CKA_TOKEN: True, c.CKA_KEY_TYPE: c.CKK_RSA},
+    "ec": {c.CKA_CLASS: c.CKO_PRIVATE_KEY, c.CKA_TOKEN: True, c.CKA_KEY_TYPE: c.CKK_EC},
 }
 _HMACS: Final[dict[Hash, tuple[int, int]]] = {"SHA256": (c.CKM_SHA256_HMAC, 32), "SHA512": (c.CKM_SHA512_HMAC, 64)}
 _F4: Final = 65537
@@ -159,13 +161,14 @@ class TokenSession:
     def trusted(self, cka_id: object) -> c.Template:
         """Return what a template has beside the rest, so that it finds only what is trusted: private objects, which
         nobody can make without the PIN (PKCS#11 3.0, 4.4), and public ones only if the configuration names their
-        CKA_ID."""
-        return {} if cka_id in self.trusted_public else {c.CKA_PRIVATE: True}
+        CKA_ID and they do not sign."""
+        named = isinstance(cka_id, bytes) and cka_id in self.trusted_public and signing_purpose(cka_id) is None
+        return {} if named else {c.CKA_PRIVATE: True}
 
     def _find(self, cka_id: bytes, kind: KeyKind) -> list[int]:
         template = {**_TEMPLATES[kind], **self.trusted(cka_id), c.CKA_ID: cka_id}
         match kind:
-            case "aes" | "rsa":
+            case "aes" | "rsa" | "ec":
                 return self.cryptoki.find(self.handle, template, most=2)
             case "hmac":
                 handles = self.cryptoki.find(self.handle, template)
@@ -275,6 +278,15 @@ class TokenSession:
         return self._one_part(
             module.decrypt_init, module.decrypt, "C_Decrypt", self._oaep, key, ciphertext, most, exactly=False
         )
+
+    def sign(self, cka_id: bytes, kind: Literal["rsa", "ec"], data: bytes, most: int) -> bytes:
+        """Sign a DigestInfo by RSASSA-PKCS1-v1_5 (RFC 8017, 8.2), or a hash by ECDSA, as r and s one after the other.
+
+        most: the bytes of the signature, or more.
+        """
+        module, key = self.cryptoki, self.key(cka_id, kind)
+        mechanism = c.CkMechanism(c.CKM_RSA_PKCS if kind == "rsa" else c.CKM_ECDSA, None, 0)
+        return self._one_part(module.sign_init, module.sign, "C_Sign", mechanism, key, data, most, exactly=False)
 
     def _one_part(
         self,

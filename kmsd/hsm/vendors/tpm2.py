@@ -38,7 +38,7 @@ _INSTALL: Final = "install it (Debian, Ubuntu: apt-get install libtpm2-pkcs11-to
 class NewKey:
     """A key to be made. cka_id: printable ASCII, as tpm2_ptool stores no other."""
 
-    kind: Literal["aes", "hmac", "rsa"]
+    kind: Literal["aes", "hmac", "rsa", "ec"]
     label: str
     cka_id: bytes
 
@@ -74,6 +74,7 @@ def add_keys(
     aes_bits: int = 256,
     hash_bits: int = 256,
     rsa_bits: int = 2048,
+    ec_bits: int = 256,
     environment: Mapping[str, str] | None = None,
 ) -> None:
     """Make keys on the token with this label, HMAC keys first: one that is left alone by a failure harms nobody.
@@ -85,7 +86,12 @@ def add_keys(
     Raises InvalidRequest, Misconfigured, Denied, Unavailable. A failure may leave the first keys made.
     """
     ordered = sorted(keys, key=lambda key: key.kind != "hmac")
-    algorithms = {"aes": f"aes{aes_bits}", "hmac": f"hmac:sha{hash_bits}", "rsa": f"rsa{rsa_bits}"}
+    algorithms = {
+        "aes": f"aes{aes_bits}",
+        "hmac": f"hmac:sha{hash_bits}",
+        "rsa": f"rsa{rsa_bits}",
+        "ec": f"ecc{ec_bits}",
+    }
     commands = [_addkey(token, pin, key, algorithms[key.kind]) for key in ordered]
     python = _interpreter()
     variables = _environment(environment)

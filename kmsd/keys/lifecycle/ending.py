@@ -53,7 +53,13 @@ def _needed(keyring: Keyring, key: Key, scan: ScanEvidence | None, uses: UseReco
             # It encrypts nothing by itself.
             pairs = [f"the AES key {each.label!r} needs it" for each in keyring.inventory.keys if _is_pair(each, key)]
             return named(keyring, key) or next(iter(pairs), ""), "an HMAC key goes with its AES key"
-        case "other":
+        case _ if key.state is KeyState.SIGNING:
+            return (
+                f"{key.label!r} is the key of a CA: without it nothing more is issued or revoked, and when its last "
+                "list of revocations ends, whoever checks that list takes no certificate that it signed any more",
+                "kmsctl ca show says how many are out; kmsctl ca roll makes another key, and lets these end",
+            )
+        case "other" | "ec":
             return f"{key.label!r} is of a type that kmsd does not use, so something else may need it", _LOST
         case "rsa" if not key.reads:
             return f"{key.label!r} is an RSA key that kmsd does not use, so something else may need it", _LOST
@@ -95,7 +101,8 @@ async def retire(
     if not key.token.seals or not key.reads:
         raise Conflict(
             f"key {key.label!r} does not decrypt, so there is nothing to retire",
-            key.hint or "an HMAC key is retired with its AES key; kmsctl keys destroy removes it",
+            key.hint
+            or "an HMAC key is retired with its AES key, a CA's by kmsctl ca roll; kmsctl keys destroy removes them",
         )
     if key.state is KeyState.ARCHIVED:
         return key, key.label

@@ -33,6 +33,11 @@ async def relabel(
     key = keyring.select(which)
     if key.label == to:
         return key, to
+    if key.state is KeyState.SIGNING:
+        raise Conflict(
+            f"{key.label!r} is a key that signs ({key.token.purpose}), and by its label it is known which one does",
+            "kmsctl ca roll makes another one, and moves the label",
+        )
     refuse_taken(keyring, to, key.token.kind)
     if follower(keyring, key) is not None:
         check_label(companion_label(to))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kmsd.errors import Conflict, InvalidRequest
-from kmsd.keys.key import Key
+from kmsd.keys.key import Key, KeyState
 from kmsd.keys.keyring import Keyring
 
 _ROUNDS_MOST: Final = 1000
@@ -34,6 +34,8 @@ async def test(keyring: Keyring, which: str, rounds: int) -> tuple[Key, Timings]
         reason, hint = key.reason, key.hint
         if key.token.kind == "hmac":
             reason, hint = "it is an HMAC key", "test the AES key that it belongs to"
+        elif key.state is KeyState.SIGNING:
+            reason, hint = "it signs, and encrypts nothing", "kmsctl ca show says how it is"
         elif not reason:
             reason = "it may not encrypt, so only what it wrote before could show that it works"
             hint = "decrypt something that it wrote: kmsctl decrypt FILE"

@@ -41,6 +41,7 @@ class KeyState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     KEY_STATE_COMPANION: _ClassVar[KeyState]
     KEY_STATE_ARCHIVED: _ClassVar[KeyState]
     KEY_STATE_PLANTED: _ClassVar[KeyState]
+    KEY_STATE_SIGNING: _ClassVar[KeyState]
 
 class KeyType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -50,6 +51,7 @@ class KeyType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     KEY_TYPE_OTHER: _ClassVar[KeyType]
     KEY_TYPE_PAIR: _ClassVar[KeyType]
     KEY_TYPE_RSA: _ClassVar[KeyType]
+    KEY_TYPE_EC: _ClassVar[KeyType]
 SERVING_STATE_UNSPECIFIED: ServingState
 SERVING_STATE_SERVING: ServingState
 SERVING_STATE_DEGRADED: ServingState
@@ -62,12 +64,14 @@ KEY_STATE_UNUSABLE: KeyState
 KEY_STATE_COMPANION: KeyState
 KEY_STATE_ARCHIVED: KeyState
 KEY_STATE_PLANTED: KeyState
+KEY_STATE_SIGNING: KeyState
 KEY_TYPE_UNSPECIFIED: KeyType
 KEY_TYPE_AES: KeyType
 KEY_TYPE_HMAC: KeyType
 KEY_TYPE_OTHER: KeyType
 KEY_TYPE_PAIR: KeyType
 KEY_TYPE_RSA: KeyType
+KEY_TYPE_EC: KeyType
 
 class Problem(_message.Message):
     __slots__ = ("message", "hint", "fatal", "about")
@@ -99,7 +103,7 @@ class Problem(_message.Message):
     def __init__(self, message: _Optional[str] = ..., hint: _Optional[str] = ..., fatal: _Optional[bool] = ..., about: _Optional[_Union[Problem.About, _Mapping]] = ...) -> None: ...
 
 class Key(_message.Message):
-    __slots__ = ("label", "key_id", "key_id_sha256", "type", "bits", "state", "unusable_reason", "unusable_hint", "can_encrypt", "can_decrypt", "can_sign", "can_verify", "sensitive", "extractable", "private", "created_unix_ms", "token_label", "token", "encrypts", "decrypts", "last_used_unix_ms", "enc", "local", "always_sensitive", "never_extractable", "tenant")
+    __slots__ = ("label", "key_id", "key_id_sha256", "type", "bits", "state", "unusable_reason", "unusable_hint", "can_encrypt", "can_decrypt", "can_sign", "can_verify", "sensitive", "extractable", "private", "created_unix_ms", "token_label", "token", "encrypts", "decrypts", "last_used_unix_ms", "enc", "local", "always_sensitive", "never_extractable", "tenant", "purpose")
     LABEL_FIELD_NUMBER: _ClassVar[int]
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
     KEY_ID_SHA256_FIELD_NUMBER: _ClassVar[int]
@@ -126,6 +130,7 @@ class Key(_message.Message):
     ALWAYS_SENSITIVE_FIELD_NUMBER: _ClassVar[int]
     NEVER_EXTRACTABLE_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
+    PURPOSE_FIELD_NUMBER: _ClassVar[int]
     label: str
     key_id: str
     key_id_sha256: str
@@ -152,7 +157,8 @@ class Key(_message.Message):
     always_sensitive: bool
     never_extractable: bool
     tenant: str
-    def __init__(self, label: _Optional[str] = ..., key_id: _Optional[str] = ..., key_id_sha256: _Optional[str] = ..., type: _Optional[_Union[KeyType, str]] = ..., bits: _Optional[int] = ..., state: _Optional[_Union[KeyState, str]] = ..., unusable_reason: _Optional[str] = ..., unusable_hint: _Optional[str] = ..., can_encrypt: _Optional[bool] = ..., can_decrypt: _Optional[bool] = ..., can_sign: _Optional[bool] = ..., can_verify: _Optional[bool] = ..., sensitive: _Optional[bool] = ..., extractable: _Optional[bool] = ..., private: _Optional[bool] = ..., created_unix_ms: _Optional[int] = ..., token_label: _Optional[str] = ..., token: _Optional[str] = ..., encrypts: _Optional[int] = ..., decrypts: _Optional[int] = ..., last_used_unix_ms: _Optional[int] = ..., enc: _Optional[str] = ..., local: _Optional[bool] = ..., always_sensitive: _Optional[bool] = ..., never_extractable: _Optional[bool] = ..., tenant: _Optional[str] = ...) -> None: ...
+    purpose: str
+    def __init__(self, label: _Optional[str] = ..., key_id: _Optional[str] = ..., key_id_sha256: _Optional[str] = ..., type: _Optional[_Union[KeyType, str]] = ..., bits: _Optional[int] = ..., state: _Optional[_Union[KeyState, str]] = ..., unusable_reason: _Optional[str] = ..., unusable_hint: _Optional[str] = ..., can_encrypt: _Optional[bool] = ..., can_decrypt: _Optional[bool] = ..., can_sign: _Optional[bool] = ..., can_verify: _Optional[bool] = ..., sensitive: _Optional[bool] = ..., extractable: _Optional[bool] = ..., private: _Optional[bool] = ..., created_unix_ms: _Optional[int] = ..., token_label: _Optional[str] = ..., token: _Optional[str] = ..., encrypts: _Optional[int] = ..., decrypts: _Optional[int] = ..., last_used_unix_ms: _Optional[int] = ..., enc: _Optional[str] = ..., local: _Optional[bool] = ..., always_sensitive: _Optional[bool] = ..., never_extractable: _Optional[bool] = ..., tenant: _Optional[str] = ..., purpose: _Optional[str] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ("tenant",)
