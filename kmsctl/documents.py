@@ -66,6 +66,16 @@ LAYOUTS: Final = {
         "failed in_flight last"
     ),
     "Certificate": "subject names serial not_before not_after",
+    "CaCertificate": (
+        "subject issuer serial sha256 not_before not_after names node? tenant? revoked_at=revoked reason? pem"
+    ),
+    "Ca": (
+        "state key certificate following csr? chain issued crl_signed_at=crl_signed crl_next_at=crl_next crl_revoked "
+        "lifetime_seconds=lifetime key_types names crl_url?"
+    ),
+    "NewCa": "key certificate csr? chain",
+    "IssuedCertificate": "certificate chain",
+    "RevokedCertificates": "revoked listed not_listed_because?",
     "Following": (
         "since first_status_at=first_status last_status_at=last_status first_encrypt_at=first_encrypt "
         "last_encrypt_at=last_encrypt previous_key_id? previous_key_id_sha256?"

@@ -178,6 +178,22 @@ def remember_refused_pins(directory: Path, refused: Mapping[str, object]) -> Non
     _write(directory / _PINS, refused)
 
 
+def recall_file(directory: Path, name: str, most: int) -> bytes:
+    """Return what a file of this name holds, at most so many bytes; nothing if there is none, or it is not believed."""
+    try:
+        if not safepath.check(directory, _WHAT):
+            return b""
+        with os.fdopen(_open(directory / name, most), "rb") as file:
+            return file.read(most)
+    except (OSError, Misconfigured):
+        return b""
+
+
+def remember_file(directory: Path, name: str, data: bytes) -> None:
+    """Keep a file, replacing it whole. Raises as `remember`."""
+    _replace(directory / name, data)
+
+
 def reason(error: OSError | Misconfigured) -> str:
     """Return why something could not be kept."""
     return error.message if isinstance(error, Misconfigured) else error.strerror or str(error)
@@ -226,11 +242,15 @@ def _open(path: Path, most: int) -> int:
 
 
 def _write(path: Path, kept: Mapping[str, object]) -> None:
+    _replace(path, json.dumps(kept).encode())
+
+
+def _replace(path: Path, data: bytes) -> None:
     safepath.prepare(path.parent, _WHAT)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}", dir=path.parent)  # made with mode 0600
     try:
-        with os.fdopen(handle, "w") as file:
-            json.dump(kept, file)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         Path(name).replace(path)

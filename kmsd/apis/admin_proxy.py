@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from kmsd import __version__
 from kmsd.api.admin.v1 import admin_pb2 as pb
+from kmsd.apis.admin_no_ca import METHODS as METHODS_OF_A_CA
 from kmsd.apis.admin_table import (
     API,
     ENROLMENT,
@@ -30,6 +31,7 @@ from kmsd.transport.call import Call, Method, Role, Table, parse
 _ELSEWHERE: Final = (
     *("ListSlots", "ListMechanisms", "UnlockToken", "ListKeys", "GetKey", "GenerateKey", "AdoptKey", "RelabelKey"),
     *(
+        *METHODS_OF_A_CA,
         "ListPeers",
         "DestroyKey",
         "TestKey",

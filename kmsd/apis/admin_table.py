@@ -39,6 +39,8 @@ READS: Final = frozenset(
         "ListEnrolmentTokens",
         "ListEnrolmentRequests",
         "CheckStore",
+        "GetCa",
+        "GetCrl",
     }
 )
 """The methods that change nothing: a viewer may call them, and the audit does not record them."""

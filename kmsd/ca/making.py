@@ -69,6 +69,7 @@ def identifier_in(certificate: x509.Certificate) -> bytes:
 def authority_request(key: CaKey, subject: x509.Name) -> x509.CertificateSigningRequest:
     """Make the request with which a CA above is asked for a certificate."""
     builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    builder = builder.add_extension(identifier(key.public_key()), critical=False)
     for extension, critical in _ca_extensions():
         builder = builder.add_extension(extension, critical)
     return builder.sign(key, hash_for(key))

@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.client import decode, model
+from kmsd.client.ca import CaCalls
 from kmsd.client.enrolment import EnrolmentCalls, pages, text
 from kmsd.client.errors import ClientError, Conflict, InvalidRequest, NotFound
 from kmsd.client.model.keys import Key, KeyType
@@ -25,7 +26,7 @@ _KEY_TYPE_NUMBERS = {
 Response = TypeVar("Response", bound=Message)
 
 
-class AdminClient(EnrolmentCalls, Client):
+class AdminClient(EnrolmentCalls, CaCalls, Client):
     """A client of the admin API. Every method takes `timeout`: seconds for each of its calls, instead of the client's
     own; all raise ClientError. Threads may share one.
 

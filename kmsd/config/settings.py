@@ -202,6 +202,71 @@ class AdminEntry(Section):
     """viewer: looks at everything. operator: changes keys, too."""
 
 
+def _names(texts: tuple[str, ...]) -> tuple[str, ...]:
+    for text in texts:
+        if not re.fullmatch(_SAN, re.sub(r"\{(node|tenant)\}", "x", text), re.IGNORECASE) or "*" in text:
+            raise ValueError(
+                "a name must be DNS:name or URI:uri, with {node} and {tenant} for parts of it and without *, got "
+                f"{text!r}"
+            )
+        if "{node}" not in text:
+            raise ValueError(f"a name must have {{node}} in it, or all nodes would share it, got {text!r}")
+    return texts
+
+
+CertificateNames = Annotated[
+    tuple[Annotated[str, Field(max_length=512)], ...],
+    BeforeValidator(_as_tuple),
+    AfterValidator(_names),
+    Field(max_length=16),
+]
+_CERTIFIED_KEYS = ("ec-p256", "ec-p384", "ec-p521", "rsa-2048", "rsa-3072", "rsa-4096")
+
+
+def _key_types(texts: tuple[str, ...]) -> tuple[str, ...]:
+    for text in texts:
+        if text not in _CERTIFIED_KEYS:
+            raise ValueError(f"a type of key must be one of {', '.join(_CERTIFIED_KEYS)}, got {text!r}")
+    return texts
+
+
+KeyTypes = Annotated[
+    tuple[Annotated[str, Field(max_length=16)], ...],
+    BeforeValidator(_as_tuple),
+    AfterValidator(_key_types),
+    Field(min_length=1, max_length=len(_CERTIFIED_KEYS)),
+]
+
+
+def _crl_url(text: str) -> str:
+    if text and not re.fullmatch(r"https?://[!-~]+", text):
+        raise ValueError(f"the address of a list of revocations must be an http or https URL, got {text!r}")
+    return text
+
+
+class Ca(Section):
+    """The certificate authority of nodes, whose key is on the token."""
+
+    enabled: bool = False
+    token: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,64}$")
+    """Name of the token where its keys are made; empty: the token that gets the new keys."""
+    key_label: Label = "kmsd-ca"
+    """The key that signs is the one with this CKA_LABEL, among those that were made for it."""
+    lifetime: float = Field(default=30 * 86400.0, ge=60, le=825 * 86400)
+    """Seconds that a node's certificate is in force."""
+    backdate: float = Field(default=300.0, ge=0, le=86400)
+    """Seconds that it is in force before it is made, for clocks that are behind."""
+    key_types: KeyTypes = ("ec-p256", "ec-p384", "rsa-3072", "rsa-4096")
+    """Types of keys that nodes may have."""
+    names: CertificateNames = ()
+    """Names in the certificates: "DNS:name" and "URI:uri" with {node} and {tenant} in them. Empty: the tenant's san,
+    with the node in the place of the *."""
+    crl_lifetime: float = Field(default=7 * 86400.0, ge=600, le=90 * 86400)
+    """Seconds until a list of revocations must be had anew; it is made anew at half of them."""
+    crl_url: Annotated[str, Field(max_length=512), AfterValidator(_crl_url)] = ""
+    """Address of that list, which certificates name; empty: they name none."""
+
+
 class Token(Section):
     """The PKCS#11 module, the token on it, and how to log in."""
 
@@ -420,6 +485,7 @@ class Settings(Section):
     audit: Audit = Field(default_factory=Audit)
     store: Store = Field(default_factory=Store)
     est: Est = Field(default_factory=Est)
+    ca: Ca = Field(default_factory=Ca)
     state: State = Field(default_factory=State)
 
     @property

@@ -14,6 +14,7 @@ from kmsd.apis.admin_config import ConfigAdmin
 from kmsd.apis.admin_doctor import DoctorAdmin
 from kmsd.apis.admin_inspect import InspectAdmin
 from kmsd.apis.admin_keys import KeyAdmin
+from kmsd.apis.admin_no_ca import without_ca
 from kmsd.apis.admin_table import ENROLMENT, refusing
 from kmsd.apis.admin_tenants import TenantAdmin
 from kmsd.apis.admin_watch import Ended, WatchAdmin
@@ -49,7 +50,9 @@ from kmsd.transport.call import Table
 from kmsd.transport.listener import Listener
 
 if TYPE_CHECKING:
+    from kmsd.daemon.ca import CaParts
     from kmsd.daemon.enrolment import EnrolmentParts
+    from kmsd.daemon.stored import StoreKeeper
     from kmsd.transport.tls import OwnCertificate
     from kmsd.transport.tls_listener import TlsListener
 
@@ -79,7 +82,9 @@ class TokenParts:
         self._of_tenants: dict[str, Stats] = {}
         self._traffic = event_sinks.TrafficSink(self._stats, self._requests, self._failed, self.audit, self._of_tenants)
         self.tokens = self._hsms(configured)
-        self._scanner = KeyScanner(self.tokens, Rules(settings.keys.algorithm, settings.keys.hmac_label))
+        self._scanner = KeyScanner(
+            self.tokens, Rules(settings.keys.algorithm, settings.keys.hmac_label, settings.ca.enabled)
+        )
         self.upkeep = Upkeep(settings, self.tokens, self._scanner)
         shared = Shared(settings, self.tokens, self._scanner, self.uses, self.audit, self.upkeep.nudge)
         self.own = Writer(
@@ -95,7 +100,9 @@ class TokenParts:
             self._traffic,
             self._socket_remade,
         )
-        self.enrolment = self._enrolment_parts() if settings.est.listen else None
+        self.store = self._store() if settings.ca.enabled or settings.est.listen else None
+        self.ca = self._ca_parts(self.store) if self.store is not None and settings.ca.enabled else None
+        self.enrolment = self._enrolment_parts(self.store) if self.store is not None and settings.est.listen else None
         self._tables = self._admin_tables(configured)
         self._front = admin_listener(
             settings.admin, (audited(each, self.audit) for each in self._tables), self._traffic, self._socket_remade
@@ -178,6 +185,19 @@ class TokenParts:
         )
         return listener
 
+    def _store(self) -> StoreKeeper:
+        """Make what keeps the store open. It loads what only that needs."""
+        from kmsd.daemon.stored import StoreKeeper
+
+        return StoreKeeper(self._settings)
+
+    def _ca_parts(self, store: StoreKeeper) -> CaParts:
+        """Make the certificate authority. It loads what only that needs."""
+        from kmsd.daemon.ca import CaParts
+
+        shown = KeyPresenter(self.own.keyring, self._stats, self.tenancy.tenant_of)
+        return CaParts(self._settings, self.own, self.tenancy, store, shown)
+
     def _admin_tables(self, configured: Configured) -> tuple[Table, ...]:
         settings, own, enrolment = self._settings, self.own, self.enrolment
         shown = KeyPresenter(own.keyring, self._stats, self.tenancy.tenant_of)
@@ -195,6 +215,7 @@ class TokenParts:
             self._unreachable,
             lambda: self.liveness.verdict,
             lambda: enrolment.problems() if enrolment is not None else (),
+            lambda: self.ca.problems if self.ca is not None else (),
         )
         tenants = TenantAdmin(self.tenancy, shown, problems.of_tenant, self._connected)
         front = admin.Admin(
@@ -230,29 +251,23 @@ class TokenParts:
             InspectAdmin(own.keyring, own.foreign, own.service, shown).table(),
             DoctorAdmin(own.keyring, write_token, self._tls_problem, self._own_certificate).table(),
             enrolment.table() if enrolment is not None else refusing(ENROLMENT, *_NO_ENROLMENT),
+            self.ca.table() if self.ca is not None else without_ca(),
         )
 
-    def _enrolment_parts(self) -> EnrolmentParts:
+    def _enrolment_parts(self, store: StoreKeeper) -> EnrolmentParts:
         """Make what gives certificates to nodes. It loads what only that needs."""
-        from kmsd.ca.profile import Profile
+        from kmsd.daemon.ca import profile
         from kmsd.daemon.enrolment import EnrolmentParts, no_authority, no_crl
-        from kmsd.daemon.stored import StoreKeeper
-        from kmsd.transport.peers import NamePattern
 
-        settings = self._settings
-        profile = Profile(
-            tenants={each.name: tuple(map(NamePattern.parse, each.san)) for each in settings.tenants},
-            admins=[NamePattern.parse(san) for each in settings.admins for san in each.san],
-        )
-        keeper = StoreKeeper(settings)
+        settings, ca = self._settings, self.ca
         return EnrolmentParts(
             settings,
             self.audit,
-            keeper,
-            authority=no_authority,
-            names=lambda: profile,
-            crl=no_crl,
-            key_type="ec-p256",
+            store,
+            authority=ca.authority if ca is not None else no_authority,
+            names=lambda: ca.ca.profile if ca is not None else profile(settings),
+            crl=ca.crl if ca is not None else no_crl,
+            key_type=settings.ca.key_types[0],
         )
 
     def _writer_of_label(self, label: str) -> Writer:
@@ -293,6 +308,10 @@ class TokenParts:
         kube-apiserver must find them whatever the token is up to."""
         self.uses.begin()
         self._rule(self._settings)
+        if self.store is not None:
+            await self.store.look()
+        if self.ca is not None:
+            await self.ca.begin()
         for listener in self.tls_listeners:
             await listener.start(self._settings.admin.socket.parent)
         if self.enrolment is not None:
@@ -306,8 +325,9 @@ class TokenParts:
 
     def work(self) -> Sequence[Coroutine[object, object, None]]:
         """Return what goes on beside the calls, for ever."""
-        enrolment = self.enrolment.work() if self.enrolment is not None else ()
-        return self.upkeep.run(), self.uses.keep(), self.liveness.run(), self.liveness.feed(), *enrolment
+        ca = self.ca.work() if self.ca is not None else ()
+        store = (self.store.keep(),) if self.store is not None else ()
+        return self.upkeep.run(), self.uses.keep(), self.liveness.run(), self.liveness.feed(), *store, *ca
 
     async def reload(self, configured: Configured) -> None:
         """Go by these tenants, admins and PINs, and try a token that is away at once."""
@@ -326,14 +346,18 @@ class TokenParts:
     async def end(self) -> None:
         """Let go of the tokens; what hangs was waited for long enough."""
         self.uses.keep_all()
-        if self.enrolment is not None:
-            self.enrolment.end()
+        if self.ca is not None:
+            self.ca.close()
+        if self.store is not None:
+            self.store.close()
         await self.own.end()
         await asyncio.gather(*(hsm.close() for hsm in self.tokens.values()))
 
     def _rule(self, settings: Settings) -> None:
         """Go by these tenants and admins from now on."""
         self.tenancy.rule(settings.tenants if settings.server.enabled else (), settings.admins)
+        if self.ca is not None:
+            self.ca.rule(settings)
         self.upkeep.nudge()
 
     def _unreachable(self) -> KmsdError | None:

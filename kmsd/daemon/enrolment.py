@@ -5,7 +5,7 @@ Loads SQLAlchemy and aiohttp, which a kmsd without [est] does not need.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from kmsd.apis.admin_enrol import EnrolmentAdmin
 from kmsd.audit.trail import Audit
@@ -77,20 +77,12 @@ class EnrolmentParts:
         )
         await self._listener.start()
 
-    def work(self) -> Sequence[Coroutine[object, object, None]]:
-        """Return what goes on beside the calls, for ever."""
-        return (self._keeper.keep(),)
-
     async def stop(self) -> None:
         """Serve no node any more."""
         if self._listener is not None:
             await self._listener.stop()
         if self._server is not None:
             self._server.close()
-
-    def end(self) -> None:
-        """Close the store."""
-        self._keeper.close()
 
     @property
     def listening(self) -> Iterator[tuple[str, Sequence[str]]]:

@@ -45,6 +45,7 @@ class Problems:
     unreachable: Callable[[], KmsdError | None]
     verdict: Callable[[], str]
     enrolment: Callable[[], Iterable[Problem]]
+    ca: Callable[[], Iterable[Problem]]
 
     def now(self, tenant: str) -> list[Problem]:
         """Return what is wrong, as far as it concerns the tenant called so, or kmsd's own sockets. Raises
@@ -72,6 +73,8 @@ class Problems:
         if verdict := self.verdict():
             found.insert(0, Problem(f"only a restart can help: {verdict}", "kmsd is ending by itself", fatal=True))
         found.extend(self._warnings(write))
+        if not writer.tenant:
+            found.extend(self.ca())
         if writer.tenant:
             found.extend(self._of_peers(writer))
         else:

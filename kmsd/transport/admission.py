@@ -87,11 +87,15 @@ def overlaps(tenants: Sequence[TenantRule]) -> list[tuple[str, str, str]]:
 
 
 class PeerAdmission:
-    """The admission (`kmsd.transport.dispatch.Admission`) of callers with certificates. Belongs to one event loop."""
+    """The admission (`kmsd.transport.dispatch.Admission`) of callers with certificates. Belongs to one event loop.
+
+    revocations: those of the configured file. revoked_here: certificates that the CA of this key manager has revoked.
+    """
 
     def __init__(self) -> None:
         self.seen = SeenPeers()
         self.revocations = Revocations()
+        self.revoked_here = Revocations()
         self._tenants: tuple[TenantRule, ...] = ()
         self._admins: tuple[AdminRule, ...] = ()
         self._standing: dict[str, _Standing] = {}
@@ -113,7 +117,8 @@ class PeerAdmission:
         """Let a call in if its certificate may make it, and write down its tenant. Raises Denied, Overloaded."""
         if not isinstance(identity, Peer):
             raise Denied("nobody vouches for who calls", "call with a client certificate")
-        if (identity.issuer, identity.serial) in self.revocations:
+        certificate = (identity.issuer, identity.serial)
+        if certificate in self.revocations or certificate in self.revoked_here:
             raise Denied(
                 f"the certificate with serial {identity.serial} ({short(identity.name)}) is revoked",
                 "give this caller a new certificate",

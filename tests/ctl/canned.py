@@ -23,6 +23,7 @@ from kmsd.api.kms.v1beta1 import api_pb2 as v1beta1
 from kmsd.api.kms.v2 import api_pb2 as v2
 from tests.ctl import answers
 from tests.ctl.answers import CREATED, OLD_ID, RETIRED_ID, WRITE_ID
+from tests.ctl.canned_ca import CannedCa
 from tests.ctl.canned_enrol import CannedEnrolment
 
 
@@ -35,7 +36,7 @@ class Failure:
 
 
 @dataclass
-class Canned(CannedEnrolment):
+class Canned(CannedEnrolment, CannedCa):
     """What the server will answer, and the requests it got. Tests write to the first and read the second."""
 
     directory: Path

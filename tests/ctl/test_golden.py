@@ -331,3 +331,54 @@ def test_options_work_before_the_command_and_after_it_the_later_wins(run: Run, c
     assert before.code == after.code == both.code == 0
     assert before.out == after.out == both.out
     assert before.out.startswith(b"k8s-kek\n")
+
+
+@pytest.mark.parametrize("form", ["table", "json", "yaml", "name"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ca show",
+        "ca show --node node-2",
+        "ca init --subject CN=x",
+        "ca init --if-not-exists",
+        "ca import -",
+        "ca revoke 1a2b --reason keyCompromise --yes",
+        "ca revoke --node node-1 --dry-run",
+        "ca roll --yes",
+    ],
+)
+def test_what_is_said_of_the_ca_reads_the_same_forever(
+    run: Run, canned: Canned, snapshot: SnapshotAssertion, command: str, form: str
+) -> None:
+    result = run(*command.split(), "-o", form, stdin=b"x")
+    assert result.code == 0
+    assert (result.text, result.err) == snapshot
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ca show --pem",
+        "ca issue - --node node-1 --tenant cluster-a",
+        "ca issue - --node node-1 --tenant cluster-a --chain",
+        "ca issue - --node node-1 --tenant cluster-a -o json",
+        "ca crl",
+        "ca crl -o yaml",
+        "ca init --csr -",
+    ],
+)
+def test_what_the_ca_signs_reads_the_same_forever(
+    run: Run, canned: Canned, snapshot: SnapshotAssertion, command: str
+) -> None:
+    result = run(*command.split(), stdin=b"x")
+    assert result.code == 0
+    assert (result.text, result.err) == snapshot
+
+
+@pytest.mark.parametrize("state", ["none", "waiting"])
+def test_a_ca_that_is_not_ready_says_what_next(
+    run: Run, canned: Canned, snapshot: SnapshotAssertion, state: str
+) -> None:
+    canned.ca_state = state
+    result = run("ca", "show")
+    assert (result.code, result.text, result.err) == snapshot

@@ -170,6 +170,8 @@ _ARGUMENTS = {
     "enrol revoke-token": ("0123456789abcdef",),
     "enrol approve": ("0123456789abcdef",),
     "enrol deny": ("0123456789abcdef",),
+    "ca import": ("/dev/null",),
+    "ca issue": ("/dev/null", "--node", "n", "--tenant", "t"),
 }
 
 
@@ -219,17 +221,18 @@ def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.stop()
 
 
-def _start(tmp_path_factory: pytest.TempPathFactory) -> Kmsd:
+def _start(tmp_path_factory: pytest.TempPathFactory, config: str = "") -> Kmsd:
     folder = tmp_path_factory.mktemp("k")
     (folder / "d").mkdir()
     token = make_token(folder / "hsm")
-    config = folder / "kmsd.toml"
+    config_file = folder / "kmsd.toml"
     shown = Authority(folder / "ca").issue("est", "DNS:localhost", server=True)
-    config.write_text(
+    config_file.write_text(
         f'[est]\nlisten = "127.0.0.1:{free_port()}"\ntls_certificate = "{shown.certificate}"\n'
         f'tls_key = "{shown.key}"\n[[tenants]]\nname = "cluster-a"\nsan = ["DNS:*.a.test"]\nkey_label = "kek-a"\n'
+        + config
     )
-    kmsd = Kmsd(folder / "d", token, ("--auto-create", f"--config={config}"))
+    kmsd = Kmsd(folder / "d", token, ("--auto-create", f"--config={config_file}"))
     try:
         return kmsd.start().wait_ok()
     except BaseException:
@@ -258,6 +261,8 @@ def site(
         if command.split(" ")[0] in ("keys", "keygen", "rotate"):
             kmsd = own.enter_context(_start(tmp_path_factory))
             _add_keys(kmsd, kmsd.soft, command)
+        elif command.split(" ")[0] == "ca":
+            kmsd = own.enter_context(_start(tmp_path_factory, _WITH_CA))
         else:
             kmsd = request.getfixturevalue("shared")
         made = Site(kmsd, etcd, tmp_path)
@@ -267,7 +272,24 @@ def site(
         _furnish(made, run)
         if command.split(" ")[0] in ("enrol", "store"):
             _fill_store(kmsd)
+        if command.split(" ")[0] == "ca" and command != "ca init":
+            _make_ca(made, run)
         yield made
+
+
+_WITH_CA = "[ca]\nenabled = true\n"
+
+
+def _make_ca(site: Site, run: Run) -> None:
+    """A CA, its certificate where one above would put it, a request, and two nodes with certificates."""
+    assert run("ca", "init").code == 0
+    chain = run("ca", "show", "--pem").out
+    for name in ("nodes-ca.crt", "root.crt", "nodes-ca-chain.pem"):
+        (site.folder / name).write_bytes(chain)
+    for node in ("node-1", "node-2"):
+        (site.folder / f"{node}.csr").write_bytes(software.csr().public_bytes(Encoding.PEM))
+        assert run("ca", "issue", f"{node}.csr", "--node", node, "--tenant", "cluster-a").code == 0
+    (site.folder / "node-1.csr").write_bytes(software.csr().public_bytes(Encoding.PEM))
 
 
 def _add_keys(kmsd: Kmsd, token: SoftToken, command: str) -> None:
@@ -331,6 +353,8 @@ def test_every_example_works_when_it_is_pasted(run: Run, site: Site, command: st
     for example in examples(run, command):
         if example == "kmsctl tui" or "enrol --server" in example:
             continue  # the next test's, and tests/enrol's
+        if command == "ca init":
+            run("keys", "destroy", "kmsd-ca", "--confirm", "kmsd-ca", "--yes")  # that of the example before
         if _endless(example):
             _watch(site, example)
             continue

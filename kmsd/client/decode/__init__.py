@@ -10,9 +10,35 @@ from typing import TYPE_CHECKING
 from kmsd.client.lazy import modules_of
 
 if TYPE_CHECKING:
-    from kmsd.client.decode import audit, config, enrol, inspection, keys, rotation, scan, stats, status, tokens
+    from kmsd.client.decode import (
+        audit,
+        ca,
+        config,
+        enrol,
+        inspection,
+        keys,
+        plain,
+        rotation,
+        scan,
+        stats,
+        status,
+        tokens,
+    )
 
-__all__ = ["audit", "config", "enrol", "inspection", "keys", "rotation", "scan", "stats", "status", "tokens"]
+__all__ = [
+    "audit",
+    "ca",
+    "config",
+    "enrol",
+    "inspection",
+    "keys",
+    "plain",
+    "rotation",
+    "scan",
+    "stats",
+    "status",
+    "tokens",
+]
 
 if not TYPE_CHECKING:
     __getattr__ = modules_of(__name__, __all__)

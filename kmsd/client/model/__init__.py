@@ -13,6 +13,7 @@ from kmsd.client.lazy import names_of
 
 if TYPE_CHECKING:
     from kmsd.client.model.audit import Acknowledgement, AuditChain, AuditRecord, AuditRecords, AuditVerdict, Tampering
+    from kmsd.client.model.ca import Ca, CaCertificate, Crl, IssuedCertificate, NewCa, RevokedCertificates
     from kmsd.client.model.config import Config, LogLevel, Setting
     from kmsd.client.model.enrol import (
         EnrolledNode,
@@ -74,10 +75,13 @@ __all__ = [
     "AuditRecord",
     "AuditRecords",
     "AuditVerdict",
+    "Ca",
+    "CaCertificate",
     "CallCount",
     "Certificate",
     "Check",
     "Config",
+    "Crl",
     "DestroyedKey",
     "Diagnosis",
     "Encrypted",
@@ -89,6 +93,7 @@ __all__ = [
     "Following",
     "GeneratedKey",
     "Inspection",
+    "IssuedCertificate",
     "JweReport",
     "Key",
     "KeyDetail",
@@ -104,6 +109,7 @@ __all__ = [
     "MadeEnrolmentToken",
     "Mechanism",
     "ModuleProcess",
+    "NewCa",
     "Outcome",
     "Peer",
     "Probe",
@@ -112,6 +118,7 @@ __all__ = [
     "Request",
     "Requests",
     "Reversion",
+    "RevokedCertificates",
     "Rotation",
     "RotationStep",
     "ScanReport",
@@ -134,7 +141,9 @@ __all__ = [
     "Verdict",
 ]
 
-_MODULES = ("keys", "status", "stats", "tokens", "audit", "config", "rotation", "inspection", "kms", "scan", "enrol")
+_MODULES = (
+    *("keys", "status", "stats", "tokens", "audit", "config", "rotation", "inspection", "kms", "scan", "enrol", "ca"),
+)
 
 if not TYPE_CHECKING:
     __getattr__ = names_of(__name__, [f"{__name__}.{each}" for each in _MODULES], __all__)

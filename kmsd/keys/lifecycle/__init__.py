@@ -15,14 +15,16 @@ from math import inf
 from typing import Final
 
 from kmsd.errors import NotFound, short
+from kmsd.hsm.purpose import SigningPurpose
 from kmsd.keys.key import Key
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.labels import check_label, role
-from kmsd.keys.lifecycle import adopting, ending, making, naming, rotating, trying
+from kmsd.keys.lifecycle import adopting, ending, making, naming, rotating, signing, trying
 from kmsd.keys.lifecycle.evidence import KeyUseEvidence, ScanEvidence, UseRecords
 from kmsd.keys.lifecycle.making import Made, Wanted
 from kmsd.keys.lifecycle.permit import Permit
 from kmsd.keys.lifecycle.rotating import Rotated, RotationStep
+from kmsd.keys.lifecycle.signing import SigningOrder
 from kmsd.keys.lifecycle.trying import Timings
 from kmsd.problem import Problem
 
@@ -187,6 +189,20 @@ class Lifecycle:
         async with self._permit(until) as permit:
             before = self._rotation.before(from_key_id)
             return await self._rotation.rotate(permit, from_key_id, before.place, dry_run=dry_run), before
+
+    async def make_signing(self, order: SigningOrder, *, after: str = "", until: float = inf) -> Key:
+        """Make a key pair that signs. after: the label of those that it is to be newer than. Raises InvalidRequest, and
+        what the token says."""
+        place = self._place(order.place)
+        async with self._permit(until) as permit:
+            before = signing.holders(self._keyring, after or order.label, order.purpose)
+            newest = max((key.created_ms for key in before), default=0)
+            return await signing.make(self._keyring, permit, replace(order, place=place), newest)
+
+    async def succeed_signing(self, label: str, purpose: SigningPurpose, *, until: float = inf) -> Key:
+        """Give the label to the key that is about to take it; return the key that signs then. Raises NotFound."""
+        async with self._permit(until) as permit:
+            return await signing.succeed(self._keyring, permit, label, purpose)
 
     async def roll_forward(self) -> None:
         """Finish what a rotation left, whoever began it. What cannot be finished now is told in `problems`."""

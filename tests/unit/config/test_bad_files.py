@@ -99,7 +99,7 @@ from tests.unit.config.written import error_of, write
         (
             "qqq = 1",
             "F:1: qqq: unknown key; the sections are [kms], [admin], [server], [proxy], [token], [tokens], [tenants], "
-            "[admins], [keys], [legacy], [health], [log], [audit], [store], [est], "
+            "[admins], [keys], [legacy], [health], [log], [audit], [store], [est], [ca], "
             "[state]",
         ),
         ('keys = "x"', "F:1: keys: expected a section, [keys], found a string"),

@@ -1288,3 +1288,186 @@ class AcknowledgeAuditResponse(_message.Message):
     seen: _containers.RepeatedCompositeFieldContainer[AcknowledgeAuditResponse.Seen]
     acknowledged: bool
     def __init__(self, seen: _Optional[_Iterable[_Union[AcknowledgeAuditResponse.Seen, _Mapping]]] = ..., acknowledged: _Optional[bool] = ...) -> None: ...
+
+class Certificate(_message.Message):
+    __slots__ = ("subject", "issuer", "serial", "sha256", "not_before_unix_ms", "not_after_unix_ms", "pem", "node", "tenant", "names", "revoked_unix_ms", "reason")
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    ISSUER_FIELD_NUMBER: _ClassVar[int]
+    SERIAL_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    NOT_BEFORE_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    NOT_AFTER_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    PEM_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    REVOKED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    subject: str
+    issuer: str
+    serial: str
+    sha256: str
+    not_before_unix_ms: int
+    not_after_unix_ms: int
+    pem: str
+    node: str
+    tenant: str
+    names: _containers.RepeatedScalarFieldContainer[str]
+    revoked_unix_ms: int
+    reason: str
+    def __init__(self, subject: _Optional[str] = ..., issuer: _Optional[str] = ..., serial: _Optional[str] = ..., sha256: _Optional[str] = ..., not_before_unix_ms: _Optional[int] = ..., not_after_unix_ms: _Optional[int] = ..., pem: _Optional[str] = ..., node: _Optional[str] = ..., tenant: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., revoked_unix_ms: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class GetCaRequest(_message.Message):
+    __slots__ = ("node", "tenant", "most")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    MOST_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    tenant: str
+    most: int
+    def __init__(self, node: _Optional[str] = ..., tenant: _Optional[str] = ..., most: _Optional[int] = ...) -> None: ...
+
+class GetCaResponse(_message.Message):
+    __slots__ = ("state", "key", "certificate", "following", "csr", "chain", "issued", "crl_unix_ms", "crl_next_unix_ms", "crl_revoked", "profile")
+    class Profile(_message.Message):
+        __slots__ = ("lifetime_ms", "key_types", "names", "crl_url")
+        LIFETIME_MS_FIELD_NUMBER: _ClassVar[int]
+        KEY_TYPES_FIELD_NUMBER: _ClassVar[int]
+        NAMES_FIELD_NUMBER: _ClassVar[int]
+        CRL_URL_FIELD_NUMBER: _ClassVar[int]
+        lifetime_ms: int
+        key_types: _containers.RepeatedScalarFieldContainer[str]
+        names: _containers.RepeatedScalarFieldContainer[str]
+        crl_url: str
+        def __init__(self, lifetime_ms: _Optional[int] = ..., key_types: _Optional[_Iterable[str]] = ..., names: _Optional[_Iterable[str]] = ..., crl_url: _Optional[str] = ...) -> None: ...
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    FOLLOWING_FIELD_NUMBER: _ClassVar[int]
+    CSR_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    ISSUED_FIELD_NUMBER: _ClassVar[int]
+    CRL_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    CRL_NEXT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    CRL_REVOKED_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    state: str
+    key: Key
+    certificate: Certificate
+    following: Key
+    csr: str
+    chain: _containers.RepeatedCompositeFieldContainer[Certificate]
+    issued: _containers.RepeatedCompositeFieldContainer[Certificate]
+    crl_unix_ms: int
+    crl_next_unix_ms: int
+    crl_revoked: int
+    profile: GetCaResponse.Profile
+    def __init__(self, state: _Optional[str] = ..., key: _Optional[_Union[Key, _Mapping]] = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ..., following: _Optional[_Union[Key, _Mapping]] = ..., csr: _Optional[str] = ..., chain: _Optional[_Iterable[_Union[Certificate, _Mapping]]] = ..., issued: _Optional[_Iterable[_Union[Certificate, _Mapping]]] = ..., crl_unix_ms: _Optional[int] = ..., crl_next_unix_ms: _Optional[int] = ..., crl_revoked: _Optional[int] = ..., profile: _Optional[_Union[GetCaResponse.Profile, _Mapping]] = ...) -> None: ...
+
+class InitCaRequest(_message.Message):
+    __slots__ = ("subject", "type", "above")
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    ABOVE_FIELD_NUMBER: _ClassVar[int]
+    subject: str
+    type: str
+    above: bool
+    def __init__(self, subject: _Optional[str] = ..., type: _Optional[str] = ..., above: _Optional[bool] = ...) -> None: ...
+
+class InitCaResponse(_message.Message):
+    __slots__ = ("key", "certificate", "csr")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    CSR_FIELD_NUMBER: _ClassVar[int]
+    key: Key
+    certificate: Certificate
+    csr: str
+    def __init__(self, key: _Optional[_Union[Key, _Mapping]] = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ..., csr: _Optional[str] = ...) -> None: ...
+
+class ImportCaCertificateRequest(_message.Message):
+    __slots__ = ("certificates",)
+    CERTIFICATES_FIELD_NUMBER: _ClassVar[int]
+    certificates: bytes
+    def __init__(self, certificates: _Optional[bytes] = ...) -> None: ...
+
+class ImportCaCertificateResponse(_message.Message):
+    __slots__ = ("key", "certificate")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    key: Key
+    certificate: Certificate
+    def __init__(self, key: _Optional[_Union[Key, _Mapping]] = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ...) -> None: ...
+
+class IssueCertificateRequest(_message.Message):
+    __slots__ = ("csr", "node", "tenant")
+    CSR_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    csr: bytes
+    node: str
+    tenant: str
+    def __init__(self, csr: _Optional[bytes] = ..., node: _Optional[str] = ..., tenant: _Optional[str] = ...) -> None: ...
+
+class IssueCertificateResponse(_message.Message):
+    __slots__ = ("certificate", "chain")
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    certificate: Certificate
+    chain: _containers.RepeatedCompositeFieldContainer[Certificate]
+    def __init__(self, certificate: _Optional[_Union[Certificate, _Mapping]] = ..., chain: _Optional[_Iterable[_Union[Certificate, _Mapping]]] = ...) -> None: ...
+
+class RevokeCertificateRequest(_message.Message):
+    __slots__ = ("serial", "node", "tenant", "reason", "dry_run")
+    SERIAL_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    serial: str
+    node: str
+    tenant: str
+    reason: str
+    dry_run: bool
+    def __init__(self, serial: _Optional[str] = ..., node: _Optional[str] = ..., tenant: _Optional[str] = ..., reason: _Optional[str] = ..., dry_run: _Optional[bool] = ...) -> None: ...
+
+class RevokeCertificateResponse(_message.Message):
+    __slots__ = ("revoked", "listed", "not_listed_because")
+    REVOKED_FIELD_NUMBER: _ClassVar[int]
+    LISTED_FIELD_NUMBER: _ClassVar[int]
+    NOT_LISTED_BECAUSE_FIELD_NUMBER: _ClassVar[int]
+    revoked: _containers.RepeatedCompositeFieldContainer[Certificate]
+    listed: bool
+    not_listed_because: str
+    def __init__(self, revoked: _Optional[_Iterable[_Union[Certificate, _Mapping]]] = ..., listed: _Optional[bool] = ..., not_listed_because: _Optional[str] = ...) -> None: ...
+
+class GetCrlRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetCrlResponse(_message.Message):
+    __slots__ = ("crls", "signed_unix_ms", "next_unix_ms")
+    CRLS_FIELD_NUMBER: _ClassVar[int]
+    SIGNED_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+    crls: _containers.RepeatedScalarFieldContainer[bytes]
+    signed_unix_ms: int
+    next_unix_ms: int
+    def __init__(self, crls: _Optional[_Iterable[bytes]] = ..., signed_unix_ms: _Optional[int] = ..., next_unix_ms: _Optional[int] = ...) -> None: ...
+
+class RollCaRequest(_message.Message):
+    __slots__ = ("type",)
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    type: str
+    def __init__(self, type: _Optional[str] = ...) -> None: ...
+
+class RollCaResponse(_message.Message):
+    __slots__ = ("key", "certificate", "csr", "chain")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    CSR_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    key: Key
+    certificate: Certificate
+    csr: str
+    chain: _containers.RepeatedCompositeFieldContainer[Certificate]
+    def __init__(self, key: _Optional[_Union[Key, _Mapping]] = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ..., csr: _Optional[str] = ..., chain: _Optional[_Iterable[_Union[Certificate, _Mapping]]] = ...) -> None: ...
