@@ -139,6 +139,14 @@ Upstreams = Annotated[
 ]
 
 
+def _est_server(text: str) -> str:
+    if text and not re.fullmatch(
+        r"https://([A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:.%]+\])(:[0-9]{1,5})?(/[^\s@?#]*)?", text
+    ):
+        raise ValueError("an EST server must be https://host[:port][/label]")
+    return text
+
+
 class Proxy(Section):
     """The key managers that `kmsd proxy` asks, by TLS 1.3 and with a certificate of its own. The files are read anew
     when they change."""
@@ -158,6 +166,8 @@ class Proxy(Section):
     """PEM file with the proxy's certificate and its chain."""
     tls_key: Path | None = None
     """PEM file with the private key of that certificate."""
+    est_server: Annotated[str, Field(max_length=512), AfterValidator(_est_server)] = ""
+    """EST server that renews this certificate, https://host[:port][/label]; empty: whoever put it there does."""
 
 
 def _sans(texts: tuple[str, ...]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kmsd import state
 from kmsd.apis import kms_v1beta1, kms_v2
@@ -27,7 +27,7 @@ from kmsd.daemon.followed import Followed
 from kmsd.daemon.liveness import Liveness
 from kmsd.daemon.process import Spawn
 from kmsd.daemon.sockets import KEPT_REQUESTS, admin_listener, kms_listener
-from kmsd.errors import InvalidRequest, KmsdError, Misconfigured, short
+from kmsd.errors import InvalidRequest, KmsdError, Misconfigured, Unavailable, short
 from kmsd.observe import logs
 from kmsd.observe.expiry import how_long, soon
 from kmsd.observe.feed import Feed
@@ -39,6 +39,9 @@ from kmsd.service.upstream import Channel, Upstream, UpstreamError, dial
 from kmsd.transport.asking import answers
 from kmsd.transport.listener import Listener
 from kmsd.transport.tls import OwnCertificate, TlsFiles, TlsMaterial
+
+if TYPE_CHECKING:
+    from kmsd.daemon.renewal import Renewal
 
 log = logs.get_logger("kmsd")
 
@@ -131,6 +134,7 @@ class ProxyParts:
             [(each.place.path, each.watch) for each in self.listeners], settings.health.give_up_after, answers, give_up
         )
         self._told_well: bool | None = None
+        self._renewal = self._make_renewal(proxy.est_server) if proxy.est_server else None
 
     @property
     def listeners(self) -> tuple[Listener, ...]:
@@ -146,7 +150,8 @@ class ProxyParts:
     def work(self) -> Iterable[Coroutine[object, object, None]]:
         """Return what goes on beside the calls, for ever."""
         keeping = self._material.keep(), self._followed.keep()
-        return (*keeping, self._check(), self.liveness.run(), self.liveness.feed())
+        renewing = (self._renewal.keep(),) if self._renewal is not None else ()
+        return (*keeping, *renewing, self._check(), self.liveness.run(), self.liveness.feed())
 
     async def reload(self, configured: Configured) -> None:
         """Look at the TLS files, and try every key manager at once."""
@@ -167,6 +172,42 @@ class ProxyParts:
     def _dial(self, address: str) -> Channel:
         loaded = self._material.loaded
         return dial(address, loaded.pem if loaded is not None else None, self._settings.proxy.server_name)
+
+    def _make_renewal(self, server: str) -> Renewal:
+        from kmsd.daemon.renewal import Renewal  # these load what only renewing needs
+        from kmsd.est.files import NodeFiles
+
+        files = self._material.files
+        node = NodeFiles(files.key, files.certificate, files.ca)
+        return Renewal(server, node, self._try_certificate, self._material.look, self._tell_renewal)
+
+    async def _try_certificate(self, pem: tuple[bytes, bytes, bytes]) -> None:
+        """Show a new certificate to the key managers, until one of them takes it. Raises KmsdError."""
+        refused: KmsdError | None = None
+        name = self._settings.proxy.server_name
+        for address in self._settings.proxy.upstreams:
+            upstream = Upstream(address, lambda address: dial(address, pem, name))
+            try:
+                await self.service.introduce(upstream, _CHECK_SECONDS)
+                return
+            except UpstreamError as failed:
+                refused = failed.error
+            except KmsdError as error:
+                refused = error
+            finally:
+                await upstream.close()
+        why = refused.message if refused is not None else "none is configured"
+        raise Unavailable(
+            f"no key manager takes the new certificate: {why}", "the old one stays; look at the key manager's log"
+        )
+
+    def _tell_renewal(self, error: KmsdError | None, words: str) -> None:
+        if error is None:
+            log.info("certificate renewed", certificate=words)
+            self.audit.event("certificate renewed", detail=words)
+        else:
+            log.warning("certificate is not renewed", reason=error.message, hint=error.hint)
+            self.audit.event("certificate not renewed", outcome=error.code, detail=error.message)
 
     def _files_changed(self, own: OwnCertificate) -> None:
         event_sinks.certificate_taken(self.audit, own)
@@ -245,6 +286,8 @@ class ProxyParts:
         return sorted(found, key=lambda each: not each.fatal)
 
     def _own_problems(self) -> Iterable[Problem]:
+        if self._renewal is not None:
+            yield from self._renewal.problems()
         loaded = self._material.loaded
         if loaded is not None and soon(loaded.own.not_before, loaded.own.not_after):
             words = how_long(loaded.own.not_after, loaded.own.not_before)

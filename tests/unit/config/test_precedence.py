@@ -75,6 +75,7 @@ def test_every_setting_has_a_variable_of_its_own(variable: str) -> None:
         "server.tls_revoked": ("/r", Path("/r")),
         "proxy.upstreams": ("a.test:1, [::1]:2", ("a.test:1", "[::1]:2")),
         "proxy.prefer": ("spread", "spread"),
+        "proxy.est_server": ("https://k.test:9443/a", "https://k.test:9443/a"),
         "proxy.tls_ca": ("/ca", Path("/ca")),
         "proxy.tls_certificate": ("/crt", Path("/crt")),
         "proxy.tls_key": ("/k", Path("/k")),

@@ -1,0 +1,154 @@
+"""Renew the certificate of a proxy from an EST server: after two thirds of its time, and tried before it is used.
+
+The old files stay until a key manager has taken the new certificate. Whatever fails is tried again, and told in Status
+with the time that is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Final, Protocol
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from kmsd import plainfile
+from kmsd.errors import KmsdError, Misconfigured
+from kmsd.est import enrolling
+from kmsd.est.client import Later, Server
+from kmsd.est.files import RENEW_AT, NodeFiles, due, in_force
+from kmsd.observe import logs
+from kmsd.observe.expiry import how_long
+from kmsd.problem import About, Problem
+
+log = logs.get_logger("kmsd.est")
+
+_LOOK: Final = 1.0
+"""Seconds between two looks at whether the certificate is due."""
+_JITTER: Final = 1 / 20
+"""The part of a certificate's lifetime over which the renewals of many nodes spread."""
+_AGAIN_LEAST: Final = 2.0
+_AGAIN_MOST: Final = 3600.0
+"""Seconds between two tries at the least and the most: a twentieth of the time that is left."""
+_MOST: Final = 1024 * 1024
+
+Try = Callable[[tuple[bytes, bytes, bytes]], Awaitable[None]]
+"""A function that tries CA, certificate and key (PEM) with a key manager. Raises KmsdError."""
+
+
+class Tell(Protocol):
+    """The log and the audit of renewals."""
+
+    def __call__(self, error: KmsdError | None, words: str) -> None:
+        """Tell that a certificate was renewed, or why not."""
+
+
+class Renewal:
+    """The renewal of one certificate. server: URL of the EST server. renewed: called when the files have changed."""
+
+    def __init__(
+        self, server: str, files: NodeFiles, attempt: Try, renewed: Callable[[], Awaitable[None]], tell: Tell
+    ) -> None:
+        self.error: KmsdError | None = None
+        self._server = server
+        self._files = files
+        self._attempt = attempt
+        self._renewed = renewed
+        self._tell = tell
+        self._jitter = random.uniform(0, _JITTER)  # noqa: S311 - spreads load, and hides nothing
+        self._next = 0.0
+
+    async def keep(self) -> None:
+        """Watch for the time at which the certificate is due, and renew it then, for ever."""
+        while True:
+            await asyncio.sleep(_LOOK)
+            if time.monotonic() < self._next:
+                continue
+            present = await asyncio.to_thread(self._files.present)
+            if present is None or time.time() < due(present, RENEW_AT + self._jitter).timestamp():
+                continue
+            await self._renew(present)
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield why the certificate is not renewed, and how long is left."""
+        if self.error is not None:
+            present = self._files.present()
+            end = present.not_valid_after_utc.timestamp() if present is not None else 0.0
+            yield Problem(
+                f"the certificate of this proxy is not renewed, and {how_long(end)}: {self.error.message}",
+                self.error.hint or "it is tried again",
+                fatal=False,
+                about=About(setting="proxy.est_server"),
+            )
+
+    async def _renew(self, present: x509.Certificate) -> None:
+        try:
+            made, chain = await asyncio.to_thread(self._obtained, present)
+            pem = await asyncio.to_thread(self._pem, made, chain)
+            if in_force(present):
+                await self._attempt(pem)
+            await asyncio.to_thread(self._put, made, chain)
+        except KmsdError as error:
+            if self.error is None or self.error.kind != error.kind:
+                self._tell(error, "")
+            self.error = error.again()
+            left = present.not_valid_after_utc.timestamp() - time.time()
+            wait = min(max(left / 20, _AGAIN_LEAST), _AGAIN_MOST)
+            if isinstance(error, Later):
+                wait = max(wait, float(error.seconds))
+            self._next = time.monotonic() + wait
+            return
+        self.error = None
+        self._jitter = random.uniform(0, _JITTER)  # noqa: S311 - as above
+        self._tell(None, f"{made.subject.rfc4514_string()}, serial {made.serial_number:x}")
+        await self._renewed()
+
+    def _obtained(self, present: x509.Certificate) -> tuple[x509.Certificate, list[x509.Certificate]]:
+        """Return a new certificate, which lies beside the old one with its key, and the server's CAs. Raises
+        KmsdError."""
+        with _written(self._files):
+            kept = self._files.kept()
+        if kept is not None and in_force(kept) and kept.not_valid_after_utc > present.not_valid_after_utc:
+            return kept, []  # no key manager has taken it yet, or none was reached
+        if not in_force(present):
+            raise Misconfigured("it has ended, and cannot show itself any more", "enrol anew: kmsctl enrol --server")
+        server = enrolling.trusted(Server.parse(self._server), self._files, "", b"")
+        made, chain = enrolling.obtain(server, self._files, "", lambda: None, present)
+        with _written(self._files):
+            self._files.keep(made)
+        return made, list(chain)
+
+    def _pem(self, made: x509.Certificate, chain: list[x509.Certificate]) -> tuple[bytes, bytes, bytes]:
+        with _written(self._files):
+            certificate, key = self._files.keep(made)
+            key_pem = plainfile.read_input(key, _MOST)[0]
+            authorities = self._authorities(chain)
+        return authorities, certificate.read_bytes(), key_pem
+
+    def _authorities(self, chain: list[x509.Certificate]) -> bytes:
+        """Return the CAs to go by, as PEM: those that are there, and those of the server that are new."""
+        there = plainfile.read_input(self._files.authorities, _MOST)[0]
+        known = set(x509.load_pem_x509_certificates(there))
+        more = [each.public_bytes(Encoding.PEM) for each in chain if each not in known]
+        return b"\n".join([there.rstrip(), *more]) + b"\n" if more else there
+
+    def _put(self, made: x509.Certificate, chain: list[x509.Certificate]) -> None:
+        with _written(self._files):
+            authorities = x509.load_pem_x509_certificates(self._authorities(chain))
+            known = x509.load_pem_x509_certificates(plainfile.read_input(self._files.authorities, _MOST)[0])
+            self._files.put(made, authorities if len(authorities) > len(known) else ())
+
+
+@contextlib.contextmanager
+def _written(files: NodeFiles) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Misconfigured(
+            f"{error.filename or files.certificate.parent} cannot be read or written: {error.strerror}",
+            f"let kmsd write in {files.certificate.parent}, where the new files lie beside the old ones",
+        ) from error
