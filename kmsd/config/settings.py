@@ -423,9 +423,14 @@ class Est(Section):
     listen: Annotated[str, Field(max_length=300), AfterValidator(_listen)] = ""
     """Host and port; empty: no such server."""
     tls_certificate: Path | None = None
-    """PEM file with the server's certificate and its chain; None: server.tls_certificate."""
+    """PEM file with the server's certificate and its chain; None: one that the CA issues, and without [ca]
+    server.tls_certificate."""
     tls_key: Path | None = None
-    """PEM file with the private key of that certificate; None: server.tls_key."""
+    """PEM file with the private key of that certificate; None: as with the certificate."""
+    names: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,253}$")], ...], BeforeValidator(_as_tuple)
+    ] = Field(default=(), max_length=32)
+    """Names and IP addresses in the certificate that the CA issues for this server; empty: those of this machine."""
     approval: Literal["token", "manual"] = "token"
     """How a node gets its first certificate. token: with an enrolment token alone. manual: one without a token waits
     for an operator."""

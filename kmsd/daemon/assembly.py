@@ -257,7 +257,8 @@ class TokenParts:
     def _enrolment_parts(self, store: StoreKeeper) -> EnrolmentParts:
         """Make what gives certificates to nodes. It loads what only that needs."""
         from kmsd.daemon.ca import profile
-        from kmsd.daemon.enrolment import EnrolmentParts, no_authority, no_crl
+        from kmsd.daemon.enrolment import EnrolmentParts, no_authority, no_chain, no_crl
+        from kmsd.daemon.est_certificate import EstCertificate
 
         settings, ca = self._settings, self.ca
         return EnrolmentParts(
@@ -266,8 +267,10 @@ class TokenParts:
             store,
             authority=ca.authority if ca is not None else no_authority,
             names=lambda: ca.ca.profile if ca is not None else profile(settings),
+            chain=ca.chain if ca is not None else no_chain,
             crl=ca.crl if ca is not None else no_crl,
             key_type=settings.ca.key_types[0],
+            own=EstCertificate(settings.est, settings.state.dir, ca.authority) if ca is not None else None,
         )
 
     def _writer_of_label(self, label: str) -> Writer:
@@ -308,8 +311,6 @@ class TokenParts:
         kube-apiserver must find them whatever the token is up to."""
         self.uses.begin()
         self._rule(self._settings)
-        if self.store is not None:
-            await self.store.look()
         if self.ca is not None:
             await self.ca.begin()
         for listener in self.tls_listeners:
@@ -327,7 +328,8 @@ class TokenParts:
         """Return what goes on beside the calls, for ever."""
         ca = self.ca.work() if self.ca is not None else ()
         store = (self.store.keep(),) if self.store is not None else ()
-        return self.upkeep.run(), self.uses.keep(), self.liveness.run(), self.liveness.feed(), *store, *ca
+        enrolment = self.enrolment.work() if self.enrolment is not None else ()
+        return self.upkeep.run(), self.uses.keep(), self.liveness.run(), self.liveness.feed(), *store, *ca, *enrolment
 
     async def reload(self, configured: Configured) -> None:
         """Go by these tenants, admins and PINs, and try a token that is away at once."""

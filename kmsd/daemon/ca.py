@@ -8,6 +8,8 @@ from datetime import timedelta
 from time import monotonic
 from typing import Final, TypeVar
 
+from cryptography import x509
+
 from kmsd.apis.admin_ca import CaAdmin
 from kmsd.apis.admin_wire import KeyPresenter
 from kmsd.ca.authority import DER, Authority
@@ -66,6 +68,10 @@ class CaParts:
         """Return the authority as it is now. Waits: for any thread but the event loop's. Raises what
         `CaLifecycle.authority` does."""
         return self._awaited(self.ca.authority(monotonic() + _SECONDS))
+
+    def chain(self) -> Sequence[x509.Certificate]:
+        """Return the certificates of the CA, for which no token is needed. Waits, and raises as `CaLifecycle.chain`."""
+        return self._awaited(self.ca.chain())
 
     def crl(self) -> bytes:
         """Return the list of revocations by the key that issues now, as DER. Waits, and raises as `authority`."""

@@ -5,12 +5,15 @@ Loads SQLAlchemy and aiohttp, which a kmsd without [est] does not need.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+
+from cryptography import x509
 
 from kmsd.apis.admin_enrol import EnrolmentAdmin
 from kmsd.audit.trail import Audit
 from kmsd.config.settings import Settings
 from kmsd.daemon import event_sinks
+from kmsd.daemon.est_certificate import EstCertificate
 from kmsd.daemon.stored import StoreKeeper
 from kmsd.errors import KmsdError, Misconfigured, Overloaded
 from kmsd.est.enrolment import Authority, Enrolment, Names
@@ -28,8 +31,9 @@ log = logs.get_logger("kmsd.est")
 class EnrolmentParts:
     """The parts that a key manager with [est] has.
 
-    keeper: has the store. authority, names, crl: the CA, its rules for names, and its list of revocations as DER, each
-    asked on a thread; raise KmsdError while there is none. key_type: of the keys that nodes are asked to make.
+    keeper: has the store. authority, names, chain, crl: the CA, its rules for names, its certificates, and its list of
+    revocations as DER, each asked on a thread; raise KmsdError while there is none. key_type: of the keys that nodes
+    are asked to make. own: the certificate of the server, where the configuration names none; None without a CA.
     """
 
     def __init__(
@@ -40,13 +44,23 @@ class EnrolmentParts:
         *,
         authority: Callable[[], Authority],
         names: Callable[[], Names],
+        chain: Callable[[], Sequence[x509.Certificate]],
         crl: Callable[[], bytes],
         key_type: str,
+        own: EstCertificate | None,
     ) -> None:
         self._settings = settings
         self._audit = audit
         self._keeper = keeper
-        self._authority = authority
+        self._chain = chain
+        est, server = settings.est, settings.server
+        certificate, key = est.tls_certificate, est.tls_key
+        self._own = own if certificate is None and key is None else None
+        if self._own is not None:
+            certificate, key = self._own.files.certificate, self._own.files.key
+        elif certificate is None and key is None:
+            certificate, key = server.tls_certificate, server.tls_key
+        self._files = (certificate, key) if certificate is not None and key is not None else None
         self._crl = crl
         self._key_type = key_type
         self._enrolment = Enrolment(keeper.store, authority, names, settings.est.approval)
@@ -59,23 +73,26 @@ class EnrolmentParts:
 
     async def start(self) -> None:
         """Open the port, if its files can be used."""
-        est, server = self._settings.est, self._settings.server
-        certificate, key = est.tls_certificate or server.tls_certificate, est.tls_key or server.tls_key
-        if not est.listen or certificate is None or key is None:
+        if self._files is None:
             return
-        self._server = EstServer(self._enrolment, _AuditRecorder(self._audit), self._crl, self._key_type)
+        est, (certificate, key) = self._settings.est, self._files
+        self._server = EstServer(self._enrolment, _AuditRecorder(self._audit), self._chain, self._crl, self._key_type)
         self._listener = EstListener(
             est.listen,
             certificate,
             key,
             self._server.application(),
-            chain=lambda: self._authority().chain,
+            chain=self._chain,
             connections=est.max_connections,
             refused=event_sinks.RefusedPeers(self._audit),
             told=self._told,
             taken=self._taken,
         )
         await self._listener.start()
+
+    def work(self) -> Sequence[Coroutine[object, object, None]]:
+        """Return what goes on beside the calls, for ever."""
+        return (self._own.keep(),) if self._own is not None else ()
 
     async def stop(self) -> None:
         """Serve no node any more."""
@@ -94,11 +111,14 @@ class EnrolmentParts:
         """Yield what is wrong."""
         if (error := self._keeper.problem) is not None:
             yield Problem(error.message, error.hint, fatal=False, about=About(setting="store.url"))
-        if self._settings.est.listen and self._listener is None:
+        if self._files is None:
             yield Problem(*_no_files(), fatal=False, about=About(setting="est.tls_certificate"))
         if self._listener is None:
             return
-        if (error := self._listener.problem) is not None:
+        if self._own is not None and (error := self._own.problem) is not None and not self._listener.is_open:
+            words = f"nobody can enrol: the EST server has no certificate: {error.message}"
+            yield Problem(words, error.hint, fatal=False, about=About(setting="est.listen"))
+        elif (error := self._listener.problem) is not None:
             yield Problem(error.message, error.hint, fatal=False, about=About(setting="est.listen"))
         loaded = self._listener.material.loaded
         if loaded is not None and soon(loaded.own.not_before, loaded.own.not_after):
@@ -132,6 +152,12 @@ def _no_files() -> tuple[str, str]:
 def no_authority() -> Authority:
     """Raise Misconfigured, in the place of returning a CA."""
     raise Misconfigured("there is no CA that could issue certificates", "configure [ca], and make one: kmsctl ca init")
+
+
+def no_chain() -> Sequence[x509.Certificate]:
+    """Raise Misconfigured, in the place of returning the certificates of a CA."""
+    no_authority()
+    return ()
 
 
 def no_crl() -> bytes:

@@ -11,6 +11,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import ClassVar, Final, Literal, Protocol
 
 from cryptography import x509
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
 from kmsd.ca.ledger import Issued
-from kmsd.errors import Conflict, Denied, InvalidRequest, KmsdError, NotFound, short
+from kmsd.errors import Conflict, Denied, InvalidRequest, KmsdError, NotFound, Unavailable, short
 from kmsd.est import tokens
 from kmsd.store.records import EnrolmentRequest, EnrolmentToken, RequestState
 from kmsd.store.store import Store
@@ -42,9 +43,6 @@ class Names(Protocol):
 
 class Authority(Protocol):
     """The CA, as `kmsd.ca.authority.Authority` is."""
-
-    @property
-    def chain(self) -> tuple[x509.Certificate, ...]: ...
 
     def issue(self, csr: x509.CertificateSigningRequest, node: str, tenant: str) -> x509.Certificate:
         """Issue the certificate of a node. Raises KmsdError."""
@@ -95,7 +93,7 @@ class Enrolment:
         approval: Literal["token", "manual"] = "token",
     ) -> None:
         self.store = store
-        self.authority = authority
+        self._authority = authority
         self._names = names
         self._approval = approval
 
@@ -112,11 +110,18 @@ class Enrolment:
 
     def again(self, csr: x509.CertificateSigningRequest, present: x509.Certificate, label: str) -> Outcome:
         """Answer a request for the certificate that follows the present one. Raises KmsdError."""
-        authority = self.authority()
+        authority = self._ca()
         known = authority.known(present)
         _fits(label, known.tenant)
         made = authority.renew(csr, present)
         return Outcome(made, known.node, known.tenant, f"certificate {known.serial_hex}")
+
+    def _ca(self) -> Authority:
+        """Return the CA. Raises Unavailable, whatever the reason: it is none that a node could mend."""
+        try:
+            return self._authority()
+        except KmsdError as error:
+            raise Unavailable(error.message, error.hint) from error
 
     def _proven(self, user: str, password: str) -> EnrolmentToken:
         """Return the token that was shown. Raises NotProven."""
@@ -130,14 +135,16 @@ class Enrolment:
             raise NotProven("the enrolment token is not known", "kmsctl enrol token NODE --tenant TENANT makes one")
         if user not in ("", token.node):
             raise NotProven(f"the enrolment token is not that of node {short(user)}", "each node has one of its own")
-        if not token.usable(time.time()):
+        if token.revoked_at or time.time() >= token.expires:
             raise NotProven(_why_not(token), "kmsctl enrol token NODE --tenant TENANT makes another one")
         return token
 
     def _by_token(self, csr: x509.CertificateSigningRequest, token: EnrolmentToken, label: str) -> Outcome:
         _fits(label, token.tenant)
-        authority, kept = self.authority(), self.store().tokens
+        authority, kept = self._ca(), self.store().tokens
         if not kept.use(token.id, time.time()):
+            if (made_before := self._made_before(csr, token)) is not None:
+                return made_before
             raise NotProven(_why_not(kept.find(token.id) or token), "kmsctl enrol token makes another one")
         try:
             made = authority.issue(csr, token.node, token.tenant)
@@ -148,10 +155,20 @@ class Enrolment:
             raise
         return Outcome(made, token.node, token.tenant, f"token {token.id}")
 
+    def _made_before(self, csr: x509.CertificateSigningRequest, token: EnrolmentToken) -> Outcome | None:
+        """Return the certificate that this token was used for, if the request is for its very key: the answer may have
+        been lost on its way, and a node that asks again is not to need an operator."""
+        now = datetime.now(UTC)
+        for each in self.store().ledger.of_key(_key_sha256(csr)):
+            certificate = x509.load_der_x509_certificate(each.der)
+            mine = (each.node, each.tenant) == (token.node, token.tenant) and each.revoked_at is None
+            if mine and certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
+                return Outcome(certificate, each.node, each.tenant, f"token {token.id}, which was used for it before")
+        return None
+
     def _by_operator(self, csr: x509.CertificateSigningRequest, label: str, address: str) -> Outcome | Waiting:
-        authority, kept = self.authority(), self.store().requests
-        spki = csr.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        digest, now = hashlib.sha256(spki).hexdigest(), int(time.time())
+        authority, kept = self._ca(), self.store().requests
+        digest, now = _key_sha256(csr).hex(), int(time.time())
         subject = csr.subject.rfc4514_string()[:255]
         asked = EnrolmentRequest(
             digest[:16], digest, csr.public_bytes(Encoding.DER), subject, label, address, now, now + REQUEST_SECONDS
@@ -238,6 +255,10 @@ def common_name(csr: bytes) -> str:
     except ValueError:
         return ""
     return str(found[0].value) if len(found) == 1 else ""
+
+
+def _key_sha256(csr: x509.CertificateSigningRequest) -> bytes:
+    return hashlib.sha256(csr.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
 
 
 def _fits(label: str, tenant: str) -> None:

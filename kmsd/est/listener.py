@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ LIFE_SECONDS: Final = 60.0
 _IDLE_SECONDS: Final = 15.0
 _AGAIN: Final = 1.0
 """Seconds between two looks at the files, and between two tries to open a port that is taken."""
+_CHAIN_SECONDS: Final = 5.0
+"""Seconds between two looks at the CA's certificates."""
 _HEADER_MOST: Final = 8190
 _SHARE: Final = 4
 """One address may have one of so many connections."""
@@ -66,6 +69,7 @@ class EstListener:
         self._host, self._port = host.strip("[]"), int(port)
         self._chain_of = chain
         self._chain: Chain | None = None
+        self._chain_due = 0.0
         self._context: ssl.SSLContext | None = None
         self._made_of: object = None
         self._runner = web.AppRunner(
@@ -119,8 +123,10 @@ class EstListener:
         """Look at the files and the chain, and open the port if that can be done."""
         await self.material.look()
         problem = self.material.problem
-        with contextlib.suppress(KmsdError):
-            self._chain = await asyncio.to_thread(self._chain_of)
+        if self._chain is None or time.monotonic() >= self._chain_due:
+            self._chain_due = time.monotonic() + _CHAIN_SECONDS
+            with contextlib.suppress(KmsdError):
+                self._chain = tuple(await asyncio.to_thread(self._chain_of))
         loaded = self.material.loaded
         if loaded is not None and (loaded.pem, self._chain) != self._made_of:
             try:

@@ -11,7 +11,7 @@ import binascii
 import contextlib
 import ipaddress
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
@@ -19,7 +19,7 @@ from typing import Final, Protocol, TypeVar
 from aiohttp import hdrs, web
 from cryptography import x509
 
-from kmsd.errors import Denied, Internal, InvalidRequest, KmsdError, Overloaded
+from kmsd.errors import Denied, Internal, InvalidRequest, KmsdError, Overloaded, Unavailable
 from kmsd.est import csrattrs, tokens, wire
 from kmsd.est.enrolment import Enrolment, NotProven, Outcome, Waiting
 from kmsd.est.failures import Failures
@@ -73,12 +73,20 @@ class Caller:
 
 
 class EstServer:
-    """The handlers of EST. key_type: of the keys that nodes are asked to make. crl: signs the list of revocations, as
-    DER, on a thread; raises KmsdError. Belongs to one event loop."""
+    """The handlers of EST. key_type: of the keys that nodes are asked to make. chain, crl: return the CA's
+    certificates, and its list of revocations as DER, on a thread; raise KmsdError. Belongs to one event loop."""
 
-    def __init__(self, enrolment: Enrolment, recorder: Recorder, crl: Callable[[], bytes], key_type: str) -> None:
+    def __init__(
+        self,
+        enrolment: Enrolment,
+        recorder: Recorder,
+        chain: Callable[[], Sequence[x509.Certificate]],
+        crl: Callable[[], bytes],
+        key_type: str,
+    ) -> None:
         self._enrolment = enrolment
         self._recorder = recorder
+        self._chain = chain
         self._sign_crl = crl
         self._crl: tuple[float, bytes] | None = None
         self._crl_turn = asyncio.Lock()
@@ -126,8 +134,7 @@ class EstServer:
     # The operations.
 
     async def _cacerts(self, request: web.Request) -> web.Response:
-        chain = await self._on_thread(lambda: self._enrolment.authority().chain)
-        return _body(wire.certs_only(chain), wire.CERTS_ONLY)
+        return _body(wire.certs_only(await self._of_ca(self._chain)), wire.CERTS_ONLY)
 
     async def _csrattrs(self, request: web.Request) -> web.Response:
         return _body(self._attributes, wire.CSRATTRS)
@@ -174,7 +181,7 @@ class EstServer:
             now = time.monotonic()
             if self._crl is None or now - self._crl[0] > _CRL_SECONDS:
                 try:
-                    self._crl = now, await self._on_thread(self._sign_crl)
+                    self._crl = now, await self._of_ca(self._sign_crl)
                 except KmsdError as error:
                     if self._crl is None:
                         raise
@@ -217,6 +224,13 @@ class EstServer:
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # the caller may have gone
+
+    async def _of_ca(self, work: Callable[[], T]) -> T:
+        """Return what the CA has. Raises Unavailable, whatever the reason."""
+        try:
+            return await self._on_thread(work)
+        except KmsdError as error:
+            raise Unavailable(error.message, error.hint) from error
 
     async def _on_thread(self, work: Callable[[], T]) -> T:
         """Do it on one of the threads. Raises Overloaded if too many wait for one."""

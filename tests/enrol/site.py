@@ -114,6 +114,9 @@ class Site:
         store = self._store()
         ca = Authority([Signer(self.root, self.key)], software.PROFILE, store.ledger)
 
+        def chain() -> tuple[x509.Certificate, ...]:
+            return authority().chain
+
         def authority() -> Authority:
             if self.away is not None:
                 raise self.away.again()
@@ -122,7 +125,7 @@ class Site:
         enrolment = Enrolment(lambda: store, authority, lambda: software.PROFILE, approval)
 
         async def begin() -> tuple[EstListener, EstServer]:
-            server = EstServer(enrolment, self.records, lambda: authority().crl(), "ec-p256")
+            server = EstServer(enrolment, self.records, chain, lambda: authority().crl(), "ec-p256")
             listener = EstListener(
                 "127.0.0.1:0", self.certificate, self.certificate_key, server.application(),
                 chain=lambda: ca.chain, connections=connections,

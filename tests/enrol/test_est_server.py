@@ -340,6 +340,18 @@ def test_bad_requests_are_refused_with_the_reason_and_cost_no_token(
     assert (reused.status, "its key is that of node 'node-1'" in reused.text) == (403, True)
 
 
+def test_a_node_whose_answer_was_lost_gets_the_same_certificate_for_the_same_key_again(site: Site) -> None:
+    served = site.serve()
+    token, key = site.token(served), software.ec_key()
+    first = issued(enrol(site, served, f"node-1:{token}", request(key=key)))
+    assert issued(enrol(site, served, f"node-1:{token}", request(key=key))) == first
+    assert "which was used for it before" in site.records.said[-1][2]
+    assert len(served.store.ledger.of_node("node-1")) == 1
+    assert enrol(site, served, f"node-1:{token}", request()).status == 401
+    served.ca.revoke(first.serial_number, "keyCompromise")
+    assert enrol(site, served, f"node-1:{token}", request(key=key)).status == 401
+
+
 def test_one_token_under_200_uses_at_8_replicas_makes_one_certificate(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

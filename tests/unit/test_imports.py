@@ -194,3 +194,16 @@ def test_a_host_process_loads_nothing_of_serving_and_kmsd_no_host() -> None:
     daemon = _loaded("import kmsd.daemon.assembly")
     assert "kmsd.hsm.hosting" in daemon
     assert not daemon & {"kmsd.hsm.host.life", "kmsd.hsm.host.workers"}
+
+
+def test_a_kmsd_without_enrolment_loads_neither_a_database_nor_a_web_server() -> None:
+    loaded = _loaded("import kmsd.daemon.assembly, kmsd.daemon.proxy, kmsd.apis.admin_table, kmsd.cli")
+    assert "kmsd.daemon.assembly" in loaded
+    assert not loaded & {"sqlalchemy", "alembic", "psycopg", "aiohttp", "kmsd.store", "kmsd.est", "kmsd.daemon.renewal"}
+
+
+def test_kmsctl_enrols_without_grpc_and_without_a_database() -> None:
+    line = ["enrol", "--server", "https://127.0.0.1:1", "--out", "/nowhere/at/all"]
+    loaded = _loaded(f"from kmsctl.app import main\nmain({line!r})")
+    assert "kmsd.est.client" in loaded
+    assert not loaded & {"grpc", "sqlalchemy", "aiohttp", "kmsd.est.server", "kmsd.store"}

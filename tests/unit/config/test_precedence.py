@@ -88,6 +88,7 @@ def test_every_setting_has_a_variable_of_its_own(variable: str) -> None:
         "ca.names": ("DNS:{node}.{tenant}", ("DNS:{node}.{tenant}",)),
         "ca.crl_lifetime": ("3600", 3600.0),
         "ca.crl_url": ("http://ca.test/crl", "http://ca.test/crl"),
+        "est.names": ("k.test, ::1", ("k.test", "::1")),
         "est.approval": ("manual", "manual"),
         "est.tls_certificate": ("/crt", Path("/crt")),
         "est.tls_key": ("/k", Path("/k")),
