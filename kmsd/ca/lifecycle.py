@@ -41,6 +41,8 @@ _WAITING_MOST: Final = 64
 """Calls that may wait for a thread, or be on one."""
 _SECONDS: Final = 10.0
 """Time limit for one signature, where the caller sets none."""
+_SHARE: Final = 0.9
+"""The part of a caller's time that a signature may take."""
 _LEAST: Final = 0.5
 """Seconds that a signature gets at the least."""
 State = Literal["none", "waiting", "ready"]
@@ -183,7 +185,7 @@ class CaLifecycle:
         order = SigningOrder(self.label, "ca", kind, self._place)
         signing_keys.check(order)
         certificates = await self._certificates()
-        held = await self._held()
+        held = await self._held(fresh=True)
         if held and chain.own(certificates, (await self._pair(held[0], certificates, until)).public) is not None:
             raise AlreadyExists(
                 f"there is a CA already, with the key {held[0].key_id}", "kmsctl ca show; a new key: kmsctl ca roll"
@@ -203,7 +205,7 @@ class CaLifecycle:
         chain.check_given(given, _now())
         certificates = await self._certificates()
         waiting = signing_keys.pending(self._keyring, self.label, "ca")
-        for key in filter(None, (*await self._held(), waiting)):
+        for key in filter(None, (*await self._held(fresh=True), waiting)):
             pair = await self._pair(key, (*certificates, given[0]), until)
             if chain.own(given[:1], pair.public) is None:
                 continue
@@ -251,7 +253,7 @@ class CaLifecycle:
     async def view(self, node: str, tenant: str, most: int, until: float = inf) -> CaView:
         """Return the CA as it is now. node: whose certificates are listed; empty: the last `most`. Raises
         Unavailable."""
-        held, certificates = await self._held(), await self._certificates()
+        held, certificates = await self._held(fresh=True), await self._certificates()
         latest = await (self.of_node(node, tenant) if node else self.blocking(lambda: self._ledger().latest(most)))
         following = signing_keys.pending(self._keyring, self.label, "ca")
         if held and following == held[0]:
@@ -285,11 +287,11 @@ class CaLifecycle:
         """Take no more work; what is under way ends with its own time limits."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _held(self) -> list[Key]:
-        """Return the keys of the CA, the one that signs first. Raises Unavailable if none is seen and a token is
-        away."""
+    async def _held(self, *, fresh: bool = False) -> list[Key]:
+        """Return the keys of the CA, the one that signs first; with `fresh` from a look at the tokens if none is known.
+        Raises Unavailable if none is known and a token is away."""
         held = signing_keys.holders(self._keyring, self.label, "ca")
-        if not held:
+        if fresh and not held and self._keyring.complete:
             await self._keyring.look()
             held = signing_keys.holders(self._keyring, self.label, "ca")
         if not held and not self._keyring.complete:
@@ -330,5 +332,5 @@ def _now() -> datetime:
 
 
 def _left(until: float) -> float:
-    """Return the seconds for a signature."""
-    return _SECONDS if until == inf else max(_LEAST, min(_SECONDS, until - monotonic()))
+    """Return the seconds for a signature: a little is left for the answer."""
+    return _SECONDS if until == inf else max(_LEAST, min(_SECONDS, (until - monotonic()) * _SHARE))

@@ -17,7 +17,7 @@
      C_Encrypt crash             kills the process with SIGSEGV
      C_GenerateKey kill          kills the process with SIGKILL
      C_GenerateKey kill done     is done, and then kills the process with SIGKILL
-     C_Decrypt flip              is done, and the first byte of what it returns is changed
+     C_Decrypt flip              is done, and the first byte of what it returns is changed; C_Encrypt, C_Sign, too
      C_Encrypt short             is done, and a byte less is returned; C_Decrypt, too
      C_GenerateRandom zero       is done, and gives nothing but zeros
      C_Encrypt rv=0x101 until=C_Login  happens until this process calls the other function
@@ -123,7 +123,7 @@ typedef void *P;
   F(C_DigestKey, (U a, U b), (a, b)) \
   F(C_DigestFinal, (U a, P b, P c), (a, b, c)) \
   F(C_SignInit, (U a, P b, U c), (a, b, c)) \
-  F(C_Sign, (U a, P b, U c, P d, P e), (a, b, c, d, e)) \
+  S(C_Sign, (U a, P b, U c, P d, P e), (a, b, c, d, e)) \
   F(C_SignUpdate, (U a, P b, U c), (a, b, c)) \
   F(C_SignFinal, (U a, P b, P c), (a, b, c)) \
   F(C_SignRecoverInit, (U a, P b, U c), (a, b, c)) \
@@ -503,6 +503,12 @@ U C_Decrypt(U session, P data, U size, P output, P length) {
   struct rule what = chaos("C_Decrypt");
   if (what.fails && !what.done) return what.rv;
   return answer(what, real->C_Decrypt(session, data, size, output, length), output, length);
+}
+
+U C_Sign(U session, P data, U size, P output, P length) {
+  struct rule what = chaos("C_Sign");
+  if (what.fails && !what.done) return what.rv;
+  return answer(what, real->C_Sign(session, data, size, output, length), output, length);
 }
 
 U C_GenerateRandom(U session, P output, U size) {

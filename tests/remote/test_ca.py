@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 from collections.abc import Callable
@@ -12,14 +13,14 @@ from typing import Any
 import grpc
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, pkcs7
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from tests import forkserver
 from tests.ca.software import csr, ec_key, openssl_verify
 from tests.daemons import KMSCTL, Kmsd, wait_for
 from tests.remote.certificates import Authority, Issued
-from tests.remote.conftest import TENANTS, Client, Manager
+from tests.remote.conftest import TENANTS, Client, Manager, free_port
 from tests.rpc.refusals import refusal
 from tests.tokens import SoftToken
 
@@ -315,3 +316,50 @@ def _answered(client: Client) -> bool:
 def _admitted(manager: Manager, folder: Path) -> bool:
     caller = node(folder, "probe", manager.kmsd)
     return _answered(Client(manager.channel(caller)))
+
+
+def test_a_node_enrols_and_renews_by_est_with_the_key_on_the_token_until_it_is_revoked(
+    start_kmsd: Callable[..., Kmsd], ca: Authority, short_tmp: Path, tmp_path: Path
+) -> None:
+    shown, port = ca.issue("est", "DNS:localhost", "IP:127.0.0.1", server=True), free_port()
+    config = short_tmp / "e.toml"
+    config.write_text(
+        f'{TENANTS}{CA}[est]\nlisten = "127.0.0.1:{port}"\ntls_certificate = "{shown.certificate}"\n'
+        f'tls_key = "{shown.key}"\n'
+    )
+    kmsd = start_kmsd("--auto-create", f"--config={config}").wait_ok()
+    assert ctl(kmsd, "ca", "init").code == 0
+    at = f"https://localhost:{port}/.well-known/est"
+    certificates = wait_for(lambda: _est(tmp_path, f"{at}/cacerts", ca))
+    assert certificates == chain(kmsd)
+    token = ctl(kmsd, "enrol", "token", "node-1", "--tenant", "cluster-a").out.strip()
+    key, request = tmp_path / "n.key", tmp_path / "n.b64"
+    made = ec_key()
+    key.write_bytes(made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    request.write_bytes(base64.encodebytes(csr(made, cn="node-1").public_bytes(Encoding.DER)))
+    post = ("--data-binary", f"@{request}", "-H", "Content-Type: application/pkcs10")
+    (leaf,) = _est(tmp_path, f"{at}/simpleenroll", ca, "-u", f"node-1:{token}", *post)
+    assert openssl_verify(tmp_path, leaf, certificates, crls=crls(kmsd)) == OK
+    (tmp_path / "n.crt").write_bytes(leaf.public_bytes(Encoding.PEM))
+    own = ("--cert", str(tmp_path / "n.crt"), "--key", str(key))
+    (renewed,) = wait_for(lambda: _est(tmp_path, f"{at}/simplereenroll", ca, *own, *post))
+    assert renewed.serial_number != leaf.serial_number
+    assert openssl_verify(tmp_path, renewed, certificates) == OK
+    assert ctl(kmsd, "ca", "revoke", "--node", "node-1", "--yes").code == 0
+    assert _est(tmp_path, f"{at}/simplereenroll", ca, *own, *post) == []
+    published = subprocess.run(
+        ["curl", "-sS", "--cacert", str(ca.file), f"https://localhost:{port}/crl"],
+        capture_output=True, timeout=30, check=True,
+    )  # fmt: skip
+    numbers = {each.serial_number for each in x509.load_der_x509_crl(published.stdout)}
+    assert numbers == {leaf.serial_number, renewed.serial_number}
+
+
+def _est(folder: Path, url: str, ca: Authority, *words: str) -> list[x509.Certificate]:
+    """What an operation answers to curl; nothing if it is refused."""
+    done = subprocess.run(
+        ["curl", "-sS", "--fail", "--cacert", str(ca.file), *words, url], capture_output=True, timeout=30, check=False
+    )
+    if done.returncode:
+        return []
+    return pkcs7.load_der_pkcs7_certificates(base64.b64decode(done.stdout))

@@ -207,3 +207,12 @@ def test_kmsctl_enrols_without_grpc_and_without_a_database() -> None:
     loaded = _loaded(f"from kmsctl.app import main\nmain({line!r})")
     assert "kmsd.est.client" in loaded
     assert not loaded & {"grpc", "sqlalchemy", "aiohttp", "kmsd.est.server", "kmsd.store"}
+
+
+def test_a_kmsd_without_a_ca_loads_nothing_of_one() -> None:
+    loaded = _loaded("import kmsd.daemon.assembly, kmsd.daemon.process, kmsd.hsm.host.life")
+    mine = {
+        name for name in loaded if name.startswith(("kmsd.ca", "kmsd.store", "kmsd.crypto.signing", "kmsd.daemon.ca"))
+    }
+    assert not mine
+    assert not loaded & {"cryptography", "sqlalchemy", "kmsd.apis.admin_ca"}
