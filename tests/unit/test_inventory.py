@@ -410,3 +410,37 @@ def test_an_rsa_key_of_another_program_spoils_no_key_of_its_id() -> None:
     assert inventory.write.token.kind == "aes"
     both = look_with(aes(), aes(kind="rsa", bits=2048), algorithm="rsa-oaep")
     assert {key.state for key in both.keys} == {KeyState.UNUSABLE}, "two of one id that are both meant"
+
+
+SIGNS = b"ca.01990000-0000-7000-8000-000000000003"
+
+
+@pytest.mark.parametrize("kind", ["ec", "rsa"])
+@pytest.mark.parametrize("algorithm", ["auto", "rsa-oaep"])
+@pytest.mark.parametrize("label", [L, f"{L}.pending", f"{L}@20260101T000000Z", "kmsd-ca"])
+def test_a_key_that_signs_is_nothing_else_whatever_its_label_is(kind: str, algorithm: str, label: str) -> None:
+    signs = aes(label, SIGNS, kind=kind, bits=3072, encrypt=True, decrypt=True, sign=True)
+    twin = replace(signs, label="another")
+    inventory = judge({"t": [aes(), signs, twin]}, L, "token 't'", Rules(algorithm=algorithm, signing=True))  # type: ignore[arg-type]
+    assert inventory.write is not None
+    assert inventory.write.cka_id == NEW
+    found = [key for key in inventory.keys if key.cka_id == SIGNS]
+    assert [key.state for key in found] == [KeyState.SIGNING] * 2
+    assert not any(key.reads or key.may_write or key.reason for key in found)
+    assert set(inventory.by_key_id) == {NEW.decode()}
+    assert inventory.problems == ()
+    assert found[0].created_ms == created_ms("01990000-0000-7000-8000-000000000003")
+
+
+@pytest.mark.parametrize(
+    "cka_id", [b"ca.x", b"ca", b"ca.01990000-0000-7000-8000-00000000000G", SIGNS + b"0", b"x" + SIGNS]
+)
+def test_only_an_id_of_the_whole_form_says_that_a_key_signs(cka_id: bytes) -> None:
+    (key,) = judge({"t": [aes(L, cka_id, kind="rsa", bits=3072)]}, L, "token 't'", Rules(algorithm="rsa-oaep")).keys
+    assert key.token.purpose == "kek"
+    assert key.state is not KeyState.SIGNING
+
+
+def test_no_key_that_encrypts_gets_an_id_of_one_that_signs() -> None:
+    with pytest.raises(InvalidRequest, match="says that the key signs"):
+        key_id_bytes(SIGNS.decode())
