@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
-from tests.ca.software import csr
+from tests.ca.software import csr, openssl_verify
 from tests.chaos import ChaosToken, make_chaos
 from tests.daemons import Kmsd, wait_for
 from tests.rpc.refusals import refusal
@@ -81,3 +82,36 @@ def test_a_token_that_hangs_is_an_answer_in_the_callers_time(kmsd: Kmsd, chaos: 
     assert time.monotonic() - began < 10
     wait_for(lambda: kmsd.v2("Status").healthz == "ok")
     assert issue(kmsd).certificate.node == "n"
+
+
+@pytest.mark.parametrize("fault", ["C_SetAttributeValue rv=0x30", "C_SetAttributeValue rv=0x30 after=1"])
+def test_a_roll_that_stops_between_two_moves_is_finished_by_the_next(
+    kmsd: Kmsd, chaos: ChaosToken, fault: str, tmp_path: Path
+) -> None:
+    before = issue(kmsd)
+    # Both halves of a pair are relabelled: with after=1 only the public one is.
+    with chaos.told(fault):
+        refusal(lambda: kmsd.admin("RollCa", pb.RollCaRequest(), timeout=10.0))
+    between = issue(kmsd)
+    kmsd.admin("RollCa", pb.RollCaRequest(), timeout=20.0)
+    after = issue(kmsd)
+    keys = sorted(each.label for each in kmsd.admin("ListKeys").keys if each.purpose == "ca")
+    assert len(keys) == 2
+    assert keys[0] == "kmsd-ca"
+    assert keys[1].startswith("kmsd-ca@")
+    chain = [x509.load_pem_x509_certificate(each.pem.encode()) for each in after.chain]
+    roots = [each for each in chain if _signed_itself(each)]
+    cross = [each for each in chain if each not in roots]
+    assert len(roots) == len(cross) == 2
+    for leaf in (before, between, after):
+        read = x509.load_pem_x509_certificate(leaf.certificate.pem.encode())
+        for root in roots:
+            assert openssl_verify(tmp_path, read, [root], between=cross)[0]
+
+
+def _signed_itself(certificate: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(certificate)
+    except InvalidSignature:
+        return False
+    return True
