@@ -1,4 +1,5 @@
 # make dev      a running kmsd with a software token of its own, and a first round trip
+# make dev-remote  a key manager with a CA, and a node that enrols and serves through it, on this machine
 # make test     lint, types, import contracts, drift of generated files, all tests
 # make install  .venv with kmsd, kmsctl and kmstui, from locked versions
 # make check    what make test does before the tests
@@ -26,7 +27,7 @@ export PYTHONPYCACHEPREFIX ?= $(CURDIR)/.venv/pycache
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev dev test check lint types contracts drift tests unit coverage bench chaos kills soak \
+.PHONY: help install install-dev dev dev-remote test check lint types contracts drift tests unit coverage bench chaos kills soak \
   screenshots gen proto lock format vuln audit build debug
 
 help:
@@ -40,6 +41,9 @@ install-dev:
 
 dev: install
 	@sh scripts/dev.sh
+
+dev-remote: install
+	@sh scripts/dev-remote.sh
 
 test: install-dev
 	@sh scripts/test-tools.sh

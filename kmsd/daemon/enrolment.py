@@ -88,11 +88,18 @@ class EnrolmentParts:
             told=self._told,
             taken=self._taken,
         )
-        await self._listener.start()
+        if self._own is None:
+            await self._listener.start()
 
     def work(self) -> Sequence[Coroutine[object, object, None]]:
         """Return what goes on beside the calls, for ever."""
-        return (self._own.keep(),) if self._own is not None else ()
+        return (self._own.keep(), self._serve_with(self._own)) if self._own is not None else ()
+
+    async def _serve_with(self, own: EstCertificate) -> None:
+        """Open the port when the CA has issued the server's certificate."""
+        await own.made.wait()
+        if self._listener is not None:
+            await self._listener.start()
 
     async def stop(self) -> None:
         """Serve no node any more."""

@@ -29,20 +29,24 @@ _KEY: Final = "ec-p256"
 
 class EstCertificate:
     """The certificate. directory: where it and its key are kept. authority: the CA, asked on a thread; raises
-    KmsdError. problem: why there is none that is good."""
+    KmsdError. problem: why there is none that is good. made: set when there is one to show."""
 
     def __init__(self, est: Est, directory: Path, authority: Callable[[], Authority]) -> None:
         self.problem: KmsdError | None = None
         self.files = NodeFiles(directory / "est.key", directory / "est.crt", directory / "est-ca.crt")
         self._names = est.names or _usual(est.listen)
         self._authority = authority
+        self.made = asyncio.Event()
 
     async def keep(self) -> None:
         """Make the certificate, and the next one after two thirds of its time, for ever."""
+        if await asyncio.to_thread(self.files.present) is not None:
+            self.made.set()  # it is shown whether or not the token is there by now
         while True:
             try:
                 await asyncio.to_thread(self.look)
                 self.problem = None
+                self.made.set()
             except KmsdError as error:
                 self.problem = error.again()
             await asyncio.sleep(_LOOK if self.problem is not None else _LOOK_SELDOM)

@@ -41,7 +41,7 @@ class StoreKeeper:
                 self._store = await asyncio.to_thread(self._opened)
                 log.info("store is open", store=self._store.name)
             else:
-                await asyncio.to_thread(self._store.check)
+                await asyncio.to_thread(self._store.touch)
         except KmsdError as error:
             if self.problem is None or self.problem.kind != error.kind:
                 log.error(error.message, hint=error.hint)

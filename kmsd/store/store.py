@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from kmsd.store.certificates import StoredLedger
 from kmsd.store.database import Database
 from kmsd.store.requests import Requests
-from kmsd.store.schema import Base
+from kmsd.store.schema import Base, CounterRow
 from kmsd.store.tokens import Tokens
 
 FILE: Final = "store.sqlite"
@@ -55,6 +55,11 @@ class Store:
     def name(self) -> str:
         """The database in words, without a password."""
         return self._database.name
+
+    def touch(self) -> None:
+        """Ask the database for next to nothing. Raises Unavailable if it does not answer."""
+        with self._database.reading() as session:
+            session.scalar(select(CounterRow.value))
 
     def check(self) -> StoreCheck:
         """Look at the store, and write nothing. Raises Unavailable."""

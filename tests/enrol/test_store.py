@@ -320,7 +320,12 @@ def test_a_postgresql_that_is_away_or_refuses_is_unavailable_and_comes_back(
     store.tokens.add(TOKEN)
     postgres.stop()
     try:
-        for what in (lambda: store.tokens.find("t1"), store.check, lambda: Store(url, folder, postgresql.PASSWORD)):
+        for what in (
+            lambda: store.tokens.find("t1"),
+            store.check,
+            store.touch,
+            lambda: Store(url, folder, postgresql.PASSWORD),
+        ):
             with pytest.raises(KmsdError) as away:
                 what()
             assert away.value.retryable
