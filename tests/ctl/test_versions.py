@@ -43,6 +43,13 @@ COMMANDS = {
     "RevokeEnrolmentToken": "enrol revoke-token 0123456789abcdef",
     "ListEnrolmentRequests": "enrol pending",
     "DecideEnrolmentRequest": "enrol approve 0123456789abcdef",
+    "GetCa": "ca show",
+    "InitCa": "ca init",
+    "ImportCaCertificate": "ca import /dev/null",
+    "IssueCertificate": "ca issue /dev/null --node node-1 --tenant cluster-a",
+    "RevokeCertificate": "ca revoke 1f --yes",
+    "GetCrl": "ca crl",
+    "RollCa": "ca roll --yes",
     "CheckStore": "store check",
     "BackUpStore": "store backup /dev/null/none",
 }
