@@ -15,10 +15,11 @@ from rich.cells import cell_len
 
 import kmstui.app  # noqa: F401 - makes every screen and dialog known
 from kmsd.client import KeyState, KeyType
-from kmstui import plots, shell, text, traffic
+from kmstui import plots, shell, styles, text, traffic
 from kmstui.dialogs.dialog import Dialog
 from kmstui.plots import CellFill
 from kmstui.rotation_view import node_names, sightings
+from kmstui.screens.keys import key_facts, why_not
 from kmstui.screens.page import Page
 from kmstui.view import Moment, Peer, Reading, View
 from kmstui.widgets.columns import Column, fit, natural_widths
@@ -246,3 +247,14 @@ def test_every_help_says_in_whole_sentences_what_its_screen_or_dialog_does() -> 
     commands = [command.help for each in found for command in getattr(each, "SCREEN_COMMANDS", ())]
     assert len(commands) > 20
     assert [text for text in commands if not re.fullmatch(r"[A-Z].*\.", text)] == []
+
+
+def test_a_key_that_signs_is_shown_as_one_and_offers_nothing_that_is_for_keys_that_encrypt() -> None:
+    key = replace(
+        OLD, label="kmsd-ca", type=KeyType.EC, bits=384, state=KeyState.SIGNING, purpose="ca", key_id="ca.0199", enc=""
+    )
+    assert text.key_type(key) == "EC-P384"
+    assert str(styles.key(key.state)) == "◦ signs"
+    assert [bool(why_not(name, key)) for name in ("test", "retire", "relabel", "destroy")] == [True, True, True, False]
+    facts = {fact.name: fact.text for fact in key_facts(key, View("t", 1.0), Moment(NOW, 0.0))}
+    assert "EC-P384, signs for the purpose ca" in facts["is"]
