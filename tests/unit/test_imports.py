@@ -202,8 +202,8 @@ def test_a_kmsd_without_enrolment_loads_neither_a_database_nor_a_web_server() ->
     assert not loaded & {"sqlalchemy", "alembic", "psycopg", "aiohttp", "kmsd.store", "kmsd.est", "kmsd.daemon.renewal"}
 
 
-def test_kmsctl_enrols_without_grpc_and_without_a_database() -> None:
-    line = ["enrol", "--server", "https://127.0.0.1:1", "--out", "/nowhere/at/all"]
+def test_kmsctl_enrols_without_grpc_and_without_a_database(tmp_path: Path) -> None:
+    line = ["enrol", "--server", "https://127.0.0.1:1", "--out", str(tmp_path / "tls")]
     loaded = _loaded(f"from kmsctl.app import main\nmain({line!r})")
     assert "kmsd.est.client" in loaded
     assert not loaded & {"grpc", "sqlalchemy", "aiohttp", "kmsd.est.server", "kmsd.store"}
