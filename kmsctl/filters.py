@@ -72,6 +72,19 @@ class Method(StrEnum):
     LIST_PEERS = "ListPeers"
     INSPECT_CIPHERTEXT = "InspectCiphertext"
     TRY_CIPHERTEXT = "TryCiphertext"
+    GET_CA = "GetCa"
+    INIT_CA = "InitCa"
+    IMPORT_CA_CERTIFICATE = "ImportCaCertificate"
+    ISSUE_CERTIFICATE = "IssueCertificate"
+    REVOKE_CERTIFICATE = "RevokeCertificate"
+    GET_CRL = "GetCrl"
+    ROLL_CA = "RollCa"
+    CREATE_ENROLMENT_TOKEN = "CreateEnrolmentToken"  # noqa: S105 - a method
+    LIST_ENROLMENT_TOKENS = "ListEnrolmentTokens"  # noqa: S105 - a method
+    REVOKE_ENROLMENT_TOKEN = "RevokeEnrolmentToken"  # noqa: S105 - a method
+    LIST_ENROLMENT_REQUESTS = "ListEnrolmentRequests"
+    DECIDE_ENROLMENT_REQUEST = "DecideEnrolmentRequest"
+    CHECK_STORE = "CheckStore"
     VERIFY_AUDIT = "VerifyAudit"
     ACKNOWLEDGE_AUDIT = "AcknowledgeAudit"
 
