@@ -80,7 +80,7 @@ class Method(StrEnum):
     GET_CRL = "GetCrl"
     ROLL_CA = "RollCa"
     CREATE_ENROLMENT_TOKEN = "CreateEnrolmentToken"  # noqa: S105 - a method
-    LIST_ENROLMENT_TOKENS = "ListEnrolmentTokens"  # noqa: S105 - a method
+    LIST_ENROLMENT_TOKENS = "ListEnrolmentTokens"
     REVOKE_ENROLMENT_TOKEN = "RevokeEnrolmentToken"  # noqa: S105 - a method
     LIST_ENROLMENT_REQUESTS = "ListEnrolmentRequests"
     DECIDE_ENROLMENT_REQUEST = "DecideEnrolmentRequest"
