@@ -66,6 +66,13 @@ def goals(results: Results) -> Iterator[Goal]:
         goodput, status = results.figures[f"{name} goodput"], results.figures[f"{name} status"]
         yield Goal(f"{name}: answered in time, of what the token can do", ">= 0.85", f"{goodput:.2f}", goodput >= 0.85)
         yield Goal(f"{name}: slowest Status, ms", "< 100", f"{status:.0f}", status < 100)
+    own, proxied = (
+        results.find(group="remote", server=name, method="Encrypt", in_flight=1)
+        for name in ("kmsd, its own socket", "kmsd proxy")
+    )
+    if own is not None and proxied is not None:
+        times = proxied.median("p50") / own.median("p50")
+        yield Goal("p50 of Encrypt through a proxy, beside a socket of one's own", "<= 2", f"{times:.1f}", times <= 2)
 
 
 def _row(results: Results, group: str, server: str, method: str) -> Row | None:

@@ -157,7 +157,6 @@ def sizing(results: Results) -> str:
         handshakes=told("handshakes"),
         connected=told(nodes / figures["handshakes"]),
         rate=told(rate),
-        by_cpu=told(1e6 / figures["storm v1beta1 cpu"]),
         storm_connections=told("storm connections"),
         storm_calls=told("storm calls"),
         storm_errors=told("storm v1beta1 errors"),
