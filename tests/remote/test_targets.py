@@ -286,7 +286,9 @@ def test_kmstui_watches_and_acts_by_tls_and_goes_on_when_its_certificate_is_repl
     caller = Caller(f"tls://localhost:{manager.port}", ca.file, ca.issue("tui", OPERATOR))
     terminal = kmstui(*caller.options)
     terminal.shows(caller.target, "● SERVING")
-    terminal.press("3", "n")
+    terminal.press("3")
+    terminal.shows("Keys (3)", "n New")
+    terminal.press("n")
     # The command can be pasted anywhere: it has the files.
     terminal.shows("New key", f"--target {caller.target}", "--tls-ca", "--tls-server-name")
     terminal.press("Escape")
@@ -325,7 +327,9 @@ address = "tls://127.0.0.1:{free_port()}"
 """
     )
     terminal.shows("remote", "● SERVING")
-    terminal.press("3", "n")
+    terminal.press("3")
+    terminal.shows("Keys (3)", "n New")
+    terminal.press("n")
     terminal.shows("New key", "kmsctl --target remote keygen")
     terminal.type("spare")
     terminal.press("Enter")
