@@ -72,7 +72,10 @@ def doctor(
 
 def _lines(found: Diagnosis) -> Iterator[str]:
     name = found.token if found.token_label in ("", found.token) else f"{found.token} ({found.token_label})"
-    yield f"Token {escape(name)} as {escape(found.provider_title or found.provider or 'unknown')}"
+    if found.provider == "proxy":
+        yield f"Key managers {escape(found.token_label)}"
+    else:
+        yield f"Token {escape(name)} as {escape(found.provider_title or found.provider or 'unknown')}"
     yield ""
     room = max((width(escape(each.title)) for each in found.checks), default=0)
     for each in found.checks:

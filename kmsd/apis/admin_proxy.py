@@ -138,7 +138,7 @@ class ProxyAdmin:
         outcomes = {check.outcome for check in checks}
         outcome = next((each for each in ("failed", "warning") if each in outcomes), "ok")
         failed = [check for check in checks if check.outcome == "failed"]
-        call.detail = f"{len(named)} key managers: {outcome}"
+        call.detail = f"{', '.join(each.address for each in named)}: {outcome}"
         return pb.DiagnoseResponse(
             token=request.token,
             token_label=", ".join(each.address for each in named),

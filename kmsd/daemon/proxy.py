@@ -332,7 +332,8 @@ class ProxyParts:
         except KmsdError as error:
             return [Check("tenant", title, "failed", error.message, error.hint)]
         words = f"tenant {found.tenant}, says kmsd {found.version} on {found.host} by {found.tls}"
-        skew = f"its clock is {found.ahead:+.1f} s from this machine's, give or take {found.give_or_take:.2f} s"
+        ahead = round(found.ahead, 1) + 0.0  # which is never a negative zero
+        skew = f"its clock is {ahead:+.1f} s from this machine's, give or take {found.give_or_take:.2f} s"
         wrong = abs(found.ahead) - found.give_or_take > _CLOCKS_APART
         fix = "set both clocks (NTP): certificates that begin, end or are renewed are taken by them" if wrong else ""
         return [
