@@ -65,7 +65,7 @@ LAYOUTS: Final = {
         "address up reason? hint? since answered_at=answered key_id? key_id_sha256? healthz? round_trip_ms asked "
         "failed in_flight last"
     ),
-    "Certificate": "subject names serial not_before not_after",
+    "Certificate": "subject names serial not_before not_after key_uri?",
     "CaCertificate": (
         "subject issuer serial sha256 not_before not_after names node? tenant? revoked_at=revoked reason? pem"
     ),

@@ -160,7 +160,12 @@ PROXY_FLAGS = (
     Flag("--server-name", "proxy.server_name", "NAME", f"Name that the certificates of {_KEY_MANAGERS} must have."),
     Flag("--tls-ca", "proxy.tls_ca", "FILE", f"PEM file with the CA of the {_KEY_MANAGERS}."),
     Flag("--tls-certificate", "proxy.tls_certificate", "FILE", "PEM file with the certificate of this proxy."),
-    Flag("--tls-key", "proxy.tls_key", "FILE", "PEM file with the private key of that certificate."),
+    Flag(
+        "--tls-key",
+        "proxy.tls_key",
+        "FILE|URI",
+        "PEM file with the private key of that certificate; or, experimental, pkcs11: and which key of a token it is.",
+    ),
     *(
         flag
         for flag in FLAGS
@@ -254,7 +259,7 @@ def serve(context: typer.Context, **values: str | bool | None) -> None:
 @_takes(PROXY_FLAGS)
 def proxy(context: typer.Context, **values: str | bool | list[str] | None) -> None:
     """Serve the KMS APIs on a Unix socket by asking key managers on other machines (kmsd serve --enable-server), until
-    SIGTERM. Needs no token."""
+    SIGTERM. Needs no token, but may have its TLS key on one."""
     _only(context.obj, [flag.name for flag in PROXY_FLAGS], "proxy")
     given = {**context.obj, **_given(values, PROXY_FLAGS)}
     name = context.find_root().info_name

@@ -53,15 +53,16 @@ def read(flag: str, path: Path, *, secret: bool = False) -> bytes:
 def make_context(
     ca: tuple[Path, bytes],
     certificate: tuple[Path, bytes],
-    key: Path,
+    key: Path | None,
     *,
     server: bool,
     kind: type[ssl.SSLContext] = ssl.SSLContext,
 ) -> ssl.SSLContext:
     """Make the context of one side, which wants a certificate of the other. Raises TlsFileError.
 
-    ca, certificate: path and content. key: the ssl module reads it, and the certificate, from the files themselves.
-    server: whether for the side that is connected to. kind: class of the context.
+    ca, certificate: path and content. key: the ssl module reads it, and the certificate, from the files themselves;
+    None for a key that is in no file: then the certificate is not shown. server: whether for the side that is connected
+    to. kind: class of the context.
     """
     context = kind(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -77,6 +78,8 @@ def make_context(
         raise TlsFileError(f"--tls-ca {ca[0]} holds no certificates as PEM") from error
     if b"-----BEGIN CERTIFICATE-----" not in certificate[1]:
         raise TlsFileError(f"--tls-certificate {certificate[0]} holds no certificate as PEM")
+    if key is None:
+        return context
     try:
         context.load_cert_chain(certificate[0], key, password=_no_password)
     except (ssl.SSLError, ValueError, OSError) as error:

@@ -159,6 +159,8 @@ def _certificate(certificate: Certificate, now: datetime, *, wide: bool) -> Iter
     yield "CERTIFICATE", f"{escape(certificate.subject)}{left}"
     if wide:
         yield "", escape(f"{', '.join(certificate.names)}, serial {certificate.serial}")
+    if certificate.key_uri:
+        yield "", escape(f"its key is {certificate.key_uri}")
 
 
 def _write_key(status: Status, *, wide: bool) -> Iterator[tuple[str, str]]:

@@ -22,6 +22,7 @@ from kmsd.apis.admin_table import (
     sha256,
     table,
 )
+from kmsd.deadline import left
 from kmsd.errors import Conflict, KmsdError, NotFound, short
 from kmsd.problem import Problem
 from kmsd.service.remote import RemoteService
@@ -45,6 +46,8 @@ _ELSEWHERE: Final = (
 """Methods that want a token."""
 _PROBE_SECONDS: Final = 10.0
 """Seconds for the probe of one key manager."""
+TOKEN_NAME: Final = "tls-key"  # noqa: S105 - no password
+"""The name of the token with the proxy's own key, if that is on one."""
 
 
 class Check(NamedTuple):
@@ -62,8 +65,10 @@ class ProxyAdmin:
     """The part of the admin API that tells of a proxy and its key managers.
 
     started: Unix time in seconds. listeners: each with its APIs. problems: the fatal first. unreachable: why nobody can
-    connect to a socket. verdict: why only a restart can help, if so. own_certificate: whether it lasts. probe: tries
-    one key manager, in so many seconds. certificate: the one that key managers are shown.
+    connect to a socket. verdict: why only a restart can help, if so. own: tries its certificate and its key. probe:
+    tries one key manager, in so many seconds. certificate: the one that key managers are shown. unlock: logs in to the
+    token of its key, in so many seconds, and returns the token's label and whether it was away; None without such a
+    token.
     """
 
     service: RemoteService
@@ -72,9 +77,10 @@ class ProxyAdmin:
     problems: Callable[[], list[Problem]]
     unreachable: Callable[[], KmsdError | None]
     verdict: Callable[[], str]
-    own_certificate: Callable[[], Check]
+    own: Callable[[], Awaitable[list[Check]]]
     probe: Callable[[Upstream, float], Awaitable[list[Check]]]
     certificate: Callable[[], CertificateView | None]
+    unlock: Callable[[float], Awaitable[tuple[str, bool]]] | None = None
 
     def table(self) -> Table:
         """Return the methods of this part, by path; those that want a token say where one is."""
@@ -82,7 +88,20 @@ class ProxyAdmin:
             f"/{SERVICE}/{name}": Method(API, name, self.elsewhere, role=Role.OPERATOR, hinted=True)
             for name in (*_ELSEWHERE, *ENROLMENT)
         }
-        return {**elsewhere, **table({"GetStatus": self.get_status, "Diagnose": self.diagnose})}
+        own = {"GetStatus": self.get_status, "Diagnose": self.diagnose}
+        if self.unlock is not None:
+            own["UnlockToken"] = self.unlock_token
+        return {**elsewhere, **table(own)}
+
+    async def unlock_token(self, call: Call, body: bytes) -> bytes:
+        """Let an operator have a refused PIN of the token with the proxy's key tried once more."""
+        request = parse(pb.UnlockTokenRequest, body)
+        if self.unlock is None or request.token not in ("", TOKEN_NAME):
+            raise NotFound(f"no token called {short(request.token)} is configured", f"the token is {TOKEN_NAME}")
+        call.detail = f"token {TOKEN_NAME}"
+        label, tried = await self.unlock(left(call.until))
+        call.detail = f"token {TOKEN_NAME}: {'logged in' if tried else 'was up already'}"
+        return pb.UnlockTokenResponse(token=TOKEN_NAME, token_label=label, logged_in=tried).SerializeToString()
 
     async def elsewhere(self, call: Call, body: bytes) -> bytes:
         """Refuse what a proxy cannot do. Raises Conflict."""
@@ -133,7 +152,7 @@ class ProxyAdmin:
             known = ", ".join(each.address for each in self.service.upstreams)
             raise NotFound(f"no key manager {short(request.token)} is configured", f"the key managers are {known}")
         began = time.monotonic()
-        checks = [self.own_certificate()]
+        checks = await self.own()
         checks += [check for each in named for check in await self.probe(each, _PROBE_SECONDS)]
         outcomes = {check.outcome for check in checks}
         outcome = next((each for each in ("failed", "warning") if each in outcomes), "ok")

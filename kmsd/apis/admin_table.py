@@ -142,7 +142,7 @@ def following_times(following: Following) -> pb.GetStatusResponse.Following:
 
 class CertificateView(Protocol):
     """A certificate of kmsd's. names: as "DNS:name" and so on. serial: in hexadecimal. not_before, not_after: Unix
-    seconds."""
+    seconds. key_uri: where its key is, if on a token (RFC 7512); else empty."""
 
     @property
     def subject(self) -> str: ...
@@ -154,6 +154,8 @@ class CertificateView(Protocol):
     def not_before(self) -> float: ...
     @property
     def not_after(self) -> float: ...
+    @property
+    def key_uri(self) -> str: ...
 
 
 def certificate(own: CertificateView) -> pb.GetStatusResponse.Certificate:
@@ -164,4 +166,5 @@ def certificate(own: CertificateView) -> pb.GetStatusResponse.Certificate:
         serial=own.serial,
         not_before_unix_ms=int(own.not_before * 1000),
         not_after_unix_ms=int(own.not_after * 1000),
+        key_uri=own.key_uri,
     )

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from kmsd import paths
+from kmsd.config import pkcs11_uri
 
 MAX_TOKENS = 8
 MAX_TENANTS = 1024
@@ -53,6 +54,18 @@ def _host(text: str) -> str:
     return text
 
 
+def _key_file(path: Path | None) -> Path | None:
+    if pkcs11_uri.is_uri(str(path)):
+        raise ValueError("expected the path of a file: a key on a token is for kmsd proxy alone")
+    return path
+
+
+def _proxy_key(path: Path | None) -> Path | None:
+    if pkcs11_uri.is_uri(str(path)):
+        pkcs11_uri.parse(str(path))
+    return path
+
+
 def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
@@ -66,6 +79,8 @@ def _sessions(value: object) -> object:
 SocketPath = Annotated[Path, AfterValidator(_socket_path)]
 Label = Annotated[str, AfterValidator(_label)]
 KeyId = Annotated[str, Field(min_length=1, max_length=512)]
+KeyFile = Annotated[Path | None, AfterValidator(_key_file)]
+ProxyKey = Annotated[Path | None, AfterValidator(_proxy_key)]
 Host = Annotated[str, AfterValidator(_host)]
 Sessions = Annotated[int | Literal["auto"], BeforeValidator(_sessions)]
 
@@ -114,7 +129,7 @@ class Server(Section):
     """PEM file with the CA certificates that callers' certificates are checked against."""
     tls_certificate: Path | None = None
     """PEM file with kmsd's certificate and its chain."""
-    tls_key: Path | None = None
+    tls_key: KeyFile = None
     """PEM file with the private key of that certificate."""
     tls_revoked: Path | None = None
     """File of certificates that are not taken: CRLs as PEM, or serial numbers in hexadecimal, one a line."""
@@ -164,8 +179,9 @@ class Proxy(Section):
     """PEM file with the CA certificates that those of key managers are checked against."""
     tls_certificate: Path | None = None
     """PEM file with the proxy's certificate and its chain."""
-    tls_key: Path | None = None
-    """PEM file with the private key of that certificate."""
+    tls_key: ProxyKey = None
+    """PEM file with the private key of that certificate; or, experimental, a key on a token of this machine:
+    pkcs11:token=LABEL;object=NAME?module-path=/path/of/module.so&pin-source=file:/path (RFC 7512)."""
     est_server: Annotated[str, Field(max_length=512), AfterValidator(_est_server)] = ""
     """EST server that renews this certificate, https://host[:port][/label]; empty: whoever put it there does."""
 
@@ -425,7 +441,7 @@ class Est(Section):
     tls_certificate: Path | None = None
     """PEM file with the server's certificate and its chain; None: one that the CA issues, and without [ca]
     server.tls_certificate."""
-    tls_key: Path | None = None
+    tls_key: KeyFile = None
     """PEM file with the private key of that certificate; None: as with the certificate."""
     names: Annotated[
         tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,253}$")], ...], BeforeValidator(_as_tuple)

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from kmsd import paths, safepath
-from kmsd.config import pins, toml
+from kmsd.config import pins, pkcs11_uri, toml
 from kmsd.config.errors import ConfigError, Origin, SettingProblem, refuse, validate
 from kmsd.config.settings import Settings
 from kmsd.config.values import GONE, LEAVES, PIN, TABLES, TOKEN, TOKENS, from_text, from_toml, leaf
@@ -284,6 +284,9 @@ def _path_warnings(settings: Settings, file: Path | None, environ: Mapping[str, 
     paths_of: list[tuple[str, Path | None]] = [("the configuration", file)]
     for token in settings.places:
         paths_of += [("the PIN file", pins.pin_path(token, environ)), ("the PKCS#11 module", Path(token.module or "/"))]
+    if pkcs11_uri.is_uri(str(settings.proxy.tls_key)):
+        key = pkcs11_uri.parse(str(settings.proxy.tls_key))
+        paths_of += [("the PIN file", key.pin_file), ("the PKCS#11 module", Path(key.module or "/"))]
     for what, path in paths_of:
         if path is None or path.is_relative_to("/dev") or path.is_relative_to("/proc"):
             continue  # a descriptor of our own

@@ -19,6 +19,7 @@ from typing import Final, Literal, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
+from kmsd.config import pkcs11_uri
 from kmsd.config.settings import SESSIONS, AdminEntry, Section, Settings, Tenant, TokenEntry
 
 PIN = "token.pin"
@@ -125,6 +126,8 @@ def found(key: str, value: object) -> str:
             return "a number that is not finite"
         case int() | float():
             return repr(value)
+        case str() | Path() if pkcs11_uri.is_uri(str(value)):
+            return "a URI"  # in which may be a PIN
         case str() | Path():
             text = str(value)
             return _quoted(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")

@@ -61,7 +61,7 @@ class TokenKeyPair:
         """
         data = digest if self.kind == "ec" else _DIGEST_INFO[hash_.name] + digest
         raw = await self.hsm.run(signing.sign, self.cka_id, self.kind, data, timeout=timeout)
-        signature = _der(raw) if self.kind == "ec" else raw
+        signature = der(raw) if self.kind == "ec" else raw
         if not _fits(self.public, signature, digest, hash_):
             raise WrongResult(
                 f"{self.hsm.name} made a signature that does not fit the public key of {self.cka_id.decode()!r}, and "
@@ -82,7 +82,7 @@ async def key_pair(
     digest = secrets.token_bytes(32)
     data = digest if kind == "ec" else _DIGEST_INFO["sha256"] + digest
     raw = await hsm.run(signing.sign, cka_id, kind, data, timeout=left(until))
-    signature = _der(raw) if kind == "ec" else raw
+    signature = der(raw) if kind == "ec" else raw
     kinds = ec.EllipticCurvePublicKey if kind == "ec" else rsa.RSAPublicKey
     for candidate in known:
         if isinstance(candidate, kinds) and _fits(candidate, signature, digest, hashes.SHA256()):
@@ -120,8 +120,8 @@ def _point(told: bytes, curve: ec.EllipticCurve) -> bytes:
     return told
 
 
-def _der(raw: bytes) -> bytes:
-    """Return r and s, one after the other, as DER; empty for what cannot be a signature."""
+def der(raw: bytes) -> bytes:
+    """Return r and s, which come one after the other, as DER; empty for what cannot be a signature."""
     half = len(raw) // 2
     if not half or len(raw) % 2:
         return b""

@@ -10,6 +10,7 @@
 
 from collections.abc import Callable
 
+from kmsd.config import pkcs11_uri
 from kmsd.config.sources import Loaded
 
 
@@ -23,7 +24,12 @@ def serve(loaded: Loaded, reload: Callable[[], Loaded], on_ready: Callable[[], N
 
 def proxy(loaded: Loaded, reload: Callable[[], Loaded], on_ready: Callable[[], None] | None = None) -> int:
     """Serve from key managers on other machines; see `process.run`."""
-    from kmsd.daemon.process import run
+    from kmsd.daemon.process import Build, run
     from kmsd.daemon.proxy import ProxyParts
 
-    return run(ProxyParts, loaded, reload, on_ready)
+    build: Build = ProxyParts
+    if pkcs11_uri.is_uri(str(loaded.settings.proxy.tls_key or "")):
+        from kmsd.daemon.proxy_token import on_token
+
+        build = on_token
+    return run(build, loaded, reload, on_ready)

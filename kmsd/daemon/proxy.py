@@ -6,18 +6,17 @@ Loads nothing of PKCS#11.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from kmsd import state
 from kmsd.apis import kms_v1beta1, kms_v2
 from kmsd.apis.admin_config import ConfigAdmin
-from kmsd.apis.admin_proxy import Check, ProxyAdmin
+from kmsd.apis.admin_proxy import ProxyAdmin
 from kmsd.apis.admin_watch import Ended, WatchAdmin
 from kmsd.apis.audited import audited
 from kmsd.audit.trail import Audit
@@ -25,7 +24,9 @@ from kmsd.daemon import event_sinks
 from kmsd.daemon.configured import Configured
 from kmsd.daemon.followed import Followed
 from kmsd.daemon.liveness import Liveness
+from kmsd.daemon.own_key import OwnKey
 from kmsd.daemon.process import Spawn
+from kmsd.daemon.proxy_checks import ProxyChecks
 from kmsd.daemon.sockets import KEPT_REQUESTS, admin_listener, kms_listener
 from kmsd.errors import InvalidRequest, KmsdError, Misconfigured, Unavailable, short
 from kmsd.observe import logs
@@ -48,11 +49,6 @@ log = logs.get_logger("kmsd")
 _LOOK: Final = 0.5
 """Seconds between two looks at whether an upstream that is away is due."""
 _CHECK_SECONDS: Final = 3.0
-_CERTIFICATE_DAYS: Final = 14
-"""A key manager's certificate that ends within so many days is worth a warning."""
-_DAY: Final = 86400
-_CLOCKS_APART: Final = 5.0
-"""Seconds by which the clocks of a proxy and a key manager may differ without a warning."""
 
 
 def _no_tenant(name: str) -> Stats:
@@ -67,11 +63,19 @@ class NoSessions:
 
 class ProxyParts:
     """The parts of a running proxy. See `kmsd.daemon.process.Parts`. give_up: told why only a restart can help.
+    own_key: the key of the certificate, if that is in no file.
 
     Raises KmsdError if a part cannot be had as it is configured.
     """
 
-    def __init__(self, configured: Configured, spawn: Spawn, give_up: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        configured: Configured,
+        spawn: Spawn,
+        give_up: Callable[[str], None],
+        audit: Audit | None = None,
+        own_key: OwnKey | None = None,
+    ) -> None:
         settings = configured.settings
         proxy = settings.proxy
         if not proxy.upstreams:
@@ -86,14 +90,19 @@ class ProxyParts:
         self._stats = Stats()
         self._requests: Feed[Ended] = Feed(KEPT_REQUESTS)
         self._failed: deque[Ended] = deque(maxlen=KEPT_REQUESTS)
-        self.audit = Audit(settings.audit, settings.state.dir)
+        self.audit = audit or Audit(settings.audit, settings.state.dir)
+        self._own_key = own_key
+        self._spawn = spawn
         self._traffic = event_sinks.TrafficSink(self._stats, self._requests, self._failed, self.audit)
         self._followed = Followed(settings.state.dir)
         self._material = TlsMaterial(
-            TlsFiles(proxy.tls_ca, proxy.tls_certificate, proxy.tls_key), server=False, changed=self._files_changed
+            TlsFiles(proxy.tls_ca, proxy.tls_certificate, proxy.tls_key if own_key is None else None),
+            server=False,
+            changed=self._files_changed,
+            prove=own_key.prove if own_key is not None else None,
         )
         self.service = RemoteService(
-            [Upstream(address, self._dial) for address in proxy.upstreams],
+            [Upstream(address, self._dial, self._own_fault) for address in proxy.upstreams],
             prefer=proxy.prefer,
             hedge=proxy.hedge,
             fail_closed=settings.kms.on_hsm_loss == "fail-closed",
@@ -112,6 +121,7 @@ class ProxyParts:
             self._traffic,
             self._socket_remade,
         )
+        checks = ProxyChecks(self.service, self._material, proxy.server_name, own_key)
         tables = (
             ProxyAdmin(
                 self.service,
@@ -120,9 +130,10 @@ class ProxyParts:
                 self._problems,
                 self._unreachable,
                 lambda: self.liveness.verdict,
-                self._own_certificate,
-                self._probe,
-                lambda: loaded.own if (loaded := self._material.loaded) is not None else None,
+                checks.own,
+                checks.probe,
+                self._shown_certificate,
+                own_key.unlock if own_key is not None else None,
             ).table(),
             ConfigAdmin(configured.view, configured.set_log_level).table(),
             WatchAdmin(self._stats, self._requests, self._failed, NoSessions, self.audit, _no_tenant).table(),
@@ -143,6 +154,8 @@ class ProxyParts:
 
     async def start(self) -> None:
         """Read the TLS files, and begin with the key managers: the sockets answer already."""
+        if self._own_key is not None:
+            self._spawn(self._own_key.start(self._key_changed))
         await self._material.look()
         self._followed.begin()
         self._front.set_serving(True)
@@ -155,6 +168,9 @@ class ProxyParts:
 
     async def reload(self, configured: Configured) -> None:
         """Look at the TLS files, and try every key manager at once."""
+        if self._own_key is not None:
+            await self._own_key.reload()
+            self._material.try_soon()
         await self._material.look()
         for upstream in self.service.upstreams:
             upstream.renew()
@@ -166,18 +182,45 @@ class ProxyParts:
         """End the connections to key managers."""
         self._followed.keep_last()
         await asyncio.gather(*(each.close() for each in self.service.upstreams))
+        if self._own_key is not None:
+            await self._own_key.close()
 
     # The connections to key managers.
 
     def _dial(self, address: str) -> Channel:
-        loaded = self._material.loaded
-        return dial(address, loaded.pem if loaded is not None else None, self._settings.proxy.server_name)
+        loaded, key, name = self._material.loaded, self._own_key, self._settings.proxy.server_name
+        if key is None:
+            return dial(address, loaded.pem if loaded is not None else None, name)
+        if loaded is None:
+            why = self._own_fault() or Unavailable("the key of the certificate has not been tried yet", "try again")
+            error = Unavailable(f"key manager {address} cannot be reached: {why.message}", why.hint)
+            raise UpstreamError(error, its_own=True)
+        return dial(address, loaded.pem, name, key.signer(loaded))
+
+    def _own_fault(self) -> KmsdError | None:
+        """Return why this proxy cannot show its certificate, if its key is in no file."""
+        if self._own_key is None:
+            return None
+        return self._own_key.problem or (self._material.problem if self._material.loaded is None else None)
+
+    def _key_changed(self) -> None:
+        """Go on at once when the key is back; connections that stand need it no more."""
+        if self._own_key is not None and self._own_key.problem is None:
+            self._material.try_soon()
+            for upstream in self.service.upstreams:
+                if not upstream.up:
+                    upstream.renew()
 
     def _make_renewal(self, server: str) -> Renewal:
         from kmsd.daemon.renewal import Renewal  # these load what only renewing needs
         from kmsd.est.files import NodeFiles
 
         files = self._material.files
+        if files.key is None:
+            raise Misconfigured(
+                "an EST server renews keys in files, and the key of this proxy is on a token",
+                "leave out proxy.est_server, and have a certificate issued for that key; or name a file in --tls-key",
+            )
         node = NodeFiles(files.key, files.certificate, files.ca)
         return Renewal(server, node, self._try_certificate, self._material.look, self._tell_renewal)
 
@@ -261,7 +304,10 @@ class ProxyParts:
         if (unreachable := self._unreachable()) is not None:
             about = About(setting="kms.socket")
             found.append(Problem(unreachable.message, unreachable.hint, fatal=True, about=about))
-        if (error := self._material.problem) is not None:
+        if self._own_key is not None and (error := self._own_key.problem) is not None:
+            fatal = not any(each.usable for each in self.service.upstreams)
+            found.append(Problem(error.message, error.hint, fatal=fatal, about=About(setting="proxy.tls_key")))
+        elif (error := self._material.problem) is not None:
             found.append(Problem(error.message, error.hint, fatal=False, about=About(setting="proxy.tls_certificate")))
         some = any(each.usable for each in self.service.upstreams)
         for each in self.service.upstreams:
@@ -303,83 +349,9 @@ class ProxyParts:
             about = About(audit=True, tampered=trouble == self.audit.tampering.trouble)
             yield Problem(trouble.message, trouble.hint, fatal=False, about=about)
 
-    async def _probe(self, upstream: Upstream, seconds: float) -> list[Check]:
-        """Try one key manager: whether it is reached, who it is, and a round trip."""
-        name = upstream.address
-        checks = [await self._handshake(upstream, seconds / 3)]
-        if checks[0].outcome != "failed":
-            checks += await self._introduction(upstream, seconds / 3)
-            began = time.monotonic()
-            await self.service.check_one(upstream, seconds / 3, thorough=True)
-            error = upstream.wrong_key or (None if upstream.up else upstream.error)
-            if error is not None:
-                checks.append(Check("round_trip", f"{name}: round trip", "failed", error.message, error.hint))
-            else:
-                took = (time.monotonic() - began) * 1000
-                words = f"Status says {upstream.healthz!r}; what was encrypted before is decrypted ({took:.1f} ms)"
-                well = "ok" if upstream.healthz == "ok" else "failed"
-                checks.append(Check("round_trip", f"{name}: round trip", well, words))
-        return checks
-
-    async def _introduction(self, upstream: Upstream, seconds: float) -> list[Check]:
-        """Try whom a key manager takes this proxy for, and whether the clocks of both agree."""
-        name = upstream.address
-        title = f"{name}: who this proxy is there"
-        try:
-            found = await self.service.introduce(upstream, seconds)
-        except UpstreamError as failed:
-            return [Check("tenant", title, "failed", failed.error.message, failed.error.hint)]
-        except KmsdError as error:
-            return [Check("tenant", title, "failed", error.message, error.hint)]
-        words = f"tenant {found.tenant}, says kmsd {found.version} on {found.host} by {found.tls}"
-        ahead = round(found.ahead, 1) + 0.0  # which is never a negative zero
-        skew = f"its clock is {ahead:+.1f} s from this machine's, give or take {found.give_or_take:.2f} s"
-        wrong = abs(found.ahead) - found.give_or_take > _CLOCKS_APART
-        fix = "set both clocks (NTP): certificates that begin, end or are renewed are taken by them" if wrong else ""
-        return [
-            Check("tenant", title, "ok", words),
-            Check("clock", f"{name}: clock", "warning" if wrong else "ok", skew, fix),
-        ]
-
-    def _own_certificate(self) -> Check:
-        """Return whether this proxy's certificate lasts."""
-        title, loaded = "Own certificate", self._material.loaded
-        if loaded is None:
-            return Check("certificate", title, "failed", "there are no TLS files that can be used")
-        own = loaded.own
-        ending = soon(own.not_before, own.not_after)
-        fix = "put a new one in its place: kmsd reads the files anew when they change" if ending else ""
-        seen = f"{own.subject} {how_long(own.not_after)}"
-        return Check("certificate", title, "warning" if ending else "ok", seen, fix)
-
-    async def _handshake(self, upstream: Upstream, seconds: float) -> Check:
-        title, loaded = f"{upstream.address}: TLS", self._material.loaded
-        if loaded is None:
-            error = self._material.problem
-            return Check("tls", title, "failed", error.message if error else "there are no TLS files")
-        host, _, port = upstream.address.rpartition(":")
-        shown = self._settings.proxy.server_name or host.strip("[]")
-        try:
-            async with asyncio.timeout(seconds):
-                _, writer = await asyncio.open_connection(
-                    host.strip("[]"), int(port), ssl=loaded.context, server_hostname=shown
-                )
-        except TimeoutError:
-            return Check("tls", title, "failed", f"no handshake in {seconds:.0f} s", "check the network to it")
-        except ssl.SSLCertVerificationError as error:
-            fix = "check --tls-ca, and the name in its certificate (proxy.server_name)"
-            return Check("tls", title, "failed", f"its certificate is not taken: {error.verify_message}", fix)
-        except ssl.SSLError as error:
-            return Check("tls", title, "failed", f"the handshake failed ({error.reason})", "it must speak TLS 1.3")
-        except OSError as error:
-            return Check("tls", title, "failed", f"it is not reached: {error.strerror or error}", "check its address")
-        try:
-            handshake = writer.get_extra_info("ssl_object")
-            ends = ssl.cert_time_to_seconds(handshake.getpeercert()["notAfter"])
-            days = (ends - time.time()) / _DAY
-            words = f"{handshake.version()}, {handshake.cipher()[0]}; its certificate lasts {days:.0f} days"
-            return Check("tls", title, "ok" if days > _CERTIFICATE_DAYS else "warning", words)
-        finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+    def _shown_certificate(self) -> OwnCertificate | None:
+        """Return the certificate that key managers are shown."""
+        loaded, key = self._material.loaded, self._own_key
+        if loaded is None or key is None:
+            return loaded.own if loaded is not None else None
+        return replace(loaded.own, key_uri=key.where)

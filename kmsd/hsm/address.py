@@ -7,12 +7,25 @@ from dataclasses import dataclass
 from typing import Final
 
 from kmsd.errors import Misconfigured, Unavailable
-from kmsd.hsm.host.info import SlotView
+from kmsd.hsm.host.info import SlotView, TokenView
 
 AUTO_SESSIONS: Final = 4
 """The number of sessions that a login opens to serve with, where no number is configured."""
 AUTO_SESSIONS_GROWN: Final = 32
 """The most sessions that there may be once more are opened for a slow token; each has a thread of the host."""
+
+
+@dataclass(frozen=True)
+class KeyName:
+    """The name of one key pair on a token, whoever made it. label, cka_id: empty for any."""
+
+    label: str
+    cka_id: bytes
+
+    def __str__(self) -> str:
+        label = f"labelled {self.label!r}" if self.label else ""
+        cka_id = f"with CKA_ID {self.cka_id.hex()}" if self.cka_id else ""
+        return " and ".join(filter(None, (label, cka_id)))
 
 
 @dataclass(frozen=True)
@@ -24,6 +37,8 @@ class TokenAddress:
     timeout: seconds for a call that has no deadline of its own. stuck_after: seconds.
     trusted_public: CKA_IDs of keys that are used although their objects are public.
     sessions_grown: how many sessions there may become while calls wait for a slow token; 0: no more than there are.
+    manufacturer, model, serial: as the token tells them; empty for any. tls_key: the one key pair that may sign TLS
+    handshakes; None for none.
     """
 
     module: str
@@ -36,6 +51,10 @@ class TokenAddress:
     stuck_after: float
     trusted_public: frozenset[bytes] = frozenset()
     sessions_grown: int = 0
+    manufacturer: str = ""
+    model: str = ""
+    serial: str = ""
+    tls_key: KeyName | None = None
 
     @property
     def most_sessions(self) -> int:
@@ -43,13 +62,23 @@ class TokenAddress:
         return max(self.sessions, self.sessions_grown)
 
     def __str__(self) -> str:
-        return f"token {self.label!r}" if self.slot is None else f"the token in slot {self.slot}"
+        if self.slot is not None:
+            return f"the token in slot {self.slot}"
+        if self.serial and not self.label:
+            return f"the token with serial number {self.serial}"
+        return f"token {self.label!r}"
+
+    def fits(self, token: TokenView) -> bool:
+        """Return whether a token tells of itself what the address says, but for its label."""
+        told = ((self.manufacturer, token.manufacturer), (self.model, token.model), (self.serial, token.serial))
+        return all(wanted in ("", found) for wanted, found in told)
 
 
 def choose_slot(slots: list[SlotView], address: TokenAddress, module: str) -> SlotView:
     """Return the one slot that the address means. Raises Misconfigured, or Unavailable if the token may yet come."""
     present = [slot for slot in slots if slot.token and "TOKEN_INITIALIZED" in slot.token.flags]
     shown = ", ".join(f"{s.token.label!r} in slot {s.slot_id}" for s in present if s.token) or "none"
+    present = [slot for slot in present if slot.token and address.fits(slot.token)]
     if address.slot is not None:
         for slot in present:
             if slot.slot_id == address.slot:
@@ -66,6 +95,11 @@ def choose_slot(slots: list[SlotView], address: TokenAddress, module: str) -> Sl
     if not address.label:
         if len(present) == 1:
             return present[0]
+        if address.serial and not present:
+            raise Unavailable(
+                f"there is no token with serial number {address.serial!r}; module {module} shows: {shown}",
+                "correct the number, or attach the token; kmsd goes on looking",
+            )
         raise Misconfigured(
             f"no token is configured; module {module} shows: {shown}", "name the token with --p11-label"
         )

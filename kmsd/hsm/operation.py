@@ -39,6 +39,7 @@ class Operation(StrEnum):
     PROBE_OAEP = "probe_oaep"
     PICK_OAEP = "pick_oaep"
     SIGN = "sign"
+    SIGN_TLS = "sign_tls"
     LIST_PUBLIC_HALVES = "list_public_halves"
     GENERATE_SIGNING_KEY = "generate_signing_key"
     LIST_KEYS = "list_keys"

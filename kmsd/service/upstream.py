@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Callable
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import grpc
 import grpc.aio
@@ -28,6 +28,9 @@ from kmsd.errors import (
 )
 from kmsd.metadata import CALLER, HINT, MAX_MESSAGE, PROXY, PROXY_CHECK
 
+if TYPE_CHECKING:
+    from kmsd.service.signer import Sign
+
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 15.0
 """Seconds until an upstream that failed is asked again: from the first up to the second while it goes on failing."""
@@ -35,6 +38,8 @@ _MOST_WORDS: Final = 512
 """The most characters that are passed on of what an upstream says."""
 _CLOSE_SECONDS: Final = 10.0
 """Seconds that the calls on a replaced connection have to end."""
+_UNSIGNED: Final = "PRIVATE_KEY_OPERATION_FAILED"
+"""What gRPC says of a handshake that was not signed."""
 _KINDS: Final[dict[str, type[KmsdError]]] = {
     each.code: each
     for each in (
@@ -50,21 +55,29 @@ Dial = Callable[[str], grpc.aio.Channel]
 """A function that makes a connection to an address."""
 
 
-def dial(address: str, pem: tuple[bytes, bytes, bytes] | None, name: str) -> Channel:
+def dial(address: str, pem: tuple[bytes, bytes, bytes] | None, name: str, sign: Sign | None = None) -> Channel:
     """Make a connection with TLS and a client certificate; it is brought about when something is asked.
 
     address: host and port. pem: CA certificates, this side's certificate and its key; None while there are none that
-    can be used: then nothing is reached. name: that the other side's certificate must have; empty for the host.
+    can be used: then nothing is reached. name: that the other side's certificate must have; empty for the host. sign:
+    signs the handshakes, in place of a key that is in no file.
     """
     ca, certificate, key = pem if pem is not None else (b"", None, None)
-    credentials = grpc.ssl_channel_credentials(ca or None, key, certificate)
+    if sign is not None and certificate is not None:
+        # These load what a key in a file does not need.
+        from kmsd.service.signer import credentials as signed_credentials
+
+        credentials = signed_credentials(ca, certificate, sign)
+    else:
+        credentials = grpc.ssl_channel_credentials(ca or None, key, certificate)
     options: list[tuple[str, str | int]] = [
         ("grpc.max_receive_message_length", MAX_MESSAGE),
         ("grpc.max_send_message_length", MAX_MESSAGE),
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.enable_retries", 0),
         ("grpc.initial_reconnect_backoff_ms", 200),
-        ("grpc.min_reconnect_backoff_ms", 1000),
+        # This is how long an attempt to connect may take, too; a token may need a while to sign.
+        ("grpc.min_reconnect_backoff_ms", 1000 if sign is None else 5000),
         ("grpc.max_reconnect_backoff_ms", 5000),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 5_000),
@@ -89,12 +102,13 @@ class UpstreamError(Exception):
 class Upstream:
     """A key manager.
 
-    address: host and port. dial: makes a connection. up: whether it answered last. error: why not. since: Unix seconds
+    address: host and port. dial: makes a connection. own_fault: why this side cannot show its certificate; None if it
+    can. up: whether it answered last. error: why not. since: Unix seconds
     since which that is so. key_id: that its Status named last. wrong_key: why its key is not the one that is meant,
     None if it is. asked, failed: calls, and those of them that it did not answer. seconds: that its last Status took.
     """
 
-    def __init__(self, address: str, dial: Dial) -> None:
+    def __init__(self, address: str, dial: Dial, own_fault: Callable[[], KmsdError | None] = lambda: None) -> None:
         self.address = address
         self.up = False
         self.error: KmsdError = Unavailable(f"{address} has not been asked yet", "try again in a moment")
@@ -107,6 +121,7 @@ class Upstream:
         self.answered_at = 0.0
         self._proven = ("", -math.inf)
         self._dial = dial
+        self._own_fault = own_fault
         self._channel: grpc.aio.Channel | None = None
         self._pause = _FIRST_PAUSE
         self._again_at = 0.0
@@ -209,6 +224,8 @@ class Upstream:
                     f"key manager {self.address} did not answer in time",
                     "check it and the network to it: kmsctl doctor",
                 )
+            case "UNAVAILABLE" if _UNSIGNED in details and (fault := self._own_fault()) is not None:
+                return Unavailable(f"key manager {self.address} cannot be reached: {fault.message}", fault.hint)
             case "UNAVAILABLE":
                 return Unavailable(
                     f"key manager {self.address} cannot be reached: {details or 'no reason is told'}",

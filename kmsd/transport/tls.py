@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Final
 
 from cryptography import x509
@@ -25,6 +26,8 @@ log = logs.get_logger("kmsd.transport")
 
 _LOOK: Final = 1.0
 """Seconds between two looks at whether the files have changed."""
+_PROVE_AGAIN: Final = 10.0
+"""Seconds between two looks at whether a key that is in no file fits at last."""
 _RIGHT: Final = "give the right file; it is read again as soon as it changes"
 _SERIAL: Final = re.compile(r"[0-9a-f]{1,40}")
 
@@ -34,19 +37,22 @@ class TlsFiles:
     """The paths of the files of one side of TLS.
 
     ca: PEM with the CA certificates that the other side's certificate is checked against. certificate: PEM with this
-    side's certificate and its chain. key: PEM with its key. revoked: serial numbers or CRLs; None for no file. named:
-    each path with its flag on the command line, for sentences.
+    side's certificate and its chain. key: PEM with its key; None if that is in no file. revoked: serial numbers or
+    CRLs; None for no file. named: each path with its flag on the command line, for sentences.
     """
 
     ca: Path
     certificate: Path
-    key: Path
+    key: Path | None
     revoked: Path | None = None
 
     @property
     def named(self) -> tuple[tuple[str, Path], ...]:
-        each = (("--tls-ca", self.ca), ("--tls-certificate", self.certificate), ("--tls-key", self.key))
-        return (*each, ("--tls-revoked", self.revoked)) if self.revoked is not None else each
+        each = (
+            *(("--tls-ca", self.ca), ("--tls-certificate", self.certificate)),
+            *(("--tls-key", self.key), ("--tls-revoked", self.revoked)),
+        )
+        return tuple((flag, path) for flag, path in each if path is not None)
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,7 @@ class OwnCertificate:
     """The certificate of this side.
 
     names: as of `peers.Peer`, and "IP:address". serial: in lower hexadecimal. not_before, not_after: Unix seconds.
+    key_uri: where its key is, if on a token (RFC 7512); else empty.
     """
 
     subject: str
@@ -61,6 +68,7 @@ class OwnCertificate:
     serial: str
     not_before: float
     not_after: float
+    key_uri: str = ""
 
 
 class Revocations:
@@ -83,7 +91,8 @@ class Revocations:
 
 @dataclass(frozen=True)
 class Loaded:
-    """The content of the files. pem: ca, certificate with its chain, and key, for libraries that take these.
+    """The content of the files. pem: ca, certificate with its chain, and key (empty if it is in no file), for libraries
+    that take these.
 
     own: this side's certificate. authorities: the certificates in ca.
     """
@@ -119,7 +128,7 @@ def _load(files: TlsFiles, *, server: bool) -> Loaded:
     revocations = Revocations()
     if files.revoked is not None:
         revocations = _revocations(files.revoked, read["--tls-revoked"], authorities)
-    pem = read["--tls-ca"], read["--tls-certificate"], read["--tls-key"]
+    pem = read["--tls-ca"], read["--tls-certificate"], read.get("--tls-key", b"")
     context = tlsfiles.make_context(
         (files.ca, pem[0]), (files.certificate, pem[1]), files.key, server=server, kind=TellingContext
     )
@@ -192,32 +201,50 @@ class TlsMaterial:
     """The files of one side of TLS, and what they held when they were right last. Belongs to one event loop.
 
     server: whether they are for the side that is connected to. changed: called with this side's certificate when other
-    files than before are in force. loaded: what is in force; None while the files have never been right. problem: why
-    the files that lie there now are not in force; None if they are.
+    files than before are in force. prove: tries whether a key that is in no file is that of the certificate; raises
+    KmsdError. loaded: what is in force; None while the files have never been right. problem: why the files that lie
+    there now are not in force; None if they are.
     """
 
-    def __init__(self, files: TlsFiles, *, server: bool, changed: Callable[[OwnCertificate], None]) -> None:
+    def __init__(
+        self,
+        files: TlsFiles,
+        *,
+        server: bool,
+        changed: Callable[[OwnCertificate], None],
+        prove: Callable[[Loaded], Awaitable[None]] | None = None,
+    ) -> None:
         self.files = files
         self.problem: KmsdError | None = None
         self.loaded: Loaded | None = None
         self._server = server
         self._changed = changed
+        self._prove = prove
+        self._again_at = 0.0
         self._seen: object = None
 
     async def look(self) -> None:
         """Read the files if they have changed. Raises nothing if they are wrong: `problem` says so."""
         marks = await asyncio.to_thread(self._marks)
-        if marks == self._seen:
+        if marks == self._seen and (self._prove is None or self.problem is None or monotonic() < self._again_at):
             return
-        self._seen = marks
+        self._seen, self._again_at = marks, monotonic() + _PROVE_AGAIN
         try:
-            self.loaded = await asyncio.to_thread(load, self.files, server=self._server)
-        except Misconfigured as error:
+            loaded = await asyncio.to_thread(load, self.files, server=self._server)
+            if self._prove is not None:
+                await self._prove(loaded)
+        except KmsdError as error:
+            if self.problem is None or self.problem.kind != error.kind:
+                log.warning("TLS files are not taken", reason=error.message, hint=error.hint)
             self.problem = error.again()
-            log.warning("TLS files are not taken", reason=error.message, hint=error.hint)
             return
+        self.loaded = loaded
         self.problem = None
         self._changed(self.loaded.own)
+
+    def try_soon(self) -> None:
+        """Try again at the next look what was wrong."""
+        self._again_at = 0.0
 
     async def keep(self) -> None:
         """Look every second, for ever, whether the files have changed."""

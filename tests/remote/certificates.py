@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 CLIENT, SERVER = ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH
@@ -71,6 +71,9 @@ class Authority:
         )
         self.file.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
 
+    def key_pem(self) -> bytes:
+        return self.key.private_bytes(*_PKCS8)
+
     def issue(
         self,
         name: str,
@@ -79,11 +82,12 @@ class Authority:
         usages: Sequence[x509.ObjectIdentifier] | None = None,
         begins: timedelta = -HOUR,
         ends: timedelta = timedelta(days=90),
+        public: ec.EllipticCurvePublicKey | rsa.RSAPublicKey | None = None,
     ) -> Issued:
         """Issue a certificate, in files called so.
 
         sans: as "DNS:name", "URI:uri", "IP:address". server: whether for servers; usages: in place of that. begins,
-        ends: from now.
+        ends: from now. public: of a key that is elsewhere; the one in the file is another then.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.now(UTC)
@@ -91,7 +95,7 @@ class Authority:
             x509.CertificateBuilder()
             .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
             .issuer_name(self.name)
-            .public_key(key.public_key())
+            .public_key(public or key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now + begins)
             .not_valid_after(now + ends)

@@ -202,6 +202,13 @@ def test_a_kmsd_without_enrolment_loads_neither_a_database_nor_a_web_server() ->
     assert not loaded & {"sqlalchemy", "alembic", "psycopg", "aiohttp", "kmsd.store", "kmsd.est", "kmsd.daemon.renewal"}
 
 
+def test_a_proxy_whose_key_is_in_a_file_loads_nothing_of_a_token() -> None:
+    loaded = _loaded("import kmsd.cli, kmsd.daemon.process, kmsd.daemon.proxy")
+    assert "kmsd.service.upstream" in loaded
+    of_tokens = ("kmsd.hsm", "kmsd.crypto", "kmsd.keys", "kmsd.service.signer", "kmsd.daemon.proxy_token", "pkcs11")
+    assert not {name for name in loaded if name.startswith(of_tokens)}
+
+
 def test_kmsctl_enrols_without_grpc_and_without_a_database(tmp_path: Path) -> None:
     line = ["enrol", "--server", "https://127.0.0.1:1", "--out", str(tmp_path / "tls")]
     loaded = _loaded(f"from kmsctl.app import main\nmain({line!r})")

@@ -209,13 +209,14 @@ class Upstream:
 @dataclass(frozen=True)
 class Certificate:
     """The certificate that callers from other machines are shown. names: as "DNS:name" and so on. serial: in
-    hexadecimal."""
+    hexadecimal. key_uri: where its private key is, if on a token (RFC 7512); else empty."""
 
     subject: str
     names: tuple[str, ...]
     serial: str
     not_before: datetime | None
     not_after: datetime | None
+    key_uri: str = ""
 
 
 @dataclass(frozen=True)

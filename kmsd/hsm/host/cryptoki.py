@@ -34,8 +34,11 @@ CKK_HMAC: Final = frozenset({0x10, 0x28, 0x2B, 0x2C, 0x2D, 0x2E})
 CKM_RSA_PKCS_KEY_PAIR_GEN: Final = 0x0000
 CKM_RSA_PKCS: Final = 0x0001
 CKM_RSA_PKCS_OAEP: Final = 0x0009
+CKM_RSA_PKCS_PSS: Final = 0x000D
 CKM_SHA256: Final = 0x0250
 CKM_SHA256_HMAC: Final = 0x0251
+CKM_SHA384: Final = 0x0260
+CKM_SHA512: Final = 0x0270
 CKM_SHA512_HMAC: Final = 0x0271
 CKM_GENERIC_SECRET_KEY_GEN: Final = 0x0350
 CKM_EC_KEY_PAIR_GEN: Final = 0x1040
@@ -46,6 +49,8 @@ CKM_AES_CBC: Final = 0x1082
 CKM_AES_CBC_PAD: Final = 0x1085
 CKM_AES_GCM: Final = 0x1087
 CKG_MGF1_SHA256: Final = 2
+CKG_MGF1_SHA384: Final = 3
+CKG_MGF1_SHA512: Final = 4
 CKZ_DATA_SPECIFIED: Final = 1
 
 CKA_CLASS: Final = 0x00
@@ -131,6 +136,12 @@ class RsaOaepParams(Structure):
         ("pSourceData", c_void_p),
         ("ulSourceDataLen", c_ulong),
     )
+
+
+class RsaPssParams(Structure):
+    """The CK_RSA_PKCS_PSS_PARAMS structure."""
+
+    _fields_ = (("hashAlg", c_ulong), ("mgf", c_ulong), ("sLen", c_ulong))
 
 
 class Cryptoki:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from kmsd.errors import Misconfigured, Unavailable
+from kmsd.hsm.address import KeyName
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.host import cryptoki as c
 from kmsd.hsm.host import info
@@ -40,6 +41,8 @@ class Module:
         """Whether sessions build AES-CBC of single blocks; whoever opens them has looked at what the token lists."""
         self.trusted_public: frozenset[bytes] = frozenset()
         """CKA_IDs of keys that are used although their objects are public."""
+        self.tls_key: KeyName | None = None
+        """The one key pair that may sign TLS handshakes."""
         self.with_login = False
         """Whether somebody has to be logged in for keys to be seen."""
         self.gcm_iv: dict[int, GcmIv] = {}

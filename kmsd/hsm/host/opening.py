@@ -114,6 +114,7 @@ class OpenToken:
             listed |= {"CKM_AES_CBC"}
         module.used[slot_id] = {}
         module.trusted_public = address.trusted_public
+        module.tls_key = address.tls_key
         module.with_login = pin is not None
         self.pin = pin
         # Held as long as the login: a token may log out with its last session.

@@ -77,6 +77,7 @@ class TokenSession:
         self.cryptoki = module.cryptoki
         self.handle = calls.open_session(self.cryptoki.table, slot_id, rw=rw)
         self.trusted_public = module.trusted_public
+        self.tls_key = module.tls_key
         self._with_login = module.with_login
         self._keys: dict[tuple[bytes, KeyKind], int] = {}
         self._used = module.used.setdefault(slot_id, {})
@@ -284,8 +285,12 @@ class TokenSession:
 
         most: the bytes of the signature, or more.
         """
-        module, key = self.cryptoki, self.key(cka_id, kind)
         mechanism = c.CkMechanism(c.CKM_RSA_PKCS if kind == "rsa" else c.CKM_ECDSA, None, 0)
+        return self.sign_by(mechanism, self.key(cka_id, kind), data, most)
+
+    def sign_by(self, mechanism: c.CkMechanism, key: int, data: bytes, most: int) -> bytes:
+        """Sign with the key of this handle. most: as of `sign`."""
+        module = self.cryptoki
         return self._one_part(module.sign_init, module.sign, "C_Sign", mechanism, key, data, most, exactly=False)
 
     def _one_part(

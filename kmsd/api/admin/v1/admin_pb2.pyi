@@ -233,18 +233,20 @@ class GetStatusResponse(_message.Message):
         problems: _containers.RepeatedCompositeFieldContainer[Problem]
         def __init__(self, name: _Optional[str] = ..., write_label: _Optional[str] = ..., state: _Optional[_Union[ServingState, str]] = ..., healthz: _Optional[str] = ..., hint: _Optional[str] = ..., write_key: _Optional[_Union[Key, _Mapping]] = ..., following: _Optional[_Union[GetStatusResponse.Following, _Mapping]] = ..., in_flight: _Optional[int] = ..., requests_per_second: _Optional[float] = ..., p99_ms: _Optional[float] = ..., requests: _Optional[int] = ..., errors: _Optional[int] = ..., peers: _Optional[int] = ..., first_end_unix_ms: _Optional[int] = ..., problems: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ...) -> None: ...
     class Certificate(_message.Message):
-        __slots__ = ("subject", "names", "serial", "not_before_unix_ms", "not_after_unix_ms")
+        __slots__ = ("subject", "names", "serial", "not_before_unix_ms", "not_after_unix_ms", "key_uri")
         SUBJECT_FIELD_NUMBER: _ClassVar[int]
         NAMES_FIELD_NUMBER: _ClassVar[int]
         SERIAL_FIELD_NUMBER: _ClassVar[int]
         NOT_BEFORE_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
         NOT_AFTER_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
+        KEY_URI_FIELD_NUMBER: _ClassVar[int]
         subject: str
         names: _containers.RepeatedScalarFieldContainer[str]
         serial: str
         not_before_unix_ms: int
         not_after_unix_ms: int
-        def __init__(self, subject: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., serial: _Optional[str] = ..., not_before_unix_ms: _Optional[int] = ..., not_after_unix_ms: _Optional[int] = ...) -> None: ...
+        key_uri: str
+        def __init__(self, subject: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., serial: _Optional[str] = ..., not_before_unix_ms: _Optional[int] = ..., not_after_unix_ms: _Optional[int] = ..., key_uri: _Optional[str] = ...) -> None: ...
     class TokenStatus(_message.Message):
         __slots__ = ("name", "token", "sessions", "write", "reason", "hint", "keys", "process")
         NAME_FIELD_NUMBER: _ClassVar[int]
