@@ -25,7 +25,7 @@ class OwnKey(Protocol):
         """Return why it cannot sign now, as far as is known; None if it can."""
 
     async def start(self, changed: Callable[[], None]) -> None:
-        """Begin; what cannot be had now is tried again. changed: called when the key came or went."""
+        """Start, and try again what cannot be had now. changed: called when the key came or went."""
 
     async def prove(self, loaded: Loaded) -> None:
         """Try whether it is the key of the certificate. Raises KmsdError."""

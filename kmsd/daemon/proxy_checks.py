@@ -1,4 +1,4 @@
-"""What doctor tries on a proxy: its certificate, and each key manager. Loads nothing of PKCS#11."""
+"""The things that doctor tries on a proxy: its certificate, and each key manager. Loads nothing of PKCS#11."""
 
 from __future__ import annotations
 

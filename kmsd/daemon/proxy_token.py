@@ -88,7 +88,7 @@ class TokenKey:
 
     @property
     def where(self) -> str:
-        """Which key it is: the URI without its query."""
+        """The key, named by the URI without its query."""
         return self._uri.where
 
     @property

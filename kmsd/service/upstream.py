@@ -39,7 +39,7 @@ _MOST_WORDS: Final = 512
 _CLOSE_SECONDS: Final = 10.0
 """Seconds that the calls on a replaced connection have to end."""
 _UNSIGNED: Final = "PRIVATE_KEY_OPERATION_FAILED"
-"""What gRPC says of a handshake that was not signed."""
+"""The words of gRPC for a handshake that was not signed."""
 _KINDS: Final[dict[str, type[KmsdError]]] = {
     each.code: each
     for each in (
