@@ -1,7 +1,7 @@
 """Keep what is revoked in force: the lists that the CA signed last, and the certificates that callers may not show.
 
-What is revoked counts here within `LOOK` seconds, whichever key manager it was revoked on, and at once on this one. The
-lists lie in the state directory as well, so that what is in them stays revoked when the ledger cannot be had.
+What is revoked counts here soon after `LOOK` seconds, whichever key manager it was revoked on, and at once on this one.
+The lists lie in the state directory as well, so that what is in them stays revoked when the ledger cannot be had.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from kmsd.problem import About, Calls, Problem
 
 log = logs.get_logger("kmsd.ca")
 
-LOOK: Final = 5.0
-"""Seconds between two looks at what is revoked."""
+LOOK: Final = 4.0
+"""Seconds between two looks at what is revoked. With the look itself it counts everywhere within 5."""
 CRL_FILE: Final = "ca-crl.pem"
 CHAIN_FILE: Final = "ca.pem"
 """Files in the state directory: the lists of revocations, and the certificates of the CA."""

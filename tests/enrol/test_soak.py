@@ -1,0 +1,45 @@
+"""The soak test of renewal, for less than a minute: `make soak ARGS=renewal` runs it for ten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tests.daemons import wait_for
+from tests.enrol.soak import LIFETIME, Site, failures, soak
+from tests.remote.conftest import Client
+
+pytestmark = pytest.mark.processes
+
+
+def test_nodes_renew_under_load_over_a_roll_of_the_ca_and_no_call_fails(short_tmp: Path) -> None:
+    result = soak(short_tmp, 50.0, backdate=LIFETIME, revocations=2)
+    assert failures(result, renewals=1) == [], result
+    assert min(result.calls.values()) > 50
+
+
+def answer_of(channel: grpc.Channel) -> str:
+    try:
+        return str(Client(channel).status().healthz)
+    except grpc.RpcError:
+        return ""
+
+
+def test_after_a_roll_a_node_that_has_the_old_key_alone_takes_the_key_managers(short_tmp: Path) -> None:
+    with Site(short_tmp, 0) as site:
+        manager, other = site.managers
+        issued = manager.enrol(short_tmp, "node-1")
+        shown = manager.kmsd.folder / "state" / "est.crt"
+        before = shown.read_bytes()
+        with manager.channel(issued) as channel, other.channel(issued) as second:
+            assert Client(channel).status().healthz == Client(second).status().healthz == "ok"
+            manager.ctl("ca", "roll", "--yes")
+            # At its start kmsd looks at its certificate at once; otherwise, each minute.
+            manager.kmsd.stop()
+            manager.kmsd.start().wait_ok()
+            wait_for(lambda: shown.read_bytes() != before, 40)
+        wait_for(lambda: manager.serves)
+        with manager.channel(issued) as channel:
+            assert wait_for(lambda: answer_of(channel), 20) == "ok"
