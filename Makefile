@@ -11,6 +11,8 @@
 # make chaos    every fault that docs/RELIABILITY.md lists, brought about and measured; writes that page
 # make kills    a hundred kills of the process that has the token, under 16 callers
 # make soak     half an hour of load, rotations and faults, SOAK_SECONDS=... for another time
+#               ARGS=renewal: ten minutes of nodes that renew their certificates, and a CA that is rolled
+# make fuzz     a minute of bytes that nobody thought of, for all that strangers reach, ARGS="--seconds 3600" for more
 # make screenshots  draw docs/screenshots anew
 # make gen      write anew what is generated from the code: kmsd/api, docs/architecture.svg, docs/screenshots
 # make proto    write kmsd/api anew from protos/
@@ -28,7 +30,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev dev dev-remote test check lint types contracts drift tests unit coverage bench chaos kills soak \
-  screenshots gen proto lock format vuln audit build debug
+  fuzz screenshots gen proto lock format vuln audit build debug
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -91,7 +93,10 @@ kills: install-dev
 
 soak: install-dev
 	@sh scripts/test-tools.sh
-	.venv/bin/python -m tests.chaos.soak
+	.venv/bin/python -m tests.$(if $(filter renewal,$(ARGS)),enrol,chaos).soak
+
+fuzz: install-dev
+	@sh scripts/fuzz.sh $(ARGS)
 
 screenshots: install-dev
 	.venv/bin/python -m tests.tui.screenshots

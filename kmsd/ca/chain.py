@@ -14,6 +14,7 @@ from kmsd.ca import request
 from kmsd.ca.making import identifier_in
 from kmsd.ca.request import PublicKey
 from kmsd.errors import InvalidRequest, Misconfigured
+from kmsd.unreadable import X509_UNREADABLE
 
 MOST: Final = 64 * 1024
 """Bytes of the longest chain that is read."""
@@ -29,7 +30,7 @@ def parse(data: bytes) -> list[x509.Certificate]:
         found = (
             x509.load_pem_x509_certificates(data) if b"-----BEGIN" in data else [x509.load_der_x509_certificate(data)]
         )
-    except ValueError as error:
+    except X509_UNREADABLE as error:
         raise InvalidRequest("these are no certificates as PEM, and none as DER", "give the file of the CA") from error
     if len(found) > _LONGEST:
         raise InvalidRequest(f"a chain must have {_LONGEST} certificates at most, got {len(found)}", "give one chain")

@@ -18,6 +18,7 @@ from cryptography.x509.oid import AttributeOID, ExtendedKeyUsageOID, NameOID
 
 from kmsd.ca.profile import KEY_TYPES
 from kmsd.errors import InvalidRequest, KmsdError, short
+from kmsd.unreadable import X509_UNREADABLE
 
 MOST: Final = 16 * 1024
 """Bytes of the longest request that is read; one with an RSA key of 4096 bits has less than 2 KiB."""
@@ -40,7 +41,7 @@ def parse(data: bytes) -> x509.CertificateSigningRequest:
         if data.lstrip().startswith(b"-----BEGIN"):
             return x509.load_pem_x509_csr(data)
         return x509.load_der_x509_csr(data)
-    except (ValueError, TypeError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
+    except X509_UNREADABLE as error:
         raise InvalidRequest(
             "this is no certification request (PKCS#10) as DER or PEM", "make one: openssl req -new -key KEY"
         ) from error
@@ -96,7 +97,11 @@ def check_asked(csr: x509.CertificateSigningRequest, node: str, names: tuple[str
 
     names: what it will have.
     """
-    _check_subject(csr.subject, node, names)
+    try:
+        subject = csr.subject
+    except X509_UNREADABLE as error:
+        raise _refused("its subject cannot be read") from error
+    _check_subject(subject, node, names)
     try:
         attributes = list(csr.attributes)
     except ValueError as error:
@@ -111,7 +116,7 @@ def check_asked(csr: x509.CertificateSigningRequest, node: str, names: tuple[str
             raise _refused(f"it has an attribute that is not known, {attribute.oid.dotted_string}", "leave it out")
     try:
         extensions = list(csr.extensions)
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+    except X509_UNREADABLE as error:
         raise _refused("its extensions cannot be read, or one is there twice") from error
     for extension in extensions:
         _check_extension(extension, names)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import contextlib
 import ipaddress
 import time
@@ -24,6 +23,7 @@ from kmsd.est import csrattrs, tokens, wire
 from kmsd.est.enrolment import Enrolment, NotProven, Outcome, Waiting
 from kmsd.est.failures import Failures
 from kmsd.observe import logs
+from kmsd.unreadable import X509_UNREADABLE
 
 log = logs.get_logger("kmsd.est")
 
@@ -141,7 +141,7 @@ class EstServer:
 
     async def _first(self, request: web.Request) -> web.Response:
         caller = _caller(request)
-        shown = _basic(request.headers.get(hdrs.AUTHORIZATION))
+        shown = basic(request.headers.get(hdrs.AUTHORIZATION))
         names = [_network(caller.address)]
         if shown is not None and (parts := tokens.parts(shown[1].strip())) is not None:
             names.append(f"token {parts[0]}")
@@ -267,7 +267,7 @@ def _caller(request: web.Request) -> Caller:
     der = handshake.getpeercert(binary_form=True) if handshake is not None else None
     certificate = None
     if der is not None:
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(*X509_UNREADABLE):
             certificate = x509.load_der_x509_certificate(der)
     return Caller(request.remote or "?", certificate)
 
@@ -280,14 +280,14 @@ def _network(address: str) -> str:
     return address
 
 
-def _basic(header: str | None) -> tuple[str, str] | None:
+def basic(header: str | None) -> tuple[str, str] | None:
     """Return user and password of an Authorization header; None without one. Raises NotProven for any other."""
     if header is None:
         return None
     scheme, _, value = header.partition(" ")
     try:
         user, colon, password = base64.b64decode(value.strip(), validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # also of a header that is no ASCII
         user, colon, password = "", "", ""
     if scheme.lower() != "basic" or not colon:
         raise NotProven("only HTTP Basic is taken, with the token as the password", "curl -u NODE:TOKEN")

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, pkcs7
 
 from kmsd.errors import InvalidRequest
+from kmsd.unreadable import X509_UNREADABLE
 
 MOST: Final = 64 * 1024
 """Bytes of a body at the most."""
@@ -70,7 +70,7 @@ def certificates_in(body: bytes) -> list[x509.Certificate]:
     der = decode(body)
     try:
         found = pkcs7.load_der_pkcs7_certificates(der)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except X509_UNREADABLE as error:
         raise InvalidRequest("the body is no PKCS#7 with certificates") from error
     if not 1 <= len(found) <= _MOST_CERTIFICATES:
         raise InvalidRequest(f"the body has {len(found)} certificates, and 1 to {_MOST_CERTIFICATES} are taken")
@@ -87,8 +87,9 @@ def request_in(body: bytes) -> x509.CertificateSigningRequest:
         )
     try:
         csr = x509.load_der_x509_csr(der)
+        csr.subject  # noqa: B018 - read here, so that nobody who asks for it later fails
         sound = csr.is_signature_valid
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except X509_UNREADABLE as error:
         raise InvalidRequest(
             "the body is no request (PKCS#10) with a key that is taken", "make one: openssl req -new -key KEY"
         ) from error

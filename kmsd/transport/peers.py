@@ -11,6 +11,7 @@ from cryptography import x509
 
 from kmsd.errors import short
 from kmsd.transport.caller import word
+from kmsd.unreadable import X509_UNREADABLE
 
 _NAMES_MOST: Final = 32
 """Names that one certificate may have; one with more is refused."""
@@ -60,12 +61,14 @@ def peer_of(certificate: bytes, address: str, version: str, cipher: str, group: 
     address, version, cipher, group: as `Peer` has them. Raises ValueError if the certificate cannot be read, or has too
     many names, or one that is too long or cannot be printed.
     """
-    read = x509.load_der_x509_certificate(certificate)
     names: list[str] = []
     try:
+        read = x509.load_der_x509_certificate(certificate)
         extension = read.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         extension = None
+    except X509_UNREADABLE as error:
+        raise ValueError("it cannot be read") from error
     if extension is not None:
         names += [f"DNS:{name.lower()}" for name in extension.get_values_for_type(x509.DNSName)]
         names += [f"URI:{name}" for name in extension.get_values_for_type(x509.UniformResourceIdentifier)]

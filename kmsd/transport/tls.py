@@ -21,6 +21,7 @@ from kmsd import tlsfiles
 from kmsd.errors import KmsdError, Misconfigured
 from kmsd.observe import logs
 from kmsd.transport.key_exchange import TellingContext
+from kmsd.unreadable import X509_UNREADABLE
 
 log = logs.get_logger("kmsd.transport")
 
@@ -119,11 +120,11 @@ def _load(files: TlsFiles, *, server: bool) -> Loaded:
     read = {flag: tlsfiles.read(flag, path, secret=flag == "--tls-key") for flag, path in files.named}
     try:
         authorities = tuple(x509.load_pem_x509_certificates(read["--tls-ca"]))
-    except ValueError as error:
+    except X509_UNREADABLE as error:
         raise _wrong("--tls-ca", files.ca, "holds no certificates as PEM") from error
     try:
         chain = x509.load_pem_x509_certificates(read["--tls-certificate"])
-    except ValueError as error:
+    except X509_UNREADABLE as error:
         raise _wrong("--tls-certificate", files.certificate, "holds no certificate as PEM") from error
     revocations = Revocations()
     if files.revoked is not None:
@@ -144,7 +145,7 @@ def _own(certificate: x509.Certificate) -> OwnCertificate:
             *(f"IP:{name}" for name in extension.get_values_for_type(x509.IPAddress)),
             *(f"URI:{name}" for name in extension.get_values_for_type(x509.UniformResourceIdentifier)),
         )
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *X509_UNREADABLE):
         pass
     return OwnCertificate(
         certificate.subject.rfc4514_string(),
@@ -175,7 +176,7 @@ def _from_crls(path: Path, data: bytes, authorities: tuple[x509.Certificate, ...
     for block in re.findall(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", data, re.DOTALL):
         try:
             crl = x509.load_pem_x509_crl(block)
-        except ValueError as error:
+        except X509_UNREADABLE as error:
             raise _wrong("--tls-revoked", path, "holds a CRL that cannot be read") from error
         if not any(_signed(crl, authority) for authority in authorities):
             raise _wrong("--tls-revoked", path, f"holds a CRL of {crl.issuer.rfc4514_string()}, no CA of --tls-ca's")

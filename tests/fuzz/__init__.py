@@ -1,0 +1,1 @@
+"""Fuzzing of what strangers reach: `make fuzz`."""
