@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Annotated
@@ -101,6 +102,12 @@ def enrol(
         f"the certificate {found.serial} of {found.subject} {did}: until {timestamp(found.not_after)}, "
         f"to be renewed from {timestamp(found.renew_at)}"
     )
+    if found.not_before > datetime.now(UTC):
+        diagnostics.warning(
+            f"it begins only at {timestamp(found.not_before)}: the clock of this machine is behind, or the server's is "
+            "ahead"
+        )
+        diagnostics.hint("set both clocks (NTP); a key manager whose clock is right takes it from then on")
 
 
 def _token(source: str) -> str:

@@ -281,7 +281,7 @@ class Ca(Section):
     lifetime: float = Field(default=30 * 86400.0, ge=60, le=825 * 86400)
     """Seconds that a node's certificate is in force."""
     backdate: float = Field(default=300.0, ge=0, le=86400)
-    """Seconds that it is in force before it is made, for clocks that are behind."""
+    """Seconds that it is in force before it is made, for clocks that are behind; no longer than its lifetime."""
     key_types: KeyTypes = ("ec-p256", "ec-p384", "rsa-3072", "rsa-4096")
     """Types of keys that nodes may have."""
     names: CertificateNames = ()

@@ -101,7 +101,8 @@ def profile(settings: Settings) -> Profile:
         tenants={each.name: tuple(map(NamePattern.parse, each.san)) for each in settings.tenants},
         admins=tuple(NamePattern.parse(san) for each in settings.admins for san in each.san),
         lifetime=timedelta(seconds=ca.lifetime),
-        backdate=timedelta(seconds=ca.backdate),
+        # Longer, and a certificate would be due for renewal when it is issued.
+        backdate=timedelta(seconds=min(ca.backdate, ca.lifetime)),
         crl_lifetime=timedelta(seconds=ca.crl_lifetime),
         crl_url=ca.crl_url,
     )

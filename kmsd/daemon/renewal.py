@@ -11,6 +11,7 @@ import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from cryptography import x509
@@ -20,10 +21,11 @@ from kmsd import plainfile
 from kmsd.errors import KmsdError, Misconfigured
 from kmsd.est import enrolling
 from kmsd.est.client import Later, Server
-from kmsd.est.files import RENEW_AT, NodeFiles, due, in_force
+from kmsd.est.files import RENEW_AT, NodeFiles, due, has_ended
 from kmsd.observe import logs
 from kmsd.observe.expiry import how_long
 from kmsd.problem import About, Problem
+from kmsd.unreadable import X509_UNREADABLE
 
 log = logs.get_logger("kmsd.est")
 
@@ -89,20 +91,19 @@ class Renewal:
         try:
             made, chain = await asyncio.to_thread(self._obtained, present)
             pem = await asyncio.to_thread(self._pem, made, chain)
-            if in_force(present):
+            if not has_ended(present):
                 await self._attempt(pem)
             await asyncio.to_thread(self._put, made, chain)
         except KmsdError as error:
             if self.error is None or self.error.kind != error.kind:
                 self._tell(error, "")
             self.error = error.again()
-            left = present.not_valid_after_utc.timestamp() - time.time()
-            wait = min(max(left / 20, _AGAIN_LEAST), _AGAIN_MOST)
-            if isinstance(error, Later):
-                wait = max(wait, float(error.seconds))
-            self._next = time.monotonic() + wait
+            least = float(error.seconds) if isinstance(error, Later) else _AGAIN_LEAST
+            self._next = time.monotonic() + max(_pause(present), least)
             return
         self.error = None
+        # A certificate may be due when it is issued, by a CA that has it begin long before.
+        self._next = time.monotonic() + _pause(made)
         self._jitter = random.uniform(0, _JITTER)  # noqa: S311 - as above
         self._tell(None, f"{made.subject.rfc4514_string()}, serial {made.serial_number:x}")
         await self._renewed()
@@ -112,10 +113,14 @@ class Renewal:
         KmsdError."""
         with _written(self._files):
             kept = self._files.kept()
-        if kept is not None and in_force(kept) and kept.not_valid_after_utc > present.not_valid_after_utc:
+        if kept is not None and not has_ended(kept) and kept.not_valid_after_utc > present.not_valid_after_utc:
             return kept, []  # no key manager has taken it yet, or none was reached
-        if not in_force(present):
-            raise Misconfigured("it has ended, and cannot show itself any more", "enrol anew: kmsctl enrol --server")
+        if has_ended(present):
+            raise Misconfigured(
+                f"by the clock of this machine, where it is {datetime.now(UTC):%F %T} UTC, it has ended, and cannot "
+                "show itself any more",
+                "check the clock; if it is right, enrol anew: kmsctl enrol --server",
+            )
         server = enrolling.trusted(Server.parse(self._server), self._files, "", b"")
         made, chain = enrolling.obtain(server, self._files, "", lambda: None, present)
         with _written(self._files):
@@ -132,15 +137,29 @@ class Renewal:
     def _authorities(self, chain: list[x509.Certificate]) -> bytes:
         """Return the CAs to go by, as PEM: those that are there, and those of the server that are new."""
         there = plainfile.read_input(self._files.authorities, _MOST)[0]
-        known = set(x509.load_pem_x509_certificates(there))
+        known = set(self._read(there))
         more = [each.public_bytes(Encoding.PEM) for each in chain if each not in known]
         return b"\n".join([there.rstrip(), *more]) + b"\n" if more else there
 
+    def _read(self, pem: bytes) -> list[x509.Certificate]:
+        try:
+            return x509.load_pem_x509_certificates(pem)
+        except X509_UNREADABLE as error:
+            raise Misconfigured(
+                f"{self._files.authorities} holds no certificates as PEM", "put the CAs of the key managers there"
+            ) from error
+
     def _put(self, made: x509.Certificate, chain: list[x509.Certificate]) -> None:
         with _written(self._files):
-            authorities = x509.load_pem_x509_certificates(self._authorities(chain))
-            known = x509.load_pem_x509_certificates(plainfile.read_input(self._files.authorities, _MOST)[0])
+            authorities = self._read(self._authorities(chain))
+            known = self._read(plainfile.read_input(self._files.authorities, _MOST)[0])
             self._files.put(made, authorities if len(authorities) > len(known) else ())
+
+
+def _pause(certificate: x509.Certificate) -> float:
+    """Return the seconds until the next try: a twentieth of the time that this certificate has left."""
+    left = certificate.not_valid_after_utc.timestamp() - time.time()
+    return min(max(left / 20, _AGAIN_LEAST), _AGAIN_MOST)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
@@ -35,6 +36,8 @@ _LATER: Final = 30
 _FINGERPRINT: Final = re.compile(r"(?:sha-?256:)?([0-9a-f]{64})")
 
 
+_BY_THE_CLOCK: Final = {9: "has not begun", 10: "has ended"}
+"""The errors of OpenSSL's verification that are about the time (X509_V_ERR_CERT_NOT_YET_VALID, ..._HAS_EXPIRED)."""
 _STRANGER: Final = "it may not speak EST, or something stands between; try again"
 T = TypeVar("T")
 
@@ -211,6 +214,12 @@ def _ask(
         body = _body(answer, until)
         status, wait = answer.status, answer.headers.get("Retry-After", "")
     except ssl.SSLCertVerificationError as error:
+        if error.verify_code in _BY_THE_CLOCK:
+            raise Unavailable(
+                f"the certificate of {server.where}, or that of its CA, {_BY_THE_CLOCK[error.verify_code]} by the "
+                f"clock of this machine, where it is {datetime.now(UTC):%F %T} UTC",
+                "set the clock (NTP) and try again; if it is right, the server's is wrong, or its certificate is old",
+            ) from error
         raise Denied(
             f"the certificate of {server.where} is not taken: {error.verify_message}",
             "check the address and the CA (--ca-fingerprint, --ca)",
@@ -219,7 +228,7 @@ def _ask(
         reason = error.reason or "no reason given"
         raise Unavailable(
             f"the TLS connection to {server.where} failed ({reason})",
-            "the server may not take the certificate that was shown: its log says why",
+            "the server may not take the certificate that was shown, or its clock is another: its log says why",
         ) from error
     except (OSError, http.client.HTTPException) as error:
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__

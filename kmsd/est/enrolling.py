@@ -18,7 +18,7 @@ from kmsd import plainfile
 from kmsd.errors import Denied, InvalidRequest, Misconfigured, Unavailable
 from kmsd.est import client
 from kmsd.est.client import Server
-from kmsd.est.files import NodeFiles, due, fits, in_force, request
+from kmsd.est.files import NodeFiles, due, fits, has_ended, request
 
 USUAL_KEY: Final = "ec-p256"
 """The type of key for a server that asks for none."""
@@ -49,24 +49,24 @@ def trusted(server: Server, files: NodeFiles, pin: str, authorities: bytes) -> S
 
 
 def current(files: NodeFiles) -> x509.Certificate | None:
-    """Return the certificate that is in force and not due for renewal; None if something is to be done. Finishes what a
-    crash has cut off. Raises Misconfigured."""
+    """Return the certificate that has not ended and is not due for renewal; None if something is to be done. Finishes
+    what a crash has cut off. Raises Misconfigured."""
     with _written(files):
         files.settle()
         kept = files.kept()
-        if kept is not None and in_force(kept):
+        if kept is not None and not has_ended(kept):
             files.put(kept)
         else:
             present = files.present()
-            kept = present if present is not None and in_force(present) else None
+            kept = present if present is not None and not has_ended(present) else None
     return kept if kept is not None and datetime.now(UTC) < due(kept) else None
 
 
 def enrol(server: Server, files: NodeFiles, node: str, token: Callable[[], str | None], *, renew: bool) -> Enrolled:
     """Get a certificate and put it in its place. server: known already. token: called if one is needed. renew: show the
-    present certificate if it is in force. Raises Later, and KmsdError."""
+    present certificate if it has not ended. Raises Later, and KmsdError."""
     present = files.present() if renew else None
-    if present is not None and not in_force(present):
+    if present is not None and has_ended(present):
         present = None
     made, chain = obtain(server, files, node, token, present)
     with _written(files):

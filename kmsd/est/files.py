@@ -29,6 +29,7 @@ from cryptography.x509.oid import NameOID
 
 from kmsd import plainfile
 from kmsd.errors import InvalidRequest, Misconfigured
+from kmsd.unreadable import X509_UNREADABLE
 
 RENEW_AT: Final = 2 / 3
 """The part of its lifetime after which a certificate is renewed."""
@@ -107,6 +108,12 @@ def due(certificate: x509.Certificate, share: float = RENEW_AT) -> datetime:
     return begin + (end - begin) * share
 
 
+def has_ended(certificate: x509.Certificate) -> bool:
+    """Return whether a certificate has ended. One that has not begun has not: it may be made by a clock that is ahead
+    of the one here."""
+    return certificate.not_valid_after_utc <= datetime.now(UTC)
+
+
 def in_force(certificate: x509.Certificate) -> bool:
     """Return whether a certificate is in force now."""
     return certificate.not_valid_before_utc <= datetime.now(UTC) < certificate.not_valid_after_utc
@@ -158,7 +165,7 @@ def _fits(certificate: Path, key: Path) -> bool:
 def _read_certificate(path: Path) -> x509.Certificate | None:
     try:
         return x509.load_pem_x509_certificate(plainfile.read_input(path, _MOST)[0])
-    except (OSError, ValueError):
+    except (OSError, *X509_UNREADABLE):
         return None
 
 

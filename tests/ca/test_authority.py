@@ -18,6 +18,8 @@ from kmsd.ca import request
 from kmsd.ca.authority import Authority, Signer
 from kmsd.ca.making import CaKey
 from kmsd.ca.profile import Profile
+from kmsd.config.settings import Ca, Settings
+from kmsd.daemon.ca import profile
 from kmsd.errors import Conflict, Denied, InvalidRequest, KmsdError, Misconfigured, NotFound, WrongResult
 from kmsd.transport.peers import NamePattern
 from tests.ca.software import PROFILE, authority, csr, ec_key, openssl_verify, root
@@ -347,3 +349,9 @@ def test_whatever_is_asked_for_only_the_profiles_names_come_out(
 
 
 _NODE_KEY = ec_key()
+
+
+def test_a_certificate_that_lasts_a_minute_is_not_due_when_it_is_issued() -> None:
+    made = profile(Settings(ca=Ca(lifetime=60)))
+    assert (made.lifetime, made.backdate) == (timedelta(seconds=60), timedelta(seconds=60))
+    assert profile(Settings()).backdate == timedelta(minutes=5)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -135,6 +136,20 @@ def test_a_certificate_that_is_not_due_is_left_alone(renewing: Renewing, start: 
     assert not renewing.site.records.said
     assert renewing.serial == f"{before.serial_number:x}"
     assert "not renewed" not in " ".join(problems(proxy))
+
+
+def test_certificates_that_are_due_when_they_are_issued_are_not_renewed_all_the_time(
+    renewing: Renewing, start: Callable[..., Kmsd]
+) -> None:
+    renewing.issue(timedelta(seconds=100), timedelta(seconds=400))
+    renewing.served.ca.profile = replace(
+        renewing.served.ca.profile, lifetime=timedelta(seconds=100), backdate=timedelta(seconds=400)
+    )
+    start()
+    wait_for(lambda: renewing.site.records.said)
+    time.sleep(7)
+    # A twentieth of the 100 seconds lies between two.
+    assert len(renewing.site.records.said) == 2
 
 
 def test_while_the_server_is_away_status_says_so_and_how_long_is_left(
