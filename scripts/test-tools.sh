@@ -35,6 +35,9 @@ module() {
 }
 module libtpm2_pkcs11.so || need="$need libtpm2-pkcs11-1"
 module p11-kit-client.so || need="$need p11-kit-modules"
+# A client of EST that is not ours, and its plugin for elliptic curves.
+[ -e /usr/lib/ipsec/plugins/libstrongswan-openssl.so ] || need="$need libstrongswan-standard-plugins"
+command -v pki >/dev/null || need="$need strongswan-pki"
 # For the module that misbehaves on demand.
 command -v gcc >/dev/null || need="$need gcc libc6-dev"
 # shellcheck disable=SC2086

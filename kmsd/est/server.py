@@ -186,7 +186,7 @@ class EstServer:
                     if self._crl is None:
                         raise
                     log.warning("the list of revocations that was signed last is given out", reason=error.message)
-            return _body(self._crl[1], "application/pkix-crl")
+            return web.Response(body=self._crl[1], headers={hdrs.CONTENT_TYPE: "application/pkix-crl"})
 
     # What they have in common.
 
@@ -295,7 +295,9 @@ def basic(header: str | None) -> tuple[str, str] | None:
 
 
 def _body(content: bytes, kind: str) -> web.Response:
-    return web.Response(body=content, headers={hdrs.CONTENT_TYPE: kind})
+    # Clients of RFC 8951 pass over the second header; those of RFC 7030 may decode nothing without it.
+    headers = {hdrs.CONTENT_TYPE: kind, hdrs.CONTENT_TRANSFER_ENCODING: "base64"}
+    return web.Response(body=content, headers=headers)
 
 
 def _text(status: int, words: str, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -23,8 +23,6 @@ CSRATTRS: Final = "application/csrattrs"
 MOST_REQUEST: Final = 16 * 1024
 """Bytes of the DER of a request."""
 _MOST_CERTIFICATES: Final = 64
-_LINE: Final = 64
-"""Characters of a line of base64; some clients read no longer ones."""
 _ARMOUR: Final = re.compile(rb"-----BEGIN [A-Z0-9# ]{1,40}-----(.*?)-----END [A-Z0-9# ]{1,40}-----", re.DOTALL)
 _BLANKS: Final = b" \t\r\n\v\f"
 
@@ -55,9 +53,8 @@ def decode(body: bytes) -> bytes:
 
 
 def encode(der: bytes) -> bytes:
-    """Return base64 in lines of 64 characters."""
-    text = base64.b64encode(der)
-    return b"".join(text[at : at + _LINE] + b"\n" for at in range(0, len(text), _LINE))
+    """Return base64 in one line (RFC 8951 3.1): strongSwan, for one, reads no others."""
+    return base64.b64encode(der)
 
 
 def certs_only(certificates: Sequence[x509.Certificate]) -> bytes:

@@ -64,6 +64,7 @@ def peer_of(certificate: bytes, address: str, version: str, cipher: str, group: 
     names: list[str] = []
     try:
         read = x509.load_der_x509_certificate(certificate)
+        issuer = read.issuer.public_bytes()
         extension = read.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         extension = None
@@ -78,7 +79,7 @@ def peer_of(certificate: bytes, address: str, version: str, cipher: str, group: 
         address=address,
         names=tuple(names),
         serial=f"{read.serial_number:x}",
-        issuer=read.issuer.public_bytes(),
+        issuer=issuer,
         not_before=read.not_valid_before_utc.timestamp(),
         not_after=read.not_valid_after_utc.timestamp(),
         version=version,

@@ -87,7 +87,7 @@ def issued(answer: Answer) -> x509.Certificate:
 def test_cacerts_are_read_by_openssl_and_are_the_chain(site: Site, tmp_path: Path) -> None:
     served = site.serve()
     answer = curl(site, served.url("cacerts"))
-    assert max(map(len, answer.body.splitlines())) == 64
+    assert len(answer.body.splitlines()) == 1
     command = ["openssl", "pkcs7", "-inform", "DER", "-print_certs"]
     der = base64.b64decode(answer.body)
     done = subprocess.run(command, input=der, capture_output=True, check=True, timeout=30)
@@ -275,7 +275,8 @@ def _basic(text: bytes) -> str:
 
 
 @pytest.mark.parametrize(
-    "header", ["Bearer abc", "Basic", "Basic !!!", "Digest x", _basic(b"nocolon"), _basic(b"\xff:\xfe")]
+    "header",
+    ["Bearer abc", "Basic", "Basic !!!", "Digest x", _basic(b"nocolon"), _basic(b"\xff:\xfe"), "Basic n\u00f6"],
 )
 def test_another_way_to_authenticate_is_refused(site: Site, header: str) -> None:
     answer = enrol(site, site.serve(), "", request(), "-H", f"Authorization: {header}")

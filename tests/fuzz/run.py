@@ -30,7 +30,8 @@ def fuzz(name: str, seconds: int) -> int:
     command += [f"-max_total_time={seconds}", f"-max_len={target.longest}", f"-artifact_prefix={_FOLDER}/{name}-"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.stderr.write(done.stdout[-4000:] + done.stderr[-4000:])
+        told = [line for line in (done.stdout + done.stderr).splitlines() if not line.startswith("INFO: Instr")]
+        print(*told, sep="\n", file=sys.stderr)  # noqa: T201
         done.check_returncode()
     return int(re.findall(r"^stat::number_of_executed_units:\s*(\d+)", done.stderr, re.MULTILINE)[-1])
 
@@ -49,7 +50,8 @@ def main() -> int:
             inputs = fuzz(name, max(1, given.seconds // len(names)))
         except subprocess.CalledProcessError:
             found += 1
-            print(f"{name}: see it again with .venv/bin/python -m tests.fuzz.one {name} .venv/fuzz/{name}-crash-...")  # noqa: T201
+            last = max(_FOLDER.glob(f"{name}-*"), key=lambda each: each.stat().st_mtime)
+            print(f"{name}: see it again with .venv/bin/python -m tests.fuzz.one {name} {last}")  # noqa: T201
         else:
             print(f"{name}: {inputs} inputs, nothing found")  # noqa: T201
     return bool(found)

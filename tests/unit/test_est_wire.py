@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,12 +29,17 @@ def test_base64_is_read_however_it_is_wrapped(der: bytes, width: int, between: s
 
 
 @given(DER)
-def test_base64_is_written_in_lines_of_64(der: bytes) -> None:
-    lines = wire.encode(der).split(b"\n")
+def test_base64_is_written_in_one_line(der: bytes) -> None:
     assert wire.decode(wire.encode(der)) == der
-    assert all(len(line) == 64 for line in lines[:-2])
-    assert 0 < len(lines[-2]) <= 64
-    assert lines[-1] == b""
+    assert not set(wire.encode(der)) & set(b" \r\n")
+
+
+def test_a_request_of_another_version_or_with_a_subject_that_is_no_text_is_refused_in_words() -> None:
+    der = software.csr(cn="node-1").public_bytes(Encoding.DER)
+    for right, wrong in ((b"\x02\x01\x00", b"\x02\x01\x05"), (b"\x0c\x06node-1", b"\x03\x06node-1")):
+        assert der.count(right) == 1
+        with pytest.raises(InvalidRequest, match="is no request"):
+            wire.request_in(der.replace(right, wrong))
 
 
 @given(st.binary(max_size=2000) | st.text(max_size=500).map(str.encode))
