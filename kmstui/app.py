@@ -30,6 +30,7 @@ from kmstui.palette import Commands, Places
 from kmstui.screens.audit import AuditScreen
 from kmstui.screens.config import ConfigScreen
 from kmstui.screens.doctor import DoctorScreen
+from kmstui.screens.enrolment import EnrolmentScreen
 from kmstui.screens.fleet import FleetScreen
 from kmstui.screens.help import HelpScreen
 from kmstui.screens.inspect import InspectScreen
@@ -58,6 +59,7 @@ PAGES: tuple[type[Page], ...] = (
     DoctorScreen,
     InspectScreen,
     TenantsScreen,
+    EnrolmentScreen,
 )
 
 
@@ -75,7 +77,7 @@ class Kmstui(Wishes):
 
     TITLE = "kmstui"
     CSS_PATH = Path(__file__).with_name("app.tcss")
-    HELP = "1 to 9 and 0 lead to the screens, and so does the mouse on their names."
+    HELP = "1 to 9, 0, m and E lead to the screens, and so does the mouse on their names."
     COMMANDS = {Commands}  # noqa: RUF012 - as Textual has it
     MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {page.NAME: page for page in PAGES}
     DEFAULT_MODE = PAGES[0].NAME

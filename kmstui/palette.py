@@ -13,7 +13,7 @@ from textual.content import Content
 
 from kmsd.client import escape
 from kmstui import styles, themes
-from kmstui.screens.names import NUMBERS, TENANTS, TOKENS, absent, titled
+from kmstui.screens.names import ENROLMENT, NUMBERS, TENANTS, TOKENS, absent, titled
 from kmstui.screens.tokens import SLOTS
 from kmstui.text import short_hash
 from kmstui.upstreams import look as look_of_upstream
@@ -141,6 +141,10 @@ class Places(_Entries):
         for tenant in view.status.value.tenants if view.status.value is not None else ():
             jump = partial(self.kmstui.jump_to, TENANTS, tenant.name)
             yield PaletteEntry(escape(tenant.name), f"Tenant, {styles.serving(tenant.state)}", jump)
+        for issued in view.ca.value.issued if view.ca.value is not None else ():
+            jump = partial(self.kmstui.jump_to, ENROLMENT, issued.serial)
+            said = f"Certificate {escape(issued.serial)}, of tenant {escape(issued.tenant)}"
+            yield PaletteEntry(escape(issued.node), said, jump)
         for each in view.upstreams:
             jump = partial(self.kmstui.jump_to, TOKENS, each.address)
             yield PaletteEntry(escape(each.address), f"Key manager, {look_of_upstream(each)}", jump)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from time import monotonic
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kmsd.client import AuditRecord, ClientError, Request, Status, Unreachable
+from kmstui import enrolment
 from kmstui.board import Board
 from kmstui.view import Reading, Tail, View, Want
 
@@ -21,6 +23,10 @@ SHARE = 20
 """A question that took long is asked again after so many times that long, at the soonest."""
 CONFIG_AFTER = 30.0
 """Seconds between looks at the configuration, which changes by a reload only."""
+CA_AFTER = 10.0
+"""Seconds between looks at the CA and what it has issued, which may be a thousand certificates."""
+FAILED_AFTER = 20.0
+"""Seconds after which a question that failed is asked again, at the latest."""
 AHEAD = 10.0
 """Seconds between looks at the last items of a tail that no screen follows, so that it has something when kmsd goes."""
 AHEAD_MOST = 200
@@ -59,6 +65,8 @@ class Questions:
         self._callers_of = ""
         self._next: dict[str, float] = {}
         self._looked = False
+        self._config_of: datetime | None = None
+        """The time at which the kmsd was started whose configuration is known."""
 
     def forget(self, *, target: bool = False) -> None:
         """Let everything be due now. target: of another target from now on, of which nothing has been looked at."""
@@ -82,7 +90,8 @@ class Questions:
     def due(self) -> Iterable[Question]:
         """Return what is to be asked now, the status first."""
         yield Question("status", lambda kmsd: kmsd.get_status())
-        if self._board.view.status.value is None:
+        status = self._board.view.status.value
+        if status is None:
             return  # which questions there are depends on what it is
         now = monotonic()
         wanted = {Want.CONFIG: Question("config", lambda kmsd: kmsd.get_config())}
@@ -93,7 +102,12 @@ class Questions:
         ahead = self._looks_ahead
         for want, question in wanted.items():
             due = want in self._board.wants and now >= self._next.get(question.field, 0.0)
-            if due or (ahead and self.last(question).value is None):
+            # Which screens there are depends on the configuration, and a restart may change it.
+            restarted = want is Want.CONFIG and self._config_of not in (None, status.started)
+            if due or restarted or (ahead and self.last(question).value is None):
+                yield question
+        for question in _of_enrolment(self._board.view):
+            if Want(question.field) in self._board.wants and now >= self._next.get(question.field, 0.0):
                 yield question
         yield from self._tails(now)
         if Want.MECHANISMS in self._board.wants:
@@ -140,6 +154,8 @@ class Questions:
         for answer in answers:
             name = answer.question.field
             unwanted = name != "status" and Want(name) not in self._board.wants
+            if name == "config" and view.status.value is not None:
+                self._config_of = view.status.value.started
             if name in TAILS:
                 self._next[name] = read_at + max(AHEAD, SHARE * answer.cost)
                 # A screen that follows it by now has got more.
@@ -155,8 +171,10 @@ class Questions:
                 self._next[f"mechanisms {answer.question.part}"] = read_at + CONFIG_AFTER
             else:
                 changes[name] = answer.reading
-                least = CONFIG_AFTER if name == "config" else 0.0
-                self._next[name] = read_at + max(least, SHARE * answer.cost)
+                least = {"config": CONFIG_AFTER, "ca": CA_AFTER}.get(name, 0.0)
+                # What fails takes long, and is back of a sudden.
+                most = FAILED_AFTER if answer.reading.error is not None else SHARE * answer.cost
+                self._next[name] = read_at + max(least, min(most, SHARE * answer.cost))
         self._looked = self._looked or view.status.value is not None
         return {"mechanisms": MappingProxyType(mechanisms), **changes}
 
@@ -196,6 +214,15 @@ def guarded(call: Callable[[], T]) -> T:
         if "closed channel" not in str(error):
             raise
         raise Unreachable("the connection was closed meanwhile", "", "UNAVAILABLE", retryable=True) from None
+
+
+def _of_enrolment(view: View) -> Iterable[Question]:
+    """Return what there is to ask about enrolment: nothing of what kmsd is not configured for."""
+    if enrolment.has_ca(view):
+        yield Question("ca", lambda kmsd: kmsd.get_ca(most=enrolment.CERTIFICATES))
+    if enrolment.enrols(view):
+        yield Question("enrolment_tokens", lambda kmsd: kmsd.list_enrolment_tokens())
+        yield Question("enrolment_requests", lambda kmsd: kmsd.list_enrolment_requests())
 
 
 def _write_token(view: View) -> str:

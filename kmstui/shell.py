@@ -75,6 +75,33 @@ def log_level(level: str) -> tuple[str, ...]:
     return ("log-level", level)
 
 
+def approve(request: str, node: str, tenant: str) -> tuple[str, ...]:
+    """Name the command that approves a request. request: its id."""
+    return _words(("enrol", "approve"), (request,), _option("--node", node), _option("--tenant", tenant))
+
+
+def deny(request: str, reason: str) -> tuple[str, ...]:
+    """Name the command that denies a request. request: its id."""
+    return _words(("enrol", "deny"), (request,), _option("--reason", reason))
+
+
+def enrol_token(node: str, tenant: str, ttl: str, uses: str) -> tuple[str, ...]:
+    """Name the command that makes an enrolment token. ttl, uses: as they are typed."""
+    return _words(
+        ("enrol", "token"), (node,), _option("--tenant", tenant), _option("--ttl", ttl), _option("--uses", uses)
+    )
+
+
+def revoke_token(token: str) -> tuple[str, ...]:
+    """Name the command that has an enrolment token count no more. token: its id."""
+    return _words(("enrol", "revoke-token"), (token,))
+
+
+def revoke_certificate(serial: str, reason: str) -> tuple[str, ...]:
+    """Name the command that revokes a certificate, as far as its confirmation."""
+    return _words(("ca", "revoke"), (serial,), _option("--reason", reason))
+
+
 def verify() -> tuple[str, ...]:
     """Name the command that proves the audit."""
     return ("audit", "verify")

@@ -84,3 +84,8 @@ class OutputDriver(LinuxDriver):
 def bindings_of(node: DOMNode) -> Iterator[Binding]:
     """Return the bindings of a widget or screen itself, without those of what is around it."""
     return (binding for _, binding in node._bindings)
+
+
+def forget_copied(app: App[Any]) -> None:
+    """Keep nothing of what was copied last, which Textual holds for its own fields: the terminal has it."""
+    app._clipboard = ""

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from kmsd.client import (
     AuditRecord,
     AuditVerdict,
+    Ca,
     ClientError,
     Config,
     Diagnosis,
+    EnrolmentRequest,
+    EnrolmentToken,
     Filter,
     Inspection,
     Key,
@@ -50,6 +53,9 @@ class Want(StrEnum):
     CALLERS = "callers"
     PEERS = "peers"
     FLEET = "fleet"
+    CA = "ca"
+    ENROLMENT_TOKENS = "enrolment_tokens"
+    ENROLMENT_REQUESTS = "enrolment_requests"
 
 
 @dataclass(frozen=True)
@@ -157,6 +163,9 @@ class View:
     callers: Mapping[str, Reading[tuple[Caller, ...]]] = field(default_factory=dict)
     """The callers from other machines, by name of the tenant that they call for."""
     config: Reading[Config] = field(default_factory=Reading)
+    ca: Reading[Ca] = field(default_factory=Reading)
+    enrolment_tokens: Reading[tuple[EnrolmentToken, ...]] = field(default_factory=Reading)
+    enrolment_requests: Reading[tuple[EnrolmentRequest, ...]] = field(default_factory=Reading)
     traffic: Traffic = field(default_factory=Traffic)
     tenant_traffic: Traffic = field(default_factory=Traffic)
     """The traffic of the tenant that `wanted` names."""

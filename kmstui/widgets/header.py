@@ -98,13 +98,15 @@ class StateLine(Drawn):
 
 _SHORT = {"Config and logs": "Conf"}
 _SHORTER = {**_SHORT, "Managers": "Mgrs"}
-_SHORTEST = {**_SHORTER, "Overview": "Over", "Rotation": "Rota", "Inspect": "Insp"}
+_SHORTEST = {**_SHORTER, "Overview": "Over", "Rotation": "Rota", "Inspect": "Insp", "Enrolment": "Enrol"}
+_LEAST = {**_SHORTEST, "Traffic": "Traf", "Doctor": "Doct", "Enrolment": "Enro"}
 _LEVELS: tuple[tuple[Mapping[str, str], str, str, int], ...] = (
     ({}, " ", " ", 7),
     (_SHORT, "", " ", 4),
     (_SHORT, "", "", 0),
     (_SHORTER, "", "", 0),
     (_SHORTEST, "", "", 0),
+    (_LEAST, "", "", 0),
 )
 """The ways to show the tabs, the widest first: short names, what stands before and after a key, and the columns that
 are left for what stands at the end of the line."""

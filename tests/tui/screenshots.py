@@ -19,6 +19,7 @@ OTHERS = {
     "small": ("busy", "Overview", "dark", (80, 24), ()),
     "degraded": ("degraded", "Overview", "dark", SIZE, ()),
     "tenants": ("manager", "Tenants", "dark", SIZE, ()),
+    "enrolment": ("enrols", "Enrolment", "dark", SIZE, ()),
     "proxy": ("proxy", "Overview", "dark", SIZE, ()),
     "light": ("busy", "Traffic", "light", SIZE, ()),
     "colour-blind": ("degraded", "Overview", "colour-blind", SIZE, ()),

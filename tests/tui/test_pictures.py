@@ -31,6 +31,7 @@ def svg(snapshot: SnapshotAssertion) -> SnapshotAssertion:
 SEVERAL = {
     **dict.fromkeys(("empty", "busy", "degraded", "disconnected"), ALWAYS),
     "manager": ("Overview", "Tenants"),
+    "enrols": ("Enrolment",),
     "proxy": ("Overview", "Tokens", "Keys", "Traffic", "Rotation", "Doctor", "Inspect"),
 }
 """The screens that are worth a picture, of each scene."""

@@ -10,7 +10,7 @@ from kmsd.client.clientconfig import Thresholds
 from kmstui.app import Kmstui
 from kmstui.remember import Remembered
 from kmstui.view import ObservedChange, Peer, Reading, Tail, View
-from tests.tui.scenes import remote
+from tests.tui.scenes import enrolment, remote
 from tests.tui.scenes.beside import AWAY, DIAGNOSIS, EAST, INSPECTED, fleet
 from tests.tui.scenes.calls import flow, quiet, requests
 from tests.tui.scenes.daemon import BUSY, CONFIG, DEGRADED, EMPTY, KEYS, MECHANISMS, SLOTS
@@ -117,6 +117,17 @@ def manager() -> View:
     return _view(MANAGER, keys=_read((A, A_BEFORE, B, *KEYS)), callers=CALLERS, fleet=fleet())
 
 
+def enrols() -> View:
+    """A key manager that is a CA and enrols nodes."""
+    return replace(
+        manager(),
+        config=_read(enrolment.CONFIGURED),
+        ca=_read(enrolment.CA),
+        enrolment_requests=_read(enrolment.REQUESTS),
+        enrolment_tokens=_read(enrolment.TOKENS),
+    )
+
+
 def proxy() -> View:
     """A proxy of two key managers, of which one is away."""
     nothing = {"keys": Reading(), "slots": Reading(), "mechanisms": MappingProxyType({})}
@@ -134,6 +145,7 @@ SCENES = {
     "degraded": degraded,
     "disconnected": disconnected,
     "manager": manager,
+    "enrols": enrols,
     "proxy": proxy,
     "mixed": mixed,
 }
