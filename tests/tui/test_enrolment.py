@@ -111,7 +111,7 @@ async def test_a_token_is_shown_once_used_and_another_is_revoked(whole: Whole, m
         sent: list[str] = []
         with monkeypatch.context() as terminal:
             terminal.setattr(app, "copy_to_clipboard", sent.append)
-            await pilot.press("enter")
+            await pilot.press("ctrl+o")
             await holds(lambda: sent)
         (token,) = sent
         assert token[:60] in screen
