@@ -187,6 +187,9 @@ class TokenKey:
             if "kmsctl unlock" in error.hint:
                 hint += "; if it is the right one after all, kmsctl unlock tries it once more"
             return type(error)(message, hint)
+        if "kmsctl keygen" in error.hint or "AES" in error.hint:
+            hint = "name a private key that may sign (CKA_SIGN), on a token that signs by ECDSA or RSASSA-PSS"
+            return type(error)(message, hint)
         hint = error.hint.replace("--p11-label", "token=").replace("--p11-slot", "slot-id=")
         return type(error)(message, hint.replace("--p11-lib", "module-path="))
 

@@ -17,8 +17,13 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from kmsd.hsm.host import calls
+from kmsd.hsm.host import cryptoki as c
+from kmsd.hsm.host.keys import CURVES
+from kmsd.hsm.host.session import TokenSession
 from tests import forkserver, tpm
 from tests.daemons import KMSCTL, KMSD, Kmsd, wait_for
+from tests.hsm.inside import Inside
 from tests.remote.certificates import Authority
 from tests.remote.conftest import SEED, Manager, decrypt, well
 from tests.tokens import MODULE, PIN, SoftToken, Token, make_token
@@ -32,17 +37,14 @@ class KeyToken:
 
     token: SoftToken
 
-    def make(self, label: str, kind: str, cka_id: str = "") -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:
+    def make(
+        self, label: str, kind: str, cka_id: str = "", usage: str = "sign"
+    ) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:
         """Make a key pair with pkcs11-tool, and return its public key. kind: as pkcs11-tool calls it."""
         named = ("--id", cka_id) if cka_id else ()
-        self._tool("--keypairgen", "--key-type", kind, "--label", label, *named)
+        self._tool("--keypairgen", "--key-type", kind, "--usage-sign", "--label", label, *named)
         if kind.startswith("EC:"):
-            shown = self._tool("--list-objects", "--type", "pubkey", "--label", label).decode()
-            found = re.search(rf"EC_POINT: +([0-9a-f]+)\n.*\n +label: +{label}\n", shown)
-            assert found is not None, shown
-            size = {"prime256v1": 65, "secp384r1": 97}[kind.removeprefix("EC:")]
-            curve = ec.SECP256R1() if size == 65 else ec.SECP384R1()
-            return ec.EllipticCurvePublicKey.from_encoded_point(curve, bytes.fromhex(found[1])[-size:])
+            return self.public_ec(label, ec.SECP256R1() if kind == "EC:prime256v1" else ec.SECP384R1())
         public = serialization.load_der_public_key(self._tool("--read-object", "--type", "pubkey", "--label", label))
         assert isinstance(public, rsa.RSAPublicKey)
         return public
@@ -63,6 +65,13 @@ class KeyToken:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def public_ec(self, label: str, curve: ec.EllipticCurve) -> ec.EllipticCurvePublicKey:
+        shown = self._tool("--list-objects", "--type", "pubkey").decode()
+        found = re.search(rf"EC_POINT: +([0-9a-f]+)\n.*\n +label: +{label}\n", shown)
+        assert found is not None, shown
+        point = bytes.fromhex(found[1])[-(1 + curve.key_size // 4) :]
+        return ec.EllipticCurvePublicKey.from_encoded_point(curve, point)
 
     def uri(self, label: str = "node", pin: Path | None = None, **more: str) -> str:
         path = "".join(f";{name}={value}" for name, value in more.items())
@@ -175,6 +184,9 @@ def test_a_certificate_is_renewed_on_disk_and_one_for_another_key_is_not_taken(
     proxy = well(start(manager, certificate, keys.uri()))
     first = kmsctl(proxy, "status")["certificate"]
     assert first["key_uri"] == "pkcs11:token=node-token;object=node"
+    argv = [KMSCTL, "status", f"--target={proxy.admin_socket}"]
+    shown = forkserver.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert "its key is pkcs11:token=node-token;object=node" in shown
     certified(ca, public)
     second = wait_for(lambda: now if (now := kmsctl(proxy, "status")["certificate"]) != first else None)
     well(proxy)
@@ -235,6 +247,7 @@ def test_a_wrong_pin_is_tried_once_and_told(
         ("kind", "is no EC key, and that of the certificate is one"),
         ("two", "2 private keys labelled 'node' are on token 'node-token'"),
         ("ca", "is that of a CA, and signs certificates alone"),
+        ("usage", "CKR_KEY_FUNCTION_NOT_PERMITTED"),
         ("token", "there is no token labelled 'elsewhere'"),
         ("world", "may be read by every user of this machine"),
         ("no file", "no such file or directory"),
@@ -255,6 +268,11 @@ def test_what_is_wrong_is_told_and_heals(
             cka_id = b"ca.019abcde-0000-7000-8000-000000000001"
             certificate = certified(ca, keys.make("ca", "EC:prime256v1", cka_id.hex()))
             uri = keys.uri("ca")
+        case "usage":
+            with Inside(keys.token, MODULE) as inside:
+                inside.run(make_without_sign, b"derives")
+            certificate = certified(ca, keys.public_ec("derives", ec.SECP256R1()))
+            uri = keys.uri("derives")
         case "token":
             uri = uri.replace("node-token", "elsewhere")
         case "world":
@@ -264,7 +282,9 @@ def test_what_is_wrong_is_told_and_heals(
             uri = keys.uri(pin=short_tmp / "nothing")
     proxy = start(manager, certificate, uri)
     wait_for(lambda: told in proxy.v2("Status").healthz)
-    assert any(told in each["message"] for each in kmsctl(proxy, "status")["problems"])
+    problems = [each for each in kmsctl(proxy, "status")["problems"] if told in each["message"]]
+    assert problems
+    assert not any("p11-" in each["hint"] or "kmsctl keygen" in each["hint"] for each in problems)
     match wrong:
         case "key":
             certified(ca, keys.make("other", "EC:prime256v1"))
@@ -283,9 +303,22 @@ def test_what_is_wrong_is_told_and_heals(
             reload(proxy)
         case "no file":
             pin.rename(short_tmp / "nothing")
-        case "kind" | "ca":
+        case "kind" | "ca" | "usage":
             return  # nothing that is put right on the token alone
     well(proxy)
+
+
+def make_without_sign(session: TokenSession, label: bytes) -> None:
+    """Make an EC key pair that may not sign."""
+    both: c.Template = {c.CKA_TOKEN: True, c.CKA_LABEL: label}
+    secret: c.Template = {c.CKA_PRIVATE: True, c.CKA_SENSITIVE: True, c.CKA_SIGN: False, c.CKA_DERIVE: True}
+    calls.generate_key_pair(
+        session.cryptoki.table,
+        session.handle,
+        c.CKM_EC_KEY_PAIR_GEN,
+        {**both, c.CKA_EC_PARAMS: CURVES[256]},
+        {**both, **secret},
+    )
 
 
 def pin_file(folder: Path, pin: str) -> Path:
