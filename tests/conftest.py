@@ -15,6 +15,7 @@ from tests.daemons import Kmsd, check_logs
 from tests.tokens import SoftToken, make_token
 
 LONGEST = (
+    "enrol/test_soak.py",
     "chaos/test_reliability.py",
     "remote/test_partition.py",
     "remote/test_many.py",
@@ -29,6 +30,7 @@ LONGEST = (
     "ctl/test_bootstrap.py",
     "serving/test_serving.py",
     "ctl/test_bad_input.py",
+    "enrol/test_clocks.py",
     "enrol/test_est_server.py",
     "hsm/test_pin_guard.py",
     "tui/test_keys.py",

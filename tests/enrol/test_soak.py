@@ -14,6 +14,7 @@ from tests.remote.conftest import Client
 pytestmark = pytest.mark.processes
 
 
+@pytest.mark.timeout(240)
 def test_nodes_renew_under_load_over_a_roll_of_the_ca_and_no_call_fails(short_tmp: Path) -> None:
     result = soak(short_tmp, 50.0, backdate=LIFETIME, revocations=2)
     assert failures(result, renewals=1) == [], result
