@@ -209,7 +209,9 @@ def _ask(
         sent |= {"Content-Type": wire.PKCS10, "Content-Transfer-Encoding": "base64"}
     connection = http.client.HTTPSConnection(server.host, server.port, timeout=server.timeout, context=context)
     try:
-        connection.request(method, f"{server.base}/{operation}", wire.encode(csr) if csr is not None else None, sent)
+        connection.request(
+            method, f"{server.base}/{operation}", wire.encode_request(csr) if csr is not None else None, sent
+        )
         answer = connection.getresponse()
         body = _body(answer, until)
         status, wait = answer.status, answer.headers.get("Retry-After", "")

@@ -53,8 +53,14 @@ def decode(body: bytes) -> bytes:
 
 
 def encode(der: bytes) -> bytes:
-    """Return base64 in one line (RFC 8951 3.1): strongSwan, for one, reads no others."""
+    """Return base64 in one line (RFC 8951 3.1), as a server answers: strongSwan, for one, reads no others."""
     return base64.b64encode(der)
+
+
+def encode_request(der: bytes) -> bytes:
+    """Return base64 in lines of 76 characters (RFC 7030 4.2.1), as a client asks: there are servers that read no longer
+    ones."""
+    return base64.encodebytes(der)
 
 
 def certs_only(certificates: Sequence[x509.Certificate]) -> bytes:

@@ -32,6 +32,8 @@ def test_base64_is_read_however_it_is_wrapped(der: bytes, width: int, between: s
 def test_base64_is_written_in_one_line(der: bytes) -> None:
     assert wire.decode(wire.encode(der)) == der
     assert not set(wire.encode(der)) & set(b" \r\n")
+    assert wire.decode(wire.encode_request(der)) == der
+    assert all(len(line) <= 76 for line in wire.encode_request(der).splitlines())
 
 
 def test_a_request_of_another_version_or_with_a_subject_that_is_no_text_is_refused_in_words() -> None:
