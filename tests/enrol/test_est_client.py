@@ -265,7 +265,7 @@ class ForeignServer(http.server.ThreadingHTTPServer):
                 return 200, self.pkcs7(self.folder / "ca.crt"), {"Content-Type": "application/pkcs7-mime"}
             case _:
                 (self.folder / "csr.b64").write_bytes(body)
-                self.openssl("base64", "-d", "-A", "-in", "csr.b64", "-out", "csr.der")
+                self.openssl("base64", "-d", "-in", "csr.b64", "-out", "csr.der")
                 signing = "x509 -req -inform DER -in csr.der -CA ca.crt -CAkey ca.key -CAcreateserial -days 30"
                 self.openssl(*signing.split(), "-copy_extensions", "copy", "-out", "leaf.crt")
                 return 200, self.pkcs7(self.folder / "leaf.crt"), {"Content-Transfer-Encoding": "base64"}
