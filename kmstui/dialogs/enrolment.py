@@ -237,12 +237,12 @@ class RevokeCertificateDialog(Dialog):
 def _tenant(tenants: Sequence[str], chosen: str) -> Select[str]:
     names, many = [(escape(name), name) for name in tenants], len(tenants) > _FEW
     if chosen in tenants:
-        return Select(names, value=chosen, allow_blank=False, type_to_search=many, id="tenant", compact=True)
-    return Select(names, prompt="choose one", type_to_search=many, id="tenant", compact=True)
+        return Select(names, value=chosen, allow_blank=False, type_to_search=many, id="of-tenant", compact=True)
+    return Select(names, prompt="choose one", type_to_search=many, id="of-tenant", compact=True)
 
 
 def _chosen(dialog: Dialog) -> str:
-    value = dialog.query_one("#tenant", Select).value
+    value = dialog.query_one("#of-tenant", Select).value
     return value if isinstance(value, str) else ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
@@ -72,6 +73,7 @@ async def test_a_request_is_approved_and_its_node_gets_the_certificate(
         await pilot.press("escape", "a")
         screen = await until(pilot, "Approve CN=node-1", f"enrol approve {request['id']}")
         assert "--node node-1 --tenant cluster-a" in flat(screen)
+        assert re.search(r"tenant +cluster-a +▼", screen)
         await pilot.click("#ok")
         await until(pilot, "Requests (1)", "approved")
         await holds(lambda: node.poll() is not None)
