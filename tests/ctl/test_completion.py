@@ -52,7 +52,10 @@ def offered(line: str) -> list[str]:
         ("kmsctl --output=y", ["--output=yaml"]),
         ("kmsctl keygen x --type ", ["aes", "hmac", "pair", "rsa"]),
         ("kmsctl requests --code UN", ["UNKNOWN", "UNIMPLEMENTED", "UNAVAILABLE", "UNAUTHENTICATED"]),
-        ("kmsctl audit tail --method=De", ["--method=Decrypt", "--method=DestroyKey"]),
+        (
+            "kmsctl audit tail --method=De",
+            ["--method=Decrypt", "--method=DestroyKey", "--method=DecideEnrolmentRequest"],
+        ),
         ("kmsctl log-level ", ["debug", "info", "warning", "error", "configured"]),
         ("kmsctl inspect ", ["\tFILES"]),
         ("kmsctl encrypt x --out some", ["\tFILES"]),
