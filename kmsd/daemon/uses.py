@@ -60,7 +60,7 @@ class KeyUses:
 
     @property
     def shared(self) -> bool:
-        """Whether other clusters' keys are used here, too."""
+        """Whether this kmsd serves tenants: a use that it notes does not tell of which cluster then."""
         return self._shared()
 
     def unused(self, key_id: str) -> bool:

@@ -86,7 +86,7 @@ class Key:
 
     @property
     def seals(self) -> bool:
-        """Whether data is encrypted under it, as it is not under an HMAC key or one that signs."""
+        """Whether data is encrypted under the key; it is not under an HMAC key, nor under one that signs."""
         return self.type in (KeyType.AES, KeyType.RSA) and self.purpose in ("", "kek")
 
 

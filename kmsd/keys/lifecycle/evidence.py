@@ -43,7 +43,7 @@ class UseRecords(Protocol):
 
     @property
     def shared(self) -> bool:
-        """Whether other clusters' keys are used here, too, so that a use here does not tell by whom."""
+        """Whether this kmsd serves tenants: a use that it notes does not tell of which cluster then."""
 
     def last(self, key_id: str) -> float:
         """Return the Unix seconds of a key's last use, 0 if none is known."""
