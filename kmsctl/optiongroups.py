@@ -33,7 +33,7 @@ def spread(command: Callable[..., Any]) -> Callable[..., Any]:
     ]
     flat = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
     # inspect.signature reads it of any function (PEP 362); mypy knows it of none.
-    run.__signature__ = signature.replace(parameters=flat)  # type: ignore[attr-defined]  # inspect reads it; typeshed lacks it
+    run.__signature__ = signature.replace(parameters=flat)  # type: ignore[attr-defined]
     run.__annotations__ = {each.name: each.annotation for each in flat}
     del run.__wrapped__
     return run
