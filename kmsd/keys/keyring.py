@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from operator import is_
 from typing import Final
 
 from kmsd.crypto.schemes import Ability, Scheme
@@ -51,6 +52,8 @@ class Keyring:
         self._recalled = recalled
         self._alone = alone
         self._on_change = on_change
+        self._judged: tuple[tuple[Sequence[TokenKey], ...], object, Inventory] = (), None, EMPTY
+        """The lists that were judged last, all else that the judgement rests on, and the inventory."""
         scanner.judges.append(self)
 
     @property
@@ -230,12 +233,7 @@ class Keyring:
 
     def judge(self, changed: Place | None = None, found: Sequence[TokenKey] = ()) -> Inventory:
         """Judge what the tokens showed last; or what it would be if this token showed these keys."""
-        places = self._scanner.places.values()
-        shown = {place.name: self._own(found if place is changed else place.found) for place in places}
-        public = {place.name: self._own(place.public) for place in places}
-        inventory = judge(
-            shown, self.write_label, self.where, self._scanner.rules, public, () if self._alone else self.others
-        )
+        inventory = self._judge({} if changed is None else {changed.name: found})
         if changed is not None:
             return inventory
         away = [place for place in self._scanner.away if not place.seen]
@@ -252,6 +250,31 @@ class Keyring:
             about=About(away[0].name, calls=Calls(code=Misconfigured.code)),
         )
         return replace(inventory, write=None, problems=(problem, *inventory.problems))
+
+    def _judge(self, instead: Mapping[str, Sequence[TokenKey]]) -> Inventory:
+        """Judge what the tokens showed last, some of them something else.
+
+        The same lists, which stay the same objects while nothing changes, are judged once: to judge thousands of keys
+        at every look would keep the calls waiting.
+        """
+        places = self._scanner.places.values()
+        shown = {place.name: instead.get(place.name, place.found) for place in places}
+        public = {place.name: place.public for place in places}
+        others = frozenset(() if self._alone else self.others)
+        lists = (*shown.values(), *public.values())
+        asked = (tuple(shown), self.where, self._scanner.rules, others)
+        known, answered, inventory = self._judged
+        if answered != asked or not all(map(is_, known, lists)):
+            inventory = judge(
+                {name: self._own(each) for name, each in shown.items()},
+                self.write_label,
+                self.where,
+                self._scanner.rules,
+                {name: self._own(each) for name, each in public.items()},
+                others,
+            )
+            self._judged = lists, asked, inventory
+        return inventory
 
     def _own(self, found: Sequence[TokenKey]) -> Sequence[TokenKey]:
         """Return those of the keys that are judged here: an HMAC key belongs to the AES key with its id."""
@@ -277,6 +300,8 @@ class Keyring:
         before, self.inventory = self.inventory, inventory
         if inventory.write is not None:
             self.wrote_at = inventory.write.place
+        if inventory is before:
+            return
         if (
             {(k.place, k.token) for k in before.keys} != {(k.place, k.token) for k in inventory.keys}
             or (before.write and before.write.key_id) != (inventory.write and inventory.write.key_id)

@@ -136,7 +136,7 @@ class KeyScanner:
     def rules(self) -> Rules:
         """The facts that a judgement rests on beside the keys, as they are known now."""
         abilities = {place.name: place.ability for place in self.places.values()}
-        return replace(self.configured, abilities=abilities, picked=self._picked)
+        return replace(self.configured, abilities=abilities, picked=dict(self._picked))
 
     @property
     def away(self) -> list[Place]:
@@ -284,10 +284,11 @@ class KeyScanner:
         elif self._shut_out(place) and monotonic() - place.emptied > _EMPTY_PAUSE:
             place.emptied = monotonic()
             await place.hsm.hosting.replace("other keys take the places of the write key")
-        gone = _unlabelled(place.found) - _unlabelled(found)
-        if gone:
-            place.hsm.forget_handles(frozenset(token.cka_id for token in gone))
-        place.found = found
+        if found is not place.found:
+            gone = _unlabelled(place.found) - _unlabelled(found)
+            if gone:
+                place.hsm.forget_handles(frozenset(token.cka_id for token in gone))
+            place.found = found
         place.seen = True
         connected = place.hsm.connected
         if connected is not None:
@@ -297,25 +298,30 @@ class KeyScanner:
     async def _list(self, place: Place) -> tuple[TokenKey, ...]:
         """List the keys of a token at one moment. A list is read key by key while other processes move labels, and
         SoftHSM shows a key to nobody while it is relabelled: what differs from what was there is believed when it is
-        read twice, that a key is gone, or that none writes any more, only when it is read every time."""
+        read twice, that a key is gone, or that none writes any more, only when it is read every time.
+
+        A list that shows what was there is returned as the object that it was: what was judged of it holds."""
         known = {_identity(key) for key in place.found}
-        before: Counter[TokenKey] = Counter(place.found)
+        before = place.found
         shown: dict[tuple[str, bytes, str], TokenKey] = {}
         found: tuple[TokenKey, ...] = ()
         for pause in (*_READ_PAUSES, 0.0):
-            found, place.public, place.public_more = await place.hsm.run(
+            found, public, place.public_more = await place.hsm.run(
                 token_keys.list_keys, self.configured.rsa, self.configured.signing, timeout=30.0
             )
-            if Counter(found) == before and self._plausible(place, known, found):
+            found = place.found if found == place.found else found
+            place.public = place.public if public == place.public else public
+            same = found is before or Counter(found) == Counter(before)
+            if same and self._plausible(place, known, found):
                 return found
-            before = Counter(found)
+            before = found
             shown.update({_identity(key): key for key in found})
             await asyncio.sleep(pause)
         here = {_identity(key) for key in found}
         return (*found, *(key for identity, key in shown.items() if identity not in here and identity in known))
 
     def _plausible(self, place: Place, known: set[tuple[str, bytes, str]], found: Sequence[TokenKey]) -> bool:
-        if known - {_identity(key) for key in found}:
+        if found is not place.found and known - {_identity(key) for key in found}:
             return False
         return all(
             judge.inventory.write is None or judge.judge(place, found).write is not None for judge in self.judges
