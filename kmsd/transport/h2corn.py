@@ -48,6 +48,11 @@ _PLAIN: Final = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
 Trailers = Sequence[tuple[str, str | bytes]]
 
+_READ: Final[Trailers] = (("grpc-accept-encoding", "identity"),)
+"""The compressions that are read: none."""
+_MESSAGE_HINT: Final = "send one whole message: a byte for its compression, four for its length, and so many bytes"
+_TIME_HINT: Final = "kmsctl requests shows what took so long; kube-apiserver waits as long as its `timeout` says"
+
 
 def _config(handle: int, *, told: bool) -> Config:
     """Return the settings for h2corn, whose own values are those of a web server.
@@ -201,25 +206,27 @@ class _App:
                 else:
                     async for response in self._dispatch.stream(method, request, name, claim):
                         await exchange.answer(response)
-        except _NoMessage as error:
-            await exchange.end(error.code, error.message, error.trailers)
-        except KmsdError as error:
-            told = refusal(method, error)
-            await exchange.end(told.code, told.message, told.trailers)
         except TimeoutError:
-            await exchange.end(DeadlineExceeded.code, "the time that the caller gave is over")
+            await exchange.refuse(method, DeadlineExceeded("the time that the caller gave is over", _TIME_HINT))
+        except _Compressed as error:
+            await exchange.refuse(method, error, _READ)
+        except KmsdError as error:
+            await exchange.refuse(method, error)
         else:
             await exchange.end("OK")
 
 
-class _NoMessage(Exception):
-    """Raised if what was sent is not the one message that a method takes, or cannot be read."""
+class _NoMessage(KmsdError):
+    """Raised if what was sent is not the one message that a method takes. INTERNAL is what gRPC's libraries answer to
+    that."""
 
-    def __init__(self, code: str, message: str, trailers: Trailers = ()) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.trailers = trailers
+    code = "INTERNAL"
+
+
+class _Compressed(KmsdError):
+    """Raised if a message is compressed."""
+
+    code = "UNIMPLEMENTED"
 
 
 class _Gone(Exception):
@@ -258,23 +265,19 @@ class _Exchange:
             if len(body) >= _PREFIX.size:
                 self._check(method, body)
         if len(body) < _PREFIX.size or len(body) - _PREFIX.size < _PREFIX.unpack_from(body)[1]:
-            raise _NoMessage("INTERNAL", "the request ends before its message does")
+            raise _NoMessage("the request ends before its message does", _MESSAGE_HINT)
         return body[_PREFIX.size :]
 
     def _check(self, method: Method | StreamMethod, body: bytes) -> None:
         compressed, size = _PREFIX.unpack_from(body)
         check_size(method, size)
         if len(body) - _PREFIX.size > size:
-            raise _NoMessage("INTERNAL", "the request is more than one message")
+            raise _NoMessage("the request is more than one message", _MESSAGE_HINT)
         if compressed:
             encoding = self.headers.get(b"grpc-encoding", b"identity").decode("latin-1")
             if encoding == "identity":
-                raise _NoMessage("INTERNAL", "the message is marked as compressed, and no compression is named")
-            raise _NoMessage(
-                "UNIMPLEMENTED",
-                f"messages compressed with {short(encoding)} are not read",
-                (("grpc-accept-encoding", "identity"),),
-            )
+                raise _NoMessage("the message is marked as compressed, and no compression is named", _MESSAGE_HINT)
+            raise _Compressed(f"messages compressed with {short(encoding)} are not read", "send them uncompressed")
 
     async def answer(self, message: bytes, *, last: bool = False) -> None:
         """Send one message. last: whether no other follows."""
@@ -298,6 +301,11 @@ class _Exchange:
         if not self._whole:
             await self._put({"type": "http.response.body"})
         await self._put({"type": "http.response.trailers", "headers": status})
+
+    async def refuse(self, method: Method | StreamMethod, error: KmsdError, more: Trailers = ()) -> None:
+        """Tell an error. more: trailers beside those of every error."""
+        told = refusal(method, error)
+        await self.end(told.code, told.message, (*told.trailers, *more))
 
     async def end_http(self, status: int) -> None:
         """Answer a request that is no gRPC with a status of HTTP."""

@@ -50,6 +50,11 @@ def kmsd(both: tuple[Kmsd, SoftToken]) -> Kmsd:
 
 
 @pytest.fixture
+def transport(kmsd: Kmsd) -> str:
+    return kmsd.environment["KMSD_KMS__TRANSPORT"]
+
+
+@pytest.fixture
 def token(both: tuple[Kmsd, SoftToken]) -> SoftToken:
     return both[1]
 
@@ -94,7 +99,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("why", BROKEN)
-def test_what_is_not_one_message_is_refused_and_harms_nobody(kmsd: Kmsd, why: str) -> None:
+def test_what_is_not_one_message_is_refused_and_harms_nobody(kmsd: Kmsd, transport: str, why: str) -> None:
     with Client(kmsd.socket) as client:
         # grpcio answers what ends before its message does only when its time is over.
         stream = client.begin(ENCRYPT_V2, [*GRPC, ("grpc-timeout", "1S")])
@@ -102,6 +107,9 @@ def test_what_is_not_one_message_is_refused_and_harms_nobody(kmsd: Kmsd, why: st
         answer = client.wait(stream)
         # And of two messages it looks at the first.
         assert answer.status != "0" or why == "two messages"
+        if transport == "h2corn":
+            assert "kmsd-hint-bin" in answer.headers
+            assert "send one whole message" in answer.headers["grpc-message"]
         assert client.ask(STATUS_V2, b"").status == "0"
 
 
