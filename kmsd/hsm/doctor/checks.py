@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -337,13 +338,18 @@ def relabel(found: Findings, token: Cryptoki, place: TrialPlace, quirks: Quirks)
 
 @contextlib.contextmanager
 def _removed(token: Cryptoki, session: int, cka_id: str) -> Iterator[None]:
-    """Leave no object with this CKA_ID, which is the probe's own, whatever happens."""
+    """Leave no object with this CKA_ID, which is the probe's own, whatever happens: a token whose objects change may
+    show it at the second look only."""
     try:
         yield
     finally:
-        with contextlib.suppress(CkrError):
-            for handle in token.find(session, {cryptoki.CKA_ID: cka_id.encode()}):
-                calls.destroy_object(token.table, session, handle)
+        for pause in (0.0, 0.02, 0.2):
+            time.sleep(pause)
+            with contextlib.suppress(CkrError):
+                for handle in token.find(session, {cryptoki.CKA_ID: cka_id.encode()}):
+                    calls.destroy_object(token.table, session, handle)
+                if pause:
+                    break
 
 
 def foreign(found: Findings, token: Cryptoki, place: TrialPlace, plan: ProbePlan) -> None:

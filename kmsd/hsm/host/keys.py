@@ -326,14 +326,19 @@ def _generate(session: TokenSession, label: str, cka_id: bytes, kind: Kind, bits
 
 
 def _read_back(session: TokenSession, cka_id: bytes, kind: Kind) -> list[TokenKey]:
-    """Return the keys with this identity; read again after each pause while none has a label: SoftHSM shows a key to
-    nobody, or without attributes, while another process changes it."""
-    found = _with_id(session, cka_id, kind)
+    """Return the keys with this identity; read again after each pause while that is not one with a label."""
+    return _settled(lambda: _with_id(session, cka_id, kind), lambda found: len(found) == 1 and bool(found[0].label))
+
+
+def _settled(look: Callable[[], list[TokenKey]], whole: Callable[[list[TokenKey]], bool]) -> list[TokenKey]:
+    """Return what is seen, looked for again after each pause until it is whole: SoftHSM shows a key to nobody, or
+    without attributes, while another process changes it, and openCryptoki may show one twice."""
+    found = look()
     for pause in _READ_PAUSES:
-        if any(key.label for key in found):
+        if whole(found):
             break
         time.sleep(pause)
-        found = _with_id(session, cka_id, kind)
+        found = look()
     return found
 
 
@@ -433,7 +438,9 @@ def late() -> DeadlineExceeded:
 
 def _one(session: TokenSession, kind: Kind, cka_id: bytes, labels: set[str]) -> TokenKey:
     """Return the one key of this kind and CKA_ID, which has one of these labels."""
-    found = [key for key in _with_id(session, cka_id, kind) if key.label in labels]
+    found = _settled(
+        lambda: [key for key in _with_id(session, cka_id, kind) if key.label in labels], lambda found: len(found) == 1
+    )
     if len(found) != 1:
         raise Conflict(
             f"{len(found)} keys of this id are labelled {min(labels)!r}; exactly one is needed",

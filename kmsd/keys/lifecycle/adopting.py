@@ -37,7 +37,8 @@ async def adopt(keyring: Keyring, permit: Permit, label: str, key_id: str) -> Ke
     for known in keyring.inventory.keys:
         if known.label == label and known.token.kind != "other":
             raise Conflict(f"key {label!r} has a CKA_ID already: {known.key_id}", "there is nothing to do")
-    missing = f"there is no AES or HMAC key labelled {label!r} on {keyring.where}"
+    kinds = "AES, HMAC or RSA" if keyring.takes_rsa else "AES or HMAC"
+    missing = f"there is no {kinds} key labelled {label!r} on {keyring.where}"
     if any(key.label == label for key in keyring.inventory.public):
         raise NotFound(
             f"{missing}, but a public object", f"if you made it yourself: kmsctl keys adopt {label} --public"
