@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -35,11 +35,13 @@ _SERIAL: Final = re.compile(r"[0-9a-f]{1,40}")
 
 @dataclass(frozen=True)
 class CaAdmin:
-    """The part of the admin API that is about the CA. revoking: keeps what is revoked in force."""
+    """The part of the admin API that is about the CA. revoking: keeps what is revoked in force. changed: called when
+    another key signs."""
 
     ca: CaLifecycle
     revoking: Revoking
     shown: KeyPresenter
+    changed: Callable[[], None]
 
     def table(self) -> Table:
         """Return the methods of this part, by path."""
@@ -91,6 +93,7 @@ class CaAdmin:
         call.key_id_sha256 = key.key_id_sha256
         call.detail = f"key {key.label} ({request.type or _TYPE})" + (", asks a CA above" if csr is not None else "")
         log.info("CA made", label=key.label, key_id_sha256=key.key_id_sha256, waits=csr is not None)
+        self.changed()
         await self._look(call)
         return pb.InitCaResponse(
             key=self.shown.key(key), certificate=_optional(certificate), csr=_csr(csr)
@@ -103,6 +106,7 @@ class CaAdmin:
         call.key_id_sha256 = key.key_id_sha256
         call.detail = f"key {key.label}: {short(certificate.subject.rfc4514_string())}"
         log.info("CA certificate taken", label=key.label, key_id_sha256=key.key_id_sha256)
+        self.changed()
         await self._look(call)
         return pb.ImportCaCertificateResponse(
             key=self.shown.key(key), certificate=_certificate(certificate)
@@ -184,6 +188,7 @@ class CaAdmin:
         call.key_id_sha256 = rolled.key.key_id_sha256
         call.detail = f"key {rolled.key.label}" + (", asks a CA above" if rolled.csr is not None else "")
         log.info("CA rolled", label=rolled.key.label, key_id_sha256=rolled.key.key_id_sha256)
+        self.changed()
         await self._look(call)
         return pb.RollCaResponse(
             key=self.shown.key(rolled.key),

@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from kmsd.ca import making, request
+from kmsd.ca import chain, making, request
 from kmsd.ca.authority import Authority, check_signed
 from kmsd.ca.ledger import Issued
 from kmsd.ca.request import PublicKey
@@ -58,6 +58,25 @@ def issue(authority: Authority, public: PublicKey, names: Sequence[str]) -> x509
         )
     )
     return made
+
+
+def shown_with(authority: Authority) -> tuple[x509.Certificate, ...]:
+    """Return the certificates that a server shows behind its own: the CAs between it and a root that others trust. Of a
+    CA that was rolled those with which its other keys signed the one that issues now: OpenSSL would choose among these
+    and the root by itself, and whoever trusts the key before alone takes one of them only."""
+    issuer = authority.signer.certificate
+    crossed = tuple(
+        each
+        for each in authority.chain
+        if chain.is_cross(each) and making.identifier_in(each) == making.identifier_in(issuer)
+    )
+    above, found = issuer, list[x509.Certificate]()
+    while not chain.issued_by(above, above):
+        found.append(above)
+        above = next((each for each in authority.chain if each not in found and chain.issued_by(above, each)), issuer)
+        if above is issuer:
+            break
+    return (*found, *crossed)
 
 
 def names_in(certificate: x509.Certificate) -> tuple[str, ...]:

@@ -261,6 +261,9 @@ class TokenParts:
         from kmsd.daemon.est_certificate import EstCertificate
 
         settings, ca = self._settings, self.ca
+        own = EstCertificate(settings.est, settings.state.dir, ca.authority) if ca is not None else None
+        if ca is not None and own is not None:
+            ca.on_change = own.look_soon
         return EnrolmentParts(
             settings,
             self.audit,
@@ -270,7 +273,7 @@ class TokenParts:
             chain=ca.chain if ca is not None else no_chain,
             crl=ca.crl if ca is not None else no_crl,
             key_type=settings.ca.key_types[0],
-            own=EstCertificate(settings.est, settings.state.dir, ca.authority) if ca is not None else None,
+            own=own,
         )
 
     def _writer_of_label(self, label: str) -> Writer:

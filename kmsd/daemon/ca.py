@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from time import monotonic
 from typing import Final, TypeVar
@@ -44,7 +44,9 @@ class CaParts:
             own.keyring, own.lifecycle, ca.key_label, ca.token, profile(settings), lambda: keeper.store().ledger
         )
         self.revoking = Revoking(self.ca, settings.state.dir, self._enforce)
-        self._admin = CaAdmin(self.ca, self.revoking, shown)
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when another key of the CA signs."""
+        self._admin = CaAdmin(self.ca, self.revoking, shown, lambda: self.on_change())
 
     def table(self) -> Table:
         """Return the methods of the admin API that are about the CA."""

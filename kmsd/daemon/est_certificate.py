@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -37,6 +38,11 @@ class EstCertificate:
         self._names = est.names or _usual(est.listen)
         self._authority = authority
         self.made = asyncio.Event()
+        self._soon = asyncio.Event()
+
+    def look_soon(self) -> None:
+        """Have another certificate at once if the CA's key is another one now. On the event loop's thread."""
+        self._soon.set()
 
     async def keep(self) -> None:
         """Make the certificate, and the next one after two thirds of its time, for ever."""
@@ -49,7 +55,10 @@ class EstCertificate:
                 self.made.set()
             except KmsdError as error:
                 self.problem = error.again()
-            await asyncio.sleep(_LOOK if self.problem is not None else _LOOK_SELDOM)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK if self.problem is not None else _LOOK_SELDOM):
+                    await self._soon.wait()
+            self._soon.clear()
 
     def look(self) -> None:
         """Make the certificate if it is missing, due, of another CA or of other names. Raises KmsdError."""
@@ -61,7 +70,7 @@ class EstCertificate:
                 return
             key = self.files.next_key(_KEY)
             made = server_tls.issue(authority, key.public_key(), self._names)
-            self.files.put(made)
+            self.files.put(made, chain=server_tls.shown_with(authority))
         except OSError as error:
             raise Misconfigured(
                 f"{error.filename or self.files.certificate} cannot be written: {error.strerror}",

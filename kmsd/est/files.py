@@ -74,10 +74,15 @@ class NodeFiles:
         _write(fresh, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
         return made
 
-    def put(self, certificate: x509.Certificate, authorities: Sequence[x509.Certificate] = ()) -> None:
+    def put(
+        self,
+        certificate: x509.Certificate,
+        authorities: Sequence[x509.Certificate] = (),
+        chain: Sequence[x509.Certificate] = (),
+    ) -> None:
         """Put the certificate, and the key that `next_key` has kept, in the place of the old ones. authorities: none to
-        leave that file alone. Raises OSError."""
-        self.keep(certificate)
+        leave that file alone. chain: certificates that are shown with it. Raises OSError."""
+        self.keep(certificate, chain)
         if authorities:
             _write(_fresh(self.authorities), _pem(authorities), 0o644)
             _fresh(self.authorities).replace(self.authorities)
@@ -86,9 +91,9 @@ class NodeFiles:
         for folder in {self.key.parent, self.certificate.parent}:
             _sync(folder)
 
-    def keep(self, certificate: x509.Certificate) -> tuple[Path, Path]:
+    def keep(self, certificate: x509.Certificate, chain: Sequence[x509.Certificate] = ()) -> tuple[Path, Path]:
         """Write the certificate beside the old one; return where it and its key are. Raises OSError."""
-        _write(_fresh(self.certificate), _pem([certificate]), 0o644)
+        _write(_fresh(self.certificate), _pem([certificate, *chain]), 0o644)
         return _fresh(self.certificate), _fresh(self.key)
 
     def kept(self) -> x509.Certificate | None:
