@@ -83,9 +83,9 @@ def preferred() -> OutputFormat | None:
     UsageError, ClientError."""
     liked = os.environ.get(OUTPUT_VARIABLE)
     if liked:
-        if liked not in list(OutputFormat):
+        if liked not in ALL:
             raise UsageError(
-                f"{OUTPUT_VARIABLE} must be one of {', '.join(OutputFormat)}, got {liked!r}",
+                f"{OUTPUT_VARIABLE} must be one of {', '.join(ALL)}, got {liked!r}",
                 f"correct or unset {OUTPUT_VARIABLE}",
             )
         return OutputFormat(liked)
@@ -160,6 +160,7 @@ TokenArgument = Annotated[
 ]
 ALL: Final = (OutputFormat.TABLE, OutputFormat.WIDE, OutputFormat.JSON, OutputFormat.YAML, OutputFormat.NAME)
 SHEETS: Final = (OutputFormat.TABLE, OutputFormat.WIDE, OutputFormat.JSON, OutputFormat.YAML)
+STATS: Final = (*SHEETS, OutputFormat.PROMETHEUS)
 NAMED: Final = (OutputFormat.TABLE, OutputFormat.JSON, OutputFormat.YAML, OutputFormat.NAME)
 DOCUMENT: Final = (OutputFormat.TABLE, OutputFormat.JSON, OutputFormat.YAML)
 
@@ -172,6 +173,7 @@ def _output(allowed: Sequence[OutputFormat], default: str = "") -> Any:
 
 Output = Annotated[OutputFormat | None, _output(ALL)]
 OutputSheets = Annotated[OutputFormat | None, _output(SHEETS)]
+OutputStats = Annotated[OutputFormat | None, _output(STATS)]
 OutputNamed = Annotated[OutputFormat | None, _output(NAMED)]
 OutputDocument = Annotated[OutputFormat | None, _output(DOCUMENT)]
 OutputBytes = Annotated[

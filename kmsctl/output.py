@@ -29,6 +29,7 @@ class OutputFormat(StrEnum):
     JSON = "json"
     YAML = "yaml"
     NAME = "name"
+    PROMETHEUS = "prometheus"
 
 
 class Colour(StrEnum):

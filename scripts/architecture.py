@@ -50,6 +50,7 @@ ROOMS: Final = (
     Room("transport", ("kmsd.transport",), 1, 4, "sockets, door, grpcio and h2corn"),
     Room("service", ("kmsd.service",), 2, 3, "encrypt, decrypt, status"),
     Room("est", ("kmsd.est",), 0, 3, "certificates for nodes, by EST"),
+    Room("metrics", ("kmsd.metrics",), 3, 2, "metrics and probes, by HTTP"),
     Room("store", ("kmsd.store",), 0, 4, "shared by several kmsd, in SQL"),
     Room("audit", ("kmsd.audit",), 3, 3, "records, chained and on the disk"),
     Room("keys", ("kmsd.keys",), 2, 4, "which key does what; rotation"),

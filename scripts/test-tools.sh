@@ -1,6 +1,6 @@
 #!/bin/sh
 # What the tests use besides Python packages: tokens of several kinds and their tools, etcd,
-# PostgreSQL, kubectl, tmux, curl, a C compiler.
+# PostgreSQL, kubectl, promtool, tmux, curl, a C compiler.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/apt.sh
@@ -16,6 +16,8 @@ command -v kubectl >/dev/null || need="$need kubernetes-client"
 command -v h2load >/dev/null || need="$need nghttp2-client"
 command -v psql >/dev/null && [ -n "$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null)" ] || need="$need postgresql"
 command -v curl >/dev/null || need="$need curl"
+# Checks metrics and rules.
+command -v promtool >/dev/null || need="$need prometheus"
 command -v openssl >/dev/null || need="$need openssl"
 command -v pkcs11-tool >/dev/null || need="$need opensc"
 # A TPM in software, and its PKCS#11 module; the resource manager on a D-Bus of its own.

@@ -56,7 +56,7 @@ def stats(
         ),
     ] = None,
     tenant: options.TenantName = "",
-    output_format: options.OutputSheets = None,
+    output_format: options.OutputStats = None,
     target: options.Target = None,
     timeout: options.Timeout = None,
 ) -> None:
@@ -65,11 +65,14 @@ def stats(
       kmsctl stats
       kmsctl stats --since 5m
       kmsctl stats -o json
+      kmsctl stats -o prometheus > kmsd.prom
       kmsctl stats --watch
       kmsctl stats --watch --interval 500ms | head -n 2
 
     Show requests, latencies, errors, sessions and the use of keys; with --watch, live. With --tenant, the calls of that
     tenant alone, of which kmsd remembers a minute.
+
+    As prometheus it is all metrics that kmsd answers at /metrics, for the textfile collector of a node exporter.
 
     On a terminal, --watch shows a screen that q leaves. Quantiles of the tables count since kmsd started.
     """
@@ -87,12 +90,25 @@ def stats(
         raise UsageError(f"--interval must be 200ms to 60s, got {interval:g}s", "leave it out for 1s")
     if watch:
         _watch(opts, 1.0 if interval is None else interval, history, tenant)
+    elif opts.form(*options.STATS) is OutputFormat.PROMETHEUS:
+        if since is not None or tenant:
+            raise UsageError(
+                f"{'--tenant' if tenant else '--since'} does not go with --output prometheus",
+                "leave it out: metrics count since kmsd started, and have those of every tenant",
+            )
+        _metrics(opts)
     else:
         _once(opts, history, tenant)
 
 
+def _metrics(opts: Options) -> None:
+    with connect(opts.target, timeout=opts.timeout) as kmsd, kmsd.get_metrics(timeout=opts.timeout) as pieces:
+        text = b"".join(pieces)
+    output.emit_bytes(text)
+
+
 def _once(opts: Options, history: float, tenant: str) -> None:
-    form = opts.form(*options.SHEETS)
+    form = opts.form(*options.STATS)
     with connect(opts.target, timeout=opts.timeout) as kmsd:
         with kmsd.watch_stats(history=history, tenant=tenant, timeout=opts.timeout) as stream:
             frame = _first(iter(stream))

@@ -38,7 +38,7 @@ class KeyAdmin:
 
     keyring, lifecycle: of kmsd's own sockets, which see every key. writer_of_label: the writer whose write key has this
     label, a tenant's if there is one; kmsd's own for any other. asked: whether a kube-apiserver has called on kmsd's
-    own sockets since the present key writes.
+    own sockets since the present key writes. scanned: told of each scan of etcd that accompanies a request.
     """
 
     keyring: Keyring
@@ -46,6 +46,7 @@ class KeyAdmin:
     shown: KeyPresenter
     writer_of_label: Callable[[str], KeyWriter]
     asked: Callable[[], bool]
+    scanned: Callable[[ScanEvidence], None]
 
     def table(self) -> Table:
         """Return the methods of this part, by path."""
@@ -138,10 +139,15 @@ class KeyAdmin:
             await self._check_health(key)
         return pb.RelabelKeyResponse(key=self.shown.key(key), previous_label=previous).SerializeToString()
 
+    def _scan(self, report: pb.ScanReport) -> ScanEvidence:
+        scan = _scan(report)
+        self.scanned(scan)
+        return scan
+
     async def destroy_key(self, call: Call, body: bytes) -> bytes:
         """Destroy a key for good, if nothing shows that it is needed."""
         request = parse(pb.DestroyKeyRequest, body)
-        scan = _scan(request.scan) if request.HasField("scan") else None
+        scan = self._scan(request.scan) if request.HasField("scan") else None
         writer = self._writer_of_key(request.key, confirmed=bool(request.confirm_label))
         call.tenant = writer.tenant
         key, companion = await writer.lifecycle.destroy(
@@ -227,7 +233,7 @@ class KeyAdmin:
     async def retire_key(self, call: Call, body: bytes) -> bytes:
         """Mark a key that nothing needs any more."""
         request = parse(pb.RetireKeyRequest, body)
-        scan = _scan(request.scan) if request.HasField("scan") else None
+        scan = self._scan(request.scan) if request.HasField("scan") else None
         writer = self._writer_of_key(request.key, confirmed=bool(request.confirm_label))
         call.tenant = writer.tenant
         key, previous = await writer.lifecycle.retire(

@@ -41,6 +41,7 @@ READS: Final = frozenset(
         "CheckStore",
         "GetCa",
         "GetCrl",
+        "GetMetrics",
     }
 )
 """The methods that change nothing: a viewer may call them, and the audit does not record them."""
@@ -79,7 +80,11 @@ def table(methods: Mapping[str, Handler] | None = None, streams: Mapping[str, St
         },
         **{
             f"/{SERVICE}/{name}": StreamMethod(
-                API, name, handler, role=Role.VIEWER if name.startswith("Watch") else Role.OPERATOR, hinted=True
+                API,
+                name,
+                handler,
+                role=Role.VIEWER if name in READS or name.startswith("Watch") else Role.OPERATOR,
+                hinted=True,
             )
             for name, handler in (streams or {}).items()
         },

@@ -41,6 +41,8 @@ class Chain:
     file: where it is written; None: nowhere, but its last KEPT records are remembered. kind: of the records about the
     chain itself. begun: what the first record of a new chain says; empty: there is no such record.
 
+    waiting: records that are not written yet. lost: records that were lost since kmsd started.
+
     told: called with each record once it is written. recalled: called with what the file recalls when it has been
     opened. now: Unix seconds. recent: the last records, of a chain that is not written.
     """
@@ -66,7 +68,8 @@ class Chain:
         self._unwritten_head = START
         self._gathered: list[Entry] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._waiting = 0
+        self.waiting = 0
+        self.lost = 0
         self._lost = 0
         self._closed = False
         self._in_use: WriteFailure | None = None
@@ -123,8 +126,9 @@ class Chain:
         """Record the entry soon, unless there is no room for it."""
         if self._closed:
             return
-        if self._waiting >= QUEUE:
+        if self.waiting >= QUEUE:
             self._lost += 1
+            self.lost += 1
             return
         if self._lost:
             self._tell_loss()
@@ -179,7 +183,7 @@ class Chain:
             self.recent.append(record)
             self._told(record)
             return
-        self._waiting += 1
+        self.waiting += 1
         self._gathered.append(entry)
 
     def _flush(self, waiter: asyncio.Future[bool] | None = None) -> None:
@@ -191,7 +195,7 @@ class Chain:
             self._writer.write(gathered, waiter)
 
     def _written(self, records: list[Record], count: int) -> None:
-        self._waiting -= count
+        self.waiting -= count
         for record in records:
             self._told(record)
 

@@ -49,6 +49,16 @@ class _Told(NamedTuple):
     record: Record
 
 
+class ChainView(NamedTuple):
+    """A chain at one moment. records: the number of the last one. lost: since kmsd started. waiting: for the disk. ok:
+    whether it can be written; None for one that is not to be."""
+
+    records: int
+    lost: int
+    waiting: int
+    ok: bool | None
+
+
 class Proof(NamedTuple):
     """The proofs of both chains. main: of the chain of admin actions and events. kms: of that of the calls of the KMS
     APIs."""
@@ -112,6 +122,16 @@ class Audit:
         if not all(await asyncio.gather(*(chain.close(_CLOSE_SECONDS) for chain in self._chains))):
             log.error("the audit could not be closed in time", hint="its last records may be missing")
         self._feed.close()
+
+    def views(self) -> tuple[ChainView, ChainView]:
+        """Return how the chain of admin actions and events is, and that of the calls of the KMS APIs."""
+        main, calls = (
+            ChainView(
+                chain.head.seq, chain.lost, chain.waiting, chain.trouble is None if self._settings.enabled else None
+            )
+            for chain in self._chains
+        )
+        return main, calls
 
     @property
     def troubles(self) -> list[WriteFailure]:

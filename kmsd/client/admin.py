@@ -263,6 +263,11 @@ class AdminClient(EnrolmentCalls, CaCalls, Client):
         )
         return self._stream("WatchStats", request, pb.WatchStatsResponse, timeout).map(decode.stats.stats_frame)
 
+    def get_metrics(self, *, timeout: float | None = None) -> Stream[bytes]:
+        """Get all metrics in the text format of Prometheus, in pieces."""
+        request = pb.GetMetricsRequest()
+        return self._stream("GetMetrics", request, pb.GetMetricsResponse, timeout).map(lambda each: each.text)
+
     def watch_requests(
         self,
         *,

@@ -433,6 +433,37 @@ def _listen(text: str) -> str:
     return text
 
 
+def _loopback(host: str) -> bool:
+    return host == "localhost" or host.strip("[]") == "::1" or re.fullmatch(r"127(\.[0-9]{1,3}){3}", host) is not None
+
+
+class Observe(Section):
+    """The metrics and probes over HTTP, for whoever watches kmsd. They change nothing and hold no secret, and nobody is
+    asked who they are."""
+
+    allow_remote: bool = False
+    """Let other machines read them: by no TLS and without a certificate, what anybody on the way can read, too."""
+    listen: Annotated[str, Field(max_length=300)] = ""
+    """Host and port, or unix: and the path of a socket; empty: nothing is answered."""
+    group: str = ""
+    """Group name that owns that socket, which then has mode 0660; empty: mode 0600."""
+
+    @field_validator("listen")
+    @classmethod
+    def _here(cls, text: str, info: ValidationInfo) -> str:
+        if text.startswith("unix:"):
+            _socket_path(Path(text.removeprefix("unix:")))
+            return text
+        _listen(text)
+        host = text.rpartition(":")[0]
+        if host and not _loopback(host) and not info.data.get("allow_remote"):
+            raise ValueError(
+                "a port of metrics must be on 127.0.0.1, [::1] or localhost, or observe.allow_remote must be true, "
+                "which lets whoever reaches it read them"
+            )
+        return text
+
+
 class Est(Section):
     """The server with which nodes enrol (EST, RFC 7030), by TLS 1.3. The files are read anew when they change."""
 
@@ -514,6 +545,7 @@ class Settings(Section):
     health: Health = Field(default_factory=Health)
     log: Log = Field(default_factory=Log)
     audit: Audit = Field(default_factory=Audit)
+    observe: Observe = Field(default_factory=Observe)
     store: Store = Field(default_factory=Store)
     est: Est = Field(default_factory=Est)
     ca: Ca = Field(default_factory=Ca)

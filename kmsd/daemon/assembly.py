@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -27,10 +27,12 @@ from kmsd.daemon import event_sinks
 from kmsd.daemon.background_tasks import Upkeep
 from kmsd.daemon.configured import Configured
 from kmsd.daemon.liveness import Liveness
+from kmsd.daemon.observed import Observed
 from kmsd.daemon.problems import Problems, pool_of
 from kmsd.daemon.process import Spawn
 from kmsd.daemon.sockets import KEPT_REQUESTS, TOLD_SERVERS, admin_listener, kms_listener
 from kmsd.daemon.tenancy import Tenancy
+from kmsd.daemon.token_metrics import TokenMetrics
 from kmsd.daemon.uses import KeyUses
 from kmsd.daemon.writer import Shared, Writer
 from kmsd.errors import KmsdError, Misconfigured
@@ -103,6 +105,8 @@ class TokenParts:
         self.store = self._store() if settings.ca.enabled or settings.est.listen else None
         self.ca = self._ca_parts(self.store) if self.store is not None and settings.ca.enabled else None
         self.enrolment = self._enrolment_parts(self.store) if self.store is not None and settings.est.listen else None
+        self._problems = self._gather_problems()
+        self.observed = self._observed()
         self._tables = self._admin_tables(configured)
         self._front = admin_listener(
             settings.admin, (audited(each, self.audit) for each in self._tables), self._traffic, self._socket_remade
@@ -198,25 +202,48 @@ class TokenParts:
         shown = KeyPresenter(self.own.keyring, self._stats, self.tenancy.tenant_of)
         return CaParts(self._settings, self.own, self.tenancy, store, shown)
 
-    def _admin_tables(self, configured: Configured) -> tuple[Table, ...]:
-        settings, own, enrolment = self._settings, self.own, self.enrolment
-        shown = KeyPresenter(own.keyring, self._stats, self.tenancy.tenant_of)
-        write_token = settings.write_place.called
-        problems = Problems(
+    def _gather_problems(self) -> Problems:
+        enrolment = self.enrolment
+        return Problems(
             self.tokens,
-            own,
+            self.own,
             self.tenancy,
             self.upkeep,
             self.audit,
             self._stats,
-            settings.state.dir,
+            self._settings.state.dir,
             self._tls_problem,
             self._own_certificate,
             self._unreachable,
             lambda: self.liveness.verdict,
             lambda: enrolment.problems() if enrolment is not None else (),
+            lambda: self.observed.problems(),
             lambda: self.ca.problems if self.ca is not None else (),
         )
+
+    def _observed(self) -> Observed:
+        """Make the metrics, and the probes that [observe] asks for."""
+        metrics = self._metrics = TokenMetrics(
+            self.tokens,
+            self.own,
+            self.tenancy,
+            self.audit,
+            self._stats,
+            lambda: self._problems.now(""),
+            self._places,
+            self._certificates,
+            self._unreachable,
+            lambda: self.liveness.verdict,
+            self._settings.server.enabled,
+            self._tls_problem,
+            lambda: self.stopping,
+        )
+        return Observed(self._settings.observe, self.audit, metrics.samples, metrics.live, metrics.ready)
+
+    def _admin_tables(self, configured: Configured) -> tuple[Table, ...]:
+        settings, own, enrolment, problems = self._settings, self.own, self.enrolment, self._problems
+        shown = KeyPresenter(own.keyring, self._stats, self.tenancy.tenant_of)
+        write_token = settings.write_place.called
         tenants = TenantAdmin(self.tenancy, shown, problems.of_tenant, self._connected)
         front = admin.Admin(
             keyring=own.keyring,
@@ -238,7 +265,12 @@ class TokenParts:
             tenants.table(),
             ConfigAdmin(configured.view, configured.set_log_level).table(),
             KeyAdmin(
-                own.keyring, own.lifecycle, shown, self._writer_of_label, lambda: bool(own.followed.following.key_id)
+                own.keyring,
+                own.lifecycle,
+                shown,
+                self._writer_of_label,
+                lambda: bool(own.followed.following.key_id),
+                self._metrics.scanned,
             ).table(),
             WatchAdmin(
                 self._stats,
@@ -250,6 +282,7 @@ class TokenParts:
             ).table(),
             InspectAdmin(own.keyring, own.foreign, own.service, shown).table(),
             DoctorAdmin(own.keyring, write_token, self._tls_problem, self._own_certificate).table(),
+            self.observed.table(),
             enrolment.table() if enrolment is not None else refusing(ENROLMENT, *_NO_ENROLMENT),
             self.ca.table() if self.ca is not None else without_ca(),
         )
@@ -303,7 +336,24 @@ class TokenParts:
         places: list[tuple[str, Sequence[str]]] = [(str(each.place.path), each.apis) for each in self.listeners]
         places += [(each.where, each.apis) for each in self.tls_listeners if each.is_open]
         places += self.enrolment.listening if self.enrolment is not None else ()
-        return places
+        return [*places, *self.observed.listening]
+
+    def _places(self) -> Iterator[tuple[str, bool]]:
+        """Yield every place where callers are to be served, and whether they are."""
+        for each in self.listeners:
+            yield str(each.place.path), each.watch.problem is None
+        if self._settings.server.enabled:
+            server = self._settings.server
+            yield f"{server.host}:{server.port}", any(each.is_open for each in self.tls_listeners)
+        if self.enrolment is not None:
+            yield self._settings.est.listen, any(self.enrolment.listening)
+
+    def _certificates(self) -> Iterator[tuple[str, OwnCertificate]]:
+        """Yield the certificates that callers are shown, each with what for."""
+        if (own := self._own_certificate()) is not None:
+            yield "server", own
+        if self.enrolment is not None and (est := self.enrolment.certificate) is not None:
+            yield "est", est
 
     def _tls_problem(self) -> KmsdError | None:
         """Return why callers from other machines are not served, although they are to be."""
@@ -313,6 +363,7 @@ class TokenParts:
         """Listen on TCP, if that is asked for, and begin with the keys: the sockets answer before the token does, for
         kube-apiserver must find them whatever the token is up to."""
         self.uses.begin()
+        await self.observed.start()
         self._rule(self._settings)
         if self.ca is not None:
             await self.ca.begin()
@@ -347,6 +398,7 @@ class TokenParts:
             await self.enrolment.stop()
         await asyncio.gather(*(each.stop(grace) for each in self.tls_listeners))
         await self.tenancy.stop()
+        await self.observed.stop()
 
     async def end(self) -> None:
         """Let go of the tokens; what hangs was waited for long enough."""

@@ -114,6 +114,12 @@ class EnrolmentParts:
         if self._listener is not None and self._listener.is_open:
             yield self._listener.where, ("est",)
 
+    @property
+    def certificate(self) -> OwnCertificate | None:
+        """The certificate that nodes are shown, if there is one."""
+        loaded = self._listener.material.loaded if self._listener is not None else None
+        return loaded.own if loaded is not None else None
+
     def problems(self) -> Iterator[Problem]:
         """Yield what is wrong."""
         if (error := self._keeper.problem) is not None:
@@ -127,10 +133,10 @@ class EnrolmentParts:
             yield Problem(words, error.hint, fatal=False, about=About(setting="est.listen"))
         elif (error := self._listener.problem) is not None:
             yield Problem(error.message, error.hint, fatal=False, about=About(setting="est.listen"))
-        loaded = self._listener.material.loaded
-        if loaded is not None and soon(loaded.own.not_before, loaded.own.not_after):
+        own = self.certificate
+        if own is not None and soon(own.not_before, own.not_after):
             yield Problem(
-                f"the certificate of the EST server ({loaded.own.subject}) {how_long(loaded.own.not_after)}",
+                f"the certificate of the EST server ({own.subject}) {how_long(own.not_after)}",
                 "put a new one in its place: kmsd reads the files anew when they change",
                 fatal=False,
                 about=About(setting="est.tls_certificate"),

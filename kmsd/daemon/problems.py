@@ -45,6 +45,7 @@ class Problems:
     unreachable: Callable[[], KmsdError | None]
     verdict: Callable[[], str]
     enrolment: Callable[[], Iterable[Problem]]
+    observed: Callable[[], Iterable[Problem]]
     ca: Callable[[], Iterable[Problem]]
 
     def now(self, tenant: str) -> list[Problem]:
@@ -74,7 +75,7 @@ class Problems:
             found.insert(0, Problem(f"only a restart can help: {verdict}", "kmsd is ending by itself", fatal=True))
         found.extend(self._warnings(write))
         if not writer.tenant:
-            found.extend(self.ca())
+            found.extend((*self.ca(), *self.observed()))
         if writer.tenant:
             found.extend(self._of_peers(writer))
         else:

@@ -24,9 +24,11 @@ from kmsd.daemon import event_sinks
 from kmsd.daemon.configured import Configured
 from kmsd.daemon.followed import Followed
 from kmsd.daemon.liveness import Liveness
+from kmsd.daemon.observed import Observed
 from kmsd.daemon.own_key import OwnKey
 from kmsd.daemon.process import Spawn
 from kmsd.daemon.proxy_checks import ProxyChecks
+from kmsd.daemon.proxy_metrics import ProxyMetrics
 from kmsd.daemon.sockets import KEPT_REQUESTS, admin_listener, kms_listener
 from kmsd.errors import InvalidRequest, KmsdError, Misconfigured, Unavailable, short
 from kmsd.observe import logs
@@ -121,12 +123,24 @@ class ProxyParts:
             self._traffic,
             self._socket_remade,
         )
+        metrics = ProxyMetrics(
+            self.service,
+            self.audit,
+            self._stats,
+            self._problems,
+            lambda: [(str(each.place.path), each.watch.problem is None) for each in self.listeners],
+            self._shown_certificate,
+            self._unreachable,
+            lambda: self.liveness.verdict,
+            lambda: self.stopping,
+        )
+        self.observed = Observed(settings.observe, self.audit, metrics.samples, metrics.live, metrics.ready)
         checks = ProxyChecks(self.service, self._material, proxy.server_name, own_key)
         tables = (
             ProxyAdmin(
                 self.service,
                 self._started,
-                lambda: [(str(each.place.path), each.apis) for each in self.listeners],
+                lambda: [*((str(each.place.path), each.apis) for each in self.listeners), *self.observed.listening],
                 self._problems,
                 self._unreachable,
                 lambda: self.liveness.verdict,
@@ -137,6 +151,7 @@ class ProxyParts:
             ).table(),
             ConfigAdmin(configured.view, configured.set_log_level).table(),
             WatchAdmin(self._stats, self._requests, self._failed, NoSessions, self.audit, _no_tenant).table(),
+            self.observed.table(),
         )
         self._front = admin_listener(
             settings.admin, (audited(each, self.audit) for each in tables), self._traffic, self._socket_remade
@@ -154,6 +169,7 @@ class ProxyParts:
 
     async def start(self) -> None:
         """Read the TLS files, and begin with the key managers: the sockets answer already."""
+        await self.observed.start()
         if self._own_key is not None:
             self._spawn(self._own_key.start(self._key_changed))
         await self._material.look()
@@ -176,7 +192,8 @@ class ProxyParts:
             upstream.renew()
 
     async def drain(self, grace: float) -> None:
-        """Do nothing: nobody else is served."""
+        """Answer no probes any more."""
+        await self.observed.stop()
 
     async def end(self) -> None:
         """End the connections to key managers."""
@@ -332,6 +349,7 @@ class ProxyParts:
         return sorted(found, key=lambda each: not each.fatal)
 
     def _own_problems(self) -> Iterable[Problem]:
+        yield from self.observed.problems()
         if self._renewal is not None:
             yield from self._renewal.problems()
         loaded = self._material.loaded

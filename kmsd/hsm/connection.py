@@ -26,6 +26,7 @@ from kmsd.hsm.hosting import Hosting
 from kmsd.hsm.login import Connected
 from kmsd.hsm.operation import Operation, definition_of
 from kmsd.hsm.pin_guard import PinGuard
+from kmsd.hsm.queue import Queue
 from kmsd.hsm.vendors.tpm_key_slots import Room
 from kmsd.observe.printed import Printed
 
@@ -131,6 +132,11 @@ class Hsm:
         """The number of keys that this login may use, and those that it uses. None: no bound is known, or the token is
         away."""
         return self._changeover.room
+
+    @property
+    def queue(self) -> Queue:
+        """The calls that wait for the token."""
+        return self._changeover.dispatch.queue
 
     @property
     def silent(self) -> float:

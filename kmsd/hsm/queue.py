@@ -70,6 +70,8 @@ class Queue:
         """Seconds between two answers of the token while calls waited; 0 while none did."""
         self.seconds = 0.0
         """The seconds that an operation takes on the token."""
+        self.refused = 0
+        """The number of calls that were refused when they came."""
         self._answered_at = 0.0
 
     def __len__(self) -> int:
@@ -95,11 +97,13 @@ class Queue:
             return
         wait = self._expected(job.share, len(waiting))
         if len(waiting) >= self._most:
+            self.refused += 1
             raise Overloaded(
                 f"the queue of the token is full: {len(waiting)} calls wait for it already (token.queue)",
                 "the token is slower than its callers: look at its health, or raise token.sessions if it is a number",
             )
         if waiting and wait + self.seconds + _MARGIN_SECONDS > timeout:
+            self.refused += 1
             raise Overloaded(
                 f"the call would wait {wait:.1f} s for the token, and its caller waits {timeout:.1f} s",
                 "the token is slower than its callers: try again later, look at its health, or raise token.sessions if "

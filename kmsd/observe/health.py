@@ -11,6 +11,7 @@ import contextvars
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from math import inf
 from time import monotonic
 
 from kmsd.errors import DeadlineExceeded, Internal, KmsdError, Unavailable, WrongPlaintext, WrongResult
@@ -21,7 +22,8 @@ from kmsd.share import Share, share
 class HealthView:
     """The health at one moment. ok: the last round trip worked and is recent. error: why not.
 
-    last_success: Unix time in seconds, 0 if there was none. round_trip: seconds. age: seconds since a check ended.
+    last_success: Unix time in seconds, 0 if there was none. round_trip: seconds. age: seconds since a check ended; inf
+    before the first.
     """
 
     ok: bool
@@ -57,7 +59,7 @@ class Health:
         )
         self._last_success = 0.0
         self._round_trip = 0.0
-        self._checked = -1e9
+        self._checked = -inf
         self._running: asyncio.Task[None] | None = None
         self._again = False
         self._told: tuple[str, str] | None = None

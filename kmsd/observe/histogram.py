@@ -28,6 +28,30 @@ _BUCKETS: Final = ceil(log(LONGEST / SHORTEST) * _PER_LOG)
 _MIDDLES: Final = tuple(SHORTEST * _GROWTH**i * 2 * _GROWTH / (1 + _GROWTH) for i in range(_BUCKETS))
 
 
+_BOUND_FIRST: Final = 28
+_BOUND_STEP: Final = 7
+BOUNDS: Final = tuple(float(f"{SHORTEST * _GROWTH**i:.3g}") for i in range(_BOUND_FIRST, _BUCKETS, _BOUND_STEP))
+"""Seconds up to which `HistogramView` counts: each seventh bound between two buckets, from 14 microseconds to 66
+seconds, each 1.95 times the one before, and rounded by less than a twentieth of a bucket."""
+
+
+@dataclass(frozen=True, slots=True)
+class HistogramView:
+    """The durations of one kind at one moment. seconds: their sum."""
+
+    counts: array[int]
+    seconds: float
+
+    def cumulative(self) -> list[int]:
+        """Return how many durations were shorter than each of BOUNDS, and how many there were in all."""
+        found, passed, begin = [], 0, 0
+        for end in (*range(_BOUND_FIRST, _BUCKETS, _BOUND_STEP), _BUCKETS):
+            passed += sum(self.counts[begin:end])
+            found.append(passed)
+            begin = end
+        return found
+
+
 @dataclass(frozen=True, slots=True)
 class Latency:
     """The latency of a method. api: empty for an operation of the token, which `method` names."""
@@ -58,6 +82,10 @@ class Histogram:
         self._sum += seconds
         if seconds > self._longest:
             self._longest = seconds
+
+    def view(self) -> HistogramView:
+        """Return what was added until now."""
+        return HistogramView(self._counts[:], self._sum)
 
     def latency(self, api: str, method: str) -> Latency:
         """Return the quantiles of what was added."""

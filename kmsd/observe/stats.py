@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final, Literal
 
-from kmsd.observe.histogram import QUANTILE_ERROR, Histogram, Latency, bucket_of, quantiles
+from kmsd.observe.histogram import QUANTILE_ERROR, Histogram, HistogramView, Latency, bucket_of, quantiles
 
 HISTORY: Final = 900
 """Seconds that are kept one by one."""
@@ -86,6 +86,16 @@ class Frame:
     in_flight: int
     started_unix_ms: int
     quantile_error: float = QUANTILE_ERROR
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The numbers of all that was counted since kmsd started, for metrics. durations: of each API and method.
+    operations: of the tokens, each with its name."""
+
+    calls: tuple[Calls, ...]
+    durations: tuple[tuple[str, str, HistogramView], ...]
+    operations: tuple[tuple[str, HistogramView], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +183,15 @@ class Stats:
                 self._keys.move_to_end(key_id, last=False)
             use.last_used = max(use.last_used, min(when, now))
 
+    @property
+    def started(self) -> float:
+        """The time (Unix seconds) at which counting began."""
+        return self._started
+
+    def key_counts(self) -> dict[str, tuple[int, int]]:
+        """Return the encrypts and decrypts of every key that is kept, by key id."""
+        return {key_id: (use.encrypts, use.decrypts) for key_id, use in self._keys.items()}
+
     def key_use(self, key_id: str) -> KeyUse:
         """Return the uses of one key; zeros if nothing is known of it."""
         return (self._keys.get(key_id) or _Use(key_id)).view()
@@ -197,16 +216,27 @@ class Stats:
         return Frame(
             unix_ms=int(now * 1000),
             seconds=self._seconds.whole(int(now), since),
-            calls=tuple(
-                Calls(api, method, code, count)
-                for (api, method), counted in self._methods.items()
-                for code, count in counted.codes.items()
-            ),
+            calls=self._calls(),
             latencies=tuple(counted.latency.latency(api, method) for (api, method), counted in self._methods.items()),
             operations=tuple(histogram.latency("", name) for name, histogram in sorted(self._operations.items())),
             keys=tuple(use.view() for use, _ in zip(reversed(self._keys.values()), range(FRAME_KEYS), strict=False)),
             in_flight=self.in_flight,
             started_unix_ms=int(self._started * 1000),
+        )
+
+    def counted(self) -> Counted:
+        """Return all that was counted, without the seconds and the keys."""
+        return Counted(
+            self._calls(),
+            tuple((api, method, counted.latency.view()) for (api, method), counted in self._methods.items()),
+            tuple((name, histogram.view()) for name, histogram in self._operations.items()),
+        )
+
+    def _calls(self) -> tuple[Calls, ...]:
+        return tuple(
+            Calls(api, method, code, count)
+            for (api, method), counted in self._methods.items()
+            for code, count in counted.codes.items()
         )
 
     def lately(self, seconds: int) -> Lately:

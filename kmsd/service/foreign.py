@@ -8,6 +8,7 @@ only if the configuration allows it, with the one key that it names; each readin
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection
 from time import monotonic
 from typing import Final
@@ -17,6 +18,7 @@ from kmsd.crypto.gcm import TagMismatch
 from kmsd.deadline import left, within
 from kmsd.errors import Conflict, DeadlineExceeded, InvalidRequest, KmsdError, Misconfigured, NotFound, Overloaded
 from kmsd.formats import jwe, k8s_kms_plugin, keyid
+from kmsd.formats.ciphertext import CiphertextFormat
 from kmsd.keys.key import Key, KeyState
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.labels import role
@@ -38,7 +40,9 @@ _REWRITE: Final = "rewrite what is stored (kubectl get secrets -A -o json | kube
 
 class Foreign:
     """The reader of foreign aes-cbc values. allowed: whether what is not authenticated may be read. pinned: label or
-    key id of the key for it. hmac_label: of the HMAC key. wrote: gives the key_ids that were the write key here."""
+    key id of the key for it. hmac_label: of the HMAC key. wrote: gives the key_ids that were the write key here.
+
+    read: how many values of other programs were read, by format."""
 
     def __init__(
         self,
@@ -56,7 +60,7 @@ class Foreign:
         self._wrote = wrote
         self._turns = asyncio.Semaphore(_TURNS)
         self._warned = -1e9
-        self.unauthenticated = 0
+        self.read: Counter[CiphertextFormat] = Counter()
 
     @property
     def problems(self) -> list[Problem]:
@@ -68,8 +72,8 @@ class Foreign:
             return [Problem(refused.message, refused.hint, fatal=False, about=about)]
         return [
             Problem(
-                f"legacy.allow_unauthenticated is set: {self.unauthenticated} values that nothing protects were read "
-                "since kmsd started",
+                f"legacy.allow_unauthenticated is set: {self.read[CiphertextFormat.K8S_KMS_PLUGIN_CBC]} values that "
+                "nothing protects were read since kmsd started",
                 _REWRITE,
                 fatal=False,
                 about=About(setting="legacy.allow_unauthenticated"),
@@ -102,6 +106,7 @@ class Foreign:
         check_named(key_id, key)
         if parsed.authenticated:
             plaintext = await self._open(key, parsed, until)
+            self.read[CiphertextFormat.KEYSEALER] += 1
         else:
             plaintext = await self._open_unprotected(key, parsed, until)
             self._count(key)
@@ -202,12 +207,12 @@ class Foreign:
         return None
 
     def _count(self, key: Key) -> None:
-        self.unauthenticated += 1
+        self.read[CiphertextFormat.K8S_KMS_PLUGIN_CBC] += 1
         if monotonic() - self._warned > _WARN_PAUSE:
             self._warned = monotonic()
             log.warning(
                 "a value that nothing protects was read",
-                since_start=self.unauthenticated,
+                since_start=self.read[CiphertextFormat.K8S_KMS_PLUGIN_CBC],
                 key_id_sha256=key.key_id_sha256,
                 hint=_REWRITE,
             )

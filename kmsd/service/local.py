@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, NamedTuple, Protocol
 
@@ -22,6 +23,7 @@ from kmsd.errors import (
     short,
 )
 from kmsd.formats import jwe, k8s_kms_plugin, keyid
+from kmsd.formats.ciphertext import CiphertextFormat
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.host.session import KeyAmbiguousError, KeyMissingError
@@ -46,7 +48,10 @@ class Opened(NamedTuple):
 
 
 class ForeignReader(Protocol):
-    """A reader of the aes-cbc formats of k8s-kms-plugin and its successor."""
+    """A reader of the aes-cbc formats of k8s-kms-plugin and its successor. read: how many values of other programs were
+    read, by format."""
+
+    read: Counter[CiphertextFormat]
 
     async def decrypt(self, ciphertext: bytes, key_id: str | None, until: float) -> Opened:
         """Decrypt as KmsService.decrypt does."""
@@ -251,7 +256,10 @@ class LocalService:
                 jwe.NOT_OURS,
             )
         try:
-            return await self._try_each(fitting, parsed, until)
+            opened = await self._try_each(fitting, parsed, until)
+            if parsed.kid != opened.key.key_id:
+                self._foreign.read[CiphertextFormat.K8S_KMS_PLUGIN_GCM] += 1
+            return opened
         except (Unavailable, DeadlineExceeded):
             self._health.poke()
             raise

@@ -276,6 +276,9 @@ class Canned(CannedEnrolment, CannedCa):
     def watch_stats(self, request: pb.WatchStatsRequest) -> Message:
         return self.frame
 
+    def get_metrics(self, request: pb.GetMetricsRequest) -> Message:
+        return pb.GetMetricsResponse(text=b"# HELP kmsd_hsm_up Whether.\n# TYPE kmsd_hsm_up gauge\nkmsd_hsm_up 1.0\n")
+
     def watch_requests(self, request: pb.WatchRequestsRequest) -> Message:
         backlog = self.calls[-request.backlog :] if request.backlog else []
         return pb.WatchRequestsResponse(requests=backlog)

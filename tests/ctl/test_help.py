@@ -162,6 +162,9 @@ def test_a_command_takes_the_formats_that_its_help_lists_and_no_other(run: Run, 
 
 
 _ARGUMENTS = {
+    **{f"keys {name}": ("k8s-kek",) for name in ("show", "test", "generate", "adopt", "destroy", "retire")},
+    "keys relabel": ("k8s-kek", "other"),
+    "keygen": ("k8s-kek",),
     "migrate plan": ("--command", "k8s-kms-plugin serve"),
     "help": ("exit-codes",),
     "encrypt": ("/dev/null",),

@@ -8,6 +8,7 @@ import pytest
 
 from kmsd.crypto.gcm import TagMismatch
 from kmsd.errors import Conflict, InvalidRequest, KmsdError, Misconfigured, Overloaded
+from kmsd.formats.ciphertext import CiphertextFormat
 from kmsd.keys.judging import Rules
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.labels import new_key_id
@@ -65,7 +66,7 @@ async def test_what_is_allowed_and_pinned_is_read_and_counted(vector: Vector, hm
 async def test_what_keysealer_authenticated_is_read_without_leave(vector: keysealer.ForeignVector) -> None:
     setup = _Setup(allowed=False, hmac_label=vector.hmac.label)
     assert await setup.decrypt(vector.ciphertext) == vector.plaintext
-    assert setup.reader.unauthenticated == 0
+    assert setup.reader.read == {CiphertextFormat.KEYSEALER: 1}
     with pytest.raises(TagMismatch):
         await setup.decrypt(bent(vector.ciphertext))
 
@@ -102,7 +103,7 @@ async def test_a_key_that_must_not_read_them_is_refused_and_is_a_problem(
         await setup.decrypt(CBC[0].ciphertext)
     (problem,) = setup.reader.problems
     assert words in problem.message
-    assert setup.reader.unauthenticated == 0
+    assert setup.reader.read[CiphertextFormat.K8S_KMS_PLUGIN_CBC] == 0
 
 
 async def test_values_that_do_not_read_keep_their_turns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -200,6 +200,7 @@ def test_a_kmsd_without_enrolment_loads_neither_a_database_nor_a_web_server() ->
     loaded = _loaded("import kmsd.daemon.assembly, kmsd.daemon.proxy, kmsd.apis.admin_table, kmsd.cli")
     assert "kmsd.daemon.assembly" in loaded
     assert not loaded & {"sqlalchemy", "alembic", "psycopg", "aiohttp", "kmsd.store", "kmsd.est", "kmsd.daemon.renewal"}
+    assert not loaded & {"prometheus_client", "kmsd.metrics.exposition", "kmsd.metrics.listener"}
 
 
 def test_a_proxy_whose_key_is_in_a_file_loads_nothing_of_a_token() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from kmsd.crypto.gcm import TagMismatch
 from kmsd.errors import InvalidRequest, KmsdError, Misconfigured, NotFound, Unavailable
+from kmsd.formats.ciphertext import CiphertextFormat
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.operation import Operation
@@ -30,6 +32,9 @@ LABEL = "k8s-kek"
 
 
 class _NoForeign:
+    def __init__(self) -> None:
+        self.read: Counter[CiphertextFormat] = Counter()
+
     async def decrypt(self, ciphertext: bytes, key_id: str | None, until: float) -> Any:
         raise InvalidRequest("foreign", "")
 

@@ -66,6 +66,20 @@ from tests.unit.config.written import error_of, write
             for mode in ("600", "0666", "0000", "0400", "0200", "0060", "0640", "0620", "0700", "00600", "")
         ),
         ("kms.mode = 0o600", 'F:1: kms.mode: expected "0600" or "0660", found 384'),
+        *(
+            (
+                f'observe.listen = "{where}"',
+                "F:1: observe.listen: a port of metrics must be on 127.0.0.1, [::1] or localhost, or "
+                f'observe.allow_remote must be true, which lets whoever reaches it read them, found "{where}"',
+            )
+            for where in ("0.0.0.0:9443", "[::]:9443", "10.0.0.1:9443", "localhost.test:1", "127.1:9443")
+        ),
+        (
+            'observe.listen = "127.0.0.1"',
+            "F:1: observe.listen: an address to listen on must be host:port, and an IPv6 address in brackets, "
+            'found "127.0.0.1"',
+        ),
+        ('observe.listen = "unix:x"', 'F:1: observe.listen: the path of a socket must be absolute, found "unix:x"'),
         ('kms.socket = "x.sock"', 'F:1: kms.socket: the path of a socket must be absolute, found "x.sock"'),
         (
             'kms.socket = "@x"',
@@ -99,7 +113,7 @@ from tests.unit.config.written import error_of, write
         (
             "qqq = 1",
             "F:1: qqq: unknown key; the sections are [kms], [admin], [server], [proxy], [token], [tokens], [tenants], "
-            "[admins], [keys], [legacy], [health], [log], [audit], [store], [est], [ca], "
+            "[admins], [keys], [legacy], [health], [log], [audit], [observe], [store], [est], [ca], "
             "[state]",
         ),
         ('keys = "x"', "F:1: keys: expected a section, [keys], found a string"),

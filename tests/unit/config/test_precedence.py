@@ -81,6 +81,8 @@ def test_every_setting_has_a_variable_of_its_own(variable: str) -> None:
         "proxy.tls_key": ("/k", Path("/k")),
         "store.url": ("postgresql+psycopg://u@h/db", "postgresql+psycopg://u@h/db"),
         "store.password_file": ("/p", Path("/p")),
+        "observe.listen": ("[::1]:9443", "[::1]:9443"),
+        "observe.allow_remote": ("true", True),
         "est.listen": ("[::1]:9443", "[::1]:9443"),
         "ca.enabled": ("true", True),
         "ca.lifetime": ("86400", 86400.0),

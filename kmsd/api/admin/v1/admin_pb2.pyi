@@ -1025,6 +1025,16 @@ class ListPeersResponse(_message.Message):
     next_page_token: str
     def __init__(self, peers: _Optional[_Iterable[_Union[ListPeersResponse.Peer, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
+class GetMetricsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetMetricsResponse(_message.Message):
+    __slots__ = ("text",)
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    text: bytes
+    def __init__(self, text: _Optional[bytes] = ...) -> None: ...
+
 class WatchStatsRequest(_message.Message):
     __slots__ = ("interval_ms", "history_seconds", "tenant")
     INTERVAL_MS_FIELD_NUMBER: _ClassVar[int]
