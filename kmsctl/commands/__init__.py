@@ -87,6 +87,32 @@ COMMANDS = (
         ),
     ),
     Command(
+        "k8s",
+        "k8s:k8s",
+        "Write what Kubernetes needs of kmsd, and check a node.",
+        (
+            Command(
+                "manifest",
+                "k8s_manifest:manifest",
+                "Write what ships for Kubernetes, with your names in it.",
+                (
+                    Command("standalone", "k8s_manifest:standalone", "Write the static pod of a kmsd with a token."),
+                    Command("proxy", "k8s_manifest:proxy", "Write the static pod of a proxy."),
+                    Command("key-manager", "k8s_manifest:key_manager", "Write a key manager for other clusters."),
+                    Command(
+                        "encryption-config",
+                        "k8s_manifest:encryption_config",
+                        "Write kube-apiserver's EncryptionConfiguration.",
+                    ),
+                ),
+            ),
+            Command("check", "k8s:check", "Check a control-plane node; change nothing."),
+            Command(
+                "apply-patch", "k8s_patch:apply_patch", "Show what kube-apiserver's static pod lacks; write it if told."
+            ),
+        ),
+    ),
+    Command(
         "audit",
         "audit:audit",
         "Show and check the audit trail.",

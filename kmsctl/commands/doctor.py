@@ -7,9 +7,9 @@ from typing import Annotated, Final
 
 import typer
 
-from kmsctl import diagnostics, documents, options, output
+from kmsctl import checklist, diagnostics, documents, options, output
 from kmsctl.diagnostics import ExitCode
-from kmsctl.output import Colour, OutputFormat
+from kmsctl.output import OutputFormat
 from kmsctl.text import width
 from kmsd.client import DEFAULT_TIMEOUT, Check, Diagnosis, Outcome, connect, escape
 
@@ -17,13 +17,6 @@ SECONDS: Final = 60.0
 """That it may take unless told. kmsd takes no longer in any case."""
 _VERDICT: Final = "verdict"
 """Name of the check that stands below the others."""
-_LOOKS: Final = {
-    Outcome.OK: ("\N{HEAVY CHECK MARK}", "+", Colour.GREEN),
-    Outcome.WARNING: ("!", "!", Colour.YELLOW),
-    Outcome.FAILED: ("\N{HEAVY BALLOT X}", "x", Colour.RED),
-    Outcome.NOT_APPLICABLE: ("\N{MIDDLE DOT}", "-", Colour.DIM),
-    Outcome.UNKNOWN: ("?", "?", Colour.YELLOW),
-}
 
 
 def doctor(
@@ -88,7 +81,4 @@ def _lines(found: Diagnosis) -> Iterator[str]:
 
 
 def _line(check: Check, room: int) -> str:
-    beautiful, plain, colour = _LOOKS[check.outcome]
-    mark = output.paint(output.glyph(beautiful, plain), colour)
-    title = escape(check.title)
-    return f"{mark} {title}{' ' * (room - width(title))}   {escape(check.seen) or '-'}".rstrip()
+    return checklist.line(check.outcome, check.title, check.seen, room)

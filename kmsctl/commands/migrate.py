@@ -128,12 +128,13 @@ def _setup(source: str | None, command: str) -> Setup:
 
 
 def _configurations(source: str, old_socket: str) -> Configurations:
-    from kmsctl.migrate import encryption_config, setups
-    from kmsctl.migrate.steps import SOCKET
+    from kmsctl.kubernetes import yamltext
+    from kmsctl.kubernetes.places import SOCKET
+    from kmsctl.migrate import encryption_config
 
     if not source:
         return encryption_config.assumed(old_socket, SOCKET)
-    documents = setups.load_yaml(_read(source, "the encryption configuration"), "the encryption configuration")
+    documents = yamltext.load(_read(source, "the encryption configuration"), "the encryption configuration")
     if documents and documents[0] is None and any(documents):
         raise UsageError(
             "the first document of the encryption configuration is empty, and kube-apiserver reads the first only",

@@ -13,11 +13,10 @@ from posixpath import normpath
 from typing import Any, Final
 
 from kmsctl.diagnostics import UsageError
+from kmsctl.kubernetes.encryption_rules import API_VERSION, KIND, KINDS
 
 Configuration = dict[str, Any]
 
-KIND: Final = "EncryptionConfiguration"
-API_VERSION: Final = "apiserver.config.k8s.io/v1"
 NAME: Final = "kmsd"
 UNKNOWN_NAME: Final = "FILL IN: the provider's name in the present file"
 """Has a colon, which no name may have: kube-apiserver refuses it until it is filled in."""
@@ -26,8 +25,6 @@ WITHHELD: Final = "FILL IN: as in the present file"
 RULES_MAX: Final = 1000
 NODES_MAX: Final = 100_000
 """Values in the document, each counted wherever an alias repeats it."""
-_KINDS: Final = {(KIND, API_VERSION), ("EncryptionConfig", "v1")}
-"""The second is the first one's name before Kubernetes 1.13, which kube-apiserver still takes."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ def between(document: object, old_socket: str, socket: str) -> Configurations:
     Raises UsageError if it is no such document, if kube-apiserver would refuse it, or if no provider is the old one.
     """
     found = _unshared(document, [0])
-    if not isinstance(found, dict) or (found.get("kind"), found.get("apiVersion")) not in _KINDS:
+    if not isinstance(found, dict) or (found.get("kind"), found.get("apiVersion")) not in KINDS:
         raise UsageError(
             f"the encryption configuration is no {KIND} of {API_VERSION}", "give kube-apiserver's own file"
         )

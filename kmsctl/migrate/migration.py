@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from kmsctl.kubernetes.places import SOCKET
 from kmsctl.migrate import remote
 from kmsctl.migrate.encryption_config import Configurations
 from kmsctl.migrate.k8s_kms_plugin import PROGRAM, UNKNOWN, K8sKmsPlugin
 from kmsctl.migrate.setups import Setup
 from kmsctl.migrate.step import MigrationStep
-from kmsctl.migrate.steps import PIN_FILE, SOCKET, mounts, steps, way_back, write_label
+from kmsctl.migrate.steps import PIN_FILE, mounts, steps, way_back, write_label
 
 _OF_MODULES: Final = (
     *("SOFTHSM2_CONF", "TPM2_PKCS11_", "TSS2_", "ChrystokiConfigurationPath", "P11_KIT_", "OCK", "PKCSLIB"),

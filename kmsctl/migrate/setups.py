@@ -6,8 +6,6 @@ places, never what stands there: it may be a PIN.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from kmsctl.diagnostics import UsageError
+from kmsctl.kubernetes import yamltext
 from kmsctl.migrate.k8s_kms_plugin import PROGRAM, UNKNOWN, is_program, serves
 
 ITEMS_MAX: Final = 1000
@@ -34,8 +33,6 @@ _UNIT_REFERENCE = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)\}|\$([A-Za-z_][
 _SPECIFIER = re.compile(r"%(.)", re.DOTALL)
 _SPECIFIERS: Final = {"%": "%", "t": "/run", "S": "/var/lib", "E": "/etc", "C": "/var/cache", "L": "/var/log"}
 """systemd.unit(5), for units of the system."""
-
-NOT_YAML: Final = "it is not YAML"
 
 
 @dataclass(frozen=True)
@@ -106,33 +103,9 @@ def _in_container(words: Sequence[str]) -> bool:
     return bool(words) and words[0].rsplit("/", 1)[-1] in _RUNNERS and "run" in words[1:]
 
 
-def load_yaml(text: str, what: str) -> list[Any]:
-    """Return its documents. Raises UsageError."""
-    import yaml
-
-    if text.lstrip().startswith("{"):
-        # JSON may have tabs, which YAML has not.
-        with contextlib.suppress(ValueError, RecursionError):
-            return [json.loads(text)]
-    try:
-        found: list[Any] = []
-        for document in yaml.safe_load_all(text):
-            found.append(document)
-            if len(found) > ITEMS_MAX:
-                break
-        return found
-    except yaml.MarkedYAMLError as error:
-        # Only the place: the words of the parser repeat what stands there.
-        mark = error.problem_mark or error.context_mark
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UsageError(f"{what} cannot be read: {NOT_YAML}{where}", "mend it there") from None
-    except (yaml.YAMLError, ValueError, RecursionError, OverflowError):
-        raise UsageError(f"{what} cannot be read: {NOT_YAML}", "it may hold control characters") from None
-
-
 def from_manifest(text: str) -> Setup:
     """Return a pod, or something with a template of one, in YAML or JSON. Raises UsageError."""
-    documents = [each for each in load_yaml(text, "the manifest") if each is not None]
+    documents = [each for each in yamltext.load(text, "the manifest") if each is not None]
     if not any(isinstance(each, dict) for each in documents):
         raise UsageError(
             "this is neither a pod manifest nor a unit of systemd",

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Final
 
+from kmsctl.kubernetes.places import CONFIG, SOCKET
 from kmsctl.migrate import remote
 from kmsctl.migrate.encryption_config import Configurations
 from kmsctl.migrate.k8s_kms_plugin import PROGRAM, K8sKmsPlugin
@@ -14,12 +15,10 @@ from kmsctl.migrate.step import MigrationStep
 from kmsd.client.rotation import rewrite_command
 from kmsd.etcd.resources import nameable
 
-SOCKET: Final = "/run/kmsd/kms.sock"
 CONFIG_FILE: Final = "/etc/kmsd/kmsd.toml"
 PIN_FILE: Final = "/etc/kmsd/pin"
 NEW_LABELS: Final = ("k8s-kek", "kmsd-kek", "kmsd-kek-2")
 """One more than the plugin has keys."""
-ENCRYPTION_CONFIG: Final = "/etc/kubernetes/encryption-config.yaml"
 
 
 def steps(
@@ -162,7 +161,7 @@ def _prove(plugin: K8sKmsPlugin) -> MigrationStep:
 def _read(found: Configurations) -> MigrationStep:
     return MigrationStep(
         "Let every kube-apiserver read what kmsd will write",
-        f"Install the EncryptionConfiguration `reading`, {ENCRYPTION_CONFIG} or whatever --encryption-provider-config "
+        f"Install the EncryptionConfiguration `reading`, {CONFIG} or whatever --encryption-provider-config "
         f"says, mount /run/kmsd into kube-apiserver, and restart one after the other. "
         f"{_capital(_old(found))} still writes. With one control-plane node go on with the next step.",
     )

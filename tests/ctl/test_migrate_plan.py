@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from syrupy.assertion import SnapshotAssertion
 
 from kmsctl.diagnostics import UsageError
+from kmsctl.kubernetes.encryption_rules import API_VERSION, KIND
 from kmsctl.migrate import encryption_config, k8s_kms_plugin, migration, setups
 from kmsctl.migrate.k8s_kms_plugin import K8sKmsPlugin
 from tests.ctl.conftest import Run
@@ -508,7 +509,7 @@ def test_what_kube_apiserver_takes_is_planned_for_and_what_comes_out_it_takes_to
     assert plan["found"]["kms_provider"] == names
     for part, first in (("reading", "a"), ("writing", "kmsd")):
         document = plan["encryption_config"][part]
-        assert (document["kind"], document["apiVersion"]) == (encryption_config.KIND, encryption_config.API_VERSION)
+        assert (document["kind"], document["apiVersion"]) == (KIND, API_VERSION)
         (tmp_path / "out.yaml").write_text(yaml.safe_dump(document))
         assert first in str(document["resources"][0]["providers"][0])
         every = [item["kms"] for rule in document["resources"] for item in rule["providers"] if "kms" in item]

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from kmsctl.kubernetes import manifests
+
 pytestmark = pytest.mark.processes
 
 
@@ -32,6 +34,11 @@ def test_one_wheel_holds_the_three_packages_and_programs(tmp_path: Path) -> None
         assert f"{info}/licenses/LICENSE" in names
         assert "kmsd/api/kms/v2/api_pb2.py" in names
         assert "kmstui/app.tcss" in names
+        shipped = {name.removeprefix("kmsctl/k8s/") for name in names if name.startswith("kmsctl/k8s/")}
+        assert shipped >= {manifests.STANDALONE, manifests.PROXY, *manifests.ENCRYPTION_CONFIG.values()}
+        assert shipped >= {f"{manifests.KEY_MANAGER}/{part}.yaml" for part in manifests.KEY_MANAGER_PARTS}
+        for name in shipped:
+            assert archive.read(f"kmsctl/k8s/{name}") == (root / "k8s" / name).read_bytes()
         scripts = configparser.ConfigParser()
         scripts.read_string(archive.read(f"{info}/entry_points.txt").decode())
         assert set(scripts["console_scripts"]) == {"kmsd", "k8s-kms-plugin", "kmsctl", "kmstui"}
