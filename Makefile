@@ -14,7 +14,8 @@
 #               ARGS=renewal: ten minutes of nodes that renew their certificates, and a CA that is rolled
 # make fuzz     a minute of bytes that nobody thought of, for all that strangers reach, ARGS="--seconds 3600" for more
 # make screenshots  draw docs/screenshots anew
-# make gen      write anew what is generated from the code: kmsd/api, docs/architecture.svg, docs/metrics.md, pictures
+# make gen      write anew what is generated from the code: kmsd/api, docs/architecture.svg, docs/metrics.md,
+#               docs/reference, docs/screenshots
 # make proto    write kmsd/api anew from protos/
 # make lock     write requirements/*.lock anew
 # make format   put the code into its form

@@ -95,7 +95,9 @@ class Kms(Section):
     """The socket of the two KMS APIs."""
 
     socket: SocketPath = Field(default_factory=paths.kms_socket)
+    """Path of the socket: absolute, 107 bytes at most."""
     mode: Literal["0600", "0660"] = "0600"
+    """Mode of the socket."""
     group: str = ""
     """Group name that owns the socket; with mode 0660 its members may call."""
     on_hsm_loss: Literal["coast", "fail-closed"] = "coast"
@@ -114,6 +116,7 @@ class Admin(Section):
     """The socket of the admin API."""
 
     socket: SocketPath = Field(default_factory=paths.admin_socket)
+    """Path of the socket: absolute, 107 bytes at most."""
     group: str = ""
     """Group name that owns the socket, which then has mode 0660; empty: mode 0600."""
 
@@ -123,8 +126,11 @@ class Server(Section):
     read anew when they change."""
 
     enabled: bool = False
+    """Listen on TCP: with client certificates, and nothing without them."""
     host: Host = "0.0.0.0"  # noqa: S104 - k8s-kms-plugin's default; nothing is served there without TLS
+    """Name or address to listen on."""
     port: int = Field(default=31400, ge=1, le=65535)
+    """Port to listen on."""
     tls_ca: Path | None = None
     """PEM file with the CA certificates that callers' certificates are checked against."""
     tls_certificate: Path | None = None
@@ -208,6 +214,7 @@ class Tenant(Section):
     """A cluster that this key manager serves, `[[tenants]]` in the file."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    """Name of the tenant in commands, logs and statistics."""
     san: Sans
     """Names in its certificates: exact, or with * for one part of the name."""
     key_label: Label
@@ -274,6 +281,7 @@ class Ca(Section):
     """The certificate authority of nodes, whose key is on the token."""
 
     enabled: bool = False
+    """Issue certificates for nodes."""
     token: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,64}$")
     """Name of the token where its keys are made; empty: the token that gets the new keys."""
     key_label: Label = "kmsd-ca"
@@ -303,6 +311,7 @@ class Token(Section):
     module: str = ""
     """Path of the PKCS#11 module."""
     label: str = ""
+    """Label of the token."""
     slot: int | None = Field(default=None, ge=0)
     """Slot id; wins over label."""
     pin: SecretStr | None = None
@@ -340,6 +349,7 @@ class Keys(Section):
     """auto: AES-GCM if the token has it, else AES-CBC with an HMAC key. rsa-oaep: as auto, and RSA keys with the write
     label serve, too: for tokens without AES, because whoever knows the public key can write what opens."""
     write_format: Literal["native", "k8s-kms-plugin"] = "native"
+    """Form of what is written. native: JWE. k8s-kms-plugin: its aes-gcm, so that a cluster can move back."""
     auto_create: bool = False
     """Make the write key at start if the token has none."""
     adopt: Literal["auto", "public", "never"] = "auto"
@@ -386,12 +396,14 @@ class Log(Section):
     format: Literal["auto", "json", "console"] = "auto"
     """auto: console on a terminal, else json."""
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """Level to log from. debug: a line for each call. info: a line for each change."""
 
 
 class Audit(Section):
     """The record of what was done, in two hash chains of JSON lines: what is said of a file holds for each."""
 
     enabled: bool = True
+    """Write the audit."""
     file: Path | None = None
     """None: audit.jsonl in the state directory. The calls of the KMS APIs are in audit-kms.jsonl beside it."""
     kms: Literal["none", "sampled", "all"] = "sampled"
@@ -490,6 +502,7 @@ class State(Section):
     it, when each key was used, and which keys were made here and never used."""
 
     dir: Path = Field(default_factory=paths.state_dir)
+    """Directory of all of that, and of the audit."""
 
 
 def _told_apart(tokens: tuple[TokenEntry, ...]) -> tuple[TokenEntry, ...]:
