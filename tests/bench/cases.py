@@ -41,7 +41,7 @@ DEFAULT: Final = Plan(
     seconds=0.4,
     transports=("h2corn",),
     side_by_side=(*_loads("v2", (*_BOTH, "Status"), _IN_FLIGHT), *_loads("v1beta1", _BOTH, (16,))),
-    keys=_loads("v2", _BOTH, (16,)),
+    keys=(*_loads("v2", _BOTH, (16,)), *_loads("v1beta1", _BOTH, (16,))),
     schemes=_loads("v2", _BOTH, (1, 16)),
     latency=_loads("v2", ("Encrypt",), (16, 64)),
 )
@@ -55,7 +55,7 @@ FULL: Final = Plan(
         *_loads("v2", (*_BOTH, "Status"), _IN_FLIGHT),
         *_loads("v1beta1", (*_BOTH, "Version"), _IN_FLIGHT),
     ),
-    keys=_loads("v2", (*_BOTH, "Status"), _IN_FLIGHT),
+    keys=(*_loads("v2", (*_BOTH, "Status"), _IN_FLIGHT), *_loads("v1beta1", _BOTH, (16,))),
     schemes=_loads("v2", _BOTH, _IN_FLIGHT),
     latency=_loads("v2", _BOTH, _IN_FLIGHT),
 )

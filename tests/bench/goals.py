@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from kmsd.hsm.address import AUTO_SESSIONS_GROWN
 from tests.bench.cases import KEYS, LATENCIES
 from tests.bench.results import Results, Row, ratio, spread
-from tests.bench.servers import BARE, PEERS
+from tests.bench.servers import BARE, PEERS, PLUGIN
 
 KMSD = "kmsd, h2corn"
 OLD_RATE = 1840
@@ -31,17 +31,23 @@ def goals(results: Results) -> Iterator[Goal]:
     for method in ("Encrypt", "Decrypt"):
         ours = _row(results, "side by side", KMSD, method)
         for name in PEERS:
-            yield _ratio(
-                f"{method}, 16 in flight, beside {name}", ours, _row(results, "side by side", name, method), 1.0
-            )
+            # k8s-kms-plugin answers v1beta1 alone, mock-kms v2 alone.
+            api, through, least = ("v1beta1", ", both through v1beta1", 2.5) if name == PLUGIN else ("v2", "", 1.0)
+            one, other = (_row(results, "side by side", each, method, api) for each in (KMSD, name))
+            yield _ratio(f"{method}, 16 in flight, beside {name}{through}", one, other, least)
         bare = _row(results, "side by side", BARE[2], method)
         yield _ratio(f"{method}, 16 in flight, beside {BARE[2]} and nothing else", ours, bare, 0.8)
     for method in ("Encrypt", "Decrypt"):
         few, many = (
-            results.find(group="keys", server=KMSD, method=method, in_flight=16, keys=count)
+            results.find(group="keys", server=KMSD, api="v2", method=method, in_flight=16, keys=count)
             for count in (KEYS[0], KEYS[-1])
         )
         yield _ratio(f"{method} with {KEYS[-1]:,} keys, beside {KEYS[0]}", many, few, 0.95, 1.05)
+        one, other = (
+            results.find(group="keys", server=each, api="v1beta1", method=method, in_flight=16, keys=KEYS[1])
+            for each in (KMSD, PLUGIN)
+        )
+        yield _ratio(f"{method} with {KEYS[1]} keys, beside {PLUGIN}, both through v1beta1", one, other, 100.0)
     for seconds in LATENCIES:
         row = results.find(group="latency", server=KMSD, method="Encrypt", in_flight=64, latency=seconds)
         what = f"Encrypt, 64 in flight, token of {seconds * 1000:.0f} ms"
@@ -75,8 +81,8 @@ def goals(results: Results) -> Iterator[Goal]:
         yield Goal("p50 of Encrypt through a proxy, beside a socket of one's own", "<= 2", f"{times:.1f}", times <= 2)
 
 
-def _row(results: Results, group: str, server: str, method: str) -> Row | None:
-    return results.find(group=group, server=server, api="v2", method=method, in_flight=16)
+def _row(results: Results, group: str, server: str, method: str, api: str = "v2") -> Row | None:
+    return results.find(group=group, server=server, api=api, method=method, in_flight=16)
 
 
 def _ratio(what: str, one: Row | None, other: Row | None, least: float, most: float = 0.0) -> Goal:

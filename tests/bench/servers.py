@@ -28,7 +28,8 @@ from tests.tokens import MODULE, PIN, SoftToken
 
 Token = SoftToken | ChaosToken
 BARE: Final = ("bare h2corn", "bare grpcio", "h2corn and SoftHSM's calls", "grpcio and SoftHSM's calls")
-PEERS: Final = ("k8s-kms-plugin", "mock-kms")
+PLUGIN: Final = "k8s-kms-plugin"
+PEERS: Final = (PLUGIN, "mock-kms")
 _READY_SECONDS: Final = 10.0
 _PLAINTEXT: Final = b"p" * 32
 _MOCK_LABEL: Final = "kms-test"
@@ -156,6 +157,9 @@ def ask_for_messages(folder: Path, socket: Path, *, same: bool = False) -> dict[
                     if code is grpc.StatusCode.UNIMPLEMENTED or time.monotonic() > until:
                         raise
                     time.sleep(0.1)
+            if raw is None:
+                # k8s-kms-plugin ends a call that it does not know with OK and without an answer.
+                raise grpc.RpcError(f"no answer to {api} {method}")
             told = answer.FromString(raw)
             path = folder / f"{api}-{method}"
             path.write_bytes(framed(body))

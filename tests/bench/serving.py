@@ -49,7 +49,8 @@ def side_by_side(results: Results, folder: Path, plan: Plan) -> None:
 
 
 def keys(results: Results, folder: Path, plan: Plan) -> None:
-    """kmsd with few keys and many."""
+    """kmsd with few keys and many; beside k8s-kms-plugin, which looks all of them through at each call, with as many as
+    it can do that with."""
     with contextlib.ExitStack() as running:
         turns = []
         for transport in plan.transports:
@@ -58,6 +59,12 @@ def keys(results: Results, folder: Path, plan: Plan) -> None:
                 server = running.enter_context(servers.kmsd(folder / f"k-{transport}-{count}", token, transport))
                 assert server.kmsd is not None
                 assert wait_for(lambda running=server.kmsd: running.status().keys, timeout=60) == count
+                turns.append((server, Case(server.name, "", "", 0, keys=count)))
+        for count in KEYS[:-1]:
+            if servers.PLUGIN in servers.peers():
+                server = running.enter_context(
+                    servers.peer(folder / f"p-{count}", _made(folder / f"t-p-{count}", count), servers.PLUGIN)
+                )
                 turns.append((server, Case(server.name, "", "", 0, keys=count)))
         take_turns(results, "keys", turns, plan, plan.keys)
 
