@@ -37,6 +37,13 @@ def goals(results: Results) -> Iterator[Goal]:
             yield _ratio(f"{method}, 16 in flight, beside {name}{through}", one, other, least)
         bare = _row(results, "side by side", BARE[2], method)
         yield _ratio(f"{method}, 16 in flight, beside {BARE[2]} and nothing else", ours, bare, 0.8)
+    one, other = (
+        results.find(group="side by side", server=each, api="v1beta1", method="Encrypt", in_flight=1)
+        for each in (KMSD, PLUGIN)
+    )
+    if one is not None and other is not None:
+        times = one.median("p50") / other.median("p50")
+        yield Goal(f"p50 of Encrypt for one caller, beside {PLUGIN}", "<= 1", f"{times:.2f}", times <= 1)
     for method in ("Encrypt", "Decrypt"):
         few, many = (
             results.find(group="keys", server=KMSD, api="v2", method=method, in_flight=16, keys=count)
