@@ -2,51 +2,25 @@
 
 from __future__ import annotations
 
-import http.client
 import re
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import grpc
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
-from prometheus_client.parser import text_string_to_metric_families
 
 from kmsd.api.kms.v2 import api_pb2 as v2
 from kmsd.metrics.catalogue import METRICS
 from tests import forkserver
 from tests.daemons import KMSCTL, Kmsd, wait_for
+from tests.observe.scraping import Answer, metrics, told
 from tests.remote.conftest import free_port
 from tests.tokens import SoftToken, make_token
 
 CONNECTIONS = 64
-
-
-class Answer:
-    """An answer over HTTP."""
-
-    def __init__(self, place: int | Path, path: str, method: str = "GET", **headers: str) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", place if isinstance(place, int) else 0, timeout=10)
-        if isinstance(place, Path):
-            connection.sock = socket.socket(socket.AF_UNIX)
-            connection.sock.settimeout(10)
-            connection.sock.connect(str(place))
-        connection.request(method, path, headers={name.replace("_", "-"): text for name, text in headers.items()})
-        response = connection.getresponse()
-        self.status, self.headers, self.text = response.status, response.headers, response.read().decode()
-        connection.close()
-
-
-def metrics(text: str) -> dict[tuple[str, tuple[str, ...]], float]:
-    """Every sample, by its name and the values of its labels in the order of their names."""
-    return {
-        (sample.name, tuple(value for _, value in sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +42,6 @@ def kmsd(tmp_path_factory: pytest.TempPathFactory, token: SoftToken, port: int) 
     }
     with Kmsd(tmp_path_factory.mktemp("k"), token, ("--auto-create",), environment).start() as running:
         yield running.wait_ok()
-
-
-def told(port: int) -> dict[tuple[str, tuple[str, ...]], float]:
-    return metrics(Answer(port, "/metrics").text)
 
 
 def test_metrics_are_what_was_called(kmsd: Kmsd, port: int) -> None:
