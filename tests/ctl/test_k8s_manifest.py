@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from kmsctl.kubernetes import manifests
+from kmsctl.migrate import encryption_config
 from tests.ctl.conftest import Run
 
 K8S = Path(__file__).parents[2] / "k8s"
@@ -119,6 +121,21 @@ def test_an_encryption_configuration_gets_its_names_and_its_first_step(run: Run)
     }
     (first,) = only(run, "encryption-config", *argv, "--reading")["resources"]
     assert first["providers"] == rule["providers"][::-1]
+
+
+def test_the_steps_that_ship_are_those_that_the_commands_make(run: Run) -> None:
+    folder = K8S / "encryption-config"
+    found = {each.stem: yaml.safe_load(each.read_text()) for each in folder.glob("*.yaml")}
+    assert only(run, "encryption-config", "--reading") == found["v2-reading"]
+    present = copy.deepcopy(found["from-k8s-kms-plugin-reading"])
+    del present["resources"][0]["providers"][1]
+    plan = encryption_config.between(present, "/var/run/kms/plugin.sock", "/run/kmsd/kms.sock")
+    assert plan.reading == found["from-k8s-kms-plugin-reading"]
+    assert plan.writing == found["from-k8s-kms-plugin"]
+    first, second = (found[f"v1beta1-to-v2{step}"]["resources"][0]["providers"] for step in ("-reading", ""))
+    assert second == [first[1], first[0], first[2]]
+    assert first[::2] == found["v1beta1"]["resources"][0]["providers"]
+    assert second[::2] == found["v2"]["resources"][0]["providers"]
 
 
 def test_an_image_by_a_tag_is_told_of(run: Run) -> None:

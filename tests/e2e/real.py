@@ -72,6 +72,16 @@ class RealApiServer:
         self._stop_server()
         self.start(config or self._config)
 
+    @property
+    def kubectl(self) -> list[str]:
+        """kubectl as an administrator of this cluster."""
+        return [
+            "kubectl",
+            f"--server=https://127.0.0.1:{self._port}",
+            f"--certificate-authority={self._home / 'tls.crt'}",
+            f"--token={self._token}",
+        ]
+
     def create_secret(self, name: str, data: Mapping[str, bytes]) -> None:
         secret = {
             "apiVersion": "v1",

@@ -116,3 +116,24 @@ def test_an_apiserver_with_the_encryption_configuration_that_ships_serves_secret
     wait_for(lambda: apiserver.readyz()[0], 60)
     assert apiserver.read_secret("one") == DATA
     assert pod.running()
+
+
+def test_an_apiserver_moves_from_v1beta1_to_v2_with_the_files_that_ship(
+    node: Node, pod: Program, apiserver: ApiServer
+) -> None:
+    target = f"unix://{node.root}/run/kmsd-admin/admin.sock"
+    forkserver.run([KMSCTL, "--target", target, "keygen", "k8s-kek"], check=True, stdout=subprocess.DEVNULL)
+    wait_for(lambda: node.probe("readinessProbe") == 0)
+    steps = {"v1beta1": b"v1:kmsd-v1:", "v1beta1-to-v2-reading": b"v1:kmsd-v1:", "v1beta1-to-v2": b"v2:kmsd:"}
+    for number, (name, prefix) in enumerate(steps.items()):
+        config = yaml.safe_load(node.here((K8S / "encryption-config" / f"{name}.yaml").read_text()))
+        apiserver.restart(config) if number else apiserver.start(config)
+        wait_for(lambda: apiserver.readyz()[0], 60)
+        apiserver.create_secret(name, DATA)
+        assert apiserver.raw_stored(name).startswith(b"k8s:enc:kms:" + prefix)
+        # What was written before is read: on a node that is not so far yet, too, what the next step writes.
+        assert [apiserver.read_secret(each) for each in list(steps)[: number + 1]] == [DATA] * (number + 1)
+    before = (K8S / "encryption-config" / "v1beta1-to-v2-reading.yaml").read_text()
+    apiserver.restart(yaml.safe_load(node.here(before)))
+    assert apiserver.read_secret("v1beta1-to-v2") == DATA
+    assert pod.running()
