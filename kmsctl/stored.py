@@ -225,15 +225,16 @@ def still_under(scan: EtcdScan, old: Key) -> tuple[str, ...]:
     command."""
     from kmsd.etcd.resources import rewritable
 
-    return tuple(filter(rewritable, scan.resources(_under(old))))
+    return tuple(filter(rewritable, scan.resources(under(old))))
 
 
-def _under(old: Key) -> Callable[[ScanRow], bool]:
+def under(old: Key) -> Callable[[ScanRow], bool]:
+    """Return what picks the objects that a KMS wrote and that may need this key."""
     names = names_of(old)
     return lambda row: row.storage.needs_kms and row.may_need(names)
 
 
 def keeping(old: Key) -> Callable[[ScanRow], bool]:
     """Return what picks the objects for which this key has to be kept: they may need it, or are not understood."""
-    under = _under(old)
-    return lambda row: row.needs_unknown_key or under(row)
+    needs_it = under(old)
+    return lambda row: row.needs_unknown_key or needs_it(row)

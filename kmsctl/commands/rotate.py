@@ -14,6 +14,7 @@ from kmsctl.diagnostics import UsageError
 from kmsctl.etcdplace import EtcdOptions, EtcdPlace
 from kmsctl.options import Options
 from kmsctl.output import OutputFormat
+from kmsctl.rewrite.plan import RewriteOptions
 from kmsctl.rotate import rotating, view
 from kmsctl.rotate.rotating import SCAN_EVERY, THIS_NODE, RotationOptions
 from kmsd.client import Rotation, connect
@@ -75,6 +76,7 @@ def rotate(
     ] = False,
     watching: WatchOptions,
     at: EtcdOptions,
+    rewriting: RewriteOptions,
     output_format: options.Output = None,
     target: options.Target = None,
     timeout: Timeout = None,
@@ -84,12 +86,14 @@ def rotate(
       kmsctl rotate --dry-run
       kmsctl rotate --yes
       kmsctl rotate --watch --node cp-2=/run/cp-2.sock --endpoints https://127.0.0.1:2379
+      kmsctl rotate --watch --rewrite --kubeconfig admin.conf --endpoints https://127.0.0.1:2379
       kmsctl rotate --watch --yes --retire --timeout 2h --endpoints https://127.0.0.1:2379 -o json
 
     Make a new write key on the token and move the write label to it. The old key goes on decrypting.
 
     With --watch, shows how nodes and kube-apiservers follow, how to rewrite what is stored, what a scan of etcd
-    counts, and when the old key may be retired. It can be left and resumed at any time: all state is in kmsd.
+    counts, and when the old key may be retired. With --rewrite it has kube-apiserver rewrite that by itself, without
+    changing or reading any object. It can be left and resumed at any time: all state is in kmsd and etcd.
 
     If the new key turns out to be bad, `kmsctl keys revert` makes another one.
     """
@@ -97,7 +101,7 @@ def rotate(
     if watch:
         if dry_run:
             raise UsageError("--dry-run changes nothing, so there is nothing to watch", "leave out one of them")
-        _follow(opts, wanted, watching, at.place, timeout)
+        _follow(opts, wanted, watching, at.place, rewriting, timeout)
         return
     _refuse_what_needs_watch(ctx)
     if timeout is not None:
@@ -115,7 +119,12 @@ def rotate(
 
 
 def _follow(
-    opts: Options, wanted: RotationOptions, watching: WatchOptions, place: EtcdPlace, seconds: float | None
+    opts: Options,
+    wanted: RotationOptions,
+    watching: WatchOptions,
+    place: EtcdPlace,
+    rewriting: RewriteOptions,
+    seconds: float | None,
 ) -> None:
     from kmsctl.rotate.follow import RotationRun, follow
 
@@ -133,12 +142,13 @@ def _follow(
         seconds=seconds,
         scan_every=watching.scan_every or SCAN_EVERY,
         show=watching.show,
+        rewrite=rewriting.plan(),
     )
     follow(opts, wanted, run)
 
 
 def _refuse_what_needs_watch(ctx: typer.Context) -> None:
-    needing = {*optiongroups.names(WatchOptions), *optiongroups.names(EtcdOptions)}
+    needing = {*optiongroups.names(WatchOptions), *optiongroups.names(EtcdOptions), *optiongroups.names(RewriteOptions)}
     for each in ctx.command.params:
         source = ctx.get_parameter_source(each.name) if each.name in needing else None
         if source is not None and source.name == "COMMANDLINE":

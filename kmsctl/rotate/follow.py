@@ -18,7 +18,9 @@ from kmsctl.diagnostics import UsageError
 from kmsctl.etcdplace import EtcdPlace
 from kmsctl.options import Options
 from kmsctl.output import OutputFormat
+from kmsctl.rewrite.plan import RewritePlan
 from kmsctl.rotate import rotating, view
+from kmsctl.rotate.rewrites import tell
 from kmsctl.rotate.rotating import SCAN_EVERY, THIS_NODE, RotationOptions
 from kmsctl.rotate.watch import Node, RotationWatch
 from kmsd.client import ClientError, Conflict, Status, connect, options_of
@@ -43,7 +45,8 @@ TICK = 1.0
 class RotationRun:
     """The way to follow a rotation. nodes: name and socket of the other nodes. place: where to scan; None: nowhere.
     again: rotate even if a rotation is not finished. retire: do it without asking. report: file for the last scan.
-    seconds: for all of it; None: no limit. scan_every: seconds between two scans. show: objects to be named."""
+    seconds: for all of it; None: no limit. scan_every: seconds between two scans. show: objects to be named. rewrite:
+    how objects are rewritten; None: somebody else does."""
 
     nodes: tuple[tuple[str, str], ...] = ()
     place: EtcdPlace | None = None
@@ -53,12 +56,17 @@ class RotationRun:
     seconds: float | None = None
     scan_every: float = SCAN_EVERY
     show: int = 0
+    rewrite: RewritePlan | None = None
 
 
 def follow(opts: Options, wanted: RotationOptions, plan: RotationRun) -> None:
     """Follow a rotation until nothing is left to be watched. Raises ClientError, UsageError, KeyboardInterrupt."""
     form = opts.form(OutputFormat.TABLE, OutputFormat.JSON)
     ends = time.monotonic() + plan.seconds if plan.seconds is not None else None
+    if plan.rewrite is not None:
+        from kmsctl.rewrite.rewriting import check
+
+        check(plan.rewrite)
     with contextlib.ExitStack() as held:
         client = held.enter_context(connect(opts.target, timeout=opts.timeout))
         status, tenant = rotating.status_of(client, wanted.label)
@@ -76,13 +84,17 @@ def follow(opts: Options, wanted: RotationOptions, plan: RotationRun) -> None:
             timeout=opts.timeout,
             scan_every=plan.scan_every,
             show=plan.show,
+            rewrite=plan.rewrite,
             wake=changed.set,
         )
         try:
             with watch:
                 try:
                     end = _Show(watch, plan, changed, ends, form).run()
+                    if plan.place is None:
+                        watch.rewrites.check()
                 finally:
+                    tell(watch.rewrites, form)
                     _name_objects(watch, form)
                 _finish(watch, end, plan)
         except KeyboardInterrupt:
@@ -170,7 +182,7 @@ class _Show:
             return True
         followed = found[StageName.APISERVERS].progress is StageProgress.DONE
         if self._plan.place is None:
-            return followed
+            return followed and (self._plan.rewrite is None or self._watch.rewrites.over)
         return not self._plan.retire and found[StageName.RETIRE].progress is StageProgress.ACTIVE
 
     def _check_time(self, found: Timeline) -> None:
@@ -185,9 +197,12 @@ class _Show:
     def _in_lines(self) -> Timeline:
         before: Timeline | None = None
         trouble = ""
+        progress = diagnostics.ProgressLine()
         while True:
             found = self._watch.step(datetime.now(UTC))
             now = datetime.now(UTC)
+            progress.clear()
+            tell(self._watch.rewrites, self._form)
             for event in news(before, found):
                 if self._form is OutputFormat.JSON:
                     output.emit_line(view.event_document(event, now))
@@ -200,6 +215,7 @@ class _Show:
                 return found
             self._check_time(found)
             self._act(found)
+            progress.show(self._watch.note)
             self._changed.wait(TICK)
             self._changed.clear()
 
@@ -259,7 +275,8 @@ def _finish(watch: RotationWatch, end: Timeline, plan: RotationRun) -> None:
         diagnostics.hint("keep the old key until no backup of etcd needs it; then `kmsctl keys destroy` ends it")
         return
     if plan.place is None:
-        diagnostics.hint(f"rewrite what is stored: `{rewrite_command('secrets')}`")
+        if plan.rewrite is None:
+            diagnostics.hint(f"rewrite what is stored: `{rewrite_command('secrets')}`")
         _hint_at_scan(turn, ["--endpoints", "URL"])
         return
     question = f"retire the old key {short(turn.old)} ({turn.old.label})?"
@@ -290,6 +307,8 @@ def _resume(plan: RotationRun, opts: Options, label: str) -> str:
         words += ["--node", f"{name}={socket}"]
     if plan.place is not None:
         words += plan.place.arguments()
+    if plan.rewrite is not None:
+        words += plan.rewrite.arguments
     if plan.retire:
         words.append("--retire")
     if plan.report is not None:

@@ -14,7 +14,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from kmsctl.etcdplace import EtcdPlace
-from kmsctl.stored import keeping, own, progress_text, still_under
+from kmsctl.rewrite.plan import RewritePlan
+from kmsctl.rotate.rewrites import Rewrites
+from kmsctl.stored import keeping, own, progress_text, still_under, under
 from kmsd.client import ClientError, Conflict, Denied, InvalidRequest, Key, KeyState, NotFound, RelabelledKey
 from kmsd.client.rotation import KeyTurnover, NodeSighting, StageName, StageProgress, Stored, Timeline
 from kmsd.client.timeline import timeline
@@ -130,7 +132,8 @@ class RotationWatch:
     """The rotation of `turn`, watched on `nodes`, the first of which is asked to retire the old key.
 
     place: where to scan, None not to. timeout: seconds for each call. scan_every: seconds between two scans, at least.
-    show: how many of the objects that keep the old key are wanted by name.
+    show: how many of the objects that keep the old key are wanted by name. rewrite: how objects are rewritten; None:
+    somebody else does.
     wake: called from other threads when there may be something new. Use it as a context: it ends its threads.
     """
 
@@ -143,6 +146,7 @@ class RotationWatch:
         timeout: float,
         scan_every: float,
         show: int = 0,
+        rewrite: RewritePlan | None = None,
         wake: Callable[[], None],
     ) -> None:
         self.turn = turn
@@ -157,6 +161,7 @@ class RotationWatch:
         self._show = show
         self._wake = wake
         self._over = threading.Event()
+        self.rewrites = Rewrites(rewrite, turn, wake, self._over)
         self._old = turn.old.key_id_sha256 if turn.old is not None else ""
         self._lookers = [_Looker(each, self._old, wake, self._over) for each in nodes]
         self._scanner: _Scanner | None = None
@@ -179,7 +184,7 @@ class RotationWatch:
     @property
     def note(self) -> str:
         """Return what goes on just now, or went wrong."""
-        return self._scanner.text if self._scanner is not None else self.trouble
+        return self._scanner.text if self._scanner is not None else self.rewrites.note or self.trouble
 
     def scan_now(self) -> None:
         """Have the next step begin a scan, if that makes sense by then."""
@@ -188,8 +193,10 @@ class RotationWatch:
     def step(self, now: datetime) -> Timeline:
         """Return what is seen by now; begin a scan if it is time for one. Raises what no other try can heal."""
         self._collect()
+        if self.rewrites.collect():
+            self._next_scan = time.monotonic() + (self._scan_every if self.rewrites.trouble else 0.0)
         found = self._timeline(now)
-        if self._begin_scan(found):
+        if self._begin_scan(found) or self._rewrite_blindly(found):
             found = self._timeline(now)
         return found
 
@@ -222,6 +229,7 @@ class RotationWatch:
             stored=self._stored,
             scanning=self._scanner is not None,
             scans=self._place is not None,
+            rewrites=self.rewrites.stage,
             retired=self._retired or self._lookers[0].retired,
         )
 
@@ -232,13 +240,20 @@ class RotationWatch:
             return False
         from kmsd.etcd.scan import ScanOptions
 
-        wanted = ScanOptions(self._show, keeping(old))
+        wanted = ScanOptions(self._show, keeping(old), under(old) if self.rewrites.wanted else None)
         self._scanner = _Scanner(place, self._first.client, self._timeout, self._wake, self._over, wanted)
         self._scanner.start()
         return True
 
+    def _rewrite_blindly(self, found: Timeline) -> bool:
+        """Start the rewriting of what was named, where nothing is scanned and it is time. Return whether it is under
+        way."""
+        if self._place is None and found[StageName.APISERVERS].progress is StageProgress.DONE:
+            self.rewrites.without_scan()
+        return self.rewrites.active
+
     def _is_due(self, found: Timeline) -> bool:
-        if found.finished or time.monotonic() < self._next_scan:
+        if found.finished or self.rewrites.active or time.monotonic() < self._next_scan:
             return False
         return (
             found[StageName.APISERVERS].progress is StageProgress.DONE
@@ -258,6 +273,7 @@ class RotationWatch:
         if self.turn.old is not None:
             self.trouble = own(self.scan.resources(keeping(self.turn.old)))
             self._stored = Stored(self.scan.report(), still_under(self.scan, self.turn.old), scanner.keys)
+            self.rewrites.after(self.scan)
         took = (scanner.scan.finished - scanner.scan.started).total_seconds()
         self._next_scan = time.monotonic() + self._pause(took)
 

@@ -53,13 +53,17 @@ def timeline(
     stored: Stored | None = None,
     scanning: bool = False,
     scans: bool = False,
+    rewrites: str | None = None,
     retired: bool = False,
 ) -> Timeline:
     """Return the stages as they stand. stored: the last scan, if any. scanning: another is under way. scans: whoever
-    looks scans by itself; else the command that does it is told. retired: the old key is archived, or gone."""
+    looks scans by itself; else the command that does it is told. rewrites: what whoever looks says of rewriting objects
+    by itself; None: it does not, and the command that does it is told. retired: the old key is archived, or gone."""
     stages = list(_moves(turn, sightings, now))
     if turn.old is not None:
-        stages += _clearing(turn, stages[-1], stored, scanning=scanning, scans=scans, retired=retired)
+        stages += _clearing(
+            turn, stages[-1], stored, scanning=scanning, scans=scans, rewrites=rewrites, retired=retired
+        )
     return Timeline(turn, tuple(stages))
 
 
@@ -140,7 +144,14 @@ def _awaited(node: str, text: str, due: datetime, now: datetime, late: str) -> N
 
 
 def _clearing(
-    turn: KeyTurnover, before: Stage, stored: Stored | None, *, scanning: bool, scans: bool, retired: bool
+    turn: KeyTurnover,
+    before: Stage,
+    stored: Stored | None,
+    *,
+    scanning: bool,
+    scans: bool,
+    rewrites: str | None,
+    retired: bool,
 ) -> Iterator[Stage]:
     """Yield the stages from the rewriting to the end of the old key."""
     if retired:
@@ -155,19 +166,24 @@ def _clearing(
     if stored is None or not ready or (followed is not None and stored.report.started < followed):
         # What was counted before every kube-apiserver had followed says nothing about what is written since.
         waiting = StageProgress.ACTIVE if ready else StageProgress.WAITING
-        yield Stage(StageName.REWRITE, waiting, commands=(rewrite_command("secrets"),))
+        yield _rewrite_stage(waiting, ("secrets",), rewrites)
         yield Stage(StageName.SCAN, waiting, commands=() if scans else (SCAN_COMMAND,), busy=scanning)
         yield _retire_stage(turn, offered=False)
         return
     left = stored.left(turn)
-    yield Stage(
-        StageName.REWRITE,
-        StageProgress.ACTIVE if left else StageProgress.DONE,
-        commands=tuple(map(rewrite_command, stored.resources)) if left else (),
-    )
+    if left:
+        yield _rewrite_stage(StageProgress.ACTIVE, stored.resources, rewrites)
+    else:
+        yield Stage(StageName.REWRITE, StageProgress.DONE)
     scan = _scan_stage(turn, stored, left, busy=scanning)
     yield scan if scans or scan.progress is StageProgress.DONE else replace(scan, commands=(SCAN_COMMAND,))
     yield _retire_stage(turn, offered=scan.progress is StageProgress.DONE)
+
+
+def _rewrite_stage(progress: StageProgress, resources: Sequence[str], rewrites: str | None) -> Stage:
+    if rewrites is not None:
+        return Stage(StageName.REWRITE, progress, rewrites)
+    return Stage(StageName.REWRITE, progress, commands=tuple(map(rewrite_command, resources)))
 
 
 def _scan_stage(turn: KeyTurnover, stored: Stored, left: int, *, busy: bool) -> Stage:

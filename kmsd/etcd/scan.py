@@ -6,8 +6,8 @@ The whole scan is read at one revision, so that an object that is rewritten mean
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
@@ -23,6 +23,8 @@ from kmsd.formats.keyid import Names
 
 PAGE_KEYS_FIRST: Final = 256
 PAGE_KEYS_MAX: Final = 2000
+ENDS_MAX: Final = 1_000_000
+"""Objects whose keys are remembered to be rewritten."""
 PAGE_BYTES_WANTED: Final = 2 << 20
 """Octets that a page should have: pages grow or shrink towards this."""
 ROWS_MAX: Final = 10_000
@@ -99,10 +101,12 @@ class NamedObject:
 
 @dataclass(frozen=True)
 class ScanOptions:
-    """A choice of objects to be shown by name, the first `most` of them."""
+    """A choice of objects to be shown by name, the first `most` of them. ends: of whose keys the ends are wanted; None:
+    of none."""
 
     most: int
     which: Callable[[ScanRow], bool]
+    ends: Callable[[ScanRow], bool] | None = None
 
 
 _NOTHING: Final = ScanOptions(0, lambda _: False)
@@ -111,7 +115,8 @@ _NOTHING: Final = ScanOptions(0, lambda _: False)
 @dataclass(frozen=True)
 class EtcdScan:
     """The result of a scan. prefix: without a slash at its end. counts: sorted by row. starts: how often it began, as
-    etcd compacts. shown: the objects that were wanted by name."""
+    etcd compacts. shown: the objects that were wanted by name. ends: resource -> the last two parts of its objects'
+    keys, where they were wanted; None: they are too many to be remembered."""
 
     started: datetime
     finished: datetime
@@ -122,6 +127,7 @@ class EtcdScan:
     counts: tuple[Count, ...]
     starts: int = 1
     shown: tuple[NamedObject, ...] = ()
+    ends: Mapping[str, Collection[str] | None] = field(default_factory=dict)
 
     def sum(self, which: Callable[[ScanRow], bool]) -> int:
         """Count the objects in the rows that the function picks."""
@@ -208,6 +214,7 @@ def scan(
             counts=tally.counts(),
             starts=attempt,
             shown=tuple(tally.shown),
+            ends=tally.ends,
         )
     raise ClientError(
         f"etcd compacted what was being read, {STARTS_MAX} times",
@@ -294,6 +301,8 @@ class _Tally:
     def __init__(self, root: str, wanted: ScanOptions = _NOTHING) -> None:
         self.objects = 0
         self.shown: list[NamedObject] = []
+        self.ends: dict[str, set[str] | None] = {}
+        self._remembered = 0
         self._wanted = wanted
         self._root = root.encode()
         self._rows: Counter[ScanRow] = Counter()
@@ -312,9 +321,21 @@ class _Tally:
         self.objects += 1
         if len(self.shown) < self._wanted.most and self._wanted.which(row):
             self.shown.append(NamedObject(key[:KEY_MOST].decode(errors="backslashreplace")[:KEY_MOST], row))
+        if self._wanted.ends is not None and self._wanted.ends(row):
+            self._remember(row.resource, key)
         if len(self._rows) >= ROWS_MAX and row not in self._rows:
             row = ScanRow("?", Storage.UNKNOWN, reason=_TOO_MANY)
         self._rows[row] += 1
+
+    def _remember(self, resource: str, key: bytes) -> None:
+        known = self.ends.setdefault(resource, set())
+        if known is None:
+            return
+        if self._remembered >= ENDS_MAX:
+            self.ends[resource] = None
+            return
+        self._remembered += 1
+        known.add(b"/".join(key.rsplit(b"/", 2)[-2:]).decode(errors="backslashreplace"))
 
 
 def row_of(resource: str, value: Value) -> ScanRow:

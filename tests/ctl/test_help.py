@@ -8,10 +8,12 @@ import shlex
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -277,7 +279,33 @@ def site(
             _fill_store(kmsd)
         if command.split(" ")[0] == "ca" and command != "ca init":
             _make_ca(made, run)
+        if command == "rotate":
+            own.enter_context(_kube_apiserver(tmp_path / "admin.conf"))
         yield made
+
+
+@contextlib.contextmanager
+def _kube_apiserver(kubeconfig: Path) -> Iterator[None]:
+    """Serve a kube-apiserver without any resource, as `kubectl proxy` would on this machine."""
+
+    class Groups(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"kind": "APIGroupList", "groups": []}')
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Groups) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        kubeconfig.write_text(
+            "kind: Config\ncurrent-context: here\n"
+            "contexts: [{name: here, context: {cluster: here}}]\n"
+            f"clusters: [{{name: here, cluster: {{server: 'http://127.0.0.1:{server.server_port}'}}}}]\n"
+        )
+        yield
+        server.shutdown()
 
 
 _WITH_CA = "[ca]\nenabled = true\n"

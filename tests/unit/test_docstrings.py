@@ -30,7 +30,8 @@ Forbid Forget Format Free Gather Get Give Go Group Hand Handle Have Hide Hold Im
 Lead Leave Let List Listen Load Log Look Make Mark Match Measure Merge Mix Move Name Note Obey Observe Offer Open Order
 Pack Pad Paint Parse Pass Pause Pick Poll Prepare Print Probe Prove Put Quote Raise Read Reconnect Record Refuse
 Register Release Reload Remember Remove Rename Render Replace Report Request Reset Resolve Restore Retire Return
-Revert Revoke Rotate Run Save Say Scan Scroll Search See Select Send Serve Set Settle Share Show Shut Sign Skip Sleep
+Revert Revoke Rewrite Rotate Run Save Say Scan Scroll Search See Select Send Serve Set Settle Share Show Shut Sign Skip
+Sleep
 Sort Split Start Stop Store Strip Submit Sum Take Tell Test Throw Try Turn Undo Unlock Update Use Verify Wait Wake Walk
 Warn Watch Withdraw Write Yield
 """
