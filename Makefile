@@ -21,6 +21,9 @@
 # make format   put the code into its form
 # make vuln     look the locked versions up in the advisory database (also: make audit)
 # make build    wheel, sdist and SBOM in dist/, and the wheel shown to run without this folder
+# make deb      a package for Debian 12 in dist/, ARCH=arm64 for that architecture; it needs no compiler
+# make packages-test  that package, built twice, and the image's commands, in a Debian of their own: installs, serves, upgrades,
+#               goes; and docs/quickstart.md there, timed
 # make debug    kmsd dev with debugpy at 127.0.0.1:5678, ARGS="serve ..." for another command
 PYTHON ?= python3
 export PYTHON
@@ -31,7 +34,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev dev dev-remote test check lint types contracts drift tests unit coverage bench chaos kills soak \
-  fuzz screenshots gen proto lock format vuln audit build debug
+  fuzz screenshots gen proto lock format vuln audit build deb packages-test debug
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -124,6 +127,12 @@ audit: vuln
 
 build: install-dev
 	@sh scripts/build.sh
+
+deb: install-dev
+	@sh packaging/debian/build.sh
+
+packages-test: install-dev
+	.venv/bin/python -m tests.packages.run $(ARGS)
 
 debug: install-dev
 	@sh scripts/debug.sh $(ARGS)
