@@ -14,8 +14,9 @@ import yaml
 
 from tests import forkserver
 from tests.daemons import KMSCTL, KMSD, wait_for
+from tests.e2e import probes
 from tests.e2e.apiserver import ApiServer
-from tests.e2e.program import Program
+from tests.e2e.program import Program, free_port
 from tests.tokens import PIN, SO_PIN, clean_environment
 
 K8S = Path(__file__).parents[2] / "k8s"
@@ -32,11 +33,14 @@ class Node:
 
     root: Path
     spec: dict[str, Any]
+    port: int
 
     def here(self, text: str) -> str:
-        """`text` with every hostPath in it moved below `root`."""
+        """`text` with every hostPath in it moved below `root`, and the port of the probes replaced."""
         paths = sorted((volume["hostPath"]["path"] for volume in self.spec["volumes"]), key=len, reverse=True)
-        return re.sub(rf"(?<![\w.-])({'|'.join(paths)})(?![\w.-])", lambda found: f"{self.root}{found[1]}", text)
+        return re.sub(
+            rf"(?<![\w.-])({'|'.join(paths)})(?![\w.-])", lambda found: f"{self.root}{found[1]}", text
+        ).replace(f":{probes.PORT}", f":{self.port}")
 
     @property
     def container(self) -> dict[str, Any]:
@@ -52,19 +56,15 @@ class Node:
         return [PROGRAMS[program], *(self.here(argument) for argument in arguments)]
 
     def probe(self, name: str) -> int:
-        """Exit code of a probe, run as the kubelet runs it."""
-        probe = self.container[name]
-        command = self.command(probe["exec"]["command"])
-        environment = clean_environment() | self.environment
-        done = subprocess.run(command, env=environment, timeout=probe["timeoutSeconds"], check=False)
-        return done.returncode
+        """Status of a probe, asked as the kubelet asks."""
+        return probes.http_get(self.container[name], self.port)
 
 
 @pytest.fixture
 def node(short_tmp: Path) -> Node:
     """What docs/kubernetes.md has an operator prepare: the directories, a PIN, softhsm2.conf, a token."""
     spec = yaml.safe_load((K8S / "static-pod" / "kmsd.yaml").read_text())["spec"]
-    node = Node(short_tmp, spec)
+    node = Node(short_tmp, spec, free_port())
     for volume in spec["volumes"]:
         (short_tmp / volume["hostPath"]["path"].lstrip("/")).mkdir(parents=True, mode=0o755)
     config = short_tmp / "etc/kmsd"
@@ -87,17 +87,17 @@ def node(short_tmp: Path) -> Node:
 def pod(node: Node) -> Iterator[Program]:
     words = [*node.container["command"], *node.container["args"]]
     program = Program(node.command(words), node.root / "log", clean_environment() | node.environment)
-    program.wait_for(lambda: node.probe("livenessProbe") == 0, seconds=20, what="the pod is alive")
+    program.wait_for(lambda: node.probe("livenessProbe") == 200, seconds=20, what="the pod is alive")
     yield program
     assert program.stop() == 0
 
 
 def test_the_pod_is_alive_without_a_key_and_ready_with_one(node: Node, pod: Program) -> None:
-    assert node.probe("readinessProbe") == 7
-    assert node.probe("livenessProbe") == 0
+    assert node.probe("readinessProbe") == 503
+    assert node.probe("livenessProbe") == 200
     target = f"unix://{node.root}/run/kmsd-admin/admin.sock"
     forkserver.run([KMSCTL, "--target", target, "keygen", "k8s-kek"], check=True, stdout=subprocess.DEVNULL)
-    wait_for(lambda: node.probe("readinessProbe") == 0)
+    wait_for(lambda: node.probe("readinessProbe") == 200)
     assert pod.running()
 
 
@@ -107,7 +107,7 @@ def test_an_apiserver_with_the_encryption_configuration_that_ships_serves_secret
 ) -> None:
     target = f"unix://{node.root}/run/kmsd-admin/admin.sock"
     forkserver.run([KMSCTL, "--target", target, "keygen", "k8s-kek"], check=True, stdout=subprocess.DEVNULL)
-    wait_for(lambda: node.probe("readinessProbe") == 0)
+    wait_for(lambda: node.probe("readinessProbe") == 200)
     apiserver.start(yaml.safe_load(node.here((K8S / "encryption-config" / name).read_text())))
     wait_for(lambda: apiserver.readyz()[0], 60)
     apiserver.create_secret("one", DATA)
@@ -123,7 +123,7 @@ def test_an_apiserver_moves_from_v1beta1_to_v2_with_the_files_that_ship(
 ) -> None:
     target = f"unix://{node.root}/run/kmsd-admin/admin.sock"
     forkserver.run([KMSCTL, "--target", target, "keygen", "k8s-kek"], check=True, stdout=subprocess.DEVNULL)
-    wait_for(lambda: node.probe("readinessProbe") == 0)
+    wait_for(lambda: node.probe("readinessProbe") == 200)
     steps = {"v1beta1": b"v1:kmsd-v1:", "v1beta1-to-v2-reading": b"v1:kmsd-v1:", "v1beta1-to-v2": b"v2:kmsd:"}
     for number, (name, prefix) in enumerate(steps.items()):
         config = yaml.safe_load(node.here((K8S / "encryption-config" / f"{name}.yaml").read_text()))

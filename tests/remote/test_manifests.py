@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from tests.daemons import wait_for
+from tests.e2e.probes import PORT, http_get
 from tests.e2e.program import Program
 from tests.remote.certificates import Authority, Issued
 from tests.remote.conftest import Client, free_port
@@ -144,10 +145,13 @@ def _answers(port: int) -> bool:
 
 
 def _serves(proxy: Machine, container: Mapping[str, Any]) -> None:
+    proxy.moved[str(PORT)] = str(free_port())
+    proxy.environment |= {each["name"]: proxy.here(each["value"]) for each in container["env"]}
     running = proxy.start([*container["command"], *container["args"]])
-    alive, ready = (container[name]["exec"]["command"] for name in ("livenessProbe", "readinessProbe"))
-    running.wait_for(lambda: proxy.run(alive) == 0, seconds=20, what="the pod is alive")
-    wait_for(lambda: proxy.run(ready) == 0)
+    port = int(proxy.moved[str(PORT)])
+    alive, ready = (container[name] for name in ("livenessProbe", "readinessProbe"))
+    running.wait_for(lambda: http_get(alive, port) == 200, seconds=20, what="the pod is alive")
+    wait_for(lambda: http_get(ready, port) == 200)
     _round_trip(proxy)
 
 

@@ -13,6 +13,8 @@ import yaml
 
 from kmsctl.kubernetes import reach
 from tests.daemons import wait_for
+from tests.e2e.probes import PORT, http_get
+from tests.remote.conftest import free_port
 from tests.remote.machine import Machine
 from tests.strangers import UID, needs_root
 from tests.tokens import PIN, SO_PIN
@@ -28,7 +30,8 @@ def test_the_non_root_pod_serves_its_group_and_root_and_nobody_else(make_machine
         ["kubectl", "kustomize", K8S / "overlays/standalone-non-root"], capture_output=True, text=True, check=True
     )
     spec = yaml.safe_load(rendered.stdout)["spec"]
-    node = make_machine("node", {}, USER)
+    port = free_port()
+    node = make_machine("node", {str(PORT): str(port)}, USER)
     for volume in spec["volumes"]:
         path = volume["hostPath"]["path"]
         node.moved[path] = str(node.root / path.lstrip("/"))
@@ -43,10 +46,10 @@ def test_the_non_root_pod_serves_its_group_and_root_and_nobody_else(make_machine
     init = ["softhsm2-util", "--init-token", "--free", "--label=kmsd", f"--so-pin={SO_PIN}", f"--pin={PIN}"]
     assert node.run(init) == 0
     running = node.start([*container["command"], *container["args"]])
-    alive, ready = (container[name]["exec"]["command"] for name in ("livenessProbe", "readinessProbe"))
-    running.wait_for(lambda: node.run(alive) == 0, seconds=20, what="the pod is alive")
+    alive, ready = (container[name] for name in ("livenessProbe", "readinessProbe"))
+    running.wait_for(lambda: http_get(alive, port) == 200, seconds=20, what="the pod is alive")
     assert node.kmsctl("keygen", "k8s-kek") == 0
-    wait_for(lambda: node.run(ready) == 0)
+    wait_for(lambda: http_get(ready, port) == 200)
     socket = node.root / "run/kmsd/kms.sock"
     found = socket.stat()
     assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (USER, USER, 0o660)

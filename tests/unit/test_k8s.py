@@ -257,9 +257,10 @@ def test_the_unit_and_the_pod_bound_what_kmsd_may_take_and_restart_what_is_not_a
     assert unit["MemorySwapMax"] == ["0"]
     limits = container()["resources"]["limits"]
     assert limits == {"memory": "512Mi"}
-    probe = container()["livenessProbe"]["exec"]["command"]
-    assert probe[-4:] == ["health", "--live", "--timeout", "10s"]
-    assert "--live" not in container()["readinessProbe"]["exec"]["command"]
+    alive, ready = (container()[name]["httpGet"] for name in ("livenessProbe", "readinessProbe"))
+    assert (alive["path"], ready["path"]) == ("/livez", "/readyz")
+    for probe in (alive, ready):
+        assert {"name": "KMSD_OBSERVE__LISTEN", "value": f"{probe['host']}:{probe['port']}"} in container()["env"]
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.stem)
