@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -101,6 +102,26 @@ def test_every_container_has_no_capability_and_cannot_write_its_image(folder: st
             }
             assert each["resources"]["requests"].keys() == {"cpu", "memory"}
             assert each["resources"]["limits"].keys() == {"memory"}
+
+
+def test_what_is_requested_and_allowed_follows_what_was_measured() -> None:
+    figures = json.loads((K8S.parent / "docs" / "performance.json").read_text())["figures"]
+    measured = {
+        "static-pod": figures["h2corn rss"],
+        "proxy": figures["remote proxy rss"],
+        "key-manager": figures["remote idle rss"],
+    }
+    for folder, mebibytes in measured.items():
+        (spec,) = pods(objects(folder))
+        amounts = spec["containers"][0]["resources"]
+        requested, most = (_mebibytes(amounts[name]["memory"]) for name in ("requests", "limits"))
+        assert 1.1 * mebibytes <= requested <= 2.5 * mebibytes, folder
+        assert most >= 4 * mebibytes, folder
+
+
+def _mebibytes(text: str) -> int:
+    number, unit = text[:-2], text[-2:]
+    return int(number) * {"Mi": 1, "Gi": 1024}[unit]
 
 
 @pytest.mark.parametrize("folder", [each for each in FOLDERS if each.startswith("overlays/")])
