@@ -25,6 +25,10 @@ def enrol(
         str, typer.Option("--server", metavar="URL", help="EST server: https://host[:port][/label].")
     ] = "",
     out: Annotated[str, typer.Option("--out", metavar="DIR", help="Folder for tls.key, tls.crt and ca.crt.")] = "",
+    key: Annotated[
+        str,
+        typer.Option("--key", metavar="URI", help="Key on a token (pkcs11:...), in place of the file tls.key."),
+    ] = "",
     ca_fingerprint: Annotated[
         str,
         typer.Option("--ca-fingerprint", metavar="sha256:HEX", help="Fingerprint of the server's CA."),
@@ -54,6 +58,7 @@ def enrol(
     Examples:
       kmsctl enrol --server https://keys.test:31443 --ca-fingerprint sha256:5f1c... --token-file - --out /etc/kmsd/tls
       kmsctl enrol --server https://keys.test:31443 --out /etc/kmsd/tls --if-needed
+      kmsctl enrol --server https://keys.test:31443 --out /etc/kmsd/tls --key "pkcs11:token=node;object=..."
       kmsctl enrol token node-1 --tenant cluster-a
 
     Get this machine a certificate from an EST server (RFC 7030), or let others have one: see the commands.
@@ -61,6 +66,10 @@ def enrol(
     The key is made here. The first certificate wants an enrolment token, or an operator who approves the request:
     then this waits until --timeout. --if-needed is for boot scripts: it needs a token the first time alone. The CA is
     known by its fingerprint, else by --ca, else by the ca.crt of the last time.
+
+    With --key the key is made on a token or TPM, and never leaves it. Each certificate gets a new key, under the label
+    that the URI has as object=; a key that was made here goes when its certificate has ended. The URI names the PIN's
+    file, and no PIN.
 
     Exits 0 with a good certificate, 3 if it is worth trying again, 4 if the token or the server is refused.
     """
@@ -84,6 +93,7 @@ def enrol(
             server,
             Path(out),
             node or socket.gethostname().partition(".")[0].lower(),
+            key=key,
             pin=ca_fingerprint,
             authorities=files.read(ca, "the CA certificates") if ca else b"",
             token=token,

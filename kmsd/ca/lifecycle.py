@@ -23,8 +23,8 @@ from kmsd.ca.ledger import Issued, Ledger, Reason
 from kmsd.ca.making import CaKey
 from kmsd.ca.profile import Profile
 from kmsd.ca.roots import sign_each_other, sign_itself
-from kmsd.ca.token_key import token_key
 from kmsd.crypto.signing import TokenKeyPair, key_pair
+from kmsd.crypto.token_key import token_key
 from kmsd.errors import AlreadyExists, Conflict, KmsdError, NotFound, Overloaded, Unavailable
 from kmsd.hsm.host.signing import SigningKind
 from kmsd.keys.key import Key

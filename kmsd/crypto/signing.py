@@ -89,7 +89,7 @@ async def key_pair(
             return TokenKeyPair(hsm, cka_id, candidate)
     halves = await hsm.run(signing.public_halves, cka_id, kind, timeout=left(until))
     for half in halves:
-        public = _public(half)
+        public = public_key(half)
         if isinstance(public, kinds) and _fits(public, signature, digest, hashes.SHA256()):
             return TokenKeyPair(hsm, cka_id, public)
     raise Misconfigured(
@@ -99,7 +99,7 @@ async def key_pair(
     )
 
 
-def _public(half: PublicHalf) -> PublicKey | None:
+def public_key(half: PublicHalf) -> PublicKey | None:
     """Return the public key that a token tells; None for what is none."""
     try:
         if half.modulus:

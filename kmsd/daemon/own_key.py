@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from kmsd.apis.admin_proxy import Check
@@ -10,6 +11,7 @@ from kmsd.errors import KmsdError
 from kmsd.transport.tls import Loaded
 
 if TYPE_CHECKING:
+    from kmsd.est.files import NodeStore
     from kmsd.service.signer import Sign
 
 
@@ -30,8 +32,11 @@ class OwnKey(Protocol):
     async def prove(self, loaded: Loaded) -> None:
         """Try whether it is the key of the certificate. Raises KmsdError."""
 
-    def signer(self, loaded: Loaded) -> Sign:
-        """Return what signs the handshakes in which this certificate is shown."""
+    def signer(self, certificate: bytes) -> Sign:
+        """Return what signs the handshakes in which this certificate (PEM) is shown."""
+
+    def store(self, certificate: Path, authorities: Path) -> NodeStore:
+        """Return the certificate and its keys for a renewal. Raises Misconfigured if it cannot be renewed."""
 
     async def check(self, loaded: Loaded | None) -> Check:
         """Try whether it signs. loaded: the certificate; None if there is none that can be used."""

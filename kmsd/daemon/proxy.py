@@ -212,7 +212,7 @@ class ProxyParts:
             why = self._own_fault() or Unavailable("the key of the certificate has not been tried yet", "try again")
             error = Unavailable(f"key manager {address} cannot be reached: {why.message}", why.hint)
             raise UpstreamError(error, its_own=True)
-        return dial(address, loaded.pem, name, key.signer(loaded))
+        return dial(address, loaded.pem, name, key.signer(loaded.pem[1]))
 
     def _own_fault(self) -> KmsdError | None:
         """Return why this proxy cannot show its certificate, if its key is in no file."""
@@ -230,23 +230,24 @@ class ProxyParts:
 
     def _make_renewal(self, server: str) -> Renewal:
         from kmsd.daemon.renewal import Renewal  # these load what only renewing needs
-        from kmsd.est.files import NodeFiles
+        from kmsd.est.files import NodeFiles, NodeStore
 
+        node: NodeStore
         files = self._material.files
-        if files.key is None:
-            raise Misconfigured(
-                "an EST server renews keys in files, and the key of this proxy is on a token",
-                "leave out proxy.est_server, and have a certificate issued for that key; or name a file in --tls-key",
-            )
-        node = NodeFiles(files.key, files.certificate, files.ca)
+        if self._own_key is not None:
+            node = self._own_key.store(files.certificate, files.ca)
+        else:
+            assert files.key is not None  # noqa: S101 - there is no other place for it
+            node = NodeFiles(files.key, files.certificate, files.ca)
         return Renewal(server, node, self._try_certificate, self._material.look, self._tell_renewal)
 
     async def _try_certificate(self, pem: tuple[bytes, bytes, bytes]) -> None:
         """Show a new certificate to the key managers, until one of them takes it. Raises KmsdError."""
         refused: KmsdError | None = None
-        name = self._settings.proxy.server_name
+        name, key = self._settings.proxy.server_name, self._own_key
+        sign = key.signer(pem[1]) if key is not None else None
         for address in self._settings.proxy.upstreams:
-            upstream = Upstream(address, lambda address: dial(address, pem, name))
+            upstream = Upstream(address, lambda address: dial(address, pem, name, sign))
             try:
                 await self.service.introduce(upstream, _CHECK_SECONDS)
                 return

@@ -21,7 +21,7 @@ from kmsd import plainfile
 from kmsd.errors import KmsdError, Misconfigured
 from kmsd.est import enrolling
 from kmsd.est.client import Later, Server
-from kmsd.est.files import RENEW_AT, NodeFiles, due, has_ended
+from kmsd.est.files import RENEW_AT, NodeStore, due, has_ended
 from kmsd.observe import logs
 from kmsd.observe.expiry import how_long
 from kmsd.problem import About, Problem
@@ -36,6 +36,8 @@ _JITTER: Final = 1 / 20
 _AGAIN_LEAST: Final = 2.0
 _AGAIN_MOST: Final = 3600.0
 """Seconds between two tries at the least and the most: a twentieth of the time that is left."""
+_RETIRE: Final = 900.0
+"""Seconds between two looks for keys that are of no use any more."""
 _MOST: Final = 1024 * 1024
 
 Try = Callable[[tuple[bytes, bytes, bytes]], Awaitable[None]]
@@ -53,7 +55,7 @@ class Renewal:
     """The renewal of one certificate. server: URL of the EST server. renewed: called when the files have changed."""
 
     def __init__(
-        self, server: str, files: NodeFiles, attempt: Try, renewed: Callable[[], Awaitable[None]], tell: Tell
+        self, server: str, files: NodeStore, attempt: Try, renewed: Callable[[], Awaitable[None]], tell: Tell
     ) -> None:
         self.error: KmsdError | None = None
         self._server = server
@@ -66,8 +68,12 @@ class Renewal:
 
     async def keep(self) -> None:
         """Watch for the time at which the certificate is due, and renew it then, for ever."""
+        retired_at = -_RETIRE
         while True:
             await asyncio.sleep(_LOOK)
+            if time.monotonic() - retired_at >= _RETIRE:
+                retired_at = time.monotonic()
+                await self._retire()
             if time.monotonic() < self._next:
                 continue
             present = await asyncio.to_thread(self._files.present)
@@ -86,6 +92,13 @@ class Renewal:
                 fatal=False,
                 about=About(setting="proxy.est_server"),
             )
+
+    async def _retire(self) -> None:
+        """Have keys on a token destroyed that no certificate needs; what fails is tried again later."""
+        try:
+            await asyncio.to_thread(self._files.retire)
+        except (KmsdError, OSError) as error:
+            log.warning("keys of certificates that have ended are not destroyed yet", reason=str(error))
 
     async def _renew(self, present: x509.Certificate) -> None:
         try:
@@ -130,9 +143,7 @@ class Renewal:
     def _pem(self, made: x509.Certificate, chain: list[x509.Certificate]) -> tuple[bytes, bytes, bytes]:
         with _written(self._files):
             certificate, key = self._files.keep(made)
-            key_pem = plainfile.read_input(key, _MOST)[0]
-            authorities = self._authorities(chain)
-        return authorities, certificate.read_bytes(), key_pem
+            return self._authorities(chain), certificate, key
 
     def _authorities(self, chain: list[x509.Certificate]) -> bytes:
         """Return the CAs to go by, as PEM: those that are there, and those of the server that are new."""
@@ -163,7 +174,7 @@ def _pause(certificate: x509.Certificate) -> float:
 
 
 @contextlib.contextmanager
-def _written(files: NodeFiles) -> Iterator[None]:
+def _written(files: NodeStore) -> Iterator[None]:
     try:
         yield
     except OSError as error:

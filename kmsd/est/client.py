@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 from urllib.parse import urlsplit
 
 from cryptography import x509
@@ -24,6 +24,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from kmsd.errors import Denied, InvalidRequest, KmsdError, Misconfigured, Unavailable, printable
 from kmsd.est import csrattrs, wire
+
+if TYPE_CHECKING:
+    from kmsd.est.gnutls import Signer
 
 _MOST: Final = 512 * 1024
 """Bytes of an answer at the most."""
@@ -153,6 +156,12 @@ def again(server: Server, csr: bytes, certificate: Path, key: Path) -> x509.Cert
     return _certificate(server, _ask(server, context, "POST", "simplereenroll", csr)[1])
 
 
+def again_signed(server: Server, csr: bytes, signer: Signer) -> x509.Certificate:
+    """Ask for the certificate that follows the present one, whose key is where `signer` asks it. Raises Later, and
+    KmsdError."""
+    return _certificate(server, _ask(server, _context(server), "POST", "simplereenroll", csr, signer=signer)[1])
+
+
 def _certificate(server: Server, body: bytes) -> x509.Certificate:
     """Return the one certificate that was issued; RFC 7030 4.2.3 allows no other beside it, and some servers send the
     chain."""
@@ -201,14 +210,20 @@ def _ask(
     csr: bytes | None = None,
     headers: dict[str, str] | None = None,
     taken: Sequence[int] = (200,),
+    signer: Signer | None = None,
 ) -> tuple[int, bytes]:
-    """Make one request; return the status, one of those that are taken, and the body. Raises KmsdError."""
+    """Make one request; return the status, one of those that are taken, and the body. signer: of the connection, for a
+    key that is in no file. Raises KmsdError."""
     until = time.monotonic() + server.timeout
     sent = {"User-Agent": "kmsd", "Accept": "*/*", "Connection": "close", **(headers or {})}
     if csr is not None:
         sent |= {"Content-Type": wire.PKCS10, "Content-Transfer-Encoding": "base64"}
-    connection = http.client.HTTPSConnection(server.host, server.port, timeout=server.timeout, context=context)
+    connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+        server.host, server.port, timeout=server.timeout, context=context
+    )
     try:
+        if signer is not None:
+            connection = _signed(server, connection, signer)
         connection.request(
             method, f"{server.base}/{operation}", wire.encode_request(csr) if csr is not None else None, sent
         )
@@ -242,6 +257,18 @@ def _ask(
     if status not in taken:
         raise _failure(server, status, body, wait)
     return status, body
+
+
+def _signed(server: Server, known: http.client.HTTPConnection, signer: Signer) -> http.client.HTTPConnection:
+    """Return a connection that another library makes, to the server that this one has verified just now."""
+    from kmsd.est.gnutls import Connection  # it is for keys on tokens alone
+
+    try:
+        known.connect()
+        shown = known.sock.getpeercert(binary_form=True) if isinstance(known.sock, ssl.SSLSocket) else None
+    finally:
+        known.close()
+    return Connection(server.host, server.port, server.timeout, signer, shown or b"")
 
 
 def _body(answer: http.client.HTTPResponse, until: float) -> bytes:

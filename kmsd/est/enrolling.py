@@ -15,10 +15,10 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
 from kmsd import plainfile
-from kmsd.errors import Denied, InvalidRequest, Misconfigured, Unavailable
+from kmsd.errors import Denied, InvalidRequest, KmsdError, Misconfigured, Unavailable
 from kmsd.est import client
 from kmsd.est.client import Server
-from kmsd.est.files import NodeFiles, due, fits, has_ended, request
+from kmsd.est.files import NodeStore, due, fits, has_ended, request
 
 USUAL_KEY: Final = "ec-p256"
 """The type of key for a server that asks for none."""
@@ -33,7 +33,7 @@ class Enrolled:
     what: Literal["kept", "renewed", "enrolled"]
 
 
-def trusted(server: Server, files: NodeFiles, pin: str, authorities: bytes) -> Server:
+def trusted(server: Server, files: NodeStore, pin: str, authorities: bytes) -> Server:
     """Return the server with what it is known by: a CA's fingerprint, else these CAs (PEM), else those that the node
     has from before. Raises KmsdError; InvalidRequest if there is none of them."""
     if pin:
@@ -48,7 +48,7 @@ def trusted(server: Server, files: NodeFiles, pin: str, authorities: bytes) -> S
     return replace(server, authorities=authorities)
 
 
-def current(files: NodeFiles) -> x509.Certificate | None:
+def current(files: NodeStore) -> x509.Certificate | None:
     """Return the certificate that has not ended and is not due for renewal; None if something is to be done. Finishes
     what a crash has cut off. Raises Misconfigured."""
     with _written(files):
@@ -59,14 +59,15 @@ def current(files: NodeFiles) -> x509.Certificate | None:
         else:
             present = files.present()
             kept = present if present is not None and not has_ended(present) else None
-    return kept if kept is not None and datetime.now(UTC) < due(kept) else None
+    good = kept is not None and datetime.now(UTC) < due(kept) and files.has_key_of(kept)
+    return kept if good else None
 
 
-def enrol(server: Server, files: NodeFiles, node: str, token: Callable[[], str | None], *, renew: bool) -> Enrolled:
+def enrol(server: Server, files: NodeStore, node: str, token: Callable[[], str | None], *, renew: bool) -> Enrolled:
     """Get a certificate and put it in its place. server: known already. token: called if one is needed. renew: show the
     present certificate if it has not ended. Raises Later, and KmsdError."""
     present = files.present() if renew else None
-    if present is not None and has_ended(present):
+    if present is not None and (has_ended(present) or not files.has_key_of(present)):
         present = None
     made, chain = obtain(server, files, node, token, present)
     with _written(files):
@@ -76,12 +77,12 @@ def enrol(server: Server, files: NodeFiles, node: str, token: Callable[[], str |
 
 def obtain(
     server: Server,
-    files: NodeFiles,
+    files: NodeStore,
     node: str,
     token: Callable[[], str | None],
     present: x509.Certificate | None,
 ) -> tuple[x509.Certificate, Sequence[x509.Certificate]]:
-    """Return a new certificate, for the key that `NodeFiles.next_key` keeps, and the CAs of the server. present: the
+    """Return a new certificate, for the key that `NodeStore.next_key` keeps, and the CAs of the server. present: the
     one to show. Raises Later, and KmsdError."""
     chain = client.authorities(server)
     key_type = client.wanted_key(server) or USUAL_KEY
@@ -89,12 +90,12 @@ def obtain(
         key = files.next_key(key_type)
     try:
         if present is not None:
-            made = client.again(server, request(key, node, present), files.certificate, files.key)
+            made = files.again(server, request(key, node, present))
         else:
             made = client.first(server, request(key, node), node, token())
     except (Denied, InvalidRequest):
         # It may be the key that is refused: another one is made the next time.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, KmsdError):
             files.drop()
         raise
     if not fits(made, key):
@@ -115,7 +116,7 @@ def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
 
 
 @contextlib.contextmanager
-def _written(files: NodeFiles) -> Iterator[None]:
+def _written(files: NodeStore) -> Iterator[None]:
     try:
         yield
     except OSError as error:

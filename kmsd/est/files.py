@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -29,6 +29,8 @@ from cryptography.x509.oid import NameOID
 
 from kmsd import plainfile
 from kmsd.errors import InvalidRequest, Misconfigured
+from kmsd.est import client
+from kmsd.est.client import Server
 from kmsd.unreadable import X509_UNREADABLE
 
 RENEW_AT: Final = 2 / 3
@@ -40,6 +42,58 @@ _CURVES: Final[dict[str, type[ec.EllipticCurve]]] = {
 NodeKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
+class NodeStore(Protocol):
+    """The certificate of a node, its key, wherever that is, and the CAs: each method as of `NodeFiles`, and with an
+    OSError for a file that cannot be read or written, a KmsdError for a token."""
+
+    @property
+    def certificate(self) -> Path:
+        """Return the path of the certificate."""
+
+    @property
+    def authorities(self) -> Path:
+        """Return the path of the CAs."""
+
+    @property
+    def written(self) -> tuple[Path, ...]:
+        """Return the paths that are written."""
+
+    def settle(self) -> None:
+        """Finish a replacement that a crash has cut off."""
+
+    def present(self) -> x509.Certificate | None:
+        """Return the certificate that is there; None if there is none. Asks no token."""
+
+    def has_key_of(self, certificate: x509.Certificate) -> bool:
+        """Return whether the key of the certificate that is there can be used."""
+
+    def next_key(self, key_type: str) -> NodeKey:
+        """Return the key of a request that goes on, else a new one."""
+
+    def put(
+        self,
+        certificate: x509.Certificate,
+        authorities: Sequence[x509.Certificate] = (),
+        chain: Sequence[x509.Certificate] = (),
+    ) -> None:
+        """Put the certificate and its key in the place of the old ones."""
+
+    def keep(self, certificate: x509.Certificate, chain: Sequence[x509.Certificate] = ()) -> tuple[bytes, bytes]:
+        """Write the certificate beside the old one; return it as PEM, and its key, or nothing for one on a token."""
+
+    def kept(self) -> x509.Certificate | None:
+        """Return the certificate that `keep` has written, with its key; None if there is none."""
+
+    def drop(self) -> None:
+        """Forget the request that goes on, and its key."""
+
+    def again(self, server: Server, csr: bytes) -> x509.Certificate:
+        """Ask for the certificate that follows the present one, which is shown."""
+
+    def retire(self) -> None:
+        """Destroy keys that no certificate needs any more."""
+
+
 @dataclass(frozen=True)
 class NodeFiles:
     """The paths of a node's files. For each there is a place for its successor."""
@@ -48,6 +102,11 @@ class NodeFiles:
     certificate: Path
     authorities: Path
 
+    @property
+    def written(self) -> tuple[Path, ...]:
+        """The paths that are written."""
+        return self.key, self.certificate, self.authorities
+
     @classmethod
     def within(cls, folder: Path) -> NodeFiles:
         """Return the paths in a folder."""
@@ -55,23 +114,23 @@ class NodeFiles:
 
     def settle(self) -> None:
         """Finish a replacement that a crash has cut off between key and certificate. Raises OSError."""
-        fresh = _fresh(self.certificate)
+        fresh = fresh_path(self.certificate)
         if fresh.exists() and not _fits(self.certificate, self.key) and _fits(fresh, self.key):
             fresh.replace(self.certificate)
 
     def present(self) -> x509.Certificate | None:
         """Return the certificate that is there with its key; None if either is missing or they do not fit."""
-        return _read_certificate(self.certificate) if _fits(self.certificate, self.key) else None
+        return read_certificate(self.certificate) if _fits(self.certificate, self.key) else None
 
     def next_key(self, key_type: str) -> NodeKey:
         """Return the key of a request that goes on: the one that was kept for it, else a new one, which is kept until
         its certificate is there. Raises OSError, InvalidRequest."""
-        fresh = _fresh(self.key)
+        fresh = fresh_path(self.key)
         kept = _read_key(fresh)
         if kept is not None and type_of(kept) == key_type:
             return kept
         made = make_key(key_type)
-        _write(fresh, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
+        write(fresh, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
         return made
 
     def put(
@@ -84,27 +143,39 @@ class NodeFiles:
         leave that file alone. chain: certificates that are shown with it. Raises OSError."""
         self.keep(certificate, chain)
         if authorities:
-            _write(_fresh(self.authorities), _pem(authorities), 0o644)
-            _fresh(self.authorities).replace(self.authorities)
-        _fresh(self.key).replace(self.key)
-        _fresh(self.certificate).replace(self.certificate)
+            write(fresh_path(self.authorities), pem(authorities), 0o644)
+            fresh_path(self.authorities).replace(self.authorities)
+        fresh_path(self.key).replace(self.key)
+        fresh_path(self.certificate).replace(self.certificate)
         for folder in {self.key.parent, self.certificate.parent}:
-            _sync(folder)
+            sync(folder)
 
-    def keep(self, certificate: x509.Certificate, chain: Sequence[x509.Certificate] = ()) -> tuple[Path, Path]:
-        """Write the certificate beside the old one; return where it and its key are. Raises OSError."""
-        _write(_fresh(self.certificate), _pem([certificate, *chain]), 0o644)
-        return _fresh(self.certificate), _fresh(self.key)
+    def keep(self, certificate: x509.Certificate, chain: Sequence[x509.Certificate] = ()) -> tuple[bytes, bytes]:
+        """Write the certificate beside the old one; return it and its key as PEM. Raises OSError."""
+        data = pem([certificate, *chain])
+        write(fresh_path(self.certificate), data, 0o644)
+        return data, plainfile.read_input(fresh_path(self.key), _MOST)[0]
 
     def kept(self) -> x509.Certificate | None:
         """Return the certificate that `keep` has written, with its key; None if there is none."""
-        fresh = _fresh(self.certificate)
-        return _read_certificate(fresh) if _fits(fresh, _fresh(self.key)) else None
+        fresh = fresh_path(self.certificate)
+        return read_certificate(fresh) if _fits(fresh, fresh_path(self.key)) else None
+
+    def has_key_of(self, certificate: x509.Certificate) -> bool:
+        """Return True: `present` and `kept` show no certificate without its key."""
+        return True
+
+    def again(self, server: Server, csr: bytes) -> x509.Certificate:
+        """Ask for the certificate that follows the present one, which is shown. Raises KmsdError."""
+        return client.again(server, csr, self.certificate, self.key)
+
+    def retire(self) -> None:
+        """Do nothing: a key is gone with its file."""
 
     def drop(self) -> None:
         """Forget what was kept beside the old files. Raises OSError."""
         for each in (self.key, self.certificate):
-            _fresh(each).unlink(missing_ok=True)
+            fresh_path(each).unlink(missing_ok=True)
 
 
 def due(certificate: x509.Certificate, share: float = RENEW_AT) -> datetime:
@@ -163,11 +234,12 @@ def _spki(key: object) -> bytes:
 
 
 def _fits(certificate: Path, key: Path) -> bool:
-    cert, private = _read_certificate(certificate), _read_key(key)
+    cert, private = read_certificate(certificate), _read_key(key)
     return cert is not None and private is not None and fits(cert, private)
 
 
-def _read_certificate(path: Path) -> x509.Certificate | None:
+def read_certificate(path: Path) -> x509.Certificate | None:
+    """Return the first certificate of a file (PEM); None if there is none."""
     try:
         return x509.load_pem_x509_certificate(plainfile.read_input(path, _MOST)[0])
     except (OSError, *X509_UNREADABLE):
@@ -182,15 +254,17 @@ def _read_key(path: Path) -> NodeKey | None:
     return key if isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) else None
 
 
-def _pem(certificates: Sequence[x509.Certificate]) -> bytes:
+def pem(certificates: Sequence[x509.Certificate]) -> bytes:
+    """Return certificates as PEM."""
     return b"".join(each.public_bytes(Encoding.PEM) for each in certificates)
 
 
-def _fresh(path: Path) -> Path:
+def fresh_path(path: Path) -> Path:
+    """Return the place of what is to follow a file."""
     return path.with_name(f".{path.name}.new")
 
 
-def _write(path: Path, data: bytes, mode: int) -> None:
+def write(path: Path, data: bytes, mode: int) -> None:
     """Write a new file with this mode from its first moment. Raises OSError."""
     path.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -201,7 +275,8 @@ def _write(path: Path, data: bytes, mode: int) -> None:
         os.fsync(file.fileno())
 
 
-def _sync(folder: Path) -> None:
+def sync(folder: Path) -> None:
+    """Have on the disk what was renamed in a folder. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -38,7 +38,7 @@ class TokenAddress:
     trusted_public: CKA_IDs of keys that are used although their objects are public.
     sessions_grown: how many sessions there may become while calls wait for a slow token; 0: no more than there are.
     manufacturer, model, serial: as the token tells them; empty for any. tls_key: the one key pair that may sign TLS
-    handshakes; None for none.
+    handshakes, with those that kmsd made after it; None for none.
     """
 
     module: str

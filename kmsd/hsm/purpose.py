@@ -17,6 +17,17 @@ SIGNING: Final[tuple[SigningPurpose, ...]] = get_args(SigningPurpose)
 _SIGNING_ID: Final = re.compile(
     rb"(" + b"|".join(each.encode() for each in SIGNING) + rb")\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 )
+_TLS_ID: Final = re.compile(rb"tls\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def is_tls_id(cka_id: bytes) -> bool:
+    """Return whether a key pair with this CKA_ID was made by kmsd for the TLS certificate of a node."""
+    return _TLS_ID.fullmatch(cka_id) is not None
+
+
+def tls_id(uuid: str) -> bytes:
+    """Return the CKA_ID of a key pair that is made for the TLS certificate of a node. uuid: as text."""
+    return f"tls.{uuid}".encode("ascii")
 
 
 def signing_purpose(cka_id: bytes) -> SigningPurpose | None:

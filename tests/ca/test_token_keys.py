@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from kmsd.ca.authority import Authority, Signer
 from kmsd.ca.ledger import MemoryLedger
 from kmsd.ca.making import authority_request, subject_of
-from kmsd.ca.token_key import token_key
 from kmsd.crypto.signing import key_pair
+from kmsd.crypto.token_key import token_key
 from kmsd.errors import Conflict, Internal, KmsdError, Misconfigured
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.host import calls, keys, signing

@@ -146,16 +146,16 @@ class Site:
         """Have the CA of a server issue certificates that last for so long, and began so long ago."""
         served.ca.profile = replace(software.PROFILE, lifetime=lifetime, backdate=backdate)
 
-    def expired(self, served: Served, key: Path) -> x509.Certificate:
-        """Issue a certificate for this key that has ended."""
-        private = serialization.load_pem_private_key(key.read_bytes(), None)
-        assert isinstance(private, ec.EllipticCurvePrivateKey)
+    def expired(self, key: Path | None = None, public: Any = None) -> x509.Certificate:
+        """Issue a certificate that has ended, for the key of this file or this public key."""
+        if key is not None:
+            public = serialization.load_pem_private_key(key.read_bytes(), None).public_key()
         past = datetime.now(UTC) - timedelta(days=2)
         return (
             x509.CertificateBuilder()
             .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "node-1")]))
             .issuer_name(self.root.subject)
-            .public_key(private.public_key())
+            .public_key(public)
             .serial_number(x509.random_serial_number())
             .not_valid_before(past)
             .not_valid_after(past + timedelta(days=1))

@@ -131,7 +131,7 @@ def test_a_certificate_is_renewed_by_itself_when_two_thirds_of_its_time_are_over
 def test_a_certificate_that_has_ended_needs_a_token_again(site: Site, served: Served, node: Node) -> None:
     site.shorten(served, timedelta(seconds=62), backdate=timedelta(seconds=0))
     assert node.enrol(token=site.token(served)).returncode == 0
-    expired = site.expired(served, node.folder / "tls.key")
+    expired = site.expired(node.folder / "tls.key")
     (node.folder / "tls.crt").write_bytes(expired.public_bytes(Encoding.PEM))
     done = node.enrol("--if-needed", pinned=False)
     assert (done.returncode, "an enrolment token is needed" in done.stderr) == (4, True)

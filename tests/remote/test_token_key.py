@@ -211,14 +211,14 @@ def test_doctor_has_the_key_sign(manager: Manager, ca: Authority, keys: KeyToken
     assert "there is no private key labelled 'node' on token 'node-token'" in found["key"]["seen"]
 
 
-def test_no_est_server_beside_a_key_on_a_token(
+def test_no_est_server_beside_a_key_that_is_named_for_good(
     manager: Manager, ca: Authority, keys: KeyToken, start: Callable[..., Kmsd]
 ) -> None:
-    certificate = certified(ca, keys.make("node", "EC:prime256v1"))
-    proxy = start(manager, certificate, keys.uri(), wait=False, est="https://127.0.0.1:9")
+    certificate = certified(ca, keys.make("node", "EC:prime256v1", "01"))
+    proxy = start(manager, certificate, keys.uri(id="%01"), wait=False, est="https://127.0.0.1:9")
     assert proxy.process is not None
     assert proxy.process.wait(20) == 2
-    assert "an EST server renews keys in files, and the key of this proxy is on a token" in proxy.log_text()
+    assert "name it by object= alone, without id=" in proxy.log_text()
 
 
 def test_a_wrong_pin_is_tried_once_and_told(

@@ -44,6 +44,11 @@ def generate(session: TokenSession, until: float, label: str, cka_id: bytes, kin
     """
     begin(until)
     _check(cka_id)
+    return make_pair(session, label, cka_id, kind, bits)
+
+
+def make_pair(session: TokenSession, label: str, cka_id: bytes, kind: SigningKind, bits: int) -> TokenKey:
+    """Make a key pair as `generate` has it, whatever it is for, and read it back. Raises CkrError."""
     public, private = _templates(label, cka_id, kind, bits)
     mechanism = c.CKM_EC_KEY_PAIR_GEN if kind == "ec" else c.CKM_RSA_PKCS_KEY_PAIR_GEN
     table = session.cryptoki.table
@@ -97,6 +102,11 @@ def public_halves(session: TokenSession, cka_id: bytes, kind: SigningKind) -> li
         numbers = rsa_numbers_of(session, found[0][0])
         size = (numbers.modulus.bit_length() + 7) // 8
         return [PublicHalf(modulus=numbers.modulus.to_bytes(size, "big"), exponent=numbers.exponent.to_bytes(8, "big"))]
+    return ec_halves(session, cka_id)
+
+
+def ec_halves(session: TokenSession, cka_id: bytes) -> list[PublicHalf]:
+    """Return the public objects of EC keys with this CKA_ID, which anybody may have made. Raises CkrError."""
     template: Template = {c.CKA_CLASS: c.CKO_PUBLIC_KEY, c.CKA_KEY_TYPE: c.CKK_EC, c.CKA_TOKEN: True, c.CKA_ID: cka_id}
     halves = []
     for handle in session.cryptoki.find(session.handle, template)[:_HALVES_MOST]:

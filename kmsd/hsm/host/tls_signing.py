@@ -1,6 +1,7 @@
-"""Signatures of TLS handshakes, by the one key pair that the address of the token names, whoever made it.
+"""Signatures of TLS handshakes, by the one key pair that the address of the token names, whoever made it, or by one of
+those that kmsd made under that name (`tls_keys`).
 
-The caller names no key: a host whose address has none signs no handshake, and no host signs one with any other key.
+A host whose address names no key signs no handshake, and no host signs one with any other key.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Final, Literal
 from kmsd.errors import Conflict, Internal, Misconfigured, NotFound
 from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.host import cryptoki as c
+from kmsd.hsm.host import tls_keys
 from kmsd.hsm.host.session import TokenSession
 from kmsd.hsm.operation import Operation, operation
 from kmsd.hsm.purpose import signing_purpose
@@ -29,17 +31,19 @@ _NO_PSS: Final = frozenset({"CKR_MECHANISM_INVALID", "CKR_MECHANISM_PARAM_INVALI
 
 
 @operation(Operation.SIGN_TLS)
-def sign_tls(session: TokenSession, kind: TlsKind, hash_: TlsHash, digest: bytes, token: str) -> bytes:
+def sign_tls(
+    session: TokenSession, kind: TlsKind, hash_: TlsHash, digest: bytes, token: str, cka_id: bytes = b""
+) -> bytes:
     """Sign a hash as TLS 1.3 wants it (RFC 8446, 4.2.3): ECDSA, as r and s one after the other, or RSASSA-PSS with a
     salt as long as the hash. kind: of the key of the certificate. Whoever asks checks the signature with that.
-    token: in words.
+    token: in words. cka_id: of a key that kmsd made; empty for the key that the address names.
 
     Raises CkrError, NotFound, Misconfigured.
     """
     hash_id, mgf, size = _PSS[hash_]
     if len(digest) != size:
         raise Internal(f"{len(digest)} bytes are no hash by {hash_}")
-    key = _key(session, kind, token)
+    key = _made(session, cka_id, token) if cka_id else _key(session, kind, token)
     if kind == "ec":
         return session.sign_by(c.CkMechanism(c.CKM_ECDSA, None, 0), key, digest, _SIGNATURE_MOST)
     params = c.RsaPssParams(hash_id, mgf, size)
@@ -54,6 +58,14 @@ def sign_tls(session: TokenSession, kind: TlsKind, hash_: TlsHash, digest: bytes
             "1.3 wants of an RSA key",
             "make an EC key on it, P-256, and have a certificate issued for that",
         ) from error
+
+
+def _made(session: TokenSession, cka_id: bytes, token: str) -> int:
+    """Return the handle of a key that kmsd made. Raises NotFound."""
+    for handle, key in tls_keys.made_keys(session):
+        if key.cka_id == cka_id:
+            return handle
+    raise NotFound(f"the key of the certificate is not on {token} any more", "enrol anew: kmsctl enrol --server")
 
 
 def _key(session: TokenSession, kind: TlsKind, token: str) -> int:
