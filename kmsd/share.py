@@ -14,6 +14,7 @@ class Share(IntEnum):
     ADMIN = 1
     V2 = 2
     V1BETA1 = 3
+    JWT = 4
 
 
 share: Final = ContextVar("share", default=Share.ADMIN)

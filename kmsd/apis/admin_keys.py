@@ -11,11 +11,12 @@ from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.apis.admin import KeyWriter
 from kmsd.apis.admin_table import alike, page, sha256, table
 from kmsd.apis.admin_wire import KeyPresenter
-from kmsd.errors import Conflict, InvalidRequest, KmsdError
+from kmsd.errors import Conflict, InvalidRequest, KmsdError, short
 from kmsd.keys.key import Key
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.labels import role
 from kmsd.keys.lifecycle import KeyUseEvidence, Lifecycle, Rotated, RotationStep, ScanEvidence, Wanted
+from kmsd.keys.lifecycle.signing import SigningOrder
 from kmsd.observe import logs
 from kmsd.transport.call import Call, Table, parse
 
@@ -28,6 +29,8 @@ _WANTED: Final[dict[int, Wanted | None]] = {
     pb.KEY_TYPE_PAIR: "pair",
     pb.KEY_TYPE_RSA: "rsa",
 }
+_SIGNING: Final = {pb.KEY_TYPE_EC: ("ec-p", 256), pb.KEY_TYPE_RSA: ("rsa-", 3072)}
+"""The beginning of the name of a type of key pairs, and the bits that are usual."""
 _USES_MOST: Final = 10_000
 """Names that a scan report may have; `kmsctl etcd scan` counts no more apart."""
 
@@ -88,6 +91,8 @@ class KeyAdmin:
     async def generate_key(self, call: Call, body: bytes) -> bytes:
         """Make a key on the write token."""
         request = parse(pb.GenerateKeyRequest, body)
+        if request.purpose:
+            return await self._generate_signing(call, request)
         if request.type not in _WANTED:
             raise InvalidRequest(
                 f"the type of a key must be aes, hmac, pair or rsa, got number {request.type}",
@@ -116,6 +121,23 @@ class KeyAdmin:
         return pb.GenerateKeyResponse(
             key=self.shown.key(made.key), created=made.created, companion=self.shown.optional(made.companion)
         ).SerializeToString()
+
+    async def _generate_signing(self, call: Call, request: pb.GenerateKeyRequest) -> bytes:
+        kind = _SIGNING.get(request.type)
+        if request.purpose != "jwt" or kind is None or request.key_id:
+            raise InvalidRequest(
+                f"a key with a purpose must be an EC or RSA key pair for jwt, without a key id of its own, got purpose "
+                f"{short(request.purpose)} and type number {request.type}",
+                "leave --purpose out for a key that encrypts; the key of a CA is made by kmsctl ca init",
+            )
+        order = SigningOrder(request.label, "jwt", f"{kind[0]}{request.bits or kind[1]}", request.token)
+        key, created = await self.lifecycle.generate_signing(
+            order, if_not_exists=request.if_not_exists, until=call.deadline
+        )
+        self._note(call, key, f"{'made' if created else 'found'} {key.label} ({order.kind}, for {order.purpose})")
+        if created:
+            log.info("key generated", label=key.label, key_id_sha256=key.key_id_sha256, purpose=order.purpose)
+        return pb.GenerateKeyResponse(key=self.shown.key(key), created=created).SerializeToString()
 
     async def adopt_key(self, call: Call, body: bytes) -> bytes:
         """Give a key an identity that it lacks."""

@@ -42,6 +42,7 @@ READS: Final = frozenset(
         "GetCa",
         "GetCrl",
         "GetMetrics",
+        "GetJwt",
     }
 )
 """The methods that change nothing: a viewer may call them, and the audit does not record them."""
@@ -52,6 +53,10 @@ ENROLMENT: Final = (
     *("DecideEnrolmentRequest", "CheckStore", "BackUpStore"),
 )
 """The methods that want a store."""
+JWT: Final = (
+    *("GetJwt", "PublishJwtKey", "SwitchJwtKey", "RetireJwtKey", "ImportJwtKey", "TrustJwtKey", "UntrustJwtKey"),
+)
+"""The methods that want a signer of service account tokens."""
 
 
 def refusing(names: Sequence[str], message: str, hint: str) -> Table:

@@ -42,6 +42,10 @@ def _socket_path(path: Path) -> Path:
     return path
 
 
+def _optional_socket(path: Path | None) -> Path | None:
+    return None if path is None else _socket_path(path)
+
+
 def _label(text: str) -> str:
     if not text or len(text.encode()) > 255 or not text.isprintable():
         raise ValueError("a label must have 1 to 255 bytes and no control characters")
@@ -210,6 +214,11 @@ Sans = Annotated[
 ]
 
 
+Issuers = Annotated[
+    tuple[Annotated[str, Field(min_length=1, max_length=1024)], ...], BeforeValidator(_as_tuple), Field(max_length=16)
+]
+
+
 class Tenant(Section):
     """A cluster that this key manager serves, `[[tenants]]` in the file."""
 
@@ -224,6 +233,10 @@ class Tenant(Section):
     """Calls in a second; 0: any number."""
     max_in_flight: int = Field(default=0, ge=0, le=100_000)
     """Calls at once; 0: any number."""
+    jwt_label: str = Field(default="", max_length=255)
+    """CKA_LABEL of the key that signs its service account tokens; empty: none are signed."""
+    jwt_issuers: Issuers = ()
+    """As jwt.issuers, for this tenant."""
 
 
 class AdminEntry(Section):
@@ -299,6 +312,31 @@ class Ca(Section):
     """Seconds until a list of revocations must be had anew; it is made anew at half of them."""
     crl_url: Annotated[str, Field(max_length=512), AfterValidator(_crl_url)] = ""
     """Address of that list, which certificates name; empty: they name none."""
+
+
+class Jwt(Section):
+    """The signer of service account tokens, on a socket of its own (`--service-account-signing-endpoint` of
+    kube-apiserver)."""
+
+    socket: Annotated[Path | None, AfterValidator(_optional_socket)] = None
+    """Unix socket that kube-apiserver calls; None: no such socket."""
+    mode: Literal["0600", "0660"] = "0600"
+    group: str = ""
+    """Group name that owns the socket; with mode 0660 its members may call, and so have any token signed."""
+    key_label: Label = "sa-signer"
+    """The key that signs is the one with this CKA_LABEL, among those that were made for it."""
+    token: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,64}$")
+    """Name of the token where its keys are made; empty: the token that gets the new keys."""
+    issuers: Issuers = ()
+    """Issuers (iss) of the tokens that are signed; empty: any. kube-apiserver's --service-account-issuer."""
+    max_token_expiration: float = Field(default=86400.0, ge=600, le=366 * 86400)
+    """Seconds for which a token may be in force. A key stays published as long after it has stopped signing."""
+    refresh_hint: float = Field(default=60.0, ge=1, le=3600)
+    """Seconds after which kube-apiserver asks again for the published keys, and until which others may keep them."""
+    request_timeout: float = Field(default=10.0, gt=0, le=60)
+    """Seconds until a call without a deadline of its own is given up."""
+    max_rate: float = Field(default=0.0, ge=0, le=1_000_000)
+    """Tokens that are signed in a second; 0: any number."""
 
 
 class Token(Section):
@@ -524,9 +562,14 @@ def _tenants_apart(tenants: tuple[Tenant, ...]) -> tuple[Tenant, ...]:
             raise ValueError(f"two tenants have the {what} {twice[0]!r}: give each its own")
     if len(tenants) > MAX_TENANTS:
         raise ValueError(f"there must be {MAX_TENANTS} tenants at most, found {len(tenants)}")
-    derived = next((t.key_label for t in tenants if _DERIVED.search(t.key_label)), None)
+    labels = [t.jwt_label for t in tenants if t.jwt_label]
+    shared = sorted({text for text in labels if labels.count(text) > 1})
+    if shared:
+        raise ValueError(f"two tenants have the jwt_label {shared[0]!r}: give each its own")
+    named = [*(t.key_label for t in tenants), *labels]
+    derived = next((text for text in named if _DERIVED.search(text)), None)
     if derived is not None:
-        raise ValueError(f"a tenant has the key_label {derived!r}, which is what a rotation makes of another label")
+        raise ValueError(f"a tenant has the label {derived!r}, which is what a rotation makes of another label")
     return tenants
 
 
@@ -562,12 +605,18 @@ class Settings(Section):
     store: Store = Field(default_factory=Store)
     est: Est = Field(default_factory=Est)
     ca: Ca = Field(default_factory=Ca)
+    jwt: Jwt = Field(default_factory=Jwt)
     state: State = Field(default_factory=State)
 
     @property
     def places(self) -> tuple[TokenEntry, ...]:
         """The tokens to use, whichever way they were configured."""
         return self.tokens or (TokenEntry(**dict(self.token)),)
+
+    @property
+    def signs_tokens(self) -> bool:
+        """Whether service account tokens are signed, for kmsd's own socket or a tenant."""
+        return self.jwt.socket is not None or any(each.jwt_label for each in self.tenants)
 
     @property
     def write_place(self) -> TokenEntry:

@@ -54,6 +54,15 @@ class TokenKeyPair:
         """The kind, as the token knows it."""
         return "ec" if isinstance(self.public, ec.EllipticCurvePublicKey) else "rsa"
 
+    async def sign_jose(self, digest: bytes, hash_: Hash, timeout: float) -> bytes:
+        """Sign a hash as JSON Web Signatures have it: ECDSA as r and s, each as long as the curve's order (RFC 7518,
+        3.4), or as `sign` does. Raises as `sign` does."""
+        signature = await self.sign(digest, hash_, timeout)
+        if not isinstance(self.public, ec.EllipticCurvePublicKey):
+            return signature
+        size = (self.public.key_size + 7) // 8
+        return b"".join(number.to_bytes(size, "big") for number in utils.decode_dss_signature(signature))
+
     async def sign(self, digest: bytes, hash_: Hash, timeout: float) -> bytes:
         """Sign a hash: ECDSA as DER (RFC 3279, 2.2.3), or RSASSA-PKCS1-v1_5 (RFC 8017, 8.2). timeout: seconds.
 
@@ -62,7 +71,7 @@ class TokenKeyPair:
         data = digest if self.kind == "ec" else _DIGEST_INFO[hash_.name] + digest
         raw = await self.hsm.run(signing.sign, self.cka_id, self.kind, data, timeout=timeout)
         signature = der(raw) if self.kind == "ec" else raw
-        if not _fits(self.public, signature, digest, hash_):
+        if not fits(self.public, signature, digest, hash_):
             raise WrongResult(
                 f"{self.hsm.name} made a signature that does not fit the public key of {self.cka_id.decode()!r}, and "
                 "that was thrown away",
@@ -85,12 +94,12 @@ async def key_pair(
     signature = der(raw) if kind == "ec" else raw
     kinds = ec.EllipticCurvePublicKey if kind == "ec" else rsa.RSAPublicKey
     for candidate in known:
-        if isinstance(candidate, kinds) and _fits(candidate, signature, digest, hashes.SHA256()):
+        if isinstance(candidate, kinds) and fits(candidate, signature, digest, hashes.SHA256()):
             return TokenKeyPair(hsm, cka_id, candidate)
     halves = await hsm.run(signing.public_halves, cka_id, kind, timeout=left(until))
     for half in halves:
         public = public_key(half)
-        if isinstance(public, kinds) and _fits(public, signature, digest, hashes.SHA256()):
+        if isinstance(public, kinds) and fits(public, signature, digest, hashes.SHA256()):
             return TokenKeyPair(hsm, cka_id, public)
     raise Misconfigured(
         f"none of the {len(halves)} public objects on {hsm.name} with the id {cka_id.decode()!r} is the public half of "
@@ -128,7 +137,8 @@ def der(raw: bytes) -> bytes:
     return utils.encode_dss_signature(int.from_bytes(raw[:half], "big"), int.from_bytes(raw[half:], "big"))
 
 
-def _fits(public: PublicKey, signature: bytes, digest: bytes, hash_: Hash) -> bool:
+def fits(public: PublicKey, signature: bytes, digest: bytes, hash_: Hash) -> bool:
+    """Return whether a signature of a hash is one of this key. signature: as `TokenKeyPair.sign` returns it."""
     how = utils.Prehashed(hash_)
     try:
         if isinstance(public, ec.EllipticCurvePublicKey):

@@ -15,7 +15,7 @@ from kmsd.apis.admin_doctor import DoctorAdmin
 from kmsd.apis.admin_inspect import InspectAdmin
 from kmsd.apis.admin_keys import KeyAdmin
 from kmsd.apis.admin_no_ca import without_ca
-from kmsd.apis.admin_table import ENROLMENT, refusing
+from kmsd.apis.admin_table import ENROLMENT, JWT, refusing
 from kmsd.apis.admin_tenants import TenantAdmin
 from kmsd.apis.admin_watch import Ended, WatchAdmin
 from kmsd.apis.admin_wire import KeyPresenter
@@ -54,12 +54,14 @@ from kmsd.transport.listener import Listener
 if TYPE_CHECKING:
     from kmsd.daemon.ca import CaParts
     from kmsd.daemon.enrolment import EnrolmentParts
+    from kmsd.daemon.jwt import JwtParts
     from kmsd.daemon.stored import StoreKeeper
     from kmsd.transport.tls import OwnCertificate
     from kmsd.transport.tls_listener import TlsListener
 
 log = logs.get_logger("kmsd")
 
+_NO_JWT: Final = "this kmsd signs no service account tokens, and does no {}", "set jwt.socket, or a tenant's jwt_label"
 _NO_ENROLMENT: Final = "this kmsd enrols nobody, and does no {}", "set est.listen: docs/enrolment.md says how"
 
 
@@ -85,7 +87,8 @@ class TokenParts:
         self._traffic = event_sinks.TrafficSink(self._stats, self._requests, self._failed, self.audit, self._of_tenants)
         self.tokens = self._hsms(configured)
         self._scanner = KeyScanner(
-            self.tokens, Rules(settings.keys.algorithm, settings.keys.hmac_label, settings.ca.enabled)
+            self.tokens,
+            Rules(settings.keys.algorithm, settings.keys.hmac_label, settings.ca.enabled or settings.signs_tokens),
         )
         self.upkeep = Upkeep(settings, self.tokens, self._scanner)
         shared = Shared(settings, self.tokens, self._scanner, self.uses, self.audit, self.upkeep.nudge)
@@ -105,6 +108,9 @@ class TokenParts:
         self.store = self._store() if settings.ca.enabled or settings.est.listen else None
         self.ca = self._ca_parts(self.store) if self.store is not None and settings.ca.enabled else None
         self.enrolment = self._enrolment_parts(self.store) if self.store is not None and settings.est.listen else None
+        self.jwt = self._jwt_parts() if settings.signs_tokens else None
+        if self.jwt is not None:
+            self.upkeep.looked.append(self.jwt.looked)
         self._problems = self._gather_problems()
         self.observed = self._observed()
         self._tables = self._admin_tables(configured)
@@ -121,8 +127,9 @@ class TokenParts:
 
     @property
     def listeners(self) -> tuple[Listener, ...]:
-        """Return the listeners of both sockets."""
-        return self._kms, self._front
+        """Return the listeners of the Unix sockets."""
+        jwt = self.jwt.listener if self.jwt is not None else None
+        return (self._kms, self._front) if jwt is None else (self._kms, self._front, jwt)
 
     def _hsms(self, configured: Configured) -> dict[str, Hsm]:
         places = configured.settings.places
@@ -173,6 +180,7 @@ class TokenParts:
                 kms_v2.table(self.tenancy.service),
                 kms_v1beta1.table(self.tenancy.service, kms.max_plaintext),
                 *(audited(each, self.audit) for each in self._tables),
+                *((self.jwt.table(),) if self.jwt is not None else ()),
                 peer.table(),
             ),
             servers=TOLD_SERVERS[kms.transport],
@@ -202,6 +210,12 @@ class TokenParts:
         shown = KeyPresenter(self.own.keyring, self._stats, self.tenancy.tenant_of)
         return CaParts(self._settings, self.own, self.tenancy, store, shown)
 
+    def _jwt_parts(self) -> JwtParts:
+        """Make the signers of service account tokens. It loads what only they need."""
+        from kmsd.daemon.jwt import JwtParts
+
+        return JwtParts(self._settings, self.own, self.audit, self._traffic, self._socket_remade)
+
     def _gather_problems(self) -> Problems:
         enrolment = self.enrolment
         return Problems(
@@ -218,7 +232,10 @@ class TokenParts:
             lambda: self.liveness.verdict,
             lambda: enrolment.problems() if enrolment is not None else (),
             lambda: self.observed.problems(),
-            lambda: self.ca.problems if self.ca is not None else (),
+            lambda: (
+                *(self.ca.problems if self.ca is not None else ()),
+                *(self.jwt.problems if self.jwt is not None else ()),
+            ),
         )
 
     def _observed(self) -> Observed:
@@ -285,6 +302,7 @@ class TokenParts:
             self.observed.table(),
             enrolment.table() if enrolment is not None else refusing(ENROLMENT, *_NO_ENROLMENT),
             self.ca.table() if self.ca is not None else without_ca(),
+            self.jwt.admin_table() if self.jwt is not None else refusing(JWT, *_NO_JWT),
         )
 
     def _enrolment_parts(self, store: StoreKeeper) -> EnrolmentParts:
@@ -415,6 +433,8 @@ class TokenParts:
         self.tenancy.rule(settings.tenants if settings.server.enabled else (), settings.admins)
         if self.ca is not None:
             self.ca.rule(settings)
+        if self.jwt is not None:
+            self.jwt.rule(settings.tenants if settings.server.enabled else ())
         self.upkeep.nudge()
 
     def _unreachable(self) -> KmsdError | None:

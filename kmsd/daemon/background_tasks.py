@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from time import monotonic
 from typing import Final
@@ -32,10 +32,12 @@ _ADOPT_PAUSE: Final = 60.0
 
 
 class Upkeep:
-    """The looks at the keys, for ever. labels: what is kept up for each write label; may change at any time."""
+    """The looks at the keys, for ever. labels: what is kept up for each write label; may change at any time. looked:
+    functions that are called after each look; they raise nothing."""
 
     def __init__(self, settings: Settings, tokens: Mapping[str, Hsm], scanner: KeyScanner) -> None:
         self.labels: list[LabelUpkeep] = []
+        self.looked: list[Callable[[], Awaitable[None]]] = []
         self._unread: Problem | None = None
         self._settings = settings
         self._tokens = tokens
@@ -79,6 +81,8 @@ class Upkeep:
                 await label.keep_up()
             except KmsdError as error:
                 log.debug("upkeep failed", label=label.label, reason=error.message)
+        for looked in self.looked:
+            await looked()
 
 
 class LabelUpkeep:

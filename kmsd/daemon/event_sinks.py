@@ -33,7 +33,7 @@ log = logs.get_logger("kmsd")
 _REFUSED_MOST: Final = 20
 _REFUSED_SECONDS: Final = 60.0
 """Callers that TLS did not let in: so many of them are told of in so many seconds."""
-_AUDITED: Final = frozenset({"Encrypt", "Decrypt"})
+_AUDITED: Final = frozenset({"Encrypt", "Decrypt", "Sign"})
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class TrafficSink:
                 code,
                 seconds=seconds,
                 key_id_sha256=call.key_id_sha256,
-                detail=call.uid,
+                detail=call.uid or call.detail,
                 reason=reason,
                 caller=call.caller,
                 tenant=tenant,
@@ -210,6 +210,13 @@ def planted(audit: Audit, before: Inventory, after: Inventory) -> None:
             key_id_sha256=new[0].key_id_sha256,
             detail=f"public, passes for a key of kmsd, and is not used: {shown}",
         )
+
+
+def jwt_keys_changed(audit: Audit, words: str, tenant: str) -> None:
+    """Tell that other keys are published for service account tokens. words: which. tenant: whose; empty for this
+    kmsd's own."""
+    log.info("published service account keys changed", keys=words, **({"tenant": tenant} if tenant else {}))
+    audit.event("service account keys", detail=words, tenant=tenant)
 
 
 def key_adopted(audit: Audit, key: Key) -> None:

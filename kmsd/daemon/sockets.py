@@ -1,4 +1,4 @@
-"""The two Unix sockets that every kmsd has, with tokens or as a proxy."""
+"""The two Unix sockets that every kmsd has, with tokens or as a proxy, and the one for service account tokens."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from kmsd.apis import admin_table, kms_v1beta1, kms_v2
-from kmsd.config.settings import Admin, Kms
+from kmsd.apis import admin_table, jwt_v1, kms_v1beta1, kms_v2
+from kmsd.config.settings import Admin, Jwt, Kms
+from kmsd.errors import Internal
 from kmsd.transport.call import Observer, Table
 from kmsd.transport.dispatch import Dispatch
 from kmsd.transport.grpcio import GrpcioServer
@@ -59,5 +60,23 @@ def admin_listener(place: Admin, tables: Iterable[Table], observe: Observer, rem
         timeout=admin_table.SECONDS,
         observe=observe,
         remade=remade,
+        proven=True,
+    )
+
+
+def jwt_listener(jwt: Jwt, transport: str, tables: Iterable[Table], observe: Observer, remade: Remade) -> Listener:
+    """Make the socket on which service account tokens are signed. transport: as of `Kms`."""
+    if jwt.socket is None:
+        raise Internal("there is no socket for service account tokens")
+    return Listener(
+        SocketPlace(jwt.socket, int(jwt.mode, 8), jwt.group),
+        tables,
+        servers=TOLD_SERVERS[transport],
+        apis=(jwt_v1.API,),
+        services=(jwt_v1.SERVICE,),
+        timeout=jwt.request_timeout,
+        observe=observe,
+        remade=remade,
+        # Who has fetched the published keys is told to operators.
         proven=True,
     )

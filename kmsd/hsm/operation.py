@@ -45,6 +45,7 @@ class Operation(StrEnum):
     GENERATE_TLS_KEY = "generate_tls_key"
     LIST_TLS_KEYS = "list_tls_keys"
     DESTROY_TLS_KEY = "destroy_tls_key"
+    IMPORT_SIGNING_KEY = "import_signing_key"
     LIST_KEYS = "list_keys"
     LIST_NAMELESS_KEYS = "list_nameless_keys"
     GENERATE_KEY = "generate_key"

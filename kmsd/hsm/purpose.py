@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from typing import Final, Literal, get_args
 
-Purpose = Literal["kek", "hmac", "ca"]
-"""kek: encrypts; hmac: authenticates, beside a key that encrypts; ca: signs certificates."""
-SigningPurpose = Literal["ca"]
+Purpose = Literal["kek", "hmac", "ca", "jwt"]
+"""kek: encrypts; hmac: authenticates, beside a key that encrypts; ca: signs certificates; jwt: signs service account
+tokens."""
+SigningPurpose = Literal["ca", "jwt"]
 SIGNING: Final[tuple[SigningPurpose, ...]] = get_args(SigningPurpose)
 _SIGNING_ID: Final = re.compile(
     rb"(" + b"|".join(each.encode() for each in SIGNING) + rb")\.[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"

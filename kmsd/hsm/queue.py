@@ -17,7 +17,7 @@ from kmsd.errors import DeadlineExceeded, KmsdError, Overloaded
 from kmsd.hsm.operation import Definition
 from kmsd.share import Share, share
 
-_WEIGHTS: Final = {Share.HEALTH: 8.0, Share.ADMIN: 2.0, Share.V2: 4.0, Share.V1BETA1: 4.0}
+_WEIGHTS: Final = {Share.HEALTH: 8.0, Share.ADMIN: 2.0, Share.V2: 4.0, Share.V1BETA1: 4.0, Share.JWT: 1.0}
 """Weight of each share's part while others wait, too."""
 _SWEEP_SECONDS: Final = 0.05
 _MARGIN_SECONDS: Final = 0.05

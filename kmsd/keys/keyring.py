@@ -66,6 +66,11 @@ class Keyring:
         """Whether RSA keys serve."""
         return self._scanner.configured.rsa
 
+    @property
+    def takes_signing(self) -> bool:
+        """Whether key pairs that sign are looked for."""
+        return self._scanner.configured.signing
+
     def ability(self, place: str) -> Ability:
         """Return what a token can do, as last seen."""
         return self._scanner.places[place].ability

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import Final
 
+from kmsd.bucket import Bucket
 from kmsd.errors import Denied, TooOften, short
 from kmsd.transport.call import Call, Role
 from kmsd.transport.caller import Identity
@@ -44,32 +44,11 @@ class AdminRule:
 
 
 @dataclass(slots=True)
-class _Bucket:
-    """A bucket of calls that may be made at once. It is filled again with time."""
-
-    left: float
-    at: float = field(default_factory=monotonic)
-
-    def wait(self, rate: float) -> float:
-        """Take one call out of the bucket. Returns 0 if there was one, else the seconds until there is.
-
-        rate: calls in a second that are added.
-        """
-        now = monotonic()
-        self.left = min(max(rate, 1.0), self.left + (now - self.at) * rate)
-        self.at = now
-        if self.left < 1.0:
-            return (1.0 - self.left) / rate
-        self.left -= 1.0
-        return 0.0
-
-
-@dataclass(slots=True)
 class _Standing:
     """The use that a tenant has made of its bounds. buckets: by whether their methods have a rate of their own."""
 
     in_flight: int = 0
-    buckets: dict[bool, _Bucket] = field(default_factory=dict)
+    buckets: dict[bool, Bucket] = field(default_factory=dict)
 
 
 def overlaps(tenants: Sequence[TenantRule]) -> list[tuple[str, str, str]]:
@@ -180,7 +159,7 @@ class PeerAdmission:
                 "try again when some have been answered; max_in_flight in [[tenants]] is the bound",
             )
         if tenant.max_rate:
-            bucket = standing.buckets.setdefault(call.method in _ALWAYS, _Bucket(max(tenant.max_rate, 1.0)))
+            bucket = standing.buckets.setdefault(call.method in _ALWAYS, Bucket(max(tenant.max_rate, 1.0)))
             if wait := bucket.wait(tenant.max_rate):
                 raise TooOften(
                     f"tenant {tenant.name} has made its {tenant.max_rate:g} calls of a second",

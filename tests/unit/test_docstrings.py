@@ -28,7 +28,7 @@ Describe
 Destroy Dial Do Draw Drop Encode Encrypt End Enter Escape Explain Fail Feed Fetch Fill Filter Find Finish Flush Follow
 Forbid Forget Format Free Gather Get Give Go Group Hand Handle Have Hide Hold Import Install Issue Join Judge Keep Know
 Lead Leave Let List Listen Load Log Look Make Mark Match Measure Merge Mix Move Name Note Obey Observe Offer Open Order
-Pack Pad Paint Parse Pass Pause Pick Poll Prepare Print Probe Prove Put Quote Raise Read Reconnect Record Refuse
+Pack Pad Paint Parse Pass Pause Pick Poll Prepare Print Probe Prove Publish Put Quote Raise Read Reconnect Record Refuse
 Register Release Reload Remember Remove Rename Render Replace Report Request Reset Resolve Restore Retire Return
 Revert Revoke Rewrite Rotate Run Save Say Scan Scroll Search See Select Send Serve Set Settle Share Show Shut Sign Skip
 Sleep

@@ -81,8 +81,8 @@ class Key:
     never_extractable: bool | None = None
     """CKA_NEVER_EXTRACTABLE; None if the token does not tell."""
     purpose: str = ""
-    """"kek": encrypts; "hmac": authenticates beside a key that does; "ca": signs certificates. Empty if an older kmsd
-    does not tell."""
+    """"kek": encrypts; "hmac": authenticates beside a key that does; "ca": signs certificates; "jwt": signs
+    service account tokens. Empty if an older kmsd does not tell."""
 
     @property
     def seals(self) -> bool:

@@ -124,6 +124,26 @@ def generate_key_pair(
     return handles[0].value, handles[1].value
 
 
+def unwrap_key(
+    table: FunctionTable,
+    session: int,
+    key: int,
+    mechanism: int,
+    parameter: Parameter,
+    wrapped: bytes,
+    template: Template,
+) -> int:
+    """Call C_UnwrapKey (5.14.4) with the key of this handle; return the handle of the key that was wrapped."""
+    keep, attributes = pack(template)
+    handle = c_ulong(0)
+    unwrapping = _mechanism(mechanism, parameter)
+    rv = table.C_UnwrapKey(
+        *(session, byref(unwrapping), key, wrapped, len(wrapped)), *(attributes, len(keep), byref(handle))
+    )
+    check(rv, "C_UnwrapKey")
+    return handle.value
+
+
 def encrypt(table: FunctionTable, session: int, key: int, mechanism: int, parameter: Parameter, data: bytes) -> bytes:
     """Call C_EncryptInit and C_Encrypt (5.8) in one go."""
     # Kept until the end: there are tokens that write the IV of AES-GCM when they encrypt.

@@ -102,6 +102,10 @@ _SIGNATURES: Final[dict[str, list[object]]] = {
         *(c_ulong, c_void_p, c_void_p, c_ulong, c_void_p, c_ulong),
         *(POINTER(c_ulong), POINTER(c_ulong)),
     ],
+    "C_UnwrapKey": [
+        *(c_ulong, c_void_p, c_ulong, c_char_p, c_ulong),
+        *(c_void_p, c_ulong, POINTER(c_ulong)),
+    ],
     "C_GenerateRandom": [c_ulong, c_void_p, c_ulong],
     "C_EncryptInit": [c_ulong, c_void_p, c_ulong],
     "C_Encrypt": [c_ulong, c_char_p, c_ulong, c_void_p, c_void_p],

@@ -15,7 +15,7 @@ from typing import Final
 # Their functions are the operations.
 from kmsd.crypto import cbc_hmac, gcm, legacy_cbc, oaep  # noqa: F401
 from kmsd.hsm.doctor import probe  # noqa: F401
-from kmsd.hsm.host import adoption, keys, signing, tls_signing  # noqa: F401
+from kmsd.hsm.host import adoption, importing, keys, signing, tls_signing  # noqa: F401
 from kmsd.hsm.host.opening import OpenToken
 from kmsd.hsm.host.session import TokenSession  # noqa: F401
 from kmsd.hsm.host.workers import Workers

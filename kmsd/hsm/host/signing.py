@@ -43,13 +43,13 @@ def generate(session: TokenSession, until: float, label: str, cka_id: bytes, kin
     Private half: TOKEN, PRIVATE, SENSITIVE and not EXTRACTABLE, SIGN and nothing else. Raises CkrError.
     """
     begin(until)
-    _check(cka_id)
+    check_id(cka_id)
     return make_pair(session, label, cka_id, kind, bits)
 
 
 def make_pair(session: TokenSession, label: str, cka_id: bytes, kind: SigningKind, bits: int) -> TokenKey:
     """Make a key pair as `generate` has it, whatever it is for, and read it back. Raises CkrError."""
-    public, private = _templates(label, cka_id, kind, bits)
+    public, private = templates(label, cka_id, kind, bits)
     mechanism = c.CKM_EC_KEY_PAIR_GEN if kind == "ec" else c.CKM_RSA_PKCS_KEY_PAIR_GEN
     table = session.cryptoki.table
     return make_object(
@@ -57,7 +57,8 @@ def make_pair(session: TokenSession, label: str, cka_id: bytes, kind: SigningKin
     )
 
 
-def _templates(label: str, cka_id: bytes, kind: SigningKind, bits: int) -> tuple[Template, Template]:
+def templates(label: str, cka_id: bytes, kind: SigningKind, bits: int) -> tuple[Template, Template]:
+    """Return the templates of a public and a private key."""
     both = new_object(label, cka_id)
     private: Template = {**both, **SECRET, c.CKA_SIGN: True, c.CKA_UNWRAP: False}
     if kind == "ec":
@@ -72,7 +73,7 @@ def _templates(label: str, cka_id: bytes, kind: SigningKind, bits: int) -> tuple
 def sign(session: TokenSession, cka_id: bytes, kind: SigningKind, data: bytes) -> bytes:
     """Sign a hash (EC; r and s come one after the other) or a DigestInfo (RSA). Whoever asks checks the signature with
     the public key. Raises CkrError, KeyMissingError, KeyAmbiguousError."""
-    _check(cka_id)
+    check_id(cka_id)
     if len(data) > DATA_MOST:
         raise Internal(f"{len(data)} bytes are no hash, at most {DATA_MOST} are signed")
     if c.CKA_PRIVATE not in session.trusted(cka_id) or not _is_private(session, session.key(cka_id, kind)):
@@ -91,7 +92,7 @@ def public_halves(session: TokenSession, cka_id: bytes, kind: SigningKind) -> li
     """Return what may be the public half of the one private key with this CKA_ID. Of an EC key these are public
     objects, which anybody may have made: a signature shows which is the one. Raises CkrError, KeyMissingError,
     KeyAmbiguousError."""
-    _check(cka_id)
+    check_id(cka_id)
     found = objects(session, {c.CKA_ID: cka_id}, kind)
     if not found:
         session.check_login()
@@ -118,7 +119,8 @@ def ec_halves(session: TokenSession, cka_id: bytes) -> list[PublicHalf]:
     return halves
 
 
-def _check(cka_id: bytes) -> None:
+def check_id(cka_id: bytes) -> None:
+    """Raise Conflict unless a key with this CKA_ID signs."""
     if not signs(cka_id):
         raise Conflict(
             "only keys that kmsd made for signing sign, and this key's id says that it is none of them",

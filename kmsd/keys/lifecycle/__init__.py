@@ -8,6 +8,7 @@ by rules that need no lock (`kmsd.keys.rotation`). Here the changes take their t
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -18,7 +19,7 @@ from kmsd.errors import NotFound, short
 from kmsd.hsm.purpose import SigningPurpose
 from kmsd.keys.key import Key
 from kmsd.keys.keyring import Keyring
-from kmsd.keys.labels import check_label, role
+from kmsd.keys.labels import archived_label, check_label, role
 from kmsd.keys.lifecycle import adopting, ending, making, naming, rotating, signing, trying
 from kmsd.keys.lifecycle.evidence import KeyUseEvidence, ScanEvidence, UseRecords
 from kmsd.keys.lifecycle.making import Made, Wanted
@@ -198,6 +199,39 @@ class Lifecycle:
             before = signing.holders(self._keyring, after or order.label, order.purpose)
             newest = max((key.created_ms for key in before), default=0)
             return await signing.make(self._keyring, permit, replace(order, place=place), newest)
+
+    async def generate_signing(
+        self, order: SigningOrder, *, if_not_exists: bool, until: float = inf
+    ) -> tuple[Key, bool]:
+        """Make the first key pair that signs under a label; return it, and whether it was made now. With if_not_exists,
+        the one that holds the label is answered. Raises InvalidRequest, AlreadyExists, Conflict, and what the token
+        says."""
+        signing.check(order)
+        place = self._place(order.place)
+        async with self._permit(until) as permit:
+            held = signing.first(self._keyring, order, if_not_exists=if_not_exists)
+            if held is not None:
+                return held, False
+            before = signing.holders(self._keyring, order.label, order.purpose)
+            newest = max((key.created_ms for key in before), default=0)
+            return await signing.make(self._keyring, permit, replace(order, place=place), newest), True
+
+    async def take_in_signing(
+        self, order: SigningOrder, private: bytes, *, after: str = "", until: float = inf
+    ) -> tuple[Key, bool]:
+        """Make a key pair that signs of a private key that was outside; return it, and whether the token got it
+        wrapped. private: PKCS#8 as DER. after: as of `make_signing`. Raises what the token says."""
+        place = self._place(order.place)
+        async with self._permit(until) as permit:
+            before = signing.holders(self._keyring, after or order.label, order.purpose)
+            newest = max((key.created_ms for key in before), default=0)
+            return await signing.take_in(self._keyring, permit, replace(order, place=place), private, newest)
+
+    async def retire_signing(self, key: Key, *, until: float = inf) -> None:
+        """Give a key pair the label of one that was retired. Raises what the token says."""
+        async with self._permit(until) as permit:
+            await signing.relabel(self._keyring, permit, key, archived_label(key.label, time.time()))
+            await self._keyring.look()
 
     async def succeed_signing(self, label: str, purpose: SigningPurpose, *, until: float = inf) -> Key:
         """Give the label to the key that is about to take it; return the key that signs then. Raises NotFound."""

@@ -10,15 +10,15 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from kmsd.errors import Conflict, InvalidRequest, Misconfigured, NotFound
+from kmsd.errors import AlreadyExists, Conflict, InvalidRequest, Misconfigured, NotFound
+from kmsd.hsm.host import importing, signing
 from kmsd.hsm.host import keys as token_keys
-from kmsd.hsm.host import signing
 from kmsd.hsm.host.signing import SigningKind
 from kmsd.hsm.purpose import SigningPurpose, signing_id
 from kmsd.hsm.vendors import tpm2
 from kmsd.keys.key import Key, KeyState, newest_first
 from kmsd.keys.keyring import Keyring
-from kmsd.keys.labels import check_label, new_key_id, old_label, pending_label, role
+from kmsd.keys.labels import check_label, is_archived, new_key_id, old_label, pending_label, role
 from kmsd.keys.lifecycle.permit import Permit
 
 TYPES: Final[dict[str, tuple[SigningKind, int]]] = {
@@ -30,6 +30,10 @@ TYPES: Final[dict[str, tuple[SigningKind, int]]] = {
     "rsa-4096": ("rsa", 4096),
 }
 """The key pairs that can be made, by type."""
+_FIRST: Final[dict[SigningPurpose, str]] = {
+    "ca": "make one: kmsctl ca init",
+    "jwt": "make one: kmsctl keygen {} --type ec-p256 --purpose jwt",
+}
 
 
 @dataclass(frozen=True)
@@ -42,26 +46,45 @@ class SigningOrder:
     place: str
 
 
-def holders(keyring: Keyring, label: str, purpose: SigningPurpose) -> list[Key]:
-    """Return the keys that hold or held this label and sign for this purpose: the one that signs now first, then those
-    before it, the newest first."""
-    keys = newest_first(
+def of_label(keyring: Keyring, label: str, purpose: SigningPurpose) -> list[Key]:
+    """Return the keys for this purpose whose label is, or was made of, this one; the newest first."""
+    return newest_first(
         key
         for key in keyring.inventory.keys
         if key.state is KeyState.SIGNING and key.token.purpose == purpose and role(key.label) == label
     )
+
+
+def holders(keyring: Keyring, label: str, purpose: SigningPurpose) -> list[Key]:
+    """Return the keys that hold or held this label and sign for this purpose: the one that signs now first, then those
+    before it, the newest first."""
+    keys = [key for key in of_label(keyring, label, purpose) if not is_archived(key.label)]
     now = [key for key in keys if key.label == label] or [key for key in keys if key.label == pending_label(label)]
     return [*now[:1], *(key for key in keys if key not in now[:1] and key.label != pending_label(label))]
 
 
 def pending(keyring: Keyring, label: str, purpose: SigningPurpose) -> Key | None:
     """Return the key that is about to take this label; None if there is none."""
-    keys = newest_first(
-        key
-        for key in keyring.inventory.keys
-        if key.state is KeyState.SIGNING and key.token.purpose == purpose and key.label == pending_label(label)
-    )
+    keys = [key for key in of_label(keyring, label, purpose) if key.label == pending_label(label)]
     return keys[0] if keys else None
+
+
+def first(keyring: Keyring, order: SigningOrder, *, if_not_exists: bool) -> Key | None:
+    """Return the key that holds the label of an order already; None if nothing does. Raises AlreadyExists unless that
+    is asked for, and Conflict where no such keys are used."""
+    if not keyring.takes_signing:
+        raise Conflict(
+            "this kmsd uses no keys that sign",
+            "set jwt.socket, for service account tokens, or ca.enabled, and restart kmsd",
+        )
+    held = [key for key in keyring.inventory.keys if key.label == order.label]
+    fitting = [key for key in held if key.state is KeyState.SIGNING and key.token.purpose == order.purpose]
+    if not held or (if_not_exists and fitting):
+        return newest_first(fitting)[0] if fitting else None
+    raise AlreadyExists(
+        f"a key labelled {order.label!r} is there already",
+        "--if-not-exists takes it; to have another sign: kmsctl jwt rotate" if fitting else "choose another label",
+    )
 
 
 def check(order: SigningOrder) -> None:
@@ -101,6 +124,21 @@ async def make(keyring: Keyring, permit: Permit, order: SigningOrder, newer_than
             ) from error
         if connected is not None and connected.quirks.misses_objects:
             await hsm.hosting.replace("another process may have made a key at the same moment")
+    return await _made(keyring, cka_id)
+
+
+async def take_in(
+    keyring: Keyring, permit: Permit, order: SigningOrder, private: bytes, newer_than: int = 0
+) -> tuple[Key, bool]:
+    """Make a key pair on a token of a private key that was outside; return it from a fresh look, and whether the token
+    got it wrapped. private: PKCS#8 as DER. newer_than: as of `make`. Raises as `make` does."""
+    hsm = keyring.tokens[order.place]
+    cka_id = signing_id(order.purpose, new_key_id(newer_than)).encode("ascii")
+    wrapped = await permit.change(hsm, importing.take_in, order.label, cka_id, private)
+    return await _made(keyring, cka_id), wrapped
+
+
+async def _made(keyring: Keyring, cka_id: bytes) -> Key:
     await keyring.look()
     for key in keyring.inventory.keys:
         if key.cka_id == cka_id and key.state is KeyState.SIGNING:
@@ -113,19 +151,20 @@ async def succeed(keyring: Keyring, permit: Permit, label: str, purpose: Signing
     time behind it. Return the key that signs then. Raises NotFound if there is none."""
     following = pending(keyring, label, purpose)
     if following is not None:
-        await _relabel(keyring, permit, following, label)
+        await relabel(keyring, permit, following, label)
         await keyring.look()
     held = holders(keyring, label, purpose)
     if not held:
-        raise NotFound(f"no key labelled {label!r} signs on {keyring.where}", "make one: kmsctl ca init")
+        raise NotFound(f"no key labelled {label!r} signs on {keyring.where}", _FIRST[purpose].format(label))
     for key in held[1:]:
         if key.label == label:
-            await _relabel(keyring, permit, key, old_label(label, time.time()))
+            await relabel(keyring, permit, key, old_label(label, time.time()))
     if any(key.label == label for key in held[1:]):
         await keyring.look()
     return held[0]
 
 
-async def _relabel(keyring: Keyring, permit: Permit, key: Key, to: str) -> None:
+async def relabel(keyring: Keyring, permit: Permit, key: Key, to: str) -> None:
+    """Give a key another label. Raises what the token says."""
     hsm = keyring.hsm(key)
     await permit.change(hsm, token_keys.relabel, key.token.kind, key.cka_id, key.label, to)

@@ -109,11 +109,11 @@ from tests.unit.config.written import error_of, write
             'found "x"',
         ),
         ("# first\n[tokens]\nlabel = 'x'", "F:2: tokens: expected tables, [[tokens]], found a table"),
-        ('socket = "/x"', "F:1: socket: unknown key; did you mean kms.socket or admin.socket?"),
+        ('socket = "/x"', "F:1: socket: unknown key; did you mean kms.socket or admin.socket or jwt.socket?"),
         (
             "qqq = 1",
             "F:1: qqq: unknown key; the sections are [kms], [admin], [server], [proxy], [token], [tokens], [tenants], "
-            "[admins], [keys], [legacy], [health], [log], [audit], [observe], [store], [est], [ca], "
+            "[admins], [keys], [legacy], [health], [log], [audit], [observe], [store], [est], [ca], [jwt], "
             "[state]",
         ),
         ('keys = "x"', "F:1: keys: expected a section, [keys], found a string"),

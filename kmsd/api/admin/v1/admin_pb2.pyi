@@ -1,4 +1,5 @@
 from kmsd.api.admin.v1 import enrol_pb2 as _enrol_pb2
+from kmsd.api.admin.v1 import jwt_pb2 as _jwt_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -21,6 +22,22 @@ from kmsd.api.admin.v1.enrol_pb2 import CheckStoreRequest as CheckStoreRequest
 from kmsd.api.admin.v1.enrol_pb2 import CheckStoreResponse as CheckStoreResponse
 from kmsd.api.admin.v1.enrol_pb2 import BackUpStoreRequest as BackUpStoreRequest
 from kmsd.api.admin.v1.enrol_pb2 import BackUpStoreResponse as BackUpStoreResponse
+from kmsd.api.admin.v1.jwt_pb2 import JwtKey as JwtKey
+from kmsd.api.admin.v1.jwt_pb2 import JwtFetcher as JwtFetcher
+from kmsd.api.admin.v1.jwt_pb2 import GetJwtRequest as GetJwtRequest
+from kmsd.api.admin.v1.jwt_pb2 import GetJwtResponse as GetJwtResponse
+from kmsd.api.admin.v1.jwt_pb2 import PublishJwtKeyRequest as PublishJwtKeyRequest
+from kmsd.api.admin.v1.jwt_pb2 import PublishJwtKeyResponse as PublishJwtKeyResponse
+from kmsd.api.admin.v1.jwt_pb2 import SwitchJwtKeyRequest as SwitchJwtKeyRequest
+from kmsd.api.admin.v1.jwt_pb2 import SwitchJwtKeyResponse as SwitchJwtKeyResponse
+from kmsd.api.admin.v1.jwt_pb2 import RetireJwtKeyRequest as RetireJwtKeyRequest
+from kmsd.api.admin.v1.jwt_pb2 import RetireJwtKeyResponse as RetireJwtKeyResponse
+from kmsd.api.admin.v1.jwt_pb2 import ImportJwtKeyRequest as ImportJwtKeyRequest
+from kmsd.api.admin.v1.jwt_pb2 import ImportJwtKeyResponse as ImportJwtKeyResponse
+from kmsd.api.admin.v1.jwt_pb2 import TrustJwtKeyRequest as TrustJwtKeyRequest
+from kmsd.api.admin.v1.jwt_pb2 import TrustJwtKeyResponse as TrustJwtKeyResponse
+from kmsd.api.admin.v1.jwt_pb2 import UntrustJwtKeyRequest as UntrustJwtKeyRequest
+from kmsd.api.admin.v1.jwt_pb2 import UntrustJwtKeyResponse as UntrustJwtKeyResponse
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -458,20 +475,22 @@ class ListKeysResponse(_message.Message):
     def __init__(self, keys: _Optional[_Iterable[_Union[Key, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class GenerateKeyRequest(_message.Message):
-    __slots__ = ("label", "type", "bits", "key_id", "if_not_exists", "token")
+    __slots__ = ("label", "type", "bits", "key_id", "if_not_exists", "token", "purpose")
     LABEL_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     BITS_FIELD_NUMBER: _ClassVar[int]
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
     IF_NOT_EXISTS_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
+    PURPOSE_FIELD_NUMBER: _ClassVar[int]
     label: str
     type: KeyType
     bits: int
     key_id: str
     if_not_exists: bool
     token: str
-    def __init__(self, label: _Optional[str] = ..., type: _Optional[_Union[KeyType, str]] = ..., bits: _Optional[int] = ..., key_id: _Optional[str] = ..., if_not_exists: _Optional[bool] = ..., token: _Optional[str] = ...) -> None: ...
+    purpose: str
+    def __init__(self, label: _Optional[str] = ..., type: _Optional[_Union[KeyType, str]] = ..., bits: _Optional[int] = ..., key_id: _Optional[str] = ..., if_not_exists: _Optional[bool] = ..., token: _Optional[str] = ..., purpose: _Optional[str] = ...) -> None: ...
 
 class GenerateKeyResponse(_message.Message):
     __slots__ = ("key", "created", "companion")

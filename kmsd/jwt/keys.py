@@ -1,0 +1,353 @@
+"""The keys of one label that sign service account tokens: proven, chosen, and published.
+
+A public key is published if it is proven, that is if the private key on the token has signed a fresh challenge that it
+fits, or if an operator trusts it: never because an object on a token says so, for anybody who reaches the token can
+make a public one. What was proven before a restart is published at once, and signs nothing until it is proven again.
+Labels say what a key does: `L` signs, `L.pending` is to, `L@TIME` has signed, `L.retired@TIME` is published no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import calendar
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import inf
+from pathlib import Path
+from time import monotonic
+from typing import Final, Literal
+
+from kmsd.crypto.signing import TokenKeyPair, key_pair
+from kmsd.errors import InvalidRequest, KmsdError, Misconfigured, NotFound, Unavailable
+from kmsd.hsm.host.signing import SigningKind
+from kmsd.jwt import kept as keeping
+from kmsd.jwt.api import KeySet, PublicKey
+from kmsd.jwt.claims import LEEWAY
+from kmsd.jwt.kept import Kept, Proven
+from kmsd.jwt.public_key import VerifyingKey, verifying
+from kmsd.jwt.published import in_order
+from kmsd.keys.key import Key
+from kmsd.keys.keyring import Keyring
+from kmsd.keys.labels import is_archived, pending_label
+from kmsd.keys.lifecycle import signing as signing_keys
+from kmsd.problem import About, Problem
+
+State = Literal["signing", "pending", "verifying", "trusted", "retired", "unusable"]
+_PROOF_SECONDS: Final = 5.0
+"""Time limit for the proof of one key."""
+_STOPPED: Final = re.compile(r"@([0-9]{8}T[0-9]{6}Z)$")
+
+
+@dataclass(frozen=True)
+class SigningKey:
+    """A key pair on a token whose public half is proven."""
+
+    key: Key
+    pair: TokenKeyPair
+    verifying: VerifyingKey
+
+
+@dataclass(frozen=True)
+class Use:
+    """The use of a key since kmsd started. last: Unix seconds, 0 if there was none."""
+
+    signed: int = 0
+    last: float = 0.0
+
+
+UNUSED: Final = Use()
+
+
+@dataclass(frozen=True)
+class KeyView:
+    """A key as operators see it. key: on the token; None if it is not to be seen there, or was never. verifying: None
+    while it is not proven. stopped, needed_until: Unix seconds, 0 if there is no such time. error: why it is unusable,
+    or not proven."""
+
+    state: State
+    key: Key | None
+    verifying: VerifyingKey | None
+    published: bool
+    proven: bool
+    excluded: bool = False
+    since: float = 0.0
+    stopped: float = 0.0
+    needed_until: float = 0.0
+    note: str = ""
+    use: Use = UNUSED
+    error: KmsdError | None = None
+
+
+class JwtKeys:
+    """The keys of one label.
+
+    keyring: shows the keys of all tokens. directory: where it is kept what outlives a restart. longest: seconds for
+    which a token may be in force. refresh: seconds until the published keys should be asked for again. changed: told,
+    in words, when other keys are published.
+    """
+
+    def __init__(
+        self, keyring: Keyring, label: str, directory: Path, longest: int, refresh: int, changed: Callable[[str], None]
+    ) -> None:
+        self.label = label
+        self.longest = longest
+        self.kept: Kept = keeping.load(directory)
+        self._keyring = keyring
+        self._directory = directory
+        self._refresh = refresh
+        self._changed = changed
+        self._proven: dict[tuple[str, bytes], SigningKey] = {}
+        self._failed: dict[tuple[str, bytes], KmsdError] = {}
+        self._uses: dict[str, Use] = {}
+        self._refreshing = asyncio.Lock()
+        self._unkept: KmsdError | None = None
+        self.key_set = self._set(self._published())
+
+    # What is published, and what signs.
+
+    def signer(self) -> SigningKey:
+        """Return the key that signs. Raises why there is none."""
+        for key in self._signers():
+            found = self._proven.get((key.place, key.cka_id))
+            if found is not None:
+                return found
+        raise self._why_none()
+
+    def _signers(self) -> list[Key]:
+        """Return the keys that may sign now, the one that should first."""
+        held = self._held()
+        now = [key for key in held if key.label == self.label]
+        return now or [key for key in held if key.label == pending_label(self.label)]
+
+    def _held(self) -> list[Key]:
+        """Return the keys on tokens that sign, are to sign or have signed, the newest first."""
+        found = signing_keys.of_label(self._keyring, self.label, "jwt")
+        return [key for key in found if not is_archived(key.label)]
+
+    def _why_none(self) -> KmsdError:
+        signers = self._signers()
+        if signers:
+            error = self._failed.get((signers[0].place, signers[0].cka_id))
+            return (
+                error.again()
+                if error
+                else Unavailable(f"the key {signers[0].label!r} has not been proven yet", "try again in a moment")
+            )
+        if not self._keyring.complete:
+            return Unavailable(
+                f"the key {self.label!r} is not to be seen, and a token is away or was not looked at yet",
+                "kmsctl status says why",
+            )
+        return Misconfigured(
+            f"no key labelled {self.label!r} signs service account tokens on {self._keyring.where}",
+            f"make one: kmsctl keygen {self.label} --type ec-p256 --purpose jwt",
+        )
+
+    def published(self) -> KeySet:
+        """Return the published keys. Raises Unavailable while none is known."""
+        if not self.key_set.keys:
+            raise self._why_none()
+        return self.key_set
+
+    def _published(self) -> tuple[PublicKey, ...]:
+        return in_order(
+            (
+                *(PublicKey(kid, each.verifying.der) for kid, each in self.kept.proven.items()),
+                *(PublicKey(kid, each.verifying.der, each.excluded) for kid, each in self.kept.trusted.items()),
+            )
+        )
+
+    def _set(self, keys: tuple[PublicKey, ...]) -> KeySet:
+        stamp = self.kept.stamp.of(keys, int(time.time() * 1000))
+        self.kept = replace(self.kept, stamp=stamp)
+        return KeySet(keys, stamp.ms, self._refresh)
+
+    def used(self, key: SigningKey) -> None:
+        """Count a token that was signed."""
+        before = self._uses.get(key.verifying.kid, UNUSED)
+        self._uses[key.verifying.kid] = Use(before.signed + 1, time.time())
+
+    # What a look has shown.
+
+    async def look(self, until: float = inf) -> None:
+        """Prove the keys that the last look at the tokens has shown, and publish them. Nothing is done for keys that
+        are proven already."""
+        async with self._refreshing:
+            await self._prove(until)
+            await self._publish()
+
+    async def _prove(self, until: float) -> None:
+        held = {(key.place, key.cka_id): key for key in self._held()}
+        self._failed = {where: error for where, error in self._failed.items() if where in held}
+        self._proven = {
+            where: replace(known, key=held[where]) for where, known in self._proven.items() if where in held
+        }
+        for where, key in held.items():
+            if where in self._proven:
+                continue
+            if self._keyring.hsm(key).connected is None:
+                self._failed[where] = self._keyring.hsm(key).error.again()
+                continue
+            seconds = max(0.1, min(_PROOF_SECONDS, until - monotonic()))
+            kind: SigningKind = "ec" if key.token.kind == "ec" else "rsa"
+            known = [each.verifying.public for each in self.kept.proven.values()]
+            try:
+                pair = await key_pair(self._keyring.hsm(key), key.cka_id, kind, seconds, known)
+                self._proven[where] = SigningKey(key, pair, verifying(pair.public))
+                self._failed.pop(where, None)
+            except InvalidRequest as error:
+                self._failed[where] = Misconfigured(
+                    f"the key {key.label!r} signs no tokens: {error.message}", error.hint
+                )
+            except KmsdError as error:
+                self._failed[where] = error
+
+    async def _publish(self) -> None:
+        """Publish what is proven, keep it, and tell if it is another set than before."""
+        kept, now = self.kept, time.time()
+        signs = {key.cka_id for key in self._signers()[:1]}
+        for each in self._proven.values():
+            known = kept.proven.get(each.verifying.kid)
+            longest = known.longest if known is not None else 0
+            if each.key.cka_id in signs:
+                longest = max(longest, self.longest)
+            since = known.since if known is not None else now
+            proven = Proven(each.verifying, each.key.key_id, each.key.place, since, longest)
+            if proven != known:
+                kept = kept.with_proven(proven)
+        for kid in _archived(kept.proven, signing_keys.of_label(self._keyring, self.label, "jwt")):
+            kept = kept.without(kid) if kid not in kept.trusted else kept
+        await self.keep(kept, strict=False)
+
+    async def keep(self, kept: Kept, *, strict: bool = True) -> None:
+        """Go by this, publish what it says, and have it on the disk. strict: raise Unavailable, and leave all as it
+        was, if that cannot be; else it is a problem."""
+        before, old = self.kept, self.key_set
+        self.kept = kept
+        fresh = self._set(self._published())
+        if self.kept == before and self._unkept is None:
+            return
+        try:
+            await asyncio.to_thread(keeping.save, self._directory, self.kept)
+            self._unkept = None
+        except Unavailable as error:
+            if strict:
+                self.kept = before
+                raise
+            self._unkept = error
+        self.key_set = fresh
+        if fresh.ms != old.ms:
+            self._changed(_told(old, fresh))
+
+    # What operators see.
+
+    def views(self) -> list[KeyView]:
+        """Return all keys: that which signs, those that wait, those that signed, trusted ones, and the rest."""
+        keys = signing_keys.of_label(self._keyring, self.label, "jwt")
+        found = [self._view(key) for key in keys]
+        seen = {each.verifying.kid for each in found if each.verifying is not None}
+        found += [self._gone(each) for kid, each in self.kept.proven.items() if kid not in seen]
+        found += [
+            KeyView("trusted", None, each.verifying, True, False, each.excluded, each.since, note=each.note)
+            for each in self.kept.trusted.values()
+        ]
+        order: Sequence[State] = ("signing", "pending", "verifying", "trusted", "unusable", "retired")
+        return sorted(found, key=lambda each: order.index(each.state))
+
+    def find(self, kid: str) -> KeyView:
+        """Return the key with this kid. Raises NotFound."""
+        for each in self.views():
+            if each.verifying is not None and each.verifying.kid == kid:
+                return each
+        raise NotFound(f"no key with the kid {kid[:64]!r} signs or verifies tokens here", "kmsctl jwt keys lists them")
+
+    def _view(self, key: Key) -> KeyView:
+        where = key.place, key.cka_id
+        proven, failed = self._proven.get(where), self._failed.get(where)
+        known = proven.verifying if proven is not None else self._known(key)
+        if is_archived(key.label):
+            return KeyView("retired", key, known, False, False)
+        if known is None:
+            return KeyView("unusable", key, None, False, False, error=failed)
+        its = self.kept.proven.get(known.kid)
+        stopped = _stopped(key.label)
+        signs = proven is not None and self._signers()[:1] == [key]
+        state: State = "signing" if signs else "pending" if key.label == pending_label(self.label) else "verifying"
+        return KeyView(
+            state,
+            key,
+            known,
+            its is not None,
+            proven is not None,
+            since=its.since if its is not None else 0.0,
+            stopped=stopped,
+            needed_until=self._needed_until(stopped, its),
+            use=self._uses.get(known.kid, UNUSED),
+            error=failed,
+        )
+
+    def _known(self, key: Key) -> VerifyingKey | None:
+        return next((each.verifying for each in self.kept.proven.values() if each.key_id == key.key_id), None)
+
+    def _gone(self, each: Proven) -> KeyView:
+        """Return a key that is published and not to be seen on any token."""
+        error: KmsdError = Unavailable("its token is away", "kmsctl status says why")
+        if self._keyring.complete:
+            kid = each.verifying.kid
+            error = Misconfigured(
+                f"the key {each.key_id!r} is gone from token {each.place!r}, and is published for the tokens that it "
+                "signed",
+                f"to refuse these: kmsctl jwt retire {kid} --confirm {kid}",
+            )
+        return KeyView("verifying", None, each.verifying, True, False, since=each.since, error=error)
+
+    def _needed_until(self, stopped: float, its: Proven | None) -> float:
+        """Return when the last token ends that a key may have signed. Other kmsds take a look to see that it signs no
+        more, so their tokens may be a little younger."""
+        if not stopped:
+            return 0.0
+        longest = max(its.longest if its is not None else 0, self.longest)
+        return stopped + longest + 2 * LEEWAY
+
+    @property
+    def problems(self) -> list[Problem]:
+        """The facts about these keys that an operator should know."""
+        found = []
+        about = About(key_label=self.label)
+        try:
+            self.signer()
+        except KmsdError as error:
+            found.append(
+                Problem(f"no service account token is signed: {error.message}", error.hint, False, about=about)
+            )
+        wrong = (each.error for each in self.views())
+        found += [Problem(e.message, e.hint, fatal=False, about=about) for e in wrong if isinstance(e, Misconfigured)]
+        if self._unkept is not None:
+            found.append(
+                Problem(self._unkept.message, self._unkept.hint, fatal=False, about=About(setting="state.dir"))
+            )
+        return found
+
+
+def _archived(proven: Mapping[str, Proven], keys: Iterable[Key]) -> list[str]:
+    """Return the kids of proven keys that somebody has retired since."""
+    retired = {key.key_id for key in keys if is_archived(key.label)}
+    return [kid for kid, each in proven.items() if each.key_id in retired]
+
+
+def _stopped(label: str) -> float:
+    """Return when a key stopped signing, by its label; 0 if it did not."""
+    found = _STOPPED.search(label)
+    return (
+        float(calendar.timegm(time.strptime(found[1], "%Y%m%dT%H%M%SZ"))) if found and not is_archived(label) else 0.0
+    )
+
+
+def _told(old: KeySet, new: KeySet) -> str:
+    before, after = {key.kid for key in old.keys}, {key.kid for key in new.keys}
+    words = [
+        f"{what} {kid[:12]}" for what, kids in (("+", after - before), ("-", before - after)) for kid in sorted(kids)
+    ]
+    return f"{len(new.keys)} keys" + (f" ({', '.join(words[:8])})" if words else "")
