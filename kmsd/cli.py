@@ -69,6 +69,7 @@ FLAGS = (
     ),
     Flag("--socket", "kms.socket", "PATH", "Unix socket of the KMS APIs, which kube-apiserver calls."),
     Flag("--admin-socket", "admin.socket", "PATH", "Unix socket of the admin API, which kmsctl calls."),
+    Flag("--jwt-socket", "jwt.socket", "PATH", "Unix socket on which service account tokens are signed; none without."),
     Flag("--admin-group", "admin.group", "GROUP", "Group that may call the admin API."),
     Flag("--state-dir", "state.dir", "DIR", "Directory for what kmsd keeps across restarts."),
     Flag(
@@ -171,7 +172,7 @@ PROXY_FLAGS = (
         for flag in FLAGS
         if flag.name
         in (
-            *("--config", "--socket", "--admin-socket", "--admin-group", "--state-dir"),
+            *("--config", "--socket", "--admin-socket", "--jwt-socket", "--admin-group", "--state-dir"),
             *("--output", "--debug", "--log-format", "--log-level"),
         )
     ),

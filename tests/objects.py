@@ -33,7 +33,25 @@ def main() -> None:
                 key.destroy()
 
 
+def _public(step: dict[str, str]) -> dict[Attribute, Any]:
+    """A public key on P-256. value: its point, uncompressed."""
+    point = bytes.fromhex(step["value"])
+    return {
+        Attribute.CLASS: ObjectClass.PUBLIC_KEY,
+        Attribute.KEY_TYPE: KeyType.EC,
+        Attribute.TOKEN: True,
+        Attribute.PRIVATE: False,
+        Attribute.VERIFY: True,
+        Attribute.LABEL: step["label"],
+        Attribute.ID: bytes.fromhex(step["id"]),
+        Attribute.EC_PARAMS: bytes.fromhex("06082a8648ce3d030107"),
+        Attribute.EC_POINT: bytes([4, len(point)]) + point,
+    }
+
+
 def _template(step: dict[str, str]) -> dict[Attribute, Any]:
+    if step["type"] == "ec-public":
+        return _public(step)
     aes = step["type"] == "aes"
     template = {
         Attribute.CLASS: ObjectClass.SECRET_KEY,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import grpc
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from google.protobuf.message import Message
 from joserfc import jws
@@ -121,3 +123,19 @@ def settings(folder: Path, **changed: str) -> dict[str, str]:
 
 def apiserver(kmsd: Kmsd) -> Apiserver:
     return Apiserver(kmsd.channel(socket_of(kmsd)))
+
+
+def openssl_verify(folder: Path, token: str, pem: str) -> None:
+    """Have openssl check a signature: it takes ECDSA as DER."""
+    head, body, signature = token.split(".")
+    raw = base64.urlsafe_b64decode(signature + "=" * (-len(signature) % 4))
+    alg = json.loads(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)))["alg"]
+    if alg.startswith("ES"):
+        half = len(raw) // 2
+        assert half == {"ES256": 32, "ES384": 48, "ES512": 66}[alg]
+        raw = encode_dss_signature(int.from_bytes(raw[:half], "big"), int.from_bytes(raw[half:], "big"))
+    for name, data in (("key", pem.encode()), ("sig", raw), ("data", f"{head}.{body}".encode())):
+        (folder / name).write_bytes(data)
+    command = ["openssl", "dgst", f"-sha{alg[2:]}", "-verify", "key", "-signature", "sig", "data"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout == "Verified OK\n", done.stderr

@@ -13,6 +13,7 @@ from tests.unit.commandline import Run, record_serve, table
 
 FLAGS: list[tuple[list[str], str, object, str]] = [
     (["--socket", "/s/kms.sock"], "kms.socket", "/s/kms.sock", "--socket"),
+    (["--jwt-socket=/s/jwt.sock"], "jwt.socket", "/s/jwt.sock", "--jwt-socket"),
     (["--admin-socket=/s/admin.sock"], "admin.socket", "/s/admin.sock", "--admin-socket"),
     (["--admin-group", "wheel"], "admin.group", "wheel", "--admin-group"),
     (["--state-dir", "/d"], "state.dir", "/d", "--state-dir"),
