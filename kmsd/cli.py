@@ -270,7 +270,7 @@ def proxy(context: typer.Context, **values: str | bool | list[str] | None) -> No
     def load() -> sources.Loaded:
         return _load(given, name, PROXY_FLAGS)
 
-    raise typer.Exit(daemon.proxy(load(), reload=load))
+    raise typer.Exit(daemon.serve_proxy(load(), reload=load))
 
 
 @app.command("check-config", short_help="Show the settings, or what is wrong with them.")

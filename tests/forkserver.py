@@ -28,16 +28,27 @@ from typing import TYPE_CHECKING, Any, AnyStr, Final
 _BIN: Final = Path(sys.executable).parent
 _COMMANDS: Final = {
     (str(_BIN / "kmsd"), "serve"): "kmsd",
+    (str(_BIN / "kmsd"), "proxy"): "kmsd",
     (str(_BIN / "kmsctl"),): "kmsctl",
     (sys.executable, "-m", "kmsctl"): "kmsctl",
     (sys.executable, "-m", "tests.objects"): "objects",
 }
 """Beginnings of the command lines that a fork can run -> program."""
 _IMPORTED: Final = {
-    "kmsd": ("kmsd.cli", "kmsd.daemon.assembly", "kmsd.daemon.process"),
+    "kmsd": (
+        *("kmsd.cli", "kmsd.daemon.assembly", "kmsd.daemon.process", "kmsd.daemon.proxy", "kmsd.daemon.renewal"),
+        *("kmsd.daemon.ca", "kmsd.daemon.enrolment", "kmsd.est.server", "kmsd.apis.admin_ca", "kmsd.apis.admin_enrol"),
+        *("kmsd.apis.admin_proxy", "kmsd.apis.peer", "kmsd.transport.tls_entrance", "pydantic.type_adapter"),
+        *("alembic.command", "alembic.script.revision", "alembic.runtime.environment", "sqlalchemy.dialects.sqlite"),
+        *("psycopg", "sqlalchemy.dialects.postgresql.psycopg", "typer._click.decorators"),
+    ),
     "kmsctl": (
         *("kmsctl.app", "kmsctl.completion", "kmsctl.commands.status", "kmsctl.commands.audit", "kmsctl.commands.etcd"),
-        *("kmsd.client.admin", "kmsd.client.kms", "kmsd.etcd.client", "grpc.experimental"),
+        *("kmsctl.commands.bench", "kmsctl.commands.ca", "kmsctl.commands.doctor", "kmsctl.commands.enrol"),
+        *("kmsctl.commands.enrol_tokens", "kmsctl.commands.keys", "kmsctl.commands.rotate", "kmsd.client.admin"),
+        *("kmsd.client.ca", "kmsd.client.decode.stats", "kmsd.client.decode.tokens", "kmsd.client.dial"),
+        *("kmsd.client.enrolment", "kmsd.client.est", "kmsd.client.kms", "kmsd.client.rotation", "kmsd.etcd.client"),
+        *("grpc._channel", "grpc.experimental", "pydantic.type_adapter", "tomllib", "typer._click.decorators"),
     ),
     "objects": ("tests.objects", "pkcs11._pkcs11"),
 }

@@ -22,7 +22,7 @@ def serve(loaded: Loaded, reload: Callable[[], Loaded], on_ready: Callable[[], N
     return run(TokenParts, loaded, reload, on_ready)
 
 
-def proxy(loaded: Loaded, reload: Callable[[], Loaded], on_ready: Callable[[], None] | None = None) -> int:
+def serve_proxy(loaded: Loaded, reload: Callable[[], Loaded], on_ready: Callable[[], None] | None = None) -> int:
     """Serve from key managers on other machines; see `process.run`."""
     from kmsd.daemon.process import Build, run
     from kmsd.daemon.proxy import ProxyParts

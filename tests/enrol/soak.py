@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,7 +21,7 @@ from typing import Final
 
 import grpc
 
-from tests import postgresql
+from tests import forkserver, postgresql
 from tests.chaos.load import Load
 from tests.daemons import KMSCTL, KMSD, Kmsd, wait_for
 from tests.postgresql import PostgreSQL
@@ -67,7 +66,7 @@ class KeyManager:
 
     def ctl(self, *words: str, stdin: str = "") -> str:
         """What kmsctl prints. Fails if it does."""
-        done = subprocess.run(
+        done = forkserver.run(
             [KMSCTL, *words], input=stdin, capture_output=True, text=True, timeout=60, check=False,
             env={**os.environ, "KMSCTL_TARGET": str(self.kmsd.admin_socket)},
         )  # fmt: skip

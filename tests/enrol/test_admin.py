@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests import forkserver
 from tests.daemons import KMSCTL, Kmsd, wait_for
 from tests.postgresql import PASSWORD, PostgreSQL
 from tests.remote.certificates import Authority
@@ -49,7 +50,7 @@ def start(start_kmsd: Start, short_tmp: Path, tmp_path: Path) -> Start:
 
 def ctl(kmsd: Kmsd, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [KMSCTL, "--target", f"unix://{kmsd.admin_socket}", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return forkserver.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 def read(kmsd: Kmsd, *arguments: str) -> Any:

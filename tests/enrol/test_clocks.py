@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import remote
+from tests import forkserver, remote
 from tests.daemons import KMSCTL, KMSD, Kmsd, wait_for
 from tests.enrol.soak import KeyManager, Site
 from tests.remote.certificates import Issued
@@ -50,7 +50,7 @@ class Apart:
     def enrol(self, *flags: str, ahead: bool = False, node: str = "node-1") -> subprocess.CompletedProcess[str]:
         """Run `kmsctl enrol`. ahead: by a clock that is ahead."""
         environment = {**os.environ, **(self.ahead if ahead else {})}
-        return subprocess.run(
+        return forkserver.run(
             [KMSCTL, "enrol", "--server", f"https://127.0.0.1:{self.manager.est_port}", "--ca-fingerprint",
              self.manager.fingerprint, "--node", node, "--out", str(self.folder / node), *flags],
             capture_output=True, text=True, timeout=60, check=False, env=environment, stdin=subprocess.DEVNULL,

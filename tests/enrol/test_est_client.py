@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 
 from kmsd.est import csrattrs, wire
 from kmsd.store.store import Store
+from tests import forkserver
 from tests.ca import software
 from tests.daemons import KMSCTL
 from tests.enrol.site import Served, Site, server_certificate, write_key
@@ -44,7 +45,7 @@ class Node:
             command += ["--ca-fingerprint", self.pin]
         if token is not None:
             command += ["--token-file", "-"]
-        return subprocess.run(command, input=token or "", capture_output=True, text=True, timeout=60, check=False)
+        return forkserver.run(command, input=token or "", capture_output=True, text=True, timeout=60, check=False)
 
     def read(self, name: str = "tls.crt") -> x509.Certificate:
         return x509.load_pem_x509_certificate((self.folder / name).read_bytes())

@@ -14,6 +14,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from tests import forkserver
 from tests.daemons import KMSCTL, Kmsd, wait_for
 from tests.remote.certificates import Authority, Issued
 from tests.remote.conftest import TENANTS, Manager, free_port
@@ -39,7 +40,7 @@ class Whole:
     def ctl(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         command = [KMSCTL, *words]
         environment = {**os.environ, "KMSCTL_TARGET": str(self.kmsd.admin_socket)}
-        return subprocess.run(
+        return forkserver.run(
             command, input=stdin, capture_output=True, text=True, timeout=60, check=False, env=environment
         )
 
