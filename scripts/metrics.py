@@ -1,15 +1,18 @@
-"""Write docs/metrics.md from the catalogue of metrics. With --check: fail if what is committed differs."""
+"""Write docs/metrics.md from the catalogue of metrics, and the alerts for Prometheus' operator from k8s/monitoring.
+With --check: fail if what is committed differs."""
 
 from __future__ import annotations
 
 import difflib
 import sys
 from pathlib import Path
+from textwrap import indent
 from typing import Final
 
 from kmsd.metrics.catalogue import METRICS, Metric
 
 ROOT: Final = Path(__file__).parents[1]
+MONITORING: Final = ROOT / "k8s" / "monitoring"
 _UNITS: Final = (
     ("_timestamp_seconds", "Unix seconds"),
     ("_start_time_seconds", "Unix seconds"),
@@ -43,9 +46,25 @@ there is nothing to tell: those of upstreams are a proxy's, those of tokens and 
 """
 
 
+_OPERATOR: Final = """\
+# The alerts of rules.yml for Prometheus' operator. Written by `make gen`: change rules.yml, not this.
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata:
+  name: kmsd
+  labels:
+    app.kubernetes.io/name: kmsd
+spec:
+"""
+
+
 def main() -> int:
-    """Write the page, or compare it."""
-    return write(ROOT / "docs" / "metrics.md", _HEAD + "".join(map(_row, METRICS)))
+    """Write the files, or compare them."""
+    rules = (MONITORING / "rules.yml").read_text()
+    return max(
+        write(ROOT / "docs" / "metrics.md", _HEAD + "".join(map(_row, METRICS))),
+        write(MONITORING / "prometheusrule.yaml", _OPERATOR + indent(rules[rules.index("groups:") :], "  ")),
+    )
 
 
 def write(path: Path, text: str) -> int:

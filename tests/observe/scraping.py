@@ -8,6 +8,8 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.daemons import wait_for
+
 
 class Answer:
     """An answer over HTTP."""
@@ -33,5 +35,12 @@ def metrics(text: str) -> dict[tuple[str, tuple[str, ...]], float]:
     }
 
 
+def fresh(port: int) -> str:
+    """The metrics, with nothing in them from before: for a while all who ask are given the same."""
+    before = Answer(port, "/metrics").text
+    text: str = wait_for(lambda: (now := Answer(port, "/metrics").text) != before and now)
+    return text
+
+
 def told(port: int) -> dict[tuple[str, tuple[str, ...]], float]:
-    return metrics(Answer(port, "/metrics").text)
+    return metrics(fresh(port))
