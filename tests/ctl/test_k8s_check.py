@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tests.ctl.conftest import Run
 from tests.daemons import Kmsd
 from tests.etcd import values
 from tests.etcd.server import Server
+from tests.pages import ROOT, blocks
 from tests.strangers import UID, needs_root, open_folder
 from tests.tokens import make_token
 
@@ -127,6 +129,14 @@ def test_a_node_that_is_well_is_well(node: Node, etcd: Server) -> None:
     assert table.code == 0
     assert "round trip by kmsd" in table.text
     assert "hint: what etcd holds: name etcd" in table.err
+
+
+def test_the_page_shows_what_a_node_that_is_well_is_checked_for(node: Node) -> None:
+    (block,) = [each for each in blocks(ROOT / "docs" / "kubernetes.md") if each.run == "tests/ctl/test_k8s_check.py"]
+    typed, *shown = block.text.splitlines()
+    assert typed == "$ kmsctl k8s check"
+    told = node.run("k8s", "check", "--manifest", str(node.manifest)).text.splitlines()
+    assert [re.split(" {3,}", line)[0] for line in told] == [re.split(" {3,}", line)[0] for line in shown]
 
 
 def test_what_kube_apiserver_refuses_fails_with_its_place(node: Node) -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate  # type: ignore[import-untyped]  # it has none
 import pytest
 import yaml
 
-from kmsctl.kubernetes import manifests
+from kmsctl.kubernetes import encryption_rules, manifests
 from kmsctl.migrate import encryption_config
 from tests.ctl.conftest import Run
+from tests.daemons import KMSCTL
+from tests.pages import PAGES, Block, blocks
 
 K8S = Path(__file__).parents[2] / "k8s"
 DIGEST = f"registry.example/kmsd@sha256:{'0123456789abcdef' * 4}"
@@ -136,6 +141,33 @@ def test_the_steps_that_ship_are_those_that_the_commands_make(run: Run) -> None:
     assert second == [first[1], first[0], first[2]]
     assert first[::2] == found["v1beta1"]["resources"][0]["providers"]
     assert second[::2] == found["v2"]["resources"][0]["providers"]
+
+
+OWN = "tests/ctl/test_k8s_manifest.py"
+BLOCKS = [each for page in PAGES for each in blocks(page) if each.run == OWN]
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_what_the_pages_say_to_type_writes_what_kubernetes_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: Block
+) -> None:
+    """The paths of the node are below a folder."""
+    node = tmp_path / "etc/kubernetes"
+    (node / "manifests").mkdir(parents=True)
+    manifest = Path(__file__).parents[1] / "vectors" / "kube-apiserver.yaml"
+    (node / "manifests" / "kube-apiserver.yaml").write_bytes(manifest.read_bytes())
+    monkeypatch.setenv("PATH", f"{Path(KMSCTL).parent}:{os.environ['PATH']}")
+    text = block.text.replace("/etc/kubernetes/", f"{node}/")
+    text = text.replace("apply-patch --dry-run", f"apply-patch {node}/manifests/kube-apiserver.yaml --dry-run")
+    done = subprocess.run(["bash", "-euc", text], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (made,) = tmp_path.glob("*.yaml")
+    document = yaml.safe_load(made.read_text())
+    if document["kind"] == "Pod":
+        kubernetes_validate.validate(document, "1.37", strict=True)
+    else:
+        assert encryption_rules.read(document).faults == ()
+        assert "+    - --encryption-provider-config=" in done.stdout
 
 
 def test_an_image_by_a_tag_is_told_of(run: Run) -> None:

@@ -39,7 +39,7 @@ def test_the_non_root_pod_serves_its_group_and_root_and_nobody_else(make_machine
     config.mkdir(parents=True)
     (config / "pin").write_text(f"{PIN}\n")
     (config / "softhsm2.conf").write_text(node.here((K8S / "static-pod" / "softhsm2.conf").read_text()))
-    conf = K8S / "components" / "non-root" / "kmsd.conf"
+    conf = K8S / "components" / "non-root" / "tmpfiles.conf"
     subprocess.run(["systemd-tmpfiles", "--create", f"--root={node.root}", conf], check=True)
     (container,) = spec["containers"]
     node.environment |= {each["name"]: node.here(each["value"]) for each in container["env"]}

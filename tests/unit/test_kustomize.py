@@ -177,7 +177,7 @@ def test_no_cluster_is_told_to_wait_for_itself(folder: str) -> None:
 def test_the_folders_of_a_non_root_pod_are_made_for_its_user(tmp_path: Path) -> None:
     (tmp_path / "etc/kmsd").mkdir(parents=True)
     (tmp_path / "etc/kmsd/pin").write_text("1234\n")
-    conf = K8S / "components" / "non-root" / "kmsd.conf"
+    conf = K8S / "components" / "non-root" / "tmpfiles.conf"
     done = subprocess.run(
         ["systemd-tmpfiles", "--create", f"--root={tmp_path}", conf], capture_output=True, text=True, check=False
     )
