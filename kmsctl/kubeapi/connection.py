@@ -25,6 +25,8 @@ JSON: Final = "application/json"
 BODY_MAX: Final = 64 << 20
 """Bytes of an answer."""
 CONNECTIONS_MAX: Final = 8
+CLOSING: Final = 0.05
+"""Seconds in which TLS says good-bye on connections that were given up: aiohttp waits for none of them."""
 TRIES: Final = 5
 """Times that a request is made which a server that is busy, or away, has not answered."""
 PAUSE_FIRST: Final = 0.5
@@ -177,7 +179,8 @@ class KubeApi:
         async for part in response.content.iter_any():
             found += part
             if len(found) > BODY_MAX:
-                response.close()
+                if response.connection is not None and response.connection.transport is not None:
+                    response.connection.transport.abort()  # closing would wait for the rest
                 raise TooLarge(f"{self.server} answers more than {BODY_MAX >> 20} MiB to one request")
         return bytes(found)
 
@@ -199,6 +202,7 @@ class KubeApi:
     async def _close(self) -> None:
         if self._session is not None:
             await self._session.close()
+            await asyncio.sleep(CLOSING)
             self._session = None
 
     def _tls(self, credential: Credential) -> ssl.SSLContext:

@@ -9,8 +9,11 @@ import asyncio
 import contextlib
 import json
 import os
+import selectors
+import signal
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,44 +91,64 @@ async def _run(plugin: ExecPlugin) -> Credential:
         spec["cluster"] = plugin.cluster
     info = {"kind": "ExecCredential", "apiVersion": plugin.api_version, "spec": spec}
     environment = {**os.environ, **plugin.environment, "KUBERNETES_EXEC_INFO": json.dumps(info)}
+    return _credential(plugin, await asyncio.to_thread(_output, plugin, environment))
+
+
+def _output(plugin: ExecPlugin, environment: Mapping[str, str]) -> bytes:
+    """Return what a plugin says, once it has ended well. Raises ClientError."""
     try:
-        process = await asyncio.create_subprocess_exec(
-            plugin.command,
-            *plugin.arguments,
+        process = subprocess.Popen(
+            [plugin.command, *plugin.arguments],
             env=environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,  # it may be anything, on a screen that shows something else
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # it may be anything, on a screen that shows something else
+            start_new_session=True,  # what it has started ends with it
         )
     except OSError as error:
         why = f"the credential plugin {plugin.command} does not start: {error.strerror}"
         raise Denied(why, plugin.hint or "install it, or name a context without one: --context") from error
-    try:
-        async with asyncio.timeout(PLUGIN_SECONDS):
-            output = await _bounded(process)
-            code = await process.wait()
-    except TimeoutError:
-        raise _failed(plugin, f"has not ended within {PLUGIN_SECONDS:g} s") from None
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-    if code:
-        raise _failed(plugin, f"ended with {code}")
-    return _credential(plugin, output)
+    with process:
+        try:
+            output = _read(process, time.monotonic() + PLUGIN_SECONDS)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        if output is None:
+            raise _failed(plugin, f"has not ended within {PLUGIN_SECONDS:g} s")
+        if len(output) > OUTPUT_MAX:
+            raise _failed(plugin, f"says more than {OUTPUT_MAX >> 20} MiB")
+        if process.wait():
+            raise _failed(plugin, f"ended with {process.returncode}")
+    return output
 
 
-async def _bounded(process: asyncio.subprocess.Process) -> bytes:
-    stream, output = process.stdout, b""
-    while stream is not None and (more := await stream.read(OUTPUT_MAX + 1 - len(output))):
-        output += more
-    if len(output) > OUTPUT_MAX:
-        process.kill()
+def _read(process: subprocess.Popen[bytes], deadline: float) -> bytes | None:
+    """Read what a process says until it has ended, or has said more than it may; None if it takes too long."""
+    output = b""
+    if process.stdout is None:
+        return output
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while len(output) <= OUTPUT_MAX:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return None
+            for key, _ in selector.select(left):
+                part = os.read(key.fd, 1 << 16)
+                if not part:
+                    # Its end follows at once, if it has closed its output because it ends.
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(max(0.1, deadline - time.monotonic()))
+                        return output
+                    return None
+                output += part
     return output
 
 
 def _credential(plugin: ExecPlugin, output: bytes) -> Credential:
     try:
-        answer = json.loads(output) if len(output) <= OUTPUT_MAX else None
+        answer = json.loads(output)
     except (ValueError, RecursionError):
         answer = None
     match answer:

@@ -74,13 +74,15 @@ class ServedApiServer:
     def start(self) -> ServedApiServer:
         self.provider = ProviderV2(Kms("kmsd", "v2", self.kms), HASTY)
         self.provider.start()
-        authority = Authority(self.home, "kube-ca")
+        self.authority = authority = Authority(self.home, "kube-ca")
         certificate, key = authority.issue("kube-apiserver")
         self.port = free_port()
         self.kubeconfig = self.home / "kube.conf"
         self.write_kubeconfig(authority.certificate.read_bytes())
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(certificate, key)
+        context.load_verify_locations(authority.certificate)
+        context.verify_mode = ssl.CERT_OPTIONAL
         self._loop = asyncio.new_event_loop()
         up = threading.Event()
         self._thread = threading.Thread(target=self._serve, args=(context, up), daemon=True)
@@ -165,6 +167,10 @@ class ServedApiServer:
         up.set()
         self._loop.run_forever()
         self._loop.run_until_complete(runner.cleanup())
+        left = asyncio.all_tasks(self._loop)
+        for task in left:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         self._loop.close()
 
     @web.middleware
@@ -172,7 +178,8 @@ class ServedApiServer:
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         self.requests[request.method] += 1
-        if request.headers.get("Authorization") != f"Bearer {TOKEN}":
+        shown = request.transport is not None and request.transport.get_extra_info("peercert")
+        if not shown and request.headers.get("Authorization") != f"Bearer {TOKEN}":
             return status(401, "Unauthorized")
         self._now += 1
         self.most_at_once = max(self.most_at_once, self._now)

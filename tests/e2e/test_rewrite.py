@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import contextlib
 import json
 import subprocess
 import time
@@ -15,6 +18,7 @@ import pytest
 from aiohttp import web
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
+from kmsd.client import ClientError
 from tests import forkserver
 from tests.daemons import KMSCTL, Kmsd, wait_for
 from tests.e2e.etcd import Etcd
@@ -335,3 +339,51 @@ def test_without_a_scan_the_resources_that_are_named_are_rewritten_and_nothing_i
     assert server.key_ids(SECRETS)[old] == server.key_ids(WIDGETS)[old] == 0
     assert cluster.state(old) == pb.KEY_STATE_READABLE
     assert "kmsctl etcd scan --endpoints URL --report scan.json" in done.stderr
+
+
+@pytest.mark.parametrize("how", ["hangs", "drips", "floods"])
+def test_no_answer_takes_longer_or_more_room_than_it_may(
+    cluster: Cluster, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kmsctl.kubeapi import connection
+    from kmsctl.kubeapi.kubeconfig import read
+
+    async def fault(request: web.Request) -> web.StreamResponse | None:
+        if how == "hangs":
+            await asyncio.sleep(9)
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            for _ in range(90):
+                await answer.write(b"{" * (1 if how == "drips" else 1 << 16))
+                await asyncio.sleep(0.1 if how == "drips" else 0)
+        return answer
+
+    cluster.server.fault = fault
+    monkeypatch.setattr(connection, "BODY_MAX", 1 << 20)
+
+    async def ask() -> None:
+        async with connection.KubeApi(read(str(cluster.server.kubeconfig), ""), timeout=0.5) as api:
+            await api.ask("GET", "/apis")
+
+    sentence = "answers more than 1 MiB" if how == "floods" else "has not answered within 0.5 s"
+    with pytest.raises(ClientError, match=sentence):
+        asyncio.run(ask())
+
+
+def test_a_client_certificate_in_the_kubeconfig_is_shown(cluster: Cluster) -> None:
+    from kmsctl.kubeapi.connection import KubeApi
+    from kmsctl.kubeapi.kubeconfig import read
+
+    server = cluster.server
+    certificate, key = (base64.b64encode(each.read_bytes()).decode() for each in server.authority.issue("admin"))
+    right = server.kubeconfig.read_text()
+    user = {"client-certificate-data": certificate, "client-key-data": key}
+    access = read(str(server.write_kubeconfig(server.authority.certificate.read_bytes(), token="", **user)), "")
+    server.kubeconfig.write_text(right)
+
+    async def ask() -> int:
+        async with KubeApi(access, timeout=5) as api:
+            return (await api.ask("GET", "/apis")).status
+
+    assert asyncio.run(ask()) == 200
