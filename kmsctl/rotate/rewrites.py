@@ -62,7 +62,9 @@ class Rewrites:
         """Return what the timeline says of it; None if somebody else is to rewrite."""
         if self._plan is None:
             return None
-        return self._pass.summary if self._pass is not None else self.trouble
+        if self._pass is not None:
+            return self._pass.summary
+        return self.trouble or ("rewritten" if self._begun else "")
 
     @property
     def over(self) -> bool:

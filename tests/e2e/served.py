@@ -69,11 +69,11 @@ class ServedApiServer:
     migrations: dict[str, dict[str, Any]] = field(default_factory=dict)
     most_at_once: int = 0
     page_most: int = 500
+    provider: Any = None
     _now: int = 0
 
     def start(self) -> ServedApiServer:
-        self.provider = ProviderV2(Kms("kmsd", "v2", self.kms), HASTY)
-        self.provider.start()
+        self.restart()
         self.authority = authority = Authority(self.home, "kube-ca")
         certificate, key = authority.issue("kube-apiserver")
         self.port = free_port()
@@ -89,6 +89,13 @@ class ServedApiServer:
         self._thread.start()
         assert up.wait(20)
         return self
+
+    def restart(self) -> None:
+        """Forget every seed, as a kube-apiserver does that ends and begins again."""
+        if self.provider is not None:
+            self.provider.close()
+        self.provider = ProviderV2(Kms("kmsd", "v2", self.kms), HASTY)
+        self.provider.start()
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
