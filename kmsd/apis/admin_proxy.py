@@ -14,6 +14,7 @@ from kmsd.apis.admin_no_ca import METHODS as METHODS_OF_A_CA
 from kmsd.apis.admin_table import (
     API,
     ENROLMENT,
+    JWT,
     SERVICE,
     CertificateView,
     certificate,
@@ -86,7 +87,7 @@ class ProxyAdmin:
         """Return the methods of this part, by path; those that want a token say where one is."""
         elsewhere = {
             f"/{SERVICE}/{name}": Method(API, name, self.elsewhere, role=Role.OPERATOR, hinted=True)
-            for name in (*_ELSEWHERE, *ENROLMENT)
+            for name in (*_ELSEWHERE, *ENROLMENT, *JWT)
         }
         own = {"GetStatus": self.get_status, "Diagnose": self.diagnose}
         if self.unlock is not None:

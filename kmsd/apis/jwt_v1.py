@@ -15,6 +15,7 @@ from kmsd.jwt.api import JwtService
 from kmsd.jwt.claims import MOST, Rules, check
 from kmsd.share import Share
 from kmsd.transport.call import Call, Method, Table, parse
+from kmsd.transport.peers import Peer
 
 API: Final = "jwt"
 SERVICE: Final = "v1.ExternalJWTSigner"
@@ -50,7 +51,8 @@ def table(service_of: Callable[[Call], JwtService], rules_of: Callable[[Call], R
 
     async def metadata(call: Call, body: bytes) -> bytes:
         parse(pb.MetadataRequest, body)
-        return pb.MetadataResponse(max_token_expiration_seconds=service_of(call).longest()).SerializeToString()
+        seconds = await service_of(call).longest(call.until)
+        return pb.MetadataResponse(max_token_expiration_seconds=seconds).SerializeToString()
 
     return {
         f"/{SERVICE}/Sign": Method(API, "Sign", sign, Share.JWT, MOST),
@@ -61,4 +63,6 @@ def table(service_of: Callable[[Call], JwtService], rules_of: Callable[[Call], R
 
 def _who(call: Call) -> str:
     """Return who asks, in words that stay the same from call to call."""
+    if isinstance(call.identity, Peer):
+        return call.identity.name
     return f"{call.caller} pid={call.caller_pid}" if call.caller_pid else call.caller

@@ -321,7 +321,7 @@ class Jwt(Section):
     socket: Annotated[Path | None, AfterValidator(_optional_socket)] = None
     """Unix socket that kube-apiserver calls; None: no such socket."""
     mode: Literal["0600", "0660"] = "0600"
-    """Mode of that socket."""
+    """Mode of the socket."""
     group: str = ""
     """Group name that owns the socket; with mode 0660 its members may call, and so have any token signed."""
     key_label: Label = "sa-signer"

@@ -89,6 +89,7 @@ class JwtParts:
     async def looked(self) -> None:
         """Prove and publish what a look at the tokens has shown."""
         for signer in (*((self.own,) if self.own is not None else ()), *self._tenants.values()):
+            await signer.served.changes.roll_forward()
             await signer.served.changes.keys.look()
         if self.listener is not None and self.own is not None:
             self.listener.set_serving(self.own.well)

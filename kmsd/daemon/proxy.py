@@ -51,6 +51,8 @@ log = logs.get_logger("kmsd")
 _LOOK: Final = 0.5
 """Seconds between two looks at whether an upstream that is away is due."""
 _CHECK_SECONDS: Final = 3.0
+_LONGEST: Final = 366 * 86400
+"""Seconds for which no token is in force."""
 
 
 def _no_tenant(name: str) -> Stats:
@@ -123,6 +125,7 @@ class ProxyParts:
             self._traffic,
             self._socket_remade,
         )
+        self._jwt = self._jwt_listener() if settings.jwt.socket is not None else None
         metrics = ProxyMetrics(
             self.service,
             self.audit,
@@ -165,7 +168,7 @@ class ProxyParts:
     @property
     def listeners(self) -> tuple[Listener, ...]:
         """The Unix sockets."""
-        return self._kms, self._front
+        return (self._kms, self._front) if self._jwt is None else (self._kms, self._front, self._jwt)
 
     async def start(self) -> None:
         """Read the TLS files, and begin with the key managers: the sockets answer already."""
@@ -201,6 +204,25 @@ class ProxyParts:
         await asyncio.gather(*(each.close() for each in self.service.upstreams))
         if self._own_key is not None:
             await self._own_key.close()
+
+    def _jwt_listener(self) -> Listener:
+        """Make the socket on which service account tokens are signed. It loads what only that needs."""
+        from kmsd.apis import jwt_v1
+        from kmsd.daemon.sockets import jwt_listener
+        from kmsd.jwt.claims import Rules
+        from kmsd.jwt.remote import RemoteJwt
+
+        settings = self._settings
+        service = RemoteJwt(
+            self.service.in_order,
+            settings.state.dir,
+            settings.proxy.hedge,
+            lambda words: event_sinks.jwt_keys_changed(self.audit, words, ""),
+        )
+        # How long a token may be in force is the key managers' to say.
+        rules = Rules(settings.jwt.issuers, _LONGEST)
+        tables = (jwt_v1.table(lambda _: service, lambda _: rules),)
+        return jwt_listener(settings.jwt, settings.kms.transport, tables, self._traffic, self._socket_remade)
 
     # The connections to key managers.
 
@@ -290,6 +312,8 @@ class ProxyParts:
     def _tell_health(self) -> None:
         error = self.service.why_down()
         self._kms.set_serving(error is None)
+        if self._jwt is not None:
+            self._jwt.set_serving(error is None)
         if (error is None) != self._told_well:
             self._told_well = error is None
             event_sinks.proxy_health_changed(self.audit, error)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from kmsd.apis import admin_table, jwt_v1, kms_v1beta1, kms_v2
+from kmsd.apis import admin_table, kms_v1beta1, kms_v2
 from kmsd.config.settings import Admin, Jwt, Kms
 from kmsd.errors import Internal
 from kmsd.transport.call import Observer, Table
@@ -66,6 +66,8 @@ def admin_listener(place: Admin, tables: Iterable[Table], observe: Observer, rem
 
 def jwt_listener(jwt: Jwt, transport: str, tables: Iterable[Table], observe: Observer, remade: Remade) -> Listener:
     """Make the socket on which service account tokens are signed. transport: as of `Kms`."""
+    from kmsd.apis import jwt_v1  # loads what only that needs
+
     if jwt.socket is None:
         raise Internal("there is no socket for service account tokens")
     return Listener(

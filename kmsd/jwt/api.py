@@ -51,6 +51,6 @@ class JwtService(Protocol):
         """Return the published keys, of which there is one at least. who: asks, in words."""
         ...
 
-    def longest(self) -> int:
+    async def longest(self, until: float) -> int:
         """Return the seconds for which a token may be in force at the most."""
         ...

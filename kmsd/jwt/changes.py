@@ -7,6 +7,7 @@ that it signed are in force. Each step may be repeated.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from typing import Final
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
-from kmsd.errors import Conflict, InvalidRequest, NotFound, short
+from kmsd.errors import Conflict, InvalidRequest, KmsdError, NotFound, short
 from kmsd.jwt.fetchers import Fetchers
 from kmsd.jwt.kept import TRUSTED_MOST, Trusted
 from kmsd.jwt.keys import JwtKeys, KeyView
@@ -50,6 +51,11 @@ class JwtChanges:
         """Look at the tokens, and prove and publish what is there. Raises KmsdError if none shows its keys."""
         await self.keyring.look()
         await self.keys.look(until)
+
+    async def roll_forward(self) -> None:
+        """Finish a switch that was begun, whoever began it."""
+        with contextlib.suppress(KmsdError):
+            await self.lifecycle.roll_signing_forward(self.keys.label, "jwt")
 
     async def publish(self, kind: str, place: str, *, dry_run: bool, until: float) -> tuple[KeyView | None, bool]:
         """Make the key that is to sign next, and publish it; return it, and whether it was made now. kind: one of

@@ -69,6 +69,6 @@ class LocalJwt:
         self.fetchers.fetched(who, found.ms)
         return found
 
-    def longest(self) -> int:
+    async def longest(self, until: float) -> int:
         """Return the seconds for which a token may be in force at the most."""
         return self.keys.longest

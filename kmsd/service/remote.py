@@ -206,7 +206,7 @@ class RemoteService:
 
     # The upstreams, one after the other.
 
-    def _in_order(self) -> list[Upstream]:
+    def in_order(self) -> list[Upstream]:
         """Return the upstreams as they are to be asked: those that are well first, none that has a wrong key."""
         known = [each for each in self.upstreams if each.wrong_key is None]
         if self._prefer == "spread" and known:
@@ -217,7 +217,7 @@ class RemoteService:
     async def _ask(self, question: Question[T]) -> tuple[T, Upstream]:
         """Return the answer to a question, and whose it is. Raises KmsdError."""
         asking = Asking(
-            question, self._in_order(), well=self._well, ill=lambda upstream, failed: self._ill(upstream, failed.error)
+            question, self.in_order(), well=self._well, ill=lambda upstream, failed: self._ill(upstream, failed.error)
         )
         return await asking.run(self._hedge) or self._fail(asking.failures)
 

@@ -238,6 +238,13 @@ class Lifecycle:
         async with self._permit(until) as permit:
             return await signing.succeed(self._keyring, permit, label, purpose)
 
+    async def roll_signing_forward(self, label: str, purpose: SigningPurpose) -> None:
+        """Finish what moved the label of keys that sign, whoever began it. Raises what the token says."""
+        if self._changing.locked() or not signing.unfinished(self._keyring, label, purpose):
+            return
+        async with self._permit(inf) as permit:
+            await signing.finish(self._keyring, permit, label, purpose)
+
     async def roll_forward(self) -> None:
         """Finish what a rotation left, whoever began it. What cannot be finished now is told in `problems`."""
         # Whoever changes keys now looks again afterwards.

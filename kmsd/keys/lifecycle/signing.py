@@ -156,12 +156,28 @@ async def succeed(keyring: Keyring, permit: Permit, label: str, purpose: Signing
     held = holders(keyring, label, purpose)
     if not held:
         raise NotFound(f"no key labelled {label!r} signs on {keyring.where}", _FIRST[purpose].format(label))
-    for key in held[1:]:
-        if key.label == label:
-            await relabel(keyring, permit, key, old_label(label, time.time()))
-    if any(key.label == label for key in held[1:]):
-        await keyring.look()
+    await finish(keyring, permit, label, purpose)
     return held[0]
+
+
+def unfinished(keyring: Keyring, label: str, purpose: SigningPurpose) -> bool:
+    """Return whether somebody began to move the label, and has not come to the end: several keys hold it, or none does
+    and one is about to."""
+    held = [key for key in of_label(keyring, label, purpose) if key.label == label]
+    return len(held) > 1 or (not held and pending(keyring, label, purpose) is not None)
+
+
+async def finish(keyring: Keyring, permit: Permit, label: str, purpose: SigningPurpose) -> None:
+    """Finish the moving of a label, whoever began it. Raises what the token says."""
+    if not unfinished(keyring, label, purpose):
+        return
+    held = [key for key in of_label(keyring, label, purpose) if key.label == label]
+    following = pending(keyring, label, purpose)
+    if not held and following is not None:
+        await relabel(keyring, permit, following, label)
+    for key in held[1:]:
+        await relabel(keyring, permit, key, old_label(label, time.time()))
+    await keyring.look()
 
 
 async def relabel(keyring: Keyring, permit: Permit, key: Key, to: str) -> None:
