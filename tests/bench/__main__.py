@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tests.bench import moments, overload, page, recording, remote, serving, startup, tui
+from tests.bench import moments, overload, page, recording, remote, serving, signing, startup, tui
 from tests.bench.cases import DEFAULT, FULL, QUICK, Plan
 from tests.bench.results import FILE, Results
 from tests.chaos.run import machine
@@ -31,6 +31,7 @@ _GROUPS: dict[str, Measure] = {
     "keys": serving.keys,
     "schemes": serving.schemes,
     "latency": serving.latency,
+    "jwt": signing.measure,
     "moments": lambda results, folder, plan: moments.measure(
         results, folder, starts=1 if plan is QUICK else 5, idle=1.0 if plan is QUICK else 20.0
     ),

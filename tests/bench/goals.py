@@ -64,6 +64,10 @@ def goals(results: Results) -> Iterator[Goal]:
         if row is not None and seconds == LATENCIES[0]:
             rate = row.median("rate")
             yield Goal(f"{what}, a second", f">= {OLD_RATE:,}", f"{rate:,.0f}", rate >= OLD_RATE)
+    row = _row(results, "jwt", "kmsd, ES256", "Sign", "jwt")
+    if row is not None:
+        rate = row.median("rate")
+        yield Goal("Service account tokens by ES256, 16 in flight, a second", ">= 2,000", f"{rate:,.0f}", rate >= 2000)
     for transport in ("h2corn", "grpcio"):
         yield _figure(results, f"{transport} first answer", "First answer after a start, ms", 1000, transport)
         yield _figure(

@@ -62,6 +62,7 @@ def _parts(results: Results, *, picture: bool) -> Iterator[str]:
         ("keys", "Few keys and many"),
         ("schemes", "AES-GCM, and AES-CBC with HMAC"),
         ("latency", "A token that takes its time"),
+        ("jwt", "Service account tokens"),
     ):
         rows = [row for row in results.rows if row.group == group]
         if rows:

@@ -132,7 +132,7 @@ def _noted(results: Results, server: Server, method: str) -> Iterator[None]:
 
 def _burst(server: Server, api: str, method: str, in_flight: int, requests: int) -> Burst:
     body, answer = server.messages[api, method]
-    path = f"/{api}.KeyManagementService/{method}"
+    path = f"/v1.ExternalJWTSigner/{method}" if api == "jwt" else f"/{api}.KeyManagementService/{method}"
     return burst(server.socket, path, body, requests=requests, in_flight=in_flight, pids=server.pids, answer=answer)
 
 
