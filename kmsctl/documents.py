@@ -70,8 +70,8 @@ LAYOUTS: Final = {
         "subject issuer serial sha256 not_before not_after names node? tenant? revoked_at=revoked reason? pem"
     ),
     "Ca": (
-        "state key certificate following csr? chain issued crl_signed_at=crl_signed crl_next_at=crl_next crl_revoked "
-        "lifetime_seconds=lifetime key_types names crl_url?"
+        "state key certificate following csr? chain issued more crl_signed_at=crl_signed crl_next_at=crl_next "
+        "crl_revoked lifetime_seconds=lifetime key_types names crl_url?"
     ),
     "NewCa": "key certificate csr? chain",
     "IssuedCertificate": "certificate chain",

@@ -10,8 +10,8 @@ from kmsd.client import CaCertificate, EnrolmentRequest, EnrolmentToken
 from kmstui.styles import Colour, Look
 from kmstui.view import View
 
-CERTIFICATES = 1000
-"""Certificates that kmsd is asked for, the last that were issued: more it does not list."""
+CERTIFICATES = 5000
+"""Certificates that kmsd is asked for, the last that were issued, page by page."""
 LATE = 0.75
 """Share of a certificate's time after which a node that renews by itself, after two thirds, should have done so."""
 

@@ -24,7 +24,7 @@ SHARE = 20
 CONFIG_AFTER = 30.0
 """Seconds between looks at the configuration, which changes by a reload only."""
 CA_AFTER = 10.0
-"""Seconds between looks at the CA and what it has issued, which may be a thousand certificates."""
+"""Seconds between looks at the CA and what it has issued, which may be thousands of certificates."""
 FAILED_AFTER = 20.0
 """Seconds after which a question that failed is asked again, at the latest."""
 AHEAD = 10.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -60,6 +61,7 @@ def show(
     node: Annotated[str, typer.Option("--node", metavar="NODE", help="List the certificates of this node alone.")] = "",
     tenant: options.TenantName = "",
     pem: Annotated[bool, typer.Option("--pem", help="Print the CA's certificates alone, as PEM.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="List all certificates, not the last 50.")] = False,
     output_format: options.OutputNamed = None,
     target: options.Target = None,
     timeout: options.Timeout = None,
@@ -69,6 +71,7 @@ def show(
       kmsctl ca show
       kmsctl ca show --pem > ca.pem
       kmsctl ca show --node node-1 -o json
+      kmsctl ca show --all -o name
 
     Show the CA, its certificates, and the last certificates that it issued, or those of a node.
 
@@ -77,7 +80,7 @@ def show(
     opts = options.gather(ctx, target=target, timeout=timeout, output=output_format)
     form = opts.form(*options.NAMED)
     with connect(opts.target, timeout=opts.timeout) as kmsd:
-        found = kmsd.get_ca(node=node, tenant=tenant)
+        found = kmsd.get_ca(node=node, tenant=tenant, most=sys.maxsize if every else 0)
     if pem:
         output.emit("".join(each.pem for each in found.chain).rstrip("\n"))
         if not found.chain:
@@ -91,6 +94,8 @@ def show(
         output.emit(output.sheet(_sheet(found, now)))
         if found.issued:
             output.emit("\n" + table(found.issued, now))
+    if found.more and not pem:
+        diagnostics.hint("these are the last that were issued; --all lists the others, too")
     _next(found)
 
 

@@ -61,7 +61,8 @@ class CaAdmin:
         """Tell how the CA is, and what it issued last, or to one node."""
         request = parse(pb.GetCaRequest, body)
         most = min(request.most or _LATEST, _LATEST_MOST)
-        view = await self.ca.view(request.node, request.tenant, most, call.deadline)
+        after = _number(request.after) if request.after else None
+        view = await self.ca.view(request.node, request.tenant, most, after, call.deadline)
         profile, lists = self.ca.profile, self.revoking.lists
         # A thousand certificates are read for a tenth of a second, in which calls go on being answered.
         issued = await asyncio.to_thread(lambda: [_issued(each) for each in view.latest])
@@ -73,6 +74,7 @@ class CaAdmin:
             csr=_csr(view.csr),
             chain=[_certificate(each) for each in view.chain],
             issued=issued,
+            more=view.more,
             crl_unix_ms=_ms(lists[0].last_update_utc) if lists else 0,
             crl_next_unix_ms=_ms(lists[0].next_update_utc) if lists else 0,
             crl_revoked=len(lists[0]) if lists else 0,
@@ -163,12 +165,7 @@ class CaAdmin:
             now = datetime.now(UTC)
             found = await self.ca.of_node(request.node, request.tenant)
             return [each for each in found if each.revoked_at is None and each.not_after > now]
-        text = request.serial.lower().replace(":", "").removeprefix("0x")
-        if not _SERIAL.fullmatch(text):
-            raise InvalidRequest(
-                f"a serial must be hexadecimal, got {short(request.serial)}", "as kmsctl ca show has it"
-            )
-        one = await self.ca.find(int(text, 16))
+        one = await self.ca.find(_number(request.serial))
         return [one] if one is not None else []
 
     async def get_crl(self, call: Call, body: bytes) -> bytes:
@@ -205,6 +202,14 @@ class CaAdmin:
         except KmsdError as error:
             return error.message
         return ""
+
+
+def _number(serial: str) -> int:
+    """Return the number of a certificate. Raises InvalidRequest."""
+    text = serial.lower().replace(":", "").removeprefix("0x")
+    if not _SERIAL.fullmatch(text):
+        raise InvalidRequest(f"a serial must be hexadecimal, got {short(serial)}", "as kmsctl ca show has it")
+    return int(text, 16)
 
 
 def _certificate(certificate: x509.Certificate) -> pb.Certificate:

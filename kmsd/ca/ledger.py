@@ -58,8 +58,9 @@ class Ledger(Protocol):
     def of_node(self, node: str, tenant: str = "") -> Sequence[Issued]:
         """Return the certificates of a node, the newest first. tenant: of this tenant alone; empty: of any."""
 
-    def latest(self, most: int) -> Sequence[Issued]:
-        """Return the certificates that were issued last, at most so many, the newest first."""
+    def latest(self, most: int, after: int | None = None, node: str = "", tenant: str = "") -> Sequence[Issued]:
+        """Return the certificates that were issued last, at most so many, the newest first. after: go on after the one
+        with this number. node, tenant: of these alone; empty: of any. Raises NotFound if that number is none."""
 
     def revoke(self, serial: int, at: datetime, reason: Reason) -> Issued:
         """Revoke a certificate; what is revoked already stays as it is. Raises NotFound."""
@@ -110,16 +111,22 @@ class MemoryLedger:
         """Return the certificates of a node, the newest first."""
         return [each for each in reversed(self._all()) if each.node == node and tenant in ("", each.tenant)]
 
-    def latest(self, most: int) -> Sequence[Issued]:
-        """Return the certificates that were issued last, the newest first."""
-        return self._all()[::-1][:most]
+    def latest(self, most: int, after: int | None = None, node: str = "", tenant: str = "") -> Sequence[Issued]:
+        """Return the certificates that were issued last, the newest first. Raises NotFound."""
+        found = self._all()[::-1]
+        if after is not None:
+            place = next((place for place, each in enumerate(found) if each.serial == after), None)
+            if place is None:
+                raise no_such(after)
+            found = found[place + 1 :]
+        return [each for each in found if node in ("", each.node) and tenant in ("", each.tenant)][:most]
 
     def revoke(self, serial: int, at: datetime, reason: Reason) -> Issued:
         """Revoke a certificate; what is revoked already stays as it is. Raises NotFound."""
         with self._lock:
             found = self._issued.get(serial)
             if found is None:
-                raise NotFound(f"no certificate {serial:x} was issued here", "kmsctl ca show lists them")
+                raise no_such(serial)
             if found.revoked_at is None:
                 found = self._issued[serial] = replace(found, revoked_at=at.astimezone(UTC), reason=reason)
             return found
@@ -153,3 +160,8 @@ class MemoryLedger:
     def _all(self) -> list[Issued]:
         with self._lock:
             return list(self._issued.values())
+
+
+def no_such(serial: int) -> NotFound:
+    """Return the error for a number that no certificate has."""
+    return NotFound(f"no certificate {serial:x} was issued here", "kmsctl ca show lists them")

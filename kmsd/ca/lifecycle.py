@@ -55,7 +55,8 @@ class CaView:
     state: "none" without a key, "waiting" with a key that has no certificate yet, "ready". key: the one that signs, or
     is to; None without one. certificate: of that key. following: a key that is to follow it, and waits for its
     certificate. chain: what others need. csr: of the key that waits. in_force, revoked: numbers of certificates that
-    have not ended. latest: the certificates that were issued last, or those of the node that was asked for.
+    have not ended. latest: the certificates that were asked for, the newest first. more: whether there are others
+    after them.
     """
 
     state: State
@@ -65,6 +66,7 @@ class CaView:
     chain: tuple[x509.Certificate, ...]
     csr: x509.CertificateSigningRequest | None
     latest: Sequence[Issued]
+    more: bool
 
 
 @dataclass(frozen=True)
@@ -250,11 +252,11 @@ class CaLifecycle:
         certificate = await self.blocking(cross)
         return Rolled(await self._keys.succeed_signing(self.label, "ca", until=until), certificate, None)
 
-    async def view(self, node: str, tenant: str, most: int, until: float = inf) -> CaView:
-        """Return the CA as it is now. node: whose certificates are listed; empty: the last `most`. Raises
-        Unavailable."""
+    async def view(self, node: str, tenant: str, most: int, after: int | None = None, until: float = inf) -> CaView:
+        """Return the CA as it is now, with the last `most` certificates. node, tenant, after: see `Ledger.latest`.
+        Raises Unavailable, NotFound."""
         held, certificates = await self._held(fresh=True), await self._certificates()
-        latest = await (self.of_node(node, tenant) if node else self.blocking(lambda: self._ledger().latest(most)))
+        latest = await self.blocking(lambda: self._ledger().latest(most + 1, after, node, tenant))
         following = signing_keys.pending(self._keyring, self.label, "ca")
         if held and following == held[0]:
             following = None
@@ -269,7 +271,7 @@ class CaLifecycle:
             private = self._private(await self._pair(waiting, certificates, until), until)
             subject = certificate.subject
             csr = await self.blocking(lambda: making.authority_request(private, subject))
-        return CaView(state, key, certificate, following, found, csr, latest[:most])
+        return CaView(state, key, certificate, following, found, csr, latest[:most], len(latest) > most)
 
     async def blocking(self, work: Callable[[], T]) -> T:
         """Return what `work` returns, which may wait, on a thread of its own. Raises Overloaded."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from dataclasses import replace
+from typing import Final, TypeVar
 
 from google.protobuf.message import Message
 
@@ -10,6 +11,8 @@ from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.client import decode, model
 
 Response = TypeVar("Response", bound=Message)
+_PAGE: Final = 1000
+"""Certificates that are asked for at once: kmsd answers no more."""
 
 
 class CaCalls:
@@ -17,10 +20,17 @@ class CaCalls:
     ClientError."""
 
     def get_ca(self, *, node: str = "", tenant: str = "", most: int = 0, timeout: float | None = None) -> model.Ca:
-        """Get how the CA is. node: whose certificates are answered; empty: the last that were issued. most: so many;
-        0: 50."""
-        request = pb.GetCaRequest(node=node, tenant=tenant, most=most)
-        return decode.ca.ca(self._call("GetCa", request, pb.GetCaResponse, timeout))
+        """Get how the CA is, and the certificates that it issued last. node, tenant: of these alone; empty: of any.
+        most: so many; 0: 50. They are asked for page by page, each within `timeout`."""
+        request = pb.GetCaRequest(node=node, tenant=tenant, most=min(most, _PAGE))
+        found = decode.ca.ca(self._call("GetCa", request, pb.GetCaResponse, timeout))
+        issued, more = [*found.issued], found.more
+        while more and len(issued) < most:
+            request.after, request.most = issued[-1].serial, min(most - len(issued), _PAGE)
+            page = self._call("GetCa", request, pb.GetCaResponse, timeout)
+            issued += decode.ca.certificates(page.issued)
+            more = page.more and bool(page.issued)
+        return replace(found, issued=tuple(issued), more=more)
 
     def init_ca(
         self,

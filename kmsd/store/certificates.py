@@ -9,8 +9,8 @@ from typing import Final, cast, get_args
 
 from sqlalchemy import ColumnElement, func, select, update
 
-from kmsd.ca.ledger import Issued, Reason
-from kmsd.errors import AlreadyExists, Conflict, NotFound
+from kmsd.ca.ledger import Issued, Reason, no_such
+from kmsd.errors import AlreadyExists, Conflict
 from kmsd.store.database import Database
 from kmsd.store.schema import AuthorityRow, CertificateRow, CounterRow
 
@@ -65,9 +65,24 @@ class StoredLedger:
         found = CertificateRow.node == node
         return self._where(found & (CertificateRow.tenant == tenant) if tenant else found)
 
-    def latest(self, most: int) -> Sequence[Issued]:
-        """Return the certificates that were issued last, at most so many, the newest first."""
-        return self._where(CertificateRow.serial != "", most)
+    def latest(self, most: int, after: int | None = None, node: str = "", tenant: str = "") -> Sequence[Issued]:
+        """Return the certificates that were issued last, at most so many, the newest first. after: go on after the one
+        with this number. node, tenant: of these alone; empty: of any. Raises NotFound if that number is none."""
+        wanted = CertificateRow.serial != ""
+        if node:
+            wanted &= CertificateRow.node == node
+        if tenant:
+            wanted &= CertificateRow.tenant == tenant
+        if after is not None:
+            serial = f"{after:x}"
+            with self._database.reading() as session:
+                moment = session.scalar(select(CertificateRow.issued_at).where(CertificateRow.serial == serial))
+            if moment is None:
+                raise no_such(after)
+            same = (CertificateRow.issued_at == moment) & (CertificateRow.serial > serial)
+            # The first part says no more than the second, and is what the index is searched by.
+            wanted &= (CertificateRow.issued_at <= moment) & ((CertificateRow.issued_at < moment) | same)
+        return self._where(wanted, most)
 
     def revoke(self, serial: int, at: datetime, reason: Reason) -> Issued:
         """Revoke a certificate; what is revoked already stays as it is. Raises NotFound."""
@@ -76,7 +91,7 @@ class StoredLedger:
             session.execute(update(CertificateRow).where(this).values(revoked_at=_seconds(at), reason=reason))
             row = session.get(CertificateRow, f"{serial:x}")
             if row is None:
-                raise NotFound(f"no certificate {serial:x} was issued here", "kmsctl ca show lists them")
+                raise no_such(serial)
             return _issued(row)
 
     def revoked(self, since: datetime) -> Sequence[Issued]:

@@ -40,6 +40,7 @@ class CertificateRow(Base):
         Index("certificates_key", "key_sha256"),
         Index("certificates_node", "node"),
         Index("certificates_revoked", "revoked_at"),
+        Index("certificates_issued", "issued_at"),
     )
 
     serial: Mapped[str] = mapped_column(String(40), primary_key=True)

@@ -82,7 +82,7 @@ class EnrolmentScreen(Page):
         self._show("#enrolment-tokens", made, made.value or (), no_est, "there are no tokens: n makes one")
         issued = view.ca.value.issued if view.ca.value is not None else ()
         rows = self._certificates(issued, moment)
-        more = f"the last {len(issued):,} that were issued" if len(issued) >= enrolment.CERTIFICATES else ""
+        more = f"the last {len(issued):,} that were issued" if view.ca.value is not None and view.ca.value.more else ""
         self._show("#certificates", view.ca, rows, no_ca, "none was issued yet", more)
 
     def _show(

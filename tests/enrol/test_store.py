@@ -188,7 +188,7 @@ def test_the_tables_that_are_migrated_to_are_those_of_the_schema(store: Store) -
 def test_many_kmsd_that_start_on_an_empty_database_make_its_tables_once(make_store: MakeStore) -> None:
     with ThreadPoolExecutor(6) as pool:
         stores = list(pool.map(lambda _: make_store(), range(6)))
-    assert {(each.check().version, each.check().newest) for each in stores} == {("0001", "0001")}
+    assert {(each.check().version, each.check().newest) for each in stores} == {("0002", "0002")}
     assert stores[0].check().rows == {
         "authorities": 0, "certificates": 0, "counters": 1, "enrolment_requests": 0, "enrolment_tokens": 0,
     }  # fmt: skip
@@ -334,3 +334,24 @@ def test_a_postgresql_that_is_away_or_refuses_is_unavailable_and_comes_back(
         postgres.start()
     assert store.tokens.use("t1", NOW)
     store.close()
+
+
+def test_certificates_are_listed_page_by_page_each_once_whatever_is_issued_meanwhile(store: Store) -> None:
+    ledger: Ledger = store.ledger
+    for serial in range(1, 8):
+        ledger.record(replace(CERTIFICATE, serial=serial, node=f"node-{serial % 2}"))
+    seen: list[int] = []
+    while page := ledger.latest(2, seen[-1] if seen else None):
+        assert len(page) <= 2
+        seen += [each.serial for each in page]
+        ledger.record(replace(CERTIFICATE, serial=100 + len(seen), node="node-9"))
+        if len(seen) > 20:
+            break
+    old = [each for each in seen if each < 100]
+    assert sorted(old) == list(range(1, 8))
+    assert len(seen) == len(set(seen))
+    assert {each.serial for each in ledger.latest(9, node="node-1")} == {1, 3, 5, 7}
+    first = ledger.latest(1, node="node-1")[0].serial
+    assert {each.serial for each in ledger.latest(9, first, "node-1", "cluster-a")} == {1, 3, 5, 7} - {first}
+    with pytest.raises(NotFound, match="no certificate ff was issued here"):
+        ledger.latest(1, 255)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +60,19 @@ def test_a_node_enrols_serves_and_is_out_when_it_is_revoked(whole: Whole, make_p
         check=True,
     ).stdout  # fmt: skip
     assert isinstance(x509.load_der_x509_crl(crl), x509.CertificateRevocationList)
+    # Thousands of certificates are listed page by page.
+    with contextlib.closing(sqlite3.connect(whole.kmsd.folder / "state" / "store.sqlite", timeout=20)) as store, store:
+        row = store.execute("SELECT * FROM certificates WHERE serial = ?", (issued.serial,)).fetchone()
+        number = bytes.fromhex(issued.serial.rjust(len(issued.serial) + len(issued.serial) % 2, "0"))
+        for each in range(2100):
+            other = number[:-4] + each.to_bytes(4, "big")
+            new = [one.replace(number, other) if isinstance(one, bytes) else one for one in row[1:]]
+            store.execute(f"INSERT INTO certificates VALUES (?{', ?' * len(new)})", (f"{int(other.hex(), 16):x}", *new))  # noqa: S608
+    last = whole.document("ca", "show")
+    assert (len(last["issued"]), last["more"]) == (50, True)
+    every = whole.done("ca", "show", "--all", "-o", "name").split()
+    assert len(every) == len(set(every)) > 2100
+    assert issued.serial in every
     audit = "".join(each.read_text() for each in (whole.kmsd.folder / "state").glob("audit*.jsonl"))
     assert f"serial={issued.serial}" in audit
     assert token.rpartition("-")[2] not in audit + whole.kmsd.log_text()

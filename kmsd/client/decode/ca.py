@@ -51,4 +51,5 @@ def ca(message: pb.GetCaResponse) -> Ca:
         key_types=tuple(message.profile.key_types),
         names=tuple(message.profile.names),
         crl_url=message.profile.crl_url,
+        more=message.more,
     )

@@ -31,8 +31,9 @@ class CaCertificate:
 class Ca:
     """The CA as it is now. state: "none", "waiting" (for its certificate) or "ready". following: a key that is to
     follow, and waits for its certificate. csr: PEM of the request of the key that waits. chain: what others need.
-    issued: what it issued last, or to the node that was asked for. crl_signed, crl_next: None without a list of
-    revocations. lifetime: seconds. names: as they are configured; empty: those of the tenants.
+    issued: what it issued last, or to the node that was asked for. more: whether it issued others before.
+    crl_signed, crl_next: None without a list of revocations. lifetime: seconds. names: as they are configured; empty:
+    those of the tenants.
     """
 
     state: str
@@ -49,6 +50,7 @@ class Ca:
     key_types: tuple[str, ...]
     names: tuple[str, ...]
     crl_url: str
+    more: bool = False
 
 
 @dataclass(frozen=True)

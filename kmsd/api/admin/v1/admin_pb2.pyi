@@ -1349,17 +1349,19 @@ class Certificate(_message.Message):
     def __init__(self, subject: _Optional[str] = ..., issuer: _Optional[str] = ..., serial: _Optional[str] = ..., sha256: _Optional[str] = ..., not_before_unix_ms: _Optional[int] = ..., not_after_unix_ms: _Optional[int] = ..., pem: _Optional[str] = ..., node: _Optional[str] = ..., tenant: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., revoked_unix_ms: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class GetCaRequest(_message.Message):
-    __slots__ = ("node", "tenant", "most")
+    __slots__ = ("node", "tenant", "most", "after")
     NODE_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     MOST_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
     node: str
     tenant: str
     most: int
-    def __init__(self, node: _Optional[str] = ..., tenant: _Optional[str] = ..., most: _Optional[int] = ...) -> None: ...
+    after: str
+    def __init__(self, node: _Optional[str] = ..., tenant: _Optional[str] = ..., most: _Optional[int] = ..., after: _Optional[str] = ...) -> None: ...
 
 class GetCaResponse(_message.Message):
-    __slots__ = ("state", "key", "certificate", "following", "csr", "chain", "issued", "crl_unix_ms", "crl_next_unix_ms", "crl_revoked", "profile")
+    __slots__ = ("state", "key", "certificate", "following", "csr", "chain", "issued", "crl_unix_ms", "crl_next_unix_ms", "crl_revoked", "profile", "more")
     class Profile(_message.Message):
         __slots__ = ("lifetime_ms", "key_types", "names", "crl_url")
         LIFETIME_MS_FIELD_NUMBER: _ClassVar[int]
@@ -1382,6 +1384,7 @@ class GetCaResponse(_message.Message):
     CRL_NEXT_UNIX_MS_FIELD_NUMBER: _ClassVar[int]
     CRL_REVOKED_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     state: str
     key: Key
     certificate: Certificate
@@ -1393,7 +1396,8 @@ class GetCaResponse(_message.Message):
     crl_next_unix_ms: int
     crl_revoked: int
     profile: GetCaResponse.Profile
-    def __init__(self, state: _Optional[str] = ..., key: _Optional[_Union[Key, _Mapping]] = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ..., following: _Optional[_Union[Key, _Mapping]] = ..., csr: _Optional[str] = ..., chain: _Optional[_Iterable[_Union[Certificate, _Mapping]]] = ..., issued: _Optional[_Iterable[_Union[Certificate, _Mapping]]] = ..., crl_unix_ms: _Optional[int] = ..., crl_next_unix_ms: _Optional[int] = ..., crl_revoked: _Optional[int] = ..., profile: _Optional[_Union[GetCaResponse.Profile, _Mapping]] = ...) -> None: ...
+    more: bool
+    def __init__(self, state: _Optional[str] = ..., key: _Optional[_Union[Key, _Mapping]] = ..., certificate: _Optional[_Union[Certificate, _Mapping]] = ..., following: _Optional[_Union[Key, _Mapping]] = ..., csr: _Optional[str] = ..., chain: _Optional[_Iterable[_Union[Certificate, _Mapping]]] = ..., issued: _Optional[_Iterable[_Union[Certificate, _Mapping]]] = ..., crl_unix_ms: _Optional[int] = ..., crl_next_unix_ms: _Optional[int] = ..., crl_revoked: _Optional[int] = ..., profile: _Optional[_Union[GetCaResponse.Profile, _Mapping]] = ..., more: _Optional[bool] = ...) -> None: ...
 
 class InitCaRequest(_message.Message):
     __slots__ = ("subject", "type", "above")
