@@ -138,7 +138,8 @@ class ProxyParts:
             lambda: self.stopping,
         )
         self.observed = Observed(settings.observe, self.audit, metrics.samples, metrics.live, metrics.ready)
-        checks = ProxyChecks(self.service, self._material, proxy.server_name, own_key)
+        self._renewal = self._make_renewal(proxy.est_server) if proxy.est_server else None
+        checks = ProxyChecks(self.service, self._material, proxy.server_name, own_key, self._renewal)
         tables = (
             ProxyAdmin(
                 self.service,
@@ -163,7 +164,6 @@ class ProxyParts:
             [(each.place.path, each.watch) for each in self.listeners], settings.health.give_up_after, answers, give_up
         )
         self._told_well: bool | None = None
-        self._renewal = self._make_renewal(proxy.est_server) if proxy.est_server else None
 
     @property
     def listeners(self) -> tuple[Listener, ...]:

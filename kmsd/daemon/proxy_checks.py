@@ -7,7 +7,7 @@ import contextlib
 import ssl
 import time
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from kmsd.apis.admin_proxy import Check
 from kmsd.daemon.own_key import OwnKey
@@ -16,6 +16,9 @@ from kmsd.observe.expiry import how_long, soon
 from kmsd.service.remote import RemoteService
 from kmsd.service.upstream import Upstream, UpstreamError
 from kmsd.transport.tls import TlsMaterial
+
+if TYPE_CHECKING:
+    from kmsd.daemon.renewal import Renewal
 
 _CERTIFICATE_DAYS: Final = 14
 """A key manager's certificate that ends within so many days is worth a warning."""
@@ -26,19 +29,29 @@ _CLOCKS_APART: Final = 5.0
 
 class ProxyChecks:
     """The checks of one proxy. server_name: that the key managers' certificates must have; empty: the host of each.
-    key: its key, if that is in no file."""
+    key: its key, if that is in no file. renewal: of its certificate, if it renews that itself."""
 
-    def __init__(self, service: RemoteService, material: TlsMaterial, server_name: str, key: OwnKey | None) -> None:
+    def __init__(
+        self,
+        service: RemoteService,
+        material: TlsMaterial,
+        server_name: str,
+        key: OwnKey | None,
+        renewal: Renewal | None,
+    ) -> None:
         self._service = service
         self._material = material
         self._server_name = server_name
         self._key = key
+        self._renewal = renewal
 
     async def own(self) -> list[Check]:
-        """Return whether this proxy's certificate lasts, and whether a key that is on a token signs."""
+        """Return whether this proxy's certificate lasts and would be renewed, and whether a key on a token signs."""
         checks = [self._certificate()]
         if self._key is not None:
             checks.append(await self._key.check(self._material.loaded))
+        if self._renewal is not None:
+            checks += await self._renewal.check()
         return checks
 
     def _certificate(self) -> Check:

@@ -11,6 +11,7 @@ import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
@@ -18,8 +19,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from kmsd import plainfile
+from kmsd.apis.admin_proxy import Check
 from kmsd.errors import KmsdError, Misconfigured
-from kmsd.est import enrolling
+from kmsd.est import client, enrolling
 from kmsd.est.client import Later, Server
 from kmsd.est.files import RENEW_AT, NodeStore, due, has_ended
 from kmsd.observe import logs
@@ -38,6 +40,8 @@ _AGAIN_MOST: Final = 3600.0
 """Seconds between two tries at the least and the most: a twentieth of the time that is left."""
 _RETIRE: Final = 900.0
 """Seconds between two looks for keys that are of no use any more."""
+_ASK_SECONDS: Final = 4.0
+"""Time limit for the server to answer doctor."""
 _MOST: Final = 1024 * 1024
 
 Try = Callable[[tuple[bytes, bytes, bytes]], Awaitable[None]]
@@ -58,6 +62,8 @@ class Renewal:
         self, server: str, files: NodeStore, attempt: Try, renewed: Callable[[], Awaitable[None]], tell: Tell
     ) -> None:
         self.error: KmsdError | None = None
+        self.renewed_at: float | None = None
+        """Unix seconds of the last renewal by this process."""
         self._server = server
         self._files = files
         self._attempt = attempt
@@ -93,6 +99,38 @@ class Renewal:
                 about=About(setting="proxy.est_server"),
             )
 
+    async def check(self) -> list[Check]:
+        """Try whether the next renewal would go well: what became of the last one, and whether the server answers, is
+        who it is to be, and has the CA that issued the certificate."""
+        present = await asyncio.to_thread(self._files.present)
+        if present is None:
+            return [Check("renewal", "Renewal", "failed", "there is no certificate that could be renewed")]
+        left = how_long(present.not_valid_after_utc.timestamp())
+        if self.error is not None:
+            last = Check("renewal", "Renewal", "failed", f"{self.error.message}; it {left}", self.error.hint)
+        else:
+            when = (
+                f"renewed at {_utc(self.renewed_at)}" if self.renewed_at is not None else "not due since kmsd started"
+            )
+            again = f"due at {_utc(due(present, RENEW_AT + self._jitter).timestamp())}"
+            last = Check("renewal", "Renewal", "ok", f"{when}, {again}; it {left}")
+        return [last, await asyncio.to_thread(self._ask, present)]
+
+    def _ask(self, present: x509.Certificate) -> Check:
+        """Ask the server for its CAs, which takes no certificate and changes nothing."""
+        title = f"EST server {self._server}"
+        try:
+            server = enrolling.trusted(Server.parse(self._server), self._files, "", b"")
+            chain = client.authorities(replace(server, timeout=_ASK_SECONDS))
+        except KmsdError as error:
+            return Check("est", title, "failed", error.message, error.hint)
+        if not any(enrolling.issued(present, each) for each in chain):
+            return Check(
+                "est", title, "failed", "it answers, and none of its CAs has issued the certificate of this proxy",
+                "it renews what it has issued alone: enrol anew with a token, or correct proxy.est_server",
+            )  # fmt: skip
+        return Check("est", title, "ok", "its certificate is taken, and its CA has issued that of this proxy")
+
     async def _retire(self) -> None:
         """Have keys on a token destroyed that no certificate needs; what fails is tried again later."""
         try:
@@ -114,7 +152,7 @@ class Renewal:
             least = float(error.seconds) if isinstance(error, Later) else _AGAIN_LEAST
             self._next = time.monotonic() + max(_pause(present), least)
             return
-        self.error = None
+        self.error, self.renewed_at = None, time.time()
         # A certificate may be due when it is issued, by a CA that has it begin long before.
         self._next = time.monotonic() + _pause(made)
         self._jitter = random.uniform(0, _JITTER)  # noqa: S311 - as above
@@ -165,6 +203,10 @@ class Renewal:
             authorities = self._read(self._authorities(chain))
             known = self._read(plainfile.read_input(self._files.authorities, _MOST)[0])
             self._files.put(made, authorities if len(authorities) > len(known) else ())
+
+
+def _utc(moment: float) -> str:
+    return f"{datetime.fromtimestamp(moment, UTC):%F %T} UTC"
 
 
 def _pause(certificate: x509.Certificate) -> float:

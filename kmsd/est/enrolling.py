@@ -100,14 +100,15 @@ def obtain(
         raise
     if not fits(made, key):
         raise Unavailable(f"{server.where} sent a certificate for another key", "it was thrown away; see its log")
-    if not any(_issued(made, each) for each in chain):
+    if not any(issued(made, each) for each in chain):
         raise Unavailable(
             f"{server.where} sent a certificate that none of its CAs has signed", "it was thrown away; see its log"
         )
     return made, chain
 
 
-def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+def issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    """Return whether a CA has issued a certificate."""
     try:
         certificate.verify_directly_issued_by(authority)
     except (ValueError, TypeError, InvalidSignature):

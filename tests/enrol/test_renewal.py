@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +17,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from kmsd.ca.profile import Profile
 from kmsd.store.store import Store
 from kmsd.transport.peers import NamePattern
+from tests import forkserver
 from tests.ca import software
-from tests.daemons import Kmsd, wait_for
+from tests.daemons import KMSCTL, Kmsd, wait_for
 from tests.enrol.site import Served, Site, write_key
 from tests.remote.certificates import Authority, Issued
 from tests.remote.conftest import Manager, make_manager, make_proxy, well
@@ -104,6 +106,13 @@ def start(make_proxy: Callable[..., Kmsd], renewing: Renewing) -> Callable[..., 
     return make
 
 
+def doctor(proxy: Kmsd) -> dict[str, dict[str, str]]:
+    """What doctor says, by the name of each check."""
+    argv = [KMSCTL, "doctor", "-o", "json", f"--target={proxy.admin_socket}"]
+    done = forkserver.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    return {each["name"]: each for each in json.loads(done.stdout)["checks"]}
+
+
 def problems(proxy: Kmsd) -> list[str]:
     return [each.message for each in proxy.status().problems]
 
@@ -136,6 +145,9 @@ def test_a_certificate_that_is_not_due_is_left_alone(renewing: Renewing, start: 
     assert not renewing.site.records.said
     assert renewing.serial == f"{before.serial_number:x}"
     assert "not renewed" not in " ".join(problems(proxy))
+    found = doctor(proxy)
+    assert (found["renewal"]["outcome"], found["est"]["outcome"]) == ("ok", "ok")
+    assert "not due since kmsd started, due at 2" in found["renewal"]["seen"]
 
 
 def test_certificates_that_are_due_when_they_are_issued_are_not_renewed_all_the_time(
@@ -162,6 +174,10 @@ def test_while_the_server_is_away_status_says_so_and_how_long_is_left(
     assert "127.0.0.1:1 does not answer" in found[0]
     assert proxy.v2("Status").healthz == "ok"
     assert renewing.serial == f"{before.serial_number:x}"
+    checks = doctor(proxy)
+    assert {(checks[name]["outcome"], "does not answer" in checks[name]["seen"]) for name in ("renewal", "est")} == {
+        ("failed", True)
+    }
 
 
 def test_the_old_certificate_stays_until_a_key_manager_takes_the_new_one(
