@@ -12,6 +12,8 @@ from typing import Any
 import grpc
 import pytest
 
+from textual._compositor import Compositor
+
 from kmsd.api.kms.v2 import api_pb2 as v2
 from kmsd.client import places
 from kmstui.app import Kmstui
@@ -21,6 +23,21 @@ from tests.tokens import make_token
 
 INTERVAL = 0.2
 """Seconds between reads, in tests."""
+
+
+@pytest.fixture(autouse=True)
+def unpainted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an app without a terminal paints it throws away, at a third of its CPU time: screens are drawn where tests
+    look at them (`tests.tui.screen.shown`, pictures), and painted in a terminal of their own."""
+    painted = Compositor.render_update
+
+    def render_update(self: Compositor, full: bool = False, *args: Any, **more: Any) -> Any:
+        if full:
+            return painted(self, full, *args, **more)
+        self._dirty_regions.clear()
+        return None
+
+    monkeypatch.setattr(Compositor, "render_update", render_update)
 
 
 @pytest.fixture(autouse=True)
