@@ -43,6 +43,13 @@ def build(name: str = "chaos.c") -> Path:
     return module
 
 
+def clock(file: Path, ahead: int) -> dict[str, str]:
+    """Set a clock, which lies in a file, ahead by so many seconds. Returns the environment of whoever has it, and sees
+    the next setting, too."""
+    file.write_text(str(ahead))
+    return {"LD_PRELOAD": str(build("clock.c")), "CHAOS_CLOCK": str(file)}
+
+
 @dataclass(frozen=True)
 class ChaosToken(Fronted):
     """A SoftHSM behind the module that misbehaves."""

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests import tpm
-from tests.chaos import build, make_chaos
+from tests.chaos import clock, make_chaos
 from tests.chaos.faults import FAULTS, NO_OVERRIDE
 from tests.chaos.measuring import QUICK, ROWS, Fault, Rig, measure
 from tests.daemons import KMSD, Kmsd
@@ -59,7 +59,7 @@ def _tpm(folder: Path) -> Rig:
 
 
 def _clock(folder: Path) -> Rig:
-    return _chaos(folder, LD_PRELOAD=str(build("clock.c")), CHAOS_CLOCK=str(folder / "clock"))
+    return _chaos(folder, (), **clock(folder / "clock", 0))
 
 
 _RIGS: dict[str, Callable[[Path], Rig]] = {

@@ -149,7 +149,7 @@ class Site:
             '[[tenants]]\nname = "cluster-a"\nsan = ["DNS:*.cluster-a.test"]\nkey_label = "kek-a"\nmax_rate = 10000\n'
         )
         flags = "--auto-create", f"--config={config}"
-        kmsd = Kmsd(home, token, flags, self._environment, forked=not self._environment)
+        kmsd = Kmsd(home, token, flags, self._environment)
         self._stack.enter_context(kmsd.start().wait_ok())
         wait_for(lambda: "tenant is healthy" in kmsd.log_text())
         return KeyManager(kmsd, port, est_port)
@@ -211,14 +211,16 @@ class _Serials:
                 self.renewals[node] += 1
 
 
-def soak(folder: Path, seconds: float, backdate: int = 0, revocations: int = _REVOCATIONS) -> Soaked:
-    """Run it. Leaves nothing running."""
+def soak(
+    folder: Path, seconds: float, backdate: int = 0, revocations: int = _REVOCATIONS, pause: float = 0.02
+) -> Soaked:
+    """Run it. Leaves nothing running. pause: seconds between the calls of one thread of the load."""
     result = Soaked(seconds)
     nodes = "node-1", "node-2"
     with Site(folder, backdate) as site, contextlib.ExitStack() as stack:
         before = site.managers[0].fingerprint
         proxies = [stack.enter_context(site.node(node, at)) for node, at in zip(nodes, site.managers, strict=True)]
-        loads = [Load(each, 0.02, most=_KEPT) for each in proxies]
+        loads = [Load(each, pause, most=_KEPT) for each in proxies]
         with contextlib.ExitStack() as running:
             for load in loads:
                 running.enter_context(load.running())

@@ -1,18 +1,17 @@
-"""A node and a key manager whose clocks are 90 seconds apart, or fewer where a test waits for them: what works all the
-same, and what is told."""
+"""A node and a key manager whose clocks are 90 seconds apart: what works all the same, and what is told."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests import forkserver, remote
+from tests import forkserver
+from tests.chaos import clock
 from tests.daemons import KMSCTL, KMSD, Kmsd, wait_for
 from tests.enrol.soak import KeyManager, Site
 from tests.remote.certificates import Issued
@@ -21,13 +20,10 @@ from tests.remote.conftest import Client
 pytestmark = pytest.mark.processes
 
 
-@pytest.fixture(scope="module")
-def ahead(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+@pytest.fixture
+def ahead(short_tmp: Path) -> dict[str, str]:
     """The environment of a process whose clock is 90 seconds ahead."""
-    library = tmp_path_factory.mktemp("clock") / "wrong_clock.so"
-    source = Path(remote.__file__).with_name("wrong_clock.c")
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
-    return {"LD_PRELOAD": str(library)}
+    return clock(short_tmp / "clock", 90)
 
 
 @dataclass
@@ -43,7 +39,7 @@ class Apart:
         kmsd = self.manager.kmsd
         kmsd.stop()
         kmsd.log_file.write_bytes(b"")
-        kmsd.forked, kmsd.environment = not ahead, self.ahead if ahead else {}
+        kmsd.environment = self.ahead if ahead else {}
         kmsd.start().wait_ok()
         wait_for(lambda: self.manager.serves)
 
@@ -78,7 +74,6 @@ class Apart:
         }  # fmt: skip
         return Kmsd(
             home, self.manager.kmsd.token, flags, environment, default_flags=False, command=(KMSD, "proxy"),
-            forked="LD_PRELOAD" not in environment,
         )  # fmt: skip
 
 
@@ -105,7 +100,7 @@ def test_with_the_usual_backdate_nodes_enrol_serve_and_renew_whichever_clock_is_
 
 @pytest.mark.parametrize("apart", [0], indirect=True)
 def test_a_certificate_that_has_not_begun_is_told_kept_and_serves_when_it_has(apart: Apart) -> None:
-    apart.ahead = {**apart.ahead, "CLOCK_AHEAD": "50"}
+    clocks = apart.folder / "clock", apart.folder / "clock-of-the-node"
     apart.restart(ahead=True)
     done = apart.enrol(apart.token())
     assert done.returncode == 0, done.stderr
@@ -116,16 +111,18 @@ def test_a_certificate_that_has_not_begun_is_told_kept_and_serves_when_it_has(ap
     again = apart.enrol("--if-needed")
     assert (again.returncode, "is good" in again.stderr, "begins only" in again.stderr) == (0, True, True), again.stderr
     assert apart.issued().serial == first
-    with apart.proxy("p", {}).start() as proxy:
+    with apart.proxy("p", clock(clocks[1], 0)).start() as proxy:
         # A key manager that is ahead, too, takes it; the proxy says what is odd by its own clock.
         proxy.wait_ok()
         assert any("begins only at" in each.message for each in proxy.status().problems)
-        apart.restart(ahead=False)
+        clock(clocks[0], 0)
+        apart.restart(ahead=True)
         refused = wait_for(lambda: [each.message for each in proxy.status().problems if each.fatal], 40)
         assert refused
         wait_for(lambda: "not yet valid" in apart.manager.kmsd.log_text())
-        begins = apart.issued().read.not_valid_before_utc.timestamp()
-        wait_for(lambda: proxy.v2("Status").healthz == "ok", begins - time.time() + 20)
+        for each in clocks:
+            clock(each, 120)
+        wait_for(lambda: proxy.v2("Status").healthz == "ok", 40)
 
 
 def test_a_ca_that_has_not_begun_here_is_told_with_the_time_and_asked_again(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from grpc_health.v1 import health_pb2
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.api.kms.v2 import api_pb2 as v2
 from tests import forkserver
+from tests.chaos import clock
 from tests.daemons import KMSCTL, Kmsd, wait_for
 from tests.remote.certificates import Authority
 from tests.remote.conftest import SEED, TENANTS, Client, Manager, decrypt, well
@@ -245,11 +245,8 @@ def test_doctor_on_a_proxy_tells_who_it_is_and_whether_clocks_agree(
 def test_a_clock_that_is_wrong_is_told_and_keeps_nobody_from_being_served(
     manager: Manager, make_proxy: Callable[..., Kmsd], ca: Authority, tmp_path: Path
 ) -> None:
-    library, source = tmp_path / "wrong_clock.so", Path(__file__).with_name("wrong_clock.c")
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
-    proxy = make_proxy(
-        ca.issue("a1", "DNS:node-1.cluster-a.test"), ca, manager, environment={"LD_PRELOAD": str(library)}, forked=False
-    )
+    ahead = clock(tmp_path / "clock", 90)
+    proxy = make_proxy(ca.issue("a1", "DNS:node-1.cluster-a.test"), ca, manager, environment=ahead)
     assert decrypt(well(proxy), proxy.v2("Encrypt", SEED)) == SEED.plaintext
     checks = {each.name: each for each in proxy.admin("Diagnose", pb.DiagnoseRequest(), timeout=30).checks}
     assert checks["clock"].outcome == "warning"

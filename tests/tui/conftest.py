@@ -11,7 +11,6 @@ from typing import Any
 
 import grpc
 import pytest
-
 from textual._compositor import Compositor
 
 from kmsd.api.kms.v2 import api_pb2 as v2

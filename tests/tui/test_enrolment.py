@@ -17,6 +17,7 @@ from kmstui import enrolment
 from kmstui.app import Kmstui
 from tests.daemons import KMSCTL, Kmsd
 from tests.enrol.whole import Whole, begin
+from tests.forkserver import Popen
 from tests.remote.certificates import Authority
 from tests.remote.conftest import Manager
 from tests.tui.conftest import INTERVAL, app_on
@@ -37,32 +38,36 @@ Ask = Callable[[str], subprocess.Popen[str]]
 
 @pytest.fixture
 def ask(whole: Whole) -> Iterator[Ask]:
-    """Has a node ask for a certificate without a token, and wait for an operator."""
-    running: list[subprocess.Popen[str]] = []
+    """Has a node ask for a certificate without a token, and wait for an operator; or ask again, which it would do by
+    itself after 15 seconds."""
+    running: dict[str, subprocess.Popen[str]] = {}
     pin = whole.pin
 
     def begin_to_ask(node: str) -> subprocess.Popen[str]:
+        end(running.pop(node, None))
         command = [KMSCTL, "enrol", "--server", f"{whole.url}/cluster-a", "--ca-fingerprint", pin, "--node", node]
-        running.append(
-            subprocess.Popen(
-                [*command, "--out", str(whole.folder / node), "--timeout", "60s"], stderr=subprocess.PIPE, text=True
-            )
+        running[node] = Popen(
+            [*command, "--out", str(whole.folder / node), "--timeout", "60s"], stderr=subprocess.PIPE, text=True
         )
-        return running[-1]
+        return running[node]
+
+    def end(process: subprocess.Popen[str] | None) -> None:
+        if process is not None:
+            process.kill()
+            process.wait()
+            assert process.stderr is not None
+            process.stderr.close()
 
     yield begin_to_ask
-    for each in running:
-        each.kill()
-        each.wait()
-        assert each.stderr is not None
-        each.stderr.close()
+    for each in running.values():
+        end(each)
 
 
 @SIZES
 async def test_a_request_is_approved_and_its_node_gets_the_certificate(
     whole: Whole, ask: Ask, size: tuple[int, int]
 ) -> None:
-    node = ask("node-1")
+    ask("node-1")
     async with app_on(whole.kmsd).run_test(size=size) as pilot:
         await on_the_screen(pilot)
         await until(pilot, "CN=kmsd CA, ends in", "Requests (1)", "▲ waiting", "CN=node-1", "Enrolment tokens (0)")
@@ -76,6 +81,7 @@ async def test_a_request_is_approved_and_its_node_gets_the_certificate(
         assert re.search(r"tenant +cluster-a +▼", screen)
         await pilot.click("#ok")
         await until(pilot, "Requests (1)", "approved")
+        node = ask("node-1")
         await holds(lambda: node.poll() is not None)
         assert node.returncode == 0, node.communicate()
         await pilot.press("r")
@@ -85,7 +91,7 @@ async def test_a_request_is_approved_and_its_node_gets_the_certificate(
 
 
 async def test_a_request_is_denied_with_a_reason_that_the_node_is_told(whole: Whole, ask: Ask) -> None:
-    node = ask("node-9")
+    ask("node-9")
     async with app_on(whole.kmsd).run_test(size=(120, 40)) as pilot:
         await on_the_screen(pilot)
         await until(pilot, "▲ waiting")
@@ -93,6 +99,7 @@ async def test_a_request_is_denied_with_a_reason_that_the_node_is_told(whole: Wh
         await until(pilot, "Deny CN=node-9")
         await pilot.press(*"no such node", "enter")
         await until(pilot, "✕ denied")
+        node = ask("node-9")
         await holds(lambda: node.poll() is not None)
         assert node.returncode == 4
         assert "no such node" in node.communicate()[1]
