@@ -279,6 +279,24 @@ def test_systemd_finds_no_fault_in_a_unit_and_no_more_exposure_than_it_needs(tmp
     assert all(values != [] for values in unit_lines(unit).values())
 
 
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.stem)
+def test_the_drop_ins_that_a_unit_speaks_of_are_ones_that_systemd_takes(tmp_path: Path, unit: Path) -> None:
+    text = unit.read_text()
+    named = re.findall(
+        r"\b(?:PrivateDevices|DeviceAllow|RestrictAddressFamilies|IPAddress\w+|ProtectHome)=[^,\n(]*[^,\n( .]", text
+    )
+    spoken = [each for each in named if each not in text.splitlines()]
+    assert {each.partition("=")[0] for each in spoken} >= {"PrivateDevices", "DeviceAllow"}
+    here = tmp_path / unit.name
+    here.write_text(text.replace("/usr/bin/kmsd", KMSD))
+    (tmp_path / f"{unit.name}.d").mkdir()
+    (tmp_path / f"{unit.name}.d" / "hsm.conf").write_text("\n".join(["[Service]", *spoken, ""]))
+    done = run("systemd-analyze", "verify", "--man=no", here)
+    complaints = [line for line in done.stderr.splitlines() if "kmsd" in line or "hsm.conf" in line]
+    assert (done.returncode, complaints) == (0, [])
+
+
 def test_the_units_of_remote_mode_differ_from_kmsds_where_they_must() -> None:
     """What hardens kmsd's unit, bounds it and keeps it running is in the others, too."""
     usual, manager, proxy = (unit_lines(unit) for unit in (UNIT, *UNITS[1:]))

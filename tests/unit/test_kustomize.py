@@ -6,7 +6,7 @@ import functools
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,22 @@ FOLDERS = sorted(
     for path in K8S.rglob("kustomization.yaml")
     if yaml.safe_load(path.read_text())["kind"] == "Kustomization"
 )
+OPERATOR = "monitoring.coreos.com/v1"
+"""Of Prometheus' operator: its schemas are no part of Kubernetes."""
 MANIFESTS = ("standalone", "proxy", "key-manager")
+
+
+def check_config(*arguments: str, environment: Mapping[str, str]) -> str:
+    """What kmsd says of its settings by these arguments and variables."""
+    done = forkserver.run(
+        [KMSD, "check-config", *arguments],
+        capture_output=True,
+        timeout=60,
+        check=False,
+        env=clean_environment() | dict(environment),
+    )
+    assert done.returncode == 0, done.stderr
+    return str(done.stdout.decode())
 
 
 @functools.cache
@@ -70,6 +85,8 @@ def test_there_is_an_overlay_for_each_way_to_run_it() -> None:
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_what_is_rendered_is_valid_by_the_schemas_of_kubernetes(folder: str) -> None:
     for document in objects(folder):
+        if document["apiVersion"] == OPERATOR:
+            continue  # tests/observe/test_alerts.py reads these
         for version in VERSIONS:
             kubernetes_validate.validate(document, version, strict=True)
 
@@ -149,17 +166,29 @@ def test_arguments_are_flags_of_kmsd_and_variables_its_settings(folder: str) -> 
         assert named <= {flag.name for flag in known}
         variables = {each["name"]: each["value"] for each in container["env"] if each["name"].startswith("KMSD_")}
         if command == "serve" and "--config" not in flags:
-            done = subprocess.run(
-                [KMSD, "check-config", *flags],
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=False,
-                env=clean_environment() | variables,
-            )
-            assert done.returncode == 0, done.stderr
             mode = variables.get("KMSD_KMS__MODE", "0600")
-            assert f'kms.mode = "{mode}"' in done.stdout
+            assert f'kms.mode = "{mode}"' in check_config(*flags, environment=variables)
+
+
+def test_the_monitored_key_manager_is_probed_and_scraped_where_it_listens() -> None:
+    found = {each["kind"]: each for each in objects("overlays/key-manager-monitored")}
+    (spec,) = pods(list(found.values()))
+    (container,) = spec["containers"]
+    environment = {each["name"]: each.get("value") for each in container["env"]}
+    (port,) = [each["containerPort"] for each in container["ports"] if each["name"] == "metrics"]
+    assert environment["KMSD_OBSERVE__LISTEN"] == f"0.0.0.0:{port}"
+    settings = ("--config", str(K8S / "overlays" / "key-manager" / "kmsd.toml"))
+    variables = {name: str(value) for name, value in environment.items() if name.startswith("KMSD_")}
+    shown = check_config(*settings, environment=variables)
+    assert f'observe.listen = "0.0.0.0:{port}"' in shown
+    assert "observe.allow_remote = true" in shown
+    for name in ("livenessProbe", "readinessProbe"):
+        assert container[name]["httpGet"]["port"] == "metrics"
+        assert not {"exec", "tcpSocket"} & container[name].keys()
+    assert [each["portNumber"] for each in found["PodMonitor"]["spec"]["podMetricsEndpoints"]] == [port]
+    kms, metrics = found["NetworkPolicy"]["spec"]["ingress"]
+    assert (kms, metrics["ports"]) == ({"ports": [{"port": "kms"}]}, [{"port": "metrics"}])
+    assert metrics["from"]
 
 
 @pytest.mark.parametrize("folder", ["overlays/key-manager", "key-manager"])
