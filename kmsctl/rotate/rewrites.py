@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from kmsctl import diagnostics, output
@@ -17,6 +18,7 @@ from kmsctl.rewrite.plan import RewritePlan, RewriteWay, Wanted
 from kmsctl.stored import under
 from kmsd.client import ClientError, Denied, InvalidRequest
 from kmsd.client.rotation import KeyTurnover, counted
+from kmsd.client.timeline import FOLLOW
 
 if TYPE_CHECKING:
     from kmsctl.rewrite.rewriting import Rewriting
@@ -26,13 +28,15 @@ if TYPE_CHECKING:
 
 class Rewrites:
     """The passes of rewriting that belong to one rotation. plan: None: nobody rewrites here. wake, over: as of
-    RotationWatch. tallies: of all passes that have ended. trouble: why the last pass ended early."""
+    RotationWatch. tallies: of all passes that have ended. trouble: why the last pass ended early. vain: whether it
+    changed nothing in etcd."""
 
     def __init__(
         self, plan: RewritePlan | None, turn: KeyTurnover, wake: Callable[[], None], over: threading.Event
     ) -> None:
         self.tallies: list[ResourceTally] = []
         self.trouble = ""
+        self.vain = False
         self._plan = plan
         self._turn = turn
         self._wake = wake
@@ -90,7 +94,7 @@ class Rewrites:
         if not wanted or not left:
             return
         if self._left is not None and left >= self._left and not self.trouble:
-            if not self._by_migration:
+            if not self._by_migration and not self._may_follow():
                 raise self._stuck(left)
             plan = replace(plan, way=RewriteWay.UPDATES)
         self._left = left
@@ -104,6 +108,7 @@ class Rewrites:
             return False
         self._pass = None
         self.tallies += ended.tallies
+        self.vain = not any(each.moved for each in ended.tallies)
         self._by_migration = any(each.by == "migration" for each in ended.tallies)
         failure = ended.failure
         self.trouble = failure.message if isinstance(failure, ClientError) else ""
@@ -121,6 +126,13 @@ class Rewrites:
         """Raise ClientError if the pass without scans left something as it was."""
         if self.trouble or any(each.refusals or each.trouble for each in self.tallies):
             raise ClientError(self.trouble or "not everything was rewritten", _AGAIN, retryable=bool(self.trouble))
+
+    def _may_follow(self) -> bool:
+        """Return whether objects were held to be current by what may be a kube-apiserver that has not followed yet: one
+        of a node that was not named, behind the same address."""
+        started = self._turn.started
+        young = started is not None and datetime.now(UTC) < started + FOLLOW
+        return young and any(each.unchanged for each in self.tallies)
 
     def _begin(self, plan: RewritePlan, wanted: Wanted) -> None:
         from kmsctl.rewrite.rewriting import Rewriting

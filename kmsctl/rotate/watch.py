@@ -194,7 +194,7 @@ class RotationWatch:
         """Return what is seen by now; begin a scan if it is time for one. Raises what no other try can heal."""
         self._collect()
         if self.rewrites.collect():
-            self._next_scan = time.monotonic() + (self._scan_every if self.rewrites.trouble else 0.0)
+            self._next_scan = time.monotonic() + (self._scan_every if self.rewrites.vain else 0.0)
         found = self._timeline(now)
         if self._begin_scan(found) or self._rewrite_blindly(found):
             found = self._timeline(now)

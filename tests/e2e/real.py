@@ -33,6 +33,7 @@ from tests.e2e.apiserver import path_of
 from tests.e2e.connection import ProviderError
 from tests.e2e.encryption_config import Document, Kms, providers_of_secrets
 from tests.e2e.etcd import Etcd
+from tests.e2e.kubeconfig import write_kubeconfig
 from tests.e2e.program import Program, free_port
 
 STARTING = 90.0
@@ -100,6 +101,14 @@ class RealApiServer:
         if raw is None:
             raise ProviderError(f'secrets "{name}" not found')
         return raw
+
+    @property
+    def etcd_url(self) -> str:
+        return self._etcd.url
+
+    def write_kubeconfig(self) -> Path:
+        ca = (self._home / "tls.crt").read_bytes()
+        return write_kubeconfig(self._home / "kube.conf", self._port, ca, {"token": self._token})
 
     def readyz(self) -> tuple[bool, str]:
         status, text = self._ask("GET", "/readyz?verbose")

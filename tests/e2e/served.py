@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from aiohttp import web
 
 from tests.e2e.connection import HASTY, ProviderError
 from tests.e2e.encrypted_object import EncryptedObject
 from tests.e2e.encryption_config import Kms
 from tests.e2e.etcd import Etcd
+from tests.e2e.kubeconfig import write_kubeconfig
 from tests.e2e.program import free_port
 from tests.e2e.provider_v2 import ProviderV2
 from tests.etcd.server import Authority
@@ -103,20 +103,7 @@ class ServedApiServer:
         self.provider.close()
 
     def write_kubeconfig(self, ca: bytes, *, token: str = TOKEN, **user: Any) -> Path:
-        cluster = {
-            "server": f"https://127.0.0.1:{self.port}",
-            "certificate-authority-data": base64.b64encode(ca).decode(),
-        }
-        document = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "test",
-            "clusters": [{"name": "c", "cluster": cluster}],
-            "users": [{"name": "u", "user": {**({"token": token} if token else {}), **user}}],
-            "contexts": [{"name": "test", "context": {"cluster": "c", "user": "u"}}],
-        }
-        self.kubeconfig.write_text(yaml.safe_dump(document))
-        return self.kubeconfig
+        return write_kubeconfig(self.kubeconfig, self.port, ca, {**({"token": token} if token else {}), **user})
 
     def write(self, resource: Resource, end: str, content: str = "x") -> None:
         """Store an object as another client's write would. end: `namespace/name`, or `name`."""

@@ -21,9 +21,26 @@ from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.client import ClientError
 from tests import forkserver
 from tests.daemons import KMSCTL, Kmsd, wait_for
+from tests.e2e.conftest import ASSETS
+from tests.e2e.encryption_config import Kms, document
 from tests.e2e.etcd import Etcd
+from tests.e2e.real import RealApiServer
 from tests.e2e.served import CONFIG_MAPS, SECRETS, TOKEN, WIDGETS, ServedApiServer, status
 from tests.tokens import SoftToken, make_token
+
+QUICK = {"KMSD_KEYS__REFRESH": "0.2"}
+
+
+def rotate(kmsd: Kmsd, token: SoftToken) -> str:
+    """Return the old key's id, once its label says that it lost the write label a while ago, so that no scan comes too
+    early."""
+    old: str = kmsd.status().write_key.key_id
+    kmsd.admin("RotateKey", pb.RotateKeyRequest())
+    (label,) = (each.label for each in kmsd.admin("ListKeys").keys if each.key_id == old)
+    earlier = (datetime.now(UTC) - timedelta(minutes=6)).strftime("k8s-kek@%Y%m%dT%H%M%SZ")
+    token.relabel(label, earlier)
+    wait_for(lambda: earlier in {each.label for each in kmsd.admin("ListKeys").keys})
+    return old
 
 
 @dataclass
@@ -35,14 +52,8 @@ class Cluster:
     server: ServedApiServer
 
     def rotate(self) -> str:
-        """Return the old key's id, once kube-apiserver has followed. The label says that it lost the write label a
-        while ago, so that no scan comes too early."""
-        old: str = self.kmsd.status().write_key.key_id
-        self.kmsd.admin("RotateKey", pb.RotateKeyRequest())
-        (label,) = (each.label for each in self.kmsd.admin("ListKeys").keys if each.key_id == old)
-        earlier = (datetime.now(UTC) - timedelta(minutes=6)).strftime("k8s-kek@%Y%m%dT%H%M%SZ")
-        self.token.relabel(label, earlier)
-        wait_for(lambda: earlier in {each.label for each in self.kmsd.admin("ListKeys").keys})
+        """Return the old key's id, once the kube-apiserver has followed."""
+        old = rotate(self.kmsd, self.token)
         wait_for(lambda: self.kmsd.status().following.first_encrypt_unix_ms)
         return old
 
@@ -82,7 +93,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, shared_etcd: Etcd) -> Iterat
     token = make_token(home / "hsm")
     folder = home / "d"
     folder.mkdir()
-    kmsd = Kmsd(folder, token, ["--auto-create"], environment={"KMSD_KEYS__REFRESH": "0.2"})
+    kmsd = Kmsd(folder, token, ["--auto-create"], environment=QUICK)
     kmsd.start().wait_ok()
     server = ServedApiServer(home, shared_etcd, kmsd.socket).start()
     yield Cluster(kmsd, token, server)
@@ -268,6 +279,21 @@ def test_who_is_refused_is_told_before_anything_is_rotated(
     assert cluster.kmsd.status().write_key.key_id == before
 
 
+def test_a_kube_apiserver_that_may_not_have_followed_is_asked_again(cluster: Cluster) -> None:
+    server = cluster.server
+    server.write(SECRETS, "default/a")
+    old: str = cluster.kmsd.status().write_key.key_id
+    cluster.kmsd.admin("RotateKey", pb.RotateKeyRequest())
+    revision = server.etcd.list("/registry/secrets/", 1)[0][0].revision
+    current = {"metadata": {"name": "a", "resourceVersion": str(revision)}}
+    server.fault = answering("PATCH", [lambda _: web.json_response(current)])
+    done = cluster.run("--timeout=4s", code=1)
+    passes = [each for each in done.events if each["event"] == "rewrite"]
+    assert [(each["unchanged"], each["rewritten"]) for each in passes] == [(1, 0), (0, 1)]
+    assert "the rotation is not finished: scan etcd" in done.errors
+    assert server.key_ids(SECRETS)[old] == 0
+
+
 def test_a_server_whose_certificate_another_ca_has_signed_gets_no_token(cluster: Cluster, tmp_path: Path) -> None:
     from tests.etcd.server import Authority
 
@@ -392,3 +418,38 @@ def test_what_a_destroyed_key_wrote_is_saved_by_a_kube_apiserver_that_still_runs
     forkserver.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=True)
     server.restart()
     assert server.content(SECRETS, "default/a") == "saved"
+
+
+if ASSETS is not None:
+
+    @pytest.mark.timeout(600)
+    def test_a_real_kube_apiserver_writes_anew_what_is_under_the_old_key_and_nothing_else(
+        start_kmsd: Callable[..., Kmsd], token: SoftToken, tmp_path: Path
+    ) -> None:
+        # Its own: it must not be another kube-apiserver that follows.
+        kmsd = start_kmsd("--auto-create", environment=QUICK).wait_ok()
+        real = RealApiServer(tmp_path, Path(ASSETS or ""))
+        try:
+            real.start(document(Kms("kmsd", "v2", kmsd.socket)))
+            for name in ("one", "two"):
+                real.create_secret(name, {"is": name.encode()})
+            old = rotate(kmsd, token)
+            named = [f"--target={kmsd.admin_socket}", f"--endpoints={real.etcd_url}", "--scan-every=1s"]
+            kube = ["--rewrite", f"--kubeconfig={real.write_kubeconfig()}"]
+            done = forkserver.run(
+                [KMSCTL, "rotate", "--watch", "--retire", "-o", "json", *named, *kube],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=400,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            counts = Run([json.loads(line) for line in done.stdout.splitlines()], done.stderr).rewritten("secrets")
+            assert (counts["rewritten"], counts["unchanged"], counts["refused"]) == (2, 0, 0)
+            new = kmsd.status().write_key.key_id.encode()
+            assert all(new in real.raw_stored(name) for name in ("one", "two"))
+            assert {each.key_id: each.state for each in kmsd.admin("ListKeys").keys}[old] == pb.KEY_STATE_ARCHIVED
+            assert real.read_secret("one") == {"is": b"one"}
+        finally:
+            real.stop()
