@@ -70,9 +70,9 @@ contracts:
 drift:
 	@sh scripts/gen.sh --check
 
-# Most tests wait for processes of their own: three at a time keep two cores busy. tests/conftest.py says which begin.
+# Most tests wait for processes of their own: four at a time keep two cores busy. tests/conftest.py says which begin.
 tests:
-	.venv/bin/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	.venv/bin/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 UNIT = .venv/bin/pytest --numprocesses 2 -m "not processes" tests/unit tests/observe/test_auditchain.py \
   tests/observe/test_feed.py tests/observe/test_stats.py tests/etcd/test_envelope.py tests/etcd/test_report.py

@@ -15,9 +15,10 @@ from tests.daemons import Kmsd, check_logs
 from tests.tokens import SoftToken, make_token
 
 LONGEST = (
-    "enrol/test_soak.py",
     "chaos/test_reliability.py",
     "remote/test_partition.py",
+    "enrol/test_soak.py",
+    "ctl/test_help.py",
     "remote/test_many.py",
     "hsm/test_hosts.py",
     "rotation/test_together.py",
@@ -30,7 +31,15 @@ LONGEST = (
     "ctl/test_bootstrap.py",
     "serving/test_serving.py",
     "ctl/test_bad_input.py",
-    "enrol/test_clocks.py",
+    "remote/test_bad_upstreams.py",
+    "remote/test_failover.py",
+    "remote/test_token_key.py",
+    "remote/test_ca.py",
+    "security/test_floods.py",
+    "tui/test_enrolment.py",
+    "tui/test_tenants.py",
+    "tui/test_proxy_view.py",
+    "unit/test_dev.py",
     "enrol/test_est_server.py",
     "hsm/test_pin_guard.py",
     "tui/test_keys.py",
@@ -39,7 +48,6 @@ LONGEST = (
     "hsm/test_tpm_serving.py",
     "rotation/test_kill.py",
     "hsm/test_tpm_room.py",
-    "ctl/test_help.py",
 )
 """Modules that take longest, at most first. They begin first, so that none of them is still at it when all others are
 done."""

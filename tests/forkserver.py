@@ -28,14 +28,16 @@ from typing import TYPE_CHECKING, Any, AnyStr, Final
 _BIN: Final = Path(sys.executable).parent
 _COMMANDS: Final = {
     (str(_BIN / "kmsd"), "serve"): "kmsd",
-    (str(_BIN / "kmsd"), "proxy"): "kmsd",
+    (str(_BIN / "kmsd"), "proxy"): "site",
     (str(_BIN / "kmsctl"),): "kmsctl",
     (sys.executable, "-m", "kmsctl"): "kmsctl",
     (sys.executable, "-m", "tests.objects"): "objects",
 }
 """Beginnings of the command lines that a fork can run -> program."""
 _IMPORTED: Final = {
-    "kmsd": (
+    "kmsd": ("kmsd.cli", "kmsd.daemon.assembly", "kmsd.daemon.process"),
+    # What a fork has imported costs it a little all the same, and most kmsd have no configuration.
+    "site": (
         *("kmsd.cli", "kmsd.daemon.assembly", "kmsd.daemon.process", "kmsd.daemon.proxy", "kmsd.daemon.renewal"),
         *("kmsd.daemon.ca", "kmsd.daemon.enrolment", "kmsd.est.server", "kmsd.apis.admin_ca", "kmsd.apis.admin_enrol"),
         *("kmsd.apis.admin_proxy", "kmsd.apis.peer", "kmsd.transport.tls_entrance", "pydantic.type_adapter"),
@@ -206,7 +208,8 @@ def _server(args: Any) -> _Server | None:
         return None
     for beginning, program in _COMMANDS.items():
         if tuple(args[: len(beginning)]) == beginning:
-            return _server_of(program)
+            configured = program == "kmsd" and any(str(each).startswith("--config=") for each in args)
+            return _server_of("site" if configured else program)
     return None
 
 
@@ -280,8 +283,8 @@ def _main(program: str, control: str) -> None:
     gc.collect()
     gc.freeze()
     words = _serve(socket.socket(fileno=int(control)))
-    beginning = next(each for each in _COMMANDS if tuple(words[: len(each)]) == each and _COMMANDS[each] == program)
-    sys.argv[:] = [str(_BIN / program), *words[1 if len(beginning) < 3 else 3 :]]
+    beginning = next(each for each in _COMMANDS if tuple(words[: len(each)]) == each)
+    sys.argv[:] = words if len(beginning) < 3 else [str(_BIN / program), *words[3:]]
     sys.exit(main.main())
 
 

@@ -17,7 +17,7 @@ from kmsd.api.admin.v1 import admin_pb2
 from tests.daemons import Kmsd, wait_for
 from tests.remote.certificates import Authority
 from tests.remote.conftest import SEED, TENANTS, Manager, decrypt, well
-from tests.rpc.refusals import told
+from tests.rpc.refusals import refusal, told
 
 CALLERS = 4
 PAUSE = 0.01
@@ -168,9 +168,8 @@ def test_not_even_the_first_answer_is_another_tenants_key(
     wait_for(lambda: (proxy.folder / "state" / "canary.json").exists())
     manager.reload(TENANTS.replace("kek-a", "kek-x").replace("kek-b", "kek-a").replace("kek-x", "kek-b"))
     wait_for(lambda: [each.healthz for each in manager.kmsd.status().tenants] == ["ok", "ok"])
-    with pytest.raises(grpc.RpcError) as caught:
-        proxy.v2("Encrypt", SEED)
-    assert "does not know the key that wrote here" in told(caught.value).details
+    # On a busy machine there may be no answer in time; none is ever one to take.
+    wait_for(lambda: "does not know the key that wrote here" in refusal(proxy.v2, "Encrypt", SEED).details)
     assert proxy.v2("Status").key_id == sealed.key_id
 
 

@@ -16,7 +16,7 @@ from tests.daemons import Kmsd, wait_for
 from tests.rotation.conftest import assert_at_rest, decrypt, encrypt, keys, labelled, rotate
 
 REFRESH = 0.5
-ROTATIONS = 20
+ROTATIONS = 10
 
 
 def node(start_kmsd: Callable[..., Kmsd], name: str, *flags: str) -> Kmsd:

@@ -14,7 +14,7 @@ from tests.rpc.refusals import DECRYPT_V1, DECRYPT_V2, ENCRYPT_V1, ENCRYPT_V2, S
 from tests.rpc.wire import field, fields
 
 CLIENTS = 8
-CALLS = 2000
+CALLS = 500
 V1 = field(1, "v1beta1")
 
 
@@ -55,11 +55,11 @@ def _client(kmsd: Kmsd, number: int) -> dict[str, int]:
     return right
 
 
-def test_eight_clients_with_two_thousand_mixed_calls_each_see_no_error(served: Kmsd) -> None:
+def test_eight_clients_with_five_hundred_mixed_calls_each_see_no_error(served: Kmsd) -> None:
     with ThreadPoolExecutor(CLIENTS) as clients:
         done = list(clients.map(lambda number: _client(served, number), range(CLIENTS)))
     assert [sum(right.values()) for right in done] == [CALLS] * CLIENTS
-    assert all(count > 100 for right in done for count in right.values())
+    assert all(count > 50 for right in done for count in right.values())
     sessions = served.status().sessions
     assert (sessions.open, sessions.busy, sessions.stuck, sessions.queued) == (sessions.configured, 0, 0, 0)
 

