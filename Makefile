@@ -14,6 +14,7 @@
 #               ARGS=renewal: ten minutes of nodes that renew their certificates, and a CA that is rolled
 # make fuzz     a minute of bytes that nobody thought of, for all that strangers reach, ARGS="--seconds 3600" for more
 # make screenshots  draw docs/screenshots anew
+# make dashboard  draw docs/screenshots/dashboard.svg anew, from a minute of a real kmsd
 # make gen      write anew what is generated from the code: kmsd/api, docs/architecture.svg, docs/metrics.md,
 #               docs/reference, docs/screenshots
 # make proto    write kmsd/api anew from protos/
@@ -34,7 +35,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev dev dev-remote test check lint types contracts drift tests unit coverage bench chaos kills soak \
-  fuzz screenshots gen proto lock format vuln audit build deb packages-test debug
+  fuzz screenshots dashboard gen proto lock format vuln audit build deb packages-test debug
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -104,6 +105,10 @@ fuzz: install-dev
 
 screenshots: install-dev
 	.venv/bin/python -m tests.tui.screenshots
+
+dashboard: install-dev
+	@sh scripts/test-tools.sh
+	.venv/bin/python -m tests.observe.picture
 
 # For developers: write generated files anew.
 gen: install-dev
