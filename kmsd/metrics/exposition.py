@@ -23,6 +23,8 @@ OPENMETRICS: Final = openmetrics.CONTENT_TYPE_LATEST
 _REST: Final = 20
 """Whoever asks is given what was gathered last for so many times as long as gathering and writing took: asking without
 end costs a twentieth of a core."""
+_REST_MOST: Final = 5.0
+"""Seconds for which that is so at the most."""
 _FAMILIES: Final = {
     "counter": CounterMetricFamily,
     "gauge": GaugeMetricFamily,
@@ -59,7 +61,7 @@ class Exposition:
             if form not in self._texts:
                 self._texts[form] = await asyncio.to_thread(self._write, form)
                 ended = monotonic()
-                self._fresh_until = max(self._fresh_until, ended + _REST * (ended - began))
+                self._fresh_until = max(self._fresh_until, ended + min(_REST * (ended - began), _REST_MOST))
             return self._texts[form]
 
     def collect(self) -> Iterator[Family]:
