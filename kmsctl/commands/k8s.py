@@ -54,6 +54,15 @@ def check(
             show_default=False,
         ),
     ] = "",
+    present: Annotated[
+        str,
+        typer.Option(
+            "--present",
+            metavar="FILE",
+            help="EncryptionConfiguration that the checked one is to replace. Default: that of the manifest.",
+            show_default=False,
+        ),
+    ] = "",
     as_user: Annotated[
         int | None,
         typer.Option(
@@ -83,7 +92,8 @@ def check(
 
     Check a control-plane node before kube-apiserver encrypts, or at any time after: whether kube-apiserver takes the
     file, reaches the socket as its own user, has it mounted, and gets a round trip; whether other nodes write with the
-    same key; and, if etcd is named (--endpoints), whether the file has a reader for all that is stored.
+    same key; and, if etcd is named (--endpoints), whether the file has a reader for all that is stored. A file that is
+    to replace the present one is compared with that.
 
     Changes nothing. What could not be checked for want of rights is told, and is not ok.
 
@@ -97,7 +107,7 @@ def check(
     nodes = _nodes(node or ())
     from kmsctl.kubernetes import preflight
 
-    files = preflight.look("" if no_manifest else manifest, encryption_config)
+    files = preflight.look("" if no_manifest else manifest, encryption_config, present)
     # Before anything is asked: a process with threads must not fork.
     reached = _reached(files, as_user)
     with diagnostics.working("asking kmsd"):

@@ -12,7 +12,7 @@ from posixpath import dirname
 from typing import Final
 
 from kmsctl.diagnostics import UsageError
-from kmsctl.kubernetes import encryption_rules, kube_apiserver, yamltext
+from kmsctl.kubernetes import encryption_rules, kube_apiserver, preflight_change, yamltext
 from kmsctl.kubernetes.encryption_rules import Fault, Provider, Reading
 from kmsctl.kubernetes.findings import AS_ROOT, NodeCheck, Outcome
 from kmsctl.kubernetes.kube_apiserver import CONFIG_FLAG, KubeApiserver
@@ -42,10 +42,10 @@ class Files:
         return (self.server.on_node(provider.socket) if self.server else "") or provider.socket
 
 
-def look(manifest: str, config: str) -> Files:
+def look(manifest: str, config: str, present: str = "") -> Files:
     """Check the manifest of kube-apiserver and its EncryptionConfiguration. manifest: its path; empty if kube-apiserver
     is no static pod. config: path of the EncryptionConfiguration on this node; empty for the one that the manifest
-    names."""
+    names. present: path of the one whose place that is to take; empty for the one that the manifest names."""
     checks, server = _manifest(manifest)
     named = server.on_node(server.config) if server else ""
     config = config or named or CONFIG
@@ -60,6 +60,9 @@ def look(manifest: str, config: str) -> Files:
         checks += found
     if server is not None and reading is not None:
         checks += _mounts(server, reading)
+    present = present or named
+    if present and reading is not None and not reading.faults and os.path.realpath(present) != os.path.realpath(config):
+        checks += _change(present, reading)
     return Files(tuple(checks), server, config, reading)
 
 
@@ -83,7 +86,7 @@ def _missing(name: str, title: str, path: str, problem: OSError | UsageError) ->
         return NodeCheck(name, title, Outcome.NOT_CHECKED, f"no permission to read {path}", AS_ROOT, denied=True)
     if isinstance(problem, OSError):
         fix = "name it with --manifest, or leave it out with --no-manifest"
-        fix = "install it there" if name == "encryption-config" else fix
+        fix = "install it there" if name != "manifest" else fix
         return NodeCheck(name, title, Outcome.FAILED, f"{path}: {problem.strerror}", fix)
     return NodeCheck(name, title, Outcome.FAILED, f"{path}: {problem.message}", problem.hint)
 
@@ -136,9 +139,23 @@ def _flag(server: KubeApiserver, config: str, named: str) -> NodeCheck:
         fix = "`kmsctl k8s apply-patch` shows the lines that are missing"
         return NodeCheck(name, title, Outcome.FAILED, "kube-apiserver has no such flag: it encrypts nothing", fix)
     if named and os.path.realpath(named) != os.path.realpath(config):
-        fix = f"check {named}, or have the flag name {config}"
-        return NodeCheck(name, title, Outcome.FAILED, f"kube-apiserver reads {named}, and {config} was checked", fix)
+        seen, fix = f"kube-apiserver reads {named}, and {config} was checked", f"install it as {named} when all is well"
+        return NodeCheck(name, title, Outcome.WARNING, seen, fix)
     return NodeCheck(name, title, Outcome.OK, server.config)
+
+
+def _change(present: str, reading: Reading) -> Iterator[NodeCheck]:
+    text, problem = _read(present)
+    if problem is not None:
+        yield _missing(preflight_change.NAME, preflight_change.TITLE, present, problem)
+        return
+    try:
+        documents = yamltext.load(text, "it")
+    except UsageError as error:
+        seen = f"{present}: {error.message}"
+        yield NodeCheck(preflight_change.NAME, preflight_change.TITLE, Outcome.NOT_CHECKED, seen, error.hint)
+        return
+    yield from preflight_change.compared(encryption_rules.read(documents[0] if documents else None), reading, present)
 
 
 def _encryption_config(text: str, path: str, server: KubeApiserver | None) -> tuple[Reading | None, list[NodeCheck]]:

@@ -179,11 +179,31 @@ def test_a_socket_that_is_mounted_itself_is_a_warning(node: Node) -> None:
     assert "made anew is not seen" in seen(node.check(code=0), "mounts", "warning").replace("makes", "made")
 
 
-def test_another_file_than_kube_apiserver_reads_is_told(node: Node, tmp_path: Path) -> None:
+def test_a_file_that_is_to_replace_the_present_one_is_compared_with_it(node: Node, tmp_path: Path) -> None:
     another = tmp_path / "another.yaml"
     another.write_bytes(node.config.read_bytes())
-    found = node.check("--encryption-config", str(another), code=7)
-    assert f"kube-apiserver reads {node.config}, and {another} was checked" in seen(found, "flag", "failed")
+    candidate = ("--encryption-config", str(another))
+    found = node.check(*candidate, code=0)
+    assert f"kube-apiserver reads {node.config}, and {another} was checked" in seen(found, "flag", "warning")
+    assert outcomes(found)["change"] == "ok"
+
+    node.edit(lambda it: it["resources"][0]["providers"][0]["kms"].update(name="renamed"), another)
+    found = node.check(*candidate, code=7)
+    assert "'kmsd' by KMS v2 of" in seen(found, "change", "failed")
+    assert "'renamed' by KMS v2 writes, which kube-apiservers that still have" in seen(found, "change", "warning")
+
+    another.write_bytes(node.config.read_bytes())
+    node.edit(lambda it: it["resources"][0]["providers"].pop(), another)
+    assert "reads plain values, and this file does not" in seen(node.check(*candidate, code=0), "change", "warning")
+
+    node.edit(lambda it: it["resources"][0].update(resources=["configmaps"]), another)
+    found = node.check(*candidate, "--present", str(node.config), code=7, manifest=False)
+    assert sorted(each["outcome"] for each in found["change"]) == ["failed", "warning", "warning"]
+    told = " ".join(each["seen"] for each in found["change"])
+    assert "secrets: 'kmsd' by KMS v2" in told
+    assert "configmaps: 'kmsd' by KMS v2 writes" in told
+    found = node.check(*candidate, "--present", str(tmp_path / "none.yaml"), code=7, manifest=False)
+    assert "No such file" in seen(found, "change", "failed")
 
 
 def test_a_backup_beside_the_manifest_is_a_second_kube_apiserver(node: Node) -> None:
