@@ -9,12 +9,11 @@ aescbc stand in the document: none of them gets out of here.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+
+from kmsctl.kubernetes.encryption_fields import Fault, cachesize, duration, keys, socket_of, unknown
 
 KIND: Final = "EncryptionConfiguration"
 API_VERSION: Final = "apiserver.config.k8s.io/v1"
@@ -27,20 +26,6 @@ _KEY_SIZES: Final = {"aesgcm": (16, 24, 32), "aescbc": (16, 24, 32), "secretbox"
 _PROVIDERS: Final = ("kms", *_KEY_SIZES, "identity")
 _KMS_FIELDS: Final = frozenset({"apiVersion", "name", "cachesize", "endpoint", "timeout"})
 _NO_API: Final = frozenset({"apiserveripinfo", "serviceipallocations", "servicenodeportallocations"})
-_UNITS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
-_DURATION = re.compile(rf"([+-]?)((?:{_PART.pattern})+|0)")
-_ENDPOINT = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?://([^/?#]*))?([^?#]*)(?:[?#].*)?", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Fault:
-    """A reason for which kube-apiserver does not start with a file. where: in the document, as kube-apiserver writes
-    it. fix: what to do."""
-
-    where: str
-    text: str
-    fix: str
 
 
 @dataclass(frozen=True)
@@ -103,7 +88,7 @@ def read(document: object, *, reload: bool = False) -> Reading:
     if not isinstance(document, dict) or (document.get("kind"), document.get("apiVersion")) not in KINDS:
         fix = f"begin it with `apiVersion: {API_VERSION}` and `kind: {KIND}`"
         return Reading(faults=(Fault("", f"it is no {KIND} of {API_VERSION}", fix),))
-    faults = list(_unknown("", document, {"kind", "apiVersion", "resources"}))
+    faults = list(unknown("", document, {"kind", "apiVersion", "resources"}))
     found = document.get("resources")
     if not isinstance(found, list) or not found:
         return Reading(faults=(*faults, Fault("resources", "at least one rule is required", "name `secrets` in one")))
@@ -120,7 +105,7 @@ def read(document: object, *, reload: bool = False) -> Reading:
 def _rule(where: str, found: object, names: set[str], reload: bool) -> tuple[Rule | None, list[Fault]]:
     if not isinstance(found, dict):
         return None, [Fault(where, "it is no mapping", "give it `resources` and `providers`")]
-    faults = list(_unknown(where, found, {"resources", "providers"}))
+    faults = list(unknown(where, found, {"resources", "providers"}))
     resources, items = found.get("resources") or [], found.get("providers") or []
     if not isinstance(resources, list) or not all(isinstance(each, str) for each in resources):
         return None, [*faults, Fault(f"{where}.resources", "it is no list of names", "list names such as `secrets`")]
@@ -189,7 +174,7 @@ def _masked(rules: Sequence[Rule]) -> Iterator[Fault]:
 def _provider(where: str, item: object, names: set[str], reload: bool) -> tuple[Provider | None, list[Fault]]:
     if not isinstance(item, dict):
         return None, [Fault(where, "it is no mapping", f"name one of {', '.join(_PROVIDERS)}")]
-    faults = list(_unknown(where, item, set(_PROVIDERS)))
+    faults = list(unknown(where, item, set(_PROVIDERS)))
     given = [kind for kind in _PROVIDERS if item.get(kind) is not None]
     if faults and not given:
         return None, faults
@@ -205,14 +190,14 @@ def _provider(where: str, item: object, names: set[str], reload: bool) -> tuple[
         provider, wrong = _kms(where, body, names, reload)
         return provider, faults + wrong
     if kind == "identity":
-        faults += _unknown(where, body, set())
+        faults += unknown(where, body, set())
     else:
-        faults += _keys(where, body, _KEY_SIZES[kind])
+        faults += keys(where, body, _KEY_SIZES[kind])
     return Provider(kind), faults
 
 
 def _kms(where: str, kms: Mapping[str, Any], names: set[str], reload: bool) -> tuple[Provider, list[Fault]]:
-    faults = list(_unknown(where, kms, _KMS_FIELDS))
+    faults = list(unknown(where, kms, _KMS_FIELDS))
     faults += [
         Fault(f"{where}.{field}", "it is no text", "put it in quotes")
         for field in ("apiVersion", "name", "endpoint")
@@ -228,10 +213,10 @@ def _kms(where: str, kms: Mapping[str, Any], names: set[str], reload: bool) -> t
     if name in names and (reload or api != "v1"):
         faults.append(Fault(f"{where}.name", f"the name {name!r} occurs twice", "give each provider a name of its own"))
     names.add(name)
-    faults += _cachesize(f"{where}.cachesize", kms.get("cachesize"), api)
+    faults += cachesize(f"{where}.cachesize", kms.get("cachesize"), api)
     timeout = TIMEOUT
     if kms.get("timeout") is not None:
-        read = _duration(kms["timeout"])
+        read = duration(kms["timeout"])
         if read is None:
             text = "it is no duration; one is written as 3s, 1m30s or 500ms"
             faults.append(Fault(f"{where}.timeout", text, "write 3s"))
@@ -239,80 +224,8 @@ def _kms(where: str, kms: Mapping[str, Any], names: set[str], reload: bool) -> t
             faults.append(Fault(f"{where}.timeout", "it must be more than 0", "write 3s, or leave it out for 3s"))
         timeout = read or TIMEOUT
     endpoint = str(kms.get("endpoint") or "")
-    socket, wrong = _socket(f"{where}.endpoint", endpoint)
+    socket, wrong = socket_of(f"{where}.endpoint", endpoint)
     return Provider("kms", name, api, endpoint, socket, timeout), faults + wrong
-
-
-def _cachesize(where: str, size: object, api: str) -> Iterator[Fault]:
-    if size is None:
-        return
-    if not isinstance(size, int) or isinstance(size, bool) or not -(2**31) <= size < 2**31:
-        yield Fault(where, "it is no number of 32 bits", "leave it out for 1000")
-    elif api != "v1":
-        yield Fault(where, "v2 has no cachesize", "leave it out")
-    elif size == 0:
-        yield Fault(where, "it must not be 0", "leave it out for 1000; a negative one switches the cache off")
-
-
-def _socket(where: str, endpoint: str) -> tuple[str, list[Fault]]:
-    """Return the path that is dialled; empty if there is none."""
-    fix = "write unix:///run/kmsd/kms.sock"
-    if not endpoint:
-        return "", [Fault(where, "the endpoint is missing", fix)]
-    found = _ENDPOINT.fullmatch(endpoint)
-    if found is None or found[1].lower() != "unix":
-        scheme = repr(found[1]) if found else "none"
-        return "", [Fault(where, f"the scheme of the endpoint must be unix, got {scheme}", fix)]
-    path = found[3]
-    return (path.removeprefix("/") if path.startswith("/@") else path), []
-
-
-def _keys(where: str, body: Mapping[str, Any], sizes: Sequence[int]) -> Iterator[Fault]:
-    yield from _unknown(where, body, {"keys"})
-    keys = body.get("keys")
-    if not isinstance(keys, list) or not keys:
-        yield Fault(f"{where}.keys", "at least one key is required", "give it a name and a secret")
-        return
-    for at, key in enumerate(keys):
-        place = f"{where}.keys[{at}]"
-        if not isinstance(key, dict):
-            yield Fault(place, "it is no mapping", "give it a name and a secret")
-            continue
-        yield from _unknown(place, key, {"name", "secret"})
-        if not key.get("name"):
-            yield Fault(f"{place}.name", "the name is missing", "name the key")
-        yield from _secret(f"{place}.secret", key.get("secret"), sizes)
-
-
-def _secret(where: str, secret: object, sizes: Sequence[int]) -> Iterator[Fault]:
-    if not secret or not isinstance(secret, str):
-        yield Fault(where, "the secret is missing", "give it in base64")
-        return
-    try:
-        length = len(base64.b64decode(secret.replace("\n", "").replace("\r", ""), validate=True))
-    except (binascii.Error, ValueError):
-        yield Fault(where, "the secret is not base64", "encode it with base64 -w0")
-        return
-    if length not in sizes:
-        wanted = " or ".join(map(str, sizes))
-        yield Fault(where, f"the secret must have {wanted} bytes, and has {length}", "make one of that length")
-
-
-def _unknown(where: str, found: Mapping[Any, Any], known: set[str] | frozenset[str]) -> Iterator[Fault]:
-    """Yield the fields that strict decoding refuses; names count as they are written."""
-    for name in found:
-        if name not in known:
-            text = f"unknown field {str(name)[:60]!r}"
-            yield Fault(where, text, f"it has {', '.join(sorted(known)) or 'none'}: correct the name, or take it out")
-
-
-def _duration(text: object) -> float | None:
-    """Return the seconds of a duration of Go (time.ParseDuration), which metav1.Duration is; None if it is none."""
-    found = _DURATION.fullmatch(text) if isinstance(text, str) else None
-    if found is None:
-        return None
-    seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(found[2]))
-    return -seconds if found[1] == "-" else seconds
 
 
 def _group_resource(name: str) -> tuple[str, str]:

@@ -13,7 +13,8 @@ from typing import Final
 
 from kmsctl.diagnostics import UsageError
 from kmsctl.kubernetes import encryption_rules, kube_apiserver, preflight_change, yamltext
-from kmsctl.kubernetes.encryption_rules import Fault, Provider, Reading
+from kmsctl.kubernetes.encryption_fields import Fault
+from kmsctl.kubernetes.encryption_rules import Provider, Reading
 from kmsctl.kubernetes.findings import AS_ROOT, NodeCheck, Outcome
 from kmsctl.kubernetes.kube_apiserver import CONFIG_FLAG, KubeApiserver
 from kmsctl.kubernetes.places import CONFIG
