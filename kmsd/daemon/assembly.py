@@ -47,8 +47,9 @@ from kmsd.observe import logs
 from kmsd.observe.feed import Feed
 from kmsd.observe.health import HealthView
 from kmsd.observe.stats import Stats
+from kmsd.service.api import KmsService
 from kmsd.transport.asking import answers
-from kmsd.transport.call import Table
+from kmsd.transport.call import Call, Table
 from kmsd.transport.listener import Listener
 
 if TYPE_CHECKING:
@@ -97,11 +98,10 @@ class TokenParts:
         )
         self.upkeep.labels.append(self.own.upkeep)
         self.tenancy = Tenancy(shared, self.upkeep.labels, self._of_tenants, self._tenants_changed)
-        service = self.own.service
         kms = settings.kms
         self._kms = kms_listener(
             kms,
-            (kms_v2.table(lambda _: service), kms_v1beta1.table(lambda _: service, kms.max_plaintext)),
+            (kms_v2.table(self._service), kms_v1beta1.table(self._service, kms.max_plaintext)),
             self._traffic,
             self._socket_remade,
         )
@@ -237,6 +237,10 @@ class TokenParts:
                 *(self.jwt.problems if self.jwt is not None else ()),
             ),
         )
+
+    def _service(self, call: Call) -> KmsService:
+        """Return the service of kmsd's own callers, of whom kmsctl is no kube-apiserver."""
+        return self.own.unfollowed if call.check else self.own.service
 
     def _observed(self) -> Observed:
         """Make the metrics, and the probes that [observe] asks for."""

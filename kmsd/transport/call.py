@@ -40,7 +40,7 @@ class Call:
     port. The kernel vouches for uid, user and process (`relay`), and a certificate for what is told of a caller from
     another machine, whose process is 0. The name of the program is the program's own word.
     identity: who calls, where handlers are told so; else None.
-    check: whether a proxy calls on its own account, by its own word: no kube-apiserver is behind it.
+    check: whether kmsctl calls, or a proxy on its own account, by their own word: no kube-apiserver is behind it.
     tenant: name of the tenant that calls, or that an admin's call is about; empty for none.
     uid, key_id_sha256, detail: set by the handler, for the log and the audit.
     stopping: set before the call is cancelled because kmsd ends, and when it has failed by itself and must not be.

@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Any, Final, Protocol
 
 from kmsd.errors import KmsdError, TooOften
-from kmsd.metadata import HINT, PROXY_CHECK, RETRYABLE
+from kmsd.metadata import HINT, PROXY, RETRYABLE
 from kmsd.transport.call import Call, Method, Observer, Role, StreamMethod, Table, check_size, run, run_stream, stopping
 from kmsd.transport.caller import Identity
 from kmsd.transport.relay import Relay
@@ -107,6 +107,8 @@ class Dispatch:
         check_size(method, len(request))
         task = asyncio.current_task()
         self._calls[task] = call
+        # kube-apiserver says no name of its own.
+        call.check = claim not in ("", PROXY)
         admit = None if self._relay is None else partial(self._admit, call, method, peer, claim)
         try:
             return await run(method, call, request, self._observe if method.counted else _Nobody(), admit)
@@ -179,7 +181,6 @@ class Dispatch:
         call.caller = identity.told(claim)
         call.caller_pid = identity.pid
         call.identity = identity
-        call.check = claim == PROXY_CHECK
         if self._admission is not None:
             self._admission.admit(call, method.role, identity)
 

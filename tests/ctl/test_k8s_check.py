@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from kmsd.api.admin.v1 import admin_pb2 as pb
 from tests.ctl.conftest import Run
 from tests.daemons import Kmsd
 from tests.etcd import values
@@ -287,6 +288,15 @@ def test_what_etcd_holds_wants_the_names_of_all_that_wrote_it(node: Node, etcd: 
     assert outcomes(node.check(*named, code=0))["stored"] == "ok"
     node.edit(lambda it: it["resources"][0]["providers"].pop())
     assert "are plain, and the file has no `identity`" in seen(node.check(*named, code=7), "stored", "failed")
+
+
+def test_a_check_is_not_taken_for_a_kube_apiserver_that_has_followed_a_rotation(node: Node) -> None:
+    node.kmsd.admin("RotateKey", pb.RotateKeyRequest())
+    assert outcomes(node.check(code=0))["round-trip"] == "ok"
+    following = node.kmsd.status().following
+    assert (following.first_status_unix_ms, following.first_encrypt_unix_ms) == (0, 0)
+    node.kmsd.v2("Status")
+    assert node.kmsd.status().following.first_status_unix_ms > 0
 
 
 @needs_root
