@@ -382,3 +382,23 @@ def test_a_ca_that_is_not_ready_says_what_next(
     canned.ca_state = state
     result = run("ca", "show")
     assert (result.code, result.text, result.err) == snapshot
+
+
+@pytest.mark.parametrize("form", ["table", "json", "yaml"])
+def test_a_check_of_a_node_reads_the_same_forever(
+    run: Run, snapshot: SnapshotAssertion, directory: Path, form: str
+) -> None:
+    config = directory / "encryption-config.yaml"
+    made = run("k8s", "manifest", "encryption-config", "--socket", str(directory / "kmsd" / "kms.sock"))
+    config.write_text(made.text.replace("DIR", str(directory)))
+    config.chmod(0o600)
+    result = run("k8s", "check", "--no-manifest", "--encryption-config", str(config), "-o", form)
+    assert (result.code, result.text, result.err) == snapshot
+
+
+@pytest.mark.parametrize("form", ["table", "json", "yaml"])
+def test_a_patch_reads_the_same_forever(run: Run, snapshot: SnapshotAssertion, directory: Path, form: str) -> None:
+    manifest = directory / "kube-apiserver.yaml"
+    manifest.write_bytes((Path(__file__).parents[1] / "vectors" / "kube-apiserver.yaml").read_bytes())
+    result = run("k8s", "apply-patch", str(manifest), "-o", form)
+    assert (result.code, result.text, result.err) == snapshot
