@@ -43,11 +43,13 @@ def read(place: EtcdPlace, timeout: float, show: int = 0, write_key: Key | None 
 def needing(write_key: Key | None) -> Callable[[ScanRow], bool]:
     """Return what picks the objects that need looking at: not understood, or under a KMS key that does not write."""
 
-    def picks(row: ScanRow) -> bool:
-        elsewhere = write_key is not None and row.storage.needs_kms and not row.is_under(write_key.key_id)
-        return row.needs_unknown_key or elsewhere
+    stale = elsewhere(write_key) if write_key is not None else lambda _: False
+    return lambda row: row.needs_unknown_key or stale(row)
 
-    return picks
+
+def elsewhere(write_key: Key) -> Callable[[ScanRow], bool]:
+    """Return what picks the objects that a KMS wrote under another key than this one, also under one that is gone."""
+    return lambda row: row.storage.needs_kms and not row.is_under(write_key.key_id)
 
 
 def shown_lines(scan: EtcdScan) -> list[str]:

@@ -35,7 +35,7 @@ Rewrite = Annotated[
     bool,
     typer.Option(
         "--rewrite",
-        help="With --watch: have kube-apiserver rewrite what is under the old key, by the permissions of a kubeconfig.",
+        help="With --watch: have kube-apiserver rewrite what is under other keys, by the permissions of a kubeconfig.",
     ),
 ]
 Kubeconfig = Annotated[

@@ -173,13 +173,14 @@ class _Show:
 
     def _act(self, found: Timeline) -> None:
         """Retire the old key if that is wanted and time; what was seen before has been shown."""
-        if self._plan.retire and found[StageName.RETIRE].progress is StageProgress.ACTIVE:
+        retires = self._plan.retire and found[StageName.RETIRE].progress is StageProgress.ACTIVE
+        if retires and not self._watch.rewrites.active:
             self._watch.try_to_retire()
             self._changed.set()
 
     def _ended(self, found: Timeline) -> bool:
-        if found.finished:
-            return True
+        if found.finished or self._watch.rewrites.active:
+            return found.finished
         followed = found[StageName.APISERVERS].progress is StageProgress.DONE
         if self._plan.place is None:
             return followed and (self._plan.rewrite is None or self._watch.rewrites.over)

@@ -7,7 +7,7 @@ Knows nothing of how the rest of a rotation is shown.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from kmsctl import diagnostics, output
 from kmsctl.output import OutputFormat
 from kmsctl.rewrite.plan import RewritePlan, RewriteWay, Wanted
-from kmsctl.stored import under
-from kmsd.client import ClientError, Denied, InvalidRequest
+from kmsctl.stored import elsewhere, under
+from kmsd.client import ClientError, Denied, InvalidRequest, Key
+from kmsd.client.names import names_of
 from kmsd.client.rotation import KeyTurnover, counted
 from kmsd.client.timeline import FOLLOW
 
@@ -54,6 +55,7 @@ class Rewrites:
 
     @property
     def active(self) -> bool:
+        """Whether a pass is under way, before whose end nothing is retired."""
         return self._pass is not None
 
     @property
@@ -80,22 +82,25 @@ class Rewrites:
         if self._plan is not None and not self._begun:
             self._begin(self._plan, dict.fromkeys(self._plan.resources))
 
-    def after(self, scan: EtcdScan) -> None:
-        """Rewrite what a scan has found under the old key. Raises ClientError if a pass has been made and nothing has
-        become less."""
+    def after(self, scan: EtcdScan, keys: Sequence[Key]) -> None:
+        """Rewrite what a scan has found under other keys than the new one, also under such that are gone. keys: all of
+        kmsd's. Raises ClientError if that has not become less by the last pass, and keeps the old key."""
         from kmsd.etcd.resources import rewritable
 
         plan, old = self._plan, self._turn.old
-        if plan is None or old is None or self._pass is not None:
-            return
         wanted = {name: ends for name, ends in scan.ends.items() if rewritable(name)}
-        is_old = under(old)
-        left = scan.sum(lambda row: is_old(row) and rewritable(row.resource))
-        if not wanted or not left:
+        if plan is None or old is None or self._pass is not None or not wanted:
             return
+        stale, is_old, known = elsewhere(self._turn.new), under(old), names_of(*keys)
+        left = scan.sum(lambda row: stale(row) and rewritable(row.resource))
         if self._left is not None and left >= self._left and not self.trouble:
+            keeps = scan.sum(
+                lambda row: (stale(row) and rewritable(row.resource)) and (is_old(row) or not row.may_need(known))
+            )
+            if not keeps:
+                return
             if not self._by_migration and not self._may_follow():
-                raise self._stuck(left)
+                raise self._stuck(keeps)
             plan = replace(plan, way=RewriteWay.UPDATES)
         self._left = left
         self._begin(plan, wanted)
@@ -156,7 +161,7 @@ class Rewrites:
                 "its kube-apiserver has not followed: docs/rotation.md"
             )
         return ClientError(
-            f"{counted(left)} still under the old key, and rewriting does not help",
+            f"{counted(left)} still under the old key or a name that no key has, and rewriting does not help",
             "; ".join([*hints, _AGAIN]),
             "FAILED_PRECONDITION",
         )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from kmsctl.etcdplace import EtcdPlace
 from kmsctl.rewrite.plan import RewritePlan
 from kmsctl.rotate.rewrites import Rewrites
-from kmsctl.stored import keeping, own, progress_text, still_under, under
+from kmsctl.stored import elsewhere, keeping, own, progress_text, still_under
 from kmsd.client import ClientError, Conflict, Denied, InvalidRequest, Key, KeyState, NotFound, RelabelledKey
 from kmsd.client.rotation import KeyTurnover, NodeSighting, StageName, StageProgress, Stored, Timeline
 from kmsd.client.timeline import timeline
@@ -240,7 +240,7 @@ class RotationWatch:
             return False
         from kmsd.etcd.scan import ScanOptions
 
-        wanted = ScanOptions(self._show, keeping(old), under(old) if self.rewrites.wanted else None)
+        wanted = ScanOptions(self._show, keeping(old), elsewhere(self.turn.new) if self.rewrites.wanted else None)
         self._scanner = _Scanner(place, self._first.client, self._timeout, self._wake, self._over, wanted)
         self._scanner.start()
         return True
@@ -273,7 +273,7 @@ class RotationWatch:
         if self.turn.old is not None:
             self.trouble = own(self.scan.resources(keeping(self.turn.old)))
             self._stored = Stored(self.scan.report(), still_under(self.scan, self.turn.old), scanner.keys)
-            self.rewrites.after(self.scan)
+            self.rewrites.after(self.scan, scanner.keys)
         took = (scanner.scan.finished - scanner.scan.started).total_seconds()
         self._next_scan = time.monotonic() + self._pause(took)
 
