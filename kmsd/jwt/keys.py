@@ -99,8 +99,10 @@ class JwtKeys:
         self._refresh = refresh
         self._changed = changed
         self._proven: dict[tuple[str, bytes], SigningKey] = {}
+        self._pairs: dict[tuple[str, bytes], SigningKey] = {}
         self._failed: dict[tuple[str, bytes], KmsdError] = {}
         self._uses: dict[str, Use] = {}
+        self._last: SigningKey | None = None
         self._refreshing = asyncio.Lock()
         self._unkept: KmsdError | None = None
         self.key_set = self._set(self._published())
@@ -108,11 +110,18 @@ class JwtKeys:
     # What is published, and what signs.
 
     def signer(self) -> SigningKey:
-        """Return the key that signs. Raises why there is none."""
-        for key in self._signers():
+        """Return the key that signs; the one before while its successor was seen just now, and is being proven. Raises
+        why there is none."""
+        signers = self._signers()
+        for key in signers:
             found = self._proven.get((key.place, key.cka_id))
             if found is not None:
+                self._last = found
                 return found
+        last = self._last
+        waits = bool(signers) and (signers[0].place, signers[0].cka_id) not in self._failed
+        if last is not None and waits and any(key.cka_id == last.key.cka_id for key in self._held()):
+            return last
         raise self._why_none()
 
     def _signers(self) -> list[Key]:
@@ -181,9 +190,9 @@ class JwtKeys:
     async def _prove(self, until: float) -> None:
         held = {(key.place, key.cka_id): key for key in self._held()}
         self._failed = {where: error for where, error in self._failed.items() if where in held}
-        self._proven = {
-            where: replace(known, key=held[where]) for where, known in self._proven.items() if where in held
-        }
+        # A key that is not to be seen for a moment, as while it gets another label, need not be proven again.
+        known = {where: replace(self._pairs[where], key=key) for where, key in held.items() if where in self._pairs}
+        self._proven = known
         for where, key in held.items():
             if where in self._proven:
                 continue
@@ -192,10 +201,10 @@ class JwtKeys:
                 continue
             seconds = max(0.1, min(_PROOF_SECONDS, until - monotonic()))
             kind: SigningKind = "ec" if key.token.kind == "ec" else "rsa"
-            known = [each.verifying.public for each in self.kept.proven.values()]
+            publics = [each.verifying.public for each in self.kept.proven.values()]
             try:
-                pair = await key_pair(self._keyring.hsm(key), key.cka_id, kind, seconds, known)
-                self._proven[where] = SigningKey(key, pair, verifying(pair.public))
+                pair = await key_pair(self._keyring.hsm(key), key.cka_id, kind, seconds, publics)
+                self._proven[where] = self._pairs[where] = SigningKey(key, pair, verifying(pair.public))
                 self._failed.pop(where, None)
             except InvalidRequest as error:
                 self._failed[where] = Misconfigured(

@@ -156,6 +156,12 @@ def test_a_rotation_waits_for_those_who_fetch_the_keys_and_fails_no_token(kmsd: 
     kmsd.admin("RetireJwtKey", admin.RetireJwtKeyRequest(kid=old, confirm_kid=old))
     after = caller.fetch()
     assert old not in {key.key_id for key in after.keys}
+    # Only a key that is retired is destroyed without further ado.
+    retired = next(key for key in keys_of(kmsd, "retired") if key.key_id == stopped.key_id)
+    (signs,) = keys_of(kmsd, "signing")
+    destroy = admin.DestroyKeyRequest(key=signs.key_id)
+    assert refused(kmsd.admin, "DestroyKey", destroy)[0] == "FAILED_PRECONDITION"
+    assert kmsd.admin("DestroyKey", admin.DestroyKeyRequest(key=retired.key_id)).destroyed
     assert after.data_timestamp.ToNanoseconds() > before.data_timestamp.ToNanoseconds()
     assert refused(kmsd.admin, "RetireJwtKey", admin.RetireJwtKeyRequest(kid=new))[0] == "FAILED_PRECONDITION"
 

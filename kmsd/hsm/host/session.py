@@ -80,6 +80,7 @@ class TokenSession:
         self.tls_key = module.tls_key
         self._with_login = module.with_login
         self._keys: dict[tuple[bytes, KeyKind], int] = {}
+        self._private: set[int] = set()
         self._used = module.used.setdefault(slot_id, {})
         self._generator = module.generators.setdefault(slot_id, Generator())
         self._random = b""
@@ -114,7 +115,7 @@ class TokenSession:
         out again. That of a key that was only relabelled stays good."""
         for cka_id in gone:
             for kind in _TEMPLATES:
-                self._keys.pop((cka_id, kind), None)
+                self._private.discard(self._keys.pop((cka_id, kind), 0))
 
     @operation(Operation.RANDOM)
     def random(self, size: int) -> bytes:
@@ -149,6 +150,15 @@ class TokenSession:
             handle = self._keys[(cka_id, kind)] = found[0]
             self._used[(cka_id, kind)] = None
         return handle
+
+    def is_private(self, handle: int) -> bool:
+        """Return whether an object is private, asked for once: there are tokens that do not search by that."""
+        if handle not in self._private:
+            told = self.cryptoki.attributes(self.handle, handle, (c.CKA_PRIVATE,))
+            if told.get(c.CKA_PRIVATE, b"\0") == b"\0":
+                return False
+            self._private.add(handle)
+        return True
 
     def check_login(self) -> None:
         """Raise CkrError if nobody is logged in any more: a token then finds no private object, and says CKR_OK."""

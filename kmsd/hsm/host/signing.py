@@ -76,15 +76,9 @@ def sign(session: TokenSession, cka_id: bytes, kind: SigningKind, data: bytes) -
     check_id(cka_id)
     if len(data) > DATA_MOST:
         raise Internal(f"{len(data)} bytes are no hash, at most {DATA_MOST} are signed")
-    if c.CKA_PRIVATE not in session.trusted(cka_id) or not _is_private(session, session.key(cka_id, kind)):
+    if c.CKA_PRIVATE not in session.trusted(cka_id) or not session.is_private(session.key(cka_id, kind)):
         raise KeyMissingError(cka_id, kind)
     return session.sign(cka_id, kind, data, _SIGNATURE_MOST)
-
-
-def _is_private(session: TokenSession, handle: int) -> bool:
-    """Return whether an object is private: there are tokens that do not search by that."""
-    told = session.cryptoki.attributes(session.handle, handle, (c.CKA_PRIVATE,))
-    return told.get(c.CKA_PRIVATE, b"\0") != b"\0"
 
 
 @operation(Operation.LIST_PUBLIC_HALVES)

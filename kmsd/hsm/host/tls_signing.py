@@ -101,7 +101,7 @@ def _key(session: TokenSession, kind: TlsKind, token: str) -> int:
     handle, told = fitting[0]
     if signing_purpose(told.get(c.CKA_ID, b"")) is not None:
         raise Misconfigured(
-            f"the private key {named} on {token} is that of a CA, and signs certificates alone",
+            f"the private key {named} on {token} signs for kmsd itself, certificates or service account tokens",
             "make another key for the proxy",
         )
     return handle

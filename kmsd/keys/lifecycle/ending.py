@@ -12,7 +12,7 @@ from kmsd.errors import Conflict
 from kmsd.hsm.host import keys as token_keys
 from kmsd.keys.key import Key, KeyState
 from kmsd.keys.keyring import Keyring
-from kmsd.keys.labels import archived_label, companion_label
+from kmsd.keys.labels import archived_label, companion_label, is_archived
 from kmsd.keys.lifecycle.evidence import ScanEvidence, UseRecords, in_use, may_be_needed
 from kmsd.keys.lifecycle.naming import LABEL_MOST, confirm, follower, move, named
 from kmsd.keys.lifecycle.permit import Permit
@@ -53,6 +53,14 @@ def _needed(keyring: Keyring, key: Key, scan: ScanEvidence | None, uses: UseReco
             # It encrypts nothing by itself.
             pairs = [f"the AES key {each.label!r} needs it" for each in keyring.inventory.keys if _is_pair(each, key)]
             return named(keyring, key) or next(iter(pairs), ""), "an HMAC key goes with its AES key"
+        case _ if key.token.purpose == "jwt":
+            if is_archived(key.label):
+                return "", ""
+            return (
+                f"{key.label!r} signs service account tokens, or did: kube-apiserver may need it to verify those that "
+                "are in force",
+                "retire it first: kmsctl jwt retire",
+            )
         case _ if key.state is KeyState.SIGNING:
             return (
                 f"{key.label!r} is the key of a CA: without it nothing more is issued or revoked, and when its last "
@@ -102,7 +110,8 @@ async def retire(
         raise Conflict(
             f"key {key.label!r} does not decrypt, so there is nothing to retire",
             key.hint
-            or "an HMAC key is retired with its AES key, a CA's by kmsctl ca roll; kmsctl keys destroy removes them",
+            or "an HMAC key is retired with its AES key, a CA's by kmsctl ca roll, one for service account tokens by "
+            "kmsctl jwt retire; kmsctl keys destroy removes them",
         )
     if key.state is KeyState.ARCHIVED:
         return key, key.label
