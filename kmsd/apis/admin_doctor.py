@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic, perf_counter
 from typing import Final
@@ -19,17 +19,21 @@ from kmsd.transport.call import Call, Table, parse
 
 _ANSWER_SECONDS: Final = 2.0
 """Seconds left of the caller's time for the answer, so that it learns what was found when not all was."""
+_SIGN_SECONDS: Final = 1.0
+"""Time limit for one signature of a key that signs."""
 
 
 @dataclass(frozen=True)
 class DoctorAdmin:
     """The part of the admin API that probes tokens. write_token: name of the token for new keys. tls_problem: why TCP
-    is not served, although it is to be. certificate: the one that callers from other machines are shown."""
+    is not served, although it is to be. certificate: the one that callers from other machines are shown. signers: tries
+    the keys for service account tokens on a token, within so many seconds; None: none are signed."""
 
     keyring: Keyring
     write_token: str
     tls_problem: Callable[[], KmsdError | None]
     certificate: Callable[[], CertificateView | None]
+    signers: Callable[[str, float], Awaitable[Sequence[Check]]] | None = None
     _running: set[str] = field(default_factory=set)
 
     def table(self) -> Table:
@@ -59,6 +63,7 @@ class DoctorAdmin:
             self._planted(name),
             self._attributes(name),
             self._write_key(name),
+            *(await self.signers(name, _SIGN_SECONDS) if self.signers is not None else ()),
             *self._tcp(),
             report.checks[-1],
         ]

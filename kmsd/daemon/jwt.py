@@ -12,10 +12,12 @@ from kmsd.apis import jwt_v1
 from kmsd.apis.admin_jwt import JwtAdmin, Served
 from kmsd.audit.trail import Audit
 from kmsd.config.settings import Settings, Tenant
+from kmsd.crypto.signing import key_pair
 from kmsd.daemon import event_sinks
 from kmsd.daemon.sockets import Remade, jwt_listener
 from kmsd.daemon.writer import Writer
 from kmsd.errors import Conflict, Denied, KmsdError
+from kmsd.hsm.doctor.findings import Check
 from kmsd.jwt.changes import JwtChanges
 from kmsd.jwt.claims import Rules
 from kmsd.jwt.fetchers import Fetchers
@@ -88,11 +90,29 @@ class JwtParts:
 
     async def looked(self) -> None:
         """Prove and publish what a look at the tokens has shown."""
-        for signer in (*((self.own,) if self.own is not None else ()), *self._tenants.values()):
+        for signer in self._all():
             await signer.served.changes.roll_forward()
             await signer.served.changes.keys.look()
         if self.listener is not None and self.own is not None:
             self.listener.set_serving(self.own.well)
+
+    async def tried(self, place: str, seconds: float) -> Sequence[Check]:
+        """Have each key that signs on a token sign once more, and check that with its public key. seconds: for each."""
+        checks = []
+        for signer in self._all():
+            title = f"Service account tokens, {signer.label!r}"
+            try:
+                key = signer.served.changes.keys.signer()
+                if key.key.place != place:
+                    continue
+                await key_pair(key.pair.hsm, key.pair.cka_id, key.pair.kind, seconds, (key.verifying.public,))
+                checks.append(Check("jwt_key", title, "ok", f"signs {key.verifying.alg}, as its public key shows"))
+            except KmsdError as error:
+                checks.append(Check("jwt_key", title, "failed", error.message, error.hint))
+        return checks
+
+    def _all(self) -> Sequence[_Signer]:
+        return (*((self.own,) if self.own is not None else ()), *self._tenants.values())
 
     @property
     def problems(self) -> Sequence[Problem]:

@@ -22,6 +22,7 @@ from kmsd.errors import KmsdError
 from kmsd.est import csrattrs, tokens, wire
 from kmsd.est import server as est
 from kmsd.formats import ciphertext, jwe, k8s_kms_plugin
+from kmsd.jwt import claims, public_key
 from kmsd.transport import frames
 from kmsd.transport.first_request import FirstRequest
 from kmsd.transport.key_exchange import group_of
@@ -38,6 +39,24 @@ class Target:
     run: Callable[[bytes], None]
     seeds: Callable[[], Sequence[bytes]]
     longest: int = 4096
+
+
+def _claims(data: bytes) -> None:
+    """Claims as they come, and as what somebody made base64url of."""
+    for text in (data.decode("latin-1"), base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")):
+        with contextlib.suppress(KmsdError):
+            claims.check(text, claims.Rules((), 3600), 0.0)
+
+
+def _key_file(data: bytes) -> None:
+    with contextlib.suppress(KmsdError):
+        for key in public_key.from_pem(data):
+            assert public_key.from_der(key.der).kid == key.kid
+
+
+def _public_pem() -> bytes:
+    public = ec.generate_private_key(ec.SECP256R1()).public_key()
+    return public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def _body(data: bytes) -> None:
@@ -201,6 +220,8 @@ TARGETS: Final[dict[str, Target]] = {
         _ca_chain, lambda: [b"".join(each.public_bytes(serialization.Encoding.PEM) for each in _certificates())], 8192
     ),
     "certificate": Target(_certificate, lambda: [each.public_bytes(_DER) for each in _certificates()]),
+    "claims": Target(_claims, lambda: [b'{"iss":"a","sub":"system:serviceaccount:a:b","aud":["c"],"iat":0,"exp":9}']),
+    "key-file": Target(_key_file, lambda: [_public_pem()]),
     "ciphertext": Target(_jwe, _jwes),
     "frames": Target(_frames, _connections, 1024),
     "first-request": Target(_first_request, _connections, 1024),

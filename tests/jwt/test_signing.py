@@ -262,6 +262,20 @@ def _signs(caller: Apiserver) -> bool:
     return True
 
 
+def test_the_doctor_has_the_key_sign(kmsd: Kmsd) -> None:
+    (check,) = [each for each in kmsd.admin("Diagnose", timeout=60).checks if each.name == "jwt_key"]
+    assert (check.outcome, check.seen) == ("ok", f"signs {keys_of(kmsd, 'signing')[0].alg}, as its public key shows")
+
+
+def test_a_token_that_hangs_costs_a_caller_its_deadline_and_no_more(kmsd: Kmsd, caller: Apiserver) -> None:
+    with kmsd.soft.hanging():
+        began = time.monotonic()
+        assert refused(caller.call, "Sign", pb.SignJWTRequest(claims=claims()), 1.0)[0] == "DEADLINE_EXCEEDED"
+        assert caller.call("FetchKeys", pb.FetchKeysRequest()).keys
+        assert time.monotonic() - began < 4
+    wait_for(lambda: _signs(caller))
+
+
 def test_the_sockets_have_nothing_in_common(kmsd: Kmsd) -> None:
     jwt = kmsd.channel(socket_of(kmsd))
     for path in ("/v2.KeyManagementService/Status", "/kmsd.admin.v1.Admin/GetStatus"):

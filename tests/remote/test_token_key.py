@@ -246,7 +246,7 @@ def test_a_wrong_pin_is_tried_once_and_told(
         ("certificate", "is not the key of the certificate"),
         ("kind", "is no EC key, and that of the certificate is one"),
         ("two", "2 private keys labelled 'node' are on token 'node-token'"),
-        ("ca", "is that of a CA, and signs certificates alone"),
+        ("ca", "signs for kmsd itself, certificates or service account tokens"),
         ("usage", "CKR_KEY_FUNCTION_NOT_PERMITTED"),
         ("token", "there is no token labelled 'elsewhere'"),
         ("world", "may be read by every user of this machine"),
