@@ -42,6 +42,10 @@ SECRETS = "/api/v1/namespaces/default/secrets"
 
 
 class RealApiServer:
+    """signer: socket of the program that signs service account tokens; None: a key file does."""
+
+    signer: Path | None = None
+
     def __init__(self, home: Path, assets: Path) -> None:
         self._home = home
         self._binary = assets / "kube-apiserver"
@@ -134,8 +138,14 @@ class RealApiServer:
             "--authorization-mode=RBAC",
             f"--token-auth-file={home / 'tokens.csv'}",
             "--service-account-issuer=https://kubernetes.default.svc",
-            f"--service-account-key-file={home / 'sa.pub'}",
-            f"--service-account-signing-key-file={home / 'sa.key'}",
+            *(
+                [f"--service-account-signing-endpoint={self.signer}"]
+                if self.signer is not None
+                else [
+                    f"--service-account-key-file={home / 'sa.pub'}",
+                    f"--service-account-signing-key-file={home / 'sa.key'}",
+                ]
+            ),
             "--disable-admission-plugins=ServiceAccount",
             "--service-cluster-ip-range=10.0.0.0/24",
             "--endpoint-reconciler-type=none",
@@ -163,6 +173,14 @@ class RealApiServer:
             return answer.status, answer.read().decode(errors="replace")
         finally:
             connection.close()
+
+    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Make an object; returns what the server answers."""
+        return self._must(201, *self._ask("POST", path, body))
+
+    def get(self, path: str) -> dict[str, Any]:
+        """Return the JSON that a path has."""
+        return self._must(200, *self._ask("GET", path))
 
     @staticmethod
     def _must(expected: int, status: int, text: str) -> dict[str, Any]:
