@@ -67,9 +67,19 @@ def enrol(server: Server, files: NodeStore, node: str, token: Callable[[], str |
     """Get a certificate and put it in its place. server: known already. token: called if one is needed. renew: show the
     present certificate if it has not ended. Raises Later, and KmsdError."""
     present = files.present() if renew else None
-    if present is not None and (has_ended(present) or not files.has_key_of(present)):
+    ended = present if present is not None and has_ended(present) else None
+    if present is not None and (ended is not None or not files.has_key_of(present)):
         present = None
-    made, chain = obtain(server, files, node, token, present)
+    try:
+        made, chain = obtain(server, files, node, token, present)
+    except Denied as error:
+        if ended is None:
+            raise
+        raise Denied(
+            f"{error.message}; the certificate that is here ended at {ended.not_valid_after_utc:%F %T} by the clock of "
+            f"this machine, where it is {datetime.now(UTC):%F %T} UTC",
+            error.hint,
+        ) from error
     with _written(files):
         files.put(made, chain)
     return Enrolled(made, "renewed" if present is not None else "enrolled")

@@ -34,7 +34,7 @@ def ec_key(curve: ec.EllipticCurve | None = None) -> ec.EllipticCurvePrivateKey:
 
 
 def root(key: CaKey, subject: str = SUBJECT, lifetime: timedelta = making.ROOT_LIFETIME) -> x509.Certificate:
-    now = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=10)
+    now = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)
     return making.authority_certificate(key.public_key(), making.subject_of(subject), key, None, now, now + lifetime)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from kmsd.store.store import Store
 from tests import postgresql
+from tests.chaos import clock
 from tests.enrol.site import Site
 
 MakeStore = Callable[[], Store]
@@ -19,6 +20,12 @@ def postgres() -> Iterator[postgresql.PostgreSQL]:
     server = postgresql.start()
     yield server
     server.close()
+
+
+@pytest.fixture
+def ahead(short_tmp: Path) -> dict[str, str]:
+    """The environment of a process whose clock is 90 seconds ahead."""
+    return clock(short_tmp / "clock", 90)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

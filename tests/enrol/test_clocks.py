@@ -20,12 +20,6 @@ from tests.remote.conftest import Client
 pytestmark = pytest.mark.processes
 
 
-@pytest.fixture
-def ahead(short_tmp: Path) -> dict[str, str]:
-    """The environment of a process whose clock is 90 seconds ahead."""
-    return clock(short_tmp / "clock", 90)
-
-
 @dataclass
 class Apart:
     """A key manager, and the folder of its nodes."""
@@ -91,6 +85,10 @@ def test_with_the_usual_backdate_nodes_enrol_serve_and_renew_whichever_clock_is_
     with apart.manager.channel(apart.issued()) as channel:
         assert Client(channel).status().healthz == "ok"
     apart.restart(ahead=True)
+    # By a clock that is a day ahead its certificate has ended, and it says so.
+    apart.ahead = clock(apart.folder / "clock-of-the-node", 86400)
+    ended = apart.enrol("--if-needed", ahead=True)
+    assert (ended.returncode, "by the clock of this machine, where it is 2" in ended.stderr) == (4, True), ended.stderr
     behind = apart.enrol(apart.token("node-2"), node="node-2")
     assert (behind.returncode, "begins only" in behind.stderr) == (0, False), behind.stderr
     for name in ("node-1", "node-2"):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
 
 import pytest
 from cryptography import x509
@@ -19,6 +21,7 @@ from kmsd.store.store import Store
 from kmsd.transport.peers import NamePattern
 from tests import forkserver
 from tests.ca import software
+from tests.chaos import clock
 from tests.daemons import KMSCTL, Kmsd, wait_for
 from tests.enrol.site import Served, Site, write_key
 from tests.remote.certificates import Authority, Issued
@@ -27,6 +30,7 @@ from tests.remote.conftest import Manager, make_manager, make_proxy, well
 pytestmark = pytest.mark.processes
 __all__ = ["make_manager", "make_proxy"]
 
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
 NODE = "DNS:node-1.cluster-a.test"
 
 
@@ -96,11 +100,11 @@ def renewing(site: Site, ca: Authority, make_manager: Callable[..., Manager], tm
 
 @pytest.fixture
 def start(make_proxy: Callable[..., Kmsd], renewing: Renewing) -> Callable[..., Kmsd]:
-    def make(*managers: Manager | str, est: str = "") -> Kmsd:
+    def make(*managers: Manager | str, est: str = "", environment: Mapping[str, str] = _NONE, **fields: Any) -> Kmsd:
         url = est or f"https://127.0.0.1:{renewing.served.port}"
         return make_proxy(
             renewing.caller, renewing.ca, *(managers or (renewing.manager,)), flags=("--server-name=manager.test",),
-            environment={"KMSD_PROXY__EST_SERVER": url},
+            environment={"KMSD_PROXY__EST_SERVER": url, **environment}, **fields,
         )  # fmt: skip
 
     return make
@@ -204,3 +208,36 @@ def test_a_revoked_certificate_is_not_renewed_and_status_says_why(
     proxy = start()
     wait_for(lambda: any("is revoked (superseded)" in each for each in problems(proxy)))
     assert renewing.serial == f"{before.serial_number:x}"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "renews", "serves", "told"),
+    [
+        (3600, True, True, ""),
+        (-3540, False, True, ""),
+        (86400, False, True, "has ended, and cannot show itself any more"),
+        (-86400, False, False, "begins only at"),
+    ],
+)
+def test_a_clock_that_is_an_hour_or_a_day_wrong(
+    renewing: Renewing,
+    start: Callable[..., Kmsd],
+    short_tmp: Path,
+    seconds: int,
+    renews: bool,
+    serves: bool,
+    told: str,
+) -> None:
+    """The certificate is due in less than an hour, and lasts longer."""
+    before = renewing.issue(timedelta(minutes=75))
+    proxy = start(environment=clock(short_tmp / "clock", seconds), forked=False)
+    wait_for(lambda: (proxy.v2("Status").healthz == "ok") is serves)
+    if renews:
+        wait_for(lambda: renewing.serial != f"{before.serial_number:x}")
+        wait_for(lambda: proxy.status().certificate.serial == renewing.serial)
+        assert proxy.v2("Status").healthz == "ok"
+    if told:
+        wait_for(lambda: any(told in each for each in problems(proxy)))
+    if not renews:
+        assert renewing.serial == f"{before.serial_number:x}"
+        assert not renewing.site.records.said
