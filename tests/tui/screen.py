@@ -11,6 +11,7 @@ from typing import Any
 from textual import events
 from textual.app import App
 from textual.pilot import Pilot
+from textual.widget import Widget
 
 _FRAMES = re.compile(r"[│╭╮╰╯─\s]+")
 
@@ -35,10 +36,20 @@ async def until(pilot: Pilot[Any], *wanted: str, without: str = "", timeout: flo
         screen = shown(pilot.app)
         # A notification is wrapped beside what lies under it.
         whole = " ".join([flat(screen), *(each.message for each in pilot.app._notifications)])
-        if all(text in screen or text in whole for text in wanted) and not (without and without in screen):
+        found = all(text in screen or text in whole for text in wanted) and not (without and without in screen)
+        if found and _laid_out(pilot.app):
             return screen
         assert monotonic() < deadline, f"no {wanted} without {without!r} on\n{screen}"
         await asyncio.sleep(0.05)
+
+
+def _laid_out(app: App[Any]) -> bool:
+    """Whether all lies where it will stay: a click goes to where its target is now. A pause ends when the process uses
+    no CPU, as one does on a busy machine in the middle of its work, too."""
+    screen = app.screen
+    if app._batch_count or screen._layout_required or screen.message_queue_size:
+        return False
+    return not any(each._layout_required for each in screen.walk_children(Widget))
 
 
 async def holds(what: Callable[[], object], timeout: float = 40.0) -> None:
