@@ -341,7 +341,7 @@ def serve(canned: Canned) -> Iterator[Canned]:
     admin = {
         method: (getattr(canned, _snake(method)), getattr(pb, f"{method}Request"))
         for method in _ADMIN
-        if method not in canned.missing
+        if method not in canned.missing and hasattr(canned, _snake(method))
     }
     server.add_generic_rpc_handlers(
         (
