@@ -30,6 +30,8 @@ command -v tpm2_getcap >/dev/null || need="$need tpm2-tools"
 command -v tpm2_ptool >/dev/null || need="$need libtpm2-pkcs11-tools"
 command -v tpm2-abrmd >/dev/null || need="$need tpm2-abrmd libtss2-tcti-tabrmd0"
 command -v dbus-daemon >/dev/null || need="$need dbus-daemon"
+# systemd-analyze and systemd-tmpfiles, which need no running systemd.
+command -v systemd-analyze >/dev/null || need="$need systemd"
 # Tokens over a socket, and those of openCryptoki.
 command -v p11-kit >/dev/null || need="$need p11-kit"
 command -v pkcsslotd >/dev/null || need="$need opencryptoki"

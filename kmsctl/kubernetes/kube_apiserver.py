@@ -38,7 +38,8 @@ class Mount:
 @dataclass(frozen=True)
 class KubeApiserver:
     """A kube-apiserver by its static pod. user, group: numbers that it runs as. groups: others that it is in. plain:
-    whether its command is a list of words rather than a line for a shell."""
+    whether its command is a list of words rather than a line for a shell. powerless: whether its container drops all
+    capabilities, with which root is a user like any other."""
 
     flags: Mapping[str, str]
     mounts: tuple[Mount, ...]
@@ -46,6 +47,7 @@ class KubeApiserver:
     group: int = 0
     groups: tuple[int, ...] = ()
     plain: bool = True
+    powerless: bool = False
 
     def mount_of(self, path: str) -> Mount | None:
         """Return the mount that a path in the container lies in; None if it lies in the image."""
@@ -90,7 +92,9 @@ def read(text: str) -> KubeApiserver:
     others = sequence(pods.get("supplementalGroups"))
     if not all(isinstance(each, int) and 0 <= each < 2**32 for each in (user, group, *others)):
         raise UsageError(f"{WHAT} names a user or group that is no number", "correct its securityContext")
-    return KubeApiserver(flags, tuple(_mounts(spec, container)), user, group, tuple(others), plain)
+    dropped = {str(each).upper() for each in sequence(mapping(own.get("capabilities")).get("drop"))}
+    powerless = bool(dropped & {"ALL", "DAC_OVERRIDE", "CAP_DAC_OVERRIDE"})
+    return KubeApiserver(flags, tuple(_mounts(spec, container)), user, group, tuple(others), plain, powerless)
 
 
 def document(text: str) -> Mapping[str, Any]:

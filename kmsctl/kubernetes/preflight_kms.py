@@ -56,7 +56,7 @@ def _connection(provider: Provider, path: str, server: KubeApiserver, user: int 
     try:
         if not stat.S_ISSOCK(Path(path).stat().st_mode):
             return NodeCheck(name, title, Outcome.FAILED, f"{path} is not a socket", NO_SOCKET)
-        error = reach.connect_as(path, who, group, server.groups)
+        error = reach.connect_as(path, who, group, server.groups, powerless=server.powerless)
     except PermissionError:
         seen = f"whether the user {who} may connect to {path} can be tried by that user and by root alone"
         return NodeCheck(name, title, Outcome.NOT_CHECKED, seen, AS_ROOT, denied=True)

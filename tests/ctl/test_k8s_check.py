@@ -321,6 +321,20 @@ def test_the_socket_is_tried_as_kube_apiservers_own_user(node: Node) -> None:
 
 
 @needs_root
+def test_a_kube_apiserver_that_is_root_without_capabilities_is_a_user_like_any_other(node: Node) -> None:
+    owner = node.kmsd.socket.stat()
+    try:
+        os.chown(node.kmsd.socket, UID, UID)
+        assert outcomes(node.check(code=0))["socket"] == "ok"
+        drop = {"securityContext": {"capabilities": {"drop": ["ALL"]}}}
+        node.edit(lambda it: it["spec"]["containers"][0].update(drop), node.manifest)
+        assert "the user 0 of kube-apiserver may not connect" in seen(node.check(code=7), "socket", "failed")
+    finally:
+        os.chown(node.kmsd.socket, owner.st_uid, owner.st_gid)
+    assert outcomes(node.check(code=0))["socket"] == "ok"
+
+
+@needs_root
 def test_what_needs_rights_is_not_ok_and_has_an_exit_code_of_its_own(
     node: Node, open_place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
