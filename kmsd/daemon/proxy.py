@@ -37,9 +37,11 @@ from kmsd.observe.feed import Feed
 from kmsd.observe.sdnotify import notify
 from kmsd.observe.stats import Stats
 from kmsd.problem import About, Calls, Problem
+from kmsd.request import on_own_account
 from kmsd.service.remote import Canary, RemoteService
 from kmsd.service.upstream import Channel, Upstream, UpstreamError, dial
 from kmsd.transport.asking import answers
+from kmsd.transport.call import Call
 from kmsd.transport.listener import Listener
 from kmsd.transport.tls import OwnCertificate, TlsFiles, TlsMaterial
 
@@ -119,8 +121,8 @@ class ProxyParts:
         self._kms = kms_listener(
             settings.kms,
             (
-                kms_v2.table(lambda _: self.service),
-                kms_v1beta1.table(lambda _: self.service, settings.kms.max_plaintext),
+                kms_v2.table(self._serving),
+                kms_v1beta1.table(self._serving, settings.kms.max_plaintext),
             ),
             self._traffic,
             self._socket_remade,
@@ -204,6 +206,11 @@ class ProxyParts:
         await asyncio.gather(*(each.close() for each in self.service.upstreams))
         if self._own_key is not None:
             await self._own_key.close()
+
+    def _serving(self, call: Call) -> RemoteService:
+        """Return the service of a call, and have it know whether a kube-apiserver is behind that."""
+        on_own_account.set(call.check)
+        return self.service
 
     def _jwt_listener(self) -> Listener:
         """Make the socket on which service account tokens are signed. It loads what only that needs."""

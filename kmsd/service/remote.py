@@ -17,7 +17,7 @@ from kmsd.api.kms.v2 import api_pb2 as v2
 from kmsd.api.peer.v1 import peer_pb2 as peer
 from kmsd.errors import DeadlineExceeded, InvalidRequest, KmsdError, Misconfigured, NotFound, Unavailable, short
 from kmsd.metadata import PROXY
-from kmsd.request import uid
+from kmsd.request import on_own_account, uid
 from kmsd.service import answers
 from kmsd.service.api import Decrypted, Encrypted, ServiceStatus
 from kmsd.service.asking import Asking, Question
@@ -155,7 +155,7 @@ class RemoteService:
             return ServiceStatus(error.sentence(), self.key_id)
         if not ours:
             return await self.status()
-        if answer.key_id:
+        if answer.key_id and not on_own_account.get():
             self.following.status(answer.key_id)
         return ServiceStatus(answer.healthz, answer.key_id or self.key_id)
 
@@ -177,7 +177,8 @@ class RemoteService:
             ciphertext, key_id = done.ciphertext, done.key_id
         if not await self._is_ours(upstream, key_id, until):
             return await self.encrypt(plaintext, until)
-        self.following.encrypt(key_id)
+        if not on_own_account.get():
+            self.following.encrypt(key_id)
         return Encrypted(ciphertext, key_id, _sha256(key_id))
 
     async def _names_now(self, upstream: Upstream, until: float) -> str | None:

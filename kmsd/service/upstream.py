@@ -27,6 +27,7 @@ from kmsd.errors import (
     printable,
 )
 from kmsd.metadata import CALLER, HINT, MAX_MESSAGE, PROXY, PROXY_CHECK
+from kmsd.request import on_own_account
 
 if TYPE_CHECKING:
     from kmsd.service.signer import Sign
@@ -163,14 +164,15 @@ class Upstream:
         await asyncio.gather(*self._closing, return_exceptions=True)
 
     async def ask(self, path: str, body: bytes, timeout: float, *, check: bool = False) -> bytes:
-        """Ask a method. timeout: seconds. check: whether nobody is behind it but this proxy. Raises UpstreamError."""
+        """Ask a method. timeout: seconds. check: whether nobody is behind it but this proxy.
+        Raises UpstreamError."""
         if self._channel is None:
             self._channel = self._dial(self.address)
         self.asked += 1
         self.in_flight += 1
         try:
             method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(path)
-            metadata = ((CALLER, PROXY_CHECK.encode() if check else PROXY.encode()),)
+            metadata = ((CALLER, (PROXY_CHECK if check or on_own_account.get() else PROXY).encode()),)
             answer = await method(body, timeout=max(timeout, 0.001), metadata=metadata)
         except grpc.aio.AioRpcError as error:
             failure = self._failure(error)

@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2
 
 from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.api.kms.v2 import api_pb2 as v2
+from kmsd.client import kms_connect
 from tests import forkserver
 from tests.chaos import clock
 from tests.daemons import KMSCTL, Kmsd, wait_for
@@ -123,20 +124,24 @@ def test_health_is_a_tenants_own(manager: Manager, ca: Authority) -> None:
     assert not tenant(manager, "cluster-a").problems
 
 
-def test_a_proxys_own_checks_are_nobodys_following(
+def test_a_proxys_own_checks_and_kmsctl_are_nobodys_following(
     manager: Manager, make_proxy: Callable[..., Kmsd], ca: Authority
 ) -> None:
     proxy = well(make_proxy(ca.issue("a1", "DNS:node-1.cluster-a.test"), ca, manager))
     manager.kmsd.admin("RotateKey", pb.RotateKeyRequest(label="kek-a"))
     new = tenant(manager, "cluster-a").write_key.key_id
     wait_for(lambda: proxy.status().write_key.key_id == new)
-    assert not tenant(manager, "cluster-a").following.first_status_unix_ms
-    assert not tenant(manager, "cluster-a").following.first_encrypt_unix_ms
+    with kms_connect(str(proxy.socket)) as kms:  # as kmsctl does
+        assert kms.status().key_id == new
+        assert kms.decrypt(kms.encrypt(b"a seed").ciphertext, key_id=new) == b"a seed"
+    for each in (tenant(manager, "cluster-a").following, proxy.status().following):
+        assert not each.first_status_unix_ms
+        assert not each.first_encrypt_unix_ms
     assert proxy.v2("Status").key_id == new
     proxy.v2("Encrypt", SEED)
-    following = tenant(manager, "cluster-a").following
-    assert following.first_status_unix_ms > 0
-    assert following.first_encrypt_unix_ms > 0
+    for each in (tenant(manager, "cluster-a").following, proxy.status().following):
+        assert each.first_status_unix_ms > 0
+        assert each.first_encrypt_unix_ms > 0
 
 
 def test_a_tenants_rotation_is_followed_reverted_and_told_as_its_own(
