@@ -126,7 +126,8 @@ def _follow(
     rewriting: RewriteOptions,
     seconds: float | None,
 ) -> None:
-    from kmsctl.rotate.follow import RotationRun, follow
+    from kmsctl.rotate.follow import follow
+    from kmsctl.rotate.plan import RotationRun
 
     if watching.scan_every is not None and watching.scan_every < 1:
         raise UsageError(

@@ -1,62 +1,40 @@
 """A rotation followed to its end, on a screen or in lines: begun or resumed, shown, and finished with what is left.
 
-What is seen comes from `rotatewatch`, how it looks from `rotateview`.
+What is seen comes from `watch`, how it looks from `view`, and what is said at the end from `ending`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import shlex
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from kmsctl import confirm, diagnostics, files, keyview, output, stored
+from kmsctl import diagnostics, keyview, output
 from kmsctl.diagnostics import UsageError
-from kmsctl.etcdplace import EtcdPlace
 from kmsctl.options import Options
 from kmsctl.output import OutputFormat
-from kmsctl.rewrite.plan import RewritePlan
 from kmsctl.rotate import rotating, view
+from kmsctl.rotate.ending import finish, name_objects
+from kmsctl.rotate.plan import RotationRun, resume_command
 from kmsctl.rotate.rewrites import tell
-from kmsctl.rotate.rotating import SCAN_EVERY, THIS_NODE, RotationOptions
+from kmsctl.rotate.rotating import THIS_NODE, RotationOptions
 from kmsctl.rotate.watch import Node, RotationWatch
-from kmsd.client import ClientError, Conflict, Status, connect, options_of
+from kmsd.client import ClientError, Conflict, Status, connect
 from kmsd.client.rotation import (
     KeyTurnover,
     StageName,
     StageProgress,
     Timeline,
-    retire_command,
-    rewrite_command,
     short,
     turn_of,
     unfinished,
 )
-from kmsd.client.timeline import FOLLOW, news
+from kmsd.client.timeline import news
 
 TICK = 1.0
 """Seconds between two pictures, for the timers on them."""
-
-
-@dataclass(frozen=True)
-class RotationRun:
-    """The way to follow a rotation. nodes: name and socket of the other nodes. place: where to scan; None: nowhere.
-    again: rotate even if a rotation is not finished. retire: do it without asking. report: file for the last scan.
-    seconds: for all of it; None: no limit. scan_every: seconds between two scans. show: objects to be named. rewrite:
-    how objects are rewritten; None: somebody else does."""
-
-    nodes: tuple[tuple[str, str], ...] = ()
-    place: EtcdPlace | None = None
-    again: bool = False
-    retire: bool = False
-    report: str | None = None
-    seconds: float | None = None
-    scan_every: float = SCAN_EVERY
-    show: int = 0
-    rewrite: RewritePlan | None = None
 
 
 def follow(opts: Options, wanted: RotationOptions, plan: RotationRun) -> None:
@@ -95,11 +73,11 @@ def follow(opts: Options, wanted: RotationOptions, plan: RotationRun) -> None:
                         watch.rewrites.check()
                 finally:
                     tell(watch.rewrites, form)
-                    _name_objects(watch, form)
-                _finish(watch, end, plan)
+                    name_objects(watch, form)
+                finish(watch, end, plan)
         except KeyboardInterrupt:
             diagnostics.note("left; the rotation goes on by itself")
-            diagnostics.hint(f"`{_resume(plan, opts, wanted.label if tenant else '')}` resumes")
+            diagnostics.hint(f"`{resume_command(plan, opts, wanted.label if tenant else '')}` resumes")
             raise
 
 
@@ -251,67 +229,3 @@ class _Show:
                     raise KeyboardInterrupt
                 if "s" in typed:
                     self._watch.scan_now()
-
-
-def _name_objects(watch: RotationWatch, form: OutputFormat) -> None:
-    """Name what kept the old key at the last scan, however the watch ended."""
-    for each in watch.scan.shown if watch.scan is not None else ():
-        if form is OutputFormat.JSON:
-            output.emit_line({"event": "object", **stored.shown_document(each)})
-    if form is not OutputFormat.JSON and watch.scan is not None:
-        for line in stored.shown_lines(watch.scan):
-            diagnostics.note(f"keeps the old key: {line}")
-
-
-def _finish(watch: RotationWatch, end: Timeline, plan: RotationRun) -> None:
-    """Say what is left to be done by somebody, after all that could be watched."""
-    turn = watch.turn
-    if turn.old is None:
-        return
-    if plan.report is not None and watch.scan is not None:
-        from kmsd.client.report import write_report
-
-        files.write(plan.report, write_report(watch.scan.report()))
-    if end.finished:
-        diagnostics.hint("keep the old key until no backup of etcd needs it; then `kmsctl keys destroy` ends it")
-        return
-    if plan.place is None:
-        if plan.rewrite is None:
-            diagnostics.hint(f"rewrite what is stored: `{rewrite_command('secrets')}`")
-        _hint_at_scan(turn, ["--endpoints", "URL"])
-        return
-    question = f"retire the old key {short(turn.old)} ({turn.old.label})?"
-    if confirm.can_ask() and confirm.says_yes(question, left="it was not retired"):
-        done = watch.retire()
-        diagnostics.note(f"the key {done.previous_label!r} is retired, as {done.key.label!r}")
-        diagnostics.hint("keep it until no backup of etcd needs it; then `kmsctl keys destroy` ends it")
-        return
-    if plan.report is not None:
-        diagnostics.hint(f"`{retire_command(turn, plan.report)}` retires the old key")
-    else:
-        _hint_at_scan(turn, plan.place.arguments())
-
-
-def _hint_at_scan(turn: KeyTurnover, arguments: Sequence[str]) -> None:
-    scan = f"kmsctl etcd scan {shlex.join([*arguments, '--report', 'scan.json'])}"
-    when = "" if turn.started is None else f" after {view.clock(turn.started + FOLLOW)}"
-    retire = retire_command(turn, "scan.json")
-    diagnostics.hint(f"`{scan}`{when}, and `{retire}` when it counts nothing under the old key")
-
-
-def _resume(plan: RotationRun, opts: Options, label: str) -> str:
-    """Return the command that goes on with the same rotation. label: of a tenant's key; empty for kmsd's own."""
-    words = ["kmsctl", "rotate", *([label] if label else []), "--watch"]
-    if opts.target is not None:
-        words += options_of(opts.target)
-    for name, socket in plan.nodes:
-        words += ["--node", f"{name}={socket}"]
-    if plan.place is not None:
-        words += plan.place.arguments()
-    if plan.rewrite is not None:
-        words += plan.rewrite.arguments
-    if plan.retire:
-        words.append("--retire")
-    if plan.report is not None:
-        words += ["--report", plan.report]
-    return shlex.join(words)

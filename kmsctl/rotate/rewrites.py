@@ -160,6 +160,8 @@ class Rewrites:
                 "what is held to be current is under KMS v1, where an update that changes nothing writes nothing, or "
                 "its kube-apiserver has not followed: docs/rotation.md"
             )
+        if not any(each.moved for each in last):
+            hints.append("is it this etcd's cluster that the context of the kubeconfig names?")
         return ClientError(
             f"{counted(left)} still under the old key or a name that no key has, and rewriting does not help",
             "; ".join([*hints, _AGAIN]),

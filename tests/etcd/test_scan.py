@@ -21,7 +21,7 @@ from kmsd.etcd import client as etcd_client
 from kmsd.etcd import scan as scanning
 from kmsd.etcd.client import Etcd, PageTooLarge, RangePage
 from kmsd.etcd.resources import nameable, resource, root
-from kmsd.etcd.scan import EtcdScan, ScanProgress, ScanRow, Storage, scan
+from kmsd.etcd.scan import EtcdScan, ScanOptions, ScanProgress, ScanRow, Storage, scan
 from kmsd.formats.keyid import Names
 from tests.etcd.server import Server, start_three
 from tests.etcd.values import (
@@ -248,6 +248,18 @@ def test_so_many_rows_are_bounded_and_what_is_left_may_need_any_key(
     etcd.put({f"/registry/secrets/ns/{number}": v2(f"key-{number}") for number in range(9)})
     found = scanned(etcd)
     assert (found.objects, found.unknown, len(found.counts)) == (9, 6, 4)
+
+
+def test_the_ends_of_keys_are_remembered_where_they_are_wanted_and_no_more_than_fit(
+    etcd: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    etcd.put({f"/registry/{each}": v2(OLD_ID) for each in ("example.org/widgets/w", "secrets/a/x", "secrets/b/x")})
+    etcd.put({"/registry/secrets/a/new": v2(NEW_ID)})
+    wanted = ScanOptions(0, lambda _: False, lambda row: row.is_under(OLD_ID))
+    assert scanned(etcd, wanted=wanted).ends == {"widgets.example.org": {"widgets/w"}, "secrets": {"a/x", "b/x"}}
+    assert scanned(etcd).ends == {}
+    monkeypatch.setattr(scanning, "ENDS_MAX", 2)
+    assert scanned(etcd, wanted=wanted).ends == {"widgets.example.org": {"widgets/w"}, "secrets": None}
 
 
 def test_a_member_that_dies_in_the_middle_is_replaced_by_the_next(tmp_path: Path) -> None:

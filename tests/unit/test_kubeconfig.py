@@ -16,6 +16,7 @@ from kmsctl.diagnostics import UsageError
 from kmsctl.kubeapi import credentials
 from kmsctl.kubeapi.credentials import Credential, Credentials
 from kmsctl.kubeapi.kubeconfig import KubeAccess, read
+from kmsctl.rewrite.plan import RewriteOptions, RewriteWay
 from kmsd.client import ClientError
 
 SECRET = "never-in-a-message"
@@ -201,3 +202,29 @@ def test_a_token_file_is_read_anew_after_a_refusal(write: Callable[..., Path], t
         return [first, kept, (await source.get()).token]
 
     assert asyncio.run(get()) == ["one", "one", "two"]
+
+
+def test_the_options_come_to_a_plan_that_names_them_once_more(write: Callable[..., Path]) -> None:
+    place = write()
+    given = RewriteOptions(True, str(place), "here", 5.0, RewriteWay.UPDATES, ["secrets", "configmaps"])
+    plan = given.plan()
+    assert plan is not None
+    assert (plan.rate, plan.way, plan.resources) == (5.0, RewriteWay.UPDATES, ("secrets", "configmaps"))
+    words = f"--rewrite --kubeconfig {place} --context here --rewrite-rate 5 --rewrite-by updates"
+    assert plan.arguments == (*words.split(), *["--rewrite-resource", "secrets", "--rewrite-resource", "configmaps"])
+    assert RewriteOptions().plan() is None
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (RewriteOptions(kubeconfig="x"), "--kubeconfig needs --rewrite"),
+        (RewriteOptions(rewrite_resource=["pods"]), "--rewrite-resource needs --rewrite"),
+        (RewriteOptions(True, rewrite_rate=0.0), "must be more than 0 and 1000 at most, got 0"),
+        (RewriteOptions(True, rewrite_rate=float("nan")), "must be more than 0 and 1000 at most, got nan"),
+        (RewriteOptions(True, rewrite_resource=["x"] * 101), "100 times at most, got 101"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: RewriteOptions, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        options.plan()
