@@ -30,6 +30,7 @@ TYPES: Final[dict[str, tuple[SigningKind, int]]] = {
     "rsa-4096": ("rsa", 4096),
 }
 """The key pairs that can be made, by type."""
+_INSTEAD: Final = "make a key on this token, and have the one from outside trusted: kmsctl jwt trust"
 _FIRST: Final[dict[SigningPurpose, str]] = {
     "ca": "make one: kmsctl ca init",
     "jwt": "make one: kmsctl keygen {} --type ec-p256 --purpose jwt",
@@ -134,7 +135,13 @@ async def take_in(
     got it wrapped. private: PKCS#8 as DER. newer_than: as of `make`. Raises as `make` does."""
     hsm = keyring.tokens[order.place]
     cka_id = signing_id(order.purpose, new_key_id(newer_than)).encode("ascii")
-    wrapped = await permit.change(hsm, importing.take_in, order.label, cka_id, private)
+    connected = hsm.connected
+    if connected is not None and connected.quirks.generates_through == "tpm2_ptool":
+        raise Misconfigured("a TPM takes no private key through PKCS#11", _INSTEAD)
+    try:
+        wrapped = await permit.change(hsm, importing.take_in, order.label, cka_id, private)
+    except Misconfigured as error:
+        raise Misconfigured(f"the private key was not taken in: {error.message}", _INSTEAD) from error
     return await _made(keyring, cka_id), wrapped
 
 
