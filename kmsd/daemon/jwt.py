@@ -67,7 +67,7 @@ class JwtParts:
             self.own = self._signer(jwt.key_label, settings.state.dir, str(jwt.socket), jwt.issuers, "")
             signer = self.own
             tables = (jwt_v1.table(lambda _: signer.service, lambda _: signer.rules),)
-            self.listener = jwt_listener(jwt, settings.kms.transport, tables, traffic, remade)
+            self.listener = jwt_listener(settings, tables, traffic, remade)
 
     def table(self) -> Table:
         """Return the methods of the API of Kubernetes for tenants."""

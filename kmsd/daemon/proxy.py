@@ -229,7 +229,7 @@ class ProxyParts:
         # How long a token may be in force is the key managers' to say.
         rules = Rules(settings.jwt.issuers, _LONGEST)
         tables = (jwt_v1.table(lambda _: service, lambda _: rules),)
-        return jwt_listener(settings.jwt, settings.kms.transport, tables, self._traffic, self._socket_remade)
+        return jwt_listener(settings, tables, self._traffic, self._socket_remade)
 
     # The connections to key managers.
 

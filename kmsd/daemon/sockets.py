@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from kmsd.apis import admin_table, kms_v1beta1, kms_v2
-from kmsd.config.settings import Admin, Jwt, Kms
-from kmsd.errors import Internal
+from kmsd.config.settings import Admin, Kms, Settings
+from kmsd.errors import Misconfigured
 from kmsd.transport.call import Observer, Table
 from kmsd.transport.dispatch import Dispatch
 from kmsd.transport.grpcio import GrpcioServer
@@ -64,16 +64,20 @@ def admin_listener(place: Admin, tables: Iterable[Table], observe: Observer, rem
     )
 
 
-def jwt_listener(jwt: Jwt, transport: str, tables: Iterable[Table], observe: Observer, remade: Remade) -> Listener:
-    """Make the socket on which service account tokens are signed. transport: as of `Kms`."""
+def jwt_listener(settings: Settings, tables: Iterable[Table], observe: Observer, remade: Remade) -> Listener:
+    """Make the socket on which service account tokens are signed. Raises Misconfigured."""
     from kmsd.apis import jwt_v1  # loads what only that needs
 
-    if jwt.socket is None:
-        raise Internal("there is no socket for service account tokens")
+    jwt = settings.jwt
+    if jwt.socket is None or jwt.socket in (settings.kms.socket, settings.admin.socket):
+        raise Misconfigured(
+            "service account tokens are signed on a socket of their own, and jwt.socket is that of another API",
+            "give it a path of its own, such as /run/kmsd-jwt/jwt.sock",
+        )
     return Listener(
         SocketPlace(jwt.socket, int(jwt.mode, 8), jwt.group),
         tables,
-        servers=TOLD_SERVERS[transport],
+        servers=TOLD_SERVERS[settings.kms.transport],
         apis=(jwt_v1.API,),
         services=(jwt_v1.SERVICE,),
         timeout=jwt.request_timeout,

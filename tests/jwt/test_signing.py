@@ -283,6 +283,16 @@ def test_the_sockets_have_nothing_in_common(kmsd: Kmsd) -> None:
     assert refused(kmsd.raw, "/v1.ExternalJWTSigner/Metadata", b"")[0] == "UNIMPLEMENTED"
 
 
+@pytest.mark.parametrize("other", ["kms", "admin"])
+def test_the_socket_of_another_api_is_refused(short_tmp: Path, other: str) -> None:
+    # Its token is never looked at.
+    wrong = Kmsd(short_tmp, make_token(short_tmp / "t"), ["--jwt-socket", str(short_tmp / other / f"{other}.sock")])
+    process = wrong.start(wait=False).process
+    assert process is not None
+    assert process.wait(20) == 2
+    assert "is that of another API" in wrong.log_text()
+
+
 def test_a_record_names_the_key_and_hashes_and_never_the_token(kmsd: Kmsd, caller: Apiserver) -> None:
     token = caller.token()
     found = kmsd.folder / "state" / "audit-kms.jsonl"

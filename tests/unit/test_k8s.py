@@ -238,7 +238,7 @@ def test_the_unit_says_what_the_service_needs() -> None:
     assert unit["ExecStart"] == ["/usr/bin/kmsd serve --config /etc/kmsd/kmsd.toml"]
     assert unit["Type"] == ["notify"]
     assert unit["LoadCredential"] == ["pin:/etc/kmsd/pin"]
-    assert unit["RuntimeDirectory"] == ["kmsd kmsd-admin"]
+    assert unit["RuntimeDirectory"] == ["kmsd kmsd-admin kmsd-jwt"]
     assert unit["RuntimeDirectoryPreserve"] == ["yes"], "a pod that has the directory mounted would lose it"
     assert unit["CapabilityBoundingSet"] == [""]
     assert unit["NoNewPrivileges"] == ["yes"]
