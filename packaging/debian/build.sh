@@ -13,7 +13,7 @@ case $arch in
 esac
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 1577836800)}
 export SOURCE_DATE_EPOCH
-maintainer=${MAINTAINER:-kmsd <root@localhost.localdomain>}
+maintainer=${MAINTAINER:-kmsd <kmsd@localhost.localdomain>}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 umask 022

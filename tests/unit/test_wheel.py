@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import os
 import subprocess
 import sys
 import zipfile
@@ -43,3 +44,15 @@ def test_one_wheel_holds_the_three_packages_and_programs(tmp_path: Path) -> None
         scripts.read_string(archive.read(f"{info}/entry_points.txt").decode())
         assert set(scripts["console_scripts"]) == {"kmsd", "k8s-kms-plugin", "kmsctl", "kmstui"}
         assert "Requires-Python: >=3.11" in archive.read(f"{info}/METADATA").decode()
+
+
+def test_the_same_sources_make_the_same_wheel(tmp_path: Path) -> None:
+    made: list[list[bytes]] = []
+    for name in ("one", "two"):
+        argv = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path / name)]
+        environment = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000", "TZ": f"UTC{len(name) + len(made)}"}
+        root = Path(__file__).parents[2]
+        subprocess.run(argv, cwd=root, env=environment, capture_output=True, timeout=100, check=True)
+        made.append([path.read_bytes() for path in (tmp_path / name).iterdir()])
+    assert len(made[0]) == 1
+    assert made[0] == made[1]
