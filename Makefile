@@ -15,6 +15,7 @@
 # make fuzz     a minute of bytes that nobody thought of, for all that strangers reach, ARGS="--seconds 3600" for more
 # make screenshots  draw docs/screenshots anew
 # make dashboard  draw docs/screenshots/dashboard.svg anew, from a minute of a real kmsd
+# make docs     the site of README and docs/ in build/site, with every link looked at
 # make gen      write anew what is generated from the code: kmsd/api, docs/architecture.svg, docs/metrics.md,
 #               docs/reference, docs/screenshots
 # make proto    write kmsd/api anew from protos/
@@ -23,8 +24,8 @@
 # make vuln     look the locked versions up in the advisory database (also: make audit)
 # make build    wheel, sdist and SBOM in dist/, and the wheel shown to run without this folder
 # make deb      a package for Debian 12 in dist/, ARCH=arm64 for that architecture; it needs no compiler
-# make packages-test  that package, built twice, and the image's commands, in a Debian of their own: installs, serves, upgrades,
-#               goes; and docs/quickstart.md there, timed
+# make packages-test  that package in a Debian of its own: installed, used, upgraded, removed; docs/quickstart.md there,
+#               timed; and the commands of the image. Five minutes
 # make debug    kmsd dev with debugpy at 127.0.0.1:5678, ARGS="serve ..." for another command
 PYTHON ?= python3
 export PYTHON
@@ -35,7 +36,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev dev dev-remote test check lint types contracts drift tests unit coverage bench chaos kills soak \
-  fuzz screenshots dashboard gen proto lock format vuln audit build deb packages-test debug
+  fuzz screenshots dashboard gen proto lock format vuln audit build deb packages-test docs debug
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -132,6 +133,9 @@ audit: vuln
 
 build: install-dev
 	@sh scripts/build.sh
+
+docs: install-dev
+	@sh scripts/docs.sh
 
 deb: install-dev
 	@sh packaging/debian/build.sh
