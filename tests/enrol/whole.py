@@ -37,6 +37,11 @@ class Whole:
     def url(self) -> str:
         return f"https://127.0.0.1:{self.port}"
 
+    def wait_est(self) -> None:
+        """Wait until it serves nodes and tenants."""
+        wait_for(lambda: "serving EST" in self.kmsd.log_text())
+        wait_for(lambda: self.kmsd.log_text().count("tenant is healthy") >= 2)
+
     def ctl(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         command = [KMSCTL, *words]
         environment = {**os.environ, "KMSCTL_TARGET": str(self.kmsd.admin_socket)}
@@ -73,6 +78,17 @@ class Whole:
 
 def begin(make_manager: Callable[..., Manager], ca: Authority, tmp_path: Path, approval: str = "token") -> Whole:
     """Start a key manager that enrols nodes. ca: of its own certificate, which is not the one on its token."""
+    made = begin_without_ca(make_manager, ca, tmp_path, approval)
+    made.done("ca", "init")
+    made.trusted.file.write_bytes(ca.file.read_bytes() + made.done("ca", "show", "--pem").encode())
+    made.wait_est()
+    return made
+
+
+def begin_without_ca(
+    make_manager: Callable[..., Manager], ca: Authority, tmp_path: Path, approval: str = "token"
+) -> Whole:
+    """Start a key manager whose CA has yet to be made."""
     port, folder = free_port(), tmp_path / "nodes"
     folder.mkdir(0o700)
     trusted = Authority.__new__(Authority)
@@ -82,8 +98,4 @@ def begin(make_manager: Callable[..., Manager], ca: Authority, tmp_path: Path, a
     manager = make_manager(f"--tls-ca={trusted.file}", tenants=f"[ca]\nenabled = true\n{est}\n{TENANTS}")
     made = Whole(manager, port, trusted, folder)
     made.kmsd.wait_ok()
-    made.done("ca", "init")
-    trusted.file.write_bytes(ca.file.read_bytes() + made.done("ca", "show", "--pem").encode())
-    wait_for(lambda: "serving EST" in made.kmsd.log_text())
-    wait_for(lambda: made.kmsd.log_text().count("tenant is healthy") >= 2)
     return made
