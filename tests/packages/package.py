@@ -105,6 +105,43 @@ def check_package(folder: Path, step: Callable[[str], None]) -> None:
     debian.run("softhsm2-util", "--show-slots", environment={"SOFTHSM2_CONF": "/dev/null"})
     step(f"purged, it leaves the token ({len(tokens)} files) and {', '.join(sorted(left - tokens))}")
 
+    booted = Debian(folder / "booted")
+    booted.unpack()
+    for name in ("old.deb", "new.deb"):
+        shutil.copy(debian.folder / name, booted.folder)
+    with booted.booted() as run:
+        check_with_systemd(booted, run, step)
+
+
+def check_with_systemd(debian: Debian, run: Callable[..., str], step: Callable[[str], None]) -> None:
+    """Install, serve, upgrade and remove where systemd is the first process, with all that the unit hardens."""
+    run("dpkg", "--install", "/old.deb")
+    assert run("sh", "-c", "systemctl is-enabled kmsd; systemctl is-active kmsd; true").split() == [
+        "disabled",
+        "inactive",
+    ]
+    run("install", "-m", "600", "/dev/stdin", "/etc/kmsd/pin", text=f"{PIN}\n")
+    run("install", "-d", "-m", "700", "/var/lib/kmsd/tokens")
+    words = ("softhsm2-util", "--init-token", "--free", "--label", "kmsd", "--so-pin", "1234-so", "--pin", PIN)
+    run("env", "SOFTHSM2_CONF=/etc/kmsd/softhsm2.conf", *words)
+    run("systemctl", "enable", "--now", "kmsd")
+    run("kmsctl", "keygen", "k8s-kek", "--wait")
+    run("kmsctl", "health", "--wait")
+    sealed = run("kmsctl", "encrypt", "-", text="a data key")
+    exposure = run("systemd-analyze", "security", "--no-pager", "kmsd").splitlines()[-1]
+    step(f"under systemd the unit serves with its PIN as a credential; {exposure.strip('→ :-)')}")
+    before = run("systemctl", "show", "--property=MainPID", "kmsd")
+    run("dpkg", "--force-confdef", "--install", "/new.deb")
+    assert run("systemctl", "show", "--property=MainPID", "kmsd") != before
+    run("kmsctl", "health", "--wait")
+    assert run("kmsctl", "decrypt", "-", text=sealed) == "a data key"
+    assert run("systemctl", "is-enabled", "kmsd").strip() == "enabled"
+    step("an upgrade restarts it, enabled as before, and it opens what it sealed")
+    run("dpkg", "--remove", "kmsd")
+    assert run("sh", "-c", "systemctl is-active kmsd; true").strip() in ("inactive", "failed")
+    run("sh", "-c", "! pgrep -f ^/usr/lib/kmsd")
+    step("removing it ends it")
+
 
 def build() -> Path:
     """Build the package, compressed lightly, and return it."""
