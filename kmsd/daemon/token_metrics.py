@@ -91,6 +91,7 @@ class TokenMetrics:
         for name, hsm in self.tokens.items():
             yield from _of_token(name, hsm)
         yield from self._of_keys()
+        yield Sample(catalogue.HEALTH_INTERVAL, self.own.health.interval)
         for writer in (self.own, *self.tenancy.writers):
             yield from self._of_writer(writer)
         for writer in self.tenancy.writers:

@@ -47,6 +47,7 @@ HEALTH_OK: Final = _gauge(
     "health_ok", "Whether the last round trip with the write key worked and is recent: 1 or 0.", "tenant"
 )
 HEALTH_AGE: Final = _gauge("health_check_age_seconds", "Seconds since a round trip ended, well or not.", "tenant")
+HEALTH_INTERVAL: Final = _gauge("health_interval_seconds", "Seconds between two round trips (health.interval).")
 HEALTH_SUCCESS: Final = _gauge(
     "health_last_success_timestamp_seconds",
     "Unix time of the last round trip that worked; 0 before the first.",

@@ -32,13 +32,14 @@ class HttpListener:
     """The listener of one place. address: "host:port", or "unix:" and a path. group: that owns the socket, whose mode
     is 0660 then; empty: 0600. told: called when the place is had, and with the problem when one arises.
 
-    problem: why nothing listens; None while it does. where: the place as others name it.
+    where: the place as others name it.
     """
 
     def __init__(
         self, address: str, group: str, application: web.Application, told: Callable[[KmsdError | None], None]
     ) -> None:
-        self.problem: KmsdError | None = None
+        self._problem: KmsdError | None = None
+        self._watch: SocketWatch | None = None
         self._address = address
         self._group = group
         self._told = told
@@ -57,6 +58,11 @@ class HttpListener:
         self._server: asyncio.Server | None = None
         self._place: SocketPlace | None = None
         self._keeping: asyncio.Task[None] | None = None
+
+    @property
+    def problem(self) -> KmsdError | None:
+        """The reason why nobody can connect; None if there is none."""
+        return self._problem or (self._watch.problem if self._watch is not None else None)
 
     @property
     def where(self) -> str:
@@ -91,8 +97,8 @@ class HttpListener:
             await asyncio.sleep(_AGAIN)
             await self._try()
         if self._place is not None:
-            watch = SocketWatch(self._place, self._listen, lambda what: self._told(None))
-            await watch.run()
+            self._watch = SocketWatch(self._place, self._listen, lambda what: self._told(None))
+            await self._watch.run()
 
     async def _try(self) -> None:
         """Listen, or say in `problem` why not."""
@@ -108,11 +114,11 @@ class HttpListener:
             words = error.message if isinstance(error, KmsdError) else (error.strerror or str(error)).lower()
             hint = error.hint if isinstance(error, KmsdError) else "free the port, or choose another (observe.listen)"
             problem = Unavailable(f"nothing answers at {self.where}: {words}", f"{hint}; kmsd tries again every second")
-            if self.problem is None or problem.kind != self.problem.kind:
+            if self._problem is None or problem.kind != self._problem.kind:
                 self._told(problem)
-            self.problem = problem
+            self._problem = problem
         else:
-            self.problem = None
+            self._problem = None
             self._told(None)
 
     async def _listen(self) -> None:

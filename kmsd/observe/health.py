@@ -50,7 +50,7 @@ class Health:
         on_wrong: Callable[[WrongResult], None],
     ) -> None:
         self._check = check
-        self._interval = interval
+        self.interval = interval
         self._timeout = timeout
         self._on_change = on_change
         self._on_wrong = on_wrong
@@ -81,7 +81,7 @@ class Health:
         """Return the health as it is known now."""
         age = monotonic() - self._checked
         error = self._error
-        if error is None and age > 3 * self._interval + self._timeout:
+        if error is None and age > 3 * self.interval + self._timeout:
             error = Unavailable(
                 f"the last round trip with the token is {age:.0f} s old",
                 "the token hangs, or kmsd is starved of CPU",
@@ -92,7 +92,7 @@ class Health:
         """Check for ever, every `interval` seconds."""
         while True:
             await self.check()
-            await asyncio.sleep(self._interval)
+            await asyncio.sleep(self.interval)
 
     def poke(self) -> None:
         """Check soon, without waiting for it: something has changed."""

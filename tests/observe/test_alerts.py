@@ -369,7 +369,7 @@ def test_what_time_and_other_nodes_bring_fires_its_alerts_and_no_other(
     # A kmsd with a wrong PIN, whose round trips are far apart: so their age is seen to grow.
     wrong = make_token(tmp_path_factory.mktemp("k") / "hsm")
     wrong.pin_file.write_text("0000\n")
-    refused = recorder(wrong, instance="c", environment={"KMSD_HEALTH__INTERVAL": "300"})
+    refused = recorder(wrong, instance="c", environment={"KMSD_HEALTH__INTERVAL": "30"})
     wait_for(lambda: "refused the PIN" in refused.kmsd.status().healthz)
     first, second = refused.hear(), refused.hear()
     age = value_of(second.series, "kmsd_health_check_age_seconds")

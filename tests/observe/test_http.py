@@ -127,8 +127,9 @@ def test_probes_answer_at_once_while_the_token_hangs(kmsd: Kmsd, token: SoftToke
         assert Answer(port, "/livez").status == 200
         assert Answer(port, "/readyz").status == 503
         assert Answer(port, "/readyz?exclude=round-trip&exclude=write-key").status == 200
+        assert Answer(port, "/metrics").status == 200
+        assert time.monotonic() - began < 2  # milliseconds where nothing else runs
         assert told(port)["kmsd_health_ok", ("",)] == 0
-        assert time.monotonic() - began < 1
     kmsd.wait_ok()
     wait_for(lambda: Answer(port, "/readyz").status == 200)
 
