@@ -128,16 +128,21 @@ class AuditFile:
         except OSError:
             try:
                 os.ftruncate(file, self._size)
+                self._written()
             except OSError:
                 # `open` finds out which part of it stands in the file.
                 self._sure = False
                 self.shut()
             raise
         self._size += len(data)
-        if not self._suspect:
-            self._changed_ns = os.fstat(file).st_mtime_ns
+        self._written()
         self.head = head
         return records
+
+    def _written(self) -> None:
+        """Take note of the time of a change of one's own, that it is not taken for another program's."""
+        if not self._suspect:
+            self._changed_ns = os.fstat(self._opened()).st_mtime_ns
 
     def sync(self) -> None:
         """Put what was written on the disk. Raises OSError."""

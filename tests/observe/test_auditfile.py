@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kmsd.audit import disk
 from kmsd.audit.chain import MAX_LINE, START, ChainVerdict, Entry, Record, parse, verify_files
 from kmsd.audit.file import AuditFile
 from kmsd.audit.lock import InUse
@@ -370,3 +373,28 @@ def _usual_umask() -> Iterator[None]:
     umask = os.umask(0o022)
     yield
     os.umask(umask)
+
+
+def test_a_write_that_failed_is_not_taken_for_what_another_program_did(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gap that is known stays in the file: a look at all of it would find it again."""
+    with Opened(path) as opened:
+        opened.append(3)
+    kept = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(kept[:1] + kept[2:]))
+    with Opened(path) as opened:
+        opened.append(1)
+        time.sleep(0.01)
+
+        def fails(file: int, data: bytes) -> None:
+            os.write(file, data[:10])
+            raise OSError(errno.ENOSPC, "no space")
+
+        with monkeypatch.context() as full:
+            full.setattr(disk, "write", fails)
+            with pytest.raises(OSError, match="no space"):
+                opened.append(1)
+        assert opened.file.disturbed() == ""
+        opened.append(1)
+        assert opened.file.disturbed() == ""
