@@ -426,10 +426,10 @@ class TokenParts:
             await self.enrolment.stop()
         await asyncio.gather(*(each.stop(grace) for each in self.tls_listeners))
         await self.tenancy.stop()
-        await self.observed.stop()
 
     async def end(self) -> None:
-        """Let go of the tokens; what hangs was waited for long enough."""
+        """Let go of the tokens; what hangs was waited for long enough. Until now probes were told that kmsd stops."""
+        await self.observed.stop()
         self.uses.keep_all()
         if self.ca is not None:
             self.ca.close()

@@ -197,11 +197,11 @@ class ProxyParts:
             upstream.renew()
 
     async def drain(self, grace: float) -> None:
-        """Answer no probes any more."""
-        await self.observed.stop()
+        """Do nothing: nobody else is served."""
 
     async def end(self) -> None:
-        """End the connections to key managers."""
+        """End the connections to key managers. Until now probes were told that kmsd stops."""
+        await self.observed.stop()
         self._followed.keep_last()
         await asyncio.gather(*(each.close() for each in self.service.upstreams))
         if self._own_key is not None:

@@ -132,8 +132,13 @@ class HttpListener:
     async def _bound(self) -> socket.socket:
         if self._place is not None:
             listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+
+            def listen(path: str) -> None:
+                listening.bind(path)
+                listening.listen(_BACKLOG)  # before anybody sees the socket in its place
+
             try:
-                self._place.bind(listening.bind)
+                self._place.bind(listen)
             except BaseException:
                 listening.close()
                 raise

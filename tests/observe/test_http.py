@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 
@@ -157,7 +160,7 @@ def test_headers_are_bounded_and_no_http_is_no_line_in_the_log(kmsd: Kmsd, port:
     assert "no HTTP" not in kmsd.log_text()
 
 
-def test_a_socket_has_the_mode_that_is_asked_for_and_a_port_that_is_taken_is_a_problem(
+def test_a_socket_has_its_mode_a_port_that_is_taken_is_a_problem_and_who_stops_says_so(
     tmp_path_factory: pytest.TempPathFactory, port: int, kmsd: Kmsd, token: SoftToken
 ) -> None:
     folder = tmp_path_factory.mktemp("k")
@@ -179,5 +182,22 @@ def test_a_socket_has_the_mode_that_is_asked_for_and_a_port_that_is_taken_is_a_p
         assert "address already in use" in problem.message
         taken.close()
         wait_for(lambda: not [each for each in second.status().problems if where in each.message])
-        assert Answer(int(where.rpartition(":")[2]), "/livez").status == 200
+        its = int(where.rpartition(":")[2])
+        assert Answer(its, "/livez").status == 200
+    second.wait_ok()
+    with token.hanging():
+        asking = threading.Thread(target=_encrypt, args=(second,))
+        asking.start()
+        wait_for(lambda: told(its)["kmsd_rpc_in_flight", ()] >= 1)
+        assert second.process is not None
+        second.process.send_signal(signal.SIGTERM)
+        ending = wait_for(lambda: (answer := Answer(its, "/readyz?verbose")).status == 503 and answer)
+        assert "[-]process failed: kmsd is stopping\n" in ending.text
+        assert Answer(its, "/livez").status == 200
+    asking.join()
     second.stop()
+
+
+def _encrypt(kmsd: Kmsd) -> None:
+    with contextlib.suppress(grpc.RpcError):
+        kmsd.v2("Encrypt", v2.EncryptRequest(plaintext=b"p" * 32, uid="u"))
