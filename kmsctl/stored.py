@@ -195,6 +195,13 @@ def to_rewrite(scan: EtcdScan, write_key: Key) -> tuple[str, ...]:
     return tuple(filter(rewritable, found))
 
 
+def writes_v1(scan: EtcdScan, write_key: Key) -> bool:
+    """Return whether objects are stored by KMS v1 under the present write key, as kube-apiserver then writes them."""
+    from kmsd.etcd.scan import Storage
+
+    return scan.sum(lambda row: row.storage is Storage.KMS_V1 and row.is_under(write_key.key_id)) > 0
+
+
 def own(resources: Iterable[str]) -> str:
     """Return what to say of what kubectl does not see among these: what kube-apiserver keeps for itself, and what no
     API serves any more; empty if there is nothing of it."""

@@ -114,6 +114,11 @@ def _comment(found: EtcdScan, write_key: Key | None, keys: tuple[Key, ...], why:
         return
     if left := stored.to_rewrite(found, write_key):
         diagnostics.hint(stored.rewrite_hint(left))
+        if stored.writes_v1(found, write_key):
+            diagnostics.hint(
+                "kube-apiserver writes by KMS v1 here, where an update that changes nothing writes nothing: change the "
+                "objects, or go over to v2 (docs/rotation.md)"
+            )
     elsewhere = found.resources(lambda row: row.storage.needs_kms and not row.is_under(write_key.key_id))
     if own := stored.own(elsewhere):
         diagnostics.hint(own)

@@ -289,6 +289,9 @@ def test_what_kube_apiserver_keeps_for_itself_is_not_for_kubectl(run: Run, canne
         assert "`kubectl get secrets --all-namespaces" in err
         assert "masterleases, peerserverleases, ranges: kube-apiserver's own records" in err
         assert "podsecuritypolicies: Kubernetes serves them no more since 1.25" in err
+        assert "kube-apiserver writes by KMS v1 here" not in err
+        server.put({"/registry/secrets/default/b": v1(native(WRITE_ID))})
+        assert "kube-apiserver writes by KMS v1 here" in run("etcd", "scan", "--endpoints", server.url).err
     finally:
         server.stop()
 
