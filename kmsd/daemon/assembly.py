@@ -258,6 +258,7 @@ class TokenParts:
             self._settings.server.enabled,
             self._tls_problem,
             lambda: self.stopping,
+            lambda: self.jwt.measured() if self.jwt is not None else (),
         )
         return Observed(self._settings.observe, self.audit, metrics.samples, metrics.live, metrics.ready)
 

@@ -17,7 +17,7 @@ from kmsd.observe import logs
 from kmsd.observe.feed import Feed
 from kmsd.observe.health import HealthView
 from kmsd.observe.sdnotify import notify
-from kmsd.observe.stats import KMS_APIS, Stats
+from kmsd.observe.stats import KUBERNETES_APIS, Stats
 from kmsd.observe.unproven import Unproven
 from kmsd.problem import About, Problem
 from kmsd.transport.call import Call
@@ -56,7 +56,7 @@ class TrafficSink:
         self.stats.ended()
         self.stats.record(call.api, call.method, code, seconds)
         tenant = call.tenant
-        if call.api in KMS_APIS and (of_tenant := self.tenants.get(tenant)) is not None:
+        if call.api in KUBERNETES_APIS and (of_tenant := self.tenants.get(tenant)) is not None:
             of_tenant.record(call.api, call.method, code, seconds)
         ended = Ended(time.time(), call.api, call.method, call.uid, call.key_id_sha256, code, seconds, reason, tenant)
         self.requests.publish(ended)

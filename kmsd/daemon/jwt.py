@@ -3,7 +3,7 @@ this."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -18,6 +18,7 @@ from kmsd.daemon.sockets import Remade, jwt_listener
 from kmsd.daemon.writer import Writer
 from kmsd.errors import Conflict, Denied, KmsdError
 from kmsd.hsm.doctor.findings import Check
+from kmsd.jwt.api import KeySet
 from kmsd.jwt.changes import JwtChanges
 from kmsd.jwt.claims import Rules
 from kmsd.jwt.fetchers import Fetchers
@@ -110,6 +111,13 @@ class JwtParts:
             except KmsdError as error:
                 checks.append(Check("jwt_key", title, "failed", error.message, error.hint))
         return checks
+
+    def measured(self) -> Iterator[tuple[str, bool, KeySet]]:
+        """Yield of each signer its tenant, empty for kmsd's own socket, whether it signs, and what it publishes."""
+        if self.own is not None:
+            yield "", self.own.well, self.own.served.changes.keys.key_set
+        for tenant, signer in self._tenants.items():
+            yield tenant, signer.well, signer.served.changes.keys.key_set
 
     def _all(self) -> Sequence[_Signer]:
         return (*((self.own,) if self.own is not None else ()), *self._tenants.values())

@@ -28,6 +28,7 @@ from kmsd.observe.stats import Stats
 from kmsd.problem import Problem
 
 if TYPE_CHECKING:
+    from kmsd.jwt.api import KeySet
     from kmsd.transport.tls import OwnCertificate
 
 _FOREIGN: Final = (
@@ -43,7 +44,8 @@ class TokenMetrics:
     """The gatherer of a kmsd with tokens. problems: of kmsd's own sockets. listeners: every place, and whether it is
     served. certificates: what kmsd shows, by what for. unreachable: why nobody can connect to a socket. verdict: why
     only a restart can help. serves_tcp: whether callers from other machines are to be served; tcp: why they are not.
-    stopping: whether kmsd ends."""
+    stopping: whether kmsd ends. signers: of service account tokens, by tenant: whether they sign, and what they
+    publish."""
 
     tokens: Mapping[str, Hsm]
     own: Writer
@@ -58,6 +60,7 @@ class TokenMetrics:
     serves_tcp: bool
     tcp: Callable[[], KmsdError | None]
     stopping: Callable[[], bool]
+    signers: Callable[[], Iterable[tuple[str, bool, KeySet]]]
     _scan: ScanEvidence | None = None
 
     def scanned(self, scan: ScanEvidence) -> None:
@@ -96,6 +99,10 @@ class TokenMetrics:
             yield from self._of_writer(writer)
         for writer in self.tenancy.writers:
             yield from self._of_tenant(writer.tenant)
+        for tenant, ready, published in self.signers():
+            yield Sample(catalogue.JWT_READY, ready, (tenant,))
+            yield Sample(catalogue.JWT_KEYS, len(published.keys), (tenant,))
+            yield Sample(catalogue.JWT_CHANGED, published.ms / 1000, (tenant,))
 
     def _of_keys(self) -> Iterator[Sample]:
         inventory = self.own.keyring.inventory

@@ -151,6 +151,12 @@ TENANT_PEERS: Final = _gauge(
     "tenant_peers", "Callers of a tenant in the last day, by the names in certificates.", "tenant"
 )
 
+JWT_READY: Final = _gauge("jwt_ready", "Whether a service account token would be signed now: 1 or 0.", "tenant")
+JWT_KEYS: Final = _gauge("jwt_published_keys", "Public keys that are published for service account tokens.", "tenant")
+JWT_CHANGED: Final = _gauge(
+    "jwt_keys_changed_timestamp_seconds", "Unix time at which other keys were published last.", "tenant"
+)
+
 UPSTREAM_UP: Final = _gauge("upstream_up", "Whether the key manager answered last: 1 or 0.", "upstream")
 UPSTREAM_USABLE: Final = _gauge(
     "upstream_usable", "Whether calls go to it before any other: it answers, is well and has the right key.", "upstream"

@@ -27,14 +27,14 @@ MAX_KEYS: Final = 10_000
 FRAME_KEYS: Final = 500
 """Keys in a frame, those used last: a frame has to fit into a message."""
 
-KMS_APIS: Final = frozenset({"v2", "v1beta1"})
-"""The APIs whose calls the seconds count; the admin API's calls are no load."""
+KUBERNETES_APIS: Final = frozenset({"v2", "v1beta1", "jwt"})
+"""The APIs whose calls the seconds count, which Kubernetes calls; the admin API's calls are no load."""
 
 
 @dataclass(frozen=True, slots=True)
 class Second:
-    """A second of the KMS APIs. unix_s: its beginning. Every ended call is a request, Status and Version included;
-    errors, encrypts and decrypts are among them. Latencies are 0 if there were no requests."""
+    """A second of the APIs that Kubernetes calls. unix_s: its beginning. Every ended call is a request, Status and
+    Version included; errors, encrypts and decrypts are among them. Latencies are 0 if there were no requests."""
 
     unix_s: int
     requests: int = 0
@@ -141,11 +141,11 @@ class Stats:
         """Count one ended call. code: canonical status name; anything but "OK" is an error. seconds: it took."""
         counted = self._methods.get((api, method))
         if counted is None:
-            counted = self._methods[api, method] = _Method(api in KMS_APIS)
+            counted = self._methods[api, method] = _Method(api in KUBERNETES_APIS)
         counted.codes[code] = counted.codes.get(code, 0) + 1
         bucket = bucket_of(seconds)
         counted.latency.add(seconds, bucket)
-        if counted.kms:
+        if counted.load:
             self._seconds.add(int(self._now()), method, code, seconds, bucket)
 
     def operation(self, name: str, seconds: float) -> None:
@@ -240,16 +240,16 @@ class Stats:
         )
 
     def lately(self, seconds: int) -> Lately:
-        """Return the calls of the KMS APIs in the last whole seconds, so many of them, and since kmsd started."""
+        """Return the calls of Kubernetes in the last whole seconds, so many of them, and since kmsd started."""
         now = int(self._now())
         last = self._seconds.whole(now, now - seconds - 1)
-        kms = [counted for counted in self._methods.values() if counted.kms]
-        requests = sum(sum(counted.codes.values()) for counted in kms)
+        load = [counted for counted in self._methods.values() if counted.load]
+        requests = sum(sum(counted.codes.values()) for counted in load)
         return Lately(
             requests_per_second=sum(each.requests for each in last) / seconds,
             p99_ms=max((each.p99_ms for each in last), default=0.0),
             requests=requests,
-            errors=requests - sum(counted.codes.get("OK", 0) for counted in kms),
+            errors=requests - sum(counted.codes.get("OK", 0) for counted in load),
         )
 
     def _forget(self) -> None:
@@ -260,12 +260,12 @@ class Stats:
 
 
 class _Method:
-    __slots__ = ("codes", "kms", "latency")
+    __slots__ = ("codes", "latency", "load")
 
-    def __init__(self, kms: bool) -> None:
+    def __init__(self, load: bool) -> None:
         self.codes: dict[str, int] = {}
         self.latency = Histogram()
-        self.kms = kms
+        self.load = load
 
 
 class _Use:

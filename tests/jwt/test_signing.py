@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from kmsd.api.admin.v1 import admin_pb2 as admin
 from kmsd.api.externaljwt.v1 import api_pb2 as pb
+from tests.admin.calls import stats
 from tests.daemons import Kmsd, wait_for
 from tests.jwt.signing import ISSUER, SUBJECT, Apiserver, apiserver, b64, claims, openssl_verify, settings, socket_of
 from tests.raw import unary
@@ -260,6 +262,14 @@ def _signs(caller: Apiserver) -> bool:
     except grpc.RpcError:
         return False
     return True
+
+
+def test_what_is_signed_is_counted_as_other_calls_are(kmsd: Kmsd, caller: Apiserver) -> None:
+    caller.token()
+    assert any((each.api, each.method, each.code) == ("jwt", "Sign", "OK") for each in stats(kmsd).calls)
+    text = kmsd.admin("GetMetrics").text.decode()
+    assert 'kmsd_jwt_ready{tenant=""} 1' in text
+    assert re.search(r'kmsd_jwt_published_keys\{tenant=""\} [1-9]', text)
 
 
 def test_the_doctor_has_the_key_sign(kmsd: Kmsd) -> None:
