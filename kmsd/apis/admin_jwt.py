@@ -11,7 +11,7 @@ from kmsd.api.admin.v1 import admin_pb2 as pb
 from kmsd.apis.admin_table import table
 from kmsd.errors import KmsdError, Misconfigured, Unavailable
 from kmsd.jwt.changes import JwtChanges
-from kmsd.jwt.keys import KeyView
+from kmsd.jwt.views import KeyView
 from kmsd.observe import logs
 from kmsd.transport.call import Call, Table, parse
 

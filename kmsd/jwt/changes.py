@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from typing import Final
 
@@ -19,9 +19,10 @@ from cryptography.hazmat.primitives import serialization
 
 from kmsd.errors import Conflict, InvalidRequest, KmsdError, NotFound, short
 from kmsd.jwt.fetchers import Fetchers
-from kmsd.jwt.kept import TRUSTED_MOST, Trusted
-from kmsd.jwt.keys import JwtKeys, KeyView
+from kmsd.jwt.kept import TRUSTED_MOST, Kept, Trusted
+from kmsd.jwt.keys import JwtKeys
 from kmsd.jwt.public_key import PEM_MOST, VerifyingKey, from_pem, verifying
+from kmsd.jwt.views import KeyView
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.labels import pending_label
 from kmsd.keys.lifecycle import Lifecycle
@@ -139,7 +140,7 @@ class JwtChanges:
             return view
         if view.key is not None:
             await self.lifecycle.retire_signing(view.key, until=until)
-        await self.keys.keep(self.keys.kept.without(kid) if kid not in self.keys.kept.trusted else self.keys.kept)
+        await self.keys.keep(lambda kept: kept.without_proven(kid))
         await self.keys.look(until)
         return view
 
@@ -178,24 +179,27 @@ class JwtChanges:
         Conflict, Unavailable."""
         if len(note) > _NOTE_MOST or not note.isprintable():
             raise InvalidRequest(f"a note must have {_NOTE_MOST} printable characters at most, got {short(note)}", "")
-        found, kept = from_pem(data), self.keys.kept
-        added = [key for key in found if key.kid not in kept.trusted]
-        if len(kept.trusted) + len(added) > TRUSTED_MOST:
+        found, trusted = from_pem(data), self.keys.kept.trusted
+        added = [key for key in found if key.kid not in trusted]
+        if len(trusted) + len(added) > TRUSTED_MOST:
             raise Conflict(
                 f"{TRUSTED_MOST} keys from outside may be trusted, not more", "kmsctl jwt untrust takes one out"
             )
-        for key in found:
-            known = kept.trusted.get(key.kid)
-            since, words = (known.since, note or known.note) if known is not None else (time.time(), note)
-            kept = kept.with_trusted(Trusted(key, since, excluded, words))
+
+        def with_found(kept: Kept) -> Kept:
+            for key in found:
+                known = kept.trusted.get(key.kid)
+                since, words = (known.since, note or known.note) if known is not None else (time.time(), note)
+                kept = kept.with_trusted(Trusted(key, since, excluded, words))
+            return kept
+
         if not dry_run:
-            await self.keys.keep(kept)
+            await self.keys.keep(with_found)
         kids = {key.kid for key in found}
-        shown = [each for each in self.keys.views() if each.state == "trusted" and each.verifying]
-        views = [each for each in shown if each.verifying and each.verifying.kid in kids]
+        shown = [each for each in self.keys.views() if each.state == "trusted" and each.kid in kids]
         if dry_run:
-            views += [KeyView("trusted", None, key, False, False, excluded, note=note) for key in added]
-        return views, len(added)
+            shown += [KeyView("trusted", None, key, False, False, excluded, note=note) for key in added]
+        return shown, len(added)
 
     async def untrust(self, kid: str, confirm: str, *, dry_run: bool) -> KeyView:
         """Publish a public key from outside no more; return it as it was. Raises NotFound, Conflict."""
@@ -205,8 +209,7 @@ class JwtChanges:
         self._confirm(kid, confirm, "tokens that were signed with this key before may be in force")
         view = KeyView("trusted", None, known.verifying, True, False, known.excluded, known.since, note=known.note)
         if not dry_run:
-            trusted = {each: key for each, key in self.keys.kept.trusted.items() if each != kid}
-            await self.keys.keep(replace(self.keys.kept, trusted=trusted))
+            await self.keys.keep(lambda kept: kept.without_trusted(kid))
         return view
 
     def _view_of(self, key_id: str) -> KeyView:

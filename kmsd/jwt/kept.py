@@ -68,10 +68,13 @@ class Kept:
         """Return the same with one more trusted key, or another in the place of the one with its kid."""
         return replace(self, trusted={**self.trusted, trusted.verifying.kid: trusted})
 
-    def without(self, kid: str) -> Kept:
-        """Return the same without the key with this kid, proven or trusted."""
-        proven = {each: key for each, key in self.proven.items() if each != kid}
-        return replace(self, proven=proven, trusted={each: key for each, key in self.trusted.items() if each != kid})
+    def without_proven(self, kid: str) -> Kept:
+        """Return the same without the proven key with this kid."""
+        return replace(self, proven={each: key for each, key in self.proven.items() if each != kid})
+
+    def without_trusted(self, kid: str) -> Kept:
+        """Return the same without the trusted key with this kid."""
+        return replace(self, trusted={each: key for each, key in self.trusted.items() if each != kid})
 
 
 def load(directory: Path) -> Kept:

@@ -9,35 +9,32 @@ Labels say what a key does: `L` signs, `L.pending` is to, `L@TIME` has signed, `
 from __future__ import annotations
 
 import asyncio
-import calendar
-import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 from time import monotonic
-from typing import Final, Literal
+from typing import Final
 
 from kmsd.crypto.signing import TokenKeyPair, key_pair
-from kmsd.errors import InvalidRequest, KmsdError, Misconfigured, NotFound, Unavailable
+from kmsd.errors import InvalidRequest, KmsdError, Misconfigured, Unavailable
 from kmsd.hsm.host.signing import SigningKind
 from kmsd.jwt import kept as keeping
+from kmsd.jwt import views
 from kmsd.jwt.api import KeySet, PublicKey
-from kmsd.jwt.claims import LEEWAY
 from kmsd.jwt.kept import Kept, Proven
 from kmsd.jwt.public_key import VerifyingKey, verifying
 from kmsd.jwt.published import in_order
+from kmsd.jwt.views import UNUSED, KeyView, Use
 from kmsd.keys.key import Key
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.labels import is_archived, pending_label
 from kmsd.keys.lifecycle import signing as signing_keys
 from kmsd.problem import About, Problem
 
-State = Literal["signing", "pending", "verifying", "trusted", "retired", "unusable"]
 _PROOF_SECONDS: Final = 5.0
 """Time limit for the proof of one key."""
-_STOPPED: Final = re.compile(r"@([0-9]{8}T[0-9]{6}Z)$")
 
 
 @dataclass(frozen=True)
@@ -47,37 +44,6 @@ class SigningKey:
     key: Key
     pair: TokenKeyPair
     verifying: VerifyingKey
-
-
-@dataclass(frozen=True)
-class Use:
-    """The use of a key since kmsd started. last: Unix seconds, 0 if there was none."""
-
-    signed: int = 0
-    last: float = 0.0
-
-
-UNUSED: Final = Use()
-
-
-@dataclass(frozen=True)
-class KeyView:
-    """A key as operators see it. key: on the token; None if it is not to be seen there, or was never. verifying: None
-    while it is not proven. stopped, needed_until: Unix seconds, 0 if there is no such time. error: why it is unusable,
-    or not proven."""
-
-    state: State
-    key: Key | None
-    verifying: VerifyingKey | None
-    published: bool
-    proven: bool
-    excluded: bool = False
-    since: float = 0.0
-    stopped: float = 0.0
-    needed_until: float = 0.0
-    note: str = ""
-    use: Use = UNUSED
-    error: KmsdError | None = None
 
 
 class JwtKeys:
@@ -104,6 +70,7 @@ class JwtKeys:
         self._uses: dict[str, Use] = {}
         self._last: SigningKey | None = None
         self._refreshing = asyncio.Lock()
+        self._keeping = asyncio.Lock()
         self._unkept: KmsdError | None = None
         self.key_set = self._set(self._published())
 
@@ -114,8 +81,8 @@ class JwtKeys:
         why there is none."""
         signers = self._signers()
         for key in signers:
-            found = self._proven.get((key.place, key.cka_id))
-            if found is not None:
+            found = self.proven(key)
+            if found is not None and any(each.kid == found.verifying.kid for each in self.key_set.keys):
                 self._last = found
                 return found
         last = self._last
@@ -132,8 +99,7 @@ class JwtKeys:
 
     def _held(self) -> list[Key]:
         """Return the keys on tokens that sign, are to sign or have signed, the newest first."""
-        found = signing_keys.of_label(self._keyring, self.label, "jwt")
-        return [key for key in found if not is_archived(key.label)]
+        return [key for key in self.all if not is_archived(key.label)]
 
     def _why_none(self) -> KmsdError:
         signers = self._signers()
@@ -215,110 +181,83 @@ class JwtKeys:
 
     async def _publish(self) -> None:
         """Publish what is proven, keep it, and tell if it is another set than before."""
-        kept, now = self.kept, time.time()
-        signs = {key.cka_id for key in self._signers()[:1]}
+        await self.keep(self._with_proven, strict=False)
+
+    def _with_proven(self, kept: Kept) -> Kept:
+        now, signs = time.time(), {key.cka_id for key in self._signers()[:1]}
         for each in self._proven.values():
             known = kept.proven.get(each.verifying.kid)
             longest = known.longest if known is not None else 0
             if each.key.cka_id in signs:
                 longest = max(longest, self.longest)
             since = known.since if known is not None else now
-            proven = Proven(each.verifying, each.key.key_id, each.key.place, since, longest)
-            if proven != known:
-                kept = kept.with_proven(proven)
-        for kid in _archived(kept.proven, signing_keys.of_label(self._keyring, self.label, "jwt")):
-            kept = kept.without(kid) if kid not in kept.trusted else kept
-        await self.keep(kept, strict=False)
+            kept = kept.with_proven(Proven(each.verifying, each.key.key_id, each.key.place, since, longest))
+        retired = {key.key_id for key in self.all if is_archived(key.label)}
+        for kid in [kid for kid, each in kept.proven.items() if each.key_id in retired]:
+            kept = kept.without_proven(kid)
+        return kept
 
-    async def keep(self, kept: Kept, *, strict: bool = True) -> None:
-        """Go by this, publish what it says, and have it on the disk. strict: raise Unavailable, and leave all as it
-        was, if that cannot be; else it is a problem."""
-        before, old = self.kept, self.key_set
-        self.kept = kept
-        fresh = self._set(self._published())
-        if self.kept == before and self._unkept is None:
-            return
-        try:
-            await asyncio.to_thread(keeping.save, self._directory, self.kept)
-            self._unkept = None
-        except Unavailable as error:
-            if strict:
-                self.kept = before
-                raise
-            self._unkept = error
-        self.key_set = fresh
+    async def keep(self, change: Callable[[Kept], Kept], *, strict: bool = True) -> None:
+        """Change what is kept, have it on the disk, and publish what it says. strict: raise Unavailable, and leave all
+        as it was, if it cannot be kept; else that is a problem."""
+        async with self._keeping:
+            before = self.kept
+            self.kept = change(before)
+            fresh = self._set(self._published())
+            if not strict:
+                self._show(fresh)
+            if self.kept == before and self._unkept is None:
+                return
+            try:
+                await asyncio.to_thread(keeping.save, self._directory, self.kept)
+                self._unkept = None
+            except Unavailable as error:
+                if strict:
+                    self.kept = before
+                    raise
+                self._unkept = error
+            self._show(fresh)
+
+    def _show(self, fresh: KeySet) -> None:
+        old, self.key_set = self.key_set, fresh
         if fresh.ms != old.ms:
             self._changed(_told(old, fresh))
 
     # What operators see.
 
+    @property
+    def all(self) -> Sequence[Key]:
+        """The keys on tokens whose label is, or was made of, that of these keys; the newest first."""
+        return signing_keys.of_label(self._keyring, self.label, "jwt")
+
+    def proven(self, key: Key) -> SigningKey | None:
+        """Return a key as one whose public half is proven; None if it is not."""
+        return self._proven.get((key.place, key.cka_id))
+
+    def failed(self, key: Key) -> KmsdError | None:
+        """Return why a key could not be proven; None if that is not so."""
+        return self._failed.get((key.place, key.cka_id))
+
+    def signs(self, key: Key) -> bool:
+        """Return whether this is the key that signs now."""
+        return self.proven(key) is not None and self._signers()[:1] == [key]
+
     def views(self) -> list[KeyView]:
         """Return all keys: that which signs, those that wait, those that signed, trusted ones, and the rest."""
-        keys = signing_keys.of_label(self._keyring, self.label, "jwt")
-        found = [self._view(key) for key in keys]
-        seen = {each.verifying.kid for each in found if each.verifying is not None}
-        found += [self._gone(each) for kid, each in self.kept.proven.items() if kid not in seen]
-        found += [
-            KeyView("trusted", None, each.verifying, True, False, each.excluded, each.since, note=each.note)
-            for each in self.kept.trusted.values()
-        ]
-        order: Sequence[State] = ("signing", "pending", "verifying", "trusted", "unusable", "retired")
-        return sorted(found, key=lambda each: order.index(each.state))
+        return views.of(self)
 
     def find(self, kid: str) -> KeyView:
         """Return the key with this kid. Raises NotFound."""
-        for each in self.views():
-            if each.verifying is not None and each.verifying.kid == kid:
-                return each
-        raise NotFound(f"no key with the kid {kid[:64]!r} signs or verifies tokens here", "kmsctl jwt keys lists them")
+        return views.find(self, kid)
 
-    def _view(self, key: Key) -> KeyView:
-        where = key.place, key.cka_id
-        proven, failed = self._proven.get(where), self._failed.get(where)
-        known = proven.verifying if proven is not None else self._known(key)
-        if is_archived(key.label):
-            return KeyView("retired", key, known, False, False)
-        if known is None:
-            return KeyView("unusable", key, None, False, False, error=failed)
-        its = self.kept.proven.get(known.kid)
-        stopped = _stopped(key.label)
-        signs = proven is not None and self._signers()[:1] == [key]
-        state: State = "signing" if signs else "pending" if key.label == pending_label(self.label) else "verifying"
-        return KeyView(
-            state,
-            key,
-            known,
-            its is not None,
-            proven is not None,
-            since=its.since if its is not None else 0.0,
-            stopped=stopped,
-            needed_until=self._needed_until(stopped, its),
-            use=self._uses.get(known.kid, UNUSED),
-            error=failed,
-        )
+    def use(self, kid: str) -> Use:
+        """Return what a key was used for since kmsd started."""
+        return self._uses.get(kid, UNUSED)
 
-    def _known(self, key: Key) -> VerifyingKey | None:
-        return next((each.verifying for each in self.kept.proven.values() if each.key_id == key.key_id), None)
-
-    def _gone(self, each: Proven) -> KeyView:
-        """Return a key that is published and not to be seen on any token."""
-        error: KmsdError = Unavailable("its token is away", "kmsctl status says why")
-        if self._keyring.complete:
-            kid = each.verifying.kid
-            error = Misconfigured(
-                f"the key {each.key_id!r} is gone from token {each.place!r}, and is published for the tokens that it "
-                "signed",
-                f"to refuse these: kmsctl jwt retire {kid} --confirm {kid}",
-            )
-        return KeyView("verifying", None, each.verifying, True, False, since=each.since, error=error)
-
-    def _needed_until(self, stopped: float, its: Proven | None) -> float:
-        """Return when the last token ends that a key may have signed. Other kmsds take a look to see that it signs no
-        more, so their tokens may be a little younger."""
-        if not stopped:
-            return 0.0
-        longest = max(its.longest if its is not None else 0, self.longest)
-        return stopped + longest + 2 * LEEWAY
+    @property
+    def complete(self) -> bool:
+        """Whether all tokens show what they have, as far as is known."""
+        return self._keyring.complete
 
     @property
     def problems(self) -> list[Problem]:
@@ -338,20 +277,6 @@ class JwtKeys:
                 Problem(self._unkept.message, self._unkept.hint, fatal=False, about=About(setting="state.dir"))
             )
         return found
-
-
-def _archived(proven: Mapping[str, Proven], keys: Iterable[Key]) -> list[str]:
-    """Return the kids of proven keys that somebody has retired since."""
-    retired = {key.key_id for key in keys if is_archived(key.label)}
-    return [kid for kid, each in proven.items() if each.key_id in retired]
-
-
-def _stopped(label: str) -> float:
-    """Return when a key stopped signing, by its label; 0 if it did not."""
-    found = _STOPPED.search(label)
-    return (
-        float(calendar.timegm(time.strptime(found[1], "%Y%m%dT%H%M%SZ"))) if found and not is_archived(label) else 0.0
-    )
 
 
 def _told(old: KeySet, new: KeySet) -> str:
