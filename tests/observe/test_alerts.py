@@ -280,6 +280,7 @@ def _crashes(kmsd: Kmsd, chaos: ChaosToken) -> Iterator[None]:
         (host,) = wait_for(kmsd.hosts)
         os.kill(host, signal.SIGKILL)
         wait_for(lambda gone=host: kmsd.hosts() and gone not in kmsd.hosts() and _lists(kmsd))
+    wait_for(lambda: kmsd.status().healthz == "ok")
     yield
 
 
