@@ -46,12 +46,15 @@ class Code(StrEnum):
 
 
 class Method(StrEnum):
-    """The methods of the KMS APIs and of the admin API that answer once."""
+    """The methods of the APIs that Kubernetes calls, and of the admin API, that answer once."""
 
     ENCRYPT = "Encrypt"
     DECRYPT = "Decrypt"
     STATUS = "Status"
     VERSION = "Version"
+    SIGN = "Sign"
+    FETCH_KEYS = "FetchKeys"
+    METADATA = "Metadata"
     GET_STATUS = "GetStatus"
     GET_CONFIG = "GetConfig"
     SET_LOG_LEVEL = "SetLogLevel"
@@ -79,6 +82,13 @@ class Method(StrEnum):
     REVOKE_CERTIFICATE = "RevokeCertificate"
     GET_CRL = "GetCrl"
     ROLL_CA = "RollCa"
+    GET_JWT = "GetJwt"
+    PUBLISH_JWT_KEY = "PublishJwtKey"
+    SWITCH_JWT_KEY = "SwitchJwtKey"
+    RETIRE_JWT_KEY = "RetireJwtKey"
+    IMPORT_JWT_KEY = "ImportJwtKey"
+    TRUST_JWT_KEY = "TrustJwtKey"
+    UNTRUST_JWT_KEY = "UntrustJwtKey"
     CREATE_ENROLMENT_TOKEN = "CreateEnrolmentToken"  # noqa: S105 - a method
     LIST_ENROLMENT_TOKENS = "ListEnrolmentTokens"
     REVOKE_ENROLMENT_TOKEN = "RevokeEnrolmentToken"  # noqa: S105 - a method

@@ -167,7 +167,7 @@ def test_a_failed_decrypt_is_found_by_the_key_that_it_asked_for(kmsd: Kmsd) -> N
 def test_the_names_that_kmsctl_offers_are_those_of_kmsd() -> None:
     service = admin.DESCRIPTOR.services_by_name["Admin"]
     answering = {each.name for each in service.methods if not each.server_streaming}
-    assert {*Method} == answering | {"Encrypt", "Decrypt", "Status", "Version"}
+    assert {*Method} == answering | {"Encrypt", "Decrypt", "Status", "Version", "Sign", "FetchKeys", "Metadata"}
     assert tuple(Code) == CODES
     known = {each.name for each in grpc.StatusCode}
     assert {*CODES} == known | {"BEGUN"}

@@ -23,7 +23,7 @@ from kmsd.api.externaljwt.v1 import api_pb2 as pb
 from tests.admin.calls import stats
 from tests.daemons import Kmsd, wait_for
 from tests.jwt.signing import ISSUER, SUBJECT, Apiserver, apiserver, b64, claims, openssl_verify, settings, socket_of
-from tests.raw import unary
+from tests.raw import stream, unary
 from tests.tokens import make_token
 
 PRIVATE = serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
@@ -267,7 +267,8 @@ def _signs(caller: Apiserver) -> bool:
 def test_what_is_signed_is_counted_as_other_calls_are(kmsd: Kmsd, caller: Apiserver) -> None:
     caller.token()
     assert any((each.api, each.method, each.code) == ("jwt", "Sign", "OK") for each in stats(kmsd).calls)
-    text = kmsd.admin("GetMetrics").text.decode()
+    parts = stream(kmsd.channel(kmsd.admin_socket), "/kmsd.admin.v1.Admin/GetMetrics")(b"", timeout=10)
+    text = b"".join(admin.GetMetricsResponse.FromString(each).text for each in parts).decode()
     assert 'kmsd_jwt_ready{tenant=""} 1' in text
     assert re.search(r'kmsd_jwt_published_keys\{tenant=""\} [1-9]', text)
 
