@@ -205,11 +205,21 @@ def _tenants(kmsd: Any) -> list[Word]:
     return [Word(each.name, f"{each.state} {each.write_label}") for each in kmsd.get_status().tenants]
 
 
+def _kids(kmsd: Any) -> list[Word]:
+    """Return the labels of keys of service account tokens, and kids for whoever goes on with one or where there is no
+    label."""
+    keys = kmsd.get_jwt().keys
+    labels = [Word(each.label, f"{each.state} {each.kid}".rstrip()) for each in keys if each.label]
+    kids = [Word(each.kid, f"{each.state} {each.label or each.note}", bool(each.label)) for each in keys if each.kid]
+    return labels + [each for each in kids if not each.text.startswith("-")]
+
+
 _LIVE: Final[dict[str, Callable[[Any], list[Word]]]] = {
     "KEY": _keys,
     "LABEL": _labels,
     "TOKEN": _tokens,
     "TENANT": _tenants,
+    "KID": _kids,
 }
 
 

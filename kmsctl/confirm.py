@@ -73,11 +73,13 @@ def answer(question: str, *, left: str = "nothing was changed") -> str:
         raise
 
 
-def insist(act: Callable[[str], T], label: str, confirm: str, deed: str, *, ask: bool = True) -> tuple[T, str]:
+def insist(
+    act: Callable[[str], T], label: str, confirm: str, deed: str, *, ask: bool = True, what: str = "label"
+) -> tuple[T, str]:
     """Call act(confirm); if kmsd wants the label once more, have it typed, and call act(label).
 
-    label: of the key in question. deed: as "destroy it". ask: False where nothing is done anyway. Returns the answer
-    and what was confirmed. Raises what act raises.
+    label: of the key in question. deed: as "destroy it". ask: False where nothing is done anyway. what: it is typed, if
+    not a label. Returns the answer and what was confirmed. Raises what act raises.
     """
     try:
         return act(confirm), confirm
@@ -87,8 +89,8 @@ def insist(act: Callable[[str], T], label: str, confirm: str, deed: str, *, ask:
             raise
         diagnostics.warning(refusal.message)
         diagnostics.hint(refusal.hint)
-    if answer(f"type its label to {deed} all the same: ").rstrip("\r\n") != label:
-        decline("that is not its label; nothing was done")
+    if answer(f"type its {what} to {deed} all the same: ").rstrip("\r\n") != label:
+        decline(f"that is not its {what}; nothing was done")
     return act(label), label
 
 

@@ -76,6 +76,16 @@ LAYOUTS: Final = {
     "NewCa": "key certificate csr? chain",
     "IssuedCertificate": "certificate chain",
     "RevokedCertificates": "revoked listed not_listed_because?",
+    "JwtKey": (
+        "kid? alg? state published proven excluded_from_discovery label? key_id? token? from_outside "
+        "published_at=published_since stopped_at=stopped needed_until trusted_at=trusted note? signed "
+        "last_signed_at=last_signed reason? hint? pem? jwk?"
+    ),
+    "JwtFetcher": "who first_at=first last_at=last current",
+    "Jwt": (
+        "state reason? hint? tenant? socket? label issuers max_token_expiration_seconds=max_token_expiration "
+        "refresh_hint_seconds=refresh_hint keys changed_at=changed fetchers now"
+    ),
     "Following": (
         "since first_status_at=first_status last_status_at=last_status first_encrypt_at=first_encrypt "
         "last_encrypt_at=last_encrypt previous_key_id? previous_key_id_sha256?"

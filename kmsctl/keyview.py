@@ -158,7 +158,8 @@ def next_step(key: Key) -> None:
         case KeyState.ARCHIVED:
             diagnostics.hint("this key is retired: it decrypts still, and `kmsctl keys destroy` ends it")
         case KeyState.SIGNING:
-            diagnostics.hint("this key signs, and encrypts nothing; `kmsctl ca show` says what it has signed")
+            group = "jwt keys" if key.purpose == "jwt" else "ca show"
+            diagnostics.hint(f"this key signs, and encrypts nothing; `kmsctl {group}` says what it has signed")
         case KeyState.UNUSABLE | KeyState.PLANTED:
             complain(key)
         case _:

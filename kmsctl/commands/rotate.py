@@ -135,7 +135,7 @@ def _follow(
             "a scan reads all that is stored, and etcd serves the cluster meanwhile",
         )
     run = RotationRun(
-        nodes=_parse_nodes(watching.nodes),
+        nodes=parse_nodes(watching.nodes),
         place=_checked(place, watching.retire),
         again=watching.again,
         retire=watching.retire,
@@ -170,7 +170,8 @@ def _emit(done: Rotation, form: OutputFormat, *, dry_run: bool) -> None:
         )
 
 
-def _parse_nodes(texts: Sequence[str] | None) -> tuple[tuple[str, str], ...]:
+def parse_nodes(texts: Sequence[str] | None) -> tuple[tuple[str, str], ...]:
+    """Return the name and socket of each --node. Raises UsageError."""
     found = []
     for text in texts or ():
         name, equals, socket = text.partition("=")

@@ -11,6 +11,7 @@ from kmsd.client import decode, model
 from kmsd.client.ca import CaCalls
 from kmsd.client.enrolment import EnrolmentCalls, pages, text
 from kmsd.client.errors import ClientError, Conflict, InvalidRequest, NotFound
+from kmsd.client.jwt import JwtCalls
 from kmsd.client.model.keys import Key, KeyType
 from kmsd.client.wire import Client, Stranger, Stream
 
@@ -20,13 +21,14 @@ _KEY_TYPE_NUMBERS = {
     KeyType.HMAC: pb.KEY_TYPE_HMAC,
     KeyType.PAIR: pb.KEY_TYPE_PAIR,
     KeyType.RSA: pb.KEY_TYPE_RSA,
+    KeyType.EC: pb.KEY_TYPE_EC,
 }
 
 
 Response = TypeVar("Response", bound=Message)
 
 
-class AdminClient(EnrolmentCalls, CaCalls, Client):
+class AdminClient(EnrolmentCalls, CaCalls, JwtCalls, Client):
     """A client of the admin API. Every method takes `timeout`: seconds for each of its calls, instead of the client's
     own; all raise ClientError. Threads may share one.
 
@@ -122,9 +124,11 @@ class AdminClient(EnrolmentCalls, CaCalls, Client):
         key_id: str = "",
         if_not_exists: bool = False,
         token: str = "",
+        purpose: str = "",
         timeout: float | None = None,
     ) -> model.GeneratedKey:
         """Make a key on the token. type: None for what serves there. key_id: text for CKA_ID; empty: kmsd makes one.
+        purpose: "jwt" for an EC or RSA key pair that signs service account tokens; empty: a key that encrypts.
 
         Conflict if the label or key id is taken; with if_not_exists, the key that has the label is answered.
         """
@@ -140,6 +144,7 @@ class AdminClient(EnrolmentCalls, CaCalls, Client):
             key_id=text("key id", key_id),
             if_not_exists=if_not_exists,
             token=text("token", token),
+            purpose=text("purpose", purpose),
         )
         answer = self._call("GenerateKey", request, pb.GenerateKeyResponse, timeout)
         return model.GeneratedKey(

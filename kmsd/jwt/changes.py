@@ -90,6 +90,8 @@ class JwtChanges:
         view = self.keys.find(kid)
         if view.state == "signing":
             return view, self._before(kid), False
+        if (view.state == "verifying" and view.proven and view.published and view.key) or self._returns(view):
+            return await self._switch_back(view, dry_run=dry_run, until=until)
         if view.state != "pending" or not view.proven:
             raise Conflict(
                 f"the key {kid} does not wait to sign: it is {view.state}",
@@ -103,6 +105,25 @@ class JwtChanges:
         await self.lifecycle.succeed_signing(self.keys.label, "jwt", until=until)
         await self.keys.look(until)
         return self.keys.find(kid), self._before(kid), True
+
+    async def _switch_back(self, view: KeyView, *, dry_run: bool, until: float) -> tuple[KeyView, KeyView | None, bool]:
+        """Have a key that signed before sign again: everybody knows it. Raises Conflict while another waits to sign."""
+        kid = view.verifying.kid if view.verifying else ""
+        waiting = signing_keys.pending(self.keyring, self.keys.label, "jwt")
+        if waiting is not None and waiting != view.key:
+            raise Conflict("another key waits to sign", "take it back first: kmsctl jwt revert")
+        before = next((each for each in self.keys.views() if each.state == "signing"), None)
+        if not dry_run and view.key is not None:
+            await self.lifecycle.recall_signing(view.key, self.keys.label, "jwt", until=until)
+            await self.keys.look(until)
+            view = self.keys.find(kid)
+            before = self._before(kid)
+        return view, before, True
+
+    def _returns(self, view: KeyView) -> bool:
+        """Return whether a key that waits signed before: somebody began to have it sign again, and did not finish."""
+        signer = next((each.key for each in self.keys.views() if each.state == "signing"), None)
+        return bool(view.state == "pending" and view.key and signer and view.key.created_ms < signer.created_ms)
 
     def _check_fetched(self, view: KeyView) -> None:
         """Raise Conflict unless whoever verifies tokens has had the time to learn of a key."""
@@ -134,7 +155,7 @@ class JwtChanges:
             raise Conflict(f"the key {kid} signs", "have another sign first: kmsctl jwt rotate")
         if view.state == "trusted":
             raise Conflict(f"the key {kid} is not on a token", "kmsctl jwt untrust takes back that it is trusted")
-        if view.state != "pending":
+        if view.state != "pending" or self._returns(view):
             self._confirm(kid, confirm, _why_needed(view))
         if dry_run:
             return view

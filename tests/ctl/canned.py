@@ -25,6 +25,7 @@ from tests.ctl import answers
 from tests.ctl.answers import CREATED, OLD_ID, RETIRED_ID, WRITE_ID
 from tests.ctl.canned_ca import CannedCa
 from tests.ctl.canned_enrol import CannedEnrolment
+from tests.ctl.canned_jwt import CannedJwt
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Failure:
 
 
 @dataclass
-class Canned(CannedEnrolment, CannedCa):
+class Canned(CannedEnrolment, CannedCa, CannedJwt):
     """What the server will answer, and the requests it got. Tests write to the first and read the second."""
 
     directory: Path

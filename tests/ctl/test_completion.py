@@ -55,7 +55,9 @@ def offered(line: str) -> list[str]:
         ("kmsctl keys list -o y", ["yaml"]),
         ("kmsctl keys list --output=y", ["--output=yaml"]),
         ("kmsctl --output=y", ["--output=yaml"]),
-        ("kmsctl keygen x --type ", ["aes", "hmac", "pair", "rsa"]),
+        ("kmsctl keygen x --type r", ["rsa", "rsa-2048", "rsa-3072", "rsa-4096"]),
+        ("kmsctl keygen x --purpose ", ["jwt"]),
+        ("kmsctl jwt re", ["revert", "retire"]),
         ("kmsctl requests --code UN", ["UNKNOWN", "UNIMPLEMENTED", "UNAVAILABLE", "UNAUTHENTICATED"]),
         (
             "kmsctl audit tail --method=De",
@@ -100,6 +102,9 @@ def test_a_running_kmsd_offers_labels_ids_and_tokens(canned: Canned) -> None:
     assert offered("kmsctl requests --key ") == offered("kmsctl audit tail -f --key ") == labels
     assert offered("kmsctl keys show 018") == [WRITE_ID, "018539a4-6a00-7000-8000-000000000001"]
     assert offered("kmsctl keys relabel 0x") == [OLD_ID]
+    trusted = "VHJ1c3RlZEVHJ1c3RlZEVHJ1c3RlZEVHJ1c3RlZE-_8"
+    assert offered("kmsctl jwt show ") == ["sa-signer", "sa-signer@20220101T000000Z", trusted]
+    assert offered("kmsctl jwt untrust V") == [trusted]
     assert offered("kmsctl keys relabel k8s-kek ") == []  # a new label is nobody's to offer
     assert offered("kmsctl mechanisms ") == offered("kmsctl unlock ") == ["main", "old"]
     assert offered("kmsctl keygen x --token o") == ["old"]

@@ -402,3 +402,54 @@ def test_a_patch_reads_the_same_forever(run: Run, snapshot: SnapshotAssertion, d
     manifest.write_bytes((Path(__file__).parents[1] / "vectors" / "kube-apiserver.yaml").read_bytes())
     result = run("k8s", "apply-patch", str(manifest), "-o", form)
     assert (result.code, result.text, result.err) == snapshot
+
+
+@pytest.mark.parametrize("form", ["table", "json", "yaml", "name"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "jwt keys",
+        "jwt keys --tenant cluster-a",
+        "jwt show sa-signer",
+        "jwt show VHJ1c3Rl",
+        "jwt import --pem - --pending",
+        "jwt trust --pem - --exclude-from-discovery",
+        "jwt untrust VHJ1c3Rl --confirm VHJ1c3Rl",
+        "jwt retire T2xkS2V5 --dry-run",
+    ],
+)
+def test_what_is_said_of_token_keys_reads_the_same_forever(
+    run: Run, canned: Canned, snapshot: SnapshotAssertion, command: str, form: str
+) -> None:
+    result = run(*command.split(), "-o", form, stdin=b"x")
+    assert result.code == 0
+    assert (result.text, result.err) == snapshot
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "jwt keys -o wide",
+        "jwt export",
+        "jwt export --all -o yaml",
+        "jwt export --pem --all",
+        "jwt import --pem - --dry-run",
+        "jwt rotate --again --yes",
+        "jwt rotate",
+        "jwt rotate --again --dry-run -o json",
+        "jwt revert --yes",
+        "jwt revert --dry-run -o yaml",
+    ],
+)
+def test_what_a_rotation_of_token_keys_says_reads_the_same_forever(
+    run: Run, canned: Canned, snapshot: SnapshotAssertion, command: str
+) -> None:
+    result = run(*command.split(), stdin=b"x")
+    assert result.code == 0
+    assert (result.text, result.err) == snapshot
+
+
+def test_a_signer_without_a_key_says_what_next(run: Run, canned: Canned, snapshot: SnapshotAssertion) -> None:
+    canned.jwt_state = "no-key"
+    result = run("jwt", "keys")
+    assert (result.code, result.text, result.err) == snapshot

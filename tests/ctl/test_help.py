@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 import typer
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from sqlalchemy import delete
 
 from kmsctl.app import program
@@ -176,6 +177,8 @@ _ARGUMENTS = {
     "enrol approve": ("0123456789abcdef",),
     "enrol deny": ("0123456789abcdef",),
     "ca import": ("/dev/null",),
+    **{f"jwt {name}": ("sa-signer",) for name in ("show", "untrust", "retire")},
+    **{f"jwt {name}": ("--pem", "/dev/null") for name in ("import", "trust")},
     "ca issue": ("/dev/null", "--node", "n", "--tenant", "t"),
 }
 
@@ -233,6 +236,7 @@ def _start(tmp_path_factory: pytest.TempPathFactory, config: str = "") -> Kmsd:
     config_file = folder / "kmsd.toml"
     shown = Authority(folder / "ca").issue("est", "DNS:localhost", server=True)
     config_file.write_text(
+        f'[jwt]\nsocket = "{folder}/jwt.sock"\n'
         f'[est]\nlisten = "127.0.0.1:{free_port()}"\ntls_certificate = "{shown.certificate}"\n'
         f'tls_key = "{shown.key}"\n[[tenants]]\nname = "cluster-a"\nsan = ["DNS:*.a.test"]\nkey_label = "kek-a"\n'
         + config
@@ -279,6 +283,10 @@ def site(
             _fill_store(kmsd)
         if command.split(" ")[0] == "ca" and command != "ca init":
             _make_ca(made, run)
+        if command.split(" ")[0] == "jwt":
+            _make_token_keys(made, run)
+        if command == "jwt import":
+            assert run("jwt", "retire", "sa-signer.pending").code == 0
         if command == "rotate":
             own.enter_context(_kube_apiserver(tmp_path / "admin.conf"))
         yield made
@@ -321,6 +329,18 @@ def _make_ca(site: Site, run: Run) -> None:
         (site.folder / f"{node}.csr").write_bytes(software.csr().public_bytes(Encoding.PEM))
         assert run("ca", "issue", f"{node}.csr", "--node", node, "--tenant", "cluster-a").code == 0
     (site.folder / "node-1.csr").write_bytes(software.csr().public_bytes(Encoding.PEM))
+
+
+def _make_token_keys(site: Site, run: Run) -> None:
+    """A key that signs service account tokens, another that is to sign next, and the files of a third."""
+    assert run("keygen", "sa-signer", "--purpose", "jwt", "--if-not-exists").code == 0
+    wait_for(lambda: site.kmsd.admin("GetJwt").state == "ready")
+    site.kmsd.admin("PublishJwtKey", pb.PublishJwtKeyRequest())
+    key = rsa.generate_private_key(65537, 2048)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    (site.folder / "sa.key").write_bytes(pem)
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (site.folder / "sa.pub").write_bytes(public)
 
 
 def _add_keys(kmsd: Kmsd, token: SoftToken, command: str) -> None:

@@ -23,6 +23,15 @@ if TYPE_CHECKING:
         StoreCheck,
     )
     from kmsd.client.model.inspection import Envelope, Inspection, JweReport
+    from kmsd.client.model.jwt import (
+        ImportedJwtKey,
+        Jwt,
+        JwtFetcher,
+        JwtKey,
+        PublishedJwtKey,
+        SwitchedJwtKey,
+        TrustedJwtKeys,
+    )
     from kmsd.client.model.keys import (
         DestroyedKey,
         GeneratedKey,
@@ -92,9 +101,13 @@ __all__ = [
     "Filter",
     "Following",
     "GeneratedKey",
+    "ImportedJwtKey",
     "Inspection",
     "IssuedCertificate",
     "JweReport",
+    "Jwt",
+    "JwtFetcher",
+    "JwtKey",
     "Key",
     "KeyDetail",
     "KeyInEtcd",
@@ -114,6 +127,7 @@ __all__ = [
     "Peer",
     "Probe",
     "Problem",
+    "PublishedJwtKey",
     "RelabelledKey",
     "Request",
     "Requests",
@@ -131,18 +145,34 @@ __all__ = [
     "StatsFrame",
     "Status",
     "StoreCheck",
+    "SwitchedJwtKey",
     "Tampering",
     "TenantStatus",
     "Timing",
     "Token",
     "TokenStatus",
+    "TrustedJwtKeys",
     "UnlockedToken",
     "Upstream",
     "Verdict",
 ]
 
 _MODULES = (
-    *("keys", "status", "stats", "tokens", "audit", "config", "rotation", "inspection", "kms", "scan", "enrol", "ca"),
+    *(
+        "keys",
+        "status",
+        "stats",
+        "tokens",
+        "audit",
+        "config",
+        "rotation",
+        "inspection",
+        "kms",
+        "scan",
+        "enrol",
+        "ca",
+        "jwt",
+    ),
 )
 
 if not TYPE_CHECKING:

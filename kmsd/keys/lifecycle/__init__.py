@@ -233,6 +233,11 @@ class Lifecycle:
             await signing.relabel(self._keyring, permit, key, archived_label(key.label, time.time()))
             await self._keyring.look()
 
+    async def recall_signing(self, key: Key, label: str, purpose: SigningPurpose, *, until: float = inf) -> None:
+        """Have a key pair that held a label before hold it again. Raises what the token says."""
+        async with self._permit(until) as permit:
+            await signing.recall(self._keyring, permit, key, label, purpose)
+
     async def succeed_signing(self, label: str, purpose: SigningPurpose, *, until: float = inf) -> Key:
         """Give the label to the key that is about to take it; return the key that signs then. Raises NotFound."""
         async with self._permit(until) as permit:

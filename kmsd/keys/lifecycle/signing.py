@@ -187,6 +187,18 @@ async def finish(keyring: Keyring, permit: Permit, label: str, purpose: SigningP
     await keyring.look()
 
 
+async def recall(keyring: Keyring, permit: Permit, key: Key, label: str, purpose: SigningPurpose) -> None:
+    """Give a label back to a key that held it before. Of two that hold it the newer signs, so the others lose it first;
+    meanwhile the key is about to take it, so that one of them signs at every moment. Raises what the token says."""
+    others = [each for each in of_label(keyring, label, purpose) if each.label == label]
+    if key.label != pending_label(label):
+        await relabel(keyring, permit, key, pending_label(label))
+    for each in others:
+        await relabel(keyring, permit, each, old_label(label, time.time()))
+    await keyring.look()
+    await finish(keyring, permit, label, purpose)
+
+
 async def relabel(keyring: Keyring, permit: Permit, key: Key, to: str) -> None:
     """Give a key another label. Raises what the token says."""
     hsm = keyring.hsm(key)
