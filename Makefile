@@ -12,6 +12,7 @@
 # make kills    a hundred kills of the process that has the token, under 16 callers
 # make soak     half an hour of load, rotations and faults, SOAK_SECONDS=... for another time
 #               ARGS=renewal: ten minutes of nodes that renew their certificates, and a CA that is rolled
+# make replicas one enrolment token used 200 times at once at eight key managers: one certificate
 # make fuzz     a minute of bytes that nobody thought of, for all that strangers reach, ARGS="--seconds 3600" for more
 # make screenshots  draw docs/screenshots anew
 # make dashboard  draw docs/screenshots/dashboard.svg anew, from a minute of a real kmsd
@@ -36,7 +37,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev dev dev-remote test check lint types contracts drift tests unit coverage bench chaos kills soak \
-  fuzz screenshots dashboard gen proto lock format vuln audit build deb packages-test docs debug
+  fuzz screenshots dashboard gen proto lock format vuln audit build deb packages-test docs debug replicas
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -100,6 +101,10 @@ kills: install-dev
 soak: install-dev
 	@sh scripts/test-tools.sh
 	.venv/bin/python -m tests.$(if $(filter renewal,$(ARGS)),enrol,chaos).soak
+
+replicas: install-dev
+	@sh scripts/test-tools.sh
+	.venv/bin/python -m tests.enrol.replicas
 
 fuzz: install-dev
 	@sh scripts/fuzz.sh $(ARGS)

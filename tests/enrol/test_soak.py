@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from tests.daemons import wait_for
+from tests.enrol.replicas import use
 from tests.enrol.soak import Site, failures, soak
 from tests.remote.certificates import Issued
 from tests.remote.conftest import Client
@@ -30,9 +31,15 @@ def answer_of(channel: grpc.Channel) -> str:
         return ""
 
 
-def test_after_a_roll_a_node_that_has_the_old_key_alone_takes_the_key_managers(short_tmp: Path) -> None:
+def test_two_key_managers_take_a_token_once_and_are_taken_after_a_roll_by_whoever_has_the_old_key(
+    short_tmp: Path,
+) -> None:
     with Site(short_tmp, 0) as site:
         manager, other = site.managers
+        # A token that is used at both at once is good for one certificate. `make replicas` has eight, and 200 uses.
+        used = use(site, 12)
+        assert (used.answers["certificate"], used.certificates) == (1, [1, 1]), used
+        assert set(used.answers) <= {"certificate", "PERMISSION_DENIED", "UNAVAILABLE"}, used
         issued = manager.enrol(short_tmp, "node-1")
         shown = manager.kmsd.folder / "state" / "est.crt"
         before = shown.read_bytes()
