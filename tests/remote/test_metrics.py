@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import grpc
+import pytest
+
 from kmsd.api.admin.v1 import admin_pb2 as admin
 from kmsd.api.kms.v2 import api_pb2 as v2
 from tests.daemons import Kmsd, wait_for
 from tests.observe.scraping import Answer, told
-from tests.remote.certificates import Authority
+from tests.remote.certificates import Authority, Issued
 from tests.remote.conftest import Manager, free_port, well
 
 
@@ -56,10 +59,27 @@ def test_tenants_upstreams_and_certificates_have_metrics(
     assert ours["kmsd_certificate_expiry_seconds", ("", "proxy")] > time.time()
     assert Answer(gate, "/readyz").text == "ok\n"
 
+    assert b"kmsd_tenant_peers" in _metrics(manager, ca.issue("w", "DNS:watcher.test"))
+    with pytest.raises(grpc.RpcError) as refused:
+        _metrics(manager, caller)
+    assert refused.value.code() == grpc.StatusCode.PERMISSION_DENIED
+
     manager.kmsd.stop()
     lost = wait_for(lambda: (answer := Answer(gate, "/readyz")).status == 503 and answer)
     assert "[-]key-managers failed: " in lost.text
     assert Answer(gate, "/livez").status == 200
+
+
+def _metrics(manager: Manager, caller: Issued) -> bytes:
+    """What the admin API tells this caller from another machine."""
+    method: grpc.UnaryStreamMultiCallable[admin.GetMetricsRequest, admin.GetMetricsResponse] = manager.channel(
+        caller
+    ).unary_stream(
+        "/kmsd.admin.v1.Admin/GetMetrics",
+        request_serializer=admin.GetMetricsRequest.SerializeToString,
+        response_deserializer=admin.GetMetricsResponse.FromString,
+    )
+    return b"".join(each.text for each in method(admin.GetMetricsRequest(), timeout=10))
 
 
 def test_the_last_scan_of_etcd_is_told_by_key(start_kmsd: Callable[..., Kmsd]) -> None:
