@@ -224,3 +224,15 @@ def test_a_kmsd_without_a_ca_loads_nothing_of_one() -> None:
     }
     assert not mine
     assert not loaded & {"cryptography", "sqlalchemy", "kmsd.apis.admin_ca"}
+
+
+def test_a_kmsd_that_signs_no_service_account_tokens_loads_nothing_for_that() -> None:
+    loaded = _loaded("import kmsd.daemon.assembly, kmsd.daemon.process, kmsd.daemon.proxy, kmsd.hsm.host.life")
+    mine = {name for name in loaded if name.startswith(("kmsd.jwt", "kmsd.api.externaljwt", "kmsd.daemon.jwt"))}
+    assert not mine
+    assert not loaded & {"kmsd.apis.admin_jwt", "kmsd.apis.jwt_v1"}
+
+
+def test_a_proxy_that_has_tokens_signed_loads_no_token() -> None:
+    loaded = _loaded("import kmsd.daemon.proxy, kmsd.jwt.remote, kmsd.apis.jwt_v1")
+    assert not {name for name in loaded if name.startswith(("kmsd.hsm", "kmsd.keys", "kmsd.crypto", "pkcs11"))}
