@@ -30,7 +30,7 @@ class Call(Protocol):
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kmsd]:
     folder = tmp_path_factory.mktemp("jwt")
-    environment = settings(folder, issuers=ISSUER, max_token_expiration="7200")
+    environment = settings(folder, issuers=ISSUER, max_token_expiration="7200", refresh_hint="4")
     with Kmsd(folder, make_token(folder), environment=environment).start() as kmsd:
         yield kmsd
 
