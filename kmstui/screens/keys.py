@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from shlex import quote
+from typing import Final
 
 from textual import on
 from textual.containers import Container
@@ -291,6 +293,10 @@ def why_not(name: str, key: Key) -> str:
     return ""
 
 
+_NEXT: Final = {"ca": "kmsctl ca roll", "jwt": "kmsctl jwt rotate"}
+"""The command that has another key sign, by purpose."""
+
+
 def _why_not_retire(key: Key) -> str:
     match key.state:
         case KeyState.WRITE:
@@ -302,7 +308,7 @@ def _why_not_retire(key: Key) -> str:
         case KeyState.COMPANION:
             return "it goes with its AES key: retire that"
         case KeyState.SIGNING:
-            return "it signs: kmsctl ca roll makes the next one"
+            return f"it signs: {_NEXT.get(key.purpose, 'a newer kmstui')} makes the next one"
         case KeyState.UNUSABLE:
             return f"it is unusable: {key.unusable_reason}"
     return ""
@@ -321,6 +327,8 @@ def key_facts(
     writes = f", writes {escape(key.enc)}" if key.enc else ""
     signs = f", signs for the purpose {escape(key.purpose)}" if key.state == KeyState.SIGNING else ""
     yield Fact("is", f"{key_type(key)}{writes}{signs}, on {escape(key.token_label)}")
+    if key.state == KeyState.SIGNING and key.purpose == "jwt":
+        yield Fact("kid", f"kmsctl jwt show {quote(escape(key.label))} tells it, and who has fetched it")
     yield Fact("may", _permissions(key))
     if key.created is not None:
         yield Fact("made", f"{absolute(key.created)}, {age(key.created, moment.wall)} ago")

@@ -258,3 +258,8 @@ def test_a_key_that_signs_is_shown_as_one_and_offers_nothing_that_is_for_keys_th
     assert [bool(why_not(name, key)) for name in ("test", "retire", "relabel", "destroy")] == [True, True, True, False]
     facts = {fact.name: fact.text for fact in key_facts(key, View("t", 1.0), Moment(NOW, 0.0))}
     assert "EC-P384, signs for the purpose ca" in facts["is"]
+    assert "kid" not in facts
+    key = replace(key, label="sa-signer", purpose="jwt", key_id="jwt.0199")
+    facts = {fact.name: fact.text for fact in key_facts(key, View("t", 1.0), Moment(NOW, 0.0))}
+    assert facts["kid"].startswith("kmsctl jwt show sa-signer tells it")
+    assert why_not("retire", key) == "it signs: kmsctl jwt rotate makes the next one"
