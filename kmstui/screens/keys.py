@@ -92,6 +92,7 @@ KEYS = ItemKind[Key](
         ),
         Column("key id", lambda key, _: key.key_id or "-", optional=True, order=lambda key: key.key_id),
         Column("token", lambda key, _: key.token_label, least=8, optional=True, order=lambda key: key.token_label),
+        Column("purpose", lambda key, _: key.purpose, optional=True, order=lambda key: key.purpose),
     ),
     ident,
     lambda key: (
@@ -100,6 +101,7 @@ KEYS = ItemKind[Key](
         key.key_id_sha256,
         styles.key(key.state).word,
         key_type(key),
+        key.purpose,
         key.token_label,
         key.unusable_reason,
     ),

@@ -283,7 +283,7 @@ def site(
             _fill_store(kmsd)
         if command.split(" ")[0] == "ca" and command != "ca init":
             _make_ca(made, run)
-        if command.split(" ")[0] == "jwt":
+        if command.split(" ")[0] in ("jwt", "doctor"):
             _make_token_keys(made, run)
         if command == "jwt import":
             assert run("jwt", "retire", "sa-signer.pending").code == 0

@@ -52,6 +52,7 @@ def key(label: str, number: int, made: datetime, state: KeyState = KeyState.READ
         token_label="prod-hsm",
         token="main",
         enc="A256GCM",
+        purpose="kek",
     )
     return replace(base, **fields)  # type: ignore[arg-type]
 
@@ -100,6 +101,7 @@ KEYS = (
         can_sign=True,
         can_verify=True,
         enc="",
+        purpose="hmac",
     ),
     key("日本語-鍵", 8, before(days=90)),
     key("bell\x07\x1b[31m", 9, before(days=91)),
