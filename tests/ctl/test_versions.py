@@ -52,6 +52,14 @@ COMMANDS = {
     "RollCa": "ca roll --yes",
     "CheckStore": "store check",
     "BackUpStore": "store backup /dev/null/none",
+    "GetMetrics": "stats -o prometheus",
+    "GetJwt": "jwt keys",
+    "PublishJwtKey": "jwt rotate --again --yes",
+    "SwitchJwtKey": "jwt revert --yes",
+    "RetireJwtKey": "jwt retire T2xkS2V5 --confirm T2xkS2V5",
+    "ImportJwtKey": "jwt import --pem /dev/null",
+    "TrustJwtKey": "jwt trust --pem /dev/null",
+    "UntrustJwtKey": "jwt untrust VHJ1c3Rl --confirm VHJ1c3Rl",
 }
 
 
