@@ -154,3 +154,5 @@ def opened(text: str, folder: Path) -> Iterator[TokenFiles]:
             asyncio.run_coroutine_threadsafe(hsm.close(), loop).result(_CLOSE_SECONDS)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(1)
+        if not thread.is_alive():
+            loop.close()
