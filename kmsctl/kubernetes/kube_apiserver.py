@@ -68,12 +68,12 @@ class KubeApiserver:
 
     @property
     def reloads(self) -> bool:
-        """Whether it reads the EncryptionConfiguration anew when that changes."""
+        """Whether kube-apiserver reads the EncryptionConfiguration anew when that changes."""
         return self.flags.get(RELOAD_FLAG, "false").lower() in ("true", "1", "t")
 
     @property
     def kms_v1(self) -> bool:
-        """Whether it is told to serve KMS v1, which is off by default since Kubernetes 1.29."""
+        """Whether kube-apiserver is told to serve KMS v1, which is off by default since Kubernetes 1.29."""
         gates = dict(each.strip().partition("=")[::2] for each in self.flags.get("feature-gates", "").split(","))
         return gates.get("KMSv1", "").lower() in ("true", "1", "t")
 

@@ -39,7 +39,7 @@ class ResourceTally:
 
     @property
     def moved(self) -> bool:
-        """Whether another scan can find fewer objects under the old key."""
+        """Whether another scan of etcd can find fewer objects of this resource under the old key."""
         return self.by == "migration" or bool(self.rewritten or self.others or self.gone)
 
     def refuse(self, name: str, why: str) -> None:

@@ -50,12 +50,12 @@ class Rewrites:
 
     @property
     def wanted(self) -> bool:
-        """Whether anything is rewritten here at all."""
+        """Whether stored objects are rewritten by this command itself."""
         return self._plan is not None
 
     @property
     def active(self) -> bool:
-        """Whether a pass is under way, before whose end nothing is retired."""
+        """Whether objects are being rewritten now; the old key is not retired before that ends."""
         return self._pass is not None
 
     @property
@@ -74,7 +74,7 @@ class Rewrites:
 
     @property
     def over(self) -> bool:
-        """Whether the one pass that is made without scans has ended."""
+        """Whether all objects have been rewritten once, as is done where etcd is not scanned."""
         return self._begun and self._pass is None
 
     def without_scan(self) -> None:
