@@ -16,6 +16,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from kmsd.connecting import carry
 from kmsd.errors import KmsdError, Unavailable
 from kmsd.hsm import wire
 from kmsd.hsm.operation import Definition, Operation
@@ -90,7 +91,7 @@ class HostProcess(asyncio.Protocol):
             its.close()
             if writing >= 0:
                 os.close(writing)
-        await asyncio.get_running_loop().create_connection(lambda: host, sock=ours)
+        await carry(lambda: host, ours)
         return host
 
     @property

@@ -28,6 +28,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Final
 
+from kmsd.connecting import carry
 from kmsd.errors import Denied, Misconfigured
 from kmsd.observe import logs
 from kmsd.transport import proxied
@@ -389,7 +390,7 @@ class Relay:
                 inner.connect(server.path)
                 connection.peer = f"unix-abstract:{name}"
             self._callers[connection.peer] = identity
-            await asyncio.get_running_loop().create_unix_connection(lambda: Far(connection), sock=inner)
+            await carry(lambda: Far(connection), inner)
         except (OSError, IndexError):
             inner.close()  # the caller has gone, or the server takes no more
             connection.abort()
