@@ -154,7 +154,11 @@ class Kmsd:
         return True
 
     def wait_ok(self, timeout: float = 20.0) -> Self:
-        wait_for(lambda: self.v2("Status").healthz == "ok", timeout)
+        try:
+            wait_for(lambda: self.v2("Status").healthz == "ok", timeout)
+        except AssertionError as error:
+            told = [problem.message for problem in self.status().problems]
+            raise AssertionError(f"not ok after {timeout} s: {told}") from error
         return self
 
     def hosts(self) -> list[int]:

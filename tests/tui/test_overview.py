@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 
 import grpc
 import pytest
@@ -16,7 +17,7 @@ from kmstui.widgets.plot import ErrorsPlot
 from tests.daemons import Kmsd
 from tests.tokens import SoftToken
 from tests.tui.conftest import Start, app_on, under_load
-from tests.tui.screen import flat, holds, line_with, until
+from tests.tui.screen import flat, holds, line_with, shown, until
 
 SIZES = [(80, 24), (160, 50)]
 
@@ -27,7 +28,8 @@ async def test_shows_write_key_health_traffic_and_events(kmsd: Kmsd, size: tuple
     digest = hashlib.sha256(key.key_id.encode()).hexdigest()[:8]
     with under_load(kmsd):
         async with app_on(kmsd).run_test(size=size) as pilot:
-            screen = await until(pilot, "● round trip", "write key", "now ", "p50 0.", without="errors 0 %")
+            await holds(lambda: re.search(r"p50 \d", shown(pilot.app)))
+            screen = await until(pilot, "● round trip", "write key", "now ", "p50 ", without="errors 0 %")
     assert f"hash  {digest}" in screen
     assert "4 of 4" in line_with(screen, "● sessions")
     assert "● v2 v1beta1" in screen
