@@ -55,6 +55,7 @@ class Place:
         self.found: tuple[TokenKey, ...] = ()
         self.public: tuple[TokenKey, ...] = ()
         self.public_more = 0
+        self.shows_twice = False
         self.seen = False
         self.ability = ANY
         self.verified = -1e9
@@ -276,10 +277,15 @@ class KeyScanner:
 
     async def _look_at(self, place: Place) -> None:
         found = await self._list(place)
+        if found is not place.found:
+            place.shows_twice = _shows_twice(found)
         if self._suspicious(place, found):
             # A token that has gone shows no keys on some modules: only a module that starts anew tells.
             place.verified = monotonic()
             await place.hsm.hosting.replace("keys vanished", doubted=True)
+            found = await self._list(place)
+        elif place.shows_twice and self._verify(place):
+            await place.hsm.hosting.replace("a key shows twice")
             found = await self._list(place)
         elif self._shut_out(place) and monotonic() - place.emptied > _EMPTY_PAUSE:
             place.emptied = monotonic()
@@ -339,13 +345,19 @@ class KeyScanner:
             return True
         # The module may have started anew while the token was away: look once more for a write key that is missing.
         missed = any(judge.wrote_at == place.name and judge.inventory.write is None for judge in self.judges)
-        if not missed:
+        if not missed and not place.shows_twice:
             place.verify_pause = _VERIFY_PAUSE
-        elif monotonic() - place.verified > place.verify_pause:
-            # The pause doubles, as each time stops the other keys for a moment.
-            place.verify_pause = min(place.verify_pause * 2, _VERIFY_PAUSE_MOST)
-            return True
-        return False
+        return missed and self._verify(place)
+
+    @staticmethod
+    def _verify(place: Place) -> bool:
+        """Return whether the module of this token is to start anew now, to be believed."""
+        now = monotonic()
+        if now - place.verified <= place.verify_pause:
+            return False
+        # The pause doubles, as each time stops the other keys for a moment.
+        place.verified, place.verify_pause = now, min(place.verify_pause * 2, _VERIFY_PAUSE_MOST)
+        return True
 
     async def look_elsewhere(self, key_id: str) -> None:
         """Ask another process for a key with this id that was made just now, where a module is known to miss objects.
@@ -393,6 +405,13 @@ def _tried_with(key: Key, how: Scheme) -> tuple[str, bytes, bytes]:
 def _identity(key: TokenKey) -> tuple[str, bytes, str]:
     """Return what identifies a key whatever its label; a key without CKA_ID has nothing but its label."""
     return key.kind, key.cka_id, "" if key.cka_id else key.label
+
+
+def _shows_twice(found: Sequence[TokenKey]) -> bool:
+    """Return whether two of the keys differ in nothing. openCryptoki may show one key twice until the module starts
+    anew, in a process that looked while another one was killed that was making it."""
+    told = [(key.kind, key.cka_id, key.label) for key in found if key.cka_id]
+    return len(set(told)) < len(told)
 
 
 def _unlabelled(found: Sequence[TokenKey]) -> set[TokenKey]:

@@ -19,6 +19,7 @@
      C_GenerateKey kill done     is done, and then kills the process with SIGKILL
      C_Decrypt flip              is done, and the first byte of what it returns is changed; C_Encrypt, C_Sign, too
      C_Encrypt short             is done, and a byte less is returned; C_Decrypt, too
+     C_FindObjects twice         is done, and gives each object twice, but in a process that began before that was told
      C_GenerateRandom zero       is done, and gives nothing but zeros
      C_Encrypt rv=0x101 until=C_Login  happens until this process calls the other function
      C_EncryptInit logout once   the user is logged out first, as after an idle time; once in all processes
@@ -107,7 +108,7 @@ typedef void *P;
   S(C_GetAttributeValue, (U a, U b, P c, U d), (a, b, c, d)) \
   F(C_SetAttributeValue, (U a, U b, P c, U d), (a, b, c, d)) \
   F(C_FindObjectsInit, (U a, P b, U c), (a, b, c)) \
-  F(C_FindObjects, (U a, P b, U c, P d), (a, b, c, d)) \
+  S(C_FindObjects, (U a, P b, U c, P d), (a, b, c, d)) \
   F(C_FindObjectsFinal, (U a), (a)) \
   S(C_EncryptInit, (U a, P b, U c), (a, b, c)) \
   S(C_Encrypt, (U a, P b, U c, P d, P e), (a, b, c, d, e)) \
@@ -173,7 +174,7 @@ struct rule {
   double delay, grow;
   U rv;
   long after, count, print;
-  int fails, done, hang, crash, kill, parent, flip, zero, less, logout, close, once;
+  int fails, done, hang, crash, kill, parent, flip, zero, less, logout, close, once, twice;
 };
 
 enum iv { IV_OF_CALLER, IV_APPENDED, IV_DEMANDED, IV_STUCK, IV_WRITTEN };
@@ -192,7 +193,8 @@ static struct functions *real;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct rule rules[RULES];
 static int rule_count;
-static struct stat seen;
+static struct stat seen, seen_first;
+static int ever_seen;
 static long open_sessions;
 static U last_session, last_slot;
 
@@ -268,6 +270,7 @@ static void parse(FILE *file) {
       else if (!strcmp(word, "logout")) rule->logout = 1;
       else if (!strcmp(word, "close")) rule->close = 1;
       else if (!strcmp(word, "once")) rule->once = 1;
+      else if (!strcmp(word, "twice")) rule->twice = 1;
       else if (!strncmp(word, "until=", 6)) snprintf(rule->until, sizeof rule->until, "%s", word + 6);
       else {
         fprintf(stderr, "chaos: %s is not known\n", word);
@@ -288,7 +291,9 @@ static int changed(struct stat *now) {
 
 static void refresh(void) {
   struct stat now;
-  if (!changed(&now)) return;
+  int other = changed(&now);
+  if (!ever_seen) seen_first = now, ever_seen = 1;
+  if (!other) return;
   rule_count = 0;
   memset(&said, 0, sizeof said);
   FILE *file = fopen(getenv("CHAOS_FILE") ? getenv("CHAOS_FILE") : "", "re");
@@ -599,6 +604,20 @@ U C_GetSlotInfo(U slot, P info) {
   if (said.slots_broken && (real->C_GetTokenInfo(SLOT(slot), token) || !(*(U *)(token + TOKEN_FLAGS) & CKF_TOKEN_INITIALIZED)))
     return CKR_DEVICE_ERROR;
   return ended(what, real->C_GetSlotInfo(SLOT(slot), info));
+}
+
+U C_FindObjects(U session, P objects, U most, P count) {
+  struct rule what = chaos("C_FindObjects");
+  if (what.fails && !what.done) return what.rv;
+  pthread_mutex_lock(&lock);
+  int twice = what.twice && memcmp(&seen.st_mtim, &seen_first.st_mtim, sizeof seen.st_mtim) && most > 1;
+  pthread_mutex_unlock(&lock);
+  U rv = real->C_FindObjects(session, objects, twice ? most / 2 : most, count), *found = objects, *many = count;
+  if (rv == CKR_OK && twice) {
+    for (U i = *many; i-- > 0;) found[2 * i] = found[2 * i + 1] = found[i];
+    *many *= 2;
+  }
+  return ended(what, rv);
 }
 
 U C_GetTokenInfo(U slot, P info) {

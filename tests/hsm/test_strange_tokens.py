@@ -199,3 +199,48 @@ def test_a_slot_that_gets_another_number_is_found_again(believed: dict[str, tupl
     assert _round_trip(kmsd) == "OK"
     wait_for(lambda: host not in kmsd.hosts())
     kmsd.keygen("another")
+
+
+@pytest.mark.parametrize("label", ["k8s-kek", "another"])
+def test_a_key_that_shows_twice_until_the_module_starts_anew_was_made_all_the_same(
+    start: Callable[[], Kmsd], chaos: ChaosToken, label: str
+) -> None:
+    chaos.destroy("k8s-kek")
+    kmsd = start()
+    chaos.tell("C_FindObjects twice")
+    assert kmsd.keygen(label).label == label
+    assert len(kmsd.admin("ListKeys").keys) == 1
+    if label == "another":
+        kmsd.keygen("k8s-kek")
+    kmsd.wait_ok()
+    assert _round_trip(kmsd) == "OK"
+
+
+def test_another_program_s_key_that_shows_twice_serves_once_the_module_has_started_anew(
+    start: Callable[[], Kmsd], chaos: ChaosToken
+) -> None:
+    chaos.destroy("k8s-kek")
+    kmsd = start()
+    chaos.tell("C_FindObjects twice")
+    chaos.import_aes("k8s-kek", bytes(32), b"an-id")
+    kmsd.wait_ok()
+    assert _round_trip(kmsd) == "OK"
+
+
+def test_two_keys_that_differ_in_nothing_are_looked_at_anew_once_and_stay_a_problem(
+    start: Callable[[], Kmsd], chaos: ChaosToken
+) -> None:
+    kmsd = start().wait_ok()
+    sealed = kmsd.v2("Encrypt", SEED)
+    chaos.forget_calls()
+    for _ in range(2):
+        chaos.import_aes("another", bytes(32), b"the-same-id")
+
+    def refused() -> bool:
+        return [key.unusable_reason for key in kmsd.admin("ListKeys").keys].count("2 keys have this key id") == 2
+
+    wait_for(refused)
+    time.sleep(2.0)
+    assert refused()
+    assert chaos.calls()["C_Initialize"] == 1
+    assert _decrypt(kmsd, sealed) == SEED.plaintext

@@ -61,6 +61,8 @@ CURVES: Final = {
 """CKA_EC_PARAMS of the curves that are used: their object identifiers as DER (RFC 5480, 2.1.1.1), by size in bits."""
 PUBLIC_MOST: Final = 256
 """Public objects that are described; more are only counted. Anybody who reaches the token can make them."""
+NOT_AS_MADE: Final = "the new key does not read back as it was made"
+"""The name of the CkrError of a key that is there, but not as one whole key."""
 _TRIES: Final = 4
 _READ_PAUSES: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Seconds between two looks for a key that was made just now."""
@@ -307,7 +309,7 @@ def make_object(session: TokenSession, cka_id: bytes, kind: Kind, make: Callable
         if len(found) == 1 and found[0].label:
             return found[0]
         if found:
-            raise CkrError("the new key does not read back as it was made", "C_GenerateKey")
+            raise CkrError(NOT_AS_MADE, "C_GenerateKey")
         if failed is None:
             break  # A second one with this identity would make both useless.
         if last == 1:

@@ -210,6 +210,7 @@ OPENCRYPTOKI: Final = Quirks(
         "openCryptoki 3.8.1 (Debian 12), software token: no GCM; CBC, CBC_PAD, HMAC to 64 KiB and of nothing, and "
         "RSA-OAEP with SHA-256 work, 5 to 12 us each",
         "openCryptoki 3.8.1: key generation and relabelling work; a PIN has 4 to 8 characters",
+        "openCryptoki 3.8.1: where a process is killed that makes a key, another may show the next one twice for good",
         "openCryptoki locks the user PIN after 3 wrong ones (its documentation)",
     ),
 )

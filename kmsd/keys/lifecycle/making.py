@@ -5,19 +5,24 @@ The functions that change keys are called with a fresh inventory, while no other
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, TypeVarTuple
 
-from kmsd.errors import AlreadyExists, Conflict, InvalidRequest, Unavailable
+from kmsd.errors import AlreadyExists, Conflict, InvalidRequest, KmsdError, Unavailable
+from kmsd.hsm.ckr import CkrError
 from kmsd.hsm.connection import Hsm
 from kmsd.hsm.host import keys as token_keys
 from kmsd.hsm.host.keys import Kind
+from kmsd.hsm.host.session import TokenSession
 from kmsd.hsm.vendors import tpm2
+from kmsd.keys.inventory import SAME_ID_HINT
 from kmsd.keys.key import Key, newest_first
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.labels import check_label, companion_label, key_id_bytes, new_key_id, role
 from kmsd.keys.lifecycle.permit import Permit
+
+Ts = TypeVarTuple("Ts")
 
 Wanted = Literal["aes", "hmac", "pair", "rsa"]
 
@@ -240,11 +245,23 @@ async def make(permit: Permit, hsm: Hsm, label: str, cka_id: bytes, wanted: Reci
         return
     if wanted.pair:
         # The HMAC key is made first, so that an AES key of a pair is never seen without it.
-        await permit.change(hsm, token_keys.generate, companion_label(label), cka_id, "hmac", wanted.bits)
-    await permit.change(hsm, token_keys.generate, label, cka_id, wanted.kind, wanted.bits)
+        await order_key(permit, hsm, token_keys.generate, companion_label(label), cka_id, "hmac", wanted.bits)
+    await order_key(permit, hsm, token_keys.generate, label, cka_id, wanted.kind, wanted.bits)
     if connected is not None and connected.quirks.misses_objects:
         # If several made keys at once, the last to come here sees them all and moves all labels.
         await hsm.hosting.replace("another process may have made a key at the same moment")
+
+
+async def order_key(permit: Permit, hsm: Hsm, fn: Callable[[TokenSession, float, *Ts], object], *args: *Ts) -> None:
+    """Have fn(session, until, *args) make a key. One that is there and does not read back is for a module that starts
+    anew to show: whoever orders it has to look after that. Raises what the token says."""
+    try:
+        await permit.change(hsm, fn, *args)
+    except KmsdError as error:
+        if not (isinstance(error.__cause__, CkrError) and error.__cause__.name == token_keys.NOT_AS_MADE):
+            raise
+        if not await hsm.hosting.replace(token_keys.NOT_AS_MADE):
+            raise
 
 
 async def _make_on_tpm(permit: Permit, hsm: Hsm, token: str, label: str, cka_id: bytes, wanted: Recipe) -> None:
@@ -280,9 +297,11 @@ async def made(keyring: Keyring, cka_id: bytes, kind: Kind, *, pair: bool = Fals
     """Return the key that was made, from a fresh look. Raises Conflict if it is gone again."""
     await keyring.look()
     inventory = keyring.inventory
-    for key in inventory.keys:
-        if key.cka_id == cka_id and key.token.kind == kind:
-            return Made(key, created=True, companion=inventory.companion(key) if pair else None)
+    found = [key for key in inventory.keys if key.cka_id == cka_id and key.token.kind == kind]
+    if len(found) > 1:
+        raise Conflict(f"the key was made, and {len(found)} keys have its key id", SAME_ID_HINT)
+    for key in found:
+        return Made(key, created=True, companion=inventory.companion(key) if pair else None)
     raise Conflict("the key was made and is gone again", "look for another program that uses this token")
 
 

@@ -19,6 +19,7 @@ from kmsd.hsm.vendors import tpm2
 from kmsd.keys.key import Key, KeyState, newest_first
 from kmsd.keys.keyring import Keyring
 from kmsd.keys.labels import check_label, is_archived, new_key_id, old_label, pending_label, role
+from kmsd.keys.lifecycle.making import order_key
 from kmsd.keys.lifecycle.permit import Permit
 
 TYPES: Final[dict[str, tuple[SigningKind, int]]] = {
@@ -117,7 +118,7 @@ async def make(keyring: Keyring, permit: Permit, order: SigningOrder, newer_than
         await hsm.hosting.without_module(add)
     else:
         try:
-            await permit.change(hsm, signing.generate, order.label, cka_id, kind, bits)
+            await order_key(permit, hsm, signing.generate, order.label, cka_id, kind, bits)
         except Misconfigured as error:
             raise Misconfigured(
                 f"no key {order.kind} was made: {error.message}",
