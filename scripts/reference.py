@@ -38,7 +38,7 @@ def main() -> int:
 
 def configuration() -> str:
     parts = [
-        HEAD.format(source="kmsd/config/settings.py"),
+        HEAD.format(source="kmsd/config/settings.py and the modules that it is made of"),
         "# Settings\n\nEvery setting of kmsd. [configuration.md](../configuration.md) says where values come from, and "
         "more of some; `kmsd check-config` shows those in force. RELOAD: whether `systemctl reload` (SIGHUP) changes "
         "it; the others want a restart.\n",

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kmsd import cli
-from kmsd.config import settings as models
+from kmsd.config.kinds import Section
 from kmsd.config.reload import reloadable
-from kmsd.config.settings import Section, Settings, TokenEntry
+from kmsd.config.settings import Settings, TokenEntry
 from kmsd.config.values import ENTRIES, ENTRY, LEAVES, TABLES, to_toml
 
 USERS_PLACES = {
@@ -61,7 +61,7 @@ def _group(section: str, heading: str, model: type[Section]) -> Group:
     said = _said(model)
     missing = [name for name in own if not said.get(name)]
     if missing:
-        raise SystemExit(f"kmsd/config/settings.py says nothing of {section}.{', '.join(missing)}")
+        raise SystemExit(f"{inspect.getsourcefile(model)} says nothing of {section}.{', '.join(missing)}")
     text = " ".join(inspect.getdoc(model).split()) if model.__doc__ else ""
     if model is TokenEntry:
         text += " An entry has the settings of [token], too."
@@ -102,7 +102,7 @@ def _said(model: type[Section]) -> dict[str, str]:
     """Return what stands below each field of a model, and of those that it inherits from."""
     found: dict[str, str] = {}
     for each in reversed(model.__mro__):
-        if not (issubclass(each, Section) and each.__module__ == models.__name__):
+        if not issubclass(each, Section) or each is Section:
             continue
         (tree,) = ast.parse(inspect.getsource(each)).body
         for field, below in zip(tree.body, tree.body[1:], strict=False):

@@ -11,9 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationInfo,
@@ -21,78 +19,22 @@ from pydantic import (
 )
 
 from kmsd import paths
-from kmsd.config import pkcs11_uri
+from kmsd.config.enrolment import Ca, Est, Store
+from kmsd.config.kinds import (
+    Issuers,
+    KeyId,
+    Label,
+    Section,
+    Sessions,
+    SocketPath,
+    as_tuple,
+    check_listen,
+    optional_socket,
+    socket_path,
+)
+from kmsd.config.remote import AdminEntry, Proxy, Server, Tenant, few_admins, tenants_apart
 
 MAX_TOKENS = 8
-MAX_TENANTS = 1024
-MAX_ADMINS = 256
-_SAN = r"DNS:(\*|[a-z0-9_-]+)(\.[a-z0-9_-]+)+|DNS:[a-z0-9_-]+|URI:[a-z][a-z0-9+.-]*://[^\s*/]+(/(\*|[^\s*/]+))*/?"
-"""What `kmsd.transport.peers.NamePattern` takes."""
-SESSIONS = '"auto" or a whole number from 1 to 64'
-
-
-def _socket_path(path: Path) -> Path:
-    text = str(path)
-    if text.startswith(("@", "\0")):
-        raise ValueError("a socket must be a path in a directory, for an abstract one has no permissions")
-    if not path.is_absolute():
-        raise ValueError("the path of a socket must be absolute")
-    if len(text.encode()) > paths.SOCKET_PATH_MAX:
-        raise ValueError(f"the path of a Unix socket must have {paths.SOCKET_PATH_MAX} bytes at most")
-    return path
-
-
-def _optional_socket(path: Path | None) -> Path | None:
-    return None if path is None else _socket_path(path)
-
-
-def _label(text: str) -> str:
-    if not text or len(text.encode()) > 255 or not text.isprintable():
-        raise ValueError("a label must have 1 to 255 bytes and no control characters")
-    return text
-
-
-def _host(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._:%-]{1,255}", text):
-        raise ValueError("a host must be a name or an IP address, without brackets and without a port")
-    return text
-
-
-def _key_file(path: Path | None) -> Path | None:
-    if pkcs11_uri.is_uri(str(path)):
-        raise ValueError("expected the path of a file: a key on a token is for kmsd proxy alone")
-    return path
-
-
-def _proxy_key(path: Path | None) -> Path | None:
-    if pkcs11_uri.is_uri(str(path)):
-        pkcs11_uri.parse(str(path))
-    return path
-
-
-def _as_tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _sessions(value: object) -> object:
-    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 64):
-        return value
-    raise ValueError(f"expected {SESSIONS}")
-
-
-SocketPath = Annotated[Path, AfterValidator(_socket_path)]
-Label = Annotated[str, AfterValidator(_label)]
-KeyId = Annotated[str, Field(min_length=1, max_length=512)]
-KeyFile = Annotated[Path | None, AfterValidator(_key_file)]
-ProxyKey = Annotated[Path | None, AfterValidator(_proxy_key)]
-Host = Annotated[str, AfterValidator(_host)]
-Sessions = Annotated[int | Literal["auto"], BeforeValidator(_sessions)]
-
-
-class Section(BaseModel):
-    """The base of every section: frozen, and without room for unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Kms(Section):
@@ -125,200 +67,11 @@ class Admin(Section):
     """Group name that owns the socket, which then has mode 0660; empty: mode 0600."""
 
 
-class Server(Section):
-    """The KMS and admin APIs for other machines, by TCP with TLS 1.3, for callers with certificates. The files are
-    read anew when they change."""
-
-    enabled: bool = False
-    """Listen on TCP: with client certificates, and nothing without them."""
-    host: Host = "0.0.0.0"  # noqa: S104 - k8s-kms-plugin's default; nothing is served there without TLS
-    """Name or address to listen on."""
-    port: int = Field(default=31400, ge=1, le=65535)
-    """Port to listen on."""
-    tls_ca: Path | None = None
-    """PEM file with the CA certificates that callers' certificates are checked against."""
-    tls_certificate: Path | None = None
-    """PEM file with kmsd's certificate and its chain."""
-    tls_key: KeyFile = None
-    """PEM file with the private key of that certificate."""
-    tls_revoked: Path | None = None
-    """File of certificates that are not taken: CRLs as PEM, or serial numbers in hexadecimal, one a line."""
-    max_connections: int = Field(default=4096, ge=8, le=65536)
-    """Connections at once, of all callers together."""
-
-
-def _upstreams(texts: tuple[str, ...]) -> tuple[str, ...]:
-    for text in texts:
-        if not re.fullmatch(r"([A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:.%]+\]):[0-9]{1,5}", text):
-            raise ValueError(f"an upstream must be host:port, and an IPv6 address in brackets, got {text!r}")
-    if len(set(texts)) != len(texts):
-        raise ValueError("an upstream is named twice")
-    return texts
-
-
-Upstreams = Annotated[
-    tuple[Annotated[str, Field(max_length=300)], ...],
-    BeforeValidator(_as_tuple),
-    AfterValidator(_upstreams),
-    Field(max_length=16),
-]
-
-
-def _est_server(text: str) -> str:
-    if text and not re.fullmatch(
-        r"https://([A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:.%]+\])(:[0-9]{1,5})?(/[^\s@?#]*)?", text
-    ):
-        raise ValueError("an EST server must be https://host[:port][/label]")
-    return text
-
-
-class Proxy(Section):
-    """The key managers that `kmsd proxy` asks, by TLS 1.3 and with a certificate of its own. The files are read anew
-    when they change."""
-
-    upstreams: Upstreams = ()
-    """Host and port of each key manager."""
-    prefer: Literal["order", "spread"] = "order"
-    """Which of the key managers that are well is asked. order: the first; spread: one after the other."""
-    hedge: float = Field(default=0.0, ge=0, le=5)
-    """Seconds after which the next key manager is asked beside one that has not answered yet; 0: only when it has
-    failed, or half of the time is up."""
-    server_name: str = Field(default="", max_length=253)
-    """Name that the certificates of key managers must have; empty: the host of each."""
-    tls_ca: Path | None = None
-    """PEM file with the CA certificates that those of key managers are checked against."""
-    tls_certificate: Path | None = None
-    """PEM file with the proxy's certificate and its chain."""
-    tls_key: ProxyKey = None
-    """PEM file with the private key of that certificate; or, experimental, a key on a token of this machine:
-    pkcs11:token=LABEL;object=NAME?module-path=/path/of/module.so&pin-source=file:/path (RFC 7512)."""
-    est_server: Annotated[str, Field(max_length=512), AfterValidator(_est_server)] = ""
-    """EST server that renews this certificate, https://host[:port][/label]; empty: whoever put it there does."""
-
-
-def _sans(texts: tuple[str, ...]) -> tuple[str, ...]:
-    for text in texts:
-        if not re.fullmatch(_SAN, text, re.IGNORECASE):
-            raise ValueError(
-                "a name must be DNS:name, with * for the first label, or URI:uri, with * for segments of the path, "
-                f"got {text!r}"
-            )
-    return texts
-
-
-Sans = Annotated[
-    tuple[Annotated[str, Field(max_length=512)], ...],
-    BeforeValidator(_as_tuple),
-    AfterValidator(_sans),
-    Field(min_length=1, max_length=64),
-]
-
-
-Issuers = Annotated[
-    tuple[Annotated[str, Field(min_length=1, max_length=1024)], ...], BeforeValidator(_as_tuple), Field(max_length=16)
-]
-
-
-class Tenant(Section):
-    """A cluster that this key manager serves, `[[tenants]]` in the file."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
-    """Name of the tenant in commands, logs and statistics."""
-    san: Sans
-    """Names in its certificates: exact, or with * for one part of the name."""
-    key_label: Label
-    """Its write key is the one with this CKA_LABEL. It reads what keys wrote that have or had this label, and nothing
-    else."""
-    max_rate: float = Field(default=0.0, ge=0, le=1_000_000)
-    """Calls in a second; 0: any number."""
-    max_in_flight: int = Field(default=0, ge=0, le=100_000)
-    """Calls at once; 0: any number."""
-    jwt_label: str = Field(default="", max_length=255)
-    """CKA_LABEL of the key that signs its service account tokens; empty: none are signed."""
-    jwt_issuers: Issuers = ()
-    """As jwt.issuers, for this tenant."""
-
-
-class AdminEntry(Section):
-    """A caller that may use the admin API from other machines, `[[admins]]` in the file."""
-
-    san: Sans
-    """Names in the caller's certificates, in the form of a tenant's."""
-    role: Literal["viewer", "operator"] = "viewer"
-    """viewer: looks at everything. operator: changes keys, too."""
-
-
-def _names(texts: tuple[str, ...]) -> tuple[str, ...]:
-    for text in texts:
-        if not re.fullmatch(_SAN, re.sub(r"\{(node|tenant)\}", "x", text), re.IGNORECASE) or "*" in text:
-            raise ValueError(
-                "a name must be DNS:name or URI:uri, with {node} and {tenant} for parts of it and without *, got "
-                f"{text!r}"
-            )
-        if "{node}" not in text:
-            raise ValueError(f"a name must have {{node}} in it, or all nodes would share it, got {text!r}")
-    return texts
-
-
-CertificateNames = Annotated[
-    tuple[Annotated[str, Field(max_length=512)], ...],
-    BeforeValidator(_as_tuple),
-    AfterValidator(_names),
-    Field(max_length=16),
-]
-_CERTIFIED_KEYS = ("ec-p256", "ec-p384", "ec-p521", "rsa-2048", "rsa-3072", "rsa-4096")
-
-
-def _key_types(texts: tuple[str, ...]) -> tuple[str, ...]:
-    for text in texts:
-        if text not in _CERTIFIED_KEYS:
-            raise ValueError(f"a type of key must be one of {', '.join(_CERTIFIED_KEYS)}, got {text!r}")
-    return texts
-
-
-KeyTypes = Annotated[
-    tuple[Annotated[str, Field(max_length=16)], ...],
-    BeforeValidator(_as_tuple),
-    AfterValidator(_key_types),
-    Field(min_length=1, max_length=len(_CERTIFIED_KEYS)),
-]
-
-
-def _crl_url(text: str) -> str:
-    if text and not re.fullmatch(r"https?://[!-~]+", text):
-        raise ValueError(f"the address of a list of revocations must be an http or https URL, got {text!r}")
-    return text
-
-
-class Ca(Section):
-    """The certificate authority of nodes, whose key is on the token."""
-
-    enabled: bool = False
-    """Issue certificates for nodes."""
-    token: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,64}$")
-    """Name of the token where its keys are made; empty: the token that gets the new keys."""
-    key_label: Label = "kmsd-ca"
-    """The key that signs is the one with this CKA_LABEL, among those that were made for it."""
-    lifetime: float = Field(default=30 * 86400.0, ge=60, le=825 * 86400)
-    """Seconds that a node's certificate is in force."""
-    backdate: float = Field(default=300.0, ge=0, le=86400)
-    """Seconds that it is in force before it is made, for clocks that are behind; no longer than its lifetime."""
-    key_types: KeyTypes = ("ec-p256", "ec-p384", "rsa-3072", "rsa-4096")
-    """Types of keys that nodes may have."""
-    names: CertificateNames = ()
-    """Names in the certificates: "DNS:name" and "URI:uri" with {node} and {tenant} in them. Empty: the tenant's san,
-    with the node in the place of the *."""
-    crl_lifetime: float = Field(default=7 * 86400.0, ge=600, le=90 * 86400)
-    """Seconds until a list of revocations must be had anew; it is made anew at half of them."""
-    crl_url: Annotated[str, Field(max_length=512), AfterValidator(_crl_url)] = ""
-    """Address of that list, which certificates name; empty: they name none."""
-
-
 class Jwt(Section):
     """The signer of service account tokens, on a socket of its own (`--service-account-signing-endpoint` of
     kube-apiserver)."""
 
-    socket: Annotated[Path | None, AfterValidator(_optional_socket)] = None
+    socket: Annotated[Path | None, AfterValidator(optional_socket)] = None
     """Unix socket that kube-apiserver calls; None: no such socket."""
     mode: Literal["0600", "0660"] = "0600"
     """Mode of the socket."""
@@ -394,7 +147,7 @@ class Keys(Section):
     adopt: Literal["auto", "public", "never"] = "auto"
     """Whether kmsd gives a CKA_ID to the one key with the write label, if it lacks one. auto: to a private key
     (CKA_PRIVATE). public: to a public key, too, by making a private key of it."""
-    trust_public_objects: Annotated[tuple[KeyId, ...], BeforeValidator(_as_tuple)] = Field(default=(), max_length=64)
+    trust_public_objects: Annotated[tuple[KeyId, ...], BeforeValidator(as_tuple)] = Field(default=(), max_length=64)
     """Key ids of keys that are used although their objects are not private (CKA_PRIVATE false), for tokens that keep no
     private ones: whoever reaches the token without a PIN can put another key in their place."""
     refresh: float = Field(default=10.0, ge=0.1, le=3600)
@@ -457,33 +210,6 @@ class Audit(Section):
     """Refuse admin actions that change something while the audit cannot be written."""
 
 
-def _store_url(text: str) -> str:
-    if text and not text.startswith("postgresql+psycopg://"):
-        raise ValueError("a store must be postgresql+psycopg://user@host/name, or empty for SQLite in state.dir")
-    # Of whatever form: what stands before an @ in the authority may have a colon only in front of a password.
-    if re.match(r"[^/]*//[^/?#]*:[^/?#]*@", text) or re.search(r"[?&](password|passfile)=", text):
-        raise ValueError("the URL of the store must have no password: put it in a file that store.password_file names")
-    return text
-
-
-class Store(Section):
-    """The database of what key managers share: enrolment tokens, certificates, revocations. Opened with [est] or [ca]
-    alone; keys and their rotation never depend on it."""
-
-    url: Annotated[str, Field(max_length=1024), AfterValidator(_store_url)] = ""
-    """PostgreSQL, for several key managers; empty: SQLite in the state directory."""
-    password_file: Path | None = None
-    """A file with the password on its first line. A relative path is looked up in $CREDENTIALS_DIRECTORY first."""
-
-
-def _listen(text: str) -> str:
-    if text and not (re.fullmatch(r"([A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:.%]+\]):[0-9]{1,5}", text)):
-        raise ValueError("an address to listen on must be host:port, and an IPv6 address in brackets")
-    if text and not 1 <= int(text.rpartition(":")[2]) <= 65535:
-        raise ValueError("a port must be from 1 to 65535")
-    return text
-
-
 def _loopback(host: str) -> bool:
     return host == "localhost" or host.strip("[]") == "::1" or re.fullmatch(r"127(\.[0-9]{1,3}){3}", host) is not None
 
@@ -503,9 +229,9 @@ class Observe(Section):
     @classmethod
     def _here(cls, text: str, info: ValidationInfo) -> str:
         if text.startswith("unix:"):
-            _socket_path(Path(text.removeprefix("unix:")))
+            socket_path(Path(text.removeprefix("unix:")))
             return text
-        _listen(text)
+        check_listen(text)
         host = text.rpartition(":")[0]
         if host and not _loopback(host) and not info.data.get("allow_remote"):
             raise ValueError(
@@ -513,27 +239,6 @@ class Observe(Section):
                 "which lets whoever reaches it read them"
             )
         return text
-
-
-class Est(Section):
-    """The server with which nodes enrol (EST, RFC 7030), by TLS 1.3. The files are read anew when they change."""
-
-    listen: Annotated[str, Field(max_length=300), AfterValidator(_listen)] = ""
-    """Host and port; empty: no such server."""
-    tls_certificate: Path | None = None
-    """PEM file with the server's certificate and its chain; None: one that the CA issues, and without [ca]
-    server.tls_certificate."""
-    tls_key: KeyFile = None
-    """PEM file with the private key of that certificate; None: as with the certificate."""
-    names: Annotated[
-        tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,253}$")], ...], BeforeValidator(_as_tuple)
-    ] = Field(default=(), max_length=32)
-    """Names and IP addresses in the certificate that the CA issues for this server; empty: those of this machine."""
-    approval: Literal["token", "manual"] = "token"
-    """How a node gets its first certificate. token: with an enrolment token alone. manual: one without a token waits
-    for an operator."""
-    max_connections: int = Field(default=256, ge=8, le=65536)
-    """Connections at once, of all nodes together."""
 
 
 class State(Section):
@@ -556,33 +261,6 @@ def _told_apart(tokens: tuple[TokenEntry, ...]) -> tuple[TokenEntry, ...]:
     return tokens
 
 
-def _tenants_apart(tenants: tuple[Tenant, ...]) -> tuple[Tenant, ...]:
-    for what, each in (("name", [t.name for t in tenants]), ("key_label", [t.key_label for t in tenants])):
-        twice = sorted({text for text in each if each.count(text) > 1})
-        if twice:
-            raise ValueError(f"two tenants have the {what} {twice[0]!r}: give each its own")
-    if len(tenants) > MAX_TENANTS:
-        raise ValueError(f"there must be {MAX_TENANTS} tenants at most, found {len(tenants)}")
-    labels = [t.jwt_label for t in tenants if t.jwt_label]
-    shared = sorted({text for text in labels if labels.count(text) > 1})
-    if shared:
-        raise ValueError(f"two tenants have the jwt_label {shared[0]!r}: give each its own")
-    named = [*(t.key_label for t in tenants), *labels]
-    derived = next((text for text in named if _DERIVED.search(text)), None)
-    if derived is not None:
-        raise ValueError(f"a tenant has the label {derived!r}, which is what a rotation makes of another label")
-    return tenants
-
-
-def _few_admins(admins: tuple[AdminEntry, ...]) -> tuple[AdminEntry, ...]:
-    if len(admins) > MAX_ADMINS:
-        raise ValueError(f"there must be {MAX_ADMINS} admins at most, found {len(admins)}")
-    return admins
-
-
-_DERIVED = re.compile(r"@[0-9]{8}T[0-9]{6}Z$|\.pending$|\.hmac$")
-
-
 class Settings(Section):
     """The settings of one kmsd, by section."""
 
@@ -591,11 +269,11 @@ class Settings(Section):
     server: Server = Field(default_factory=Server)
     proxy: Proxy = Field(default_factory=Proxy)
     token: Token = Field(default_factory=Token)
-    tokens: Annotated[tuple[TokenEntry, ...], BeforeValidator(_as_tuple), AfterValidator(_told_apart)] = ()
+    tokens: Annotated[tuple[TokenEntry, ...], BeforeValidator(as_tuple), AfterValidator(_told_apart)] = ()
     """Several tokens: every key of theirs decrypts, one of them gets the new keys."""
-    tenants: Annotated[tuple[Tenant, ...], BeforeValidator(_as_tuple), AfterValidator(_tenants_apart)] = ()
+    tenants: Annotated[tuple[Tenant, ...], BeforeValidator(as_tuple), AfterValidator(tenants_apart)] = ()
     """Whom the key manager serves by TCP, each with a key of its own."""
-    admins: Annotated[tuple[AdminEntry, ...], BeforeValidator(_as_tuple), AfterValidator(_few_admins)] = ()
+    admins: Annotated[tuple[AdminEntry, ...], BeforeValidator(as_tuple), AfterValidator(few_admins)] = ()
     """Who may call the admin API by TCP; nobody if there are none."""
     keys: Keys = Field(default_factory=Keys)
     legacy: Legacy = Field(default_factory=Legacy)

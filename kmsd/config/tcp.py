@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from kmsd.config.settings import Server
+from kmsd.config.remote import Server
 
 
 def not_served(server: Server) -> tuple[str, str] | None:

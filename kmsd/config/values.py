@@ -20,7 +20,9 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from kmsd.config import pkcs11_uri
-from kmsd.config.settings import SESSIONS, AdminEntry, Section, Settings, Tenant, TokenEntry
+from kmsd.config.kinds import SESSIONS, Section
+from kmsd.config.remote import AdminEntry, Tenant
+from kmsd.config.settings import Settings, TokenEntry
 
 PIN = "token.pin"
 TOKEN = "token"  # noqa: S105 - a section of the file

@@ -15,7 +15,7 @@ from cryptography.exceptions import InvalidSignature
 
 from kmsd.ca import server_tls
 from kmsd.ca.authority import Authority
-from kmsd.config.settings import Est
+from kmsd.config.enrolment import Est
 from kmsd.errors import KmsdError, Misconfigured
 from kmsd.est.files import NodeFiles, due, in_force
 from kmsd.observe import logs

@@ -11,7 +11,8 @@ from pathlib import Path
 from kmsd.apis import jwt_v1
 from kmsd.apis.admin_jwt import JwtAdmin, Served
 from kmsd.audit.trail import Audit
-from kmsd.config.settings import Settings, Tenant
+from kmsd.config.remote import Tenant
+from kmsd.config.settings import Settings
 from kmsd.crypto.signing import key_pair
 from kmsd.daemon import event_sinks
 from kmsd.daemon.sockets import Remade, jwt_listener

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from kmsd.apis.admin import why_down
-from kmsd.config.settings import AdminEntry, Tenant
+from kmsd.config.remote import AdminEntry, Tenant
 from kmsd.daemon import event_sinks
 from kmsd.daemon.background_tasks import LabelUpkeep
 from kmsd.daemon.writer import Shared, Writer

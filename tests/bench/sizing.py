@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from kmsd.config.settings import MAX_TENANTS, Health, Server
+from kmsd.config.remote import MAX_TENANTS, Server
+from kmsd.config.settings import Health
 from kmsd.hsm.address import AUTO_SESSIONS_GROWN
 from kmsd.service.remote import PROVEN_SECONDS
 from tests.bench.remote import INTERVAL, LOADS

@@ -18,7 +18,8 @@ from kmsd.ca import request
 from kmsd.ca.authority import Authority, Signer
 from kmsd.ca.making import CaKey
 from kmsd.ca.profile import Profile
-from kmsd.config.settings import Ca, Settings
+from kmsd.config.enrolment import Ca
+from kmsd.config.settings import Settings
 from kmsd.daemon.ca import profile
 from kmsd.errors import Conflict, Denied, InvalidRequest, KmsdError, Misconfigured, NotFound, WrongResult
 from kmsd.transport.peers import NamePattern

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 from cryptography import x509
 
-from kmsd.config.settings import Est
+from kmsd.config.enrolment import Est
 from kmsd.daemon import est_certificate
 from kmsd.daemon.est_certificate import EstCertificate
 from kmsd.est.listener import EstListener

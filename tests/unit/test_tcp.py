@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kmsd.config.settings import Server
+from kmsd.config.remote import Server
 from kmsd.config.tcp import not_served
 
 NOBODY = 65534
