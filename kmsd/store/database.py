@@ -10,6 +10,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any, Final
 
 from alembic import command
@@ -28,6 +29,7 @@ from kmsd.errors import AlreadyExists, Misconfigured, Unavailable
 TIMEOUT: Final = 5
 """Seconds that a statement waits for the database, or for another kmsd that has it."""
 CONNECTIONS: Final = 8
+_PAUSE: Final = 0.01
 _MIGRATIONS: Final = Path(__file__).with_name("migrations")
 _LOCK: Final = 0x6B6D7364
 """The advisory lock of PostgreSQL under which the tables are changed: "kmsd"."""
@@ -184,7 +186,7 @@ def _postgresql(url: URL, password: str | None) -> Engine:
 def _sqlite(file: Path) -> Engine:
     engine = create_engine(
         "sqlite://",
-        creator=_opener(file),
+        creator=opener(file),
         poolclass=QueuePool,
         pool_size=CONNECTIONS,
         max_overflow=0,
@@ -201,7 +203,8 @@ def _sqlite(file: Path) -> Engine:
     return engine
 
 
-def _opener(file: Path) -> Callable[[], Any]:
+def opener(file: Path) -> Callable[[], Any]:
+    """Return what opens a connection to a file of SQLite that is there. It raises sqlite3.OperationalError."""
     import sqlite3
 
     def connect() -> sqlite3.Connection:
@@ -209,9 +212,22 @@ def _opener(file: Path) -> Callable[[], Any]:
             f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=TIMEOUT, isolation_level=None,
             check_same_thread=False,
         )  # fmt: skip
-        connection.execute("PRAGMA journal_mode=WAL")
+        _write_ahead(connection)
         connection.execute("PRAGMA synchronous=FULL")
         return connection
+
+    def _write_ahead(connection: sqlite3.Connection) -> None:
+        # For this change alone SQLite does not wait for others that have the file open, as when several kmsd start.
+        until = monotonic() + TIMEOUT
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() > until:
+                    connection.close()
+                    raise
+            sleep(_PAUSE)
 
     return connect
 

@@ -19,6 +19,7 @@ from alembic.migration import MigrationContext
 from kmsd.ca.ledger import Issued, Ledger
 from kmsd.errors import AlreadyExists, Conflict, KmsdError, Misconfigured, NotFound, Overloaded, Unavailable
 from kmsd.store import requests as requests_of_store
+from kmsd.store.database import opener
 from kmsd.store.records import EnrolmentRequest, EnrolmentToken, RequestState
 from kmsd.store.schema import Base
 from kmsd.store.store import FILE, Store
@@ -192,6 +193,23 @@ def test_many_kmsd_that_start_on_an_empty_database_make_its_tables_once(make_sto
     assert stores[0].check().rows == {
         "authorities": 0, "certificates": 0, "counters": 1, "enrolment_requests": 0, "enrolment_tokens": 0,
     }  # fmt: skip
+
+
+def test_many_that_open_a_new_file_of_sqlite_at_once_wait_for_each_other(tmp_path: Path) -> None:
+    def opened(_: int) -> str:
+        together.wait()
+        connection = connect()
+        mode: str = connection.execute("PRAGMA journal_mode").fetchone()[0]
+        connection.close()
+        return mode
+
+    together = threading.Barrier(8)
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(150):
+            file = tmp_path / str(number)
+            file.touch(0o600)
+            connect = opener(file)
+            assert list(pool.map(opened, range(8))) == ["wal"] * 8
 
 
 def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(make_store: MakeStore) -> None:
