@@ -49,9 +49,28 @@ def _public(step: dict[str, str]) -> dict[Attribute, Any]:
     }
 
 
+def _private(step: dict[str, str]) -> dict[Attribute, Any]:
+    """A private key on P-256. value: its number."""
+    return {
+        Attribute.CLASS: ObjectClass.PRIVATE_KEY,
+        Attribute.KEY_TYPE: KeyType.EC,
+        Attribute.TOKEN: True,
+        Attribute.PRIVATE: True,
+        Attribute.SENSITIVE: True,
+        Attribute.EXTRACTABLE: False,
+        Attribute.SIGN: True,
+        Attribute.LABEL: step["label"],
+        Attribute.ID: bytes.fromhex(step["id"]),
+        Attribute.EC_PARAMS: bytes.fromhex("06082a8648ce3d030107"),
+        Attribute.VALUE: bytes.fromhex(step["value"]),
+    }
+
+
 def _template(step: dict[str, str]) -> dict[Attribute, Any]:
     if step["type"] == "ec-public":
         return _public(step)
+    if step["type"] == "ec":
+        return _private(step)
     aes = step["type"] == "aes"
     template = {
         Attribute.CLASS: ObjectClass.SECRET_KEY,

@@ -25,7 +25,7 @@ from kmsd.ca.profile import Profile
 from kmsd.ca.roots import sign_each_other, sign_itself
 from kmsd.crypto.signing import TokenKeyPair, key_pair
 from kmsd.crypto.token_key import token_key
-from kmsd.errors import AlreadyExists, Conflict, KmsdError, NotFound, Overloaded, Unavailable
+from kmsd.errors import AlreadyExists, Conflict, KmsdError, Misconfigured, NotFound, Overloaded, Unavailable
 from kmsd.hsm.host.signing import SigningKind
 from kmsd.keys.key import Key
 from kmsd.keys.keyring import Keyring
@@ -301,6 +301,8 @@ class CaLifecycle:
         return held
 
     async def _pair(self, key: Key, certificates: Sequence[x509.Certificate], until: float) -> TokenKeyPair:
+        if key.reason:
+            raise Misconfigured(f"the key {key.label!r} signs no certificates: {key.reason}", key.hint)
         place = key.place, key.cka_id
         pair = self._pairs.get(place)
         if pair is None:

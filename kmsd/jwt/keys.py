@@ -158,10 +158,17 @@ class JwtKeys:
         held = {(key.place, key.cka_id): key for key in self._held()}
         self._failed = {where: error for where, error in self._failed.items() if where in held}
         # A key that is not to be seen for a moment, as while it gets another label, need not be proven again.
-        known = {where: replace(self._pairs[where], key=key) for where, key in held.items() if where in self._pairs}
-        self._proven = known
+        self._proven = {
+            where: replace(self._pairs[where], key=key)
+            for where, key in held.items()
+            if where in self._pairs and not key.reason
+        }
         for where, key in held.items():
             if where in self._proven:
+                self._failed.pop(where, None)
+                continue
+            if key.reason:
+                self._failed[where] = Misconfigured(f"the key {key.label!r} signs no tokens: {key.reason}", key.hint)
                 continue
             if self._keyring.hsm(key).connected is None:
                 self._failed[where] = self._keyring.hsm(key).error.again()

@@ -47,6 +47,15 @@ def judge(
         else key
         for key in keys
     ]
+    # A key that signs is asked for by its token, its id and its kind.
+    signing = Counter(_pair_of(key) for key in keys if key.state is KeyState.SIGNING)
+    twins = {pair: number for pair, number in signing.items() if number > 1}
+    keys = [
+        replace(key, reason=f"{twins[_pair_of(key)]} keys have this key id", hint=SAME_ID_HINT)
+        if twins and key.state is KeyState.SIGNING and _pair_of(key) in twins
+        else key
+        for key in keys
+    ]
     writers = newest_first(key for key in keys if key.may_write and key.label == write_label)
     waiting = newest_first(key for key in keys if key.may_write and key.label == pending_label(write_label))
     write = writers[0] if writers else waiting[0] if waiting else None
@@ -108,3 +117,7 @@ def _judge_public(
 
 def _is_rsa_in_use(key: Key) -> bool:
     return key.token.kind == "rsa" and key.token.seals and key.state is not KeyState.UNUSABLE
+
+
+def _pair_of(key: Key) -> tuple[str, str, str]:
+    return key.place, key.key_id, key.token.kind

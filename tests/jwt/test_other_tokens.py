@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -15,7 +16,7 @@ from kmsd.api.externaljwt.v1 import api_pb2 as pb
 from tests import opencryptoki, p11kit, tpm
 from tests.chaos import make_chaos
 from tests.daemons import KMSD, Kmsd, wait_for
-from tests.jwt.signing import apiserver, claims, openssl_verify, settings
+from tests.jwt.signing import Apiserver, apiserver, claims, openssl_verify, settings
 from tests.jwt.test_signing import PRIVATE, keys_of, refused
 
 IMPORT = admin.ImportJwtKeyRequest(
@@ -88,3 +89,34 @@ def test_a_token_that_misbehaves_hands_out_nothing_wrong_and_takes_in_what_it_ca
         with chaos.told("C_UnwrapKey rv=0x70"):
             answer = kmsd.admin("ImportJwtKey", IMPORT)
             assert (answer.imported, answer.wrapped, answer.key.proven) == (True, False, True)
+
+
+@pytest.mark.parametrize("label", ["sa-signer", "another"])
+def test_of_two_keys_with_one_id_neither_signs_and_what_is_published_stays(short_tmp: Path, label: str) -> None:
+    chaos = make_chaos(short_tmp / "t")
+    with signer(short_tmp / "d", chaos, admin.KEY_TYPE_EC, 256) as kmsd:
+        caller = apiserver(kmsd)
+        token = caller.token()
+        (own,) = keys_of(kmsd, "signing")
+        number = ec.generate_private_key(ec.SECP256R1()).private_numbers().private_value.to_bytes(32).hex()
+        twin = {"do": "import", "type": "ec", "label": label, "value": number, "id": own.key_id.encode().hex()}
+        chaos.behind.objects(twin)
+        code, words = wait_for(lambda: _refusal(caller))
+        assert code == "FAILED_PRECONDITION"
+        assert "have this key id" in words or "have the same CKA_ID" in words
+        wait_for(lambda: [each for each in kmsd.status().problems if "2 keys have this key id" in each.message])
+        assert kmsd.admin("GetJwt").state != "ready"
+        assert {each.key_id for each in caller.fetch().keys} == {own.kid}
+        assert caller.verify(token)
+        if label == "another":
+            chaos.behind.destroy(label)
+            wait_for(lambda: _refusal(caller) is None)
+
+
+def _refusal(caller: Apiserver) -> tuple[str, str] | None:
+    try:
+        assert caller.verify(caller.token())
+    except grpc.RpcError as error:
+        call: Any = error
+        return call.code().name, call.details()
+    return None

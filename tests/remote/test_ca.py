@@ -114,6 +114,27 @@ def test_a_ca_outlives_a_restart_and_its_key_is_known_by_the_token_alone(authori
     assert not any(each.state == pb.KEY_STATE_UNUSABLE for each in keys.values())
 
 
+def test_of_two_keys_with_the_id_of_the_ca_neither_signs_and_both_are_named(authority: Kmsd, tmp_path: Path) -> None:
+    ctl(authority, "ca", "init")
+    own = next(each for each in authority.admin("ListKeys").keys if each.label == "kmsd-ca")
+    number = ec_key().private_numbers().private_value.to_bytes(32).hex()
+    twin = {"do": "import", "type": "ec", "label": "twin", "value": number, "id": own.key_id.encode().hex()}
+    authority.soft.objects(twin)
+
+    def named() -> int:
+        reasons = [each.unusable_reason for each in authority.admin("ListKeys").keys]
+        return reasons.count("2 keys have this key id")
+
+    wait_for(lambda: named() == 2)
+    request = csr(ec_key(), cn="node-1").public_bytes(Encoding.PEM)
+    refused = ctl(authority, "ca", "issue", "-", "--node", "node-1", "--tenant", "cluster-a", stdin=request)
+    assert refused.code != 0
+    assert "2 keys have this key id" in refused.err
+    authority.soft.destroy("twin")
+    wait_for(lambda: named() == 0)
+    assert openssl_verify(tmp_path, node(tmp_path, "node-1", authority).read, chain(authority))[0]
+
+
 def test_where_the_store_is_lost_the_ca_comes_back_with_its_certificate(authority: Kmsd, tmp_path: Path) -> None:
     ctl(authority, "ca", "init")
     before = ctl(authority, "ca", "show", "--pem").out
