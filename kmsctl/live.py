@@ -31,20 +31,48 @@ class Screen:
         self._wake = wake
         self._keyboard = files.keyboard()
         self._modes = None if self._keyboard is None else termios.tcgetattr(self._keyboard)
+        self._writing = False
+        self._stopping = False
+        self._to_stop = False
 
     def enter(self) -> None:
         """Take over the screen."""
         if self._keyboard is not None:
             tty.setcbreak(self._keyboard)  # keys at once and unseen; Ctrl-C and Ctrl-Z still mean what they mean
-        output.emit_raw(_ENTER)
+        self._emit(_ENTER)
 
     def leave(self) -> None:
         """Give the screen back."""
         with contextlib.suppress(OSError):  # a terminal that is gone needs nothing restored
-            output.emit_raw(_LEAVE)
+            self._emit(_LEAVE)
         if self._keyboard is not None and self._modes is not None:
             with contextlib.suppress(termios.error):
                 termios.tcsetattr(self._keyboard, termios.TCSADRAIN, self._modes)
+
+    def stop(self) -> None:
+        """Give the screen back and stop this process until somebody continues it; once it is written, if a signal
+        breaks into the writing of something."""
+        if self._stopping:
+            return
+        if self._writing:
+            self._to_stop = True
+            return
+        self._to_stop, self._stopping = False, True
+        self.leave()
+        handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, handler)  # from here on it goes on again
+        self.enter()
+        self._stopping = False
+
+    def _emit(self, text: str) -> None:
+        self._writing = True
+        try:
+            output.emit_raw(text)
+        finally:
+            self._writing = False
+        if self._to_stop:
+            self.stop()
 
     def size(self) -> os.terminal_size:
         """Return the columns and lines of the screen."""
@@ -54,7 +82,7 @@ class Screen:
         """Draw the whole screen in one piece, without clearing it first: what stays the same does not flicker."""
         columns, rows = self.size()
         shown = [output.painted(line, columns) + "\x1b[K" for line in lines[:rows]]
-        output.emit_raw(_BEGIN + "\r\n".join(shown) + _END)
+        self._emit(_BEGIN + "\r\n".join(shown) + _END)
 
     def wait(self, seconds: float) -> str:
         """Wait until a key is pressed, the size changes, `wake` is called, or so long. Return the keys that were
@@ -97,11 +125,7 @@ def take() -> Iterator[tuple[Screen, Callable[[], None]]]:
         wake()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        screen.leave()
-        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTSTP)
-        signal.signal(signal.SIGTSTP, stop)  # from here on it goes on again
-        screen.enter()
+        screen.stop()
         wake()
 
     handlers = {signal.SIGTERM: end, signal.SIGHUP: end, signal.SIGWINCH: resized, signal.SIGTSTP: stop}

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -23,9 +28,11 @@ from tests.ctl.answers import stats_frame
 from tests.ctl.canned import Canned, serve
 from tests.ctl.conftest import Run
 from tests.ctl.terminal import Terminal
-from tests.daemons import wait_for
+from tests.daemons import KMSCTL, wait_for
 
 WATCH = ("kmsctl", "stats", "--watch")
+TAKEN, GIVEN_BACK = b"\x1b[?1049h", b"\x1b[?1049l"
+"""The alternate screen."""
 
 
 def later(seconds: int, requests: int) -> pb.WatchStatsResponse:
@@ -115,6 +122,37 @@ def test_ctrl_z_gives_the_terminal_back_for_a_while(canned: Canned, open_termina
     terminal.shows("REQUESTS", without="BEFORE")
     terminal.press("q")
     terminal.shows("CODE 0")
+
+
+def test_ctrl_z_in_the_middle_of_a_frame_stops_it_once_that_is_out(canned: Canned) -> None:
+    terminal, its = pty.openpty()
+    termios.tcsetwinsize(its, (200, 400))
+    # In a session whose leader is another one: the last of a session is not stopped (POSIX 11.1.4).
+    process = subprocess.Popen(
+        [KMSCTL, "stats", "--watch", "--interval=200ms"], stdin=its, stdout=its, stderr=subprocess.PIPE, process_group=0
+    )
+    about, shown = Path(f"/proc/{process.pid}"), bytearray()
+
+    def writes() -> bool:
+        canned.feed("WatchStats", later(1, requests=1))
+        return (about / "syscall").read_text().startswith("1 0x1 ")
+
+    def read() -> None:
+        with contextlib.suppress(OSError):
+            while data := os.read(terminal, 65536):
+                shown.extend(data)
+
+    wait_for(writes)
+    process.send_signal(signal.SIGTSTP)
+    threading.Thread(target=read, daemon=True).start()
+    wait_for(lambda: (about / "stat").read_text().rpartition(")")[2].split()[0] == "T")
+    wait_for(lambda: (shown.count(TAKEN), shown.count(GIVEN_BACK)) == (1, 1))
+    process.send_signal(signal.SIGCONT)
+    wait_for(lambda: shown.count(TAKEN) == 2)
+    os.write(terminal, b"q")
+    assert process.communicate(timeout=20)[1] == b""
+    assert process.returncode == 0
+    os.close(its)
 
 
 def test_a_kmsd_that_goes_away_is_one_line_and_3(
