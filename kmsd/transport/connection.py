@@ -68,6 +68,9 @@ class Door(Protocol):
     def waits(self, connection: Connection) -> None:
         """Note that this connection waits, having its share, until `Connection.look_again` has it go on."""
 
+    def held(self) -> None:
+        """Note that nothing is read from a connection for now, until `calm`, its end, or the server's side."""
+
     def eased(self) -> None:
         """Note that there may be room now for a connection that waits."""
 
@@ -301,6 +304,8 @@ class Connection(asyncio.BufferedProtocol):
     def _wait(self, why: _Hold) -> None:
         if not self._hold and self._near is not None and not self._near.is_closing():
             self._near.pause_reading()
+        if why is not _Hold.TURN:
+            self._door.held()
         self._hold |= why
 
     def _go_on(self, why: _Hold) -> None:
@@ -381,6 +386,11 @@ class Connection(asyncio.BufferedProtocol):
         return (
             near.get_extra_info("socket").fileno() if near is not None and self._hold and not near.is_closing() else -1
         )
+
+    @property
+    def rests(self) -> bool:
+        """Whether no request is half here, and nothing keeps the connection from being read."""
+        return self.spoke and self._first is None and not self._hold and not self.carried.unfinished
 
     def overdue(self, now: float) -> bool:
         """Return whether the caller has said nothing, or left a request unfinished, or an answer unread, for too long.

@@ -54,6 +54,8 @@ _ON_ITS_WAY_SECONDS: Final = 0.2
 """Seconds for the last answers of a server that answers no more to reach those who stay connected."""
 _AGAIN_SECONDS: Final = 0.1
 """Seconds between two looks at who waits, and who is overdue."""
+_REST_SECONDS: Final = 1.0
+"""Seconds between them while nobody waits, and nothing is half done."""
 _DIALS: Final = 64
 """Connections to the server that are made between two looks at the most: one costs the server more than a call does."""
 _ACCEPTS: Final = 4
@@ -345,10 +347,15 @@ class Relay:
             self._run(self._reach(connection))
         else:
             self._to_dial.append(connection)
+            self._sweep_soon()
 
     def waits(self, connection: Connection) -> None:
         """Remember a connection that waits, to look at it again."""
         self._waiting.add(connection)
+
+    def held(self) -> None:
+        """Look soon, as nothing is read from a connection for now."""
+        self._sweep_soon()
 
     def eased(self) -> None:
         """Look soon, once, whether connections that wait can go on."""
@@ -410,9 +417,19 @@ class Relay:
             if not connection.look_again():
                 self._waiting.discard(connection)
 
-    def _sweep_soon(self) -> None:
-        if self._sweep is None:
-            self._sweep = asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._look)
+    def _sweep_soon(self, seconds: float = _AGAIN_SECONDS) -> None:
+        loop = asyncio.get_running_loop()
+        if self._sweep is not None:
+            if self._sweep.when() <= loop.time() + seconds:
+                return
+            self._sweep.cancel()
+        self._sweep = loop.call_later(seconds, self._look)
+
+    @property
+    def _rests(self) -> bool:
+        """Whether a look may be late: what would need one soon calls for it."""
+        half_done = self._waiting or self._arriving or self._to_dial or self._dials < _DIALS
+        return not half_done and all(connection.rests for connection in self._connections)
 
     def _look(self) -> None:
         """Let go of callers that are overdue, and go on with those that have waited and need not any more."""
@@ -425,12 +442,12 @@ class Relay:
                 connection.end(Reason.ENHANCE_YOUR_CALM, f"a request was not whole after {WHOLE_SECONDS:.0f} s")
             connection.calm()
         self._look_for_ends()
-        self._dials = _DIALS
+        rests, self._dials = self._rests, _DIALS
         while self._dials and self._to_dial:
             if (connection := self._to_dial.popleft()) in self._connections:
                 self.dial(connection)
         if self._connections:
-            self._sweep_soon()
+            self._sweep_soon(_REST_SECONDS if rests else _AGAIN_SECONDS)
 
     def _look_for_ends(self) -> None:
         """Let go of the callers that have gone while nothing was read from them."""
