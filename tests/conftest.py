@@ -6,12 +6,11 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.daemons import Kmsd, check_logs
+from tests.daemons import Kmsd, check_logs, starting
 from tests.tokens import SoftToken, make_token
 
 LONGEST = (
@@ -96,19 +95,8 @@ def token(short_tmp: Path) -> SoftToken:
 @pytest.fixture
 def start_kmsd(short_tmp: Path, token: SoftToken) -> Iterator[Callable[..., Kmsd]]:
     """Starts a kmsd on the token, as often as it is called; all are stopped at the end."""
-    running: list[Kmsd] = []
-
-    def start(*flags: str, name: str = "d", wait: bool = True, **fields: Any) -> Kmsd:
-        folder = short_tmp / name
-        folder.mkdir(exist_ok=True)
-        kmsd = Kmsd(folder, token, flags, **fields)
-        running.append(kmsd)
-        return kmsd.start(wait=wait)
-
-    yield start
-    for kmsd in running:
-        if kmsd.process is not None and kmsd.process.poll() is None:
-            kmsd.stop()
+    with starting(short_tmp, token) as start:
+        yield start
 
 
 @pytest.fixture

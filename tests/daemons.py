@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -264,3 +264,22 @@ class Kmsd:
             "GenerateKey", admin_pb2.GenerateKeyRequest(label=label, type=admin_pb2.KEY_TYPE_AES, **fields)
         )
         return answer.key
+
+
+@contextlib.contextmanager
+def starting(folder: Path, token: Any) -> Iterator[Callable[..., Kmsd]]:
+    """A function that starts a kmsd on the token, as often as it is called, each in a folder of its own by its name;
+    all are stopped at the end."""
+    running: list[Kmsd] = []
+
+    def start(*flags: str, name: str = "d", wait: bool = True, **fields: Any) -> Kmsd:
+        its = folder / name
+        its.mkdir(exist_ok=True)
+        kmsd = Kmsd(its, token, flags, **fields)
+        running.append(kmsd)
+        return kmsd.start(wait=wait)
+
+    yield start
+    for kmsd in running:
+        if kmsd.process is not None and kmsd.process.poll() is None:
+            kmsd.stop()

@@ -11,17 +11,18 @@ from dataclasses import dataclass, field
 import grpc
 import pytest
 
-from tests.daemons import KMSD, Kmsd, wait_for
+from tests.daemons import KMSD, Kmsd, starting, wait_for
 from tests.remote.certificates import Authority
 from tests.remote.conftest import SEED, TENANTS, well
 from tests.remote.network import Host, How, network, permitted
 from tests.rpc.refusals import told
+from tests.tokens import make_token
 
 pytestmark = pytest.mark.skipif(bool(permitted()), reason=permitted())
 DEADLINE = 3.0
 """Seconds that kube-apiserver gives a call."""
 CALLERS = 4
-PAUSE = 0.01
+PAUSE = 0.05
 """Seconds from an answer to the next call of each caller: more calls would only keep the machine busy."""
 PORT = 31400
 WAYS: tuple[How, ...] = ("down", "silent", "answers")
@@ -45,16 +46,23 @@ class Site:
             yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def hosts() -> Iterator[list[Host]]:
     with network(4) as made:
         yield made
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def site(
-    request: pytest.FixtureRequest, hosts: list[Host], start_kmsd: Callable[..., Kmsd], ca: Authority
+    request: pytest.FixtureRequest, hosts: list[Host], tmp_path_factory: pytest.TempPathFactory, ca: Authority
 ) -> Iterator[Site]:
+    """One for all tests of a preference: each leaves it well."""
+    folder = tmp_path_factory.mktemp("s")
+    with starting(folder, make_token(folder / "hsm")) as start_kmsd:
+        yield _site(request.param, hosts, start_kmsd, ca)
+
+
+def _site(prefer: str, hosts: list[Host], start_kmsd: Callable[..., Kmsd], ca: Authority) -> Site:
     managers, proxies = [], []
     for number, host in enumerate(hosts[:2]):
         shown = ca.issue(f"partition-{number}", f"IP:{host.address}", server=True)
@@ -73,16 +81,14 @@ def site(
         tls = (f"--tls-ca={ca.file}", f"--tls-certificate={mine.certificate}", f"--tls-key={mine.key}")
         proxies.append(
             start_kmsd(
-                *(f"--upstream={each.address}:{PORT}" for each in hosts[:2]), *tls, f"--prefer={request.param}",
+                *(f"--upstream={each.address}:{PORT}" for each in hosts[:2]), *tls, f"--prefer={prefer}",
                 name=f"p{number}", command=(*host.entered, KMSD, "proxy"), default_flags=False,
                 environment={"KMSD_HEALTH__INTERVAL": "1"},
             )
         )  # fmt: skip
     made = Site(hosts, managers, proxies)
     made.settled()
-    yield made
-    for each in proxies:
-        each.stop()
+    return made
 
 
 @dataclass
