@@ -61,15 +61,21 @@ def _of_the_log(line: bytes) -> bool:
     return isinstance(record, dict) and record.keys() >= {"event", "level", "timestamp"}
 
 
+def longer(pause: float, waited: float) -> float:
+    """Seconds until one who has waited so long looks again: many who look often are what keeps them waiting."""
+    return max(pause, min(0.25, 0.15 * waited))
+
+
 def wait_for(what: Callable[..., Any], timeout: float = 20.0, pause: float = 0.02) -> Any:
     """What the function returns once that is true; fails with its last answer after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
+    began = time.monotonic()
     while True:
         answer = what()
         if answer:
             return answer
-        assert time.monotonic() < deadline, f"still {answer!r} after {timeout} s"
-        time.sleep(pause)
+        waited = time.monotonic() - began
+        assert waited < timeout, f"still {answer!r} after {timeout} s"
+        time.sleep(longer(pause, waited))
 
 
 @dataclass(eq=False)

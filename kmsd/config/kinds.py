@@ -15,6 +15,7 @@ SESSIONS = '"auto" or a whole number from 1 to 64'
 
 
 def socket_path(path: Path) -> Path:
+    """Return the path of a socket. Raises ValueError for one that cannot be used."""
     text = str(path)
     if text.startswith(("@", "\0")):
         raise ValueError("a socket must be a path in a directory, for an abstract one has no permissions")
@@ -26,6 +27,7 @@ def socket_path(path: Path) -> Path:
 
 
 def optional_socket(path: Path | None) -> Path | None:
+    """Return the path of a socket that may be missing. Raises ValueError, as `socket_path` does."""
     return None if path is None else socket_path(path)
 
 
@@ -54,6 +56,7 @@ def _proxy_key(path: Path | None) -> Path | None:
 
 
 def as_tuple(value: object) -> object:
+    """Return a list as a tuple, which does not change, and anything else as it is."""
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -84,6 +87,7 @@ Issuers = Annotated[
 
 
 def check_listen(text: str) -> str:
+    """Return host and port to listen on, or nothing. Raises ValueError for anything else."""
     if text and not (re.fullmatch(r"([A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:.%]+\]):[0-9]{1,5}", text)):
         raise ValueError("an address to listen on must be host:port, and an IPv6 address in brackets")
     if text and not 1 <= int(text.rpartition(":")[2]) <= 65535:

@@ -135,6 +135,7 @@ class AdminEntry(Section):
 
 
 def tenants_apart(tenants: tuple[Tenant, ...]) -> tuple[Tenant, ...]:
+    """Return the tenants. Raises ValueError if two could be taken for one another, or there are too many."""
     for what, each in (("name", [t.name for t in tenants]), ("key_label", [t.key_label for t in tenants])):
         twice = sorted({text for text in each if each.count(text) > 1})
         if twice:
@@ -153,6 +154,7 @@ def tenants_apart(tenants: tuple[Tenant, ...]) -> tuple[Tenant, ...]:
 
 
 def few_admins(admins: tuple[AdminEntry, ...]) -> tuple[AdminEntry, ...]:
+    """Return the entries of admins. Raises ValueError if there are too many."""
     if len(admins) > MAX_ADMINS:
         raise ValueError(f"there must be {MAX_ADMINS} admins at most, found {len(admins)}")
     return admins

@@ -67,6 +67,12 @@ def test_a_secret_is_stored_encrypted_and_read_back_after_a_restart(
     assert writer(server).decrypts == 1, "it asks once for each encrypted data key"
 
 
+def _writes_under(server: SimulatedApiServer) -> str:
+    provider = writer(server)
+    assert isinstance(provider, ProviderV2)
+    return provider._state.envelope.key_id if provider._state is not None else ""
+
+
 def test_v2_encrypts_once_for_many_writes_and_again_when_the_key_changes(
     server: SimulatedApiServer, plugin: Plugin
 ) -> None:
@@ -75,7 +81,8 @@ def test_v2_encrypts_once_for_many_writes_and_again_when_the_key_changes(
         server.create_secret(f"s{number}", DATA)
     assert plugin.calls.count("v2.Encrypt") == 1
     plugin.key_id = "second"
-    wait_for(lambda: plugin.calls.count("v2.Encrypt") == 2, 5)
+    wait_for(lambda: _writes_under(server) == "second", 5)
+    assert plugin.calls.count("v2.Encrypt") == 2
     server.create_secret("s5", DATA)
     stored = [
         EncryptedObject.from_bytes(server.raw_stored(name).removeprefix(b"k8s:enc:kms:v2:kms:"))

@@ -121,7 +121,8 @@ def test_what_another_kmsd_left_is_finished(
 def test_a_rotation_that_was_begun_is_finished_instead_of_a_second(
     start_kmsd: Callable[..., Kmsd], token: SoftToken
 ) -> None:
-    kmsd = start_kmsd("--auto-create", environment={"KMSD_KEYS__REFRESH": "3600"}).wait_ok()
+    kmsd = start_kmsd("--auto-create", environment={"KMSD_KEYS__REFRESH": "3600", "KMSD_HEALTH__INTERVAL": "300"})
+    kmsd.wait_ok()
     token.import_aes("k8s-kek.pending", bytes(32), b"ffffffff-ffff-7fff-bfff-000000000001")
     done = rotate(kmsd)
     assert done.rotated

@@ -13,6 +13,8 @@ from textual.app import App
 from textual.pilot import Pilot
 from textual.widget import Widget
 
+from tests.daemons import longer
+
 _FRAMES = re.compile(r"[│╭╮╰╯─\s]+")
 
 
@@ -30,7 +32,7 @@ def flat(screen: str) -> str:
 async def until(pilot: Pilot[Any], *wanted: str, without: str = "", timeout: float = 40.0) -> str:
     """The screen once it holds all these texts, wrapped or not, and not the other; fails with the screen after
     `timeout` seconds."""
-    deadline = monotonic() + timeout
+    began = monotonic()
     while True:
         await pilot.pause()
         screen = shown(pilot.app)
@@ -39,8 +41,9 @@ async def until(pilot: Pilot[Any], *wanted: str, without: str = "", timeout: flo
         found = all(text in screen or text in whole for text in wanted) and not (without and without in screen)
         if found and _laid_out(pilot.app):
             return screen
-        assert monotonic() < deadline, f"no {wanted} without {without!r} on\n{screen}"
-        await asyncio.sleep(0.05)
+        waited = monotonic() - began
+        assert waited < timeout, f"no {wanted} without {without!r} on\n{screen}"
+        await asyncio.sleep(longer(0.05, waited))
 
 
 def _laid_out(app: App[Any]) -> bool:
@@ -54,10 +57,11 @@ def _laid_out(app: App[Any]) -> bool:
 
 async def holds(what: Callable[[], object], timeout: float = 40.0) -> None:
     """Until it is true; fails after `timeout` seconds. For what no screen says."""
-    deadline = monotonic() + timeout
+    began = monotonic()
     while not what():
-        assert monotonic() < deadline, "it never came true"
-        await asyncio.sleep(0.02)
+        waited = monotonic() - began
+        assert waited < timeout, "it never came true"
+        await asyncio.sleep(longer(0.02, waited))
 
 
 async def paste(pilot: Pilot[Any], text: str) -> None:

@@ -426,7 +426,8 @@ def test_a_key_that_signs_is_nothing_else_whatever_its_label_is(kind: str, algor
     assert inventory.write.cka_id == NEW
     found = [key for key in inventory.keys if key.cka_id == SIGNS]
     assert [key.state for key in found] == [KeyState.SIGNING] * 2
-    assert not any(key.reads or key.may_write or key.reason for key in found)
+    assert not any(key.reads or key.may_write for key in found)
+    assert {key.reason for key in found} == {"2 keys have this key id"}, "which of them is to sign nobody could tell"
     assert set(inventory.by_key_id) == {NEW.decode()}
     assert inventory.problems == ()
     assert found[0].created_ms == created_ms("01990000-0000-7000-8000-000000000003")
