@@ -39,6 +39,15 @@ KmsSocket = Annotated[
         show_default=False,
     ),
 ]
+JwtSocket = Annotated[
+    str,
+    typer.Option(
+        "--jwt-socket",
+        metavar="PATH",
+        help="Socket on which service account tokens are signed, in a folder of its own. Default: there is none.",
+        show_default=False,
+    ),
+]
 UserId = Annotated[
     int | None,
     typer.Option(
@@ -82,6 +91,7 @@ class PodOptions:
 
     image: Image = ""
     socket: KmsSocket = ""
+    jwt_socket: JwtSocket = ""
     user: UserId = None
     group: GroupId = None
 
@@ -122,13 +132,14 @@ def standalone(
     Examples:
       kmsctl k8s manifest standalone > kmsd.yaml
       kmsctl k8s manifest standalone --module /opt/hsm/lib/libpkcs11.so --mount /opt/hsm --token-label prod
+      kmsctl k8s manifest standalone --jwt-socket /run/kmsd-jwt/jwt.sock
 
     Write the static pod of a kmsd with a token, for /etc/kubernetes/manifests of each control-plane node.
     """
     _text_only(ctx)
     from kmsctl.kubernetes import manifests
 
-    pod = manifests.Pod(at.image, at.socket, at.user, at.group, tuple(mount or ()))
+    pod = manifests.Pod(at.image, at.socket, at.user, at.group, tuple(mount or ()), at.jwt_socket)
     _emit(manifests.standalone(pod, token_label=token_label, key_label=key_label, module=module), at.image)
 
 
@@ -154,7 +165,7 @@ def proxy(
     _text_only(ctx)
     from kmsctl.kubernetes import manifests
 
-    pod = manifests.Pod(at.image, at.socket, at.user, at.group)
+    pod = manifests.Pod(at.image, at.socket, at.user, at.group, jwt_socket=at.jwt_socket)
     _emit(manifests.proxy(pod, tuple(upstream or ())), at.image)
     if not upstream:
         diagnostics.hint("the addresses in it are examples: name yours with --upstream")

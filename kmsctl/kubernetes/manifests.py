@@ -40,14 +40,16 @@ _SAN = re.compile(r"(?:DNS|URI|IP):[^\s\"\\]+")
 
 @dataclass(frozen=True)
 class Pod:
-    """A site's own names in a static pod. Empty: as it ships. socket: of the KMS; image: with its tag or digest; user,
-    group: numbers; mounts: folders of the node that the PKCS#11 module needs, at the same path in the pod."""
+    """A site's own names in a static pod. Empty: as it ships. socket: of the KMS; jwt_socket: on which service account
+    tokens are signed; image: with its tag or digest; user, group: numbers; mounts: folders of the node that the PKCS#11
+    module needs, at the same path in the pod."""
 
     image: str = ""
     socket: str = ""
     user: int | None = None
     group: int | None = None
     mounts: tuple[str, ...] = ()
+    jwt_socket: str = ""
 
 
 @dataclass(frozen=True)
@@ -191,15 +193,38 @@ def _pod(text: str, pod: Pod) -> str:
         mount = f"        - name: module-{at}\n          mountPath: {path}\n          readOnly: true\n"
         volume = f"    - name: module-{at}\n      hostPath:\n        path: {path}\n        type: Directory\n"
         text = _once(text, re.compile(r"^  volumes:\n", re.MULTILINE), f"{mount}  volumes:\n", "--mount") + volume
-    return text
+    return _jwt_socket(text, pod.jwt_socket) if pod.jwt_socket else text
 
 
 def _socket(text: str, socket: str) -> str:
-    _check("--socket", socket, _PATH, "an absolute path")
+    return _replaced(text, {SOCKET: socket, dirname(SOCKET): _folder("--socket", socket)})
+
+
+def _jwt_socket(text: str, socket: str) -> str:
+    folder = _folder("--jwt-socket", socket)
+    if re.search(rf"^ +mountPath: {re.escape(folder)}$", text, re.MULTILINE):
+        raise UsageError(
+            f"--jwt-socket must lie in a folder that nothing else is in, and {folder} is mounted already",
+            "as /run/kmsd-jwt/jwt.sock: whoever may open it has a token of any service account signed",
+        )
+    mount = f"        - name: jwt\n          mountPath: {folder}\n"
+    volume = f"    - name: jwt\n      hostPath:\n        path: {folder}\n        type: DirectoryOrCreate\n"
+    for place, lines in (
+        ("        - --admin-socket=.*\n", f"        - --jwt-socket={socket}\n"),
+        ("        - name: admin\n          mountPath: .*\n", mount),
+        ("    - name: admin\n      hostPath:\n(?:        .*\n)+", volume),
+    ):
+        text = _once(text, re.compile(f"^({place})", re.MULTILINE), None, "--jwt-socket", indented=lines)
+    return text
+
+
+def _folder(option: str, socket: str) -> str:
+    """Return the folder of a socket. Raises UsageError if it is none of its own."""
+    _check(option, socket, _PATH, "an absolute path")
     folder = dirname(socket)
     if folder in ("/", "/run", "/var/run", "/tmp", "/etc", "/var"):  # noqa: S108 - no file is made
-        raise UsageError(f"--socket must lie in a folder of its own, which is mounted; got {socket!r}", "add one")
-    return _replaced(text, {SOCKET: socket, dirname(SOCKET): folder})
+        raise UsageError(f"{option} must lie in a folder of its own, which is mounted; got {socket!r}", "add one")
+    return folder
 
 
 def _image(text: str, image: str) -> str:

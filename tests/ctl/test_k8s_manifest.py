@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import os
 import subprocess
 import tomllib
@@ -84,6 +85,23 @@ def test_a_static_pod_gets_the_names_of_a_site(run: Run) -> None:
     assert {path: volumes[name] for path, name in mounted.items()} == {path: path for path in mounted}
     security = pod["securityContext"]
     assert (security["runAsUser"], security["runAsGroup"], security["runAsNonRoot"]) == (10001, 10002, True)
+
+
+@pytest.mark.parametrize(
+    ("argv", "path"), [(["standalone"], "static-pod/kmsd.yaml"), (["proxy"], "proxy/kmsd-proxy.yaml")]
+)
+def test_a_static_pod_gets_the_socket_for_service_account_tokens_and_nothing_else(
+    run: Run, argv: Sequence[str], path: str
+) -> None:
+    made = run("k8s", "manifest", *argv, "--jwt-socket", "/run/kmsd-jwt/jwt.sock").text
+    lines = list(difflib.ndiff((K8S / path).read_text().splitlines(), made.splitlines()))
+    assert [line[2:].strip() for line in lines if line[0] in "+-?"] == [
+        *("- --jwt-socket=/run/kmsd-jwt/jwt.sock", "- name: jwt", "mountPath: /run/kmsd-jwt"),
+        *("- name: jwt", "hostPath:", "path: /run/kmsd-jwt", "type: DirectoryOrCreate"),
+    ]
+    pod = yaml.safe_load(made)
+    kubernetes_validate.validate(pod, "1.37", strict=True)
+    assert pod["spec"]["containers"][0]["volumeMounts"][2] == {"name": "jwt", "mountPath": "/run/kmsd-jwt"}
 
 
 def test_a_proxy_gets_its_key_managers(run: Run) -> None:
@@ -182,6 +200,12 @@ def test_an_image_by_a_tag_is_told_of(run: Run) -> None:
         ("standalone --socket /run/kms.sock", "in a folder of its own"),
         ("standalone --socket /run/a\nb/kms.sock", "--socket must be an absolute path"),
         ('standalone --image a"b', "--image must be"),
+        ("standalone --jwt-socket jwt.sock", "--jwt-socket must be an absolute path"),
+        ("standalone --jwt-socket /run/jwt.sock", "in a folder of its own"),
+        ("proxy --jwt-socket /run/kmsd/jwt.sock", "/run/kmsd is mounted already"),
+        ("standalone --socket /run/a/k.sock --jwt-socket /run/a/jwt.sock", "/run/a is mounted already"),
+        ("standalone --jwt-socket /run/kmsd-admin/jwt.sock", "/run/kmsd-admin is mounted already"),
+        ("standalone --mount /opt/hsm --jwt-socket /opt/hsm/jwt.sock", "/opt/hsm is mounted already"),
         ("standalone --module lib.so", "--module must be an absolute path"),
         ("standalone --mount opt", "--mount must be an absolute path"),
         ("standalone --token-label a\x1bb", "--token-label must be printable"),
