@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from kmsd.client.admin import AdminClient
     from kmsd.client.ciphertext_input import key_id_of
     from kmsd.client.clientconfig import Target
+    from kmsd.client.jwt_signer import JwtSignerClient
     from kmsd.client.kms import KmsClient
     from kmsd.client.model import (
         Abilities,
@@ -146,6 +147,14 @@ def kms_connect(socket: str | None = None, api: Api = "v2", *, timeout: float = 
     return KmsClient(path, api, timeout)
 
 
+def signer_connect(socket: str, *, timeout: float = DEFAULT_TIMEOUT) -> JwtSignerClient:
+    """Make a client of the socket on which service account tokens are signed; arguments and errors as `kms_connect`."""
+    from kmsd.client.jwt_signer import JwtSignerClient
+    from kmsd.client.targets import parse_socket
+
+    return JwtSignerClient(parse_socket(socket), timeout)
+
+
 __all__ = [
     "DEFAULT_TIMEOUT",
     "Abilities",
@@ -245,6 +254,7 @@ __all__ = [
     "options_of",
     "parse_socket",
     "parse_target",
+    "signer_connect",
 ]
 
 if not TYPE_CHECKING:

@@ -228,7 +228,12 @@ class ProxyParts:
         )
         # How long a token may be in force is the key managers' to say.
         rules = Rules(settings.jwt.issuers, _LONGEST)
-        tables = (jwt_v1.table(lambda _: service, lambda _: rules),)
+
+        def serving(call: Call) -> RemoteJwt:
+            on_own_account.set(call.check)
+            return service
+
+        tables = (jwt_v1.table(serving, lambda _: rules),)
         return jwt_listener(settings, tables, self._traffic, self._socket_remade)
 
     # The connections to key managers.

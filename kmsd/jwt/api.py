@@ -48,7 +48,8 @@ class JwtService(Protocol):
         ...
 
     async def key_set(self, who: str, until: float) -> KeySet:
-        """Return the published keys, of which there is one at least. who: asks, in words."""
+        """Return the published keys, of which there is one at least. who: asks, in words; empty for a caller with no
+        kube-apiserver behind it, for which nobody waits."""
         ...
 
     async def longest(self, until: float) -> int:

@@ -66,7 +66,8 @@ class LocalJwt:
                 async with asyncio.timeout(min(_LOOK_SECONDS, left(until) / 2)):
                     await self._look()
         found = self.keys.published()
-        self.fetchers.fetched(who, found.ms)
+        if who:
+            self.fetchers.fetched(who, found.ms)
         return found
 
     async def longest(self, until: float) -> int:

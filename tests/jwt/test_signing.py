@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from kmsd.api.admin.v1 import admin_pb2 as admin
 from kmsd.api.externaljwt.v1 import api_pb2 as pb
+from kmsd.client import InvalidRequest, signer_connect
 from tests.admin.calls import stats
 from tests.daemons import Kmsd, wait_for
 from tests.jwt.signing import ISSUER, SUBJECT, Apiserver, apiserver, b64, claims, openssl_verify, settings, socket_of
@@ -79,6 +80,18 @@ def test_a_token_is_signed_and_verifies_with_what_is_published(kmsd: Kmsd, calle
     (seen,) = kmsd.admin("GetJwt").fetchers
     assert seen.current
     assert f"pid={os.getpid()}" in seen.who
+
+
+def test_what_an_operator_asks_is_taken_for_no_kube_apiserver(kmsd: Kmsd, caller: Apiserver) -> None:
+    caller.fetch()
+    before = kmsd.admin("GetJwt").fetchers
+    with signer_connect(str(socket_of(kmsd))) as signer:
+        assert signer.kids() == tuple(caller.known)
+        assert signer.longest() == 7200
+    assert kmsd.admin("GetJwt").fetchers == before
+    for other in (kmsd.socket, kmsd.admin_socket):
+        with signer_connect(str(other)) as stranger, pytest.raises(InvalidRequest, match="the socket of another API"):
+            stranger.kids()
 
 
 @pytest.mark.parametrize("type_", ["rsa-2048", "ec-p384", "ec-p521", "ec-p256"])

@@ -10,9 +10,11 @@ import grpc
 import pytest
 
 from kmsd.api.admin.v1 import admin_pb2
+from kmsd.api.admin.v1.jwt_pb2 import PublishJwtKeyRequest, RetireJwtKeyRequest
 from kmsd.api.externaljwt.v1 import api_pb2 as pb
+from kmsd.client import signer_connect
 from tests.daemons import Kmsd, wait_for
-from tests.jwt.signing import ISSUER, Apiserver, apiserver, claims, settings
+from tests.jwt.signing import ISSUER, Apiserver, apiserver, claims, settings, socket_of
 from tests.remote.certificates import Authority
 from tests.remote.conftest import TENANTS, Manager
 from tests.rpc.refusals import told
@@ -54,6 +56,13 @@ def test_tokens_are_signed_by_whichever_key_manager_is_there_and_verify_while_no
     assert caller.call("Metadata", pb.MetadataRequest()).max_token_expiration_seconds == 86400
     fetchers = first.kmsd.admin("GetJwt", OF_A).fetchers
     assert [(each.who, each.current) for each in fetchers] == [("DNS:node-1.cluster-a.test", True)]
+
+    # What an operator asks the proxy is not taken for its kube-apiserver, which has not fetched the next key.
+    pending = first.kmsd.admin("PublishJwtKey", PublishJwtKeyRequest(tenant="cluster-a")).key.kid
+    with signer_connect(str(socket_of(proxy))) as signer:
+        assert set(signer.kids()) == {key.kid, pending}
+    assert not any(each.current for each in first.kmsd.admin("GetJwt", OF_A).fetchers)
+    first.kmsd.admin("RetireJwtKey", RetireJwtKeyRequest(tenant="cluster-a", kid=pending))
     with pytest.raises(grpc.RpcError) as caught:
         caller.call("Sign", pb.SignJWTRequest(claims=claims(iss="https://evil.test")))
     assert told(caught.value).code == "INVALID_ARGUMENT"
