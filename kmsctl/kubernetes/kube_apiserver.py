@@ -17,6 +17,10 @@ from kmsctl.kubernetes import yamltext
 PROGRAM: Final = "kube-apiserver"
 CONFIG_FLAG: Final = "encryption-provider-config"
 RELOAD_FLAG: Final = "encryption-provider-config-automatic-reload"
+ENDPOINT_FLAG: Final = "service-account-signing-endpoint"
+KEY_FLAG: Final = "service-account-key-file"
+SIGNING_KEY_FLAG: Final = "service-account-signing-key-file"
+EXPIRATION_FLAG: Final = "service-account-max-token-expiration"
 WHAT: Final = "kube-apiserver's manifest"
 
 
@@ -39,7 +43,7 @@ class Mount:
 class KubeApiserver:
     """A kube-apiserver by its static pod. user, group: numbers that it runs as. groups: others that it is in. plain:
     whether its command is a list of words rather than a line for a shell. powerless: whether its container drops all
-    capabilities, with which root is a user like any other."""
+    capabilities, with which root is a user like any other. key_files: all that --service-account-key-file names."""
 
     flags: Mapping[str, str]
     mounts: tuple[Mount, ...]
@@ -48,6 +52,7 @@ class KubeApiserver:
     groups: tuple[int, ...] = ()
     plain: bool = True
     powerless: bool = False
+    key_files: tuple[str, ...] = ()
 
     def mount_of(self, path: str) -> Mount | None:
         """Return the mount that a path in the container lies in; None if it lies in the image."""
@@ -65,6 +70,11 @@ class KubeApiserver:
     def config(self) -> str:
         """The EncryptionConfiguration, as kube-apiserver calls it; empty if it has none."""
         return self.flags.get(CONFIG_FLAG, "")
+
+    @property
+    def endpoint(self) -> str:
+        """The socket on which service account tokens are signed, as kube-apiserver calls it; empty if it has none."""
+        return self.flags.get(ENDPOINT_FLAG, "")
 
     @property
     def reloads(self) -> bool:
@@ -85,7 +95,8 @@ def read(text: str) -> KubeApiserver:
     container = sequence(spec.get("containers"))[container_at(pod)]
     words = [str(each) for name in ("command", "args") for each in sequence(container.get(name))]
     plain = _is_program(words[0]) if words else True
-    flags = dict(_flags(words if plain else shlex.split(" ".join(words))))
+    flags = tuple(_flags(words if plain else shlex.split(" ".join(words))))
+    key_files = tuple(value for name, value in flags if name == KEY_FLAG)
     pods, own = mapping(spec.get("securityContext")), mapping(container.get("securityContext"))
     user = own.get("runAsUser", pods.get("runAsUser", 0))
     group = own.get("runAsGroup", pods.get("runAsGroup", 0))
@@ -94,7 +105,8 @@ def read(text: str) -> KubeApiserver:
         raise UsageError(f"{WHAT} names a user or group that is no number", "correct its securityContext")
     dropped = {str(each).upper() for each in sequence(mapping(own.get("capabilities")).get("drop"))}
     powerless = bool(dropped & {"ALL", "DAC_OVERRIDE", "CAP_DAC_OVERRIDE"})
-    return KubeApiserver(flags, tuple(_mounts(spec, container)), user, group, tuple(others), plain, powerless)
+    mounts = tuple(_mounts(spec, container))
+    return KubeApiserver(dict(flags), mounts, user, group, tuple(others), plain, powerless, key_files)
 
 
 def document(text: str) -> Mapping[str, Any]:
@@ -129,9 +141,15 @@ def _flags(words: Sequence[str]) -> Iterator[tuple[str, str]]:
     for at, word in enumerate(words):
         if not word.startswith("--"):
             continue
-        name, equals, value = word[2:].partition("=")
+        _, equals, value = word.partition("=")
         following = words[at + 1] if at + 1 < len(words) else "--"
-        yield name, value if equals else "true" if following.startswith("--") else following
+        yield flag_of(word), value if equals else "true" if following.startswith("--") else following
+
+
+def flag_of(word: str) -> str:
+    """Return the name of the flag in a word of the command line; empty if there is none. kube-apiserver takes
+    underscores for hyphens."""
+    return word[2:].partition("=")[0].replace("_", "-") if word.startswith("--") else ""
 
 
 def _mounts(spec: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[Mount]:

@@ -18,7 +18,7 @@ from typing import Final
 
 from kmsctl.diagnostics import UsageError
 from kmsctl.kubernetes.places import SOCKET
-from kmsctl.kubernetes.static_pod_patch import scalar
+from kmsctl.kubernetes.yamllines import scalar
 
 STANDALONE: Final = "static-pod/kmsd.yaml"
 PROXY: Final = "proxy/kmsd-proxy.yaml"

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from kmsctl.diagnostics import UsageError
-from kmsctl.kubernetes import kube_apiserver, static_pod_patch
+from kmsctl.kubernetes import kube_apiserver, yamllines
 from kmsctl.kubernetes.static_pod_patch import patch
 
 MANIFEST = (Path(__file__).parents[1] / "vectors" / "kube-apiserver.yaml").read_text()
@@ -139,4 +139,4 @@ def test_aliases_are_followed_or_refused_and_never_changed_by_guess() -> None:
     "text", ["true", "1", "1e3", "null", "2026-01-01", "a: b", "a #b", "*x", "-", "--", "=", "0x1f", "é"]
 )
 def test_a_text_is_written_so_that_it_is_read_as_that_text(text: str) -> None:
-    assert yaml.safe_load(static_pod_patch.scalar(text)) == text
+    assert yaml.safe_load(yamllines.scalar(text)) == text
