@@ -93,7 +93,8 @@ def check(
     Check a control-plane node before kube-apiserver encrypts, or at any time after: whether kube-apiserver takes the
     file, reaches the socket as its own user, has it mounted, and gets a round trip; whether other nodes write with the
     same key; and, if etcd is named (--endpoints), whether the file has a reader for all that is stored. A file that is
-    to replace the present one is compared with that.
+    to replace the present one is compared with that. With a signing endpoint for service account tokens, its socket is
+    tried too, and what kube-apiserver asks there.
 
     Changes nothing. What could not be checked for want of rights is told, and is not ok.
 
@@ -105,13 +106,16 @@ def check(
     if place.named:
         etcdplace.check(place)
     nodes = _nodes(node or ())
-    from kmsctl.kubernetes import preflight
+    from kmsctl.kubernetes import preflight, preflight_jwt
 
     files = preflight.look("" if no_manifest else manifest, encryption_config, present)
     # Before anything is asked: a process with threads must not fork.
     reached = _reached(files, as_user)
+    signer = preflight_jwt.look(files.server, as_user)
     with diagnostics.working("asking kmsd"):
         asked = list(_asked(files, reached, nodes, opts.timeout))
+        if signer is not None:
+            asked += [*signer.checks, *preflight_jwt.answering(signer, opts.timeout)]
     checks = [*files.checks, *(each.check for each in reached), *asked, *_stored(files, place, opts.timeout)]
     failed = sum(each.outcome is Outcome.FAILED for each in checks)
     denied = sum(each.denied for each in checks)

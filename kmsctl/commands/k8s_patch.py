@@ -15,6 +15,7 @@ from kmsctl.output import OutputFormat
 
 if TYPE_CHECKING:
     from kmsctl.kubernetes.kube_apiserver import KubeApiserver
+    from kmsctl.kubernetes.static_pod_patch import Patch
 
 
 def apply_patch(
@@ -31,6 +32,16 @@ def apply_patch(
     socket: Annotated[
         str, typer.Option("--socket", metavar="SOCKET", help="KMS socket of kmsd on the node; its folder is mounted.")
     ] = SOCKET,
+    jwt_socket: Annotated[
+        str,
+        typer.Option(
+            "--jwt-socket",
+            metavar="SOCKET",
+            help="Socket of kmsd on which service account tokens are to be signed; its folder is mounted, and the "
+            "flags for files of keys are taken out. Default: those stay.",
+            show_default=False,
+        ),
+    ] = "",
     write: Annotated[bool, typer.Option("--write", help="Write the file, instead of only showing the lines.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the lines alone, as without it.")] = False,
     backup_dir: Annotated[
@@ -40,11 +51,13 @@ def apply_patch(
         ),
     ] = BACKUPS,
     output_format: options.OutputDocument = None,
+    timeout: options.Timeout = None,
 ) -> None:
     """\b
     Examples:
       kmsctl k8s apply-patch kube-apiserver.yaml
       kmsctl k8s apply-patch kube-apiserver.yaml --dry-run -o json
+      kmsctl k8s apply-patch kube-apiserver.yaml --jwt-socket /run/kmsd-jwt/jwt.sock
 
     Show, as a diff, what kube-apiserver's static pod lacks to encrypt through kmsd: the flag that names the
     EncryptionConfiguration, and mounts of that file and of the socket's folder. All other lines stay as they are.
@@ -52,23 +65,30 @@ def apply_patch(
     Writes only with --write, with a copy of the old file elsewhere; the kubelet then starts kube-apiserver anew. Before
     that the EncryptionConfiguration must be there, kube-apiserver must take it, and the socket's folder must be there.
     kubeadm writes the manifest anew at an upgrade: its own configuration must have the same, see docs/kubernetes.md.
+
+    With --jwt-socket kube-apiserver has service account tokens signed there in place of its files of keys. Writes only
+    if each key that verifies tokens now is published there, for else they would be refused; without --write this is
+    said where socket and files are at hand.
     """
-    opts = options.gather(ctx, output=output_format)
+    opts = options.gather(ctx, output=output_format, timeout=timeout)
     form = opts.form(*options.DOCUMENT)
     if write and dry_run:
         raise UsageError("--write and --dry-run exclude each other", "leave out one of them")
     if write and manifest == "-":
         raise UsageError("--write writes a file, and the manifest comes from stdin", "name the file")
-    for option, path in (("--config", config), ("--socket", socket)):
+    for option, path in (("--config", config), ("--socket", socket), ("--jwt-socket", jwt_socket or SOCKET)):
         if not path.startswith("/") or path.endswith("/"):
             raise UsageError(f"{option} must be the absolute path of a file, got {path!r}", "begin it with a slash")
     from kmsctl.kubernetes import kube_apiserver, replacing, static_pod_patch
 
     text = _text(manifest)
-    made = static_pod_patch.patch(text, config, socket)
+    made = static_pod_patch.patch(text, config, socket, jwt_socket)
     backup = None
     if write and made.changes:
         _check(config, socket, kube_apiserver.read(made.after))
+    if jwt_socket and made.changes:
+        _check_signer(made, jwt_socket, opts.timeout, write=write)
+    if write and made.changes:
         backup = replacing.replace(Path(manifest), text, made.after, Path(backup_dir))
     diff = made.diff(manifest)
     if form is OutputFormat.TABLE:
@@ -91,6 +111,21 @@ def apply_patch(
     else:
         diagnostics.note(f"{manifest} is written, the old one is {backup}; the kubelet starts kube-apiserver anew")
         diagnostics.hint(f"`kubectl get --raw '/readyz?verbose'` shows kms-providers; back: cp {backup} {manifest}")
+        if jwt_socket:
+            diagnostics.hint("`kmsctl jwt keys` names this kube-apiserver under FETCHED BY when it has started")
+
+
+def _check_signer(made: Patch, socket: str, timeout: float, *, write: bool) -> None:
+    """Refuse what would have service account tokens refused, or keep kube-apiserver from starting; warn of it if
+    nothing is to be written. Raises UsageError, ClientError."""
+    from kmsctl.kubernetes import kube_apiserver, preflight_jwt
+
+    before, after = kube_apiserver.read(made.before), kube_apiserver.read(made.after)
+    for fault in preflight_jwt.faults(before, after, socket, timeout, write=write):
+        if write:
+            raise fault
+        diagnostics.warning(fault.message)
+        diagnostics.hint(fault.hint)
 
 
 def _text(manifest: str) -> str:

@@ -1,10 +1,12 @@
-"""Checks of a node, and their outcomes. Data alone."""
+"""Checks of a node, and their outcomes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+from kmsd.client import ClientError, Denied
 
 AS_ROOT: Final = "run this as root"
 
@@ -29,3 +31,10 @@ class NodeCheck:
     seen: str
     fix: str = ""
     denied: bool = False
+
+
+def refused(name: str, title: str, error: ClientError) -> NodeCheck:
+    """Return a check for which a call failed."""
+    if isinstance(error, Denied):
+        return NodeCheck(name, title, Outcome.NOT_CHECKED, error.message, AS_ROOT, denied=True)
+    return NodeCheck(name, title, Outcome.FAILED, error.message, error.hint)

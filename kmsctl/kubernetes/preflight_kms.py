@@ -3,19 +3,17 @@ a cluster write with one key. Reads only: what it encrypts is of no meaning, and
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from kmsctl.kubernetes import reach
+from kmsctl.kubernetes import preflight_socket
 from kmsctl.kubernetes.encryption_rules import Provider
-from kmsctl.kubernetes.findings import AS_ROOT, NodeCheck, Outcome
+from kmsctl.kubernetes.findings import NodeCheck, Outcome, refused
 from kmsctl.kubernetes.kube_apiserver import KubeApiserver
+from kmsctl.kubernetes.preflight_socket import Wanted
 from kmsd.client import ClientError, Denied, kms_connect
 from kmsd.client.clientconfig import Target
 
@@ -26,8 +24,6 @@ KEY_ID_MAX: Final = 1024
 """Bytes of a key id from which kube-apiserver refuses it (envelope/kmsv2/envelope.go: ValidateKeyID)."""
 _PING: Final = b"ping"
 """The plaintext of kube-apiserver's health check of KMS v1."""
-START: Final = "start kmsd on this node: docs/kubernetes.md"
-NO_SOCKET: Final = "name kms.socket of kmsd"
 
 
 @dataclass(frozen=True)
@@ -43,44 +39,9 @@ class Reached:
 def reachable(provider: Provider, path: str, server: KubeApiserver | None, user: int | None) -> Reached:
     """Check that kube-apiserver may connect. path: of the socket on this node. user: that kube-apiserver runs as; None
     for the one of its manifest, else root."""
-    check = _connection(provider, path, server or KubeApiserver({}, ()), user)
-    listens = check.outcome is not Outcome.FAILED or check.fix not in (START, NO_SOCKET)
+    wanted = Wanted("socket", f"socket of {provider.name}", "kms", "start kmsd on this node: docs/kubernetes.md", path)
+    check, listens = preflight_socket.reachable(wanted, server or KubeApiserver({}, ()), user)
     return Reached(provider, path, check, listens)
-
-
-def _connection(provider: Provider, path: str, server: KubeApiserver, user: int | None) -> NodeCheck:
-    name, title = "socket", f"socket of {provider.name}"
-    who = server.user if user is None else user
-    group = server.group if user is None or user == server.user else user
-    error: OSError | None
-    try:
-        if not stat.S_ISSOCK(Path(path).stat().st_mode):
-            return NodeCheck(name, title, Outcome.FAILED, f"{path} is not a socket", NO_SOCKET)
-        error = reach.connect_as(path, who, group, server.groups, powerless=server.powerless)
-    except PermissionError:
-        seen = f"whether the user {who} may connect to {path} can be tried by that user and by root alone"
-        return NodeCheck(name, title, Outcome.NOT_CHECKED, seen, AS_ROOT, denied=True)
-    except OSError as missing:
-        error = missing
-    if error is None:
-        return NodeCheck(name, title, Outcome.OK, f"{path}, as user {who}")
-    if error.errno in (errno.EACCES, errno.EPERM):
-        seen = f"the user {who} of kube-apiserver may not connect to {path}{_owner(path)}"
-        fix = (
-            "run kmsd as that user; or give the socket to a group that the user is in (kms.group, kms.mode), and have "
-            "the folder let it pass"
-        )
-        return NodeCheck(name, title, Outcome.FAILED, seen, fix)
-    why = "nobody listens" if error.errno == errno.ECONNREFUSED else os.strerror(error.errno or 0)
-    return NodeCheck(name, title, Outcome.FAILED, f"{path}: {why}", START)
-
-
-def _owner(path: str) -> str:
-    try:
-        found = Path(path).stat()
-    except OSError:
-        return ""
-    return f", which belongs to {found.st_uid}:{found.st_gid} with mode {stat.S_IMODE(found.st_mode):04o}"
 
 
 def answering(provider: Provider, path: str, timeout: float) -> tuple[list[NodeCheck], str]:
@@ -93,16 +54,10 @@ def answering(provider: Provider, path: str, timeout: float) -> tuple[list[NodeC
         try:
             status = kms.status()
         except ClientError as error:
-            return [_failed("status", f"Status of {provider.name}", error)], ""
+            return [refused("status", f"Status of {provider.name}", error)], ""
         checks = list(_status(provider, status.version, status.healthz, status.key_id))
         checks.append(_round_trip(provider, kms, status.key_id))
     return checks, status.key_id
-
-
-def _failed(name: str, title: str, error: ClientError) -> NodeCheck:
-    if isinstance(error, Denied):
-        return NodeCheck(name, title, Outcome.NOT_CHECKED, error.message, AS_ROOT, denied=True)
-    return NodeCheck(name, title, Outcome.FAILED, error.message, error.hint)
 
 
 def _status(provider: Provider, version: str, healthz: str, key_id: str) -> Iterator[NodeCheck]:
@@ -130,7 +85,7 @@ def _round_trip(provider: Provider, kms: KmsClient, key_id: str) -> NodeCheck:
         middle = time.monotonic()
         same = kms.decrypt(made.ciphertext, key_id=made.key_id, annotations=made.annotations) == plaintext
     except ClientError as error:
-        return _failed(name, title, error)
+        return refused(name, title, error)
     ended = time.monotonic()
     if not same:
         fix = "`kmsctl doctor` tries what the token does; encrypt nothing until it is mended"

@@ -65,8 +65,12 @@ def meant(document: Any, steps: Sequence[Removal | Addition]) -> Any:
 
 
 def _holder(text: str, path: Sequence[str | int]) -> Any:
-    """Return the node of the mapping that has the list at the end of a path."""
-    node: Any = next(each for each in yaml.compose_all(text, yaml.SafeLoader) if not _is_null(each))
+    """Return the node of the mapping that has the list at the end of a path. Raises NotInLines if the text is no YAML
+    any more, as without a line that others refer to."""
+    try:
+        node: Any = next(each for each in yaml.compose_all(text, yaml.SafeLoader) if not _is_null(each))
+    except yaml.YAMLError:
+        raise NotInLines(str(path[-1])) from None
     for step in path[:-1]:
         node = node.value[step] if isinstance(step, int) else _value(node, step)
     return node

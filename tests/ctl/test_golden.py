@@ -402,6 +402,8 @@ def test_a_patch_reads_the_same_forever(run: Run, snapshot: SnapshotAssertion, d
     manifest.write_bytes((Path(__file__).parents[1] / "vectors" / "kube-apiserver.yaml").read_bytes())
     result = run("k8s", "apply-patch", str(manifest), "-o", form)
     assert (result.code, result.text, result.err) == snapshot
+    result = run("k8s", "apply-patch", str(manifest), "--jwt-socket", "/run/kmsd-jwt/jwt.sock", "-o", form)
+    assert (result.code, result.text, result.err) == snapshot(name="service account tokens")
 
 
 @pytest.mark.parametrize("form", ["table", "json", "yaml", "name"])

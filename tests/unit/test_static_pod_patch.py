@@ -127,6 +127,88 @@ def test_what_it_does_not_understand_is_refused(text: str, said: str) -> None:
     assert refused.value.hint
 
 
+KEY_FILE = "    - --service-account-key-file=/etc/kubernetes/pki/sa.pub\n"
+JWT = "/run/kmsd-jwt/jwt.sock"
+
+
+def changed(text: str) -> tuple[list[str], list[str]]:
+    """The lines that a patch for service account tokens takes out, and those that it adds; all others stay."""
+    made = patch(text, CONFIG, SOCKET, JWT)
+    again = patch(made.after, CONFIG, SOCKET, JWT)
+    assert (again.changes, again.after) == ((), made.after)
+    lines = [line for line in difflib.ndiff(text.splitlines(), made.after.splitlines()) if line[0] in "+-"]
+    out, new = ([line[2:].strip() for line in lines if line[0] == sign] for sign in "-+")
+    return out, new
+
+
+def test_a_signing_endpoint_takes_the_place_of_files_of_keys_and_is_mounted() -> None:
+    out, new = changed(MANIFEST)
+    assert out == [KEY_FILE.strip()]
+    assert new == [
+        *added(MANIFEST)[:1],
+        f"- --service-account-signing-endpoint={JWT}",
+        *added(MANIFEST)[1:6],
+        *("- mountPath: /run/kmsd-jwt", "name: kmsd-jwt-socket"),
+        *added(MANIFEST)[6:],
+        *("- hostPath:", "path: /run/kmsd-jwt", "type: Directory", "name: kmsd-jwt-socket"),
+    ]
+    server = kube_apiserver.read(patch(MANIFEST, CONFIG, SOCKET, JWT).after)
+    assert (server.endpoint, server.on_node(JWT), server.key_files) == (JWT, JWT, ())
+    assert patch(MANIFEST, CONFIG, SOCKET).after == patch(MANIFEST, CONFIG, SOCKET, "").after
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        KEY_FILE * 2 + "    - --service-account-signing-key-file=/etc/kubernetes/pki/sa.key\n",
+        "    - \"--service-account-key-file=/a b.pub\"   # \"'quoted'\"\n    - '--service-account-key-file=/b.pub'\n",
+        "    - --service-account-key-file\n    - /etc/kubernetes/pki/sa.pub\n",
+        "    -   --service_account_key_file=/etc/kubernetes/pki/sa.pub#1\n",
+    ],
+    ids=["several", "quotes", "two items", "underscores"],
+)
+def test_every_flag_for_a_file_of_keys_is_taken_out_and_no_other_line(lines: str) -> None:
+    out, _ = changed(MANIFEST.replace(KEY_FILE, lines))
+    assert out == [line.strip() for line in lines.splitlines()]
+
+
+def test_flags_are_taken_out_of_arguments_too_and_of_the_end_of_the_file() -> None:
+    text = pod({"command": ["kube-apiserver"], "args": ["--a=b", "--service-account-key-file=/x", "--c"]})
+    assert changed(text)[0] == ["- --service-account-key-file=/x"]
+    last = "kind: Pod\nspec:\n  containers:\n  - command:\n    - kube-apiserver\n    - --service-account-key-file=/x"
+    assert changed(last)[0] == ["- --service-account-key-file=/x"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (MANIFEST.replace(KEY_FILE, "    - --service-account-key-file\n"), "without a file behind it"),
+        (MANIFEST.replace(KEY_FILE, "    - >-\n      --service-account-key-file=/x\n"), "a line for each item"),
+        (MANIFEST.replace(KEY_FILE, '    - "--service-account-key-file=/x\\\n      /y"\n'), "a line for each item"),
+        (
+            MANIFEST.replace(KEY_FILE, "    - &k --service-account-key-file=/x\n    - --other\n    - *k\n"),
+            "a line for each item",
+        ),
+        (pod({"command": ["sh", "-c", "kube-apiserver --service-account-key-file=/x"]}), "by a shell"),
+        (
+            "kind: Pod\nspec:\n  containers:\n  - command: [kube-apiserver, --service-account-key-file=/x]\n",
+            "a line for each item",
+        ),
+        (MANIFEST.replace(KEY_FILE, "    - --service-account-signing-endpoint=/other.sock\n"), "/other.sock already"),
+    ],
+)
+def test_what_cannot_be_taken_out_is_refused(text: str, said: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        patch(text, CONFIG, SOCKET, JWT)
+    assert said in refused.value.message
+    assert "docs/service-accounts.md" in refused.value.hint
+
+
+def test_service_account_tokens_want_another_folder_than_the_kms_socket() -> None:
+    with pytest.raises(UsageError, match="another folder than the KMS socket, got /run/kmsd for both"):
+        patch(MANIFEST, CONFIG, SOCKET, "/run/../run/kmsd/jwt.sock")
+
+
 def test_aliases_are_followed_or_refused_and_never_changed_by_guess() -> None:
     shared = pod({}).replace("    command:\n", "    args: &a\n    - --x=y\n    command:\n")
     assert added(shared)
