@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from kmsd.jwt.public_key import verifying
 from tests.ctl.conftest import Run
 from tests.daemons import Kmsd, wait_for
 from tests.jwt.signing import ISSUER, settings, socket_of
+from tests.pages import ROOT, blocks
 from tests.strangers import UID, needs_root, open_folder
 from tests.tokens import make_token
 
@@ -137,6 +139,20 @@ def test_it_writes_once_the_key_of_the_files_is_published(node: Node) -> None:
     found = node.check()
     assert outcomes(found) == dict.fromkeys(("flags", "mount", "socket", "keys", "expiration"), "ok")
     assert found["expiration"]["seen"] == "86400 s"
+
+
+def test_the_step_of_the_page_is_typed_as_it_stands(node: Node) -> None:
+    node.key("sa")
+    node.trust("sa")
+    (block,) = [
+        each for each in blocks(ROOT / "docs" / "service-accounts.md") if each.run == "tests/ctl/test_k8s_jwt.py"
+    ]
+    for line in block.text.replace("/run/kmsd-jwt/jwt.sock", str(node.jwt)).splitlines():
+        program, *words = shlex.split(line)
+        own = [str(node.manifest), *node.paths] if "apply-patch" in words else ["--manifest", str(node.manifest)]
+        result = node.run(*words, *own)
+        assert (program, result.code) == ("kmsctl", 0), result.err
+    assert "published keys" in result.text
 
 
 def test_the_file_of_the_key_that_signs_counts_if_it_is_the_only_one(node: Node) -> None:
