@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -28,7 +27,7 @@ from kmsctl.diagnostics import UsageError
 
 MOST: Final = 64 * 1024
 """Bytes of a file of keys."""
-_BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
+_BEGIN: Final = b"-----BEGIN "
 _LOADS: Final[tuple[Callable[[bytes], object], ...]] = (
     lambda pem: load_pem_private_key(pem, None).public_key(),
     load_pem_public_key,
@@ -47,9 +46,9 @@ def kids(path: str) -> dict[str, bool]:
     if len(data) > MOST:
         raise UsageError(f"{path} holds more than {MOST} bytes", "split it")
     found: dict[str, bool] = {}
-    for block in _BLOCK.finditer(data):
-        if kid := _kid(block[0]):
-            found[kid] = found.get(kid, False) or block[1].endswith(b"PRIVATE KEY")
+    for block in data.split(_BEGIN)[1:]:
+        if kid := _kid(_BEGIN + block):
+            found[kid] = found.get(kid, False) or b"PRIVATE KEY-----" in block.partition(b"\n")[0]
     if not found:
         raise UsageError(f"{path} holds no RSA or EC key that can be read", "name a file of keys in PEM, unencrypted")
     return found

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from posixpath import dirname
+from typing import Final
 
 from kmsctl.diagnostics import UsageError
 from kmsctl.kubernetes import key_files, preflight_socket
@@ -17,8 +18,12 @@ from kmsctl.kubernetes.findings import NodeCheck, Outcome, refused
 from kmsctl.kubernetes.kube_apiserver import ENDPOINT_FLAG, EXPIRATION_FLAG, KEY_FLAG, SIGNING_KEY_FLAG, KubeApiserver
 from kmsd.client import ClientError, signer_connect
 
-_PATCH = "`kmsctl k8s apply-patch --jwt-socket {}` shows the lines"
-_NO_KEY = "make one: kmsctl keygen sa-signer --type ec-p256 --purpose jwt; or import the file: docs/service-accounts.md"
+_PATCH: Final = "`kmsctl k8s apply-patch --jwt-socket {}` shows the lines"
+_SHOWN: Final = 4
+"""Ids of keys that a sentence names."""
+_NO_KEY: Final = (
+    "make one: kmsctl keygen sa-signer --type ec-p256 --purpose jwt; or import the file: docs/service-accounts.md"
+)
 
 
 @dataclass(frozen=True)
@@ -132,9 +137,10 @@ def _lost(server: KubeApiserver, published: Collection[str], socket: str, *, wri
             continue
         missing = [kid for kid in kids if kid not in published]
         if missing:
-            what = f"the key {missing[0]} of {path} is" if len(missing) == 1 else f"{', '.join(missing)} of {path} are"
+            more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
             yield UsageError(
-                f"{what} not published on {socket}: every token that it signed would be refused",
+                f"tokens of these keys in {path} would be refused, for {socket} does not publish them: "
+                f"{', '.join(missing[:_SHOWN])}{more}",
                 _ways(missing, path, kids, server.on_node(private)),
             )
 

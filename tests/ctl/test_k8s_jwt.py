@@ -118,11 +118,11 @@ def test_it_writes_once_the_key_of_the_files_is_published(node: Node) -> None:
     kid = node.key("sa")
     before = node.manifest.read_text()
     said = node.refused()
-    assert f"the key {kid} of {node.pki}/sa.pub is not published on {node.jwt}" in said
+    assert f"keys in {node.pki}/sa.pub would be refused, for {node.jwt} does not publish them: {kid}\n" in said
     ways = f"kmsctl jwt import --pem {node.pki}/sa.key, or kmsctl jwt trust --pem {node.pki}/sa.pub"
     assert ways in said
     shown = node.patch()
-    assert f"warning: the key {kid} of" in shown
+    assert f"warning: tokens of these keys in {node.pki}/sa.pub would be refused" in shown
     assert f"-    - --service-account-key-file={node.pki}/sa.pub\n" in shown
     assert node.manifest.read_text() == before
 
@@ -159,7 +159,7 @@ def test_the_file_of_the_key_that_signs_counts_if_it_is_the_only_one(node: Node)
     kid = node.key("sa", rsa.generate_private_key(65537, 2048))
     node.has(FLAGS[0])
     said = node.refused()
-    assert f"the key {kid} of {node.pki}/sa.key is not published" in said
+    assert f"in {node.pki}/sa.key would be refused, for {node.jwt} does not publish them: {kid}\n" in said
     assert f"kmsctl jwt import --pem {node.pki}/sa.key: docs" in said
     assert "jwt trust" not in said
 
@@ -172,9 +172,9 @@ def test_every_key_of_every_file_counts(node: Node) -> None:
     (node.pki / "many.pem").write_text(parameters + f"subject=/CN=x\n{texts[0]}".join(["", texts[1]]))
     node.has(*FLAGS, "--service-account-key-file=many.pem", "--service-account-key-file=old.pub")
     said = node.patch()
-    assert f"{older}, {oldest} of {node.pki}/many.pem are not published" in said
+    assert f"in {node.pki}/many.pem would be refused, for {node.jwt} does not publish them: {older}, {oldest}\n" in said
     assert f"kmsctl jwt import --pem {node.pki}/many.pem" in said
-    assert f"the key {old} of {node.pki}/old.pub is not" in said
+    assert f"in {node.pki}/old.pub would be refused, for {node.jwt} does not publish them: {old}\n" in said
     assert known not in said
     assert "PRIVATE" not in said
     assert older in node.refused()
