@@ -84,8 +84,7 @@ def _taken_out(text: str, removal: Removal) -> str:
     lines = text.split("\n")
     for at in reversed(removal.at):
         start, end = items.value[at].start_mark, items.value[at].end_mark
-        before, behind = lines[start.line][: start.column], lines[start.line][end.column :]
-        if start.line != end.line or not re.fullmatch(r" *- +", before) or not re.fullmatch(r" *(?:#.*)?", behind):
+        if start.line != end.line or not re.fullmatch(r" *- +", lines[start.line][: start.column]):
             raise NotInLines(name)
         del lines[start.line]
     return "\n".join(lines)

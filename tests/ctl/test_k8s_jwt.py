@@ -207,6 +207,26 @@ def test_a_token_that_may_be_in_force_for_longer_than_kmsd_signs_is_refused(node
     node.patch("--write")
 
 
+def test_socket_and_files_are_looked_for_where_the_pod_has_them_from(node: Node) -> None:
+    kid = node.key("sa")
+    text = (
+        node.has(*FLAGS).replace(f"={node.pki}/sa", "=/pki/sa").replace(f"mountPath: {node.pki}\n", "mountPath: /pki\n")
+    )
+    mounts, volumes = (
+        "    - mountPath: /jwt\n      name: j\n",
+        f"  - hostPath:\n      path: {node.jwt.parent}\n    name: j\n",
+    )
+    text = text.replace("    volumeMounts:\n", f"    volumeMounts:\n{mounts}").replace(
+        "  volumes:\n", f"  volumes:\n{volumes}"
+    )
+    node.manifest.write_text(text)
+    said = node.refused(socket=Path("/jwt/jwt.sock"))
+    assert f"in {node.pki}/sa.pub would be refused, for {node.jwt} does not publish them: {kid}\n" in said
+    node.trust("sa")
+    node.patch("--write", socket=Path("/jwt/jwt.sock"))
+    assert node.check()["mount"]["seen"] == f"/jwt/jwt.sock from {node.jwt}"
+
+
 def test_a_socket_on_which_nobody_signs_is_refused(node: Node, tmp_path: Path) -> None:
     assert "it is the socket of another API" in node.refused(socket=node.kmsd.admin_socket)
     dead = tmp_path / "jwt" / "jwt.sock"

@@ -215,6 +215,10 @@ def test_aliases_are_followed_or_refused_and_never_changed_by_guess() -> None:
     twice = shared.replace("spec:\n", "spec:\n  other: *a\n", 1)
     with pytest.raises(UsageError):
         patch(twice, CONFIG, SOCKET)
+    with pytest.raises(UsageError, match="cannot be changed line by line"):
+        patch(f"{shared}status:\n  other: *a\n", CONFIG, SOCKET)
+    with pytest.raises(UsageError, match="cannot be changed line by line"):
+        patch(f"{shared.replace('--x=y', '--service-account-key-file=/x')}status:\n  other: *a\n", CONFIG, SOCKET, JWT)
 
 
 @pytest.mark.parametrize(
