@@ -138,7 +138,7 @@ def test_no_call_fails_while_one_key_manager_is_left(site: Site, how: How) -> No
             time.sleep(0.5)
             with site.parted(number, how):
                 time.sleep(DEADLINE + 0.5)
-                (parted,) = [up for up in site.proxies[0].status().upstreams if not up.up]
+                (parted,) = wait_for(lambda: [up for up in site.proxies[0].status().upstreams if not up.up], DEADLINE)
                 assert parted.address == f"{site.hosts[number].address}:{PORT}"
             site.settled()
     assert set(counts.codes) == {"OK"}, counts
