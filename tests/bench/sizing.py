@@ -131,7 +131,7 @@ def sizing(results: Results) -> str:
         for each, possible in rates.items()
     ]
     return _TEXT.read_text().format(
-        machine=results.machine,
+        machine=results.machine.partition(", load")[0],
         clusters=f"{_CLUSTERS:,}",
         nodes_each=_NODES,
         nodes=f"{nodes:,}",
