@@ -19,7 +19,9 @@ stop() {
 }
 trap stop EXIT
 trap 'stop; exit 0' INT TERM
-$bin/kmsctl --target "unix://$admin" health --wait --timeout 30 || exit 1
+# Not to the terminal: kmsd writes there meanwhile.
+said=$($bin/kmsctl --target "unix://$admin" health --wait --timeout 30 2>&1) || { echo "$said" >&2; exit 1; }
+echo "$said"
 # Another kmsd dev may be the one that answers; ours has said so and ended.
 kill -0 $kmsd 2>/dev/null || exit 1
 echo
