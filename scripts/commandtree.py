@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -51,8 +52,9 @@ class Command:
 
 def program(name: str) -> Command:
     """Return a program with all its commands."""
-    # What help texts name as usual places does not depend on who makes the pages.
+    # What help texts name as usual places does not depend on who makes the pages, and what runs there.
     paths._is_root = lambda: True
+    paths.dev_dir = lambda: Path("/nonexistent")
     for variable in [each for each in os.environ if each.startswith(("KMSCTL_", "KMSD_"))]:
         del os.environ[variable]
     if name == "kmsctl":
