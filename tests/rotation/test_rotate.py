@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,6 +124,7 @@ def test_a_rotation_that_was_begun_is_finished_instead_of_a_second(
 ) -> None:
     kmsd = start_kmsd("--auto-create", environment={"KMSD_KEYS__REFRESH": "3600", "KMSD_HEALTH__INTERVAL": "300"})
     kmsd.wait_ok()
+    time.sleep(1.0)  # the looks that the making of a key brings about are over, or kmsd would finish it by itself
     token.import_aes("k8s-kek.pending", bytes(32), b"ffffffff-ffff-7fff-bfff-000000000001")
     done = rotate(kmsd)
     assert done.rotated
