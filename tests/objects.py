@@ -33,44 +33,27 @@ def main() -> None:
                 key.destroy()
 
 
-def _public(step: dict[str, str]) -> dict[Attribute, Any]:
-    """A public key on P-256. value: its point, uncompressed."""
-    point = bytes.fromhex(step["value"])
-    return {
-        Attribute.CLASS: ObjectClass.PUBLIC_KEY,
+def _ec(step: dict[str, str]) -> dict[Attribute, Any]:
+    """Half of a key pair on P-256. value: of a public key its point, uncompressed; of a private one its number."""
+    value = bytes.fromhex(step["value"])
+    both = {
         Attribute.KEY_TYPE: KeyType.EC,
         Attribute.TOKEN: True,
-        Attribute.PRIVATE: False,
-        Attribute.VERIFY: True,
         Attribute.LABEL: step["label"],
         Attribute.ID: bytes.fromhex(step["id"]),
         Attribute.EC_PARAMS: bytes.fromhex("06082a8648ce3d030107"),
-        Attribute.EC_POINT: bytes([4, len(point)]) + point,
     }
-
-
-def _private(step: dict[str, str]) -> dict[Attribute, Any]:
-    """A private key on P-256. value: its number."""
-    return {
-        Attribute.CLASS: ObjectClass.PRIVATE_KEY,
-        Attribute.KEY_TYPE: KeyType.EC,
-        Attribute.TOKEN: True,
-        Attribute.PRIVATE: True,
-        Attribute.SENSITIVE: True,
-        Attribute.EXTRACTABLE: False,
-        Attribute.SIGN: True,
-        Attribute.LABEL: step["label"],
-        Attribute.ID: bytes.fromhex(step["id"]),
-        Attribute.EC_PARAMS: bytes.fromhex("06082a8648ce3d030107"),
-        Attribute.VALUE: bytes.fromhex(step["value"]),
-    }
+    if step["type"] == "ec-public":
+        point = bytes([4, len(value)]) + value
+        public = {Attribute.CLASS: ObjectClass.PUBLIC_KEY, Attribute.PRIVATE: False, Attribute.VERIFY: True}
+        return {**both, **public, Attribute.EC_POINT: point}
+    kept = {Attribute.PRIVATE: True, Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False, Attribute.SIGN: True}
+    return {**both, **kept, Attribute.CLASS: ObjectClass.PRIVATE_KEY, Attribute.VALUE: value}
 
 
 def _template(step: dict[str, str]) -> dict[Attribute, Any]:
-    if step["type"] == "ec-public":
-        return _public(step)
-    if step["type"] == "ec":
-        return _private(step)
+    if step["type"] in ("ec", "ec-public"):
+        return _ec(step)
     aes = step["type"] == "aes"
     template = {
         Attribute.CLASS: ObjectClass.SECRET_KEY,

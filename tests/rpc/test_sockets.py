@@ -19,6 +19,7 @@ import grpc
 import pytest
 
 from kmsd.api.kms.v2 import api_pb2 as v2
+from tests.admin.calls import stats
 from tests.daemons import KMSD, Kmsd, wait_for
 from tests.raw import unary
 from tests.rpc.refusals import ENCRYPT_V2, STATUS_V2
@@ -224,10 +225,10 @@ def test_the_sockets_go_with_kmsd(start_kmsd: Callable[..., Kmsd], number: signa
 
 
 def _begin_encrypt(kmsd: Kmsd) -> grpc.Future[bytes]:
-    """An Encrypt that has reached kmsd: a later call on the same connection has been answered."""
-    channel = kmsd.channel()
-    begun: grpc.Future[bytes] = unary(channel, ENCRYPT_V2).future(field(1, SEED), timeout=30)
-    unary(channel, STATUS_V2)(b"", timeout=5)
+    """An Encrypt that kmsd has begun: that a later call on the same connection is answered would not show it."""
+    before = stats(kmsd).in_flight
+    begun: grpc.Future[bytes] = unary(kmsd.channel(), ENCRYPT_V2).future(field(1, SEED), timeout=30)
+    wait_for(lambda: stats(kmsd).in_flight > before)
     return begun
 
 
